@@ -1,0 +1,34 @@
+//! `SqliteConnection`: the no-op.
+
+use diesel::connection::SimpleConnection;
+use diesel::sqlite::SqliteConnection;
+
+use crate::session::{Backend, LockSession, SessionError, TransactionState};
+
+impl LockSession for SqliteConnection {
+    fn backend(&mut self) -> Backend {
+        Backend::Sqlite
+    }
+
+    fn transaction_state(&mut self) -> TransactionState {
+        super::transaction_state(self)
+    }
+
+    fn begin(&mut self) -> Result<(), SessionError> {
+        super::begin(self)
+    }
+
+    fn commit(&mut self) -> Result<(), SessionError> {
+        super::commit(self)
+    }
+
+    fn rollback(&mut self) -> Result<(), SessionError> {
+        super::rollback(self)
+    }
+
+    fn condemn(&mut self) {
+        // There is no session to end; what was left open is rolled back. It fails if nothing is open.
+        let _ = self.batch_execute("ROLLBACK");
+        super::manager_status(self).set_in_error();
+    }
+}

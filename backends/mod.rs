@@ -1,0 +1,26 @@
+//! The databases, and one adapter per client library.
+//!
+//! A *backend* is a database, an *adapter* a client library. What a backend is asked and what its errors mean stands once, in
+//! the backend's module; an adapter runs statements, reports errors, and can end its session.
+
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
+
+cfg_if::cfg_if! {
+    if #[cfg(any(feature = "diesel-postgres", feature = "diesel-sqlite"))] {
+        #[cfg_attr(docsrs, doc(cfg(any(feature = "diesel-postgres", feature = "diesel-sqlite"))))]
+        pub mod diesel;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "r2d2")] {
+        #[cfg_attr(docsrs, doc(cfg(feature = "r2d2")))]
+        pub mod r2d2;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "rusqlite")] {
+        #[cfg_attr(docsrs, doc(cfg(feature = "rusqlite")))]
+        pub mod rusqlite;
+    }
+}

@@ -1,0 +1,419 @@
+//! PostgreSQL: every statement that is ever sent, and what its error codes mean.
+//!
+//! Names are written with their schema, functions and operators alike, so that objects of the same name elsewhere on the
+//! `search_path` are never called instead. The only values are integers, bound or written out.
+
+use crate::error::LockErrorKind;
+use crate::key::KeySpace;
+use crate::options::LockMode;
+use crate::session::{BatchKind, Bind, Place, SqlState, StatementKind};
+
+/// The setting that marks a transaction in which a session-level lock was taken unawares: set locally by the statement that
+/// takes the lock, so that it is gone by the next statement unless a transaction is open that the client does not know of.
+macro_rules! marker {
+    () => {
+        "'advisory_locking.in_transaction'"
+    };
+}
+
+/// Chooses one of four texts made by `$text!`: by mode (function suffix, lock mode in `pg_locks`) and by key space (parameters
+/// of the key, `objsubid`).
+///
+/// Parameters stand in the text once each and in order, because Diesel numbers them by itself.
+macro_rules! by_mode_and_space {
+    ($mode:expr, $key:expr, $text:ident, $single:literal, $pair:literal) => {
+        match ($mode, $key) {
+            (LockMode::Exclusive, KeySpace::Single(_)) => $text!("", "ExclusiveLock", $single, "1"),
+            (LockMode::Exclusive, KeySpace::Pair(..)) => $text!("", "ExclusiveLock", $pair, "2"),
+            (LockMode::Shared, KeySpace::Single(_)) => $text!("_shared", "ShareLock", $single, "1"),
+            (LockMode::Shared, KeySpace::Pair(..)) => $text!("_shared", "ShareLock", $pair, "2"),
+        }
+    };
+}
+
+macro_rules! try_outside {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        concat!(
+            "SELECT CASE WHEN pg_catalog.set_config(",
+            marker!(),
+            ", 'yes', true) IS NOT NULL THEN pg_catalog.pg_try_advisory_lock",
+            $suffix,
+            "(",
+            $key,
+            ") END, pg_catalog.pg_backend_pid()"
+        )
+    };
+}
+
+macro_rules! try_inside {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        concat!(
+            "SELECT pg_catalog.pg_try_advisory_lock",
+            $suffix,
+            "(",
+            $key,
+            "), pg_catalog.pg_backend_pid()"
+        )
+    };
+}
+
+macro_rules! try_in_transaction {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        concat!(
+            "SELECT pg_catalog.pg_try_advisory_xact_lock",
+            $suffix,
+            "(",
+            $key,
+            "), pg_catalog.pg_backend_pid()"
+        )
+    };
+}
+
+macro_rules! release {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        concat!(
+            "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 ",
+            "AND COALESCE(pg_catalog.current_setting(",
+            marker!(),
+            ", true), '') OPERATOR(pg_catalog.=) '' THEN pg_catalog.pg_advisory_unlock",
+            $suffix,
+            "(",
+            $key,
+            ") END, pg_catalog.pg_backend_pid()"
+        )
+    };
+}
+
+/// This session's own granted lock in `pg_locks`.
+macro_rules! from_pg_locks {
+    ($shown:literal, $classid:literal, $objid:literal, $objsubid:literal) => {
+        concat!(
+            " FROM pg_catalog.pg_locks AS held WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory' ",
+            "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
+            "AND held.database OPERATOR(pg_catalog.=) ",
+            "(SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) ",
+            "AND held.classid OPERATOR(pg_catalog.=) ",
+            $classid,
+            "::pg_catalog.int8::pg_catalog.oid ",
+            "AND held.objid OPERATOR(pg_catalog.=) ",
+            $objid,
+            "::pg_catalog.int8::pg_catalog.oid ",
+            "AND held.objsubid OPERATOR(pg_catalog.=) ",
+            $objsubid,
+            " AND held.mode OPERATOR(pg_catalog.=) '",
+            $shown,
+            "' AND held.granted"
+        )
+    };
+}
+
+macro_rules! give_back {
+    ($suffix:literal, $shown:literal, $key:literal, "1") => {
+        give_back!($suffix, $key, from_pg_locks!($shown, "$2", "$3", "1"))
+    };
+    ($suffix:literal, $shown:literal, $key:literal, "2") => {
+        give_back!($suffix, $key, from_pg_locks!($shown, "$3", "$4", "2"))
+    };
+    ($suffix:literal, $key:literal, $from:expr) => {
+        concat!(
+            "SELECT (SELECT pg_catalog.pg_advisory_unlock",
+            $suffix,
+            "(",
+            $key,
+            ")",
+            $from,
+            "), pg_catalog.pg_backend_pid()"
+        )
+    };
+}
+
+macro_rules! shows {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:tt) => {
+        concat!(
+            "SELECT EXISTS (SELECT",
+            from_pg_locks!($shown, "$1", "$2", $objsubid),
+            "), pg_catalog.pg_backend_pid()"
+        )
+    };
+}
+
+/// The text of a statement.
+pub(crate) fn statement(kind: StatementKind, key: KeySpace, mode: LockMode) -> &'static str {
+    match kind {
+        StatementKind::Try(Place::Outside) => by_mode_and_space!(
+            mode,
+            key,
+            try_outside,
+            "$1::pg_catalog.int8",
+            "$1::pg_catalog.int4, $2::pg_catalog.int4"
+        ),
+        StatementKind::Try(Place::Inside) => by_mode_and_space!(
+            mode,
+            key,
+            try_inside,
+            "$1::pg_catalog.int8",
+            "$1::pg_catalog.int4, $2::pg_catalog.int4"
+        ),
+        StatementKind::TryInTransaction => by_mode_and_space!(
+            mode,
+            key,
+            try_in_transaction,
+            "$1::pg_catalog.int8",
+            "$1::pg_catalog.int4, $2::pg_catalog.int4"
+        ),
+        StatementKind::Release { .. } => by_mode_and_space!(
+            mode,
+            key,
+            release,
+            "$2::pg_catalog.int8",
+            "$2::pg_catalog.int4, $3::pg_catalog.int4"
+        ),
+        StatementKind::GiveBack => by_mode_and_space!(
+            mode,
+            key,
+            give_back,
+            "$1::pg_catalog.int8",
+            "$1::pg_catalog.int4, $2::pg_catalog.int4"
+        ),
+        StatementKind::Shows => by_mode_and_space!(mode, key, shows, "", ""),
+    }
+}
+
+/// The values of a statement, in the order of its parameters.
+pub(crate) fn binds(kind: StatementKind, key: KeySpace) -> impl Iterator<Item = Bind> + use<> {
+    let (classid, objid, _) = key.pg_locks_columns();
+    let columns = [
+        Some(Bind::Int8(classid.into())),
+        Some(Bind::Int8(objid.into())),
+    ];
+    let numbers = match key {
+        KeySpace::Single(number) => [Some(Bind::Int8(number)), None],
+        KeySpace::Pair(first, second) => [Some(Bind::Int4(first)), Some(Bind::Int4(second))],
+    };
+    let (before, after) = match kind {
+        StatementKind::Try(_) | StatementKind::TryInTransaction => ([None; 2], numbers),
+        StatementKind::Release { pid } => ([Some(Bind::Int4(pid)), None], numbers),
+        StatementKind::GiveBack => (numbers, columns),
+        StatementKind::Shows => (columns, [None; 2]),
+    };
+    before.into_iter().chain(after).flatten()
+}
+
+/// The text of a batch.
+pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
+    let call = |function: &str| call(function, key, mode);
+    match kind {
+        BatchKind::Diagnose => guarded(&format!(
+            "IF {} THEN PERFORM {}; END IF;",
+            call("pg_try_advisory_lock"),
+            call("pg_advisory_unlock")
+        )),
+        BatchKind::RollBackWait => {
+            format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
+        }
+        BatchKind::Wait {
+            in_transaction,
+            place,
+            limit_ms,
+        } => {
+            let function = if in_transaction {
+                "pg_advisory_xact_lock"
+            } else {
+                "pg_advisory_lock"
+            };
+            let wait = format!(
+                "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {limit_ms}; {}",
+                guarded(&format!("PERFORM {};", call(function)))
+            );
+            match place {
+                Place::Outside => wait,
+                Place::Inside => format!(
+                    "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {wait}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
+                ),
+            }
+        }
+    }
+}
+
+const SAVEPOINT: &str = "advisory_locking";
+
+/// `SET LOCAL` survives `RELEASE SAVEPOINT`, so inside a transaction the settings are put back by hand.
+const SAVE_SETTINGS: &str = "SELECT \
+    pg_catalog.set_config('advisory_locking.statement_timeout', pg_catalog.current_setting('statement_timeout'), true), \
+    pg_catalog.set_config('advisory_locking.lock_timeout', pg_catalog.current_setting('lock_timeout'), true)";
+const RESTORE_SETTINGS: &str = "SELECT \
+    pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('advisory_locking.statement_timeout'), true), \
+    pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('advisory_locking.lock_timeout'), true)";
+
+/// What condemns a session, to be sent one after the other whatever the answers: the first ends it, unless the session is
+/// in an aborted transaction, which the second leaves first. The third is for a server that forbids the others: it frees
+/// every lock of the session, which nobody may use again.
+// Without an adapter for PostgreSQL there is nobody to send them.
+#[cfg_attr(
+    not(feature = "diesel-postgres"),
+    allow(dead_code, reason = "used by the adapters for PostgreSQL")
+)]
+pub(crate) const CONDEMN: [&str; 3] = [
+    "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
+    "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
+    "SELECT pg_catalog.pg_advisory_unlock_all()",
+];
+
+/// A block that runs `body` and raises any error again with its code in the constraint name, which clients show that hide
+/// the code itself. The text and the code stay what they were.
+///
+/// `OTHERS` leaves out `query_canceled`, so that is named too. Raising it again as a deadlock or a time-out keeps the code,
+/// by which the server logs it and other clients tell it.
+fn guarded(body: &str) -> String {
+    let prefix = SqlState::CONSTRAINT_PREFIX;
+    format!(
+        "DO $advisory_locking$ BEGIN {body} EXCEPTION WHEN OTHERS OR query_canceled THEN \
+         RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM, \
+         CONSTRAINT = pg_catalog.concat('{prefix}', SQLSTATE); END $advisory_locking$"
+    )
+}
+
+/// A call with the key written out. A quoted number with its type, because a bare `-9223372036854775808` is not an `int8`.
+fn call(function: &str, key: KeySpace, mode: LockMode) -> String {
+    let suffix = match mode {
+        LockMode::Exclusive => "",
+        LockMode::Shared => "_shared",
+    };
+    match key {
+        KeySpace::Single(number) => {
+            format!("pg_catalog.{function}{suffix}('{number}'::pg_catalog.int8)")
+        }
+        KeySpace::Pair(first, second) => {
+            format!(
+                "pg_catalog.{function}{suffix}('{first}'::pg_catalog.int4, '{second}'::pg_catalog.int4)"
+            )
+        }
+    }
+}
+
+/// What a code means for a lock statement; codes that say nothing about locks are [`LockErrorKind::Database`].
+pub(crate) fn classify(code: Option<SqlState>) -> LockErrorKind {
+    match code.as_ref().map(SqlState::as_str) {
+        Some("25P02") => LockErrorKind::TransactionAborted,
+        Some("40P01") => LockErrorKind::Deadlock,
+        Some("53200") => LockErrorKind::TooManyLocks,
+        Some("55P03") => LockErrorKind::TimedOut,
+        Some("57014") => LockErrorKind::Canceled,
+        // Undefined function, feature not supported: a server that speaks the protocol but has no such locks.
+        Some("42883" | "0A000") => LockErrorKind::Unsupported,
+        _ => LockErrorKind::Database,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [StatementKind; 6] = [
+        StatementKind::Try(Place::Outside),
+        StatementKind::Try(Place::Inside),
+        StatementKind::TryInTransaction,
+        StatementKind::Release { pid: 7 },
+        StatementKind::GiveBack,
+        StatementKind::Shows,
+    ];
+    const KEYS: [KeySpace; 2] = [KeySpace::Single(i64::MIN), KeySpace::Pair(-1, 2)];
+    const MODES: [LockMode; 2] = [LockMode::Exclusive, LockMode::Shared];
+
+    /// Every text, so that a rule about all of them is tested on all of them.
+    fn every_text() -> Vec<String> {
+        let mut texts = Vec::new();
+        for key in KEYS {
+            for mode in MODES {
+                texts.extend(KINDS.map(|kind| statement(kind, key, mode).to_owned()));
+                texts.push(batch(BatchKind::Diagnose, key, mode));
+                texts.push(batch(BatchKind::RollBackWait, key, mode));
+                for in_transaction in [false, true] {
+                    for place in [Place::Outside, Place::Inside] {
+                        texts.push(batch(
+                            BatchKind::Wait {
+                                in_transaction,
+                                place,
+                                limit_ms: 50,
+                            },
+                            key,
+                            mode,
+                        ));
+                    }
+                }
+            }
+        }
+        texts.extend(CONDEMN.map(str::to_owned));
+        texts
+    }
+
+    #[test]
+    fn every_name_is_qualified() {
+        for text in every_text() {
+            for (at, _) in text
+                .match_indices("pg_")
+                .filter(|(at, _)| !text[*at..].starts_with("pg_catalog."))
+            {
+                assert!(text[..at].ends_with("pg_catalog."), "{text}");
+            }
+            for function in [
+                "set_config(",
+                "current_setting(",
+                "current_database(",
+                "concat(",
+            ] {
+                for (at, _) in text.match_indices(function) {
+                    assert!(text[..at].ends_with("pg_catalog."), "{text}");
+                }
+            }
+            assert!(
+                !text.contains(" = $") && !text.contains(" = pg_"),
+                "an operator found by search_path: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_match_the_binds() {
+        for kind in KINDS {
+            for key in KEYS {
+                let count = binds(kind, key).count();
+                for mode in MODES {
+                    let text = statement(kind, key, mode);
+                    let parameters: Vec<_> =
+                        text.split('$').skip(1).map(|rest| &rest[..1]).collect();
+                    assert_eq!(parameters, ["1", "2", "3", "4"][..count], "{kind:?} {text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn texts_differ_by_mode_and_key_space() {
+        for kind in KINDS {
+            let texts: std::collections::HashSet<_> = KEYS
+                .iter()
+                .flat_map(|key| MODES.map(|mode| statement(kind, *key, mode)))
+                .collect();
+            assert_eq!(texts.len(), 4, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn codes_become_kinds() {
+        for (code, kind) in [
+            ("25P02", LockErrorKind::TransactionAborted),
+            ("40P01", LockErrorKind::Deadlock),
+            ("42883", LockErrorKind::Unsupported),
+            ("0A000", LockErrorKind::Unsupported),
+            ("53200", LockErrorKind::TooManyLocks),
+            ("55P03", LockErrorKind::TimedOut),
+            ("57014", LockErrorKind::Canceled),
+            ("42501", LockErrorKind::Database),
+            ("57P01", LockErrorKind::Database),
+        ] {
+            assert_eq!(classify(SqlState::new(code)), kind, "{code}");
+        }
+        assert_eq!(classify(None), LockErrorKind::Database);
+    }
+}

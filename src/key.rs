@@ -1,0 +1,221 @@
+//! What is locked: [`LockKey`] and the ways to make one.
+
+mod derive;
+mod from;
+mod namespace;
+mod part;
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+pub use namespace::KeyNamespace;
+pub use part::{KeyPart, KeyText};
+
+/// The integers that name a lock on the server: its key space and its value.
+///
+/// PostgreSQL keeps two spaces that never meet: `pg_advisory_lock(5)` and `pg_advisory_lock(0, 5)` are two locks, although
+/// their 64 bits are equal.
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "PostgreSQL has exactly these two key spaces"
+)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum KeySpace {
+    /// One signed 64-bit number; the whole range is valid.
+    Single(i64),
+    /// A pair of signed 32-bit numbers; the whole range of each is valid.
+    Pair(i32, i32),
+}
+
+impl KeySpace {
+    /// The columns `classid`, `objid` and `objsubid` under which the view `pg_locks` shows the lock.
+    ///
+    /// A single number shows as its high and low 32 bits, unsigned, with `objsubid` 1; a pair as its two numbers, unsigned,
+    /// with `objsubid` 2.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use advisory_locking::KeySpace;
+    ///
+    /// assert_eq!(KeySpace::Single(-5).pg_locks_columns(), (4_294_967_295, 4_294_967_291, 1));
+    /// assert_eq!(KeySpace::Pair(0, 5).pg_locks_columns(), (0, 5, 2));
+    /// ```
+    #[must_use]
+    pub const fn pg_locks_columns(self) -> (u32, u32, u16) {
+        match self {
+            Self::Single(number) => {
+                let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
+                (
+                    u32::from_be_bytes([a, b, c, d]),
+                    u32::from_be_bytes([e, f, g, h]),
+                    1,
+                )
+            }
+            Self::Pair(first, second) => (
+                u32::from_ne_bytes(first.to_ne_bytes()),
+                u32::from_ne_bytes(second.to_ne_bytes()),
+                2,
+            ),
+        }
+    }
+}
+
+/// The name of a lock: integers for the server, and the text they came from for people.
+///
+/// Two keys are equal when their [`KeySpace`] is; the text is only remembered for logs and errors. Nothing but the integers
+/// is ever sent to a server, so any text is safe: empty, with NUL, megabytes long, in any script. Nothing is trimmed, folded
+/// or normalised: `"a"` and `"a "` are two locks, and so are the composed and the decomposed `é`.
+///
+/// # Shape and units
+///
+/// | made from | key space | number |
+/// |---|---|---|
+/// | text: `"nightly-report"` | one `i64` | derived, see below |
+/// | parts: `("sync", client_id)`, up to six, the first a text | one `i64` | derived; integers count as their decimal text |
+/// | [`LockKey::from_parts`], [`LockKey::from_bytes`], [`KeyNamespace`] | one `i64` | derived |
+/// | `i64`: `42_i64` | one `i64` | as it is |
+/// | `(i32, i32)`: `(1, 2)` | a pair of `i32` | as they are |
+///
+/// # The derivation
+///
+/// Fixed for ever, so that releases of a service and programs in other languages exclude each other. [BLAKE3] in derive-key
+/// mode with the context string `advisory-locking 2026-11-21 lock key v1`; the input is, for every part, its length in bytes
+/// as a little-endian `u64` followed by its bytes (so that `("ab", "c")` and `("a", "bc")` differ); the key is the first
+/// eight bytes of the output as a little-endian `i64`. Two names out of ten million share a key with a probability of about
+/// three in a million; the price of such a collision is that the two wait for each other.
+///
+/// [BLAKE3]: https://github.com/BLAKE3-team/BLAKE3-specs
+///
+/// # Examples
+///
+/// ```
+/// use advisory_locking::{KeySpace, LockKey};
+///
+/// let key = LockKey::from("driver_update_1");
+/// assert_eq!(key.space(), KeySpace::Single(-7_798_007_558_259_134_978));
+/// assert_eq!(LockKey::from(("sync", 4)), LockKey::from(("sync", "4")));
+/// assert_eq!(LockKey::from((1, 2)).space(), KeySpace::Pair(1, 2));
+/// assert_eq!(LockKey::from(42).space(), KeySpace::Single(42));
+/// ```
+#[derive(Clone)]
+pub struct LockKey {
+    space: KeySpace,
+    /// Absent for keys made from integers. Shortened by [`part::label`].
+    text: Option<Arc<str>>,
+}
+
+impl LockKey {
+    const fn from_space(space: KeySpace) -> Self {
+        Self { space, text: None }
+    }
+
+    /// Derives the key of a sequence of parts of one type.
+    ///
+    /// For parts of several types, use a tuple (`("sync", 4)`) or a [`KeyNamespace`]. No parts at all are a valid key too,
+    /// different from that of one empty text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use advisory_locking::LockKey;
+    ///
+    /// assert_eq!(LockKey::from_parts(["sync", "4"]), LockKey::from(("sync", 4)));
+    /// assert_ne!(LockKey::from_parts(["ab", "c"]), LockKey::from_parts(["a", "bc"]));
+    /// ```
+    #[must_use]
+    pub fn from_parts<P: KeyPart>(parts: impl IntoIterator<Item = P>) -> Self {
+        let mut derivation = derive::Derivation::new();
+        for part in parts {
+            derivation.add(&part);
+        }
+        derivation.finish()
+    }
+
+    /// Derives the key of bytes that need not be UTF-8, such as a path or a digest.
+    ///
+    /// Equal to the key of the same bytes given as text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use advisory_locking::LockKey;
+    ///
+    /// assert_eq!(LockKey::from_bytes(b"report"), LockKey::from("report"));
+    /// assert_ne!(LockKey::from_bytes(b"\xff"), LockKey::from("\u{fffd}"));
+    /// ```
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self::from_parts([bytes])
+    }
+
+    /// The integers that the server sees.
+    #[must_use]
+    pub const fn space(&self) -> KeySpace {
+        self.space
+    }
+
+    /// The text the key came from, if it came from text: parts joined with `/`, control characters escaped, shortened to
+    /// 120 bytes.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+}
+
+/// Shows the text, the number, and the columns of `pg_locks`:
+/// `"sync/4" = 5478352693262750134 (pg_locks: classid 1275528383, objid 3157987766, objsubid 1)`.
+impl fmt::Display for LockKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = self.text() {
+            write!(formatter, "\"{text}\" = ")?;
+        }
+        match self.space {
+            KeySpace::Single(number) => write!(formatter, "{number}")?,
+            KeySpace::Pair(first, second) => write!(formatter, "({first}, {second})")?,
+        }
+        let (classid, objid, objsubid) = self.space.pg_locks_columns();
+        write!(
+            formatter,
+            " (pg_locks: classid {classid}, objid {objid}, objsubid {objsubid})"
+        )
+    }
+}
+
+impl fmt::Debug for LockKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "LockKey({self})")
+    }
+}
+
+impl PartialEq for LockKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.space == other.space
+    }
+}
+
+impl Eq for LockKey {}
+
+impl Hash for LockKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.space.hash(state);
+    }
+}
+
+/// By key space, so that callers can take several locks in one order.
+impl Ord for LockKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.space.cmp(&other.space)
+    }
+}
+
+impl PartialOrd for LockKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+#[cfg(test)]
+mod tests;

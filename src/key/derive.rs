@@ -1,0 +1,49 @@
+//! The native derivation of a key from its parts. Never change it: running fleets would stop excluding each other.
+
+use super::part::label;
+use super::{KeyPart, KeySpace, LockKey};
+
+/// BLAKE3's key-derivation context; names the crate, the day and the version of the scheme, as BLAKE3's authors advise.
+const CONTEXT: &str = "advisory-locking 2026-11-21 lock key v1";
+
+/// A key in the making: the hash of the parts so far and their text. Cloned to derive many keys from one namespace.
+#[derive(Clone, Debug)]
+pub(super) struct Derivation {
+    hasher: blake3::Hasher,
+    label: String,
+    parts: usize,
+}
+
+impl Derivation {
+    pub(super) fn new() -> Self {
+        Self {
+            hasher: blake3::Hasher::new_derive_key(CONTEXT),
+            label: String::new(),
+            parts: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, part: &(impl KeyPart + ?Sized)) {
+        let bytes = part.key_bytes();
+        // A length is at most `isize::MAX`, so the fallback is never taken.
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.hasher.update(&length.to_le_bytes());
+        self.hasher.update(&bytes);
+        if self.parts > 0 && !self.label.ends_with('…') {
+            self.label.push('/');
+        }
+        self.parts += 1;
+        if !self.label.ends_with('…') {
+            label(&mut self.label, &bytes);
+        }
+    }
+
+    pub(super) fn finish(self) -> LockKey {
+        let mut first = [0; 8];
+        self.hasher.finalize_xof().fill(&mut first);
+        LockKey {
+            space: KeySpace::Single(i64::from_le_bytes(first)),
+            text: Some(self.label.into()),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `From` text, integers and tuples, so that call sites read `("sync", client_id)`.
+
+use std::borrow::Cow;
+
+use super::derive::Derivation;
+use super::{KeyPart, KeySpace, KeyText, LockKey};
+
+macro_rules! from_text {
+    ($($type:ty),*) => {$(
+        impl From<$type> for LockKey {
+            fn from(text: $type) -> Self {
+                Self::from_parts([text])
+            }
+        }
+    )*};
+}
+from_text!(&str, &String, String, Cow<'_, str>);
+
+/// The number as it is.
+impl From<i64> for LockKey {
+    fn from(number: i64) -> Self {
+        Self::from_space(KeySpace::Single(number))
+    }
+}
+
+/// The pair as it is.
+impl From<(i32, i32)> for LockKey {
+    fn from((first, second): (i32, i32)) -> Self {
+        Self::from_space(KeySpace::Pair(first, second))
+    }
+}
+
+impl From<KeySpace> for LockKey {
+    fn from(space: KeySpace) -> Self {
+        Self::from_space(space)
+    }
+}
+
+impl From<&Self> for LockKey {
+    fn from(key: &Self) -> Self {
+        key.clone()
+    }
+}
+
+macro_rules! from_tuple {
+    ($($part:ident)*) => {
+        /// Derived from the parts in order.
+        impl<T: KeyText, $($part: KeyPart),*> From<(T, $($part),*)> for LockKey {
+            fn from((first, $($part),*): (T, $($part),*)) -> Self {
+                let mut derivation = Derivation::new();
+                derivation.add(&first);
+                $(derivation.add(&$part);)*
+                derivation.finish()
+            }
+        }
+    };
+}
+
+#[expect(non_snake_case, reason = "the macro names a variable after its type")]
+mod tuples {
+    use super::{Derivation, KeyPart, KeyText, LockKey};
+
+    from_tuple!(A);
+    from_tuple!(A B);
+    from_tuple!(A B C);
+    from_tuple!(A B C D);
+    from_tuple!(A B C D E);
+}

@@ -1,0 +1,101 @@
+//! What a key can be made of, and how it is shown.
+
+use std::borrow::Cow;
+
+/// A part of a key: text, bytes, or an integer (which counts as its decimal text).
+///
+/// Implement it for your own identifiers by handing out the bytes that identify them. Keep them stable: they decide which
+/// programs exclude each other.
+///
+/// # Examples
+///
+/// ```
+/// use std::borrow::Cow;
+/// use advisory_locking::{KeyPart, LockKey};
+///
+/// struct ClientId(u32);
+///
+/// impl KeyPart for ClientId {
+///     fn key_bytes(&self) -> Cow<'_, [u8]> {
+///         Cow::Owned(self.0.to_string().into_bytes())
+///     }
+/// }
+///
+/// assert_eq!(LockKey::from(("sync", ClientId(4))), LockKey::from(("sync", 4)));
+/// ```
+pub trait KeyPart {
+    /// The bytes of this part.
+    fn key_bytes(&self) -> Cow<'_, [u8]>;
+}
+
+/// Text that can be a whole key, or the first part of a tuple.
+///
+/// Integers are not, so that `(1, 2)` is a pair of numbers and never two parts.
+pub trait KeyText: KeyPart {}
+
+macro_rules! text {
+    ($($type:ty),*) => {$(
+        impl KeyPart for $type {
+            fn key_bytes(&self) -> Cow<'_, [u8]> {
+                Cow::Borrowed(self.as_bytes())
+            }
+        }
+        impl KeyText for $type {}
+    )*};
+}
+text!(str, String, Cow<'_, str>);
+
+macro_rules! integer {
+    ($($type:ty),*) => {$(
+        impl KeyPart for $type {
+            fn key_bytes(&self) -> Cow<'_, [u8]> {
+                Cow::Owned(self.to_string().into_bytes())
+            }
+        }
+    )*};
+}
+integer!(
+    i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize
+);
+
+impl KeyPart for [u8] {
+    fn key_bytes(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self)
+    }
+}
+
+impl KeyPart for Vec<u8> {
+    fn key_bytes(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self)
+    }
+}
+
+impl<P: KeyPart + ?Sized> KeyPart for &P {
+    fn key_bytes(&self) -> Cow<'_, [u8]> {
+        (**self).key_bytes()
+    }
+}
+
+impl<T: KeyText + ?Sized> KeyText for &T {}
+
+/// Longest remembered text, so that a key made from megabytes costs and logs a line.
+const LABEL_BYTES: usize = 120;
+
+/// Appends `bytes` to what a key is shown as: escaped, so that a log line stays one line, and cut at [`LABEL_BYTES`].
+pub(super) fn label(label: &mut String, bytes: &[u8]) {
+    // What is shown of `bytes` never needs more of them than this, however they are escaped.
+    let (head, rest) = bytes.split_at(bytes.len().min(LABEL_BYTES));
+    for character in String::from_utf8_lossy(head).chars() {
+        if label.len() >= LABEL_BYTES {
+            break;
+        }
+        match character {
+            '"' | '\\' => label.extend(['\\', character]),
+            _ if character.is_control() => label.extend(character.escape_default()),
+            _ => label.push(character),
+        }
+    }
+    if (!rest.is_empty() || label.len() >= LABEL_BYTES) && !label.ends_with('…') {
+        label.push('…');
+    }
+}

@@ -1,0 +1,129 @@
+use super::*;
+
+/// Pinned for ever: a change here means that two releases of a service no longer exclude each other.
+#[test]
+fn native_derivation_is_golden() {
+    let golden: [(&[&str], i64); 6] = [
+        (&["driver_update_1"], -7_798_007_558_259_134_978),
+        (&["a"], -2_637_370_111_690_287_957),
+        (&[""], -4_819_291_480_917_283_080),
+        (&["Zürich-東京-🔒"], -2_604_215_376_372_349_466),
+        (&["sync", "4"], 5_478_352_693_262_750_134),
+        (&["SIGNUP-EMAIL", "a@b.c"], 8_129_151_173_127_605_026),
+    ];
+    for (parts, number) in golden {
+        assert_eq!(
+            LockKey::from_parts(parts).space(),
+            KeySpace::Single(number),
+            "{parts:?}"
+        );
+    }
+}
+
+#[test]
+fn every_way_to_say_a_key_is_the_same_key() {
+    let key = LockKey::from(("sync", 4));
+    assert_eq!(key, LockKey::from(("sync", "4")));
+    assert_eq!(key, LockKey::from((String::from("sync"), 4_u64)));
+    assert_eq!(key, LockKey::from_parts(["sync", "4"]));
+    assert_eq!(key, KeyNamespace::new("sync").key(4));
+    assert_eq!(key, LockKey::from(&key));
+    assert_eq!(LockKey::from("a"), LockKey::from_bytes(b"a"));
+    assert_eq!(LockKey::from("a"), LockKey::from(String::from("a")));
+    assert_eq!(LockKey::from(("a", "b", "c", 1, 2, 3)), {
+        KeyNamespace::new("a")
+            .within("b")
+            .within("c")
+            .within(1)
+            .within(2)
+            .key(3)
+    });
+}
+
+#[test]
+fn parts_do_not_run_together() {
+    let different = [
+        LockKey::from_parts::<&str>([]),
+        LockKey::from(""),
+        LockKey::from(("", "")),
+        LockKey::from(("ab", "c")),
+        LockKey::from(("a", "bc")),
+        LockKey::from("abc"),
+        LockKey::from("a/bc"),
+        LockKey::from("é"),
+        LockKey::from("e\u{301}"),
+        LockKey::from("abc "),
+        LockKey::from("ab\0c"),
+    ];
+    for (index, one) in different.iter().enumerate() {
+        for other in &different[index + 1..] {
+            assert_ne!(one, other);
+        }
+    }
+}
+
+#[test]
+fn a_pair_is_not_a_number_with_the_same_bits() {
+    assert_eq!(LockKey::from((1, 2)).space(), KeySpace::Pair(1, 2));
+    assert_ne!(LockKey::from((0, 5)), LockKey::from(5));
+}
+
+#[test]
+fn extreme_numbers_show_as_in_pg_locks() {
+    let shown = [i64::MIN, -1, 0, i64::MAX].map(|n| KeySpace::Single(n).pg_locks_columns());
+    let all = u32::MAX;
+    assert_eq!(
+        shown,
+        [
+            (1 << 31, 0, 1),
+            (all, all, 1),
+            (0, 0, 1),
+            (all >> 1, all, 1)
+        ]
+    );
+    assert_eq!(
+        KeySpace::Pair(i32::MIN, -1).pg_locks_columns(),
+        (1 << 31, all, 2)
+    );
+}
+
+#[test]
+fn display_names_the_text_and_the_number() {
+    let shown = LockKey::from(("sync", 4)).to_string();
+    assert_eq!(
+        shown,
+        "\"sync/4\" = 5478352693262750134 (pg_locks: classid 1275528383, objid 3157987766, objsubid 1)"
+    );
+    assert_eq!(
+        LockKey::from((1, -1)).to_string(),
+        "(1, -1) (pg_locks: classid 1, objid 4294967295, objsubid 2)"
+    );
+    assert_eq!(
+        format!("{:?}", LockKey::from(7)),
+        "LockKey(7 (pg_locks: classid 0, objid 7, objsubid 1))"
+    );
+}
+
+#[test]
+fn any_text_makes_one_short_line() {
+    let long = "x".repeat(10 << 20);
+    for text in [
+        "\0\n\u{1b}[31m\"\\",
+        long.as_str(),
+        "🔒".repeat(500).as_str(),
+        "\n".repeat(500).as_str(),
+    ] {
+        let key = LockKey::from((text, text, text));
+        let shown = key.text().unwrap();
+        assert!(shown.len() < 140, "{} bytes", shown.len());
+        assert!(!shown.chars().any(char::is_control), "{shown:?}");
+    }
+    assert_eq!(LockKey::from("a\0b\n").text(), Some(r"a\u{0}b\n"));
+    assert_eq!(LockKey::from_bytes(b"\xff").text(), Some("\u{fffd}"));
+}
+
+#[test]
+fn a_million_names_do_not_collide() {
+    let mut seen = std::collections::HashSet::with_capacity(1_000_000);
+    assert!((0..1_000_000).all(|number| seen.insert(LockKey::from(("order", number)))));
+}

@@ -1,0 +1,72 @@
+//! Named locks for applications that use an ORM: "only one of us does this at a time".
+//!
+//! ```
+//! # #[cfg(feature = "diesel-sqlite")] {
+//! use std::time::Duration;
+//! use advisory_locking::{AdvisoryLocking, LockOptions};
+//! use diesel::prelude::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A PgConnection in production, a SqliteConnection in unit tests: the same source.
+//! let mut conn = SqliteConnection::establish(":memory:")?;
+//!
+//! conn.with_advisory_lock("driver_update_1", LockOptions::wait_up_to(Duration::from_secs(10)), |conn| {
+//!     diesel::sql_query("SELECT 1").execute(conn)
+//! })?;
+//! # Ok(())
+//! # }
+//! # main().unwrap();
+//! # }
+//! ```
+//!
+//! On PostgreSQL these are advisory locks: a session that asks for a key that another session holds waits or is told so, whatever
+//! client it uses. SQLite has no such locks; there the body runs unprotected and a warning says so, so that unit tests run on SQLite
+//! and production on PostgreSQL from one source.
+//!
+//! # Map
+//!
+//! * [`AdvisoryLocking`] on a connection, [`PooledAdvisoryLocking`] on a pool: what you call.
+//! * [`LockKey`]: what is locked. [`LockOptions`]: whether to wait and how. [`LockError`]: what went wrong, and whether the lock is
+//!   held.
+//! * [`AdvisoryLockGuard`]: a lock that is held, and its connection.
+//! * [`session`] and [`LockPool`]: for those who write an adapter, or have an enum of connections.
+//! * [`design`]: how it works and why.
+//!
+//! # What it does not do
+//!
+//! * It guards nothing by itself: PostgreSQL does not look at advisory locks when it reads or writes. Everybody must ask for the lock.
+//! * It is no lease: a lock does not expire while its connection lives, and is gone when the connection is, which the holder may learn
+//!   only at its release. What must never be done twice needs a constraint or a fencing token besides.
+//! * It does not reach across databases, or from a standby to its primary: each has its own locks.
+//! * Session-level locks do not work through a pooler that pools transactions (PgBouncer in transaction mode); transaction-level locks
+//!   do.
+//!
+//! # Features
+//!
+#![doc = include_str!("../feature-matrix.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod capabilities;
+mod error;
+mod guard;
+mod key;
+mod locking;
+mod options;
+mod pool;
+mod protocol;
+mod report;
+pub mod session;
+
+#[path = "../backends/mod.rs"]
+pub mod backends;
+
+#[doc = include_str!("../DESIGN.md")]
+pub mod design {}
+
+pub use capabilities::Capabilities;
+pub use error::{LockError, LockErrorKind};
+pub use guard::AdvisoryLockGuard;
+pub use key::{KeyNamespace, KeyPart, KeySpace, KeyText, LockKey};
+pub use locking::AdvisoryLocking;
+pub use options::{LockMode, LockOptions, OnMissingLock, WaitStrategy};
+pub use pool::{LockPool, PooledAdvisoryLocking};

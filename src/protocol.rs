@@ -1,0 +1,107 @@
+//! Taking and releasing a lock, as state machines without I/O.
+//!
+//! Every decision stands here once: what to send, how long to pause, how to clean up. A [`Machine`] is told what happened and
+//! says what to do next; a driver ([`blocking`]) does it. So the same logic serves every adapter, blocking or async, and can be
+//! run against a model of the server with a fault at every step and without time passing.
+
+mod acquire;
+pub(crate) mod blocking;
+mod enter;
+mod leave;
+mod pauses;
+mod release;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use acquire::{Acquire, Acquired};
+pub(crate) use enter::Enter;
+pub(crate) use leave::{Ending, Leave};
+pub(crate) use release::Release;
+
+use crate::key::LockKey;
+use crate::options::LockMode;
+use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
+
+/// What a machine asks its driver to do.
+#[derive(Debug)]
+pub(crate) enum Step<T> {
+    Query(Statement),
+    Batch(Batch),
+    Begin,
+    Commit,
+    Rollback,
+    Condemn,
+    /// Look again what the session is.
+    Look,
+    Sleep(Duration),
+    Done(T),
+}
+
+/// What happened since the last step.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Nothing yet; or the pause is over, or the connection condemned.
+    Ready,
+    /// What the session is after a [`Step::Look`].
+    Situation(Situation),
+    /// The row of a [`Step::Query`].
+    Row(Result<Row, SessionError>),
+    /// The end of a [`Step::Batch`], [`Step::Begin`], [`Step::Commit`] or [`Step::Rollback`].
+    Ran(Result<(), SessionError>),
+}
+
+impl Input {
+    /// The row that was asked for.
+    fn row(self) -> Result<Row, SessionError> {
+        match self {
+            Self::Row(row) => row,
+            Self::Ready | Self::Situation(_) | Self::Ran(_) => Err(SessionError::new(
+                "the driver did not bring the row it was asked for",
+            )),
+        }
+    }
+
+    /// Whether what was to be run did run.
+    fn ran(self) -> Result<(), SessionError> {
+        match self {
+            Self::Ran(result) => result,
+            Self::Row(row) => row.map(drop),
+            Self::Ready | Self::Situation(_) => Err(SessionError::new(
+                "the driver did not run what it was asked to",
+            )),
+        }
+    }
+}
+
+/// A piece of the protocol: told what happened, says what to do next.
+pub(crate) trait Machine {
+    type Output;
+
+    /// The next step. First called with [`Input::Ready`]; not called again after [`Step::Done`].
+    fn step(&mut self, input: Input, now: Instant) -> Step<Self::Output>;
+}
+
+/// Whether the lock belongs to the session or to its transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Level {
+    Session,
+    Transaction,
+}
+
+/// What the session is and in which transaction, when a machine begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Situation {
+    pub(crate) backend: Backend,
+    pub(crate) transaction: TransactionState,
+}
+
+/// Proof that a lock was granted, with what its release needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) key: LockKey,
+    pub(crate) mode: LockMode,
+    /// The session that was granted the lock; `None` where there are no locks.
+    pub(crate) pid: Option<i32>,
+    /// How deep in transactions the session was.
+    pub(crate) depth: u32,
+}

@@ -1,0 +1,474 @@
+//! Taking a lock.
+
+use std::time::{Duration, Instant};
+
+use super::pauses::Pauses;
+use super::{Grant, Input, Level, Machine, Situation, Step};
+use crate::backends::{postgres, sqlite};
+use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::options::{LockMode, LockOptions, Wait, WaitStrategy};
+use crate::session::{
+    Backend, Batch, BatchKind, Place, Row, SessionError, Statement, StatementKind, TransactionState,
+};
+
+/// How an attempt ended that did not fail.
+#[derive(Debug)]
+pub(crate) enum Acquired {
+    Granted(Grant),
+    /// Held elsewhere, and the options say not to wait.
+    HeldElsewhere,
+    /// Still held elsewhere when the limit had passed.
+    TimedOut,
+}
+
+impl Acquired {
+    pub(crate) fn granted(self) -> Option<Grant> {
+        match self {
+            Self::Granted(grant) => Some(grant),
+            Self::HeldElsewhere | Self::TimedOut => None,
+        }
+    }
+
+    /// For callers to whom a lock that is held elsewhere is an error.
+    pub(crate) fn granted_or_error(self, key: &LockKey) -> Result<Grant, LockError> {
+        let kind = match self {
+            Self::Granted(grant) => return Ok(grant),
+            Self::HeldElsewhere => LockErrorKind::HeldElsewhere,
+            Self::TimedOut => LockErrorKind::TimedOut,
+        };
+        Err(LockError::new(kind).with_key(key))
+    }
+}
+
+/// Takes a lock: one try; if the lock is busy, more tries with pauses or one wait on the server; after a failure, a clean-up.
+///
+/// The clean-up is the point. PostgreSQL can report that a wait timed out, was cancelled or was a deadlock *and have granted
+/// the session-level lock*. After a time-out or a deadlock one level is given back if it is there: a wait means that the session
+/// did not hold the lock in this mode before, so that level is ours. After any other error, `pg_locks` cannot tell an outer
+/// level of the application's from ours, so a session that shows the lock is condemned. Rolling back to a savepoint frees a
+/// transaction-level lock, but not a session-level one.
+#[derive(Debug)]
+pub(crate) struct Acquire {
+    key: LockKey,
+    mode: LockMode,
+    level: Level,
+    wait: Wait,
+    strategy: WaitStrategy,
+    place: Place,
+    depth: u32,
+    pauses: Pauses,
+    /// When the first try was sent.
+    began: Option<Instant>,
+    /// Which session answered the first try.
+    pid: Option<i32>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing to ask a server: the outcome is known.
+    Decided(Result<Acquired, LockError>),
+    Beginning,
+    Trying,
+    Pausing,
+    Waiting,
+    RollingBackWait(Failure),
+    GivingBack(Failure),
+    Diagnosing(Failure),
+    LookingForLeak(Failure),
+    Condemning(Failure),
+    Finished,
+}
+
+/// Why the lock is not held, while the clean-up runs.
+#[derive(Debug)]
+struct Failure {
+    kind: LockErrorKind,
+    because: Option<&'static str>,
+    source: Option<SessionError>,
+}
+
+impl Failure {
+    const fn new(kind: LockErrorKind) -> Self {
+        Self {
+            kind,
+            because: None,
+            source: None,
+        }
+    }
+
+    fn from_session(error: SessionError) -> Self {
+        Self {
+            kind: postgres::classify(error.code()),
+            because: None,
+            source: Some(error),
+        }
+    }
+
+    fn because(self, because: &'static str) -> Self {
+        Self {
+            because: Some(because),
+            ..self
+        }
+    }
+
+    fn into_error(self, key: &LockKey) -> LockError {
+        let mut error = LockError::new(self.kind).with_key(key);
+        if let Some(because) = self.because {
+            error = error.because(because);
+        }
+        match self.source {
+            Some(source) => error.with_source(source.into_source()),
+            None => error,
+        }
+    }
+
+    fn session_ended(&self) -> bool {
+        self.source
+            .as_ref()
+            .is_some_and(SessionError::is_disconnected)
+    }
+
+    /// Whether the client hides the server's code, so that the kind is not known.
+    fn is_obscure(&self) -> bool {
+        self.source
+            .as_ref()
+            .is_some_and(|source| source.code().is_none())
+    }
+}
+
+type Next = Step<Result<Acquired, LockError>>;
+
+impl Acquire {
+    pub(crate) fn new(
+        key: LockKey,
+        options: &LockOptions,
+        level: Level,
+        situation: Situation,
+    ) -> Self {
+        let transaction = situation.transaction;
+        let state = match Self::decide(&key, options, level, situation) {
+            Ok(None) => State::Beginning,
+            Ok(Some(grant)) => State::Decided(Ok(Acquired::Granted(grant))),
+            Err(error) => State::Decided(Err(error)),
+        };
+        Self {
+            key,
+            mode: options.lock_mode(),
+            level,
+            wait: options.wait(),
+            strategy: options.wait_strategy(),
+            place: if transaction.is_open_on_server() {
+                Place::Inside
+            } else {
+                Place::Outside
+            },
+            depth: transaction.depth(),
+            pauses: Pauses::new(options.longest_pause(), fastrand::Rng::new()),
+            began: None,
+            pid: None,
+            state,
+        }
+    }
+
+    /// What can be said without a server.
+    fn decide(
+        key: &LockKey,
+        options: &LockOptions,
+        level: Level,
+        Situation {
+            backend,
+            transaction,
+        }: Situation,
+    ) -> Result<Option<Grant>, LockError> {
+        Self::check(key, options, level, transaction)?;
+        match backend {
+            Backend::Postgres => Ok(None),
+            Backend::Sqlite => {
+                sqlite::admit(key, options.missing_lock_policy())?;
+                let depth = transaction.depth();
+                Ok(Some(Grant {
+                    key: key.clone(),
+                    mode: options.lock_mode(),
+                    pid: None,
+                    depth,
+                }))
+            }
+        }
+    }
+
+    /// Refuses what is wrong on every backend, so that a mistake shows in a test on SQLite.
+    pub(super) fn check(
+        key: &LockKey,
+        options: &LockOptions,
+        level: Level,
+        transaction: TransactionState,
+    ) -> Result<(), LockError> {
+        let refuse = |kind| LockError::new(kind).with_key(key);
+        options.validate()?;
+        if level == Level::Transaction && options.allows_transaction() {
+            return Err(refuse(LockErrorKind::InvalidOptions)
+                .because("a transaction-level lock is always inside a transaction"));
+        }
+        if transaction.is_broken() {
+            return Err(
+                refuse(LockErrorKind::Database).because("the client has given this connection up")
+            );
+        }
+        match level {
+            Level::Session if transaction.is_open() && !options.allows_transaction() => {
+                Err(refuse(LockErrorKind::InTransaction))
+            }
+            Level::Transaction if !transaction.is_open() => {
+                Err(refuse(LockErrorKind::NotInTransaction))
+            }
+            Level::Session | Level::Transaction => Ok(()),
+        }
+    }
+
+    /// What is left of the limit; `None` without one.
+    fn remaining(&self, now: Instant) -> Option<Duration> {
+        match self.wait {
+            Wait::No => Some(Duration::ZERO),
+            Wait::Forever => None,
+            Wait::UpTo(limit) => {
+                let began = self.began.unwrap_or(now);
+                Some(limit.saturating_sub(now.saturating_duration_since(began)))
+            }
+        }
+    }
+
+    fn query(&self, kind: StatementKind) -> Next {
+        Step::Query(Statement::new(kind, &self.key, self.mode))
+    }
+
+    fn batch(&self, kind: BatchKind) -> Next {
+        Step::Batch(Batch::new(kind, &self.key, self.mode))
+    }
+
+    fn try_once(&mut self) -> Next {
+        self.state = State::Trying;
+        self.query(match self.level {
+            Level::Session => StatementKind::Try(self.place),
+            Level::Transaction => StatementKind::TryInTransaction,
+        })
+    }
+
+    fn wait_on_server(&mut self, remaining: Option<Duration>) -> Next {
+        self.state = State::Waiting;
+        self.batch(BatchKind::Wait {
+            in_transaction: self.level == Level::Transaction,
+            place: self.place,
+            limit_ms: Batch::limit_ms(remaining),
+        })
+    }
+
+    fn tried(&mut self, row: Row, now: Instant) -> Next {
+        if self.pid.is_some_and(|pid| pid != row.pid) {
+            return self.answered_by_another(row);
+        }
+        self.pid = Some(row.pid);
+        match row.answer {
+            Some(true) => self.granted(),
+            Some(false) => self.busy(now),
+            // The functions are strict: no key reached them.
+            None => self.try_failed(
+                Failure::new(LockErrorKind::Database).because("the lock function answered NULL"),
+            ),
+        }
+    }
+
+    /// Two tries were answered by two sessions. If the second was granted the lock, it can only be given back on that one.
+    fn answered_by_another(&mut self, row: Row) -> Next {
+        let failure = Failure::new(LockErrorKind::PoolerInBetween);
+        if row.answer == Some(true) {
+            self.give_back(failure)
+        } else {
+            self.fail(failure)
+        }
+    }
+
+    fn granted(&mut self) -> Next {
+        self.state = State::Finished;
+        Step::Done(Ok(Acquired::Granted(Grant {
+            key: self.key.clone(),
+            mode: self.mode,
+            pid: self.pid,
+            depth: self.depth,
+        })))
+    }
+
+    fn busy(&mut self, now: Instant) -> Next {
+        let remaining = self.remaining(now);
+        if remaining == Some(Duration::ZERO) {
+            self.state = State::Finished;
+            let waited = self.wait != Wait::No;
+            return Step::Done(Ok(if waited {
+                Acquired::TimedOut
+            } else {
+                Acquired::HeldElsewhere
+            }));
+        }
+        match self.strategy {
+            WaitStrategy::Block => self.wait_on_server(remaining),
+            WaitStrategy::Poll => {
+                self.state = State::Pausing;
+                let pause = self.pauses.next();
+                Step::Sleep(remaining.map_or(pause, |remaining| pause.min(remaining)))
+            }
+        }
+    }
+
+    /// A statement that does not wait failed, or answered what it never should.
+    fn try_failed(&mut self, mut failure: Failure) -> Next {
+        if failure.session_ended() {
+            return self.condemn(failure);
+        }
+        match (self.level, self.place) {
+            // The failed statement has aborted the transaction, whose end frees the lock.
+            (Level::Transaction, _) => {
+                if failure.is_obscure() {
+                    failure.kind = LockErrorKind::TransactionAborted;
+                }
+                self.fail(failure)
+            }
+            // In an aborted transaction nothing can be asked, and rolling it back would not free the lock.
+            (Level::Session, Place::Inside) => self.condemn(failure),
+            (Level::Session, Place::Outside) if failure.is_obscure() => {
+                self.state = State::Diagnosing(failure);
+                self.batch(BatchKind::Diagnose)
+            }
+            (Level::Session, Place::Outside) => self.look_for_leak(failure),
+        }
+    }
+
+    /// The server's wait ended with an error.
+    fn wait_failed(&mut self, error: SessionError, now: Instant) -> Next {
+        let failure = Failure::from_session(error);
+        if failure.session_ended() {
+            return self.condemn(failure);
+        }
+        match self.place {
+            Place::Inside => {
+                self.state = State::RollingBackWait(failure);
+                self.batch(BatchKind::RollBackWait)
+            }
+            Place::Outside => self.clean_up_wait(failure, now),
+        }
+    }
+
+    fn clean_up_wait(&mut self, failure: Failure, now: Instant) -> Next {
+        match (self.level, failure.kind) {
+            // The savepoint took it along.
+            (Level::Transaction, _) => self.ended_wait(failure, now),
+            (Level::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
+                self.give_back(failure)
+            }
+            (Level::Session, _) => self.look_for_leak(failure),
+        }
+    }
+
+    fn give_back(&mut self, failure: Failure) -> Next {
+        self.state = State::GivingBack(failure);
+        self.query(StatementKind::GiveBack)
+    }
+
+    fn gave_back(
+        &mut self,
+        answer: Result<Row, SessionError>,
+        failure: Failure,
+        now: Instant,
+    ) -> Next {
+        let because = "the clean-up after a wait failed, so the session was ended";
+        match answer {
+            Ok(Row {
+                answer: Some(true) | None,
+                ..
+            }) => self.ended_wait(failure, now),
+            Ok(Row {
+                answer: Some(false),
+                ..
+            }) => self.condemn(Failure::new(LockErrorKind::Database).because(because)),
+            Err(error) => self.condemn(Failure::from_session(error).because(because)),
+        }
+    }
+
+    /// Nothing of the wait is left. The server's limit may have been shorter than ours: it knows none above 24.8 days.
+    fn ended_wait(&mut self, failure: Failure, now: Instant) -> Next {
+        match self.remaining(now) {
+            Some(remaining)
+                if remaining > Duration::ZERO && failure.kind == LockErrorKind::TimedOut =>
+            {
+                self.wait_on_server(Some(remaining))
+            }
+            _ => self.fail(failure),
+        }
+    }
+
+    fn look_for_leak(&mut self, failure: Failure) -> Next {
+        self.state = State::LookingForLeak(failure);
+        self.query(StatementKind::Shows)
+    }
+
+    fn condemn(&mut self, failure: Failure) -> Next {
+        self.state = State::Condemning(failure);
+        Step::Condemn
+    }
+
+    /// Nothing is held and the session is in order, or condemned.
+    fn fail(&mut self, failure: Failure) -> Next {
+        self.state = State::Finished;
+        Step::Done(match failure.kind {
+            LockErrorKind::TimedOut => Ok(Acquired::TimedOut),
+            _ => Err(failure.into_error(&self.key)),
+        })
+    }
+}
+
+impl Machine for Acquire {
+    type Output = Result<Acquired, LockError>;
+
+    fn step(&mut self, input: Input, now: Instant) -> Next {
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Decided(outcome) => Step::Done(outcome),
+            State::Beginning => {
+                self.began = Some(now);
+                self.try_once()
+            }
+            State::Pausing => self.try_once(),
+            State::Trying => match input.row() {
+                Ok(row) => self.tried(row, now),
+                Err(error) => self.try_failed(Failure::from_session(error)),
+            },
+            State::Waiting => match input.ran() {
+                Ok(()) => self.granted(),
+                Err(error) => self.wait_failed(error, now),
+            },
+            State::RollingBackWait(failure) => match input.ran() {
+                Ok(()) => self.clean_up_wait(failure, now),
+                Err(error) => self.condemn(Failure::from_session(error).because(
+                    "the savepoint around a wait could not be rolled back, so the session was ended",
+                )),
+            },
+            State::GivingBack(failure) => self.gave_back(input.row(), failure, now),
+            State::Diagnosing(failure) => match input.ran() {
+                // Whatever it was, it has passed; the first error is all there is to report.
+                Ok(()) => self.look_for_leak(failure),
+                Err(error) if error.is_disconnected() => self.condemn(failure),
+                Err(error) => {
+                    let kind = postgres::classify(error.code());
+                    self.look_for_leak(Failure { kind, ..failure })
+                }
+            },
+            State::LookingForLeak(failure) => match input.row() {
+                Ok(Row { answer: Some(false), .. }) => self.fail(failure),
+                Ok(_) | Err(_) => self.condemn(failure),
+            },
+            State::Condemning(failure) => self.fail(failure),
+            State::Finished => Step::Done(Err(LockError::new(LockErrorKind::Database)
+                .with_key(&self.key)
+                .because("a finished attempt was driven on"))),
+        }
+    }
+}

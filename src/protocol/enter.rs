@@ -1,0 +1,117 @@
+//! Beginning a transaction and taking its lock.
+
+use std::time::Instant;
+
+use super::{Acquire, Acquired, Input, Level, Machine, Situation, Step};
+use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::options::LockOptions;
+
+/// Begins a transaction (or a savepoint in one) and takes a transaction-level lock in it. If the lock is not granted, what was
+/// begun is rolled back.
+#[derive(Debug)]
+pub(crate) struct Enter {
+    key: LockKey,
+    options: LockOptions,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Refused(LockError),
+    Ready,
+    Beginning,
+    Looking,
+    Locking(Acquire),
+    RollingBack(Result<Acquired, LockError>),
+    Condemning(Result<Acquired, LockError>),
+    Finished,
+}
+
+type Next = Step<Result<Acquired, LockError>>;
+
+impl Enter {
+    pub(crate) fn new(key: LockKey, options: &LockOptions, situation: Situation) -> Self {
+        // Nothing is begun for a call that is refused anyway.
+        let inside = Situation {
+            transaction: situation.transaction.deeper(),
+            ..situation
+        };
+        let state = match Acquire::check(&key, options, Level::Transaction, inside.transaction) {
+            Ok(()) => State::Ready,
+            Err(error) => State::Refused(error),
+        };
+        Self {
+            key,
+            options: *options,
+            state,
+        }
+    }
+
+    fn lock(&mut self, mut acquire: Acquire, input: Input, now: Instant) -> Next {
+        match acquire.step(input, now) {
+            Step::Done(Ok(Acquired::Granted(grant))) => Step::Done(Ok(Acquired::Granted(grant))),
+            Step::Done(outcome) => {
+                self.state = State::RollingBack(outcome);
+                Step::Rollback
+            }
+            step => {
+                self.state = State::Locking(acquire);
+                step
+            }
+        }
+    }
+}
+
+impl Machine for Enter {
+    type Output = Result<Acquired, LockError>;
+
+    fn step(&mut self, input: Input, now: Instant) -> Next {
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Refused(error) => Step::Done(Err(error)),
+            State::Ready => {
+                self.state = State::Beginning;
+                Step::Begin
+            }
+            State::Beginning => match input.ran() {
+                Ok(()) => {
+                    self.state = State::Looking;
+                    Step::Look
+                }
+                Err(error) => Step::Done(Err(LockError::new(LockErrorKind::Database)
+                    .with_key(&self.key)
+                    .because("the transaction for the lock did not begin")
+                    .with_source(error.into_source()))),
+            },
+            State::Looking => match input {
+                Input::Situation(situation) => {
+                    let acquire = Acquire::new(
+                        self.key.clone(),
+                        &self.options,
+                        Level::Transaction,
+                        situation,
+                    );
+                    self.lock(acquire, Input::Ready, now)
+                }
+                Input::Ready | Input::Row(_) | Input::Ran(_) => {
+                    self.state = State::RollingBack(Err(LockError::new(LockErrorKind::Database)
+                        .with_key(&self.key)
+                        .because("the driver did not look where it was asked to")));
+                    Step::Rollback
+                }
+            },
+            State::Locking(acquire) => self.lock(acquire, input, now),
+            State::RollingBack(outcome) => match input.ran() {
+                Ok(()) => Step::Done(outcome),
+                Err(_) => {
+                    self.state = State::Condemning(outcome);
+                    Step::Condemn
+                }
+            },
+            State::Condemning(outcome) => Step::Done(outcome),
+            State::Finished => Step::Done(Err(
+                LockError::new(LockErrorKind::Database).with_key(&self.key)
+            )),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The ports that adapters implement: [`LockSession`] and what it speaks of.
+//!
+//! Most programs never name anything here. It is for those who write an adapter for another client library, or who hide
+//! several connection types behind an enum ([`DelegateLockSession`]).
+
+mod error;
+mod request;
+mod transaction;
+
+pub use error::{SessionError, SqlState};
+pub use request::{Batch, BatchKind, Bind, Place, Row, Statement, StatementKind};
+pub use transaction::TransactionState;
+
+/// Which database answers on a session.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Backend {
+    /// PostgreSQL: advisory locks.
+    Postgres,
+    /// SQLite: no locks; see [`OnMissingLock`](crate::OnMissingLock).
+    Sqlite,
+}
+
+/// One database connection, as the locking protocol sees it.
+///
+/// Implemented for the connection types of each client library whose feature is on. It holds no policy: it runs what it is
+/// given, says what the client knows of the transaction, and can make its connection unusable.
+///
+/// # Contract
+///
+/// For those who implement it:
+///
+/// * Every method works on the one session behind this connection. Nothing reconnects.
+/// * [`query`](Self::query) binds the values in order, prepares the text once per connection, and returns the one row.
+/// * [`batch`](Self::batch) sends the text as one simple-protocol message, without preparing it.
+/// * [`begin`](Self::begin), [`commit`](Self::commit) and [`rollback`](Self::rollback) go through the client's own
+///   transaction manager, so that it knows of the transaction, and nest as the client's transactions do.
+/// * [`condemn`](Self::condemn) leaves a connection on which nothing is locked and that no pool hands out again.
+/// * An adapter for a backend without locks implements the transaction methods only.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no advisory locks here",
+    label = "no lock session",
+    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md",
+    note = "for an enum of connections, implement `advisory_locking::session::DelegateLockSession`"
+)]
+pub trait LockSession {
+    /// Which database this is.
+    fn backend(&mut self) -> Backend;
+
+    /// What the client knows of the transaction the session is in.
+    fn transaction_state(&mut self) -> TransactionState;
+
+    /// Begins a transaction, or a savepoint inside one.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them.
+    fn begin(&mut self) -> Result<(), SessionError>;
+
+    /// Commits what the last [`begin`](Self::begin) began.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them. The transaction is over then too.
+    fn commit(&mut self) -> Result<(), SessionError>;
+
+    /// Rolls back what the last [`begin`](Self::begin) began.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them.
+    fn rollback(&mut self) -> Result<(), SessionError>;
+
+    /// Runs one prepared statement and returns its row.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them, with the SQLSTATE where the client shows it.
+    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        Err(SessionError::unsupported(statement))
+    }
+
+    /// Runs several statements that return nothing, as one message.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them, with the SQLSTATE where the client shows it, or where the server put it:
+    /// [`SqlState::from_constraint`].
+    fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+        Err(SessionError::unsupported(batch))
+    }
+
+    /// Ends the session and marks the connection as broken, so that nothing is locked on it and no pool hands it out.
+    ///
+    /// Called when the state of the session is unknown. Must not panic; there is nobody to report an error to.
+    fn condemn(&mut self) {}
+}
+
+/// For an enum of connections, such as one made with Diesel's `MultiConnection`: a [`LockSession`] by delegation.
+///
+/// Needs one `match`. Methods that [`LockSession`] gains later do not break it.
+///
+/// # Examples
+///
+/// With Diesel's `MultiConnection`, in `examples/multi_connection.rs`:
+///
+/// ```
+/// # #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite"))] {
+/// use advisory_locking::session::{DelegateLockSession, LockSession};
+/// use diesel::{pg::PgConnection, sqlite::SqliteConnection};
+///
+/// #[derive(diesel::MultiConnection)]
+/// enum AnyConnection {
+///     Postgres(PgConnection),
+///     Sqlite(SqliteConnection),
+/// }
+///
+/// impl DelegateLockSession for AnyConnection {
+///     fn session(&mut self) -> &mut dyn LockSession {
+///         match self {
+///             Self::Postgres(conn) => conn,
+///             Self::Sqlite(conn) => conn,
+///         }
+///     }
+/// }
+/// # }
+/// ```
+pub trait DelegateLockSession {
+    /// The connection that is there.
+    fn session(&mut self) -> &mut dyn LockSession;
+}
+
+impl<D: DelegateLockSession> LockSession for D {
+    fn backend(&mut self) -> Backend {
+        self.session().backend()
+    }
+
+    fn transaction_state(&mut self) -> TransactionState {
+        self.session().transaction_state()
+    }
+
+    fn begin(&mut self) -> Result<(), SessionError> {
+        self.session().begin()
+    }
+
+    fn commit(&mut self) -> Result<(), SessionError> {
+        self.session().commit()
+    }
+
+    fn rollback(&mut self) -> Result<(), SessionError> {
+        self.session().rollback()
+    }
+
+    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        self.session().query(statement)
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+        self.session().batch(batch)
+    }
+
+    fn condemn(&mut self) {
+        self.session().condemn();
+    }
+}

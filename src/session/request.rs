@@ -1,0 +1,208 @@
+//! What the protocol asks a session to run. The text is [`backends::postgres`](crate::backends::postgres)'s.
+
+use std::time::Duration;
+
+use crate::backends::postgres;
+use crate::key::{KeySpace, LockKey};
+use crate::options::LockMode;
+
+/// Where the statement runs, which decides how it must leave the session.
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a session is in a transaction or it is not"
+)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Place {
+    /// Outside a transaction: the statement is a transaction of its own, and its settings go with it.
+    Outside,
+    /// Inside a transaction of the application's or of a test's: a savepoint shields it, and settings are put back by hand.
+    Inside,
+}
+
+/// What a [`Statement`] does.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum StatementKind {
+    /// Takes the session-level lock if it is free. True: granted.
+    Try(Place),
+    /// Takes the transaction-level lock if it is free. True: granted.
+    TryInTransaction,
+    /// Gives back one level of the session-level lock, if the session is `pid` and the lock was not taken in a transaction
+    /// that is still open. True: given back. False: it was not held. Null: one of the two conditions failed, and nothing
+    /// was done.
+    Release {
+        /// The session that was granted the lock.
+        pid: i32,
+    },
+    /// Gives back one level if this session shows the lock, without the warning that releasing what is not held writes to
+    /// the server's log. True: given back. Null: it was not there.
+    GiveBack,
+    /// Asks whether this session shows the lock.
+    Shows,
+}
+
+/// A prepared statement that returns one [`Row`].
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Statement {
+    kind: StatementKind,
+    key: KeySpace,
+    mode: LockMode,
+}
+
+impl Statement {
+    pub(crate) const fn new(kind: StatementKind, key: &LockKey, mode: LockMode) -> Self {
+        Self {
+            kind,
+            key: key.space(),
+            mode,
+        }
+    }
+
+    /// What it does.
+    #[must_use]
+    pub const fn kind(&self) -> StatementKind {
+        self.kind
+    }
+
+    /// The lock it is about.
+    #[must_use]
+    pub const fn key(&self) -> KeySpace {
+        self.key
+    }
+
+    /// The mode it is about.
+    #[must_use]
+    pub const fn mode(&self) -> LockMode {
+        self.mode
+    }
+
+    /// The text for PostgreSQL, with `$1`, `$2`, … for the [`binds`](Self::binds). One of a few, so it can be prepared.
+    ///
+    /// It returns the columns of a [`Row`], a nullable `bool` and an `int4`.
+    #[must_use]
+    pub fn sql(&self) -> &'static str {
+        postgres::statement(self.kind, self.key, self.mode)
+    }
+
+    /// The values, in order.
+    pub fn binds(&self) -> impl Iterator<Item = Bind> + use<> {
+        postgres::binds(self.kind, self.key)
+    }
+}
+
+/// A value to bind. Nothing but integers is ever sent.
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "the lock functions take these two types"
+)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bind {
+    /// An `int4`.
+    Int4(i32),
+    /// An `int8`.
+    Int8(i64),
+}
+
+/// What a [`Statement`] answers.
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "adapters build it from the two columns"
+)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Row {
+    /// The first column; its meaning is in [`StatementKind`].
+    pub answer: Option<bool>,
+    /// The second column: the process id of the session that answered.
+    pub pid: i32,
+}
+
+/// What a [`Batch`] does.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum BatchKind {
+    /// Asks for the session-level lock and gives it back, to learn with which code the server refuses it.
+    Diagnose,
+    /// Undoes a failed [`Wait`](Self::Wait) inside a transaction, which goes on.
+    RollBackWait,
+    /// Waits for the session-level lock, or inside a transaction for either level.
+    Wait {
+        /// `true` for the transaction-level lock.
+        in_transaction: bool,
+        /// Inside or outside a transaction.
+        place: Place,
+        /// The server's limit in milliseconds, 1 to `i32::MAX`; 0 waits without limit.
+        limit_ms: i32,
+    },
+}
+
+/// Statements that return nothing, sent as one message and never prepared.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Batch {
+    kind: BatchKind,
+    key: KeySpace,
+    mode: LockMode,
+}
+
+impl Batch {
+    pub(crate) const fn new(kind: BatchKind, key: &LockKey, mode: LockMode) -> Self {
+        Self {
+            kind,
+            key: key.space(),
+            mode,
+        }
+    }
+
+    /// The server's limit for a wait: rounded up to whole milliseconds, because PostgreSQL takes zero for "no limit", and at
+    /// most `i32::MAX`, because it refuses more. `None` is no limit.
+    pub(crate) fn limit_ms(limit: Option<Duration>) -> i32 {
+        limit.map_or(0, |limit| {
+            i32::try_from(limit.as_nanos().div_ceil(1_000_000))
+                .unwrap_or(i32::MAX)
+                .max(1)
+        })
+    }
+
+    /// What it does.
+    #[must_use]
+    pub const fn kind(&self) -> BatchKind {
+        self.kind
+    }
+
+    /// The lock it is about.
+    #[must_use]
+    pub const fn key(&self) -> KeySpace {
+        self.key
+    }
+
+    /// The mode it is about.
+    #[must_use]
+    pub const fn mode(&self) -> LockMode {
+        self.mode
+    }
+
+    /// The text for PostgreSQL.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        postgres::batch(self.kind, self.key, self.mode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_round_up_and_never_reach_zero() {
+        let limit = |limit| Batch::limit_ms(Some(limit));
+        assert_eq!(limit(Duration::ZERO), 1);
+        assert_eq!(limit(Duration::from_nanos(1)), 1);
+        assert_eq!(limit(Duration::from_micros(400)), 1);
+        assert_eq!(limit(Duration::from_millis(1)), 1);
+        assert_eq!(limit(Duration::from_nanos(1_000_001)), 2);
+        assert_eq!(limit(Duration::from_secs(10)), 10_000);
+        assert_eq!(limit(Duration::from_millis(i32::MAX as u64)), i32::MAX);
+        assert_eq!(limit(Duration::from_secs(25 * 86_400)), i32::MAX);
+        assert_eq!(limit(Duration::MAX), i32::MAX);
+        assert_eq!(Batch::limit_ms(None), 0);
+    }
+}
