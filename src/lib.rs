@@ -41,8 +41,6 @@
 //! * Session-level locks do not work through a pooler that pools transactions (PgBouncer in transaction mode); transaction-level locks
 //!   do.
 //!
-//! # Features
-//!
 #![doc = include_str!("../feature-matrix.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,0 +1,151 @@
+//! `feature-matrix.md` says what `Cargo.toml` says.
+
+use std::collections::BTreeSet;
+
+const MATRIX: &str = include_str!("../feature-matrix.md");
+const MANIFEST: &str = include_str!("../Cargo.toml");
+
+fn manifest() -> toml::Table {
+    MANIFEST.parse().expect("Cargo.toml is TOML")
+}
+
+/// The rows of the tables under a heading of the matrix, cell by cell, without their head.
+fn rows(heading: &str) -> Vec<Vec<&'static str>> {
+    let section = MATRIX
+        .split("\n## ")
+        .find_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'))
+        .unwrap_or_else(|| panic!("feature-matrix.md has no heading {heading:?}"));
+    let rows: Vec<Vec<_>> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .skip(1)
+        .map(|line| line.split(" | ").collect())
+        .collect();
+    assert!(!rows.is_empty(), "no rows under {heading:?}");
+    rows
+}
+
+/// The first cells under a heading: names in back-ticks, each once.
+fn names(heading: &str) -> BTreeSet<&'static str> {
+    let mut names = BTreeSet::new();
+    for row in rows(heading) {
+        let name = row[0]
+            .strip_prefix('`')
+            .and_then(|name| name.strip_suffix('`'))
+            .unwrap_or_else(|| panic!("under {heading:?}: {row:?} begins with no `name`"));
+        assert!(names.insert(name), "under {heading:?}: {name} twice");
+    }
+    names
+}
+
+/// The features that users can name. `default` is none of them: it is to be empty.
+fn features() -> BTreeSet<String> {
+    let manifest = manifest();
+    let features = manifest["features"].as_table().expect("a table");
+    features
+        .keys()
+        .filter(|name| *name != "default")
+        .cloned()
+        .collect()
+}
+
+/// Optional dependencies: what they require, and which feature brings them.
+fn optional_dependencies() -> Vec<(String, String)> {
+    let manifest = manifest();
+    let dependencies = manifest["dependencies"].as_table().expect("a table");
+    dependencies
+        .iter()
+        .filter(|(_, dependency)| dependency.get("optional") == Some(&toml::Value::Boolean(true)))
+        .map(|(name, dependency)| {
+            let version = dependency["version"].as_str().expect("a version");
+            (name.clone(), version.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn every_feature_has_a_row_and_every_row_a_feature() {
+    let features = features();
+    assert!(features.contains("rusqlite"), "{features:?}");
+    for heading in ["Adapters", "Capabilities"] {
+        let rows = names(heading);
+        let rows: BTreeSet<String> = rows.into_iter().map(str::to_owned).collect();
+        assert_eq!(rows, features, "under {heading:?}, against Cargo.toml");
+    }
+}
+
+#[test]
+fn every_row_is_as_wide_as_its_head() {
+    for heading in ["Adapters", "Capabilities", "Reserved names"] {
+        let widths: BTreeSet<_> = rows(heading).iter().map(Vec::len).collect();
+        assert_eq!(widths.len(), 1, "under {heading:?}: {widths:?}");
+    }
+}
+
+#[test]
+fn no_feature_is_on_by_default() {
+    assert_eq!(
+        manifest()["features"]["default"],
+        toml::Value::Array(Vec::new())
+    );
+}
+
+/// An optional dependency that no feature names with `dep:` is a feature itself, unseen.
+#[test]
+fn no_dependency_is_a_feature_by_accident() {
+    let manifest = manifest();
+    let named: BTreeSet<_> = manifest["features"]
+        .as_table()
+        .expect("a table")
+        .values()
+        .flat_map(|list| list.as_array().expect("a list"))
+        .filter_map(|entry| entry.as_str()?.strip_prefix("dep:"))
+        .collect();
+    for (dependency, _) in optional_dependencies() {
+        assert!(
+            named.contains(&*dependency),
+            "no feature has dep:{dependency}"
+        );
+    }
+}
+
+#[test]
+fn reserved_names_are_not_taken() {
+    let features = features();
+    for name in names("Reserved names") {
+        assert!(!features.contains(name), "{name} is there: move its row up");
+    }
+}
+
+#[test]
+fn versions_are_those_of_the_manifest_and_the_lock_file() {
+    let manifest = manifest();
+    let rust = manifest["package"]["rust-version"]
+        .as_str()
+        .expect("a text");
+    // Not in every archive of the package.
+    let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
+    for row in rows("Adapters") {
+        let [feature, _, _, client, tested, minimum] = row[..] else {
+            panic!("{row:?} has not six cells");
+        };
+        assert!(
+            minimum.starts_with(rust),
+            "{feature}: Rust {rust}, not {minimum}"
+        );
+        let (name, version) = optional_dependencies()
+            .into_iter()
+            .find(|(name, _)| client.split(' ').next() == Some(&**name))
+            .unwrap_or_else(|| panic!("{feature}: no optional dependency is {client}"));
+        assert_eq!(client, format!("{name} `{version}`"), "{feature}");
+        if let Ok(lock) = &lock {
+            let (tested_name, tested_version) = tested.split_once(' ').expect("name and version");
+            assert_eq!(tested_name, name, "{feature}");
+            let package = format!("name = \"{name}\"\nversion = \"{tested_version}\"");
+            assert!(
+                lock.contains(&package),
+                "{feature}: Cargo.lock has not {tested}"
+            );
+        }
+    }
+}
