@@ -70,6 +70,12 @@ use crate::session::LockSession;
 /// # main().unwrap();
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no advisory locks here",
+    label = "no lock session",
+    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md",
+    note = "for an enum of connections, implement `advisory_locking::session::DelegateLockSession`"
+)]
 pub trait AdvisoryLocking: LockSession + Sized {
     /// Runs `body` under the session-level lock on `key`, on this connection.
     ///

@@ -63,6 +63,11 @@ pub trait LockPool {
 /// # main().unwrap();
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no pool of connections with advisory locks here",
+    label = "no lock pool",
+    note = "enable the features for its client library and its pool in Cargo.toml: see feature-matrix.md"
+)]
 pub trait PooledAdvisoryLocking: LockPool + Sized {
     /// Runs `body` under the session-level lock on `key`, on a connection of the pool.
     ///

@@ -125,6 +125,12 @@ pub trait LockSession {
 /// }
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no advisory locks here",
+    label = "no lock session",
+    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md",
+    note = "for an enum of connections, implement `advisory_locking::session::DelegateLockSession`"
+)]
 pub trait DelegateLockSession {
     /// The connection that is there.
     fn session(&mut self) -> &mut dyn LockSession;

@@ -23,6 +23,11 @@ use std::borrow::Cow;
 ///
 /// assert_eq!(LockKey::from(("sync", ClientId(4))), LockKey::from(("sync", 4)));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be part of a lock's key",
+    label = "neither text, nor bytes, nor an integer",
+    note = "for a type of your own, implement `advisory_locking::KeyPart`: hand out the bytes that identify it"
+)]
 pub trait KeyPart {
     /// The bytes of this part.
     fn key_bytes(&self) -> Cow<'_, [u8]>;

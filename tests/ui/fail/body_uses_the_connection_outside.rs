@@ -1,0 +1,12 @@
+//! The body has the connection it is given, and no other way to it.
+
+use advisory_locking::{AdvisoryLocking, LockOptions};
+use rusqlite::Connection;
+
+fn main() {
+    let mut conn = Connection::open_in_memory().unwrap();
+    conn.with_advisory_lock("report", LockOptions::no_wait(), |_conn| {
+        conn.execute_batch("SELECT 1")
+    })
+    .unwrap();
+}

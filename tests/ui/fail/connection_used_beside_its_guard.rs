@@ -1,0 +1,13 @@
+//! What is done under the lock goes through the guard, which is the connection.
+
+use advisory_locking::{AdvisoryLocking, LockOptions};
+use rusqlite::Connection;
+
+fn main() {
+    let mut conn = Connection::open_in_memory().unwrap();
+    let guard = conn
+        .acquire_advisory_lock("report", LockOptions::no_wait())
+        .unwrap();
+    conn.execute_batch("SELECT 1").unwrap();
+    guard.release().unwrap();
+}

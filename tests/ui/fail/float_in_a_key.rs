@@ -1,0 +1,8 @@
+//! A float is no part of a key: it has many texts, and NaN does not equal itself.
+
+use advisory_locking::LockKey;
+
+fn main() {
+    let _ = LockKey::from_parts([1.5]);
+    let _ = LockKey::from(("sync", 1.5));
+}

@@ -1,0 +1,13 @@
+//! A pool whose feature is off, or that has no adapter.
+
+use advisory_locking::{LockOptions, PooledAdvisoryLocking};
+
+struct NoPool;
+
+fn needs_locks(_: impl PooledAdvisoryLocking) {}
+
+fn main() {
+    needs_locks(NoPool);
+    let guard = NoPool.acquire_advisory_lock("report", LockOptions::no_wait());
+    drop(guard);
+}
