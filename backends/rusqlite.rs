@@ -16,7 +16,6 @@
 //! transaction.commit()?;
 //! # Ok(())
 //! # }
-//! # main().unwrap();
 //! ```
 
 use ::rusqlite::{Connection, Error, Savepoint, Transaction};

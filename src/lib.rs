@@ -61,6 +61,17 @@ pub mod backends;
 #[doc = include_str!("../DESIGN.md")]
 pub mod design {}
 
+/// The programs of the README, as tests.
+#[cfg(all(
+    doctest,
+    feature = "diesel-postgres",
+    feature = "diesel-sqlite",
+    feature = "r2d2",
+    feature = "rusqlite"
+))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub use capabilities::Capabilities;
 pub use error::{LockError, LockErrorKind};
 pub use guard::AdvisoryLockGuard;

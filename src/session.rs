@@ -105,7 +105,8 @@ pub trait LockSession {
 /// With Diesel's `MultiConnection`, in `examples/multi_connection.rs`:
 ///
 /// ```
-/// # #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite"))] {
+/// # #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite"))]
+/// # mod example {
 /// use advisory_locking::session::{DelegateLockSession, LockSession};
 /// use diesel::{pg::PgConnection, sqlite::SqliteConnection};
 ///
@@ -124,6 +125,7 @@ pub trait LockSession {
 ///     }
 /// }
 /// # }
+/// # fn main() {}
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no advisory locks here",
