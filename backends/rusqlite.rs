@@ -3,7 +3,7 @@
 //! `LockError` converts into [`rusqlite::Error`], so that `?` works in a body that returns rusqlite's errors: it arrives as
 //! `ToSqlConversionFailure`, whose box downcasts to [`LockError`]. A commit that failed arrives as rusqlite's own error.
 //!
-//! A [`Transaction`](rusqlite::Transaction) or [`Savepoint`](rusqlite::Savepoint) is a connection inside a transaction, so it takes
+//! A [`Transaction`] or [`Savepoint`] is a connection inside a transaction, so it takes
 //! transaction-level locks:
 //!
 //! ```

@@ -4,7 +4,11 @@
 //! cargo run --example multi_connection --features diesel-postgres,diesel-sqlite
 //! scripts/postgres run -- cargo run --example multi_connection --features diesel-postgres,diesel-sqlite
 //! ```
-#![expect(missing_docs, reason = "Diesel's macro writes none")]
+#![expect(
+    missing_docs,
+    clippy::exhaustive_enums,
+    reason = "of what Diesel's macro writes"
+)]
 #![expect(clippy::print_stdout, reason = "the program shows what happens")]
 
 use std::error::Error;

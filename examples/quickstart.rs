@@ -7,7 +7,12 @@
 //! scripts/quickstart                             SQLite, without a server: nothing is excluded
 //! scripts/postgres run -- scripts/quickstart     PostgreSQL: one creates, the other finds
 //! ```
-#![expect(missing_docs, reason = "Diesel's macros write none")]
+#![expect(
+    missing_docs,
+    clippy::exhaustive_enums,
+    clippy::exhaustive_structs,
+    reason = "of what Diesel's macros write"
+)]
 #![expect(
     clippy::print_stdout,
     reason = "the program shows what happens, and in which order"
