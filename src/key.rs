@@ -157,8 +157,8 @@ impl LockKey {
         self.space
     }
 
-    /// The text the key came from, if it came from text: parts joined with `/`, control characters escaped, shortened to
-    /// 120 bytes.
+    /// The text the key came from, if it came from text: parts joined with `/`; control characters, quotes and back-slashes
+    /// escaped; shortened to about 120 bytes.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()

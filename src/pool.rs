@@ -40,7 +40,8 @@ pub trait LockPool {
 ///
 /// The body runs on the connection that holds the lock, so a pool of one is enough for a body that uses what it is given. A body
 /// that takes a further connection from the same pool needs a pool with more connections than there are such bodies and waiters
-/// at a time; a pool too small ends in the pool's own time-out, an error of kind [`Pool`](LockErrorKind::Pool).
+/// at a time. In a pool too small, they wait for each other until the pool's own time-out; where it was a lock that was asked for,
+/// that is an error of kind [`Pool`](LockErrorKind::Pool).
 ///
 /// The methods do what those of [`AdvisoryLocking`] do, and report what they report; besides, each reports
 /// [`Pool`](LockErrorKind::Pool) if the pool gives no connection.
