@@ -416,4 +416,23 @@ mod tests {
         }
         assert_eq!(classify(None), LockErrorKind::Database);
     }
+
+    #[test]
+    fn design_shows_the_statements_that_are_sent() {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let design = words(include_str!("../DESIGN.md"));
+        let try_once = StatementKind::Try(Place::Outside);
+        let wait = BatchKind::Wait {
+            in_transaction: false,
+            place: Place::Outside,
+            limit_ms: 1500,
+        };
+        let sent = [
+            statement(try_once, KeySpace::Single(42), LockMode::Exclusive).to_owned(),
+            batch(wait, KeySpace::Single(42), LockMode::Exclusive),
+        ];
+        for sql in sent {
+            assert!(design.contains(&words(&sql)), "DESIGN.md has not {sql}");
+        }
+    }
 }
