@@ -1,0 +1,162 @@
+//! What the harnesses on PostgreSQL share: the server, the observer, and SQL by hand.
+
+use std::cell::RefCell;
+
+use advisory_locking::{KeySpace, LockKey, LockMode};
+use diesel::connection::SimpleConnection;
+use diesel::pg::PgConnection;
+use diesel::sql_types::{BigInt, Bool, Integer, Nullable, SmallInt};
+use diesel::{Connection, QueryResult, QueryableByName, RunQueryDsl, sql_query};
+
+use crate::actor::{Outcome, Raw};
+use crate::stage::Held;
+
+/// The server of the tests.
+pub(crate) fn url() -> String {
+    std::env::var("DATABASE_URL").unwrap_or_else(|_| {
+        panic!("DATABASE_URL is not set: run ./scripts/test, which starts a private server")
+    })
+}
+
+/// A connection with a table of its own to write to.
+pub(crate) fn connect() -> PgConnection {
+    let mut conn = PgConnection::establish(&url()).expect("the server accepts connections");
+    prepare(&mut conn).expect("a temporary table can be made");
+    conn
+}
+
+pub(crate) fn prepare(conn: &mut PgConnection) -> QueryResult<()> {
+    conn.batch_execute("CREATE TEMPORARY TABLE IF NOT EXISTS written (number integer)")
+}
+
+/// Somebody who looks at the server's lock table.
+pub(crate) struct Observer(RefCell<PgConnection>);
+
+#[derive(QueryableByName)]
+struct LockRow {
+    #[diesel(sql_type = Integer)]
+    pid: i32,
+    #[diesel(sql_type = Bool)]
+    exclusive: bool,
+    #[diesel(sql_type = Bool)]
+    granted: bool,
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    number: Option<i64>,
+}
+
+impl Observer {
+    pub(crate) fn new() -> Self {
+        Self(RefCell::new(connect()))
+    }
+
+    pub(crate) fn holders(&self, key: &LockKey) -> Vec<Held> {
+        let (classid, objid, objsubid) = key.space().pg_locks_columns();
+        let rows: Vec<LockRow> = sql_query(
+            "SELECT pid, mode = 'ExclusiveLock' AS exclusive, granted FROM pg_locks \
+             WHERE locktype = 'advisory' \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+             AND classid = $1::oid AND objid = $2::oid AND objsubid = $3 \
+             ORDER BY granted DESC, CASE WHEN granted THEN pid END, waitstart, mode, pid",
+        )
+        .bind::<BigInt, _>(i64::from(classid))
+        .bind::<BigInt, _>(i64::from(objid))
+        .bind::<SmallInt, _>(i16::try_from(objsubid).expect("1 or 2"))
+        .load(&mut *self.0.borrow_mut())
+        .expect("pg_locks can be read");
+        let mode = |exclusive| {
+            if exclusive {
+                LockMode::Exclusive
+            } else {
+                LockMode::Shared
+            }
+        };
+        rows.into_iter()
+            .map(|row| Held {
+                pid: row.pid,
+                mode: mode(row.exclusive),
+                granted: row.granted,
+            })
+            .collect()
+    }
+
+    /// Calls a function on a session's process.
+    pub(crate) fn signal(&self, function: &str, pid: i32) {
+        self.0
+            .borrow_mut()
+            .batch_execute(&format!("SELECT {function}({pid})"))
+            .expect("a session of the same user can be signalled");
+    }
+}
+
+pub(crate) fn raw(conn: &mut PgConnection, raw: Raw) -> Outcome {
+    let number = match raw {
+        Raw::Pid => "pg_backend_pid()".to_owned(),
+        Raw::TryLock(key, mode) => call("pg_try_advisory_lock", key, mode),
+        Raw::Unlock(key, mode) => call("pg_advisory_unlock", key, mode),
+        Raw::Count => "(SELECT count(*) FROM written)".to_owned(),
+        Raw::Settings => "(SELECT sum(setting::int8) FROM pg_settings \
+             WHERE name IN ('lock_timeout', 'statement_timeout'))"
+            .to_owned(),
+        Raw::UnlockAll => return batch(conn, "SELECT pg_advisory_unlock_all()"),
+        Raw::Begin => return batch(conn, "BEGIN"),
+        Raw::Commit => return batch(conn, "COMMIT"),
+        Raw::Rollback => return batch(conn, "ROLLBACK"),
+        Raw::Savepoint(name) => return batch(conn, &format!("SAVEPOINT {name}")),
+        Raw::RollbackTo(name) => return batch(conn, &format!("ROLLBACK TO SAVEPOINT {name}")),
+        Raw::Fail => return batch(conn, "SELECT 1/0"),
+        Raw::Write => return batch(conn, "INSERT INTO written VALUES (1)"),
+        Raw::SetSettings => {
+            return batch(
+                conn,
+                "SET lock_timeout = '7s'; SET statement_timeout = '90s'",
+            );
+        }
+    };
+    sql_query(format!("SELECT ({number})::int8 AS number"))
+        .get_result::<Number>(conn)
+        .map_or(Outcome::ClientFailed, |row| Outcome::Answered(row.number))
+}
+
+fn batch(conn: &mut PgConnection, sql: &str) -> Outcome {
+    conn.batch_execute(sql)
+        .map_or(Outcome::ClientFailed, |()| Outcome::Done)
+}
+
+fn call(function: &str, key: KeySpace, mode: LockMode) -> String {
+    let suffix = match mode {
+        LockMode::Exclusive => "",
+        LockMode::Shared => "_shared",
+    };
+    match key {
+        KeySpace::Single(number) => format!("{function}{suffix}('{number}'::int8)::int"),
+        KeySpace::Pair(first, second) => {
+            format!("{function}{suffix}('{first}'::int4, '{second}'::int4)::int")
+        }
+    }
+}
+
+/// The part of a [`Harness`](crate::stage::Harness) that is the same on every client of the server.
+macro_rules! on_postgres {
+    () => {
+        fn holders(&self, key: &advisory_locking::LockKey) -> Vec<crate::stage::Held> {
+            self.observer.holders(key)
+        }
+
+        fn excludes(&self) -> bool {
+            true
+        }
+
+        fn terminate(&self, pid: i32) {
+            self.observer.signal("pg_terminate_backend", pid);
+        }
+
+        fn cancel(&self, pid: i32) {
+            self.observer.signal("pg_cancel_backend", pid);
+        }
+    };
+}
+pub(crate) use on_postgres;

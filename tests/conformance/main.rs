@@ -1,0 +1,73 @@
+//! Every case on every adapter.
+//!
+//! A case is written once, in [`cases`], and speaks to actors; an adapter is one [`Harness`](stage::Harness). A later async
+//! adapter needs an actor of its own and nothing else. A case on a backend without locks asserts what that backend
+//! documents; no case is skipped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../model/mod.rs"]
+mod pg_model;
+
+mod actor;
+mod cases;
+mod harness;
+mod serve;
+mod stage;
+
+/// Mounts the cases, listed here once, for each harness, so that the output reads `diesel_postgres::a_second_session_is_refused`.
+macro_rules! conformance {
+    ($($(#[$attribute:meta])* $adapter:ident => $harness:expr;)*) => {$(
+        $(#[$attribute])*
+        mod $adapter {
+            conformance!(@cases $harness,
+                exclusion: a_second_session_is_refused, shared_holders_exclude_only_exclusive_ones,
+                    the_same_session_counts, two_keys_are_independent, exclusive_under_own_shared,
+                    capabilities_tell_whether_it_excludes;
+                waiting: a_busy_key_is_not_waited_for, limits_below_a_millisecond_pass, a_limit_passes,
+                    a_waiter_gets_the_lock, waiters_are_served_in_order, a_new_shared_request_queues,
+                    a_deadlock_has_one_victim, a_cancelled_wait, a_terminated_wait, settings_survive;
+                releasing: a_dropped_guard_releases, a_body_ends, a_panic_releases, the_bodys_error_wins,
+                    a_transaction_left_open, an_invisible_transaction_left_open, a_lock_lost_is_reported,
+                    a_lock_released_by_hand_is_reported, a_try_body_does_not_run_in_vain;
+                transactions: session_lock_in_a_transaction_is_refused, session_lock_in_a_transaction_if_allowed,
+                    xact_lock_outside_is_refused, xact_lock_ends_with_the_transaction,
+                    rollback_to_a_savepoint_frees, xact_timeout_leaves_the_transaction_usable,
+                    xact_in_an_aborted_transaction, session_and_xact_levels_are_independent,
+                    in_a_test_transaction;
+                scopes: a_scope_commits_or_rolls_back, scopes_nest, a_scope_refused_begins_nothing,
+                    a_scope_left_deeper, a_scope_ended_by_its_body, a_scope_aborted_under_its_body;
+                options: contradictions_are_refused, strictness_where_there_are_no_locks;
+                keys: extreme_keys, pairs, key_spaces_are_apart;
+            );
+        }
+    )*};
+    (@cases $harness:expr, $($group:ident: $($case:ident),*;)*) => {$($(
+        #[test]
+        fn $case() {
+            crate::stage::Stage::play(Box::new($harness), crate::cases::$group::$case);
+        }
+    )*)*};
+}
+
+conformance! {
+    model => crate::harness::model::showing_codes();
+    model_hiding_codes => crate::harness::model::hiding_codes();
+    #[cfg(feature = "diesel-postgres")]
+    diesel_postgres => crate::harness::diesel_postgres::new();
+    #[cfg(all(feature = "diesel-postgres", feature = "r2d2"))]
+    r2d2_postgres => crate::harness::r2d2_postgres::new();
+    #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite"))]
+    multi_connection => crate::harness::multi_connection::new();
+    #[cfg(feature = "diesel-sqlite")]
+    diesel_sqlite => crate::harness::diesel_sqlite::new();
+    #[cfg(all(feature = "diesel-sqlite", feature = "r2d2"))]
+    r2d2_sqlite => crate::harness::r2d2_sqlite::new();
+    #[cfg(feature = "rusqlite")]
+    rusqlite => crate::harness::rusqlite::new();
+}

@@ -1,0 +1,247 @@
+//! The actor of a blocking client. Guards and bodies live on its stack: each is a call of [`serve`] within another.
+
+use std::ops::DerefMut;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use advisory_locking::session::{LockSession, SessionError};
+use advisory_locking::{
+    AdvisoryLockGuard, AdvisoryLocking, LockError, LockErrorKind, LockPool, PooledAdvisoryLocking,
+};
+
+use crate::actor::{Ask, BODY_VALUE, Command, Ending, Level, Mail, Outcome, Raw};
+
+/// A connection, and what can be done on it without the library.
+pub(crate) trait Client: LockSession + Sized {
+    fn raw(&mut self, raw: Raw) -> Outcome;
+
+    /// Opens a test framework's transaction, if the client knows of such.
+    fn begin_test(&mut self) -> Outcome {
+        Outcome::Absent
+    }
+}
+
+/// Why a call of [`serve`] returns.
+enum Exit {
+    Release,
+    Drop,
+    Leave(Ending),
+    Quit,
+}
+
+enum BodyError {
+    Lock(LockErrorKind),
+    Body,
+    Quit,
+}
+
+impl From<LockError> for BodyError {
+    fn from(error: LockError) -> Self {
+        Self::Lock(error.kind())
+    }
+}
+
+/// What a body that is told to panic panics with, so that another panic is not taken for it.
+struct BodyPanic;
+
+/// An actor with a connection.
+pub(crate) fn connection<C: Client>(conn: &mut C, mail: &Mail) {
+    let _quit = serve(conn, mail);
+}
+
+/// An actor with a pool: a command that needs no transaction goes to the pool, and so does each that begins one.
+pub(crate) fn pool<P>(pool: &P, mail: &Mail)
+where
+    P: LockPool<Session: Client>,
+{
+    loop {
+        let exit = match mail.next() {
+            Command::Acquire(Ask {
+                key,
+                options,
+                must: true,
+            }) => hold(
+                PooledAdvisoryLocking::acquire_advisory_lock(pool, key, options).map(Some),
+                mail,
+            ),
+            Command::Acquire(Ask {
+                key,
+                options,
+                must: false,
+            }) => hold(
+                PooledAdvisoryLocking::try_acquire_advisory_lock(pool, key, options),
+                mail,
+            ),
+            Command::With(level, Ask { key, options, must }) => run(mail, || {
+                let body = |conn: &mut P::Session| body(conn, mail);
+                match (level, must) {
+                    (Level::Session, true) => pool.with_advisory_lock(key, options, body).map(Some),
+                    (Level::Session, false) => pool.try_with_advisory_lock(key, options, body),
+                    (Level::Transaction, true) => {
+                        pool.with_advisory_xact_lock(key, options, body).map(Some)
+                    }
+                    (Level::Transaction, false) => {
+                        pool.try_with_advisory_xact_lock(key, options, body)
+                    }
+                }
+            }),
+            command => checked_out(pool, command, mail),
+        };
+        if exit.is_some() {
+            return;
+        }
+    }
+}
+
+/// Keeps one of the pool's connections while a transaction is open on it.
+fn checked_out<P>(pool: &P, mut command: Command, mail: &Mail) -> Option<Exit>
+where
+    P: LockPool<Session: Client>,
+{
+    if matches!(command, Command::Quit) {
+        return Some(Exit::Quit);
+    }
+    let mut conn = pool.checkout().expect("the pool has a connection");
+    loop {
+        let exit = one(&mut *conn, command, mail);
+        if exit.is_some() || !conn.transaction_state().is_open_on_server() {
+            return exit;
+        }
+        command = mail.next();
+    }
+}
+
+fn serve<C: Client>(conn: &mut C, mail: &Mail) -> Exit {
+    loop {
+        if let Some(exit) = one(conn, mail.next(), mail) {
+            return exit;
+        }
+    }
+}
+
+fn one<C: Client>(conn: &mut C, command: Command, mail: &Mail) -> Option<Exit> {
+    match command {
+        Command::Acquire(Ask {
+            key,
+            options,
+            must: true,
+        }) => {
+            return hold(conn.acquire_advisory_lock(key, options).map(Some), mail);
+        }
+        Command::Acquire(Ask {
+            key,
+            options,
+            must: false,
+        }) => {
+            return hold(conn.try_acquire_advisory_lock(key, options), mail);
+        }
+        Command::With(level, Ask { key, options, must }) => {
+            return run(mail, || {
+                let body = |conn: &mut C| body(conn, mail);
+                match (level, must) {
+                    (Level::Session, true) => conn.with_advisory_lock(key, options, body).map(Some),
+                    (Level::Session, false) => conn.try_with_advisory_lock(key, options, body),
+                    (Level::Transaction, true) => {
+                        conn.with_advisory_xact_lock(key, options, body).map(Some)
+                    }
+                    (Level::Transaction, false) => {
+                        conn.try_with_advisory_xact_lock(key, options, body)
+                    }
+                }
+            });
+        }
+        Command::Release => return Some(Exit::Release),
+        Command::DropGuard => return Some(Exit::Drop),
+        Command::Leave(ending) => return Some(Exit::Leave(ending)),
+        Command::Quit => return Some(Exit::Quit),
+        Command::XactAcquire(Ask { key, options, must }) => {
+            mail.reply(xact(conn, key, options, must))
+        }
+        Command::Begin => mail.reply(client(conn.begin())),
+        Command::Commit => mail.reply(client(conn.commit())),
+        Command::Rollback => mail.reply(client(conn.rollback())),
+        Command::BeginTest => mail.reply(conn.begin_test()),
+        Command::Excludes => {
+            mail.reply(Outcome::Excludes(
+                conn.capabilities().provides_mutual_exclusion(),
+            ));
+        }
+        Command::Raw(raw) => mail.reply(conn.raw(raw)),
+    }
+    None
+}
+
+fn xact<C: Client>(
+    conn: &mut C,
+    key: advisory_locking::LockKey,
+    options: advisory_locking::LockOptions,
+    must: bool,
+) -> Outcome {
+    let granted = if must {
+        conn.acquire_advisory_xact_lock(key, options).map(|()| true)
+    } else {
+        conn.try_acquire_advisory_xact_lock(key, options)
+    };
+    match granted {
+        Ok(true) => Outcome::Granted,
+        Ok(false) => Outcome::NotGranted,
+        Err(error) => Outcome::Failed(error.kind()),
+    }
+}
+
+fn client(result: Result<(), SessionError>) -> Outcome {
+    result.map_or(Outcome::ClientFailed, |()| Outcome::Done)
+}
+
+fn hold<D>(granted: Result<Option<AdvisoryLockGuard<D>>, LockError>, mail: &Mail) -> Option<Exit>
+where
+    D: DerefMut<Target: Client>,
+{
+    let mut guard = match granted {
+        Ok(Some(guard)) => guard,
+        Ok(None) => {
+            mail.reply(Outcome::NotGranted);
+            return None;
+        }
+        Err(error) => {
+            mail.reply(Outcome::Failed(error.kind()));
+            return None;
+        }
+    };
+    mail.reply(Outcome::Granted);
+    match serve(&mut *guard, mail) {
+        Exit::Release => mail.reply(Outcome::of(guard.release())),
+        Exit::Drop => {
+            drop(guard);
+            mail.reply(Outcome::Done);
+        }
+        Exit::Quit => return Some(Exit::Quit),
+        Exit::Leave(_) => panic!("a body cannot be left from under a guard taken in it"),
+    }
+    None
+}
+
+fn run(mail: &Mail, call: impl FnOnce() -> Result<Option<i64>, BodyError>) -> Option<Exit> {
+    let outcome = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(Some(value))) => Outcome::Ran(value),
+        Ok(Ok(None)) => Outcome::NotGranted,
+        Ok(Err(BodyError::Lock(kind))) => Outcome::Failed(kind),
+        Ok(Err(BodyError::Body)) => Outcome::BodyFailed,
+        Ok(Err(BodyError::Quit)) => return Some(Exit::Quit),
+        Err(payload) if payload.is::<BodyPanic>() => Outcome::Panicked,
+        Err(payload) => resume_unwind(payload),
+    };
+    mail.reply(outcome);
+    None
+}
+
+fn body<C: Client>(conn: &mut C, mail: &Mail) -> Result<i64, BodyError> {
+    mail.reply(Outcome::Entered);
+    match serve(conn, mail) {
+        Exit::Leave(Ending::Ok) => Ok(BODY_VALUE),
+        Exit::Leave(Ending::Err) => Err(BodyError::Body),
+        // Not `panic!`, which would print.
+        Exit::Leave(Ending::Panic) => resume_unwind(Box::new(BodyPanic)),
+        Exit::Quit => Err(BodyError::Quit),
+        Exit::Release | Exit::Drop => panic!("a guard cannot be released from inside a body"),
+    }
+}

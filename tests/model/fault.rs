@@ -1,0 +1,42 @@
+//! Faults on demand.
+
+use std::collections::BTreeMap;
+
+use super::server::Code;
+
+/// What goes wrong with a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fault {
+    /// It fails before it has done anything.
+    Refuse(Code),
+    /// It is done, and reported as failed: a wait may be granted and time out at the same moment.
+    DoneButReported(Code),
+    /// It is done, and the connection breaks before the answer arrives.
+    LostReply,
+    /// The server ends the session instead.
+    Terminated,
+}
+
+/// Which of a session's requests go wrong; the first is number 0.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    planned: BTreeMap<usize, Fault>,
+    requests: usize,
+}
+
+impl Faults {
+    pub(crate) fn plan(&mut self, request: usize, fault: Fault) {
+        self.planned.insert(request, fault);
+    }
+
+    pub(crate) fn next(&mut self) -> Option<Fault> {
+        let fault = self.planned.remove(&self.requests);
+        self.requests += 1;
+        fault
+    }
+
+    /// How many requests were made, so that a test can let each of them fail in turn.
+    pub(crate) const fn requests(&self) -> usize {
+        self.requests
+    }
+}

@@ -1,0 +1,336 @@
+//! The lock manager: who holds what, and who waits in which order.
+
+use std::collections::BTreeMap;
+
+use advisory_locking::{KeySpace, LockMode};
+
+/// The process id of a session.
+pub(crate) type Pid = i32;
+/// An SQLSTATE.
+pub(crate) type Code = &'static str;
+/// One wait.
+pub(crate) type Ticket = u64;
+
+/// A lock in a mode.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Lock {
+    pub(crate) key: KeySpace,
+    pub(crate) mode: LockMode,
+}
+
+/// Who owns a level of a lock.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Level {
+    Session,
+    Transaction,
+}
+
+/// What became of a request at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Requested {
+    Granted,
+    Busy,
+    Queued(Ticket),
+}
+
+/// A row of `pg_locks`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Held {
+    pub(crate) pid: Pid,
+    pub(crate) mode: LockMode,
+    pub(crate) granted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiter {
+    pub(super) ticket: Ticket,
+    pub(super) pid: Pid,
+    pub(super) lock: Lock,
+    level: Level,
+}
+
+/// A transaction (the first frame) or a savepoint in it.
+#[derive(Debug, Default)]
+pub(super) struct Frame {
+    pub(super) name: String,
+    pub(super) locks: Vec<Lock>,
+    /// A session-level lock was taken here as if outside a transaction.
+    pub(super) marked: bool,
+    pub(super) written: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    /// One entry for each level.
+    pub(super) locks: Vec<Lock>,
+    pub(super) frames: Vec<Frame>,
+    pub(super) aborted: bool,
+    pub(super) written: i64,
+}
+
+impl Session {
+    /// Every level of every lock, the session's and the transaction's.
+    fn levels(&self) -> impl Iterator<Item = Lock> {
+        let frames = self.frames.iter().flat_map(|frame| &frame.locks);
+        self.locks.iter().chain(frames).copied()
+    }
+
+    pub(super) fn holds(&self, lock: Lock) -> bool {
+        self.levels().any(|held| held == lock)
+    }
+
+    pub(super) fn conflicts(&self, lock: Lock) -> bool {
+        self.levels()
+            .any(|held| held.key == lock.key && conflict(held.mode, lock.mode))
+    }
+}
+
+pub(super) fn conflict(one: LockMode, other: LockMode) -> bool {
+    one == LockMode::Exclusive || other == LockMode::Exclusive
+}
+
+/// One database's advisory locks.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(super) sessions: BTreeMap<Pid, Session>,
+    pub(super) queues: BTreeMap<KeySpace, Vec<Waiter>>,
+    ended: BTreeMap<Ticket, Result<(), Code>>,
+    last_pid: Pid,
+    last_ticket: Ticket,
+    /// How many keys fit.
+    pub(crate) capacity: usize,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            sessions: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            last_pid: 100,
+            last_ticket: 0,
+            capacity: usize::MAX,
+        }
+    }
+}
+
+impl Server {
+    pub(crate) fn connect(&mut self) -> Pid {
+        self.last_pid += 1;
+        self.sessions.insert(self.last_pid, Session::default());
+        self.last_pid
+    }
+
+    /// Asks for a lock. A wait goes on until its ticket has [`ended`](Self::ended).
+    pub(crate) fn request(
+        &mut self,
+        pid: Pid,
+        lock: Lock,
+        level: Level,
+        wait: bool,
+    ) -> Result<Requested, Code> {
+        if self.usable(pid)?.holds(lock) {
+            self.grant(pid, lock, level);
+            return Ok(Requested::Granted);
+        }
+        if self.is_full_for(lock.key) {
+            return Err(self.fail(pid, "53200"));
+        }
+        let behind = self
+            .queue(lock.key)
+            .any(|waiter| conflict(waiter.lock.mode, lock.mode));
+        if !behind && !self.conflicts(pid, lock) {
+            self.grant(pid, lock, level);
+            Ok(Requested::Granted)
+        } else if wait {
+            self.enqueue(pid, lock, level)
+        } else {
+            Ok(Requested::Busy)
+        }
+    }
+
+    /// Whoever already holds the key in a mode that a waiter must wait for goes before that waiter.
+    fn enqueue(&mut self, pid: Pid, lock: Lock, level: Level) -> Result<Requested, Code> {
+        let mut ahead = Vec::new();
+        let mut place = None;
+        let queue: Vec<_> = self.queue(lock.key).copied().collect();
+        for (index, waiter) in queue.into_iter().enumerate() {
+            if self.sessions[&pid].conflicts(waiter.lock) {
+                if self.sessions[&waiter.pid].conflicts(lock) {
+                    return Err(self.fail(pid, "40P01"));
+                }
+                place = Some(index);
+                break;
+            }
+            ahead.push(waiter.lock.mode);
+        }
+        let passes = !ahead.iter().any(|mode| conflict(*mode, lock.mode));
+        if place.is_some() && passes && !self.conflicts(pid, lock) {
+            self.grant(pid, lock, level);
+            return Ok(Requested::Granted);
+        }
+        self.last_ticket += 1;
+        let waiter = Waiter {
+            ticket: self.last_ticket,
+            pid,
+            lock,
+            level,
+        };
+        let queue = self.queues.entry(lock.key).or_default();
+        queue.insert(place.unwrap_or(queue.len()), waiter);
+        Ok(Requested::Queued(waiter.ticket))
+    }
+
+    /// What became of a wait; `None` while it lasts. Answers once.
+    pub(crate) fn ended(&mut self, ticket: Ticket) -> Option<Result<(), Code>> {
+        self.ended.remove(&ticket)
+    }
+
+    /// The wait's `lock_timeout` has passed.
+    pub(crate) fn expire(&mut self, ticket: Ticket) {
+        self.end_wait(ticket, "55P03");
+    }
+
+    /// `pg_cancel_backend`.
+    pub(crate) fn cancel(&mut self, pid: Pid) {
+        if let Some(ticket) = self.ticket_of(pid) {
+            self.end_wait(ticket, "57014");
+        }
+    }
+
+    /// `pg_terminate_backend`. The client learns of it by its next statement.
+    pub(crate) fn terminate(&mut self, pid: Pid) {
+        if let Some(ticket) = self.ticket_of(pid) {
+            self.end_wait(ticket, "57P01");
+        }
+        self.sessions.remove(&pid);
+        self.wake();
+    }
+
+    pub(super) fn end_wait(&mut self, ticket: Ticket, code: Code) {
+        if let Some(waiter) = self.waiter(ticket) {
+            self.leave_queue(ticket);
+            let code = self.fail(waiter.pid, code);
+            self.ended.insert(ticket, Err(code));
+            self.wake();
+        }
+    }
+
+    /// `pg_advisory_unlock`: `false` if the session does not hold a session-level lock.
+    pub(crate) fn unlock(&mut self, pid: Pid, lock: Lock) -> Result<bool, Code> {
+        self.usable(pid)?;
+        let locks = &mut self.session(pid).locks;
+        let found = locks.iter().position(|held| *held == lock);
+        if let Some(index) = found {
+            locks.remove(index);
+            self.wake();
+        }
+        Ok(found.is_some())
+    }
+
+    /// `pg_advisory_unlock_all`.
+    pub(crate) fn unlock_all(&mut self, pid: Pid) -> Result<(), Code> {
+        self.usable(pid)?;
+        self.session(pid).locks.clear();
+        self.wake();
+        Ok(())
+    }
+
+    /// What `pg_locks` shows of a key: the holders by pid, then the queue.
+    pub(crate) fn held(&self, key: KeySpace) -> Vec<Held> {
+        let mut rows = Vec::new();
+        for (&pid, session) in &self.sessions {
+            for mode in [LockMode::Exclusive, LockMode::Shared] {
+                if session.holds(Lock { key, mode }) {
+                    rows.push(Held {
+                        pid,
+                        mode,
+                        granted: true,
+                    });
+                }
+            }
+        }
+        rows.extend(self.queue(key).map(|waiter| Held {
+            pid: waiter.pid,
+            mode: waiter.lock.mode,
+            granted: false,
+        }));
+        rows
+    }
+
+    /// Grants what can be granted, in the order of the queue and past nobody in conflict.
+    pub(super) fn wake(&mut self) {
+        for (key, queue) in std::mem::take(&mut self.queues) {
+            let mut left: Vec<Waiter> = Vec::new();
+            for waiter in queue {
+                let passes = !left
+                    .iter()
+                    .any(|ahead| conflict(ahead.lock.mode, waiter.lock.mode));
+                if passes && !self.conflicts(waiter.pid, waiter.lock) {
+                    self.grant(waiter.pid, waiter.lock, waiter.level);
+                    self.ended.insert(waiter.ticket, Ok(()));
+                } else {
+                    left.push(waiter);
+                }
+            }
+            if !left.is_empty() {
+                self.queues.insert(key, left);
+            }
+        }
+    }
+
+    fn grant(&mut self, pid: Pid, lock: Lock, level: Level) {
+        let session = self.session(pid);
+        match level {
+            Level::Session => session.locks.push(lock),
+            // Outside a transaction it is gone with the statement.
+            Level::Transaction => {
+                if let Some(frame) = session.frames.last_mut() {
+                    frame.locks.push(lock);
+                }
+            }
+        }
+    }
+
+    fn conflicts(&self, pid: Pid, lock: Lock) -> bool {
+        self.sessions
+            .iter()
+            .any(|(other, session)| *other != pid && session.conflicts(lock))
+    }
+
+    fn is_full_for(&self, key: KeySpace) -> bool {
+        let mut keys: Vec<_> = self.queues.keys().copied().collect();
+        let held = self.sessions.values().flat_map(Session::levels);
+        keys.extend(held.map(|lock| lock.key));
+        keys.sort_unstable();
+        keys.dedup();
+        !keys.contains(&key) && keys.len() >= self.capacity
+    }
+
+    fn queue(&self, key: KeySpace) -> impl Iterator<Item = &Waiter> {
+        self.queues.get(&key).into_iter().flatten()
+    }
+
+    pub(super) fn waiter(&self, ticket: Ticket) -> Option<Waiter> {
+        let mut waiters = self.queues.values().flatten();
+        waiters.find(|waiter| waiter.ticket == ticket).copied()
+    }
+
+    fn ticket_of(&self, pid: Pid) -> Option<Ticket> {
+        let mut waiters = self.queues.values().flatten();
+        waiters
+            .find(|waiter| waiter.pid == pid)
+            .map(|waiter| waiter.ticket)
+    }
+
+    fn leave_queue(&mut self, ticket: Ticket) {
+        for queue in self.queues.values_mut() {
+            queue.retain(|waiter| waiter.ticket != ticket);
+        }
+        self.queues.retain(|_, queue| !queue.is_empty());
+    }
+
+    pub(super) fn session(&mut self, pid: Pid) -> &mut Session {
+        self.sessions.get_mut(&pid).expect("the session is alive")
+    }
+}

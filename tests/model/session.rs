@@ -1,0 +1,263 @@
+//! A blocking client of the model.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use advisory_locking::session::{
+    Backend, Batch, BatchKind, LockSession, Row, SessionError, SqlState, Statement,
+    TransactionState,
+};
+use advisory_locking::{KeySpace, LockKey};
+
+use super::fault::{Fault, Faults};
+use super::server::{Code, Held, Pid, Server, Ticket};
+use super::statements::Batched;
+
+/// After this long a wait looks for a deadlock; PostgreSQL's default is a second.
+const DEADLOCK_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// A server that threads share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Model(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    server: Mutex<Server>,
+    changed: Condvar,
+}
+
+impl Model {
+    /// A session whose client shows the server's codes.
+    pub(crate) fn connect(&self) -> ModelSession {
+        let pid = self.run(Server::connect);
+        ModelSession {
+            model: self.clone(),
+            pid,
+            depth: 0,
+            test: false,
+            broken: false,
+            hides_codes: false,
+            faults: Faults::default(),
+        }
+    }
+
+    /// Does something to the server, and lets all who wait look what became of them.
+    pub(crate) fn run<T>(&self, act: impl FnOnce(&mut Server) -> T) -> T {
+        let result = act(&mut self.server());
+        self.0.changed.notify_all();
+        result
+    }
+
+    pub(crate) fn held(&self, key: &LockKey) -> Vec<Held> {
+        self.held_in(key.space())
+    }
+
+    fn held_in(&self, key: KeySpace) -> Vec<Held> {
+        self.server().held(key)
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.0.server.lock().expect("the model did not panic")
+    }
+
+    /// Sleeps until the wait has ended.
+    fn wait(&self, ticket: Ticket, limit: Option<Duration>) -> Result<(), Code> {
+        let began = Instant::now();
+        let mut looked = false;
+        let mut server = self.server();
+        loop {
+            if let Some(ended) = server.ended(ticket) {
+                return ended;
+            }
+            let waited = began.elapsed();
+            if limit.is_some_and(|limit| waited >= limit) {
+                server.expire(ticket);
+                self.0.changed.notify_all();
+            } else if !looked && waited >= DEADLOCK_TIMEOUT {
+                server.check_deadlock(ticket);
+                looked = true;
+                self.0.changed.notify_all();
+            } else {
+                let left = |until: Duration| until.saturating_sub(waited);
+                let pause = match (limit, looked) {
+                    (None, true) => Duration::from_secs(3600),
+                    (None, false) => left(DEADLOCK_TIMEOUT),
+                    (Some(limit), true) => left(limit),
+                    (Some(limit), false) => left(limit).min(left(DEADLOCK_TIMEOUT)),
+                };
+                let changed = self.0.changed.wait_timeout(server, pause);
+                server = changed.expect("the model did not panic").0;
+            }
+        }
+    }
+}
+
+/// One connection: a session of the server, and what its client knows.
+#[derive(Debug)]
+pub(crate) struct ModelSession {
+    model: Model,
+    pid: Pid,
+    depth: u32,
+    test: bool,
+    broken: bool,
+    /// As Diesel does: a code is shown only by the statements that put it in the constraint name.
+    pub(crate) hides_codes: bool,
+    pub(crate) faults: Faults,
+}
+
+impl ModelSession {
+    pub(crate) const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub(crate) const fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Opens a test framework's transaction.
+    pub(crate) fn begin_test(&mut self) -> Result<(), Code> {
+        self.test = true;
+        self.model.run(|server| server.begin(self.pid))
+    }
+
+    fn request<T>(
+        &mut self,
+        shows_code: bool,
+        act: impl FnOnce(&mut Self) -> Result<T, Code>,
+    ) -> Result<T, SessionError> {
+        let pid = self.pid;
+        let result = match self.faults.next() {
+            None => act(self),
+            Some(Fault::Refuse(code)) => Err(self.model.run(|server| server.fail(pid, code))),
+            Some(Fault::DoneButReported(code)) => {
+                act(self).and_then(|_| Err(self.model.run(|server| server.fail(pid, code))))
+            }
+            Some(Fault::LostReply) => {
+                let _ = act(self);
+                self.model.run(|server| server.terminate(pid));
+                Err("08006")
+            }
+            Some(Fault::Terminated) => {
+                self.model.run(|server| server.terminate(pid));
+                Err("57P01")
+            }
+        };
+        result.map_err(|code| {
+            let gone = !self.model.server().sessions.contains_key(&pid);
+            let shown = shows_code || !self.hides_codes;
+            SessionError::new(format!("the model's error {code}"))
+                .with_code(SqlState::new(code).filter(|_| shown))
+                .with_disconnected(gone)
+        })
+    }
+
+    fn transaction(
+        &mut self,
+        act: impl FnOnce(&mut Server, Pid, &str) -> Result<(), Code>,
+    ) -> Result<(), SessionError> {
+        let name = format!("depth_{}", self.depth);
+        self.request(false, |session| {
+            let pid = session.pid;
+            session.model.run(|server| act(server, pid, &name))
+        })
+    }
+
+    /// Whether the client's next transaction is the server's outermost.
+    const fn is_outermost(&self, depth: u32) -> bool {
+        depth == 0 && !self.test
+    }
+
+    fn run_batch(&self, batch: &Batch) -> Result<(), Code> {
+        let pid = self.pid;
+        match self.model.run(|server| server.batch(pid, batch))? {
+            Batched::Ran => Ok(()),
+            Batched::Queued(ticket) => {
+                let limit = match batch.kind() {
+                    BatchKind::Wait { limit_ms, .. } if limit_ms > 0 => {
+                        Some(Duration::from_millis(u64::from(limit_ms.unsigned_abs())))
+                    }
+                    _ => None,
+                };
+                self.model.wait(ticket, limit)?;
+                self.model.run(|server| server.finish_batch(pid, batch))
+            }
+        }
+    }
+}
+
+impl LockSession for ModelSession {
+    fn backend(&mut self) -> Backend {
+        Backend::Postgres
+    }
+
+    fn transaction_state(&mut self) -> TransactionState {
+        match (self.broken, self.test) {
+            (true, _) => TransactionState::broken(),
+            (false, true) => TransactionState::in_test(self.depth),
+            (false, false) => TransactionState::open(self.depth),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), SessionError> {
+        let outermost = self.is_outermost(self.depth);
+        self.transaction(|server, pid, name| {
+            if outermost {
+                server.begin(pid)
+            } else {
+                server.savepoint(pid, name)
+            }
+        })?;
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), SessionError> {
+        let depth = self.depth.checked_sub(1);
+        self.depth = depth.ok_or_else(|| SessionError::new("no transaction"))?;
+        let outermost = self.is_outermost(self.depth);
+        self.transaction(|server, pid, name| {
+            if outermost {
+                server.commit(pid).map(drop)
+            } else {
+                server.release_savepoint(pid, name)
+            }
+        })
+    }
+
+    fn rollback(&mut self) -> Result<(), SessionError> {
+        let depth = self.depth.checked_sub(1);
+        self.depth = depth.ok_or_else(|| SessionError::new("no transaction"))?;
+        let outermost = self.is_outermost(self.depth);
+        self.transaction(|server, pid, name| {
+            if outermost {
+                server.rollback(pid)
+            } else {
+                server.rollback_to(pid, name)?;
+                server.release_savepoint(pid, name)
+            }
+        })
+    }
+
+    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        self.request(false, |session| {
+            let pid = session.pid;
+            session.model.run(|server| server.query(pid, statement))
+        })
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+        let shows_code = !matches!(batch.kind(), BatchKind::RollBackWait);
+        self.request(shows_code, |session| session.run_batch(batch))
+    }
+
+    fn condemn(&mut self) {
+        self.broken = true;
+        self.model.run(|server| server.terminate(self.pid));
+    }
+}
+
+impl Drop for ModelSession {
+    fn drop(&mut self) {
+        self.model.run(|server| server.terminate(self.pid));
+    }
+}

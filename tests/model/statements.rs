@@ -1,0 +1,108 @@
+//! What the library's statements do, by their kind and not by their text.
+
+use advisory_locking::session::{Batch, BatchKind, Place, Row, Statement, StatementKind};
+
+use super::server::{Code, Level, Lock, Pid, Requested, Server, Ticket};
+
+/// The savepoint around a wait inside a transaction.
+const SAVEPOINT: &str = "advisory_locking";
+
+/// What became of a batch at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Batched {
+    Ran,
+    /// When the wait has ended well, the batch goes on with [`Server::finish_batch`].
+    Queued(Ticket),
+}
+
+impl Server {
+    /// Runs a statement; none of them waits.
+    pub(crate) fn query(&mut self, pid: Pid, statement: &Statement) -> Result<Row, Code> {
+        let lock = Lock {
+            key: statement.key(),
+            mode: statement.mode(),
+        };
+        self.usable(pid)?;
+        let answer = match statement.kind() {
+            StatementKind::Try(place) => {
+                if let (Place::Outside, Some(frame)) = (place, self.session(pid).frames.last_mut())
+                {
+                    frame.marked = true;
+                }
+                Some(self.request(pid, lock, Level::Session, false)? == Requested::Granted)
+            }
+            StatementKind::TryInTransaction => {
+                Some(self.request(pid, lock, Level::Transaction, false)? == Requested::Granted)
+            }
+            StatementKind::Release { pid: granted_to } => {
+                let marked = self.session(pid).frames.iter().any(|frame| frame.marked);
+                if granted_to == pid && !marked {
+                    Some(self.unlock(pid, lock)?)
+                } else {
+                    None
+                }
+            }
+            StatementKind::GiveBack if self.session(pid).holds(lock) => {
+                Some(self.unlock(pid, lock)?)
+            }
+            StatementKind::GiveBack => None,
+            StatementKind::Shows => Some(self.session(pid).holds(lock)),
+            kind => panic!("the model does not know {kind:?}"),
+        };
+        Ok(Row { answer, pid })
+    }
+
+    /// Begins a batch.
+    pub(crate) fn batch(&mut self, pid: Pid, batch: &Batch) -> Result<Batched, Code> {
+        let lock = Lock {
+            key: batch.key(),
+            mode: batch.mode(),
+        };
+        match batch.kind() {
+            BatchKind::Diagnose => {
+                if self.request(pid, lock, Level::Session, false)? == Requested::Granted {
+                    self.unlock(pid, lock)?;
+                }
+                Ok(Batched::Ran)
+            }
+            BatchKind::RollBackWait => {
+                self.rollback_to(pid, SAVEPOINT)?;
+                self.release_savepoint(pid, SAVEPOINT)?;
+                Ok(Batched::Ran)
+            }
+            BatchKind::Wait {
+                in_transaction,
+                place,
+                ..
+            } => {
+                if place == Place::Inside {
+                    self.savepoint(pid, SAVEPOINT)?;
+                }
+                let level = if in_transaction {
+                    Level::Transaction
+                } else {
+                    Level::Session
+                };
+                match self.request(pid, lock, level, true)? {
+                    Requested::Queued(ticket) => Ok(Batched::Queued(ticket)),
+                    Requested::Granted | Requested::Busy => {
+                        self.finish_batch(pid, batch)?;
+                        Ok(Batched::Ran)
+                    }
+                }
+            }
+            kind => panic!("the model does not know {kind:?}"),
+        }
+    }
+
+    /// Runs what a batch does after its wait.
+    pub(crate) fn finish_batch(&mut self, pid: Pid, batch: &Batch) -> Result<(), Code> {
+        match batch.kind() {
+            BatchKind::Wait {
+                place: Place::Inside,
+                ..
+            } => self.release_savepoint(pid, SAVEPOINT),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Transactions, savepoints, and what a failed statement does to them.
+
+use super::server::{Code, Frame, Pid, Server, Session};
+
+impl Server {
+    /// The session, if it takes statements.
+    pub(super) fn usable(&mut self, pid: Pid) -> Result<&mut Session, Code> {
+        match self.sessions.get_mut(&pid) {
+            None => Err("08006"),
+            Some(session) if session.aborted => Err("25P02"),
+            Some(session) => Ok(session),
+        }
+    }
+
+    /// A statement of this session has failed.
+    pub(crate) fn fail(&mut self, pid: Pid, code: Code) -> Code {
+        if let Some(session) = self.sessions.get_mut(&pid) {
+            session.aborted = !session.frames.is_empty();
+        }
+        code
+    }
+
+    pub(crate) fn begin(&mut self, pid: Pid) -> Result<(), Code> {
+        let session = self.usable(pid)?;
+        // In a transaction it is a warning.
+        if session.frames.is_empty() {
+            session.frames.push(Frame::default());
+        }
+        Ok(())
+    }
+
+    /// `false`: the transaction was aborted, so it was rolled back.
+    pub(crate) fn commit(&mut self, pid: Pid) -> Result<bool, Code> {
+        let session = self.sessions.get_mut(&pid).ok_or("08006")?;
+        let committed = !session.aborted;
+        if committed {
+            session.written += session
+                .frames
+                .iter()
+                .map(|frame| frame.written)
+                .sum::<i64>();
+        }
+        self.rollback(pid)?;
+        Ok(committed)
+    }
+
+    pub(crate) fn rollback(&mut self, pid: Pid) -> Result<(), Code> {
+        let session = self.sessions.get_mut(&pid).ok_or("08006")?;
+        session.frames.clear();
+        session.aborted = false;
+        self.wake();
+        Ok(())
+    }
+
+    pub(crate) fn savepoint(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
+        let session = self.usable(pid)?;
+        if session.frames.is_empty() {
+            return Err("25P01");
+        }
+        session.frames.push(Frame {
+            name: name.to_owned(),
+            ..Frame::default()
+        });
+        Ok(())
+    }
+
+    /// What was done under the savepoint goes to what is around it.
+    pub(crate) fn release_savepoint(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
+        self.usable(pid)?;
+        let index = self.find_savepoint(pid, name)?;
+        let frames = &mut self.session(pid).frames;
+        for frame in frames.split_off(index) {
+            let outer = frames.last_mut().expect("a savepoint is in a transaction");
+            outer.locks.extend(frame.locks);
+            outer.marked |= frame.marked;
+            outer.written += frame.written;
+        }
+        Ok(())
+    }
+
+    /// The savepoint stays, empty.
+    pub(crate) fn rollback_to(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
+        let index = self.find_savepoint(pid, name)?;
+        let session = self.session(pid);
+        session.frames.truncate(index);
+        session.aborted = false;
+        self.savepoint(pid, name)?;
+        self.wake();
+        Ok(())
+    }
+
+    fn find_savepoint(&mut self, pid: Pid, name: &str) -> Result<usize, Code> {
+        let session = self.sessions.get(&pid).ok_or("08006")?;
+        let found = session.frames.iter().rposition(|frame| frame.name == name);
+        match found {
+            Some(index) if index > 0 => Ok(index),
+            _ if session.frames.is_empty() => Err("25P01"),
+            _ => Err(self.fail(pid, "3B001")),
+        }
+    }
+
+    /// An `INSERT`.
+    pub(crate) fn write(&mut self, pid: Pid) -> Result<(), Code> {
+        let session = self.usable(pid)?;
+        match session.frames.last_mut() {
+            Some(frame) => frame.written += 1,
+            None => session.written += 1,
+        }
+        Ok(())
+    }
+
+    /// How many rows this session sees of its own.
+    pub(crate) fn written(&mut self, pid: Pid) -> Result<i64, Code> {
+        let session = self.usable(pid)?;
+        let open: i64 = session.frames.iter().map(|frame| frame.written).sum();
+        Ok(session.written + open)
+    }
+}
