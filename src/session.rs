@@ -61,7 +61,8 @@ pub trait LockSession {
     ///
     /// # Errors
     ///
-    /// As the client reports them. The transaction is over then too.
+    /// As the client reports them, and if the transaction was aborted, so that there was nothing to commit. The transaction is over
+    /// then too.
     fn commit(&mut self) -> Result<(), SessionError>;
 
     /// Rolls back what the last [`begin`](Self::begin) began.

@@ -68,7 +68,19 @@ impl LockSession for PgConnection {
     }
 
     fn commit(&mut self) -> Result<(), SessionError> {
-        super::commit(self)
+        if super::transaction_state(self) != TransactionState::open(1) {
+            return super::commit(self);
+        }
+        // In an aborted transaction `COMMIT` rolls back and succeeds, and Diesel takes that for a commit. A statement before it in
+        // the same message is refused there. Diesel follows the state that the server tells, so it knows when this has ended the
+        // transaction.
+        self.batch_execute("SELECT 1; COMMIT").map_err(|error| {
+            if super::transaction_state(self).is_open() {
+                // The commit's error is the one to report.
+                let _ = super::rollback(self);
+            }
+            session_error(error)
+        })
     }
 
     fn rollback(&mut self) -> Result<(), SessionError> {
