@@ -15,8 +15,13 @@
 mod pg_model;
 
 mod actor;
+#[cfg(feature = "diesel-postgres")]
+mod agreement;
 mod cases;
+#[cfg(feature = "diesel-postgres")]
+mod crossing;
 mod harness;
+mod liars;
 mod serve;
 mod stage;
 

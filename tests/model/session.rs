@@ -217,7 +217,7 @@ impl LockSession for ModelSession {
         let outermost = self.is_outermost(self.depth);
         self.transaction(|server, pid, name| {
             if outermost {
-                server.commit(pid).map(drop)
+                server.commit(pid)?.then_some(()).ok_or("25P02")
             } else {
                 server.release_savepoint(pid, name)
             }
@@ -232,8 +232,8 @@ impl LockSession for ModelSession {
             if outermost {
                 server.rollback(pid)
             } else {
-                server.rollback_to(pid, name)?;
-                server.release_savepoint(pid, name)
+                // As Diesel does, which does not release the savepoint.
+                server.rollback_to(pid, name)
             }
         })
     }

@@ -12,10 +12,16 @@ impl Server {
         }
     }
 
-    /// A statement of this session has failed.
+    /// A statement of this session has failed. In a transaction, what the innermost savepoint holds is free at once, before the
+    /// client rolls it back.
     pub(crate) fn fail(&mut self, pid: Pid, code: Code) -> Code {
-        if let Some(session) = self.sessions.get_mut(&pid) {
+        let frame = self.sessions.get_mut(&pid).and_then(|session| {
             session.aborted = !session.frames.is_empty();
+            session.frames.last_mut()
+        });
+        if let Some(frame) = frame {
+            frame.locks.clear();
+            self.wake();
         }
         code
     }

@@ -16,14 +16,14 @@ use crate::actor::{Actor, Outcome};
 use crate::stage::Stage;
 
 /// Long enough for anything that is granted.
-const LONG: Duration = Duration::from_secs(15);
+pub(crate) const LONG: Duration = Duration::from_secs(15);
 
-const fn no_wait() -> LockOptions {
+pub(crate) const fn no_wait() -> LockOptions {
     LockOptions::no_wait()
 }
 
 /// Waits on the server.
-const fn block(limit: Duration) -> LockOptions {
+pub(crate) const fn block(limit: Duration) -> LockOptions {
     LockOptions::wait_up_to(limit).strategy(WaitStrategy::Block)
 }
 
@@ -42,7 +42,7 @@ fn assert_kept_out(stage: &Stage, actor: &Actor, outcome: Outcome, expected: Out
 }
 
 #[track_caller]
-fn assert_granted_and_released(actor: &Actor, key: &LockKey) {
+pub(crate) fn assert_granted_and_released(actor: &Actor, key: &LockKey) {
     assert_eq!(
         actor.acquire(key, no_wait()),
         Outcome::Granted,

@@ -80,7 +80,8 @@ pub(crate) fn a_transaction_left_open(stage: &Stage) {
     assert_eq!(first.begin(), Done);
     assert_eq!(first.leave(Ending::Ok), Failed(TransactionLeftOpen));
 
-    assert_eq!(second.acquire(&key, no_wait()), Granted);
+    let granted = second.acquire(&key, no_wait());
+    assert_eq!(granted, Granted, "a connection given up holds nothing");
     assert_eq!(second.begin(), Done);
     assert_eq!(second.release(), Failed(TransactionLeftOpen));
     assert_granted_and_released(&third, &key);
