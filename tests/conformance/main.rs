@@ -20,6 +20,7 @@ mod agreement;
 mod cases;
 #[cfg(feature = "diesel-postgres")]
 mod crossing;
+mod faults;
 mod harness;
 mod liars;
 mod serve;

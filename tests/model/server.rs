@@ -46,7 +46,7 @@ pub(super) struct Waiter {
     pub(super) ticket: Ticket,
     pub(super) pid: Pid,
     pub(super) lock: Lock,
-    level: Level,
+    pub(super) level: Level,
 }
 
 /// A transaction (the first frame) or a savepoint in it.
@@ -94,9 +94,9 @@ pub(super) fn conflict(one: LockMode, other: LockMode) -> bool {
 pub(crate) struct Server {
     pub(super) sessions: BTreeMap<Pid, Session>,
     pub(super) queues: BTreeMap<KeySpace, Vec<Waiter>>,
-    ended: BTreeMap<Ticket, Result<(), Code>>,
+    pub(super) ended: BTreeMap<Ticket, Result<(), Code>>,
     last_pid: Pid,
-    last_ticket: Ticket,
+    pub(super) last_ticket: Ticket,
     /// How many keys fit.
     pub(crate) capacity: usize,
 }
@@ -149,73 +149,6 @@ impl Server {
         }
     }
 
-    /// Whoever already holds the key in a mode that a waiter must wait for goes before that waiter.
-    fn enqueue(&mut self, pid: Pid, lock: Lock, level: Level) -> Result<Requested, Code> {
-        let mut ahead = Vec::new();
-        let mut place = None;
-        let queue: Vec<_> = self.queue(lock.key).copied().collect();
-        for (index, waiter) in queue.into_iter().enumerate() {
-            if self.sessions[&pid].conflicts(waiter.lock) {
-                if self.sessions[&waiter.pid].conflicts(lock) {
-                    return Err(self.fail(pid, "40P01"));
-                }
-                place = Some(index);
-                break;
-            }
-            ahead.push(waiter.lock.mode);
-        }
-        let passes = !ahead.iter().any(|mode| conflict(*mode, lock.mode));
-        if place.is_some() && passes && !self.conflicts(pid, lock) {
-            self.grant(pid, lock, level);
-            return Ok(Requested::Granted);
-        }
-        self.last_ticket += 1;
-        let waiter = Waiter {
-            ticket: self.last_ticket,
-            pid,
-            lock,
-            level,
-        };
-        let queue = self.queues.entry(lock.key).or_default();
-        queue.insert(place.unwrap_or(queue.len()), waiter);
-        Ok(Requested::Queued(waiter.ticket))
-    }
-
-    /// What became of a wait; `None` while it lasts. Answers once.
-    pub(crate) fn ended(&mut self, ticket: Ticket) -> Option<Result<(), Code>> {
-        self.ended.remove(&ticket)
-    }
-
-    /// The wait's `lock_timeout` has passed.
-    pub(crate) fn expire(&mut self, ticket: Ticket) {
-        self.end_wait(ticket, "55P03");
-    }
-
-    /// `pg_cancel_backend`.
-    pub(crate) fn cancel(&mut self, pid: Pid) {
-        if let Some(ticket) = self.ticket_of(pid) {
-            self.end_wait(ticket, "57014");
-        }
-    }
-
-    /// `pg_terminate_backend`. The client learns of it by its next statement.
-    pub(crate) fn terminate(&mut self, pid: Pid) {
-        if let Some(ticket) = self.ticket_of(pid) {
-            self.end_wait(ticket, "57P01");
-        }
-        self.sessions.remove(&pid);
-        self.wake();
-    }
-
-    pub(super) fn end_wait(&mut self, ticket: Ticket, code: Code) {
-        if let Some(waiter) = self.waiter(ticket) {
-            self.leave_queue(ticket);
-            let code = self.fail(waiter.pid, code);
-            self.ended.insert(ticket, Err(code));
-            self.wake();
-        }
-    }
-
     /// `pg_advisory_unlock`: `false` if the session does not hold a session-level lock.
     pub(crate) fn unlock(&mut self, pid: Pid, lock: Lock) -> Result<bool, Code> {
         self.usable(pid)?;
@@ -258,28 +191,7 @@ impl Server {
         rows
     }
 
-    /// Grants what can be granted, in the order of the queue and past nobody in conflict.
-    pub(super) fn wake(&mut self) {
-        for (key, queue) in std::mem::take(&mut self.queues) {
-            let mut left: Vec<Waiter> = Vec::new();
-            for waiter in queue {
-                let passes = !left
-                    .iter()
-                    .any(|ahead| conflict(ahead.lock.mode, waiter.lock.mode));
-                if passes && !self.conflicts(waiter.pid, waiter.lock) {
-                    self.grant(waiter.pid, waiter.lock, waiter.level);
-                    self.ended.insert(waiter.ticket, Ok(()));
-                } else {
-                    left.push(waiter);
-                }
-            }
-            if !left.is_empty() {
-                self.queues.insert(key, left);
-            }
-        }
-    }
-
-    fn grant(&mut self, pid: Pid, lock: Lock, level: Level) {
+    pub(super) fn grant(&mut self, pid: Pid, lock: Lock, level: Level) {
         let session = self.session(pid);
         match level {
             Level::Session => session.locks.push(lock),
@@ -292,7 +204,7 @@ impl Server {
         }
     }
 
-    fn conflicts(&self, pid: Pid, lock: Lock) -> bool {
+    pub(super) fn conflicts(&self, pid: Pid, lock: Lock) -> bool {
         self.sessions
             .iter()
             .any(|(other, session)| *other != pid && session.conflicts(lock))
@@ -305,29 +217,6 @@ impl Server {
         keys.sort_unstable();
         keys.dedup();
         !keys.contains(&key) && keys.len() >= self.capacity
-    }
-
-    fn queue(&self, key: KeySpace) -> impl Iterator<Item = &Waiter> {
-        self.queues.get(&key).into_iter().flatten()
-    }
-
-    pub(super) fn waiter(&self, ticket: Ticket) -> Option<Waiter> {
-        let mut waiters = self.queues.values().flatten();
-        waiters.find(|waiter| waiter.ticket == ticket).copied()
-    }
-
-    fn ticket_of(&self, pid: Pid) -> Option<Ticket> {
-        let mut waiters = self.queues.values().flatten();
-        waiters
-            .find(|waiter| waiter.pid == pid)
-            .map(|waiter| waiter.ticket)
-    }
-
-    fn leave_queue(&mut self, ticket: Ticket) {
-        for queue in self.queues.values_mut() {
-            queue.retain(|waiter| waiter.ticket != ticket);
-        }
-        self.queues.retain(|_, queue| !queue.is_empty());
     }
 
     pub(super) fn session(&mut self, pid: Pid) -> &mut Session {

@@ -110,6 +110,11 @@ impl ModelSession {
         self.pid
     }
 
+    /// Whether the session lives.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.model.server().sessions.contains_key(&self.pid)
+    }
+
     pub(crate) const fn model(&self) -> &Model {
         &self.model
     }
@@ -143,7 +148,7 @@ impl ModelSession {
             }
         };
         result.map_err(|code| {
-            let gone = !self.model.server().sessions.contains_key(&pid);
+            let gone = !self.is_alive();
             let shown = shows_code || !self.hides_codes;
             SessionError::new(format!("the model's error {code}"))
                 .with_code(SqlState::new(code).filter(|_| shown))
@@ -160,6 +165,13 @@ impl ModelSession {
             let pid = session.pid;
             session.model.run(|server| act(server, pid, &name))
         })
+    }
+
+    /// After a `BEGIN` or a `COMMIT` that failed, no transaction is open; or the session has ended.
+    fn no_transaction(&self, outermost: bool) {
+        if outermost {
+            let _ = self.model.run(|server| server.rollback(self.pid));
+        }
     }
 
     /// Whether the client's next transaction is the server's outermost.
@@ -206,7 +218,8 @@ impl LockSession for ModelSession {
             } else {
                 server.savepoint(pid, name)
             }
-        })?;
+        })
+        .inspect_err(|_| self.no_transaction(outermost))?;
         self.depth += 1;
         Ok(())
     }
@@ -222,6 +235,7 @@ impl LockSession for ModelSession {
                 server.release_savepoint(pid, name)
             }
         })
+        .inspect_err(|_| self.no_transaction(outermost))
     }
 
     fn rollback(&mut self) -> Result<(), SessionError> {

@@ -1,0 +1,123 @@
+//! Who waits, and in which order.
+
+use advisory_locking::KeySpace;
+
+use super::server::{Code, Level, Lock, Pid, Requested, Server, Ticket, Waiter, conflict};
+
+impl Server {
+    /// Whoever already holds the key in a mode that a waiter must wait for goes before that waiter.
+    pub(super) fn enqueue(
+        &mut self,
+        pid: Pid,
+        lock: Lock,
+        level: Level,
+    ) -> Result<Requested, Code> {
+        let mut ahead = Vec::new();
+        let mut place = None;
+        let queue: Vec<_> = self.queue(lock.key).copied().collect();
+        for (index, waiter) in queue.into_iter().enumerate() {
+            if self.sessions[&pid].conflicts(waiter.lock) {
+                if self.sessions[&waiter.pid].conflicts(lock) {
+                    return Err(self.fail(pid, "40P01"));
+                }
+                place = Some(index);
+                break;
+            }
+            ahead.push(waiter.lock.mode);
+        }
+        let passes = !ahead.iter().any(|mode| conflict(*mode, lock.mode));
+        if place.is_some() && passes && !self.conflicts(pid, lock) {
+            self.grant(pid, lock, level);
+            return Ok(Requested::Granted);
+        }
+        self.last_ticket += 1;
+        let waiter = Waiter {
+            ticket: self.last_ticket,
+            pid,
+            lock,
+            level,
+        };
+        let queue = self.queues.entry(lock.key).or_default();
+        queue.insert(place.unwrap_or(queue.len()), waiter);
+        Ok(Requested::Queued(waiter.ticket))
+    }
+
+    /// What became of a wait; `None` while it lasts. Answers once.
+    pub(crate) fn ended(&mut self, ticket: Ticket) -> Option<Result<(), Code>> {
+        self.ended.remove(&ticket)
+    }
+
+    /// The wait's `lock_timeout` has passed.
+    pub(crate) fn expire(&mut self, ticket: Ticket) {
+        self.end_wait(ticket, "55P03");
+    }
+
+    /// `pg_cancel_backend`.
+    pub(crate) fn cancel(&mut self, pid: Pid) {
+        if let Some(ticket) = self.ticket_of(pid) {
+            self.end_wait(ticket, "57014");
+        }
+    }
+
+    /// `pg_terminate_backend`. The client learns of it by its next statement.
+    pub(crate) fn terminate(&mut self, pid: Pid) {
+        if let Some(ticket) = self.ticket_of(pid) {
+            self.end_wait(ticket, "57P01");
+        }
+        self.sessions.remove(&pid);
+        self.wake();
+    }
+
+    pub(super) fn end_wait(&mut self, ticket: Ticket, code: Code) {
+        if let Some(waiter) = self.waiter(ticket) {
+            self.leave_queue(ticket);
+            let code = self.fail(waiter.pid, code);
+            self.ended.insert(ticket, Err(code));
+            self.wake();
+        }
+    }
+
+    /// Grants what can be granted, in the order of the queue and past nobody in conflict.
+    pub(super) fn wake(&mut self) {
+        for (key, queue) in std::mem::take(&mut self.queues) {
+            let mut left: Vec<Waiter> = Vec::new();
+            for waiter in queue {
+                let passes = !left
+                    .iter()
+                    .any(|ahead| conflict(ahead.lock.mode, waiter.lock.mode));
+                if passes && !self.conflicts(waiter.pid, waiter.lock) {
+                    self.grant(waiter.pid, waiter.lock, waiter.level);
+                    self.ended.insert(waiter.ticket, Ok(()));
+                } else {
+                    left.push(waiter);
+                }
+            }
+            if !left.is_empty() {
+                self.queues.insert(key, left);
+            }
+        }
+    }
+
+    pub(super) fn queue(&self, key: KeySpace) -> impl Iterator<Item = &Waiter> {
+        self.queues.get(&key).into_iter().flatten()
+    }
+
+    pub(super) fn waiter(&self, ticket: Ticket) -> Option<Waiter> {
+        let mut waiters = self.queues.values().flatten();
+        waiters.find(|waiter| waiter.ticket == ticket).copied()
+    }
+
+    fn ticket_of(&self, pid: Pid) -> Option<Ticket> {
+        let mut waiters = self.queues.values().flatten();
+        waiters
+            .find(|waiter| waiter.pid == pid)
+            .map(|waiter| waiter.ticket)
+    }
+
+    fn leave_queue(&mut self, ticket: Ticket) {
+        for queue in self.queues.values_mut() {
+            queue.retain(|waiter| waiter.ticket != ticket);
+        }
+        self.queues.retain(|_, queue| !queue.is_empty());
+    }
+}
