@@ -32,50 +32,22 @@
 //! # }
 //! ```
 
+#[cfg(any(feature = "diesel-postgres", feature = "diesel-sqlite"))]
+mod blocking;
 #[cfg(feature = "diesel-postgres")]
 mod postgres;
+#[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
+pub(crate) mod prepared;
 #[cfg(feature = "diesel-sqlite")]
 mod sqlite;
 
-use ::diesel::Connection;
-use ::diesel::connection::{TransactionManager, TransactionManagerStatus};
 use ::diesel::result::{DatabaseErrorKind, Error};
 
 use crate::error::{LockError, LockErrorKind};
-use crate::session::{SessionError, SqlState, TransactionState};
-
-/// What Diesel's transaction manager knows.
-fn transaction_state<C: Connection>(conn: &mut C) -> TransactionState {
-    let depth = match manager_status(conn).transaction_depth() {
-        Ok(depth) => depth.map_or(0, u32::from),
-        Err(_) => return TransactionState::broken(),
-    };
-    // Diesel calls a manager broken that is in a transaction, unless it is a test's: the only way to see that flag.
-    if depth > 0 && !C::TransactionManager::is_broken_transaction_manager(conn) {
-        TransactionState::in_test(depth - 1)
-    } else {
-        TransactionState::open(depth)
-    }
-}
-
-fn manager_status<C: Connection>(conn: &mut C) -> &mut TransactionManagerStatus {
-    C::TransactionManager::transaction_manager_status_mut(conn)
-}
-
-fn begin<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
-    C::TransactionManager::begin_transaction(conn).map_err(session_error)
-}
-
-fn commit<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
-    C::TransactionManager::commit_transaction(conn).map_err(session_error)
-}
-
-fn rollback<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
-    C::TransactionManager::rollback_transaction(conn).map_err(session_error)
-}
+use crate::session::{SessionError, SqlState};
 
 /// Diesel shows the code of a few errors as a kind, and of ours in the constraint name.
-fn session_error(error: Error) -> SessionError {
+pub(crate) fn session_error(error: Error) -> SessionError {
     let (code, disconnected) = match &error {
         Error::DatabaseError(kind, information) => {
             let code = information

@@ -7,9 +7,37 @@ pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 cfg_if::cfg_if! {
-    if #[cfg(any(feature = "diesel-postgres", feature = "diesel-sqlite"))] {
-        #[cfg_attr(docsrs, doc(cfg(any(feature = "diesel-postgres", feature = "diesel-sqlite"))))]
+    if #[cfg(any(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite"
+    ))] {
+        #[cfg_attr(docsrs, doc(cfg(any(
+            feature = "diesel-postgres",
+            feature = "diesel-sqlite",
+            feature = "diesel-async-postgres",
+            feature = "diesel-async-sqlite"
+        ))))]
         pub mod diesel;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(any(feature = "diesel-async-postgres", feature = "diesel-async-sqlite"))] {
+        #[cfg_attr(docsrs, doc(cfg(any(feature = "diesel-async-postgres", feature = "diesel-async-sqlite"))))]
+        pub mod diesel_async;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "bb8")] {
+        #[cfg_attr(docsrs, doc(cfg(feature = "bb8")))]
+        pub mod bb8;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "deadpool")] {
+        #[cfg_attr(docsrs, doc(cfg(feature = "deadpool")))]
+        pub mod deadpool;
     }
 }
 cfg_if::cfg_if! {

@@ -208,6 +208,13 @@ pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
             call("pg_try_advisory_lock"),
             call("pg_advisory_unlock")
         )),
+        BatchKind::ReleaseOrEnd { pid } => format!(
+            "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
+             WHEN COALESCE(pg_catalog.current_setting({}, true), '') OPERATOR(pg_catalog.=) '' THEN {} \
+             ELSE pg_catalog.pg_terminate_backend({pid}) END",
+            marker!(),
+            call("pg_advisory_unlock")
+        ),
         BatchKind::RollBackWait => {
             format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
         }
@@ -250,7 +257,7 @@ const RESTORE_SETTINGS: &str = "SELECT \
 /// every lock of the session, which nobody may use again.
 // Without an adapter for PostgreSQL there is nobody to send them.
 #[cfg_attr(
-    not(feature = "diesel-postgres"),
+    not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
     allow(dead_code, reason = "used by the adapters for PostgreSQL")
 )]
 pub(crate) const CONDEMN: [&str; 3] = [
@@ -327,6 +334,7 @@ mod tests {
             for mode in MODES {
                 texts.extend(KINDS.map(|kind| statement(kind, key, mode).to_owned()));
                 texts.push(batch(BatchKind::Diagnose, key, mode));
+                texts.push(batch(BatchKind::ReleaseOrEnd { pid: 7 }, key, mode));
                 texts.push(batch(BatchKind::RollBackWait, key, mode));
                 for in_transaction in [false, true] {
                     for place in [Place::Outside, Place::Inside] {

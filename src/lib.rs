@@ -44,6 +44,8 @@
 #![doc = include_str!("../feature-matrix.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "_async")]
+mod asynchronous;
 mod capabilities;
 mod error;
 mod guard;
@@ -72,6 +74,11 @@ pub mod design {}
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[cfg(feature = "_async")]
+pub use asynchronous::{
+    AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncBody, AsyncLockPool, AsyncLockSession,
+    AsyncPooledAdvisoryLocking,
+};
 pub use capabilities::Capabilities;
 pub use error::{LockError, LockErrorKind};
 pub use guard::AdvisoryLockGuard;

@@ -202,6 +202,6 @@ fn connection<P: LockPool>(
         .map_err(|error| pool_error(error).with_key(key))
 }
 
-fn pool_error(error: SessionError) -> LockError {
+pub(crate) fn pool_error(error: SessionError) -> LockError {
     LockError::new(LockErrorKind::Pool).with_source(error.into_source())
 }

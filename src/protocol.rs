@@ -79,6 +79,11 @@ pub(crate) trait Machine {
 
     /// The next step. First called with [`Input::Ready`]; not called again after [`Step::Done`].
     fn step(&mut self, input: Input, now: Instant) -> Step<Self::Output>;
+
+    /// Whether a session would be left in disorder if the machine went no further, though nothing is in flight.
+    fn owes_clean_up(&self) -> bool {
+        false
+    }
 }
 
 /// Whether the lock belongs to the session or to its transaction.

@@ -11,24 +11,24 @@ impl LockSession for SqliteConnection {
     }
 
     fn transaction_state(&mut self) -> TransactionState {
-        super::transaction_state(self)
+        super::blocking::transaction_state(self)
     }
 
     fn begin(&mut self) -> Result<(), SessionError> {
-        super::begin(self)
+        super::blocking::begin(self)
     }
 
     fn commit(&mut self) -> Result<(), SessionError> {
-        super::commit(self)
+        super::blocking::commit(self)
     }
 
     fn rollback(&mut self) -> Result<(), SessionError> {
-        super::rollback(self)
+        super::blocking::rollback(self)
     }
 
     fn condemn(&mut self) {
         // There is no session to end; what was left open is rolled back. It fails if nothing is open.
         let _ = self.batch_execute("ROLLBACK");
-        super::manager_status(self).set_in_error();
+        super::blocking::manager_status(self).set_in_error();
     }
 }

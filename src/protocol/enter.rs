@@ -66,6 +66,14 @@ impl Enter {
 impl Machine for Enter {
     type Output = Result<Acquired, LockError>;
 
+    /// From the begin to the end there is an open transaction, in the pauses too.
+    fn owes_clean_up(&self) -> bool {
+        matches!(
+            self.state,
+            State::Looking | State::Locking(_) | State::RollingBack(_)
+        )
+    }
+
     fn step(&mut self, input: Input, now: Instant) -> Next {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Refused(error) => Step::Done(Err(error)),

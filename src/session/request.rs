@@ -122,6 +122,12 @@ pub struct Row {
 pub enum BatchKind {
     /// Asks for the session-level lock and gives it back, to learn with which code the server refuses it.
     Diagnose,
+    /// Gives back one level of the session-level lock as [`StatementKind::Release`] does, or ends the session if it cannot. For a
+    /// guard that is dropped, when nobody waits for the answer.
+    ReleaseOrEnd {
+        /// The session that was granted the lock.
+        pid: i32,
+    },
     /// Undoes a failed [`Wait`](Self::Wait) inside a transaction, which goes on.
     RollBackWait,
     /// Waits for the session-level lock, or inside a transaction for either level.

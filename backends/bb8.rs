@@ -1,0 +1,16 @@
+//! bb8: pools of diesel-async connections, or of any manager whose connections have async locks.
+
+use crate::asynchronous::{AsyncLockPool, AsyncLockSession};
+use crate::session::SessionError;
+
+impl<M> AsyncLockPool for ::bb8::Pool<M>
+where
+    M: ::bb8::ManageConnection<Connection: AsyncLockSession, Error: std::error::Error + Sync>,
+{
+    type Session = M::Connection;
+    type Connection = ::bb8::PooledConnection<'static, M>;
+
+    async fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        self.get_owned().await.map_err(SessionError::new)
+    }
+}

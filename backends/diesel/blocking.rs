@@ -1,0 +1,37 @@
+//! Diesel's transaction manager, for connections of both databases.
+
+use diesel::Connection;
+use diesel::connection::{TransactionManager, TransactionManagerStatus};
+
+use super::session_error;
+use crate::session::{SessionError, TransactionState};
+
+/// What Diesel's transaction manager knows.
+pub(super) fn transaction_state<C: Connection>(conn: &mut C) -> TransactionState {
+    let depth = match manager_status(conn).transaction_depth() {
+        Ok(depth) => depth.map_or(0, u32::from),
+        Err(_) => return TransactionState::broken(),
+    };
+    // Diesel calls a manager broken that is in a transaction, unless it is a test's: the only way to see that flag.
+    if depth > 0 && !C::TransactionManager::is_broken_transaction_manager(conn) {
+        TransactionState::in_test(depth - 1)
+    } else {
+        TransactionState::open(depth)
+    }
+}
+
+pub(super) fn manager_status<C: Connection>(conn: &mut C) -> &mut TransactionManagerStatus {
+    C::TransactionManager::transaction_manager_status_mut(conn)
+}
+
+pub(super) fn begin<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
+    C::TransactionManager::begin_transaction(conn).map_err(session_error)
+}
+
+pub(super) fn commit<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
+    C::TransactionManager::commit_transaction(conn).map_err(session_error)
+}
+
+pub(super) fn rollback<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
+    C::TransactionManager::rollback_transaction(conn).map_err(session_error)
+}

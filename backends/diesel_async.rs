@@ -1,0 +1,57 @@
+//! diesel-async: `AsyncPgConnection` with the locks of PostgreSQL, `SyncConnectionWrapper<SqliteConnection>` with the no-op.
+//!
+//! What the page on [`diesel`](super::diesel) says of transactions and errors holds here too.
+//!
+//! # Dropped futures
+//!
+//! diesel-async cannot tell what became of a statement whose future was dropped, so a connection that was dropped in the midst of a
+//! statement of ours is ended: two statements that end the session are queued behind it (one of them may be hit by the cancel that
+//! shortens a wait), its transaction manager is marked as broken, and pools replace it. Nothing is waited for. If the drop happens
+//! where there is no tokio runtime, the cancel is left out, and a wait on the server lasts to its limit.
+
+#[cfg(feature = "diesel-async-postgres")]
+mod postgres;
+#[cfg(feature = "diesel-async-sqlite")]
+mod sqlite;
+
+use ::diesel::connection::TransactionManagerStatus;
+use ::diesel_async::{AsyncConnection, TransactionManager};
+
+use crate::backends::diesel::session_error;
+use crate::session::{SessionError, TransactionState};
+
+/// What diesel-async's transaction manager knows.
+fn transaction_state<C: AsyncConnection>(conn: &mut C) -> TransactionState {
+    let depth = match manager_status(conn).transaction_depth() {
+        Ok(depth) => depth.map_or(0, u32::from),
+        Err(_) => return TransactionState::broken(),
+    };
+    // A manager in a transaction is called broken, unless it is a test's: the only way to see that flag.
+    if depth > 0 && !C::TransactionManager::is_broken_transaction_manager(conn) {
+        TransactionState::in_test(depth - 1)
+    } else {
+        TransactionState::open(depth)
+    }
+}
+
+fn manager_status<C: AsyncConnection>(conn: &mut C) -> &mut TransactionManagerStatus {
+    C::TransactionManager::transaction_manager_status_mut(conn)
+}
+
+async fn begin<C: AsyncConnection>(conn: &mut C) -> Result<(), SessionError> {
+    C::TransactionManager::begin_transaction(conn)
+        .await
+        .map_err(session_error)
+}
+
+async fn commit<C: AsyncConnection>(conn: &mut C) -> Result<(), SessionError> {
+    C::TransactionManager::commit_transaction(conn)
+        .await
+        .map_err(session_error)
+}
+
+async fn rollback<C: AsyncConnection>(conn: &mut C) -> Result<(), SessionError> {
+    C::TransactionManager::rollback_transaction(conn)
+        .await
+        .map_err(session_error)
+}

@@ -1,0 +1,88 @@
+//! `AsyncPgConnection`.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use crate::AsyncLockSession;
+use crate::backends::diesel::prepared::Prepared;
+use crate::backends::diesel::session_error;
+use crate::backends::postgres::CONDEMN;
+use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
+
+impl AsyncLockSession for AsyncPgConnection {
+    fn backend(&mut self) -> Backend {
+        Backend::Postgres
+    }
+
+    fn transaction_state(&mut self) -> TransactionState {
+        super::transaction_state(self)
+    }
+
+    async fn begin(&mut self) -> Result<(), SessionError> {
+        super::begin(self).await
+    }
+
+    async fn commit(&mut self) -> Result<(), SessionError> {
+        super::commit(self).await
+    }
+
+    async fn rollback(&mut self) -> Result<(), SessionError> {
+        super::rollback(self).await
+    }
+
+    async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        let (answer, pid) = Prepared::new(statement)
+            .get_result(self)
+            .await
+            .map_err(session_error)?;
+        Ok(Row { answer, pid })
+    }
+
+    async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+        self.batch_execute(&batch.sql())
+            .await
+            .map_err(session_error)
+    }
+
+    async fn condemn(&mut self) {
+        for sql in CONDEMN {
+            // Each is an attempt, and the first that succeeds reports that the connection was closed.
+            let _ = self.batch_execute(sql).await;
+        }
+        super::manager_status(self).set_in_error();
+    }
+
+    fn abandon(&mut self) {
+        // The cancel may come late and hit what is queued after the wait, so the end of the session is queued more than once.
+        for sql in CONDEMN.into_iter().take(2).cycle().take(4) {
+            queue(self, sql);
+        }
+        super::manager_status(self).set_in_error();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let token = self.cancel_token();
+        runtime.spawn(async move {
+            // Without it the session ends when the wait does.
+            let _ = token.cancel_query(tokio_postgres::NoTls).await;
+        });
+    }
+
+    fn run_later(&mut self, batch: &Batch) -> bool {
+        queue(self, &batch.sql())
+    }
+
+    async fn sleep(&mut self, pause: Duration) {
+        futures_timer::Delay::new(pause).await;
+    }
+}
+
+/// Hands a message to the task that talks to the server and does not wait for the answer: the first poll sends it.
+fn queue(conn: &mut AsyncPgConnection, sql: &str) -> bool {
+    let message = pin!(conn.batch_execute(sql));
+    let polled = message.poll(&mut Context::from_waker(Waker::noop()));
+    !matches!(polled, Poll::Ready(Err(_)))
+}

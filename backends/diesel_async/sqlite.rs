@@ -1,0 +1,46 @@
+//! `SyncConnectionWrapper<SqliteConnection>`: the no-op.
+
+use std::time::Duration;
+
+use diesel::sqlite::SqliteConnection;
+use diesel_async::SimpleAsyncConnection;
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+
+use crate::AsyncLockSession;
+use crate::session::{Backend, SessionError, TransactionState};
+
+impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
+    fn backend(&mut self) -> Backend {
+        Backend::Sqlite
+    }
+
+    fn transaction_state(&mut self) -> TransactionState {
+        super::transaction_state(self)
+    }
+
+    async fn begin(&mut self) -> Result<(), SessionError> {
+        super::begin(self).await
+    }
+
+    async fn commit(&mut self) -> Result<(), SessionError> {
+        super::commit(self).await
+    }
+
+    async fn rollback(&mut self) -> Result<(), SessionError> {
+        super::rollback(self).await
+    }
+
+    async fn condemn(&mut self) {
+        // There is no session to end; what was left open is rolled back. It fails if nothing is open.
+        let _ = self.batch_execute("ROLLBACK").await;
+        super::manager_status(self).set_in_error();
+    }
+
+    fn abandon(&mut self) {
+        super::manager_status(self).set_in_error();
+    }
+
+    async fn sleep(&mut self, pause: Duration) {
+        futures_timer::Delay::new(pause).await;
+    }
+}

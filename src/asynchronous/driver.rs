@@ -1,0 +1,71 @@
+//! The driver for async sessions.
+
+use std::time::Instant;
+
+use super::AsyncLockSession;
+use crate::protocol::{Input, Machine, Situation, Step};
+
+/// Runs a machine to its end on a session.
+///
+/// # Cancel safety
+///
+/// Dropped while a statement is in flight, or while the machine owes a clean-up, it abandons the session. Dropped in a pause it
+/// leaves nothing behind.
+pub(super) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
+where
+    S: AsyncLockSession,
+    M: Machine + Send,
+    M::Output: Send,
+{
+    let mut flight = Flight {
+        session,
+        machine,
+        in_flight: false,
+    };
+    let mut input = Input::Ready;
+    loop {
+        let step = flight.machine.step(input, Instant::now());
+        flight.in_flight = !matches!(step, Step::Sleep(_) | Step::Done(_));
+        input = match step {
+            Step::Query(statement) => Input::Row(flight.session.query(&statement).await),
+            Step::Batch(batch) => Input::Ran(flight.session.batch(&batch).await),
+            Step::Begin => Input::Ran(flight.session.begin().await),
+            Step::Commit => Input::Ran(flight.session.commit().await),
+            Step::Rollback => Input::Ran(flight.session.rollback().await),
+            Step::Condemn => {
+                flight.session.condemn().await;
+                Input::Ready
+            }
+            Step::Look => Input::Situation(situation(flight.session)),
+            Step::Sleep(pause) => {
+                flight.session.sleep(pause).await;
+                Input::Ready
+            }
+            Step::Done(output) => return output,
+        };
+        flight.in_flight = false;
+    }
+}
+
+/// A session between two steps; abandoned if it is dropped with something undone.
+struct Flight<'s, S: AsyncLockSession, M: Machine> {
+    session: &'s mut S,
+    machine: M,
+    in_flight: bool,
+}
+
+impl<S: AsyncLockSession, M: Machine> Drop for Flight<'_, S, M> {
+    fn drop(&mut self) {
+        if self.in_flight || self.machine.owes_clean_up() {
+            self.session.abandon();
+        }
+    }
+}
+
+/// What the session is just now.
+pub(super) fn situation<S: AsyncLockSession>(session: &mut S) -> Situation {
+    Situation {
+        backend: session.backend(),
+        transaction: session.transaction_state(),
+    }
+}

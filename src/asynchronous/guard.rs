@@ -1,0 +1,106 @@
+//! A lock that is held: [`AsyncAdvisoryLockGuard`].
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use super::AsyncLockSession;
+use super::driver::{drive, situation};
+use crate::error::LockError;
+use crate::key::LockKey;
+use crate::options::LockMode;
+use crate::protocol::{Grant, Release};
+use crate::session::{Batch, BatchKind};
+
+/// A session-level lock that is held, and the connection it is held on: the twin of
+/// [`AdvisoryLockGuard`](crate::AdvisoryLockGuard).
+///
+/// [`release`](Self::release) gives the lock back and reports what happened. Dropping the guard gives it back without waiting: the
+/// statement is queued behind whatever the connection is doing, and a session that cannot give it back ends itself.
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>> {
+    conn: C,
+    key: LockKey,
+    mode: LockMode,
+    grant: Option<Grant>,
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuard<C> {
+    pub(super) fn new(conn: C, grant: Grant) -> Self {
+        Self {
+            conn,
+            key: grant.key.clone(),
+            mode: grant.mode,
+            grant: Some(grant),
+        }
+    }
+
+    /// The key of the lock.
+    #[must_use]
+    pub const fn key(&self) -> &LockKey {
+        &self.key
+    }
+
+    /// The mode in which it is held.
+    #[must_use]
+    pub const fn mode(&self) -> LockMode {
+        self.mode
+    }
+
+    /// Releases the lock and tells whether it was held all the time.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AdvisoryLockGuard::release`](crate::AdvisoryLockGuard::release). The lock is not held afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll, it does what dropping the guard does. Dropped later, the session is ended.
+    pub async fn release(mut self) -> Result<(), LockError> {
+        let session = &mut *self.conn;
+        let situation = situation(session);
+        match self.grant.take() {
+            Some(grant) => drive(session, Release::new(grant, situation)).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGuard<C> {
+    fn drop(&mut self) {
+        let Some(grant) = self.grant.take() else {
+            return;
+        };
+        let session = &mut *self.conn;
+        let transaction = session.transaction_state();
+        let Some(pid) = grant.pid else { return };
+        let kind = BatchKind::ReleaseOrEnd { pid };
+        let left_open = transaction.is_broken() || transaction.depth() > grant.depth;
+        if left_open || !session.run_later(&Batch::new(kind, &grant.key, grant.mode)) {
+            session.abandon();
+        }
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Deref for AsyncAdvisoryLockGuard<C> {
+    type Target = C::Target;
+
+    fn deref(&self) -> &Self::Target {
+        &self.conn
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> DerefMut for AsyncAdvisoryLockGuard<C> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.conn
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> fmt::Debug for AsyncAdvisoryLockGuard<C> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AsyncAdvisoryLockGuard")
+            .field("key", &self.key)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,66 @@
+//! The port of async clients.
+
+use std::time::Duration;
+
+use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
+
+/// One database connection of an async client: the twin of [`LockSession`](crate::session::LockSession).
+///
+/// # Contract
+///
+/// That of [`LockSession`](crate::session::LockSession), and for futures that are dropped:
+///
+/// * [`abandon`](Self::abandon) is called, without a runtime if need be, when a statement of the protocol is dropped half-way. It
+///   makes sure that the session ends or frees the lock as soon as the statement in flight has ended, that a wait of ours is ended,
+///   and that no pool hands the connection out. It must neither block nor panic.
+/// * [`run_later`](Self::run_later) is called when a guard is dropped. It queues the batch behind whatever runs.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no async advisory locks here",
+    label = "no async lock session",
+    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md"
+)]
+pub trait AsyncLockSession: Send {
+    /// Which database this is.
+    fn backend(&mut self) -> Backend;
+
+    /// What the client knows of the transaction the session is in.
+    fn transaction_state(&mut self) -> TransactionState;
+
+    /// Begins a transaction, or a savepoint inside one.
+    fn begin(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
+
+    /// Commits what the last [`begin`](Self::begin) began; the transaction is over also if that fails.
+    fn commit(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
+
+    /// Rolls back what the last [`begin`](Self::begin) began.
+    fn rollback(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
+
+    /// Runs one prepared statement and returns its row.
+    fn query(
+        &mut self,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<Row, SessionError>> + Send {
+        std::future::ready(Err(SessionError::unsupported(statement)))
+    }
+
+    /// Runs several statements that return nothing, as one message.
+    fn batch(&mut self, batch: &Batch) -> impl Future<Output = Result<(), SessionError>> + Send {
+        std::future::ready(Err(SessionError::unsupported(batch)))
+    }
+
+    /// Ends the session and marks the connection as broken.
+    fn condemn(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// Ends the session without waiting for it, whatever it is doing.
+    fn abandon(&mut self) {}
+
+    /// Queues a batch without waiting for it. `false` if it could not be queued.
+    fn run_later(&mut self, _batch: &Batch) -> bool {
+        false
+    }
+
+    /// Pauses the task.
+    fn sleep(&mut self, pause: Duration) -> impl Future<Output = ()> + Send;
+}

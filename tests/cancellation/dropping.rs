@@ -1,0 +1,139 @@
+//! Every call, dropped at its first, second, third … pending point, until it completes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use advisory_locking::{AsyncAdvisoryLocking, LockOptions, WaitStrategy};
+use diesel_async::{AsyncConnection, AsyncPgConnection};
+
+use crate::adapters::{Adapter, Bb8, Borrowed, CALLS, Deadpool};
+use crate::observer::{Observer, database_url, fresh_key};
+
+/// Polls a future until it was pending `limit` times: `None` then, as a future that is dropped would.
+struct UntilPending<F> {
+    future: F,
+    limit: usize,
+}
+
+impl<F: Future + Unpin> Future for UntilPending<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.limit == 0 {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.future).poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => {
+                self.limit -= 1;
+                if self.limit == 0 {
+                    Poll::Ready(None)
+                } else {
+                    Poll::Pending
+                }
+            }
+        }
+    }
+}
+
+/// Whether the call completed before it was dropped.
+async fn drop_at<F: Future>(limit: usize, future: F) -> Option<F::Output> {
+    UntilPending {
+        future: Box::pin(future),
+        limit,
+    }
+    .await
+}
+
+/// The key is free: every call completes, and may be dropped before it does.
+async fn drop_everywhere<A: Adapter>() {
+    let mut observer = Observer::new();
+    for call in CALLS {
+        let mut adapter = A::open().await;
+        let mut limit = 0;
+        loop {
+            let key = fresh_key();
+            let done = drop_at(limit, adapter.call(call, &key, LockOptions::no_wait())).await;
+            let what = format!("{}: {call:?} dropped at pending point {limit}", A::NAME);
+            observer.assert_free(&key, &what).await;
+            adapter.check().await;
+            if let Some(result) = done {
+                result.expect(&what);
+                break;
+            }
+            limit += 1;
+            assert!(limit < 200, "{what}: it does not end");
+        }
+        assert!(limit > 2, "{}: {call:?} was never pending", A::NAME);
+    }
+}
+
+/// The key is held by somebody else, so the call waits when it is dropped.
+async fn drop_while_waiting<A: Adapter>(strategy: WaitStrategy) {
+    let mut observer = Observer::new();
+    let mut holder = AsyncPgConnection::establish(&database_url()).await.unwrap();
+    for call in CALLS {
+        let key = fresh_key();
+        let guard = holder
+            .acquire_advisory_lock(&key, LockOptions::no_wait())
+            .await
+            .unwrap();
+        let mut adapter = A::open().await;
+        for limit in 0..12 {
+            let options = LockOptions::wait_up_to(Duration::from_secs(30)).strategy(strategy);
+            let options = match strategy {
+                WaitStrategy::Poll => options.interval(Duration::from_millis(4)),
+                _ => options,
+            };
+            let patience = Duration::from_millis(50);
+            let dropped = drop_at(limit, adapter.call(call, &key, options));
+            let done = tokio::time::timeout(patience, dropped).await.ok().flatten();
+            let what = format!(
+                "{}: {call:?} dropped at pending point {limit} of a wait",
+                A::NAME
+            );
+            assert!(done.is_none(), "{what}: it did not wait");
+            observer
+                .wait_until(
+                    &key,
+                    |shown| shown.len() == 1 && shown[0].granted,
+                    &format!("{what}: still queued"),
+                )
+                .await;
+            adapter.check().await;
+        }
+        guard.release().await.unwrap();
+        observer.assert_free(&key, A::NAME).await;
+        adapter.check().await;
+    }
+}
+
+macro_rules! for_each_adapter {
+    ($($name:ident => $adapter:ty;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn dropped_at_every_pending_point() {
+                drop_everywhere::<$adapter>().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn dropped_while_it_polls() {
+                drop_while_waiting::<$adapter>(WaitStrategy::Poll).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn dropped_while_the_server_waits() {
+                drop_while_waiting::<$adapter>(WaitStrategy::Block).await;
+            }
+        }
+    )*};
+}
+for_each_adapter! {
+    borrowed => Borrowed;
+    bb8 => Bb8;
+    deadpool => Deadpool;
+}

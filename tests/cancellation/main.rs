@@ -1,0 +1,18 @@
+//! Futures that are dropped half-way, on a real server: nothing may stay held or queued, and no pool may shrink.
+
+#![cfg(all(
+    feature = "diesel-async-postgres",
+    feature = "bb8",
+    feature = "deadpool"
+))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "tests"
+)]
+
+mod adapters;
+mod dropping;
+
+mod observer;

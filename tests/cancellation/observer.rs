@@ -1,0 +1,83 @@
+//! What the server shows of a key, seen from a connection of its own.
+
+use std::time::{Duration, Instant};
+
+use advisory_locking::{KeyNamespace, LockKey};
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Bool, Integer};
+
+pub(crate) fn database_url() -> String {
+    std::env::var("DATABASE_URL")
+        .expect("no DATABASE_URL: run ./scripts/test, which starts a server")
+}
+
+/// A key of this run's own.
+pub(crate) fn fresh_key() -> LockKey {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    KeyNamespace::new("cancellation")
+        .within(std::process::id())
+        .key(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[derive(Debug, QueryableByName)]
+pub(crate) struct Held {
+    #[diesel(sql_type = Integer)]
+    pub(crate) pid: i32,
+    #[diesel(sql_type = Bool)]
+    pub(crate) granted: bool,
+}
+
+pub(crate) struct Observer(PgConnection);
+
+impl Observer {
+    pub(crate) fn new() -> Self {
+        Self(PgConnection::establish(&database_url()).unwrap())
+    }
+
+    /// Who holds the key or waits for it.
+    pub(crate) fn shown(&mut self, key: &LockKey) -> Vec<Held> {
+        let (classid, objid, objsubid) = key.space().pg_locks_columns();
+        diesel::sql_query(
+            "SELECT pid, granted FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid \
+             AND objid = $2::bigint::oid AND objsubid = $3 \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        )
+        .bind::<BigInt, _>(i64::from(classid))
+        .bind::<BigInt, _>(i64::from(objid))
+        .bind::<Integer, _>(i32::from(objsubid))
+        .load(&mut self.0)
+        .unwrap()
+    }
+
+    /// Waits until `wanted` holds of what is shown; the limit is what the crate promises.
+    pub(crate) async fn wait_until(
+        &mut self,
+        key: &LockKey,
+        wanted: impl Fn(&[Held]) -> bool,
+        what: &str,
+    ) {
+        let began = Instant::now();
+        loop {
+            let shown = self.shown(key);
+            if wanted(&shown) {
+                return;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(1),
+                "{what}: {shown:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Within a second, nobody holds the key or waits for it.
+    pub(crate) async fn assert_free(&mut self, key: &LockKey, after: &str) {
+        self.wait_until(
+            key,
+            <[Held]>::is_empty,
+            &format!("after {after} the key is not free"),
+        )
+        .await;
+    }
+}
