@@ -14,5 +14,7 @@
 
 mod adapters;
 mod dropping;
+mod guards;
 
 mod observer;
+mod timeouts;

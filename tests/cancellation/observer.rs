@@ -23,7 +23,8 @@ pub(crate) fn fresh_key() -> LockKey {
 #[derive(Debug, QueryableByName)]
 pub(crate) struct Held {
     #[diesel(sql_type = Integer)]
-    pub(crate) pid: i32,
+    #[expect(dead_code, reason = "shown when a test fails")]
+    pid: i32,
     #[diesel(sql_type = Bool)]
     pub(crate) granted: bool,
 }
