@@ -106,6 +106,19 @@ impl Failure {
         }
     }
 
+    /// Of a statement that does not wait for the lock. If it timed out or was in a deadlock all the same, it waited for something else,
+    /// such as a catalogue, and that says nothing about who has the lock.
+    fn from_statement(error: SessionError) -> Self {
+        let failure = Self::from_session(error);
+        match failure.kind {
+            LockErrorKind::TimedOut | LockErrorKind::Deadlock => Self {
+                kind: LockErrorKind::Database,
+                ..failure
+            },
+            _ => failure,
+        }
+    }
+
     fn because(self, because: &'static str) -> Self {
         Self {
             because: Some(because),
@@ -328,7 +341,7 @@ impl Acquire {
         match (self.level, self.place) {
             // The failed statement has aborted the transaction, whose end frees the lock.
             (Level::Transaction, _) => {
-                if failure.is_obscure() {
+                if failure.kind == LockErrorKind::Database && failure.source.is_some() {
                     failure.kind = LockErrorKind::TransactionAborted;
                 }
                 self.fail(failure)
@@ -439,7 +452,7 @@ impl Machine for Acquire {
             State::Pausing => self.try_once(),
             State::Trying => match input.row() {
                 Ok(row) => self.tried(row, now),
-                Err(error) => self.try_failed(Failure::from_session(error)),
+                Err(error) => self.try_failed(Failure::from_statement(error)),
             },
             State::Waiting => match input.ran() {
                 Ok(()) => self.granted(),
@@ -457,7 +470,7 @@ impl Machine for Acquire {
                 Ok(()) => self.look_for_leak(failure),
                 Err(error) if error.is_disconnected() => self.condemn(failure),
                 Err(error) => {
-                    let kind = postgres::classify(error.code());
+                    let kind = Failure::from_statement(error).kind;
                     self.look_for_leak(Failure { kind, ..failure })
                 }
             },

@@ -6,6 +6,7 @@ use super::{Acquire, Acquired, Input, Level, Machine, Situation, Step};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
+use crate::session::{Backend, SessionError};
 
 /// Begins a transaction (or a savepoint in one) and takes a transaction-level lock in it. If the lock is not granted, what was
 /// begun is rolled back.
@@ -13,6 +14,7 @@ use crate::options::LockOptions;
 pub(crate) struct Enter {
     key: LockKey,
     options: LockOptions,
+    backend: Backend,
     state: State,
 }
 
@@ -44,7 +46,23 @@ impl Enter {
         Self {
             key,
             options: *options,
+            backend: situation.backend,
             state,
+        }
+    }
+
+    /// What the server made of it is unknown. SQLite has no session to end; there, what is open is the caller's own.
+    fn did_not_begin(&mut self, error: SessionError) -> Next {
+        let error = LockError::new(LockErrorKind::Database)
+            .with_key(&self.key)
+            .because("the transaction for the lock did not begin")
+            .with_source(error.into_source());
+        match self.backend {
+            Backend::Postgres => {
+                self.state = State::Condemning(Err(error));
+                Step::Condemn
+            }
+            Backend::Sqlite => Step::Done(Err(error)),
         }
     }
 
@@ -86,10 +104,7 @@ impl Machine for Enter {
                     self.state = State::Looking;
                     Step::Look
                 }
-                Err(error) => Step::Done(Err(LockError::new(LockErrorKind::Database)
-                    .with_key(&self.key)
-                    .because("the transaction for the lock did not begin")
-                    .with_source(error.into_source()))),
+                Err(error) => self.did_not_begin(error),
             },
             State::Looking => match input {
                 Input::Situation(situation) => {
