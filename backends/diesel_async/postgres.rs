@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use diesel::connection::TransactionManagerStatus;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::AsyncLockSession;
@@ -26,7 +27,21 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     async fn commit(&mut self) -> Result<(), SessionError> {
-        super::commit(self).await
+        if self.transaction_state() != TransactionState::open(1) {
+            return super::commit(self).await;
+        }
+        // In an aborted transaction `COMMIT` rolls back and succeeds. A statement before it in the same message is refused there.
+        match self.batch_execute("SELECT 1; COMMIT").await {
+            Ok(()) => {
+                *super::manager_status(self) = TransactionManagerStatus::default();
+                Ok(())
+            }
+            Err(error) => {
+                // The commit's error is the one to report.
+                let _ = super::rollback(self).await;
+                Err(session_error(error))
+            }
+        }
     }
 
     async fn rollback(&mut self) -> Result<(), SessionError> {

@@ -2,6 +2,7 @@
 //!
 //! A guard borrows its connection, so an actor keeps its guards on its call stack: see [`serve`](crate::serve).
 
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
@@ -115,14 +116,16 @@ impl Outcome {
 /// The actor's end of its letter box.
 #[derive(Debug)]
 pub(crate) struct Mail {
-    pub(crate) commands: Receiver<Command>,
+    /// Locked so that an async actor's futures may be `Send`.
+    pub(crate) commands: Mutex<Receiver<Command>>,
     pub(crate) outcomes: Sender<Outcome>,
 }
 
 impl Mail {
     /// The next command. An actor whose test is gone quits.
     pub(crate) fn next(&self) -> Command {
-        self.commands.recv().unwrap_or(Command::Quit)
+        let commands = self.commands.lock().expect("one actor reads its mail");
+        commands.recv().unwrap_or(Command::Quit)
     }
 
     pub(crate) fn reply(&self, outcome: Outcome) {

@@ -24,6 +24,15 @@ mod faults;
 mod harness;
 mod liars;
 mod serve;
+#[cfg(all(
+    feature = "diesel-postgres",
+    feature = "diesel-sqlite",
+    feature = "diesel-async-postgres",
+    feature = "diesel-async-sqlite",
+    feature = "bb8",
+    feature = "deadpool"
+))]
+mod serve_async;
 mod stage;
 
 /// Mounts the cases, listed here once, for each harness, so that the output reads `diesel_postgres::a_second_session_is_refused`.
@@ -76,4 +85,40 @@ conformance! {
     r2d2_sqlite => crate::harness::r2d2_sqlite::new();
     #[cfg(feature = "rusqlite")]
     rusqlite => crate::harness::rusqlite::new();
+    #[cfg(all(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool"
+    ))]
+    diesel_async_postgres => crate::harness::diesel_async::connection();
+    #[cfg(all(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool"
+    ))]
+    bb8_postgres => crate::harness::diesel_async::bb8();
+    #[cfg(all(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool"
+    ))]
+    deadpool_postgres => crate::harness::diesel_async::deadpool();
+    #[cfg(all(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool"
+    ))]
+    diesel_async_sqlite => crate::harness::diesel_async::sqlite();
 }

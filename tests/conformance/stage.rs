@@ -100,7 +100,7 @@ impl Stage {
             // Dropped when the thread ends, also by a panic.
             let _end: Sender<()> = end;
             let mail = Mail {
-                commands: inbox,
+                commands: std::sync::Mutex::new(inbox),
                 outcomes: outbox,
             };
             run(&mail);

@@ -21,12 +21,22 @@ pub(crate) enum Fault {
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     planned: BTreeMap<usize, Fault>,
+    others_leave_at: Option<usize>,
     requests: usize,
 }
 
 impl Faults {
     pub(crate) fn plan(&mut self, request: usize, fault: Fault) {
         self.planned.insert(request, fault);
+    }
+
+    /// Every other session ends just before this request, so that a key that was busy is free.
+    pub(crate) fn others_leave_at(&mut self, request: usize) {
+        self.others_leave_at = Some(request);
+    }
+
+    pub(crate) fn do_others_leave(&self) -> bool {
+        self.others_leave_at == Some(self.requests)
     }
 
     pub(crate) fn next(&mut self) -> Option<Fault> {

@@ -68,6 +68,13 @@ impl Server {
         self.wake();
     }
 
+    pub(crate) fn terminate_others(&mut self, pid: Pid) {
+        let others: Vec<_> = self.sessions.keys().copied().filter(|other| *other != pid).collect();
+        for other in others {
+            self.terminate(other);
+        }
+    }
+
     pub(super) fn end_wait(&mut self, ticket: Ticket, code: Code) {
         if let Some(waiter) = self.waiter(ticket) {
             self.leave_queue(ticket);

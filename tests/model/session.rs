@@ -131,6 +131,9 @@ impl ModelSession {
         act: impl FnOnce(&mut Self) -> Result<T, Code>,
     ) -> Result<T, SessionError> {
         let pid = self.pid;
+        if self.faults.do_others_leave() {
+            self.model.run(|server| server.terminate_others(pid));
+        }
         let result = match self.faults.next() {
             None => act(self),
             Some(Fault::Refuse(code)) => Err(self.model.run(|server| server.fail(pid, code))),

@@ -38,3 +38,15 @@ cfg_if::cfg_if! {
         mod no_locks;
     }
 }
+cfg_if::cfg_if! {
+    if #[cfg(all(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool"
+    ))] {
+        pub(crate) mod diesel_async;
+    }
+}

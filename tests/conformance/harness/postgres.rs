@@ -25,8 +25,11 @@ pub(crate) fn connect() -> PgConnection {
     conn
 }
 
+/// Written to by [`Raw::Write`].
+pub(crate) const TABLE: &str = "CREATE TEMPORARY TABLE IF NOT EXISTS written (number integer)";
+
 pub(crate) fn prepare(conn: &mut PgConnection) -> QueryResult<()> {
-    conn.batch_execute("CREATE TEMPORARY TABLE IF NOT EXISTS written (number integer)")
+    conn.batch_execute(TABLE)
 }
 
 /// Somebody who looks at the server's lock table.
@@ -43,9 +46,9 @@ struct LockRow {
 }
 
 #[derive(QueryableByName)]
-struct Number {
+pub(crate) struct Number {
     #[diesel(sql_type = Nullable<BigInt>)]
-    number: Option<i64>,
+    pub(crate) number: Option<i64>,
 }
 
 impl Observer {
@@ -92,7 +95,14 @@ impl Observer {
     }
 }
 
-pub(crate) fn raw(conn: &mut PgConnection, raw: Raw) -> Outcome {
+/// Runs a statement, or asks for the number that a query returns.
+pub(crate) enum Text {
+    Run(String),
+    Ask(String),
+}
+
+/// What is done without the library, as SQL.
+pub(crate) fn text(raw: Raw) -> Text {
     let number = match raw {
         Raw::Pid => "pg_backend_pid()".to_owned(),
         Raw::TryLock(key, mode) => call("pg_try_advisory_lock", key, mode),
@@ -101,29 +111,30 @@ pub(crate) fn raw(conn: &mut PgConnection, raw: Raw) -> Outcome {
         Raw::Settings => "(SELECT sum(setting::int8) FROM pg_settings \
              WHERE name IN ('lock_timeout', 'statement_timeout'))"
             .to_owned(),
-        Raw::UnlockAll => return batch(conn, "SELECT pg_advisory_unlock_all()"),
-        Raw::Begin => return batch(conn, "BEGIN"),
-        Raw::Commit => return batch(conn, "COMMIT"),
-        Raw::Rollback => return batch(conn, "ROLLBACK"),
-        Raw::Savepoint(name) => return batch(conn, &format!("SAVEPOINT {name}")),
-        Raw::RollbackTo(name) => return batch(conn, &format!("ROLLBACK TO SAVEPOINT {name}")),
-        Raw::Fail => return batch(conn, "SELECT 1/0"),
-        Raw::Write => return batch(conn, "INSERT INTO written VALUES (1)"),
+        Raw::UnlockAll => return Text::Run("SELECT pg_advisory_unlock_all()".to_owned()),
+        Raw::Begin => return Text::Run("BEGIN".to_owned()),
+        Raw::Commit => return Text::Run("COMMIT".to_owned()),
+        Raw::Rollback => return Text::Run("ROLLBACK".to_owned()),
+        Raw::Savepoint(name) => return Text::Run(format!("SAVEPOINT {name}")),
+        Raw::RollbackTo(name) => return Text::Run(format!("ROLLBACK TO SAVEPOINT {name}")),
+        Raw::Fail => return Text::Run("SELECT 1/0".to_owned()),
+        Raw::Write => return Text::Run("INSERT INTO written VALUES (1)".to_owned()),
         Raw::SetSettings => {
-            return batch(
-                conn,
-                "SET lock_timeout = '7s'; SET statement_timeout = '90s'",
-            );
+            return Text::Run("SET lock_timeout = '7s'; SET statement_timeout = '90s'".to_owned());
         }
     };
-    sql_query(format!("SELECT ({number})::int8 AS number"))
-        .get_result::<Number>(conn)
-        .map_or(Outcome::ClientFailed, |row| Outcome::Answered(row.number))
+    Text::Ask(format!("SELECT ({number})::int8 AS number"))
 }
 
-fn batch(conn: &mut PgConnection, sql: &str) -> Outcome {
-    conn.batch_execute(sql)
-        .map_or(Outcome::ClientFailed, |()| Outcome::Done)
+pub(crate) fn raw(conn: &mut PgConnection, raw: Raw) -> Outcome {
+    match text(raw) {
+        Text::Run(sql) => conn
+            .batch_execute(&sql)
+            .map_or(Outcome::ClientFailed, |()| Outcome::Done),
+        Text::Ask(sql) => sql_query(sql)
+            .get_result::<Number>(conn)
+            .map_or(Outcome::ClientFailed, |row| Outcome::Answered(row.number)),
+    }
 }
 
 fn call(function: &str, key: KeySpace, mode: LockMode) -> String {
