@@ -7,15 +7,22 @@
 //! diesel-async cannot tell what became of a statement whose future was dropped, so a connection that was dropped in the midst of a
 //! statement of ours is ended: two statements that end the session are queued behind it (one of them may be hit by the cancel that
 //! shortens a wait), its transaction manager is marked as broken, and pools replace it. Nothing is waited for. If the drop happens
-//! where there is no tokio runtime, the cancel is left out, and a wait on the server lasts to its limit.
+//! where there is no tokio runtime, the cancel is left out, and a wait on the server lasts to its limit. So it does on a server that
+//! speaks nothing but TLS: the cancel goes over a connection of its own, in the clear.
+//!
+//! On SQLite there is no session to end: what is open is rolled back and the connection is marked as broken. diesel-async itself
+//! panics there when a statement in flight is dropped in a runtime of one thread; its wrapper wants a runtime of several.
 
 #[cfg(feature = "diesel-async-postgres")]
 mod postgres;
 #[cfg(feature = "diesel-async-sqlite")]
 mod sqlite;
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use ::diesel::connection::TransactionManagerStatus;
-use ::diesel_async::{AsyncConnection, TransactionManager};
+use ::diesel_async::{AsyncConnection, SimpleAsyncConnection, TransactionManager};
 
 use crate::backends::diesel::session_error;
 use crate::session::{SessionError, TransactionState};
@@ -54,4 +61,11 @@ async fn rollback<C: AsyncConnection>(conn: &mut C) -> Result<(), SessionError> 
     C::TransactionManager::rollback_transaction(conn)
         .await
         .map_err(session_error)
+}
+
+/// Hands a message to whatever talks to the database and does not wait for the answer: the first poll sends it, behind what runs.
+fn queue<C: SimpleAsyncConnection>(conn: &mut C, sql: &str) -> bool {
+    let message = pin!(conn.batch_execute(sql));
+    let polled = message.poll(&mut Context::from_waker(Waker::noop()));
+    !matches!(polled, Poll::Ready(Err(_)))
 }

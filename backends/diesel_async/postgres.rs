@@ -1,7 +1,5 @@
 //! `AsyncPgConnection`.
 
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use diesel::connection::TransactionManagerStatus;
@@ -73,7 +71,7 @@ impl AsyncLockSession for AsyncPgConnection {
     fn abandon(&mut self) {
         // The cancel may come late and hit what is queued after the wait, so the end of the session is queued more than once.
         for sql in CONDEMN.into_iter().take(2).cycle().take(4) {
-            queue(self, sql);
+            super::queue(self, sql);
         }
         super::manager_status(self).set_in_error();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -87,17 +85,10 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     fn run_later(&mut self, batch: &Batch) -> bool {
-        queue(self, &batch.sql())
+        super::queue(self, &batch.sql())
     }
 
     async fn sleep(&mut self, pause: Duration) {
         futures_timer::Delay::new(pause).await;
     }
-}
-
-/// Hands a message to the task that talks to the server and does not wait for the answer: the first poll sends it.
-fn queue(conn: &mut AsyncPgConnection, sql: &str) -> bool {
-    let message = pin!(conn.batch_execute(sql));
-    let polled = message.poll(&mut Context::from_waker(Waker::noop()));
-    !matches!(polled, Poll::Ready(Err(_)))
 }

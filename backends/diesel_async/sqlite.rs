@@ -5,6 +5,7 @@ use std::time::Duration;
 use diesel::sqlite::SqliteConnection;
 use diesel_async::SimpleAsyncConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::AsyncLockSession;
 use crate::session::{Backend, SessionError, TransactionState};
@@ -38,6 +39,12 @@ impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
 
     fn abandon(&mut self) {
         super::manager_status(self).set_in_error();
+        // diesel-async waits for a statement that is dropped, and panics where it cannot: in a runtime of one thread.
+        let runtime = Handle::try_current();
+        if runtime.is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread) {
+            // It fails if nothing is open.
+            super::queue(self, "ROLLBACK");
+        }
     }
 
     async fn sleep(&mut self, pause: Duration) {

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
+    OnMissingLock,
 };
 use diesel::sql_types::Integer;
+use diesel::sqlite::SqliteConnection;
 use diesel::{IntoSql, select};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::observer::{Observer, database_url, fresh_key};
 
@@ -252,4 +255,31 @@ async fn a_session_that_is_terminated_under_the_lock_is_lost() {
         })
         .await;
     assert_eq!(result.unwrap_err().kind(), LockErrorKind::Lost);
+}
+
+/// There is no session to end on SQLite, but what was begun must not stay open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_body_dropped_on_sqlite_is_rolled_back() {
+    let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:")
+        .await
+        .unwrap();
+    conn.batch_execute("CREATE TABLE written (number INTEGER)")
+        .await
+        .unwrap();
+    let call = conn.with_advisory_xact_lock(
+        fresh_key(),
+        NO_WAIT.on_missing_lock(OnMissingLock::Ignore),
+        async |conn| {
+            conn.batch_execute("INSERT INTO written VALUES (1)").await?;
+            std::future::pending::<Result<(), diesel::result::Error>>().await
+        },
+    );
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), call)
+            .await
+            .is_err()
+    );
+    let rows = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM written");
+    assert_eq!(rows.get_result::<i64>(&mut conn).await, Ok(0));
+    conn.batch_execute("BEGIN; COMMIT").await.unwrap();
 }

@@ -1,7 +1,9 @@
 //! Futures that are dropped half-way, on a real server: nothing may stay held or queued, and no pool may shrink.
 
 #![cfg(all(
+    feature = "diesel-postgres",
     feature = "diesel-async-postgres",
+    feature = "diesel-async-sqlite",
     feature = "bb8",
     feature = "deadpool"
 ))]

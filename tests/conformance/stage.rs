@@ -47,6 +47,11 @@ pub(crate) trait Harness {
     fn sees_raw_transactions(&self) -> bool {
         false
     }
+
+    /// Whether a connection outlives a panic in a transaction of ours.
+    fn survives_panics(&self) -> bool {
+        true
+    }
 }
 
 struct Thread {
@@ -184,6 +189,18 @@ impl Stage {
     #[track_caller]
     pub(crate) fn assert_free(&self, key: &LockKey) {
         self.assert_held(key, &[]);
+    }
+
+    /// Asserts that a key is free, at once or after what an async client has queued: the crate promises a second.
+    #[track_caller]
+    pub(crate) fn assert_soon_free(&self, key: &LockKey) {
+        until(CLEAN_WITHIN, || self.holders(key).is_empty().then_some(()))
+            .unwrap_or_else(|| panic!("who holds {key}: {:?}", self.holders(key)));
+    }
+
+    /// Whether a connection outlives a panic in a transaction of ours; an async one cannot wait for the rollback.
+    pub(crate) fn survives_panics(&self) -> bool {
+        self.harness.survives_panics()
     }
 
     /// Blocks until as many wait for the key.

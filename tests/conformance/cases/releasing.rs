@@ -23,7 +23,7 @@ pub(crate) fn a_dropped_guard_releases(stage: &Stage) {
         NotGranted,
     );
     assert_eq!(first.drop_guard(), Done);
-    stage.assert_free(&key);
+    stage.assert_soon_free(&key);
     assert_granted_and_released(&second, &key);
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn a_panic_releases(stage: &Stage) {
     assert_eq!(first.with(Level::Session, &outer, no_wait()), Entered);
     assert_eq!(first.with(Level::Session, &inner, no_wait()), Entered);
     assert_eq!(first.leave(Ending::Panic), Panicked);
-    stage.assert_free(&inner);
+    stage.assert_soon_free(&inner);
     stage.assert_held(&outer, &[Exclusive]);
     assert_eq!(first.leave(Ending::Ok), Ran(BODY_VALUE));
     assert_granted_and_released(&second, &inner);

@@ -45,6 +45,10 @@ macro_rules! harness {
                 Box::new(|$mail| on_runtime(async { $actor }))
             }
 
+            fn survives_panics(&self) -> bool {
+                false
+            }
+
             on_postgres!();
         }
     )*};
@@ -106,6 +110,10 @@ impl Harness for Sqlite {
                 serve_async::connection(&mut conn, mail).await;
             });
         })
+    }
+
+    fn survives_panics(&self) -> bool {
+        false
     }
 
     without_locks!();
