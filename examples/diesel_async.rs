@@ -1,5 +1,9 @@
-//! Locks with diesel-async, from a bb8 pool. Needs a PostgreSQL server: `DATABASE_URL=postgres://… cargo run --example diesel_async
-//! --features diesel-async-postgres,bb8`.
+//! diesel-async: a turn, a skip and a caller who loses patience, on a bb8 pool.
+//!
+//! ```text
+//! scripts/postgres run -- cargo run --example diesel_async --features diesel-async-postgres,bb8
+//! ```
+#![expect(clippy::print_stdout, reason = "the program shows what happens")]
 
 use std::time::Duration;
 

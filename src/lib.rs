@@ -68,6 +68,8 @@ pub mod design {}
     doctest,
     feature = "diesel-postgres",
     feature = "diesel-sqlite",
+    feature = "diesel-async-postgres",
+    feature = "bb8",
     feature = "r2d2",
     feature = "rusqlite"
 ))]
@@ -75,6 +77,15 @@ pub mod design {}
 mod readme {}
 
 #[cfg(feature = "_async")]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool"
+    )))
+)]
 pub use asynchronous::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncBody, AsyncLockPool, AsyncLockSession,
     AsyncPooledAdvisoryLocking,

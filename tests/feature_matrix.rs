@@ -44,13 +44,13 @@ fn names(heading: &str) -> BTreeSet<&'static str> {
     names
 }
 
-/// The features that users can name. `default` is none of them: it is to be empty.
+/// The features that users can name. `default` is none of them: it is to be empty. What begins with `_` is shared by features.
 fn features() -> BTreeSet<String> {
     let manifest = manifest();
     let features = manifest["features"].as_table().expect("a table");
     features
         .keys()
-        .filter(|name| *name != "default")
+        .filter(|name| *name != "default" && !name.starts_with('_'))
         .cloned()
         .collect()
 }

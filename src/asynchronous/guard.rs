@@ -16,6 +16,26 @@ use crate::session::{Batch, BatchKind};
 ///
 /// [`release`](Self::release) gives the lock back and reports what happened. Dropping the guard gives it back without waiting: the
 /// statement is queued behind whatever the connection is doing, and a session that cannot give it back ends itself.
+///
+/// # Examples
+///
+#[cfg_attr(feature = "diesel-async-sqlite", doc = "```")]
+#[cfg_attr(not(feature = "diesel-async-sqlite"), doc = "```ignore")]
+/// use advisory_locking::{AsyncAdvisoryLocking, LockOptions};
+/// use diesel::sqlite::SqliteConnection;
+/// use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+/// use diesel_async::{AsyncConnection, RunQueryDsl};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // In production, an `AsyncPgConnection`; in tests, SQLite, which excludes nobody.
+/// let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?;
+/// let mut guard = conn.acquire_advisory_lock("nightly-report", LockOptions::no_wait()).await?;
+/// diesel::sql_query("CREATE TABLE report (day TEXT)").execute(&mut *guard).await?; // the connection, through the guard
+/// guard.release().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>> {
     conn: C,

@@ -28,6 +28,32 @@ use crate::report::settle;
 ///   is cancelled, so that the session leaves the server's queue at once. A pool replaces the connection. A new attempt queues anew.
 /// * While the body runs: the body is dropped where it is, and the lock is released as soon as a statement that it left in flight has
 ///   ended. If the body was in a transaction, the connection is closed.
+///
+/// # Examples
+///
+#[cfg_attr(feature = "diesel-async-sqlite", doc = "```")]
+#[cfg_attr(not(feature = "diesel-async-sqlite"), doc = "```ignore")]
+/// use advisory_locking::{AsyncAdvisoryLocking, LockOptions};
+/// use diesel::sqlite::SqliteConnection;
+/// use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+/// use diesel_async::{AsyncConnection, RunQueryDsl};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // In production, an `AsyncPgConnection`; in tests, SQLite, which excludes nobody.
+/// let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?;
+/// conn.with_advisory_lock("driver_update_1", LockOptions::no_wait(), async |conn| {
+///     diesel::sql_query("CREATE TABLE drivers (id INTEGER)").execute(conn).await
+/// })
+/// .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no async advisory locks here",
+    label = "no async advisory locks",
+    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md"
+)]
 pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     /// Runs `body` under the session-level lock on `key`, on this connection.
     ///

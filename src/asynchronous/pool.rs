@@ -33,6 +33,36 @@ pub trait AsyncLockPool: Sync {
 ///
 /// The methods do what those of [`AsyncAdvisoryLocking`] do, report what they report, and are as cancel safe; besides, each reports
 /// [`Pool`](crate::LockErrorKind::Pool) if the pool gives no connection.
+///
+/// # Examples
+///
+#[cfg_attr(all(feature = "diesel-async-sqlite", feature = "bb8"), doc = "```")]
+#[cfg_attr(
+    not(all(feature = "diesel-async-sqlite", feature = "bb8")),
+    doc = "```ignore"
+)]
+/// use advisory_locking::{AsyncPooledAdvisoryLocking, LockOptions};
+/// use diesel::sqlite::SqliteConnection;
+/// use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8::Pool};
+/// use diesel_async::RunQueryDsl;
+/// use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let manager = AsyncDieselConnectionManager::<SyncConnectionWrapper<SqliteConnection>>::new(":memory:");
+/// let pool = Pool::builder().max_size(1).build(manager).await?;
+/// pool.with_advisory_lock("nightly-report", LockOptions::no_wait(), async |conn| {
+///     diesel::sql_query("CREATE TABLE report (day TEXT)").execute(conn).await
+/// })
+/// .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no async pool of connections with advisory locks here",
+    label = "no pool of advisory locks",
+    note = "enable the features for its client library and its pool in Cargo.toml: see feature-matrix.md"
+)]
 pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     /// Runs `body` under the session-level lock on `key`, on a connection of the pool.
     ///

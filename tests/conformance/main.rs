@@ -20,7 +20,6 @@ mod agreement;
 mod cases;
 #[cfg(feature = "diesel-postgres")]
 mod crossing;
-mod faults;
 mod harness;
 mod liars;
 mod serve;

@@ -69,7 +69,12 @@ impl Server {
     }
 
     pub(crate) fn terminate_others(&mut self, pid: Pid) {
-        let others: Vec<_> = self.sessions.keys().copied().filter(|other| *other != pid).collect();
+        let others: Vec<_> = self
+            .sessions
+            .keys()
+            .copied()
+            .filter(|other| *other != pid)
+            .collect();
         for other in others {
             self.terminate(other);
         }
