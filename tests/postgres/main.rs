@@ -8,6 +8,17 @@
     reason = "a test that fails says so by panicking, and the raced ones print what they met"
 )]
 
+mod condemned;
+mod deadlock;
+mod errors;
+mod exhausted;
+mod index;
+mod interrupted;
+mod missing;
 mod proxy;
 mod raced;
+mod settings;
+mod shadowed;
 mod support;
+mod throwaway;
+mod transactions;

@@ -21,7 +21,14 @@ pub(crate) fn url() -> String {
 }
 
 pub(crate) fn connect() -> PgConnection {
-    PgConnection::establish(&url()).unwrap()
+    connect_with("")
+}
+
+/// Connects with further parameters, written as in a URL. The last of two values counts.
+pub(crate) fn connect_with(parameters: &str) -> PgConnection {
+    let url = url();
+    let separator = if url.contains('?') { '&' } else { '?' };
+    PgConnection::establish(&format!("{url}{separator}{parameters}")).unwrap()
 }
 
 pub(crate) fn pool_of(size: u32) -> Pool<ConnectionManager<PgConnection>> {
@@ -32,11 +39,19 @@ pub(crate) fn pool_of(size: u32) -> Pool<ConnectionManager<PgConnection>> {
         .unwrap()
 }
 
-/// A key that no other test uses, and no earlier run on the same server.
-pub(crate) fn fresh_key() -> LockKey {
+/// A number that no other test of this run has.
+pub(crate) fn fresh_number() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    LockKey::from(("tests/postgres", std::process::id(), count))
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A name for a database, a role, ... that no other test uses, and no other run on the same server.
+pub(crate) fn fresh_name() -> String {
+    format!("al_{}_{}", std::process::id(), fresh_number())
+}
+
+pub(crate) fn fresh_key() -> LockKey {
+    LockKey::from(fresh_name())
 }
 
 /// Waits on the server, as long as is needed here.
@@ -58,12 +73,12 @@ pub(crate) fn run(conn: &mut PgConnection, statements: &str) {
 }
 
 pub(crate) fn number(conn: &mut PgConnection, query: &str) -> i64 {
-    let query = sql::<BigInt>(&format!("({query})::int8"));
+    let query = sql::<BigInt>(&format!("({query})::pg_catalog.int8"));
     diesel::select(query).get_result(conn).unwrap()
 }
 
 pub(crate) fn text(conn: &mut PgConnection, query: &str) -> String {
-    let query = sql::<Text>(&format!("({query})::text"));
+    let query = sql::<Text>(&format!("({query})::pg_catalog.text"));
     diesel::select(query).get_result(conn).unwrap()
 }
 
@@ -83,9 +98,7 @@ pub(crate) fn timeouts(conn: &mut PgConnection) -> [String; 2] {
 fn rows_of(key: &LockKey) -> String {
     let (classid, objid, objsubid) = key.space().pg_locks_columns();
     format!(
-        "FROM pg_locks WHERE locktype = 'advisory' \
-         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-         AND classid = {classid} AND objid = {objid} AND objsubid = {objsubid}"
+        "FROM pg_locks WHERE locktype = 'advisory' AND classid = {classid} AND objid = {objid} AND objsubid = {objsubid}"
     )
 }
 
@@ -132,10 +145,25 @@ pub(crate) fn while_it_waits<T: Send>(
     let mut observer = connect();
     thread::scope(|scope| {
         let asking = scope.spawn(|| ask(conn));
+        let _end = EndOnPanic(waiter);
         until_it_waits(&mut observer, waiter);
         meanwhile(&mut observer, waiter);
         asking.join().unwrap()
     })
+}
+
+/// Ends a session when a test fails, so that whoever waits on it can be joined.
+struct EndOnPanic(i64);
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            run(
+                &mut connect(),
+                &format!("SELECT pg_terminate_backend({})", self.0),
+            );
+        }
+    }
 }
 
 pub(crate) fn terminate(observer: &mut PgConnection, pid: i64) {

@@ -1,0 +1,89 @@
+//! A `search_path` on which others' functions, operators, types and tables stand before PostgreSQL's.
+
+use std::time::Duration;
+
+use advisory_locking::{AdvisoryLocking, LockErrorKind, LockKey, LockOptions, WaitStrategy};
+use diesel::Connection;
+
+use super::support::{fresh_key, held, kind_of, number, pid_of, run};
+use super::throwaway::Database;
+
+/// Each would make a lock that is none, or one that is never released.
+const FAKES: &str = "
+    CREATE SCHEMA fake;
+    DO $$ DECLARE name text; BEGIN
+        FOREACH name IN ARRAY ARRAY['', '_shared'] LOOP
+            EXECUTE format('CREATE FUNCTION fake.pg_advisory_lock%s(int8) RETURNS void LANGUAGE sql AS ''''', name);
+            EXECUTE format('CREATE FUNCTION fake.pg_advisory_lock%s(int4, int4) RETURNS void LANGUAGE sql AS ''''', name);
+            EXECUTE format('CREATE FUNCTION fake.pg_advisory_xact_lock%s(int8) RETURNS void LANGUAGE sql AS ''''', name);
+            EXECUTE format('CREATE FUNCTION fake.pg_advisory_xact_lock%s(int4, int4) RETURNS void LANGUAGE sql AS ''''', name);
+            EXECUTE format('CREATE FUNCTION fake.pg_try_advisory_lock%s(int8) RETURNS bool LANGUAGE sql AS ''SELECT true''', name);
+            EXECUTE format('CREATE FUNCTION fake.pg_try_advisory_lock%s(int4, int4) RETURNS bool LANGUAGE sql AS ''SELECT true''', name);
+            EXECUTE format('CREATE FUNCTION fake.pg_try_advisory_xact_lock%s(int8) RETURNS bool LANGUAGE sql AS ''SELECT true''', name);
+            EXECUTE format('CREATE FUNCTION fake.pg_try_advisory_xact_lock%s(int4, int4) RETURNS bool LANGUAGE sql AS ''SELECT true''', name);
+            EXECUTE format('CREATE FUNCTION fake.pg_advisory_unlock%s(int8) RETURNS bool LANGUAGE sql AS ''SELECT true''', name);
+            EXECUTE format('CREATE FUNCTION fake.pg_advisory_unlock%s(int4, int4) RETURNS bool LANGUAGE sql AS ''SELECT true''', name);
+        END LOOP;
+        FOREACH name IN ARRAY ARRAY['int2', 'int4', 'oid', 'text', 'name'] LOOP
+            EXECUTE format('CREATE FUNCTION fake.never(%s, %s) RETURNS bool LANGUAGE sql AS ''SELECT false''', name, name);
+            EXECUTE format('CREATE OPERATOR fake.= (LEFTARG = %s, RIGHTARG = %s, FUNCTION = fake.never)', name, name);
+        END LOOP;
+    END $$;
+    CREATE FUNCTION fake.pg_backend_pid() RETURNS int4 LANGUAGE sql AS 'SELECT 1';
+    CREATE FUNCTION fake.current_setting(text, bool) RETURNS text LANGUAGE sql AS 'SELECT ''fake''';
+    CREATE FUNCTION fake.set_config(text, text, bool) RETURNS text LANGUAGE sql AS 'SELECT NULL::text';
+    CREATE DOMAIN fake.int4 AS pg_catalog.text;
+    CREATE DOMAIN fake.int8 AS pg_catalog.text;
+    CREATE DOMAIN fake.oid AS pg_catalog.text;
+    CREATE TABLE fake.pg_locks (locktype text);
+    CREATE TABLE fake.pg_database (datname text)";
+
+#[test]
+fn only_what_is_postgresqls_own_is_called() {
+    let database = Database::create();
+    run(&mut database.connect(), FAKES);
+    let mut observer = database.connect();
+    database.set("search_path = fake, pg_catalog");
+    let (mut first, mut second) = (database.connect(), database.connect());
+    let fakes_are_called = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE 1 = 1";
+    let number_of_sessions = diesel::dsl::sql::<diesel::sql_types::BigInt>(fakes_are_called);
+    let count: i64 = diesel::RunQueryDsl::get_result(number_of_sessions, &mut first).unwrap();
+    assert_eq!(count, 0, "the fakes are no trap");
+    let first_pid = number(&mut first, "pg_catalog.pg_backend_pid()");
+    let second_pid = number(&mut second, "pg_catalog.pg_backend_pid()");
+    assert_ne!(first_pid, second_pid);
+    assert_ne!(pid_of(&mut first), first_pid);
+
+    for key in [fresh_key(), LockKey::from((1, -2))] {
+        for shared in [false, true] {
+            let mode = if shared { "ShareLock" } else { "ExclusiveLock" };
+            let own = LockOptions::no_wait();
+            let own = if shared { own.shared() } else { own };
+            let guard = first.acquire_advisory_lock(&key, own).unwrap();
+            assert_eq!(held(&mut observer, &key, first_pid), mode);
+
+            let limited =
+                LockOptions::wait_up_to(Duration::from_millis(10)).strategy(WaitStrategy::Block);
+            let ended = second.acquire_advisory_lock(&key, limited).map(drop);
+            assert_eq!(kind_of(ended), Some(LockErrorKind::TimedOut));
+            second
+                .transaction(|second| {
+                    let ended = second.acquire_advisory_xact_lock(&key, limited);
+                    assert_eq!(kind_of(ended), Some(LockErrorKind::TimedOut));
+                    diesel::QueryResult::Ok(())
+                })
+                .unwrap();
+            guard.release().unwrap();
+            assert_eq!(held(&mut observer, &key, first_pid), "");
+        }
+        second
+            .transaction(|second| {
+                second
+                    .acquire_advisory_xact_lock(&key, LockOptions::no_wait())
+                    .unwrap();
+                assert_eq!(held(&mut observer, &key, second_pid), "ExclusiveLock");
+                diesel::QueryResult::Ok(())
+            })
+            .unwrap();
+    }
+}
