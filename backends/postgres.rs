@@ -84,14 +84,13 @@ macro_rules! release {
     };
 }
 
-/// This session's own granted lock in `pg_locks`.
+/// This session's own granted lock in `pg_locks`. A session has locks of one database only, so that is not asked: whoever reads
+/// `pg_database`, which all databases share, needs room in the lock table, and it may be full.
 macro_rules! from_pg_locks {
     ($shown:literal, $classid:literal, $objid:literal, $objsubid:literal) => {
         concat!(
             " FROM pg_catalog.pg_locks AS held WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory' ",
             "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
-            "AND held.database OPERATOR(pg_catalog.=) ",
-            "(SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) ",
             "AND held.classid OPERATOR(pg_catalog.=) ",
             $classid,
             "::pg_catalog.int8::pg_catalog.oid ",
