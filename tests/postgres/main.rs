@@ -17,6 +17,7 @@ mod interrupted;
 mod missing;
 mod proxy;
 mod raced;
+mod round_trips;
 mod settings;
 mod shadowed;
 mod support;

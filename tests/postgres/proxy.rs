@@ -53,14 +53,22 @@ impl Counted {
 
     /// How many round trips `act` takes.
     pub(crate) fn round_trips<T>(&mut self, act: impl FnOnce(&mut PgConnection) -> T) -> (u32, T) {
-        let before = self.proxy.counts.ready.load(Ordering::SeqCst);
-        let value = act(&mut self.conn);
-        let after = self.proxy.counts.ready.load(Ordering::SeqCst);
-        (after - before, value)
+        self.round_trips_within(|conn, _| act(conn))
+    }
+
+    /// The same for an `act` that asks how many it has taken so far.
+    pub(crate) fn round_trips_within<T>(
+        &mut self,
+        act: impl FnOnce(&mut PgConnection, &dyn Fn() -> u32) -> T,
+    ) -> (u32, T) {
+        let ready = &self.proxy.counts.ready;
+        let before = ready.load(Ordering::SeqCst);
+        let so_far = || ready.load(Ordering::SeqCst) - before;
+        let value = act(&mut self.conn, &so_far);
+        (so_far(), value)
     }
 
     /// How many notices and warnings the server has sent.
-    #[allow(dead_code, reason = "the bench does not ask")]
     pub(crate) fn notices(&self) -> u32 {
         self.proxy.counts.notices.load(Ordering::SeqCst)
     }

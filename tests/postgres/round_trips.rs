@@ -1,0 +1,168 @@
+//! How many round trips each call takes on a warm connection. The bench of the same name prints what is measured here.
+
+use std::thread;
+use std::time::Duration;
+
+use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions, WaitStrategy};
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::pg::PgConnection;
+
+use super::proxy::Counted;
+use super::support::{block, connect, fresh_key, pid_of, poll, until_it_waits, url};
+
+/// A call, how many round trips it takes, and how many it may take.
+pub(crate) struct Line {
+    pub(crate) call: &'static str,
+    pub(crate) taken: u32,
+    pub(crate) promised: u32,
+}
+
+/// Makes each call twice on one connection, and tells what the second one took.
+pub(crate) fn measure() -> Vec<Line> {
+    let mut conn = Counted::connect(&url());
+    let key = fresh_key();
+    let once = |conn: &mut Counted| {
+        [
+            free(conn, &key),
+            in_a_transaction(conn, &key),
+            busy(conn, &key),
+        ]
+    };
+    once(&mut conn);
+    once(&mut conn).into_iter().flatten().collect()
+}
+
+const fn line(call: &'static str, promised: u32, taken: u32) -> Line {
+    Line {
+        call,
+        taken,
+        promised,
+    }
+}
+
+fn free(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (call, options) in [
+        ("acquire, no wait", LockOptions::no_wait()),
+        ("acquire, Poll", poll()),
+        ("acquire, Block", block()),
+        ("acquire, shared", LockOptions::no_wait().shared()),
+    ] {
+        let (both, alone) = conn.round_trips_within(|conn, so_far| {
+            let guard = conn.acquire_advisory_lock(key, options).unwrap();
+            let alone = so_far();
+            guard.release().unwrap();
+            alone
+        });
+        lines.push(line(call, 1, alone));
+        lines.push(line("  release", 1, both - alone));
+    }
+    let (taken, ()) = conn.round_trips(|conn| {
+        conn.with_advisory_lock(key, block(), |_| Ok::<_, LockError>(()))
+            .unwrap();
+    });
+    lines.push(line("with_advisory_lock", 2, taken));
+    let (taken, ()) = conn.round_trips(|conn| {
+        conn.with_advisory_xact_lock(key, block(), |_| Ok::<_, LockError>(()))
+            .unwrap();
+    });
+    lines.push(line(
+        "with_advisory_xact_lock: begin, lock, commit",
+        3,
+        taken,
+    ));
+    lines
+}
+
+fn in_a_transaction(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
+    AnsiTransactionManager::begin_transaction(&mut conn.conn).unwrap();
+    let (no_wait, granted) = conn.round_trips(|conn| {
+        conn.try_acquire_advisory_xact_lock(key, LockOptions::no_wait())
+            .unwrap()
+    });
+    assert!(granted);
+    let (waiting, granted) =
+        conn.round_trips(|conn| conn.try_acquire_advisory_xact_lock(key, block()).unwrap());
+    assert!(granted);
+    AnsiTransactionManager::commit_transaction(&mut conn.conn).unwrap();
+    vec![
+        line("in a transaction, no wait", 1, no_wait),
+        line("in a transaction, Block", 1, waiting),
+    ]
+}
+
+fn busy(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
+    let (mut holder, mut observer) = (connect(), connect());
+    let limited = LockOptions::wait_up_to(Duration::from_millis(5)).strategy(WaitStrategy::Block);
+    let guard = holder.acquire_advisory_lock(key, block()).unwrap();
+    let refused = |conn: &mut PgConnection, options| {
+        assert!(
+            conn.try_acquire_advisory_lock(key, options)
+                .unwrap()
+                .is_none()
+        );
+    };
+    let (asked, ()) = conn.round_trips(|conn| refused(conn, LockOptions::no_wait()));
+    let (timed_out, ()) = conn.round_trips(|conn| refused(conn, limited));
+
+    let pid = pid_of(&mut conn.conn);
+    let waited = thread::scope(|scope| {
+        scope.spawn(|| {
+            until_it_waits(&mut observer, pid);
+            guard.release().unwrap();
+        });
+        let (_, waited) = conn.round_trips_within(|conn, so_far| {
+            let _guard = conn.acquire_advisory_lock(key, block()).unwrap();
+            so_far()
+        });
+        waited
+    });
+    vec![
+        line("busy, no wait", 1, asked),
+        line("busy, Block, granted: try, wait", 2, waited),
+        line("busy, Block, timed out: try, wait, clean-up", 3, timed_out),
+    ]
+}
+
+#[test]
+fn no_call_takes_more_than_promised() {
+    for Line {
+        call,
+        taken,
+        promised,
+    } in measure()
+    {
+        assert_eq!(taken, promised, "{call}");
+    }
+}
+
+/// A cached statement is still a question: the answer is the server's of now.
+#[test]
+fn a_statement_from_the_cache_asks_the_server() {
+    let mut conn = Counted::connect(&url());
+    let mut holder = connect();
+    let key = fresh_key();
+    let mut ask = || {
+        conn.round_trips(|conn| {
+            let acquired = conn.try_acquire_advisory_lock(&key, LockOptions::no_wait());
+            acquired.unwrap().is_some()
+        })
+    };
+    let (_, granted) = ask();
+    assert!(granted);
+    for _ in 0..2 {
+        assert_eq!(ask(), (2, true));
+        let guard = holder.acquire_advisory_lock(&key, block()).unwrap();
+        assert_eq!(ask(), (1, false));
+        guard.release().unwrap();
+    }
+}
+
+/// The proxy sees what the raced tests rely on.
+#[test]
+fn the_proxy_counts_warnings() {
+    let mut conn = Counted::connect(&url());
+    let (taken, ()) =
+        conn.round_trips(|conn| super::support::run(conn, "SELECT pg_advisory_unlock(1)"));
+    assert_eq!((taken, conn.notices()), (1, 1));
+}
