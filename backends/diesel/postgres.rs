@@ -4,12 +4,12 @@ use diesel::RunQueryDsl;
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 
-use super::prepared::Prepared;
+use super::prepared::{Prepared, with_prepared};
 use super::session_error;
 use crate::backends::postgres::CONDEMN;
 use crate::session::{Backend, Batch, LockSession, Row, SessionError, Statement, TransactionState};
 
-impl RunQueryDsl<PgConnection> for Prepared {}
+impl<const SHAPE: u8> RunQueryDsl<PgConnection> for Prepared<SHAPE> {}
 
 impl LockSession for PgConnection {
     fn backend(&mut self) -> Backend {
@@ -45,9 +45,8 @@ impl LockSession for PgConnection {
     }
 
     fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        let (answer, pid) = Prepared::new(statement)
-            .get_result(self)
-            .map_err(session_error)?;
+        let row = with_prepared!(statement, prepared => prepared.get_result(self));
+        let (answer, pid) = row.map_err(session_error)?;
         Ok(Row { answer, pid })
     }
 

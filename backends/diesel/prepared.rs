@@ -5,15 +5,19 @@ use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable};
 
-use crate::session::{Bind, Statement};
+use crate::key::KeySpace;
+use crate::options::LockMode;
+use crate::session::{Bind, Place, Statement, StatementKind};
 
-/// A statement as Diesel wants it. Kept in its cache of prepared statements under its text, of which there are few.
-pub(crate) struct Prepared {
+/// A statement as Diesel wants it. `SHAPE` decides its text, so Diesel may keep it in its cache of prepared statements under this
+/// type, and need not write and hash the text to find it there. Made by [`with_prepared`].
+pub(crate) struct Prepared<const SHAPE: u8> {
     sql: &'static str,
     binds: Vec<Bind>,
 }
 
-impl Prepared {
+impl<const SHAPE: u8> Prepared<SHAPE> {
+    /// `statement` must be of this shape.
     pub(crate) fn new(statement: &Statement) -> Self {
         Self {
             sql: statement.sql(),
@@ -22,7 +26,43 @@ impl Prepared {
     }
 }
 
-impl QueryFragment<Pg> for Prepared {
+/// A number for all that decides a statement's text: kind, key space and mode.
+pub(crate) fn shape(statement: &Statement) -> u8 {
+    let kind = match statement.kind() {
+        StatementKind::Try(Place::Outside) => 0,
+        StatementKind::Try(Place::Inside) => 1,
+        StatementKind::TryInTransaction => 2,
+        StatementKind::Release { .. } => 3,
+        StatementKind::GiveBack => 4,
+        StatementKind::Shows => 5,
+    };
+    let pair = u8::from(matches!(statement.key(), KeySpace::Pair(..)));
+    let shared = u8::from(statement.mode() == LockMode::Shared);
+    4 * kind + 2 * pair + shared
+}
+
+/// Evaluates an expression with `$prepared` of the statement's own type.
+macro_rules! with_prepared {
+    ($statement:expr, $prepared:ident => $run:expr) => {
+        with_prepared!(@shapes $statement, $prepared => $run,
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22; 23)
+    };
+    (@shapes $statement:expr, $prepared:ident => $run:expr, $($shape:literal)*; $last:literal) => {
+        match $crate::backends::diesel::prepared::shape($statement) {
+            $($shape => {
+                let $prepared = $crate::backends::diesel::prepared::Prepared::<$shape>::new($statement);
+                $run
+            })*
+            _ => {
+                let $prepared = $crate::backends::diesel::prepared::Prepared::<$last>::new($statement);
+                $run
+            }
+        }
+    };
+}
+pub(crate) use with_prepared;
+
+impl<const SHAPE: u8> QueryFragment<Pg> for Prepared<SHAPE> {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         // Diesel writes the parameters `$1`, `$2`, … itself, so the text is cut at its own, which are in that order.
         let mut pieces = self.sql.split('$');
@@ -38,11 +78,46 @@ impl QueryFragment<Pg> for Prepared {
     }
 }
 
-impl QueryId for Prepared {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
+impl<const SHAPE: u8> QueryId for Prepared<SHAPE> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Prepared {
+impl<const SHAPE: u8> Query for Prepared<SHAPE> {
     type SqlType = (Nullable<Bool>, Integer);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::key::LockKey;
+
+    /// Two texts of one shape would be one prepared statement.
+    #[test]
+    fn every_shape_is_one_text() {
+        let kinds = [
+            StatementKind::Try(Place::Outside),
+            StatementKind::Try(Place::Inside),
+            StatementKind::TryInTransaction,
+            StatementKind::Release { pid: 1 },
+            StatementKind::GiveBack,
+            StatementKind::Shows,
+        ];
+        let mut texts = HashMap::new();
+        for kind in kinds {
+            for key in [LockKey::from(1), LockKey::from((1, 2))] {
+                for mode in [LockMode::Exclusive, LockMode::Shared] {
+                    let statement = Statement::new(kind, &key, mode);
+                    texts.insert(shape(&statement), statement.sql());
+                }
+            }
+        }
+        let mut shapes: Vec<_> = texts.keys().copied().collect();
+        shapes.sort_unstable();
+        assert_eq!(shapes, (0..24).collect::<Vec<_>>());
+        let different: std::collections::HashSet<_> = texts.values().collect();
+        assert_eq!(different.len(), 24);
+    }
 }

@@ -6,7 +6,7 @@ use diesel::connection::TransactionManagerStatus;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::AsyncLockSession;
-use crate::backends::diesel::prepared::Prepared;
+use crate::backends::diesel::prepared::with_prepared;
 use crate::backends::diesel::session_error;
 use crate::backends::postgres::CONDEMN;
 use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
@@ -47,10 +47,8 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        let (answer, pid) = Prepared::new(statement)
-            .get_result(self)
-            .await
-            .map_err(session_error)?;
+        let row = with_prepared!(statement, prepared => prepared.get_result(self).await);
+        let (answer, pid) = row.map_err(session_error)?;
         Ok(Row { answer, pid })
     }
 
