@@ -92,6 +92,8 @@ fn the_pool_replaces_a_session_whose_lock_was_taken_in_a_transaction_that_diesel
         kind_of(guard.release()),
         Some(LockErrorKind::TransactionLeftOpen)
     );
+    // On a session that still lived, this would make Diesel believe that all is well.
+    conn.batch_execute("ROLLBACK").unwrap_err();
     drop(conn);
     assert_replaced(&pool, &key, pid);
 }
