@@ -43,7 +43,7 @@ macro_rules! conformance {
                 exclusion: a_second_session_is_refused, shared_holders_exclude_only_exclusive_ones,
                     the_same_session_counts, two_keys_are_independent, exclusive_under_own_shared,
                     capabilities_tell_whether_it_excludes;
-                waiting: a_busy_key_is_not_waited_for, limits_below_a_millisecond_pass, a_limit_passes,
+                waiting: a_busy_key_is_not_waited_for, limits_below_a_millisecond_pass, a_limit_passes, a_limit_races_with_the_release,
                     a_waiter_gets_the_lock, waiters_are_served_in_order, a_new_shared_request_queues,
                     a_deadlock_has_one_victim, a_cancelled_wait, a_terminated_wait, settings_survive;
                 releasing: a_dropped_guard_releases, a_body_ends, a_panic_releases, the_bodys_error_wins,

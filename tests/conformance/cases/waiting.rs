@@ -82,6 +82,28 @@ pub(crate) fn a_limit_passes(stage: &Stage) {
     assert_granted_and_released(&second, &key);
 }
 
+/// PostgreSQL can report that a wait timed out and have granted the lock. Whatever the waiter is told must be true.
+pub(crate) fn a_limit_races_with_the_release(stage: &Stage) {
+    let key = stage.key("key");
+    let limit = Duration::from_millis(4);
+    let [first, second] = stage.actors();
+    for round in 0..120 {
+        assert_eq!(first.acquire(&key, no_wait()), Granted);
+        // Around the moment at which the server gives the wait up.
+        let release_at = Instant::now() + limit + Duration::from_micros(10 * round);
+        second.start_acquire(&key, block(limit));
+        while Instant::now() < release_at {
+            std::hint::spin_loop();
+        }
+        assert_eq!(first.release(), Done);
+        match second.finish() {
+            Granted => assert_eq!(second.release(), Done),
+            outcome => assert_eq!(outcome, Failed(TimedOut)),
+        }
+        stage.assert_free(&key);
+    }
+}
+
 pub(crate) fn a_waiter_gets_the_lock(stage: &Stage) {
     let key = stage.key("key");
     let [first, second] = stage.actors();
