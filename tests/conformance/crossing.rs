@@ -5,26 +5,19 @@ use advisory_locking::LockMode::{Exclusive, Shared};
 use crate::actor::Outcome::{Answered, Done, Granted, NotGranted};
 use crate::actor::{Actor, Raw};
 use crate::cases::{LONG, block, no_wait};
-use crate::harness::{self, diesel_postgres};
+use crate::harness::diesel_postgres;
 use crate::stage::{Harness, Stage};
 
 /// An actor of every adapter for PostgreSQL.
 fn everybody(stage: &Stage) -> Vec<Actor> {
-    let mut adapters: Vec<Box<dyn Harness>> = vec![Box::new(diesel_postgres::new())];
-    cfg_if::cfg_if! {
-        if #[cfg(feature = "r2d2")] {
-            adapters.push(Box::new(harness::r2d2_postgres::new()));
-        }
-    }
-    cfg_if::cfg_if! {
-        if #[cfg(feature = "diesel-sqlite")] {
-            adapters.push(Box::new(harness::multi_connection::new()));
-        }
-    }
-    adapters
-        .iter()
-        .map(|adapter| stage.enter(adapter.actor()))
-        .collect()
+    let mut actors = Vec::new();
+    let mut enter = |adapter: &dyn Harness| actors.push(stage.enter(adapter.actor()));
+    enter(&diesel_postgres::new());
+    #[cfg(feature = "r2d2")]
+    enter(&crate::harness::r2d2_postgres::new());
+    #[cfg(feature = "diesel-sqlite")]
+    enter(&crate::harness::multi_connection::new());
+    actors
 }
 
 fn play(case: fn(&Stage)) {

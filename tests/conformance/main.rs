@@ -22,6 +22,11 @@ mod cases;
 mod crossing;
 mod harness;
 mod liars;
+#[cfg(all(
+    feature = "r2d2",
+    any(feature = "diesel-postgres", feature = "diesel-sqlite")
+))]
+mod pooled;
 mod serve;
 #[cfg(all(
     feature = "diesel-postgres",

@@ -4,9 +4,7 @@ use std::ops::DerefMut;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use advisory_locking::session::{LockSession, SessionError};
-use advisory_locking::{
-    AdvisoryLockGuard, AdvisoryLocking, LockError, LockErrorKind, LockPool, PooledAdvisoryLocking,
-};
+use advisory_locking::{AdvisoryLockGuard, AdvisoryLocking, LockError, LockErrorKind};
 
 use crate::actor::{Ask, BODY_VALUE, Command, Ending, Level, Mail, Outcome, Raw};
 
@@ -21,14 +19,14 @@ pub(crate) trait Client: LockSession + Sized {
 }
 
 /// Why a call of [`serve`] returns.
-enum Exit {
+pub(crate) enum Exit {
     Release,
     Drop,
     Leave(Ending),
     Quit,
 }
 
-enum BodyError {
+pub(crate) enum BodyError {
     Lock(LockErrorKind),
     Body,
     Quit,
@@ -48,68 +46,6 @@ pub(crate) fn connection<C: Client>(conn: &mut C, mail: &Mail) {
     let _quit = serve(conn, mail);
 }
 
-/// An actor with a pool: a command that needs no transaction goes to the pool, and so does each that begins one.
-pub(crate) fn pool<P>(pool: &P, mail: &Mail)
-where
-    P: LockPool<Session: Client>,
-{
-    loop {
-        let exit = match mail.next() {
-            Command::Acquire(Ask {
-                key,
-                options,
-                must: true,
-            }) => hold(
-                PooledAdvisoryLocking::acquire_advisory_lock(pool, key, options).map(Some),
-                mail,
-            ),
-            Command::Acquire(Ask {
-                key,
-                options,
-                must: false,
-            }) => hold(
-                PooledAdvisoryLocking::try_acquire_advisory_lock(pool, key, options),
-                mail,
-            ),
-            Command::With(level, Ask { key, options, must }) => run(mail, || {
-                let body = |conn: &mut P::Session| body(conn, mail);
-                match (level, must) {
-                    (Level::Session, true) => pool.with_advisory_lock(key, options, body).map(Some),
-                    (Level::Session, false) => pool.try_with_advisory_lock(key, options, body),
-                    (Level::Transaction, true) => {
-                        pool.with_advisory_xact_lock(key, options, body).map(Some)
-                    }
-                    (Level::Transaction, false) => {
-                        pool.try_with_advisory_xact_lock(key, options, body)
-                    }
-                }
-            }),
-            command => checked_out(pool, command, mail),
-        };
-        if exit.is_some() {
-            return;
-        }
-    }
-}
-
-/// Keeps one of the pool's connections while a transaction is open on it.
-fn checked_out<P>(pool: &P, mut command: Command, mail: &Mail) -> Option<Exit>
-where
-    P: LockPool<Session: Client>,
-{
-    if matches!(command, Command::Quit) {
-        return Some(Exit::Quit);
-    }
-    let mut conn = pool.checkout().expect("the pool has a connection");
-    loop {
-        let exit = one(&mut *conn, command, mail);
-        if exit.is_some() || !conn.transaction_state().is_open_on_server() {
-            return exit;
-        }
-        command = mail.next();
-    }
-}
-
 fn serve<C: Client>(conn: &mut C, mail: &Mail) -> Exit {
     loop {
         if let Some(exit) = one(conn, mail.next(), mail) {
@@ -118,7 +54,8 @@ fn serve<C: Client>(conn: &mut C, mail: &Mail) -> Exit {
     }
 }
 
-fn one<C: Client>(conn: &mut C, command: Command, mail: &Mail) -> Option<Exit> {
+/// Does one command. `Some`: it was the last for the guard, the body or the actor that is served.
+pub(crate) fn one<C: Client>(conn: &mut C, command: Command, mail: &Mail) -> Option<Exit> {
     match command {
         Command::Acquire(Ask {
             key,
@@ -192,7 +129,11 @@ fn client(result: Result<(), SessionError>) -> Outcome {
     result.map_or(Outcome::ClientFailed, |()| Outcome::Done)
 }
 
-fn hold<D>(granted: Result<Option<AdvisoryLockGuard<D>>, LockError>, mail: &Mail) -> Option<Exit>
+/// Serves under a guard, if there is one.
+pub(crate) fn hold<D>(
+    granted: Result<Option<AdvisoryLockGuard<D>>, LockError>,
+    mail: &Mail,
+) -> Option<Exit>
 where
     D: DerefMut<Target: Client>,
 {
@@ -220,7 +161,11 @@ where
     None
 }
 
-fn run(mail: &Mail, call: impl FnOnce() -> Result<Option<i64>, BodyError>) -> Option<Exit> {
+/// Calls a method with a body.
+pub(crate) fn run(
+    mail: &Mail,
+    call: impl FnOnce() -> Result<Option<i64>, BodyError>,
+) -> Option<Exit> {
     let outcome = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(Some(value))) => Outcome::Ran(value),
         Ok(Ok(None)) => Outcome::NotGranted,
@@ -234,7 +179,8 @@ fn run(mail: &Mail, call: impl FnOnce() -> Result<Option<i64>, BodyError>) -> Op
     None
 }
 
-fn body<C: Client>(conn: &mut C, mail: &Mail) -> Result<i64, BodyError> {
+/// A body: serves until it is told how to end.
+pub(crate) fn body<C: Client>(conn: &mut C, mail: &Mail) -> Result<i64, BodyError> {
     mail.reply(Outcome::Entered);
     match serve(conn, mail) {
         Exit::Leave(Ending::Ok) => Ok(BODY_VALUE),

@@ -105,10 +105,13 @@ pub(crate) fn an_invisible_transaction_left_open(stage: &Stage) {
     assert_granted_and_released(&second, &key);
 
     // One that has ended by then is in nobody's way.
-    assert_eq!(second.raw(Raw::Begin), Done);
-    assert_eq!(second.acquire(&key, no_wait()), Granted);
-    assert_eq!(second.raw(Raw::Commit), Done);
-    assert_eq!(second.release(), Done);
+    for end in [Raw::Commit, Raw::Rollback] {
+        assert_eq!(second.raw(Raw::Begin), Done);
+        assert_eq!(second.acquire(&key, no_wait()), Granted);
+        assert_eq!(second.raw(end), Done);
+        stage.assert_held(&key, &[Exclusive]);
+        assert_eq!(second.release(), Done);
+    }
 }
 
 pub(crate) fn a_lock_lost_is_reported(stage: &Stage) {

@@ -102,6 +102,14 @@ pub(crate) fn rollback_to_a_savepoint_frees(stage: &Stage) {
     stage.assert_held(&inner, &[Exclusive]);
     assert_eq!(actor.rollback(), Done);
     stage.assert_free(&inner);
+
+    // A savepoint that the client does not know of is none the worse.
+    assert_eq!(actor.begin(), Done);
+    assert_eq!(actor.raw(Raw::Savepoint("before")), Done);
+    assert_eq!(actor.xact(&inner, no_wait()), Granted);
+    assert_eq!(actor.raw(Raw::RollbackTo("before")), Done);
+    stage.assert_free(&inner);
+    assert_eq!(actor.commit(), Done);
 }
 
 pub(crate) fn xact_timeout_leaves_the_transaction_usable(stage: &Stage) {

@@ -7,7 +7,7 @@ use diesel::r2d2::{ConnectionManager, CustomizeConnection, Error, Pool};
 
 use super::postgres::{self, Observer, on_postgres};
 use crate::actor::Mail;
-use crate::serve;
+use crate::pooled;
 use crate::stage::Harness;
 
 pub(crate) struct R2d2Postgres {
@@ -38,7 +38,7 @@ impl Harness for R2d2Postgres {
                 .connection_customizer(Box::new(Prepare))
                 .build(ConnectionManager::<PgConnection>::new(postgres::url()))
                 .expect("the server accepts connections");
-            serve::pool(&pool, mail);
+            pooled::pool(&pool, mail);
         })
     }
 

@@ -6,7 +6,7 @@ use diesel::sqlite::SqliteConnection;
 
 use super::no_locks::{self, without_locks};
 use crate::actor::Mail;
-use crate::serve;
+use crate::pooled;
 use crate::stage::Harness;
 
 pub(crate) struct R2d2Sqlite;
@@ -34,7 +34,7 @@ impl Harness for R2d2Sqlite {
                 .connection_customizer(Box::new(Prepare))
                 .build(manager)
                 .expect("SQLite opens");
-            serve::pool(&pool, mail);
+            pooled::pool(&pool, mail);
         })
     }
 
