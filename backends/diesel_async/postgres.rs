@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use diesel::connection::TransactionManagerStatus;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use tokio_postgres::{CancelToken, NoTls};
 
 use crate::AsyncLockSession;
 use crate::backends::diesel::prepared::with_prepared;
@@ -72,14 +73,9 @@ impl AsyncLockSession for AsyncPgConnection {
             super::queue(self, sql);
         }
         super::manager_status(self).set_in_error();
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let token = self.cancel_token();
-        runtime.spawn(async move {
-            // Without it the session ends when the wait does.
-            let _ = token.cancel_query(tokio_postgres::NoTls).await;
-        });
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(cancel(self.cancel_token()));
+        }
     }
 
     fn run_later(&mut self, batch: &Batch) -> bool {
@@ -88,5 +84,18 @@ impl AsyncLockSession for AsyncPgConnection {
 
     async fn sleep(&mut self, pause: Duration) {
         futures_timer::Delay::new(pause).await;
+    }
+}
+
+/// Cancels a wait until it is surely gone; without that, the session ends when the wait does.
+///
+/// Once is not enough: a cancel that overtakes the wait on its way to the server hits nothing. Too often does no harm, for when the
+/// session has ended, nobody else answers to its secret key.
+async fn cancel(token: CancelToken) {
+    let mut pause = Duration::from_millis(20);
+    for _ in 0..8 {
+        let _ = token.cancel_query(NoTls).await;
+        futures_timer::Delay::new(pause).await;
+        pause *= 2;
     }
 }
