@@ -81,6 +81,10 @@ pub(crate) trait Machine {
     fn step(&mut self, input: Input, now: Instant) -> Step<Self::Output>;
 
     /// Whether a session would be left in disorder if the machine went no further, though nothing is in flight.
+    #[cfg_attr(
+        not(feature = "_async"),
+        allow(dead_code, reason = "a blocking call cannot be dropped half-way")
+    )]
     fn owes_clean_up(&self) -> bool {
         false
     }

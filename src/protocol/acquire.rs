@@ -1,15 +1,20 @@
 //! Taking a lock.
 
+mod clean_up;
+mod failure;
+
 use std::time::{Duration, Instant};
+
+use failure::Failure;
 
 use super::pauses::Pauses;
 use super::{Grant, Input, Level, Machine, Situation, Step};
-use crate::backends::{postgres, sqlite};
+use crate::backends::sqlite;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::{LockMode, LockOptions, Wait, WaitStrategy};
 use crate::session::{
-    Backend, Batch, BatchKind, Place, Row, SessionError, Statement, StatementKind, TransactionState,
+    Backend, Batch, BatchKind, Place, Row, Statement, StatementKind, TransactionState,
 };
 
 /// How an attempt ended that did not fail.
@@ -79,76 +84,6 @@ enum State {
     LookingForLeak(Failure),
     Condemning(Failure),
     Finished,
-}
-
-/// Why the lock is not held, while the clean-up runs.
-#[derive(Debug)]
-struct Failure {
-    kind: LockErrorKind,
-    because: Option<&'static str>,
-    source: Option<SessionError>,
-}
-
-impl Failure {
-    const fn new(kind: LockErrorKind) -> Self {
-        Self {
-            kind,
-            because: None,
-            source: None,
-        }
-    }
-
-    fn from_session(error: SessionError) -> Self {
-        Self {
-            kind: postgres::classify(error.code()),
-            because: None,
-            source: Some(error),
-        }
-    }
-
-    /// Of a statement that does not wait for the lock. If it timed out or was in a deadlock all the same, it waited for something else,
-    /// such as a catalogue, and that says nothing about who has the lock.
-    fn from_statement(error: SessionError) -> Self {
-        let failure = Self::from_session(error);
-        match failure.kind {
-            LockErrorKind::TimedOut | LockErrorKind::Deadlock => Self {
-                kind: LockErrorKind::Database,
-                ..failure
-            },
-            _ => failure,
-        }
-    }
-
-    fn because(self, because: &'static str) -> Self {
-        Self {
-            because: Some(because),
-            ..self
-        }
-    }
-
-    fn into_error(self, key: &LockKey) -> LockError {
-        let mut error = LockError::new(self.kind).with_key(key);
-        if let Some(because) = self.because {
-            error = error.because(because);
-        }
-        match self.source {
-            Some(source) => error.with_source(source.into_source()),
-            None => error,
-        }
-    }
-
-    fn session_ended(&self) -> bool {
-        self.source
-            .as_ref()
-            .is_some_and(SessionError::is_disconnected)
-    }
-
-    /// Whether the client hides the server's code, so that the kind is not known.
-    fn is_obscure(&self) -> bool {
-        self.source
-            .as_ref()
-            .is_some_and(|source| source.code().is_none())
-    }
 }
 
 type Next = Step<Result<Acquired, LockError>>;
@@ -332,111 +267,6 @@ impl Acquire {
             }
         }
     }
-
-    /// A statement that does not wait failed, or answered what it never should.
-    fn try_failed(&mut self, mut failure: Failure) -> Next {
-        if failure.session_ended() {
-            return self.condemn(failure);
-        }
-        match (self.level, self.place) {
-            // The failed statement has aborted the transaction, whose end frees the lock.
-            (Level::Transaction, _) => {
-                if failure.kind == LockErrorKind::Database && failure.source.is_some() {
-                    failure.kind = LockErrorKind::TransactionAborted;
-                }
-                self.fail(failure)
-            }
-            // In an aborted transaction nothing can be asked, and rolling it back would not free the lock.
-            (Level::Session, Place::Inside) => self.condemn(failure),
-            (Level::Session, Place::Outside) if failure.is_obscure() => {
-                self.state = State::Diagnosing(failure);
-                self.batch(BatchKind::Diagnose)
-            }
-            (Level::Session, Place::Outside) => self.look_for_leak(failure),
-        }
-    }
-
-    /// The server's wait ended with an error.
-    fn wait_failed(&mut self, error: SessionError, now: Instant) -> Next {
-        let failure = Failure::from_session(error);
-        if failure.session_ended() {
-            return self.condemn(failure);
-        }
-        match self.place {
-            Place::Inside => {
-                self.state = State::RollingBackWait(failure);
-                self.batch(BatchKind::RollBackWait)
-            }
-            Place::Outside => self.clean_up_wait(failure, now),
-        }
-    }
-
-    fn clean_up_wait(&mut self, failure: Failure, now: Instant) -> Next {
-        match (self.level, failure.kind) {
-            // The savepoint took it along.
-            (Level::Transaction, _) => self.ended_wait(failure, now),
-            (Level::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
-                self.give_back(failure)
-            }
-            (Level::Session, _) => self.look_for_leak(failure),
-        }
-    }
-
-    fn give_back(&mut self, failure: Failure) -> Next {
-        self.state = State::GivingBack(failure);
-        self.query(StatementKind::GiveBack)
-    }
-
-    fn gave_back(
-        &mut self,
-        answer: Result<Row, SessionError>,
-        failure: Failure,
-        now: Instant,
-    ) -> Next {
-        let because = "the clean-up after a wait failed, so the session was ended";
-        match answer {
-            Ok(Row {
-                answer: Some(true) | None,
-                ..
-            }) => self.ended_wait(failure, now),
-            Ok(Row {
-                answer: Some(false),
-                ..
-            }) => self.condemn(Failure::new(LockErrorKind::Database).because(because)),
-            Err(error) => self.condemn(Failure::from_session(error).because(because)),
-        }
-    }
-
-    /// Nothing of the wait is left. The server's limit may have been shorter than ours: it knows none above 24.8 days.
-    fn ended_wait(&mut self, failure: Failure, now: Instant) -> Next {
-        match self.remaining(now) {
-            Some(remaining)
-                if remaining > Duration::ZERO && failure.kind == LockErrorKind::TimedOut =>
-            {
-                self.wait_on_server(Some(remaining))
-            }
-            _ => self.fail(failure),
-        }
-    }
-
-    fn look_for_leak(&mut self, failure: Failure) -> Next {
-        self.state = State::LookingForLeak(failure);
-        self.query(StatementKind::Shows)
-    }
-
-    fn condemn(&mut self, failure: Failure) -> Next {
-        self.state = State::Condemning(failure);
-        Step::Condemn
-    }
-
-    /// Nothing is held and the session is in order, or condemned.
-    fn fail(&mut self, failure: Failure) -> Next {
-        self.state = State::Finished;
-        Step::Done(match failure.kind {
-            LockErrorKind::TimedOut => Ok(Acquired::TimedOut),
-            _ => Err(failure.into_error(&self.key)),
-        })
-    }
 }
 
 impl Machine for Acquire {
@@ -470,8 +300,7 @@ impl Machine for Acquire {
                 Ok(()) => self.look_for_leak(failure),
                 Err(error) if error.is_disconnected() => self.condemn(failure),
                 Err(error) => {
-                    let kind = Failure::from_statement(error).kind;
-                    self.look_for_leak(Failure { kind, ..failure })
+                    self.look_for_leak(failure.diagnosed(error))
                 }
             },
             State::LookingForLeak(failure) => match input.row() {

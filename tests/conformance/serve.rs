@@ -39,7 +39,7 @@ impl From<LockError> for BodyError {
 }
 
 /// What a body that is told to panic panics with, so that another panic is not taken for it.
-struct BodyPanic;
+pub(crate) struct BodyPanic;
 
 /// An actor with a connection.
 pub(crate) fn connection<C: Client>(conn: &mut C, mail: &Mail) {
@@ -125,7 +125,7 @@ fn xact<C: Client>(
     }
 }
 
-fn client(result: Result<(), SessionError>) -> Outcome {
+pub(crate) fn client(result: Result<(), SessionError>) -> Outcome {
     result.map_or(Outcome::ClientFailed, |()| Outcome::Done)
 }
 

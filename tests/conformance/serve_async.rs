@@ -7,13 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use advisory_locking::session::SessionError;
 use advisory_locking::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncLockPool, AsyncLockSession,
-    AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions,
+    AsyncPooledAdvisoryLocking, LockError, LockKey, LockOptions,
 };
 
 use crate::actor::{Ask, BODY_VALUE, Command, Ending, Level, Mail, Outcome, Raw};
+use crate::serve::{BodyError, BodyPanic, Exit, client};
 
 type BoxFuture<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
 
@@ -24,27 +24,6 @@ pub(crate) trait AsyncClient: AsyncLockSession + Sized + 'static {
     /// Opens a test framework's transaction.
     fn begin_test(&mut self) -> impl Future<Output = Outcome> + Send;
 }
-
-enum Exit {
-    Release,
-    Drop,
-    Leave(Ending),
-    Quit,
-}
-
-enum BodyError {
-    Lock(LockErrorKind),
-    Body,
-    Quit,
-}
-
-impl From<LockError> for BodyError {
-    fn from(error: LockError) -> Self {
-        Self::Lock(error.kind())
-    }
-}
-
-struct BodyPanic;
 
 /// Runs an actor on a runtime of its own.
 pub(crate) fn on_runtime<F: Future>(actor: F) {
@@ -235,10 +214,6 @@ async fn xact<C: AsyncClient>(
         Ok(false) => Outcome::NotGranted,
         Err(error) => Outcome::Failed(error.kind()),
     }
-}
-
-fn client(result: Result<(), SessionError>) -> Outcome {
-    result.map_or(Outcome::ClientFailed, |()| Outcome::Done)
 }
 
 async fn hold<D>(

@@ -1,0 +1,128 @@
+use super::*;
+
+const KINDS: [StatementKind; 6] = [
+    StatementKind::Try(Place::Outside),
+    StatementKind::Try(Place::Inside),
+    StatementKind::TryInTransaction,
+    StatementKind::Release { pid: 7 },
+    StatementKind::GiveBack,
+    StatementKind::Shows,
+];
+const KEYS: [KeySpace; 2] = [KeySpace::Single(i64::MIN), KeySpace::Pair(-1, 2)];
+const MODES: [LockMode; 2] = [LockMode::Exclusive, LockMode::Shared];
+
+/// Every text, so that a rule about all of them is tested on all of them.
+fn every_text() -> Vec<String> {
+    let mut texts = Vec::new();
+    for key in KEYS {
+        for mode in MODES {
+            texts.extend(KINDS.map(|kind| statement(kind, key, mode).to_owned()));
+            texts.push(batch(BatchKind::Diagnose, key, mode));
+            texts.push(batch(BatchKind::ReleaseOrEnd { pid: 7 }, key, mode));
+            texts.push(batch(BatchKind::RollBackWait, key, mode));
+            for in_transaction in [false, true] {
+                for place in [Place::Outside, Place::Inside] {
+                    texts.push(batch(
+                        BatchKind::Wait {
+                            in_transaction,
+                            place,
+                            limit_ms: 50,
+                        },
+                        key,
+                        mode,
+                    ));
+                }
+            }
+        }
+    }
+    texts.extend(CONDEMN.map(str::to_owned));
+    texts
+}
+
+#[test]
+fn every_name_is_qualified() {
+    for text in every_text() {
+        for (at, _) in text
+            .match_indices("pg_")
+            .filter(|(at, _)| !text[*at..].starts_with("pg_catalog."))
+        {
+            assert!(text[..at].ends_with("pg_catalog."), "{text}");
+        }
+        for function in [
+            "set_config(",
+            "current_setting(",
+            "current_database(",
+            "concat(",
+        ] {
+            for (at, _) in text.match_indices(function) {
+                assert!(text[..at].ends_with("pg_catalog."), "{text}");
+            }
+        }
+        assert!(
+            !text.contains(" = $") && !text.replace("CONSTRAINT = pg_", "").contains(" = pg_"),
+            "an operator found by search_path: {text}"
+        );
+    }
+}
+
+#[test]
+fn parameters_match_the_binds() {
+    for kind in KINDS {
+        for key in KEYS {
+            let count = binds(kind, key).count();
+            for mode in MODES {
+                let text = statement(kind, key, mode);
+                let parameters: Vec<_> = text.split('$').skip(1).map(|rest| &rest[..1]).collect();
+                assert_eq!(parameters, ["1", "2", "3", "4"][..count], "{kind:?} {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn texts_differ_by_mode_and_key_space() {
+    for kind in KINDS {
+        let texts: std::collections::HashSet<_> = KEYS
+            .iter()
+            .flat_map(|key| MODES.map(|mode| statement(kind, *key, mode)))
+            .collect();
+        assert_eq!(texts.len(), 4, "{kind:?}");
+    }
+}
+
+#[test]
+fn codes_become_kinds() {
+    for (code, kind) in [
+        ("25P02", LockErrorKind::TransactionAborted),
+        ("40P01", LockErrorKind::Deadlock),
+        ("42883", LockErrorKind::Unsupported),
+        ("0A000", LockErrorKind::Unsupported),
+        ("53200", LockErrorKind::TooManyLocks),
+        ("55P03", LockErrorKind::TimedOut),
+        ("57014", LockErrorKind::Canceled),
+        ("42501", LockErrorKind::Database),
+        ("57P01", LockErrorKind::Database),
+    ] {
+        assert_eq!(classify(SqlState::new(code)), kind, "{code}");
+    }
+    assert_eq!(classify(None), LockErrorKind::Database);
+}
+
+#[test]
+fn design_shows_the_statements_that_are_sent() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let design = words(include_str!("../../DESIGN.md"));
+    let try_once = StatementKind::Try(Place::Outside);
+    let wait = BatchKind::Wait {
+        in_transaction: false,
+        place: Place::Outside,
+        limit_ms: 1500,
+    };
+    let sent = [
+        statement(try_once, KeySpace::Single(42), LockMode::Exclusive).to_owned(),
+        batch(wait, KeySpace::Single(42), LockMode::Exclusive),
+    ];
+    for sql in sent {
+        assert!(design.contains(&words(&sql)), "DESIGN.md has not {sql}");
+    }
+}

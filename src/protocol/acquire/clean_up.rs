@@ -1,0 +1,116 @@
+//! What follows a failure, so that nothing is held that the caller does not know of.
+
+use std::time::{Duration, Instant};
+
+use super::failure::Failure;
+use super::{Acquire, Acquired, Next, State};
+use crate::error::LockErrorKind;
+use crate::protocol::{Level, Step};
+use crate::session::{BatchKind, Place, Row, SessionError, StatementKind};
+
+impl Acquire {
+    /// A statement that does not wait failed, or answered what it never should.
+    pub(super) fn try_failed(&mut self, mut failure: Failure) -> Next {
+        if failure.session_ended() {
+            return self.condemn(failure);
+        }
+        match (self.level, self.place) {
+            // The failed statement has aborted the transaction, whose end frees the lock.
+            (Level::Transaction, _) => {
+                if failure.kind == LockErrorKind::Database && failure.source.is_some() {
+                    failure.kind = LockErrorKind::TransactionAborted;
+                }
+                self.fail(failure)
+            }
+            // In an aborted transaction nothing can be asked, and rolling it back would not free the lock.
+            (Level::Session, Place::Inside) => self.condemn(failure),
+            (Level::Session, Place::Outside) if failure.is_obscure() => {
+                self.state = State::Diagnosing(failure);
+                self.batch(BatchKind::Diagnose)
+            }
+            (Level::Session, Place::Outside) => self.look_for_leak(failure),
+        }
+    }
+
+    /// The server's wait ended with an error.
+    pub(super) fn wait_failed(&mut self, error: SessionError, now: Instant) -> Next {
+        let failure = Failure::from_session(error);
+        if failure.session_ended() {
+            return self.condemn(failure);
+        }
+        match self.place {
+            Place::Inside => {
+                self.state = State::RollingBackWait(failure);
+                self.batch(BatchKind::RollBackWait)
+            }
+            Place::Outside => self.clean_up_wait(failure, now),
+        }
+    }
+
+    pub(super) fn clean_up_wait(&mut self, failure: Failure, now: Instant) -> Next {
+        match (self.level, failure.kind) {
+            // The savepoint took it along.
+            (Level::Transaction, _) => self.ended_wait(failure, now),
+            (Level::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
+                self.give_back(failure)
+            }
+            (Level::Session, _) => self.look_for_leak(failure),
+        }
+    }
+
+    pub(super) fn give_back(&mut self, failure: Failure) -> Next {
+        self.state = State::GivingBack(failure);
+        self.query(StatementKind::GiveBack)
+    }
+
+    pub(super) fn gave_back(
+        &mut self,
+        answer: Result<Row, SessionError>,
+        failure: Failure,
+        now: Instant,
+    ) -> Next {
+        let because = "the clean-up after a wait failed, so the session was ended";
+        match answer {
+            Ok(Row {
+                answer: Some(true) | None,
+                ..
+            }) => self.ended_wait(failure, now),
+            Ok(Row {
+                answer: Some(false),
+                ..
+            }) => self.condemn(Failure::new(LockErrorKind::Database).because(because)),
+            Err(error) => self.condemn(Failure::from_session(error).because(because)),
+        }
+    }
+
+    /// Nothing of the wait is left. The server's limit may have been shorter than ours: it knows none above 24.8 days.
+    pub(super) fn ended_wait(&mut self, failure: Failure, now: Instant) -> Next {
+        match self.remaining(now) {
+            Some(remaining)
+                if remaining > Duration::ZERO && failure.kind == LockErrorKind::TimedOut =>
+            {
+                self.wait_on_server(Some(remaining))
+            }
+            _ => self.fail(failure),
+        }
+    }
+
+    pub(super) fn look_for_leak(&mut self, failure: Failure) -> Next {
+        self.state = State::LookingForLeak(failure);
+        self.query(StatementKind::Shows)
+    }
+
+    pub(super) fn condemn(&mut self, failure: Failure) -> Next {
+        self.state = State::Condemning(failure);
+        Step::Condemn
+    }
+
+    /// Nothing is held and the session is in order, or condemned.
+    pub(super) fn fail(&mut self, failure: Failure) -> Next {
+        self.state = State::Finished;
+        Step::Done(match failure.kind {
+            LockErrorKind::TimedOut => Ok(Acquired::TimedOut),
+            _ => Err(failure.into_error(&self.key)),
+        })
+    }
+}
