@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::{KeySpace, LockKey};
 use crate::options::OnMissingLock;
+use crate::report::log;
 
 /// How many keys are warned about before the ledger is full; as many as in PormG.
 const WARNED_KEYS: usize = 64;
@@ -62,13 +63,17 @@ pub(crate) fn admit(key: &LockKey, policy: OnMissingLock) -> Result<(), LockErro
         OnMissingLock::Warn => {
             let warning = LEDGER.enter(key.space());
             if warning != Warning::None {
-                tracing::warn!(%key, "SQLite has no advisory locks: running without mutual exclusion");
+                log(
+                    || tracing::warn!(%key, "SQLite has no advisory locks: running without mutual exclusion"),
+                );
             }
             if warning == Warning::LastKey {
-                tracing::warn!(
-                    keys = WARNED_KEYS,
-                    "no further keys are warned about in this process, though they are not locked either"
-                );
+                log(|| {
+                    tracing::warn!(
+                        keys = WARNED_KEYS,
+                        "no further keys are warned about in this process, though they are not locked either"
+                    );
+                });
             }
         }
     }

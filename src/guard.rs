@@ -8,6 +8,7 @@ use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::protocol::blocking::{drive, situation};
 use crate::protocol::{Grant, Release};
+use crate::report;
 use crate::session::LockSession;
 
 /// A session-level lock that is held, and the connection it is held on.
@@ -47,12 +48,14 @@ pub struct AdvisoryLockGuard<C: DerefMut<Target: LockSession>> {
 
 impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
-        Self {
+        let guard = Self {
             conn,
             key: grant.key.clone(),
             mode: grant.mode,
             grant: Some(grant),
-        }
+        };
+        guard.grant.iter().for_each(report::granted);
+        guard
     }
 
     /// The key of the lock.
@@ -92,14 +95,14 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
         };
         let session = &mut *self.conn;
         let situation = situation(session);
-        drive(session, Release::new(grant, situation))
+        drive(session, Release::new(grant, situation)).inspect(|()| report::released(&self.key))
     }
 }
 
 impl<C: DerefMut<Target: LockSession>> Drop for AdvisoryLockGuard<C> {
     fn drop(&mut self) {
         if let Err(error) = self.give_back() {
-            crate::report::release_failed(&error);
+            report::release_failed(&error);
         }
     }
 }

@@ -26,6 +26,7 @@
 //! # Map
 //!
 //! * [`AdvisoryLocking`] on a connection, [`PooledAdvisoryLocking`] on a pool: what you call.
+//!   `AsyncAdvisoryLocking` and `AsyncPooledAdvisoryLocking`: their async twins.
 //! * [`LockKey`]: what is locked. [`LockOptions`]: whether to wait and how. [`LockError`]: what went wrong, and whether the lock is
 //!   held.
 //! * [`AdvisoryLockGuard`]: a lock that is held, and its connection.
@@ -40,6 +41,12 @@
 //! * It does not reach across databases, or from a standby to its primary: each has its own locks.
 //! * Session-level locks do not work through a pooler that pools transactions (PgBouncer in transaction mode); transaction-level locks
 //!   do.
+//!
+//! # Events
+//!
+//! Through [`tracing`], or [`log`](https://docs.rs/log) if no subscriber is set: at level debug when a lock is asked for, granted and
+//! released, with its key; a warning when SQLite lets a body run unprotected; an error when a release failed and nobody could be told.
+//! A sink that panics has no effect on a lock.
 //!
 #![doc = include_str!("../feature-matrix.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -9,7 +9,7 @@ use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::protocol::blocking::{drive, situation};
 use crate::protocol::{Acquire, Acquired, Level};
-use crate::report::settle;
+use crate::report::{self, settle};
 use crate::session::LockSession;
 
 /// Named locks on a database connection.
@@ -209,7 +209,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// * [`NotInTransaction`](crate::LockErrorKind::NotInTransaction), [`InvalidOptions`](crate::LockErrorKind::InvalidOptions),
     ///   [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion): nothing was sent.
     /// * [`TransactionAborted`](crate::LockErrorKind::TransactionAborted): the transaction was, or is now, to be rolled back.
-    /// * [`Canceled`](crate::LockErrorKind::Canceled), [`TooManyLocks`](crate::LockErrorKind::TooManyLocks),
+    /// * These leave a transaction that may have to be rolled back:
+    ///   [`Canceled`](crate::LockErrorKind::Canceled), [`TooManyLocks`](crate::LockErrorKind::TooManyLocks),
     ///   [`Unsupported`](crate::LockErrorKind::Unsupported), [`Database`](crate::LockErrorKind::Database): as the server or the
     ///   client reports them.
     ///
@@ -352,6 +353,7 @@ pub(crate) fn acquire<S: LockSession + ?Sized>(
     options: &LockOptions,
     level: Level,
 ) -> Result<Acquired, LockError> {
+    report::asking(key, level);
     let situation = situation(session);
     drive(
         session,

@@ -9,6 +9,7 @@ use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::protocol::{Grant, Release};
+use crate::report;
 use crate::session::{Batch, BatchKind};
 
 /// A session-level lock that is held, and the connection it is held on: the twin of
@@ -46,12 +47,14 @@ pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>>
 
 impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuard<C> {
     pub(super) fn new(conn: C, grant: Grant) -> Self {
-        Self {
+        let guard = Self {
             conn,
             key: grant.key.clone(),
             mode: grant.mode,
             grant: Some(grant),
-        }
+        };
+        guard.grant.iter().for_each(report::granted);
+        guard
     }
 
     /// The key of the lock.
@@ -79,7 +82,9 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
         let session = &mut *self.conn;
         let situation = situation(session);
         match self.grant.take() {
-            Some(grant) => drive(session, Release::new(grant, situation)).await,
+            Some(grant) => drive(session, Release::new(grant, situation))
+                .await
+                .inspect(|()| report::released(&self.key)),
             None => Ok(()),
         }
     }

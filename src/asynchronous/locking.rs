@@ -11,7 +11,7 @@ use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::protocol::{Acquire, Acquired, Level};
-use crate::report::settle;
+use crate::report::{self, settle};
 
 /// Named locks on an async database connection: the twin of [`AdvisoryLocking`](crate::AdvisoryLocking), whose page has the contract.
 ///
@@ -285,6 +285,7 @@ pub(super) async fn acquire<S: AsyncLockSession>(
     options: &LockOptions,
     level: Level,
 ) -> Result<Acquired, LockError> {
+    report::asking(key, level);
     let situation = situation(session);
     drive(
         session,

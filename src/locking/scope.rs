@@ -4,8 +4,8 @@ use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::protocol::blocking::{drive, situation};
-use crate::protocol::{Acquired, Ending, Enter, Grant, Leave};
-use crate::report::{release_failed, settle};
+use crate::protocol::{Acquired, Ending, Enter, Grant, Leave, Level};
+use crate::report::{asking, granted, release_failed, settle};
 use crate::session::LockSession;
 
 /// Begins a transaction and takes its lock.
@@ -14,6 +14,7 @@ pub(super) fn enter<S: LockSession>(
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<Acquired, LockError> {
+    asking(key, Level::Transaction);
     let situation = situation(session);
     drive(session, Enter::new(key.clone(), options, situation))
 }
@@ -32,6 +33,7 @@ where
         session,
         grant: Some(grant),
     };
+    scope.grant.iter().for_each(granted);
     let result = body(scope.session);
     let ending = if result.is_ok() {
         Ending::Succeeded

@@ -290,21 +290,23 @@ impl Machine for Acquire {
             },
             State::RollingBackWait(failure) => match input.ran() {
                 Ok(()) => self.clean_up_wait(failure, now),
-                Err(error) => self.condemn(Failure::from_session(error).because(
-                    "the savepoint around a wait could not be rolled back, so the session was ended",
-                )),
+                Err(error) => self.condemn(
+                    Failure::from_statement(error)
+                        .because("a wait could not be rolled back, so the session was ended"),
+                ),
             },
             State::GivingBack(failure) => self.gave_back(input.row(), failure, now),
             State::Diagnosing(failure) => match input.ran() {
                 // Whatever it was, it has passed; the first error is all there is to report.
                 Ok(()) => self.look_for_leak(failure),
                 Err(error) if error.is_disconnected() => self.condemn(failure),
-                Err(error) => {
-                    self.look_for_leak(failure.diagnosed(error))
-                }
+                Err(error) => self.look_for_leak(failure.diagnosed(error)),
             },
             State::LookingForLeak(failure) => match input.row() {
-                Ok(Row { answer: Some(false), .. }) => self.fail(failure),
+                Ok(Row {
+                    answer: Some(false),
+                    ..
+                }) => self.fail(failure),
                 Ok(_) | Err(_) => self.condemn(failure),
             },
             State::Condemning(failure) => self.fail(failure),

@@ -13,6 +13,7 @@
 mod model;
 
 mod call;
+mod events;
 mod every_request;
 mod random;
 mod trial;

@@ -5,8 +5,8 @@ use super::super::{AsyncBody, AsyncLockSession};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::LockOptions;
-use crate::protocol::{Acquired, Ending, Enter, Grant, Leave};
-use crate::report::settle;
+use crate::protocol::{Acquired, Ending, Enter, Grant, Leave, Level};
+use crate::report::{asking, granted, settle};
 
 /// Begins a transaction and takes its lock.
 pub(super) async fn enter<S: AsyncLockSession>(
@@ -14,6 +14,7 @@ pub(super) async fn enter<S: AsyncLockSession>(
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<Acquired, LockError> {
+    asking(key, Level::Transaction);
     let situation = situation(session);
     drive(session, Enter::new(key.clone(), options, situation)).await
 }
@@ -32,6 +33,7 @@ where
         session,
         open: true,
     };
+    granted(&grant);
     let result = body(scope.session).await;
     scope.open = false;
     let ending = if result.is_ok() {

@@ -79,7 +79,7 @@ impl Acquire {
                 answer: Some(false),
                 ..
             }) => self.condemn(Failure::new(LockErrorKind::Database).because(because)),
-            Err(error) => self.condemn(Failure::from_session(error).because(because)),
+            Err(error) => self.condemn(Failure::from_statement(error).because(because)),
         }
     }
 

@@ -1,0 +1,91 @@
+//! What is logged, and a log sink that panics.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::model::Model;
+
+/// Collects lines, and panics on one that has `poison` in it.
+#[derive(Clone, Default)]
+struct Sink {
+    lines: Arc<Mutex<Vec<u8>>>,
+    poison: Option<&'static str>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = String::from_utf8_lossy(bytes);
+        assert!(
+            !self.poison.is_some_and(|poison| line.contains(poison)),
+            "the sink's panic"
+        );
+        self.lines.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'w> MakeWriter<'w> for Sink {
+    type Writer = Self;
+
+    fn make_writer(&'w self) -> Self {
+        self.clone()
+    }
+}
+
+fn logging_to<T>(sink: Sink, act: impl FnOnce() -> T) -> T {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(sink)
+        .finish();
+    tracing::subscriber::with_default(subscriber, act)
+}
+
+#[test]
+fn asking_granting_and_releasing_are_logged_with_the_key() {
+    let (sink, model, key) = (Sink::default(), Model::default(), LockKey::from("logged"));
+    logging_to(sink.clone(), || {
+        let mut session = model.connect();
+        session
+            .with_advisory_lock(&key, LockOptions::no_wait(), |_| Ok::<_, LockError>(()))
+            .unwrap();
+    });
+    let lines = String::from_utf8(sink.lines.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = lines.lines().collect();
+    for (line, event) in lines
+        .iter()
+        .zip(["asking for", "is granted", "is released"])
+    {
+        assert!(
+            line.contains(event) && line.contains(&key.to_string()),
+            "{line}"
+        );
+    }
+    assert_eq!(lines.len(), 3, "{lines:?}");
+}
+
+#[test]
+fn a_sink_that_panics_has_no_effect() {
+    for event in ["asking for", "is granted", "is released"] {
+        let (model, key) = (Model::default(), LockKey::from("poisoned"));
+        let mut session = model.connect();
+        let sink = Sink {
+            poison: Some(event),
+            ..Sink::default()
+        };
+        let held = logging_to(sink, || {
+            session.with_advisory_lock(&key, LockOptions::no_wait(), |session| {
+                Ok::<_, LockError>(session.model().held(&key).len())
+            })
+        });
+        assert_eq!(held.unwrap(), 1, "with a panic at {event:?}");
+        assert_eq!(model.held(&key), [], "after a panic at {event:?}");
+    }
+}
