@@ -95,9 +95,10 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         let Some(grant) = self.grant.take() else {
             return;
         };
+        // Where there are no locks there is nothing to do, and nothing is asked of a connection that may be busy.
+        let Some(pid) = grant.pid else { return };
         let session = &mut *self.conn;
         let transaction = session.transaction_state();
-        let Some(pid) = grant.pid else { return };
         let kind = BatchKind::ReleaseOrEnd { pid };
         let left_open = transaction.is_broken() || transaction.depth() > grant.depth;
         if left_open || !session.run_later(&Batch::new(kind, &grant.key, grant.mode)) {

@@ -1,0 +1,104 @@
+//! What is rusqlite's own: transactions and savepoints that are types, and its error.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock};
+use rusqlite::{Connection, Error};
+
+const QUIET: LockOptions = LockOptions::no_wait().on_missing_lock(OnMissingLock::Ignore);
+
+fn connect() -> Connection {
+    let conn = Connection::open_in_memory().unwrap();
+    conn.execute_batch("CREATE TABLE written (number INTEGER)")
+        .unwrap();
+    conn
+}
+
+fn count(conn: &Connection) -> i64 {
+    conn.query_row("SELECT count(*) FROM written", [], |row| row.get(0))
+        .unwrap()
+}
+
+fn write(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute("INSERT INTO written VALUES (1)", []).map(drop)
+}
+
+#[test]
+fn a_transaction_takes_transaction_level_locks_only() {
+    let mut conn = connect();
+    let mut transaction = conn.transaction().unwrap();
+    transaction
+        .acquire_advisory_xact_lock("key", QUIET)
+        .unwrap();
+    let refused = transaction.acquire_advisory_lock("key", QUIET).unwrap_err();
+    assert_eq!(refused.kind(), LockErrorKind::InTransaction);
+    write(&transaction).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(count(&conn), 1);
+    let refused = conn.acquire_advisory_xact_lock("key", QUIET).unwrap_err();
+    assert_eq!(refused.kind(), LockErrorKind::NotInTransaction);
+}
+
+#[test]
+fn a_savepoint_is_inside_a_transaction() {
+    let mut conn = connect();
+    let mut savepoint = conn.savepoint().unwrap();
+    assert!(
+        savepoint
+            .try_acquire_advisory_xact_lock("key", QUIET)
+            .unwrap()
+    );
+    write(&savepoint).unwrap();
+    savepoint.commit().unwrap();
+    assert_eq!(count(&conn), 1);
+}
+
+/// The inner scope is a savepoint: it goes alone, or with the outer transaction.
+#[test]
+fn a_scope_in_a_transaction_is_a_savepoint() {
+    let mut conn = connect();
+    let mut transaction = conn.transaction().unwrap();
+    write(&transaction).unwrap();
+    let failed = transaction.with_advisory_xact_lock("key", QUIET, |conn| {
+        write(conn)?;
+        Err::<(), _>(Error::InvalidQuery)
+    });
+    assert_eq!(failed, Err(Error::InvalidQuery));
+    transaction
+        .with_advisory_xact_lock("key", QUIET, |conn| write(conn))
+        .unwrap();
+    assert_eq!(count(&transaction), 2);
+    transaction.rollback().unwrap();
+    assert_eq!(count(&conn), 0);
+}
+
+/// SQLite leaves a transaction open whose commit failed; nothing of it may stay.
+#[test]
+fn a_commit_that_fails_is_rusqlites_own_error_and_rolled_back() {
+    let mut conn = connect();
+    conn.execute_batch(
+        "PRAGMA foreign_keys = ON; CREATE TABLE parent (id INTEGER PRIMARY KEY); \
+         CREATE TABLE child (parent INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
+    )
+    .unwrap();
+    let failed = conn.with_advisory_xact_lock("key", QUIET, |conn| {
+        write(conn)?;
+        conn.execute("INSERT INTO child VALUES (7)", [])
+    });
+    assert!(
+        matches!(failed, Err(Error::SqliteFailure(..))),
+        "{failed:?}"
+    );
+    assert!(conn.is_autocommit());
+    assert_eq!(count(&conn), 0);
+}
+
+#[test]
+fn a_lock_error_can_be_taken_out_of_rusqlites() {
+    let strict = QUIET.on_missing_lock(OnMissingLock::Error);
+    let refused = connect().with_advisory_lock("key", strict, |conn| write(conn));
+    let Err(Error::ToSqlConversionFailure(error)) = refused else {
+        unreachable!("SQLite has no locks: {refused:?}")
+    };
+    let error = error.downcast::<LockError>().unwrap();
+    assert_eq!(error.kind(), LockErrorKind::NoMutualExclusion);
+}
