@@ -17,6 +17,18 @@ fn everybody(stage: &Stage) -> Vec<Actor> {
     enter(&crate::harness::r2d2_postgres::new());
     #[cfg(feature = "diesel-sqlite")]
     enter(&crate::harness::multi_connection::new());
+    #[cfg(all(
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool"
+    ))]
+    {
+        enter(&crate::harness::diesel_async::connection());
+        enter(&crate::harness::diesel_async::bb8());
+        enter(&crate::harness::diesel_async::deadpool());
+    }
     actors
 }
 
