@@ -7,8 +7,9 @@
 //! diesel-async cannot tell what became of a statement whose future was dropped, so a connection that was dropped in the midst of a
 //! statement of ours is ended: two statements that end the session are queued behind it (one of them may be hit by the cancel that
 //! shortens a wait), its transaction manager is marked as broken, and pools replace it. Nothing is waited for. If the drop happens
-//! where there is no tokio runtime, the cancel is left out, and a wait on the server lasts to its limit. So it does on a server that
-//! speaks nothing but TLS: the cancel goes over a connection of its own, in the clear.
+//! where there is no tokio runtime, the cancel is left out, and a wait on the server lasts to its limit. So it does with
+//! `sslmode=require` or a server that speaks nothing but TLS, because the cancel goes over a connection of its own, in the clear: there, give every
+//! [`WaitStrategy::Block`](crate::WaitStrategy::Block) a limit, or poll.
 //!
 //! On SQLite there is no session to end: what is open is rolled back and the connection is marked as broken. diesel-async itself
 //! panics there when a statement in flight is dropped in a runtime of one thread; its wrapper wants a runtime of several.
@@ -33,6 +34,10 @@ fn transaction_state<C: AsyncConnection>(conn: &mut C) -> TransactionState {
         Ok(depth) => depth.map_or(0, u32::from),
         Err(_) => return TransactionState::broken(),
     };
+    // Outside a transaction it is called broken only if a statement of the manager's own was dropped in flight.
+    if depth == 0 && C::TransactionManager::is_broken_transaction_manager(conn) {
+        return TransactionState::broken();
+    }
     // A manager in a transaction is called broken, unless it is a test's: the only way to see that flag.
     if depth > 0 && !C::TransactionManager::is_broken_transaction_manager(conn) {
         TransactionState::in_test(depth - 1)

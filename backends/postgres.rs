@@ -207,10 +207,10 @@ pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
             call("pg_try_advisory_lock"),
             call("pg_advisory_unlock")
         )),
-        BatchKind::ReleaseOrEnd { pid } => format!(
+        BatchKind::ReleaseOrEnd { pid, nonce } => format!(
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
-             WHEN COALESCE(pg_catalog.current_setting({}, true), '') OPERATOR(pg_catalog.=) '' THEN {} \
-             ELSE pg_catalog.pg_terminate_backend({pid}) END",
+             WHEN COALESCE(pg_catalog.current_setting({}, true), '') OPERATOR(pg_catalog.<>) '' THEN NULL \
+             ELSE CASE WHEN {} IS NOT NULL THEN pg_catalog.set_config({RELEASED}, '{nonce}', false) END END",
             marker!(),
             call("pg_advisory_unlock")
         ),
@@ -240,6 +240,36 @@ pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
         }
     }
 }
+
+/// The setting in which a release that nobody waits for says that it went through.
+const RELEASED: &str = "'advisory_locking.released'";
+
+/// What follows a release that nobody waits for: ends the session if the release did not go through.
+///
+/// It may have failed in an aborted transaction that the client does not know of. There, `BEGIN` is refused and `ROLLBACK` leaves it;
+/// anywhere else the two do nothing, and without the warning that a bare `ROLLBACK` writes. The last is sent twice, because a cancel
+/// meant for something else may hit one.
+// Without an async adapter for PostgreSQL, drops are not queued.
+#[cfg_attr(
+    not(feature = "diesel-async-postgres"),
+    allow(dead_code, reason = "used by the async adapters for PostgreSQL")
+)]
+pub(crate) fn end_unless_released(pid: i32, nonce: u64) -> [String; 4] {
+    let end = format!(
+        "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
+         WHEN COALESCE(pg_catalog.current_setting({RELEASED}, true), '') OPERATOR(pg_catalog.<>) '{nonce}' \
+         THEN pg_catalog.pg_terminate_backend({pid}) END"
+    );
+    ["BEGIN".to_owned(), "ROLLBACK".to_owned(), end.clone(), end]
+}
+
+/// Commits a transaction that we began. In an aborted transaction a bare `COMMIT` rolls back and succeeds, and outside one it only
+/// warns; a savepoint is refused in both.
+#[cfg_attr(
+    not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
+    allow(dead_code, reason = "used by the adapters for PostgreSQL")
+)]
+pub(crate) const COMMIT: &str = "SAVEPOINT advisory_locking; COMMIT";
 
 const SAVEPOINT: &str = "advisory_locking";
 

@@ -66,7 +66,7 @@ pub enum LockErrorKind {
     /// the source tells.
     TransactionAborted,
     /// The body or the holder of the guard left a transaction open that began under the lock. The connection was closed,
-    /// which rolled that transaction back; the lock is not held.
+    /// which rolled that transaction back (on SQLite it was rolled back, and the connection stays); the lock is not held.
     TransactionLeftOpen,
     /// The server has no such lock functions, or the adapter no such backend. The lock is not held.
     Unsupported,
@@ -101,7 +101,7 @@ impl LockErrorKind {
             Self::TooManyLocks => "the server's lock table is full",
             Self::TransactionAborted => "the transaction is aborted",
             Self::TransactionLeftOpen => {
-                "a transaction begun under the lock was left open; the connection was closed"
+                "a transaction begun under the lock was left open, and was rolled back"
             }
             Self::Unsupported => "the server does not have these locks",
         }

@@ -6,7 +6,7 @@ use diesel::pg::PgConnection;
 
 use super::prepared::{Prepared, with_prepared};
 use super::session_error;
-use crate::backends::postgres::CONDEMN;
+use crate::backends::postgres::{COMMIT, CONDEMN};
 use crate::session::{Backend, Batch, LockSession, Row, SessionError, Statement, TransactionState};
 
 impl<const SHAPE: u8> RunQueryDsl<PgConnection> for Prepared<SHAPE> {}
@@ -28,10 +28,8 @@ impl LockSession for PgConnection {
         if super::blocking::transaction_state(self) != TransactionState::open(1) {
             return super::blocking::commit(self);
         }
-        // In an aborted transaction `COMMIT` rolls back and succeeds, and Diesel takes that for a commit. A statement before it in
-        // the same message is refused there. Diesel follows the state that the server tells, so it knows when this has ended the
-        // transaction.
-        self.batch_execute("SELECT 1; COMMIT").map_err(|error| {
+        // Diesel follows the state that the server tells, so it knows when this has ended the transaction.
+        self.batch_execute(COMMIT).map_err(|error| {
             if super::blocking::transaction_state(self).is_open() {
                 // The commit's error is the one to report.
                 let _ = super::blocking::rollback(self);

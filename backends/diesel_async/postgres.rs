@@ -9,7 +9,7 @@ use tokio_postgres::{CancelToken, NoTls};
 use crate::AsyncLockSession;
 use crate::backends::diesel::prepared::with_prepared;
 use crate::backends::diesel::session_error;
-use crate::backends::postgres::CONDEMN;
+use crate::backends::postgres::{COMMIT, CONDEMN};
 use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
 
 impl AsyncLockSession for AsyncPgConnection {
@@ -27,24 +27,31 @@ impl AsyncLockSession for AsyncPgConnection {
 
     async fn commit(&mut self) -> Result<(), SessionError> {
         if self.transaction_state() != TransactionState::open(1) {
-            return super::commit(self).await;
+            return commit_savepoint(self).await;
         }
-        // In an aborted transaction `COMMIT` rolls back and succeeds. A statement before it in the same message is refused there.
-        match self.batch_execute("SELECT 1; COMMIT").await {
+        match self.batch_execute(COMMIT).await {
             Ok(()) => {
                 *super::manager_status(self) = TransactionManagerStatus::default();
                 Ok(())
             }
             Err(error) => {
                 // The commit's error is the one to report.
-                let _ = super::rollback(self).await;
+                let _ = self.rollback().await;
                 Err(session_error(error))
             }
         }
     }
 
     async fn rollback(&mut self) -> Result<(), SessionError> {
-        super::rollback(self).await
+        if self.transaction_state() != TransactionState::open(1) {
+            return super::rollback(self).await;
+        }
+        // diesel-async's own panics in a debug build if a statement of its transaction manager was dropped in flight.
+        self.batch_execute("ROLLBACK")
+            .await
+            .map_err(session_error)?;
+        *super::manager_status(self) = TransactionManagerStatus::default();
+        Ok(())
     }
 
     async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
@@ -69,7 +76,7 @@ impl AsyncLockSession for AsyncPgConnection {
 
     fn abandon(&mut self) {
         // The cancel may come late and hit what is queued after the wait, so the end of the session is queued more than once.
-        for sql in CONDEMN.into_iter().take(2).cycle().take(4) {
+        for sql in CONDEMN.into_iter().cycle().take(2 * CONDEMN.len()) {
             super::queue(self, sql);
         }
         super::manager_status(self).set_in_error();
@@ -79,12 +86,35 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     fn run_later(&mut self, batch: &Batch) -> bool {
-        super::queue(self, &batch.sql())
+        batch
+            .messages()
+            .iter()
+            .all(|message| super::queue(self, message))
     }
 
     async fn sleep(&mut self, pause: Duration) {
         futures_timer::Delay::new(pause).await;
     }
+}
+
+/// diesel-async releases the savepoint, and if that fails leaves the transaction aborted.
+async fn commit_savepoint(conn: &mut AsyncPgConnection) -> Result<(), SessionError> {
+    let depth = super::manager_status(conn)
+        .transaction_depth()
+        .ok()
+        .flatten();
+    let Err(error) = super::commit(conn).await else {
+        return Ok(());
+    };
+    if let Some(depth) = depth.filter(|depth| depth.get() > 1) {
+        // Diesel's name for it.
+        let name = format!("diesel_savepoint_{}", depth.get() - 1);
+        let undo = format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}");
+        if conn.batch_execute(&undo).await.is_err() {
+            super::manager_status(conn).set_in_error();
+        }
+    }
+    Err(error)
 }
 
 /// Cancels a wait until it is surely gone; without that, the session ends when the wait does.

@@ -18,7 +18,11 @@ fn every_text() -> Vec<String> {
         for mode in MODES {
             texts.extend(KINDS.map(|kind| statement(kind, key, mode).to_owned()));
             texts.push(batch(BatchKind::Diagnose, key, mode));
-            texts.push(batch(BatchKind::ReleaseOrEnd { pid: 7 }, key, mode));
+            texts.push(batch(
+                BatchKind::ReleaseOrEnd { pid: 7, nonce: 8 },
+                key,
+                mode,
+            ));
             texts.push(batch(BatchKind::RollBackWait, key, mode));
             for in_transaction in [false, true] {
                 for place in [Place::Outside, Place::Inside] {
@@ -35,6 +39,7 @@ fn every_text() -> Vec<String> {
             }
         }
     }
+    texts.extend(end_unless_released(7, 8));
     texts.extend(CONDEMN.map(str::to_owned));
     texts
 }

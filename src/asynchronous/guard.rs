@@ -16,7 +16,8 @@ use crate::session::{Batch, BatchKind};
 /// [`AdvisoryLockGuard`](crate::AdvisoryLockGuard).
 ///
 /// [`release`](Self::release) gives the lock back and reports what happened. Dropping the guard gives it back without waiting: the
-/// statement is queued behind whatever the connection is doing, and a session that cannot give it back ends itself.
+/// statement is queued behind whatever the connection is doing, and a session that cannot give it back ends itself. Dropped inside a
+/// transaction, the guard ends the session at once.
 ///
 /// # Examples
 ///
@@ -99,9 +100,15 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         let Some(pid) = grant.pid else { return };
         let session = &mut *self.conn;
         let transaction = session.transaction_state();
-        let kind = BatchKind::ReleaseOrEnd { pid };
-        let left_open = transaction.is_broken() || transaction.depth() > grant.depth;
-        if left_open || !session.run_later(&Batch::new(kind, &grant.key, grant.mode)) {
+        let nonce = fastrand::u64(..);
+        let release = Batch::new(
+            BatchKind::ReleaseOrEnd { pid, nonce },
+            &grant.key,
+            grant.mode,
+        );
+        // In a transaction the release could fail, or be seen before its commit, and nobody would wait to know.
+        let unsure = transaction.is_broken() || transaction.is_open_on_server();
+        if unsure || !session.run_later(&release) {
             session.abandon();
         }
     }

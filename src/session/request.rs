@@ -123,10 +123,12 @@ pub enum BatchKind {
     /// Asks for the session-level lock and gives it back, to learn with which code the server refuses it.
     Diagnose,
     /// Gives back one level of the session-level lock as [`StatementKind::Release`] does, or ends the session if it cannot. For a
-    /// guard that is dropped, when nobody waits for the answer.
+    /// guard that is dropped, when nobody waits for the answer; so it is several [messages](Batch::messages).
     ReleaseOrEnd {
         /// The session that was granted the lock.
         pid: i32,
+        /// Different for each release, by which the last message knows whether the first went through.
+        nonce: u64,
     },
     /// Undoes a failed [`Wait`](Self::Wait) inside a transaction, which goes on.
     RollBackWait,
@@ -190,6 +192,16 @@ impl Batch {
     #[must_use]
     pub fn sql(&self) -> String {
         postgres::batch(self.kind, self.key, self.mode)
+    }
+
+    /// What to queue, one message after the other, when nobody waits for the answers: the text, and what makes up for its failure.
+    #[must_use]
+    pub fn messages(&self) -> Vec<String> {
+        let mut messages = vec![self.sql()];
+        if let BatchKind::ReleaseOrEnd { pid, nonce } = self.kind {
+            messages.extend(postgres::end_unless_released(pid, nonce));
+        }
+        messages
     }
 }
 

@@ -1,5 +1,6 @@
 //! Guards and bodies that are dropped, abandoned by a panic, or outlive their runtime.
 
+use std::future::Future;
 use std::time::Duration;
 
 use advisory_locking::{
@@ -282,4 +283,88 @@ async fn a_body_dropped_on_sqlite_is_rolled_back() {
     let rows = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM written");
     assert_eq!(rows.get_result::<i64>(&mut conn).await, Ok(0));
     conn.batch_execute("BEGIN; COMMIT").await.unwrap();
+}
+
+/// The client sees no transaction there, so the release is sent, and fails.
+#[tokio::test]
+async fn a_guard_dropped_in_an_invisible_aborted_transaction_frees_the_key() {
+    let (pool, mut observer, key) = (bb8_pool().await, Observer::new(), fresh_key());
+    let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    guard.batch_execute("BEGIN").await.unwrap();
+    guard.batch_execute("SELECT 1/0").await.unwrap_err();
+    drop(guard);
+    observer
+        .assert_free(&key, "a drop in an aborted transaction")
+        .await;
+    assert_eq!(
+        select(1.into_sql::<Integer>())
+            .get_result::<i32>(&mut pool.get().await.unwrap())
+            .await,
+        Ok(1)
+    );
+}
+
+#[tokio::test]
+async fn a_guard_dropped_in_a_transaction_of_the_callers_frees_the_key() {
+    for fails in [false, true] {
+        let (pool, mut observer, key) = (deadpool_pool(), Observer::new(), fresh_key());
+        let mut conn = pool.get().await.unwrap();
+        let _: Result<(), diesel::result::Error> = conn
+            .transaction(async |conn| {
+                let mut guard = conn
+                    .acquire_advisory_lock(&key, NO_WAIT.allow_in_transaction())
+                    .await?;
+                if fails {
+                    guard.batch_execute("SELECT 1/0").await?;
+                }
+                Ok(())
+            })
+            .await;
+        drop(conn);
+        observer.assert_free(&key, "a drop in a transaction").await;
+        assert_eq!(
+            select(1.into_sql::<Integer>())
+                .get_result::<i32>(&mut pool.get().await.unwrap())
+                .await,
+            Ok(1)
+        );
+    }
+}
+
+/// The server begins it all the same, and diesel-async counts no transaction.
+#[tokio::test]
+async fn a_begin_dropped_in_flight_is_not_taken_for_no_transaction() {
+    let (mut conn, mut observer, key) = (connect().await, Observer::new(), fresh_key());
+    let result = conn
+        .with_advisory_lock(&key, NO_WAIT, async |conn| {
+            let mut begun =
+                std::pin::pin!(conn.transaction(async |_| Ok::<_, diesel::result::Error>(())));
+            let first = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(begun.as_mut().poll(context).is_pending())
+            });
+            assert!(first.await, "the transaction began at once");
+            Ok::<_, LockError>(())
+        })
+        .await;
+    assert_eq!(result.unwrap_err().kind(), LockErrorKind::Lost);
+    observer.assert_free(&key, "the body").await;
+}
+
+/// A transaction dropped at its savepoint leaves the scope's own to be rolled back; the body's error arrives, and no panic.
+#[tokio::test]
+async fn a_savepoint_dropped_in_flight_does_not_hide_the_bodys_error() {
+    let (mut conn, mut observer, key) = (connect().await, Observer::new(), fresh_key());
+    let result: Result<(), diesel::result::Error> = conn
+        .with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
+            let mut begun =
+                std::pin::pin!(conn.transaction(async |_| Ok::<_, diesel::result::Error>(())));
+            let first = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(begun.as_mut().poll(context).is_pending())
+            });
+            assert!(first.await, "the savepoint was there at once");
+            Err(diesel::result::Error::NotFound)
+        })
+        .await;
+    assert_eq!(result, Err(diesel::result::Error::NotFound));
+    observer.assert_free(&key, "the body").await;
 }

@@ -60,7 +60,8 @@ macro_rules! conformance {
                     xact_in_an_aborted_transaction, session_and_xact_levels_are_independent,
                     in_a_test_transaction;
                 scopes: a_scope_commits_or_rolls_back, scopes_nest, a_panic_in_a_nested_scope, a_scope_refused_begins_nothing,
-                    a_scope_left_deeper, a_scope_ended_by_its_body, a_scope_aborted_under_its_body;
+                    a_scope_left_deeper, a_scope_ended_by_its_body, a_scope_aborted_under_its_body,
+                    a_nested_scope_aborted_under_its_body;
                 options: contradictions_are_refused, strictness_where_there_are_no_locks;
                 keys: extreme_keys, pairs, key_spaces_are_apart;
             );

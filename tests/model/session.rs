@@ -235,7 +235,11 @@ impl LockSession for ModelSession {
             if outermost {
                 server.commit(pid)?.then_some(()).ok_or("25P02")
             } else {
-                server.release_savepoint(pid, name)
+                // A client goes on with what is around a savepoint that could not be released.
+                server.release_savepoint(pid, name).inspect_err(|_| {
+                    let _ = server.rollback_to(pid, name);
+                    let _ = server.release_savepoint(pid, name);
+                })
             }
         })
         .inspect_err(|_| self.no_transaction(outermost))

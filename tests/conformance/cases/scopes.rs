@@ -157,3 +157,25 @@ pub(crate) fn a_scope_ended_by_its_body(stage: &Stage) {
     }
     assert_granted_and_released(&actor, &key);
 }
+
+/// Only the inner scope is lost to the error that its body swallowed.
+pub(crate) fn a_nested_scope_aborted_under_its_body(stage: &Stage) {
+    let (outer, inner) = (stage.key("outer"), stage.key("inner"));
+    let actor = stage.actor();
+    assert_eq!(actor.with(Level::Transaction, &outer, no_wait()), Entered);
+    assert_eq!(actor.raw(Raw::Write), Done);
+    assert_eq!(actor.with(Level::Transaction, &inner, no_wait()), Entered);
+    assert_eq!(actor.raw(Raw::Write), Done);
+    assert_eq!(actor.raw(Raw::Fail), ClientFailed);
+    let (outcome, rows) = if stage.excludes() {
+        (Failed(CommitFailed), 1)
+    } else {
+        (Ran(BODY_VALUE), 2)
+    };
+    assert_eq!(actor.leave(Ending::Ok), outcome);
+    assert_eq!(actor.number(Raw::Count), rows);
+    assert_eq!(actor.leave(Ending::Ok), Ran(BODY_VALUE));
+    assert_eq!(actor.number(Raw::Count), rows);
+    stage.assert_free(&outer);
+    stage.assert_free(&inner);
+}
