@@ -16,7 +16,7 @@ use crate::session::{LockSession, SessionError};
 /// # Contract
 ///
 /// For those who implement it: [`checkout`](Self::checkout) hands out a connection that nobody else uses until it is dropped, and
-/// dropping a connection that was [condemned](LockSession::condemn) closes it.
+/// dropping a connection that was [condemned](LockSession::condemn) closes it, if it has a session to close.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no pool of connections with advisory locks here",
     label = "no lock pool",
