@@ -21,6 +21,7 @@ pub(crate) struct Release {
 enum State {
     Beginning,
     Asked { pid: i32 },
+    Doubting(SessionError),
     Condemning(LockError),
     Finished,
 }
@@ -70,16 +71,38 @@ impl Release {
                     "the lock was taken inside a transaction that the client does not know of",
                 ))
             }
-            Err(error) if error.is_disconnected() => self.condemn(
-                self.error(LockErrorKind::Lost)
-                    .with_source(error.into_source()),
-            ),
-            Err(error) => self.condemn(
-                self.error(LockErrorKind::Database)
-                    .because("the lock could not be released, so the session was ended")
-                    .with_source(error.into_source()),
-            ),
+            Err(error) if error.is_disconnected() => self.failed(LockErrorKind::Lost, error),
+            // A client that hides codes may have hidden that the server has ended the session: the next statement shows it.
+            Err(error) if error.code().is_none() => {
+                self.state = State::Doubting(error);
+                Step::Query(Statement::new(
+                    StatementKind::Shows,
+                    &self.grant.key,
+                    self.grant.mode,
+                ))
+            }
+            Err(error) => self.failed(LockErrorKind::Database, error),
         }
+    }
+
+    fn doubted(&mut self, answer: Result<Row, SessionError>, error: SessionError) -> Next {
+        let ended = answer.is_err_and(|next| next.is_disconnected());
+        self.failed(
+            if ended {
+                LockErrorKind::Lost
+            } else {
+                LockErrorKind::Database
+            },
+            error,
+        )
+    }
+
+    fn failed(&mut self, kind: LockErrorKind, source: SessionError) -> Next {
+        let mut error = self.error(kind).with_source(source.into_source());
+        if kind == LockErrorKind::Database {
+            error = error.because("the lock could not be released, so the session was ended");
+        }
+        self.condemn(error)
     }
 
     fn error(&self, kind: LockErrorKind) -> LockError {
@@ -99,8 +122,71 @@ impl Machine for Release {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Beginning => self.begin(),
             State::Asked { pid } => self.answered(input.row(), pid),
+            State::Doubting(error) => self.doubted(input.row(), error),
             State::Condemning(error) => Step::Done(Err(error)),
             State::Finished => Step::Done(Ok(())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::LockKey;
+    use crate::options::LockMode;
+    use crate::session::Backend;
+
+    /// Drives a release whose statement failed without a code, and whose next statement answers as given.
+    fn kind_after(next: Result<Row, SessionError>) -> LockErrorKind {
+        let grant = Grant {
+            key: LockKey::from("key"),
+            mode: LockMode::Exclusive,
+            pid: Some(1),
+            depth: 0,
+        };
+        let situation = Situation {
+            backend: Backend::Postgres,
+            transaction: TransactionState::none(),
+        };
+        let mut release = Release::new(grant, situation);
+        let mut inputs = [
+            Input::Ready,
+            Input::Row(Err(SessionError::new("a code is hidden"))),
+            Input::Row(next),
+            Input::Ready,
+        ]
+        .into_iter();
+        let mut condemned = false;
+        loop {
+            match release.step(inputs.next().unwrap(), Instant::now()) {
+                Step::Done(result) => {
+                    assert!(condemned, "the session was kept");
+                    return result.unwrap_err().kind();
+                }
+                Step::Condemn => condemned = true,
+                Step::Query(_) => {}
+                step => unreachable!("{step:?}"),
+            }
+        }
+    }
+
+    /// tokio-postgres may show the server's 57P01 as an error of the statement, which Diesel reports without its code.
+    #[test]
+    fn a_session_that_ended_unseen_is_lost() {
+        let gone = SessionError::new("closed").with_disconnected(true);
+        assert_eq!(kind_after(Err(gone)), LockErrorKind::Lost);
+    }
+
+    #[test]
+    fn a_session_that_lives_on_is_not() {
+        let row = Row {
+            answer: Some(true),
+            pid: 1,
+        };
+        assert_eq!(kind_after(Ok(row)), LockErrorKind::Database);
+        assert_eq!(
+            kind_after(Err(SessionError::new("refused"))),
+            LockErrorKind::Database
+        );
     }
 }
