@@ -41,10 +41,27 @@ pub(crate) mod prepared;
 #[cfg(feature = "diesel-sqlite")]
 mod sqlite;
 
+use std::num::NonZeroU32;
+
+use ::diesel::QueryResult;
 use ::diesel::result::{DatabaseErrorKind, Error};
 
 use crate::error::{LockError, LockErrorKind};
-use crate::session::{SessionError, SqlState};
+use crate::session::{SessionError, SqlState, TransactionState};
+
+/// What a transaction manager's depth, and whether it calls itself broken, say. It does so in a transaction, unless it is a test's:
+/// the only way to see that flag; and outside one, if a statement of its own was dropped in flight (diesel-async).
+pub(crate) fn transaction_state_of(
+    depth: QueryResult<Option<NonZeroU32>>,
+    broken: bool,
+) -> TransactionState {
+    match (depth.map(|depth| depth.map_or(0, u32::from)), broken) {
+        (Err(_), _) | (Ok(0), true) => TransactionState::broken(),
+        (Ok(0), false) => TransactionState::none(),
+        (Ok(depth), true) => TransactionState::open(depth),
+        (Ok(depth), false) => TransactionState::in_test(depth - 1),
+    }
+}
 
 /// Diesel shows the code of a few errors as a kind, and of ours in the constraint name.
 pub(crate) fn session_error(error: Error) -> SessionError {

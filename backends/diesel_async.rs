@@ -25,25 +25,16 @@ use std::task::{Context, Poll, Waker};
 use ::diesel::connection::TransactionManagerStatus;
 use ::diesel_async::{AsyncConnection, SimpleAsyncConnection, TransactionManager};
 
-use crate::backends::diesel::session_error;
+use crate::backends::diesel::{session_error, transaction_state_of};
 use crate::session::{SessionError, TransactionState};
 
 /// What diesel-async's transaction manager knows.
 fn transaction_state<C: AsyncConnection>(conn: &mut C) -> TransactionState {
-    let depth = match manager_status(conn).transaction_depth() {
-        Ok(depth) => depth.map_or(0, u32::from),
-        Err(_) => return TransactionState::broken(),
-    };
-    // Outside a transaction it is called broken only if a statement of the manager's own was dropped in flight.
-    if depth == 0 && C::TransactionManager::is_broken_transaction_manager(conn) {
-        return TransactionState::broken();
-    }
-    // A manager in a transaction is called broken, unless it is a test's: the only way to see that flag.
-    if depth > 0 && !C::TransactionManager::is_broken_transaction_manager(conn) {
-        TransactionState::in_test(depth - 1)
-    } else {
-        TransactionState::open(depth)
-    }
+    let depth = manager_status(conn).transaction_depth();
+    transaction_state_of(
+        depth,
+        C::TransactionManager::is_broken_transaction_manager(conn),
+    )
 }
 
 fn manager_status<C: AsyncConnection>(conn: &mut C) -> &mut TransactionManagerStatus {

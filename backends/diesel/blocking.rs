@@ -3,21 +3,16 @@
 use diesel::Connection;
 use diesel::connection::{TransactionManager, TransactionManagerStatus};
 
-use super::session_error;
+use super::{session_error, transaction_state_of};
 use crate::session::{SessionError, TransactionState};
 
 /// What Diesel's transaction manager knows.
 pub(super) fn transaction_state<C: Connection>(conn: &mut C) -> TransactionState {
-    let depth = match manager_status(conn).transaction_depth() {
-        Ok(depth) => depth.map_or(0, u32::from),
-        Err(_) => return TransactionState::broken(),
-    };
-    // Diesel calls a manager broken that is in a transaction, unless it is a test's: the only way to see that flag.
-    if depth > 0 && !C::TransactionManager::is_broken_transaction_manager(conn) {
-        TransactionState::in_test(depth - 1)
-    } else {
-        TransactionState::open(depth)
-    }
+    let depth = manager_status(conn).transaction_depth();
+    transaction_state_of(
+        depth,
+        C::TransactionManager::is_broken_transaction_manager(conn),
+    )
 }
 
 pub(super) fn manager_status<C: Connection>(conn: &mut C) -> &mut TransactionManagerStatus {
