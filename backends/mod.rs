@@ -52,3 +52,9 @@ cfg_if::cfg_if! {
         pub mod rusqlite;
     }
 }
+cfg_if::cfg_if! {
+    if #[cfg(feature = "sea-orm")] {
+        #[cfg_attr(docsrs, doc(cfg(feature = "sea-orm")))]
+        pub mod sea_orm;
+    }
+}

@@ -251,7 +251,7 @@ const RELEASED: &str = "'advisory_locking.released'";
 /// meant for something else may hit one.
 // Without an async adapter for PostgreSQL, drops are not queued.
 #[cfg_attr(
-    not(feature = "diesel-async-postgres"),
+    not(any(feature = "diesel-async-postgres", feature = "sea-orm")),
     allow(dead_code, reason = "used by the async adapters for PostgreSQL")
 )]
 pub(crate) fn end_unless_released(pid: i32, nonce: u64) -> [String; 4] {
@@ -266,7 +266,11 @@ pub(crate) fn end_unless_released(pid: i32, nonce: u64) -> [String; 4] {
 /// Commits a transaction that we began. In an aborted transaction a bare `COMMIT` rolls back and succeeds, and outside one it only
 /// warns; a savepoint is refused in both.
 #[cfg_attr(
-    not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
+    not(any(
+        feature = "diesel-postgres",
+        feature = "diesel-async-postgres",
+        feature = "sea-orm"
+    )),
     allow(dead_code, reason = "used by the adapters for PostgreSQL")
 )]
 pub(crate) const COMMIT: &str = "SAVEPOINT advisory_locking; COMMIT";
@@ -286,7 +290,11 @@ const RESTORE_SETTINGS: &str = "SELECT \
 /// every lock of the session, which nobody may use again.
 // Without an adapter for PostgreSQL there is nobody to send them.
 #[cfg_attr(
-    not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
+    not(any(
+        feature = "diesel-postgres",
+        feature = "diesel-async-postgres",
+        feature = "sea-orm"
+    )),
     allow(dead_code, reason = "used by the adapters for PostgreSQL")
 )]
 pub(crate) const CONDEMN: [&str; 3] = [

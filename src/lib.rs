@@ -90,13 +90,17 @@ mod readme {}
         feature = "diesel-async-postgres",
         feature = "diesel-async-sqlite",
         feature = "bb8",
-        feature = "deadpool"
+        feature = "deadpool",
+        feature = "sea-orm"
     )))
 )]
 pub use asynchronous::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncBody, AsyncLockPool, AsyncLockSession,
     AsyncPooledAdvisoryLocking,
 };
+#[cfg(feature = "sea-orm")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sea-orm")))]
+pub use backends::sea_orm::AsyncTransactionAdvisoryLocking;
 pub use capabilities::Capabilities;
 pub use error::{LockError, LockErrorKind};
 pub use guard::AdvisoryLockGuard;

@@ -203,5 +203,10 @@ fn connection<P: LockPool>(
 }
 
 pub(crate) fn pool_error(error: SessionError) -> LockError {
-    LockError::new(LockErrorKind::Pool).with_source(error.into_source())
+    let kind = if error.is_without_locks() {
+        LockErrorKind::Unsupported
+    } else {
+        LockErrorKind::Pool
+    };
+    LockError::new(kind).with_source(error.into_source())
 }

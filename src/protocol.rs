@@ -102,6 +102,8 @@ pub(crate) enum Level {
 pub(crate) struct Situation {
     pub(crate) backend: Backend,
     pub(crate) transaction: TransactionState,
+    /// The longest that a wait may stay on the server at a time; for a session that cannot end one.
+    pub(crate) longest_wait: Option<Duration>,
 }
 
 /// Proof that a lock was granted, with what its release needs.

@@ -67,5 +67,6 @@ pub(super) fn situation<S: AsyncLockSession>(session: &mut S) -> Situation {
     Situation {
         backend: session.backend(),
         transaction: session.transaction_state(),
+        longest_wait: session.longest_wait(),
     }
 }

@@ -61,6 +61,13 @@ pub trait AsyncLockSession: Send {
         false
     }
 
+    /// The longest that a wait may stay on the server at a time, for a session that cannot end one whose future was dropped
+    /// ([`abandon`](Self::abandon)). A longer wait is asked for again and again, each time at the end of the queue. `None`, the default:
+    /// no such bound.
+    fn longest_wait(&self) -> Option<Duration> {
+        None
+    }
+
     /// Pauses the task.
     fn sleep(&mut self, pause: Duration) -> impl Future<Output = ()> + Send;
 }

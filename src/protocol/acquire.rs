@@ -62,6 +62,7 @@ pub(crate) struct Acquire {
     strategy: WaitStrategy,
     place: Place,
     depth: u32,
+    longest_wait: Option<Duration>,
     pauses: Pauses,
     /// When the first try was sent.
     began: Option<Instant>,
@@ -113,6 +114,7 @@ impl Acquire {
                 Place::Outside
             },
             depth: transaction.depth(),
+            longest_wait: situation.longest_wait,
             pauses: Pauses::new(options.longest_pause(), fastrand::Rng::new()),
             began: None,
             pid: None,
@@ -128,6 +130,7 @@ impl Acquire {
         Situation {
             backend,
             transaction,
+            ..
         }: Situation,
     ) -> Result<Option<Grant>, LockError> {
         Self::check(key, options, level, transaction)?;
@@ -205,10 +208,11 @@ impl Acquire {
 
     fn wait_on_server(&mut self, remaining: Option<Duration>) -> Next {
         self.state = State::Waiting;
+        let limit = [remaining, self.longest_wait].into_iter().flatten().min();
         self.batch(BatchKind::Wait {
             in_transaction: self.level == Level::Transaction,
             place: self.place,
-            limit_ms: Batch::limit_ms(remaining),
+            limit_ms: Batch::limit_ms(limit),
         })
     }
 

@@ -39,5 +39,7 @@ pub(crate) fn situation<S: LockSession + ?Sized>(session: &mut S) -> Situation {
     Situation {
         backend: session.backend(),
         transaction: session.transaction_state(),
+        // A blocking call is not dropped in a wait.
+        longest_wait: None,
     }
 }

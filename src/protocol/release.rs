@@ -147,6 +147,7 @@ mod tests {
         let situation = Situation {
             backend: Backend::Postgres,
             transaction: TransactionState::none(),
+            longest_wait: None,
         };
         let mut release = Release::new(grant, situation);
         let mut inputs = [

@@ -65,6 +65,7 @@ impl fmt::Display for SqlState {
 pub struct SessionError {
     code: Option<SqlState>,
     disconnected: bool,
+    without_locks: bool,
     source: Box<dyn StdError + Send + Sync>,
 }
 
@@ -75,7 +76,18 @@ impl SessionError {
         Self {
             code: None,
             disconnected: false,
+            without_locks: false,
             source: source.into(),
+        }
+    }
+
+    /// A pool whose connections can have neither locks nor the no-op. It is reported as
+    /// [`Unsupported`](crate::LockErrorKind::Unsupported).
+    #[must_use]
+    pub fn without_locks(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            without_locks: true,
+            ..Self::new(source)
         }
     }
 
@@ -108,6 +120,10 @@ impl SessionError {
     #[must_use]
     pub const fn is_disconnected(&self) -> bool {
         self.disconnected
+    }
+
+    pub(crate) const fn is_without_locks(&self) -> bool {
+        self.without_locks
     }
 
     pub(crate) fn into_source(self) -> Box<dyn StdError + Send + Sync> {

@@ -29,6 +29,8 @@ fn everybody(stage: &Stage) -> Vec<Actor> {
         enter(&crate::harness::diesel_async::bb8());
         enter(&crate::harness::diesel_async::deadpool());
     }
+    #[cfg(all(feature = "diesel-sqlite", feature = "sea-orm"))]
+    enter(&crate::harness::sea_orm::on_postgres());
     actors
 }
 

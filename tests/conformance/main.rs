@@ -31,10 +31,15 @@ mod serve;
 #[cfg(all(
     feature = "diesel-postgres",
     feature = "diesel-sqlite",
-    feature = "diesel-async-postgres",
-    feature = "diesel-async-sqlite",
-    feature = "bb8",
-    feature = "deadpool"
+    any(
+        feature = "sea-orm",
+        all(
+            feature = "diesel-async-postgres",
+            feature = "diesel-async-sqlite",
+            feature = "bb8",
+            feature = "deadpool"
+        )
+    )
 ))]
 mod serve_async;
 mod stage;
@@ -126,4 +131,8 @@ conformance! {
         feature = "deadpool"
     ))]
     diesel_async_sqlite => crate::harness::diesel_async::sqlite();
+    #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite", feature = "sea-orm"))]
+    sea_orm_postgres => crate::harness::sea_orm::on_postgres();
+    #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite", feature = "sea-orm"))]
+    sea_orm_sqlite => crate::harness::sea_orm::on_sqlite();
 }

@@ -36,6 +36,7 @@ pub(crate) fn on_runtime<F: Future>(actor: F) {
 }
 
 /// An actor with a connection.
+#[cfg(feature = "diesel-async-postgres")]
 pub(crate) async fn connection<C: AsyncClient>(conn: &mut C, mail: &Mail) {
     let _quit = serve(conn, mail).await;
 }

@@ -83,15 +83,18 @@ impl Acquire {
         }
     }
 
-    /// Nothing of the wait is left. The server's limit may have been shorter than ours: it knows none above 24.8 days.
+    /// Nothing of the wait is left. The server's limit may have been shorter than ours: it knows none above 24.8 days, and a
+    /// session may have a shorter one.
     pub(super) fn ended_wait(&mut self, failure: Failure, now: Instant) -> Next {
-        match self.remaining(now) {
-            Some(remaining)
-                if remaining > Duration::ZERO && failure.kind == LockErrorKind::TimedOut =>
-            {
-                self.wait_on_server(Some(remaining))
-            }
-            _ => self.fail(failure),
+        let remaining = self.remaining(now);
+        let again = match remaining {
+            Some(remaining) => remaining > Duration::ZERO,
+            None => self.longest_wait.is_some(),
+        };
+        if again && failure.kind == LockErrorKind::TimedOut {
+            self.wait_on_server(remaining)
+        } else {
+            self.fail(failure)
         }
     }
 

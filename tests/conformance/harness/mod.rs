@@ -50,3 +50,8 @@ cfg_if::cfg_if! {
         pub(crate) mod diesel_async;
     }
 }
+cfg_if::cfg_if! {
+    if #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite", feature = "sea-orm"))] {
+        pub(crate) mod sea_orm;
+    }
+}

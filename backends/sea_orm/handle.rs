@@ -1,0 +1,296 @@
+//! The handles a body runs on: [`PinnedConnection`] and [`PinnedTransaction`].
+
+use std::fmt;
+use std::pin::Pin;
+
+use futures_util::Stream;
+use sea_orm::prelude::async_trait::async_trait;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
+    QueryResult, Statement, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
+    TransactionTrait,
+};
+
+use super::at_home::AtHome;
+use super::pinned::{Pinned, TransactionId, over};
+use super::target::{Rows, Target};
+use super::without_locks::WithoutLocks;
+
+/// The connection a body runs on: the one that the lock is on.
+///
+/// A [`ConnectionTrait`], [`TransactionTrait`] and [`StreamTrait`], so it goes wherever `&impl ConnectionTrait` does: entities,
+/// relations, paginators, loaders, raw statements. It is *one* connection of the pool, so what is run on it at the same time waits
+/// for each other, and what is run on it while a transaction on it is open, runs in that transaction.
+///
+/// On a backend without locks it stands for the whole [`DatabaseConnection`].
+///
+/// [`DatabaseConnection`]: sea_orm::DatabaseConnection
+///
+/// # What does not take it
+///
+/// Functions whose parameter is `&DatabaseConnection`. Give them the `DatabaseConnection` itself, a clone of which a body may
+/// capture: they run on *another* connection of the pool, outside the transaction if there is one, and a pool of one connection has
+/// no other. Better, make such functions generic over [`ConnectionTrait`].
+#[derive(Debug)]
+pub struct PinnedConnection(pub(super) Session);
+
+#[derive(Debug)]
+pub(super) enum Session {
+    Postgres(Pinned),
+    WithoutLocks(WithoutLocks),
+}
+
+impl PinnedConnection {
+    pub(super) fn target(&self) -> Target<'_> {
+        match &self.0 {
+            Session::Postgres(pinned) => Target::Pinned(pinned, None),
+            Session::WithoutLocks(session) => session.target(),
+        }
+    }
+}
+
+/// A transaction that a body began on a [`PinnedConnection`], or a savepoint in one.
+///
+/// It is to that connection what [`DatabaseTransaction`] is to SeaORM's, and is rolled back when it is dropped. Besides:
+///
+/// * The commit of an aborted transaction is an error. (SeaORM's rolls back, and reports success.)
+/// * A transaction that is over because the one around it was ended refuses everything.
+#[derive(Debug)]
+#[must_use = "a transaction is rolled back when it is dropped"]
+pub struct PinnedTransaction(pub(super) Transaction);
+
+#[derive(Debug)]
+pub(super) enum Transaction {
+    Postgres(OnPostgres),
+    WithoutLocks(AtHome<DatabaseTransaction>),
+}
+
+/// Rolled back if it is dropped.
+#[derive(Debug)]
+pub(super) struct OnPostgres {
+    pub(super) pinned: Pinned,
+    pub(super) id: TransactionId,
+    open: bool,
+}
+
+impl Drop for OnPostgres {
+    fn drop(&mut self) {
+        if self.open {
+            self.pinned.roll_back_later(self.id);
+        }
+    }
+}
+
+impl PinnedTransaction {
+    pub(super) const fn on_postgres(pinned: Pinned, id: TransactionId) -> Self {
+        Self(Transaction::Postgres(OnPostgres {
+            pinned,
+            id,
+            open: true,
+        }))
+    }
+
+    pub(super) fn without_locks(transaction: DatabaseTransaction) -> Self {
+        Self(Transaction::WithoutLocks(AtHome::new(transaction)))
+    }
+
+    pub(super) fn target(&self) -> Target<'_> {
+        match &self.0 {
+            Transaction::Postgres(transaction) => {
+                Target::Pinned(&transaction.pinned, Some(transaction.id))
+            }
+            Transaction::WithoutLocks(transaction) => {
+                transaction.get().map_or(Target::Over, Target::Transaction)
+            }
+        }
+    }
+
+    /// Commits the transaction. As [`TransactionSession::commit`], without the trait.
+    ///
+    /// # Errors
+    ///
+    /// The server's, also if the transaction was aborted. It is over in any case.
+    pub async fn commit(self) -> Result<(), DbErr> {
+        match self.0 {
+            Transaction::Postgres(mut transaction) => {
+                let mut wire = transaction.pinned.lock().await?;
+                transaction.open = false;
+                wire.commit(transaction.id).await
+            }
+            Transaction::WithoutLocks(transaction) => match transaction.take() {
+                Some(transaction) => transaction.commit().await,
+                None => Err(over()),
+            },
+        }
+    }
+
+    /// Rolls the transaction back. As [`TransactionSession::rollback`], without the trait.
+    ///
+    /// # Errors
+    ///
+    /// The server's. The transaction is over in any case, or else the connection is.
+    pub async fn rollback(self) -> Result<(), DbErr> {
+        match self.0 {
+            Transaction::Postgres(mut transaction) => {
+                let mut wire = transaction.pinned.lock().await?;
+                transaction.open = false;
+                wire.roll_back(transaction.id).await
+            }
+            Transaction::WithoutLocks(transaction) => match transaction.take() {
+                Some(transaction) => transaction.rollback().await,
+                None => Err(over()),
+            },
+        }
+    }
+
+    /// Ends it as its callback says.
+    async fn settle<T, E>(self, result: Result<T, E>) -> Result<T, TransactionError<E>>
+    where
+        E: fmt::Display + fmt::Debug,
+    {
+        match &result {
+            Ok(_) => self.commit().await,
+            Err(_) => self.rollback().await,
+        }
+        .map_err(TransactionError::Connection)?;
+        result.map_err(TransactionError::Transaction)
+    }
+}
+
+#[async_trait]
+impl TransactionSession for PinnedTransaction {
+    async fn commit(self) -> Result<(), DbErr> {
+        Self::commit(self).await
+    }
+
+    async fn rollback(self) -> Result<(), DbErr> {
+        Self::rollback(self).await
+    }
+}
+
+/// The rows of a statement, as they come. The connection is busy until it is dropped.
+pub struct RowStream<'r>(Rows<'r>);
+
+impl fmt::Debug for RowStream<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RowStream").finish_non_exhaustive()
+    }
+}
+
+impl Stream for RowStream<'_> {
+    type Item = Result<QueryResult, DbErr>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+macro_rules! connection_traits {
+    ($($handle:ty),*) => {$(
+        #[async_trait]
+        impl ConnectionTrait for $handle {
+            fn get_database_backend(&self) -> DbBackend {
+                self.target().backend()
+            }
+
+            async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+                self.target().execute(statement).await
+            }
+
+            async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+                self.target().execute_unprepared(sql).await
+            }
+
+            async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+                self.target().query_one(statement).await
+            }
+
+            async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+                self.target().query_all(statement).await
+            }
+
+            fn is_mock_connection(&self) -> bool {
+                self.target().is_mock()
+            }
+        }
+
+        impl StreamTrait for $handle {
+            type Stream<'a> = RowStream<'a>;
+
+            fn get_database_backend(&self) -> DbBackend {
+                self.target().backend()
+            }
+
+            fn stream_raw<'a>(
+                &'a self,
+                statement: Statement,
+            ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + Send + 'a>> {
+                Box::pin(async move { self.target().stream(statement).await.map(RowStream) })
+            }
+        }
+
+        #[async_trait]
+        impl TransactionTrait for $handle {
+            type Transaction = PinnedTransaction;
+
+            async fn begin(&self) -> Result<PinnedTransaction, DbErr> {
+                self.begin_with_options(TransactionOptions::default()).await
+            }
+
+            async fn begin_with_config(
+                &self,
+                isolation_level: Option<IsolationLevel>,
+                access_mode: Option<AccessMode>,
+            ) -> Result<PinnedTransaction, DbErr> {
+                self.begin_with_options(TransactionOptions {
+                    isolation_level,
+                    access_mode,
+                    ..TransactionOptions::default()
+                })
+                .await
+            }
+
+            async fn begin_with_options(&self, options: TransactionOptions) -> Result<PinnedTransaction, DbErr> {
+                self.target().begin(options).await
+            }
+
+            async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+            where
+                F: for<'c> FnOnce(
+                        &'c PinnedTransaction,
+                    ) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
+                    + Send,
+                T: Send,
+                E: fmt::Display + fmt::Debug + Send,
+            {
+                self.transaction_with_config(callback, None, None).await
+            }
+
+            async fn transaction_with_config<F, T, E>(
+                &self,
+                callback: F,
+                isolation_level: Option<IsolationLevel>,
+                access_mode: Option<AccessMode>,
+            ) -> Result<T, TransactionError<E>>
+            where
+                F: for<'c> FnOnce(
+                        &'c PinnedTransaction,
+                    ) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>
+                    + Send,
+                T: Send,
+                E: fmt::Display + fmt::Debug + Send,
+            {
+                let transaction = self
+                    .begin_with_config(isolation_level, access_mode)
+                    .await
+                    .map_err(TransactionError::Connection)?;
+                let result = callback(&transaction).await;
+                transaction.settle(result).await
+            }
+        }
+    )*};
+}
+connection_traits!(PinnedConnection, PinnedTransaction);

@@ -1,0 +1,216 @@
+//! Transaction-level locks in the transactions that SeaORM code has, which it has by shared reference.
+
+use std::time::Duration;
+
+use sea_orm::{DatabaseTransaction, DbBackend, Statement as SeaStatement, Value};
+
+use super::error::session_error;
+use super::handle::PinnedTransaction;
+use super::target::Target;
+use crate::asynchronous::{AsyncAdvisoryLocking, AsyncLockSession};
+use crate::backends::postgres::CONDEMN;
+use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::options::LockOptions;
+use crate::session::{Backend, Batch, Bind, Row, SessionError, Statement, TransactionState};
+
+/// SeaORM's transaction cannot be ended from outside while it waits, so it does not wait for longer than this at a time: that long may
+/// a wait whose future was dropped go on.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// Transaction-level locks inside a transaction of SeaORM's, by shared reference, as SeaORM code has it.
+///
+/// For [`DatabaseTransaction`] and [`PinnedTransaction`]. The lock is held until the transaction ends; a savepoint that is rolled back
+/// (a nested transaction) gives up the locks taken in it.
+///
+/// # Examples
+///
+/// A webhook that is delivered twice creates its order once:
+///
+/// ```no_run
+/// use advisory_locking::{AsyncTransactionAdvisoryLocking, LockOptions};
+/// use sea_orm::{DatabaseConnection, DbErr, TransactionTrait};
+///
+/// async fn create_once(db: &DatabaseConnection, order: &str) -> Result<(), DbErr> {
+///     let tx = db.begin().await?;
+///     tx.acquire_advisory_xact_lock(("order", order), LockOptions::wait_forever()).await?;
+///     // look whether the order is there, and insert it if not
+///     tx.commit().await
+/// }
+/// ```
+pub trait AsyncTransactionAdvisoryLocking: Sync {
+    /// Takes the transaction-level lock on `key` until the transaction ends.
+    ///
+    /// With [`WaitStrategy::Block`](crate::WaitStrategy::Block) on a [`DatabaseTransaction`], the wait is asked for again every half
+    /// second, each time at the end of the queue, because nothing could end it if this future were dropped. So the server does not
+    /// find a deadlock among waits of this kind alone: give them a limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock); the lock is not held
+    /// then. [`Unsupported`](LockErrorKind::Unsupported) on a backend that has neither locks nor the no-op.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped between two statements, it leaves nothing behind. Dropped while one is in flight, the transaction may have the lock or
+    /// may be aborted, and should be rolled back; a wait on the server ends within half a second (on a [`PinnedTransaction`] at once,
+    /// with its connection). The place in the queue is lost.
+    fn acquire_advisory_xact_lock(
+        &self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+    ) -> impl Future<Output = Result<(), LockError>> + Send;
+
+    /// Takes the transaction-level lock on `key` if it can be had; `false` if not.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::try_acquire_advisory_xact_lock`](crate::AdvisoryLocking::try_acquire_advisory_xact_lock), and
+    /// [`Unsupported`](LockErrorKind::Unsupported); the lock is not held then.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock).
+    fn try_acquire_advisory_xact_lock(
+        &self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+    ) -> impl Future<Output = Result<bool, LockError>> + Send;
+}
+
+macro_rules! in_transaction {
+    ($($transaction:ty: $target:expr;)*) => {$(
+        impl AsyncTransactionAdvisoryLocking for $transaction {
+            fn acquire_advisory_xact_lock(
+                &self,
+                key: impl Into<LockKey>,
+                options: LockOptions,
+            ) -> impl Future<Output = Result<(), LockError>> + Send {
+                let key = key.into();
+                async move {
+                    let mut session = InTransaction::new($target(self), &key)?;
+                    session.acquire_advisory_xact_lock(key, options).await
+                }
+            }
+
+            fn try_acquire_advisory_xact_lock(
+                &self,
+                key: impl Into<LockKey>,
+                options: LockOptions,
+            ) -> impl Future<Output = Result<bool, LockError>> + Send {
+                let key = key.into();
+                async move {
+                    let mut session = InTransaction::new($target(self), &key)?;
+                    session.try_acquire_advisory_xact_lock(key, options).await
+                }
+            }
+        }
+    )*};
+}
+in_transaction! {
+    DatabaseTransaction: Target::Transaction;
+    PinnedTransaction: PinnedTransaction::target;
+}
+
+/// The session of an open transaction, in which nothing is begun or ended.
+#[derive(Debug)]
+struct InTransaction<'t> {
+    target: Target<'t>,
+    backend: Backend,
+}
+
+impl<'t> InTransaction<'t> {
+    fn new(target: Target<'t>, key: &LockKey) -> Result<Self, LockError> {
+        let backend = match target.backend() {
+            DbBackend::Postgres => Backend::Postgres,
+            DbBackend::Sqlite => Backend::Sqlite,
+            backend => {
+                return Err(LockError::new(LockErrorKind::Unsupported)
+                    .with_key(key)
+                    .because(format!("{backend:?} has no such locks")));
+            }
+        };
+        Ok(Self { target, backend })
+    }
+}
+
+fn not_here() -> SessionError {
+    SessionError::new("the transaction is its owner's to begin and to end")
+}
+
+impl AsyncLockSession for InTransaction<'_> {
+    fn backend(&mut self) -> Backend {
+        self.backend
+    }
+
+    fn transaction_state(&mut self) -> TransactionState {
+        TransactionState::open(1)
+    }
+
+    async fn begin(&mut self) -> Result<(), SessionError> {
+        Err(not_here())
+    }
+
+    async fn commit(&mut self) -> Result<(), SessionError> {
+        Err(not_here())
+    }
+
+    async fn rollback(&mut self) -> Result<(), SessionError> {
+        Err(not_here())
+    }
+
+    async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        match self.target {
+            Target::Pinned(pinned, id) => pinned.query(id, statement).await,
+            target => {
+                let values = statement.binds().map(|bind| match bind {
+                    Bind::Int4(number) => Value::from(number),
+                    Bind::Int8(number) => Value::from(number),
+                });
+                let statement =
+                    SeaStatement::from_sql_and_values(target.backend(), statement.sql(), values);
+                target.query_row(statement).await
+            }
+        }
+        .map_err(session_error)
+    }
+
+    async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+        let sql = batch.sql();
+        match self.target {
+            Target::Pinned(pinned, id) => pinned.batch(id, &sql).await,
+            target => target.execute_unprepared(&sql).await.map(drop),
+        }
+        .map_err(session_error)
+    }
+
+    async fn condemn(&mut self) {
+        match self.target {
+            Target::Pinned(pinned, _) => pinned.condemn().await,
+            target => {
+                for sql in CONDEMN {
+                    // Each is an attempt, and the first that succeeds reports that the session has ended.
+                    let _ = target.execute_unprepared(sql).await;
+                }
+            }
+        }
+    }
+
+    fn abandon(&mut self) {
+        // SeaORM's own transaction ends when its owner drops it.
+        if let Target::Pinned(pinned, _) = self.target {
+            pinned.abandon();
+        }
+    }
+
+    fn longest_wait(&self) -> Option<Duration> {
+        match self.target {
+            Target::Pinned(..) => None,
+            Target::Connection(_) | Target::Transaction(_) | Target::Over => Some(LONGEST_WAIT),
+        }
+    }
+
+    async fn sleep(&mut self, pause: Duration) {
+        futures_timer::Delay::new(pause).await;
+    }
+}

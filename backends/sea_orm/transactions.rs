@@ -1,0 +1,146 @@
+//! The transactions on a pinned connection.
+
+use sea_orm::{DbErr, TransactionOptions};
+
+use super::error::is_aborted;
+use super::pinned::{Flight, TransactionId, Wire, over};
+use crate::backends::postgres::COMMIT;
+
+/// What to do about the begin or end of a transaction that was dropped in flight, once it has surely run.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Recovery {
+    /// It was begun at this level, and nobody has it.
+    Begun(usize),
+    /// It was committed at this level, or could not be.
+    Committed(usize),
+    /// It was rolled back.
+    RolledBack,
+}
+
+/// The name of the savepoint at a level, 1 being the first inside a transaction.
+pub(super) fn savepoint(level: usize) -> String {
+    format!("advisory_locking_{level}")
+}
+
+/// The text that begins a transaction, or a savepoint in one.
+fn begin_text(level: usize, options: &TransactionOptions) -> String {
+    let mut modes = Vec::new();
+    if let Some(isolation) = options.isolation_level {
+        modes.push(format!("ISOLATION LEVEL {isolation}"));
+    }
+    if let Some(access) = options.access_mode {
+        modes.push(access.to_string());
+    }
+    let modes = modes.join(", ");
+    match level {
+        0 => format!("BEGIN {modes}"),
+        _ if modes.is_empty() => format!("SAVEPOINT {}", savepoint(level)),
+        // As SeaORM does: the server says what of it a savepoint may have.
+        _ => format!("SAVEPOINT {}; SET TRANSACTION {modes}", savepoint(level)),
+    }
+}
+
+impl Wire {
+    /// Begins a transaction, or a savepoint in the innermost one.
+    pub(super) async fn begin(
+        &mut self,
+        options: &TransactionOptions,
+    ) -> Result<TransactionId, DbErr> {
+        let level = self.open.len();
+        self.flight = Flight::Transaction(Recovery::Begun(level));
+        let begun = self.send(&begin_text(level, options)).await;
+        if begun.is_err() && level > 0 {
+            // If it was the options that failed, the savepoint is there, and the transaction aborted to it.
+            let _ = self.undo_savepoint(level).await;
+        }
+        self.flight = Flight::Landed;
+        begun?;
+        let id = TransactionId::next();
+        self.open.push(id);
+        self.note_depth();
+        Ok(id)
+    }
+
+    /// Commits a transaction and what is open in it; if that fails, it is rolled back.
+    pub(super) async fn commit(&mut self, id: TransactionId) -> Result<(), DbErr> {
+        let level = self.level_of(id).ok_or_else(over)?;
+        self.flight = Flight::Transaction(Recovery::Committed(level));
+        let committed = match level {
+            0 => self.send(COMMIT).await,
+            _ => {
+                self.send(&format!("RELEASE SAVEPOINT {}", savepoint(level)))
+                    .await
+            }
+        };
+        match &committed {
+            Ok(()) => self.forget(level),
+            Err(error) if level > 0 || is_aborted(error) => self.undo(level).await?,
+            // The server rolled it back itself.
+            Err(_) => self.forget(level),
+        }
+        self.flight = Flight::Landed;
+        committed
+    }
+
+    /// Rolls a transaction back, and what is open in it. Does nothing if it is over.
+    pub(super) async fn roll_back(&mut self, id: TransactionId) -> Result<(), DbErr> {
+        match self.level_of(id) {
+            Some(level) => self.undo(level).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn undo(&mut self, level: usize) -> Result<(), DbErr> {
+        self.forget(level);
+        self.flight = Flight::Transaction(Recovery::RolledBack);
+        let undone = match level {
+            0 => self.send("ROLLBACK").await,
+            _ => self.undo_savepoint(level).await,
+        };
+        self.flight = Flight::Landed;
+        if undone.is_err() {
+            // In what transaction the session is now, nobody knows.
+            self.ledger.entries().given_up = true;
+        }
+        undone
+    }
+
+    /// Whether a transaction is open.
+    pub(super) fn level_of(&self, id: TransactionId) -> Option<usize> {
+        self.open.iter().position(|open| *open == id)
+    }
+
+    /// The innermost transaction.
+    pub(super) fn innermost(&self) -> Option<TransactionId> {
+        self.open.last().copied()
+    }
+
+    pub(super) async fn recover(&mut self, recovery: Recovery) -> Result<(), DbErr> {
+        match recovery {
+            Recovery::RolledBack => Ok(()),
+            Recovery::Begun(0) => self.send("ROLLBACK").await,
+            Recovery::Begun(level) => {
+                // It failed if the transaction was aborted before; then there is nothing to undo.
+                let _ = self.undo_savepoint(level).await;
+                Ok(())
+            }
+            Recovery::Committed(level) => {
+                if self.is_aborted().await? {
+                    self.undo(level).await
+                } else {
+                    self.forget(level);
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, level: usize) {
+        self.open.truncate(level);
+        self.note_depth();
+    }
+
+    fn note_depth(&self) {
+        self.ledger.entries().depth = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+    }
+}

@@ -1,0 +1,101 @@
+//! What is sent over a pinned connection: the protocol's statements and the body's.
+
+use sea_orm::sqlx::postgres::PgRow;
+use sea_orm::sqlx::query::Query;
+use sea_orm::sqlx::{self, AssertSqlSafe, Postgres, Row as _};
+use sea_orm::{DbErr, ExecResult, QueryResult};
+use sea_query_sqlx::SqlxValues;
+
+use super::error::{exec_error, query_error};
+use super::pinned::{Flight, TransactionId, Wire, over};
+use crate::session::{Bind, Row, Statement};
+
+/// SeaORM's statement as sqlx wants it.
+pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
+    let values = statement
+        .values
+        .clone()
+        .unwrap_or_else(|| sea_orm::Values(Vec::new()));
+    sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
+}
+
+impl Wire {
+    /// Fails if the transaction is over.
+    pub(super) fn check(&self, transaction: Option<TransactionId>) -> Result<(), DbErr> {
+        match transaction {
+            Some(id) if self.level_of(id).is_none() => Err(over()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A statement of the protocol.
+    pub(super) async fn lock_query(&mut self, statement: &Statement) -> Result<Row, DbErr> {
+        let mut query = sqlx::query(statement.sql());
+        for bind in statement.binds() {
+            query = match bind {
+                Bind::Int4(number) => query.bind(number),
+                Bind::Int8(number) => query.bind(number),
+            };
+        }
+        self.flight = Flight::Protocol;
+        let answered = query.fetch_one(self.connection()?).await;
+        self.flight = Flight::Landed;
+        let row = answered.and_then(|row| {
+            Ok(Row {
+                answer: row.try_get(0)?,
+                pid: row.try_get(1)?,
+            })
+        });
+        let row = row.map_err(query_error)?;
+        self.pid = Some(row.pid);
+        Ok(row)
+    }
+
+    /// A message of the protocol.
+    pub(super) async fn lock_batch(&mut self, sql: &str) -> Result<(), DbErr> {
+        self.flight = Flight::Protocol;
+        let sent = self.send(sql).await;
+        self.flight = Flight::Landed;
+        sent
+    }
+
+    pub(super) async fn execute(
+        &mut self,
+        statement: &sea_orm::Statement,
+    ) -> Result<ExecResult, DbErr> {
+        self.flight = Flight::Body;
+        let executed = bound(statement).execute(self.connection()?).await;
+        self.flight = Flight::Landed;
+        executed.map(Into::into).map_err(exec_error)
+    }
+
+    pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.flight = Flight::Body;
+        let executed = sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(self.connection()?)
+            .await;
+        self.flight = Flight::Landed;
+        executed.map(Into::into).map_err(exec_error)
+    }
+
+    pub(super) async fn query_one(
+        &mut self,
+        statement: &sea_orm::Statement,
+    ) -> Result<Option<QueryResult>, DbErr> {
+        self.flight = Flight::Body;
+        let row = bound(statement).fetch_optional(self.connection()?).await;
+        self.flight = Flight::Landed;
+        row.map(|row| row.map(Into::into)).map_err(query_error)
+    }
+
+    pub(super) async fn query_all(
+        &mut self,
+        statement: &sea_orm::Statement,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        self.flight = Flight::Body;
+        let rows = bound(statement).fetch_all(self.connection()?).await;
+        self.flight = Flight::Landed;
+        rows.map(|rows: Vec<PgRow>| rows.into_iter().map(Into::into).collect())
+            .map_err(query_error)
+    }
+}

@@ -1,0 +1,82 @@
+//! The session of a backend without locks.
+
+use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
+
+use super::at_home::AtHome;
+use super::pinned::over;
+use super::target::Target;
+use crate::session::TransactionState;
+
+/// SeaORM's own connection, and the transactions that the protocol began on it.
+#[derive(Debug)]
+pub(super) struct WithoutLocks {
+    connection: DatabaseConnection,
+    begun: Vec<AtHome<DatabaseTransaction>>,
+    given_up: bool,
+}
+
+impl WithoutLocks {
+    pub(super) const fn new(connection: DatabaseConnection) -> Self {
+        Self {
+            connection,
+            begun: Vec::new(),
+            given_up: false,
+        }
+    }
+
+    pub(super) fn transaction_state(&self) -> TransactionState {
+        if self.given_up {
+            TransactionState::broken()
+        } else {
+            TransactionState::open(u32::try_from(self.begun.len()).unwrap_or(u32::MAX))
+        }
+    }
+
+    pub(super) fn target(&self) -> Target<'_> {
+        match self.begun.last() {
+            _ if self.given_up => Target::Over,
+            Some(transaction) => transaction.get().map_or(Target::Over, Target::Transaction),
+            None => Target::Connection(&self.connection),
+        }
+    }
+
+    /// Begins a transaction, or a savepoint in the innermost one.
+    pub(super) async fn begin(&mut self) -> Result<(), DbErr> {
+        let begun = match self.begun.last().and_then(AtHome::get) {
+            Some(transaction) => transaction.begin().await,
+            None => self.connection.begin().await,
+        };
+        self.begun.push(AtHome::new(begun?));
+        Ok(())
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), DbErr> {
+        match self.begun.pop().and_then(AtHome::take) {
+            Some(transaction) => transaction.commit().await,
+            None => Err(over()),
+        }
+    }
+
+    pub(super) async fn roll_back(&mut self) -> Result<(), DbErr> {
+        match self.begun.pop().and_then(AtHome::take) {
+            Some(transaction) => transaction.rollback().await,
+            None => Err(over()),
+        }
+    }
+
+    /// Rolls back what is open. There is no session to end, but what would now run outside the transactions it was meant for is
+    /// refused.
+    pub(super) async fn condemn(&mut self) {
+        while !self.begun.is_empty() {
+            // It says what it could not do, and nobody can do it better.
+            let _ = self.roll_back().await;
+        }
+        self.given_up = true;
+    }
+
+    /// The same without waiting: SeaORM rolls back at the next use, or when the connection goes back to its pool.
+    pub(super) fn abandon(&mut self) {
+        self.begun.clear();
+        self.given_up = true;
+    }
+}
