@@ -60,7 +60,7 @@ async fn body(conn: &mut AsyncPgConnection) -> Result<(), LockError> {
 }
 
 macro_rules! calls {
-    ($conn:expr, $call:expr, $key:expr, $options:expr) => {
+    ($conn:expr, $call:expr, $key:expr, $options:expr, $body:expr) => {
         match $call {
             Call::Acquire => {
                 $conn
@@ -73,19 +73,21 @@ macro_rules! calls {
                 Some(guard) => guard.release().await,
                 None => Ok(()),
             },
-            Call::With => $conn.with_advisory_lock($key, $options, body).await,
+            Call::With => $conn.with_advisory_lock($key, $options, $body).await,
             Call::TryWith => $conn
-                .try_with_advisory_lock($key, $options, body)
+                .try_with_advisory_lock($key, $options, $body)
                 .await
                 .map(drop),
-            Call::WithTransaction => $conn.with_advisory_xact_lock($key, $options, body).await,
+            Call::WithTransaction => $conn.with_advisory_xact_lock($key, $options, $body).await,
             Call::TryWithTransaction => $conn
-                .try_with_advisory_xact_lock($key, $options, body)
+                .try_with_advisory_xact_lock($key, $options, $body)
                 .await
                 .map(drop),
         }
     };
 }
+
+pub(crate) use calls;
 
 pub(crate) struct Borrowed(AsyncPgConnection);
 
@@ -102,7 +104,7 @@ impl Adapter for Borrowed {
         key: &LockKey,
         options: LockOptions,
     ) -> Result<(), LockError> {
-        calls!(self.0, call, key, options)
+        calls!(self.0, call, key, options, body)
     }
 
     async fn check(&mut self) {
@@ -139,7 +141,7 @@ impl Adapter for Bb8 {
         key: &LockKey,
         options: LockOptions,
     ) -> Result<(), LockError> {
-        calls!(self.0, call, key, options)
+        calls!(self.0, call, key, options, body)
     }
 
     async fn check(&mut self) {
@@ -172,7 +174,7 @@ impl Adapter for Deadpool {
         key: &LockKey,
         options: LockOptions,
     ) -> Result<(), LockError> {
-        calls!(self.0, call, key, options)
+        calls!(self.0, call, key, options, body)
     }
 
     async fn check(&mut self) {

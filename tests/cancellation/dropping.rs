@@ -136,4 +136,5 @@ for_each_adapter! {
     borrowed => Borrowed;
     bb8 => Bb8;
     deadpool => Deadpool;
+    sea_orm => crate::sea_orm::SeaOrm;
 }

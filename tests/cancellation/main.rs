@@ -5,7 +5,8 @@
     feature = "diesel-async-postgres",
     feature = "diesel-async-sqlite",
     feature = "bb8",
-    feature = "deadpool"
+    feature = "deadpool",
+    feature = "sea-orm"
 ))]
 #![allow(
     clippy::unwrap_used,
@@ -21,4 +22,5 @@ mod dropping;
 mod guards;
 
 mod observer;
+mod sea_orm;
 mod timeouts;
