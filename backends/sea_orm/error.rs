@@ -45,7 +45,8 @@ fn sqlx_error(error: &DbErr) -> Option<&Error> {
     }
 }
 
-fn code(error: &DbErr) -> Option<SqlState> {
+/// The server's code.
+pub(super) fn code(error: &DbErr) -> Option<SqlState> {
     SqlState::new(&sqlx_error(error)?.as_database_error()?.code()?)
 }
 

@@ -90,6 +90,8 @@ impl Drop for Farewell {
 pub(super) fn close(mut connection: PoolConnection<Postgres>, runtime: Option<&Handle>) {
     let _entered = runtime.map(Handle::enter);
     connection.close_on_drop();
+    // Before the runtime is left again.
+    drop(connection);
 }
 
 /// Whether the session's connection is still open, and so its process id its own.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::Stream;
 use sea_orm::prelude::async_trait::async_trait;
@@ -14,7 +15,7 @@ use sea_orm::{
 use super::at_home::AtHome;
 use super::pinned::{Pinned, TransactionId, over};
 use super::target::{Rows, Target};
-use super::without_locks::WithoutLocks;
+use super::without_locks::{BodysTransactions, WithoutLocks};
 
 /// The connection a body runs on: the one that the lock is on.
 ///
@@ -41,6 +42,13 @@ pub(super) enum Session {
 }
 
 impl PinnedConnection {
+    /// The database behind it.
+    #[must_use]
+    pub fn get_database_backend(&self) -> DbBackend {
+        // Both traits have a method of this name, so that neither can be called without naming its trait.
+        self.target().backend()
+    }
+
     pub(super) fn target(&self) -> Target<'_> {
         match &self.0 {
             Session::Postgres(pinned) => Target::Pinned(pinned, None),
@@ -62,36 +70,42 @@ pub struct PinnedTransaction(pub(super) Transaction);
 #[derive(Debug)]
 pub(super) enum Transaction {
     Postgres(OnPostgres),
-    WithoutLocks(AtHome<DatabaseTransaction>),
+    WithoutLocks(WithoutLock),
 }
 
-/// Rolled back if it is dropped.
+/// SeaORM's own.
+#[derive(Debug)]
+pub(super) struct WithoutLock {
+    transaction: AtHome<DatabaseTransaction>,
+    counted: Option<Arc<BodysTransactions>>,
+}
+
+/// Rolled back when it is dropped, unless it is over.
 #[derive(Debug)]
 pub(super) struct OnPostgres {
     pub(super) pinned: Pinned,
     pub(super) id: TransactionId,
-    open: bool,
 }
 
 impl Drop for OnPostgres {
     fn drop(&mut self) {
-        if self.open {
-            self.pinned.roll_back_later(self.id);
-        }
+        self.pinned.roll_back_later(self.id);
     }
 }
 
 impl PinnedTransaction {
     pub(super) const fn on_postgres(pinned: Pinned, id: TransactionId) -> Self {
-        Self(Transaction::Postgres(OnPostgres {
-            pinned,
-            id,
-            open: true,
-        }))
+        Self(Transaction::Postgres(OnPostgres { pinned, id }))
     }
 
-    pub(super) fn without_locks(transaction: DatabaseTransaction) -> Self {
-        Self(Transaction::WithoutLocks(AtHome::new(transaction)))
+    pub(super) fn without_locks(
+        transaction: DatabaseTransaction,
+        counted: Option<Arc<BodysTransactions>>,
+    ) -> Self {
+        Self(Transaction::WithoutLocks(WithoutLock {
+            transaction: AtHome::new(transaction),
+            counted,
+        }))
     }
 
     pub(super) fn target(&self) -> Target<'_> {
@@ -99,9 +113,12 @@ impl PinnedTransaction {
             Transaction::Postgres(transaction) => {
                 Target::Pinned(&transaction.pinned, Some(transaction.id))
             }
-            Transaction::WithoutLocks(transaction) => {
-                transaction.get().map_or(Target::Over, Target::Transaction)
-            }
+            Transaction::WithoutLocks(without) => without
+                .transaction
+                .get()
+                .map_or(Target::Over, |transaction| {
+                    Target::Transaction(transaction, without.counted.as_ref())
+                }),
         }
     }
 
@@ -112,12 +129,11 @@ impl PinnedTransaction {
     /// The server's, also if the transaction was aborted. It is over in any case.
     pub async fn commit(self) -> Result<(), DbErr> {
         match self.0 {
-            Transaction::Postgres(mut transaction) => {
+            Transaction::Postgres(transaction) => {
                 let mut wire = transaction.pinned.lock().await?;
-                transaction.open = false;
                 wire.commit(transaction.id).await
             }
-            Transaction::WithoutLocks(transaction) => match transaction.take() {
+            Transaction::WithoutLocks(without) => match without.transaction.take() {
                 Some(transaction) => transaction.commit().await,
                 None => Err(over()),
             },
@@ -131,12 +147,11 @@ impl PinnedTransaction {
     /// The server's. The transaction is over in any case, or else the connection is.
     pub async fn rollback(self) -> Result<(), DbErr> {
         match self.0 {
-            Transaction::Postgres(mut transaction) => {
+            Transaction::Postgres(transaction) => {
                 let mut wire = transaction.pinned.lock().await?;
-                transaction.open = false;
                 wire.roll_back(transaction.id).await
             }
-            Transaction::WithoutLocks(transaction) => match transaction.take() {
+            Transaction::WithoutLocks(without) => match without.transaction.take() {
                 Some(transaction) => transaction.rollback().await,
                 None => Err(over()),
             },

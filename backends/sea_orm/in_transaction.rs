@@ -88,7 +88,7 @@ macro_rules! in_transaction {
             ) -> impl Future<Output = Result<(), LockError>> + Send {
                 let key = key.into();
                 async move {
-                    let mut session = InTransaction::new($target(self), &key)?;
+                    let mut session = InTransaction::new(($target)(self), &key)?;
                     session.acquire_advisory_xact_lock(key, options).await
                 }
             }
@@ -100,7 +100,7 @@ macro_rules! in_transaction {
             ) -> impl Future<Output = Result<bool, LockError>> + Send {
                 let key = key.into();
                 async move {
-                    let mut session = InTransaction::new($target(self), &key)?;
+                    let mut session = InTransaction::new(($target)(self), &key)?;
                     session.try_acquire_advisory_xact_lock(key, options).await
                 }
             }
@@ -108,7 +108,7 @@ macro_rules! in_transaction {
     )*};
 }
 in_transaction! {
-    DatabaseTransaction: Target::Transaction;
+    DatabaseTransaction: |transaction| Target::Transaction(transaction, None);
     PinnedTransaction: PinnedTransaction::target;
 }
 
@@ -206,7 +206,7 @@ impl AsyncLockSession for InTransaction<'_> {
     fn longest_wait(&self) -> Option<Duration> {
         match self.target {
             Target::Pinned(..) => None,
-            Target::Connection(_) | Target::Transaction(_) | Target::Over => Some(LONGEST_WAIT),
+            Target::Connection(..) | Target::Transaction(..) | Target::Over => Some(LONGEST_WAIT),
         }
     }
 

@@ -14,7 +14,7 @@ use sea_orm::{DbErr, RuntimeErr, TransactionOptions};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use super::error::{exec_error, gone, is_aborted, is_gone};
+use super::error::{code, exec_error, gone, is_aborted, is_gone};
 use super::farewell::{self, Farewell};
 use super::transactions::{Recovery, savepoint};
 use crate::backends::postgres::CONDEMN;
@@ -37,8 +37,8 @@ pub(super) struct Ledger {
 
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    /// How many transactions and savepoints are open.
-    pub(super) depth: u32,
+    /// The transactions and savepoints that are open, the outermost first; or will be, once the debts are paid.
+    pub(super) open: Vec<TransactionId>,
     /// Nothing more is to be run; the session ends when the connection goes.
     pub(super) given_up: bool,
     /// What must run before anything else does.
@@ -50,8 +50,8 @@ pub(super) struct Entries {
 enum Debt {
     /// A message whose answer nobody waits for.
     Message(String),
-    /// A transaction that was neither committed nor rolled back.
-    RollBack(TransactionId),
+    /// The transaction at this level, which was neither committed nor rolled back.
+    RollBack(usize),
 }
 
 /// Tells the transactions of one connection apart: a depth alone may come again.
@@ -71,8 +71,9 @@ pub(super) struct Wire {
     /// `None` only while it is dropped.
     connection: Option<PoolConnection<Postgres>>,
     pool: PgPool,
-    pub(super) open: Vec<TransactionId>,
     pub(super) flight: Flight,
+    /// The last answer was an error, after which sqlx leaves the rest of the answer unread.
+    unread: bool,
     /// The session, as far as it has told.
     pub(super) pid: Option<i32>,
     pub(super) ledger: Arc<Ledger>,
@@ -101,8 +102,8 @@ impl Pinned {
         let wire = Wire {
             connection: Some(connection),
             pool: pool.clone(),
-            open: Vec::new(),
             flight: Flight::Landed,
+            unread: false,
             pid: None,
             ledger: Arc::clone(&ledger),
         };
@@ -138,7 +139,7 @@ impl Pinned {
         if entries.given_up {
             TransactionState::broken()
         } else {
-            TransactionState::open(entries.depth)
+            TransactionState::open(u32::try_from(entries.open.len()).unwrap_or(u32::MAX))
         }
     }
 
@@ -196,30 +197,38 @@ impl Pinned {
 
     /// Runs messages before anything else runs, and soon.
     pub(super) fn run_later(&self, messages: Vec<String>) -> bool {
-        self.owe(messages.into_iter().map(Debt::Message))
-    }
-
-    /// Rolls a transaction back before anything else runs, and soon.
-    pub(super) fn roll_back_later(&self, id: TransactionId) {
-        self.owe([Debt::RollBack(id)]);
-    }
-
-    fn owe(&self, debts: impl IntoIterator<Item = Debt>) -> bool {
         let mut entries = self.ledger.entries();
         if entries.given_up {
             return false;
         }
-        entries.owed.extend(debts);
+        entries.owed.extend(messages.into_iter().map(Debt::Message));
         drop(entries);
+        self.pay_soon();
+        true
+    }
+
+    /// Rolls a transaction back before anything else runs, and soon. Does nothing if it is over.
+    pub(super) fn roll_back_later(&self, id: TransactionId) {
+        let mut entries = self.ledger.entries();
+        let Some(level) = entries.level_of(id) else {
+            return;
+        };
+        entries.open.truncate(level);
+        entries.owed.push_back(Debt::RollBack(level));
+        drop(entries);
+        self.pay_soon();
+    }
+
+    /// Pays what is owed in the background. If the runtime is shutting down, the task is dropped, and with it maybe the connection,
+    /// whose drop sees the debts.
+    fn pay_soon(&self) {
         if let Some(runtime) = &self.ledger.runtime {
             let pinned = self.clone();
-            // If the runtime is shutting down, the task is dropped and the connection with it, whose drop sees the debts.
             runtime.spawn(async move {
-                // It has marked the connection itself.
+                // If it fails, it has said so on the connection itself.
                 let _ = pinned.lock().await;
             });
         }
-        true
     }
 
     /// Ends the session, whatever it is doing, without waiting for that.
@@ -229,6 +238,13 @@ impl Pinned {
         if let Ok(mut wire) = self.wire.try_lock() {
             wire.end();
         }
+    }
+}
+
+impl Entries {
+    /// How many transactions are around this one, if it is open.
+    pub(super) fn level_of(&self, id: TransactionId) -> Option<usize> {
+        self.open.iter().position(|open| *open == id)
     }
 }
 
@@ -252,6 +268,7 @@ impl Wire {
     pub(super) async fn send(&mut self, sql: &str) -> Result<(), DbErr> {
         let connection = self.connection()?;
         let sent = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
+        self.unread = sent.is_err();
         sent.map(drop).map_err(exec_error)
     }
 
@@ -267,16 +284,18 @@ impl Wire {
             }
         }
         loop {
+            self.flight = Flight::Landed;
+            if self.ledger.entries().owed.is_empty() {
+                return self.connection().map(drop);
+            }
+            self.read_errors().await?;
             let debt = self.ledger.entries().owed.pop_front();
-            // Dropped in here, nobody could tell what was done: the session is ended instead.
-            self.flight = Flight::Protocol;
             match debt {
-                None => {
-                    self.flight = Flight::Landed;
-                    return self.connection().map(drop);
-                }
-                Some(Debt::RollBack(id)) => self.roll_back(id).await?,
+                None => {}
+                Some(Debt::RollBack(level)) => self.undo(level).await?,
                 Some(Debt::Message(message)) => {
+                    // Dropped in here, nobody could tell whether it failed: the session is ended instead.
+                    self.flight = Flight::Protocol;
                     // What makes up for its failure comes after it; only a session that ended needs no more.
                     if let Err(error) = self.send(&message).await
                         && is_gone(&error)
@@ -290,7 +309,33 @@ impl Wire {
 
     /// Reads every answer that is still to come, so that what follows is surely sent when it is first polled.
     async fn read_answers(&mut self) -> Result<(), DbErr> {
-        self.connection()?.ping().await.map_err(exec_error)
+        loop {
+            let error = match self.connection()?.ping().await {
+                Ok(()) => break,
+                Err(error) => exec_error(error),
+            };
+            // An error of what was dropped is nobody's; each is read once.
+            if code(&error).is_none() || is_gone(&error) {
+                return Err(error);
+            }
+        }
+        self.unread = false;
+        Ok(())
+    }
+
+    /// The same before something whose drop in flight must be understood.
+    pub(super) async fn read_errors(&mut self) -> Result<(), DbErr> {
+        if self.unread {
+            self.read_answers().await?;
+        }
+        Ok(())
+    }
+
+    /// Notes that something has been answered.
+    pub(super) fn landed<T>(&mut self, answer: sqlx::Result<T>) -> sqlx::Result<T> {
+        self.flight = Flight::Landed;
+        self.unread = answer.is_err();
+        answer
     }
 
     /// Whether the session is in an aborted transaction.
@@ -332,7 +377,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         let entries = self.ledger.entries();
-        let spoilt = entries.given_up || entries.depth > 0 || !entries.owed.is_empty();
+        let spoilt = entries.given_up || !entries.open.is_empty() || !entries.owed.is_empty();
         drop(entries);
         if spoilt || !matches!(self.flight, Flight::Landed | Flight::Body) {
             self.end();

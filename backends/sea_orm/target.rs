@@ -1,6 +1,7 @@
 //! Where a statement of the body's goes.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use sea_orm::{
@@ -12,6 +13,7 @@ use super::error::query_error;
 use super::handle::PinnedTransaction;
 use super::pinned::{Flight, Pinned, TransactionId, over};
 use super::wire::bound;
+use super::without_locks::BodysTransactions;
 use crate::session::Row;
 
 /// The rows of a statement, as they come.
@@ -23,9 +25,9 @@ pub(super) enum Target<'t> {
     /// A pinned connection, and the transaction on it that must still be open.
     Pinned(&'t Pinned, Option<TransactionId>),
     /// Without locks: SeaORM's own connection,
-    Connection(&'t DatabaseConnection),
-    /// and SeaORM's own transaction.
-    Transaction(&'t DatabaseTransaction),
+    Connection(&'t DatabaseConnection, &'t Arc<BodysTransactions>),
+    /// and SeaORM's own transaction. Both with those who count the transactions in them.
+    Transaction(&'t DatabaseTransaction, Option<&'t Arc<BodysTransactions>>),
     /// A transaction that is over.
     Over,
 }
@@ -36,8 +38,8 @@ macro_rules! either {
         match $target {
             Target::Over => Err(over()),
             Target::Pinned($pinned, $transaction) => $run,
-            Target::Connection($sea) => $delegate,
-            Target::Transaction($sea) => $delegate,
+            Target::Connection($sea, _) => $delegate,
+            Target::Transaction($sea, _) => $delegate,
         }
     };
 }
@@ -46,8 +48,8 @@ impl<'t> Target<'t> {
     pub(super) fn backend(self) -> DbBackend {
         match self {
             Self::Pinned(..) => DbBackend::Postgres,
-            Self::Connection(sea) => sea.get_database_backend(),
-            Self::Transaction(sea) => ConnectionTrait::get_database_backend(sea),
+            Self::Connection(sea, _) => sea.get_database_backend(),
+            Self::Transaction(sea, _) => ConnectionTrait::get_database_backend(sea),
             Self::Over => DbBackend::Sqlite,
         }
     }
@@ -55,8 +57,8 @@ impl<'t> Target<'t> {
     pub(super) fn is_mock(self) -> bool {
         match self {
             Self::Pinned(..) | Self::Over => false,
-            Self::Connection(sea) => sea.is_mock_connection(),
-            Self::Transaction(sea) => sea.is_mock_connection(),
+            Self::Connection(sea, _) => sea.is_mock_connection(),
+            Self::Transaction(sea, _) => sea.is_mock_connection(),
         }
     }
 
@@ -108,14 +110,19 @@ impl<'t> Target<'t> {
         self,
         options: TransactionOptions,
     ) -> Result<PinnedTransaction, DbErr> {
-        either!(self, pinned, id => {
-            let mut wire = pinned.lock_in(id).await?;
-            let id = wire.begin(&options).await?;
-            Ok(PinnedTransaction::on_postgres(pinned.clone(), id))
-        }, sea => {
-            let begun = sea.begin_with_options(options).await?;
-            Ok(PinnedTransaction::without_locks(begun))
-        })
+        let (begun, counted) = match self {
+            Self::Over => return Err(over()),
+            Self::Pinned(pinned, id) => {
+                let mut wire = pinned.lock_in(id).await?;
+                let id = wire.begin(&options).await?;
+                return Ok(PinnedTransaction::on_postgres(pinned.clone(), id));
+            }
+            Self::Connection(sea, counter) => {
+                (sea.begin_with_options(options).await?, Some(counter))
+            }
+            Self::Transaction(sea, counter) => (sea.begin_with_options(options).await?, counter),
+        };
+        Ok(PinnedTransaction::without_locks(begun, counted.cloned()))
     }
 
     pub(super) async fn stream(self, statement: Statement) -> Result<Rows<'t>, DbErr> {

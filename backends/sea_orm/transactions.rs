@@ -46,24 +46,28 @@ impl Wire {
         &mut self,
         options: &TransactionOptions,
     ) -> Result<TransactionId, DbErr> {
-        let level = self.open.len();
+        self.read_errors().await?;
+        let level = self.ledger.entries().open.len();
         self.flight = Flight::Transaction(Recovery::Begun(level));
         let begun = self.send(&begin_text(level, options)).await;
         if begun.is_err() && level > 0 {
             // If it was the options that failed, the savepoint is there, and the transaction aborted to it.
+            self.read_errors().await?;
+            self.flight = Flight::Transaction(Recovery::RolledBack);
             let _ = self.undo_savepoint(level).await;
         }
         self.flight = Flight::Landed;
         begun?;
         let id = TransactionId::next();
-        self.open.push(id);
-        self.note_depth();
+        self.ledger.entries().open.push(id);
         Ok(id)
     }
 
     /// Commits a transaction and what is open in it; if that fails, it is rolled back.
     pub(super) async fn commit(&mut self, id: TransactionId) -> Result<(), DbErr> {
+        self.read_errors().await?;
         let level = self.level_of(id).ok_or_else(over)?;
+        self.forget(level);
         self.flight = Flight::Transaction(Recovery::Committed(level));
         let committed = match level {
             0 => self.send(COMMIT).await,
@@ -72,11 +76,12 @@ impl Wire {
                     .await
             }
         };
-        match &committed {
-            Ok(()) => self.forget(level),
-            Err(error) if level > 0 || is_aborted(error) => self.undo(level).await?,
-            // The server rolled it back itself.
-            Err(_) => self.forget(level),
+        if let Err(error) = &committed
+            // The outermost is rolled back by the server, unless it had been aborted before.
+            && (level > 0 || is_aborted(error))
+        {
+            self.read_errors().await?;
+            self.undo(level).await?;
         }
         self.flight = Flight::Landed;
         committed
@@ -84,13 +89,15 @@ impl Wire {
 
     /// Rolls a transaction back, and what is open in it. Does nothing if it is over.
     pub(super) async fn roll_back(&mut self, id: TransactionId) -> Result<(), DbErr> {
+        self.read_errors().await?;
         match self.level_of(id) {
             Some(level) => self.undo(level).await,
             None => Ok(()),
         }
     }
 
-    async fn undo(&mut self, level: usize) -> Result<(), DbErr> {
+    /// Rolls back what is open from this level on. Every answer has been read.
+    pub(super) async fn undo(&mut self, level: usize) -> Result<(), DbErr> {
         self.forget(level);
         self.flight = Flight::Transaction(Recovery::RolledBack);
         let undone = match level {
@@ -107,40 +114,36 @@ impl Wire {
 
     /// Whether a transaction is open.
     pub(super) fn level_of(&self, id: TransactionId) -> Option<usize> {
-        self.open.iter().position(|open| *open == id)
+        self.ledger.entries().level_of(id)
     }
 
     /// The innermost transaction.
     pub(super) fn innermost(&self) -> Option<TransactionId> {
-        self.open.last().copied()
+        self.ledger.entries().open.last().copied()
     }
 
+    /// Does what a dropped future did not do any more. Every answer has been read.
     pub(super) async fn recover(&mut self, recovery: Recovery) -> Result<(), DbErr> {
         match recovery {
             Recovery::RolledBack => Ok(()),
-            Recovery::Begun(0) => self.send("ROLLBACK").await,
+            Recovery::Begun(0) => self.undo(0).await,
             Recovery::Begun(level) => {
+                self.flight = Flight::Transaction(Recovery::RolledBack);
                 // It failed if the transaction was aborted before; then there is nothing to undo.
                 let _ = self.undo_savepoint(level).await;
                 Ok(())
             }
             Recovery::Committed(level) => {
                 if self.is_aborted().await? {
-                    self.undo(level).await
-                } else {
-                    self.forget(level);
-                    Ok(())
+                    self.read_errors().await?;
+                    self.undo(level).await?;
                 }
+                Ok(())
             }
         }
     }
 
     fn forget(&mut self, level: usize) {
-        self.open.truncate(level);
-        self.note_depth();
-    }
-
-    fn note_depth(&self) {
-        self.ledger.entries().depth = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+        self.ledger.entries().open.truncate(level);
     }
 }

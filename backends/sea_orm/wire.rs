@@ -39,8 +39,7 @@ impl Wire {
         }
         self.flight = Flight::Protocol;
         let answered = query.fetch_one(self.connection()?).await;
-        self.flight = Flight::Landed;
-        let row = answered.and_then(|row| {
+        let row = self.landed(answered).and_then(|row| {
             Ok(Row {
                 answer: row.try_get(0)?,
                 pid: row.try_get(1)?,
@@ -65,8 +64,7 @@ impl Wire {
     ) -> Result<ExecResult, DbErr> {
         self.flight = Flight::Body;
         let executed = bound(statement).execute(self.connection()?).await;
-        self.flight = Flight::Landed;
-        executed.map(Into::into).map_err(exec_error)
+        self.landed(executed).map(Into::into).map_err(exec_error)
     }
 
     pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
@@ -74,8 +72,7 @@ impl Wire {
         let executed = sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(self.connection()?)
             .await;
-        self.flight = Flight::Landed;
-        executed.map(Into::into).map_err(exec_error)
+        self.landed(executed).map(Into::into).map_err(exec_error)
     }
 
     pub(super) async fn query_one(
@@ -84,8 +81,9 @@ impl Wire {
     ) -> Result<Option<QueryResult>, DbErr> {
         self.flight = Flight::Body;
         let row = bound(statement).fetch_optional(self.connection()?).await;
-        self.flight = Flight::Landed;
-        row.map(|row| row.map(Into::into)).map_err(query_error)
+        self.landed(row)
+            .map(|row| row.map(Into::into))
+            .map_err(query_error)
     }
 
     pub(super) async fn query_all(
@@ -94,8 +92,7 @@ impl Wire {
     ) -> Result<Vec<QueryResult>, DbErr> {
         self.flight = Flight::Body;
         let rows = bound(statement).fetch_all(self.connection()?).await;
-        self.flight = Flight::Landed;
-        rows.map(|rows: Vec<PgRow>| rows.into_iter().map(Into::into).collect())
-            .map_err(query_error)
+        let rows: Vec<PgRow> = self.landed(rows).map_err(query_error)?;
+        Ok(rows.into_iter().map(Into::into).collect())
     }
 }

@@ -1,5 +1,7 @@
 //! The session of a backend without locks.
 
+use std::sync::Arc;
+
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
 
 use super::at_home::AtHome;
@@ -12,14 +14,21 @@ use crate::session::TransactionState;
 pub(super) struct WithoutLocks {
     connection: DatabaseConnection,
     begun: Vec<AtHome<DatabaseTransaction>>,
+    /// Its clones are the transactions that the body has open.
+    bodys: Arc<BodysTransactions>,
     given_up: bool,
 }
 
+/// Counted, so that a transaction left open shows in a test on SQLite as it would on PostgreSQL.
+#[derive(Debug, Default)]
+pub(super) struct BodysTransactions;
+
 impl WithoutLocks {
-    pub(super) const fn new(connection: DatabaseConnection) -> Self {
+    pub(super) fn new(connection: DatabaseConnection) -> Self {
         Self {
             connection,
             begun: Vec::new(),
+            bodys: Arc::default(),
             given_up: false,
         }
     }
@@ -28,15 +37,18 @@ impl WithoutLocks {
         if self.given_up {
             TransactionState::broken()
         } else {
-            TransactionState::open(u32::try_from(self.begun.len()).unwrap_or(u32::MAX))
+            let open = self.begun.len() + Arc::strong_count(&self.bodys) - 1;
+            TransactionState::open(u32::try_from(open).unwrap_or(u32::MAX))
         }
     }
 
     pub(super) fn target(&self) -> Target<'_> {
         match self.begun.last() {
             _ if self.given_up => Target::Over,
-            Some(transaction) => transaction.get().map_or(Target::Over, Target::Transaction),
-            None => Target::Connection(&self.connection),
+            Some(transaction) => transaction.get().map_or(Target::Over, |transaction| {
+                Target::Transaction(transaction, Some(&self.bodys))
+            }),
+            None => Target::Connection(&self.connection, &self.bodys),
         }
     }
 

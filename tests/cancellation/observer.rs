@@ -23,8 +23,8 @@ pub(crate) fn fresh_key() -> LockKey {
 #[derive(Debug, QueryableByName)]
 pub(crate) struct Held {
     #[diesel(sql_type = Integer)]
-    #[expect(dead_code, reason = "shown when a test fails")]
-    pid: i32,
+    #[allow(dead_code, reason = "not every program that shares this asks for it")]
+    pub(crate) pid: i32,
     #[diesel(sql_type = Bool)]
     pub(crate) granted: bool,
 }

@@ -1,0 +1,329 @@
+//! Guards and bodies that are dropped, abandoned by a panic, or outlive their runtime.
+
+use std::future::Future;
+use std::time::Duration;
+
+use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, TransactionTrait,
+};
+use tokio::runtime::Runtime;
+
+use crate::observer::{Observer, database_url, fresh_key};
+use crate::open::{NO_WAIT, pid, poll_times, postgres, sqlite};
+
+fn block() -> LockOptions {
+    LockOptions::wait_up_to(Duration::from_secs(30)).strategy(WaitStrategy::Block)
+}
+
+#[tokio::test]
+async fn a_dropped_guard_releases_and_keeps_the_connection() {
+    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let before = pid(&*guard).await;
+    drop(guard);
+    observer.assert_free(&key, "dropping the guard").await;
+    assert_eq!(pid(&db).await, before);
+}
+
+/// The body's own statement goes on; the release comes after it.
+#[tokio::test]
+async fn a_body_dropped_in_a_statement_releases_when_that_ends() {
+    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let before = pid(&db).await;
+    let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
+        db.execute_unprepared("SELECT pg_sleep(0.3)").await
+    });
+    tokio::time::timeout(Duration::from_millis(100), call)
+        .await
+        .unwrap_err();
+    assert_eq!(observer.shown(&key).len(), 1, "the statement still runs");
+    observer.assert_free(&key, "the statement in flight").await;
+    assert_eq!(
+        pid(&db).await,
+        before,
+        "the connection is as good as it was"
+    );
+}
+
+/// Under a guard that is dropped too: the transaction could fail to end, and nobody would know.
+#[tokio::test]
+async fn a_body_dropped_in_a_transaction_frees_the_key() {
+    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let session = db.with_advisory_lock(&key, NO_WAIT, async |db| {
+        let tx = db.begin().await?;
+        tx.execute_unprepared("SELECT pg_sleep(0.3)").await
+    });
+    tokio::time::timeout(Duration::from_millis(100), session)
+        .await
+        .unwrap_err();
+    observer
+        .assert_free(&key, "the transaction in flight")
+        .await;
+    let transaction = db.with_advisory_xact_lock(&key, NO_WAIT, async |db| {
+        db.execute_unprepared("SELECT pg_sleep(0.3)").await
+    });
+    tokio::time::timeout(Duration::from_millis(100), transaction)
+        .await
+        .unwrap_err();
+    observer
+        .assert_free(&key, "the transaction-level lock")
+        .await;
+    db.execute_unprepared("SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_in_the_body_frees_the_key() {
+    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    for in_transaction in [false, true] {
+        let (db, key) = (db.clone(), key.clone());
+        let task = tokio::spawn(async move {
+            let body = async |_: &mut _| -> Result<(), DbErr> {
+                std::panic::resume_unwind(Box::new("a body"))
+            };
+            if in_transaction {
+                db.with_advisory_xact_lock(key, NO_WAIT, body).await
+            } else {
+                db.with_advisory_lock(key, NO_WAIT, body).await
+            }
+        });
+        assert!(task.await.unwrap_err().is_panic());
+    }
+    observer.assert_free(&key, "the panics").await;
+    db.execute_unprepared("SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_aborted_task_frees_the_key() {
+    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let task = tokio::spawn({
+        let (db, key) = (db.clone(), key.clone());
+        async move {
+            db.with_advisory_lock(key, NO_WAIT, async |_| {
+                std::future::pending::<Result<(), DbErr>>().await
+            })
+            .await
+        }
+    });
+    observer
+        .wait_until(&key, |shown| shown.len() == 1, "the lock is not taken")
+        .await;
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    observer.assert_free(&key, "the task").await;
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// A pool that keeps a spare connection: there, sqlx spawns a task in every drop.
+async fn with_a_spare(size: u32) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(database_url());
+    options
+        .min_connections(1)
+        .max_connections(size)
+        .sqlx_logging(false);
+    Database::connect(options).await.unwrap()
+}
+
+/// Waits for the key on a runtime of the observer's own.
+fn assert_free(key: &advisory_locking::LockKey, after: &str) {
+    runtime().block_on(Observer::new().assert_free(key, after));
+}
+
+#[test]
+fn what_is_dropped_on_a_thread_without_a_runtime_is_clean() {
+    let runtime = runtime();
+    let (key, other) = (fresh_key(), fresh_key());
+    let db = runtime.block_on(with_a_spare(2));
+
+    let guard = runtime
+        .block_on(db.acquire_advisory_lock(&key, NO_WAIT))
+        .unwrap();
+    drop(guard);
+    assert_free(&key, "a guard");
+
+    let guard = runtime
+        .block_on(db.acquire_advisory_lock(&key, NO_WAIT))
+        .unwrap();
+    let tx = runtime.block_on(guard.begin()).unwrap();
+    drop(guard);
+    drop(tx);
+    assert_free(&key, "a guard and its transaction");
+
+    let guard = runtime
+        .block_on(db.acquire_advisory_lock(&key, NO_WAIT))
+        .unwrap();
+    for waiting in [&key, &other] {
+        let mut call = Box::pin(db.with_advisory_lock(waiting, block(), async |db| {
+            db.execute_unprepared("SELECT pg_sleep(0.2)").await
+        }));
+        runtime
+            .block_on(async { tokio::time::timeout(Duration::from_millis(100), &mut call).await })
+            .unwrap_err();
+        drop(call);
+    }
+    assert_free(&other, "a body");
+    drop(guard);
+    assert_free(&key, "a wait");
+
+    let without_locks = runtime.block_on(sqlite());
+    let mut call = Box::pin(
+        without_locks.with_advisory_xact_lock(&key, NO_WAIT, async |db| {
+            let _tx = db.begin().await?;
+            std::future::pending::<Result<(), DbErr>>().await
+        }),
+    );
+    runtime
+        .block_on(async { tokio::time::timeout(Duration::from_millis(50), &mut call).await })
+        .unwrap_err();
+    drop(call);
+    runtime
+        .block_on(without_locks.execute_unprepared("BEGIN; ROLLBACK"))
+        .unwrap();
+    // Nothing is missing from the pool.
+    runtime
+        .block_on(async { tokio::try_join!(db.begin(), db.begin()).map(drop) })
+        .unwrap();
+}
+
+/// Starts something on a runtime, shuts that down, and looks what is left on the server.
+fn shut_down_in<F>(
+    key: &advisory_locking::LockKey,
+    shown: usize,
+    what: &str,
+    start: impl FnOnce() -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let runtime = runtime();
+    let task = runtime.spawn(start());
+    self::runtime().block_on(Observer::new().wait_until(key, |held| held.len() == shown, what));
+    drop(task);
+    runtime.shutdown_timeout(Duration::from_secs(5));
+}
+
+#[test]
+fn a_runtime_that_shuts_down_frees_its_locks() {
+    let key = fresh_key();
+    shut_down_in(&key, 1, "the lock is not taken", || {
+        let key = key.clone();
+        async move {
+            let _guard = with_a_spare(1)
+                .await
+                .acquire_advisory_lock(key, NO_WAIT)
+                .await;
+            std::future::pending::<()>().await;
+        }
+    });
+    assert_free(&key, "the runtime of a guard");
+
+    let holders = runtime();
+    let db = holders.block_on(postgres(1));
+    let guard = holders
+        .block_on(db.acquire_advisory_lock(&key, NO_WAIT))
+        .unwrap();
+    shut_down_in(&key, 2, "nobody waits", || {
+        let key = key.clone();
+        async move {
+            let _ = with_a_spare(1)
+                .await
+                .acquire_advisory_lock(key, block())
+                .await;
+        }
+    });
+    holders.block_on(Observer::new().wait_until(
+        &key,
+        |shown| shown.len() == 1 && shown[0].granted,
+        "the wait outlived its runtime",
+    ));
+    holders.block_on(guard.release()).unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_is_terminated_under_the_lock_is_lost() {
+    let (db, key) = (postgres(1).await, fresh_key());
+    let result = db
+        .with_advisory_lock(&key, NO_WAIT, async |db| {
+            db.execute_unprepared("SELECT pg_terminate_backend(pg_backend_pid())")
+                .await
+                .unwrap_err();
+            db.execute_unprepared("SELECT 1").await.unwrap_err();
+            Ok::<_, advisory_locking::LockError>(())
+        })
+        .await;
+    assert_eq!(result.unwrap_err().kind(), LockErrorKind::Lost);
+    db.execute_unprepared("SELECT 1").await.unwrap();
+}
+
+/// A thousand callers that lose patience at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_waits_dropped_together_leave_the_queue_and_the_pool_whole() {
+    const WAITS: u32 = 12;
+    let (db, mut observer, key) = (postgres(WAITS + 1).await, Observer::new(), fresh_key());
+    let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let waits: Vec<_> = (0..WAITS)
+        .map(|_| {
+            let (db, key) = (db.clone(), key.clone());
+            tokio::spawn(async move { db.acquire_advisory_lock(key, block()).await.map(drop) })
+        })
+        .collect();
+    observer
+        .wait_until(
+            &key,
+            |shown| shown.len() == 1 + WAITS as usize,
+            "not all wait",
+        )
+        .await;
+    for wait in &waits {
+        wait.abort();
+    }
+    observer
+        .wait_until(&key, |shown| shown.len() == 1, "some are still queued")
+        .await;
+    guard.release().await.unwrap();
+    observer.assert_free(&key, "all").await;
+    let all = (0..=WAITS).map(|_| db.begin());
+    assert!(
+        futures_util::future::join_all(all)
+            .await
+            .into_iter()
+            .all(|begun| begun.is_ok())
+    );
+}
+
+/// A stream holds the connection; what is dropped with rows still to come is read away before the release.
+#[tokio::test]
+async fn a_body_dropped_in_a_stream_frees_the_key() {
+    use futures_util::StreamExt;
+    use sea_orm::{Statement, StreamTrait};
+    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
+        let many = Statement::from_string(
+            db.get_database_backend(),
+            "SELECT generate_series(1, 100000)",
+        );
+        let mut rows = db.stream_raw(many).await?;
+        while let Some(row) = rows.next().await {
+            row?;
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, DbErr>(())
+    });
+    assert!(
+        poll_times(1_000, async {
+            tokio::time::timeout(Duration::from_millis(200), call)
+                .await
+                .is_err()
+        })
+        .await
+        .is_none_or(|dropped| dropped)
+    );
+    observer.assert_free(&key, "the stream").await;
+    db.execute_unprepared("SELECT 1").await.unwrap();
+}

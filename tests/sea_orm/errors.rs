@@ -1,0 +1,125 @@
+//! What SeaORM's connections without PostgreSQL get, and how errors arrive.
+
+use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind};
+use sea_orm::{
+    ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, MockDatabase, TransactionTrait,
+};
+
+use crate::observer::fresh_key;
+use crate::open::{NO_WAIT, postgres};
+
+/// The kind of the [`LockError`] that a [`DbErr`] carries.
+fn kind(error: &DbErr) -> Option<LockErrorKind> {
+    match error {
+        DbErr::TryIntoErr { source, .. } => Some(source.downcast_ref::<LockError>()?.kind()),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_backend_without_locks_and_no_op_is_unsupported() {
+    let connections = [
+        DatabaseConnection::default(),
+        MockDatabase::new(DatabaseBackend::MySql).into_connection(),
+        MockDatabase::new(DatabaseBackend::Postgres).into_connection(),
+    ];
+    for db in connections {
+        let body = async |_: &mut _| -> Result<(), DbErr> { panic!("the body must not run") };
+        let refused = db
+            .with_advisory_lock("key", NO_WAIT, body)
+            .await
+            .unwrap_err();
+        assert_eq!(kind(&refused), Some(LockErrorKind::Unsupported), "{db:?}");
+        let refused = db
+            .try_acquire_advisory_lock("key", NO_WAIT)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.kind(), LockErrorKind::Unsupported, "{db:?}");
+        assert_eq!(refused.key(), Some(&"key".into()));
+        assert_eq!(
+            db.capabilities().await.unwrap_err().kind(),
+            LockErrorKind::Unsupported,
+            "{db:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_without_locks_and_no_op_is_unsupported() {
+    use advisory_locking::AsyncTransactionAdvisoryLocking;
+    let db = MockDatabase::new(DatabaseBackend::MySql).into_connection();
+    let tx = db.begin().await.unwrap();
+    let refused = tx
+        .acquire_advisory_xact_lock("key", NO_WAIT)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), LockErrorKind::Unsupported);
+    // A mock of PostgreSQL answers what it was told to, and that is no lock.
+    let db = MockDatabase::new(DatabaseBackend::Postgres).into_connection();
+    let tx = db.begin().await.unwrap();
+    tx.acquire_advisory_xact_lock("key", NO_WAIT)
+        .await
+        .unwrap_err();
+}
+
+#[tokio::test]
+async fn a_mock_of_sqlite_is_the_no_op() {
+    let db = MockDatabase::new(DatabaseBackend::Sqlite)
+        .append_exec_results([sea_orm::MockExecResult::default()])
+        .into_connection();
+    assert!(!db.capabilities().await.unwrap().provides_mutual_exclusion());
+    db.with_advisory_lock("key", NO_WAIT, async |db| {
+        assert!(db.is_mock_connection());
+        db.execute_unprepared("UPDATE driver SET name = 'ada'")
+            .await
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_without_a_connection_is_the_pools_error() {
+    let db = postgres(1).await;
+    db.close_by_ref().await.unwrap();
+    let refused = db.acquire_advisory_lock("key", NO_WAIT).await.unwrap_err();
+    assert_eq!(refused.kind(), LockErrorKind::Pool);
+}
+
+#[tokio::test]
+async fn a_lock_that_is_held_arrives_in_a_body_as_sea_orms_error() {
+    let (db, key) = (postgres(2).await, fresh_key());
+    let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let refused = db
+        .with_advisory_lock(&key, NO_WAIT, async |_| Ok::<_, DbErr>(()))
+        .await;
+    assert_eq!(
+        kind(&refused.unwrap_err()),
+        Some(LockErrorKind::HeldElsewhere)
+    );
+    guard.release().await.unwrap();
+}
+
+/// So that code that retries after a serialization failure still sees one.
+#[tokio::test]
+async fn a_commit_that_failed_arrives_as_sea_orms_own_error() {
+    let db = postgres(1).await;
+    let result = db
+        .with_advisory_xact_lock(fresh_key(), NO_WAIT, async |db| {
+            db.execute_unprepared(
+                "CREATE TEMPORARY TABLE once (id INTEGER UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+            )
+            .await?;
+            db.execute_unprepared("INSERT INTO once VALUES (1), (1)")
+                .await
+                .map(drop)
+        })
+        .await;
+    let error = result.unwrap_err();
+    assert!(
+        matches!(
+            error.sql_err(),
+            Some(sea_orm::SqlErr::UniqueConstraintViolation(_))
+        ),
+        "{error:?}"
+    );
+}

@@ -1,0 +1,56 @@
+//! Connections for the tests.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use advisory_locking::LockOptions;
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, Statement};
+
+use crate::observer::database_url;
+
+pub(crate) const NO_WAIT: LockOptions = LockOptions::no_wait();
+
+/// A pool of so many connections to the server of the tests.
+pub(crate) async fn postgres(size: u32) -> DatabaseConnection {
+    connect(database_url(), size).await
+}
+
+pub(crate) async fn sqlite() -> DatabaseConnection {
+    connect("sqlite::memory:".to_owned(), 1).await
+}
+
+async fn connect(url: String, size: u32) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(size).sqlx_logging(false);
+    Database::connect(options).await.unwrap()
+}
+
+/// The number that a query returns.
+pub(crate) async fn number(db: &impl ConnectionTrait, sql: &str) -> i64 {
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    let row = db.query_one_raw(statement).await.unwrap().unwrap();
+    row.try_get_by_index(0).unwrap()
+}
+
+pub(crate) async fn pid(db: &impl ConnectionTrait) -> i64 {
+    number(db, "SELECT pg_backend_pid()::int8").await
+}
+
+/// Polls a future until it was pending so many times, and drops it then; whether it was done before.
+pub(crate) async fn poll_times<F: Future>(times: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => {
+            left -= 1;
+            if left == 0 {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}

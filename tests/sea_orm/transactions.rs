@@ -1,0 +1,306 @@
+//! Transactions that a body begins on the handle.
+
+use std::time::Duration;
+
+use advisory_locking::backends::sea_orm::PinnedConnection;
+use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind};
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseConnection, DbErr, IsolationLevel, TransactionOptions,
+    TransactionTrait,
+};
+
+use crate::observer::{Observer, fresh_key};
+use crate::open::{NO_WAIT, number, poll_times, postgres, sqlite};
+
+const TABLE: &str = "CREATE TEMPORARY TABLE written (number INTEGER)";
+const WRITE: &str = "INSERT INTO written VALUES (1)";
+
+async fn count(db: &impl ConnectionTrait) -> i64 {
+    number(db, "SELECT COUNT(*) FROM written").await
+}
+
+/// Runs a body under a lock, on a pool of one connection with a table to write to, and sees that all is clean afterwards.
+async fn under_a_lock(
+    db: &DatabaseConnection,
+    body: impl AsyncFnOnce(&mut PinnedConnection) -> Result<(), DbErr>,
+) {
+    let (mut observer, key) = (Observer::new(), fresh_key());
+    let mut guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    guard.execute_unprepared(TABLE).await.unwrap();
+    body(&mut guard).await.unwrap();
+    guard.release().await.unwrap();
+    observer.assert_free(&key, "the body").await;
+    let again = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    again.execute_unprepared("DISCARD TEMP").await.unwrap();
+    again.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn options_reach_the_server() {
+    under_a_lock(&postgres(1).await, async |db| {
+        let shown = async |tx: &_, setting: &str| {
+            let sql = format!("SELECT CASE current_setting('{setting}') WHEN 'serializable' THEN 3 WHEN 'repeatable read' THEN 2 WHEN 'on' THEN 1 ELSE 0 END::int8");
+            number(tx, &sql).await
+        };
+        let tx = db
+            .begin_with_config(Some(IsolationLevel::Serializable), Some(AccessMode::ReadOnly))
+            .await?;
+        assert_eq!(shown(&tx, "transaction_isolation").await, 3);
+        assert_eq!(shown(&tx, "transaction_read_only").await, 1);
+        tx.rollback().await?;
+
+        let repeatable = TransactionOptions {
+            isolation_level: Some(IsolationLevel::RepeatableRead),
+            ..TransactionOptions::default()
+        };
+        let tx = db.begin_with_options(repeatable).await?;
+        assert_eq!(shown(&tx, "transaction_isolation").await, 2);
+        assert_eq!(shown(&tx, "transaction_read_only").await, 0);
+        // A savepoint may be made read-only, but the server refuses it another isolation.
+        let inner = tx.begin_with_config(None, Some(AccessMode::ReadOnly)).await?;
+        assert_eq!(shown(&inner, "transaction_read_only").await, 1);
+        inner.rollback().await?;
+        tx.begin_with_config(Some(IsolationLevel::Serializable), None).await.unwrap_err();
+        assert_eq!(shown(&tx, "transaction_read_only").await, 0, "the transaction goes on");
+        tx.commit().await?;
+
+        let tx = db.begin().await?;
+        assert_eq!(shown(&tx, "transaction_isolation").await, 0, "nothing of it is left");
+        tx.commit().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transaction_dropped_with_a_statement_in_flight_is_rolled_back() {
+    under_a_lock(&postgres(1).await, async |db| {
+        let tx = db.begin().await?;
+        tx.execute_unprepared(WRITE).await?;
+        assert!(
+            poll_times(1, tx.execute_unprepared("SELECT pg_sleep(0.05)"))
+                .await
+                .is_none()
+        );
+        drop(tx);
+        assert_eq!(count(db).await, 0);
+        Ok(())
+    })
+    .await;
+}
+
+/// At every level, every way to begin and to end, dropped at each of its pending points: what follows sees no trace of it.
+#[tokio::test]
+async fn a_begin_dropped_in_flight_leaves_no_transaction() {
+    under_a_lock(&postgres(1).await, async |db| {
+        for polls in 1..20 {
+            let begun = poll_times(polls, db.begin()).await;
+            let done = begun.is_some();
+            drop(begun);
+            db.execute_unprepared(WRITE).await?;
+            let tx = db.begin().await?;
+            tx.rollback().await?;
+            assert_eq!(
+                count(db).await,
+                1,
+                "polled {polls} times: written outside a transaction"
+            );
+            db.execute_unprepared("DELETE FROM written").await?;
+            if done {
+                return Ok(());
+            }
+        }
+        panic!("it never begins");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_savepoint_dropped_in_flight_leaves_its_transaction() {
+    under_a_lock(&postgres(1).await, async |db| {
+        for polls in 1..20 {
+            let tx = db.begin().await?;
+            tx.execute_unprepared(WRITE).await?;
+            let begun = poll_times(polls, tx.begin()).await;
+            let done = begun.is_some();
+            drop(begun);
+            assert_eq!(count(&tx).await, 1, "polled {polls} times");
+            tx.commit().await?;
+            assert_eq!(
+                count(db).await,
+                1,
+                "polled {polls} times: the outer one commits"
+            );
+            db.execute_unprepared("DELETE FROM written").await?;
+            if done {
+                return Ok(());
+            }
+        }
+        panic!("it never begins");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_dropped_in_flight_ends_the_transaction() {
+    for aborted in [false, true] {
+        under_a_lock(&postgres(1).await, async |db| {
+            for polls in 1..20 {
+                let tx = db.begin().await?;
+                tx.execute_unprepared(WRITE).await?;
+                let inner = tx.begin().await?;
+                inner.execute_unprepared(WRITE).await?;
+                if aborted {
+                    inner.execute_unprepared("SELECT 1/0").await.unwrap_err();
+                }
+                let inner_done = poll_times(polls, inner.commit()).await;
+                let inside = count(&tx).await;
+                assert_eq!(
+                    inside,
+                    if aborted { 1 } else { 2 },
+                    "polled {polls} times: savepoint"
+                );
+                if aborted {
+                    tx.execute_unprepared("SELECT 1/0").await.unwrap_err();
+                }
+                let done = poll_times(polls, tx.commit()).await;
+                let left = count(db).await;
+                assert_eq!(left, if aborted { 0 } else { 2 }, "polled {polls} times");
+                db.execute_unprepared("DELETE FROM written").await?;
+                if let (Some(inner_done), Some(done)) = (inner_done, done) {
+                    assert_eq!([inner_done.is_err(), done.is_err()], [aborted; 2]);
+                    return Ok(());
+                }
+            }
+            panic!("it never commits");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_dropped_in_flight_ends_the_transaction() {
+    under_a_lock(&postgres(1).await, async |db| {
+        for polls in 1..20 {
+            let tx = db.begin().await?;
+            let inner = tx.begin().await?;
+            inner.execute_unprepared(WRITE).await?;
+            let inner_done = poll_times(polls, inner.rollback()).await;
+            assert_eq!(count(&tx).await, 0, "polled {polls} times: savepoint");
+            tx.execute_unprepared(WRITE).await?;
+            let done = poll_times(polls, tx.rollback()).await;
+            assert_eq!(count(db).await, 0, "polled {polls} times");
+            if inner_done.is_some() && done.is_some() {
+                return Ok(());
+            }
+        }
+        panic!("it never rolls back");
+    })
+    .await;
+}
+
+/// sqlx would roll back and say `Ok`.
+#[tokio::test]
+async fn the_commit_of_an_aborted_transaction_is_an_error() {
+    under_a_lock(&postgres(1).await, async |db| {
+        let tx = db.begin().await?;
+        tx.execute_unprepared(WRITE).await?;
+        tx.execute_unprepared("SELECT 1/0").await.unwrap_err();
+        tx.commit().await.unwrap_err();
+        assert_eq!(count(db).await, 0);
+        db.execute_unprepared(WRITE).await?;
+        assert_eq!(
+            count(db).await,
+            1,
+            "the connection is out of the transaction"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_that_the_server_refuses_is_an_error() {
+    under_a_lock(&postgres(1).await, async |db| {
+        db.execute_unprepared(
+            "CREATE TEMPORARY TABLE once (id INTEGER UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        )
+        .await?;
+        let tx = db.begin().await?;
+        tx.execute_unprepared("INSERT INTO once VALUES (1), (1)")
+            .await?;
+        tx.commit().await.unwrap_err();
+        assert_eq!(number(db, "SELECT COUNT(*) FROM once").await, 0);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_inside_a_transaction_ends_with_it() {
+    under_a_lock(&postgres(1).await, async |db| {
+        let outer = db.begin().await?;
+        let inner = outer.begin().await?;
+        inner.execute_unprepared(WRITE).await?;
+        outer.commit().await?;
+        inner.execute_unprepared(WRITE).await.unwrap_err();
+        // Another transaction as deep as the first was is not mistaken for it.
+        let outer = db.begin().await?;
+        let other = outer.begin().await?;
+        inner.execute_unprepared(WRITE).await.unwrap_err();
+        inner.begin().await.unwrap_err();
+        inner.commit().await.unwrap_err();
+        other.commit().await?;
+        outer.rollback().await?;
+        assert_eq!(count(db).await, 1);
+        Ok(())
+    })
+    .await;
+}
+
+/// Its locks on rows go at once, not when the connection is used again.
+#[tokio::test]
+async fn a_dropped_transaction_is_rolled_back_soon() {
+    let (db, mut observer, key, inner) =
+        (postgres(1).await, Observer::new(), fresh_key(), fresh_key());
+    let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let tx = guard.begin().await.unwrap();
+    let number = match inner.space() {
+        advisory_locking::KeySpace::Single(number) => number,
+        advisory_locking::KeySpace::Pair(..) => panic!("a key from text is one number"),
+    };
+    tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({number})"))
+        .await
+        .unwrap();
+    assert_eq!(observer.shown(&inner).len(), 1);
+    drop(tx);
+    observer
+        .assert_free(&inner, "dropping the transaction")
+        .await;
+    guard.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_outlives_the_body_is_reported() {
+    for db in [postgres(1).await, sqlite().await] {
+        let mut kept = None;
+        let result = db
+            .with_advisory_xact_lock(fresh_key(), NO_WAIT, async |db| {
+                let begun = db.begin().await;
+                kept =
+                    Some(begun.map_err(|error| {
+                        LockError::new(LockErrorKind::Database).with_source(error)
+                    })?);
+                Ok::<_, LockError>(())
+            })
+            .await;
+        assert_eq!(
+            result.unwrap_err().kind(),
+            LockErrorKind::TransactionLeftOpen
+        );
+        drop(kept);
+        tokio::time::timeout(Duration::from_secs(5), db.execute_unprepared("SELECT 1"))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
