@@ -1,5 +1,6 @@
 //! bb8: pools of diesel-async connections, or of any manager whose connections have async locks.
 
+use super::checked_out::CheckedOut;
 use crate::asynchronous::{AsyncLockPool, AsyncLockSession};
 use crate::session::SessionError;
 
@@ -8,9 +9,10 @@ where
     M: ::bb8::ManageConnection<Connection: AsyncLockSession, Error: std::error::Error + Sync>,
 {
     type Session = M::Connection;
-    type Connection = ::bb8::PooledConnection<'static, M>;
+    type Connection = CheckedOut<::bb8::PooledConnection<'static, M>>;
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
-        self.get_owned().await.map_err(SessionError::new)
+        let conn = self.get_owned().await.map_err(SessionError::new)?;
+        Ok(CheckedOut::new(conn, drop))
     }
 }

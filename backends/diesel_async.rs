@@ -6,9 +6,10 @@
 //!
 //! diesel-async cannot tell what became of a statement whose future was dropped, so a connection that was dropped in the midst of a
 //! statement of ours is ended: two statements that end the session are queued behind it (one of them may be hit by the cancel that
-//! shortens a wait), its transaction manager is marked as broken, and pools replace it. Nothing is waited for. If the drop happens
-//! where there is no tokio runtime, the cancel is left out, and a wait on the server lasts to its limit. So it does with
-//! `sslmode=require` or a server that speaks nothing but TLS, because the cancel goes over a connection of its own, in the clear: there, give every
+//! shortens a wait), its transaction manager is marked as broken, and pools replace it. Nothing is waited for. The cancel is sent by a
+//! task, or by a thread where there is no tokio runtime, or no more. With
+//! `sslmode=require` or a server that speaks nothing but TLS there is none, because it goes over a connection of its own, in the clear, and the
+//! wait lasts to its limit; so it does if the process ends before the cancel is sent. There, give every
 //! [`WaitStrategy::Block`](crate::WaitStrategy::Block) a limit, or poll.
 //!
 //! On SQLite there is no session to end: what is open is rolled back and the connection is marked as broken. diesel-async itself

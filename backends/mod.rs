@@ -29,6 +29,13 @@ cfg_if::cfg_if! {
     }
 }
 cfg_if::cfg_if! {
+    if #[cfg(any(feature = "bb8", feature = "mobc"))] {
+        mod checked_out;
+        #[cfg_attr(docsrs, doc(cfg(any(feature = "bb8", feature = "mobc"))))]
+        pub use checked_out::CheckedOut;
+    }
+}
+cfg_if::cfg_if! {
     if #[cfg(feature = "bb8")] {
         #[cfg_attr(docsrs, doc(cfg(feature = "bb8")))]
         pub mod bb8;
@@ -38,6 +45,12 @@ cfg_if::cfg_if! {
     if #[cfg(feature = "deadpool")] {
         #[cfg_attr(docsrs, doc(cfg(feature = "deadpool")))]
         pub mod deadpool;
+    }
+}
+cfg_if::cfg_if! {
+    if #[cfg(feature = "mobc")] {
+        #[cfg_attr(docsrs, doc(cfg(feature = "mobc")))]
+        pub mod mobc;
     }
 }
 cfg_if::cfg_if! {

@@ -91,6 +91,7 @@ mod readme {}
         feature = "diesel-async-sqlite",
         feature = "bb8",
         feature = "deadpool",
+        feature = "mobc",
         feature = "sea-orm"
     )))
 )]

@@ -1,10 +1,11 @@
 //! `AsyncPgConnection`.
 
+mod cancel;
+
 use std::time::Duration;
 
 use diesel::connection::TransactionManagerStatus;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use tokio_postgres::{CancelToken, NoTls};
 
 use crate::AsyncLockSession;
 use crate::backends::diesel::prepared::with_prepared;
@@ -80,9 +81,7 @@ impl AsyncLockSession for AsyncPgConnection {
             super::queue(self, sql);
         }
         super::manager_status(self).set_in_error();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(cancel(self.cancel_token()));
-        }
+        cancel::cancel(self.cancel_token());
     }
 
     fn run_later(&mut self, batch: &Batch) -> bool {
@@ -115,17 +114,4 @@ async fn commit_savepoint(conn: &mut AsyncPgConnection) -> Result<(), SessionErr
         }
     }
     Err(error)
-}
-
-/// Cancels a wait until it is surely gone; without that, the session ends when the wait does.
-///
-/// Once is not enough: a cancel that overtakes the wait on its way to the server hits nothing. Too often does no harm, for when the
-/// session has ended, nobody else answers to its secret key.
-async fn cancel(token: CancelToken) {
-    let mut pause = Duration::from_millis(20);
-    for _ in 0..8 {
-        let _ = token.cancel_query(NoTls).await;
-        futures_timer::Delay::new(pause).await;
-        pause *= 2;
-    }
 }

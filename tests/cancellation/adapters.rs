@@ -3,13 +3,13 @@
 use std::future::Future;
 
 use advisory_locking::{
-    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockKey, LockOptions,
+    AsyncAdvisoryLocking, AsyncLockSession, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
+    LockKey, LockOptions,
 };
-use diesel_async::pooled_connection::AsyncDieselConnectionManager;
-use diesel_async::pooled_connection::{bb8, deadpool};
+use diesel::result::Error;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
-use crate::observer::database_url;
+use crate::pools::{Pool, answers};
 
 /// The calls that take a lock.
 #[derive(Clone, Copy, Debug)]
@@ -20,22 +20,26 @@ pub(crate) enum Call {
     TryWith,
     WithTransaction,
     TryWithTransaction,
+    InTransaction,
+    TryInTransaction,
 }
 
-pub(crate) const CALLS: [Call; 6] = [
+pub(crate) const CALLS: [Call; 8] = [
     Call::Acquire,
     Call::TryAcquire,
     Call::With,
     Call::TryWith,
     Call::WithTransaction,
     Call::TryWithTransaction,
+    Call::InTransaction,
+    Call::TryInTransaction,
 ];
 
 /// A way to a connection, with one connection in all.
 pub(crate) trait Adapter: Sized + Send {
     const NAME: &str;
 
-    fn open() -> impl Future<Output = Self> + Send;
+    fn open(url: &str) -> impl Future<Output = Self> + Send;
 
     /// Makes a call; its body runs a statement that takes a few milliseconds.
     fn call(
@@ -54,13 +58,16 @@ async fn body(conn: &mut AsyncPgConnection) -> Result<(), LockError> {
         .execute(conn)
         .await
         .map(drop)
-        .map_err(|error| {
-            LockError::new(advisory_locking::LockErrorKind::Database).with_source(error)
-        })
+        .map_err(failed)
 }
 
+fn failed(error: Error) -> LockError {
+    LockError::new(LockErrorKind::Database).with_source(error)
+}
+
+/// The calls that a pool has too.
 macro_rules! calls {
-    ($conn:expr, $call:expr, $key:expr, $options:expr, $body:expr) => {
+    ($conn:expr, $call:expr, $key:expr, $options:expr, $in_transaction:expr) => {
         match $call {
             Call::Acquire => {
                 $conn
@@ -73,66 +80,80 @@ macro_rules! calls {
                 Some(guard) => guard.release().await,
                 None => Ok(()),
             },
-            Call::With => $conn.with_advisory_lock($key, $options, $body).await,
+            Call::With => $conn.with_advisory_lock($key, $options, body).await,
             Call::TryWith => $conn
-                .try_with_advisory_lock($key, $options, $body)
+                .try_with_advisory_lock($key, $options, body)
                 .await
                 .map(drop),
-            Call::WithTransaction => $conn.with_advisory_xact_lock($key, $options, $body).await,
+            Call::WithTransaction => $conn.with_advisory_xact_lock($key, $options, body).await,
             Call::TryWithTransaction => $conn
-                .try_with_advisory_xact_lock($key, $options, $body)
+                .try_with_advisory_xact_lock($key, $options, body)
                 .await
                 .map(drop),
+            Call::InTransaction | Call::TryInTransaction => $in_transaction,
         }
     };
 }
 
-pub(crate) use calls;
+/// The calls inside a transaction of the caller's, on a connection.
+async fn in_transaction(
+    conn: &mut AsyncPgConnection,
+    call: Call,
+    key: &LockKey,
+    options: LockOptions,
+) -> Result<(), LockError> {
+    conn.transaction(async |conn| {
+        if matches!(call, Call::TryInTransaction) {
+            conn.try_acquire_advisory_xact_lock(key, options).await?;
+        } else {
+            conn.acquire_advisory_xact_lock(key, options).await?;
+        }
+        Ok(())
+    })
+    .await
+    .map_err(failed)
+}
 
-pub(crate) struct Borrowed(AsyncPgConnection);
+pub(crate) struct Borrowed {
+    conn: AsyncPgConnection,
+    url: String,
+}
 
 impl Adapter for Borrowed {
     const NAME: &str = "&mut AsyncPgConnection";
 
-    async fn open() -> Self {
-        Self(AsyncPgConnection::establish(&database_url()).await.unwrap())
-    }
-
-    async fn call(
-        &mut self,
-        call: Call,
-        key: &LockKey,
-        options: LockOptions,
-    ) -> Result<(), LockError> {
-        calls!(self.0, call, key, options, body)
-    }
-
-    async fn check(&mut self) {
-        // A connection nobody can replace is closed for good if a statement of ours was dropped on it.
-        if diesel::sql_query("SELECT 1")
-            .execute(&mut self.0)
-            .await
-            .is_err()
-        {
-            *self = Self::open().await;
+    async fn open(url: &str) -> Self {
+        Self {
+            conn: connect(url).await,
+            url: url.to_owned(),
         }
     }
+
+    async fn call(
+        &mut self,
+        call: Call,
+        key: &LockKey,
+        options: LockOptions,
+    ) -> Result<(), LockError> {
+        let conn = &mut self.conn;
+        calls!(conn, call, key, options, {
+            in_transaction(conn, call, key, options).await
+        })
+    }
+
+    async fn check(&mut self) {
+        refresh(&mut self.conn, &self.url).await;
+    }
 }
 
-pub(crate) struct Bb8(bb8::Pool<AsyncPgConnection>);
+/// A pool, and its connections taken by the pool's own methods.
+pub(crate) struct Pooled<P>(P);
 
-impl Adapter for Bb8 {
-    const NAME: &str = "bb8";
+impl<P: Pool> Adapter for Pooled<P> {
+    const NAME: &str = P::NAME;
 
-    async fn open() -> Self {
-        let manager = AsyncDieselConnectionManager::new(database_url());
-        Self(
-            bb8::Pool::builder()
-                .max_size(1)
-                .build(manager)
-                .await
-                .unwrap(),
-        )
+    async fn open(url: &str) -> Self {
+        Self(P::open(url).await)
     }
 
     async fn call(
@@ -141,47 +162,30 @@ impl Adapter for Bb8 {
         key: &LockKey,
         options: LockOptions,
     ) -> Result<(), LockError> {
-        calls!(self.0, call, key, options, body)
+        calls!(self.0, call, key, options, {
+            let mut conn = self.0.checkout().await.unwrap();
+            in_transaction(&mut conn, call, key, options).await
+        })
     }
 
     async fn check(&mut self) {
-        let mut conn = self.0.get().await.unwrap();
-        diesel::sql_query("SELECT 1")
-            .execute(&mut conn)
-            .await
-            .unwrap();
+        answers(&self.0).await;
     }
 }
 
-pub(crate) struct Deadpool(deadpool::Pool<AsyncPgConnection>);
+pub(crate) async fn connect(url: &str) -> AsyncPgConnection {
+    AsyncPgConnection::establish(url).await.unwrap()
+}
 
-impl Adapter for Deadpool {
-    const NAME: &str = "deadpool";
-
-    async fn open() -> Self {
-        let manager = AsyncDieselConnectionManager::new(database_url());
-        Self(
-            deadpool::Pool::builder(manager)
-                .max_size(1)
-                .build()
-                .unwrap(),
-        )
+/// A connection nobody can replace is closed for good if a statement of ours was dropped on it.
+pub(crate) async fn refresh(conn: &mut AsyncPgConnection, url: &str) {
+    let transaction = AsyncLockSession::transaction_state(conn);
+    let unfit = transaction.is_broken() || transaction.is_open_on_server();
+    if unfit || !works(conn).await {
+        *conn = connect(url).await;
     }
+}
 
-    async fn call(
-        &mut self,
-        call: Call,
-        key: &LockKey,
-        options: LockOptions,
-    ) -> Result<(), LockError> {
-        calls!(self.0, call, key, options, body)
-    }
-
-    async fn check(&mut self) {
-        let mut conn = self.0.get().await.unwrap();
-        diesel::sql_query("SELECT 1")
-            .execute(&mut conn)
-            .await
-            .unwrap();
-    }
+pub(crate) async fn works(conn: &mut AsyncPgConnection) -> bool {
+    diesel::sql_query("SELECT 1").execute(conn).await.is_ok()
 }

@@ -1,57 +1,19 @@
 //! Every call, dropped at its first, second, third … pending point, until it completes.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use advisory_locking::{AsyncAdvisoryLocking, LockOptions, WaitStrategy};
-use diesel_async::{AsyncConnection, AsyncPgConnection};
 
-use crate::adapters::{Adapter, Bb8, Borrowed, CALLS, Deadpool};
+use crate::adapters::{Adapter, Borrowed, CALLS, Pooled, connect};
 use crate::observer::{Observer, database_url, fresh_key};
-
-/// Polls a future until it was pending `limit` times: `None` then, as a future that is dropped would.
-struct UntilPending<F> {
-    future: F,
-    limit: usize,
-}
-
-impl<F: Future + Unpin> Future for UntilPending<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.limit == 0 {
-            return Poll::Ready(None);
-        }
-        match Pin::new(&mut self.future).poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => {
-                self.limit -= 1;
-                if self.limit == 0 {
-                    Poll::Ready(None)
-                } else {
-                    Poll::Pending
-                }
-            }
-        }
-    }
-}
-
-/// Whether the call completed before it was dropped.
-async fn drop_at<F: Future>(limit: usize, future: F) -> Option<F::Output> {
-    UntilPending {
-        future: Box::pin(future),
-        limit,
-    }
-    .await
-}
+use crate::pending::drop_at;
+use crate::pools::{Bb8, Deadpool, Mobc};
 
 /// The key is free: every call completes, and may be dropped before it does.
 async fn drop_everywhere<A: Adapter>() {
     let mut observer = Observer::new();
     for call in CALLS {
-        let mut adapter = A::open().await;
+        let mut adapter = A::open(&database_url()).await;
         let mut limit = 0;
         loop {
             let key = fresh_key();
@@ -73,14 +35,15 @@ async fn drop_everywhere<A: Adapter>() {
 /// The key is held by somebody else, so the call waits when it is dropped.
 async fn drop_while_waiting<A: Adapter>(strategy: WaitStrategy) {
     let mut observer = Observer::new();
-    let mut holder = AsyncPgConnection::establish(&database_url()).await.unwrap();
+    let mut holder = connect(&database_url()).await;
     for call in CALLS {
         let key = fresh_key();
         let guard = holder
             .acquire_advisory_lock(&key, LockOptions::no_wait())
             .await
             .unwrap();
-        let mut adapter = A::open().await;
+        let mut adapter = A::open(&database_url()).await;
+        let mut beyond = 0;
         for limit in 0..12 {
             let options = LockOptions::wait_up_to(Duration::from_secs(30)).strategy(strategy);
             let options = match strategy {
@@ -89,12 +52,12 @@ async fn drop_while_waiting<A: Adapter>(strategy: WaitStrategy) {
             };
             let patience = Duration::from_millis(50);
             let dropped = drop_at(limit, adapter.call(call, &key, options));
-            let done = tokio::time::timeout(patience, dropped).await.ok().flatten();
+            let reached = tokio::time::timeout(patience, dropped).await;
             let what = format!(
                 "{}: {call:?} dropped at pending point {limit} of a wait",
                 A::NAME
             );
-            assert!(done.is_none(), "{what}: it did not wait");
+            assert!(!matches!(reached, Ok(Some(_))), "{what}: it did not wait");
             observer
                 .wait_until(
                     &key,
@@ -103,6 +66,11 @@ async fn drop_while_waiting<A: Adapter>(strategy: WaitStrategy) {
                 )
                 .await;
             adapter.check().await;
+            // It waits at its last pending point; a slow machine may not have come so far at the first time.
+            beyond += u32::from(reached.is_err());
+            if beyond == 3 {
+                break;
+            }
         }
         guard.release().await.unwrap();
         observer.assert_free(&key, A::NAME).await;
@@ -134,7 +102,7 @@ macro_rules! for_each_adapter {
 }
 for_each_adapter! {
     borrowed => Borrowed;
-    bb8 => Bb8;
-    deadpool => Deadpool;
-    sea_orm => crate::sea_orm::SeaOrm;
+    bb8_pool => Pooled<Bb8>;
+    deadpool_pool => Pooled<Deadpool>;
+    mobc_pool => Pooled<Mobc>;
 }

@@ -6,7 +6,7 @@
     feature = "diesel-async-sqlite",
     feature = "bb8",
     feature = "deadpool",
-    feature = "sea-orm"
+    feature = "mobc"
 ))]
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,10 @@
 mod adapters;
 mod dropping;
 mod guards;
-
 mod observer;
-mod sea_orm;
+mod outside;
+mod pending;
+mod pools;
+mod sessions;
 mod timeouts;
+mod upstream;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use advisory_locking::{KeyNamespace, LockKey};
+use advisory_locking::{KeyNamespace, KeySpace, LockKey};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Integer};
 
@@ -80,5 +80,58 @@ impl Observer {
             &format!("after {after} the key is not free"),
         )
         .await;
+    }
+}
+
+/// A lock that somebody else holds, for a body to wait for on the server.
+pub(crate) struct Gate {
+    pub(crate) key: LockKey,
+    holder: PgConnection,
+}
+
+impl Gate {
+    pub(crate) fn closed() -> Self {
+        let (key, mut holder) = (
+            fresh_key(),
+            PgConnection::establish(&database_url()).unwrap(),
+        );
+        diesel::sql_query(format!("SELECT pg_advisory_lock({})", number(&key)))
+            .execute(&mut holder)
+            .unwrap();
+        Self { key, holder }
+    }
+
+    /// A statement that ends when the gate is opened, and keeps nothing.
+    pub(crate) fn statement(&self) -> String {
+        format!("SELECT pg_advisory_xact_lock({})", number(&self.key))
+    }
+
+    /// Runs a call until its body waits at the gate, and drops it there.
+    pub(crate) async fn drop_there<F: Future + Send>(&mut self, observer: &mut Observer, call: F) {
+        tokio::select! {
+            _ = call => panic!("the body did not wait"),
+            () = self.reached(observer) => {}
+        }
+    }
+
+    /// Somebody waits at the gate.
+    pub(crate) async fn reached(&mut self, observer: &mut Observer) {
+        let waits = |shown: &[Held]| shown.len() == 2;
+        observer
+            .wait_until(&self.key, waits, "the body begins")
+            .await;
+    }
+
+    pub(crate) fn open(mut self) {
+        diesel::sql_query(format!("SELECT pg_advisory_unlock({})", number(&self.key)))
+            .execute(&mut self.holder)
+            .unwrap();
+    }
+}
+
+fn number(key: &LockKey) -> i64 {
+    match key.space() {
+        KeySpace::Single(number) => number,
+        space => panic!("{space:?}"),
     }
 }

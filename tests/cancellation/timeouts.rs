@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use advisory_locking::{
-    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockOptions, WaitStrategy,
-};
+use advisory_locking::{AsyncAdvisoryLocking, LockOptions, WaitStrategy};
+use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
-use diesel_async::{AsyncConnection, AsyncPgConnection};
 
+use crate::adapters::connect;
 use crate::observer::{Observer, database_url, fresh_key};
 
 const ROUNDS: u32 = 1000;
@@ -21,7 +20,7 @@ async fn a_time_out_equal_to_the_locks_own_leaves_nothing() {
         .build(manager)
         .await
         .unwrap();
-    let mut holder = AsyncPgConnection::establish(&database_url()).await.unwrap();
+    let mut holder = connect(&database_url()).await;
     let guard = holder
         .acquire_advisory_lock(&key, LockOptions::no_wait())
         .await
@@ -55,34 +54,4 @@ async fn a_time_out_equal_to_the_locks_own_leaves_nothing() {
     observer.assert_free(&key, "all rounds").await;
     pool.get().await.unwrap();
     println!("{ROUNDS} rounds: {dropped} dropped, {timed_out} timed out by themselves");
-}
-
-/// `AsyncPooledAdvisoryLocking` in a loop of `select!` that starts anew.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn attempts_that_start_anew_do_not_pile_up_in_the_queue() {
-    let (mut observer, key) = (Observer::new(), fresh_key());
-    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(database_url());
-    let pool = bb8::Pool::builder()
-        .max_size(2)
-        .build(manager)
-        .await
-        .unwrap();
-    let mut holder = AsyncPgConnection::establish(&database_url()).await.unwrap();
-    let guard = holder
-        .acquire_advisory_lock(&key, LockOptions::no_wait())
-        .await
-        .unwrap();
-    let options = LockOptions::wait_up_to(Duration::from_secs(30)).strategy(WaitStrategy::Block);
-    for attempt in 0..20 {
-        tokio::select! {
-            _ = pool.acquire_advisory_lock(&key, options) => panic!("granted though it is held"),
-            () = tokio::time::sleep(Duration::from_millis(10)) => {}
-        }
-        let what = format!("attempt {attempt} is still queued");
-        observer
-            .wait_until(&key, |shown| shown.len() == 1, &what)
-            .await;
-    }
-    guard.release().await.unwrap();
-    observer.assert_free(&key, "all attempts").await;
 }

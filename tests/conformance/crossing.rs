@@ -22,12 +22,14 @@ fn everybody(stage: &Stage) -> Vec<Actor> {
         feature = "diesel-async-postgres",
         feature = "diesel-async-sqlite",
         feature = "bb8",
-        feature = "deadpool"
+        feature = "deadpool",
+        feature = "mobc"
     ))]
     {
         enter(&crate::harness::diesel_async::connection());
         enter(&crate::harness::diesel_async::bb8());
         enter(&crate::harness::diesel_async::deadpool());
+        enter(&crate::harness::diesel_async::mobc());
     }
     #[cfg(all(feature = "diesel-sqlite", feature = "sea-orm"))]
     enter(&crate::harness::sea_orm::on_postgres());

@@ -37,7 +37,8 @@ mod serve;
             feature = "diesel-async-postgres",
             feature = "diesel-async-sqlite",
             feature = "bb8",
-            feature = "deadpool"
+            feature = "deadpool",
+            feature = "mobc"
         )
     )
 ))]
@@ -101,7 +102,8 @@ conformance! {
         feature = "diesel-async-postgres",
         feature = "diesel-async-sqlite",
         feature = "bb8",
-        feature = "deadpool"
+        feature = "deadpool",
+        feature = "mobc"
     ))]
     diesel_async_postgres => crate::harness::diesel_async::connection();
     #[cfg(all(
@@ -110,7 +112,8 @@ conformance! {
         feature = "diesel-async-postgres",
         feature = "diesel-async-sqlite",
         feature = "bb8",
-        feature = "deadpool"
+        feature = "deadpool",
+        feature = "mobc"
     ))]
     bb8_postgres => crate::harness::diesel_async::bb8();
     #[cfg(all(
@@ -119,7 +122,8 @@ conformance! {
         feature = "diesel-async-postgres",
         feature = "diesel-async-sqlite",
         feature = "bb8",
-        feature = "deadpool"
+        feature = "deadpool",
+        feature = "mobc"
     ))]
     deadpool_postgres => crate::harness::diesel_async::deadpool();
     #[cfg(all(
@@ -128,7 +132,18 @@ conformance! {
         feature = "diesel-async-postgres",
         feature = "diesel-async-sqlite",
         feature = "bb8",
-        feature = "deadpool"
+        feature = "deadpool",
+        feature = "mobc"
+    ))]
+    mobc_postgres => crate::harness::diesel_async::mobc();
+    #[cfg(all(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool",
+        feature = "mobc"
     ))]
     diesel_async_sqlite => crate::harness::diesel_async::sqlite();
     #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite", feature = "sea-orm"))]

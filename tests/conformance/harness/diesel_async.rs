@@ -1,8 +1,10 @@
 //! diesel-async: connections of both databases, and the pools.
 
-use advisory_locking::AsyncLockPool;
+use advisory_locking::{AsyncLockPool, AsyncLockSession};
 use diesel::sqlite::SqliteConnection;
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, bb8, deadpool};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolError, bb8, deadpool,
+};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
@@ -28,6 +30,28 @@ fn manager() -> AsyncDieselConnectionManager<AsyncPgConnection> {
 
 async fn actor_of_pool<P: AsyncLockPool<Session: AsyncClient>>(pool: P, mail: &Mail) {
     serve_async::pool(&pool, mail).await;
+}
+
+/// diesel-async's manager with a check for mobc that means what it says, so that a pool of one is one session: the cases count rows
+/// of a temporary table.
+struct Mended(AsyncDieselConnectionManager<AsyncPgConnection>);
+
+#[::mobc::async_trait]
+impl ::mobc::Manager for Mended {
+    type Connection = AsyncPgConnection;
+    type Error = PoolError;
+
+    async fn connect(&self) -> Result<AsyncPgConnection, PoolError> {
+        ::mobc::Manager::connect(&self.0).await
+    }
+
+    async fn check(&self, conn: AsyncPgConnection) -> Result<AsyncPgConnection, PoolError> {
+        ::mobc::Manager::check(&self.0, conn).await
+    }
+
+    fn validate(&self, conn: &mut AsyncPgConnection) -> bool {
+        !AsyncLockSession::transaction_state(conn).is_broken()
+    }
 }
 
 macro_rules! harness {
@@ -64,6 +88,10 @@ harness! {
     };
     Deadpool, deadpool: |mail| {
         let pool = deadpool::Pool::builder(manager()).max_size(1).build().expect("a pool can be made");
+        actor_of_pool(pool, mail).await;
+    };
+    Mobc, mobc: |mail| {
+        let pool = ::mobc::Pool::builder().max_open(1).build(Mended(manager()));
         actor_of_pool(pool, mail).await;
     };
 }

@@ -45,7 +45,8 @@ cfg_if::cfg_if! {
         feature = "diesel-async-postgres",
         feature = "diesel-async-sqlite",
         feature = "bb8",
-        feature = "deadpool"
+        feature = "deadpool",
+        feature = "mobc"
     ))] {
         pub(crate) mod diesel_async;
     }

@@ -1,0 +1,127 @@
+//! What becomes of a session and of its transactions, where the pool plays no part.
+
+use std::future::Future;
+use std::time::Duration;
+
+use advisory_locking::{
+    AsyncAdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock,
+};
+use diesel::sql_types::Integer;
+use diesel::sqlite::SqliteConnection;
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use crate::adapters;
+use crate::observer::{Observer, database_url, fresh_key};
+use crate::pools::{Deadpool, answers, open, pid};
+
+const NO_WAIT: LockOptions = LockOptions::no_wait();
+
+async fn connect() -> AsyncPgConnection {
+    adapters::connect(&database_url()).await
+}
+
+#[tokio::test]
+async fn a_session_that_is_terminated_under_the_lock_is_lost() {
+    let (mut conn, key) = (connect().await, fresh_key());
+    let mut other = connect().await;
+    let result = conn
+        .with_advisory_lock(&key, NO_WAIT, async |conn| {
+            let terminate = diesel::sql_query("SELECT pg_terminate_backend($1)");
+            terminate
+                .bind::<Integer, _>(pid(conn).await)
+                .execute(&mut other)
+                .await
+                .unwrap();
+            Ok::<_, LockError>(())
+        })
+        .await;
+    assert_eq!(result.unwrap_err().kind(), LockErrorKind::Lost);
+}
+
+/// There is no session to end on SQLite, but what was begun must not stay open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_body_dropped_on_sqlite_is_rolled_back() {
+    let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:")
+        .await
+        .unwrap();
+    conn.batch_execute("CREATE TABLE written (number INTEGER)")
+        .await
+        .unwrap();
+    let call = conn.with_advisory_xact_lock(
+        fresh_key(),
+        NO_WAIT.on_missing_lock(OnMissingLock::Ignore),
+        async |conn| {
+            conn.batch_execute("INSERT INTO written VALUES (1)").await?;
+            std::future::pending::<Result<(), diesel::result::Error>>().await
+        },
+    );
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), call)
+            .await
+            .is_err()
+    );
+    let rows = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM written");
+    assert_eq!(rows.get_result::<i64>(&mut conn).await, Ok(0));
+    conn.batch_execute("BEGIN; COMMIT").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guard_dropped_in_a_transaction_of_the_callers_frees_the_key() {
+    for fails in [false, true] {
+        let (pool, mut observer, key) = (open::<Deadpool>().await, Observer::new(), fresh_key());
+        let mut conn = pool.get().await.unwrap();
+        let _: Result<(), diesel::result::Error> = conn
+            .transaction(async |conn| {
+                let mut guard = conn
+                    .acquire_advisory_lock(&key, NO_WAIT.allow_in_transaction())
+                    .await?;
+                if fails {
+                    guard.batch_execute("SELECT 1/0").await?;
+                }
+                Ok(())
+            })
+            .await;
+        drop(conn);
+        observer.assert_free(&key, "a drop in a transaction").await;
+        answers(&pool).await;
+    }
+}
+
+/// The server begins it all the same, and diesel-async counts no transaction.
+#[tokio::test]
+async fn a_begin_dropped_in_flight_is_not_taken_for_no_transaction() {
+    let (mut conn, mut observer, key) = (connect().await, Observer::new(), fresh_key());
+    let result = conn
+        .with_advisory_lock(&key, NO_WAIT, async |conn| {
+            let mut begun =
+                std::pin::pin!(conn.transaction(async |_| Ok::<_, diesel::result::Error>(())));
+            let first = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(begun.as_mut().poll(context).is_pending())
+            });
+            assert!(first.await, "the transaction began at once");
+            Ok::<_, LockError>(())
+        })
+        .await;
+    assert_eq!(result.unwrap_err().kind(), LockErrorKind::Lost);
+    observer.assert_free(&key, "the body").await;
+}
+
+/// A transaction dropped at its savepoint leaves the scope's own to be rolled back; the body's error arrives, and no panic.
+#[tokio::test]
+async fn a_savepoint_dropped_in_flight_does_not_hide_the_bodys_error() {
+    let (mut conn, mut observer, key) = (connect().await, Observer::new(), fresh_key());
+    let result: Result<(), diesel::result::Error> = conn
+        .with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
+            let mut begun =
+                std::pin::pin!(conn.transaction(async |_| Ok::<_, diesel::result::Error>(())));
+            let first = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(begun.as_mut().poll(context).is_pending())
+            });
+            assert!(first.await, "the savepoint was there at once");
+            Err(diesel::result::Error::NotFound)
+        })
+        .await;
+    assert_eq!(result, Err(diesel::result::Error::NotFound));
+    observer.assert_free(&key, "the body").await;
+}
