@@ -18,12 +18,17 @@
 )]
 
 mod adapters;
+mod blocking;
 mod dropping;
 mod guards;
 mod observer;
 mod outside;
 mod pending;
 mod pools;
+#[allow(dead_code, reason = "the tests of round trips need more of it")]
+#[path = "../postgres/proxy.rs"]
+mod proxy;
 mod sessions;
+mod silence;
 mod timeouts;
 mod upstream;

@@ -74,7 +74,8 @@ impl Counted {
     }
 }
 
-fn server_of(url: &str) -> String {
+/// The host and port that a URL names.
+pub(crate) fn server_of(url: &str) -> String {
     let authority = url.split_once("://").and_then(|(_, rest)| {
         let authority = rest.split(['/', '?']).next()?;
         authority.rsplit('@').next()
@@ -135,7 +136,7 @@ impl Drop for Proxy {
 }
 
 /// Passes on what comes until one side closes, after `see` has seen it.
-fn pump(mut from: &TcpStream, mut to: &TcpStream, mut see: impl FnMut(&[u8])) {
+pub(crate) fn pump(mut from: &TcpStream, mut to: &TcpStream, mut see: impl FnMut(&[u8])) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         see(&buffer[..count]);
