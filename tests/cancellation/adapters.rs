@@ -95,6 +95,8 @@ macro_rules! calls {
     };
 }
 
+pub(crate) use calls;
+
 /// The calls inside a transaction of the caller's, on a connection.
 async fn in_transaction(
     conn: &mut AsyncPgConnection,

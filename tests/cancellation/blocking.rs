@@ -196,6 +196,7 @@ for_each_adapter! {
     bb8_pool => Pooled<Bb8>;
     deadpool_pool => Pooled<Deadpool>;
     mobc_pool => Pooled<Mobc>;
+    sea_orm_pool => crate::sea_orm::SeaOrm;
 }
 
 macro_rules! guards {

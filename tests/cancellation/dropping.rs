@@ -105,4 +105,5 @@ for_each_adapter! {
     bb8_pool => Pooled<Bb8>;
     deadpool_pool => Pooled<Deadpool>;
     mobc_pool => Pooled<Mobc>;
+    sea_orm_pool => crate::sea_orm::SeaOrm;
 }

@@ -6,7 +6,8 @@
     feature = "diesel-async-sqlite",
     feature = "bb8",
     feature = "deadpool",
-    feature = "mobc"
+    feature = "mobc",
+    feature = "sea-orm"
 ))]
 #![allow(
     clippy::unwrap_used,
@@ -28,6 +29,7 @@ mod pools;
 #[allow(dead_code, reason = "the tests of round trips need more of it")]
 #[path = "../postgres/proxy.rs"]
 mod proxy;
+mod sea_orm;
 mod sessions;
 mod silence;
 mod timeouts;
