@@ -70,7 +70,6 @@
 //! # }
 //! ```
 
-mod at_home;
 mod error;
 mod farewell;
 mod handle;

@@ -5,14 +5,15 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::thread;
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, Connection, PgConnection, PgPool, Postgres};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+
+use crate::backends::background::{self, Job};
 
 /// How many sessions are terminated at a time: a thousand waits that time out together must not open a thousand connections.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
@@ -21,67 +22,49 @@ const TRIES: u32 = 4;
 const LONGEST_TRY: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// A session to be ended, and its connection.
-#[derive(Debug)]
-pub(super) struct Farewell {
+/// Ends a session in the background.
+pub(super) fn say(
+    connection: PoolConnection<Postgres>,
+    pool: PgPool,
+    pid: Option<i32>,
+    runtime: Option<Handle>,
+) {
+    let farewell = Farewell {
+        connection: Some(connection),
+        pool,
+        pid,
+        runtime: runtime.clone(),
+    };
+    background::run(farewell, runtime);
+}
+
+/// A session to be ended, and its connection until that is closed.
+struct Farewell {
     connection: Option<PoolConnection<Postgres>>,
     pool: PgPool,
     pid: Option<i32>,
     runtime: Option<Handle>,
 }
 
-impl Farewell {
-    pub(super) fn new(
-        connection: PoolConnection<Postgres>,
-        pool: PgPool,
-        pid: Option<i32>,
-        runtime: Option<Handle>,
-    ) -> Self {
-        Self {
-            connection: Some(connection),
-            pool,
-            pid,
-            runtime,
-        }
-    }
-
-    /// Does it in the background.
-    pub(super) fn say(self) {
-        // Without a runtime, or in one that is shutting down, the drop does it.
-        if let Some(runtime) = self.runtime.clone() {
-            runtime.spawn(self.terminate_and_close());
-        }
-    }
-
-    async fn terminate_and_close(mut self) {
+impl Job for Farewell {
+    async fn run(&mut self) {
+        let socket = if self.connection.is_some() {
+            Socket::Open
+        } else {
+            Socket::Closed
+        };
         if let Some(pid) = self.pid {
-            terminate(&self.pool, pid, Socket::Open).await;
+            terminate(&self.pool, pid, socket).await;
         }
         if let Some(connection) = self.connection.take() {
             // What it says of a session that was terminated is known.
             let _ = within(LONGEST_TRY, connection.close()).await;
         }
     }
-}
 
-/// If the task did not run to its end, a thread of its own does it: the runtime is going.
-impl Drop for Farewell {
-    fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else {
-            return;
-        };
-        close(connection, self.runtime.as_ref());
-        if let Some(pid) = self.pid {
-            let pool = self.pool.clone();
-            let last_resort = move || {
-                if let Ok(runtime) = Builder::new_current_thread().enable_all().build() {
-                    runtime.block_on(terminate(&pool, pid, Socket::Closed));
-                }
-            };
-            // Without a thread, the wait lasts to its limit.
-            let _ = thread::Builder::new()
-                .name("advisory-locking".to_owned())
-                .spawn(last_resort);
+    fn orphaned(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            close(connection, self.runtime.as_ref());
         }
     }
 }

@@ -12,10 +12,10 @@ use sea_orm::{
     TransactionTrait,
 };
 
-use super::at_home::AtHome;
-use super::pinned::{Pinned, TransactionId, over};
+use super::pinned::{Pinned, TransactionId};
 use super::target::{Rows, Target};
 use super::without_locks::{BodysTransactions, WithoutLocks};
+use crate::backends::at_home::AtHome;
 
 /// The connection a body runs on: the one that the lock is on.
 ///
@@ -103,7 +103,7 @@ impl PinnedTransaction {
         counted: Option<Arc<BodysTransactions>>,
     ) -> Self {
         Self(Transaction::WithoutLocks(WithoutLock {
-            transaction: AtHome::new(transaction),
+            transaction: AtHome::new(transaction, drop),
             counted,
         }))
     }
@@ -113,12 +113,9 @@ impl PinnedTransaction {
             Transaction::Postgres(transaction) => {
                 Target::Pinned(&transaction.pinned, Some(transaction.id))
             }
-            Transaction::WithoutLocks(without) => without
-                .transaction
-                .get()
-                .map_or(Target::Over, |transaction| {
-                    Target::Transaction(transaction, without.counted.as_ref())
-                }),
+            Transaction::WithoutLocks(without) => {
+                Target::Transaction(&without.transaction, without.counted.as_ref())
+            }
         }
     }
 
@@ -133,10 +130,7 @@ impl PinnedTransaction {
                 let mut wire = transaction.pinned.lock().await?;
                 wire.commit(transaction.id).await
             }
-            Transaction::WithoutLocks(without) => match without.transaction.take() {
-                Some(transaction) => transaction.commit().await,
-                None => Err(over()),
-            },
+            Transaction::WithoutLocks(without) => without.transaction.into_inner().commit().await,
         }
     }
 
@@ -151,10 +145,7 @@ impl PinnedTransaction {
                 let mut wire = transaction.pinned.lock().await?;
                 wire.roll_back(transaction.id).await
             }
-            Transaction::WithoutLocks(without) => match without.transaction.take() {
-                Some(transaction) => transaction.rollback().await,
-                None => Err(over()),
-            },
+            Transaction::WithoutLocks(without) => without.transaction.into_inner().rollback().await,
         }
     }
 

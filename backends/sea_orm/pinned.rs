@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::error::{code, exec_error, gone, is_aborted, is_gone};
-use super::farewell::{self, Farewell};
+use super::farewell;
 use super::transactions::{Recovery, savepoint};
 use crate::backends::postgres::CONDEMN;
 use crate::session::{Row, Statement, TransactionState};
@@ -363,9 +363,7 @@ impl Wire {
         };
         let runtime = self.ledger.runtime.clone();
         match self.flight {
-            Flight::Protocol => {
-                Farewell::new(connection, self.pool.clone(), self.pid, runtime).say()
-            }
+            Flight::Protocol => farewell::say(connection, self.pool.clone(), self.pid, runtime),
             Flight::Landed | Flight::Body | Flight::Transaction(_) => {
                 farewell::close(connection, runtime.as_ref());
             }

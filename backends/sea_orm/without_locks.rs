@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
 
-use super::at_home::AtHome;
 use super::pinned::over;
 use super::target::Target;
+use crate::backends::at_home::AtHome;
 use crate::session::TransactionState;
 
 /// SeaORM's own connection, and the transactions that the protocol began on it.
@@ -45,32 +45,30 @@ impl WithoutLocks {
     pub(super) fn target(&self) -> Target<'_> {
         match self.begun.last() {
             _ if self.given_up => Target::Over,
-            Some(transaction) => transaction.get().map_or(Target::Over, |transaction| {
-                Target::Transaction(transaction, Some(&self.bodys))
-            }),
+            Some(transaction) => Target::Transaction(transaction, Some(&self.bodys)),
             None => Target::Connection(&self.connection, &self.bodys),
         }
     }
 
     /// Begins a transaction, or a savepoint in the innermost one.
     pub(super) async fn begin(&mut self) -> Result<(), DbErr> {
-        let begun = match self.begun.last().and_then(AtHome::get) {
+        let begun = match self.begun.last() {
             Some(transaction) => transaction.begin().await,
             None => self.connection.begin().await,
         };
-        self.begun.push(AtHome::new(begun?));
+        self.begun.push(AtHome::new(begun?, drop));
         Ok(())
     }
 
     pub(super) async fn commit(&mut self) -> Result<(), DbErr> {
-        match self.begun.pop().and_then(AtHome::take) {
+        match self.begun.pop().map(AtHome::into_inner) {
             Some(transaction) => transaction.commit().await,
             None => Err(over()),
         }
     }
 
     pub(super) async fn roll_back(&mut self) -> Result<(), DbErr> {
-        match self.begun.pop().and_then(AtHome::take) {
+        match self.begun.pop().map(AtHome::into_inner) {
             Some(transaction) => transaction.rollback().await,
             None => Err(over()),
         }

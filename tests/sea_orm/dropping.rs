@@ -3,13 +3,16 @@
 use std::future::Future;
 use std::time::Duration;
 
-use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy};
+use advisory_locking::{
+    AsyncAdvisoryLocking, AsyncLockPool, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions,
+    WaitStrategy,
+};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, TransactionTrait,
 };
 use tokio::runtime::Runtime;
 
-use crate::observer::{Observer, database_url, fresh_key};
+use crate::observer::{Gate, Observer, database_url, fresh_key};
 use crate::open::{NO_WAIT, pid, poll_times, postgres, sqlite};
 
 fn block() -> LockOptions {
@@ -30,14 +33,14 @@ async fn a_dropped_guard_releases_and_keeps_the_connection() {
 #[tokio::test]
 async fn a_body_dropped_in_a_statement_releases_when_that_ends() {
     let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
-    let before = pid(&db).await;
+    let (before, mut gate) = (pid(&db).await, Gate::closed());
+    let at_the_gate = gate.statement();
     let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
-        db.execute_unprepared("SELECT pg_sleep(0.3)").await
+        db.execute_unprepared(&at_the_gate).await
     });
-    tokio::time::timeout(Duration::from_millis(100), call)
-        .await
-        .unwrap_err();
+    gate.drop_there(&mut observer, call).await;
     assert_eq!(observer.shown(&key).len(), 1, "the statement still runs");
+    gate.open();
     observer.assert_free(&key, "the statement in flight").await;
     assert_eq!(
         pid(&db).await,
@@ -46,30 +49,31 @@ async fn a_body_dropped_in_a_statement_releases_when_that_ends() {
     );
 }
 
-/// Under a guard that is dropped too: the transaction could fail to end, and nobody would know.
+/// The transaction could fail to end, and nobody would know: the connection is given up.
 #[tokio::test]
 async fn a_body_dropped_in_a_transaction_frees_the_key() {
     let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
-    let session = db.with_advisory_lock(&key, NO_WAIT, async |db| {
-        let tx = db.begin().await?;
-        tx.execute_unprepared("SELECT pg_sleep(0.3)").await
-    });
-    tokio::time::timeout(Duration::from_millis(100), session)
-        .await
-        .unwrap_err();
-    observer
-        .assert_free(&key, "the transaction in flight")
-        .await;
-    let transaction = db.with_advisory_xact_lock(&key, NO_WAIT, async |db| {
-        db.execute_unprepared("SELECT pg_sleep(0.3)").await
-    });
-    tokio::time::timeout(Duration::from_millis(100), transaction)
-        .await
-        .unwrap_err();
-    observer
-        .assert_free(&key, "the transaction-level lock")
-        .await;
-    db.execute_unprepared("SELECT 1").await.unwrap();
+    for level in ["session", "transaction"] {
+        let mut gate = Gate::closed();
+        let at_the_gate = gate.statement();
+        if level == "session" {
+            let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
+                let tx = db.begin().await?;
+                tx.execute_unprepared(&at_the_gate).await
+            });
+            gate.drop_there(&mut observer, call).await;
+        } else {
+            let call = db.with_advisory_xact_lock(&key, NO_WAIT, async |db| {
+                db.execute_unprepared(&at_the_gate).await
+            });
+            gate.drop_there(&mut observer, call).await;
+        }
+        gate.open();
+        observer
+            .assert_free(&key, &format!("the {level}'s statement in flight"))
+            .await;
+        db.execute_unprepared("SELECT 1").await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -326,4 +330,46 @@ async fn a_body_dropped_in_a_stream_frees_the_key() {
     );
     observer.assert_free(&key, "the stream").await;
     db.execute_unprepared("SELECT 1").await.unwrap();
+}
+
+/// The caller's time-out and the lock's own pass together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_out_equal_to_the_locks_own_leaves_nothing() {
+    const ROUNDS: u32 = 1_000;
+    let (db, holders, mut observer, key) = (
+        postgres(1).await,
+        postgres(1).await,
+        Observer::new(),
+        fresh_key(),
+    );
+    let guard = holders.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let (mut dropped, mut timed_out) = (0, 0);
+    for round in 0..ROUNDS {
+        // Checked out first, so that both clocks start together.
+        let mut conn = db.checkout().await.unwrap();
+        let limit = Duration::from_micros(2_000 + u64::from(round % 7) * 100);
+        let options = LockOptions::wait_up_to(limit).strategy(WaitStrategy::Block);
+        match tokio::time::timeout(limit, conn.try_acquire_advisory_lock(&key, options)).await {
+            Err(_) => dropped += 1,
+            Ok(answer) => {
+                assert!(
+                    answer.unwrap().is_none(),
+                    "round {round}: granted though it is held"
+                );
+                timed_out += 1;
+            }
+        }
+        drop(conn);
+        observer
+            .wait_until(
+                &key,
+                |shown| shown.len() == 1 && shown[0].granted,
+                &format!("round {round} left a waiter"),
+            )
+            .await;
+    }
+    guard.release().await.unwrap();
+    observer.assert_free(&key, "all rounds").await;
+    db.execute_unprepared("SELECT 1").await.unwrap();
+    println!("{ROUNDS} rounds: {dropped} dropped, {timed_out} timed out by themselves");
 }

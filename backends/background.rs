@@ -1,0 +1,49 @@
+//! What follows a dropped future and cannot wait for anybody.
+
+use std::thread;
+
+use tokio::runtime::{Builder, Handle};
+
+/// Something to be done in the background.
+pub(crate) trait Job: Send + 'static {
+    /// Does it, or goes on with it.
+    fn run(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// There was no runtime for it, or that is going. Called before a thread runs it, where it was dropped.
+    fn orphaned(&mut self) {}
+}
+
+/// Runs a job in a runtime. Where there is none, or it ends before the job does, a thread takes over.
+pub(crate) fn run<J: Job>(job: J, runtime: Option<Handle>) {
+    let in_runtime = InRuntime(Some(job));
+    if let Some(runtime) = runtime {
+        runtime.spawn(in_runtime.run());
+    }
+}
+
+struct InRuntime<J: Job>(Option<J>);
+
+impl<J: Job> InRuntime<J> {
+    async fn run(mut self) {
+        if let Some(job) = &mut self.0 {
+            job.run().await;
+        }
+        self.0 = None;
+    }
+}
+
+impl<J: Job> Drop for InRuntime<J> {
+    fn drop(&mut self) {
+        let Some(mut job) = self.0.take() else {
+            return;
+        };
+        job.orphaned();
+        let thread = thread::Builder::new().name("advisory-locking".to_owned());
+        // Without a thread a wait on the server lasts to its limit; there is nobody to tell.
+        let _ = thread.spawn(move || {
+            if let Ok(runtime) = Builder::new_current_thread().enable_all().build() {
+                runtime.block_on(job.run());
+            }
+        });
+    }
+}
