@@ -78,7 +78,8 @@ pub mod design {}
     feature = "diesel-async-postgres",
     feature = "bb8",
     feature = "r2d2",
-    feature = "rusqlite"
+    feature = "rusqlite",
+    feature = "sea-orm"
 ))]
 #[doc = include_str!("../README.md")]
 mod readme {}
