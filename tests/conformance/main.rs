@@ -150,4 +150,34 @@ conformance! {
     sea_orm_postgres => crate::harness::sea_orm::on_postgres();
     #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite", feature = "sea-orm"))]
     sea_orm_sqlite => crate::harness::sea_orm::on_sqlite();
+    #[cfg(all(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool",
+        feature = "mobc"
+    ))]
+    bb8_sqlite => crate::harness::diesel_async::sqlite_bb8();
+    #[cfg(all(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool",
+        feature = "mobc"
+    ))]
+    deadpool_sqlite => crate::harness::diesel_async::sqlite_deadpool();
+    #[cfg(all(
+        feature = "diesel-postgres",
+        feature = "diesel-sqlite",
+        feature = "diesel-async-postgres",
+        feature = "diesel-async-sqlite",
+        feature = "bb8",
+        feature = "deadpool",
+        feature = "mobc"
+    ))]
+    mobc_sqlite => crate::harness::diesel_async::sqlite_mobc();
 }

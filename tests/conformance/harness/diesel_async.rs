@@ -1,9 +1,10 @@
 //! diesel-async: connections of both databases, and the pools.
 
-use advisory_locking::{AsyncLockPool, AsyncLockSession};
+use ::mobc::Manager;
+use advisory_locking::AsyncLockSession;
 use diesel::sqlite::SqliteConnection;
 use diesel_async::pooled_connection::{
-    AsyncDieselConnectionManager, ManagerConfig, PoolError, bb8, deadpool,
+    AsyncDieselConnectionManager, ManagerConfig, PoolError, deadpool,
 };
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
@@ -22,36 +23,66 @@ async fn connect(url: &str) -> diesel::ConnectionResult<AsyncPgConnection> {
     Ok(conn)
 }
 
+async fn open(url: &str) -> diesel::ConnectionResult<Sqlite> {
+    let mut conn = Sqlite::establish(url).await?;
+    conn.batch_execute(no_locks::TABLE)
+        .await
+        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
 fn manager() -> AsyncDieselConnectionManager<AsyncPgConnection> {
     let mut config = ManagerConfig::default();
     config.custom_setup = Box::new(|url| Box::pin(connect(url)));
     AsyncDieselConnectionManager::new_with_config(postgres::url(), config)
 }
 
-async fn actor_of_pool<P: AsyncLockPool<Session: AsyncClient>>(pool: P, mail: &Mail) {
-    serve_async::pool(&pool, mail).await;
+fn manager_of_sqlite() -> AsyncDieselConnectionManager<Sqlite> {
+    let mut config = ManagerConfig::default();
+    config.custom_setup = Box::new(|url| Box::pin(open(url)));
+    AsyncDieselConnectionManager::new_with_config(":memory:", config)
 }
 
 /// diesel-async's manager with a check for mobc that means what it says, so that a pool of one is one session: the cases count rows
 /// of a temporary table.
-struct Mended(AsyncDieselConnectionManager<AsyncPgConnection>);
+struct Mended<C>(AsyncDieselConnectionManager<C>);
 
 #[::mobc::async_trait]
-impl ::mobc::Manager for Mended {
-    type Connection = AsyncPgConnection;
+impl<C> Manager for Mended<C>
+where
+    C: AsyncLockSession + 'static,
+    AsyncDieselConnectionManager<C>: Manager<Connection = C, Error = PoolError>,
+{
+    type Connection = C;
     type Error = PoolError;
 
-    async fn connect(&self) -> Result<AsyncPgConnection, PoolError> {
-        ::mobc::Manager::connect(&self.0).await
+    async fn connect(&self) -> Result<C, PoolError> {
+        self.0.connect().await
     }
 
-    async fn check(&self, conn: AsyncPgConnection) -> Result<AsyncPgConnection, PoolError> {
-        ::mobc::Manager::check(&self.0, conn).await
+    async fn check(&self, conn: C) -> Result<C, PoolError> {
+        self.0.check(conn).await
     }
 
-    fn validate(&self, conn: &mut AsyncPgConnection) -> bool {
-        !AsyncLockSession::transaction_state(conn).is_broken()
+    fn validate(&self, conn: &mut C) -> bool {
+        !conn.transaction_state().is_broken()
     }
+}
+
+/// Serves an actor with a pool of one.
+macro_rules! serve {
+    (bb8 $manager:expr, $mail:expr) => {{
+        let pool = ::bb8::Pool::builder().max_size(1).build($manager).await;
+        serve_async::pool(&pool.expect("connections can be made"), $mail).await;
+    }};
+    (deadpool $manager:expr, $mail:expr) => {{
+        let pool = deadpool::Pool::builder($manager).max_size(1).build();
+        serve_async::pool(&pool.expect("a pool can be made"), $mail).await;
+    }};
+    (mobc $manager:expr, $mail:expr) => {{
+        let pool = ::mobc::Pool::builder().max_open(1).build(Mended($manager));
+        serve_async::pool(&pool, $mail).await;
+    }};
 }
 
 macro_rules! harness {
@@ -82,18 +113,9 @@ harness! {
         let mut conn = connect(&postgres::url()).await.expect("the server accepts connections");
         serve_async::connection(&mut conn, mail).await;
     };
-    Bb8, bb8: |mail| {
-        let pool = bb8::Pool::builder().max_size(1).build(manager()).await.expect("the server accepts connections");
-        actor_of_pool(pool, mail).await;
-    };
-    Deadpool, deadpool: |mail| {
-        let pool = deadpool::Pool::builder(manager()).max_size(1).build().expect("a pool can be made");
-        actor_of_pool(pool, mail).await;
-    };
-    Mobc, mobc: |mail| {
-        let pool = ::mobc::Pool::builder().max_open(1).build(Mended(manager()));
-        actor_of_pool(pool, mail).await;
-    };
+    Bb8, bb8: |mail| serve!(bb8 manager(), mail);
+    Deadpool, deadpool: |mail| serve!(deadpool manager(), mail);
+    Mobc, mobc: |mail| serve!(mobc manager(), mail);
 }
 
 impl AsyncClient for AsyncPgConnection {
@@ -119,35 +141,40 @@ impl AsyncClient for AsyncPgConnection {
     }
 }
 
-pub(crate) struct Sqlite;
+type Sqlite = SyncConnectionWrapper<SqliteConnection>;
 
-pub(crate) fn sqlite() -> Sqlite {
-    Sqlite
+macro_rules! harness_of_sqlite {
+    ($($name:ident, $new:ident: |$mail:ident| $actor:expr;)*) => {$(
+        pub(crate) struct $name;
+
+        pub(crate) fn $new() -> $name {
+            $name
+        }
+
+        impl Harness for $name {
+            fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
+                Box::new(|$mail| on_runtime(async { $actor }))
+            }
+
+            fn survives_panics(&self) -> bool {
+                false
+            }
+
+            without_locks!();
+        }
+    )*};
+}
+harness_of_sqlite! {
+    SqliteConnected, sqlite: |mail| {
+        let mut conn = open(":memory:").await.expect("SQLite opens");
+        serve_async::connection(&mut conn, mail).await;
+    };
+    SqliteBb8, sqlite_bb8: |mail| serve!(bb8 manager_of_sqlite(), mail);
+    SqliteDeadpool, sqlite_deadpool: |mail| serve!(deadpool manager_of_sqlite(), mail);
+    SqliteMobc, sqlite_mobc: |mail| serve!(mobc manager_of_sqlite(), mail);
 }
 
-impl Harness for Sqlite {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        Box::new(|mail| {
-            on_runtime(async {
-                let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:")
-                    .await
-                    .expect("SQLite opens");
-                conn.batch_execute(no_locks::TABLE)
-                    .await
-                    .expect("a table can be made");
-                serve_async::connection(&mut conn, mail).await;
-            });
-        })
-    }
-
-    fn survives_panics(&self) -> bool {
-        false
-    }
-
-    without_locks!();
-}
-
-impl AsyncClient for SyncConnectionWrapper<SqliteConnection> {
+impl AsyncClient for Sqlite {
     async fn raw(&mut self, raw: Raw) -> Outcome {
         let result = self
             .spawn_blocking(move |conn| {
