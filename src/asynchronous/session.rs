@@ -14,6 +14,8 @@ use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionSt
 ///   makes sure that the session ends or frees the lock as soon as the statement in flight has ended, that a wait of ours is ended,
 ///   and that no pool hands the connection out. It must neither block nor panic.
 /// * [`run_later`](Self::run_later) is called when a guard is dropped. It queues the batch behind whatever runs.
+/// * After [`condemn`](Self::condemn) and [`abandon`](Self::abandon), [`transaction_state`](Self::transaction_state) is
+///   [broken](TransactionState::broken). Where a pool's own check cannot be trusted, that decides whether it gets the connection back.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no async advisory locks here",
     label = "no async lock session",
