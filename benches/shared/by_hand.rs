@@ -1,0 +1,133 @@
+//! The statements of a cycle as a user of Diesel would write them for speed: cached under their type, so that no text is built to
+//! look them up.
+
+use std::marker::PhantomData;
+
+use advisory_locking::session::{
+    Backend, Bind, LockSession, Row, SessionError, Statement, TransactionState,
+};
+use advisory_locking::{AdvisoryLocking, KeySpace, LockKey, LockOptions};
+use diesel::QueryResult;
+use diesel::pg::{Pg, PgConnection};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{BigInt, Bool, Integer, Nullable};
+
+#[diesel::declare_sql_function]
+extern "SQL" {
+    fn pg_try_advisory_lock(key: BigInt) -> Bool;
+    fn pg_advisory_unlock(key: BigInt) -> Bool;
+}
+
+/// The number behind a key.
+pub(crate) fn number(key: &LockKey) -> i64 {
+    match key.space() {
+        KeySpace::Single(number) => number,
+        space => panic!("{space:?} is no single number"),
+    }
+}
+
+/// The texts of a cycle as the protocol sends them, so that they are compared as they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Texts {
+    try_text: &'static str,
+    release_text: &'static str,
+}
+
+impl Texts {
+    pub(crate) fn new(key: &LockKey) -> Self {
+        let mut recorder = Recorder(Vec::new());
+        let guard = recorder.acquire_advisory_lock(key, LockOptions::no_wait());
+        guard.unwrap().release().unwrap();
+        let [try_text, release_text] = recorder.0.try_into().expect("two statements");
+        Self {
+            try_text,
+            release_text,
+        }
+    }
+
+    /// Whether it is granted, and by which session.
+    pub(crate) fn ask(self, key: i64) -> ByHand<Try> {
+        ByHand::new(self.try_text, vec![Bind::Int8(key)])
+    }
+
+    pub(crate) fn release(self, key: i64, pid: i32) -> ByHand<Release> {
+        ByHand::new(self.release_text, vec![Bind::Int4(pid), Bind::Int8(key)])
+    }
+}
+
+pub(crate) struct Try;
+pub(crate) struct Release;
+
+pub(crate) struct ByHand<Id> {
+    sql: &'static str,
+    binds: Vec<Bind>,
+    id: PhantomData<Id>,
+}
+
+impl<Id> ByHand<Id> {
+    const fn new(sql: &'static str, binds: Vec<Bind>) -> Self {
+        Self {
+            sql,
+            binds,
+            id: PhantomData,
+        }
+    }
+}
+
+impl<Id> QueryFragment<Pg> for ByHand<Id> {
+    fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let mut pieces = self.sql.split('$');
+        pass.push_sql(pieces.next().unwrap());
+        for (piece, bind) in pieces.zip(&self.binds) {
+            match bind {
+                Bind::Int4(number) => pass.push_bind_param::<Integer, _>(number)?,
+                Bind::Int8(number) => pass.push_bind_param::<BigInt, _>(number)?,
+            }
+            pass.push_sql(&piece[1..]);
+        }
+        Ok(())
+    }
+}
+
+impl<Id: 'static> QueryId for ByHand<Id> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<Id> Query for ByHand<Id> {
+    type SqlType = (Nullable<Bool>, Integer);
+}
+
+impl<Id> diesel::RunQueryDsl<PgConnection> for ByHand<Id> {}
+
+struct Recorder(Vec<&'static str>);
+
+impl LockSession for Recorder {
+    fn backend(&mut self) -> Backend {
+        Backend::Postgres
+    }
+
+    fn transaction_state(&mut self) -> TransactionState {
+        TransactionState::none()
+    }
+
+    fn begin(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    fn rollback(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        self.0.push(statement.sql());
+        Ok(Row {
+            answer: Some(true),
+            pid: 1,
+        })
+    }
+}
