@@ -96,88 +96,35 @@ conformance! {
     r2d2_sqlite => crate::harness::r2d2_sqlite::new();
     #[cfg(feature = "rusqlite")]
     rusqlite => crate::harness::rusqlite::new();
-    #[cfg(all(
-        feature = "diesel-postgres",
-        feature = "diesel-sqlite",
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc"
-    ))]
+}
+
+// They share the observer and SQL by hand with Diesel's.
+#[cfg(all(
+    feature = "diesel-postgres",
+    feature = "diesel-sqlite",
+    feature = "diesel-async-postgres",
+    feature = "diesel-async-sqlite",
+    feature = "bb8",
+    feature = "deadpool",
+    feature = "mobc"
+))]
+conformance! {
     diesel_async_postgres => crate::harness::diesel_async::connection();
-    #[cfg(all(
-        feature = "diesel-postgres",
-        feature = "diesel-sqlite",
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc"
-    ))]
     bb8_postgres => crate::harness::diesel_async::bb8();
-    #[cfg(all(
-        feature = "diesel-postgres",
-        feature = "diesel-sqlite",
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc"
-    ))]
     deadpool_postgres => crate::harness::diesel_async::deadpool();
-    #[cfg(all(
-        feature = "diesel-postgres",
-        feature = "diesel-sqlite",
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc"
-    ))]
     mobc_postgres => crate::harness::diesel_async::mobc();
-    #[cfg(all(
-        feature = "diesel-postgres",
-        feature = "diesel-sqlite",
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc"
-    ))]
     diesel_async_sqlite => crate::harness::diesel_async::sqlite();
-    #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite", feature = "sea-orm"))]
-    sea_orm_postgres => crate::harness::sea_orm::on_postgres();
-    #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite", feature = "sea-orm"))]
-    sea_orm_sqlite => crate::harness::sea_orm::on_sqlite();
-    #[cfg(all(
-        feature = "diesel-postgres",
-        feature = "diesel-sqlite",
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc"
-    ))]
     bb8_sqlite => crate::harness::diesel_async::sqlite_bb8();
-    #[cfg(all(
-        feature = "diesel-postgres",
-        feature = "diesel-sqlite",
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc"
-    ))]
     deadpool_sqlite => crate::harness::diesel_async::sqlite_deadpool();
-    #[cfg(all(
-        feature = "diesel-postgres",
-        feature = "diesel-sqlite",
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc"
-    ))]
     mobc_sqlite => crate::harness::diesel_async::sqlite_mobc();
+}
+
+#[cfg(all(
+    feature = "diesel-postgres",
+    feature = "diesel-sqlite",
+    feature = "sea-orm"
+))]
+conformance! {
+    sea_orm_postgres => crate::harness::sea_orm::on_postgres();
+    sea_orm_sqlite => crate::harness::sea_orm::on_sqlite();
 }
