@@ -30,6 +30,7 @@ mod pools;
 #[path = "../postgres/proxy.rs"]
 mod proxy;
 mod sea_orm;
+mod round_trips;
 mod sessions;
 mod silence;
 mod timeouts;
