@@ -4,6 +4,8 @@ mod derive;
 mod from;
 mod namespace;
 mod part;
+#[cfg(feature = "schemes")]
+pub mod schemes;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -157,7 +159,7 @@ impl LockKey {
         self.space
     }
 
-    /// The text the key came from, if it came from text: parts joined with `/`; control characters, quotes and back-slashes
+    /// The text the key came from, if it came from text: parts joined with `/`, or as another system's scheme joins them; control characters, quotes and back-slashes
     /// escaped; shortened to about 120 bytes.
     #[must_use]
     pub fn text(&self) -> Option<&str> {

@@ -27,7 +27,7 @@
 //!
 //! * [`AdvisoryLocking`] on a connection, [`PooledAdvisoryLocking`] on a pool: what you call.
 //!   `AsyncAdvisoryLocking` and `AsyncPooledAdvisoryLocking`: their async twins.
-//! * [`LockKey`]: what is locked. [`LockOptions`]: whether to wait and how. [`LockError`]: what went wrong, and whether the lock is
+//! * [`LockKey`]: what is locked; module `schemes`: keys of programs in other languages. [`LockOptions`]: whether to wait and how. [`LockError`]: what went wrong, and whether the lock is
 //!   held.
 //! * [`AdvisoryLockGuard`]: a lock that is held, and its connection.
 //! * [`session`] and [`LockPool`]: for those who write an adapter, or have an enum of connections.
@@ -106,6 +106,9 @@ pub use backends::sea_orm::AsyncTransactionAdvisoryLocking;
 pub use capabilities::Capabilities;
 pub use error::{LockError, LockErrorKind};
 pub use guard::AdvisoryLockGuard;
+#[cfg(feature = "schemes")]
+#[cfg_attr(docsrs, doc(cfg(feature = "schemes")))]
+pub use key::schemes;
 pub use key::{KeyNamespace, KeyPart, KeySpace, KeyText, LockKey};
 pub use locking::AdvisoryLocking;
 pub use options::{LockMode, LockOptions, OnMissingLock, WaitStrategy};
