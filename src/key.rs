@@ -80,6 +80,7 @@ impl KeySpace {
 /// | [`LockKey::from_parts`], [`LockKey::from_bytes`], [`KeyNamespace`] | one `i64` | derived |
 /// | `i64`: `42_i64` | one `i64` | as it is |
 /// | `(i32, i32)`: `(1, 2)` | a pair of `i32` | as they are |
+/// | a function of the module `schemes` (a feature) | that of the other system | that of the other system |
 ///
 /// # The derivation
 ///

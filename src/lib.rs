@@ -79,6 +79,7 @@ pub mod design {}
     feature = "bb8",
     feature = "r2d2",
     feature = "rusqlite",
+    feature = "schemes",
     feature = "sea-orm"
 ))]
 #[doc = include_str!("../README.md")]

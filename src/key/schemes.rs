@@ -49,8 +49,8 @@
 //! | any | integers | [`LockKey::from`] an `i64` or an `(i32, i32)` |
 //! | a migration of | Rails, sqlx, golang-migrate, goose, Prisma | [`rails_migrations`], [`sqlx_migrations`], [`golang_migrate`], [`goose_migrations`], [`prisma_migrations`] |
 //!
-//! You write the other program too, and it has no such library yet: derive the plain key there. BLAKE3 is in every language, and
-//! [`LockKey`] says how.
+//! You write the other program too, and it has no such library yet: derive the plain key there, as [`LockKey`] says. It needs
+//! nothing but BLAKE3.
 //!
 //! # What is the same lock
 //!
