@@ -64,6 +64,19 @@
 //! The other program's *kind* of lock does not matter: session-level and transaction-level, exclusive locks exclude each other, whoever takes
 //! them. The database does: all must be connected to the same one.
 //!
+//! # To see that it is the same
+//!
+//! While the other program holds its lock, ask the server: `SELECT classid, objid, objsubid FROM pg_locks WHERE locktype = 'advisory'`. The row
+//! is what [`pg_locks_columns`](KeySpace::pg_locks_columns) says of the key here, and the `Display` of a [`LockKey`]:
+//!
+//! ```
+//! use advisory_locking::schemes;
+//!
+//! let key = schemes::django_pglock("PR-1234")?;
+//! assert_eq!(key.space().pg_locks_columns(), (3_581_343_668, 87_492_363, 1));
+//! # Ok::<(), advisory_locking::LockError>(())
+//! ```
+//!
 //! # Collisions
 //!
 //! Two names with one key wait for each other without need; code that takes both, one inside the other, on two connections, waits for

@@ -28,8 +28,8 @@ pub(crate) struct Scheme {
     pub(crate) names: Vec<Name>,
 }
 
-/// Their CRC-32 and `hashtext` are negative for some and not for others. Fixed names, so that it is always so; the locks are nobody
-/// else's, because the server is private.
+/// Their CRC-32 and `hashtext` are negative for some and not for others. Fixed names, so that it is always so: the other tests, which
+/// may run on the same server, have names of their own.
 const TEXTS: [&str; 12] = [
     "PR-1234",
     "sync(4)",

@@ -69,7 +69,7 @@ fn what_the_other_system_refuses_is_an_error() {
 }
 
 #[test]
-fn the_error_says_why_and_converts_to_what_a_body_returns() {
+fn the_error_says_why() {
     let error = schemes::django_pglock("").expect_err("no key");
     assert_eq!(
         error.to_string(),

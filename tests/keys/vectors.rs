@@ -52,11 +52,11 @@ fn check(name: &str, at_least: usize, derive: impl Fn(&Value) -> LockKey) {
     for (input, key) in vectors {
         let derived = derive(&input);
         assert_eq!(derived.space(), key, "{name} of {input}");
-        if let Value::String(text) = input
-            && text.chars().all(|c| c.is_alphanumeric())
-            && text.len() < 100
-        {
-            assert_eq!(derived.text(), Some(&*text), "{name}");
+        match input {
+            Value::String(text) if text.len() < 100 && text.chars().all(char::is_alphanumeric) => {
+                assert_eq!(derived.text(), Some(&*text), "{name}");
+            }
+            _ => {}
         }
     }
 }

@@ -25,7 +25,7 @@ const ASCII_CHARACTERS: usize = 9;
 ///
 /// # Shape and units
 ///
-/// A pair of `i32` or one `i64`, as the table says; 2⁶⁴ keys, those of short names without any collision.
+/// A pair of `i32` or one `i64`, as the table says; 2⁶⁴ keys. Those of names up to 9 ASCII characters never collide with each other.
 ///
 /// # Examples
 ///
@@ -49,8 +49,8 @@ pub fn distributed_lock(name: &str) -> LockKey {
 ///
 /// # Shape and units
 ///
-/// A pair of `i32` or one `i64`, as the table of [`distributed_lock`] says; no two names of one kind share a key, apart from the case of
-/// hexadecimal digits.
+/// A pair of `i32` or one `i64`, as the table of [`distributed_lock`] says; two names of one kind share a key only where their
+/// hexadecimal digits are the same number.
 ///
 /// # Errors
 ///

@@ -16,7 +16,7 @@ fn first_eight(bytes: &[u8]) -> [u8; 8] {
 ///
 /// Source: `acquire_advisory_lock(session, *ids)` of the article “Postgres advisory locks for python developers” (leontrolski, 2020), which
 /// joins `str(id)` of each. Text and integers are the same here as in Python. Of other types give the text that Python's `str` makes:
-/// `"True"`, `"None"`, `"1.0"`.
+/// `"True"`, `"None"`, `"1.0"`, `"b'bytes'"`.
 ///
 /// **Dangerous:** the join is not unique: `("a-b", "c")` and `("a", "b-c")` are one lock, and no parts at all are the lock of one empty part.
 ///
