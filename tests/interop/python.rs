@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use crate::server::PATIENCE;
 
@@ -40,6 +40,7 @@ pub(crate) struct Python {
     child: Child,
     questions: ChildStdin,
     answers: Receiver<String>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Python {
@@ -59,7 +60,7 @@ impl Python {
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
         let (sender, answers) = channel();
         // A thread, so that waiting for an answer has a limit. It ends with the program's output.
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
                     break;
@@ -71,6 +72,7 @@ impl Python {
             child,
             questions,
             answers,
+            reader: Some(reader),
         }
     }
 
@@ -110,5 +112,8 @@ impl Drop for Python {
         // Gone already, if it failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
     }
 }
