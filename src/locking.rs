@@ -241,7 +241,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         let key = key.into();
         acquire(self, &key, &options, Level::Transaction)?
             .granted_or_error(&key)
-            .map(drop)
+            .map(|grant| report::granted(&grant))
     }
 
     /// Takes the transaction-level lock on `key` inside the caller's open transaction if it can be had: `false` if it is held
@@ -260,7 +260,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         options: LockOptions,
     ) -> Result<bool, LockError> {
         let acquired = acquire(self, &key.into(), &options, Level::Transaction)?;
-        Ok(acquired.granted().is_some())
+        Ok(acquired.granted().inspect(report::granted).is_some())
     }
 
     /// Begins a transaction, takes the transaction-level lock on `key`, runs `body`, and commits; or rolls back if the body fails

@@ -183,7 +183,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             acquire(self, &key, &options, Level::Transaction)
                 .await?
                 .granted_or_error(&key)
-                .map(drop)
+                .map(|grant| report::granted(&grant))
         }
     }
 
@@ -206,6 +206,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             Ok(acquire(self, &key, &options, Level::Transaction)
                 .await?
                 .granted()
+                .inspect(report::granted)
                 .is_some())
         }
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+use advisory_locking::session::LockSession;
 use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -69,6 +70,24 @@ fn asking_granting_and_releasing_are_logged_with_the_key() {
         );
     }
     assert_eq!(lines.len(), 3, "{lines:?}");
+}
+
+/// A transaction-level lock in the caller's transaction has no guard that would tell.
+#[test]
+fn granting_in_the_callers_transaction_is_logged() {
+    let (sink, model, key) = (Sink::default(), Model::default(), LockKey::from("logged"));
+    logging_to(sink.clone(), || {
+        let mut session = model.connect();
+        session.begin().unwrap();
+        session
+            .acquire_advisory_xact_lock(&key, LockOptions::no_wait())
+            .unwrap();
+        let again = session.try_acquire_advisory_xact_lock(&key, LockOptions::no_wait());
+        assert!(again.unwrap());
+    });
+    let lines = String::from_utf8(sink.lines.lock().unwrap().clone()).unwrap();
+    let granted = lines.lines().filter(|line| line.contains("is granted"));
+    assert_eq!(granted.count(), 2, "{lines}");
 }
 
 #[test]
