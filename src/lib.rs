@@ -32,6 +32,10 @@
 //! * [`AdvisoryLockGuard`]: a lock that is held, and its connection.
 //! * [`session`] and [`LockPool`]: for those who write an adapter, or have an enum of connections.
 //! * [`design`]: how it works and why.
+#![cfg_attr(
+    feature = "testing",
+    doc = "* [`testing`]: for unit tests on SQLite, somebody who has the lock, faults, and a record."
+)]
 //!
 //! # What it does not do
 //!
@@ -63,6 +67,10 @@ mod pool;
 mod protocol;
 mod report;
 pub mod session;
+mod stand_in;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 
 #[path = "../backends/mod.rs"]
 pub mod backends;
@@ -80,7 +88,8 @@ pub mod design {}
     feature = "r2d2",
     feature = "rusqlite",
     feature = "schemes",
-    feature = "sea-orm"
+    feature = "sea-orm",
+    feature = "testing"
 ))]
 #[doc = include_str!("../README.md")]
 mod readme {}

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::AsyncLockSession;
 use crate::protocol::{Input, Machine, Situation, Step};
+use crate::stand_in::{Attempt, StandIn};
 
 /// Runs a machine to its end on a session.
 ///
@@ -14,7 +15,7 @@ use crate::protocol::{Input, Machine, Situation, Step};
 pub(super) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
 where
     S: AsyncLockSession,
-    M: Machine + Send,
+    M: Machine + Send + Sync,
     M::Output: Send,
 {
     let mut flight = Flight {
@@ -27,10 +28,25 @@ where
         let step = flight.machine.step(input, Instant::now());
         flight.in_flight = !matches!(step, Step::Sleep(_) | Step::Done(_));
         input = match step {
-            Step::Query(statement) => Input::Row(flight.session.query(&statement).await),
-            Step::Batch(batch) => Input::Ran(flight.session.batch(&batch).await),
+            Step::Query(statement) => Input::Row(match flight.machine.attempt() {
+                Some(attempt) => attempt.query(&statement),
+                None => flight.session.query(&statement).await,
+            }),
+            Step::Batch(batch) => Input::Ran(match flight.machine.attempt() {
+                Some(attempt) => attempt.batch_async(&batch, flight.session).await,
+                None => flight.session.batch(&batch).await,
+            }),
             Step::Begin => Input::Ran(flight.session.begin().await),
-            Step::Commit => Input::Ran(flight.session.commit().await),
+            Step::Commit => Input::Ran(
+                match flight
+                    .machine
+                    .attempt()
+                    .map_or(Ok(()), Attempt::before_commit)
+                {
+                    Ok(()) => flight.session.commit().await,
+                    Err(error) => flight.session.rollback().await.and(Err(error)),
+                },
+            ),
             Step::Rollback => Input::Ran(flight.session.rollback().await),
             Step::Condemn => {
                 flight.session.condemn().await;
@@ -64,9 +80,11 @@ impl<S: AsyncLockSession, M: Machine> Drop for Flight<'_, S, M> {
 
 /// What the session is just now.
 pub(super) fn situation<S: AsyncLockSession>(session: &mut S) -> Situation {
+    let backend = session.backend();
     Situation {
-        backend: session.backend(),
+        backend,
         transaction: session.transaction_state(),
         longest_wait: session.longest_wait(),
+        stand_in: StandIn::of(session, backend),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{Input, Machine, Situation, Step};
 use crate::session::LockSession;
+use crate::stand_in::{Attempt, StandIn};
 
 /// Runs a machine to its end on a session.
 pub(crate) fn drive<S, M>(session: &mut S, mut machine: M) -> M::Output
@@ -15,10 +16,21 @@ where
     let mut input = Input::Ready;
     loop {
         input = match machine.step(input, Instant::now()) {
-            Step::Query(statement) => Input::Row(session.query(&statement)),
-            Step::Batch(batch) => Input::Ran(session.batch(&batch)),
+            Step::Query(statement) => Input::Row(match machine.attempt() {
+                Some(attempt) => attempt.query(&statement),
+                None => session.query(&statement),
+            }),
+            Step::Batch(batch) => Input::Ran(match machine.attempt() {
+                Some(attempt) => attempt.batch(&batch),
+                None => session.batch(&batch),
+            }),
             Step::Begin => Input::Ran(session.begin()),
-            Step::Commit => Input::Ran(session.commit()),
+            Step::Commit => Input::Ran(
+                match machine.attempt().map_or(Ok(()), Attempt::before_commit) {
+                    Ok(()) => session.commit(),
+                    Err(error) => session.rollback().and(Err(error)),
+                },
+            ),
             Step::Rollback => Input::Ran(session.rollback()),
             Step::Condemn => {
                 session.condemn();
@@ -36,10 +48,12 @@ where
 
 /// What the session is just now.
 pub(crate) fn situation<S: LockSession + ?Sized>(session: &mut S) -> Situation {
+    let backend = session.backend();
     Situation {
-        backend: session.backend(),
+        backend,
         transaction: session.transaction_state(),
         // A blocking call is not dropped in a wait.
         longest_wait: None,
+        stand_in: StandIn::of(session, backend),
     }
 }
