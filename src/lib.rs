@@ -33,6 +33,15 @@
 //! * [`session`] and [`LockPool`]: for those who write an adapter, or have an enum of connections.
 //! * [`design`]: how it works and why.
 #![cfg_attr(
+    all(
+        feature = "diesel-postgres",
+        feature = "diesel-async-postgres",
+        feature = "r2d2",
+        feature = "rusqlite"
+    ),
+    doc = "* [`guide`]: recipes, which lock to take and how to wait, pools and poolers, outages, fencing, coming from other libraries."
+)]
+#![cfg_attr(
     feature = "testing",
     doc = "* [`testing`]: for unit tests on SQLite, somebody who has the lock, faults, and a record."
 )]
@@ -60,6 +69,13 @@ mod asynchronous;
 mod capabilities;
 mod error;
 mod guard;
+#[cfg(all(
+    feature = "diesel-postgres",
+    feature = "diesel-async-postgres",
+    feature = "r2d2",
+    feature = "rusqlite"
+))]
+pub mod guide;
 mod key;
 mod locking;
 mod options;

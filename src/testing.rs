@@ -35,6 +35,8 @@
 //! # }
 //! ```
 //!
+//! The program `examples/testing.rs` is a service with its tests, which run on SQLite, and the same service on PostgreSQL.
+//!
 //! # What answers
 //!
 //! Where PostgreSQL would be sent a statement, the test's locks are asked; everything else is what runs in production: the options and
