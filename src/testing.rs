@@ -129,7 +129,7 @@ impl TestLocks {
     /// std::thread::scope(|scope| {
     ///     for _ in 0..4 {
     ///         scope.spawn(|| {
-    ///             let _here = locks.clone().join();
+    ///             let _here = locks.join();
     ///             let mut conn = rusqlite::Connection::open_in_memory().unwrap();
     ///             conn.with_advisory_lock("counter", wait, |_| {
     ///                 assert!(counter.try_lock().is_ok(), "two at once");

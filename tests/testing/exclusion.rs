@@ -94,7 +94,7 @@ fn one_at_a_time<S: AdvisoryLocking>(connect: fn() -> S) {
         thread::scope(|scope| {
             for _ in 0..THREADS {
                 scope.spawn(|| {
-                    let _here = locks.clone().join();
+                    let _here = locks.join();
                     let mut conn = connect();
                     for _ in 0..EACH {
                         let body = |_: &mut S| {
@@ -135,7 +135,7 @@ fn a_deadlock_ends_one_of_the_two<S: AdvisoryLocking>(connect: fn() -> S) {
     let locks = TestLocks::enter_exclusive();
     let both_hold = std::sync::Barrier::new(2);
     let cross = |mine: &'static str, other: &'static str| {
-        let _here = locks.clone().join();
+        let _here = locks.join();
         let mut conn = connect();
         let mut guard = conn.acquire_advisory_lock(mine, QUIET).unwrap();
         both_hold.wait();
@@ -180,7 +180,7 @@ fn scopes_exclude<S: AdvisoryLocking>(connect: fn() -> S) {
         let second = thread::scope(|scope| {
             conn.with_advisory_xact_lock("key", QUIET, |_| {
                 let second = scope.spawn(|| {
-                    let _here = locks.clone().join();
+                    let _here = locks.join();
                     let body = |_: &mut S| Ok::<_, LockError>(());
                     connect().with_advisory_xact_lock("key", wait(LONG, strategy), body)
                 });

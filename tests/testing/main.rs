@@ -16,8 +16,11 @@ mod asynchronous;
 mod blocking;
 mod exclusion;
 mod isolation;
+#[path = "../model/mod.rs"]
+mod model;
 #[cfg(all(feature = "diesel-sqlite", feature = "r2d2"))]
 mod pooled;
+mod postgres;
 
 use std::time::{Duration, Instant};
 
