@@ -37,7 +37,8 @@
         feature = "diesel-postgres",
         feature = "diesel-async-postgres",
         feature = "r2d2",
-        feature = "rusqlite"
+        feature = "rusqlite",
+        feature = "testing"
     ),
     doc = "* [`guide`]: recipes, which lock to take and how to wait, pools and poolers, outages, fencing, coming from other libraries."
 )]
@@ -73,7 +74,8 @@ mod guard;
     feature = "diesel-postgres",
     feature = "diesel-async-postgres",
     feature = "r2d2",
-    feature = "rusqlite"
+    feature = "rusqlite",
+    feature = "testing"
 ))]
 pub mod guide;
 mod key;
