@@ -383,3 +383,14 @@ impl Write for Lines {
         Ok(())
     }
 }
+
+/// There is nothing to wait for, so the connection goes on.
+#[tokio::test]
+async fn a_guard_that_is_dropped_leaves_its_connection_in_order() {
+    let locks = TestLocks::enter();
+    let mut conn = connect().await;
+    drop(conn.acquire_advisory_lock("key", QUIET).await.unwrap());
+    let again = conn.acquire_advisory_lock("key", QUIET).await.unwrap();
+    again.release().await.unwrap();
+    assert_eq!(locks.events().len(), 4);
+}
