@@ -65,6 +65,7 @@
 //! Turn the feature on under `[dev-dependencies]` alone; then `cargo build` does not have it. Should it be on, nothing changes unless
 //! something enters.
 
+mod elsewhere;
 mod event;
 mod fault;
 mod scope;
@@ -76,6 +77,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
+pub use elsewhere::HeldElsewhere;
 pub use event::{Event, What};
 pub use fault::Fault;
 pub use scope::Entered;
@@ -212,20 +214,12 @@ impl TestLocks {
 
     /// Another session holds the lock, exclusively, until the result is dropped. One that already holds it in the test goes on holding.
     pub fn held_elsewhere(&self, key: impl Into<LockKey>) -> HeldElsewhere {
-        self.elsewhere(key.into(), LockMode::Exclusive)
+        HeldElsewhere::new(self, key.into(), LockMode::Exclusive)
     }
 
     /// Another session shares the lock until the result is dropped: readers get it, writers do not.
     pub fn shared_elsewhere(&self, key: impl Into<LockKey>) -> HeldElsewhere {
-        self.elsewhere(key.into(), LockMode::Shared)
-    }
-
-    fn elsewhere(&self, key: LockKey, mode: LockMode) -> HeldElsewhere {
-        HeldElsewhere {
-            number: self.world.hold_elsewhere(key.clone(), mode),
-            locks: self.clone(),
-            key,
-        }
+        HeldElsewhere::new(self, key.into(), LockMode::Shared)
     }
 
     /// Plans a fault for the next call or holder of this key that it can strike. Several are used up in order.
@@ -278,28 +272,5 @@ impl Default for TestLocks {
 impl fmt::Debug for TestLocks {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("TestLocks").finish_non_exhaustive()
-    }
-}
-
-/// While it lives, another session holds a lock. See [`TestLocks::held_elsewhere`].
-#[must_use = "the other session releases the lock when this is dropped"]
-#[derive(Debug)]
-pub struct HeldElsewhere {
-    locks: TestLocks,
-    key: LockKey,
-    number: i32,
-}
-
-impl HeldElsewhere {
-    /// The lock.
-    #[must_use]
-    pub const fn key(&self) -> &LockKey {
-        &self.key
-    }
-}
-
-impl Drop for HeldElsewhere {
-    fn drop(&mut self) {
-        self.locks.world.release_elsewhere(self.number);
     }
 }
