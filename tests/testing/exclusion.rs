@@ -10,24 +10,6 @@ use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, WaitStrategy};
 
 use crate::{BOTH, LONG, QUIET, until_refused, wait};
 
-macro_rules! on_every_adapter {
-    ($($case:ident),* $(,)?) => {
-        #[cfg(feature = "rusqlite")]
-        mod rusqlite {
-            fn connect() -> ::rusqlite::Connection {
-                ::rusqlite::Connection::open_in_memory().unwrap()
-            }
-            $(#[test] fn $case() { super::$case(connect); })*
-        }
-        #[cfg(feature = "diesel-sqlite")]
-        mod diesel {
-            fn connect() -> diesel::SqliteConnection {
-                diesel::Connection::establish(":memory:").unwrap()
-            }
-            $(#[test] fn $case() { super::$case(connect); })*
-        }
-    };
-}
 on_every_adapter! {
     a_second_session_is_refused_and_the_first_is_not,
     levels_are_given_back_one_by_one,

@@ -11,10 +11,30 @@
     reason = "a test fails by panicking"
 )]
 
+/// Each case as a test of each blocking adapter.
+macro_rules! on_every_adapter {
+    ($($case:ident),* $(,)?) => {
+        #[cfg(feature = "rusqlite")]
+        mod rusqlite {
+            fn connect() -> ::rusqlite::Connection {
+                ::rusqlite::Connection::open_in_memory().unwrap()
+            }
+            $(#[test] fn $case() { super::$case(connect); })*
+        }
+        #[cfg(feature = "diesel-sqlite")]
+        mod diesel {
+            fn connect() -> diesel::SqliteConnection {
+                diesel::Connection::establish(":memory:").unwrap()
+            }
+            $(#[test] fn $case() { super::$case(connect); })*
+        }
+    };
+}
 #[cfg(all(feature = "diesel-async-sqlite", feature = "bb8", feature = "deadpool"))]
 mod asynchronous;
 mod blocking;
 mod exclusion;
+mod faults;
 mod isolation;
 #[path = "../model/mod.rs"]
 mod model;
@@ -25,7 +45,9 @@ mod postgres;
 use std::time::{Duration, Instant};
 
 use advisory_locking::testing::TestLocks;
-use advisory_locking::{LockKey, LockOptions, OnMissingLock, WaitStrategy};
+use advisory_locking::{
+    LockError, LockErrorKind, LockKey, LockOptions, OnMissingLock, WaitStrategy,
+};
 
 /// As an application that knows of SQLite would say it.
 const QUIET: LockOptions = LockOptions::no_wait().on_missing_lock(OnMissingLock::Ignore);
@@ -49,4 +71,13 @@ fn until_refused(locks: &TestLocks, key: impl Into<LockKey>, times: usize) {
         assert!(began.elapsed() < LONG, "nobody asks for {key}");
         std::thread::yield_now();
     }
+}
+
+/// The body must not run.
+fn unreached<S>(_: &mut S) -> Result<(), LockError> {
+    panic!("the body ran without the lock")
+}
+
+fn kind<T>(result: Result<T, LockError>) -> LockErrorKind {
+    result.err().expect("an error").kind()
 }
