@@ -4,7 +4,6 @@
     reason = "what entered a thread stays on it, as the tests of an application do"
 )]
 
-mod logged;
 mod tasks;
 
 use std::future::poll_fn;
