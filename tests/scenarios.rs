@@ -1,0 +1,109 @@
+//! `SCENARIOS.md` names tests that exist and are run, and leaves out no number.
+#![expect(clippy::panic, reason = "a test that fails says so by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+const TABLE: &str = include_str!("SCENARIOS.md");
+const COUNT: usize = 92;
+
+/// The rows: a number, a scenario, and what shows it.
+fn rows() -> Vec<[&'static str; 3]> {
+    TABLE
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .map(|line| {
+            let cells: Vec<_> = line.split(" | ").collect();
+            <[_; 3]>::try_from(cells).unwrap_or_else(|cells| panic!("not three cells: {cells:?}"))
+        })
+        .filter(|[number, ..]| *number != "nr")
+        .collect()
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
+}
+
+/// Why a test that is named is none; `None` if it is one.
+fn fault_of(name: &str) -> Option<String> {
+    // What must not compile is a file, and all of its directory are tried.
+    if name.starts_with("tests/ui/fail/") {
+        return read(name).is_none().then(|| "there is no such file".into());
+    }
+    let Some((path, function)) = name.split_once("::") else {
+        return Some("it is no `file::function`".into());
+    };
+    let Some(text) = read(path) else {
+        return Some("there is no such file".into());
+    };
+    let Some((before, _)) = text.split_once(&format!("fn {function}(")) else {
+        return Some("there is no such function".into());
+    };
+    // A case is run on every adapter by the list in its program's main file.
+    if let Some((program, _)) = path.split_once("/cases/") {
+        let main = read(&format!("{program}/main.rs")).unwrap_or_default();
+        let mounted = main
+            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .any(|word| word == function);
+        return (!mounted).then(|| "no list of cases has it".into());
+    }
+    let attributes = before.rsplit("\n\n").next().unwrap_or_default();
+    let is_test = ["#[test]", "#[tokio::test"]
+        .iter()
+        .any(|attribute| attributes.contains(attribute));
+    (!is_test).then(|| "it is not marked as a test".into())
+}
+
+/// The names in back-ticks that lead to tests.
+fn tests(shown_by: &str) -> Vec<&str> {
+    let names = shown_by.split('`').skip(1).step_by(2);
+    names.filter(|name| name.contains('/')).collect()
+}
+
+#[test]
+fn no_scenario_is_missing() {
+    let numbers: Vec<_> = rows()
+        .iter()
+        .map(|[number, ..]| number.parse::<usize>().expect("a number"))
+        .collect();
+    assert_eq!(numbers, (1..=COUNT).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_scenario_has_a_test_or_a_reason() {
+    for [number, scenario, shown_by] in rows() {
+        let reasons = ["Not applicable: ", "Open: "];
+        let reason = reasons.iter().find_map(|word| shown_by.strip_prefix(word));
+        assert!(
+            !tests(shown_by).is_empty() || reason.is_some_and(|reason| reason.len() > 10),
+            "{number}, {scenario}: neither a test nor a reason"
+        );
+    }
+}
+
+#[test]
+fn every_test_that_is_named_is_run() {
+    let mut wrong = Vec::new();
+    for [number, _, shown_by] in rows() {
+        for name in tests(shown_by) {
+            wrong.extend(fault_of(name).map(|fault| format!("{number}: {name}: {fault}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The check itself bites.
+#[test]
+fn a_test_that_does_not_exist_is_seen() {
+    for name in [
+        "tests/scenarios.rs",
+        "tests/no_such_file.rs::rows",
+        "tests/scenarios.rs::no_such_function",
+        "tests/scenarios.rs::rows",
+        "tests/conformance/cases/waiting.rs::queue",
+        "tests/ui/fail/no_such_file.rs",
+    ] {
+        assert!(fault_of(name).is_some(), "{name}");
+    }
+    assert_eq!(fault_of("tests/scenarios.rs::no_scenario_is_missing"), None);
+}
