@@ -6,7 +6,7 @@
 use crate::error::LockErrorKind;
 use crate::key::KeySpace;
 use crate::options::LockMode;
-use crate::session::{BatchKind, Bind, Place, SqlState, StatementKind};
+use crate::session::{BatchKind, Bind, Place, SessionError, SqlState, StatementKind};
 
 /// The setting that marks a transaction in which a session-level lock was taken unawares: set locally by the statement that
 /// takes the lock, so that it is gone by the next statement unless a transaction is open that the client does not know of.
@@ -302,6 +302,39 @@ pub(crate) const CONDEMN: [&str; 3] = [
     "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
     "SELECT pg_catalog.pg_advisory_unlock_all()",
 ];
+
+/// Sends what [condemns](CONDEMN) until one statement has gone through: a cancel meant for something else may hit any of them.
+#[cfg_attr(
+    not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
+    allow(dead_code, reason = "used by the adapters for PostgreSQL")
+)]
+#[derive(Debug, Default)]
+pub(crate) struct Condemnation {
+    sent: usize,
+}
+
+#[cfg_attr(
+    not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
+    allow(dead_code, reason = "used by the adapters for PostgreSQL")
+)]
+impl Condemnation {
+    /// Far more than one has ever been seen to need under a rain of cancels; a server that refuses everything is given up.
+    const ROUNDS: usize = 16;
+
+    /// The next statement, after what became of the one before. `None`: the session has ended, or holds nothing.
+    pub(crate) fn next(&mut self, last: Option<Result<(), SessionError>>) -> Option<&'static str> {
+        let done = match last {
+            None => false,
+            // The end of a session arrives as an error. So only the last of a round has anything to succeed with.
+            Some(Ok(())) => self.sent % CONDEMN.len() == 0,
+            Some(Err(error)) => error.is_disconnected(),
+        };
+        let next = CONDEMN.iter().cycle().take(Self::ROUNDS * CONDEMN.len());
+        let next = next.copied().nth(self.sent).filter(|_| !done);
+        self.sent += 1;
+        next
+    }
+}
 
 /// A block that runs `body` and raises any error again with its code in the constraint name, which clients show that hide
 /// the code itself. The text and the code stay what they were.

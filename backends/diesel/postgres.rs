@@ -6,7 +6,7 @@ use diesel::pg::PgConnection;
 
 use super::prepared::{Prepared, with_prepared};
 use super::session_error;
-use crate::backends::postgres::{COMMIT, CONDEMN};
+use crate::backends::postgres::{COMMIT, Condemnation};
 use crate::session::{Backend, Batch, LockSession, Row, SessionError, Statement, TransactionState};
 
 impl<const SHAPE: u8> RunQueryDsl<PgConnection> for Prepared<SHAPE> {}
@@ -55,9 +55,9 @@ impl LockSession for PgConnection {
     /// Marking the transaction manager alone would not do: any statement that goes through repairs the mark. A session that the
     /// server has ended does not come back.
     fn condemn(&mut self) {
-        for sql in CONDEMN {
-            // Each is an attempt, and the first that succeeds reports that the connection was closed.
-            let _ = self.batch_execute(sql);
+        let (mut condemnation, mut last) = (Condemnation::default(), None);
+        while let Some(sql) = condemnation.next(last) {
+            last = Some(self.batch_execute(sql).map_err(session_error));
         }
         super::blocking::manager_status(self).set_in_error();
     }

@@ -10,7 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use crate::AsyncLockSession;
 use crate::backends::diesel::prepared::with_prepared;
 use crate::backends::diesel::session_error;
-use crate::backends::postgres::{COMMIT, CONDEMN};
+use crate::backends::postgres::{COMMIT, CONDEMN, Condemnation};
 use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
 
 impl AsyncLockSession for AsyncPgConnection {
@@ -48,11 +48,13 @@ impl AsyncLockSession for AsyncPgConnection {
             return super::rollback(self).await;
         }
         // diesel-async's own panics in a debug build if a statement of its transaction manager was dropped in flight.
-        self.batch_execute("ROLLBACK")
-            .await
-            .map_err(session_error)?;
-        *super::manager_status(self) = TransactionManagerStatus::default();
-        Ok(())
+        let rolled_back = self.batch_execute("ROLLBACK").await;
+        match rolled_back {
+            Ok(()) => *super::manager_status(self) = TransactionManagerStatus::default(),
+            // The transaction is over all the same: with its session, if nothing else.
+            Err(_) => super::manager_status(self).set_in_error(),
+        }
+        rolled_back.map_err(session_error)
     }
 
     async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
@@ -68,9 +70,9 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     async fn condemn(&mut self) {
-        for sql in CONDEMN {
-            // Each is an attempt, and the first that succeeds reports that the connection was closed.
-            let _ = self.batch_execute(sql).await;
+        let (mut condemnation, mut last) = (Condemnation::default(), None);
+        while let Some(sql) = condemnation.next(last) {
+            last = Some(self.batch_execute(sql).await.map_err(session_error));
         }
         super::manager_status(self).set_in_error();
     }

@@ -131,3 +131,32 @@ fn design_shows_the_statements_that_are_sent() {
         assert!(design.contains(&words(&sql)), "DESIGN.md has not {sql}");
     }
 }
+
+/// What a condemnation sends when each statement ends like that.
+fn condemned_by(mut end: impl FnMut(usize) -> Result<(), SessionError>) -> Vec<&'static str> {
+    let (mut condemnation, mut last, mut sent) = (Condemnation::default(), None, Vec::new());
+    while let Some(sql) = condemnation.next(last) {
+        last = Some(end(sent.len()));
+        sent.push(sql);
+    }
+    sent
+}
+
+#[test]
+fn a_condemnation_goes_on_until_something_went_through() {
+    let gone = || Err(SessionError::new("closed").with_disconnected(true));
+    let cancelled = || Err(SessionError::new("cancelled"));
+    assert_eq!(condemned_by(|_| gone()), CONDEMN[..1]);
+    // Ended by the first, which the client learns by the second.
+    assert_eq!(
+        condemned_by(|sent| if sent == 0 { Ok(()) } else { gone() }),
+        CONDEMN[..2]
+    );
+    // All locks were freed, which is all that could be done.
+    let may_not_end = |sent| if sent == 2 { Ok(()) } else { cancelled() };
+    assert_eq!(condemned_by(may_not_end), CONDEMN);
+    let hit_seven_times = |sent| if sent < 7 { cancelled() } else { gone() };
+    assert_eq!(condemned_by(hit_seven_times).len(), 8);
+    // For ever is too long.
+    assert_eq!(condemned_by(|_| cancelled()).len(), 48);
+}

@@ -74,6 +74,12 @@ pub(crate) enum Raw {
     RollbackTo(&'static str),
     /// A statement that fails.
     Fail,
+    /// Any other statement.
+    #[allow(
+        dead_code,
+        reason = "the conformance suite is also played where there is no SQL"
+    )]
+    Run(&'static str),
     /// Inserts a row.
     Write,
     /// Counts this session's rows.

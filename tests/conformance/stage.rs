@@ -86,7 +86,7 @@ impl Stage {
     }
 
     /// Plays a case, and makes sure that it left nothing behind.
-    pub(crate) fn play(harness: Box<dyn Harness>, case: fn(&Self)) {
+    pub(crate) fn play(harness: Box<dyn Harness>, case: impl FnOnce(&Self)) {
         let stage = Self::new(harness);
         case(&stage);
         stage.assert_clean();

@@ -5,8 +5,8 @@ use diesel::result::Error;
 use diesel::{Connection, QueryResult};
 
 use super::support::{
-    block, connect, fresh_key, held, is_alive, is_free, kind_of, number, pid_of, run, terminate,
-    while_it_waits,
+    block, connect, eventually, fresh_key, held, is_alive, is_free, kind_of, number, pid_of, run,
+    terminate, while_it_waits,
 };
 
 #[test]
@@ -113,6 +113,21 @@ fn a_lock_lost_with_its_session_is_reported_at_its_release() {
     assert_eq!(error.kind(), LockErrorKind::Lost);
     assert!(error.is_lost() && std::error::Error::source(&error).is_some());
     assert!(is_free(&mut admin, &key));
+}
+
+#[test]
+fn a_leaked_guard_holds_until_its_connection_is_closed() {
+    let key = fresh_key();
+    let (mut observer, mut conn) = (connect(), connect());
+    let pid = pid_of(&mut conn);
+    std::mem::forget(conn.acquire_advisory_lock(&key, block()).unwrap());
+    conn.acquire_advisory_lock(&key, block())
+        .unwrap()
+        .release()
+        .unwrap();
+    assert_eq!(held(&mut observer, &key, pid), "ExclusiveLock");
+    drop(conn);
+    eventually("the end of a session", || is_free(&mut observer, &key));
 }
 
 #[test]

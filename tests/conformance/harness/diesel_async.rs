@@ -10,7 +10,7 @@ use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::no_locks::{self, Sql, without_locks};
-use super::postgres::{self, Observer, Text, on_postgres};
+use super::postgres::{self, Observer, POOL_LIMIT, Place, Text, on_postgres};
 use crate::actor::{Mail, Outcome, Raw};
 use crate::serve_async::{self, AsyncClient, on_runtime};
 use crate::stage::Harness;
@@ -31,10 +31,10 @@ async fn open(url: &str) -> diesel::ConnectionResult<Sqlite> {
     Ok(conn)
 }
 
-fn manager() -> AsyncDieselConnectionManager<AsyncPgConnection> {
+fn manager(url: &str) -> AsyncDieselConnectionManager<AsyncPgConnection> {
     let mut config = ManagerConfig::default();
     config.custom_setup = Box::new(|url| Box::pin(connect(url)));
-    AsyncDieselConnectionManager::new_with_config(postgres::url(), config)
+    AsyncDieselConnectionManager::new_with_config(url, config)
 }
 
 fn manager_of_sqlite() -> AsyncDieselConnectionManager<Sqlite> {
@@ -72,7 +72,11 @@ where
 /// Serves an actor with a pool of one.
 macro_rules! serve {
     (bb8 $manager:expr, $mail:expr) => {{
-        let pool = ::bb8::Pool::builder().max_size(1).build($manager).await;
+        let pool = ::bb8::Pool::builder()
+            .max_size(1)
+            .connection_timeout(POOL_LIMIT)
+            .build($manager)
+            .await;
         serve_async::pool(&pool.expect("connections can be made"), $mail).await;
     }};
     (deadpool $manager:expr, $mail:expr) => {{
@@ -86,18 +90,24 @@ macro_rules! serve {
 }
 
 macro_rules! harness {
-    ($($name:ident, $new:ident: |$mail:ident| $actor:expr;)*) => {$(
+    ($($name:ident, $new:ident, $at:ident: |$url:ident, $mail:ident| $actor:expr;)*) => {$(
         pub(crate) struct $name {
+            place: Place,
             observer: Observer,
         }
 
         pub(crate) fn $new() -> $name {
-            $name { observer: Observer::new() }
+            $at(&Place::here())
+        }
+
+        pub(crate) fn $at(place: &Place) -> $name {
+            $name { place: place.clone(), observer: Observer::at(place) }
         }
 
         impl Harness for $name {
             fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-                Box::new(|$mail| on_runtime(async { $actor }))
+                let $url = self.place.actors.clone();
+                Box::new(move |$mail| on_runtime(async { $actor }))
             }
 
             fn survives_panics(&self) -> bool {
@@ -109,13 +119,13 @@ macro_rules! harness {
     )*};
 }
 harness! {
-    Connection, connection: |mail| {
-        let mut conn = connect(&postgres::url()).await.expect("the server accepts connections");
+    Connection, connection, connection_at: |url, mail| {
+        let mut conn = connect(&url).await.expect("the server accepts connections");
         serve_async::connection(&mut conn, mail).await;
     };
-    Bb8, bb8: |mail| serve!(bb8 manager(), mail);
-    Deadpool, deadpool: |mail| serve!(deadpool manager(), mail);
-    Mobc, mobc: |mail| serve!(mobc manager(), mail);
+    Bb8, bb8, bb8_at: |url, mail| serve!(bb8 manager(&url), mail);
+    Deadpool, deadpool, deadpool_at: |url, mail| serve!(deadpool manager(&url), mail);
+    Mobc, mobc, mobc_at: |url, mail| serve!(mobc manager(&url), mail);
 }
 
 impl AsyncClient for AsyncPgConnection {

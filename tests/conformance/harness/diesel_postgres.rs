@@ -3,24 +3,31 @@
 use diesel::Connection;
 use diesel::pg::PgConnection;
 
-use super::postgres::{self, Observer, on_postgres};
+use super::postgres::{self, Observer, Place, on_postgres};
 use crate::actor::{Mail, Outcome, Raw};
 use crate::serve::{self, Client};
 use crate::stage::Harness;
 
 pub(crate) struct DieselPostgres {
+    place: Place,
     observer: Observer,
 }
 
 pub(crate) fn new() -> DieselPostgres {
+    at(&Place::here())
+}
+
+pub(crate) fn at(place: &Place) -> DieselPostgres {
     DieselPostgres {
-        observer: Observer::new(),
+        place: place.clone(),
+        observer: Observer::at(place),
     }
 }
 
 impl Harness for DieselPostgres {
     fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        Box::new(|mail| serve::connection(&mut postgres::connect(), mail))
+        let url = self.place.actors.clone();
+        Box::new(move |mail| serve::connection(&mut postgres::connect(&url), mail))
     }
 
     on_postgres!();

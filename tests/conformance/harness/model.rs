@@ -89,6 +89,7 @@ fn answer(session: &ModelSession, raw: Raw) -> Result<Option<i64>, Code> {
         Raw::Savepoint(name) => server.savepoint(pid, name).map(|()| None),
         Raw::RollbackTo(name) => server.rollback_to(pid, name).map(|()| None),
         Raw::Fail => Err(server.fail(pid, "22012")),
+        Raw::Run(sql) => panic!("the model knows no SQL: {sql}"),
         Raw::Write => server.write(pid).map(|()| None),
         Raw::Count => server.written(pid).map(Some),
         // Statements of the library are known to the model by what they mean, and none of them changes a setting.

@@ -5,7 +5,7 @@ use diesel::pg::PgConnection;
 use diesel::sqlite::SqliteConnection;
 
 use super::no_locks;
-use super::postgres::{self, Observer, on_postgres};
+use super::postgres::{self, Observer, Place, on_postgres};
 use crate::actor::{Mail, Outcome, Raw};
 use crate::serve::{self, Client};
 use crate::stage::Harness;
@@ -45,14 +45,14 @@ pub(crate) struct MultiConnection {
 
 pub(crate) fn new() -> MultiConnection {
     MultiConnection {
-        observer: Observer::new(),
+        observer: Observer::at(&Place::here()),
     }
 }
 
 impl Harness for MultiConnection {
     fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
         Box::new(|mail| {
-            let mut conn = AnyConnection::Postgres(postgres::connect());
+            let mut conn = AnyConnection::Postgres(postgres::connect(&postgres::url()));
             serve::connection(&mut conn, mail);
         })
     }

@@ -28,6 +28,7 @@ pub(crate) fn raw(raw: Raw, mut run: impl FnMut(Sql<'_>) -> Result<i64, ()>) -> 
         Raw::Savepoint(name) => format!("SAVEPOINT {name}"),
         Raw::RollbackTo(name) => format!("ROLLBACK TO {name}"),
         Raw::Fail => "SELECT no_such_function()".to_owned(),
+        Raw::Run(sql) => sql.to_owned(),
         Raw::Write => "INSERT INTO written VALUES (1)".to_owned(),
     };
     run(Sql::Run(&sql)).map_or(Outcome::ClientFailed, |_| Outcome::Done)

@@ -1,6 +1,7 @@
 //! What the harnesses on PostgreSQL share: the server, the observer, and SQL by hand.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use advisory_locking::{KeySpace, LockKey, LockMode};
 use diesel::connection::SimpleConnection;
@@ -8,8 +9,8 @@ use diesel::pg::PgConnection;
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable, SmallInt};
 use diesel::{Connection, QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
-use crate::actor::{Outcome, Raw};
-use crate::stage::Held;
+use crate::actor::{OUTER_LIMIT, Outcome, Raw};
+use crate::stage::{Held, until};
 
 /// The server of the tests.
 pub(crate) fn url() -> String {
@@ -18,22 +19,53 @@ pub(crate) fn url() -> String {
     })
 }
 
+/// How long a pool tries to give a connection; less than the outer limit.
+pub(crate) const POOL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where actors connect to, and where the observer does: the same server, though perhaps by another way.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) actors: String,
+    pub(crate) observer: String,
+}
+
+impl Place {
+    pub(crate) fn at(url: impl Into<String>) -> Self {
+        let actors = url.into();
+        Self {
+            observer: actors.clone(),
+            actors,
+        }
+    }
+
+    /// The server of the tests.
+    pub(crate) fn here() -> Self {
+        Self::at(url())
+    }
+}
+
 /// A connection with a table of its own to write to.
-pub(crate) fn connect() -> PgConnection {
-    let mut conn = PgConnection::establish(&url()).expect("the server accepts connections");
+pub(crate) fn connect(url: &str) -> PgConnection {
+    let mut conn = PgConnection::establish(url).expect("the server accepts connections");
     prepare(&mut conn).expect("a temporary table can be made");
     conn
 }
 
-/// Written to by [`Raw::Write`].
-pub(crate) const TABLE: &str = "CREATE TEMPORARY TABLE IF NOT EXISTS written (number integer)";
+/// Written to by [`Raw::Write`]. On a standby nobody writes.
+pub(crate) const TABLE: &str = "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN \
+     CREATE TEMPORARY TABLE IF NOT EXISTS written (number integer); END IF; END $$";
 
 pub(crate) fn prepare(conn: &mut PgConnection) -> QueryResult<()> {
     conn.batch_execute(TABLE)
 }
 
 /// Somebody who looks at the server's lock table.
-pub(crate) struct Observer(RefCell<PgConnection>);
+pub(crate) struct Observer {
+    conn: RefCell<PgConnection>,
+    url: String,
+    /// Asked for once: whoever reads the shared catalogue of databases needs room in the lock table, and it may be full.
+    database: i64,
+}
 
 #[derive(QueryableByName)]
 struct LockRow {
@@ -52,24 +84,44 @@ pub(crate) struct Number {
 }
 
 impl Observer {
-    pub(crate) fn new() -> Self {
-        Self(RefCell::new(connect()))
+    pub(crate) fn at(place: &Place) -> Self {
+        let url = place.observer.clone();
+        let mut conn = connect(&url);
+        let database: Number = sql_query(
+            "SELECT oid::int8 AS number FROM pg_database WHERE datname = current_database()",
+        )
+        .get_result(&mut conn)
+        .expect("the database is in its catalogue");
+        Self {
+            conn: RefCell::new(conn),
+            url,
+            database: database.number.expect("a number"),
+        }
+    }
+
+    /// Asks, and once more on a new connection if the server has restarted meanwhile.
+    fn ask<T>(&self, ask: impl Fn(&mut PgConnection) -> QueryResult<T>) -> T {
+        let mut conn = self.conn.borrow_mut();
+        ask(&mut conn).unwrap_or_else(|_| {
+            *conn = until(OUTER_LIMIT, || PgConnection::establish(&self.url).ok())
+                .expect("the server accepts connections again");
+            ask(&mut conn).expect("the observer is answered")
+        })
     }
 
     pub(crate) fn holders(&self, key: &LockKey) -> Vec<Held> {
         let (classid, objid, objsubid) = key.space().pg_locks_columns();
-        let rows: Vec<LockRow> = sql_query(
+        let query = sql_query(
             "SELECT pid, mode = 'ExclusiveLock' AS exclusive, granted FROM pg_locks \
              WHERE locktype = 'advisory' \
-             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-             AND classid = $1::oid AND objid = $2::oid AND objsubid = $3 \
+             AND database = $4::oid AND classid = $1::oid AND objid = $2::oid AND objsubid = $3 \
              ORDER BY granted DESC, CASE WHEN granted THEN pid END, waitstart, mode, pid",
         )
         .bind::<BigInt, _>(i64::from(classid))
         .bind::<BigInt, _>(i64::from(objid))
         .bind::<SmallInt, _>(i16::try_from(objsubid).expect("1 or 2"))
-        .load(&mut *self.0.borrow_mut())
-        .expect("pg_locks can be read");
+        .bind::<BigInt, _>(self.database);
+        let rows: Vec<LockRow> = self.ask(|conn| query.clone().load(conn));
         let mode = |exclusive| {
             if exclusive {
                 LockMode::Exclusive
@@ -88,10 +140,8 @@ impl Observer {
 
     /// Calls a function on a session's process.
     pub(crate) fn signal(&self, function: &str, pid: i32) {
-        self.0
-            .borrow_mut()
-            .batch_execute(&format!("SELECT {function}({pid})"))
-            .expect("a session of the same user can be signalled");
+        let call = format!("SELECT {function}({pid})");
+        self.ask(|conn| conn.batch_execute(&call));
     }
 }
 
@@ -118,6 +168,7 @@ pub(crate) fn text(raw: Raw) -> Text {
         Raw::Savepoint(name) => return Text::Run(format!("SAVEPOINT {name}")),
         Raw::RollbackTo(name) => return Text::Run(format!("ROLLBACK TO SAVEPOINT {name}")),
         Raw::Fail => return Text::Run("SELECT 1/0".to_owned()),
+        Raw::Run(sql) => return Text::Run(sql.to_owned()),
         Raw::Write => return Text::Run("INSERT INTO written VALUES (1)".to_owned()),
         Raw::SetSettings => {
             return Text::Run("SET lock_timeout = '7s'; SET statement_timeout = '90s'".to_owned());

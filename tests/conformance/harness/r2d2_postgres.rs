@@ -1,22 +1,26 @@
 //! An r2d2 pool of Diesel's `PgConnection`: one connection for each actor.
 
-use std::time::Duration;
-
 use diesel::pg::PgConnection;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Error, Pool};
 
-use super::postgres::{self, Observer, on_postgres};
+use super::postgres::{self, Observer, POOL_LIMIT, Place, on_postgres};
 use crate::actor::Mail;
 use crate::pooled;
 use crate::stage::Harness;
 
 pub(crate) struct R2d2Postgres {
+    place: Place,
     observer: Observer,
 }
 
 pub(crate) fn new() -> R2d2Postgres {
+    at(&Place::here())
+}
+
+pub(crate) fn at(place: &Place) -> R2d2Postgres {
     R2d2Postgres {
-        observer: Observer::new(),
+        place: place.clone(),
+        observer: Observer::at(place),
     }
 }
 
@@ -31,12 +35,13 @@ impl CustomizeConnection<PgConnection, Error> for Prepare {
 
 impl Harness for R2d2Postgres {
     fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        Box::new(|mail| {
+        let url = self.place.actors.clone();
+        Box::new(move |mail| {
             let pool = Pool::builder()
                 .max_size(1)
-                .connection_timeout(Duration::from_secs(10))
+                .connection_timeout(POOL_LIMIT)
                 .connection_customizer(Box::new(Prepare))
-                .build(ConnectionManager::<PgConnection>::new(postgres::url()))
+                .build(ConnectionManager::<PgConnection>::new(url))
                 .expect("the server accepts connections");
             pooled::pool(&pool, mail);
         })

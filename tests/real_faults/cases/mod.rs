@@ -1,0 +1,49 @@
+//! The cases, each written once. No adapter is named here.
+
+pub(crate) mod limits;
+pub(crate) mod network;
+pub(crate) mod places;
+pub(crate) mod processes;
+pub(crate) mod server;
+pub(crate) mod sessions;
+
+use std::time::Duration;
+
+use advisory_locking::{LockKey, LockOptions, WaitStrategy};
+
+use crate::actor::{Actor, Outcome};
+use crate::stage::Stage;
+
+/// Long enough for anything that is granted.
+pub(crate) const LONG: Duration = Duration::from_secs(15);
+
+pub(crate) const fn no_wait() -> LockOptions {
+    LockOptions::no_wait()
+}
+
+/// Waits on the server.
+pub(crate) const fn block(limit: Duration) -> LockOptions {
+    LockOptions::wait_up_to(limit).strategy(WaitStrategy::Block)
+}
+
+/// Asks often.
+pub(crate) const fn poll(limit: Duration) -> LockOptions {
+    LockOptions::wait_up_to(limit).interval(Duration::from_millis(5))
+}
+
+/// An actor waits on the server, and is seen there as one of so many.
+#[track_caller]
+pub(crate) fn queue(stage: &Stage, actor: &Actor, key: &LockKey, limit: Duration, waiters: usize) {
+    actor.start_acquire(key, block(limit));
+    stage.until_queued(key, waiters);
+}
+
+#[track_caller]
+pub(crate) fn assert_granted_and_released(actor: &Actor, key: &LockKey) {
+    assert_eq!(
+        actor.acquire(key, no_wait()),
+        Outcome::Granted,
+        "{key} is free"
+    );
+    assert_eq!(actor.release(), Outcome::Done);
+}

@@ -1,0 +1,125 @@
+//! Servers that stop, crash, or are full.
+
+use advisory_locking::LockErrorKind::{
+    CommitFailed, Database, Lost, Pool, TooManyLocks, TransactionAborted,
+};
+use advisory_locking::LockKey;
+use advisory_locking::LockMode::Exclusive;
+
+use super::{LONG, assert_granted_and_released, block, no_wait, poll, queue};
+use crate::actor::Outcome::{Done, Entered, Failed, Granted};
+use crate::actor::{Actor, Ending, Level, Raw};
+use crate::client::signal;
+use crate::cluster::Private;
+use crate::mount::{Kind, Mount, assert_any};
+use crate::stage::pid;
+
+pub(crate) fn the_server_restarts(mount: Mount) {
+    everybody_is_thrown_out(mount, |server, _| {
+        server.ctl(&["-m", "fast", "-w", "restart"]);
+    });
+}
+
+/// Without telling anybody.
+pub(crate) fn the_server_restarts_at_once(mount: Mount) {
+    everybody_is_thrown_out(mount, |server, _| {
+        server.ctl(&["-m", "immediate", "-w", "restart"]);
+    });
+}
+
+/// One session's process is killed. The server ends all others, because the memory that they share may be damaged.
+pub(crate) fn the_server_crashes(mount: Mount) {
+    everybody_is_thrown_out(mount, |_, holder| {
+        signal("KILL", u32::try_from(pid(holder)).expect("a process id"));
+    });
+}
+
+/// Whoever holds, in either way, has lost; whoever waits, in either way, has failed; no lock is left; and life goes on.
+fn everybody_is_thrown_out(mount: Mount, throw: fn(&Private, &Actor)) {
+    let server = Private::take();
+    mount.at_place(&server.place(), |stage| {
+        let (key, scoped) = (stage.key("key"), stage.key("scoped"));
+        let [holder, body, scope, waiter, poller] = stage.actors();
+        assert_eq!(
+            body.with(Level::Session, &stage.key("body"), no_wait()),
+            Entered
+        );
+        assert_eq!(scope.with(Level::Transaction, &scoped, no_wait()), Entered);
+        assert_eq!(holder.acquire(&key, no_wait()), Granted);
+        queue(stage, &waiter, &key, LONG, 1);
+        let polls = pid(&poller);
+        let mut watch = server.watch();
+        poller.start_acquire(&key, poll(LONG));
+        watch.until_it_runs(polls, "%pg_try_advisory_lock%");
+
+        throw(&server, &holder);
+        assert_eq!(waiter.finish(), Failed(Database));
+        assert_eq!(poller.finish(), Failed(Database));
+        assert_eq!(holder.release(), Failed(Lost));
+        assert_eq!(body.leave(Ending::Ok), Failed(Lost));
+        let committed = scope.leave(Ending::Ok);
+        assert_any(committed, &[Failed(CommitFailed), Failed(Lost)]);
+        stage.assert_free(&key);
+        for actor in [&holder, &body, &scope, &waiter, &poller] {
+            mount.assert_goes_on(stage, actor, &key);
+        }
+    });
+}
+
+/// There is nobody to ask; later there is.
+pub(crate) fn the_server_is_gone(mount: Mount) {
+    let server = Private::take();
+    mount.at_place(&server.place(), |stage| {
+        let key = stage.key("key");
+        let actor = stage.actor();
+        assert_granted_and_released(&actor, &key);
+        server.ctl(&["-m", "fast", "-w", "stop"]);
+        // A pool may only now notice that its connection is none.
+        let refused = [Failed(Database), Failed(Pool)];
+        assert_any(actor.acquire(&key, block(LONG)), &refused);
+        assert_any(actor.with(Level::Transaction, &key, no_wait()), &refused);
+        if mount.kind == Kind::Pool {
+            assert_eq!(actor.acquire(&key, no_wait()), Failed(Pool));
+        }
+        server.ctl(&["-w", "start"]);
+        stage.assert_free(&key);
+        mount.assert_goes_on(stage, &actor, &key);
+    });
+}
+
+/// All of the server's lock table is taken up. The session outlives it.
+pub(crate) fn the_lock_table_is_full(mount: Mount) {
+    let server = Private::take();
+    mount.at_place(&server.place(), |stage| {
+        let actor = stage.actor();
+        let session = pid(&actor);
+        let mine = stage.watch((1, 1));
+        assert_eq!(actor.acquire(&mine, no_wait()), Granted);
+        let mut filler = server.watch();
+        // The error leaves what was locked before it.
+        filler
+            .try_run("SELECT count(pg_advisory_lock(0, number)) FROM generate_series(1, 1000000) AS number")
+            .unwrap_err();
+
+        // Shared memory is handed out in pieces, and one may be left for this key but not for that: several are asked for.
+        for key in (0..10_i64).map(|number| stage.watch(LockKey::from(number))) {
+            for options in [no_wait(), poll(LONG), block(LONG)] {
+                assert_eq!(actor.acquire(&key, options), Failed(TooManyLocks));
+                stage.assert_free(&key);
+            }
+        }
+        assert_eq!(actor.begin(), Done);
+        let refused = actor.xact(&LockKey::from(11), block(LONG));
+        // The failed statement has aborted the transaction, and some clients hide why.
+        assert_any(refused, &[Failed(TooManyLocks), Failed(TransactionAborted)]);
+        assert_eq!(actor.rollback(), Done);
+        // Whoever has a lock can take it again, and give it back.
+        stage.assert_held(&mine, &[Exclusive]);
+        assert_granted_and_released(&actor, &mine);
+
+        filler.run("SELECT pg_advisory_unlock_all()");
+        assert_eq!(actor.release(), Done);
+        assert_granted_and_released(&actor, &LockKey::from(3));
+        assert_eq!(actor.number(Raw::Pid), i64::from(session), "the same session");
+    });
+}

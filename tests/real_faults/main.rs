@@ -1,0 +1,94 @@
+//! Real faults on a real server, each written once and played on every adapter for PostgreSQL: sessions that are ended or cancelled,
+//! servers that restart or are full, networks that fall silent, clients that are killed. `scripts/test` brings a server; what would
+//! break it happens on a private one.
+//!
+//! A case is a function of a [`Mount`](mount::Mount), which puts its adapter's actors wherever the case wants them. The actors are those
+//! of the conformance suite. A further adapter is one line in the list below.
+#![cfg(all(
+    feature = "diesel-postgres",
+    feature = "diesel-sqlite",
+    feature = "diesel-async-postgres",
+    feature = "diesel-async-sqlite",
+    feature = "r2d2",
+    feature = "bb8",
+    feature = "deadpool"
+))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and a client in a process of its own tells on standard output how it fares"
+)]
+#![allow(
+    dead_code,
+    reason = "the actors are shared with the conformance suite, and none of the two uses all of them"
+)]
+
+#[path = "../conformance/actor.rs"]
+mod actor;
+#[path = "../conformance/harness/mod.rs"]
+mod harness;
+#[path = "../model/mod.rs"]
+mod pg_model;
+#[path = "../conformance/pooled.rs"]
+mod pooled;
+#[path = "../conformance/serve.rs"]
+mod serve;
+#[path = "../conformance/serve_async.rs"]
+mod serve_async;
+#[path = "../conformance/stage.rs"]
+mod stage;
+
+mod cases;
+mod client;
+mod cluster;
+mod mount;
+mod pools;
+mod relay;
+mod watch;
+
+/// Mounts the cases, listed here once, for each adapter, so that the output reads `bb8_postgres::the_server_restarts`.
+macro_rules! real_faults {
+    ($($(#[$attribute:meta])* $adapter:ident: $kind:ident => $at:expr;)*) => {$(
+        $(#[$attribute])*
+        mod $adapter {
+            use crate::mount::{Kind, Mount};
+
+            const MOUNT: Mount = Mount {
+                name: stringify!($adapter),
+                kind: Kind::$kind,
+                at: |place| Box::new($at(place)),
+            };
+
+            real_faults!(@cases
+                sessions: ended_while_it_polls, ended_while_it_waits, ended_while_held, ended_in_the_body, cancelled_in_the_body,
+                    cancelled_all_the_time, cancelled_at_the_release, idle_for_too_long, leaked_and_closed;
+                limits: a_free_key_under_the_shortest_limit, a_limit_shorter_than_the_search_for_deadlocks,
+                    a_row_and_a_key_in_one_cycle;
+                places: a_read_only_session, another_database, a_role_that_may_not_lock, a_hot_standby, another_language;
+                server: the_server_restarts, the_server_restarts_at_once, the_server_crashes, the_lock_table_is_full,
+                    the_server_is_gone;
+                network: silence_under_a_holder, silence_under_a_waiter, a_cut_under_a_waiter, a_cut_at_the_release, a_lost_grant,
+                    a_lost_release, ended_at_the_release;
+                processes: a_client_killed_while_it_holds, a_client_killed_while_it_waits, a_client_stopped_while_it_holds,
+                    a_client_stopped_and_ended;
+            );
+        }
+    )*};
+    (@cases $($group:ident: $($case:ident),*;)*) => {$($(
+        #[test]
+        fn $case() {
+            MOUNT.play(stringify!($case), crate::cases::$group::$case);
+        }
+    )*)*};
+}
+
+real_faults! {
+    diesel_postgres: Connection => crate::harness::diesel_postgres::at;
+    r2d2_postgres: Pool => crate::harness::r2d2_postgres::at;
+    diesel_async_postgres: Connection => crate::harness::diesel_async::connection_at;
+    bb8_postgres: Pool => crate::harness::diesel_async::bb8_at;
+    deadpool_postgres: Pool => crate::harness::diesel_async::deadpool_at;
+}
