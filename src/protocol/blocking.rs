@@ -1,5 +1,6 @@
 //! The driver for blocking sessions.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
@@ -8,41 +9,71 @@ use crate::session::LockSession;
 use crate::stand_in::{Attempt, StandIn};
 
 /// Runs a machine to its end on a session.
+///
+/// If the client panics, nothing is known of the session, so it is condemned.
 pub(crate) fn drive<S, M>(session: &mut S, mut machine: M) -> M::Output
 where
     S: LockSession + ?Sized,
     M: Machine,
 {
+    let flight = Flight {
+        session,
+        in_flight: true,
+    };
     let mut input = Input::Ready;
     loop {
         input = match machine.step(input, Instant::now()) {
             Step::Query(statement) => Input::Row(match machine.attempt() {
                 Some(attempt) => attempt.query(&statement),
-                None => session.query(&statement),
+                None => flight.session.query(&statement),
             }),
             Step::Batch(batch) => Input::Ran(match machine.attempt() {
                 Some(attempt) => attempt.batch(&batch),
-                None => session.batch(&batch),
+                None => flight.session.batch(&batch),
             }),
-            Step::Begin => Input::Ran(session.begin()),
+            Step::Begin => Input::Ran(flight.session.begin()),
             Step::Commit => Input::Ran(
                 match machine.attempt().map_or(Ok(()), Attempt::before_commit) {
-                    Ok(()) => session.commit(),
-                    Err(error) => session.rollback().and(Err(error)),
+                    Ok(()) => flight.session.commit(),
+                    Err(error) => flight.session.rollback().and(Err(error)),
                 },
             ),
-            Step::Rollback => Input::Ran(session.rollback()),
+            Step::Rollback => Input::Ran(flight.session.rollback()),
             Step::Condemn => {
-                session.condemn();
+                flight.session.condemn();
                 Input::Ready
             }
-            Step::Look => Input::Situation(situation(session)),
+            Step::Look => Input::Situation(situation(flight.session)),
             Step::Sleep(pause) => {
                 thread::sleep(pause);
                 Input::Ready
             }
-            Step::Done(output) => return output,
+            Step::Done(output) => {
+                flight.lands();
+                return output;
+            }
         };
+    }
+}
+
+/// A session that is at work, and is condemned if a panic ends that.
+struct Flight<'s, S: LockSession + ?Sized> {
+    session: &'s mut S,
+    in_flight: bool,
+}
+
+impl<S: LockSession + ?Sized> Flight<'_, S> {
+    fn lands(mut self) {
+        self.in_flight = false;
+    }
+}
+
+impl<S: LockSession + ?Sized> Drop for Flight<'_, S> {
+    fn drop(&mut self) {
+        if self.in_flight {
+            // A second panic would end the process.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.session.condemn()));
+        }
     }
 }
 

@@ -1,16 +1,17 @@
-//! The calls of the trait, behind one face.
+//! The calls of the traits, behind one face.
 
-use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions};
+use advisory_locking::{LockError, LockErrorKind};
 
-use crate::model::ModelSession;
-
-/// How a lock is asked for.
+/// How a lock is asked for, and how the body ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Call {
     Acquire,
+    /// The guard is dropped.
+    AcquireAndDrop,
     TryAcquire,
     With,
     WithFailing,
+    TryWith,
     WithTransaction,
     WithTransactionFailing,
     TryWithTransaction,
@@ -23,11 +24,13 @@ pub(crate) enum Call {
     InTestTransaction,
 }
 
-pub(crate) const CALLS: [Call; 11] = [
+pub(crate) const CALLS: [Call; 13] = [
     Call::Acquire,
+    Call::AcquireAndDrop,
     Call::TryAcquire,
     Call::With,
     Call::WithFailing,
+    Call::TryWith,
     Call::WithTransaction,
     Call::WithTransactionFailing,
     Call::TryWithTransaction,
@@ -42,15 +45,21 @@ pub(crate) const CALLS: [Call; 11] = [
 pub(crate) enum Told {
     /// The lock was held until it was released.
     Held,
+    /// Held, and dropped: nobody could be told more.
+    Dropped,
     /// Somebody else has it.
     NotGranted,
     /// The body's own error.
     BodyFailed,
     Failed(LockErrorKind),
+    /// Nothing: the client panicked.
+    Panicked,
+    /// Nothing: the caller waited no longer.
+    Abandoned,
 }
 
 #[derive(Debug)]
-enum CallError {
+pub(crate) enum CallError {
     Body,
     Lock(LockError),
 }
@@ -69,76 +78,128 @@ impl Call {
         )
     }
 
-    /// Makes the call. `body` is run while the lock is thought to be held.
-    pub(crate) fn make(
-        self,
-        session: &mut ModelSession,
-        key: &LockKey,
-        options: LockOptions,
-        body: impl FnOnce(&mut ModelSession),
-    ) -> Told {
-        let succeed = |session: &mut ModelSession| {
-            body(session);
-            Ok::<_, CallError>(())
-        };
-        let told = match self {
-            Self::Acquire | Self::InTestTransaction => {
-                hold(session.acquire_advisory_lock(key, options), succeed)
-            }
-            Self::AllowedInTransaction => hold(
-                session.acquire_advisory_lock(key, options.allow_in_transaction()),
-                succeed,
-            ),
-            Self::TryAcquire => match session.try_acquire_advisory_lock(key, options) {
-                Ok(None) => return Told::NotGranted,
-                Ok(Some(guard)) => hold(Ok(guard), succeed),
-                Err(error) => Err(error.into()),
-            },
-            Self::With => session.with_advisory_lock(key, options, succeed),
-            Self::WithFailing => session.with_advisory_lock(key, options, |session| {
-                succeed(session)?;
-                Err(CallError::Body)
-            }),
-            Self::WithTransaction => session.with_advisory_xact_lock(key, options, succeed),
-            Self::WithTransactionFailing => {
-                session.with_advisory_xact_lock(key, options, |session| {
-                    succeed(session)?;
-                    Err(CallError::Body)
-                })
-            }
-            Self::TryWithTransaction => {
-                match session.try_with_advisory_xact_lock(key, options, succeed) {
-                    Ok(None) => return Told::NotGranted,
-                    Ok(Some(())) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            }
-            Self::InTransaction => session
-                .acquire_advisory_xact_lock(key, options)
-                .map_err(CallError::from)
-                .and_then(|()| succeed(session)),
-            Self::TryInTransaction => match session.try_acquire_advisory_xact_lock(key, options) {
-                Ok(false) => return Told::NotGranted,
-                Ok(true) => succeed(session),
-                Err(error) => Err(error.into()),
-            },
-        };
-        match told {
-            Ok(()) => Told::Held,
-            Err(CallError::Body) => Told::BodyFailed,
-            Err(CallError::Lock(error)) => match error.kind() {
-                LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => Told::NotGranted,
-                kind => Told::Failed(kind),
-            },
-        }
+    /// Whether the caller is in a transaction of some kind, for which it needs a connection of its own.
+    pub(crate) const fn needs_a_connection(self) -> bool {
+        self.begins_by_hand() || matches!(self, Self::InTestTransaction)
     }
 }
 
-fn hold(
-    guard: Result<advisory_locking::AdvisoryLockGuard<&mut ModelSession>, LockError>,
-    body: impl FnOnce(&mut ModelSession) -> Result<(), CallError>,
-) -> Result<(), CallError> {
-    let mut guard = guard?;
-    body(&mut guard)?;
-    guard.release().map_err(CallError::from)
+pub(crate) fn told(ended: Result<Told, CallError>) -> Told {
+    match ended {
+        Ok(told) => told,
+        Err(CallError::Body) => Told::BodyFailed,
+        Err(CallError::Lock(error)) => match error.kind() {
+            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => Told::NotGranted,
+            kind => Told::Failed(kind),
+        },
+    }
 }
+
+/// The calls that a pool has too: on `$on`, through `$trait`, blocking, or async with `async` and `await`. `$body` is run while the
+/// lock is thought to be held.
+macro_rules! call_anywhere {
+    ($call:expr, $on:expr, $trait:ident, $key:expr, $options:expr, $body:expr $(, $async:ident, $await:ident)?) => {{
+        let (key, options, body) = ($key, $options, $body);
+        let ended: Result<Told, CallError> = match $call {
+            Call::AcquireAndDrop => {
+                match $trait::acquire_advisory_lock($on, key, options)$(.$await)? {
+                    Ok(mut guard) => {
+                        body(&mut *guard);
+                        drop(guard);
+                        Ok(Told::Dropped)
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Call::TryAcquire => {
+                match $trait::try_acquire_advisory_lock($on, key, options)$(.$await)? {
+                    Ok(None) => Ok(Told::NotGranted),
+                    Ok(Some(mut guard)) => {
+                        body(&mut *guard);
+                        guard.release()$(.$await)?.map(|()| Told::Held).map_err(CallError::from)
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Call::With => {
+                $trait::with_advisory_lock($on, key, options, $($async)? |session| {
+                    body(session);
+                    Ok(Told::Held)
+                })$(.$await)?
+            }
+            Call::WithFailing => {
+                $trait::with_advisory_lock($on, key, options, $($async)? |session| {
+                    body(session);
+                    Err(CallError::Body)
+                })$(.$await)?
+            }
+            Call::TryWith => {
+                let ended = $trait::try_with_advisory_lock($on, key, options, $($async)? |session| {
+                    body(session);
+                    Ok::<_, CallError>(Told::Held)
+                })$(.$await)?;
+                ended.map(|told| told.unwrap_or(Told::NotGranted))
+            }
+            Call::WithTransaction => {
+                $trait::with_advisory_xact_lock($on, key, options, $($async)? |session| {
+                    body(session);
+                    Ok(Told::Held)
+                })$(.$await)?
+            }
+            Call::WithTransactionFailing => {
+                $trait::with_advisory_xact_lock($on, key, options, $($async)? |session| {
+                    body(session);
+                    Err(CallError::Body)
+                })$(.$await)?
+            }
+            Call::TryWithTransaction => {
+                let ended = $trait::try_with_advisory_xact_lock($on, key, options, $($async)? |session| {
+                    body(session);
+                    Ok::<_, CallError>(Told::Held)
+                })$(.$await)?;
+                ended.map(|told| told.unwrap_or(Told::NotGranted))
+            }
+            _ => match $trait::acquire_advisory_lock($on, key, options)$(.$await)? {
+                Ok(mut guard) => {
+                    body(&mut *guard);
+                    guard.release()$(.$await)?.map(|()| Told::Held).map_err(CallError::from)
+                }
+                Err(error) => Err(error.into()),
+            },
+        };
+        crate::call::told(ended)
+    }};
+}
+pub(crate) use call_anywhere;
+
+/// All calls, on a connection.
+macro_rules! call_on_a_connection {
+    ($call:expr, $on:expr, $trait:ident, $key:expr, $options:expr, $body:expr $(, $async:ident, $await:ident)?) => {
+        match $call {
+            Call::InTransaction => crate::call::told(
+                match $on.acquire_advisory_xact_lock($key, $options)$(.$await)? {
+                    Ok(()) => {
+                        $body($on);
+                        Ok(Told::Held)
+                    }
+                    Err(error) => Err(error.into()),
+                },
+            ),
+            Call::TryInTransaction => crate::call::told(
+                match $on.try_acquire_advisory_xact_lock($key, $options)$(.$await)? {
+                    Ok(true) => {
+                        $body($on);
+                        Ok(Told::Held)
+                    }
+                    Ok(false) => Ok(Told::NotGranted),
+                    Err(error) => Err(error.into()),
+                },
+            ),
+            Call::AllowedInTransaction => call_anywhere!(
+                Call::Acquire, $on, $trait, $key, $options.allow_in_transaction(), $body $(, $async, $await)?
+            ),
+            call => call_anywhere!(call, $on, $trait, $key, $options, $body $(, $async, $await)?),
+        }
+    };
+}
+pub(crate) use call_on_a_connection;

@@ -3,10 +3,11 @@
 use advisory_locking::{LockMode, WaitStrategy};
 
 use crate::call::CALLS;
+use crate::client::Client;
 use crate::model::Fault;
 use crate::trial::{Others, Trial};
 
-pub(crate) const FAULTS: [Fault; 11] = [
+pub(crate) const FAULTS: [Fault; 14] = [
     Fault::Refuse("25P02"),
     Fault::Refuse("40P01"),
     Fault::Refuse("42883"),
@@ -18,6 +19,9 @@ pub(crate) const FAULTS: [Fault; 11] = [
     Fault::DoneButReported("57014"),
     Fault::LostReply,
     Fault::Terminated,
+    Fault::Null,
+    Fault::Panics,
+    Fault::DoneButPanics,
 ];
 
 pub(crate) const OTHERS: [Others; 3] = [Others::Nobody, Others::Sharer, Others::Holder];
@@ -25,24 +29,27 @@ pub(crate) const STRATEGIES: [Option<WaitStrategy>; 3] =
     [None, Some(WaitStrategy::Poll), Some(WaitStrategy::Block)];
 pub(crate) const MODES: [LockMode; 2] = [LockMode::Exclusive, LockMode::Shared];
 
-fn every_trial(mut act: impl FnMut(Trial)) {
+fn every_trial(client: Client, mut act: impl FnMut(Trial)) {
     for call in CALLS {
+        if client.pools() && call.needs_a_connection() {
+            continue;
+        }
         for others in OTHERS {
             for strategy in STRATEGIES {
                 for mode in MODES {
-                    for hides_codes in [false, true] {
-                        for nested in [false, true] {
-                            act(Trial {
-                                call,
-                                mode,
-                                others,
-                                strategy,
-                                hides_codes,
-                                nested,
-                                faults: Vec::new(),
-                                others_leave_at: None,
-                            });
-                        }
+                    for (hides_codes, nested) in client.conditions() {
+                        act(Trial {
+                            call,
+                            client,
+                            mode,
+                            others,
+                            strategy,
+                            hides_codes: *hides_codes,
+                            nested: *nested,
+                            faults: Vec::new(),
+                            others_leave_at: None,
+                            dropped_at: None,
+                        });
                     }
                 }
             }
@@ -50,17 +57,15 @@ fn every_trial(mut act: impl FnMut(Trial)) {
     }
 }
 
-#[test]
-fn without_a_fault_nothing_fails() {
-    every_trial(|trial| {
+fn without_a_fault(client: Client) {
+    every_trial(client, |trial| {
         trial.run();
     });
 }
 
 /// The holder leaves between the try and the wait, so that a wait may be granted and reported as failed.
-#[test]
-fn a_fault_as_the_lock_becomes_free_leaves_nothing() {
-    every_trial(|trial| {
+fn as_the_lock_becomes_free(client: Client) {
+    every_trial(client, |trial| {
         if trial.others == Others::Nobody || trial.strategy.is_none() {
             return;
         }
@@ -83,10 +88,9 @@ fn a_fault_as_the_lock_becomes_free_leaves_nothing() {
     });
 }
 
-#[test]
-fn a_fault_at_any_request_leaves_nothing() {
+fn at_any_request(client: Client) {
     let mut trials = 0;
-    every_trial(|trial| {
+    every_trial(client, |trial| {
         let requests = trial.run();
         for request in 0..requests {
             for fault in FAULTS {
@@ -99,6 +103,66 @@ fn a_fault_at_any_request_leaves_nothing() {
             }
         }
     });
+    assert!(trials > 5000, "only {trials} trials");
+    println!("{trials} trials");
+}
+
+macro_rules! clients {
+    ($($(#[$attribute:meta])* $name:ident: $client:expr;)*) => {$(
+        $(#[$attribute])*
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn without_a_fault_nothing_fails() {
+                without_a_fault($client);
+            }
+
+            #[test]
+            fn a_fault_as_the_lock_becomes_free_leaves_nothing() {
+                as_the_lock_becomes_free($client);
+            }
+
+            #[test]
+            fn a_fault_at_any_request_leaves_nothing() {
+                at_any_request($client);
+            }
+        }
+    )*};
+}
+clients! {
+    connection: Client::Connection;
+    pool: Client::Pool;
+    #[cfg(feature = "bb8")]
+    async_connection: Client::AsyncConnection;
+    #[cfg(feature = "bb8")]
+    async_pool: Client::AsyncPool;
+}
+
+/// A request hangs, or its answer does, and the caller waits no longer; after each number of requests, with and without a lock that
+/// becomes free meanwhile.
+#[cfg(feature = "bb8")]
+#[test]
+fn a_call_that_hangs_at_any_point_leaves_nothing() {
+    let mut trials = 0;
+    for client in [Client::AsyncConnection, Client::AsyncPool] {
+        every_trial(client, |trial| {
+            for others_leave_at in [None, Some(1)] {
+                // Each request is pending twice, and some are pauses.
+                for point in 0..24 {
+                    let trial = Trial {
+                        others_leave_at,
+                        dropped_at: Some(point),
+                        ..trial.clone()
+                    };
+                    trials += 1;
+                    if !trial.run_and_tell_whether_it_hung() {
+                        break;
+                    }
+                }
+            }
+        });
+    }
     assert!(trials > 5000, "only {trials} trials");
     println!("{trials} trials");
 }

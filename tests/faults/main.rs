@@ -8,11 +8,20 @@
     clippy::print_stdout,
     reason = "tests"
 )]
+#![cfg_attr(
+    not(feature = "bb8"),
+    allow(dead_code, reason = "only a future can be dropped")
+)]
 
 #[path = "../model/mod.rs"]
 mod model;
 
+// The async traits come with any async feature; this one needs no client.
+#[cfg(feature = "bb8")]
+mod asynchronous;
 mod call;
+mod client;
 mod every_request;
+mod pool;
 mod random;
 mod trial;

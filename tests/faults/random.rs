@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::call::CALLS;
+use crate::client::CLIENTS;
 use crate::every_request::{FAULTS, MODES, OTHERS, STRATEGIES};
 use crate::trial::Trial;
 
@@ -17,9 +18,17 @@ fn trials() -> impl Strategy<Value = Trial> {
     );
     let how = (select(MODES.to_vec()), select(STRATEGIES.to_vec()));
     let leave = proptest::option::of(0..6_usize);
-    (who, how, faults, leave).prop_map(
-        |((call, others, hides_codes, nested), (mode, strategy), faults, others_leave_at)| Trial {
+    let client = select(CLIENTS);
+    let trials = (who, how, faults, leave, client).prop_map(
+        |(
+            (call, others, hides_codes, nested),
+            (mode, strategy),
+            faults,
+            others_leave_at,
+            client,
+        )| Trial {
             call,
+            client,
             mode,
             others,
             strategy,
@@ -27,8 +36,12 @@ fn trials() -> impl Strategy<Value = Trial> {
             nested,
             faults,
             others_leave_at,
+            dropped_at: None,
         },
-    )
+    );
+    trials.prop_filter("a transaction by hand needs a connection", |trial| {
+        !trial.client.pools() || !trial.call.needs_a_connection()
+    })
 }
 
 proptest! {

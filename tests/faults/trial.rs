@@ -1,5 +1,6 @@
 //! One call with its faults, and what must be true afterwards.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use advisory_locking::session::{LockSession, TransactionState};
@@ -8,6 +9,7 @@ use advisory_locking::{
 };
 
 use crate::call::{Call, Told};
+use crate::client::{Called, Client};
 use crate::model::{Fault, Held, Model, ModelSession};
 
 /// Who else has the key.
@@ -21,6 +23,7 @@ pub(crate) enum Others {
 #[derive(Clone, Debug)]
 pub(crate) struct Trial {
     pub(crate) call: Call,
+    pub(crate) client: Client,
     pub(crate) mode: LockMode,
     pub(crate) others: Others,
     /// `None` does not wait.
@@ -32,21 +35,32 @@ pub(crate) struct Trial {
     pub(crate) faults: Vec<(usize, Fault)>,
     /// The others are gone just before this request.
     pub(crate) others_leave_at: Option<usize>,
+    /// The call's future is dropped when it has been pending so often.
+    pub(crate) dropped_at: Option<usize>,
 }
 
 impl Trial {
     fn options(&self) -> LockOptions {
-        let wait = LockOptions::wait_up_to(Duration::from_millis(2));
+        let wait = LockOptions::wait_up_to(Duration::from_millis(1));
         match self.strategy {
             None => LockOptions::no_wait(),
             Some(WaitStrategy::Block) => wait.strategy(WaitStrategy::Block),
-            Some(_) => wait.interval(Duration::from_millis(1)),
+            Some(_) => wait.interval(Duration::from_micros(500)),
         }
         .mode(self.mode)
     }
 
     /// Runs the trial and asserts what every outcome owes. Returns how many requests the session made.
     pub(crate) fn run(&self) -> usize {
+        self.play().0
+    }
+
+    /// Whether the future was dropped; if not, it was done before.
+    pub(crate) fn run_and_tell_whether_it_hung(&self) -> bool {
+        matches!(self.play().1, Told::Abandoned)
+    }
+
+    fn play(&self) -> (usize, Told) {
         let model = Model::default();
         let key = LockKey::from("trial");
         let mut other = model.connect();
@@ -82,31 +96,38 @@ impl Trial {
             session.faults.others_leave_at(first + request);
         }
 
-        let mut held_in_body = None;
-        let told = self
-            .call
-            .make(&mut session, &key, self.options(), |session| {
-                held_in_body = Some(
-                    session
-                        .model()
-                        .held(&key)
-                        .iter()
-                        .any(|held| self.is_ours(held, pid)),
-                );
-            });
-        let requests = session.faults.requests() - first;
-        // What is left of them must not hit the checks.
-        session.faults = Default::default();
+        let held_in_body = Mutex::new(None);
+        let options = self.options();
+        let look = || {
+            let held = model.held(&key);
+            *held_in_body.lock().unwrap() = Some(held.iter().any(|held| self.is_ours(held, pid)));
+        };
+        let Called { told, left } =
+            self.client
+                .call(self.call, session, &key, options, self.dropped_at, look);
 
+        self.check_told(&told, held_in_body.into_inner().unwrap());
+        let requests = if let Some(mut session) = left {
+            let requests = session.faults.requests() - first;
+            // What is left of them must not hit the checks.
+            session.faults = Default::default();
+            self.check_session(&mut session, &told, &key, &before);
+            requests
+        } else {
+            let left = shown(&model, &key, pid);
+            assert!(
+                left.is_empty(),
+                "{self:?}: a pool has dropped a session that holds {left:?}"
+            );
+            1
+        };
         assert!(requests < 60, "{self:?}: {requests} requests");
-        self.check_told(&told, held_in_body);
-        self.check_session(&mut session, &told, &key, &before);
         if let (Some(others), None) = (others, self.others_leave_at) {
             others.release().unwrap_or_else(|error| {
                 panic!("{self:?}: the other's lock was touched: {error:?}")
             });
         }
-        requests
+        (requests, told)
     }
 
     fn is_ours(&self, held: &Held, pid: i32) -> bool {
@@ -121,16 +142,16 @@ impl Trial {
             "{self:?}: the body ran without the lock"
         );
         match told {
-            Told::Held | Told::BodyFailed => {
+            Told::Held | Told::Dropped | Told::BodyFailed => {
                 assert!(held_in_body.is_some(), "{self:?}: {told:?} without a body")
             }
             Told::NotGranted => assert!(
                 held_in_body.is_none(),
                 "{self:?}: the body ran, but was not granted"
             ),
-            Told::Failed(_) => {}
+            Told::Failed(_) | Told::Panicked | Told::Abandoned => {}
         }
-        if matches!(told, Told::Held | Told::BodyFailed) {
+        if matches!(told, Told::Held | Told::Dropped | Told::BodyFailed) {
             let excluded = self.others == Others::Holder
                 || (self.others == Others::Sharer && self.mode == LockMode::Exclusive);
             assert!(
@@ -175,7 +196,7 @@ impl Trial {
         }
         if model.run(|server| server.written(pid)) == Err("08006") {
             assert!(
-                matches!(told, Told::Failed(_) | Told::BodyFailed),
+                !matches!(told, Told::Held | Told::NotGranted),
                 "{self:?}: {told:?} on a session that is gone"
             );
             return;

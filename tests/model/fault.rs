@@ -15,7 +15,17 @@ pub(crate) enum Fault {
     LostReply,
     /// The server ends the session instead.
     Terminated,
+    /// The lock function is not asked, and null is the answer. Of what has no answer, nothing becomes of it.
+    Null,
+    /// The client panics before anything is sent.
+    Panics,
+    /// It is done, and the client panics when the answer arrives.
+    DoneButPanics,
 }
+
+/// What a client panics with, so that another panic is not taken for it.
+#[derive(Debug)]
+pub(crate) struct ClientPanic;
 
 /// Which of a session's requests go wrong; the first is number 0.
 #[derive(Debug, Default)]
@@ -37,6 +47,10 @@ impl Faults {
 
     pub(crate) fn do_others_leave(&self) -> bool {
         self.others_leave_at == Some(self.requests)
+    }
+
+    pub(crate) fn is_next(&self, fault: Fault) -> bool {
+        self.planned.get(&self.requests) == Some(&fault)
     }
 
     pub(crate) fn next(&mut self) -> Option<Fault> {

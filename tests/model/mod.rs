@@ -24,6 +24,6 @@ pub(crate) mod session;
 pub(crate) mod statements;
 pub(crate) mod transactions;
 
-pub(crate) use fault::Fault;
+pub(crate) use fault::{ClientPanic, Fault};
 pub(crate) use server::{Code, Held, Level, Lock, Pid, Requested, Server, Ticket};
 pub(crate) use session::{Model, ModelSession};

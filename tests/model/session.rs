@@ -1,15 +1,16 @@
 //! A blocking client of the model.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use advisory_locking::session::{
-    Backend, Batch, BatchKind, LockSession, Row, SessionError, SqlState, Statement,
+    Backend, Batch, BatchKind, LockSession, Row, SessionError, SqlState, Statement, StatementKind,
     TransactionState,
 };
 use advisory_locking::{KeySpace, LockKey};
 
-use super::fault::{Fault, Faults};
+use super::fault::{ClientPanic, Fault, Faults};
 use super::server::{Code, Held, Pid, Server, Ticket};
 use super::statements::Batched;
 
@@ -149,6 +150,14 @@ impl ModelSession {
                 self.model.run(|server| server.terminate(pid));
                 Err("57P01")
             }
+            // A query answers it.
+            Some(Fault::Null) => act(self),
+            // Not `panic!`, which would print.
+            Some(Fault::Panics) => resume_unwind(Box::new(ClientPanic)),
+            Some(Fault::DoneButPanics) => {
+                let _ = act(self);
+                resume_unwind(Box::new(ClientPanic))
+            }
         };
         result.map_err(|code| {
             let gone = !self.is_alive();
@@ -260,9 +269,21 @@ impl LockSession for ModelSession {
     }
 
     fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        // The clean-up looks at what is there, and null is a true answer of it.
+        let looks = matches!(
+            statement.kind(),
+            StatementKind::GiveBack | StatementKind::Shows
+        );
+        let null = !looks && self.faults.is_next(Fault::Null);
         self.request(false, |session| {
             let pid = session.pid;
-            session.model.run(|server| server.query(pid, statement))
+            session.model.run(|server| {
+                if null {
+                    server.written(pid)?;
+                    return Ok(Row { answer: None, pid });
+                }
+                server.query(pid, statement)
+            })
         })
     }
 

@@ -65,6 +65,12 @@ impl Server {
                 }
                 Ok(Batched::Ran)
             }
+            BatchKind::ReleaseOrEnd {
+                pid: granted_to, ..
+            } => {
+                self.release_or_end(pid, granted_to, lock);
+                Ok(Batched::Ran)
+            }
             BatchKind::RollBackWait => {
                 self.rollback_to(pid, SAVEPOINT)?;
                 self.release_savepoint(pid, SAVEPOINT)?;
@@ -92,6 +98,21 @@ impl Server {
                 }
             }
             kind => panic!("the model does not know {kind:?}"),
+        }
+    }
+
+    /// The five messages of a guard that is dropped: none of them is waited for, and each runs whatever became of the others.
+    fn release_or_end(&mut self, pid: Pid, granted_to: Pid, lock: Lock) {
+        let Some(session) = self.sessions.get(&pid) else {
+            return;
+        };
+        let marked = session.frames.iter().any(|frame| frame.marked);
+        // What is noted in a transaction goes with it.
+        let noted = session.frames.is_empty();
+        let released = granted_to == pid && !marked && self.unlock(pid, lock).is_ok() && noted;
+        let _ = self.rollback(pid);
+        if granted_to == pid && !released {
+            self.terminate(pid);
         }
     }
 
