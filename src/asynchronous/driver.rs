@@ -1,7 +1,5 @@
 //! The driver for async sessions.
 
-use std::time::Instant;
-
 use super::AsyncLockSession;
 use crate::protocol::{Input, Machine, Situation, Step};
 use crate::stand_in::{Attempt, StandIn};
@@ -25,7 +23,8 @@ where
     };
     let mut input = Input::Ready;
     loop {
-        let step = flight.machine.step(input, Instant::now());
+        let now = flight.session.now();
+        let step = flight.machine.step(input, now);
         flight.in_flight = !matches!(step, Step::Sleep(_) | Step::Done(_));
         input = match step {
             Step::Query(statement) => Input::Row(match flight.machine.attempt() {

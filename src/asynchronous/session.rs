@@ -1,6 +1,6 @@
 //! The port of async clients.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
 
@@ -68,6 +68,11 @@ pub trait AsyncLockSession: Send {
     /// no such bound.
     fn longest_wait(&self) -> Option<Duration> {
         None
+    }
+
+    /// The time by which limits are measured; the clock of [`sleep`](Self::sleep). Only a test has another than the machine's.
+    fn now(&mut self) -> Instant {
+        Instant::now()
     }
 
     /// Pauses the task.

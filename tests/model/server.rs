@@ -191,6 +191,36 @@ impl Server {
         rows
     }
 
+    pub(crate) fn is_alive(&self, pid: Pid) -> bool {
+        self.sessions.contains_key(&pid)
+    }
+
+    /// Whether a session is in a transaction in which a statement has failed.
+    pub(crate) fn is_aborted(&self, pid: Pid) -> bool {
+        self.sessions
+            .get(&pid)
+            .is_some_and(|session| session.aborted)
+    }
+
+    pub(crate) fn is_in_transaction(&self, pid: Pid) -> bool {
+        self.sessions
+            .get(&pid)
+            .is_some_and(|session| !session.frames.is_empty())
+    }
+
+    pub(crate) fn holds(&self, pid: Pid, lock: Lock) -> bool {
+        self.sessions
+            .get(&pid)
+            .is_some_and(|session| session.holds(lock))
+    }
+
+    /// How many levels a session holds, of all locks.
+    pub(crate) fn levels_of(&self, pid: Pid) -> usize {
+        self.sessions
+            .get(&pid)
+            .map_or(0, |session| session.levels().count())
+    }
+
     pub(super) fn grant(&mut self, pid: Pid, lock: Lock, level: Level) {
         let session = self.session(pid);
         match level {
