@@ -16,8 +16,14 @@ fn rows() -> Vec<[&'static str; 3]> {
             let cells: Vec<_> = line.split(" | ").collect();
             <[_; 3]>::try_from(cells).unwrap_or_else(|cells| panic!("not three cells: {cells:?}"))
         })
-        .filter(|[number, ..]| *number != "nr")
+        .filter(|[number, ..]| !["nr", "who"].contains(number))
         .collect()
+}
+
+/// The rows that have a number: the scenarios. The others are promises, and refer to them.
+fn scenarios() -> Vec<[&'static str; 3]> {
+    let is_scenario = |row: &[&str; 3]| row[0].bytes().all(|byte| byte.is_ascii_digit());
+    rows().into_iter().filter(is_scenario).collect()
 }
 
 fn read(path: &str) -> Option<String> {
@@ -62,7 +68,7 @@ fn tests(shown_by: &str) -> Vec<&str> {
 
 #[test]
 fn no_scenario_is_missing() {
-    let numbers: Vec<_> = rows()
+    let numbers: Vec<_> = scenarios()
         .iter()
         .map(|[number, ..]| number.parse::<usize>().expect("a number"))
         .collect();
@@ -71,12 +77,33 @@ fn no_scenario_is_missing() {
 
 #[test]
 fn every_scenario_has_a_test_or_a_reason() {
-    for [number, scenario, shown_by] in rows() {
+    for [number, scenario, shown_by] in scenarios() {
         let reasons = ["Not applicable: ", "Open: "];
         let reason = reasons.iter().find_map(|word| shown_by.strip_prefix(word));
         assert!(
             !tests(shown_by).is_empty() || reason.is_some_and(|reason| reason.len() > 10),
             "{number}, {scenario}: neither a test nor a reason"
+        );
+    }
+}
+
+/// "not promised", or numbers of scenarios, or tests of its own.
+#[test]
+fn every_promise_is_kept_somewhere() {
+    let promises: Vec<_> = rows().into_iter().skip(COUNT).collect();
+    assert!(promises.len() > 10, "only {} promises", promises.len());
+    for [who, promise, here] in promises {
+        let outside = here.split('`').step_by(2).collect::<String>();
+        let numbers = outside.split(|c: char| !c.is_ascii_digit());
+        let numbers: Vec<usize> = numbers.filter_map(|number| number.parse().ok()).collect();
+        assert!(
+            numbers.iter().all(|number| (1..=COUNT).contains(number)),
+            "{who}, {promise}: {numbers:?}"
+        );
+        let somewhere = !numbers.is_empty() || !tests(here).is_empty();
+        assert!(
+            somewhere || here.starts_with("not promised: "),
+            "{who}, {promise}: nowhere"
         );
     }
 }
@@ -90,6 +117,27 @@ fn every_test_that_is_named_is_run() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Limits are measured with a clock that never jumps.
+#[test]
+fn no_wall_clock_is_looked_at() {
+    let mut seen = 0;
+    let mut directories = vec!["src".to_owned(), "backends".to_owned()];
+    while let Some(directory) = directories.pop() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&directory);
+        for entry in fs::read_dir(path).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let name = format!("{directory}/{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                directories.push(name);
+            } else if let Some(text) = read(&name) {
+                seen += 1;
+                assert!(!text.contains("SystemTime"), "{name}");
+            }
+        }
+    }
+    assert!(seen > 30, "only {seen} files");
 }
 
 /// The check itself bites.

@@ -115,6 +115,26 @@ fn a_lock_lost_with_its_session_is_reported_at_its_release() {
     assert!(is_free(&mut admin, &key));
 }
 
+/// The lock stays with the connection that was granted it, and the guard says that this is not its own.
+#[test]
+fn a_connection_exchanged_behind_its_guard_is_noticed() {
+    let key = fresh_key();
+    let (mut observer, mut conn, mut other) = (connect(), connect(), connect());
+    let pids = [pid_of(&mut conn), pid_of(&mut other)];
+    let mut guard = conn.acquire_advisory_lock(&key, block()).unwrap();
+    std::mem::swap(&mut *guard, &mut other);
+    assert_eq!(
+        kind_of(guard.release()),
+        Some(LockErrorKind::PoolerInBetween)
+    );
+    assert_eq!(held(&mut observer, &key, pids[0]), "ExclusiveLock");
+    eventually("the end of the session that answered", || {
+        !is_alive(&mut observer, pids[1])
+    });
+    drop(other);
+    eventually("the end of the other", || is_free(&mut observer, &key));
+}
+
 #[test]
 fn a_leaked_guard_holds_until_its_connection_is_closed() {
     let key = fresh_key();

@@ -11,7 +11,6 @@
 mod condemned;
 mod deadlock;
 mod errors;
-mod exhausted;
 #[cfg(feature = "schemes")]
 mod hashes;
 mod index;
