@@ -9,8 +9,9 @@ use advisory_locking::{
     AsyncAdvisoryLocking, LockError, LockErrorKind, LockKey, LockMode, LockOptions, WaitStrategy,
 };
 
+use crate::belief::Believing;
 use crate::line::Session;
-use crate::world::{Belief, World};
+use crate::world::World;
 
 const CALLS: u32 = 6;
 
@@ -51,42 +52,6 @@ async fn unless_dropped<T>(
     state.in_call[client] = false;
     state.drops[client] = false;
     done
-}
-
-/// A belief for as long as it is in scope.
-struct Believing<'w> {
-    world: &'w World,
-    number: u64,
-}
-
-impl Drop for Believing<'_> {
-    fn drop(&mut self) {
-        self.world.state().forget(self.number);
-    }
-}
-
-impl<'w> Believing<'w> {
-    fn begin(world: &'w World, line: usize, call: &Call, in_transaction: bool) -> Self {
-        let mut state = world.state();
-        let pid = state.lines[line].answered_by;
-        let number = state.believe(Belief {
-            number: 0,
-            line,
-            pid,
-            key: call.key.space(),
-            mode: call.mode,
-            in_transaction,
-            lost: false,
-        });
-        drop(state);
-        Self { world, number }
-    }
-
-    /// Whether the lock can be said to have been held until now.
-    fn end(self) -> bool {
-        let belief = self.world.state().forget(self.number);
-        belief.is_some_and(|belief| !belief.lost)
-    }
 }
 
 /// How a call is made.
@@ -232,7 +197,7 @@ async fn make(
                 world.state().met.refused += 1;
                 return Ok(());
             };
-            let believing = Believing::begin(world, line, call, false);
+            let believing = Believing::begin(world, line, &call.key, call.mode, false);
             pause(world, client, call.hold).await;
             if let (How::Nested, Some(inner)) = (call.how, &call.inner) {
                 inner_call(world, client, &mut guard, inner).await?;
@@ -250,7 +215,7 @@ async fn make(
             let held_to = &mut held;
             let ended = session
                 .with_advisory_lock(&call.key, call.options, async |session| {
-                    let believing = Believing::begin(world, line, call, false);
+                    let believing = Believing::begin(world, line, &call.key, call.mode, false);
                     pause(world, client, call.hold).await;
                     if let Some(inner) = &call.inner {
                         inner_call(world, client, session, inner).await?;
@@ -267,7 +232,7 @@ async fn make(
             let held_to = &mut held;
             let ended = session
                 .with_advisory_xact_lock(&call.key, call.options, async |session| {
-                    let believing = Believing::begin(world, line, call, true);
+                    let believing = Believing::begin(world, line, &call.key, call.mode, true);
                     pause(world, client, call.hold).await;
                     if let Some(inner) = &call.inner {
                         inner_scope(world, client, session, inner).await?;
@@ -293,7 +258,7 @@ async fn inner_call(
     let held_to = &mut held;
     let ended = session
         .with_advisory_lock(&call.key, call.options, async |_| {
-            let believing = Believing::begin(world, line, call, false);
+            let believing = Believing::begin(world, line, &call.key, call.mode, false);
             pause(world, client, call.hold).await;
             *held_to = believing.end();
             Ok(())
@@ -314,7 +279,7 @@ async fn inner_scope(
     let held_to = &mut held;
     let ended = session
         .with_advisory_xact_lock(&call.key, call.options, async |_| {
-            let believing = Believing::begin(world, line, call, true);
+            let believing = Believing::begin(world, line, &call.key, call.mode, true);
             pause(world, client, call.hold).await;
             *held_to = believing.end();
             Ok(())

@@ -20,8 +20,11 @@
 #[path = "../model/mod.rs"]
 mod model;
 
+mod belief;
 mod client;
+mod delivery;
 mod line;
+mod met;
 mod schedule;
 mod world;
 
@@ -48,7 +51,7 @@ fn whatever_happens_the_lock_is_a_lock() {
     }
     let seeds = from_environment("ADVISORY_LOCKING_SIMULATION_SEEDS").unwrap_or(SEEDS);
     let began = Instant::now();
-    let mut sum = schedule::Met::default();
+    let mut sum = met::Met::default();
     for seed in 0..seeds {
         match catch_unwind(|| schedule::play(seed, false)) {
             Ok(met) => sum.add(&met),

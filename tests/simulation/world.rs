@@ -3,24 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use advisory_locking::{KeySpace, LockMode};
+use advisory_locking::LockMode;
 
+use crate::belief::Belief;
 use crate::line::Line;
 use crate::model::{Lock, Pid, Server};
-
-/// A client that thinks it holds a lock.
-#[derive(Clone, Debug)]
-pub(crate) struct Belief {
-    pub(crate) number: u64,
-    pub(crate) line: usize,
-    /// The session that granted it.
-    pub(crate) pid: Pid,
-    pub(crate) key: KeySpace,
-    pub(crate) mode: LockMode,
-    pub(crate) in_transaction: bool,
-    /// The session has ended meanwhile.
-    pub(crate) lost: bool,
-}
 
 pub(crate) struct State {
     pub(crate) server: Server,
@@ -39,7 +26,7 @@ pub(crate) struct State {
     pub(crate) drops: Vec<bool>,
     /// Who is in a call that can be dropped.
     pub(crate) in_call: Vec<bool>,
-    pub(crate) met: crate::schedule::Met,
+    pub(crate) met: crate::met::Met,
     pub(crate) traces: bool,
 }
 
@@ -61,7 +48,7 @@ impl World {
             timers: vec![None; clients],
             drops: vec![false; clients],
             in_call: vec![false; clients],
-            met: crate::schedule::Met::default(),
+            met: crate::met::Met::default(),
             traces,
         })))
     }
