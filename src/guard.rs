@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::protocol::blocking::{drive, situation};
+use crate::protocol::blocking::{drive, in_drop, situation};
 use crate::protocol::{Grant, Release};
 use crate::report;
 use crate::session::LockSession;
@@ -106,9 +106,11 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
 
 impl<C: DerefMut<Target: LockSession>> Drop for AdvisoryLockGuard<C> {
     fn drop(&mut self) {
-        if let Err(error) = self.give_back() {
-            report::release_failed(&error);
-        }
+        in_drop(|| {
+            if let Err(error) = self.give_back() {
+                report::release_failed(&error);
+            }
+        });
     }
 }
 

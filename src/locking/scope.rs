@@ -3,7 +3,7 @@
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::LockOptions;
-use crate::protocol::blocking::{drive, situation};
+use crate::protocol::blocking::{drive, in_drop, situation};
 use crate::protocol::{Acquired, Ending, Enter, Grant, Leave, Level};
 use crate::report::{asking, granted, release_failed, settle};
 use crate::session::LockSession;
@@ -61,8 +61,10 @@ impl<S: LockSession> Scope<'_, S> {
 
 impl<S: LockSession> Drop for Scope<'_, S> {
     fn drop(&mut self) {
-        if let Err(error) = self.leave(Ending::Failed) {
-            release_failed(&error);
-        }
+        in_drop(|| {
+            if let Err(error) = self.leave(Ending::Failed) {
+                release_failed(&error);
+            }
+        });
     }
 }

@@ -71,9 +71,18 @@ impl<S: LockSession + ?Sized> Flight<'_, S> {
 impl<S: LockSession + ?Sized> Drop for Flight<'_, S> {
     fn drop(&mut self) {
         if self.in_flight {
-            // A second panic would end the process.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.session.condemn()));
+            in_drop(|| self.session.condemn());
         }
+    }
+}
+
+/// Does what a drop owes. While a panic unwinds, a second one would end the process, so a client's goes no further then.
+pub(crate) fn in_drop(act: impl FnOnce()) {
+    if thread::panicking() {
+        // The panic hook has told of it.
+        let _ = catch_unwind(AssertUnwindSafe(act));
+    } else {
+        act();
     }
 }
 

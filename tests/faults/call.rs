@@ -1,6 +1,10 @@
 //! The calls of the traits, behind one face.
 
+use std::panic::resume_unwind;
+
 use advisory_locking::{LockError, LockErrorKind};
+
+use crate::model::ClientPanic;
 
 /// How a lock is asked for, and how the body ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -11,9 +15,11 @@ pub(crate) enum Call {
     TryAcquire,
     With,
     WithFailing,
+    WithPanicking,
     TryWith,
     WithTransaction,
     WithTransactionFailing,
+    WithTransactionPanicking,
     TryWithTransaction,
     /// Inside the caller's transaction, which is committed afterwards.
     InTransaction,
@@ -24,15 +30,17 @@ pub(crate) enum Call {
     InTestTransaction,
 }
 
-pub(crate) const CALLS: [Call; 13] = [
+pub(crate) const CALLS: [Call; 15] = [
     Call::Acquire,
     Call::AcquireAndDrop,
     Call::TryAcquire,
     Call::With,
     Call::WithFailing,
+    Call::WithPanicking,
     Call::TryWith,
     Call::WithTransaction,
     Call::WithTransactionFailing,
+    Call::WithTransactionPanicking,
     Call::TryWithTransaction,
     Call::InTransaction,
     Call::TryInTransaction,
@@ -52,7 +60,7 @@ pub(crate) enum Told {
     /// The body's own error.
     BodyFailed,
     Failed(LockErrorKind),
-    /// Nothing: the client panicked.
+    /// Nothing: the client panicked, or the body did.
     Panicked,
     /// Nothing: the caller waited no longer.
     Abandoned,
@@ -78,10 +86,23 @@ impl Call {
         )
     }
 
+    pub(crate) const fn panics(self) -> bool {
+        matches!(self, Self::WithPanicking | Self::WithTransactionPanicking)
+    }
+
     /// Whether the caller is in a transaction of some kind, for which it needs a connection of its own.
     pub(crate) const fn needs_a_connection(self) -> bool {
         self.begins_by_hand() || matches!(self, Self::InTestTransaction)
     }
+}
+
+/// What a body does that does not succeed.
+pub(crate) fn fail(call: Call) -> Result<Told, CallError> {
+    if call.panics() {
+        // Not `panic!`, which would print.
+        resume_unwind(Box::new(ClientPanic));
+    }
+    Err(CallError::Body)
 }
 
 pub(crate) fn told(ended: Result<Told, CallError>) -> Told {
@@ -127,10 +148,10 @@ macro_rules! call_anywhere {
                     Ok(Told::Held)
                 })$(.$await)?
             }
-            Call::WithFailing => {
+            Call::WithFailing | Call::WithPanicking => {
                 $trait::with_advisory_lock($on, key, options, $($async)? |session| {
                     body(session);
-                    Err(CallError::Body)
+                    crate::call::fail($call)
                 })$(.$await)?
             }
             Call::TryWith => {
@@ -146,10 +167,10 @@ macro_rules! call_anywhere {
                     Ok(Told::Held)
                 })$(.$await)?
             }
-            Call::WithTransactionFailing => {
+            Call::WithTransactionFailing | Call::WithTransactionPanicking => {
                 $trait::with_advisory_xact_lock($on, key, options, $($async)? |session| {
                     body(session);
-                    Err(CallError::Body)
+                    crate::call::fail($call)
                 })$(.$await)?
             }
             Call::TryWithTransaction => {

@@ -5,7 +5,7 @@ use diesel::pg::PgConnection;
 use diesel::sqlite::SqliteConnection;
 
 use super::no_locks;
-use super::postgres::{self, Observer, Place, on_postgres};
+use super::postgres::{self, Observer, on_postgres};
 use crate::actor::{Mail, Outcome, Raw};
 use crate::serve::{self, Client};
 use crate::stage::Harness;
@@ -45,7 +45,7 @@ pub(crate) struct MultiConnection {
 
 pub(crate) fn new() -> MultiConnection {
     MultiConnection {
-        observer: Observer::at(&Place::here()),
+        observer: Observer::new(),
     }
 }
 

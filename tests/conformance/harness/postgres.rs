@@ -84,6 +84,10 @@ pub(crate) struct Number {
 }
 
 impl Observer {
+    pub(crate) fn new() -> Self {
+        Self::at(&Place::here())
+    }
+
     pub(crate) fn at(place: &Place) -> Self {
         let url = place.observer.clone();
         let mut conn = connect(&url);
