@@ -11,7 +11,9 @@
     feature = "diesel-async-sqlite",
     feature = "r2d2",
     feature = "bb8",
-    feature = "deadpool"
+    feature = "deadpool",
+    feature = "mobc",
+    feature = "sea-orm"
 ))]
 #![allow(
     clippy::unwrap_used,
@@ -91,4 +93,6 @@ real_faults! {
     diesel_async_postgres: Connection => crate::harness::diesel_async::connection_at;
     bb8_postgres: Pool => crate::harness::diesel_async::bb8_at;
     deadpool_postgres: Pool => crate::harness::diesel_async::deadpool_at;
+    mobc_postgres: Pool => crate::harness::diesel_async::mobc_at;
+    sea_orm_postgres: Pool => crate::harness::sea_orm::at;
 }

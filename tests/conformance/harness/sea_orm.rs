@@ -12,37 +12,45 @@ use tokio::task::block_in_place;
 use advisory_locking::backends::sea_orm::PinnedConnection;
 
 use super::no_locks::{self, Sql, without_locks};
-use super::postgres::{self, Observer, Text, on_postgres};
+use super::postgres::{self, Observer, POOL_LIMIT, Place, Text, on_postgres};
 use crate::actor::{Mail, Outcome, Raw};
 use crate::serve_async::{self, AsyncClient, on_runtime};
 use crate::stage::Harness;
 
 pub(crate) struct OnPostgres {
+    place: Place,
     observer: Observer,
 }
 
 pub(crate) fn on_postgres() -> OnPostgres {
+    at(&Place::here())
+}
+
+pub(crate) fn at(place: &Place) -> OnPostgres {
     OnPostgres {
-        observer: Observer::new(),
+        place: place.clone(),
+        observer: Observer::at(place),
     }
 }
 
-async fn connect() -> sea_orm::sqlx::Result<DatabaseConnection> {
+async fn connect(url: &str) -> sea_orm::sqlx::Result<DatabaseConnection> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
+        .acquire_timeout(POOL_LIMIT)
         .after_connect(|conn, _| {
             Box::pin(async move { conn.execute(postgres::TABLE).await.map(drop) })
         })
-        .connect(&postgres::url())
+        .connect(url)
         .await?;
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
 
 impl Harness for OnPostgres {
     fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        Box::new(|mail| {
+        let url = self.place.actors.clone();
+        Box::new(move |mail| {
             on_runtime(async {
-                let db = connect().await.expect("the server accepts connections");
+                let db = connect(&url).await.expect("the server accepts connections");
                 serve_async::pool(&db, mail).await;
             });
         })
