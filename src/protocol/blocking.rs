@@ -1,9 +1,10 @@
 //! The driver for blocking sessions.
 
+use std::ops::ControlFlow;
 use std::thread;
 use std::time::Instant;
 
-use super::{Input, Machine, Situation, Step};
+use super::{Input, Machine, Probe, Side, Situation, Step};
 use crate::session::LockSession;
 
 /// Runs a machine to its end on a session.
@@ -14,24 +15,54 @@ where
 {
     let mut input = Input::Ready;
     loop {
-        input = match machine.step(input, Instant::now()) {
-            Step::Query(statement) => Input::Row(session.query(&statement)),
-            Step::Batch(batch) => Input::Ran(session.batch(&batch)),
-            Step::Begin => Input::Ran(session.begin()),
-            Step::Commit => Input::Ran(session.commit()),
-            Step::Rollback => Input::Ran(session.rollback()),
-            Step::Condemn => {
-                session.condemn();
-                Input::Ready
-            }
-            Step::Look => Input::Situation(situation(session)),
-            Step::Sleep(pause) => {
-                thread::sleep(pause);
-                Input::Ready
-            }
-            Step::Done(output) => return output,
-        };
+        match perform(session, machine.step(input, Instant::now())) {
+            ControlFlow::Continue(next) => input = next,
+            ControlFlow::Break(output) => return output,
+        }
     }
+}
+
+/// Runs a probe of two sessions to its end.
+pub(crate) fn drive_pair<S>(
+    first: &mut S,
+    second: &mut S,
+    mut probe: Probe,
+) -> <Probe as Machine>::Output
+where
+    S: LockSession + ?Sized,
+{
+    let mut input = Input::Ready;
+    loop {
+        let step = probe.step(input, Instant::now());
+        let session = match probe.side() {
+            Side::First => &mut *first,
+            Side::Second => &mut *second,
+        };
+        match perform(session, step) {
+            ControlFlow::Continue(next) => input = next,
+            ControlFlow::Break(output) => return output,
+        }
+    }
+}
+
+fn perform<S: LockSession + ?Sized, T>(session: &mut S, step: Step<T>) -> ControlFlow<T, Input> {
+    ControlFlow::Continue(match step {
+        Step::Query(statement) => Input::Row(session.query(&statement)),
+        Step::Batch(batch) => Input::Ran(session.batch(&batch)),
+        Step::Begin => Input::Ran(session.begin()),
+        Step::Commit => Input::Ran(session.commit()),
+        Step::Rollback => Input::Ran(session.rollback()),
+        Step::Condemn => {
+            session.condemn();
+            Input::Ready
+        }
+        Step::Look => Input::Situation(situation(session)),
+        Step::Sleep(pause) => {
+            thread::sleep(pause);
+            Input::Ready
+        }
+        Step::Done(output) => return ControlFlow::Break(output),
+    })
 }
 
 /// What the session is just now.
