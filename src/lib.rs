@@ -55,6 +55,14 @@
 mod asynchronous;
 mod capabilities;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a fuzzer looks for panics"
+)]
+pub mod fuzzing;
 mod guard;
 mod key;
 mod locking;

@@ -72,10 +72,7 @@ impl Acquire {
         let because = "the clean-up after a wait failed, so the session was ended";
         match answer {
             // The wait may have taken the lock on the session that it ran on, and this one cannot give it back.
-            Ok(row)
-                if self.pid.is_some_and(|pid| pid != row.pid)
-                    && failure.kind != LockErrorKind::PoolerInBetween =>
-            {
+            Ok(row) if self.is_elsewhere(row) && failure.kind != LockErrorKind::PoolerInBetween => {
                 self.fail(Failure::new(LockErrorKind::PoolerInBetween))
             }
             Ok(Row {
@@ -108,6 +105,28 @@ impl Acquire {
     pub(super) fn look_for_leak(&mut self, failure: Failure) -> Next {
         self.state = State::LookingForLeak(failure);
         self.query(StatementKind::Shows)
+    }
+
+    pub(super) fn looked_for_leak(
+        &mut self,
+        answer: Result<Row, SessionError>,
+        failure: Failure,
+    ) -> Next {
+        match answer {
+            Ok(row) if self.is_elsewhere(row) => {
+                self.fail(Failure::new(LockErrorKind::PoolerInBetween))
+            }
+            Ok(Row {
+                answer: Some(false),
+                ..
+            }) => self.fail(failure),
+            Ok(_) | Err(_) => self.condemn(failure),
+        }
+    }
+
+    /// Whether another session answered than the one that was tried: what it shows says nothing of that one.
+    fn is_elsewhere(&self, row: Row) -> bool {
+        self.pid.is_some_and(|pid| pid != row.pid)
     }
 
     pub(super) fn condemn(&mut self, failure: Failure) -> Next {
