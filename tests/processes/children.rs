@@ -1,5 +1,6 @@
 //! The processes: started, killed, stopped, and joined or killed in the end, whatever happens.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -56,6 +57,7 @@ impl Children {
                 .seed
                 .wrapping_add(1_000 * u64::try_from(number).unwrap()),
         };
+        File::create_new(&record).unwrap();
         self.records.push(record);
         let child = Command::new(std::env::current_exe().unwrap())
             .arg(CHILD)

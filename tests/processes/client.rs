@@ -70,7 +70,7 @@ impl Orders {
 pub(crate) fn run(arguments: &[String]) {
     let orders = Orders::parse(arguments);
     let shared = Shared {
-        recorder: Arc::new(Recorder::create(&orders.record)),
+        recorder: Arc::new(Recorder::open(&orders.record)),
         storage: Storage::new(&orders.directory),
         stop: Arc::default(),
         seed: orders.seed,

@@ -90,10 +90,11 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn create(path: &Path) -> Self {
-        let file = OpenOptions::new().append(true).create_new(true).open(path);
+    /// Of a file that is there already: its process may be killed before it comes to this.
+    pub(crate) fn open(path: &Path) -> Self {
+        let file = OpenOptions::new().append(true).open(path);
         Self {
-            file: file.expect("a record can be made"),
+            file: file.expect("a record can be written"),
             calls: AtomicU64::new(0),
         }
     }
