@@ -7,6 +7,9 @@ use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::pg::PgConnection;
 use diesel::{Connection, QueryResult, RunQueryDsl, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use sea_orm::SqlxPostgresConnector;
+use sea_orm::sqlx::Executor;
+use sea_orm::sqlx::postgres::PgPoolOptions;
 
 use crate::actor::{Mail, Outcome, Raw};
 use crate::harness::pooled::Client;
@@ -18,6 +21,8 @@ use crate::serve_async;
 pub(crate) const DIESEL: Client = Client::Blocking(diesel);
 /// diesel-async's `AsyncPgConnection` as it comes.
 pub(crate) const DIESEL_ASYNC: Client = Client::Async(diesel_async);
+/// SeaORM's `DatabaseConnection` as it comes, a pool of one.
+pub(crate) const SEA_ORM: Client = Client::Async(sea_orm);
 /// Diesel's `PgConnection` without named prepared statements, which PgBouncer loses before version 1.21.
 pub(crate) const DIESEL_UNPREPARED: Client = Client::Blocking(diesel_unprepared);
 
@@ -36,6 +41,21 @@ fn diesel_async(url: &str, mail: &Mail) {
             .await
             .expect("a temporary table can be made");
         serve_async::connection(&mut conn, mail).await;
+    });
+}
+
+fn sea_orm(url: &str, mail: &Mail) {
+    serve_async::on_runtime(async {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .after_connect(|conn, _| {
+                Box::pin(async move { conn.execute(postgres::TABLE).await.map(drop) })
+            })
+            .connect(url)
+            .await
+            .expect("the pooler accepts connections");
+        let db = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
+        serve_async::pool(&db, mail).await;
     });
 }
 

@@ -37,6 +37,7 @@ mod transactions;
 conformance! {
     session_mode_diesel => crate::harness::pooled::session_mode(crate::clients::DIESEL);
     session_mode_diesel_async => crate::harness::pooled::session_mode(crate::clients::DIESEL_ASYNC);
+    session_mode_sea_orm => crate::harness::pooled::session_mode(crate::clients::SEA_ORM);
 }
 
 // Every case of transaction-level locks, on a pooler that does not. One line for each client that works there.

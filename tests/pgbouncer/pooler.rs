@@ -132,13 +132,14 @@ fn config(mode: Mode, sessions: u32, settings: &str, port: u16) -> String {
         Mode::Session => "session",
         Mode::Transaction => "transaction",
     };
+    // sqlx, and so SeaORM, sends the parameter that is ignored; without that it cannot connect.
     format!(
         "[databases]\n\
          pooled = host={host} port={server_port} dbname={database} user={user}{password}\n\
          [pgbouncer]\n\
          listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nlogfile = log\n\
          auth_type = any\npool_mode = {mode}\ndefault_pool_size = {sessions}\n\
-         query_wait_timeout = 20\n{settings}\n"
+         query_wait_timeout = 20\nignore_startup_parameters = extra_float_digits\n{settings}\n"
     )
 }
 

@@ -69,12 +69,24 @@ fn bb8_finds(url: &str) -> Sessions {
     found.unwrap()
 }
 
+fn sea_orm_finds(url: &str) -> Sessions {
+    let mut found = None;
+    on_runtime(async {
+        let mut options = sea_orm::ConnectOptions::new(url);
+        options.max_connections(2).sqlx_logging(false);
+        let db = sea_orm::Database::connect(options).await.unwrap();
+        found = Some(db.probe_sessions().await.unwrap());
+    });
+    found.unwrap()
+}
+
 #[test]
 fn a_direct_connection_keeps_its_session() {
     let url = server_url();
     assert_eq!(diesel_finds(&url), Sessions::Kept);
     assert_eq!(r2d2_finds(&url), Sessions::Kept);
     assert_eq!(bb8_finds(&url), Sessions::Kept);
+    assert_eq!(sea_orm_finds(&url), Sessions::Kept);
 }
 
 #[test]
@@ -83,6 +95,7 @@ fn session_mode_keeps_sessions() {
     assert_eq!(diesel_finds(&pooler.url()), Sessions::Kept);
     assert_eq!(r2d2_finds(&pooler.url()), Sessions::Kept);
     assert_eq!(bb8_finds(&pooler.url()), Sessions::Kept);
+    assert_eq!(sea_orm_finds(&pooler.url()), Sessions::Kept);
 }
 
 /// Idle and alone, with one session and with several, dealt out in either of PgBouncer's two orders.
@@ -126,6 +139,22 @@ fn two_databases_do_not_exclude_each_other() {
     let (path, _) = server.rsplit_once('/').unwrap();
     let mut second = PgConnection::establish(&format!("{path}/postgres")).unwrap();
     assert_eq!(first.probe_sessions(&mut second).unwrap(), Sessions::Apart);
+}
+
+/// What DESIGN.md says is left: an idle pooler gives both clients one session, where the second lock is one level more of the first. The
+/// probe is for this.
+#[test]
+fn two_clients_that_meet_in_one_session_are_not_noticed_without_the_probe() {
+    let pooler = Pooler::start(Mode::Transaction, 2, "");
+    let [mut first, mut second] = [(), ()].map(|()| unprepared(&pooler.url()));
+    let key = fresh_key();
+    let outer = first.acquire_advisory_lock(&key, LockOptions::no_wait());
+    let inner = second.acquire_advisory_lock(&key, LockOptions::no_wait());
+    inner.unwrap().release().unwrap();
+    outer.unwrap().release().unwrap();
+    let found = first.probe_sessions(&mut second).unwrap();
+    let refused = found.require_session_locks().unwrap_err();
+    assert_eq!(refused.kind(), LockErrorKind::PoolerInBetween);
 }
 
 /// Another session answers the release than the one that was granted the lock.

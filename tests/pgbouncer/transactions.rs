@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
+use advisory_locking::AsyncPooledAdvisoryLocking;
+use advisory_locking::backends::sea_orm::PinnedConnection;
 use advisory_locking::{
     AdvisoryLocking, AsyncAdvisoryLocking, KeyNamespace, LockKey, LockOptions, WaitStrategy,
 };
@@ -11,6 +13,7 @@ use diesel::pg::PgConnection;
 use diesel::sql_types::Integer;
 use diesel::{Connection, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, DbErr, Statement};
 
 use crate::clients::unprepared;
 use crate::pooler::{Mode, Pooler, server_url};
@@ -62,6 +65,16 @@ impl Counter {
         let Number { number } = sql_query(self.read()).get_result(conn).await?;
         sql_query(self.write(number + 1))
             .execute(conn)
+            .await
+            .map(drop)
+    }
+
+    async fn increment_sea_orm(&self, conn: &PinnedConnection) -> Result<(), DbErr> {
+        let statement = |sql| Statement::from_string(DbBackend::Postgres, sql);
+        let row = conn.query_one_raw(statement(self.read())).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound(self.table.clone()))?;
+        let number: i32 = row.try_get_by_index(0)?;
+        conn.execute_raw(statement(self.write(number + 1)))
             .await
             .map(drop)
     }
@@ -174,5 +187,33 @@ fn diesel_async_reports_what_failed() {
         done
     });
     println!("diesel-async: {done} of {}", CLIENTS * ROUNDS);
+    assert_eq!(counter.value(), done);
+}
+
+/// The same of SeaORM, whose sqlx names statements too.
+#[test]
+fn sea_orm_reports_what_failed() {
+    let counter = Counter::create("sea_orm");
+    let pooler = Pooler::start(Mode::Transaction, SESSIONS, "");
+    let done = contend(|_| {
+        let mut done = 0;
+        on_runtime(async {
+            let mut options = ConnectOptions::new(pooler.url());
+            options.max_connections(1).sqlx_logging(false);
+            let Ok(db) = Database::connect(options).await else {
+                println!("SeaORM: not even connected");
+                return;
+            };
+            for _ in 0..ROUNDS {
+                let key = counter.key.clone();
+                let options = patient(WaitStrategy::Poll);
+                let body =
+                    async |conn: &mut PinnedConnection| counter.increment_sea_orm(conn).await;
+                done += usize::from(db.with_advisory_xact_lock(key, options, body).await.is_ok());
+            }
+        });
+        done
+    });
+    println!("SeaORM: {done} of {}", CLIENTS * ROUNDS);
     assert_eq!(counter.value(), done);
 }

@@ -10,3 +10,5 @@ mod no_locks;
 pub(crate) mod pooled;
 #[path = "../../conformance/harness/postgres.rs"]
 pub(crate) mod postgres;
+#[path = "../../conformance/harness/sea_orm.rs"]
+mod sea_orm;
