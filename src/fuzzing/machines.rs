@@ -99,6 +99,7 @@ impl<'d> World<'d> {
         Situation {
             backend: self.backend,
             transaction,
+            longest_wait: self.bytes.one_of(&[None, Some(Duration::from_secs(1))]),
         }
     }
 

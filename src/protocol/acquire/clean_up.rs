@@ -158,6 +158,7 @@ mod tests {
         let situation = Situation {
             backend: Backend::Postgres,
             transaction: TransactionState::none(),
+            longest_wait: None,
         };
         let options =
             LockOptions::wait_up_to(Duration::from_millis(1)).strategy(WaitStrategy::Block);

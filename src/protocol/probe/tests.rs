@@ -109,6 +109,7 @@ impl Pooler {
         let situation = Situation {
             backend: Backend::Postgres,
             transaction: TransactionState::none(),
+            longest_wait: None,
         };
         let mut probe = Probe::new(situation, situation);
         let mut input = Input::Ready;
@@ -188,6 +189,7 @@ fn nothing_is_sent_where_there_is_nothing_to_probe() {
     let idle = Situation {
         backend: Backend::Postgres,
         transaction: TransactionState::none(),
+        longest_wait: None,
     };
     let sqlite = Situation {
         backend: Backend::Sqlite,
