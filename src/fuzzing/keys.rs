@@ -16,8 +16,7 @@ pub fn keys(data: &[u8]) {
     let (left, right) = (bytes.take(first), bytes.0);
     parts(left, right);
     bytes = Bytes(data);
-    let numbers = [bytes.number(), bytes.number()].map(u64::cast_signed);
-    let [single, pair] = numbers;
+    let [single, pair] = [bytes.number(), bytes.number()];
     numbered(LockKey::from(single));
     numbered(LockKey::from(halves(pair)));
 }
@@ -65,7 +64,7 @@ fn parts(left: &[u8], right: &[u8]) {
 fn numbered(key: LockKey) {
     assert_eq!(LockKey::from(key.space()), key);
     let (classid, objid, objsubid) = key.space().pg_locks_columns();
-    let [high, low] = [classid, objid].map(u32::cast_signed);
+    let [high, low] = [classid, objid].map(|column| i32::from_le_bytes(column.to_le_bytes()));
     let back = match objsubid {
         1 => KeySpace::Single((i64::from(high) << 32) | i64::from(objid)),
         _ => KeySpace::Pair(high, low),

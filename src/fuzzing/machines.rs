@@ -113,11 +113,11 @@ impl<'d> World<'d> {
     }
 
     fn key(&mut self) -> LockKey {
-        self.bytes
-            .one_of(&[0, 1])
-            .eq(&0)
-            .then(|| LockKey::from(7))
-            .unwrap_or_else(|| LockKey::from((1, 2)))
+        if self.bytes.one_of(&[false, true]) {
+            LockKey::from((1, 2))
+        } else {
+            LockKey::from(7)
+        }
     }
 
     fn mode(&mut self) -> LockMode {
