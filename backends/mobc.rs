@@ -5,7 +5,7 @@
 //! It tells mobc the opposite of what it means when a connection comes back: healthy ones are closed, broken ones are kept. So with
 //! diesel-async, each lock costs a new connection; bb8 and deadpool keep theirs. What is taken from the pool by the methods here goes
 //! back only if it is in order, so a connection that was ended, or left in a transaction, is never handed out again. For a
-//! connection you have checked out yourself, leave mobc's `health_check` on, as it is by default: it finds the ended ones.
+//! connection you have checked out yourself, leave mobc's `test_on_check_out` on, as it is by default: it finds the ended ones.
 
 use ::mobc::{Connection, Manager, Pool};
 use tokio::runtime::Handle;

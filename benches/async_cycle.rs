@@ -23,7 +23,9 @@ mod rounds;
 use advisory_locking::{AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockKey, LockOptions};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use sea_orm::SqlxPostgresConnector;
 use sea_orm::sqlx::postgres::{PgAdvisoryLock, PgPool, PgPoolOptions};
+use sea_orm::sqlx::{self, Row};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 
@@ -52,6 +54,7 @@ fn main() {
     let (number, texts) = (number(&key), Texts::new(&key));
     let sqlx_lock = PgAdvisoryLock::new("benches/async_cycle");
     let Clients { conn, bb8, sqlx } = Clients::new(&runtime, &url);
+    let sea_orm = SqlxPostgresConnector::from_sqlx_postgres_pool(sqlx.clone());
 
     let taken = take_turns(&mut [
         cycles!(runtime, "the two functions by hand", async {
@@ -73,6 +76,16 @@ fn main() {
             let guard = bb8.acquire_advisory_lock(&key, NO_WAIT).await;
             guard.unwrap().release().await.unwrap();
         }),
+        cycles!(runtime, "the two functions by hand", async {
+            sqlx_functions_by_hand(&sqlx, number).await;
+        }),
+        cycles!(runtime, "our two texts by hand", async {
+            sqlx_texts_by_hand(&sqlx, texts, number).await;
+        }),
+        cycles!(runtime, "acquire_advisory_lock, release", async {
+            let guard = sea_orm.acquire_advisory_lock(&key, NO_WAIT).await;
+            guard.unwrap().release().await.unwrap();
+        }),
         cycles!(runtime, "sqlx's PgAdvisoryLock", async {
             let conn = sqlx.acquire().await.unwrap();
             let guard = sqlx_lock.acquire(conn).await.unwrap();
@@ -81,7 +94,8 @@ fn main() {
     ]);
     taken.print("an AsyncPgConnection", 0..3, &["functions", "our texts"]);
     taken.print("from a bb8 pool", 3..6, &["functions", "our texts"]);
-    taken.print("from a sqlx pool", 6..7, &["sqlx's lock"]);
+    let against = ["functions", "our texts", "ours"];
+    taken.print("SeaORM, from its sqlx pool", 6..10, &against);
 }
 
 /// One connection each, whatever it is in.
@@ -129,4 +143,26 @@ async fn texts_by_hand(conn: &mut AsyncPgConnection, texts: Texts, key: i64) {
     let released = texts.release(key, pid).get_result(conn);
     let (released, _): (Option<bool>, i32) = released.await.unwrap();
     assert_eq!((granted, released), (Some(true), Some(true)));
+}
+
+async fn sqlx_functions_by_hand(pool: &PgPool, key: i64) {
+    let mut conn = pool.acquire().await.unwrap();
+    for sql in [
+        "SELECT pg_try_advisory_lock($1)",
+        "SELECT pg_advisory_unlock($1)",
+    ] {
+        let row = sqlx::query(sql).bind(key).fetch_one(&mut *conn).await;
+        assert!(row.unwrap().get::<bool, _>(0));
+    }
+}
+
+async fn sqlx_texts_by_hand(pool: &PgPool, texts: Texts, key: i64) {
+    let mut conn = pool.acquire().await.unwrap();
+    let granted = sqlx::query(texts.try_text).bind(key);
+    let granted = granted.fetch_one(&mut *conn).await.unwrap();
+    let (answer, pid): (Option<bool>, i32) = (granted.get(0), granted.get(1));
+    assert_eq!(answer, Some(true));
+    let released = sqlx::query(texts.release_text).bind(pid).bind(key);
+    let released = released.fetch_one(&mut *conn).await.unwrap();
+    assert_eq!(released.get::<Option<bool>, _>(0), Some(true));
 }

@@ -32,6 +32,10 @@ pub enum LockErrorKind {
     /// [`acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock)), or say
     /// [`allow_in_transaction`](crate::LockOptions::allow_in_transaction).
     InTransaction,
+    /// The name is none in the system whose keys were asked for, which refuses it too. Nothing was sent; no lock is held.
+    ///
+    /// From the feature `schemes` alone: every text is a [`LockKey`].
+    InvalidKey,
     /// The options contradict each other. Nothing was sent; the lock is not held.
     InvalidOptions,
     /// The session ended while the lock was thought to be held, so the lock is not held, and another session may have held
@@ -84,6 +88,7 @@ impl LockErrorKind {
                 "a session-level lock inside an open transaction would be released before the commit: \
                  use a transaction-level lock, or allow it with LockOptions::allow_in_transaction"
             }
+            Self::InvalidKey => "the name makes no key in that scheme",
             Self::InvalidOptions => "the lock options contradict each other",
             Self::Lost => "the session ended while the lock was thought to be held",
             Self::NoMutualExclusion => {

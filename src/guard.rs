@@ -10,6 +10,7 @@ use crate::protocol::blocking::{drive, situation};
 use crate::protocol::{Grant, Release};
 use crate::report;
 use crate::session::LockSession;
+use crate::stand_in::Kept;
 
 /// A session-level lock that is held, and the connection it is held on.
 ///
@@ -39,7 +40,7 @@ use crate::session::LockSession;
 /// ```
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct AdvisoryLockGuard<C: DerefMut<Target: LockSession>> {
-    conn: C,
+    conn: Kept<C>,
     key: LockKey,
     mode: LockMode,
     /// Taken when the lock is given back.
@@ -48,6 +49,10 @@ pub struct AdvisoryLockGuard<C: DerefMut<Target: LockSession>> {
 
 impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
+        let mut conn = Kept::new(conn);
+        if let Some(hold) = &grant.hold {
+            hold.is_on(&mut **conn);
+        }
         let guard = Self {
             conn,
             key: grant.key.clone(),
@@ -93,7 +98,7 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
         let Some(grant) = self.grant.take() else {
             return Ok(());
         };
-        let session = &mut *self.conn;
+        let session = &mut **self.conn;
         let situation = situation(session);
         drive(session, Release::new(grant, situation)).inspect(|()| report::released(&self.key))
     }

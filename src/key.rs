@@ -4,6 +4,8 @@ mod derive;
 mod from;
 mod namespace;
 mod part;
+#[cfg(feature = "schemes")]
+pub mod schemes;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -78,6 +80,7 @@ impl KeySpace {
 /// | [`LockKey::from_parts`], [`LockKey::from_bytes`], [`KeyNamespace`] | one `i64` | derived |
 /// | `i64`: `42_i64` | one `i64` | as it is |
 /// | `(i32, i32)`: `(1, 2)` | a pair of `i32` | as they are |
+/// | a function of the module `schemes` (a feature) | that of the other system | that of the other system |
 ///
 /// # The derivation
 ///
@@ -157,7 +160,7 @@ impl LockKey {
         self.space
     }
 
-    /// The text the key came from, if it came from text: parts joined with `/`; control characters, quotes and back-slashes
+    /// The text the key came from, if it came from text: parts joined with `/`, or as another system's scheme joins them; control characters, quotes and back-slashes
     /// escaped; shortened to about 120 bytes.
     #[must_use]
     pub fn text(&self) -> Option<&str> {

@@ -27,11 +27,25 @@
 //!
 //! * [`AdvisoryLocking`] on a connection, [`PooledAdvisoryLocking`] on a pool: what you call.
 //!   `AsyncAdvisoryLocking` and `AsyncPooledAdvisoryLocking`: their async twins.
-//! * [`LockKey`]: what is locked. [`LockOptions`]: whether to wait and how. [`LockError`]: what went wrong, and whether the lock is
+//! * [`LockKey`]: what is locked; module `schemes`: keys of programs in other languages. [`LockOptions`]: whether to wait and how. [`LockError`]: what went wrong, and whether the lock is
 //!   held.
 //! * [`AdvisoryLockGuard`]: a lock that is held, and its connection.
 //! * [`session`] and [`LockPool`]: for those who write an adapter, or have an enum of connections.
 //! * [`design`]: how it works and why.
+#![cfg_attr(
+    all(
+        feature = "diesel-postgres",
+        feature = "diesel-async-postgres",
+        feature = "r2d2",
+        feature = "rusqlite",
+        feature = "testing"
+    ),
+    doc = "* [`guide`]: recipes, which lock to take and how to wait, pools and poolers, outages, fencing, coming from other libraries."
+)]
+#![cfg_attr(
+    feature = "testing",
+    doc = "* [`testing`]: for unit tests on SQLite, somebody who has the lock, faults, and a record."
+)]
 //!
 //! # What it does not do
 //!
@@ -64,6 +78,14 @@ mod error;
 )]
 pub mod fuzzing;
 mod guard;
+#[cfg(all(
+    feature = "diesel-postgres",
+    feature = "diesel-async-postgres",
+    feature = "r2d2",
+    feature = "rusqlite",
+    feature = "testing"
+))]
+pub mod guide;
 mod key;
 mod locking;
 mod options;
@@ -72,6 +94,10 @@ mod probe;
 mod protocol;
 mod report;
 pub mod session;
+mod stand_in;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 
 #[path = "../backends/mod.rs"]
 pub mod backends;
@@ -88,7 +114,9 @@ pub mod design {}
     feature = "bb8",
     feature = "r2d2",
     feature = "rusqlite",
-    feature = "sea-orm"
+    feature = "schemes",
+    feature = "sea-orm",
+    feature = "testing"
 ))]
 #[doc = include_str!("../README.md")]
 mod readme {}
@@ -115,6 +143,9 @@ pub use backends::sea_orm::AsyncTransactionAdvisoryLocking;
 pub use capabilities::Capabilities;
 pub use error::{LockError, LockErrorKind};
 pub use guard::AdvisoryLockGuard;
+#[cfg(feature = "schemes")]
+#[cfg_attr(docsrs, doc(cfg(feature = "schemes")))]
+pub use key::schemes;
 pub use key::{KeyNamespace, KeyPart, KeySpace, KeyText, LockKey};
 pub use locking::AdvisoryLocking;
 pub use options::{LockMode, LockOptions, OnMissingLock, WaitStrategy};

@@ -242,7 +242,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         let key = key.into();
         acquire(self, &key, &options, Level::Transaction)?
             .granted_or_error(&key)
-            .map(drop)
+            .map(|grant| report::granted(&grant))
     }
 
     /// Takes the transaction-level lock on `key` inside the caller's open transaction if it can be had: `false` if it is held
@@ -261,7 +261,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         options: LockOptions,
     ) -> Result<bool, LockError> {
         let acquired = acquire(self, &key.into(), &options, Level::Transaction)?;
-        Ok(acquired.granted().is_some())
+        Ok(acquired.granted().inspect(report::granted).is_some())
     }
 
     /// Begins a transaction, takes the transaction-level lock on `key`, runs `body`, and commits; or rolls back if the body fails
@@ -366,7 +366,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// # }
     /// ```
     fn probe_sessions(&mut self, other: &mut Self) -> Result<Sessions, LockError> {
-        let probe = Probe::new(situation(self), situation(other));
+        let probe = Probe::new(&situation(self), &situation(other));
         drive_pair(self, other, probe)
     }
 

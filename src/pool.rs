@@ -11,6 +11,7 @@ use crate::options::LockOptions;
 use crate::probe::Sessions;
 use crate::protocol::Level;
 use crate::session::{LockSession, SessionError};
+use crate::stand_in::StandIn;
 
 /// A pool of connections, as the locking protocol sees it.
 ///
@@ -215,8 +216,14 @@ fn connection<P: LockPool>(
     options: &LockOptions,
 ) -> Result<P::Connection, LockError> {
     options.validate()?;
-    pool.checkout()
-        .map_err(|error| pool_error(error).with_key(key))
+    let checked_out = pool.checkout().and_then(|mut conn| {
+        let backend = conn.backend();
+        match StandIn::of(&mut *conn, backend).and_then(|stand_in| stand_in.fails_checkout(key)) {
+            Some(error) => Err(error),
+            None => Ok(conn),
+        }
+    });
+    checked_out.map_err(|error| pool_error(error).with_key(key))
 }
 
 pub(crate) fn pool_error(error: SessionError) -> LockError {

@@ -23,6 +23,7 @@ pub(crate) use release::Release;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
+use crate::stand_in::{Attempt, Hold, StandIn};
 
 /// What a machine asks its driver to do.
 #[derive(Debug)]
@@ -90,6 +91,11 @@ pub(crate) trait Machine {
     fn owes_clean_up(&self) -> bool {
         false
     }
+
+    /// Who answers instead of the session, if somebody does.
+    fn attempt(&self) -> Option<&Attempt> {
+        None
+    }
 }
 
 /// Whether the lock belongs to the session or to its transaction.
@@ -100,16 +106,18 @@ pub(crate) enum Level {
 }
 
 /// What the session is and in which transaction, when a machine begins.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Situation {
     pub(crate) backend: Backend,
     pub(crate) transaction: TransactionState,
     /// The longest that a wait may stay on the server at a time; for a session that cannot end one.
     pub(crate) longest_wait: Option<Duration>,
+    /// Who answers for the locks of a backend that has none.
+    pub(crate) stand_in: Option<StandIn>,
 }
 
 /// Proof that a lock was granted, with what its release needs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) key: LockKey,
     pub(crate) mode: LockMode,
@@ -117,4 +125,6 @@ pub(crate) struct Grant {
     pub(crate) pid: Option<i32>,
     /// How deep in transactions the session was.
     pub(crate) depth: u32,
+    /// What a stand-in has given, until it is given back.
+    pub(crate) hold: Option<Hold>,
 }

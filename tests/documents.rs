@@ -28,6 +28,14 @@ fn files(directory: &str, ending: &str) -> BTreeSet<PathBuf> {
     files
 }
 
+/// Those beside the manifest, and the guide's pages.
+fn documents() -> BTreeSet<PathBuf> {
+    files("", ".md")
+        .into_iter()
+        .chain(files("docs", ".md"))
+        .collect()
+}
+
 fn manifest() -> toml::Table {
     read("Cargo.toml").parse().expect("Cargo.toml is TOML")
 }
@@ -79,10 +87,17 @@ fn links_lead_to_files() {
 #[test]
 fn paths_in_back_ticks_exist() {
     let mut seen = 0;
-    for document in files("", ".md") {
+    for document in documents() {
         for path in read(&document).split('`') {
             let path = path.split(' ').next().unwrap_or_default();
-            let ours = ["src/", "backends/", "scripts/", "examples/"];
+            let ours = [
+                "src/",
+                "backends/",
+                "scripts/",
+                "examples/",
+                "docs/",
+                "tests/",
+            ];
             // An adapter to come is called `client`, a backend `database`.
             let meant = !path.contains("client") && !path.contains("database");
             if meant && ours.iter().any(|directory| path.starts_with(directory)) {
@@ -100,7 +115,7 @@ fn features_that_commands_name_exist() {
     let manifest = manifest();
     let features = manifest["features"].as_table().expect("a table");
     let mut seen = 0;
-    for file in files("", ".md").into_iter().chain(files("examples", ".rs")) {
+    for file in documents().into_iter().chain(files("examples", ".rs")) {
         let text = read(&file);
         for list in text.split("--features ").skip(1) {
             let end = list.find(|c: char| !(c.is_ascii_alphanumeric() || "-,".contains(c)));
@@ -112,6 +127,30 @@ fn features_that_commands_name_exist() {
         }
     }
     assert!(seen > 10, "only {seen} features");
+}
+
+/// A page that is in the directory but not in the guide would never be seen, nor its program compiled. A recipe names its program.
+#[test]
+fn every_page_is_in_the_guide() {
+    let guide = read("src/guide.rs");
+    let examples = examples();
+    let mut recipes = 0;
+    for page in files("docs", ".md") {
+        let name = page
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        assert!(guide.contains(&format!("= \"{name}\";")), "{name}");
+        let text = read(&page);
+        for program in between(&text, "The program `examples/", ".rs`") {
+            assert!(examples.contains_key(program), "{name}: no {program}");
+            let head = read(format!("examples/{program}.rs"));
+            let link = format!("`docs/{name}.md`");
+            assert!(head.contains(&link), "{program} does not lead to {link}");
+            recipes += 1;
+        }
+    }
+    assert_eq!(recipes, 6);
 }
 
 /// Each example is in the manifest, with the features under which `scripts/examples` runs it and its first lines say so.

@@ -6,7 +6,7 @@
     reason = "a test that fails says so by panicking"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MATRIX: &str = include_str!("../feature-matrix.md");
 const MANIFEST: &str = include_str!("../Cargo.toml");
@@ -73,16 +73,16 @@ fn optional_dependencies() -> Vec<(String, String)> {
 fn every_feature_has_a_row_and_every_row_a_feature() {
     let features = features();
     assert!(features.contains("rusqlite"), "{features:?}");
-    for heading in ["Adapters", "Capabilities"] {
-        let rows = names(heading);
-        let rows: BTreeSet<String> = rows.into_iter().map(str::to_owned).collect();
-        assert_eq!(rows, features, "under {heading:?}, against Cargo.toml");
-    }
+    let [adapters, tools] = ["Adapters", "Keys and tools"].map(names);
+    assert!(adapters.is_disjoint(&tools), "{adapters:?}, {tools:?}");
+    let rows: BTreeSet<String> = adapters.union(&tools).map(ToString::to_string).collect();
+    assert_eq!(rows, features, "feature-matrix.md, against Cargo.toml");
+    assert_eq!(names("Capabilities"), adapters, "Capabilities, Adapters");
 }
 
 #[test]
 fn every_row_is_as_wide_as_its_head() {
-    for heading in ["Adapters", "Capabilities"] {
+    for heading in ["Adapters", "Keys and tools", "Capabilities"] {
         let widths: BTreeSet<_> = rows(heading).iter().map(Vec::len).collect();
         assert_eq!(widths.len(), 1, "under {heading:?}: {widths:?}");
     }
@@ -115,12 +115,15 @@ fn no_dependency_is_a_feature_by_accident() {
     }
 }
 
+fn rust_version() -> String {
+    let manifest = manifest();
+    let version = manifest["package"]["rust-version"].as_str();
+    version.expect("a text").to_owned()
+}
+
 #[test]
 fn versions_are_those_of_the_manifest_and_the_lock_file() {
-    let manifest = manifest();
-    let rust = manifest["package"]["rust-version"]
-        .as_str()
-        .expect("a text");
+    let rust = rust_version();
     // Not in every archive of the package.
     let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
     for row in rows("Adapters") {
@@ -128,7 +131,7 @@ fn versions_are_those_of_the_manifest_and_the_lock_file() {
             panic!("{row:?} has not six cells");
         };
         assert!(
-            minimum.starts_with(rust),
+            minimum.starts_with(&rust),
             "{feature}: Rust {rust}, not {minimum}"
         );
         let (name, version) = optional_dependencies()
@@ -145,5 +148,32 @@ fn versions_are_those_of_the_manifest_and_the_lock_file() {
                 "{feature}: Cargo.lock has not {tested}"
             );
         }
+    }
+}
+
+/// A tool brings exactly the optional dependencies that it says, as the manifest requires them; or none: `-`.
+#[test]
+fn tools_bring_what_they_say() {
+    let manifest = manifest();
+    let versions: BTreeMap<_, _> = optional_dependencies().into_iter().collect();
+    for row in rows("Keys and tools") {
+        let [feature, _, brings, minimum] = row[..] else {
+            panic!("{row:?} has not four cells");
+        };
+        let feature = feature.trim_matches('`');
+        let brought: Vec<_> = manifest["features"][feature]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|entry| entry.as_str()?.strip_prefix("dep:"))
+            .map(|name| format!("{name} `{}`", versions[name]))
+            .collect();
+        let brought = match brought.is_empty() {
+            true => "-".to_owned(),
+            false => brought.join(", "),
+        };
+        assert_eq!(brings, brought, "{feature}");
+        let rust = rust_version();
+        assert!(minimum.starts_with(&rust), "{feature}: Rust {rust}");
     }
 }

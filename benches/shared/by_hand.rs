@@ -29,8 +29,8 @@ pub(crate) fn number(key: &LockKey) -> i64 {
 /// The texts of a cycle as the protocol sends them, so that they are compared as they are.
 #[derive(Clone, Copy)]
 pub(crate) struct Texts {
-    try_text: &'static str,
-    release_text: &'static str,
+    pub(crate) try_text: &'static str,
+    pub(crate) release_text: &'static str,
 }
 
 impl Texts {

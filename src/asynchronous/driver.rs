@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::AsyncLockSession;
 use crate::protocol::{Input, Machine, Probe, Side, Situation, Step};
+use crate::stand_in::{Attempt, StandIn};
 
 /// Runs a machine to its end on a session.
 ///
@@ -15,7 +16,7 @@ use crate::protocol::{Input, Machine, Probe, Side, Situation, Step};
 pub(super) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
 where
     S: AsyncLockSession,
-    M: Machine + Send,
+    M: Machine + Send + Sync,
     M::Output: Send,
 {
     let mut flight = Flight {
@@ -27,7 +28,7 @@ where
     loop {
         let step = flight.machine.step(input, Instant::now());
         flight.in_flight = !matches!(step, Step::Sleep(_) | Step::Done(_));
-        match perform(flight.session, step).await {
+        match perform(flight.session, flight.machine.attempt(), step).await {
             ControlFlow::Continue(next) => input = next,
             ControlFlow::Break(output) => return output,
         }
@@ -59,19 +60,33 @@ pub(super) async fn drive_pair<S: AsyncLockSession>(
             Side::First => first,
             Side::Second => second,
         };
-        match perform(&mut **session, step).await {
+        match perform(&mut **session, None, step).await {
             ControlFlow::Continue(next) => input = next,
             ControlFlow::Break(output) => return output,
         }
     }
 }
 
-async fn perform<S: AsyncLockSession, T>(session: &mut S, step: Step<T>) -> ControlFlow<T, Input> {
+/// Takes a step, on the session or on what answers instead of it.
+async fn perform<S: AsyncLockSession, T>(
+    session: &mut S,
+    attempt: Option<&Attempt>,
+    step: Step<T>,
+) -> ControlFlow<T, Input> {
     ControlFlow::Continue(match step {
-        Step::Query(statement) => Input::Row(session.query(&statement).await),
-        Step::Batch(batch) => Input::Ran(session.batch(&batch).await),
+        Step::Query(statement) => Input::Row(match attempt {
+            Some(attempt) => attempt.query(&statement),
+            None => session.query(&statement).await,
+        }),
+        Step::Batch(batch) => Input::Ran(match attempt {
+            Some(attempt) => attempt.batch_async(&batch, session).await,
+            None => session.batch(&batch).await,
+        }),
         Step::Begin => Input::Ran(session.begin().await),
-        Step::Commit => Input::Ran(session.commit().await),
+        Step::Commit => Input::Ran(match attempt.map_or(Ok(()), Attempt::before_commit) {
+            Ok(()) => session.commit().await,
+            Err(error) => session.rollback().await.and(Err(error)),
+        }),
         Step::Rollback => Input::Ran(session.rollback().await),
         Step::Condemn => {
             session.condemn().await;
@@ -120,9 +135,11 @@ impl<S: AsyncLockSession> Drop for PairFlight<'_, S> {
 
 /// What the session is just now.
 pub(super) fn situation<S: AsyncLockSession>(session: &mut S) -> Situation {
+    let backend = session.backend();
     Situation {
-        backend: session.backend(),
+        backend,
         transaction: session.transaction_state(),
         longest_wait: session.longest_wait(),
+        stand_in: StandIn::of(session, backend),
     }
 }

@@ -11,6 +11,7 @@ use crate::options::LockMode;
 use crate::protocol::{Grant, Release};
 use crate::report;
 use crate::session::{Batch, BatchKind};
+use crate::stand_in::Kept;
 
 /// A session-level lock that is held, and the connection it is held on: the twin of
 /// [`AdvisoryLockGuard`](crate::AdvisoryLockGuard).
@@ -40,7 +41,7 @@ use crate::session::{Batch, BatchKind};
 /// ```
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>> {
-    conn: C,
+    conn: Kept<C>,
     key: LockKey,
     mode: LockMode,
     grant: Option<Grant>,
@@ -48,6 +49,10 @@ pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>>
 
 impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuard<C> {
     pub(super) fn new(conn: C, grant: Grant) -> Self {
+        let mut conn = Kept::new(conn);
+        if let Some(hold) = &grant.hold {
+            hold.is_on(&mut **conn);
+        }
         let guard = Self {
             conn,
             key: grant.key.clone(),
@@ -80,7 +85,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
     ///
     /// Dropped before its first poll, it does what dropping the guard does. Dropped later, the session is ended.
     pub async fn release(mut self) -> Result<(), LockError> {
-        let session = &mut *self.conn;
+        let session = &mut **self.conn;
         let situation = situation(session);
         match self.grant.take() {
             Some(grant) => drive(session, Release::new(grant, situation))
@@ -98,7 +103,11 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         };
         // Where there are no locks there is nothing to do, and nothing is asked of a connection that may be busy.
         let Some(pid) = grant.pid else { return };
-        let session = &mut *self.conn;
+        // What a stand-in has given goes with the grant.
+        if grant.hold.is_some() {
+            return;
+        }
+        let session = &mut **self.conn;
         let transaction = session.transaction_state();
         let nonce = fastrand::u64(..);
         let release = Batch::new(

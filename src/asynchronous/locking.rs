@@ -184,7 +184,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             acquire(self, &key, &options, Level::Transaction)
                 .await?
                 .granted_or_error(&key)
-                .map(drop)
+                .map(|grant| report::granted(&grant))
         }
     }
 
@@ -207,6 +207,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             Ok(acquire(self, &key, &options, Level::Transaction)
                 .await?
                 .granted()
+                .inspect(report::granted)
                 .is_some())
         }
     }
@@ -287,7 +288,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         other: &mut Self,
     ) -> impl Future<Output = Result<Sessions, LockError>> + Send {
         async move {
-            let probe = Probe::new(situation(self), situation(other));
+            let probe = Probe::new(&situation(self), &situation(other));
             drive_pair(self, other, probe).await
         }
     }

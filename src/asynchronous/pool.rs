@@ -12,6 +12,7 @@ use crate::pool::pool_error;
 use crate::probe::Sessions;
 use crate::protocol::Level;
 use crate::session::SessionError;
+use crate::stand_in::StandIn;
 
 /// An async pool of connections: the twin of [`LockPool`](crate::LockPool), with its contract.
 #[diagnostic::on_unimplemented(
@@ -273,7 +274,12 @@ async fn connection<P: AsyncLockPool>(
     options: &LockOptions,
 ) -> Result<P::Connection, LockError> {
     options.validate()?;
-    pool.checkout()
-        .await
-        .map_err(|error| pool_error(error).with_key(key))
+    let checked_out = pool.checkout().await.and_then(|mut conn| {
+        let backend = conn.backend();
+        match StandIn::of(&mut *conn, backend).and_then(|stand_in| stand_in.fails_checkout(key)) {
+            Some(error) => Err(error),
+            None => Ok(conn),
+        }
+    });
+    checked_out.map_err(|error| pool_error(error).with_key(key))
 }

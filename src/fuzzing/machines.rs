@@ -100,6 +100,7 @@ impl<'d> World<'d> {
             backend: self.backend,
             transaction,
             longest_wait: self.bytes.one_of(&[None, Some(Duration::from_secs(1))]),
+            stand_in: None,
         }
     }
 
@@ -354,6 +355,7 @@ fn grant(world: &mut World<'_>) -> Grant {
         mode: world.mode(),
         pid: world.bytes.one_of(&[Some(1), Some(1), Some(1), None]),
         depth: world.bytes.one_of(&[0, 1, 2]),
+        hold: None,
     }
 }
 
@@ -390,7 +392,7 @@ fn leave(world: &mut World<'_>) {
 
 fn probe(world: &mut World<'_>) {
     world.choose_backend();
-    let mut probe = Probe::new(world.situation(), world.situation());
+    let mut probe = Probe::new(&world.situation(), &world.situation());
     let outcome = world.drive(&mut probe);
     assert!(!world.may_hold, "the probe's lock is left");
     if matches!(outcome, Ok(Sessions::Kept)) {

@@ -16,6 +16,7 @@ use crate::options::{LockMode, LockOptions, Wait, WaitStrategy};
 use crate::session::{
     Backend, Batch, BatchKind, Place, Row, Statement, StatementKind, TransactionState,
 };
+use crate::stand_in::{Attempt, StandIn};
 
 /// How an attempt ended that did not fail.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ pub(crate) struct Acquire {
     began: Option<Instant>,
     /// Which session answered the first try.
     pid: Option<i32>,
+    /// Who answers instead of a server.
+    attempt: Option<Attempt>,
     state: State,
 }
 
@@ -97,13 +100,12 @@ impl Acquire {
         situation: Situation,
     ) -> Self {
         let transaction = situation.transaction;
-        let state = match Self::decide(&key, options, level, situation) {
+        let state = match Self::decide(&key, options, level, &situation) {
             Ok(None) => State::Beginning,
             Ok(Some(grant)) => State::Decided(Ok(Acquired::Granted(grant))),
             Err(error) => State::Decided(Err(error)),
         };
         Self {
-            key,
             mode: options.lock_mode(),
             level,
             wait: options.wait(),
@@ -118,7 +120,11 @@ impl Acquire {
             pauses: Pauses::new(options.longest_pause(), fastrand::Rng::new()),
             began: None,
             pid: None,
+            attempt: situation
+                .stand_in
+                .map(|stand_in| stand_in.attempt(&key, options.lock_mode(), level)),
             state,
+            key,
         }
     }
 
@@ -127,26 +133,23 @@ impl Acquire {
         key: &LockKey,
         options: &LockOptions,
         level: Level,
-        Situation {
-            backend,
-            transaction,
-            ..
-        }: Situation,
+        situation: &Situation,
     ) -> Result<Option<Grant>, LockError> {
-        Self::check(key, options, level, transaction)?;
-        match backend {
-            Backend::Postgres => Ok(None),
-            Backend::Sqlite => {
-                sqlite::admit(key, options.missing_lock_policy())?;
-                let depth = transaction.depth();
-                Ok(Some(Grant {
-                    key: key.clone(),
-                    mode: options.lock_mode(),
-                    pid: None,
-                    depth,
-                }))
-            }
+        Self::check(key, options, level, situation.transaction)?;
+        if situation.backend == Backend::Postgres {
+            return Ok(None);
         }
+        let stand_in = situation.stand_in.as_ref();
+        if !stand_in.is_some_and(StandIn::provides_exclusion) {
+            sqlite::admit(key, options.missing_lock_policy())?;
+        }
+        Ok(stand_in.is_none().then(|| Grant {
+            key: key.clone(),
+            mode: options.lock_mode(),
+            pid: None,
+            depth: situation.transaction.depth(),
+            hold: None,
+        }))
     }
 
     /// Refuses what is wrong on every backend, so that a mistake shows in a test on SQLite.
@@ -248,6 +251,7 @@ impl Acquire {
             mode: self.mode,
             pid: self.pid,
             depth: self.depth,
+            hold: self.attempt.as_ref().and_then(Attempt::hold),
         })))
     }
 
@@ -271,12 +275,8 @@ impl Acquire {
             }
         }
     }
-}
 
-impl Machine for Acquire {
-    type Output = Result<Acquired, LockError>;
-
-    fn step(&mut self, input: Input, now: Instant) -> Next {
+    fn advance(&mut self, input: Input, now: Instant) -> Next {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Decided(outcome) => Step::Done(outcome),
             State::Beginning => {
@@ -312,5 +312,21 @@ impl Machine for Acquire {
                 .with_key(&self.key)
                 .because("a finished attempt was driven on"))),
         }
+    }
+}
+
+impl Machine for Acquire {
+    type Output = Result<Acquired, LockError>;
+
+    fn step(&mut self, input: Input, now: Instant) -> Next {
+        let step = self.advance(input, now);
+        if let (Step::Done(outcome), Some(attempt)) = (&step, &self.attempt) {
+            attempt.ended(outcome);
+        }
+        step
+    }
+
+    fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref()
     }
 }

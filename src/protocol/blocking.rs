@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{Input, Machine, Probe, Side, Situation, Step};
 use crate::session::LockSession;
+use crate::stand_in::{Attempt, StandIn};
 
 /// Runs a machine to its end on a session.
 pub(crate) fn drive<S, M>(session: &mut S, mut machine: M) -> M::Output
@@ -15,7 +16,8 @@ where
 {
     let mut input = Input::Ready;
     loop {
-        match perform(session, machine.step(input, Instant::now())) {
+        let step = machine.step(input, Instant::now());
+        match perform(session, machine.attempt(), step) {
             ControlFlow::Continue(next) => input = next,
             ControlFlow::Break(output) => return output,
         }
@@ -38,19 +40,33 @@ where
             Side::First => &mut *first,
             Side::Second => &mut *second,
         };
-        match perform(session, step) {
+        match perform(session, None, step) {
             ControlFlow::Continue(next) => input = next,
             ControlFlow::Break(output) => return output,
         }
     }
 }
 
-fn perform<S: LockSession + ?Sized, T>(session: &mut S, step: Step<T>) -> ControlFlow<T, Input> {
+/// Takes a step, on the session or on what answers instead of it.
+fn perform<S: LockSession + ?Sized, T>(
+    session: &mut S,
+    attempt: Option<&Attempt>,
+    step: Step<T>,
+) -> ControlFlow<T, Input> {
     ControlFlow::Continue(match step {
-        Step::Query(statement) => Input::Row(session.query(&statement)),
-        Step::Batch(batch) => Input::Ran(session.batch(&batch)),
+        Step::Query(statement) => Input::Row(match attempt {
+            Some(attempt) => attempt.query(&statement),
+            None => session.query(&statement),
+        }),
+        Step::Batch(batch) => Input::Ran(match attempt {
+            Some(attempt) => attempt.batch(&batch),
+            None => session.batch(&batch),
+        }),
         Step::Begin => Input::Ran(session.begin()),
-        Step::Commit => Input::Ran(session.commit()),
+        Step::Commit => Input::Ran(match attempt.map_or(Ok(()), Attempt::before_commit) {
+            Ok(()) => session.commit(),
+            Err(error) => session.rollback().and(Err(error)),
+        }),
         Step::Rollback => Input::Ran(session.rollback()),
         Step::Condemn => {
             session.condemn();
@@ -67,10 +83,12 @@ fn perform<S: LockSession + ?Sized, T>(session: &mut S, step: Step<T>) -> Contro
 
 /// What the session is just now.
 pub(crate) fn situation<S: LockSession + ?Sized>(session: &mut S) -> Situation {
+    let backend = session.backend();
     Situation {
-        backend: session.backend(),
+        backend,
         transaction: session.transaction_state(),
         // A blocking call is not dropped in a wait.
         longest_wait: None,
+        stand_in: StandIn::of(session, backend),
     }
 }

@@ -7,6 +7,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::session::{Backend, SessionError};
+use crate::stand_in::{Attempt, StandIn};
 
 /// Begins a transaction (or a savepoint in one) and takes a transaction-level lock in it. If the lock is not granted, what was
 /// begun is rolled back.
@@ -15,6 +16,7 @@ pub(crate) struct Enter {
     key: LockKey,
     options: LockOptions,
     backend: Backend,
+    stand_in: Option<StandIn>,
     state: State,
 }
 
@@ -35,11 +37,8 @@ type Next = Step<Result<Acquired, LockError>>;
 impl Enter {
     pub(crate) fn new(key: LockKey, options: &LockOptions, situation: Situation) -> Self {
         // Nothing is begun for a call that is refused anyway.
-        let inside = Situation {
-            transaction: situation.transaction.deeper(),
-            ..situation
-        };
-        let state = match Acquire::check(&key, options, Level::Transaction, inside.transaction) {
+        let inside = situation.transaction.deeper();
+        let state = match Acquire::check(&key, options, Level::Transaction, inside) {
             Ok(()) => State::Ready,
             Err(error) => State::Refused(error),
         };
@@ -47,6 +46,14 @@ impl Enter {
             key,
             options: *options,
             backend: situation.backend,
+            // The lock of a transaction inside another one goes with the other one, whose end is the caller's.
+            stand_in: situation.stand_in.map(|stand_in| {
+                if inside.depth() == 1 {
+                    stand_in.sees_the_end()
+                } else {
+                    stand_in
+                }
+            }),
             state,
         }
     }
@@ -92,6 +99,13 @@ impl Machine for Enter {
         )
     }
 
+    fn attempt(&self) -> Option<&Attempt> {
+        match &self.state {
+            State::Locking(acquire) => acquire.attempt(),
+            _ => None,
+        }
+    }
+
     fn step(&mut self, input: Input, now: Instant) -> Next {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Refused(error) => Step::Done(Err(error)),
@@ -108,6 +122,10 @@ impl Machine for Enter {
             },
             State::Looking => match input {
                 Input::Situation(situation) => {
+                    let situation = Situation {
+                        stand_in: self.stand_in.take(),
+                        ..situation
+                    };
                     let acquire = Acquire::new(
                         self.key.clone(),
                         &self.options,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Grant, Input, Machine, Situation, Step};
 use crate::error::{LockError, LockErrorKind};
+use crate::stand_in::{Attempt, Hold};
 
 /// How the body of a transaction-level lock ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,6 +82,10 @@ impl Leave {
 
 impl Machine for Leave {
     type Output = Result<(), LockError>;
+
+    fn attempt(&self) -> Option<&Attempt> {
+        self.grant.hold.as_ref().map(Hold::attempt)
+    }
 
     fn step(&mut self, input: Input, _now: Instant) -> Next {
         match std::mem::replace(&mut self.state, State::Finished) {

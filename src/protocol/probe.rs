@@ -64,7 +64,7 @@ const ORDER: [Side; 6] = [
 const LOOKS: usize = 4 * ORDER.len();
 
 impl Probe {
-    pub(crate) fn new(first: Situation, second: Situation) -> Self {
+    pub(crate) fn new(first: &Situation, second: &Situation) -> Self {
         let mark = fastrand::u64(..u64::MAX);
         let state = match Self::decide(first, second) {
             Some(outcome) => State::Decided(outcome),
@@ -85,7 +85,7 @@ impl Probe {
     }
 
     /// What can be said without a server.
-    fn decide(first: Situation, second: Situation) -> Option<Result<Sessions, LockError>> {
+    fn decide(first: &Situation, second: &Situation) -> Option<Result<Sessions, LockError>> {
         let refuse = |kind, why| Some(Err(LockError::new(kind).because(why)));
         if first.backend == Backend::Sqlite || second.backend == Backend::Sqlite {
             return Some(Ok(Sessions::WithoutLocks));

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{Grant, Input, Machine, Situation, Step};
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{Row, SessionError, Statement, StatementKind, TransactionState};
+use crate::stand_in::{Attempt, Hold};
 
 /// Gives back one level of a session-level lock: one statement, which does nothing on another session than the one that was
 /// granted the lock and nothing inside a transaction that the client does not know of.
@@ -113,12 +114,8 @@ impl Release {
         self.state = State::Condemning(error);
         Step::Condemn
     }
-}
 
-impl Machine for Release {
-    type Output = Result<(), LockError>;
-
-    fn step(&mut self, input: Input, _now: Instant) -> Next {
+    fn advance(&mut self, input: Input) -> Next {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Beginning => self.begin(),
             State::Asked { pid } => self.answered(input.row(), pid),
@@ -126,6 +123,22 @@ impl Machine for Release {
             State::Condemning(error) => Step::Done(Err(error)),
             State::Finished => Step::Done(Ok(())),
         }
+    }
+}
+
+impl Machine for Release {
+    type Output = Result<(), LockError>;
+
+    fn attempt(&self) -> Option<&Attempt> {
+        self.grant.hold.as_ref().map(Hold::attempt)
+    }
+
+    fn step(&mut self, input: Input, _now: Instant) -> Next {
+        let step = self.advance(input);
+        if let (Step::Done(Err(error)), Some(attempt)) = (&step, self.attempt()) {
+            attempt.not_released(error.kind());
+        }
+        step
     }
 }
 
@@ -143,11 +156,13 @@ mod tests {
             mode: LockMode::Exclusive,
             pid: Some(1),
             depth: 0,
+            hold: None,
         };
         let situation = Situation {
             backend: Backend::Postgres,
             transaction: TransactionState::none(),
             longest_wait: None,
+            stand_in: None,
         };
         let mut release = Release::new(grant, situation);
         let mut inputs = [

@@ -29,6 +29,7 @@ mod pools;
 #[allow(dead_code, reason = "the tests of round trips need more of it")]
 #[path = "../postgres/proxy.rs"]
 mod proxy;
+mod round_trips;
 mod sea_orm;
 mod sessions;
 mod silence;

@@ -3,13 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
+use advisory_locking::{AsyncAdvisoryLocking, LockOptions};
 use diesel::connection::TransactionManagerStatus;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 
 use crate::adapters::connect;
-use crate::observer::database_url;
-use crate::pools::{Mobc, open};
+use crate::observer::{Observer, database_url, fresh_key};
+use crate::pools::{Mobc, begin, open, pid};
 
 type Manager = AsyncDieselConnectionManager<AsyncPgConnection>;
 
@@ -67,4 +68,22 @@ async fn bb8_replaces_nothing_without_a_runtime() {
         panics_outside(conn),
         "bb8 needs no runtime to replace a connection now: require that release, and in backends/bb8.rs leave out `CheckedOut`"
     );
+}
+
+/// What was not taken by our methods goes back broken, so it is mobc's own test that keeps it from the next user.
+#[tokio::test]
+async fn a_connection_that_mobc_was_asked_for_is_tested_before_the_next_use() {
+    let pool = ::mobc::Pool::builder().max_open(1).build(manager());
+    let (mut observer, key) = (Observer::new(), fresh_key());
+    let mut conn = pool.get().await.unwrap();
+    let before = pid(&mut conn).await;
+    let mut guard = conn
+        .acquire_advisory_lock(&key, LockOptions::no_wait())
+        .await
+        .unwrap();
+    begin(&mut guard).await;
+    drop(guard);
+    drop(conn);
+    observer.assert_free(&key, "a drop in a transaction").await;
+    assert_ne!(pid(&mut pool.get().await.unwrap()).await, before);
 }

@@ -13,7 +13,6 @@
 mod model;
 
 mod call;
-mod events;
 mod every_request;
 mod random;
 mod trial;

@@ -12,6 +12,8 @@ mod condemned;
 mod deadlock;
 mod errors;
 mod exhausted;
+#[cfg(feature = "schemes")]
+mod hashes;
 mod index;
 mod interrupted;
 mod missing;

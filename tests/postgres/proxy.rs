@@ -37,9 +37,7 @@ pub(crate) struct Counted {
 impl Counted {
     /// Connects through a proxy of its own to the server that `url` names as `scheme://[user@]host[:port]/...`.
     pub(crate) fn connect(url: &str) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let proxy = Proxy::start(listener, server_of(url));
+        let (proxy, port) = Proxy::to(url);
         // The last of two values counts. Encrypted answers could not be counted.
         let separator = if url.contains('?') { '&' } else { '?' };
         let through = format!(
@@ -61,9 +59,8 @@ impl Counted {
         &mut self,
         act: impl FnOnce(&mut PgConnection, &dyn Fn() -> u32) -> T,
     ) -> (u32, T) {
-        let ready = &self.proxy.counts.ready;
-        let before = ready.load(Ordering::SeqCst);
-        let so_far = || ready.load(Ordering::SeqCst) - before;
+        let before = self.proxy.round_trips();
+        let so_far = || self.proxy.round_trips() - before;
         let value = act(&mut self.conn, &so_far);
         (so_far(), value)
     }
@@ -96,13 +93,25 @@ pub(crate) fn server_of(url: &str) -> String {
     }
 }
 
-struct Proxy {
+/// A proxy for one connection, whose end it waits for when it is dropped.
+pub(crate) struct Proxy {
     counts: Arc<Counts>,
     pump: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
-    /// For one connection.
+    /// To the server that a URL names; and the port it listens on.
+    pub(crate) fn to(url: &str) -> (Self, u16) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (Self::start(listener, server_of(url)), port)
+    }
+
+    /// How many round trips there were.
+    pub(crate) fn round_trips(&self) -> u32 {
+        self.counts.ready.load(Ordering::SeqCst)
+    }
+
     fn start(listener: TcpListener, server: String) -> Self {
         let counts = Arc::new(Counts::default());
         let counting = Arc::clone(&counts);

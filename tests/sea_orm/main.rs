@@ -15,6 +15,7 @@ mod entities;
 mod errors;
 mod handle;
 mod in_transaction;
+#[allow(dead_code, reason = "the tests of cancellation need more of it")]
 #[path = "../cancellation/observer.rs"]
 mod observer;
 mod open;

@@ -159,6 +159,7 @@ mod tests {
             backend: Backend::Postgres,
             transaction: TransactionState::none(),
             longest_wait: None,
+            stand_in: None,
         };
         let options =
             LockOptions::wait_up_to(Duration::from_millis(1)).strategy(WaitStrategy::Block);

@@ -110,8 +110,9 @@ impl Pooler {
             backend: Backend::Postgres,
             transaction: TransactionState::none(),
             longest_wait: None,
+            stand_in: None,
         };
-        let mut probe = Probe::new(situation, situation);
+        let mut probe = Probe::new(&situation, &situation);
         let mut input = Input::Ready;
         loop {
             let step = probe.step(input, Instant::now());
@@ -186,35 +187,36 @@ fn a_failure_leaves_no_lock() {
 
 #[test]
 fn nothing_is_sent_where_there_is_nothing_to_probe() {
-    let idle = Situation {
+    let idle = || Situation {
         backend: Backend::Postgres,
         transaction: TransactionState::none(),
         longest_wait: None,
+        stand_in: None,
     };
-    let sqlite = Situation {
+    let sqlite = || Situation {
         backend: Backend::Sqlite,
-        ..idle
+        ..idle()
     };
     let at = |transaction| Situation {
         transaction,
-        ..idle
+        ..idle()
     };
     let decided = |first, second| {
-        let mut probe = Probe::new(first, second);
+        let mut probe = Probe::new(&first, &second);
         match probe.step(Input::Ready, Instant::now()) {
             Step::Done(outcome) => outcome.map_err(|error| error.kind()),
             step => unreachable!("{step:?}"),
         }
     };
-    assert_eq!(decided(sqlite, sqlite), Ok(Sessions::WithoutLocks));
+    assert_eq!(decided(sqlite(), sqlite()), Ok(Sessions::WithoutLocks));
     for open in [TransactionState::open(1), TransactionState::in_test(0)] {
         let refused = Err(LockErrorKind::InTransaction);
-        assert_eq!(decided(at(open), idle), refused);
-        assert_eq!(decided(idle, at(open)), refused);
+        assert_eq!(decided(at(open), idle()), refused);
+        assert_eq!(decided(idle(), at(open)), refused);
     }
-    let broken = at(TransactionState::broken());
-    assert_eq!(decided(broken, idle), Err(LockErrorKind::Database));
-    assert_eq!(decided(idle, broken), Err(LockErrorKind::Database));
+    let broken = || at(TransactionState::broken());
+    assert_eq!(decided(broken(), idle()), Err(LockErrorKind::Database));
+    assert_eq!(decided(idle(), broken()), Err(LockErrorKind::Database));
 }
 
 #[test]

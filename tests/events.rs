@@ -1,8 +1,16 @@
 //! What is logged, and a log sink that panics.
+//!
+//! In a program of its own, and one test at a time: an event that is first met by a thread without a subscriber, just when another thread
+//! sets one, stays off for both.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "model/mod.rs"]
+mod model;
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use advisory_locking::session::LockSession;
 use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -39,7 +47,10 @@ impl<'w> MakeWriter<'w> for Sink {
     }
 }
 
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn logging_to<T>(sink: Sink, act: impl FnOnce() -> T) -> T {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::DEBUG)
         .with_ansi(false)
@@ -69,6 +80,54 @@ fn asking_granting_and_releasing_are_logged_with_the_key() {
         );
     }
     assert_eq!(lines.len(), 3, "{lines:?}");
+}
+
+/// A transaction-level lock in the caller's transaction has no guard that would tell.
+#[test]
+fn granting_in_the_callers_transaction_is_logged() {
+    let (sink, model, key) = (Sink::default(), Model::default(), LockKey::from("logged"));
+    logging_to(sink.clone(), || {
+        let mut session = model.connect();
+        session.begin().unwrap();
+        session
+            .acquire_advisory_xact_lock(&key, LockOptions::no_wait())
+            .unwrap();
+        let again = session.try_acquire_advisory_xact_lock(&key, LockOptions::no_wait());
+        assert!(again.unwrap());
+    });
+    let lines = String::from_utf8(sink.lines.lock().unwrap().clone()).unwrap();
+    assert_eq!(lines.matches("is granted").count(), 2, "{lines}");
+}
+
+/// The same of an async session.
+#[cfg(feature = "diesel-async-sqlite")]
+#[test]
+fn granting_in_the_callers_transaction_is_logged_async() {
+    use advisory_locking::{AsyncAdvisoryLocking, AsyncLockSession};
+    use diesel_async::AsyncConnection;
+    use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let sink = Sink::default();
+    logging_to(sink.clone(), || {
+        runtime.block_on(async {
+            let url = ":memory:";
+            let mut conn = SyncConnectionWrapper::<diesel::SqliteConnection>::establish(url)
+                .await
+                .unwrap();
+            AsyncLockSession::begin(&mut conn).await.unwrap();
+            let options = LockOptions::no_wait();
+            conn.acquire_advisory_xact_lock("logged", options)
+                .await
+                .unwrap();
+            let again = conn.try_acquire_advisory_xact_lock("logged", options);
+            assert!(again.await.unwrap());
+        });
+    });
+    let lines = String::from_utf8(sink.lines.lock().unwrap().clone()).unwrap();
+    assert_eq!(lines.matches("is granted").count(), 2, "{lines}");
 }
 
 #[test]

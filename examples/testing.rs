@@ -1,0 +1,150 @@
+//! A service whose unit tests run on SQLite, contention and faults included, and which runs on PostgreSQL.
+//!
+//! ```text
+//! cargo test --example testing --features diesel-postgres,diesel-sqlite,testing
+//! scripts/postgres run -- cargo run --example testing --features diesel-postgres,diesel-sqlite,testing
+//! ```
+//!
+//! In a project of yours, the feature `testing` is turned on under `[dev-dependencies]`.
+#![cfg_attr(
+    test,
+    allow(dead_code, reason = "the tests do not run the program itself")
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use advisory_locking::{AdvisoryLocking, LockError, LockOptions, OnMissingLock};
+use diesel::prelude::*;
+use diesel::result::Error;
+use diesel::sql_types::Text;
+
+use support::{AnyConnection, Database, Outcome, check};
+
+const SHORT: Duration = Duration::from_millis(50);
+
+const TABLE: &str = "CREATE TABLE reports (day TEXT NOT NULL)";
+
+#[derive(Debug, Eq, PartialEq)]
+enum Report {
+    Written,
+    /// Somebody else was at it for as long as we cared to wait.
+    SomebodyElse,
+    /// Written, but the lock was lost meanwhile: somebody else may have written it too.
+    InDoubt,
+}
+
+/// The function to test.
+fn write_report(conn: &mut AnyConnection, day: &str, patience: Duration) -> QueryResult<Report> {
+    let wait = LockOptions::wait_up_to(patience).on_missing_lock(OnMissingLock::Ignore);
+    let written = conn.try_with_advisory_lock(("report", day), wait, |conn| {
+        diesel::sql_query("INSERT INTO reports VALUES ($1)")
+            .bind::<Text, _>(day)
+            .execute(conn)
+    });
+    match written {
+        Ok(Some(_)) => Ok(Report::Written),
+        Ok(None) => Ok(Report::SomebodyElse),
+        Err(Error::QueryBuilderError(error))
+            if error.downcast_ref().is_some_and(LockError::is_lost) =>
+        {
+            Ok(Report::InDoubt)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// In production: here with a second session that has the lock, which on SQLite keeps nobody out.
+fn main() -> Outcome {
+    let database = Database::create("testing", TABLE)?;
+    let (mut conn, mut second) = (database.connect()?, database.connect()?);
+    check(
+        write_report(&mut conn, "monday", SHORT)? == Report::Written,
+        "monday is written",
+    )?;
+
+    let elsewhere = second.acquire_advisory_lock(("report", "tuesday"), LockOptions::no_wait())?;
+    let expected = if database.excludes() {
+        Report::SomebodyElse
+    } else {
+        Report::Written
+    };
+    let report = write_report(&mut conn, "tuesday", SHORT)?;
+    check(report == expected, &format!("tuesday: {report:?}"))?;
+    Ok(elsewhere.release()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use advisory_locking::testing::{Event, Fault, TestLocks};
+    use diesel::connection::SimpleConnection;
+
+    use super::*;
+
+    fn connect() -> AnyConnection {
+        let mut conn = AnyConnection::Sqlite(SqliteConnection::establish(":memory:").unwrap());
+        conn.batch_execute(TABLE).unwrap();
+        conn
+    }
+
+    #[test]
+    fn a_report_is_written_under_its_lock() {
+        let locks = TestLocks::enter();
+        assert_eq!(
+            write_report(&mut connect(), "monday", SHORT).unwrap(),
+            Report::Written
+        );
+        let key = ("report", "monday");
+        assert_eq!(locks.events(), [Event::acquired(key), Event::released(key)]);
+    }
+
+    #[test]
+    fn while_somebody_else_is_at_it_nothing_is_written() {
+        let locks = TestLocks::enter();
+        let _elsewhere = locks.held_elsewhere(("report", "monday"));
+        assert_eq!(
+            write_report(&mut connect(), "monday", SHORT).unwrap(),
+            Report::SomebodyElse
+        );
+        assert_eq!(locks.events(), [Event::timed_out(("report", "monday"))]);
+        // Another day is another lock.
+        assert_eq!(
+            write_report(&mut connect(), "tuesday", SHORT).unwrap(),
+            Report::Written
+        );
+    }
+
+    #[test]
+    fn a_lock_that_is_lost_leaves_a_doubt() {
+        let locks = TestLocks::enter();
+        locks.fail_next(("report", "monday"), Fault::Lost);
+        assert_eq!(
+            write_report(&mut connect(), "monday", SHORT).unwrap(),
+            Report::InDoubt
+        );
+    }
+
+    #[test]
+    fn two_at_once_take_turns() {
+        let locks = TestLocks::enter_exclusive();
+        let patience = Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let _here = locks.join();
+                    assert_eq!(
+                        write_report(&mut connect(), "monday", patience).unwrap(),
+                        Report::Written
+                    );
+                });
+            }
+        });
+        let (acquired, released) = (Event::acquired, Event::released);
+        let key = ("report", "monday");
+        assert_eq!(
+            locks.events(),
+            [acquired(key), released(key), acquired(key), released(key)]
+        );
+    }
+}

@@ -1,0 +1,36 @@
+//! A session that is not the test's.
+
+use super::TestLocks;
+use crate::key::LockKey;
+use crate::options::LockMode;
+
+/// While it lives, another session holds a lock. See [`TestLocks::held_elsewhere`].
+#[must_use = "the other session releases the lock when this is dropped"]
+#[derive(Debug)]
+pub struct HeldElsewhere {
+    locks: TestLocks,
+    key: LockKey,
+    number: i32,
+}
+
+impl HeldElsewhere {
+    pub(super) fn new(locks: &TestLocks, key: LockKey, mode: LockMode) -> Self {
+        Self {
+            number: locks.world.hold_elsewhere(key.clone(), mode),
+            locks: locks.clone(),
+            key,
+        }
+    }
+
+    /// The lock.
+    #[must_use]
+    pub const fn key(&self) -> &LockKey {
+        &self.key
+    }
+}
+
+impl Drop for HeldElsewhere {
+    fn drop(&mut self) {
+        self.locks.world.release_elsewhere(self.number);
+    }
+}

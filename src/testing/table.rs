@@ -1,0 +1,331 @@
+//! Who holds what, who queues for it, and what is to go wrong. Pure bookkeeping: nothing waits here.
+
+mod conflicts;
+
+use std::task::Waker;
+
+use super::event::{Event, What};
+use super::fault::{Fault, server_error};
+use crate::error::LockErrorKind;
+use crate::key::LockKey;
+use crate::options::LockMode;
+use crate::protocol::Level;
+use crate::session::{Row, SessionError};
+
+/// Who holds or wants a lock.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Owner {
+    /// The session whose connection is at this address.
+    Session(usize),
+    /// A session that is not the test's, by the number of its lock. It excludes everybody.
+    Elsewhere(i32),
+}
+
+impl Owner {
+    pub(super) fn session<S: ?Sized>(session: &mut S) -> Self {
+        Self::Session(std::ptr::from_mut(session).cast::<()>().addr())
+    }
+}
+
+/// What a call wants.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Different for every call; a session's process id to the protocol.
+    pub(super) number: i32,
+    pub(super) owner: Owner,
+    pub(super) key: LockKey,
+    pub(super) mode: LockMode,
+    pub(super) level: Level,
+    /// Whether it will be told when the lock is given back.
+    pub(super) sees_the_end: bool,
+}
+
+impl Wanted {
+    fn event(&self, what: What) -> Event {
+        Event::new(what, self.key.clone(), self.mode, self.level)
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    by: Wanted,
+    fault: Option<Fault>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    by: Wanted,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// Whether sessions of the test exclude each other.
+    excludes: bool,
+    last_number: i32,
+    held: Vec<Held>,
+    queue: Vec<Waiting>,
+    faults: Vec<(LockKey, Fault)>,
+    refusals: Vec<LockKey>,
+    events: Vec<Event>,
+}
+
+impl Table {
+    pub(super) fn new(excludes: bool) -> Self {
+        Self {
+            excludes,
+            ..Self::default()
+        }
+    }
+
+    pub(super) const fn excludes(&self) -> bool {
+        self.excludes
+    }
+
+    pub(super) const fn next_number(&mut self) -> i32 {
+        self.last_number = self.last_number.wrapping_add(1);
+        self.last_number
+    }
+
+    pub(super) fn note(&mut self, wanted: &Wanted, what: What) {
+        self.events.push(wanted.event(what));
+    }
+
+    pub(super) fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    pub(super) fn plan(&mut self, key: LockKey, fault: Fault) {
+        self.faults.push((key, fault));
+    }
+
+    /// The first planned fault of this key that is wanted, used up.
+    fn strike<T>(&mut self, key: &LockKey, wanted: impl Fn(Fault) -> Option<T>) -> Option<T> {
+        let (index, found) =
+            self.faults
+                .iter()
+                .enumerate()
+                .find_map(|(index, (planned, fault))| {
+                    (planned == key)
+                        .then(|| wanted(*fault))?
+                        .map(|found| (index, found))
+                })?;
+        self.faults.remove(index);
+        Some(found)
+    }
+
+    pub(super) fn fails_checkout(&mut self, key: &LockKey) -> Option<SessionError> {
+        self.strike(key, |fault| {
+            (fault == Fault::Pool)
+                .then(|| SessionError::new("the test's locks: the pool gives no connection"))
+        })
+    }
+
+    /// A statement that does not wait.
+    pub(super) fn try_acquire(&mut self, wanted: &Wanted) -> Result<bool, SessionError> {
+        if let Some(error) = self.strike(&wanted.key, Fault::of_asking) {
+            return Err(error);
+        }
+        let owns = self.owns(wanted);
+        if self.excludes && !wanted.sees_the_end && !owns {
+            return Err(server_error(
+                "0A000",
+                "nobody sees the end of a transaction that the crate did not begin, so exclusion needs \
+                 with_advisory_xact_lock outside a transaction",
+            ));
+        }
+        let in_deadlock = self
+            .faults
+            .iter()
+            .any(|(key, fault)| *key == wanted.key && *fault == Fault::Deadlock);
+        let ahead = self.queue.len();
+        if in_deadlock || self.is_blocked(wanted, ahead) {
+            self.refusals.push(wanted.key.clone());
+            return Ok(false);
+        }
+        self.grant(wanted);
+        Ok(true)
+    }
+
+    /// Joins the queue, unless that is a deadlock.
+    pub(super) fn enqueue(&mut self, wanted: &Wanted) -> Result<(), SessionError> {
+        let planned = self.strike(&wanted.key, |fault| {
+            (fault == Fault::Deadlock).then_some(())
+        });
+        if planned.is_some() || self.is_deadlock(wanted) {
+            return Err(server_error("40P01", "deadlock detected"));
+        }
+        self.queue.push(Waiting {
+            by: wanted.clone(),
+            waker: None,
+        });
+        Ok(())
+    }
+
+    /// Grants the lock to one who queues for it, if it is its turn. Notes whom to wake otherwise.
+    pub(super) fn advance(&mut self, wanted: &Wanted, waker: Option<&Waker>) -> bool {
+        let Some(place) = self.place(wanted) else {
+            return false;
+        };
+        if self.is_blocked(wanted, place) {
+            if let (Some(waiting), Some(waker)) = (self.queue.get_mut(place), waker) {
+                waiting.waker = Some(waker.clone());
+            }
+            return false;
+        }
+        self.queue.remove(place);
+        self.grant(wanted);
+        true
+    }
+
+    pub(super) fn leave_queue(&mut self, wanted: &Wanted) {
+        if let Some(place) = self.place(wanted) {
+            self.queue.remove(place);
+        }
+    }
+
+    /// Those who queue, to be woken when something has changed.
+    pub(super) fn wakers(&mut self) -> Vec<Waker> {
+        let wakers = self.queue.iter_mut().map(|waiting| waiting.waker.take());
+        wakers.flatten().collect()
+    }
+
+    pub(super) fn hold_elsewhere(&mut self, key: LockKey, mode: LockMode) -> i32 {
+        let number = self.next_number();
+        self.held.push(Held {
+            by: Wanted {
+                number,
+                owner: Owner::Elsewhere(number),
+                key,
+                mode,
+                level: Level::Session,
+                sees_the_end: true,
+            },
+            fault: None,
+        });
+        number
+    }
+
+    /// What a release answers. The lock is gone afterwards, whatever that is.
+    pub(super) fn release(&mut self, wanted: &Wanted) -> Result<Row, SessionError> {
+        let answered = |answer, pid| Row { answer, pid };
+        let Some(held) = self.remove(wanted.number) else {
+            return Ok(answered(Some(false), wanted.number));
+        };
+        match held.fault {
+            None => {
+                self.note(wanted, What::Released);
+                Ok(answered(Some(true), wanted.number))
+            }
+            Some(Fault::NotHeld) => Ok(answered(Some(false), wanted.number)),
+            Some(Fault::PoolerInBetween) => Ok(answered(None, self.next_number())),
+            Some(_) => Err(session_ended()),
+        }
+    }
+
+    /// A release has failed, for whatever reason; it has made sure that nothing is held.
+    pub(super) fn not_released(&mut self, wanted: &Wanted, kind: LockErrorKind) {
+        let _ = self.remove(wanted.number);
+        self.note(wanted, What::NotReleased(kind));
+    }
+
+    /// The holder is gone, without a word or after one.
+    pub(super) fn give_up(&mut self, wanted: &Wanted) {
+        let Some(held) = self.remove(wanted.number) else {
+            return;
+        };
+        let what = if held.is_lost() {
+            What::NotReleased(LockErrorKind::Lost)
+        } else {
+            What::Released
+        };
+        self.note(wanted, what);
+    }
+
+    pub(super) fn before_commit(&self, wanted: &Wanted) -> Result<(), SessionError> {
+        let lost = self
+            .held
+            .iter()
+            .any(|held| held.by.number == wanted.number && held.fault == Some(Fault::Lost));
+        if lost { Err(session_ended()) } else { Ok(()) }
+    }
+
+    /// Ends the sessions of the test that hold the lock. Returns how many locks were lost.
+    pub(super) fn lose(&mut self, key: &LockKey) -> usize {
+        let mut lost = 0;
+        for held in &mut self.held {
+            if held.by.key == *key && matches!(held.by.owner, Owner::Session(_)) {
+                held.fault = Some(Fault::Lost);
+                lost += 1;
+            }
+        }
+        lost
+    }
+
+    pub(super) fn moved(&mut self, number: i32, owner: Owner) {
+        for held in &mut self.held {
+            if held.by.number == number {
+                held.by.owner = owner;
+            }
+        }
+    }
+
+    pub(super) fn remove_elsewhere(&mut self, number: i32) {
+        let _ = self.remove(number);
+    }
+
+    pub(super) fn is_held(&self, key: &LockKey) -> bool {
+        self.held.iter().any(|held| {
+            held.by.key == *key && !held.is_lost() && matches!(held.by.owner, Owner::Session(_))
+        })
+    }
+
+    pub(super) fn refusals(&self, key: &LockKey) -> usize {
+        self.refusals
+            .iter()
+            .filter(|refused| *refused == key)
+            .count()
+    }
+
+    fn grant(&mut self, wanted: &Wanted) {
+        self.note(wanted, What::Acquired);
+        if wanted.sees_the_end {
+            let fault = self.strike(&wanted.key, |fault| {
+                fault.of_holding(wanted.level).then_some(fault)
+            });
+            self.held.push(Held {
+                by: wanted.clone(),
+                fault,
+            });
+        }
+    }
+
+    fn remove(&mut self, number: i32) -> Option<Held> {
+        let index = self.held.iter().position(|held| held.by.number == number)?;
+        Some(self.held.remove(index))
+    }
+
+    fn place(&self, wanted: &Wanted) -> Option<usize> {
+        self.queue
+            .iter()
+            .position(|waiting| waiting.by.number == wanted.number)
+    }
+}
+
+impl Held {
+    /// A session that ended holds nothing, whatever its holder thinks.
+    fn is_lost(&self) -> bool {
+        self.fault == Some(Fault::Lost)
+    }
+}
+
+fn session_ended() -> SessionError {
+    server_error("57P01", "the session was ended")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! What the server shows of a lock, seen from a connection of its own.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use advisory_locking::LockKey;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Bool, Integer};
+
+/// Nothing here takes longer, unless it never comes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn connect() -> PgConnection {
+    let url = std::env::var("DATABASE_URL")
+        .expect("no DATABASE_URL: run ./scripts/interop, which starts a server");
+    PgConnection::establish(&url).expect("a connection")
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Integer)]
+    pid: i32,
+    #[diesel(sql_type = Bool)]
+    granted: bool,
+}
+
+pub(crate) struct Server(PgConnection);
+
+impl Server {
+    pub(crate) fn new() -> Self {
+        Self(connect())
+    }
+
+    fn rows(&mut self, key: &LockKey) -> Vec<Row> {
+        let (classid, objid, objsubid) = key.space().pg_locks_columns();
+        diesel::sql_query(
+            "SELECT pid, granted FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::oid \
+             AND objid = $2::oid AND objsubid = $3 \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        )
+        .bind::<BigInt, _>(i64::from(classid))
+        .bind::<BigInt, _>(i64::from(objid))
+        .bind::<Integer, _>(i32::from(objsubid))
+        .load(&mut self.0)
+        .expect("the rows of pg_locks")
+    }
+
+    /// The processes that hold a lock.
+    pub(crate) fn holders(&mut self, key: &LockKey) -> Vec<i32> {
+        let rows = self.rows(key);
+        rows.iter()
+            .filter(|row| row.granted)
+            .map(|row| row.pid)
+            .collect()
+    }
+
+    pub(crate) fn until_someone_waits(&mut self, key: &LockKey, shown: &str) {
+        let began = Instant::now();
+        while self.rows(key).iter().all(|row| row.granted) {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{shown}: nobody waits for {key}"
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}

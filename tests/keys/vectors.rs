@@ -1,0 +1,210 @@
+//! Every vector of `vectors.toml`, through the function that its section is called after.
+
+use std::collections::BTreeSet;
+
+use advisory_locking::{KeyPart, KeySpace, LockError, LockKey, schemes};
+use toml::{Table, Value};
+
+const VECTORS: &str = include_str!("vectors.toml");
+
+/// Each vector of a section: the input, and the key that the other system made of it.
+fn section(name: &str) -> Vec<(Value, KeySpace)> {
+    let file: Table = VECTORS.parse().expect("TOML");
+    let keys = file[name]["keys"].as_array().expect("a list").clone();
+    keys.into_iter()
+        .map(|vector| match vector {
+            Value::Array(vector) => match <[Value; 2]>::try_from(vector) {
+                Ok([input, key]) => (input, space(&key)),
+                Err(vector) => panic!("{name}: {vector:?} is not an input and a key"),
+            },
+            other => panic!("{name}: {other} is no list"),
+        })
+        .collect()
+}
+
+fn space(key: &Value) -> KeySpace {
+    match key {
+        Value::Integer(number) => KeySpace::Single(*number),
+        Value::Array(pair) => {
+            let half = |index: usize| i32::try_from(integer(&pair[index])).expect("an i32");
+            KeySpace::Pair(half(0), half(1))
+        }
+        other => panic!("{other} is no key"),
+    }
+}
+
+fn integer(value: &Value) -> i64 {
+    value.as_integer().expect("an integer")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().expect("a list").iter().map(text).collect()
+}
+
+/// Holds `derive` to its section, and the key's text to the input where that is one text.
+fn check(name: &str, at_least: usize, derive: impl Fn(&Value) -> LockKey) {
+    let vectors = section(name);
+    assert!(vectors.len() >= at_least, "{name}: {}", vectors.len());
+    for (input, key) in vectors {
+        let derived = derive(&input);
+        assert_eq!(derived.space(), key, "{name} of {input}");
+        match input {
+            Value::String(text) if text.len() < 100 && text.chars().all(char::is_alphanumeric) => {
+                assert_eq!(derived.text(), Some(&*text), "{name}");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn check_text(name: &str, at_least: usize, derive: impl Fn(&str) -> LockKey) {
+    check(name, at_least, |input| derive(text(input)));
+}
+
+fn check_fallible(
+    name: &str,
+    at_least: usize,
+    derive: impl Fn(&str) -> Result<LockKey, LockError>,
+) {
+    check_text(name, at_least, |text| derive(text).expect(text));
+}
+
+#[test]
+fn crc32() {
+    check_text("crc32", 26, schemes::crc32);
+}
+
+#[test]
+fn django_pglocks() {
+    check_text("django_pglocks", 21, schemes::django_pglocks);
+}
+
+#[test]
+fn with_advisory_lock() {
+    let none = |name: &str| schemes::with_advisory_lock(name, None);
+    check_text("with_advisory_lock", 21, none);
+    check("with_advisory_lock_number", 4, |number| {
+        schemes::with_advisory_lock_number(integer(number), None)
+    });
+}
+
+#[test]
+fn sha1_le() {
+    check_text("sha1_le", 21, schemes::sha1_le);
+}
+
+#[test]
+fn pals() {
+    check("pals", 27, |input| match texts(input)[..] {
+        [name] => schemes::pals(None, name),
+        [app_name, name] => schemes::pals(Some(app_name), name),
+        _ => panic!("{input}"),
+    });
+}
+
+#[test]
+fn sha256_be_joined() {
+    check("sha256_be_joined", 33, |input| {
+        let ids: Vec<&dyn KeyPart> = input
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|id| match id {
+                Value::Integer(number) => number as &dyn KeyPart,
+                Value::String(text) => text as &dyn KeyPart,
+                other => panic!("{other}"),
+            })
+            .collect();
+        schemes::sha256_be_joined(ids)
+    });
+}
+
+#[test]
+fn django_pglock() {
+    check_fallible("django_pglock", 21, schemes::django_pglock);
+}
+
+#[test]
+fn npm_advisory_lock() {
+    check_text("npm_advisory_lock", 21, schemes::npm_advisory_lock);
+}
+
+#[test]
+fn md5_be() {
+    check_fallible("md5_be", 34, schemes::md5_be);
+}
+
+#[test]
+fn sqlalchemy_dlock() {
+    let derive = |name: &str| schemes::sqlalchemy_dlock(name);
+    check_text("sqlalchemy_dlock", 20, derive);
+}
+
+#[test]
+fn sqlx() {
+    check_text("sqlx", 21, schemes::sqlx);
+}
+
+#[test]
+fn distributed_lock() {
+    check_text("distributed_lock", 13, schemes::distributed_lock);
+    // What needs no hashing is the same with it.
+    check_text("distributed_lock_unhashed", 21, schemes::distributed_lock);
+    check_fallible(
+        "distributed_lock_unhashed",
+        21,
+        schemes::distributed_lock_unhashed,
+    );
+    for (name, _) in section("distributed_lock") {
+        let refused = schemes::distributed_lock_unhashed(text(&name));
+        assert!(refused.is_err(), "{name}");
+    }
+}
+
+#[test]
+fn hashtext() {
+    check_fallible("hashtext", 21, schemes::hashtext);
+    check_fallible("hashtextextended", 21, |text| {
+        schemes::hashtextextended(text, 0)
+    });
+}
+
+#[test]
+fn migrations() {
+    check("golang_migrate", 27, |input| {
+        let names = texts(input);
+        let (database, additional) = names.split_first().expect("a database");
+        schemes::golang_migrate(database, additional)
+    });
+    check_text("rails_migrations", 21, schemes::rails_migrations);
+    check_text("sqlx_migrations", 8, schemes::sqlx_migrations);
+    check("goose_migrations", 1, |_| schemes::goose_migrations());
+    check("prisma_migrations", 1, |_| schemes::prisma_migrations());
+}
+
+/// What the other systems take as it is.
+#[test]
+fn integers() {
+    check("integers", 6, |input| match input {
+        Value::Integer(number) => LockKey::from(*number),
+        pair => LockKey::from(space(pair)),
+    });
+}
+
+/// A section that no test reads would prove nothing.
+#[test]
+fn every_section_is_read() {
+    let file: Table = VECTORS.parse().expect("TOML");
+    let sections: BTreeSet<_> = file.keys().map(String::as_str).collect();
+    let source = include_str!("vectors.rs");
+    for section in sections {
+        assert!(
+            source.contains(&format!("(\"{section}\", ")),
+            "{section} is in vectors.toml, and in no test"
+        );
+    }
+}

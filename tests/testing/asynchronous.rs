@@ -1,0 +1,295 @@
+//! Every case on every async adapter, and the ways in which tasks belong to a test.
+#![allow(
+    clippy::future_not_send,
+    reason = "what entered a thread stays on it, as the tests of an application do"
+)]
+
+mod tasks;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use advisory_locking::testing::{Event, Fault, TestLocks};
+use advisory_locking::{
+    AsyncAdvisoryLocking, AsyncLockPool, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
+    LockKey, WaitStrategy,
+};
+use diesel::SqliteConnection;
+use diesel_async::AsyncConnection;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+
+use crate::{BOTH, LONG, QUIET, wait};
+
+type Sqlite = SyncConnectionWrapper<SqliteConnection>;
+
+async fn connect() -> Sqlite {
+    Sqlite::establish(":memory:").await.unwrap()
+}
+
+fn manager() -> AsyncDieselConnectionManager<Sqlite> {
+    AsyncDieselConnectionManager::new(":memory:")
+}
+
+async fn bb8_pool() -> bb8::Pool<Sqlite> {
+    bb8::Pool::builder()
+        .max_size(4)
+        .build(manager())
+        .await
+        .unwrap()
+}
+
+async fn deadpool_pool() -> deadpool::Pool<Sqlite> {
+    deadpool::Pool::builder(manager())
+        .max_size(4)
+        .build()
+        .unwrap()
+}
+
+macro_rules! on_every_pool {
+    ($($case:ident),* $(,)?) => {
+        mod bb8_pools {
+            $(#[tokio::test] async fn $case() { super::$case(super::bb8_pool().await).await; })*
+        }
+        mod deadpool_pools {
+            $(#[tokio::test] async fn $case() { super::$case(super::deadpool_pool().await).await; })*
+        }
+    };
+}
+on_every_pool! {
+    refused_timed_out_and_granted,
+    a_spawned_task_waits_for_its_turn,
+    lost_in_the_body,
+    a_pool_fails_on_demand,
+    a_guard_that_is_dropped_gives_the_lock_back,
+    one_at_a_time,
+}
+
+/// Until a session of the test has found the lock busy so often, while other tasks of this thread run.
+async fn until_refused(locks: &TestLocks, key: impl Into<LockKey>, times: usize) {
+    let key = key.into();
+    let began = Instant::now();
+    while locks.refusals(key.clone()) < times {
+        assert!(began.elapsed() < LONG, "nobody asks for {key}");
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn refused_timed_out_and_granted<P: AsyncLockPool>(pool: P) {
+    let locks = TestLocks::enter();
+    let elsewhere = locks.held_elsewhere("key");
+    let busy = pool.try_with_advisory_lock("key", QUIET, async |_| Ok::<_, LockError>(()));
+    assert_eq!(busy.await.unwrap(), None);
+    let limit = Duration::from_millis(30);
+    for strategy in BOTH {
+        let began = Instant::now();
+        let refused = pool.acquire_advisory_lock("key", wait(limit, strategy));
+        let kind = refused.await.map(drop).unwrap_err().kind();
+        assert_eq!(kind, LockErrorKind::TimedOut, "{strategy:?}");
+        assert!(began.elapsed() >= limit && began.elapsed() < LONG);
+    }
+    let scope = pool.try_with_advisory_xact_lock("key", QUIET, async |_| Ok::<_, LockError>(()));
+    assert_eq!(scope.await.unwrap(), None);
+    drop(elsewhere);
+    pool.with_advisory_lock("key", QUIET, async |_| Ok::<_, LockError>(()))
+        .await
+        .unwrap();
+    pool.with_advisory_xact_lock("key", QUIET, async |_| Ok::<_, LockError>(()))
+        .await
+        .unwrap();
+    assert_eq!(
+        locks.events(),
+        [
+            Event::held_elsewhere("key"),
+            Event::timed_out("key"),
+            Event::timed_out("key"),
+            Event::held_elsewhere("key").in_transaction(),
+            Event::acquired("key"),
+            Event::released("key"),
+            Event::acquired("key").in_transaction(),
+            Event::released("key").in_transaction(),
+        ]
+    );
+}
+
+/// In the one thread of `#[tokio::test]`, what the tested code spawns belongs to the test.
+async fn a_spawned_task_waits_for_its_turn<P>(pool: P)
+where
+    P: AsyncLockPool + Clone + Send + 'static,
+    P::Connection: 'static,
+{
+    for strategy in BOTH {
+        let locks = TestLocks::enter();
+        let elsewhere = locks.held_elsewhere("key");
+        let its_pool = pool.clone();
+        let task = tokio::spawn(async move {
+            let options = wait(LONG, strategy);
+            let body = its_pool.with_advisory_lock("key", options, async |_| Ok::<_, LockError>(7));
+            body.await.unwrap()
+        });
+        until_refused(&locks, "key", 1).await;
+        drop(elsewhere);
+        assert_eq!(task.await.unwrap(), 7, "{strategy:?}");
+    }
+}
+
+async fn lost_in_the_body<P: AsyncLockPool>(pool: P) {
+    let locks = TestLocks::enter();
+    locks.fail_next("key", Fault::Lost);
+    let lost = pool.with_advisory_lock("key", QUIET, async |_| Ok::<_, LockError>(()));
+    assert_eq!(lost.await.unwrap_err().kind(), LockErrorKind::Lost);
+    locks.fail_next("key", Fault::Lost);
+    let lost = pool.with_advisory_xact_lock("key", QUIET, async |_| Ok::<_, LockError>(()));
+    assert_eq!(lost.await.unwrap_err().kind(), LockErrorKind::CommitFailed);
+    let guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
+    assert_eq!(locks.lose("key"), 1);
+    assert_eq!(
+        guard.release().await.unwrap_err().kind(),
+        LockErrorKind::Lost
+    );
+    assert!(!locks.is_held("key"));
+}
+
+async fn a_pool_fails_on_demand<P: AsyncLockPool>(pool: P) {
+    let locks = TestLocks::enter();
+    locks.fail_next("key", Fault::Pool);
+    let failed = pool.acquire_advisory_lock("key", QUIET).await.map(drop);
+    assert_eq!(failed.unwrap_err().kind(), LockErrorKind::Pool);
+    let guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
+    guard.release().await.unwrap();
+}
+
+async fn a_guard_that_is_dropped_gives_the_lock_back<P: AsyncLockPool>(pool: P) {
+    let locks = TestLocks::enter_exclusive();
+    let guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
+    assert!(
+        pool.try_acquire_advisory_lock("key", QUIET)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    drop(guard);
+    assert!(!locks.is_held("key"));
+    // A body that is dropped gives it back too, in a scope as well.
+    for in_scope in [false, true] {
+        let forever =
+            async |_: &mut P::Session| std::future::pending::<Result<(), LockError>>().await;
+        if in_scope {
+            dropped_in_its_body(pool.with_advisory_xact_lock("key", QUIET, forever), &locks).await;
+        } else {
+            dropped_in_its_body(pool.with_advisory_lock("key", QUIET, forever), &locks).await;
+        }
+        assert!(!locks.is_held("key"));
+    }
+    assert_eq!(locks.events().len(), 7);
+    assert!(
+        pool.try_acquire_advisory_lock("key", QUIET)
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+/// Polls a call until it holds the lock, and drops it.
+async fn dropped_in_its_body(call: impl Future, locks: &TestLocks) {
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        assert!(call.as_mut().poll(context).is_pending());
+        if locks.is_held("key") {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+async fn one_at_a_time<P: AsyncLockPool>(pool: P) {
+    for strategy in BOTH {
+        let locks = TestLocks::enter_exclusive();
+        let options = match strategy {
+            WaitStrategy::Poll => wait(LONG, strategy).interval(Duration::from_millis(1)),
+            _ => wait(LONG, strategy),
+        };
+        let count = Mutex::new(0);
+        let worker = async || {
+            for _ in 0..25 {
+                let body = async |_: &mut P::Session| {
+                    let read = *count.lock().unwrap();
+                    tokio::task::yield_now().await;
+                    *count.lock().unwrap() = read + 1;
+                    Ok::<_, LockError>(())
+                };
+                pool.with_advisory_lock("count", options, body)
+                    .await
+                    .unwrap();
+            }
+        };
+        tokio::join!(worker(), worker(), worker());
+        assert_eq!(*count.lock().unwrap(), 75, "{strategy:?}");
+        for pair in locks.events().chunks(2) {
+            assert_eq!(pair, [Event::acquired("count"), Event::released("count")]);
+        }
+    }
+}
+
+/// A wait in the queue that is dropped leaves it; as on PostgreSQL, its connection is given up.
+#[tokio::test]
+async fn a_wait_that_is_dropped_leaves_the_queue() {
+    let locks = TestLocks::enter_exclusive();
+    let (mut first, mut second, mut third) = (connect().await, connect().await, connect().await);
+    let reader = first
+        .acquire_advisory_lock("key", QUIET.shared())
+        .await
+        .unwrap();
+    {
+        let mut waiting =
+            pin!(second.acquire_advisory_lock("key", wait(LONG, WaitStrategy::Block)));
+        poll_fn(|context| {
+            assert!(waiting.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        // Behind a writer that queues.
+        let busy = third.try_acquire_advisory_lock("key", QUIET.shared()).await;
+        assert!(busy.unwrap().is_none());
+    }
+    let reader_too = third.try_acquire_advisory_lock("key", QUIET.shared()).await;
+    drop(reader_too.unwrap().expect("nobody queues any more"));
+    let given_up = second.acquire_advisory_lock("key", QUIET).await.map(drop);
+    assert_eq!(given_up.unwrap_err().kind(), LockErrorKind::Database);
+    reader.release().await.unwrap();
+    assert!(!locks.is_held("key"));
+}
+
+/// One that is dropped in a pause has nothing in flight.
+#[tokio::test]
+async fn a_poll_that_is_dropped_leaves_nothing() {
+    let locks = TestLocks::enter();
+    let mut conn = connect().await;
+    let elsewhere = locks.held_elsewhere("key");
+    let polling = conn.acquire_advisory_lock("key", wait(LONG, WaitStrategy::Poll));
+    let impatient = tokio::time::timeout(Duration::from_millis(5), polling);
+    assert!(impatient.await.is_err());
+    drop(elsewhere);
+    conn.acquire_advisory_lock("key", QUIET)
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+}
+
+/// There is nothing to wait for, so the connection goes on.
+#[tokio::test]
+async fn a_guard_that_is_dropped_leaves_its_connection_in_order() {
+    let locks = TestLocks::enter();
+    let mut conn = connect().await;
+    drop(conn.acquire_advisory_lock("key", QUIET).await.unwrap());
+    let again = conn.acquire_advisory_lock("key", QUIET).await.unwrap();
+    again.release().await.unwrap();
+    assert_eq!(locks.events().len(), 4);
+}

@@ -1,0 +1,69 @@
+//! The ways in which tasks belong to a test.
+
+use advisory_locking::AsyncAdvisoryLocking;
+use advisory_locking::testing::TestLocks;
+
+use super::connect;
+use crate::QUIET;
+
+/// On a runtime of several threads, a task that is spawned belongs to the test in which its future runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tests_in_one_runtime_do_not_see_each_other() {
+    let tests: Vec<_> = (0..32)
+        .map(|number| {
+            let contended = number % 2 == 0;
+            let locks = TestLocks::new();
+            let test = {
+                let locks = locks.clone();
+                async move {
+                    let _elsewhere = contended.then(|| locks.held_elsewhere("key"));
+                    for _ in 0..10 {
+                        let mut conn = connect().await;
+                        let lock = conn.try_acquire_advisory_lock("key", QUIET).await.unwrap();
+                        assert_eq!(lock.is_none(), contended, "test {number}");
+                        tokio::task::yield_now().await;
+                    }
+                    locks.events().len()
+                }
+            };
+            (contended, tokio::spawn(locks.run(test)))
+        })
+        .collect();
+    for (contended, test) in tests {
+        assert_eq!(test.await.unwrap(), if contended { 10 } else { 20 });
+    }
+}
+
+async fn is_free() -> bool {
+    let mut conn = connect().await;
+    let lock = conn.try_acquire_advisory_lock("key", QUIET).await.unwrap();
+    lock.is_some()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_on_another_thread_belongs_to_a_test_only_if_it_runs_in_it() {
+    let locks = TestLocks::enter();
+    let _elsewhere = locks.held_elsewhere("key");
+    assert!(!is_free().await);
+    assert!(tokio::spawn(is_free()).await.unwrap());
+    assert!(!tokio::spawn(locks.run(is_free())).await.unwrap());
+}
+
+/// What the tested code spawns on its own, on the threads of a runtime that has joined.
+#[test]
+fn the_threads_of_a_runtime_can_join() {
+    let locks = TestLocks::new();
+    let workers = locks.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .on_thread_start(move || workers.join_thread())
+        .build()
+        .unwrap();
+    let _elsewhere = locks.held_elsewhere("key");
+    let (here, spawned) = runtime.block_on(async {
+        let spawned = tokio::spawn(async { tokio::spawn(is_free()).await.unwrap() });
+        (is_free().await, spawned.await.unwrap())
+    });
+    assert!(here, "the thread of block_on has not joined");
+    assert!(!spawned);
+}

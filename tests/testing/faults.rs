@@ -1,0 +1,156 @@
+//! Faults on demand, on every blocking adapter.
+
+use std::time::Duration;
+
+use advisory_locking::testing::{Event, Fault, TestLocks};
+use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, WaitStrategy};
+
+use crate::{LONG, QUIET, kind, unreached, wait};
+
+on_every_adapter! {
+    lost_in_the_body,
+    lost_under_a_guard,
+    a_release_that_fails,
+    faults_of_asking,
+    a_deadlock_is_for_those_who_queue,
+    a_scope_that_is_lost_is_rolled_back,
+}
+
+fn lost_in_the_body<S: AdvisoryLocking>(connect: fn() -> S) {
+    let locks = TestLocks::enter();
+    locks.fail_next("key", Fault::Lost);
+    let mut ran = false;
+    let outcome = connect().with_advisory_lock("key", QUIET, |_| {
+        ran = true;
+        Ok::<_, LockError>("the value is dropped")
+    });
+    assert!(ran, "the lock is lost while it is held, not before");
+    let error = outcome.unwrap_err();
+    assert!(error.is_lost() && error.kind() == LockErrorKind::Lost);
+
+    // The body's own error wins.
+    locks.fail_next("key", Fault::Lost);
+    let own = LockError::new(LockErrorKind::Unsupported);
+    let outcome = connect().with_advisory_lock("key", QUIET, |_| Err::<(), _>(own));
+    assert_eq!(kind(outcome), LockErrorKind::Unsupported);
+
+    // Used up.
+    connect()
+        .with_advisory_lock("key", QUIET, |_| Ok::<_, LockError>(()))
+        .unwrap();
+    let lost = Event::not_released("key", LockErrorKind::Lost);
+    assert_eq!(
+        locks.events(),
+        [
+            Event::acquired("key"),
+            lost.clone(),
+            Event::acquired("key"),
+            lost,
+            Event::acquired("key"),
+            Event::released("key"),
+        ]
+    );
+}
+
+fn lost_under_a_guard<S: AdvisoryLocking>(connect: fn() -> S) {
+    let locks = TestLocks::enter();
+    assert_eq!(locks.lose("key"), 0);
+    let (mut first, mut second) = (connect(), connect());
+    let guard = first.acquire_advisory_lock("key", QUIET).unwrap();
+    assert!(locks.is_held("key"));
+    assert_eq!(locks.lose("key"), 1);
+    assert!(!locks.is_held("key"));
+    assert_eq!(kind(guard.release()), LockErrorKind::Lost);
+
+    // A guard that is dropped tells nobody but the record.
+    let guard = second.acquire_advisory_lock("key", QUIET).unwrap();
+    assert_eq!(locks.lose("key"), 1);
+    drop(guard);
+    let lost = Event::not_released("key", LockErrorKind::Lost);
+    let acquired = Event::acquired("key");
+    assert_eq!(
+        locks.take_events(),
+        [acquired.clone(), lost.clone(), acquired, lost]
+    );
+    assert_eq!(locks.events(), []);
+}
+
+fn a_release_that_fails<S: AdvisoryLocking>(connect: fn() -> S) {
+    let faults = [
+        (Fault::NotHeld, LockErrorKind::NotHeld),
+        (Fault::PoolerInBetween, LockErrorKind::PoolerInBetween),
+    ];
+    for (fault, expected) in faults {
+        let mut conn = connect();
+        let locks = TestLocks::enter();
+        locks.fail_next("key", fault);
+        let guard = conn.acquire_advisory_lock("key", QUIET).unwrap();
+        assert_eq!(kind(guard.release()), expected);
+        let failed = Event::not_released("key", expected);
+        assert_eq!(locks.events(), [Event::acquired("key"), failed]);
+    }
+}
+
+fn faults_of_asking<S: AdvisoryLocking>(connect: fn() -> S) {
+    let faults = [
+        (Fault::Canceled, LockErrorKind::Canceled),
+        (Fault::Database, LockErrorKind::Database),
+        (Fault::TooManyLocks, LockErrorKind::TooManyLocks),
+    ];
+    let mut conn = connect();
+    let locks = TestLocks::enter();
+    for (fault, _) in faults {
+        locks.fail_next("key", fault);
+    }
+    // In order, one a call, and for this key only.
+    conn.acquire_advisory_lock("another key", QUIET)
+        .unwrap()
+        .release()
+        .unwrap();
+    for (_, expected) in faults {
+        let error = conn
+            .with_advisory_lock("key", QUIET, unreached)
+            .unwrap_err();
+        assert_eq!(error.kind(), expected);
+        assert!(std::error::Error::source(&error).is_some());
+    }
+    conn.acquire_advisory_lock("key", QUIET)
+        .unwrap()
+        .release()
+        .unwrap();
+}
+
+fn a_deadlock_is_for_those_who_queue<S: AdvisoryLocking>(connect: fn() -> S) {
+    let mut conn = connect();
+    let locks = TestLocks::enter();
+    locks.fail_next("key", Fault::Deadlock);
+    let short = Duration::from_millis(5);
+    assert_eq!(
+        kind(conn.with_advisory_lock("key", QUIET, unreached)),
+        LockErrorKind::HeldElsewhere
+    );
+    let polling = conn.with_advisory_lock("key", wait(short, WaitStrategy::Poll), unreached);
+    assert_eq!(kind(polling), LockErrorKind::TimedOut);
+    let queued = conn.with_advisory_lock("key", wait(LONG, WaitStrategy::Block), unreached);
+    assert_eq!(kind(queued), LockErrorKind::Deadlock);
+    conn.acquire_advisory_lock("key", QUIET)
+        .unwrap()
+        .release()
+        .unwrap();
+}
+
+fn a_scope_that_is_lost_is_rolled_back<S: AdvisoryLocking>(connect: fn() -> S) {
+    let mut conn = connect();
+    let locks = TestLocks::enter();
+    locks.fail_next("key", Fault::Lost);
+    let outcome = conn.with_advisory_xact_lock("key", QUIET, |_| Ok::<_, LockError>(()));
+    assert_eq!(kind(outcome), LockErrorKind::CommitFailed);
+    assert!(!conn.transaction_state().is_open());
+    assert_eq!(
+        locks.events(),
+        [
+            Event::acquired("key").in_transaction(),
+            Event::not_released("key", LockErrorKind::Lost).in_transaction(),
+        ]
+    );
+}

@@ -1,0 +1,83 @@
+//! The kit for unit tests: every case on every adapter, blocking and async.
+//!
+//! No server, and no sleeping: a case that needs somebody to wait watches for it with `refusals`.
+
+#![cfg(any(feature = "rusqlite", feature = "diesel-sqlite"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+/// Each case as a test of each blocking adapter.
+macro_rules! on_every_adapter {
+    ($($case:ident),* $(,)?) => {
+        #[cfg(feature = "rusqlite")]
+        mod rusqlite {
+            fn connect() -> ::rusqlite::Connection {
+                ::rusqlite::Connection::open_in_memory().unwrap()
+            }
+            $(#[test] fn $case() { super::$case(connect); })*
+        }
+        #[cfg(feature = "diesel-sqlite")]
+        mod diesel {
+            fn connect() -> diesel::SqliteConnection {
+                diesel::Connection::establish(":memory:").unwrap()
+            }
+            $(#[test] fn $case() { super::$case(connect); })*
+        }
+    };
+}
+#[cfg(all(feature = "diesel-async-sqlite", feature = "bb8", feature = "deadpool"))]
+mod asynchronous;
+mod blocking;
+mod exclusion;
+mod faults;
+mod isolation;
+#[path = "../model/mod.rs"]
+mod model;
+#[cfg(all(feature = "diesel-sqlite", feature = "r2d2"))]
+mod pooled;
+mod postgres;
+
+use std::time::{Duration, Instant};
+
+use advisory_locking::testing::TestLocks;
+use advisory_locking::{
+    LockError, LockErrorKind, LockKey, LockOptions, OnMissingLock, WaitStrategy,
+};
+
+/// As an application that knows of SQLite would say it.
+const QUIET: LockOptions = LockOptions::no_wait().on_missing_lock(OnMissingLock::Ignore);
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(60);
+
+const BOTH: [WaitStrategy; 2] = [WaitStrategy::Block, WaitStrategy::Poll];
+
+fn wait(limit: Duration, strategy: WaitStrategy) -> LockOptions {
+    LockOptions::wait_up_to(limit)
+        .strategy(strategy)
+        .on_missing_lock(OnMissingLock::Ignore)
+}
+
+/// Until a session of the test has found the lock busy so often.
+fn until_refused(locks: &TestLocks, key: impl Into<LockKey>, times: usize) {
+    let key = key.into();
+    let began = Instant::now();
+    while locks.refusals(key.clone()) < times {
+        assert!(began.elapsed() < LONG, "nobody asks for {key}");
+        std::thread::yield_now();
+    }
+}
+
+/// The body must not run.
+fn unreached<S>(_: &mut S) -> Result<(), LockError> {
+    panic!("the body ran without the lock")
+}
+
+fn kind<T>(result: Result<T, LockError>) -> LockErrorKind {
+    result.err().expect("an error").kind()
+}

@@ -1,0 +1,110 @@
+//! r2d2: faults of the pool, and guards that move about with their connection.
+
+use advisory_locking::testing::{Event, Fault, TestLocks};
+use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, PooledAdvisoryLocking};
+use diesel::SqliteConnection;
+use diesel::r2d2::{ConnectionManager, Pool};
+
+use crate::QUIET;
+
+fn pool(size: u32) -> Pool<ConnectionManager<SqliteConnection>> {
+    let manager = ConnectionManager::new(":memory:");
+    Pool::builder().max_size(size).build(manager).unwrap()
+}
+
+#[test]
+fn a_pool_fails_on_demand() {
+    let pool = pool(1);
+    let locks = TestLocks::enter();
+    for _ in 0..3 {
+        locks.fail_next("key", Fault::Pool);
+    }
+    let failed = pool.with_advisory_lock("key", QUIET, |_| Ok::<_, LockError>(()));
+    assert_eq!(failed.unwrap_err().kind(), LockErrorKind::Pool);
+    let failed = pool.try_acquire_advisory_lock("key", QUIET).map(drop);
+    assert_eq!(failed.unwrap_err().kind(), LockErrorKind::Pool);
+    let failed = pool.with_advisory_xact_lock("key", QUIET, |_| Ok::<_, LockError>(()));
+    let error = failed.unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Pool);
+    assert!(error.key().is_some());
+    assert_eq!(locks.events(), []);
+    // Used up, and the one connection is back.
+    pool.with_advisory_lock("key", QUIET, |_| Ok::<_, LockError>(()))
+        .unwrap();
+    // A call on a connection is not touched.
+    locks.fail_next("key", Fault::Pool);
+    let mut conn = pool.get().unwrap();
+    conn.acquire_advisory_lock("key", QUIET)
+        .unwrap()
+        .release()
+        .unwrap();
+}
+
+#[test]
+fn held_elsewhere_through_a_pool() {
+    let pool = pool(2);
+    let locks = TestLocks::enter();
+    let _elsewhere = locks.held_elsewhere("key");
+    let busy = pool.try_with_advisory_lock("key", QUIET, |_| Ok::<_, LockError>(()));
+    assert_eq!(busy.unwrap(), None);
+    assert!(
+        pool.try_acquire_advisory_lock("key", QUIET)
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(locks.events().len(), 2);
+}
+
+/// Each connection is a session, wherever its guard is moved; no place that one has left counts as its own.
+#[test]
+fn sessions_are_told_apart_however_their_guards_move() {
+    let pool = pool(4);
+    let locks = TestLocks::enter_exclusive();
+    let mut guards = Vec::new();
+    for number in 0..3 {
+        let mut guard = pool.acquire_advisory_lock(("key", number), QUIET).unwrap();
+        // Touched here, and moved away afterwards.
+        guard
+            .acquire_advisory_lock("touched", QUIET)
+            .unwrap()
+            .release()
+            .unwrap();
+        guards.push(guard);
+        let other = pool
+            .try_acquire_advisory_lock(("key", number), QUIET)
+            .unwrap();
+        assert!(other.is_none(), "{number}");
+        let mut conn = pool.get().unwrap();
+        assert!(
+            conn.try_acquire_advisory_lock(("key", number), QUIET)
+                .unwrap()
+                .is_none()
+        );
+    }
+    for (number, guard) in guards.iter_mut().enumerate() {
+        let again = guard.acquire_advisory_lock(("key", number), QUIET).unwrap();
+        again.release().unwrap();
+    }
+    guards.reverse();
+    for guard in guards {
+        guard.release().unwrap();
+    }
+    let last = locks.events().pop().unwrap();
+    assert_eq!(last, Event::released(("key", 0)));
+}
+
+/// A session that was lost is condemned: the pool has a new one.
+#[test]
+fn a_lost_connection_is_replaced() {
+    let pool = pool(1);
+    let locks = TestLocks::enter();
+    locks.fail_next("key", Fault::Lost);
+    let mark = |conn: &mut SqliteConnection| {
+        use diesel::connection::SimpleConnection;
+        conn.batch_execute("CREATE TABLE mark (number INTEGER)")
+    };
+    let lost = pool.with_advisory_lock("key", QUIET, mark).unwrap_err();
+    assert!(lost.to_string().contains("session ended"), "{lost}");
+    // The same statement would fail on the same connection.
+    pool.with_advisory_lock("key", QUIET, mark).unwrap();
+}
