@@ -6,7 +6,7 @@
 use crate::error::LockErrorKind;
 use crate::key::KeySpace;
 use crate::options::LockMode;
-use crate::session::{BatchKind, Bind, Place, SessionError, SqlState, StatementKind};
+use crate::session::{BatchKind, Bind, Place, ProbeStep, SessionError, SqlState, StatementKind};
 
 /// The setting that marks a transaction in which a session-level lock was taken unawares: set locally by the statement that
 /// takes the lock, so that it is gone by the next statement unless a transaction is open that the client does not know of.
@@ -207,6 +207,7 @@ pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
             call("pg_try_advisory_lock"),
             call("pg_advisory_unlock")
         )),
+        BatchKind::Probe(step) => probe(step, key, mode),
         BatchKind::ReleaseOrEnd { pid, nonce } => format!(
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
              WHEN COALESCE(pg_catalog.current_setting({}, true), '') OPERATOR(pg_catalog.<>) '' THEN NULL \
@@ -240,6 +241,35 @@ pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
         }
     }
 }
+
+/// A step of a probe. Not prepared, and without parameters, so that it goes through every pooler.
+fn probe(step: ProbeStep, key: KeySpace, mode: LockMode) -> String {
+    let code = ProbeStep::CONTRADICTION;
+    let unless = |found: &str, otherwise: &str| {
+        guarded(&format!(
+            "IF NOT COALESCE({found}, false) THEN {otherwise}RAISE EXCEPTION USING ERRCODE = '{code}', \
+             MESSAGE = 'advisory-locking: a probe found a contradiction'; END IF;"
+        ))
+    };
+    match step {
+        ProbeStep::Mark { mark } => {
+            format!("SELECT pg_catalog.set_config({MARK}, '{mark}', false)")
+        }
+        ProbeStep::Look { mark } => unless(
+            &format!("pg_catalog.current_setting({MARK}, true) OPERATOR(pg_catalog.=) '{mark}'"),
+            "",
+        ),
+        ProbeStep::Hold => unless(&call("pg_try_advisory_lock", key, mode), ""),
+        ProbeStep::BeRefused => unless(
+            &format!("NOT {}", call("pg_try_advisory_lock", key, mode)),
+            &format!("PERFORM {}; ", call("pg_advisory_unlock", key, mode)),
+        ),
+        ProbeStep::LetGo => unless(&call("pg_advisory_unlock", key, mode), ""),
+    }
+}
+
+/// The setting that a probe leaves in a session.
+const MARK: &str = "'advisory_locking.mark'";
 
 /// The setting in which a release that nobody waits for says that it went through.
 const RELEASED: &str = "'advisory_locking.released'";

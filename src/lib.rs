@@ -69,6 +69,14 @@
 mod asynchronous;
 mod capabilities;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a fuzzer looks for panics"
+)]
+pub mod fuzzing;
 mod guard;
 #[cfg(all(
     feature = "diesel-postgres",
@@ -82,6 +90,7 @@ mod key;
 mod locking;
 mod options;
 mod pool;
+mod probe;
 mod protocol;
 mod report;
 pub mod session;
@@ -141,3 +150,4 @@ pub use key::{KeyNamespace, KeyPart, KeySpace, KeyText, LockKey};
 pub use locking::AdvisoryLocking;
 pub use options::{LockMode, LockOptions, OnMissingLock, WaitStrategy};
 pub use pool::{LockPool, PooledAdvisoryLocking};
+pub use probe::Sessions;

@@ -7,8 +7,9 @@ use crate::error::LockError;
 use crate::guard::AdvisoryLockGuard;
 use crate::key::LockKey;
 use crate::options::LockOptions;
-use crate::protocol::blocking::{drive, situation};
-use crate::protocol::{Acquire, Acquired, Level};
+use crate::probe::Sessions;
+use crate::protocol::blocking::{drive, drive_pair, situation};
+use crate::protocol::{Acquire, Acquired, Level, Probe};
 use crate::report::{self, settle};
 use crate::session::LockSession;
 
@@ -333,6 +334,40 @@ pub trait AdvisoryLocking: LockSession + Sized {
             Some(grant) => scope::run_in(self, grant, body).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Finds out with a second connection of the same source whether sessions are kept, so that session-level locks work.
+    ///
+    /// Both connections must be idle. It takes about thirty round trips; a program does it when it starts. That a
+    /// pooler stands in between which pools transactions is certain if it is reported. If the pooler is so busy that it gives
+    /// both connections the same sessions in all of them, by chance, it is not noticed.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is left locked.
+    ///
+    /// * [`InTransaction`](crate::LockErrorKind::InTransaction): a transaction is open on one of them.
+    /// * [`Database`](crate::LockErrorKind::Database): a statement failed. On a server without `plpgsql` it always does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "diesel-postgres")] {
+    /// use advisory_locking::AdvisoryLocking;
+    /// use diesel::{Connection, pg::PgConnection};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let url = std::env::var("DATABASE_URL")?;
+    /// let [mut first, mut second] = [PgConnection::establish(&url)?, PgConnection::establish(&url)?];
+    /// first.probe_sessions(&mut second)?.require_session_locks()?;
+    /// # Ok(())
+    /// # }
+    /// # main().unwrap();
+    /// # }
+    /// ```
+    fn probe_sessions(&mut self, other: &mut Self) -> Result<Sessions, LockError> {
+        let probe = Probe::new(&situation(self), &situation(other));
+        drive_pair(self, other, probe)
     }
 
     /// What the connection's backend can do; asks no server.

@@ -8,6 +8,7 @@ use crate::guard::AdvisoryLockGuard;
 use crate::key::LockKey;
 use crate::locking::{AdvisoryLocking, acquire, run_under};
 use crate::options::LockOptions;
+use crate::probe::Sessions;
 use crate::protocol::Level;
 use crate::session::{LockSession, SessionError};
 use crate::stand_in::StandIn;
@@ -177,6 +178,22 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     {
         let key = key.into();
         connection(self, &key, &options)?.try_with_advisory_xact_lock(key, options, body)
+    }
+
+    /// Finds out with two connections of the pool whether sessions are kept, so that session-level locks work. A pool of one cannot be
+    /// asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::probe_sessions`], and [`Pool`](LockErrorKind::Pool).
+    ///
+    /// # Examples
+    ///
+    /// See [`Sessions`].
+    fn probe_sessions(&self) -> Result<Sessions, LockError> {
+        let mut first = self.checkout().map_err(pool_error)?;
+        let mut second = self.checkout().map_err(pool_error)?;
+        first.probe_sessions(&mut *second)
     }
 
     /// What the pool's backend can do. Checks a connection out to see, for a pool may hold an enum of connections.

@@ -9,6 +9,7 @@ pub(crate) mod blocking;
 mod enter;
 mod leave;
 mod pauses;
+mod probe;
 mod release;
 
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub(crate) use acquire::{Acquire, Acquired};
 pub(crate) use enter::Enter;
 pub(crate) use leave::{Ending, Leave};
+pub(crate) use probe::{Probe, Side};
 pub(crate) use release::Release;
 
 use crate::key::LockKey;

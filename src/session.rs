@@ -8,7 +8,7 @@ mod request;
 mod transaction;
 
 pub use error::{SessionError, SqlState};
-pub use request::{Batch, BatchKind, Bind, Place, Row, Statement, StatementKind};
+pub use request::{Batch, BatchKind, Bind, Place, ProbeStep, Row, Statement, StatementKind};
 pub use transaction::TransactionState;
 
 /// Which database answers on a session.

@@ -23,6 +23,15 @@ fn every_text() -> Vec<String> {
                 key,
                 mode,
             ));
+            for step in [
+                ProbeStep::Mark { mark: 7 },
+                ProbeStep::Look { mark: 7 },
+                ProbeStep::Hold,
+                ProbeStep::BeRefused,
+                ProbeStep::LetGo,
+            ] {
+                texts.push(batch(BatchKind::Probe(step), key, mode));
+            }
             texts.push(batch(BatchKind::RollBackWait, key, mode));
             for in_transaction in [false, true] {
                 for place in [Place::Outside, Place::Inside] {

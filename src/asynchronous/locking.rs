@@ -4,13 +4,14 @@ mod scope;
 
 use std::ops::DerefMut;
 
-use super::driver::{drive, situation};
+use super::driver::{drive, drive_pair, situation};
 use super::{AsyncAdvisoryLockGuard, AsyncBody, AsyncLockSession};
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::LockOptions;
-use crate::protocol::{Acquire, Acquired, Level};
+use crate::probe::Sessions;
+use crate::protocol::{Acquire, Acquired, Level, Probe};
 use crate::report::{self, settle};
 
 /// Named locks on an async database connection: the twin of [`AdvisoryLocking`](crate::AdvisoryLocking), whose page has the contract.
@@ -270,6 +271,25 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
                 Some(grant) => scope::run_in(self, grant, body).await.map(Some),
                 None => Ok(None),
             }
+        }
+    }
+
+    /// Finds out with a second connection of the same source whether sessions are kept, so that session-level locks work.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::probe_sessions`](crate::AdvisoryLocking::probe_sessions).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, both connections are closed.
+    fn probe_sessions(
+        &mut self,
+        other: &mut Self,
+    ) -> impl Future<Output = Result<Sessions, LockError>> + Send {
+        async move {
+            let probe = Probe::new(&situation(self), &situation(other));
+            drive_pair(self, other, probe).await
         }
     }
 

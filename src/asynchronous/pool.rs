@@ -9,6 +9,7 @@ use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::pool::pool_error;
+use crate::probe::Sessions;
 use crate::protocol::Level;
 use crate::session::SessionError;
 use crate::stand_in::StandIn;
@@ -230,6 +231,24 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         async move {
             let mut conn = connection(self, &key, &options).await?;
             conn.try_with_advisory_xact_lock(key, options, body).await
+        }
+    }
+
+    /// Finds out with two connections of the pool whether sessions are kept, so that session-level locks work. A pool of one cannot be
+    /// asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::probe_sessions`](crate::AdvisoryLocking::probe_sessions), and [`Pool`](crate::LockErrorKind::Pool).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, both connections are closed.
+    fn probe_sessions(&self) -> impl Future<Output = Result<Sessions, LockError>> + Send {
+        async move {
+            let mut first = self.checkout().await.map_err(pool_error)?;
+            let mut second = self.checkout().await.map_err(pool_error)?;
+            first.probe_sessions(&mut *second).await
         }
     }
 

@@ -306,13 +306,7 @@ impl Acquire {
                 Err(error) if error.is_disconnected() => self.condemn(failure),
                 Err(error) => self.look_for_leak(failure.diagnosed(error)),
             },
-            State::LookingForLeak(failure) => match input.row() {
-                Ok(Row {
-                    answer: Some(false),
-                    ..
-                }) => self.fail(failure),
-                Ok(_) | Err(_) => self.condemn(failure),
-            },
+            State::LookingForLeak(failure) => self.looked_for_leak(input.row(), failure),
             State::Condemning(failure) => self.fail(failure),
             State::Finished => Step::Done(Err(LockError::new(LockErrorKind::Database)
                 .with_key(&self.key)

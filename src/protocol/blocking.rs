@@ -1,10 +1,11 @@
 //! The driver for blocking sessions.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
-use super::{Input, Machine, Situation, Step};
+use super::{Input, Machine, Probe, Side, Situation, Step};
 use crate::session::LockSession;
 use crate::stand_in::{Attempt, StandIn};
 
@@ -22,37 +23,14 @@ where
     };
     let mut input = Input::Ready;
     loop {
-        input = match machine.step(input, Instant::now()) {
-            Step::Query(statement) => Input::Row(match machine.attempt() {
-                Some(attempt) => attempt.query(&statement),
-                None => flight.session.query(&statement),
-            }),
-            Step::Batch(batch) => Input::Ran(match machine.attempt() {
-                Some(attempt) => attempt.batch(&batch),
-                None => flight.session.batch(&batch),
-            }),
-            Step::Begin => Input::Ran(flight.session.begin()),
-            Step::Commit => Input::Ran(
-                match machine.attempt().map_or(Ok(()), Attempt::before_commit) {
-                    Ok(()) => flight.session.commit(),
-                    Err(error) => flight.session.rollback().and(Err(error)),
-                },
-            ),
-            Step::Rollback => Input::Ran(flight.session.rollback()),
-            Step::Condemn => {
-                flight.session.condemn();
-                Input::Ready
-            }
-            Step::Look => Input::Situation(situation(flight.session)),
-            Step::Sleep(pause) => {
-                thread::sleep(pause);
-                Input::Ready
-            }
-            Step::Done(output) => {
+        let step = machine.step(input, Instant::now());
+        match perform(flight.session, machine.attempt(), step) {
+            ControlFlow::Continue(next) => input = next,
+            ControlFlow::Break(output) => {
                 flight.lands();
                 return output;
             }
-        };
+        }
     }
 }
 
@@ -76,6 +54,29 @@ impl<S: LockSession + ?Sized> Drop for Flight<'_, S> {
     }
 }
 
+/// Runs a probe of two sessions to its end.
+pub(crate) fn drive_pair<S>(
+    first: &mut S,
+    second: &mut S,
+    mut probe: Probe,
+) -> <Probe as Machine>::Output
+where
+    S: LockSession + ?Sized,
+{
+    let mut input = Input::Ready;
+    loop {
+        let step = probe.step(input, Instant::now());
+        let session = match probe.side() {
+            Side::First => &mut *first,
+            Side::Second => &mut *second,
+        };
+        match perform(session, None, step) {
+            ControlFlow::Continue(next) => input = next,
+            ControlFlow::Break(output) => return output,
+        }
+    }
+}
+
 /// Does what a drop owes. While a panic unwinds, a second one would end the process, so a client's goes no further then.
 pub(crate) fn in_drop(act: impl FnOnce()) {
     if thread::panicking() {
@@ -84,6 +85,40 @@ pub(crate) fn in_drop(act: impl FnOnce()) {
     } else {
         act();
     }
+}
+
+/// Takes a step, on the session or on what answers instead of it.
+fn perform<S: LockSession + ?Sized, T>(
+    session: &mut S,
+    attempt: Option<&Attempt>,
+    step: Step<T>,
+) -> ControlFlow<T, Input> {
+    ControlFlow::Continue(match step {
+        Step::Query(statement) => Input::Row(match attempt {
+            Some(attempt) => attempt.query(&statement),
+            None => session.query(&statement),
+        }),
+        Step::Batch(batch) => Input::Ran(match attempt {
+            Some(attempt) => attempt.batch(&batch),
+            None => session.batch(&batch),
+        }),
+        Step::Begin => Input::Ran(session.begin()),
+        Step::Commit => Input::Ran(match attempt.map_or(Ok(()), Attempt::before_commit) {
+            Ok(()) => session.commit(),
+            Err(error) => session.rollback().and(Err(error)),
+        }),
+        Step::Rollback => Input::Ran(session.rollback()),
+        Step::Condemn => {
+            session.condemn();
+            Input::Ready
+        }
+        Step::Look => Input::Situation(situation(session)),
+        Step::Sleep(pause) => {
+            thread::sleep(pause);
+            Input::Ready
+        }
+        Step::Done(output) => return ControlFlow::Break(output),
+    })
 }
 
 /// What the session is just now.

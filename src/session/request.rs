@@ -122,6 +122,8 @@ pub struct Row {
 pub enum BatchKind {
     /// Asks for the session-level lock and gives it back, to learn with which code the server refuses it.
     Diagnose,
+    /// One step of a probe, which looks for a pooler with two connections.
+    Probe(ProbeStep),
     /// Gives back one level of the session-level lock as [`StatementKind::Release`] does, or ends the session if it cannot. For a
     /// guard that is dropped, when nobody waits for the answer; so it is several [messages](Batch::messages).
     ReleaseOrEnd {
@@ -141,6 +143,36 @@ pub enum BatchKind {
         /// The server's limit in milliseconds, 1 to `i32::MAX`; 0 waits without limit.
         limit_ms: i32,
     },
+}
+
+/// What a probe asks of one connection.
+///
+/// A step that does not find what it looks for fails with the code [`CONTRADICTION`](Self::CONTRADICTION).
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum ProbeStep {
+    /// Leaves a mark in the session.
+    Mark {
+        /// Which.
+        mark: u64,
+    },
+    /// Looks for the mark that this connection has left.
+    Look {
+        /// Which.
+        mark: u64,
+    },
+    /// Takes the session-level lock, without waiting.
+    Hold,
+    /// Asks for the session-level lock, to be refused. It is given back if it was granted.
+    BeRefused,
+    /// Gives the session-level lock back.
+    LetGo,
+}
+
+impl ProbeStep {
+    /// The code of a step that does not find what it looks for. Classes from `I` to `Z` are left to implementations by the SQL standard, and
+    /// PostgreSQL uses none that begins with `Z`.
+    pub const CONTRADICTION: &str = "ZAL01";
 }
 
 /// Statements that return nothing, sent as one message and never prepared.

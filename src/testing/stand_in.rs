@@ -143,7 +143,10 @@ fn limit(batch: &Batch) -> Option<Option<Duration>> {
             let limit = u64::try_from(limit_ms).ok().filter(|limit| *limit > 0);
             Some(limit.map(Duration::from_millis))
         }
-        BatchKind::Diagnose | BatchKind::ReleaseOrEnd { .. } | BatchKind::RollBackWait => None,
+        BatchKind::Diagnose
+        | BatchKind::Probe(_)
+        | BatchKind::ReleaseOrEnd { .. }
+        | BatchKind::RollBackWait => None,
     }
 }
 

@@ -71,6 +71,10 @@ impl Acquire {
     ) -> Next {
         let because = "the clean-up after a wait failed, so the session was ended";
         match answer {
+            // The wait may have taken the lock on the session that it ran on, and this one cannot give it back.
+            Ok(row) if self.is_elsewhere(row) && failure.kind != LockErrorKind::PoolerInBetween => {
+                self.fail(Failure::new(LockErrorKind::PoolerInBetween))
+            }
             Ok(Row {
                 answer: Some(true) | None,
                 ..
@@ -103,6 +107,28 @@ impl Acquire {
         self.query(StatementKind::Shows)
     }
 
+    pub(super) fn looked_for_leak(
+        &mut self,
+        answer: Result<Row, SessionError>,
+        failure: Failure,
+    ) -> Next {
+        match answer {
+            Ok(row) if self.is_elsewhere(row) => {
+                self.fail(Failure::new(LockErrorKind::PoolerInBetween))
+            }
+            Ok(Row {
+                answer: Some(false),
+                ..
+            }) => self.fail(failure),
+            Ok(_) | Err(_) => self.condemn(failure),
+        }
+    }
+
+    /// Whether another session answered than the one that was tried: what it shows says nothing of that one.
+    fn is_elsewhere(&self, row: Row) -> bool {
+        self.pid.is_some_and(|pid| pid != row.pid)
+    }
+
     pub(super) fn condemn(&mut self, failure: Failure) -> Next {
         self.state = State::Condemning(failure);
         Step::Condemn
@@ -115,5 +141,51 @@ impl Acquire {
             LockErrorKind::TimedOut => Ok(Acquired::TimedOut),
             _ => Err(failure.into_error(&self.key)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::LockError;
+    use crate::key::LockKey;
+    use crate::options::{LockOptions, WaitStrategy};
+    use crate::protocol::{Input, Machine, Situation};
+    use crate::session::{Backend, SqlState, TransactionState};
+
+    /// What comes of a wait that timed out, when the session with this process id answers the clean-up. The try was answered by 1.
+    fn timed_out_wait(cleaned_up_by: i32) -> Result<Acquired, LockError> {
+        let situation = Situation {
+            backend: Backend::Postgres,
+            transaction: TransactionState::none(),
+            longest_wait: None,
+            stand_in: None,
+        };
+        let options =
+            LockOptions::wait_up_to(Duration::from_millis(1)).strategy(WaitStrategy::Block);
+        let key = LockKey::from("key");
+        let mut acquire = Acquire::new(key, &options, Level::Session, situation);
+        let began = Instant::now();
+        let row = |answer, pid| Input::Row(Ok(Row { answer, pid }));
+        let timed_out = SessionError::new("too long").with_code(SqlState::new("55P03"));
+        for (input, after) in [
+            (Input::Ready, 0),
+            (row(Some(false), 1), 0),
+            (Input::Ran(Err(timed_out)), 2),
+            (row(None, cleaned_up_by), 2),
+        ] {
+            if let Step::Done(outcome) = acquire.step(input, began + Duration::from_millis(after)) {
+                return outcome;
+            }
+        }
+        unreachable!("the wait has ended")
+    }
+
+    /// A pooler may send the clean-up to another session than the wait, which may have been granted the lock as it timed out.
+    #[test]
+    fn a_wait_cleaned_up_elsewhere_is_not_called_timed_out() {
+        assert!(matches!(timed_out_wait(1), Ok(Acquired::TimedOut)));
+        let error = timed_out_wait(2).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::PoolerInBetween);
     }
 }

@@ -115,7 +115,8 @@ pub(crate) fn rollback_to_a_savepoint_frees(stage: &Stage) {
 pub(crate) fn xact_timeout_leaves_the_transaction_usable(stage: &Stage) {
     let key = stage.key("key");
     let [first, second] = stage.actors();
-    assert_eq!(first.acquire(&key, no_wait()), Granted);
+    assert_eq!(first.begin(), Done);
+    assert_eq!(first.xact(&key, no_wait()), Granted);
     for (rows, options) in [(1, no_wait()), (2, poll(SHORT)), (3, block(SHORT))] {
         assert_eq!(second.begin(), Done);
         assert_eq!(second.raw(Raw::Write), Done);
@@ -133,7 +134,7 @@ pub(crate) fn xact_timeout_leaves_the_transaction_usable(stage: &Stage) {
         second.xact(&key, block(SHORT)),
         stage.kept_out(Failed(TimedOut))
     );
-    assert_eq!(first.release(), Done);
+    assert_eq!(first.commit(), Done);
     assert_eq!(second.xact(&key, block(SHORT)), Granted);
     assert_eq!(second.commit(), Done);
 }

@@ -1,0 +1,79 @@
+//! What a fuzzer calls: bytes become a key, or the answers that a machine of the protocol gets.
+//!
+//! Built with `cfg(fuzzing)` for the targets in `fuzz/`, which look for bytes that reach new code, and in tests, which draw some at random in every
+//! run. Both panic on what must not be.
+
+mod keys;
+mod machines;
+
+pub use keys::keys;
+pub use machines::machines;
+
+/// Bytes, to be used up one after the other.
+#[derive(Debug)]
+struct Bytes<'d>(&'d [u8]);
+
+impl<'d> Bytes<'d> {
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    /// One of a list; the first when the bytes are used up.
+    fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
+        let at = usize::from(self.next().unwrap_or(0)) % list.len();
+        list[at]
+    }
+
+    fn take(&mut self, count: usize) -> &'d [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    fn number(&mut self) -> i64 {
+        let mut number = [0; 8];
+        let taken = self.take(8);
+        number[..taken.len()].copy_from_slice(taken);
+        i64::from_le_bytes(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Enough to reach every state of every machine, and quick in a debug build.
+    const ROUNDS: u64 = 20_000;
+
+    /// Shows the bytes that broke something.
+    struct Shown<'d>(&'d [u8]);
+
+    impl Drop for Shown<'_> {
+        #[allow(clippy::print_stdout, reason = "a test that fails says with what")]
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                println!("broken by {:?}", self.0);
+            }
+        }
+    }
+
+    fn at_random(target: fn(&[u8])) {
+        let mut random = fastrand::Rng::new();
+        for _ in 0..ROUNDS {
+            let length = random.usize(..64);
+            let data: Vec<u8> = (0..length).map(|_| random.u8(..)).collect();
+            let _shown = Shown(&data);
+            target(&data);
+        }
+    }
+
+    #[test]
+    fn keys() {
+        at_random(super::keys);
+    }
+
+    #[test]
+    fn machines() {
+        at_random(super::machines);
+    }
+}

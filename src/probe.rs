@@ -1,0 +1,61 @@
+//! What two connections are to each other: [`Sessions`].
+
+use crate::error::{LockError, LockErrorKind};
+
+/// What a probe of two connections found out about the sessions behind them.
+///
+/// A pooler that pools transactions is invisible to the locks of one connection as long as nobody else uses the pooler. Two connections
+/// bring it to light, so a program whose session-level locks matter probes when it starts.
+///
+/// # Examples
+///
+/// Refusing to start where session-level locks do not work:
+///
+/// ```no_run
+/// # #[cfg(all(feature = "diesel-postgres", feature = "r2d2"))] {
+/// use advisory_locking::{LockError, PooledAdvisoryLocking};
+/// use diesel::pg::PgConnection;
+/// use diesel::r2d2::{ConnectionManager, Pool};
+///
+/// fn check(pool: &Pool<ConnectionManager<PgConnection>>) -> Result<(), LockError> {
+///     pool.probe_sessions()?.require_session_locks()
+/// }
+/// # }
+/// ```
+#[non_exhaustive]
+#[must_use = "a probe changes nothing by itself"]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Sessions {
+    /// Each connection kept a session of its own, and a lock held on one was refused to the other. The connections are direct, or a
+    /// pooler stands in between that keeps a session for a client as long as the client is connected. All locks work.
+    Kept,
+    /// A session was given to both, or one was given several, or took back what was set in it: a pooler stands in between that
+    /// pools transactions or statements. Session-level locks do not work; transaction-level locks do, if it pools transactions.
+    Shared,
+    /// A lock held on one was granted to the other: they are connected to different servers or databases. No lock works.
+    Apart,
+    /// The backend has no locks.
+    WithoutLocks,
+}
+
+impl Sessions {
+    /// An error, unless session-level locks work.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was locked.
+    ///
+    /// * [`PoolerInBetween`](LockErrorKind::PoolerInBetween): [`Shared`](Self::Shared).
+    /// * [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion): [`Apart`](Self::Apart) and
+    ///   [`WithoutLocks`](Self::WithoutLocks).
+    pub fn require_session_locks(self) -> Result<(), LockError> {
+        match self {
+            Self::Kept => Ok(()),
+            Self::Shared => Err(LockError::new(LockErrorKind::PoolerInBetween)
+                .because("two connections were probed; take transaction-level locks here")),
+            Self::Apart => Err(LockError::new(LockErrorKind::NoMutualExclusion)
+                .because("two connections were probed, and reach different servers or databases")),
+            Self::WithoutLocks => Err(LockError::new(LockErrorKind::NoMutualExclusion)),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+use std::collections::{HashMap, HashSet};
+
+use super::*;
+use crate::key::KeySpace;
+use crate::session::{SqlState, TransactionState};
+
+/// Which of the pooler's sessions the next statement of a connection gets.
+#[derive(Clone, Copy, Debug)]
+enum Policy {
+    /// One for each connection, as without a pooler or with one that pools sessions.
+    Own,
+    /// The one that was used last, as PgBouncer does on its own.
+    LastUsed,
+    /// One of so many after the other, as PgBouncer does with `server_round_robin`.
+    InTurn(usize),
+    /// Any of so many, because others use the pooler too.
+    Any(usize),
+    /// The same one, and forgets everything after each transaction.
+    Forgetful,
+    /// One each, on two servers.
+    TwoServers,
+}
+
+#[derive(Default)]
+struct Session {
+    mark: Option<u64>,
+    levels: HashMap<KeySpace, u32>,
+}
+
+/// A pooler with its sessions, and a script of failures.
+struct Pooler {
+    policy: Policy,
+    sessions: HashMap<usize, Session>,
+    requests: usize,
+    /// The request that fails, counted from 0.
+    fails: Option<usize>,
+    random: fastrand::Rng,
+    condemned: HashSet<usize>,
+}
+
+impl Pooler {
+    fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            sessions: HashMap::new(),
+            requests: 0,
+            fails: None,
+            random: fastrand::Rng::with_seed(7),
+            condemned: HashSet::new(),
+        }
+    }
+
+    fn session_for(&mut self, side: Side) -> usize {
+        match self.policy {
+            Policy::Own | Policy::TwoServers => usize::from(side == Side::Second),
+            Policy::LastUsed | Policy::Forgetful => 0,
+            Policy::InTurn(sessions) => self.requests % sessions,
+            Policy::Any(sessions) => self.random.usize(..sessions),
+        }
+    }
+
+    fn run(&mut self, side: Side, batch: &Batch) -> Result<(), SessionError> {
+        let at = self.session_for(side);
+        let request = self.requests;
+        self.requests += 1;
+        if self.fails == Some(request) {
+            return Err(SessionError::new("as the script says"));
+        }
+        let BatchKind::Probe(step) = batch.kind() else {
+            unreachable!("a probe sends nothing else: {batch:?}")
+        };
+        let key = batch.key();
+        let shared_table = !matches!(self.policy, Policy::TwoServers);
+        let elsewhere = shared_table
+            && self.sessions.iter().any(|(other, session)| {
+                *other != at && session.levels.get(&key).is_some_and(|levels| *levels > 0)
+            });
+        let session = self.sessions.entry(at).or_default();
+        let levels = session.levels.entry(key).or_default();
+        let found = match step {
+            ProbeStep::Mark { mark } => {
+                session.mark = Some(mark);
+                true
+            }
+            ProbeStep::Look { mark } => session.mark == Some(mark),
+            ProbeStep::Hold => {
+                *levels += u32::from(!elsewhere);
+                !elsewhere
+            }
+            ProbeStep::BeRefused => elsewhere,
+            ProbeStep::LetGo => {
+                let held = *levels > 0;
+                *levels -= u32::from(held);
+                held
+            }
+        };
+        if matches!(self.policy, Policy::Forgetful) {
+            self.sessions.clear();
+        }
+        if found {
+            Ok(())
+        } else {
+            let code = SqlState::new(ProbeStep::CONTRADICTION);
+            Err(SessionError::new("a contradiction").with_code(code))
+        }
+    }
+
+    fn probe(&mut self) -> Result<Sessions, LockError> {
+        let situation = Situation {
+            backend: Backend::Postgres,
+            transaction: TransactionState::none(),
+            longest_wait: None,
+            stand_in: None,
+        };
+        let mut probe = Probe::new(&situation, &situation);
+        let mut input = Input::Ready;
+        loop {
+            let step = probe.step(input, Instant::now());
+            let side = probe.side();
+            input = match step {
+                Step::Batch(batch) => Input::Ran(self.run(side, &batch)),
+                Step::Condemn => {
+                    let at = self.session_for(side);
+                    self.condemned.insert(at);
+                    self.sessions.remove(&at);
+                    Input::Ready
+                }
+                Step::Done(outcome) => return outcome,
+                step => unreachable!("{step:?}"),
+            };
+        }
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.sessions
+            .values()
+            .all(|session| session.levels.values().all(|levels| *levels == 0))
+    }
+}
+
+#[test]
+fn kept_sessions_are_known() {
+    let mut pooler = Pooler::new(Policy::Own);
+    assert_eq!(pooler.probe().unwrap(), Sessions::Kept);
+    assert!(pooler.holds_nothing() && pooler.condemned.is_empty());
+}
+
+#[test]
+fn pooled_transactions_are_known() {
+    let mut policies = vec![Policy::LastUsed, Policy::Forgetful];
+    policies.extend((1..30).map(Policy::InTurn));
+    policies.extend((1..30).map(Policy::Any));
+    for policy in policies {
+        let mut pooler = Pooler::new(policy);
+        assert_eq!(pooler.probe().unwrap(), Sessions::Shared, "{policy:?}");
+        assert!(pooler.holds_nothing(), "{policy:?}");
+    }
+}
+
+#[test]
+fn two_servers_are_known() {
+    let mut pooler = Pooler::new(Policy::TwoServers);
+    assert_eq!(pooler.probe().unwrap(), Sessions::Apart);
+    assert!(pooler.condemned.is_empty());
+}
+
+/// Whatever fails, and also where it was not noticed that the lock was granted.
+#[test]
+fn a_failure_leaves_no_lock() {
+    let mut sound = Pooler::new(Policy::Own);
+    let _ = sound.probe();
+    for fails in 0..sound.requests {
+        let mut pooler = Pooler::new(Policy::Own);
+        pooler.fails = Some(fails);
+        let error = pooler.probe().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Database);
+        assert!(
+            std::error::Error::source(&error).is_some(),
+            "failed at {fails}"
+        );
+        assert!(pooler.holds_nothing(), "failed at {fails}");
+        let may_hold = fails + 3 >= sound.requests;
+        let condemned = if may_hold { 2 } else { 0 };
+        assert_eq!(pooler.condemned.len(), condemned, "failed at {fails}");
+    }
+}
+
+#[test]
+fn nothing_is_sent_where_there_is_nothing_to_probe() {
+    let idle = || Situation {
+        backend: Backend::Postgres,
+        transaction: TransactionState::none(),
+        longest_wait: None,
+        stand_in: None,
+    };
+    let sqlite = || Situation {
+        backend: Backend::Sqlite,
+        ..idle()
+    };
+    let at = |transaction| Situation {
+        transaction,
+        ..idle()
+    };
+    let decided = |first, second| {
+        let mut probe = Probe::new(&first, &second);
+        match probe.step(Input::Ready, Instant::now()) {
+            Step::Done(outcome) => outcome.map_err(|error| error.kind()),
+            step => unreachable!("{step:?}"),
+        }
+    };
+    assert_eq!(decided(sqlite(), sqlite()), Ok(Sessions::WithoutLocks));
+    for open in [TransactionState::open(1), TransactionState::in_test(0)] {
+        let refused = Err(LockErrorKind::InTransaction);
+        assert_eq!(decided(at(open), idle()), refused);
+        assert_eq!(decided(idle(), at(open)), refused);
+    }
+    let broken = || at(TransactionState::broken());
+    assert_eq!(decided(broken(), idle()), Err(LockErrorKind::Database));
+    assert_eq!(decided(idle(), broken()), Err(LockErrorKind::Database));
+}
+
+#[test]
+fn what_is_required_is_told_by_kind() {
+    let kind = |sessions: Sessions| {
+        let required = sessions.require_session_locks();
+        required.err().map(|error| error.kind())
+    };
+    assert_eq!(kind(Sessions::Kept), None);
+    assert_eq!(kind(Sessions::Shared), Some(LockErrorKind::PoolerInBetween));
+    for sessions in [Sessions::Apart, Sessions::WithoutLocks] {
+        assert_eq!(kind(sessions), Some(LockErrorKind::NoMutualExclusion));
+    }
+}

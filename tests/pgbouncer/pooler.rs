@@ -1,0 +1,174 @@
+//! A PgBouncer of a test's own, in front of the server of the tests.
+
+use std::fs::{self, Permissions};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::config::Host;
+
+/// Longer than a pooler takes to start on a machine that stalls.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// As whom it runs when the tests are root, which PgBouncer refuses: Debian's `nobody` and `nogroup`.
+const NOBODY: u32 = 65_534;
+
+/// When a pooler takes a session back from a client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mode {
+    Session,
+    Transaction,
+}
+
+/// Stopped, and its directory deleted, when it is dropped.
+pub(crate) struct Pooler {
+    child: Child,
+    directory: PathBuf,
+    port: u16,
+}
+
+impl Pooler {
+    /// Starts one with so many sessions of its own, and further settings.
+    pub(crate) fn start(mode: Mode, sessions: u32, settings: &str) -> Self {
+        let directory = directory();
+        for _ in 0..20 {
+            let port = free_port();
+            let pooler = Self {
+                child: spawn(&directory, &config(mode, sessions, settings, port)),
+                directory: directory.clone(),
+                port,
+            };
+            if let Some(pooler) = pooler.up() {
+                return pooler;
+            }
+        }
+        panic!("PgBouncer found no free port in 20 attempts");
+    }
+
+    /// The pooler once it listens; `None` if it has ended, because somebody else has taken the port.
+    fn up(mut self) -> Option<Self> {
+        let began = Instant::now();
+        loop {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return Some(self);
+            }
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+                assert!(
+                    log.contains("already in use"),
+                    "PgBouncer ended with {status}: {log}"
+                );
+                // The directory serves the next attempt.
+                self.directory = PathBuf::new();
+                return None;
+            }
+            assert!(began.elapsed() < PATIENCE, "PgBouncer does not listen");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://anybody@127.0.0.1:{}/pooled", self.port)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if !self.directory.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// The server behind it.
+pub(crate) fn server_url() -> String {
+    std::env::var("DATABASE_URL")
+        .expect("no DATABASE_URL: run ./scripts/test, which starts a server and sets it")
+}
+
+fn directory() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("advisory-locking-pgbouncer.{}.{number}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    fs::create_dir(&directory).expect("a temporary directory can be made");
+    // A password of DATABASE_URL is in there.
+    fs::set_permissions(&directory, Permissions::from_mode(0o700)).expect("it is ours");
+    if owner(&directory) == Some(0) {
+        chown(&directory, Some(NOBODY), Some(NOBODY)).expect("root may");
+    }
+    directory
+}
+
+fn owner(directory: &Path) -> Option<u32> {
+    fs::metadata(directory).ok().map(|made| made.uid())
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("there is a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+fn config(mode: Mode, sessions: u32, settings: &str, port: u16) -> String {
+    let server: tokio_postgres::Config = server_url().parse().expect("DATABASE_URL is one");
+    let host = match server.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "127.0.0.1".to_owned(),
+    };
+    let server_port = server.get_ports().first().copied().unwrap_or(5432);
+    let user = server.get_user().expect("DATABASE_URL names a user");
+    let database = server.get_dbname().unwrap_or(user);
+    let password = server.get_password().map_or_else(String::new, |password| {
+        let password = String::from_utf8_lossy(password).replace('\'', "''");
+        format!(" password='{password}'")
+    });
+    let mode = match mode {
+        Mode::Session => "session",
+        Mode::Transaction => "transaction",
+    };
+    // sqlx, and so SeaORM, sends the parameter that is ignored; without that it cannot connect.
+    format!(
+        "[databases]\n\
+         pooled = host={host} port={server_port} dbname={database} user={user}{password}\n\
+         [pgbouncer]\n\
+         listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nlogfile = log\n\
+         auth_type = any\npool_mode = {mode}\ndefault_pool_size = {sessions}\n\
+         query_wait_timeout = 20\nignore_startup_parameters = extra_float_digits\n{settings}\n"
+    )
+}
+
+fn spawn(directory: &Path, config: &str) -> Child {
+    let mut command = pooler_command(directory);
+    fs::write(directory.join("ini"), config).expect("it can be written");
+    command
+        .arg("ini")
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("PgBouncer is missing: run ./scripts/test, or install it (Debian: pgbouncer)")
+}
+
+/// `setpriv`, which every Linux has, gives root's rights up, and ends the pooler when the test's thread ends, however that happens.
+fn pooler_command(directory: &Path) -> Command {
+    let program = if Path::new("/usr/sbin/pgbouncer").exists() {
+        "/usr/sbin/pgbouncer"
+    } else {
+        "pgbouncer"
+    };
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if owner(directory) == Some(NOBODY) {
+        let [user, group] = ["--reuid", "--regid"].map(|option| format!("{option}={NOBODY}"));
+        command.args([&user, &group, "--clear-groups"]);
+    }
+    command.arg("--").arg(program);
+    command
+}

@@ -1,0 +1,288 @@
+//! Checks what was recorded against the model at the top of `main.rs`.
+
+mod itself;
+
+use std::collections::{BTreeMap, HashSet};
+
+pub(crate) use itself::checks_itself;
+
+use crate::history::{Event, Mode, Moment, Outcome};
+
+/// What the nemesis did, and when it began and ended to do it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Act {
+    pub(crate) what: What,
+    pub(crate) from: Moment,
+    /// When it was seen done.
+    pub(crate) until: Moment,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum What {
+    /// A session was ended, and is gone.
+    Terminate { pid: i32 },
+    /// A session's statement was cancelled, if it ran one.
+    Cancel { pid: i32 },
+    /// A process was killed.
+    Kill { process: usize },
+    /// A process was stopped for a while.
+    Stop,
+    /// The server was restarted.
+    Restart { immediate: bool },
+}
+
+/// A lock that was granted, and what was done under it.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    pub(crate) process: usize,
+    pub(crate) key: usize,
+    pub(crate) mode: Mode,
+    pub(crate) pid: i32,
+    pub(crate) from: Moment,
+    pub(crate) until: Moment,
+    pub(crate) writes: Option<u64>,
+    pub(crate) wrote: bool,
+    pub(crate) filed: Option<u64>,
+    pub(crate) stale: bool,
+    pub(crate) differed: bool,
+    /// How and when the call ended; not, if its process was killed.
+    pub(crate) ended: Option<(Outcome, Moment)>,
+}
+
+impl Hold {
+    fn is_ok(&self) -> bool {
+        matches!(self.ended, Some((Outcome::Ok, _)))
+    }
+
+    /// Whether what the holder wrote to the database is acknowledged: at once, or with the commit.
+    fn acknowledged(&self) -> Option<u64> {
+        self.writes.filter(|_| self.wrote || self.is_ok())
+    }
+
+    fn is_ended_by(&self, act: &Act) -> bool {
+        let hit = match act.what {
+            What::Terminate { pid } => pid == self.pid,
+            What::Kill { process } => process == self.process,
+            What::Restart { .. } => true,
+            What::Cancel { .. } | What::Stop => false,
+        };
+        hit && act.until >= self.from && act.from <= self.until
+    }
+
+    /// Whether it explains that the call failed.
+    fn is_failed_by(&self, act: &Act, ended: Moment) -> bool {
+        let hit = match act.what {
+            What::Terminate { pid } | What::Cancel { pid } => pid == self.pid,
+            What::Restart { .. } => true,
+            What::Kill { .. } | What::Stop => false,
+        };
+        hit && act.until >= self.from && act.from <= ended
+    }
+}
+
+/// What was recorded, call by call.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    pub(crate) holds: Vec<Hold>,
+    /// How the calls ended, with and without a lock.
+    pub(crate) outcomes: BTreeMap<&'static str, usize>,
+}
+
+impl History {
+    /// Adds what a process has recorded.
+    pub(crate) fn add(&mut self, process: usize, events: Vec<(u64, Event)>) {
+        let mut holds: BTreeMap<u64, Hold> = BTreeMap::new();
+        for (call, event) in events {
+            if let Event::Ended { outcome, .. } = event {
+                let granted = holds.contains_key(&call);
+                *self.outcomes.entry(name(outcome, granted)).or_default() += 1;
+            }
+            if let Event::Granted { key, mode, pid, at } = event {
+                let hold = Hold {
+                    process,
+                    key,
+                    mode,
+                    pid,
+                    from: at,
+                    until: Moment::MAX,
+                    writes: None,
+                    wrote: false,
+                    filed: None,
+                    stale: false,
+                    differed: false,
+                    ended: None,
+                };
+                assert!(holds.insert(call, hold).is_none(), "a call is granted once");
+                continue;
+            }
+            let Some(hold) = holds.get_mut(&call) else {
+                continue;
+            };
+            match event {
+                Event::Granted { .. } => {}
+                Event::Writes { number } => hold.writes = Some(number),
+                Event::Wrote { .. } => hold.wrote = true,
+                Event::Filed { number } => hold.filed = Some(number),
+                Event::Stale => hold.stale = true,
+                Event::Differed => hold.differed = true,
+                Event::Until { at } => hold.until = hold.until.min(at),
+                Event::Ended { outcome, at } => hold.ended = Some((outcome, at)),
+            }
+        }
+        self.holds.extend(holds.into_values());
+    }
+}
+
+fn name(outcome: Outcome, granted: bool) -> &'static str {
+    match (outcome, granted) {
+        (Outcome::Ok, _) => "held and released",
+        (Outcome::Lost, _) => "reported lost",
+        (Outcome::Failed | Outcome::NotHad, true) => "failed while held",
+        (Outcome::TimedOut, _) => "timed out",
+        (Outcome::Failed | Outcome::NotHad, false) => "not had for a failure",
+        (Outcome::Dropped, true) => "dropped while held",
+        (Outcome::Dropped, false) => "dropped while waiting",
+    }
+}
+
+/// The counters of one key when all is over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Final {
+    pub(crate) number: u64,
+    pub(crate) filed: u64,
+}
+
+/// What contradicts the model: nothing, if the locks are right.
+pub(crate) fn contradictions(history: &History, acts: &[Act], finals: &[Final]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, last) in finals.iter().enumerate() {
+        let holds: Vec<&Hold> = history
+            .holds
+            .iter()
+            .filter(|hold| hold.key == key)
+            .collect();
+        overlaps(&holds, acts, &mut found);
+        counted(&holds, *last, &mut found);
+    }
+    for hold in &history.holds {
+        alone(hold, acts, &mut found);
+    }
+    found
+}
+
+/// The end of the certain interval of a hold.
+fn certain_until(hold: &Hold, acts: &[Act]) -> Moment {
+    let ends = acts.iter().filter(|act| hold.is_ended_by(act));
+    ends.map(|act| act.from).fold(hold.until, Moment::min)
+}
+
+fn overlaps(holds: &[&Hold], acts: &[Act], found: &mut Vec<String>) {
+    let mut certain: Vec<(Moment, Moment, &Hold)> = holds
+        .iter()
+        .map(|hold| (hold.from, certain_until(hold, acts), *hold))
+        .filter(|(from, until, _)| from < until)
+        .collect();
+    certain.sort_by_key(|(from, until, _)| (*from, *until));
+    // Of those that began before: the one that ends last, and the one among the exclusive ones.
+    let mut last: [Option<(Moment, &Hold)>; 2] = [None, None];
+    for (from, until, hold) in certain {
+        let [any, exclusive] = last;
+        let earlier = if hold.mode == Mode::Exclusive {
+            any
+        } else {
+            exclusive
+        };
+        if let Some((end, other)) = earlier.filter(|(end, _)| *end > from) {
+            found.push(format!(
+                "overlap by {} ns: {other:?} and {hold:?}",
+                end.min(until) - from
+            ));
+        }
+        let later = |last: Option<(Moment, _)>| last.is_none_or(|(end, _)| end < until);
+        if later(last[0]) {
+            last[0] = Some((until, hold));
+        }
+        if hold.mode == Mode::Exclusive && later(last[1]) {
+            last[1] = Some((until, hold));
+        }
+    }
+}
+
+fn counted(holds: &[&Hold], last: Final, found: &mut Vec<String>) {
+    let mut numbers = HashSet::new();
+    let mut doubtful = 0;
+    for hold in holds {
+        match hold.acknowledged() {
+            Some(number) if !numbers.insert(number) => {
+                found.push(format!(
+                    "lost update of the database: {number} was written twice, by {hold:?} too"
+                ));
+            }
+            None if hold.writes.is_some() => doubtful += 1,
+            _ => {}
+        }
+    }
+    let sure = u64::try_from(numbers.len()).unwrap();
+    if last.number < sure || last.number > sure + doubtful {
+        let number = last.number;
+        found.push(format!(
+            "the database counts {number}, of {sure} acknowledged and {doubtful} in doubt"
+        ));
+    }
+    let mut filed = HashSet::new();
+    for hold in holds.iter().filter(|hold| hold.is_ok()) {
+        if let Some(number) = hold.filed.filter(|number| !filed.insert(*number)) {
+            found.push(format!(
+                "lost update of the file: {number} was written twice, by {hold:?} too"
+            ));
+        }
+    }
+    if filed.iter().any(|number| *number > last.filed) {
+        found.push(format!(
+            "the file counts {}, fewer than were acknowledged",
+            last.filed
+        ));
+    }
+}
+
+/// What a hold says by itself.
+fn alone(hold: &Hold, acts: &[Act], found: &mut Vec<String>) {
+    let lived = certain_until(hold, acts) == hold.until;
+    if hold.differed && lived {
+        found.push(format!("two readings differ under a shared lock: {hold:?}"));
+    }
+    if hold.stale && lived {
+        found.push(format!(
+            "the file has seen a later token under a lock that was held: {hold:?}"
+        ));
+    }
+    match hold.ended {
+        Some((Outcome::Lost | Outcome::Failed | Outcome::NotHad, at)) => {
+            if !acts.iter().any(|act| hold.is_failed_by(act, at)) {
+                found.push(format!("failed without a cause: {hold:?}"));
+            }
+        }
+        Some((Outcome::Ok, _)) => {
+            let dead = |act: &&Act| {
+                hold.is_ended_by(act) && act.from >= hold.from && act.until < hold.until
+            };
+            if let Some(act) = acts.iter().find(dead) {
+                found.push(format!("not reported lost after {act:?}: {hold:?}"));
+            }
+        }
+        Some((Outcome::Dropped | Outcome::TimedOut, _)) => {}
+        None => {
+            let killed = |act: &Act| {
+                act.what
+                    == What::Kill {
+                        process: hold.process,
+                    }
+            };
+            if !acts.iter().any(killed) {
+                found.push(format!(
+                    "a call did not end, and nobody killed its process: {hold:?}"
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A child process: some clients of one kind, until its standard input ends.
+
+mod asynchronous;
+mod blocking;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::history::Recorder;
+use crate::storage::Storage;
+use crate::work::APPLICATION;
+
+/// Clients in each process, on a pool of as many connections.
+const CLIENTS: u32 = 3;
+
+/// What the clients of a process share.
+#[derive(Clone)]
+struct Shared {
+    recorder: Arc<Recorder>,
+    storage: Storage,
+    stop: Arc<AtomicBool>,
+    seed: u64,
+}
+
+impl Shared {
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    fn random(&self, client: u32) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.seed.wrapping_add(u64::from(client)))
+    }
+}
+
+/// The arguments of a child.
+pub(crate) struct Orders {
+    pub(crate) is_async: bool,
+    pub(crate) directory: PathBuf,
+    pub(crate) record: PathBuf,
+    pub(crate) seed: u64,
+}
+
+impl Orders {
+    pub(crate) fn to_arguments(&self) -> [String; 4] {
+        let path = |path: &Path| path.display().to_string();
+        [
+            self.is_async.to_string(),
+            path(&self.directory),
+            path(&self.record),
+            self.seed.to_string(),
+        ]
+    }
+
+    fn parse(arguments: &[String]) -> Self {
+        let [is_async, directory, record, seed] = arguments else {
+            panic!("a child has four arguments: {arguments:?}")
+        };
+        Self {
+            is_async: is_async.parse().unwrap(),
+            directory: directory.into(),
+            record: record.into(),
+            seed: seed.parse().unwrap(),
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &[String]) {
+    let orders = Orders::parse(arguments);
+    let shared = Shared {
+        recorder: Arc::new(Recorder::open(&orders.record)),
+        storage: Storage::new(&orders.directory),
+        stop: Arc::default(),
+        seed: orders.seed,
+    };
+    let stop = shared.stop.clone();
+    // It ends when the parent says so, and when the parent is gone.
+    thread::spawn(move || {
+        let _end = std::io::stdin().read_to_end(&mut Vec::new());
+        stop.store(true, Ordering::Relaxed);
+    });
+    if orders.is_async {
+        asynchronous::run(&shared);
+    } else {
+        blocking::run(&shared);
+    }
+}
+
+fn url() -> String {
+    let url = std::env::var("DATABASE_URL").expect("scripts/postgres sets it");
+    format!("{url}?application_name={APPLICATION}")
+}

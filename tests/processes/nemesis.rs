@@ -1,0 +1,155 @@
+//! What makes it hard.
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::pg::PgConnection;
+use diesel::sql_types::Integer;
+use diesel::{Connection, QueryResult, QueryableByName, RunQueryDsl, sql_query};
+
+use crate::check::{Act, What};
+use crate::children::Children;
+use crate::history::now;
+use crate::work::APPLICATION;
+
+/// For what must come at once, on a machine that stalls.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two restarts of the server: they take half a second, in which nobody contends.
+const RESTARTS: Duration = Duration::from_secs(7);
+
+pub(crate) struct Nemesis {
+    random: fastrand::Rng,
+    pub(crate) acts: Vec<Act>,
+    server: PgConnection,
+    restarted: Instant,
+}
+
+#[derive(QueryableByName)]
+struct Session {
+    #[diesel(sql_type = Integer)]
+    pid: i32,
+}
+
+pub(crate) fn connect() -> PgConnection {
+    let url = std::env::var("DATABASE_URL").expect("scripts/postgres sets it");
+    let began = Instant::now();
+    loop {
+        match PgConnection::establish(&url) {
+            Ok(conn) => return conn,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "no server: {error}"),
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Nemesis {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            acts: Vec::new(),
+            server: connect(),
+            restarted: Instant::now(),
+        }
+    }
+
+    /// Rests a while, then does one thing.
+    pub(crate) fn act(&mut self, children: &mut Children) {
+        thread::sleep(Duration::from_millis(self.random.u64(5..100)));
+        if self.restarted.elapsed() > RESTARTS {
+            let immediate = self.random.bool();
+            self.restart(immediate);
+            self.restarted = Instant::now();
+            return;
+        }
+        match self.random.u8(..100) {
+            0..60 => self.signal_a_session("pg_terminate_backend", |pid| What::Terminate { pid }),
+            60..75 => self.signal_a_session("pg_cancel_backend", |pid| What::Cancel { pid }),
+            75..90 => self.stop(children),
+            _ => self.kill(children),
+        }
+    }
+
+    /// Of one that holds a lock, mostly: those are in the middle of something.
+    fn signal_a_session(&mut self, function: &str, what: fn(i32) -> What) {
+        let holders =
+            "AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)";
+        let which = if self.random.u8(..4) == 0 {
+            ""
+        } else {
+            holders
+        };
+        let sessions = self
+            .sessions(which)
+            .expect("the server answers its superuser");
+        let Some(Session { pid }) = self.random.choice(sessions.iter()) else {
+            return;
+        };
+        let (what, from) = (what(*pid), now());
+        sql_query(format!("SELECT {function}({pid})"))
+            .execute(&mut self.server)
+            .expect("a superuser may");
+        if let What::Terminate { pid } = what {
+            let began = Instant::now();
+            while !self
+                .sessions(&format!("AND pid = {pid}"))
+                .expect("the server answers")
+                .is_empty()
+            {
+                assert!(began.elapsed() < PATIENCE, "a session does not end");
+            }
+        }
+        self.acts.push(Act {
+            what,
+            from,
+            until: now(),
+        });
+    }
+
+    fn sessions(&mut self, which: &str) -> QueryResult<Vec<Session>> {
+        let all =
+            format!("SELECT pid FROM pg_stat_activity WHERE application_name = '{APPLICATION}'");
+        sql_query(format!("{all} {which} ORDER BY pid")).load(&mut self.server)
+    }
+
+    fn kill(&mut self, children: &mut Children) {
+        let slot = self.random.usize(..children.count());
+        let from = now();
+        let process = children.replace(slot);
+        let what = What::Kill { process };
+        self.acts.push(Act {
+            what,
+            from,
+            until: now(),
+        });
+    }
+
+    fn stop(&mut self, children: &Children) {
+        let slot = self.random.usize(..children.count());
+        let pause = Duration::from_millis(self.random.u64(1..150));
+        let from = now();
+        children.stop(slot, pause);
+        self.acts.push(Act {
+            what: What::Stop,
+            from,
+            until: now(),
+        });
+    }
+
+    fn restart(&mut self, immediate: bool) {
+        let mode = if immediate { "immediate" } else { "fast" };
+        let from = now();
+        let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres"))
+            .args(["ctl", "-m", mode, "-w", "-s", "restart"])
+            .status()
+            .unwrap();
+        assert!(status.success(), "the server does not restart: {status}");
+        self.server = connect();
+        let what = What::Restart { immediate };
+        self.acts.push(Act {
+            what,
+            from,
+            until: now(),
+        });
+    }
+}

@@ -1,0 +1,226 @@
+//! The run: starts everything, ends everything, and has it checked.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use diesel::connection::SimpleConnection;
+use diesel::pg::PgConnection;
+use diesel::sql_types::BigInt;
+use diesel::{QueryableByName, RunQueryDsl, sql_query};
+
+use crate::check::{Final, History, What, contradictions};
+use crate::children::Children;
+use crate::history::{self, Mode};
+use crate::nemesis::{Nemesis, PATIENCE, connect};
+use crate::storage::Storage;
+use crate::work::{KEYS, TABLE, key};
+
+const PROCESSES: usize = 6;
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")),
+    )
+}
+
+pub(crate) fn run() {
+    let seconds = number_from("ADVISORY_LOCKING_NEMESIS_SECONDS").unwrap_or(60);
+    let seed = number_from("ADVISORY_LOCKING_NEMESIS_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("processes: {seconds} s, ADVISORY_LOCKING_NEMESIS_SEED={seed}");
+
+    let directory = Directory::create();
+    let counters = Counters::create();
+    let mut nemesis = Nemesis::new(seed);
+    let mut children = Children::start(PROCESSES, &directory.0, seed);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(seconds) {
+        nemesis.act(&mut children);
+    }
+    let records = children.end();
+
+    let mut history = History::default();
+    for (process, record) in records.iter().enumerate() {
+        history.add(process, history::read(record));
+    }
+    let storage = Storage::new(&directory.0);
+    let finals: Vec<Final> = (0..KEYS)
+        .map(|key| Final {
+            number: counters.read(key),
+            filed: storage.read(key),
+        })
+        .collect();
+    let mut found = contradictions(&history, &nemesis.acts, &finals);
+    found.extend(what_is_left());
+    print_figures(&history, &nemesis, records.len(), &finals, found.len());
+    for contradiction in found.iter().take(20) {
+        println!("  {contradiction}");
+    }
+    assert!(
+        found.is_empty(),
+        "{} contradictions; repeat with seed {seed}",
+        found.len()
+    );
+    // A run in which nothing happened proves nothing.
+    let acted = |is: fn(&What) -> bool| nemesis.acts.iter().any(|act| is(&act.what));
+    assert!(history.holds.len() > 100, "hardly anything was locked");
+    assert!(
+        acted(|what| matches!(what, What::Terminate { .. })),
+        "no session was ended"
+    );
+    if seconds >= 30 {
+        assert!(
+            acted(|what| matches!(what, What::Restart { .. })),
+            "the server was never restarted"
+        );
+        assert!(
+            acted(|what| matches!(what, What::Kill { .. })),
+            "no process was killed"
+        );
+        for outcome in [
+            "reported lost",
+            "dropped while held",
+            "dropped while waiting",
+        ] {
+            assert!(history.outcomes.contains_key(outcome), "none was {outcome}");
+        }
+    }
+}
+
+fn print_figures(
+    history: &History,
+    nemesis: &Nemesis,
+    processes: usize,
+    finals: &[Final],
+    found: usize,
+) {
+    let modes = |mode| {
+        history
+            .holds
+            .iter()
+            .filter(|hold| hold.mode == mode)
+            .count()
+    };
+    let acts = |is: fn(&What) -> bool| nemesis.acts.iter().filter(|act| is(&act.what)).count();
+    println!(
+        "processes: {processes} in all; {} locks granted, {} exclusive and {} shared",
+        history.holds.len(),
+        modes(Mode::Exclusive),
+        modes(Mode::Shared)
+    );
+    for (outcome, count) in &history.outcomes {
+        println!("  {outcome}: {count}");
+    }
+    println!(
+        "  nemesis: {} sessions ended, {} cancelled, {} processes killed, {} stopped; restarts: {} fast, {} immediate",
+        acts(|what| matches!(what, What::Terminate { .. })),
+        acts(|what| matches!(what, What::Cancel { .. })),
+        acts(|what| matches!(what, What::Kill { .. })),
+        acts(|what| matches!(what, What::Stop)),
+        acts(|what| matches!(what, What::Restart { immediate: false })),
+        acts(|what| matches!(what, What::Restart { immediate: true })),
+    );
+    let stale = history.holds.iter().filter(|hold| hold.stale).count();
+    let sum = |of: fn(&Final) -> u64| finals.iter().map(of).sum::<u64>();
+    println!(
+        "  counters: {} in the database, {} in files, {stale} stale writes refused; contradictions (overlaps, lost updates, false reports): {found}",
+        sum(|last| last.number),
+        sum(|last| last.filed)
+    );
+}
+
+/// Where the processes write. Kept if the test fails.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn create() -> Self {
+        let path =
+            env::temp_dir().join(format!("advisory-locking-processes.{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("the records are in {}", self.0.display());
+        } else {
+            let _ = fs::remove_dir_all(Path::new(&self.0));
+        }
+    }
+}
+
+/// The table of the counters.
+struct Counters;
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+}
+
+fn ask(conn: &mut PgConnection, query: String) -> u64 {
+    let row: Number = sql_query(query).get_result(conn).unwrap();
+    u64::try_from(row.number).unwrap()
+}
+
+impl Counters {
+    fn create() -> Self {
+        // What was acknowledged must survive an immediate restart, and by default nothing on this server need.
+        let statements = format!(
+            "CREATE TABLE {TABLE} AS SELECT key::int, 0::int8 AS number FROM generate_series(0, {KEYS} - 1) AS key; \
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$"
+        );
+        connect().batch_execute(&statements).unwrap();
+        Self
+    }
+
+    fn read(&self, key: usize) -> u64 {
+        ask(
+            &mut connect(),
+            format!("SELECT number FROM {TABLE} WHERE key = {key}"),
+        )
+    }
+}
+
+impl Drop for Counters {
+    fn drop(&mut self) {
+        let statements = format!(
+            "DROP TABLE {TABLE}; \
+             DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET synchronous_commit', current_database()); END $$"
+        );
+        let _ = connect().batch_execute(&statements);
+    }
+}
+
+/// Locks that stay, and traces of a release of what was not held.
+fn what_is_left() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut conn = connect();
+    for number in 0..KEYS {
+        let (classid, objid, objsubid) = key(number).space().pg_locks_columns();
+        let locks = format!(
+            "SELECT count(*) AS number FROM pg_locks WHERE locktype = 'advisory' \
+             AND classid = {classid} AND objid = {objid} AND objsubid = {objsubid}"
+        );
+        let began = Instant::now();
+        while ask(&mut conn, locks.clone()) > 0 {
+            if began.elapsed() > PATIENCE {
+                found.push(format!("key {number} is still locked"));
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let log = env::var("ADVISORY_LOCKING_PGLOG").expect("scripts/postgres sets it");
+    let log = fs::read_to_string(log).unwrap();
+    for trace in ["you don't own a lock", "PANIC"] {
+        if log.contains(trace) {
+            found.push(format!("the server's log has: {trace}"));
+        }
+    }
+    found
+}
