@@ -127,3 +127,11 @@ fn a_million_names_do_not_collide() {
     let mut seen = std::collections::HashSet::with_capacity(1_000_000);
     assert!((0..1_000_000).all(|number| seen.insert(LockKey::from(("order", number)))));
 }
+
+/// Locks of several keys are taken in one order, so that two programs do not wait for each other.
+#[test]
+fn keys_have_an_order() {
+    let [low, high] = [1, 2].map(LockKey::from);
+    assert!(low < high && high > low);
+    assert_eq!(low.partial_cmp(&high), Some(std::cmp::Ordering::Less));
+}
