@@ -20,7 +20,7 @@
 //! | what a lock does not protect; fencing tokens | [`fencing`] |
 //! | how to test the branch "somebody else has it" | [`testing`](crate::testing) |
 //!
-//! Clients: [`diesel`], [`diesel_async`], [`rusqlite`]. Coming from PormG, with_advisory_lock, django-pglock or sqlx: [`coming_from`].
+//! Clients: [`diesel`], [`diesel_async`], [`sea_orm`], [`rusqlite`]. Coming from PormG, with_advisory_lock, django-pglock or sqlx: [`coming_from`].
 
 macro_rules! pages {
     ($($(#[$summary:meta])* $name:ident = $file:literal;)*) => {$(
@@ -59,6 +59,8 @@ pages! {
     diesel = "diesel";
     /// diesel-async.
     diesel_async = "diesel-async";
+    /// SeaORM.
+    sea_orm = "sea-orm";
     /// rusqlite.
     rusqlite = "rusqlite";
 }

@@ -27,8 +27,8 @@
 //!
 //! * [`AdvisoryLocking`] on a connection, [`PooledAdvisoryLocking`] on a pool: what you call.
 //!   `AsyncAdvisoryLocking` and `AsyncPooledAdvisoryLocking`: their async twins.
-//! * [`LockKey`]: what is locked; module `schemes`: keys of programs in other languages. [`LockOptions`]: whether to wait and how. [`LockError`]: what went wrong, and whether the lock is
-//!   held.
+//! * [`LockKey`]: what is locked; module `schemes`: keys of programs in other languages. [`LockOptions`]: whether to wait and how.
+//!   [`LockError`]: what went wrong, and whether the lock is held.
 //! * [`AdvisoryLockGuard`]: a lock that is held, and its connection.
 //! * [`session`] and [`LockPool`]: for those who write an adapter, or have an enum of connections.
 //! * [`design`]: how it works and why.
@@ -38,6 +38,7 @@
         feature = "diesel-async-postgres",
         feature = "r2d2",
         feature = "rusqlite",
+        feature = "sea-orm",
         feature = "testing"
     ),
     doc = "* [`guide`]: recipes, which lock to take and how to wait, pools and poolers, outages, fencing, coming from other libraries."
@@ -83,6 +84,7 @@ mod guard;
     feature = "diesel-async-postgres",
     feature = "r2d2",
     feature = "rusqlite",
+    feature = "sea-orm",
     feature = "testing"
 ))]
 pub mod guide;

@@ -28,7 +28,7 @@ async fn drop_everywhere<A: Adapter>() {
             limit += 1;
             assert!(limit < 200, "{what}: it does not end");
         }
-        assert!(limit > 2, "{}: {call:?} was never pending", A::NAME);
+        assert!(limit > 1, "{}: {call:?} was never pending", A::NAME);
     }
 }
 

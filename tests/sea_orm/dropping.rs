@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use advisory_locking::backends::sea_orm::PinnedConnection;
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncLockPool, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions,
     WaitStrategy,
@@ -13,7 +14,7 @@ use sea_orm::{
 use tokio::runtime::Runtime;
 
 use crate::observer::{Gate, Observer, database_url, fresh_key};
-use crate::open::{NO_WAIT, pid, poll_times, postgres, sqlite};
+use crate::open::{NO_WAIT, number, pid, poll_times, postgres, sqlite};
 
 fn block() -> LockOptions {
     LockOptions::wait_up_to(Duration::from_secs(30)).strategy(WaitStrategy::Block)
@@ -151,6 +152,7 @@ fn what_is_dropped_on_a_thread_without_a_runtime_is_clean() {
         .unwrap();
     drop(guard);
     assert_free(&key, "a guard");
+    drop(runtime.block_on(db.checkout()).unwrap());
 
     let guard = runtime
         .block_on(db.acquire_advisory_lock(&key, NO_WAIT))
@@ -372,4 +374,43 @@ async fn a_time_out_equal_to_the_locks_own_leaves_nothing() {
     observer.assert_free(&key, "all rounds").await;
     db.execute_unprepared("SELECT 1").await.unwrap();
     println!("{ROUNDS} rounds: {dropped} dropped, {timed_out} timed out by themselves");
+}
+
+/// On SQLite there is no lock to leave, but there are transactions.
+#[tokio::test]
+async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
+    let db = sqlite().await;
+    db.execute_unprepared("CREATE TABLE written (number INTEGER)")
+        .await
+        .unwrap();
+    for in_transaction in [false, true] {
+        for polls in 1..60 {
+            let body = async |db: &mut PinnedConnection| {
+                let tx = db.begin().await?;
+                tx.execute_unprepared("INSERT INTO written VALUES (1)")
+                    .await?;
+                tx.commit().await
+            };
+            let done = if in_transaction {
+                poll_times(polls, db.with_advisory_xact_lock("key", NO_WAIT, body)).await
+            } else {
+                poll_times(polls, db.with_advisory_lock("key", NO_WAIT, body)).await
+            };
+            // It fails if the only connection is still in a transaction, or lost.
+            let tx = db.begin().await.unwrap();
+            tx.execute_unprepared("DELETE FROM written").await.unwrap();
+            tx.commit().await.unwrap();
+            let what = format!("{in_transaction}, polled {polls} times");
+            assert_eq!(
+                number(&db, "SELECT COUNT(*) FROM written").await,
+                0,
+                "{what}"
+            );
+            if let Some(result) = done {
+                result.unwrap();
+                break;
+            }
+            assert!(polls < 59, "{what}: it does not end");
+        }
+    }
 }

@@ -300,3 +300,38 @@ async fn statements_at_the_same_time_wait_for_each_other() {
     .await
     .unwrap();
 }
+
+/// In a spawned task, with a body that borrows, a lock inside the lock, and a transaction.
+#[tokio::test]
+async fn a_body_may_borrow_and_nest_in_a_spawned_task() {
+    use advisory_locking::{AsyncAdvisoryLocking, AsyncTransactionAdvisoryLocking};
+
+    let (outer, inner, innermost) = (fresh_key(), fresh_key(), fresh_key());
+    let mut observer = Observer::new();
+    for db in [postgres(1).await, sqlite().await] {
+        let keys = [outer.clone(), inner.clone(), innermost.clone()];
+        let task = tokio::spawn(async move {
+            let (mut names, [outer, inner, innermost]) = (Vec::new(), keys);
+            let name = "ada".to_owned();
+            db.with_advisory_lock(outer, NO_WAIT, async |db| {
+                make_tables(db).await;
+                db.with_advisory_lock(inner, NO_WAIT, async |db| {
+                    let tx = db.begin().await?;
+                    tx.acquire_advisory_xact_lock(innermost, NO_WAIT).await?;
+                    let name = Set(name.clone());
+                    let driver = driver::ActiveModel { id: NotSet, name };
+                    names.push(driver.insert(&tx).await?.name);
+                    tx.commit().await
+                })
+                .await
+            })
+            .await
+            .unwrap();
+            names
+        });
+        assert_eq!(task.await.unwrap(), ["ada"]);
+    }
+    for key in [outer, inner, innermost] {
+        observer.assert_free(&key, "the task").await;
+    }
+}

@@ -49,6 +49,45 @@ async fn deadpool_pool() -> deadpool::Pool<Sqlite> {
         .unwrap()
 }
 
+#[cfg(feature = "sea-orm")]
+async fn sea_orm_pool() -> sea_orm::DatabaseConnection {
+    let mut options = sea_orm::ConnectOptions::new("sqlite::memory:");
+    options.max_connections(4).sqlx_logging(false);
+    sea_orm::Database::connect(options).await.unwrap()
+}
+
+/// Also in a transaction that the application has begun, which SeaORM code has by shared reference.
+#[cfg(feature = "sea-orm")]
+#[tokio::test]
+async fn a_transaction_of_sea_orm_finds_the_lock_held() {
+    use advisory_locking::AsyncTransactionAdvisoryLocking;
+    use sea_orm::TransactionTrait;
+
+    let (locks, db) = (TestLocks::enter(), sea_orm_pool().await);
+    let elsewhere = locks.held_elsewhere("key");
+    let tx = db.begin().await.unwrap();
+    let free = tx.try_acquire_advisory_xact_lock("key", QUIET).await;
+    assert!(!free.unwrap());
+    let limit = Duration::from_millis(30);
+    for strategy in BOTH {
+        let refused = tx.acquire_advisory_xact_lock("key", wait(limit, strategy));
+        let kind = refused.await.unwrap_err().kind();
+        assert_eq!(kind, LockErrorKind::TimedOut, "{strategy:?}");
+    }
+    drop(elsewhere);
+    tx.acquire_advisory_xact_lock("key", QUIET).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        locks.events(),
+        [
+            Event::held_elsewhere("key").in_transaction(),
+            Event::timed_out("key").in_transaction(),
+            Event::timed_out("key").in_transaction(),
+            Event::acquired("key").in_transaction(),
+        ]
+    );
+}
+
 macro_rules! on_every_pool {
     ($($case:ident),* $(,)?) => {
         mod bb8_pools {
@@ -56,6 +95,10 @@ macro_rules! on_every_pool {
         }
         mod deadpool_pools {
             $(#[tokio::test] async fn $case() { super::$case(super::deadpool_pool().await).await; })*
+        }
+        #[cfg(feature = "sea-orm")]
+        mod sea_orm_pools {
+            $(#[tokio::test] async fn $case() { super::$case(super::sea_orm_pool().await).await; })*
         }
     };
 }
