@@ -31,6 +31,7 @@ pub(crate) fn run() {
     let seed = number_from("ADVISORY_LOCKING_NEMESIS_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("processes: {seconds} s, ADVISORY_LOCKING_NEMESIS_SEED={seed}");
 
+    let logged_before = server_log().len();
     let directory = Directory::create();
     let counters = Counters::create();
     let mut nemesis = Nemesis::new(seed);
@@ -53,7 +54,7 @@ pub(crate) fn run() {
         })
         .collect();
     let mut found = contradictions(&history, &nemesis.acts, &finals);
-    found.extend(what_is_left());
+    found.extend(what_is_left(logged_before));
     print_figures(&history, &nemesis, records.len(), &finals, found.len());
     for contradiction in found.iter().take(20) {
         println!("  {contradiction}");
@@ -196,8 +197,14 @@ impl Drop for Counters {
     }
 }
 
+/// What the server has logged, of tests that ran before too.
+fn server_log() -> String {
+    let log = env::var("ADVISORY_LOCKING_PGLOG").expect("scripts/postgres sets it");
+    String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned()
+}
+
 /// Locks that stay, and traces of a release of what was not held.
-fn what_is_left() -> Vec<String> {
+fn what_is_left(logged_before: usize) -> Vec<String> {
     let mut found = Vec::new();
     let mut conn = connect();
     for number in 0..KEYS {
@@ -215,8 +222,7 @@ fn what_is_left() -> Vec<String> {
             thread::sleep(Duration::from_millis(10));
         }
     }
-    let log = env::var("ADVISORY_LOCKING_PGLOG").expect("scripts/postgres sets it");
-    let log = fs::read_to_string(log).unwrap();
+    let log = server_log().split_off(logged_before);
     for trace in ["you don't own a lock", "PANIC"] {
         if log.contains(trace) {
             found.push(format!("the server's log has: {trace}"));
