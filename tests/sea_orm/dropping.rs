@@ -14,7 +14,7 @@ use sea_orm::{
 use tokio::runtime::Runtime;
 
 use crate::observer::{Gate, Observer, database_url, fresh_key};
-use crate::open::{NO_WAIT, number, pid, poll_times, postgres, sqlite};
+use crate::open::{NO_WAIT, connect, number, pid, poll_times, postgres, sqlite};
 
 fn block() -> LockOptions {
     LockOptions::wait_up_to(Duration::from_secs(30)).strategy(WaitStrategy::Block)
@@ -379,7 +379,13 @@ async fn a_time_out_equal_to_the_locks_own_leaves_nothing() {
 /// On SQLite there is no lock to leave, but there are transactions.
 #[tokio::test]
 async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
-    let db = sqlite().await;
+    // In a file: sqlx closes a connection whose checkout is dropped, and a database in memory would go with it.
+    let file = format!(
+        "{}/dropped-{}.sqlite",
+        env!("CARGO_TARGET_TMPDIR"),
+        std::process::id()
+    );
+    let db = connect(format!("sqlite://{file}?mode=rwc"), 1).await;
     db.execute_unprepared("CREATE TABLE written (number INTEGER)")
         .await
         .unwrap();
@@ -413,4 +419,6 @@ async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
             assert!(polls < 59, "{what}: it does not end");
         }
     }
+    db.close().await.unwrap();
+    std::fs::remove_file(file).unwrap();
 }

@@ -20,7 +20,8 @@ pub(crate) async fn sqlite() -> DatabaseConnection {
     connect("sqlite::memory:".to_owned(), 1).await
 }
 
-async fn connect(url: String, size: u32) -> DatabaseConnection {
+/// A pool of so many connections to a database.
+pub(crate) async fn connect(url: String, size: u32) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.max_connections(size).sqlx_logging(false);
     Database::connect(options).await.unwrap()
