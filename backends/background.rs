@@ -2,22 +2,26 @@
 
 use std::thread;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
 /// Something to be done in the background.
 pub(crate) trait Job: Send + 'static {
     /// Does it, or goes on with it.
     fn run(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// There was no runtime for it, or that is going. Called before a thread runs it, where it was dropped.
+    /// There was no runtime for it, or that is going or standing still. Called before a thread runs it, where it was dropped.
     fn orphaned(&mut self) {}
 }
 
-/// Runs a job in a runtime. Where there is none, or it ends before the job does, a thread takes over.
+/// Runs a job in a runtime. Where there is none, or it ends before the job does, or it runs only while somebody blocks on it, a thread
+/// takes over.
 pub(crate) fn run<J: Job>(job: J, runtime: Option<Handle>) {
     let in_runtime = InRuntime(Some(job));
-    if let Some(runtime) = runtime {
-        runtime.spawn(in_runtime.run());
+    match runtime {
+        Some(runtime) if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread => {
+            runtime.spawn(in_runtime.run());
+        }
+        Some(_) | None => drop(in_runtime),
     }
 }
 

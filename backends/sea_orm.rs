@@ -35,18 +35,24 @@
 //! # Dropped futures
 //!
 //! sqlx cannot cancel a statement. If a future is dropped while a wait of ours is on the server, its session is terminated by its
-//! process id, over an idle connection of the pool or one made for it (so it works through TLS as well), two at a time; then the
-//! connection is closed and the pool makes another. If it is dropped while a statement of the body's runs, the lock is released when
-//! that has ended, and the connection goes back to the pool. What is dropped on a thread without a runtime is finished in the
-//! runtime where the connection was checked out; when that is shutting down, a thread does what cannot wait.
+//! process id, over a connection made for it (so it works through TLS as well), and its own connection is closed; the pool makes
+//! another. If the server has no room for that connection, or the process ends first, the wait lasts to its limit. If a future is
+//! dropped while a statement of the body's runs, the lock is released when that has ended, and the connection goes back to the pool.
+//!
+//! What is dropped on a thread without a runtime is finished in the runtime where the connection was checked out. A runtime of one
+//! thread does that when somebody blocks on it again; only what ends a wait does not depend on it.
 //!
 //! A wait in a `DatabaseTransaction` cannot be ended by us: see
 //! [`acquire_advisory_xact_lock`](AsyncTransactionAdvisoryLocking::acquire_advisory_xact_lock).
 //!
 //! # Transactions
 //!
-//! What counts is what was begun on the [`PinnedConnection`]. A `BEGIN` sent as plain text is invisible: its lock's release reports
-//! [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if that transaction is still open.
+//! What counts is what was begun on the [`PinnedConnection`]. A `BEGIN` sent as plain text is invisible: a session-level lock is granted
+//! in it, and its release reports [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if that transaction is still open.
+//! One that is sent under the lock is not noticed at all, and the connection goes back to the pool in it, as it would without a lock.
+//!
+//! It is one connection. Two tasks of a body that each begin a transaction at the same time have one inside the other; and while a
+//! stream is read, other statements wait until it is dropped.
 //!
 //! # Errors
 //!

@@ -18,9 +18,11 @@ use crate::backends::background::{self, Job};
 /// How many sessions are terminated at a time: a thousand waits that time out together must not open a thousand connections.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
-const TRIES: u32 = 4;
+/// How long to wait for a turn.
+const PATIENCE: Duration = Duration::from_millis(500);
 const LONGEST_TRY: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Ends a session in the background.
 pub(super) fn say(
@@ -48,17 +50,21 @@ struct Farewell {
 
 impl Job for Farewell {
     async fn run(&mut self) {
-        let socket = if self.connection.is_some() {
-            Socket::Open
-        } else {
-            Socket::Closed
-        };
-        if let Some(pid) = self.pid {
-            terminate(&self.pool, pid, socket).await;
-        }
-        if let Some(connection) = self.connection.take() {
-            // What it says of a session that was terminated is known.
-            let _ = within(LONGEST_TRY, connection.close()).await;
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..TRIES {
+            let found = match self.pid {
+                Some(pid) => ask_to_terminate(&self.pool, pid).await,
+                None => true,
+            };
+            // A session that does not wait ends with its connection; a wait may still be on its way to the server.
+            if let Some(connection) = self.connection.take() {
+                let _ = within(LONGEST_TRY, connection.close()).await;
+            }
+            if found {
+                return;
+            }
+            futures_timer::Delay::new(pause).await;
+            pause *= 4;
         }
     }
 
@@ -70,71 +76,34 @@ impl Job for Farewell {
 }
 
 /// Closes a connection without waiting for that.
-pub(super) fn close(mut connection: PoolConnection<Postgres>, runtime: Option<&Handle>) {
+pub(super) fn close(connection: PoolConnection<Postgres>, runtime: Option<&Handle>) {
     let _entered = runtime.map(Handle::enter);
-    connection.close_on_drop();
-    // Before the runtime is left again.
-    drop(connection);
+    // Its socket closes here, while a graceful end would need somebody to drive the runtime.
+    drop(connection.detach());
 }
 
-/// Whether the session's connection is still open, and so its process id its own.
-#[derive(Clone, Copy, Debug)]
-enum Socket {
-    Open,
-    Closed,
+/// Terminates a session that waits for an advisory lock. Whether it was found.
+///
+/// Only such a one: if ours has ended by itself, another session may have its process id by now, here or on the server that has taken
+/// this one's place.
+async fn ask_to_terminate(pool: &PgPool, pid: i32) -> bool {
+    // Whoever gets none in time goes without: the server of somebody else's may be gone.
+    let _permit = within(PATIENCE, AT_ONCE.acquire()).await;
+    let asked = within(LONGEST_TRY, async {
+        let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
+        let row = sqlx::query(TERMINATE)
+            .bind(pid)
+            .fetch_optional(&mut connection)
+            .await;
+        let _ = connection.close().await;
+        row
+    });
+    matches!(asked.await, Some(Ok(Some(_))))
 }
 
-/// Terminates a session.
-async fn terminate(pool: &PgPool, pid: i32, socket: Socket) {
-    let Ok(_permit) = AT_ONCE.acquire().await else {
-        return;
-    };
-    let mut pause = FIRST_PAUSE;
-    for _ in 0..TRIES {
-        if within(LONGEST_TRY, ask_to_terminate(pool, pid, socket)).await == Some(true) {
-            return;
-        }
-        futures_timer::Delay::new(pause).await;
-        pause *= 4;
-    }
-}
-
-/// Asks over an idle connection of the pool, or over one made for it. Whether the session was found.
-async fn ask_to_terminate(pool: &PgPool, pid: i32, socket: Socket) -> bool {
-    let sql = match socket {
-        Socket::Open => "SELECT pg_catalog.pg_terminate_backend($1)",
-        // If it has ended by itself, another session may have its process id by now; so only one that waits as ours did.
-        Socket::Closed => {
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-             WHERE pid OPERATOR(pg_catalog.=) $1 AND wait_event_type OPERATOR(pg_catalog.=) 'Lock' \
-             AND wait_event OPERATOR(pg_catalog.=) 'advisory'"
-        }
-    };
-    let idle = match socket {
-        Socket::Open => pool.try_acquire(),
-        // Idle connections belong to a runtime that is going.
-        Socket::Closed => None,
-    };
-    if let Some(mut idle) = idle
-        && let Ok(found) = ask(&mut idle, sql, pid).await
-    {
-        return found;
-    }
-    let Ok(mut own) = PgConnection::connect_with(&pool.connect_options()).await else {
-        return false;
-    };
-    let found = ask(&mut own, sql, pid).await;
-    let _ = own.close().await;
-    found.unwrap_or(false)
-}
-
-async fn ask(connection: &mut PgConnection, sql: &'static str, pid: i32) -> sqlx::Result<bool> {
-    let row = sqlx::query(sql)
-        .bind(pid)
-        .fetch_optional(connection)
-        .await?;
-    Ok(row.is_some())
-}
+const TERMINATE: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+    WHERE pid OPERATOR(pg_catalog.=) $1 AND wait_event_type OPERATOR(pg_catalog.=) 'Lock' \
+    AND wait_event OPERATOR(pg_catalog.=) 'advisory'";
 
 async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     match future::select(pin!(future), futures_timer::Delay::new(limit)).await {

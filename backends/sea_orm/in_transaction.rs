@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use sea_orm::{DatabaseTransaction, DbBackend, Statement as SeaStatement, Value};
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::error::session_error;
 use super::handle::PinnedTransaction;
+use super::pinned::Wire;
 use super::target::Target;
 use crate::asynchronous::{AsyncAdvisoryLocking, AsyncLockSession};
 use crate::backends::postgres::CONDEMN;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
-use crate::session::{Backend, Batch, Bind, Row, SessionError, Statement, TransactionState};
+use crate::session::{
+    Backend, Batch, BatchKind, Bind, Row, SessionError, Statement, TransactionState,
+};
 
 /// SeaORM's transaction cannot be ended from outside while it waits, so it does not wait for longer than this at a time: that long may
 /// a wait whose future was dropped go on.
@@ -38,17 +43,19 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 ///     tx.commit().await
 /// }
 /// ```
-pub trait AsyncTransactionAdvisoryLocking: Sync {
+pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
     /// Takes the transaction-level lock on `key` until the transaction ends.
     ///
     /// With [`WaitStrategy::Block`](crate::WaitStrategy::Block) on a [`DatabaseTransaction`], the wait is asked for again every half
     /// second, each time at the end of the queue, because nothing could end it if this future were dropped. So the server does not
-    /// find a deadlock among waits of this kind alone: give them a limit.
+    /// find a deadlock among waits of this kind alone: give them a limit. And in between the transaction is aborted for a moment: run
+    /// nothing else in it meanwhile.
     ///
     /// # Errors
     ///
     /// As [`AdvisoryLocking::acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock); the lock is not held
     /// then. [`Unsupported`](LockErrorKind::Unsupported) on a backend that has neither locks nor the no-op.
+    /// [`NotInTransaction`](LockErrorKind::NotInTransaction) if a [`PinnedTransaction`] is over because the one around it ended.
     ///
     /// # Cancel safety
     ///
@@ -78,8 +85,16 @@ pub trait AsyncTransactionAdvisoryLocking: Sync {
     ) -> impl Future<Output = Result<bool, LockError>> + Send;
 }
 
+mod sealed {
+    /// Methods may be added to the trait.
+    #[expect(unnameable_types, reason = "so that nobody else implements it")]
+    pub trait Sealed {}
+}
+
 macro_rules! in_transaction {
     ($($transaction:ty: $target:expr;)*) => {$(
+        impl sealed::Sealed for $transaction {}
+
         impl AsyncTransactionAdvisoryLocking for $transaction {
             fn acquire_advisory_xact_lock(
                 &self,
@@ -117,6 +132,8 @@ in_transaction! {
 struct InTransaction<'t> {
     target: Target<'t>,
     backend: Backend,
+    /// Kept between a wait that failed and its rollback: in between, the transaction is aborted.
+    wire: Option<OwnedMutexGuard<Wire>>,
 }
 
 impl<'t> InTransaction<'t> {
@@ -130,7 +147,11 @@ impl<'t> InTransaction<'t> {
                     .because(format!("{backend:?} has no such locks")));
             }
         };
-        Ok(Self { target, backend })
+        Ok(Self {
+            target,
+            backend,
+            wire: None,
+        })
     }
 }
 
@@ -144,7 +165,11 @@ impl AsyncLockSession for InTransaction<'_> {
     }
 
     fn transaction_state(&mut self) -> TransactionState {
-        TransactionState::open(1)
+        match self.target {
+            Target::Pinned(pinned, Some(id)) if !pinned.is_open(id) => TransactionState::none(),
+            Target::Over => TransactionState::none(),
+            _ => TransactionState::open(1),
+        }
     }
 
     async fn begin(&mut self) -> Result<(), SessionError> {
@@ -178,7 +203,18 @@ impl AsyncLockSession for InTransaction<'_> {
     async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
         let sql = batch.sql();
         match self.target {
-            Target::Pinned(pinned, id) => pinned.batch(id, &sql).await,
+            Target::Pinned(pinned, id) => {
+                let kept = self.wire.take();
+                let mut wire = match kept {
+                    Some(wire) => wire,
+                    None => pinned.lock_in(id).await.map_err(session_error)?,
+                };
+                let sent = wire.lock_batch(&sql).await;
+                if sent.is_err() && matches!(batch.kind(), BatchKind::Wait { .. }) {
+                    self.wire = Some(wire);
+                }
+                sent
+            }
             target => target.execute_unprepared(&sql).await.map(drop),
         }
         .map_err(session_error)
@@ -186,7 +222,10 @@ impl AsyncLockSession for InTransaction<'_> {
 
     async fn condemn(&mut self) {
         match self.target {
-            Target::Pinned(pinned, _) => pinned.condemn().await,
+            Target::Pinned(pinned, _) => {
+                self.wire = None;
+                pinned.condemn().await;
+            }
             target => {
                 for sql in CONDEMN {
                     // Each is an attempt, and the first that succeeds reports that the session has ended.
@@ -197,9 +236,13 @@ impl AsyncLockSession for InTransaction<'_> {
     }
 
     fn abandon(&mut self) {
-        // SeaORM's own transaction ends when its owner drops it.
-        if let Target::Pinned(pinned, _) = self.target {
-            pinned.abandon();
+        let kept = self.wire.take().is_some();
+        match self.target {
+            // In an aborted transaction that nobody will lead out of it.
+            Target::Pinned(pinned, _) if kept => pinned.abandon(),
+            Target::Pinned(pinned, _) => pinned.abandon_in_flight(),
+            // SeaORM's own transaction ends when its owner drops it.
+            Target::Connection(..) | Target::Transaction(..) | Target::Over => {}
         }
     }
 

@@ -234,14 +234,57 @@ impl Pinned {
     /// Ends the session, whatever it is doing, without waiting for that.
     pub(super) fn abandon(&self) {
         self.ledger.entries().given_up = true;
-        // Nobody is using it, unless a body left a stream or a task behind; then it ends when those do.
-        if let Ok(mut wire) = self.wire.try_lock() {
+        match self.wire.try_lock() {
+            Ok(mut wire) => wire.end(),
+            // A stream or a task that the body left behind is using it: as soon as it does not.
+            Err(_) => self.pay_soon(),
+        }
+    }
+
+    /// Ends the session if a statement of the protocol was dropped in flight. If somebody else has the connection, that one's turn
+    /// finds out, or nothing of ours was sent.
+    pub(super) fn abandon_in_flight(&self) {
+        if let Ok(mut wire) = self.wire.try_lock()
+            && matches!(wire.flight, Flight::Protocol)
+        {
+            self.ledger.entries().given_up = true;
             wire.end();
         }
+    }
+
+    /// Whether a transaction is open.
+    pub(super) fn is_open(&self, id: TransactionId) -> bool {
+        self.ledger.entries().level_of(id).is_some()
     }
 }
 
 impl Entries {
+    /// Whether a drop has left something to be done.
+    pub(super) fn is_even(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// Notes that a transaction has begun at this level; `false` if one around it was dropped meanwhile.
+    pub(super) fn begun(&mut self, level: usize, id: TransactionId) -> bool {
+        let still_inside = self.open.len() == level && !self.owes_rollback(|owed| owed <= level);
+        if still_inside {
+            self.open.push(id);
+        }
+        still_inside
+    }
+
+    /// Notes that what is open from this level on is over, whatever was owed of it.
+    pub(super) fn forget(&mut self, level: usize) {
+        self.open.truncate(level);
+        self.owed
+            .retain(|debt| !matches!(debt, Debt::RollBack(owed) if *owed >= level));
+    }
+
+    fn owes_rollback(&self, of: impl Fn(usize) -> bool) -> bool {
+        let mut owed = self.owed.iter();
+        owed.any(|debt| matches!(debt, Debt::RollBack(level) if of(*level)))
+    }
+
     /// How many transactions are around this one, if it is open.
     pub(super) fn level_of(&self, id: TransactionId) -> Option<usize> {
         self.open.iter().position(|open| *open == id)
@@ -273,7 +316,7 @@ impl Wire {
     }
 
     /// Pays what is owed: first what a dropped future left behind, then what drops asked for.
-    async fn settle(&mut self) -> Result<(), DbErr> {
+    pub(super) async fn settle(&mut self) -> Result<(), DbErr> {
         match self.flight {
             Flight::Landed => {}
             Flight::Protocol => return Err(gone()),
@@ -300,6 +343,7 @@ impl Wire {
                     if let Err(error) = self.send(&message).await
                         && is_gone(&error)
                     {
+                        self.flight = Flight::Landed;
                         return Err(error);
                     }
                 }

@@ -46,8 +46,22 @@ impl Wire {
         &mut self,
         options: &TransactionOptions,
     ) -> Result<TransactionId, DbErr> {
-        self.read_errors().await?;
-        let level = self.ledger.entries().open.len();
+        let level = loop {
+            self.read_errors().await?;
+            let level = {
+                let entries = self.ledger.entries();
+                entries.is_even().then(|| entries.open.len())
+            };
+            match level {
+                Some(level) => break level,
+                // Another transaction was dropped just now.
+                None => self.settle().await?,
+            }
+        };
+        if level == 0 {
+            // Behind a pooler, each transaction may be in another session.
+            self.pid = None;
+        }
         self.flight = Flight::Transaction(Recovery::Begun(level));
         let begun = self.send(&begin_text(level, options)).await;
         if begun.is_err() && level > 0 {
@@ -59,14 +73,24 @@ impl Wire {
         self.flight = Flight::Landed;
         begun?;
         let id = TransactionId::next();
-        self.ledger.entries().open.push(id);
-        Ok(id)
+        if self.ledger.entries().begun(level, id) {
+            return Ok(id);
+        }
+        // The one around it was dropped while this one began, and its rollback is owed.
+        self.flight = Flight::Transaction(Recovery::RolledBack);
+        let undone = self.undo_savepoint(level).await;
+        self.flight = Flight::Landed;
+        undone.and(Err(over()))
     }
 
-    /// Commits a transaction and what is open in it; if that fails, it is rolled back.
+    /// Commits a transaction, and rolls back what is open in it; if that fails, it is rolled back.
     pub(super) async fn commit(&mut self, id: TransactionId) -> Result<(), DbErr> {
         self.read_errors().await?;
         let level = self.level_of(id).ok_or_else(over)?;
+        if self.ledger.entries().open.len() > level + 1 {
+            // Nobody has committed what is open in it.
+            self.undo(level + 1).await?;
+        }
         self.forget(level);
         self.flight = Flight::Transaction(Recovery::Committed(level));
         let committed = match level {
@@ -144,6 +168,6 @@ impl Wire {
     }
 
     fn forget(&mut self, level: usize) {
-        self.ledger.entries().open.truncate(level);
+        self.ledger.entries().forget(level);
     }
 }

@@ -1,5 +1,6 @@
 //! The session of a backend without locks.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
@@ -86,7 +87,8 @@ impl WithoutLocks {
 
     /// The same without waiting: SeaORM rolls back at the next use, or when the connection goes back to its pool.
     pub(super) fn abandon(&mut self) {
-        self.begun.clear();
+        // SeaORM panics if a task that the body left behind is using the transaction.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.begun.clear()));
         self.given_up = true;
     }
 }

@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-const ROUNDS: usize = 101;
-const CYCLES: u32 = 100;
+const ROUNDS: usize = 2_001;
+const CYCLES: u32 = 5;
 
 /// Something whose cycles are timed.
 pub(crate) struct Contender<'c> {

@@ -422,3 +422,28 @@ async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
     db.close().await.unwrap();
     std::fs::remove_file(file).unwrap();
 }
+
+/// A task that the body left behind is using the connection when the body is dropped.
+#[tokio::test]
+async fn a_task_left_behind_does_not_keep_the_lock() {
+    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let (mut gate, mut left_behind) = (Gate::closed(), None);
+    let at_the_gate = gate.statement();
+    let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
+        let tx = db.begin().await?;
+        left_behind = Some(tokio::spawn(async move {
+            let _ = tx.execute_unprepared(&at_the_gate).await;
+            // The transaction lives on.
+            std::future::pending::<()>().await;
+            drop(tx);
+        }));
+        std::future::pending::<Result<(), DbErr>>().await
+    });
+    gate.drop_there(&mut observer, call).await;
+    gate.open();
+    observer
+        .assert_free(&key, "the statement left behind")
+        .await;
+    db.execute_unprepared("SELECT 1").await.unwrap();
+    left_behind.unwrap().abort();
+}

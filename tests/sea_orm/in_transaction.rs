@@ -157,10 +157,8 @@ async fn a_transaction_that_is_over_takes_no_lock() {
     let inner = outer.begin().await.unwrap();
     outer.commit().await.unwrap();
     let key = fresh_key();
-    inner
-        .acquire_advisory_xact_lock(&key, NO_WAIT)
-        .await
-        .unwrap_err();
+    let refused = inner.acquire_advisory_xact_lock(&key, NO_WAIT).await;
+    assert_eq!(refused.unwrap_err().kind(), LockErrorKind::NotInTransaction);
     assert!(Observer::new().shown(&key).is_empty());
     drop(inner);
     guard.release().await.unwrap();
@@ -234,4 +232,52 @@ async fn its_errors_are_sea_orms() {
     }
     let error = refused(&sqlite().await).await.unwrap_err();
     assert!(matches!(error, DbErr::TryIntoErr { .. }));
+}
+
+/// Between a wait that ran out and its rollback the transaction is aborted, and nobody else may come in.
+#[tokio::test]
+async fn two_waits_in_one_transaction_do_not_meet_in_its_aborted_moment() {
+    let (db, mut observer) = (postgres(3).await, Observer::new());
+    let (one, two, outer) = (fresh_key(), fresh_key(), fresh_key());
+    let holder = db.begin().await.unwrap();
+    for key in [&one, &two] {
+        holder
+            .acquire_advisory_xact_lock(key, NO_WAIT)
+            .await
+            .unwrap();
+    }
+    let guard = db.acquire_advisory_lock(&outer, NO_WAIT).await.unwrap();
+    let tx = guard.begin().await.unwrap();
+    let limit = Duration::from_millis(50);
+    let (first, second, meanwhile) = tokio::join!(
+        tx.try_acquire_advisory_xact_lock(&one, block(limit)),
+        tx.try_acquire_advisory_xact_lock(&two, block(limit)),
+        tx.execute_unprepared("SELECT 1"),
+    );
+    assert!(!first.unwrap() && !second.unwrap());
+    meanwhile.unwrap();
+    tx.commit().await.unwrap();
+    guard.release().await.unwrap();
+    holder.rollback().await.unwrap();
+    observer.assert_free(&outer, "the release").await;
+}
+
+/// Nothing of it was sent: it only waited for its turn on the connection.
+#[tokio::test]
+async fn a_call_dropped_before_its_turn_costs_nobody_the_connection() {
+    let (db, mut observer) = (postgres(1).await, Observer::new());
+    let (key, outer) = (fresh_key(), fresh_key());
+    let guard = db.acquire_advisory_lock(&outer, NO_WAIT).await.unwrap();
+    let tx = guard.begin().await.unwrap();
+    let statement = tx.execute_unprepared("SELECT pg_sleep(0.2)");
+    let impatient = tokio::time::timeout(
+        Duration::from_millis(50),
+        tx.acquire_advisory_xact_lock(&key, NO_WAIT),
+    );
+    let (slept, dropped) = tokio::join!(statement, impatient);
+    slept.unwrap();
+    dropped.unwrap_err();
+    tx.commit().await.unwrap();
+    guard.release().await.unwrap();
+    observer.assert_free(&outer, "the release").await;
 }

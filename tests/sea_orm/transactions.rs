@@ -251,7 +251,11 @@ async fn what_is_inside_a_transaction_ends_with_it() {
         inner.commit().await.unwrap_err();
         other.commit().await?;
         outer.rollback().await?;
-        assert_eq!(count(db).await, 1);
+        assert_eq!(
+            count(db).await,
+            0,
+            "nobody committed what was written inside"
+        );
         Ok(())
     })
     .await;
@@ -303,4 +307,72 @@ async fn a_transaction_that_outlives_the_body_is_reported() {
             .unwrap()
             .unwrap();
     }
+}
+
+/// A begin that has been sent and not answered.
+macro_rules! in_flight {
+    ($transaction:ident) => {
+        loop {
+            let mut beginning = Box::pin($transaction.begin());
+            let begun = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(match beginning.as_mut().poll(context) {
+                    std::task::Poll::Ready(begun) => Some(begun),
+                    std::task::Poll::Pending => None,
+                })
+            });
+            match begun.await {
+                None => break beginning,
+                // The server was faster than the first look for its answer.
+                Some(begun) => begun?.rollback().await?,
+            }
+        }
+    };
+}
+
+/// Savepoints are told apart also when one is dropped while another begins.
+#[tokio::test]
+async fn a_transaction_dropped_while_another_begins_in_it() {
+    under_a_lock(&postgres(1).await, async |db| {
+        for drop_the_newest in [false, true] {
+            let outer = db.begin().await?;
+            outer.execute_unprepared(WRITE).await?;
+            let inner = outer.begin().await?;
+            inner.execute_unprepared(WRITE).await?;
+            let beginning = in_flight!(inner);
+            drop(beginning);
+            let newest = inner.begin().await;
+            drop(inner);
+            if drop_the_newest {
+                drop(newest);
+            } else if let Ok(newest) = newest {
+                newest.execute_unprepared(WRITE).await.unwrap_err();
+                newest.commit().await.unwrap_err();
+            }
+            assert_eq!(count(&outer).await, 1);
+            outer.commit().await?;
+            assert_eq!(count(db).await, 1);
+            db.execute_unprepared("DELETE FROM written").await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// The begin of a savepoint completes after the transaction around it was dropped.
+#[tokio::test]
+async fn a_transaction_that_is_dropped_takes_along_what_begins_in_it() {
+    under_a_lock(&postgres(1).await, async |db| {
+        let outer = db.begin().await?;
+        outer.execute_unprepared(WRITE).await?;
+        let inner = outer.begin().await?;
+        let beginning = in_flight!(db);
+        drop(inner);
+        let newest = beginning.await;
+        assert!(newest.is_err(), "it is inside what was dropped");
+        assert_eq!(count(&outer).await, 1);
+        outer.commit().await?;
+        assert_eq!(count(db).await, 1);
+        Ok(())
+    })
+    .await;
 }
