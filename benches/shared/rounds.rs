@@ -1,5 +1,5 @@
 //! Contenders that take turns in short rounds. What is compared is the ratio within a round, so that a machine that slows down slows
-//! down all of them.
+//! down all of them. Rounds are short, because how fast a sleeping core wakes changes from one tenth of a second to the next.
 
 use std::time::Instant;
 
