@@ -1,5 +1,5 @@
 //! What one acquire and release costs an async client, against the same two statements by hand, prepared and cached in the same way,
-//! on the same connection or from the same pool: `scripts/postgres run -- cargo bench --all-features --bench async_cycle`.
+//! on the same connection or from the same pool: `scripts/postgres run -- cargo bench --features diesel-async-postgres,bb8,sea-orm --bench async_cycle`.
 //!
 //! By hand as in `cycle.rs`. From a pool, a cycle begins with the checkout, with the check that the pool makes by default, and ends when
 //! the connection is back. sqlx's own lock is there to compare with: it has a pool and statements of its own.

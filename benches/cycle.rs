@@ -1,5 +1,5 @@
 //! What one acquire and release costs through Diesel, against the same two statements by hand on the same connection, prepared
-//! and cached in the same way: `scripts/postgres run -- cargo bench --all-features --bench cycle`.
+//! and cached in the same way: `scripts/postgres run -- cargo bench --features diesel-postgres --bench cycle`.
 //!
 //! By hand twice: the two lock functions alone, and our own texts, which also ask which session answers and whether a transaction
 //! is open. The difference between those two is the price of what we promise; the rest is this crate's own.
