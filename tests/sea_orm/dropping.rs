@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use advisory_locking::backends::sea_orm::PinnedConnection;
 use advisory_locking::{
-    AsyncAdvisoryLocking, AsyncLockPool, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions,
-    WaitStrategy,
+    AsyncLockPool, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy,
 };
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, TransactionTrait,
@@ -332,48 +331,6 @@ async fn a_body_dropped_in_a_stream_frees_the_key() {
     );
     observer.assert_free(&key, "the stream").await;
     db.execute_unprepared("SELECT 1").await.unwrap();
-}
-
-/// The caller's time-out and the lock's own pass together.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_time_out_equal_to_the_locks_own_leaves_nothing() {
-    const ROUNDS: u32 = 1_000;
-    let (db, holders, mut observer, key) = (
-        postgres(1).await,
-        postgres(1).await,
-        Observer::new(),
-        fresh_key(),
-    );
-    let guard = holders.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
-    let (mut dropped, mut timed_out) = (0, 0);
-    for round in 0..ROUNDS {
-        // Checked out first, so that both clocks start together.
-        let mut conn = db.checkout().await.unwrap();
-        let limit = Duration::from_micros(2_000 + u64::from(round % 7) * 100);
-        let options = LockOptions::wait_up_to(limit).strategy(WaitStrategy::Block);
-        match tokio::time::timeout(limit, conn.try_acquire_advisory_lock(&key, options)).await {
-            Err(_) => dropped += 1,
-            Ok(answer) => {
-                assert!(
-                    answer.unwrap().is_none(),
-                    "round {round}: granted though it is held"
-                );
-                timed_out += 1;
-            }
-        }
-        drop(conn);
-        observer
-            .wait_until(
-                &key,
-                |shown| shown.len() == 1 && shown[0].granted,
-                &format!("round {round} left a waiter"),
-            )
-            .await;
-    }
-    guard.release().await.unwrap();
-    observer.assert_free(&key, "all rounds").await;
-    db.execute_unprepared("SELECT 1").await.unwrap();
-    println!("{ROUNDS} rounds: {dropped} dropped, {timed_out} timed out by themselves");
 }
 
 /// On SQLite there is no lock to leave, but there are transactions.
