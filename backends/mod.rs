@@ -3,7 +3,7 @@
 //! A *backend* is a database, an *adapter* a client library. What a backend is asked and what its errors mean stands once, in
 //! the backend's module; an adapter runs statements, reports errors, and can end its session.
 
-#[cfg(feature = "_at_home")]
+#[cfg(any(feature = "bb8", feature = "mobc", feature = "sea-orm"))]
 mod at_home;
 #[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
 mod background;

@@ -19,6 +19,7 @@ pub(crate) fn url() -> String {
     })
 }
 
+#[allow(dead_code, reason = "pools are features")]
 /// How long a pool tries to give a connection; less than the outer limit.
 pub(crate) const POOL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -84,6 +85,7 @@ pub(crate) struct Number {
 }
 
 impl Observer {
+    #[allow(dead_code, reason = "not every program has a use for it")]
     pub(crate) fn new() -> Self {
         Self::at(&Place::here())
     }
