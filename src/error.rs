@@ -57,7 +57,7 @@ pub enum LockErrorKind {
     ///
     /// Whether the lock is still held, and by which session, cannot be known from here: it may stay with a session of the
     /// pooler until the pooler closes it. Session-level locks need a direct connection or session pooling;
-    /// transaction-level locks work everywhere.
+    /// transaction-level locks also work where transactions are pooled, if the pooler knows prepared statements.
     PoolerInBetween,
     /// The limit passed before the lock was granted. The lock is not held. The `try_*` methods report this as a value.
     TimedOut,

@@ -55,7 +55,7 @@
 //!   only at its release. What must never be done twice needs a constraint or a fencing token besides.
 //! * It does not reach across databases, or from a standby to its primary: each has its own locks.
 //! * Session-level locks do not work through a pooler that pools transactions (PgBouncer in transaction mode); transaction-level locks
-//!   do.
+//!   do, if the pooler knows prepared statements.
 //!
 //! # Events
 //!

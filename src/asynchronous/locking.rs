@@ -26,8 +26,8 @@ use crate::report::{self, settle};
 /// * Before its first poll: nothing was sent.
 /// * While it waits by polling: nothing is held. The place among those who poll is nobody's, so nothing is lost.
 /// * While a statement of ours is in flight, a wait on the server among them: the connection is closed, and the
-///   wait is cancelled, so that the session leaves the server's queue at once. (Not through TLS alone: then it leaves at its limit. The
-///   adapter's page has more.) A pool replaces the connection. A new attempt queues anew.
+///   wait is cancelled, so that the session leaves the server's queue at once. (With diesel-async and a server that takes nothing but TLS it leaves at
+///   its limit. The adapter's page has more.) A pool replaces the connection. A new attempt queues anew.
 /// * While the body runs: the body is dropped where it is, and the lock is released as soon as a statement that it left in flight has
 ///   ended. If the body was in a transaction, the connection is closed.
 ///
