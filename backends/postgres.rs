@@ -335,7 +335,11 @@ pub(crate) const CONDEMN: [&str; 3] = [
 
 /// Sends what [condemns](CONDEMN) until one statement has gone through: a cancel meant for something else may hit any of them.
 #[cfg_attr(
-    not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
+    not(any(
+        feature = "diesel-postgres",
+        feature = "diesel-async-postgres",
+        feature = "sea-orm"
+    )),
     allow(dead_code, reason = "used by the adapters for PostgreSQL")
 )]
 #[derive(Debug, Default)]
@@ -344,7 +348,11 @@ pub(crate) struct Condemnation {
 }
 
 #[cfg_attr(
-    not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
+    not(any(
+        feature = "diesel-postgres",
+        feature = "diesel-async-postgres",
+        feature = "sea-orm"
+    )),
     allow(dead_code, reason = "used by the adapters for PostgreSQL")
 )]
 impl Condemnation {

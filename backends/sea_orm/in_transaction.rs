@@ -11,7 +11,7 @@ use super::handle::PinnedTransaction;
 use super::pinned::Wire;
 use super::target::Target;
 use crate::asynchronous::{AsyncAdvisoryLocking, AsyncLockSession};
-use crate::backends::postgres::CONDEMN;
+use crate::backends::postgres::Condemnation;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
@@ -227,9 +227,10 @@ impl AsyncLockSession for InTransaction<'_> {
                 pinned.condemn().await;
             }
             target => {
-                for sql in CONDEMN {
-                    // Each is an attempt, and the first that succeeds reports that the session has ended.
-                    let _ = target.execute_unprepared(sql).await;
+                let (mut condemnation, mut last) = (Condemnation::default(), None);
+                while let Some(sql) = condemnation.next(last) {
+                    let sent = target.execute_unprepared(sql).await;
+                    last = Some(sent.map(drop).map_err(session_error));
                 }
             }
         }

@@ -14,10 +14,10 @@ use sea_orm::{DbErr, RuntimeErr, TransactionOptions};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use super::error::{code, exec_error, gone, is_aborted, is_gone};
+use super::error::{code, exec_error, gone, is_aborted, is_gone, session_error};
 use super::farewell;
 use super::transactions::{Recovery, savepoint};
-use crate::backends::postgres::CONDEMN;
+use crate::backends::postgres::Condemnation;
 use crate::session::{Row, Statement, TransactionState};
 
 /// A pinned connection. Clones are the same connection.
@@ -187,9 +187,9 @@ impl Pinned {
     pub(super) async fn condemn(&self) {
         // If it cannot be had, it has been given up.
         if let Ok(mut wire) = self.lock().await {
-            for sql in CONDEMN {
-                // Each is an attempt, and the first that succeeds reports that the session has ended.
-                let _ = wire.lock_batch(sql).await;
+            let (mut condemnation, mut last) = (Condemnation::default(), None);
+            while let Some(sql) = condemnation.next(last) {
+                last = Some(wire.lock_batch(sql).await.map_err(session_error));
             }
         }
         self.abandon();
