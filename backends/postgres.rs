@@ -3,10 +3,14 @@
 //! Names are written with their schema, functions and operators alike, so that objects of the same name elsewhere on the
 //! `search_path` are never called instead. The only values are integers, bound or written out.
 
+mod rounds;
+
 use crate::error::LockErrorKind;
 use crate::key::KeySpace;
 use crate::options::LockMode;
 use crate::session::{BatchKind, Bind, Place, ProbeStep, SessionError, SqlState, StatementKind};
+
+pub(crate) use rounds::{round, round_sequence, step_code, step_number};
 
 /// The setting that marks a transaction in which a session-level lock was taken unawares: set locally by the statement that
 /// takes the lock, so that it is gone by the next statement unless a transaction is open that the client does not know of.

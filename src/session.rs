@@ -5,10 +5,12 @@
 
 mod error;
 mod request;
+mod round;
 mod transaction;
 
 pub use error::{SessionError, SqlState};
 pub use request::{Batch, BatchKind, Bind, Place, ProbeStep, Row, Statement, StatementKind};
+pub use round::{Round, RoundKind, RoundRow, RoundStep, StepKind, TokenSource};
 pub use transaction::TransactionState;
 
 /// Which database answers on a session.
@@ -91,6 +93,15 @@ pub trait LockSession {
         Err(SessionError::unsupported(batch))
     }
 
+    /// Runs one prepared statement about many locks and returns its row; for a [`Locker`](crate::locker).
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them, with the SQLSTATE where the client shows it.
+    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        Err(SessionError::unsupported(round))
+    }
+
     /// Ends the session and marks the connection as broken, so that nothing is locked on it and no pool hands it out.
     ///
     /// Called when the state of the session is unknown. Must not panic; there is nobody to report an error to.
@@ -166,6 +177,10 @@ impl<D: DelegateLockSession> LockSession for D {
 
     fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
         self.session().batch(batch)
+    }
+
+    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        self.session().round(round)
     }
 
     fn condemn(&mut self) {

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
+use crate::session::{
+    Backend, Batch, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+};
 
 /// One database connection of an async client: the twin of [`LockSession`](crate::session::LockSession).
 ///
@@ -48,6 +50,14 @@ pub trait AsyncLockSession: Send {
     /// Runs several statements that return nothing, as one message.
     fn batch(&mut self, batch: &Batch) -> impl Future<Output = Result<(), SessionError>> + Send {
         std::future::ready(Err(SessionError::unsupported(batch)))
+    }
+
+    /// Runs one prepared statement about many locks and returns its row; for a [`Locker`](crate::locker).
+    fn round(
+        &mut self,
+        round: &Round,
+    ) -> impl Future<Output = Result<RoundRow, SessionError>> + Send {
+        std::future::ready(Err(SessionError::unsupported(round)))
     }
 
     /// Ends the session and marks the connection as broken.
