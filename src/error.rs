@@ -13,6 +13,8 @@ pub enum LockErrorKind {
     /// The server cancelled the statement: someone called `pg_cancel_backend`, or the application's `statement_timeout`
     /// passed before a statement that does not wait had run. The lock is not held.
     Canceled,
+    /// The [locker](crate::locker) is closed, or was closed while this call waited. The lock is not held.
+    Closed,
     /// The body succeeded, but the transaction begun for it did not commit. The work is rolled back and the
     /// transaction-level lock is not held.
     CommitFailed,
@@ -80,6 +82,7 @@ impl LockErrorKind {
     const fn message(self) -> &'static str {
         match self {
             Self::Canceled => "the server cancelled the lock statement",
+            Self::Closed => "the locker is closed",
             Self::CommitFailed => "the transaction under the lock was not committed",
             Self::Database => "the database failed",
             Self::Deadlock => "waiting for the lock would be a deadlock",

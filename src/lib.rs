@@ -89,6 +89,9 @@ mod guard;
 ))]
 pub mod guide;
 mod key;
+#[cfg(feature = "locker")]
+#[cfg_attr(docsrs, doc(cfg(feature = "locker")))]
+pub mod locker;
 mod locking;
 mod options;
 mod pool;

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Growing, so that a lock that is free soon is taken soon and one that is held long is not asked for often. Jittered, so that
 /// clients that began together do not ask together. The lower half is left out so that no pause is near zero ("equal jitter").
 #[derive(Debug)]
-pub(super) struct Pauses {
+pub(crate) struct Pauses {
     range: Duration,
     longest: Duration,
     random: fastrand::Rng,
@@ -17,7 +17,7 @@ impl Pauses {
     /// The first range is this part of the longest pause: four doublings.
     const FIRST: u32 = 16;
 
-    pub(super) fn new(longest: Duration, random: fastrand::Rng) -> Self {
+    pub(crate) fn new(longest: Duration, random: fastrand::Rng) -> Self {
         Self {
             range: (longest / Self::FIRST).max(Duration::from_nanos(1)),
             longest,
@@ -25,7 +25,20 @@ impl Pauses {
         }
     }
 
-    pub(super) fn next(&mut self) -> Duration {
+    /// Pauses that have grown: those of somebody who has asked for long, or is to wait as if.
+    #[cfg_attr(
+        not(feature = "locker"),
+        allow(dead_code, reason = "for those who hand a lock on")
+    )]
+    pub(crate) const fn grown(longest: Duration, random: fastrand::Rng) -> Self {
+        Self {
+            range: longest,
+            longest,
+            random,
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> Duration {
         let range = self.range;
         self.range = range.saturating_mul(2).min(self.longest);
         let half = range / 2;

@@ -1,0 +1,323 @@
+//! What a locker does, without I/O: who waits, who holds, what to ask of which session.
+//!
+//! A [`Core`] is told what happened and answers with [`Command`]s; a driver carries them out. It serves the blocking locker and the async
+//! one, and can be run against a model of the server, with every fault and without time passing.
+//!
+//! One entry for each key in use, with its queue; a few sessions, each with at most one statement in flight. What is asked while a
+//! statement is in flight goes with the next, all together.
+
+mod alarms;
+mod close;
+mod queue;
+mod rounds;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::options::Settings;
+use crate::error::{LockError, LockErrorKind};
+use crate::key::{KeySpace, LockKey};
+use crate::options::{LockMode, LockOptions, OnMissingLock, Wait, WaitStrategy};
+use crate::protocol::Pauses;
+use crate::session::{Backend, Round};
+
+use alarms::Alarm;
+use sessions::Session;
+
+/// A longer pause than this is as good as none; and it can be added to a time.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A session of the locker's. Never used twice, so it is the generation of what is held on it too.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct SessionId(u64);
+
+impl SessionId {
+    /// What stands for a session where this process alone is excluded.
+    pub(crate) const PROCESS: Self = Self(0);
+
+    pub(crate) const fn generation(self) -> u64 {
+        self.0
+    }
+}
+
+/// Somebody who waits for a lock.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct RequestId(u64);
+
+/// Proof that a lock was granted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Hold {
+    id: u64,
+    pub(crate) key: KeySpace,
+    /// The session it is held on; `None` where there are no locks.
+    pub(crate) session: Option<SessionId>,
+    pub(crate) token: Option<i64>,
+}
+
+/// What the driver is to do. `W` is whatever it gives its answers to.
+#[derive(Debug)]
+pub(crate) enum Command<W> {
+    /// Check a connection out, and tell of it with [`Core::opened`].
+    Open { session: SessionId },
+    /// Run a round on the session, and tell of it with [`Core::answered`].
+    Send { session: SessionId, round: Round },
+    /// Wait for the lock on the server, on this session; check a connection out for it if it has none yet. Tell of it with
+    /// [`Core::waited`].
+    Wait {
+        session: SessionId,
+        key: LockKey,
+        options: LockOptions,
+    },
+    /// Give the connection back: nothing is held on it. Tell of it with [`Core::closed`].
+    Close { session: SessionId },
+    /// End the session, whatever it is doing. Tell of it with [`Core::closed`].
+    Abandon { session: SessionId },
+    /// What is held on the session is lost.
+    Lost { session: SessionId },
+    /// The lock is granted.
+    Granted { waiter: W, hold: Hold },
+    /// The lock is not granted.
+    Refused { waiter: W, error: LockError },
+    /// The lock is given back; or an error says what became of it.
+    Released {
+        waiter: W,
+        result: Result<(), LockErrorKind>,
+    },
+    /// The locker is closed, and every session gone.
+    Closed { waiter: W },
+}
+
+/// How a wait on the server ended.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    /// Granted to this session of the server's.
+    Granted { pid: i32 },
+    /// The limit has passed.
+    TimedOut,
+    /// Not granted.
+    Failed(LockError),
+}
+
+/// Everything a locker knows.
+#[derive(Debug)]
+pub(crate) struct Core<W> {
+    settings: Settings,
+    keys: HashMap<KeySpace, Entry<W>>,
+    sessions: BTreeMap<SessionId, Session<W>>,
+    /// Sessions that were ended, or given back, and are not yet gone.
+    leaving: BTreeSet<SessionId>,
+    alarms: BTreeSet<(Instant, Alarm)>,
+    /// What the pool's connections lead to, once one was seen.
+    backend: Option<Backend>,
+    /// Why no session could be opened, since the last one that could.
+    unopened: Option<Unopened>,
+    closing: Option<Vec<W>>,
+    next: u64,
+    /// Where the grid of the times to ask again begins.
+    epoch: Instant,
+    random: fastrand::Rng,
+    commands: Vec<Command<W>>,
+}
+
+/// Sessions cannot be had.
+#[derive(Debug)]
+struct Unopened {
+    why: String,
+    pauses: Pauses,
+}
+
+/// A key in use.
+#[derive(Debug)]
+struct Entry<W> {
+    queue: VecDeque<Request<W>>,
+    holders: Vec<u64>,
+    stage: Stage<W>,
+    /// Since when it has been held without a break, and how often it was handed on.
+    since: Option<Instant>,
+    turns: u32,
+    /// When it is asked for again.
+    due: Option<Instant>,
+    pauses: Option<Pauses>,
+    /// It was asked for in a round that failed, so it is asked for alone.
+    alone: bool,
+}
+
+/// Where the lock of a key is.
+#[derive(Debug)]
+enum Stage<W> {
+    /// With nobody of ours.
+    Away,
+    /// A session asks for it.
+    Asking { session: SessionId, mode: LockMode },
+    /// A session of its own waits for it on the server.
+    Waiting { session: SessionId, mode: LockMode },
+    /// A session has it.
+    Held { session: SessionId, mode: LockMode },
+    /// A session has it and draws a token for the first in the queue.
+    Drawing { session: SessionId, mode: LockMode },
+    /// It is given back; and asked for again, in this mode, in the same breath.
+    Leaving {
+        session: SessionId,
+        releaser: Option<W>,
+        again: Option<LockMode>,
+    },
+}
+
+impl<W> Stage<W> {
+    const fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Away => None,
+            Self::Asking { session, .. }
+            | Self::Waiting { session, .. }
+            | Self::Held { session, .. }
+            | Self::Drawing { session, .. }
+            | Self::Leaving { session, .. } => Some(*session),
+        }
+    }
+}
+
+/// How long somebody waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Patience {
+    /// Until the key was asked for once; then it is refused with this kind.
+    Once(LockErrorKind),
+    Until(Instant),
+    Forever,
+}
+
+/// Somebody who waits for a lock.
+#[derive(Debug)]
+struct Request<W> {
+    id: RequestId,
+    key: LockKey,
+    mode: LockMode,
+    fenced: bool,
+    patience: Patience,
+    strategy: WaitStrategy,
+    interval: Duration,
+    missing: OnMissingLock,
+    waiter: W,
+}
+
+impl<W> Core<W> {
+    pub(crate) fn new(settings: Settings, random: fastrand::Rng, now: Instant) -> Self {
+        Self {
+            settings,
+            keys: HashMap::new(),
+            sessions: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            alarms: BTreeSet::new(),
+            backend: None,
+            unopened: None,
+            closing: None,
+            next: 0,
+            epoch: now,
+            random,
+            commands: Vec::new(),
+        }
+    }
+
+    /// Asks for a lock. The answer is a [`Command::Granted`] or [`Command::Refused`], perhaps among the next commands.
+    ///
+    /// `options` are in order.
+    pub(crate) fn request(
+        &mut self,
+        key: LockKey,
+        options: &LockOptions,
+        fenced: bool,
+        waiter: W,
+        now: Instant,
+    ) -> RequestId {
+        let id = RequestId(self.fresh());
+        let patience = match options.wait() {
+            Wait::No => Patience::Once(LockErrorKind::HeldElsewhere),
+            Wait::UpTo(Duration::ZERO) => Patience::Once(LockErrorKind::TimedOut),
+            Wait::UpTo(limit) => now
+                .checked_add(limit)
+                .map_or(Patience::Forever, Patience::Until),
+            Wait::Forever => Patience::Forever,
+        };
+        self.enqueue(
+            Request {
+                id,
+                key,
+                mode: options.lock_mode(),
+                fenced,
+                patience,
+                strategy: options.wait_strategy(),
+                interval: options.longest_pause().min(LONGEST_INTERVAL),
+                missing: options.missing_lock_policy(),
+                waiter,
+            },
+            now,
+        );
+        id
+    }
+
+    /// Somebody waits no longer. Nothing happens if the answer is on its way.
+    pub(crate) fn cancel(&mut self, id: RequestId, key: KeySpace, now: Instant) {
+        drop(self.withdraw(id, key, true, now));
+    }
+
+    /// Gives a lock back; `waiter` is told how that went.
+    pub(crate) fn release(&mut self, hold: Hold, waiter: Option<W>, now: Instant) {
+        let Some(session) = hold.session else {
+            self.reply(waiter, Ok(()));
+            return;
+        };
+        let held = self.keys.get_mut(&hold.key).is_some_and(|entry| {
+            let place = entry.holders.iter().position(|id| *id == hold.id);
+            place
+                .map(|place| entry.holders.swap_remove(place))
+                .is_some()
+        });
+        if held {
+            self.given_up(hold.key, session, waiter, now);
+        } else {
+            self.reply(waiter, Err(LockErrorKind::Lost));
+        }
+    }
+
+    /// What is to be done now, in order.
+    pub(crate) fn commands(&mut self) -> Vec<Command<W>> {
+        std::mem::take(&mut self.commands)
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn reply(&mut self, waiter: Option<W>, result: Result<(), LockErrorKind>) {
+        if let Some(waiter) = waiter {
+            self.commands.push(Command::Released { waiter, result });
+        }
+    }
+
+    fn grant(
+        &mut self,
+        request: Request<W>,
+        session: Option<SessionId>,
+        token: Option<i64>,
+    ) -> u64 {
+        if let Patience::Until(limit) = request.patience {
+            self.alarms
+                .remove(&(limit, Alarm::Limit(request.id, request.key.space())));
+        }
+        let id = self.fresh();
+        let hold = Hold {
+            id,
+            key: request.key.space(),
+            session,
+            token: token.filter(|_| request.fenced),
+        };
+        self.commands.push(Command::Granted {
+            waiter: request.waiter,
+            hold,
+        });
+        id
+    }
+}

@@ -1,0 +1,84 @@
+//! The end of a locker.
+
+use std::time::Instant;
+
+use super::{Command, Core, SessionId, Stage};
+use crate::error::LockErrorKind;
+
+impl<W> Core<W> {
+    /// Nobody is let in any more; those who wait are told. When the last lock is given back and the last session is gone, `waiter` is told.
+    pub(crate) fn close(&mut self, waiter: W, now: Instant) {
+        self.refuse_everybody(now);
+        self.closing.get_or_insert_default().push(waiter);
+        self.finish_closing();
+    }
+
+    /// Nobody is left who could ask: every lock is given back, and those who hold one have lost it.
+    pub(crate) fn shut_down(&mut self, now: Instant) {
+        self.refuse_everybody(now);
+        let sessions: Vec<_> = self.sessions.keys().copied().collect();
+        for session in sessions.into_iter().chain([SessionId::PROCESS]) {
+            self.commands.push(Command::Lost { session });
+        }
+        let keys: Vec<_> = self.keys.keys().copied().collect();
+        for key in keys {
+            if let Some(entry) = self.keys.get_mut(&key) {
+                entry.holders.clear();
+                if matches!(entry.stage, Stage::Held { .. }) {
+                    self.settle(key, None, None, now);
+                }
+            }
+        }
+        self.finish_closing();
+    }
+
+    fn refuse_everybody(&mut self, now: Instant) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.closing = Some(Vec::new());
+        let keys: Vec<_> = self.keys.keys().copied().collect();
+        for key in keys {
+            let Some(entry) = self.keys.get_mut(&key) else {
+                continue;
+            };
+            let queue = std::mem::take(&mut entry.queue);
+            if let Stage::Waiting { session, .. } = entry.stage {
+                entry.stage = Stage::Away;
+                self.abandon(session);
+            }
+            for request in queue {
+                self.refuse(request, LockErrorKind::Closed);
+            }
+            self.forget_if_idle(key);
+        }
+        let _ = now;
+    }
+
+    /// The session is gone.
+    pub(crate) fn closed(&mut self, id: SessionId) {
+        self.leaving.remove(&id);
+        self.finish_closing();
+    }
+
+    /// With no key in use the sessions are given back, and with no session left the locker is closed.
+    pub(super) fn finish_closing(&mut self) {
+        if self.closing.is_none() || !self.keys.is_empty() {
+            return;
+        }
+        let idle: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.is_idle())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in idle {
+            self.close_session(id);
+        }
+        if self.sessions.is_empty() && self.leaving.is_empty() {
+            for waiter in self.closing.iter_mut().flat_map(std::mem::take) {
+                self.commands.push(Command::Closed { waiter });
+            }
+        }
+    }
+}

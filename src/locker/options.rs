@@ -1,0 +1,132 @@
+//! How a locker works: [`LockerOptions`].
+
+use std::time::Duration;
+
+use crate::error::{LockError, LockErrorKind};
+use crate::session::TokenSource;
+
+/// What a locker does on a backend that has no locks, such as SQLite.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum WithoutLocks {
+    /// Nothing: everybody is let in, as [`OnMissingLock`](crate::OnMissingLock) says. The same as without a locker.
+    #[default]
+    NoOp,
+    /// A real lock among the users of this locker: the queue that it has anyway. Other processes, and other lockers, are not excluded.
+    InProcess,
+}
+
+/// How a locker works: on how many sessions, how long it hands a lock on, how it notices that a session is gone.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use advisory_locking::locker::LockerOptions;
+///
+/// let options = LockerOptions::new()
+///     .sessions(2)
+///     .hand_off(100, Duration::from_millis(20))
+///     .keep_alive(Duration::from_secs(2));
+/// assert_ne!(options, LockerOptions::new());
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[must_use]
+pub struct LockerOptions(pub(crate) Settings);
+
+/// The options, for the core.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) sessions: usize,
+    pub(crate) waiting_sessions: usize,
+    pub(crate) turns: u32,
+    pub(crate) tenure: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) tokens: TokenSource,
+    pub(crate) without_locks: WithoutLocks,
+    /// How many steps go in one round: so many that the round trip is no longer what costs, so few that nobody waits long for others.
+    pub(crate) round: usize,
+}
+
+impl LockerOptions {
+    /// The defaults, which stand at each option.
+    pub const fn new() -> Self {
+        Self(Settings {
+            sessions: 1,
+            waiting_sessions: 1,
+            turns: u32::MAX,
+            tenure: Duration::from_millis(100),
+            keep_alive: Duration::from_secs(5),
+            tokens: TokenSource::TransactionId,
+            without_locks: WithoutLocks::NoOp,
+            round: 1_000,
+        })
+    }
+
+    /// How many sessions, and so connections of the pool, hold and ask for locks; 1 unless said, at least 1.
+    ///
+    /// One serves thousands of keys: what is asked while a statement is in flight goes with the next. A lost session loses its own locks only,
+    /// which is what more are good for. The first is opened at the first call, the others when all are busy.
+    pub const fn sessions(mut self, sessions: usize) -> Self {
+        self.0.sessions = sessions;
+        self
+    }
+
+    /// How many sessions more may wait on the server, each for one key; 1 unless said.
+    ///
+    /// For keys whose first waiter asks with [`WaitStrategy::Block`](crate::WaitStrategy::Block). With all of them busy, or with 0, such a key is polled.
+    pub const fn waiting_sessions(mut self, sessions: usize) -> Self {
+        self.0.waiting_sessions = sessions;
+        self
+    }
+
+    /// How often and how long a lock is handed on in this process before it is given back to the server, for other processes; any number of
+    /// times within 100 ms unless said.
+    ///
+    /// A hand-off costs no round trip. When one of the two bounds is reached, the lock is given back. Those who wait on the server have it then;
+    /// to those who poll, this process leaves it for a pause of between a half and the whole of the first waiter's
+    /// [`interval`](crate::LockOptions::interval). With 0 or 1 turns, every holder asks the server.
+    pub const fn hand_off(mut self, turns: u32, time: Duration) -> Self {
+        (self.0.turns, self.0.tenure) = (turns, time);
+        self
+    }
+
+    /// How often an idle session is asked whether it is alive, and how long it has to answer; 5 s unless said.
+    ///
+    /// A session that is gone is noticed within **twice** this time, whether or not the network says so. A guard's holder is told by
+    /// `is_lost()` and `lost()`.
+    pub const fn keep_alive(mut self, every: Duration) -> Self {
+        self.0.keep_alive = every;
+        self
+    }
+
+    /// Where fencing tokens come from; [`TokenSource::TransactionId`] unless said.
+    pub fn tokens(mut self, source: TokenSource) -> Self {
+        self.0.tokens = source;
+        self
+    }
+
+    /// What to do on a backend without locks; [`WithoutLocks::NoOp`] unless said.
+    pub const fn without_locks(mut self, policy: WithoutLocks) -> Self {
+        self.0.without_locks = policy;
+        self
+    }
+
+    /// Refuses what cannot work.
+    pub(crate) fn validate(&self) -> Result<(), LockError> {
+        let refuse = |why| Err(LockError::new(LockErrorKind::InvalidOptions).because(why));
+        if self.0.sessions == 0 {
+            return refuse("a locker needs a session");
+        }
+        if self.0.keep_alive.is_zero() {
+            return refuse("a keep-alive of zero would ask without pause");
+        }
+        Ok(())
+    }
+}
+
+impl Default for LockerOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
