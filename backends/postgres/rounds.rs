@@ -65,29 +65,41 @@ macro_rules! halves {
     };
 }
 
+/// Whether the bits of a step's code under `$mask` are `$bits`. Not `CASE code WHEN bits`, which looks for its `=` on the `search_path`.
+macro_rules! code_is {
+    ($mask:literal, $bits:literal) => {
+        concat!(
+            "(step.code OPERATOR(pg_catalog.&) ",
+            $mask,
+            ") OPERATOR(pg_catalog.=) ",
+            $bits
+        )
+    };
+}
+
 /// Four calls, chosen by mode and key space.
 macro_rules! by_code {
-    ($exclusive:literal, $first:literal, $second:literal, $third:literal, $fourth:literal) => {
+    ($exclusive:literal, $mask:literal, $first:literal, $second:literal, $third:literal, $fourth:literal) => {
         concat!(
             "WHEN ",
-            $first,
+            code_is!($mask, $first),
             " THEN pg_catalog.",
             $exclusive,
             "(step.number) ",
             "WHEN ",
-            $second,
+            code_is!($mask, $second),
             " THEN pg_catalog.",
             $exclusive,
             "_shared(step.number) ",
             "WHEN ",
-            $third,
+            code_is!($mask, $third),
             " THEN pg_catalog.",
             $exclusive,
             "(",
             halves!("step.number"),
             ") ",
             "WHEN ",
-            $fourth,
+            code_is!($mask, $fourth),
             " THEN pg_catalog.",
             $exclusive,
             "_shared(",
@@ -116,9 +128,9 @@ macro_rules! serve {
             $also,
             "CASE WHEN step.code OPERATOR(pg_catalog.<) 16 OR ",
             $may_take,
-            " THEN CASE step.code OPERATOR(pg_catalog.&) 15 ",
-            by_code!("pg_try_advisory_lock", "0", "1", "2", "3"),
-            by_code!("pg_advisory_unlock", "4", "5", "6", "7"),
+            " THEN CASE ",
+            by_code!("pg_try_advisory_lock", "15", "0", "1", "2", "3"),
+            by_code!("pg_advisory_unlock", "15", "4", "5", "6", "7"),
             "ELSE true END END AS yes FROM ",
             steps!(),
             $from,
@@ -153,8 +165,8 @@ const SERVE_WITH_SEQUENCE: &str = serve!(
 const UNDO: &str = concat!(
     "SELECT undone.answers, NULL::pg_catalog.int8, pg_catalog.pg_backend_pid() FROM (SELECT ",
     "pg_catalog.array_agg(CASE WHEN shown.yes THEN 1::pg_catalog.int8 END ORDER BY shown.at) AS answers FROM (SELECT step.at, ",
-    "CASE WHEN held.granted THEN CASE step.code OPERATOR(pg_catalog.&) 3 ",
-    by_code!("pg_advisory_unlock", "0", "1", "2", "3"),
+    "CASE WHEN held.granted THEN CASE ",
+    by_code!("pg_advisory_unlock", "3", "0", "1", "2", "3"),
     "END END AS yes FROM ",
     steps!(),
     " LEFT JOIN pg_catalog.pg_locks AS held ON held.locktype OPERATOR(pg_catalog.=) 'advisory' AND held.granted ",
@@ -163,9 +175,13 @@ const UNDO: &str = concat!(
     "((step.number OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.&) 4294967295) ",
     "AND held.objid::pg_catalog.int8 OPERATOR(pg_catalog.=) (step.number OPERATOR(pg_catalog.&) 4294967295) ",
     "AND held.objsubid OPERATOR(pg_catalog.=) ",
-    "CASE step.code OPERATOR(pg_catalog.&) 2 WHEN 0 THEN 1 ELSE 2 END ",
+    "CASE WHEN ",
+    code_is!("2", "0"),
+    " THEN 1 ELSE 2 END ",
     "AND held.mode OPERATOR(pg_catalog.=) ",
-    "CASE step.code OPERATOR(pg_catalog.&) 1 WHEN 0 THEN 'ExclusiveLock' ELSE 'ShareLock' END WHERE ",
+    "CASE WHEN ",
+    code_is!("1", "0"),
+    " THEN 'ExclusiveLock' ELSE 'ShareLock' END WHERE ",
     if_meant!(),
     ") AS shown) AS undone"
 );

@@ -1,4 +1,5 @@
 use super::*;
+use crate::session::{RoundKind, TokenSource};
 
 const KINDS: [StatementKind; 6] = [
     StatementKind::Try(Place::Outside),
@@ -49,6 +50,7 @@ fn every_text() -> Vec<String> {
         }
     }
     texts.extend(end_unless_released(7, 8));
+    texts.extend(rounds().map(str::to_owned));
     texts.extend(CONDEMN.map(str::to_owned));
     texts
 }
@@ -168,4 +170,71 @@ fn a_condemnation_goes_on_until_something_went_through() {
     assert_eq!(condemned_by(hit_seven_times).len(), 8);
     // For ever is too long.
     assert_eq!(condemned_by(|_| cancelled()).len(), 48);
+}
+
+/// The texts of rounds, with a sequence and without.
+fn rounds() -> [&'static str; 3] {
+    let sequence = TokenSource::Sequence("fencing".into());
+    [
+        round(RoundKind::Serve, &TokenSource::TransactionId),
+        round(RoundKind::Serve, &sequence),
+        round(RoundKind::Undo, &sequence),
+    ]
+}
+
+/// Diesel numbers them by itself.
+#[test]
+fn the_parameters_of_rounds_stand_once_each_and_in_order() {
+    let parameters = |text: &str| -> String {
+        let numbers = text.split('$').skip(1).map(|rest| &rest[..1]);
+        numbers.collect()
+    };
+    assert_eq!(rounds().map(parameters), ["123", "1234", "123"]);
+}
+
+/// What an expression calls is a word and a parenthesis, an operator or a type.
+#[test]
+fn nothing_in_a_round_is_found_by_search_path() {
+    // Not calls, but SQL itself.
+    const WORDS: [&str; 6] = ["ROWS FROM", "FROM", "SELECT", "AS step", "JOIN", "OPERATOR"];
+    for text in rounds() {
+        let unquoted: String = text.split('\'').step_by(2).collect();
+        for (at, _) in unquoted.match_indices('(') {
+            let before = unquoted[..at].trim_end();
+            let is_sql = WORDS.iter().any(|word| before.ends_with(word));
+            let groups = before.ends_with([',', '(', ')'])
+                || before.ends_with("AND")
+                || before.ends_with("WHEN");
+            let start = before.rfind(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            let called = start.map(|start| &before[..=start]);
+            let qualified = called.is_some_and(|rest| rest.ends_with("pg_catalog."));
+            assert!(is_sql || groups || qualified, "{before}(");
+        }
+        for (at, _) in unquoted.match_indices("::") {
+            assert!(
+                unquoted[at..].starts_with("::pg_catalog."),
+                "{}",
+                &unquoted[at..]
+            );
+        }
+        let mut rest = unquoted.as_str();
+        while let Some((plain, operator)) = rest.split_once("OPERATOR(pg_catalog.") {
+            let symbols = ['=', '<', '>', '&', '|', '+', '-', '*', '/', '%', '~', '#'];
+            assert!(!plain.contains(symbols), "{plain}");
+            (_, rest) = operator.split_once(')').unwrap();
+        }
+        assert!(!rest.contains(['=', '<', '>', '&']), "{rest}");
+        // So does `CASE value WHEN`.
+        assert_eq!(
+            unquoted.matches("CASE ").count(),
+            unquoted.matches("CASE WHEN ").count(),
+            "{text}"
+        );
+        // `BETWEEN`, `IN` and the like are operators that cannot be named.
+        for hidden in [
+            " IN (", "BETWEEN", "LIKE", "DISTINCT", "GREATEST", "LEAST", "NULLIF", "ANY",
+        ] {
+            assert!(!unquoted.contains(hidden), "{hidden}");
+        }
+    }
 }

@@ -51,11 +51,11 @@ pub struct Statement {
 
 impl Statement {
     pub(crate) const fn new(kind: StatementKind, key: &LockKey, mode: LockMode) -> Self {
-        Self {
-            kind,
-            key: key.space(),
-            mode,
-        }
+        Self::of_space(kind, key.space(), mode)
+    }
+
+    pub(crate) const fn of_space(kind: StatementKind, key: KeySpace, mode: LockMode) -> Self {
+        Self { kind, key, mode }
     }
 
     /// What it does.
