@@ -1,7 +1,8 @@
 //! The suite must bite: adapters that lie have to fail it.
 
 use advisory_locking::session::{
-    Backend, Batch, LockSession, Row, SessionError, Statement, StatementKind, TransactionState,
+    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, Statement, StatementKind,
+    TransactionState,
 };
 use advisory_locking::{LockErrorKind, LockKey, LockMode};
 
@@ -107,6 +108,10 @@ impl LockSession for LyingSession {
 
     fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
         self.session.batch(batch)
+    }
+
+    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        self.session.round(round)
     }
 
     fn condemn(&mut self) {

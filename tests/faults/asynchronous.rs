@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use advisory_locking::session::{
-    Backend, Batch, LockSession, Row, SessionError, Statement, TransactionState,
+    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, Statement, TransactionState,
 };
 use advisory_locking::{AsyncLockPool, AsyncLockSession};
 
@@ -87,6 +87,11 @@ impl AsyncLockSession for AsyncSession {
 
     async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
         self.request(|session| LockSession::batch(session, batch))
+            .await
+    }
+
+    async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        self.request(|session| LockSession::round(session, round))
             .await
     }
 

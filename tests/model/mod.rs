@@ -19,6 +19,7 @@
 pub(crate) mod deadlock;
 pub(crate) mod fault;
 pub(crate) mod queue;
+pub(crate) mod rounds;
 pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod statements;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use advisory_locking::{KeySpace, LockMode};
 
+use super::rounds::Tokens;
+
 /// The process id of a session.
 pub(crate) type Pid = i32;
 /// An SQLSTATE.
@@ -97,6 +99,7 @@ pub(crate) struct Server {
     pub(super) ended: BTreeMap<Ticket, Result<(), Code>>,
     last_pid: Pid,
     pub(super) last_ticket: Ticket,
+    pub(super) tokens: Tokens,
     /// How many keys fit.
     pub(crate) capacity: usize,
 }
@@ -109,6 +112,7 @@ impl Default for Server {
             ended: BTreeMap::new(),
             last_pid: 100,
             last_ticket: 0,
+            tokens: Tokens::default(),
             capacity: usize::MAX,
         }
     }

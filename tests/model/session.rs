@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use advisory_locking::session::{
-    Backend, Batch, BatchKind, LockSession, Row, SessionError, SqlState, Statement, StatementKind,
-    TransactionState,
+    Backend, Batch, BatchKind, LockSession, Round, RoundRow, Row, SessionError, SqlState,
+    Statement, StatementKind, TransactionState,
 };
 use advisory_locking::{KeySpace, LockKey};
 
@@ -290,6 +290,24 @@ impl LockSession for ModelSession {
     fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
         let shows_code = !matches!(batch.kind(), BatchKind::RollBackWait);
         self.request(shows_code, |session| session.run_batch(batch))
+    }
+
+    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        let null = self.faults.is_next(Fault::Null);
+        self.request(false, |session| {
+            let pid = session.pid;
+            session.model.run(|server| {
+                if null {
+                    server.written(pid)?;
+                    return Ok(RoundRow {
+                        answers: None,
+                        token: None,
+                        pid,
+                    });
+                }
+                server.round(pid, round)
+            })
+        })
     }
 
     fn condemn(&mut self) {

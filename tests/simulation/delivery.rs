@@ -4,17 +4,12 @@ use std::time::Duration;
 
 use advisory_locking::session::BatchKind;
 
-use crate::line::{Done, Message, Waiting, execute};
+use crate::line::{Answer, Done, Message, Waiting, execute};
 use crate::model::Code;
 use crate::world::State;
 
 impl State {
-    fn answer(
-        &mut self,
-        line: usize,
-        message: u64,
-        reply: Result<Option<advisory_locking::session::Row>, Code>,
-    ) {
+    fn answer(&mut self, line: usize, message: u64, reply: Result<Option<Answer>, Code>) {
         let gone = !self.server.is_alive(self.lines[line].pid);
         self.trace(|| format!("line {line}: message {message}: {reply:?}"));
         self.lines[line].answered_by = self.lines[line].pid;
@@ -78,7 +73,7 @@ impl State {
                 self.server.terminate(pid);
                 Err("08006")
             }
-            (_, Ok(Done::Row(row))) => Ok(Some(row)),
+            (_, Ok(Done::Answered(answer))) => Ok(Some(answer)),
             (_, Ok(Done::Ran)) => Ok(None),
             (_, Err(code)) => Err(code),
         };

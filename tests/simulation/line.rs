@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::AsyncLockSession;
 use advisory_locking::session::{
-    Backend, Batch, BatchKind, Row, SessionError, SqlState, Statement, TransactionState,
+    Backend, Batch, BatchKind, Round, RoundRow, Row, SessionError, SqlState, Statement,
+    TransactionState,
 };
 
 use crate::model::statements::Batched;
@@ -18,6 +19,7 @@ use crate::world::World;
 pub(crate) enum Message {
     Query(Statement),
     Batch(Batch),
+    Round(Round),
     /// With how deep the client was in transactions.
     Begin(u32),
     Commit(u32),
@@ -27,7 +29,13 @@ pub(crate) enum Message {
 }
 
 /// What a message comes to: a row, or nothing but that it was done.
-pub(crate) type Reply = Result<Option<Row>, (Code, bool)>;
+pub(crate) type Reply = Result<Option<Answer>, (Code, bool)>;
+
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Row(Row),
+    Round(RoundRow),
+}
 
 pub(crate) struct Line {
     pub(crate) client: usize,
@@ -132,7 +140,7 @@ impl Session {
         &self,
         message: Message,
         shows_code: bool,
-    ) -> Result<Option<Row>, SessionError> {
+    ) -> Result<Option<Answer>, SessionError> {
         let number = self.send(message);
         let awaiting = Awaiting(self);
         self.world.state().lines[self.line].awaited = Some(number);
@@ -192,8 +200,10 @@ impl AsyncLockSession for Session {
     }
 
     async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        let row = self.request(Message::Query(*statement), false).await?;
-        row.ok_or_else(|| SessionError::new("a query answers a row"))
+        match self.request(Message::Query(*statement), false).await? {
+            Some(Answer::Row(row)) => Ok(row),
+            _ => Err(SessionError::new("a query answers a row")),
+        }
     }
 
     async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
@@ -201,6 +211,13 @@ impl AsyncLockSession for Session {
         self.request(Message::Batch(*batch), shows_code)
             .await
             .map(drop)
+    }
+
+    async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        match self.request(Message::Round(round.clone()), false).await? {
+            Some(Answer::Round(row)) => Ok(row),
+            _ => Err(SessionError::new("a round answers a row of its own")),
+        }
     }
 
     async fn condemn(&mut self) {
@@ -238,7 +255,14 @@ impl AsyncLockSession for Session {
 pub(crate) fn execute(server: &mut Server, pid: Pid, message: &Message) -> Result<Done, Code> {
     let savepoint = |depth: u32| format!("depth_{depth}");
     match message {
-        Message::Query(statement) => server.query(pid, statement).map(Done::Row),
+        Message::Query(statement) => {
+            let row = server.query(pid, statement)?;
+            Ok(Done::Answered(Answer::Row(row)))
+        }
+        Message::Round(round) => {
+            let row = server.round(pid, round)?;
+            Ok(Done::Answered(Answer::Round(row)))
+        }
         Message::Batch(batch) => server.batch(pid, batch).map(|batched| match batched {
             Batched::Ran => Done::Ran,
             Batched::Queued(ticket) => Done::Queued(ticket),
@@ -270,6 +294,6 @@ pub(crate) fn execute(server: &mut Server, pid: Pid, message: &Message) -> Resul
 
 pub(crate) enum Done {
     Ran,
-    Row(Row),
+    Answered(Answer),
     Queued(Ticket),
 }
