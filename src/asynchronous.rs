@@ -10,6 +10,8 @@ mod pool;
 mod session;
 
 pub use body::AsyncBody;
+#[cfg(feature = "locker")]
+pub(crate) use driver::{drive, situation};
 pub use guard::AsyncAdvisoryLockGuard;
 pub use locking::AsyncAdvisoryLocking;
 pub use pool::{AsyncLockPool, AsyncPooledAdvisoryLocking};

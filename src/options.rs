@@ -219,6 +219,17 @@ impl LockOptions {
         self.in_transaction
     }
 
+    /// The options for a further wait when so much of the limit has passed; `None` if they do not wait.
+    #[cfg(feature = "locker")]
+    pub(crate) fn after(mut self, elapsed: Duration) -> Option<Self> {
+        match &mut self.wait {
+            Wait::No => return None,
+            Wait::UpTo(limit) => *limit = limit.saturating_sub(elapsed),
+            Wait::Forever => {}
+        }
+        Some(self)
+    }
+
     /// Refuses options that contradict each other.
     pub(crate) fn validate(&self) -> Result<(), LockError> {
         let refuse = |why| Err(LockError::new(LockErrorKind::InvalidOptions).because(why));

@@ -25,6 +25,12 @@ pub(crate) fn granted(grant: &Grant) {
     log(|| tracing::debug!(%key, ?mode, pid, "an advisory lock is granted"));
 }
 
+/// Logs a grant by a locker.
+#[cfg(feature = "locker")]
+pub(crate) fn granted_by_locker(key: &LockKey, mode: crate::options::LockMode) {
+    log(|| tracing::debug!(%key, ?mode, "an advisory lock is granted by a locker"));
+}
+
 /// Logs a release in order.
 pub(crate) fn released(key: &LockKey) {
     log(|| tracing::debug!(%key, "an advisory lock is released"));

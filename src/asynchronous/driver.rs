@@ -13,7 +13,7 @@ use crate::stand_in::{Attempt, StandIn};
 ///
 /// Dropped while a statement is in flight, or while the machine owes a clean-up, it abandons the session. Dropped in a pause it
 /// leaves nothing behind.
-pub(super) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
+pub(crate) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
 where
     S: AsyncLockSession,
     M: Machine + Send + Sync,
@@ -135,7 +135,7 @@ impl<S: AsyncLockSession> Drop for PairFlight<'_, S> {
 }
 
 /// What the session is just now.
-pub(super) fn situation<S: AsyncLockSession>(session: &mut S) -> Situation {
+pub(crate) fn situation<S: AsyncLockSession>(session: &mut S) -> Situation {
     let backend = session.backend();
     Situation {
         backend,

@@ -55,6 +55,14 @@ impl<W> Core<W> {
         let _ = now;
     }
 
+    /// Whether it is closed and nothing is left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closing.is_some()
+            && self.keys.is_empty()
+            && self.sessions.is_empty()
+            && self.leaving.is_empty()
+    }
+
     /// The session is gone.
     pub(crate) fn closed(&mut self, id: SessionId) {
         self.leaving.remove(&id);

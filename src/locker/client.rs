@@ -1,0 +1,289 @@
+//! What a user's call does: ask, wait for the answer, give back. Once for both lockers; a thread that calls waits by parking.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use futures_channel::oneshot;
+
+use super::core::{RequestId, SessionId};
+use super::hub::{Answer, Held, Hub, Reply};
+use super::loss::Loss;
+use crate::error::{LockError, LockErrorKind};
+use crate::key::{KeySpace, LockKey};
+use crate::options::{LockMode, LockOptions};
+use crate::protocol::Level;
+use crate::report;
+
+/// The locker's users; the last of them ends it.
+#[derive(Debug)]
+pub(super) struct Client {
+    hub: Arc<Hub>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.hub.act(|core, now| core.shut_down(now));
+    }
+}
+
+impl Client {
+    pub(super) const fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    /// Asks for a lock and waits for the answer: `Err` with the kinds of the `try_*` methods among the others.
+    ///
+    /// Dropped at any point, the request leaves its queue, and what was granted is given back.
+    pub(super) async fn acquire(
+        &self,
+        key: LockKey,
+        options: LockOptions,
+        fenced: bool,
+    ) -> Result<Locked, LockError> {
+        check(&options, &key)?;
+        report::asking(&key, Level::Session);
+        self.ask(key, &options, fenced).await
+    }
+
+    fn ask(&self, key: LockKey, options: &LockOptions, fenced: bool) -> Pending {
+        let (reply, answer) = oneshot::channel();
+        let request = |key: LockKey| {
+            self.hub
+                .act(|core, now| core.request(key, options, fenced, reply, now))
+        };
+        Pending {
+            request: Some((request(key.clone()), key.space())),
+            answer,
+            hub: Arc::clone(&self.hub),
+            key,
+            mode: options.lock_mode(),
+        }
+    }
+
+    /// Takes all the keys or none of them, each once, in the order of their numbers.
+    ///
+    /// All are asked for at once. Beyond the first that is refused nothing is kept while that one is waited for: whoever waits holds only
+    /// smaller keys than the one it waits for, so nobody waits in a circle.
+    pub(super) async fn acquire_all(
+        &self,
+        mut keys: Vec<LockKey>,
+        options: LockOptions,
+    ) -> Result<Vec<Locked>, LockError> {
+        if let Some(first) = keys.first() {
+            check(&options, first)?;
+        }
+        let began = Instant::now();
+        keys.sort_by_key(LockKey::space);
+        keys.dedup_by_key(|key| key.space());
+        let once = LockOptions::no_wait()
+            .mode(options.lock_mode())
+            .on_missing_lock(options.missing_lock_policy());
+        let mut locked: Vec<Locked> = Vec::with_capacity(keys.len());
+        loop {
+            let missing = keys.get(locked.len()..).unwrap_or_default();
+            if missing.is_empty() {
+                return Ok(locked);
+            }
+            let refused = self.ask_for_all(missing, &once, &mut locked).await;
+            let Some((key, error)) = refused else {
+                continue;
+            };
+            let waits = error.kind() == LockErrorKind::HeldElsewhere;
+            match options.after(began.elapsed()).filter(|_| waits) {
+                Some(options) => locked.push(self.ask(key, &options, false).await?),
+                None => return Err(error),
+            }
+        }
+    }
+
+    /// Asks for several keys at once and keeps those before the first that is refused, which is returned.
+    async fn ask_for_all(
+        &self,
+        keys: &[LockKey],
+        options: &LockOptions,
+        locked: &mut Vec<Locked>,
+    ) -> Option<(LockKey, LockError)> {
+        let pending = self.ask_together(keys, options);
+        let mut refused = None;
+        // Every answer is waited for: what comes after a refusal is given back at once.
+        for (pending, key) in pending.into_iter().zip(keys) {
+            match pending.await {
+                Ok(lock) if refused.is_none() => locked.push(lock),
+                Ok(lock) => drop(lock),
+                Err(error) => {
+                    refused.get_or_insert_with(|| (key.clone(), error));
+                }
+            }
+        }
+        refused
+    }
+
+    /// All in one turn of the core's, so that they go together.
+    fn ask_together(&self, keys: &[LockKey], options: &LockOptions) -> Vec<Pending> {
+        let (replies, answers): (Vec<Reply>, Vec<_>) =
+            keys.iter().map(|_| oneshot::channel()).unzip();
+        let requests = self.hub.act(|core, now| {
+            let asked = keys.iter().zip(replies);
+            asked
+                .map(|(key, reply)| core.request(key.clone(), options, false, reply, now))
+                .collect::<Vec<_>>()
+        });
+        let asked = keys.iter().zip(requests).zip(answers);
+        asked
+            .map(|((key, request), answer)| Pending {
+                request: Some((request, key.space())),
+                answer,
+                hub: Arc::clone(&self.hub),
+                key: key.clone(),
+                mode: options.lock_mode(),
+            })
+            .collect()
+    }
+
+    /// As [`acquire`](Self::acquire); `None` for a lock that cannot be had.
+    pub(super) async fn try_acquire(
+        &self,
+        key: LockKey,
+        options: LockOptions,
+        fenced: bool,
+    ) -> Result<Option<Locked>, LockError> {
+        none_if_busy(self.acquire(key, options, fenced).await)
+    }
+
+    pub(super) async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.hub.act(|core, now| core.close(reply, now));
+        // It is over too if the answer is lost.
+        let _ = answer.await;
+    }
+}
+
+/// A lock that cannot be had is no error.
+pub(super) fn none_if_busy<T>(locked: Result<T, LockError>) -> Result<Option<T>, LockError> {
+    match locked {
+        Ok(locked) => Ok(Some(locked)),
+        Err(error) => match error.kind() {
+            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Refuses options that contradict each other, or make no sense here.
+fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
+    options.validate()?;
+    if options.allows_transaction() {
+        let why = "a locker's sessions are in no transaction";
+        let error = LockError::new(LockErrorKind::InvalidOptions);
+        return Err(error.with_key(key).because(why));
+    }
+    Ok(())
+}
+
+/// A request that waits for its answer.
+struct Pending {
+    /// Taken when it is answered.
+    request: Option<(RequestId, KeySpace)>,
+    answer: oneshot::Receiver<Answer>,
+    hub: Arc<Hub>,
+    key: LockKey,
+    mode: LockMode,
+}
+
+impl Future for Pending {
+    type Output = Result<Locked, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.answer).poll(context));
+        self.request = None;
+        Poll::Ready(match answer {
+            Ok(Answer::Granted(held)) => {
+                report::granted_by_locker(&self.key, self.mode);
+                Ok(Locked {
+                    held,
+                    key: self.key.clone(),
+                    mode: self.mode,
+                })
+            }
+            Ok(Answer::Refused(error)) => Err(error),
+            Ok(Answer::Released(_) | Answer::Closed) | Err(oneshot::Canceled) => {
+                Err(LockError::new(LockErrorKind::Closed).with_key(&self.key))
+            }
+        })
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some((request, key)) = self.request.take() {
+            self.hub.act(|core, now| core.cancel(request, key, now));
+        }
+    }
+}
+
+/// A lock that is held.
+#[derive(Debug)]
+pub(super) struct Locked {
+    held: Held,
+    key: LockKey,
+    mode: LockMode,
+}
+
+impl Locked {
+    pub(super) const fn key(&self) -> &LockKey {
+        &self.key
+    }
+
+    pub(super) const fn mode(&self) -> LockMode {
+        self.mode
+    }
+
+    pub(super) const fn token(&self) -> Option<i64> {
+        self.held.token
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.held.session.map_or(0, SessionId::generation)
+    }
+
+    pub(super) fn loss(&self) -> Option<&Loss> {
+        self.held.loss.as_deref()
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.loss().is_some_and(Loss::has_happened)
+    }
+
+    /// Gives the lock back at once; what is returned tells how that went.
+    pub(super) fn release(self) -> impl Future<Output = Result<(), LockError>> + Send {
+        let Self { held, key, .. } = self;
+        let answer = held.give_back();
+        released(answer, key)
+    }
+}
+
+/// Gives several locks back, all of them whatever happens; the first error is returned.
+pub(super) async fn release_all(locked: impl IntoIterator<Item = Locked>) -> Result<(), LockError> {
+    let releases: Vec<_> = locked.into_iter().map(Locked::release).collect();
+    let mut result = Ok(());
+    for release in releases {
+        result = result.and(release.await);
+    }
+    result
+}
+
+async fn released(answer: oneshot::Receiver<Answer>, key: LockKey) -> Result<(), LockError> {
+    let kind = match answer.await {
+        Ok(Answer::Released(Ok(()))) => {
+            report::released(&key);
+            return Ok(());
+        }
+        Ok(Answer::Released(Err(kind))) => kind,
+        Ok(Answer::Granted(_) | Answer::Refused(_) | Answer::Closed) | Err(_) => {
+            LockErrorKind::Lost
+        }
+    };
+    Err(LockError::new(kind).with_key(&key))
+}

@@ -1,0 +1,273 @@
+//! What the users of a locker and its sessions share: the core behind a mutex, and where its commands go.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use futures_channel::{mpsc, oneshot};
+use futures_timer::Delay;
+
+use super::core::{Command, Core, Hold, SessionId};
+use super::loss::Loss;
+use super::options::Settings;
+use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::options::LockOptions;
+use crate::session::Round;
+
+/// What a session is to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    Open,
+    Run(Round),
+    Wait { key: LockKey, options: LockOptions },
+    Close,
+    Abandon,
+}
+
+pub(super) type Orders = mpsc::UnboundedReceiver<Order>;
+
+/// What a user is told.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Granted(Held),
+    Refused(LockError),
+    Released(Result<(), LockErrorKind>),
+    Closed,
+}
+
+pub(super) type Reply = oneshot::Sender<Answer>;
+
+/// Starts a session where sessions run: on a task or on a thread.
+type Start = Box<dyn Fn(Arc<Hub>, SessionId, Orders) + Send + Sync>;
+
+/// A locker, as its users and its sessions see it.
+pub(super) struct Hub {
+    state: Mutex<State>,
+    start: Start,
+}
+
+struct State {
+    core: Core<Reply>,
+    sessions: HashMap<SessionId, mpsc::UnboundedSender<Order>>,
+    losses: HashMap<SessionId, Arc<Loss>>,
+    clock: Clock,
+}
+
+/// Whoever looks after the alarms, and until when it sleeps.
+#[derive(Default)]
+struct Clock {
+    armed: Option<Instant>,
+    sleeper: Option<Waker>,
+}
+
+/// What is done when the mutex is free: it may come back to the hub.
+enum Errand {
+    Start(SessionId, Orders),
+    Answer(Reply, Answer),
+    Wake(Waker),
+}
+
+impl Hub {
+    pub(super) fn new(settings: Settings, start: Start) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                core: Core::new(settings, fastrand::Rng::new(), Instant::now()),
+                sessions: HashMap::new(),
+                losses: HashMap::new(),
+                clock: Clock::default(),
+            }),
+            start,
+        })
+    }
+
+    /// Tells the core what happened, and sees to what it wants done.
+    pub(super) fn act<T>(
+        self: &Arc<Self>,
+        happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
+    ) -> T {
+        let (value, errands) = {
+            let mut state = self.state();
+            let value = happened(&mut state.core, Instant::now());
+            let mut errands = state.carry_out(self);
+            errands.extend(state.clock_rings());
+            (value, errands)
+        };
+        for errand in errands {
+            match errand {
+                Errand::Start(session, orders) => (self.start)(Arc::clone(self), session, orders),
+                // Whoever has gone drops what it is given, which gives a lock back.
+                Errand::Answer(reply, answer) => drop(reply.send(answer)),
+                Errand::Wake(waker) => waker.wake(),
+            }
+        }
+        value
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The core does not panic; and if it did, an error would be told later, rather than a panic in every drop.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks after the alarms until the locker is over.
+    pub(super) async fn keep_time(self: Arc<Self>) {
+        let mut pause: Option<Delay> = None;
+        poll_fn(|context| {
+            loop {
+                self.act(|core, now| core.tick(now));
+                let next = {
+                    let mut state = self.state();
+                    if state.core.is_over() {
+                        return Poll::Ready(());
+                    }
+                    let next = state.core.next_alarm();
+                    state.clock = Clock {
+                        armed: next,
+                        sleeper: Some(context.waker().clone()),
+                    };
+                    next
+                };
+                let Some(next) = next else {
+                    return Poll::Pending;
+                };
+                let left = next.saturating_duration_since(Instant::now());
+                let pause = pause.get_or_insert_with(|| Delay::new(left));
+                pause.reset(left);
+                if Pin::new(pause).poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl State {
+    fn carry_out(&mut self, hub: &Arc<Hub>) -> Vec<Errand> {
+        let commands = self.core.commands();
+        let mut errands = Vec::with_capacity(commands.len());
+        for command in commands {
+            match command {
+                Command::Open { session } => self.order(session, Order::Open, &mut errands),
+                Command::Send { session, round } => {
+                    self.order(session, Order::Run(round), &mut errands);
+                }
+                Command::Wait {
+                    session,
+                    key,
+                    options,
+                } => self.order(session, Order::Wait { key, options }, &mut errands),
+                Command::Close { session } => self.dismiss(session, Order::Close),
+                Command::Abandon { session } => self.dismiss(session, Order::Abandon),
+                Command::Lost { session } => {
+                    if let Some(loss) = self.losses.remove(&session) {
+                        loss.happen();
+                    }
+                }
+                Command::Granted { waiter, hold } => {
+                    let loss = hold.session.map(|session| self.loss(session));
+                    let held = Held::new(Arc::clone(hub), hold, loss);
+                    errands.push(Errand::Answer(waiter, Answer::Granted(held)));
+                }
+                Command::Refused { waiter, error } => {
+                    errands.push(Errand::Answer(waiter, Answer::Refused(error)));
+                }
+                Command::Released { waiter, result } => {
+                    errands.push(Errand::Answer(waiter, Answer::Released(result)));
+                }
+                Command::Closed { waiter } => {
+                    errands.push(Errand::Answer(waiter, Answer::Closed));
+                }
+            }
+        }
+        errands
+    }
+
+    fn loss(&mut self, session: SessionId) -> Arc<Loss> {
+        Arc::clone(self.losses.entry(session).or_default())
+    }
+
+    /// Tells a session what to do; a new one is started.
+    fn order(&mut self, session: SessionId, order: Order, errands: &mut Vec<Errand>) {
+        let orders = self.sessions.entry(session).or_insert_with(|| {
+            let (sender, receiver) = mpsc::unbounded();
+            errands.push(Errand::Start(session, receiver));
+            sender
+        });
+        // A session that is gone has told the core, or is about to.
+        let _ = orders.unbounded_send(order);
+    }
+
+    /// Gives a session its last order.
+    fn dismiss(&mut self, session: SessionId, order: Order) {
+        if let Some(orders) = self.sessions.remove(&session) {
+            let _ = orders.unbounded_send(order);
+        }
+        self.losses.remove(&session);
+    }
+
+    /// Wakes the sleeper if there is something to do earlier than it thinks, or nothing ever again.
+    fn clock_rings(&mut self) -> Option<Errand> {
+        let earlier = match (self.core.next_alarm(), self.clock.armed) {
+            (Some(next), Some(armed)) => next < armed,
+            (Some(_), None) => true,
+            (None, _) => self.core.is_over(),
+        };
+        let sleeper = if earlier {
+            self.clock.sleeper.take()
+        } else {
+            None
+        };
+        sleeper.map(Errand::Wake)
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Hub").finish_non_exhaustive()
+    }
+}
+
+/// A lock that is held; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    hub: Arc<Hub>,
+    hold: Option<Hold>,
+    pub(super) token: Option<i64>,
+    pub(super) session: Option<SessionId>,
+    pub(super) loss: Option<Arc<Loss>>,
+}
+
+impl Held {
+    const fn new(hub: Arc<Hub>, hold: Hold, loss: Option<Arc<Loss>>) -> Self {
+        Self {
+            hub,
+            token: hold.token,
+            session: hold.session,
+            hold: Some(hold),
+            loss,
+        }
+    }
+
+    /// Gives it back, and asks to be told how that went.
+    pub(super) fn give_back(mut self) -> oneshot::Receiver<Answer> {
+        let (reply, answer) = oneshot::channel();
+        if let Some(hold) = self.hold.take() {
+            self.hub
+                .act(|core, now| core.release(hold, Some(reply), now));
+        }
+        answer
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            self.hub.act(|core, now| core.release(hold, None, now));
+        }
+    }
+}

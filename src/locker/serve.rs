@@ -1,0 +1,240 @@
+//! One session: it does as it is ordered, on a connection of the pool.
+
+use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+
+use super::core::{Core, SessionId, Waited};
+use super::hub::{Hub, Order, Orders, Reply};
+use crate::asynchronous::{AsyncLockPool, AsyncLockSession, drive, situation};
+use crate::backends::postgres::classify;
+use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::options::LockOptions;
+use crate::pool::pool_error;
+use crate::protocol::{Acquire, Acquired, Level};
+use crate::session::{Backend, Round, RoundKind, RoundRow, SessionError, TokenSource};
+
+/// Serves until it is told to give its connection back or to end it.
+pub(super) async fn serve<P>(hub: Arc<Hub>, pool: Arc<P>, id: SessionId, mut orders: Orders)
+where
+    P: AsyncLockPool,
+{
+    let mut presence = Presence {
+        hub,
+        id,
+        stage: Stage::Opening,
+    };
+    let mut conn: Option<Owned<P::Connection>> = None;
+    while let Some(order) = orders.next().await {
+        match order {
+            Order::Open => match unless_ordered(open(&*pool), &mut orders).await {
+                Some(Ok((opened, backend, pid))) => {
+                    conn = opened;
+                    presence.stage = Stage::Open;
+                    presence.tell(|core, now| core.opened(id, Ok((backend, pid)), now));
+                }
+                Some(Err(error)) => {
+                    presence.stage = Stage::Gone;
+                    presence.tell(|core, now| core.opened(id, Err(error), now));
+                    return;
+                }
+                None => break,
+            },
+            Order::Run(round) => {
+                let Some(session) = conn.as_mut() else { break };
+                match unless_ordered(run(&mut **session, &round), &mut orders).await {
+                    Some(answer) => presence.tell(|core, now| core.answered(id, answer, now)),
+                    None => break,
+                }
+            }
+            Order::Wait { key, options } => {
+                presence.stage = Stage::Waiting;
+                let waited = wait(&*pool, &mut conn, key, &options);
+                match unless_ordered(waited, &mut orders).await {
+                    Some(waited) => {
+                        presence.stage = Stage::Open;
+                        presence.tell(|core, now| core.waited(id, waited, now));
+                    }
+                    None => break,
+                }
+            }
+            Order::Close => {
+                if let Some(conn) = conn.take() {
+                    conn.give_back();
+                }
+                break;
+            }
+            Order::Abandon => break,
+        }
+    }
+    // Whatever is still held on it goes with it.
+    drop(conn);
+    presence.stage = Stage::Gone;
+    presence.tell(|core, _| core.closed(id));
+}
+
+/// Does something, unless there is an order in the meantime: that can only be to end the session.
+async fn unless_ordered<T>(act: impl Future<Output = T>, orders: &mut Orders) -> Option<T> {
+    match select(pin!(act), orders.next()).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(_) => None,
+    }
+}
+
+type Opened<C> = (Option<Owned<C>>, Backend, i32);
+
+/// Checks a connection out and learns what it leads to.
+async fn open<P: AsyncLockPool>(pool: &P) -> Result<Opened<P::Connection>, LockError> {
+    let mut conn = checkout(pool).await.map_err(pool_error)?;
+    let backend = conn.backend();
+    if backend != Backend::Postgres {
+        conn.give_back();
+        return Ok((None, backend, 0));
+    }
+    let ping = Round::new(RoundKind::Serve, 0, Vec::new(), TokenSource::TransactionId);
+    match conn.round(&ping).await {
+        Ok(row) => Ok((Some(conn), backend, row.pid)),
+        Err(error) => {
+            let kind = match classify(error.code()) {
+                LockErrorKind::Unsupported => LockErrorKind::Unsupported,
+                _ => LockErrorKind::Pool,
+            };
+            Err(LockError::new(kind).with_source(error.into_source()))
+        }
+    }
+}
+
+async fn checkout<P: AsyncLockPool>(pool: &P) -> Result<Owned<P::Connection>, SessionError> {
+    let mut conn = Owned::new(pool.checkout().await?);
+    let transaction = conn.transaction_state();
+    if transaction.is_broken() || transaction.is_open() {
+        return Err(SessionError::new(
+            "the pool gave a connection that is broken or in a transaction",
+        ));
+    }
+    Ok(conn)
+}
+
+async fn run<S: AsyncLockSession>(
+    session: &mut S,
+    round: &Round,
+) -> Result<RoundRow, SessionError> {
+    match round.plain() {
+        Some(statement) => session
+            .query(&statement)
+            .await
+            .map(|row| round.row_of_plain(row)),
+        None => session.round(round).await,
+    }
+}
+
+/// Waits on the server.
+async fn wait<P: AsyncLockPool>(
+    pool: &P,
+    conn: &mut Option<Owned<P::Connection>>,
+    key: LockKey,
+    options: &LockOptions,
+) -> Waited {
+    let session = match conn {
+        Some(conn) => conn,
+        None => match checkout(pool).await {
+            Ok(checked_out) => conn.insert(checked_out),
+            Err(error) => return Waited::Failed(pool_error(error).with_key(&key)),
+        },
+    };
+    let situation = situation(&mut **session);
+    let acquire = Acquire::new(key, options, Level::Session, situation);
+    match drive(&mut **session, acquire).await {
+        Ok(Acquired::Granted(grant)) => match grant.pid {
+            Some(pid) => Waited::Granted { pid },
+            None => Waited::Failed(LockError::new(LockErrorKind::Unsupported)),
+        },
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => Waited::TimedOut,
+        Err(error) => Waited::Failed(error),
+    }
+}
+
+/// A connection that is ended when it is dropped, because locks may be held on it.
+struct Owned<C: DerefMut<Target: AsyncLockSession + Sized>> {
+    conn: C,
+    in_use: bool,
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Owned<C> {
+    const fn new(conn: C) -> Self {
+        Self { conn, in_use: true }
+    }
+
+    /// Nothing is held on it, so its pool may have it.
+    fn give_back(mut self) {
+        self.in_use = false;
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for Owned<C> {
+    fn drop(&mut self) {
+        if self.in_use {
+            self.conn.abandon();
+        }
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Deref for Owned<C> {
+    type Target = C::Target;
+
+    fn deref(&self) -> &Self::Target {
+        &self.conn
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> DerefMut for Owned<C> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.conn
+    }
+}
+
+/// What the core is told if the session is dropped where it runs: with its runtime.
+struct Presence {
+    hub: Arc<Hub>,
+    id: SessionId,
+    stage: Stage,
+}
+
+enum Stage {
+    Opening,
+    Open,
+    Waiting,
+    Gone,
+}
+
+impl Presence {
+    fn tell(&self, happened: impl FnOnce(&mut Core<Reply>, Instant)) {
+        self.hub.act(happened);
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let id = self.id;
+        let why = "the session was dropped where it ran: has the runtime ended?";
+        let error = || LockError::new(LockErrorKind::Pool).because(why);
+        match self.stage {
+            Stage::Opening => self.tell(|core, now| core.opened(id, Err(error()), now)),
+            Stage::Waiting => self.tell(|core, now| {
+                core.waited(id, Waited::Failed(error()), now);
+                core.closed(id);
+            }),
+            Stage::Open => self.tell(|core, now| {
+                let gone = SessionError::new(why).with_disconnected(true);
+                core.answered(id, Err(gone), now);
+                core.closed(id);
+            }),
+            Stage::Gone => {}
+        }
+    }
+}
