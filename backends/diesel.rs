@@ -38,6 +38,8 @@ mod blocking;
 mod postgres;
 #[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
 pub(crate) mod prepared;
+#[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
+pub(crate) mod rounds;
 #[cfg(feature = "diesel-sqlite")]
 mod sqlite;
 

@@ -5,11 +5,16 @@ use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 
 use super::prepared::{Prepared, with_prepared};
+use super::rounds::{PreparedRound, round_row, with_round};
 use super::session_error;
 use crate::backends::postgres::{COMMIT, Condemnation};
-use crate::session::{Backend, Batch, LockSession, Row, SessionError, Statement, TransactionState};
+use crate::session::{
+    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+};
 
 impl<const SHAPE: u8> RunQueryDsl<PgConnection> for Prepared<SHAPE> {}
+
+impl<const SHAPE: u8> RunQueryDsl<PgConnection> for PreparedRound<SHAPE> {}
 
 impl LockSession for PgConnection {
     fn backend(&mut self) -> Backend {
@@ -50,6 +55,11 @@ impl LockSession for PgConnection {
 
     fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
         self.batch_execute(&batch.sql()).map_err(session_error)
+    }
+
+    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        let columns = with_round!(round, prepared => prepared.get_result(self));
+        columns.map(round_row).map_err(session_error)
     }
 
     /// Marking the transaction manager alone would not do: any statement that goes through repairs the mark. A session that the

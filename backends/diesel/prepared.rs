@@ -64,18 +64,27 @@ pub(crate) use with_prepared;
 
 impl<const SHAPE: u8> QueryFragment<Pg> for Prepared<SHAPE> {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        // Diesel writes the parameters `$1`, `$2`, … itself, so the text is cut at its own, which are in that order.
-        let mut pieces = self.sql.split('$');
-        pass.push_sql(pieces.next().unwrap_or_default());
-        for (piece, bind) in pieces.zip(&self.binds) {
-            match bind {
-                Bind::Int4(number) => pass.push_bind_param::<Integer, _>(number)?,
-                Bind::Int8(number) => pass.push_bind_param::<BigInt, _>(number)?,
-            }
-            pass.push_sql(piece.trim_start_matches(|digit: char| digit.is_ascii_digit()));
-        }
-        Ok(())
+        write(&mut pass, self.sql, &self.binds, |pass, bind| match bind {
+            Bind::Int4(number) => pass.push_bind_param::<Integer, _>(number),
+            Bind::Int8(number) => pass.push_bind_param::<BigInt, _>(number),
+        })
     }
+}
+
+/// Writes a text with its parameters. Diesel writes `$1`, `$2`, … itself, so the text is cut at its own, which are in that order.
+pub(super) fn write<'b, B: 'b>(
+    pass: &mut AstPass<'_, 'b, Pg>,
+    sql: &str,
+    binds: impl IntoIterator<Item = &'b B>,
+    push: impl Fn(&mut AstPass<'_, 'b, Pg>, &'b B) -> QueryResult<()>,
+) -> QueryResult<()> {
+    let mut pieces = sql.split('$');
+    pass.push_sql(pieces.next().unwrap_or_default());
+    for (piece, bind) in pieces.zip(binds) {
+        push(pass, bind)?;
+        pass.push_sql(piece.trim_start_matches(|digit: char| digit.is_ascii_digit()));
+    }
+    Ok(())
 }
 
 impl<const SHAPE: u8> QueryId for Prepared<SHAPE> {

@@ -9,9 +9,12 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::AsyncLockSession;
 use crate::backends::diesel::prepared::with_prepared;
+use crate::backends::diesel::rounds::{round_row, with_round};
 use crate::backends::diesel::session_error;
 use crate::backends::postgres::{COMMIT, CONDEMN, Condemnation};
-use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
+use crate::session::{
+    Backend, Batch, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+};
 
 impl AsyncLockSession for AsyncPgConnection {
     fn backend(&mut self) -> Backend {
@@ -67,6 +70,11 @@ impl AsyncLockSession for AsyncPgConnection {
         self.batch_execute(&batch.sql())
             .await
             .map_err(session_error)
+    }
+
+    async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        let columns = with_round!(round, prepared => prepared.get_result(self).await);
+        columns.map(round_row).map_err(session_error)
     }
 
     async fn condemn(&mut self) {

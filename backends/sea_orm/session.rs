@@ -9,7 +9,9 @@ use super::handle::{PinnedConnection, Session};
 use super::pinned::Pinned;
 use super::without_locks::WithoutLocks;
 use crate::asynchronous::{AsyncLockPool, AsyncLockSession};
-use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
+use crate::session::{
+    Backend, Batch, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+};
 
 impl AsyncLockPool for DatabaseConnection {
     type Session = PinnedConnection;
@@ -95,6 +97,13 @@ impl AsyncLockSession for PinnedConnection {
                 .await
                 .map_err(session_error),
             Session::WithoutLocks(_) => Err(SessionError::unsupported(batch)),
+        }
+    }
+
+    async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        match &self.0 {
+            Session::Postgres(pinned) => pinned.round(round).await.map_err(session_error),
+            Session::WithoutLocks(_) => Err(SessionError::unsupported(round)),
         }
     }
 

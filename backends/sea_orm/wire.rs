@@ -1,6 +1,6 @@
 //! What is sent over a pinned connection: the protocol's statements and the body's.
 
-use sea_orm::sqlx::postgres::PgRow;
+use sea_orm::sqlx::postgres::{PgArguments, PgRow};
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{self, AssertSqlSafe, Postgres, Row as _};
 use sea_orm::{DbErr, ExecResult, QueryResult};
@@ -8,7 +8,7 @@ use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, query_error};
 use super::pinned::{Flight, TransactionId, Wire, over};
-use crate::session::{Bind, Row, Statement};
+use crate::session::{Bind, Round, RoundRow, Row, Statement};
 
 /// SeaORM's statement as sqlx wants it.
 pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
@@ -37,17 +37,46 @@ impl Wire {
                 Bind::Int8(number) => query.bind(number),
             };
         }
-        self.flight = Flight::Protocol;
-        let answered = query.fetch_one(self.connection()?).await;
-        let row = self.landed(answered).and_then(|row| {
+        let row = self.ask(query, |row| {
             Ok(Row {
                 answer: row.try_get(0)?,
                 pid: row.try_get(1)?,
             })
         });
-        let row = row.map_err(query_error)?;
+        let row = row.await?;
         self.pid = Some(row.pid);
         Ok(row)
+    }
+
+    /// A statement of the protocol about many locks.
+    pub(super) async fn lock_round(&mut self, round: &Round) -> Result<RoundRow, DbErr> {
+        let mut query = sqlx::query(round.sql())
+            .bind(round.pid())
+            .bind(round.codes())
+            .bind(round.numbers());
+        if let Some(sequence) = round.sequence() {
+            query = query.bind(sequence);
+        }
+        let row = self.ask(query, |row| {
+            Ok(RoundRow {
+                answers: row.try_get(0)?,
+                token: row.try_get(1)?,
+                pid: row.try_get(2)?,
+            })
+        });
+        let row = row.await?;
+        self.pid = Some(row.pid);
+        Ok(row)
+    }
+
+    async fn ask<T>(
+        &mut self,
+        query: Query<'_, Postgres, PgArguments>,
+        read: impl FnOnce(PgRow) -> sqlx::Result<T>,
+    ) -> Result<T, DbErr> {
+        self.flight = Flight::Protocol;
+        let answered = query.fetch_one(self.connection()?).await;
+        self.landed(answered).and_then(read).map_err(query_error)
     }
 
     /// A message of the protocol.

@@ -71,13 +71,7 @@ impl Server {
 
 /// The server's URL by way of a port of this machine.
 pub(crate) fn by_port(port: u16) -> String {
-    let url = database_url();
-    let (scheme, rest) = url.split_once("://").unwrap();
-    let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let user = authority
-        .rfind('@')
-        .map_or("", |at| authority.split_at(at + 1).0);
-    format!("{scheme}://{user}127.0.0.1:{port}{rest}")
+    crate::proxy::by_port(&database_url(), port)
 }
 
 /// Ends when it is dropped.

@@ -38,11 +38,7 @@ impl Counted {
     /// Connects through a proxy of its own to the server that `url` names as `scheme://[user@]host[:port]/...`.
     pub(crate) fn connect(url: &str) -> Self {
         let (proxy, port) = Proxy::to(url);
-        // The last of two values counts. Encrypted answers could not be counted.
-        let separator = if url.contains('?') { '&' } else { '?' };
-        let through = format!(
-            "{url}{separator}host=127.0.0.1&port={port}&sslmode=disable&gssencmode=disable"
-        );
+        let through = format!("{}&gssencmode=disable", in_the_clear(&by_port(url, port)));
         Self {
             conn: PgConnection::establish(&through).unwrap(),
             proxy,
@@ -67,8 +63,24 @@ impl Counted {
 
     /// How many notices and warnings the server has sent.
     pub(crate) fn notices(&self) -> u32 {
-        self.proxy.counts.notices.load(Ordering::SeqCst)
+        self.proxy.notices()
     }
+}
+
+/// The server that a URL names, by way of a port of this machine.
+pub(crate) fn by_port(url: &str, port: u16) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let user = authority
+        .rfind('@')
+        .map_or("", |at| authority.split_at(at + 1).0);
+    format!("{scheme}://{user}127.0.0.1:{port}{rest}")
+}
+
+/// Encrypted answers could not be counted. The last of two values counts.
+pub(crate) fn in_the_clear(url: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}sslmode=disable")
 }
 
 /// The host and port that a URL names.
@@ -110,6 +122,11 @@ impl Proxy {
     /// How many round trips there were.
     pub(crate) fn round_trips(&self) -> u32 {
         self.counts.ready.load(Ordering::SeqCst)
+    }
+
+    /// How many notices and warnings the server has sent.
+    pub(crate) fn notices(&self) -> u32 {
+        self.counts.notices.load(Ordering::SeqCst)
     }
 
     fn start(listener: TcpListener, server: String) -> Self {

@@ -3,7 +3,7 @@
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 
-use super::support::{connect, connect_with, fresh_name, run};
+use super::support::{connect, connect_with, fresh_name, run, url};
 
 /// A database of a test's own: what is in the catalogues, and who may call what, is each database's own.
 pub(crate) struct Database(String);
@@ -17,6 +17,15 @@ impl Database {
 
     pub(crate) fn connect(&self) -> PgConnection {
         connect_with(&format!("dbname={}", self.0))
+    }
+
+    /// For clients that do not take the last of two names.
+    #[allow(dead_code, reason = "used where other clients than Diesel are")]
+    pub(crate) fn url(&self) -> String {
+        let url = url();
+        let (scheme, rest) = url.split_once("://").expect("a URL");
+        let (server, _) = rest.split_once('/').expect("a URL with a database");
+        format!("{scheme}://{server}/{}", self.0)
     }
 
     pub(crate) fn connect_as(&self, role: &Role) -> PgConnection {

@@ -1,0 +1,35 @@
+//! Many locks in one statement, on a real PostgreSQL server, through every client that has the locks.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[macro_use]
+mod mount;
+
+mod agreement;
+mod cases;
+mod client;
+#[path = "../model/mod.rs"]
+mod model;
+mod private;
+#[allow(dead_code, reason = "the tests of round trips need more of it")]
+#[path = "../postgres/proxy.rs"]
+mod proxy;
+#[allow(dead_code, reason = "the tests of faults need more of it")]
+#[path = "../postgres/support.rs"]
+mod support;
+#[allow(dead_code, reason = "the tests of faults need more of it")]
+#[path = "../postgres/throwaway.rs"]
+mod throwaway;
+
+rounds! {
+    diesel => crate::client::diesel;
+    #[cfg(feature = "diesel-async-postgres")]
+    diesel_async => crate::client::diesel_async;
+    #[cfg(feature = "sea-orm")]
+    sea_orm => crate::client::sea_orm;
+}
