@@ -1,4 +1,7 @@
 //! Every call, dropped at its first, second, third … pending point, until it completes.
+//!
+//! How many points there are is not asked: an answer that is there already saves one. That there are any is shown in `blocking.rs`, with a
+//! silent server.
 
 use std::time::Duration;
 
@@ -28,7 +31,6 @@ async fn drop_everywhere<A: Adapter>() {
             limit += 1;
             assert!(limit < 200, "{what}: it does not end");
         }
-        assert!(limit > 1, "{}: {call:?} was never pending", A::NAME);
     }
 }
 
