@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use advisory_locking::{AdvisoryLocking, LockErrorKind, LockKey, LockOptions, WaitStrategy};
+use advisory_locking::session::{LockSession, Round, RoundKind, RoundStep, StepKind, TokenSource};
+use advisory_locking::{
+    AdvisoryLocking, LockErrorKind, LockKey, LockMode, LockOptions, WaitStrategy,
+};
 use diesel::Connection;
 
 use super::support::{fresh_key, held, kind_of, number, pid_of, run};
@@ -29,6 +32,23 @@ const FAKES: &str = "
             EXECUTE format('CREATE OPERATOR fake.= (LEFTARG = %s, RIGHTARG = %s, FUNCTION = fake.never)', name, name);
         END LOOP;
     END $$;
+    DO $$ DECLARE name text; BEGIN
+        FOREACH name IN ARRAY ARRAY['&', '>>', '<<'] LOOP
+            EXECUTE format('CREATE FUNCTION fake.%I(int8, int4) RETURNS int8 LANGUAGE sql AS ''SELECT 0::int8''', name);
+            EXECUTE format('CREATE OPERATOR fake.%s (LEFTARG = int8, RIGHTARG = int4, FUNCTION = fake.%I)', name, name);
+        END LOOP;
+        FOREACH name IN ARRAY ARRAY['=', '<', '>', '>='] LOOP
+            EXECUTE format('CREATE FUNCTION fake.%I(int8, int4) RETURNS bool LANGUAGE sql AS ''SELECT false''', name);
+            EXECUTE format('CREATE OPERATOR fake.%s (LEFTARG = int8, RIGHTARG = int4, FUNCTION = fake.%I)', name, name);
+        END LOOP;
+    END $$;
+    CREATE FUNCTION fake.unnest(int8[]) RETURNS SETOF int8 LANGUAGE sql AS 'SELECT 0::int8 WHERE false';
+    CREATE FUNCTION fake.pg_current_xact_id() RETURNS int8 LANGUAGE sql AS 'SELECT 0::int8';
+    CREATE FUNCTION fake.nextval(regclass) RETURNS int8 LANGUAGE sql AS 'SELECT 0::int8';
+    CREATE AGGREGATE fake.array_agg(int8) (SFUNC = pg_catalog.int8larger, STYPE = int8);
+    CREATE AGGREGATE fake.min(int8) (SFUNC = pg_catalog.int8larger, STYPE = int8);
+    CREATE AGGREGATE fake.bool_or(bool) (SFUNC = pg_catalog.booland_statefunc, STYPE = bool);
+    CREATE TABLE fake.pg_sequence (seqrelid oid);
     CREATE FUNCTION fake.pg_backend_pid() RETURNS int4 LANGUAGE sql AS 'SELECT 1';
     CREATE FUNCTION fake.current_setting(text, bool) RETURNS text LANGUAGE sql AS 'SELECT ''fake''';
     CREATE FUNCTION fake.set_config(text, text, bool) RETURNS text LANGUAGE sql AS 'SELECT NULL::text';
@@ -85,5 +105,50 @@ fn only_what_is_postgresqls_own_is_called() {
                 diesel::QueryResult::Ok(())
             })
             .unwrap();
+    }
+}
+
+#[test]
+fn rounds_call_nothing_else_either() {
+    let database = Database::create();
+    let mut observer = database.connect();
+    run(&mut observer, FAKES);
+    run(
+        &mut observer,
+        "CREATE SEQUENCE public.fencing; CREATE DOMAIN fake.regclass AS pg_catalog.text; CREATE DOMAIN fake.text AS pg_catalog.int4",
+    );
+    database.set("search_path = fake, pg_catalog");
+    let mut conn = database.connect();
+    let pid = number(&mut conn, "pg_catalog.pg_backend_pid()");
+    let fenced = StepKind::Take { fenced: true };
+    for tokens in [
+        TokenSource::TransactionId,
+        TokenSource::Sequence("public.fencing".into()),
+    ] {
+        for key in [fresh_key(), LockKey::from((1, -2))] {
+            for (mode, shown) in [
+                (LockMode::Exclusive, "ExclusiveLock"),
+                (LockMode::Shared, "ShareLock"),
+            ] {
+                let mut ask = |kind, step| {
+                    let step = RoundStep::new(step, key.space(), mode);
+                    let pid = i32::try_from(pid).unwrap();
+                    let round = Round::new(kind, pid, vec![step], tokens.clone());
+                    conn.round(&round).unwrap()
+                };
+                for (kind, step) in [
+                    (RoundKind::Serve, StepKind::GiveBack),
+                    (RoundKind::Undo, fenced),
+                ] {
+                    let row = ask(RoundKind::Serve, fenced);
+                    assert!(row.answers.unwrap()[0] >= Some(1), "{tokens:?}");
+                    assert!(row.token >= Some(1), "{tokens:?}");
+                    assert_eq!(held(&mut observer, &key, pid), shown);
+                    let row = ask(kind, step);
+                    assert_eq!(row.answers, Some(vec![Some(1)]), "{kind:?}");
+                    assert_eq!(held(&mut observer, &key, pid), "");
+                }
+            }
+        }
     }
 }
