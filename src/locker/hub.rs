@@ -114,7 +114,10 @@ impl Hub {
     }
 
     /// Looks after the alarms until the locker is over.
+    ///
+    /// Dropped before, with its runtime, it ends the locker: nobody would be woken at a limit any more.
     pub(super) async fn keep_time(self: Arc<Self>) {
+        let _end = EndOfTime(Arc::clone(&self));
         let mut pause: Option<Delay> = None;
         poll_fn(|context| {
             loop {
@@ -143,6 +146,15 @@ impl Hub {
             }
         })
         .await;
+    }
+}
+
+/// Ends the locker when it is dropped.
+struct EndOfTime(Arc<Hub>);
+
+impl Drop for EndOfTime {
+    fn drop(&mut self) {
+        self.0.act(|core, now| core.shut_down(now));
     }
 }
 

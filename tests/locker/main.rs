@@ -131,3 +131,35 @@ fn smoke_blocking() {
     });
     locker.close();
 }
+
+/// With its runtime, a locker ends: calls from elsewhere are answered.
+#[test]
+fn a_locker_ends_with_its_runtime() {
+    let runtime = |threads| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (home, elsewhere) = (runtime(1), runtime(1));
+    let locker = home.block_on(async {
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url());
+        let pool = bb8::Pool::builder()
+            .max_size(2)
+            .build(manager)
+            .await
+            .unwrap();
+        AsyncLocker::new(pool).unwrap()
+    });
+    let held = home
+        .block_on(locker.acquire("runtime", LockOptions::no_wait()))
+        .unwrap();
+    drop(home);
+    let options = LockOptions::wait_forever();
+    let late = elsewhere.block_on(locker.acquire("runtime", options));
+    assert_eq!(late.unwrap_err().kind(), LockErrorKind::Closed);
+    assert!(held.is_lost());
+    let released = elsewhere.block_on(held.release());
+    assert_eq!(released.unwrap_err().kind(), LockErrorKind::Lost);
+}
