@@ -167,7 +167,7 @@ async fn an_aborted_task_frees_the_key<P: Pool>() {
             }
         });
         observer
-            .wait_until_at_last(&key, |shown| shown.len() == 1, "the task takes the lock")
+            .wait_until(&key, |shown| shown.len() == 1, "the task takes the lock")
             .await;
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
@@ -188,7 +188,7 @@ async fn attempts_that_start_anew_do_not_pile_up_in_the_queue<P: Pool>() {
     for attempt in 0..10 {
         tokio::select! {
             _ = pool.acquire_advisory_lock(&key, options) => panic!("granted though it is held"),
-            () = observer.wait_until_at_last(&key, |shown| shown.len() == 2, "it queues") => {}
+            () = observer.wait_until(&key, |shown| shown.len() == 2, "it queues") => {}
         }
         let what = format!("attempt {attempt} is still queued");
         observer

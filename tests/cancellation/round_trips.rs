@@ -32,7 +32,8 @@ async fn taken(conn: &mut AsyncPgConnection, proxy: &Proxy, busy: &LockKey) -> [
     let refused = conn.try_acquire_advisory_lock(busy, NO_WAIT).await;
     assert!(refused.unwrap().is_none());
     count(3);
-    let limited = LockOptions::wait_up_to(Duration::from_millis(5)).strategy(WaitStrategy::Block);
+    // Long enough that a slow machine has been refused before it is over, and waits.
+    let limited = LockOptions::wait_up_to(Duration::from_secs(1)).strategy(WaitStrategy::Block);
     let timed_out = conn.try_acquire_advisory_lock(busy, limited).await;
     assert!(timed_out.unwrap().is_none());
     count(4);

@@ -1,7 +1,6 @@
 //! What becomes of a session and of its transactions, where the pool plays no part.
 
 use std::future::Future;
-use std::time::Duration;
 
 use advisory_locking::{
     AsyncAdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock,
@@ -10,6 +9,7 @@ use diesel::sql_types::Integer;
 use diesel::sqlite::SqliteConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use tokio::sync::Notify;
 
 use crate::adapters;
 use crate::observer::{Observer, database_url, fresh_key};
@@ -48,19 +48,20 @@ async fn a_body_dropped_on_sqlite_is_rolled_back() {
     conn.batch_execute("CREATE TABLE written (number INTEGER)")
         .await
         .unwrap();
+    let written = Notify::new();
     let call = conn.with_advisory_xact_lock(
         fresh_key(),
         NO_WAIT.on_missing_lock(OnMissingLock::Ignore),
         async |conn| {
             conn.batch_execute("INSERT INTO written VALUES (1)").await?;
+            written.notify_one();
             std::future::pending::<Result<(), diesel::result::Error>>().await
         },
     );
-    assert!(
-        tokio::time::timeout(Duration::from_millis(50), call)
-            .await
-            .is_err()
-    );
+    tokio::select! {
+        _ = call => panic!("it did not wait"),
+        () = written.notified() => {}
+    }
     let rows = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM written");
     assert_eq!(rows.get_result::<i64>(&mut conn).await, Ok(0));
     conn.batch_execute("BEGIN; COMMIT").await.unwrap();

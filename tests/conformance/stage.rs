@@ -10,9 +10,6 @@ use advisory_locking::{KeyNamespace, KeySpace, LockKey, LockMode};
 
 use crate::actor::{Actor, Command, Mail, OUTER_LIMIT, Outcome};
 
-/// Within this time nothing may be held or waited for after a case.
-const CLEAN_WITHIN: Duration = Duration::from_secs(1);
-
 /// A lock that the observer sees.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Held {
@@ -191,10 +188,10 @@ impl Stage {
         self.assert_held(key, &[]);
     }
 
-    /// Asserts that a key is free, at once or after what an async client has queued: the crate promises a second.
+    /// Asserts that a key is free, at once or after what an async client has queued.
     #[track_caller]
     pub(crate) fn assert_soon_free(&self, key: &LockKey) {
-        until(CLEAN_WITHIN, || self.holders(key).is_empty().then_some(()))
+        until(OUTER_LIMIT, || self.holders(key).is_empty().then_some(()))
             .unwrap_or_else(|| panic!("who holds {key}: {:?}", self.holders(key)));
     }
 
@@ -229,9 +226,10 @@ impl Stage {
         self.harness.cancel(pid);
     }
 
+    /// Nothing is held or waited for after a case. What its actors have left behind would stay as long as they do.
     fn assert_clean(&self) {
         for key in self.keys.borrow().iter() {
-            let clean = until(CLEAN_WITHIN, || self.holders(key).is_empty().then_some(()));
+            let clean = until(OUTER_LIMIT, || self.holders(key).is_empty().then_some(()));
             let left = self.holders(key);
             assert!(
                 clean.is_some(),

@@ -143,7 +143,7 @@ fn a_forbidden_clean_up_ends_the_session() {
     let mut conn = server.connect();
     let pid = pid_of(&mut conn);
     server.forbid("pg_advisory_unlock(int8)");
-    let limited = LockOptions::wait_up_to(std::time::Duration::from_millis(500))
+    let limited = LockOptions::wait_up_to(std::time::Duration::from_secs(2))
         .strategy(advisory_locking::WaitStrategy::Block);
     let ended = conn.acquire_advisory_lock(&key, limited).map(drop);
     assert_refused(ended, LockErrorKind::Database, "pg_advisory_unlock");

@@ -93,7 +93,8 @@ fn in_a_transaction(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
 
 fn busy(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
     let (mut holder, mut observer) = (connect(), connect());
-    let limited = LockOptions::wait_up_to(Duration::from_millis(5)).strategy(WaitStrategy::Block);
+    // Long enough that a slow machine has been refused before it is over, and waits.
+    let limited = LockOptions::wait_up_to(Duration::from_secs(1)).strategy(WaitStrategy::Block);
     let guard = holder.acquire_advisory_lock(key, block()).unwrap();
     let refused = |conn: &mut PgConnection, options| {
         assert!(

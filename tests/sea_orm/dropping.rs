@@ -11,12 +11,14 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, TransactionTrait,
 };
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
 use crate::observer::{Gate, Observer, database_url, fresh_key};
 use crate::open::{NO_WAIT, connect, number, pid, poll_times, postgres, sqlite};
 
+/// Without a limit: a wait that is left behind does not end by itself.
 fn block() -> LockOptions {
-    LockOptions::wait_up_to(Duration::from_secs(30)).strategy(WaitStrategy::Block)
+    LockOptions::wait_forever().strategy(WaitStrategy::Block)
 }
 
 #[tokio::test]
@@ -164,29 +166,47 @@ fn what_is_dropped_on_a_thread_without_a_runtime_is_clean() {
     let guard = runtime
         .block_on(db.acquire_advisory_lock(&key, NO_WAIT))
         .unwrap();
-    for waiting in [&key, &other] {
-        let mut call = Box::pin(db.with_advisory_lock(waiting, block(), async |db| {
-            db.execute_unprepared("SELECT pg_sleep(0.2)").await
+    let mut gate = Gate::closed();
+    let at_the_gate = gate.statement();
+    for (wanted, is_held) in [(&key, true), (&other, false)] {
+        let mut call = Box::pin(db.with_advisory_lock(wanted, block(), async |db| {
+            db.execute_unprepared(&at_the_gate).await
         }));
-        runtime
-            .block_on(async { tokio::time::timeout(Duration::from_millis(100), &mut call).await })
-            .unwrap_err();
+        let mut observer = Observer::new();
+        runtime.block_on(async {
+            tokio::select! {
+                _ = &mut call => panic!("it did not wait"),
+                () = async {
+                    if is_held {
+                        observer.wait_until(wanted, |shown| shown.len() == 2, "nobody waits").await;
+                    } else {
+                        gate.reached(&mut observer).await;
+                    }
+                } => {}
+            }
+        });
         drop(call);
     }
+    gate.open();
     assert_free(&other, "a body");
     drop(guard);
     assert_free(&key, "a wait");
 
     let without_locks = runtime.block_on(sqlite());
+    let begun = Notify::new();
     let mut call = Box::pin(
         without_locks.with_advisory_xact_lock(&key, NO_WAIT, async |db| {
             let _tx = db.begin().await?;
+            begun.notify_one();
             std::future::pending::<Result<(), DbErr>>().await
         }),
     );
-    runtime
-        .block_on(async { tokio::time::timeout(Duration::from_millis(50), &mut call).await })
-        .unwrap_err();
+    runtime.block_on(async {
+        tokio::select! {
+            _ = &mut call => panic!("it did not wait"),
+            () = begun.notified() => {}
+        }
+    });
     drop(call);
     runtime
         .block_on(without_locks.execute_unprepared("BEGIN; ROLLBACK"))
@@ -210,7 +230,7 @@ fn shut_down_in<F>(
     let task = runtime.spawn(start());
     self::runtime().block_on(Observer::new().wait_until(key, |held| held.len() == shown, what));
     drop(task);
-    runtime.shutdown_timeout(Duration::from_secs(5));
+    runtime.shutdown_timeout(Duration::from_secs(60));
 }
 
 #[test]
@@ -308,6 +328,7 @@ async fn a_body_dropped_in_a_stream_frees_the_key() {
     use futures_util::StreamExt;
     use sea_orm::{Statement, StreamTrait};
     let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let streams = Notify::new();
     let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
         let many = Statement::from_string(
             db.get_database_backend(),
@@ -316,19 +337,15 @@ async fn a_body_dropped_in_a_stream_frees_the_key() {
         let mut rows = db.stream_raw(many).await?;
         while let Some(row) = rows.next().await {
             row?;
+            streams.notify_one();
             std::future::pending::<()>().await;
         }
         Ok::<_, DbErr>(())
     });
-    assert!(
-        poll_times(1_000, async {
-            tokio::time::timeout(Duration::from_millis(200), call)
-                .await
-                .is_err()
-        })
-        .await
-        .is_none_or(|dropped| dropped)
-    );
+    tokio::select! {
+        _ = call => panic!("it did not wait"),
+        () = streams.notified() => {}
+    }
     observer.assert_free(&key, "the stream").await;
     db.execute_unprepared("SELECT 1").await.unwrap();
 }

@@ -8,7 +8,7 @@ use advisory_locking::{
 };
 use sea_orm::{ConnectionTrait, DbErr, TransactionTrait};
 
-use crate::observer::{Observer, fresh_key};
+use crate::observer::{Gate, Observer, fresh_key};
 use crate::open::{NO_WAIT, number, postgres, sqlite};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -120,8 +120,12 @@ on_both! {
         let key = fresh_key();
         let holder = db.begin().await.unwrap();
         holder.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
-        let wait = tx.acquire_advisory_xact_lock(&key, block(LIMIT));
-        tokio::time::timeout(Duration::from_millis(100), wait).await.unwrap_err();
+        // Without a limit, or it would leave by itself.
+        let forever = LockOptions::wait_forever().strategy(WaitStrategy::Block);
+        tokio::select! {
+            _ = tx.acquire_advisory_xact_lock(&key, forever) => panic!("granted though it is held"),
+            () = observer.wait_until(&key, |shown| shown.len() == 2, "nobody waits") => {}
+        }
         observer.wait_until(&key, |shown| shown.len() == 1, "the dropped wait is queued").await;
         drop(tx);
         holder.commit().await.unwrap();
@@ -266,17 +270,19 @@ async fn two_waits_in_one_transaction_do_not_meet_in_its_aborted_moment() {
 #[tokio::test]
 async fn a_call_dropped_before_its_turn_costs_nobody_the_connection() {
     let (db, mut observer) = (postgres(1).await, Observer::new());
-    let (key, outer) = (fresh_key(), fresh_key());
+    let (key, outer, mut gate) = (fresh_key(), fresh_key(), Gate::closed());
     let guard = db.acquire_advisory_lock(&outer, NO_WAIT).await.unwrap();
     let tx = guard.begin().await.unwrap();
-    let statement = tx.execute_unprepared("SELECT pg_sleep(0.2)");
-    let impatient = tokio::time::timeout(
-        Duration::from_millis(50),
-        tx.acquire_advisory_xact_lock(&key, NO_WAIT),
-    );
-    let (slept, dropped) = tokio::join!(statement, impatient);
-    slept.unwrap();
-    dropped.unwrap_err();
+    let at_the_gate = gate.statement();
+    let impatient = async {
+        tokio::select! {
+            _ = tx.acquire_advisory_xact_lock(&key, NO_WAIT) => panic!("it overtook the statement"),
+            () = gate.reached(&mut observer) => {}
+        }
+        gate.open();
+    };
+    let (waited, ()) = tokio::join!(tx.execute_unprepared(&at_the_gate), impatient);
+    waited.unwrap();
     tx.commit().await.unwrap();
     guard.release().await.unwrap();
     observer.assert_free(&outer, "the release").await;

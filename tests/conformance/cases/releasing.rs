@@ -79,11 +79,14 @@ pub(crate) fn a_transaction_left_open(stage: &Stage) {
     assert_eq!(first.with(Level::Session, &key, no_wait()), Entered);
     assert_eq!(first.begin(), Done);
     assert_eq!(first.leave(Ending::Ok), Failed(TransactionLeftOpen));
+    // A server tells that a session ends a moment before it has ended.
+    stage.assert_soon_free(&key);
 
     let granted = second.acquire(&key, no_wait());
     assert_eq!(granted, Granted, "a connection given up holds nothing");
     assert_eq!(second.begin(), Done);
     assert_eq!(second.release(), Failed(TransactionLeftOpen));
+    stage.assert_soon_free(&key);
     assert_granted_and_released(&third, &key);
 }
 
@@ -102,6 +105,7 @@ pub(crate) fn an_invisible_transaction_left_open(stage: &Stage) {
         first.release(),
         if stage.excludes() { left_open } else { Done }
     );
+    stage.assert_soon_free(&key);
     assert_granted_and_released(&second, &key);
 
     // One that has ended by then is in nobody's way.

@@ -123,6 +123,7 @@ pub(crate) fn a_scope_left_deeper(stage: &Stage) {
         assert_eq!(first.leave(Ending::Ok), Ran(BODY_VALUE));
         assert_eq!(first.number(Raw::Count), 1);
     }
+    stage.assert_soon_free(&key);
     assert_granted_and_released(&second, &key);
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn silence_under_a_waiter(mount: Mount) {
         let key = far.key("key");
         let (waiter, holder) = (far.actor(), near.actor());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
-        waiter.start_acquire(&key, block(Duration::from_secs(1)));
+        waiter.start_acquire(&key, block(Duration::from_secs(3)));
         far.until_queued(&key, 1);
         relay.fall_silent();
         until(OUTER_LIMIT, || (far.holders(&key).len() == 1).then_some(()))
