@@ -1,5 +1,8 @@
 //! What went wrong: [`LockError`].
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;

@@ -1,0 +1,86 @@
+//! What an error says of itself.
+
+use super::*;
+
+const KINDS: [LockErrorKind; 19] = [
+    LockErrorKind::Canceled,
+    LockErrorKind::CommitFailed,
+    LockErrorKind::Database,
+    LockErrorKind::Deadlock,
+    LockErrorKind::HeldElsewhere,
+    LockErrorKind::InTransaction,
+    LockErrorKind::InvalidKey,
+    LockErrorKind::InvalidOptions,
+    LockErrorKind::Lost,
+    LockErrorKind::NoMutualExclusion,
+    LockErrorKind::NotHeld,
+    LockErrorKind::NotInTransaction,
+    LockErrorKind::Pool,
+    LockErrorKind::PoolerInBetween,
+    LockErrorKind::TimedOut,
+    LockErrorKind::TooManyLocks,
+    LockErrorKind::TransactionAborted,
+    LockErrorKind::TransactionLeftOpen,
+    LockErrorKind::Unsupported,
+];
+
+/// Logs are searched by these texts, so no two kinds share one.
+#[test]
+fn each_kind_has_a_line_of_its_own() {
+    let mut messages = KINDS.map(|kind| LockError::new(kind).to_string());
+    messages.sort();
+    for pair in messages.windows(2) {
+        assert_ne!(pair[0], pair[1]);
+    }
+    for message in messages {
+        assert!(message.len() > 10 && !message.contains('\n'), "{message:?}");
+    }
+}
+
+#[test]
+fn a_message_has_the_kind_the_circumstances_and_the_key() {
+    let key = LockKey::from("nightly report");
+    let error = LockError::new(LockErrorKind::TooManyLocks);
+    assert_eq!(error.to_string(), "the server's lock table is full");
+    let error = error.with_key(&key);
+    assert_eq!(
+        error.to_string(),
+        format!("the server's lock table is full: {key}")
+    );
+    let error = error.because("so many reports").with_source("not repeated");
+    assert_eq!(
+        error.to_string(),
+        format!("the server's lock table is full: so many reports: {key}")
+    );
+    assert!(key.to_string().contains("nightly report"));
+}
+
+#[test]
+fn debugging_shows_all_there_is() {
+    let shown = format!(
+        "{:?}",
+        LockError::new(LockErrorKind::Lost)
+            .with_key(&LockKey::from("nightly report"))
+            .because("the circumstances")
+            .with_source("the driver's error")
+    );
+    for part in [
+        "LockError",
+        "Lost",
+        "nightly report",
+        "the circumstances",
+        "the driver's error",
+    ] {
+        assert!(shown.contains(part), "{shown}");
+    }
+}
+
+#[test]
+fn a_client_error_is_taken_out_as_what_it_is() {
+    let error = LockError::new(LockErrorKind::Database).with_source(fmt::Error);
+    let error = error.into_client_error::<std::io::Error>().unwrap_err();
+    assert!(error.source().is_some(), "another type leaves it in");
+    assert_eq!(error.into_client_error::<fmt::Error>().unwrap(), fmt::Error);
+    let none = LockError::new(LockErrorKind::Database).into_client_error::<fmt::Error>();
+    assert_eq!(none.unwrap_err().kind(), LockErrorKind::Database);
+}
