@@ -8,23 +8,30 @@
 
 mod alarms;
 mod close;
+mod entry;
+mod line;
 mod queue;
 mod rounds;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod turns;
+mod undo;
+mod waits;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::options::Settings;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::{KeySpace, LockKey};
-use crate::options::{LockMode, LockOptions, OnMissingLock, Wait, WaitStrategy};
+use crate::options::{LockOptions, Wait};
 use crate::protocol::Pauses;
 use crate::session::{Backend, Round};
 
 use alarms::Alarm;
+use entry::Entry;
+use line::{Patience, Request};
 use sessions::Session;
 
 /// A longer pause than this is as good as none; and it can be added to a time.
@@ -120,6 +127,8 @@ pub(crate) struct Core<W> {
     epoch: Instant,
     random: fastrand::Rng,
     commands: Vec<Command<W>>,
+    /// Nothing is sent yet: more is to go with it.
+    gathering: bool,
 }
 
 /// Sessions cannot be had.
@@ -127,79 +136,8 @@ pub(crate) struct Core<W> {
 struct Unopened {
     why: String,
     pauses: Pauses,
-}
-
-/// A key in use.
-#[derive(Debug)]
-struct Entry<W> {
-    queue: VecDeque<Request<W>>,
-    holders: Vec<u64>,
-    stage: Stage<W>,
-    /// Since when it has been held without a break, and how often it was handed on.
-    since: Option<Instant>,
-    turns: u32,
-    /// When it is asked for again.
-    due: Option<Instant>,
-    pauses: Option<Pauses>,
-    /// It was asked for in a round that failed, so it is asked for alone.
-    alone: bool,
-}
-
-/// Where the lock of a key is.
-#[derive(Debug)]
-enum Stage<W> {
-    /// With nobody of ours.
-    Away,
-    /// A session asks for it.
-    Asking { session: SessionId, mode: LockMode },
-    /// A session of its own waits for it on the server.
-    Waiting { session: SessionId, mode: LockMode },
-    /// A session has it.
-    Held { session: SessionId, mode: LockMode },
-    /// A session has it and draws a token for the first in the queue.
-    Drawing { session: SessionId, mode: LockMode },
-    /// It is given back; and asked for again, in this mode, in the same breath.
-    Leaving {
-        session: SessionId,
-        releaser: Option<W>,
-        again: Option<LockMode>,
-    },
-}
-
-impl<W> Stage<W> {
-    const fn session(&self) -> Option<SessionId> {
-        match self {
-            Self::Away => None,
-            Self::Asking { session, .. }
-            | Self::Waiting { session, .. }
-            | Self::Held { session, .. }
-            | Self::Drawing { session, .. }
-            | Self::Leaving { session, .. } => Some(*session),
-        }
-    }
-}
-
-/// How long somebody waits.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Patience {
-    /// Until the key was asked for once; then it is refused with this kind.
-    Once(LockErrorKind),
-    Until(Instant),
-    Forever,
-}
-
-/// Somebody who waits for a lock.
-#[derive(Debug)]
-struct Request<W> {
-    id: RequestId,
-    key: LockKey,
-    mode: LockMode,
-    fenced: bool,
-    patience: Patience,
-    strategy: WaitStrategy,
-    interval: Duration,
-    missing: OnMissingLock,
-    waiter: W,
+    /// When one more is tried.
+    due: Instant,
 }
 
 impl<W> Core<W> {
@@ -217,6 +155,7 @@ impl<W> Core<W> {
             epoch: now,
             random,
             commands: Vec::new(),
+            gathering: false,
         }
     }
 
@@ -259,7 +198,7 @@ impl<W> Core<W> {
 
     /// Somebody waits no longer. Nothing happens if the answer is on its way.
     pub(crate) fn cancel(&mut self, id: RequestId, key: KeySpace, now: Instant) {
-        drop(self.withdraw(id, key, true, now));
+        drop(self.withdraw(id, key, now));
     }
 
     /// Gives a lock back; `waiter` is told how that went.
@@ -303,10 +242,7 @@ impl<W> Core<W> {
         session: Option<SessionId>,
         token: Option<i64>,
     ) -> u64 {
-        if let Patience::Until(limit) = request.patience {
-            self.alarms
-                .remove(&(limit, Alarm::Limit(request.id, request.key.space())));
-        }
+        self.forget_limit(&request);
         let id = self.fresh();
         let hold = Hold {
             id,

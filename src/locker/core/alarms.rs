@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use super::entry::Stage;
 use super::sessions::State;
-use super::{Core, RequestId, SessionId, Stage};
-use crate::error::LockErrorKind;
+use super::{Core, RequestId, SessionId};
+use crate::error::{LockError, LockErrorKind};
 use crate::key::KeySpace;
 
 /// What is to happen at a certain time.
@@ -36,6 +37,7 @@ impl<W> Core<W> {
                 Alarm::Check(session) => self.check(session, now),
             }
         }
+        self.gathering = true;
         for key in due {
             if let Some(entry) = self.keys.get_mut(&key) {
                 entry.due = None;
@@ -44,17 +46,22 @@ impl<W> Core<W> {
                 }
             }
         }
+        self.gathering = false;
+        let sessions: Vec<_> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.flush(session, now);
+        }
     }
 
     fn give_up(&mut self, id: RequestId, key: KeySpace, now: Instant) {
-        let Some(request) = self.withdraw(id, key, false, now) else {
+        let Some(request) = self.withdraw(id, key, now) else {
             return;
         };
         // A database that cannot be reached is the better reason.
-        match &self.unopened {
-            Some(unopened) => {
-                let why = unopened.why.clone();
-                let error = crate::error::LockError::new(LockErrorKind::Pool);
+        let unopened = self.unopened.as_ref().filter(|_| !self.is_connected());
+        match unopened.map(|unopened| unopened.why.clone()) {
+            Some(why) => {
+                let error = LockError::new(LockErrorKind::Pool);
                 let error = error.with_key(&request.key).because(why);
                 self.refuse_with(request, error);
             }
@@ -62,38 +69,50 @@ impl<W> Core<W> {
         }
     }
 
-    /// A session will be looked after.
-    pub(super) fn watch(&mut self, id: SessionId, now: Instant) {
-        if let Some(at) = now.checked_add(self.settings.keep_alive) {
+    /// A session that is in its state since then will be looked after.
+    pub(super) fn watch(&mut self, id: SessionId, since: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let before = std::mem::replace(
+            &mut session.check,
+            since.checked_add(self.settings.keep_alive),
+        );
+        if let Some(at) = before {
+            self.alarms.remove(&(at, Alarm::Check(id)));
+        }
+        if let Some(at) = session.check {
             self.alarms.insert((at, Alarm::Check(id)));
         }
     }
 
     /// An idle session is asked whether it is alive; one that has not answered for too long is given up.
     fn check(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else {
+        let waited_for = self.is_waited_for(id);
+        let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        let rested = now.saturating_duration_since(session.since) >= self.settings.keep_alive;
+        session.check = None;
+        let since = session.since;
+        if now.saturating_duration_since(since) < self.settings.keep_alive {
+            return self.watch(id, since);
+        }
         match session.state {
-            State::Idle if rested => self.ping(id, now),
-            State::Serving { .. } | State::Undoing { .. } if rested => {
-                return self.lose(id, LockErrorKind::Lost, now);
+            State::Idle => {
+                self.ping(id, now);
+                self.watch(id, now);
+            }
+            State::Serving { .. } | State::Undoing { .. } => {
+                self.lose(id, LockErrorKind::Lost, now);
             }
             // Nobody waits for it any more, and it has not come back at its limit.
-            State::Waiting if rested && !self.is_waited_for(id) => return self.abandon(id),
-            State::Opening
-            | State::Idle
-            | State::Serving { .. }
-            | State::Undoing { .. }
-            | State::Digesting
-            | State::Waiting => {}
+            State::Waiting { .. } if !waited_for => {
+                self.abandon(id);
+                self.finish_closing();
+            }
+            // It is looked after again when it is granted, or when nobody waits for it any more.
+            State::Opening | State::Digesting | State::Waiting { .. } => {}
         }
-        let since = self.sessions.get(&id).map_or(now, |session| session.since);
-        self.watch(
-            id,
-            since.max(now.checked_sub(self.settings.keep_alive / 2).unwrap_or(now)),
-        );
     }
 
     fn is_waited_for(&self, id: SessionId) -> bool {

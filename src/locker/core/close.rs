@@ -2,20 +2,22 @@
 
 use std::time::Instant;
 
-use super::{Command, Core, SessionId, Stage};
+use super::entry::Stage;
+use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
+use crate::key::KeySpace;
 
 impl<W> Core<W> {
     /// Nobody is let in any more; those who wait are told. When the last lock is given back and the last session is gone, `waiter` is told.
-    pub(crate) fn close(&mut self, waiter: W, now: Instant) {
-        self.refuse_everybody(now);
+    pub(crate) fn close(&mut self, waiter: W, _now: Instant) {
+        self.refuse_everybody();
         self.closing.get_or_insert_default().push(waiter);
         self.finish_closing();
     }
 
     /// Nobody is left who could ask: every lock is given back, and those who hold one have lost it.
     pub(crate) fn shut_down(&mut self, now: Instant) {
-        self.refuse_everybody(now);
+        self.refuse_everybody();
         let sessions: Vec<_> = self.sessions.keys().copied().collect();
         for session in sessions.into_iter().chain([SessionId::PROCESS]) {
             self.commands.push(Command::Lost { session });
@@ -32,7 +34,7 @@ impl<W> Core<W> {
         self.finish_closing();
     }
 
-    fn refuse_everybody(&mut self, now: Instant) {
+    fn refuse_everybody(&mut self) {
         if self.closing.is_some() {
             return;
         }
@@ -42,17 +44,22 @@ impl<W> Core<W> {
             let Some(entry) = self.keys.get_mut(&key) else {
                 continue;
             };
-            let queue = std::mem::take(&mut entry.queue);
             if let Stage::Waiting { session, .. } = entry.stage {
                 entry.stage = Stage::Away;
                 self.abandon(session);
             }
-            for request in queue {
-                self.refuse(request, LockErrorKind::Closed);
-            }
+            self.refuse_all(key, LockErrorKind::Closed);
+            self.not_due(key);
             self.forget_if_idle(key);
         }
-        let _ = now;
+    }
+
+    /// Everybody who waits for a key is told the same.
+    pub(super) fn refuse_all(&mut self, key: KeySpace, kind: LockErrorKind) {
+        let waiting = self.keys.get_mut(&key).map(|entry| entry.line.take());
+        for request in waiting.into_iter().flatten() {
+            self.refuse(request, kind);
+        }
     }
 
     /// Whether it is closed and nothing is left.

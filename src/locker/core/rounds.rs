@@ -2,18 +2,28 @@
 
 use std::time::Instant;
 
+use super::entry::Stage;
 use super::sessions::{Failure, State};
-use super::{Command, Core, SessionId, Stage};
-use crate::error::{LockError, LockErrorKind};
+use super::{Command, Core, SessionId};
+use crate::error::LockErrorKind;
 use crate::key::KeySpace;
-use crate::session::{Round, RoundKind, RoundRow, RoundStep, SessionError, StepKind};
+use crate::session::{Round, RoundKind, RoundRow, RoundStep, SessionError, StepKind, TokenSource};
 
 impl<W> Core<W> {
-    /// Adds a step to what is asked next on a session; `alone` in a round of its own.
-    pub(super) fn push(&mut self, id: SessionId, step: RoundStep, alone: bool, now: Instant) {
+    /// Adds steps to what is asked next on a session; `alone`, each in a round of its own.
+    pub(super) fn push(&mut self, id: SessionId, steps: &[RoundStep], alone: bool, now: Instant) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.outbox.push((step, alone));
+            session
+                .outbox
+                .extend(steps.iter().map(|step| (*step, alone)));
             self.flush(id, now);
+        }
+    }
+
+    /// As [`confirm`](Self::confirm), with a round that is about to be asked for.
+    pub(super) fn confirm_with_next(&mut self, id: SessionId, releaser: Option<W>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.confirms.extend(releaser);
         }
     }
 
@@ -36,17 +46,17 @@ impl<W> Core<W> {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        let idle = matches!(session.state, State::Idle);
+        let idle = matches!(session.state, State::Idle) && !self.gathering;
         if !idle || (session.outbox.is_empty() && session.confirms.is_empty()) {
             return;
         }
-        let alone = session.outbox.iter().position(|(_, alone)| *alone);
-        let count = match alone {
+        let mut ahead = session.outbox.iter().take(most);
+        let count = match ahead.position(|(_, alone)| *alone) {
             Some(0) => 1,
             Some(place) => place,
-            None => session.outbox.len(),
+            None => session.outbox.len().min(most),
         };
-        let steps = session.outbox.drain(..count.min(most));
+        let steps = session.outbox.drain(..count);
         let steps: Vec<_> = steps.map(|(step, _)| step).collect();
         let confirming = std::mem::take(&mut session.confirms);
         self.send(id, steps, confirming, now);
@@ -58,7 +68,18 @@ impl<W> Core<W> {
     }
 
     fn send(&mut self, id: SessionId, steps: Vec<RoundStep>, confirming: Vec<W>, now: Instant) {
-        let tokens = self.settings.tokens.clone();
+        // What asks the sequence fails with it, so it is asked for tokens only.
+        let draws = |step: &RoundStep| {
+            matches!(
+                step.kind(),
+                StepKind::Draw | StepKind::Take { fenced: true }
+            )
+        };
+        let tokens = if steps.iter().any(draws) {
+            self.settings.tokens.clone()
+        } else {
+            TokenSource::TransactionId
+        };
         if let Some(session) = self.sessions.get_mut(&id) {
             let round = Round::new(RoundKind::Serve, session.pid, steps.clone(), tokens);
             session.state = State::Serving { steps, confirming };
@@ -94,16 +115,14 @@ impl<W> Core<W> {
                 self.served(id, steps, row, now);
             }
             (State::Serving { steps, confirming }, Err(failure)) => {
-                // An error of the server's is an answer: the session lives.
-                for waiter in confirming {
-                    self.reply(Some(waiter), Ok(()));
-                }
+                // Some clients do not show whether the server has said so: the next answer tells whether the session lives.
+                session.confirms.extend(confirming);
                 self.undo(id, steps, failure, now);
             }
-            (State::Undoing { steps, error }, Ok(_)) => self.undone(id, steps, error, now),
+            (State::Undoing { steps, error }, Ok(_)) => self.undone(id, steps, &error, now),
             (State::Undoing { .. }, Err(_)) => return self.lose(id, LockErrorKind::Lost, now),
-            // Unreachable: nothing was asked.
-            (State::Opening | State::Idle | State::Digesting | State::Waiting, _) => {
+            // Nothing was asked.
+            (State::Opening | State::Idle | State::Digesting | State::Waiting { .. }, _) => {
                 return self.lose(id, LockErrorKind::Lost, now);
             }
         }
@@ -145,7 +164,7 @@ impl<W> Core<W> {
                     self.taken(key, id, step.mode(), token, now);
                 }
                 (StepKind::Take { fenced: true }, None) if unfit => self.unfit(key, now),
-                (StepKind::Take { .. }, None) => self.refused(key, id, now),
+                (StepKind::Take { .. }, None) => self.refused(key, id, step.mode(), now),
                 (StepKind::GiveBack, answer) => self.left(key, answer.is_some(), now),
                 (StepKind::Draw, Some(number)) => {
                     let token = self.token(number, row.token);
@@ -159,8 +178,8 @@ impl<W> Core<W> {
     /// The token of a step: the number it answered, from a sequence; else the transaction's id.
     fn token(&self, number: i64, transaction: Option<i64>) -> i64 {
         match self.settings.tokens {
-            crate::session::TokenSource::Sequence(_) => number,
-            crate::session::TokenSource::TransactionId => transaction.unwrap_or(number),
+            TokenSource::Sequence(_) => number,
+            TokenSource::TransactionId => transaction.unwrap_or(number),
         }
     }
 
@@ -170,93 +189,6 @@ impl<W> Core<W> {
             if let Stage::Drawing { session, mode } = entry.stage {
                 entry.stage = Stage::Held { session, mode };
                 self.settle(key, token, None, now);
-            }
-        }
-    }
-
-    /// Tokens cannot be drawn from that sequence: whoever is first is told.
-    fn unfit(&mut self, key: KeySpace, now: Instant) {
-        let failure = Failure {
-            kind: LockErrorKind::InvalidOptions,
-            why: "fencing tokens need a sequence that counts up, with CACHE 1 and NO CYCLE"
-                .to_owned(),
-        };
-        self.fail_first(key, &failure, now);
-    }
-
-    /// The first in the queue is told of an error, and the key goes on without it.
-    fn fail_first(&mut self, key: KeySpace, failure: &Failure, now: Instant) {
-        let Some(entry) = self.keys.get_mut(&key) else {
-            return;
-        };
-        entry.alone = false;
-        let first = entry.queue.pop_front();
-        match entry.stage {
-            Stage::Asking { .. } => entry.stage = Stage::Away,
-            Stage::Drawing { session, mode } => entry.stage = Stage::Held { session, mode },
-            Stage::Away | Stage::Waiting { .. } | Stage::Held { .. } | Stage::Leaving { .. } => {}
-        }
-        if let Some(request) = first {
-            let error = LockError::new(failure.kind).with_key(&request.key);
-            let error = error.because(failure.why.clone());
-            self.refuse_with(request, error);
-        }
-        match self.keys.get(&key).map(|entry| &entry.stage) {
-            Some(Stage::Held { .. }) => self.settle(key, None, None, now),
-            Some(Stage::Away) => self.ask(key, now),
-            Some(_) | None => {}
-        }
-    }
-
-    /// A round failed on a session that lives, and nobody knows how far it got. Session-level locks outlive an error, so what it took is
-    /// given back. No lock is taken twice on a session, so whatever is shown there is of this round, or was to be given back.
-    fn undo(&mut self, id: SessionId, steps: Vec<RoundStep>, error: Failure, now: Instant) {
-        let mut undone: Vec<RoundStep> = Vec::new();
-        let taken_or_left = steps.iter().filter(|step| step.kind() != StepKind::Draw);
-        for step in taken_or_left {
-            let twice = undone
-                .iter()
-                .rev()
-                .take(1)
-                .any(|other| other.key() == step.key() && other.mode() == step.mode());
-            if !twice {
-                undone.push(*step);
-            }
-        }
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let tokens = self.settings.tokens.clone();
-        let round = Round::new(RoundKind::Undo, session.pid, undone, tokens);
-        session.state = State::Undoing { steps, error };
-        session.since = now;
-        self.commands.push(Command::Send { session: id, round });
-    }
-
-    /// A failed round is undone. If it was of one step, whoever it was for is told; else each is asked again in a round of its own.
-    fn undone(&mut self, id: SessionId, steps: Vec<RoundStep>, failure: Failure, now: Instant) {
-        let alone = steps
-            .iter()
-            .filter(|step| step.kind() != StepKind::GiveBack)
-            .count()
-            == 1;
-        for step in steps {
-            let key = step.key();
-            match step.kind() {
-                StepKind::GiveBack => self.left(key, true, now),
-                StepKind::Take { .. } | StepKind::Draw if alone => {
-                    self.fail_first(key, &failure, now)
-                }
-                StepKind::Take { .. } => {
-                    if let Some(entry) = self.keys.get_mut(&key) {
-                        if matches!(entry.stage, Stage::Asking { .. }) {
-                            entry.stage = Stage::Away;
-                            entry.alone = true;
-                            self.ask(key, now);
-                        }
-                    }
-                }
-                StepKind::Draw => self.push(id, step, true, now),
             }
         }
     }

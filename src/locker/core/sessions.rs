@@ -1,14 +1,18 @@
 //! The sessions: which one is asked, how one is opened, lost and given back.
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use super::alarms::Alarm;
-use super::{Command, Core, Patience, SessionId, Stage, Unopened, Waited};
+use super::entry::Stage;
+use super::{Command, Core, SessionId, Unopened};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::KeySpace;
-use crate::options::{LockOptions, WaitStrategy};
 use crate::protocol::Pauses;
 use crate::session::{Backend, RoundStep, SessionError};
+
+/// The longest pause between two attempts to have a session.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a session does, with at most one statement in flight.
 #[derive(Debug)]
@@ -28,8 +32,10 @@ pub(super) enum State<W> {
     },
     /// What it has answered is being dealt with.
     Digesting,
-    /// It waits on the server.
-    Waiting,
+    /// It waits on the server, which ends the wait at this time.
+    Waiting {
+        until: Option<Instant>,
+    },
 }
 
 /// Why a round failed.
@@ -46,16 +52,22 @@ pub(super) struct Session<W> {
     /// The server's session; 0 before it has answered.
     pub(super) pid: i32,
     /// What goes with the next round; with `true`, in a round of its own.
-    pub(super) outbox: Vec<(RoundStep, bool)>,
+    pub(super) outbox: VecDeque<(RoundStep, bool)>,
     /// Who is told after the next round that the session was alive.
     pub(super) confirms: Vec<W>,
     /// The only key of a session that waits on the server.
     pub(super) own: Option<KeySpace>,
     /// Since when it has been in its state.
     pub(super) since: Instant,
+    /// When it is looked after.
+    pub(super) check: Option<Instant>,
 }
 
 impl<W> Session<W> {
+    const fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening)
+    }
+
     /// Whether nothing is in flight and nothing is to be sent.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle) && self.outbox.is_empty() && self.confirms.is_empty()
@@ -63,87 +75,65 @@ impl<W> Session<W> {
 }
 
 impl<W> Core<W> {
-    /// The session to ask next: one that is idle, else a new one, else the one with the least to do.
+    /// The session to ask next: one that is idle, else the one with the least to do; and then there is to be one more, for the next time.
+    ///
+    /// Nothing is left to a session that is being opened, unless there is no other: the pool may have none to give for long.
     pub(super) fn pick(&mut self, now: Instant) -> SessionId {
-        let shared = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.own.is_none());
-        let idle = shared.clone().find(|(_, session)| session.is_idle());
-        let least = idle.or_else(|| {
-            let full = shared.clone().count() >= self.settings.sessions;
-            let by_load = shared.min_by_key(|(_, session)| session.outbox.len());
-            by_load.filter(|_| full)
+        let shared = self.shared();
+        let count = shared.clone().count();
+        let opening = shared.clone().any(|(_, session)| session.is_opening());
+        let best = shared.min_by_key(|(_, session)| {
+            let idle = matches!(session.state, State::Idle);
+            (session.is_opening(), !idle, session.outbox.len())
         });
-        match least {
-            Some((id, _)) => *id,
-            None => {
-                let id = self.new_session(State::Opening, None, now);
-                self.commands.push(Command::Open { session: id });
-                id
-            }
+        let Some((id, session)) = best else {
+            return self.open(now);
+        };
+        let (id, idle) = (*id, matches!(session.state, State::Idle));
+        let failed = self.unopened.as_ref();
+        let again = failed.is_none_or(|unopened| unopened.due <= now);
+        if !idle && !opening && again && count < self.settings.sessions {
+            self.open(now);
         }
+        id
     }
 
-    fn new_session(&mut self, state: State<W>, own: Option<KeySpace>, now: Instant) -> SessionId {
+    fn shared(&self) -> impl Iterator<Item = (&SessionId, &Session<W>)> + Clone {
+        let sessions = self.sessions.iter();
+        sessions.filter(|(_, session)| session.own.is_none())
+    }
+
+    /// Whether there is a session that can be asked.
+    pub(super) fn is_connected(&self) -> bool {
+        self.shared().any(|(_, session)| !session.is_opening())
+    }
+
+    fn open(&mut self, now: Instant) -> SessionId {
+        let id = self.new_session(State::Opening, None, now);
+        self.commands.push(Command::Open { session: id });
+        id
+    }
+
+    pub(super) fn new_session(
+        &mut self,
+        state: State<W>,
+        own: Option<KeySpace>,
+        now: Instant,
+    ) -> SessionId {
         let id = SessionId(self.fresh());
         self.sessions.insert(
             id,
             Session {
                 state,
                 pid: 0,
-                outbox: Vec::new(),
+                outbox: VecDeque::new(),
                 confirms: Vec::new(),
                 own,
                 since: now,
+                check: None,
             },
         );
         id
-    }
-
-    /// Whether one more session may wait on the server.
-    pub(super) fn may_wait_on_server(&self) -> bool {
-        let waiting = self
-            .sessions
-            .values()
-            .filter(|session| session.own.is_some());
-        waiting.count() < self.settings.waiting_sessions
-    }
-
-    /// Waits on the server for the first in the queue, on a session of the key's own.
-    pub(super) fn wait_on_server(&mut self, key: KeySpace, own: Option<SessionId>, now: Instant) {
-        let session = own.unwrap_or_else(|| self.new_session(State::Waiting, Some(key), now));
-        let Some(entry) = self.keys.get_mut(&key) else {
-            return;
-        };
-        let Some(next) = entry.queue.front() else {
-            return;
-        };
-        entry.stage = Stage::Waiting {
-            session,
-            mode: next.mode,
-        };
-        // The wait goes on for those who come later, so it ends when the most patient of those who are here gives up.
-        let blocking = entry.queue.iter();
-        let blocking = blocking.filter(|request| request.strategy == WaitStrategy::Block);
-        let limits = blocking.map(|request| match request.patience {
-            Patience::Until(limit) => Some(limit),
-            Patience::Once(_) | Patience::Forever => None,
-        });
-        let limit = limits.reduce(|one, other| Some(one?.max(other?))).flatten();
-        let options = match limit {
-            Some(limit) => LockOptions::wait_up_to(limit.saturating_duration_since(now)),
-            None => LockOptions::wait_forever(),
-        };
-        let (key, mode) = (next.key.clone(), next.mode);
-        if let Some(session) = self.sessions.get_mut(&session) {
-            (session.state, session.since) = (State::Waiting, now);
-        }
-        self.commands.push(Command::Wait {
-            session,
-            key,
-            options: options.mode(mode).strategy(WaitStrategy::Block),
-        });
     }
 
     /// A connection was checked out, or could not be. `pid` is the server's session that answered on it.
@@ -156,6 +146,10 @@ impl<W> Core<W> {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
+        if !session.is_opening() {
+            // Nothing was asked.
+            return self.lose(id, LockErrorKind::Lost, now);
+        }
         match opened {
             Ok((Backend::Postgres, pid)) => {
                 (session.pid, session.since) = (pid, now);
@@ -175,9 +169,7 @@ impl<W> Core<W> {
 
     /// There are no locks: nobody needs the session.
     fn without_locks(&mut self, id: SessionId, now: Instant) {
-        self.sessions.remove(&id);
-        self.leaving.insert(id);
-        self.commands.push(Command::Close { session: id });
+        self.close_session(id);
         for key in self.keys_of(id) {
             let Some(entry) = self.keys.get_mut(&key) else {
                 continue;
@@ -191,7 +183,7 @@ impl<W> Core<W> {
                 .keys
                 .remove(&key)
                 .into_iter()
-                .flat_map(|entry| entry.queue)
+                .flat_map(|mut entry| entry.line.take())
             {
                 self.admit(request);
             }
@@ -204,27 +196,18 @@ impl<W> Core<W> {
         self.sessions.remove(&id);
         let (kind, why) = (error.kind(), chain(&error));
         let may_return = self.backend.is_some() && kind == LockErrorKind::Pool;
-        let longest = std::time::Duration::from_secs(1);
-        let unopened = self.unopened.get_or_insert_with(|| Unopened {
-            why: String::new(),
-            pauses: Pauses::new(longest, self.random.fork()),
-        });
-        unopened.why.clone_from(&why);
-        let due = now.checked_add(unopened.pauses.next()).unwrap_or(now);
+        let due = self.try_later(why.clone(), now);
         for key in self.keys_of(id) {
             let Some(entry) = self.keys.get_mut(&key) else {
                 continue;
             };
             entry.stage = Stage::Away;
-            let queue = std::mem::take(&mut entry.queue);
-            let (told, wait): (Vec<_>, Vec<_>) = queue
-                .into_iter()
-                .partition(|request| !may_return || matches!(request.patience, Patience::Once(_)));
-            entry.queue.extend(wait);
-            if !entry.queue.is_empty() {
-                entry.due = Some(due);
-                self.alarms.insert((due, Alarm::Due(key)));
-            }
+            let told: Vec<_> = if may_return {
+                entry.line.take_once()
+            } else {
+                entry.line.take().into()
+            };
+            self.set_due(key, due);
             for request in told {
                 let error = LockError::new(kind)
                     .with_key(&request.key)
@@ -236,74 +219,35 @@ impl<W> Core<W> {
         self.finish_closing();
     }
 
-    /// A wait on the server has ended.
-    pub(crate) fn waited(&mut self, id: SessionId, waited: Waited, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let Some(key) = session.own else { return };
-        (session.state, session.since) = (State::Digesting, now);
-        let mode = match self.keys.get(&key).map(|entry| &entry.stage) {
-            Some(Stage::Waiting { session, mode }) if *session == id => Some(*mode),
-            Some(_) | None => None,
-        };
-        match (waited, mode) {
-            (Waited::Granted { pid }, Some(mode)) => {
-                session.pid = pid;
-                self.watch(id, now);
-                self.taken(key, id, mode, None, now);
-                self.rest(id, now);
-            }
-            // Granted in the moment in which the last to wait for it gave up.
-            (Waited::Granted { .. }, None) => self.abandon(id),
-            (Waited::TimedOut | Waited::Failed(_), None) => self.close_session(id),
-            (Waited::TimedOut, Some(_)) => self.not_waited_for(id, key, None, now),
-            (Waited::Failed(error), Some(_)) => self.not_waited_for(id, key, Some(error), now),
-        }
-        self.finish_closing();
-    }
-
-    /// The session goes; an error is for the first in the queue who waited on the server, and the others go on.
-    fn not_waited_for(
-        &mut self,
-        id: SessionId,
-        key: KeySpace,
-        error: Option<LockError>,
-        now: Instant,
-    ) {
-        self.close_session(id);
-        let Some(entry) = self.keys.get_mut(&key) else {
-            return;
-        };
-        entry.stage = Stage::Away;
-        let place = entry.queue.iter();
-        let place = error.as_ref().and_then(|_| {
-            place
-                .clone()
-                .position(|request| request.strategy == WaitStrategy::Block)
+    /// Notes that a session could not be had. Returns when one more is tried.
+    fn try_later(&mut self, why: String, now: Instant) -> Instant {
+        let random = &mut self.random;
+        let unopened = self.unopened.get_or_insert_with(|| Unopened {
+            why: String::new(),
+            pauses: Pauses::new(LONGEST_PAUSE, random.fork()),
+            due: now,
         });
-        let told = place.and_then(|place| entry.queue.remove(place));
-        if let (Some(request), Some(error)) = (told, error) {
-            self.refuse_with(request, error);
-        }
-        self.ask_later(key, now);
+        let due = now.checked_add(unopened.pauses.next()).unwrap_or(now);
+        (unopened.why, unopened.due) = (why, due);
+        due
     }
 
     /// The session has ended, or cannot be relied on: everything on it is lost.
     pub(super) fn lose(&mut self, id: SessionId, kind: LockErrorKind, now: Instant) {
-        let Some(session) = self.sessions.remove(&id) else {
+        if !self.sessions.contains_key(&id) {
+            return;
+        }
+        self.commands.push(Command::Lost { session: id });
+        let Some(session) = self.dismiss(id, Command::Abandon { session: id }) else {
             return;
         };
-        self.leaving.insert(id);
-        self.commands.push(Command::Lost { session: id });
-        self.commands.push(Command::Abandon { session: id });
         let confirming = match session.state {
             State::Serving { confirming, .. } => confirming,
             State::Opening
             | State::Idle
             | State::Undoing { .. }
             | State::Digesting
-            | State::Waiting => Vec::new(),
+            | State::Waiting { .. } => Vec::new(),
         };
         for waiter in confirming.into_iter().chain(session.confirms) {
             self.reply(Some(waiter), Err(kind));
@@ -313,10 +257,13 @@ impl<W> Core<W> {
                 continue;
             };
             entry.holders.clear();
-            (entry.since, entry.turns) = (None, 0);
+            entry.end_turns();
             let stage = std::mem::replace(&mut entry.stage, Stage::Away);
             if let Stage::Leaving { releaser, .. } = stage {
                 self.reply(releaser, Err(kind));
+            }
+            if kind == LockErrorKind::PoolerInBetween {
+                self.refuse_all(key, kind);
             }
             // It was asked once for those who do not wait.
             self.fail_impatient(
@@ -331,18 +278,22 @@ impl<W> Core<W> {
 
     /// The session is ended, whatever it does; nothing is held on it that anybody knows of.
     pub(super) fn abandon(&mut self, id: SessionId) {
-        if self.sessions.remove(&id).is_some() {
-            self.leaving.insert(id);
-            self.commands.push(Command::Abandon { session: id });
-        }
+        self.dismiss(id, Command::Abandon { session: id });
     }
 
     /// The connection goes back to its pool: nothing is held on it.
     pub(super) fn close_session(&mut self, id: SessionId) {
-        if self.sessions.remove(&id).is_some() {
-            self.leaving.insert(id);
-            self.commands.push(Command::Close { session: id });
+        self.dismiss(id, Command::Close { session: id });
+    }
+
+    fn dismiss(&mut self, id: SessionId, last: Command<W>) -> Option<Session<W>> {
+        let session = self.sessions.remove(&id)?;
+        if let Some(at) = session.check {
+            self.alarms.remove(&(at, Alarm::Check(id)));
         }
+        self.leaving.insert(id);
+        self.commands.push(last);
+        Some(session)
     }
 
     /// The keys that are with a session.

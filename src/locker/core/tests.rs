@@ -1,5 +1,9 @@
 //! The core over a model of the server, with every fault and without time passing.
 
+mod hand_off;
+mod losses;
+mod play;
+mod queueing;
 mod server;
 mod world;
 

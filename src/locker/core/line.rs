@@ -1,0 +1,144 @@
+//! Those who wait for one key, in the order in which they came.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::RequestId;
+use crate::error::LockErrorKind;
+use crate::key::LockKey;
+use crate::options::{LockMode, OnMissingLock, WaitStrategy};
+
+/// How long somebody waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Patience {
+    /// Until the key was asked for once; then it is refused with this kind.
+    Once(LockErrorKind),
+    Until(Instant),
+    Forever,
+}
+
+/// Somebody who waits for a lock.
+#[derive(Debug)]
+pub(super) struct Request<W> {
+    pub(super) id: RequestId,
+    pub(super) key: LockKey,
+    pub(super) mode: LockMode,
+    pub(super) fenced: bool,
+    pub(super) patience: Patience,
+    pub(super) strategy: WaitStrategy,
+    pub(super) interval: Duration,
+    pub(super) missing: OnMissingLock,
+    pub(super) waiter: W,
+}
+
+impl<W> Request<W> {
+    /// What somebody who does not wait is refused with.
+    pub(super) const fn once(&self) -> Option<LockErrorKind> {
+        match self.patience {
+            Patience::Once(kind) => Some(kind),
+            Patience::Until(_) | Patience::Forever => None,
+        }
+    }
+
+    fn blocks(&self) -> bool {
+        self.strategy == WaitStrategy::Block
+    }
+}
+
+/// The queue. It counts what is asked of it at every turn, which must not cost more the longer it is.
+#[derive(Debug)]
+pub(super) struct Line<W> {
+    /// Their numbers grow.
+    requests: VecDeque<Request<W>>,
+    once: usize,
+    blocking: usize,
+}
+
+impl<W> Default for Line<W> {
+    fn default() -> Self {
+        Self {
+            requests: VecDeque::new(),
+            once: 0,
+            blocking: 0,
+        }
+    }
+}
+
+impl<W> Line<W> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    pub(super) fn front(&self) -> Option<&Request<W>> {
+        self.requests.front()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Request<W>> {
+        self.requests.iter()
+    }
+
+    /// Whether anybody wants to wait on the server.
+    pub(super) const fn blocks(&self) -> bool {
+        self.blocking > 0
+    }
+
+    /// Puts somebody who came later than all others at the end.
+    pub(super) fn push(&mut self, request: Request<W>) {
+        self.once += usize::from(request.once().is_some());
+        self.blocking += usize::from(request.blocks());
+        self.requests.push_back(request);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Request<W>> {
+        let request = self.requests.pop_front();
+        request.inspect(|request| self.forget(request.once().is_some(), request.blocks()))
+    }
+
+    /// Takes one out, and says whether it was the first.
+    pub(super) fn remove(&mut self, id: RequestId) -> Option<(Request<W>, bool)> {
+        let place = self
+            .requests
+            .binary_search_by_key(&id, |request| request.id);
+        self.remove_at(place.ok()?)
+    }
+
+    /// Takes out the first of those who want to wait on the server.
+    pub(super) fn remove_blocking(&mut self) -> Option<Request<W>> {
+        let place = self.requests.iter().position(Request::blocks)?;
+        self.remove_at(place).map(|(request, _)| request)
+    }
+
+    fn remove_at(&mut self, place: usize) -> Option<(Request<W>, bool)> {
+        let request = self.requests.remove(place)?;
+        self.forget(request.once().is_some(), request.blocks());
+        Some((request, place == 0))
+    }
+
+    const fn forget(&mut self, once: bool, blocks: bool) {
+        self.once = self.once.saturating_sub(once as usize);
+        self.blocking = self.blocking.saturating_sub(blocks as usize);
+    }
+
+    /// Takes out all who do not wait.
+    pub(super) fn take_once(&mut self) -> Vec<Request<W>> {
+        // Nearly always there is nobody.
+        if self.once == 0 {
+            return Vec::new();
+        }
+        let mut taken = Vec::with_capacity(self.once);
+        for request in self.take() {
+            if request.once().is_some() {
+                taken.push(request);
+            } else {
+                self.push(request);
+            }
+        }
+        taken
+    }
+
+    /// Takes out all.
+    pub(super) fn take(&mut self) -> VecDeque<Request<W>> {
+        (self.once, self.blocking) = (0, 0);
+        std::mem::take(&mut self.requests)
+    }
+}

@@ -1,0 +1,173 @@
+//! One key that is held: who has it next, and when it is given back.
+
+use std::time::Instant;
+
+use super::entry::Stage;
+use super::{Core, RequestId, SessionId};
+use crate::error::LockErrorKind;
+use crate::key::KeySpace;
+use crate::options::{LockMode, WaitStrategy};
+use crate::protocol::Pauses;
+use crate::session::{RoundStep, StepKind};
+
+impl<W> Core<W> {
+    /// It was granted: the queue is served.
+    pub(super) fn taken(
+        &mut self,
+        key: KeySpace,
+        session: SessionId,
+        mode: LockMode,
+        token: Option<i64>,
+        now: Instant,
+    ) {
+        self.not_due(key);
+        if let Some(entry) = self.keys.get_mut(&key) {
+            entry.stage = Stage::Held { session, mode };
+            entry.since.get_or_insert(now);
+            entry.pauses = None;
+            entry.alone = false;
+        }
+        self.settle(key, token, None, now);
+    }
+
+    /// The lock is held: whoever may have it next gets it; with nobody left, it is given back. `releaser` is told when it is certain that
+    /// it was held until now.
+    pub(super) fn settle(
+        &mut self,
+        key: KeySpace,
+        mut token: Option<i64>,
+        releaser: Option<W>,
+        now: Instant,
+    ) {
+        let session = loop {
+            let Some(entry) = self.keys.get_mut(&key) else {
+                return;
+            };
+            let Stage::Held { session, mode } = entry.stage else {
+                return;
+            };
+            if !entry.admits_next(session, mode, &self.settings, now) {
+                break session;
+            }
+            let fenced = entry.line.front().is_some_and(|next| next.fenced);
+            if fenced && token.is_none() && session != SessionId::PROCESS {
+                entry.stage = Stage::Drawing { session, mode };
+                // The answer to the draw is the releaser's too. Those who do not wait may be let in after it.
+                self.confirm_with_next(session, releaser);
+                let draw = RoundStep::new(StepKind::Draw, key, mode);
+                return self.push(session, &[draw], false, now);
+            }
+            if fenced && token.is_none() {
+                token = Some(self.process_token());
+            } else if let Some(next) = entry.line.pop() {
+                entry.turns = entry.turns.saturating_add(1);
+                let token = if next.fenced { token.take() } else { None };
+                let id = self.grant(next, Some(session), token);
+                self.keys.entry(key).or_default().holders.push(id);
+            }
+        };
+        self.refuse_impatient(key);
+        let free = self
+            .keys
+            .get(&key)
+            .is_some_and(|entry| entry.holders.is_empty());
+        if free {
+            self.leave(key, releaser, now);
+        } else {
+            self.confirm(session, releaser, now);
+        }
+    }
+
+    /// A holder has given the lock up.
+    pub(super) fn given_up(
+        &mut self,
+        key: KeySpace,
+        session: SessionId,
+        releaser: Option<W>,
+        now: Instant,
+    ) {
+        match self.keys.get(&key).map(|entry| &entry.stage) {
+            Some(Stage::Held { .. }) => self.settle(key, None, releaser, now),
+            Some(_) | None => self.confirm(session, releaser, now),
+        }
+    }
+
+    /// Nobody holds it: it is given back, and asked for again at once if somebody waits whose turn it is.
+    fn leave(&mut self, key: KeySpace, releaser: Option<W>, now: Instant) {
+        let asked = RequestId(self.next);
+        let Some(entry) = self.keys.get_mut(&key) else {
+            return;
+        };
+        let Stage::Held { session, mode } = entry.stage else {
+            return;
+        };
+        if session == SessionId::PROCESS {
+            entry.stage = Stage::Away;
+            self.reply(releaser, Ok(()));
+            return self.ask(key, now);
+        }
+        let overdue = entry.is_overdue(&self.settings, now);
+        let next = entry.line.front();
+        // A server that has a queue gives it to the others who wait there, before it gives it to us again. Those who poll need time.
+        let yields = next.filter(|next| overdue && next.strategy != WaitStrategy::Block);
+        let yields = yields.map(|next| Pauses::grown(next.interval, self.random.fork()));
+        let pauses = yields.is_some();
+        let again = next.filter(|_| !pauses).map(|next| {
+            let (kind, mode) = (
+                StepKind::Take {
+                    fenced: next.fenced,
+                },
+                next.mode,
+            );
+            RoundStep::new(kind, key, mode)
+        });
+        if overdue || again.is_none() {
+            entry.end_turns();
+        }
+        if pauses {
+            entry.pauses = yields;
+        }
+        entry.asked = asked;
+        entry.stage = Stage::Leaving {
+            session,
+            releaser,
+            again: again.is_some(),
+        };
+        let mut steps = vec![RoundStep::new(StepKind::GiveBack, key, mode)];
+        steps.extend(again);
+        self.push(session, &steps, false, now);
+        if pauses {
+            self.ask_later(key, now);
+        }
+    }
+
+    /// It is given back.
+    pub(super) fn left(&mut self, key: KeySpace, held: bool, now: Instant) {
+        let Some(entry) = self.keys.get_mut(&key) else {
+            return;
+        };
+        let stage = std::mem::replace(&mut entry.stage, Stage::Away);
+        let Stage::Leaving {
+            session,
+            releaser,
+            again,
+        } = stage
+        else {
+            entry.stage = stage;
+            return;
+        };
+        if again {
+            entry.stage = Stage::Asking { session };
+        }
+        let waits_for_its_turn = entry.due.is_some();
+        let result = if held {
+            Ok(())
+        } else {
+            Err(LockErrorKind::NotHeld)
+        };
+        self.reply(releaser, result);
+        if !again && !waits_for_its_turn {
+            self.ask(key, now);
+        }
+    }
+}
