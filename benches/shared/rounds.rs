@@ -31,8 +31,13 @@ pub(crate) struct Taken {
 
 /// Lets all of them take turns.
 pub(crate) fn take_turns(contenders: &mut [Contender<'_>]) -> Taken {
+    take_turns_for(ROUNDS, contenders)
+}
+
+/// Lets all of them take so many turns.
+pub(crate) fn take_turns_for(rounds: usize, contenders: &mut [Contender<'_>]) -> Taken {
     let mut nanos = vec![Vec::new(); contenders.len()];
-    for round in 0..=ROUNDS {
+    for round in 0..=rounds {
         for turn in 0..contenders.len() {
             let at = (round + turn) % contenders.len();
             let began = Instant::now();
@@ -59,11 +64,7 @@ impl Taken {
         }
         println!();
         for at in which.clone() {
-            print!(
-                "{:<34} {:>9.0}",
-                self.names[at],
-                median(self.nanos[at].clone())
-            );
+            print!("{:<34} {:>9.0}", self.names()[at], self.nanos(at));
             for baseline in which.clone().take(ratios_to.len()) {
                 print!(" {:>11.3}", self.ratio(at, baseline));
             }
@@ -71,7 +72,17 @@ impl Taken {
         }
     }
 
-    fn ratio(&self, at: usize, baseline: usize) -> f64 {
+    pub(crate) fn names(&self) -> &[&'static str] {
+        &self.names
+    }
+
+    /// Nanoseconds a cycle.
+    pub(crate) fn nanos(&self, at: usize) -> f64 {
+        median(self.nanos[at].clone())
+    }
+
+    /// How many times as long one takes as another.
+    pub(crate) fn ratio(&self, at: usize, baseline: usize) -> f64 {
         let rounds = self.nanos[at].iter().zip(&self.nanos[baseline]);
         median(rounds.map(|(one, other)| one / other).collect())
     }
