@@ -12,6 +12,7 @@ mod hub;
 mod loss;
 mod options;
 mod serve;
+mod station;
 mod threads;
 
 #[cfg(feature = "async-locker")]

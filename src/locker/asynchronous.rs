@@ -113,6 +113,7 @@ impl AsyncLocker {
             options.0,
             Box::new(move |hub, id, orders| {
                 sessions.spawn(serve(hub, Arc::clone(&pool), id, orders));
+                None
             }),
         );
         runtime.spawn(Arc::clone(&hub).keep_time());
@@ -448,7 +449,6 @@ impl AsyncLockerGuards {
     }
 
     /// The guards.
-    #[must_use]
     pub fn guards(&self) -> &[AsyncLockerGuard] {
         &self.0
     }

@@ -10,6 +10,7 @@ use super::client::{Client, Locked, none_if_busy, release_all};
 use super::hub::Hub;
 use super::options::LockerOptions;
 use super::serve::serve;
+use super::station::Station;
 use super::threads::OnThread;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -39,8 +40,9 @@ use crate::report::settle;
 /// * Dropping the last clone gives all locks back, within a second where the server answers; the guards that are left have lost theirs.
 /// * On SQLite everybody is let in, or the locks exclude within this locker: [`LockerOptions::without_locks`]. Fencing tokens are numbers of
 ///   this locker's there.
-/// * A session is a thread of its own, and so are the alarms. A blocking client cannot end a statement: a session that the network has cut off
-///   is replaced after the [keep-alive](LockerOptions::keep_alive), but its thread lasts until the operating system gives the connection up.
+/// * A session is a thread of its own, and so are the alarms; a call that finds a session idle runs its statement itself. A blocking client cannot end
+///   a statement: a session that the network has cut off is replaced after the [keep-alive](LockerOptions::keep_alive), but its thread, or the call that
+///   has just asked it, lasts until the operating system gives the connection up. Keep-alive settings of the client's decide when.
 ///
 /// # Examples
 ///
@@ -97,9 +99,9 @@ impl Locker {
         let hub = Hub::new(
             options.0,
             Box::new(move |hub, id, orders| {
-                let session = serve(hub, Arc::clone(&pool), id, orders);
+                let station = Station::new(serve(hub, Arc::clone(&pool), id, orders));
                 // Without a thread the session is dropped, and tells of it.
-                let _ = on_thread(session);
+                on_thread(Arc::clone(&station).run()).ok().map(|()| station)
             }),
         );
         on_thread(Arc::clone(&hub).keep_time())
@@ -325,7 +327,6 @@ impl LockerGuards {
     }
 
     /// The guards.
-    #[must_use]
     pub fn guards(&self) -> &[LockerGuard] {
         &self.0
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use futures_channel::oneshot;
 
 use super::core::{RequestId, SessionId};
-use super::hub::{Answer, Held, Hub, Reply};
+use super::hub::{Answer, Held, Hub, Reception, Reply};
 use super::loss::Loss;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::{KeySpace, LockKey};
@@ -49,13 +49,13 @@ impl Client {
 
     fn ask(&self, key: LockKey, options: &LockOptions, fenced: bool) -> Pending {
         let (reply, answer) = oneshot::channel();
-        let request = |key: LockKey| {
-            self.hub
-                .act(|core, now| core.request(key, options, fenced, reply, now))
-        };
+        let asked = key.clone();
+        let (request, help) = self
+            .hub
+            .act_and_help(|core, now| core.request(asked, options, fenced, reply, now));
         Pending {
-            request: Some((request(key.clone()), key.space())),
-            answer,
+            request: Some((request, key.space())),
+            reception: Reception { answer, help },
             hub: Arc::clone(&self.hub),
             key,
             mode: options.lock_mode(),
@@ -124,7 +124,7 @@ impl Client {
     fn ask_together(&self, keys: &[LockKey], options: &LockOptions) -> Vec<Pending> {
         let (replies, answers): (Vec<Reply>, Vec<_>) =
             keys.iter().map(|_| oneshot::channel()).unzip();
-        let requests = self.hub.act(|core, now| {
+        let (requests, mut help) = self.hub.act_and_help(|core, now| {
             let asked = keys.iter().zip(replies);
             asked
                 .map(|(key, reply)| core.request(key.clone(), options, false, reply, now))
@@ -134,7 +134,10 @@ impl Client {
         asked
             .map(|((key, request), answer)| Pending {
                 request: Some((request, key.space())),
-                answer,
+                reception: Reception {
+                    answer,
+                    help: help.take(),
+                },
                 hub: Arc::clone(&self.hub),
                 key: key.clone(),
                 mode: options.lock_mode(),
@@ -186,7 +189,7 @@ fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
 struct Pending {
     /// Taken when it is answered.
     request: Option<(RequestId, KeySpace)>,
-    answer: oneshot::Receiver<Answer>,
+    reception: Reception,
     hub: Arc<Hub>,
     key: LockKey,
     mode: LockMode,
@@ -196,10 +199,10 @@ impl Future for Pending {
     type Output = Result<Locked, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.answer).poll(context));
+        let answer = ready!(Pin::new(&mut self.reception).poll(context));
         self.request = None;
         Poll::Ready(match answer {
-            Ok(Answer::Granted(held)) => {
+            Some(Answer::Granted(held)) => {
                 report::granted_by_locker(&self.key, self.mode);
                 Ok(Locked {
                     held,
@@ -207,8 +210,8 @@ impl Future for Pending {
                     mode: self.mode,
                 })
             }
-            Ok(Answer::Refused(error)) => Err(error),
-            Ok(Answer::Released(_) | Answer::Closed) | Err(oneshot::Canceled) => {
+            Some(Answer::Refused(error)) => Err(error),
+            Some(Answer::Released(_) | Answer::Closed) | None => {
                 Err(LockError::new(LockErrorKind::Closed).with_key(&self.key))
             }
         })
@@ -274,14 +277,14 @@ pub(super) async fn release_all(locked: impl IntoIterator<Item = Locked>) -> Res
     result
 }
 
-async fn released(answer: oneshot::Receiver<Answer>, key: LockKey) -> Result<(), LockError> {
+async fn released(answer: Reception, key: LockKey) -> Result<(), LockError> {
     let kind = match answer.await {
-        Ok(Answer::Released(Ok(()))) => {
+        Some(Answer::Released(Ok(()))) => {
             report::released(&key);
             return Ok(());
         }
-        Ok(Answer::Released(Err(kind))) => kind,
-        Ok(Answer::Granted(_) | Answer::Refused(_) | Answer::Closed) | Err(_) => {
+        Some(Answer::Released(Err(kind))) => kind,
+        Some(Answer::Granted(_) | Answer::Refused(_) | Answer::Closed) | None => {
             LockErrorKind::Lost
         }
     };

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use futures_channel::{mpsc, oneshot};
@@ -14,6 +14,7 @@ use futures_timer::Delay;
 use super::core::{Command, Core, Hold, SessionId};
 use super::loss::Loss;
 use super::options::Settings;
+use super::station::{Help, Station};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
@@ -42,8 +43,14 @@ pub(super) enum Answer {
 
 pub(super) type Reply = oneshot::Sender<Answer>;
 
-/// Starts a session where sessions run: on a task or on a thread.
-type Start = Box<dyn Fn(Arc<Hub>, SessionId, Orders) + Send + Sync>;
+/// Starts a session where sessions run: on a task, or on a thread, and then perhaps in a call.
+type Start = Box<dyn Fn(Arc<Hub>, SessionId, Orders) -> Option<Arc<Station>> + Send + Sync>;
+
+/// A session, for those who give it orders.
+struct Desk {
+    orders: mpsc::UnboundedSender<Order>,
+    station: Option<Arc<Station>>,
+}
 
 /// A locker, as its users and its sessions see it.
 pub(super) struct Hub {
@@ -53,7 +60,7 @@ pub(super) struct Hub {
 
 struct State {
     core: Core<Reply>,
-    sessions: HashMap<SessionId, mpsc::UnboundedSender<Order>>,
+    sessions: HashMap<SessionId, Desk>,
     losses: HashMap<SessionId, Arc<Loss>>,
     clock: Clock,
 }
@@ -90,16 +97,39 @@ impl Hub {
         self: &Arc<Self>,
         happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
     ) -> T {
+        self.act_and(happened, None)
+    }
+
+    /// The same for a call that is about to wait: it may be asked for help.
+    pub(super) fn act_and_help<T>(
+        self: &Arc<Self>,
+        happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
+    ) -> (T, Option<Help>) {
+        let mut help = None;
+        let value = self.act_and(happened, Some(&mut help));
+        (value, help)
+    }
+
+    fn act_and<T>(
+        self: &Arc<Self>,
+        happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
+        help: Option<&mut Option<Help>>,
+    ) -> T {
         let (value, errands) = {
             let mut state = self.state();
             let value = happened(&mut state.core, Instant::now());
-            let mut errands = state.carry_out(self);
+            let mut errands = state.carry_out(self, help);
             errands.extend(state.clock_rings());
             (value, errands)
         };
         for errand in errands {
             match errand {
-                Errand::Start(session, orders) => (self.start)(Arc::clone(self), session, orders),
+                Errand::Start(session, orders) => {
+                    let station = (self.start)(Arc::clone(self), session, orders);
+                    if let Some(desk) = self.state().sessions.get_mut(&session) {
+                        desk.station = station;
+                    }
+                }
                 // Whoever has gone drops what it is given, which gives a lock back.
                 Errand::Answer(reply, answer) => drop(reply.send(answer)),
                 Errand::Wake(waker) => waker.wake(),
@@ -159,13 +189,16 @@ impl Drop for EndOfTime {
 }
 
 impl State {
-    fn carry_out(&mut self, hub: &Arc<Hub>) -> Vec<Errand> {
+    fn carry_out(&mut self, hub: &Arc<Hub>, mut help: Option<&mut Option<Help>>) -> Vec<Errand> {
         let commands = self.core.commands();
         let mut errands = Vec::with_capacity(commands.len());
         for command in commands {
             match command {
                 Command::Open { session } => self.order(session, Order::Open, &mut errands),
                 Command::Send { session, round } => {
+                    if let Some(help) = help.as_deref_mut().filter(|help| help.is_none()) {
+                        *help = self.help(session);
+                    }
                     self.order(session, Order::Run(round), &mut errands);
                 }
                 Command::Wait {
@@ -205,19 +238,27 @@ impl State {
 
     /// Tells a session what to do; a new one is started.
     fn order(&mut self, session: SessionId, order: Order, errands: &mut Vec<Errand>) {
-        let orders = self.sessions.entry(session).or_insert_with(|| {
+        let desk = self.sessions.entry(session).or_insert_with(|| {
             let (sender, receiver) = mpsc::unbounded();
             errands.push(Errand::Start(session, receiver));
-            sender
+            Desk {
+                orders: sender,
+                station: None,
+            }
         });
         // A session that is gone has told the core, or is about to.
-        let _ = orders.unbounded_send(order);
+        let _ = desk.orders.unbounded_send(order);
+    }
+
+    /// The help of a call for a session that is about to get an order.
+    fn help(&self, session: SessionId) -> Option<Help> {
+        self.sessions.get(&session)?.station.as_ref()?.reserve()
     }
 
     /// Gives a session its last order.
     fn dismiss(&mut self, session: SessionId, order: Order) {
-        if let Some(orders) = self.sessions.remove(&session) {
-            let _ = orders.unbounded_send(order);
+        if let Some(desk) = self.sessions.remove(&session) {
+            let _ = desk.orders.unbounded_send(order);
         }
         self.losses.remove(&session);
     }
@@ -266,13 +307,32 @@ impl Held {
     }
 
     /// Gives it back, and asks to be told how that went.
-    pub(super) fn give_back(mut self) -> oneshot::Receiver<Answer> {
+    pub(super) fn give_back(mut self) -> Reception {
         let (reply, answer) = oneshot::channel();
-        if let Some(hold) = self.hold.take() {
-            self.hub
-                .act(|core, now| core.release(hold, Some(reply), now));
+        let help = self.hold.take().and_then(|hold| {
+            let released = |core: &mut Core<Reply>, now| core.release(hold, Some(reply), now);
+            self.hub.act_and_help(released).1
+        });
+        Reception { answer, help }
+    }
+}
+
+/// Where an answer arrives, for a call that waits for it.
+pub(super) struct Reception {
+    pub(super) answer: oneshot::Receiver<Answer>,
+    /// What the call does before it waits.
+    pub(super) help: Option<Help>,
+}
+
+impl Future for Reception {
+    type Output = Option<Answer>;
+
+    /// `None`: nobody will answer.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(help) = self.help.take() {
+            help.run();
         }
-        answer
+        Pin::new(&mut self.answer).poll(context).map(Result::ok)
     }
 }
 

@@ -1,8 +1,10 @@
 //! One session: it does as it is ordered, on a connection of the pool.
 
+use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use futures_util::StreamExt;
@@ -30,7 +32,7 @@ where
         stage: Stage::Opening,
     };
     let mut conn: Option<Owned<P::Connection>> = None;
-    while let Some(order) = orders.next().await {
+    while let Some(order) = next_order(&mut orders).await {
         match order {
             Order::Open => match unless_ordered(open(&*pool), &mut orders).await {
                 Some(Ok((opened, backend, pid))) => {
@@ -76,6 +78,29 @@ where
     drop(conn);
     presence.stage = Stage::Gone;
     presence.tell(|core, _| core.closed(id));
+}
+
+/// The next order. If it is there already, whoever runs the session may leave before it is carried out.
+async fn next_order(orders: &mut Orders) -> Option<Order> {
+    match orders.try_recv() {
+        Ok(order) => {
+            yield_now().await;
+            Some(order)
+        }
+        Err(_) => orders.next().await,
+    }
+}
+
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Does something, unless there is an order in the meantime: that can only be to end the session.
