@@ -12,11 +12,12 @@ use crate::session::{BatchKind, Bind, Place, ProbeStep, SessionError, SqlState, 
 
 pub(crate) use rounds::{round, round_sequence, step_code, step_number};
 
-/// The setting that marks a transaction in which a session-level lock was taken unawares: set locally by the statement that
-/// takes the lock, so that it is gone by the next statement unless a transaction is open that the client does not know of.
-macro_rules! marker {
+/// What every statement tells besides its answer: the session, and when its transaction began. Outside a transaction each statement
+/// is one of its own, so two that began at the same time are one transaction. `CURRENT_TIMESTAMP` is a keyword, so no
+/// `search_path` changes it.
+macro_rules! whence {
     () => {
-        "'advisory_locking.in_transaction'"
+        ", pg_catalog.pg_backend_pid(), CURRENT_TIMESTAMP"
     };
 }
 
@@ -35,28 +36,15 @@ macro_rules! by_mode_and_space {
     };
 }
 
-macro_rules! try_outside {
-    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
-        concat!(
-            "SELECT CASE WHEN pg_catalog.set_config(",
-            marker!(),
-            ", 'yes', true) IS NOT NULL THEN pg_catalog.pg_try_advisory_lock",
-            $suffix,
-            "(",
-            $key,
-            ") END, pg_catalog.pg_backend_pid()"
-        )
-    };
-}
-
-macro_rules! try_inside {
+macro_rules! try_session {
     ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
         concat!(
             "SELECT pg_catalog.pg_try_advisory_lock",
             $suffix,
             "(",
             $key,
-            "), pg_catalog.pg_backend_pid()"
+            ")",
+            whence!()
         )
     };
 }
@@ -68,7 +56,8 @@ macro_rules! try_in_transaction {
             $suffix,
             "(",
             $key,
-            "), pg_catalog.pg_backend_pid()"
+            ")",
+            whence!()
         )
     };
 }
@@ -77,13 +66,13 @@ macro_rules! release {
     ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
         concat!(
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 ",
-            "AND COALESCE(pg_catalog.current_setting(",
-            marker!(),
-            ", true), '') OPERATOR(pg_catalog.=) '' THEN pg_catalog.pg_advisory_unlock",
+            "AND CURRENT_TIMESTAMP OPERATOR(pg_catalog.<>) $2::pg_catalog.timestamptz ",
+            "THEN pg_catalog.pg_advisory_unlock",
             $suffix,
             "(",
             $key,
-            ") END, pg_catalog.pg_backend_pid()"
+            ") END",
+            whence!()
         )
     };
 }
@@ -125,7 +114,8 @@ macro_rules! give_back {
             $key,
             ")",
             $from,
-            "), pg_catalog.pg_backend_pid()"
+            ")",
+            whence!()
         )
     };
 }
@@ -135,7 +125,8 @@ macro_rules! shows {
         concat!(
             "SELECT EXISTS (SELECT",
             from_pg_locks!($shown, "$1", "$2", $objsubid),
-            "), pg_catalog.pg_backend_pid()"
+            ")",
+            whence!()
         )
     };
 }
@@ -143,17 +134,10 @@ macro_rules! shows {
 /// The text of a statement.
 pub(crate) fn statement(kind: StatementKind, key: KeySpace, mode: LockMode) -> &'static str {
     match kind {
-        StatementKind::Try(Place::Outside) => by_mode_and_space!(
+        StatementKind::Try => by_mode_and_space!(
             mode,
             key,
-            try_outside,
-            "$1::pg_catalog.int8",
-            "$1::pg_catalog.int4, $2::pg_catalog.int4"
-        ),
-        StatementKind::Try(Place::Inside) => by_mode_and_space!(
-            mode,
-            key,
-            try_inside,
+            try_session,
             "$1::pg_catalog.int8",
             "$1::pg_catalog.int4, $2::pg_catalog.int4"
         ),
@@ -168,8 +152,8 @@ pub(crate) fn statement(kind: StatementKind, key: KeySpace, mode: LockMode) -> &
             mode,
             key,
             release,
-            "$2::pg_catalog.int8",
-            "$2::pg_catalog.int4, $3::pg_catalog.int4"
+            "$3::pg_catalog.int8",
+            "$3::pg_catalog.int4, $4::pg_catalog.int4"
         ),
         StatementKind::GiveBack => by_mode_and_space!(
             mode,
@@ -194,8 +178,14 @@ pub(crate) fn binds(kind: StatementKind, key: KeySpace) -> impl Iterator<Item = 
         KeySpace::Pair(first, second) => [Some(Bind::Int4(first)), Some(Bind::Int4(second))],
     };
     let (before, after) = match kind {
-        StatementKind::Try(_) | StatementKind::TryInTransaction => ([None; 2], numbers),
-        StatementKind::Release { pid } => ([Some(Bind::Int4(pid)), None], numbers),
+        StatementKind::Try | StatementKind::TryInTransaction => ([None; 2], numbers),
+        StatementKind::Release {
+            pid,
+            transaction_began,
+        } => {
+            let began = Bind::Timestamptz(transaction_began.unwrap_or(NEVER));
+            ([Some(Bind::Int4(pid)), Some(began)], numbers)
+        }
         StatementKind::GiveBack => (numbers, columns),
         StatementKind::Shows => (columns, [None; 2]),
     };
@@ -212,11 +202,17 @@ pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
             call("pg_advisory_unlock")
         )),
         BatchKind::Probe(step) => probe(step, key, mode),
-        BatchKind::ReleaseOrEnd { pid, nonce } => format!(
+        BatchKind::ReleaseOrEnd {
+            pid,
+            transaction_began,
+            nonce,
+        } => format!(
+            // As a text, the time would depend on settings; as the bytes in which it is sent, it is what the try told.
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
-             WHEN COALESCE(pg_catalog.current_setting({}, true), '') OPERATOR(pg_catalog.<>) '' THEN NULL \
+             WHEN pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex') \
+             OPERATOR(pg_catalog.=) '{:016x}' THEN NULL \
              ELSE CASE WHEN {} IS NOT NULL THEN pg_catalog.set_config({RELEASED}, '{nonce}', false) END END",
-            marker!(),
+            transaction_began.unwrap_or(NEVER),
             call("pg_advisory_unlock")
         ),
         BatchKind::RollBackWait => {
@@ -271,6 +267,9 @@ fn probe(step: ProbeStep, key: KeySpace, mode: LockMode) -> String {
         ProbeStep::LetGo => unless(&call("pg_advisory_unlock", key, mode), ""),
     }
 }
+
+/// When no transaction ever began: `-infinity`, as PostgreSQL sends it.
+const NEVER: i64 = i64::MIN;
 
 /// The setting that a probe leaves in a session.
 const MARK: &str = "'advisory_locking.mark'";

@@ -83,6 +83,7 @@ mod in_transaction;
 mod pinned;
 mod session;
 mod target;
+mod timestamptz;
 mod transactions;
 mod wire;
 mod without_locks;

@@ -24,12 +24,17 @@ use advisory_locking::{AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockKey
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use sea_orm::SqlxPostgresConnector;
-use sea_orm::sqlx::postgres::{PgAdvisoryLock, PgPool, PgPoolOptions};
-use sea_orm::sqlx::{self, Row};
+use sea_orm::sqlx::encode::IsNull;
+use sea_orm::sqlx::error::BoxDynError;
+use sea_orm::sqlx::postgres::types::Oid;
+use sea_orm::sqlx::postgres::{
+    PgAdvisoryLock, PgArgumentBuffer, PgPool, PgPoolOptions, PgTypeInfo, PgValueRef,
+};
+use sea_orm::sqlx::{self, Postgres, Row};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 
-use by_hand::{Texts, number, pg_advisory_unlock, pg_try_advisory_lock};
+use by_hand::{Columns, Texts, number, pg_advisory_unlock, pg_try_advisory_lock};
 use rounds::{Contender, take_turns};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
@@ -139,10 +144,10 @@ async fn functions_by_hand(conn: &mut AsyncPgConnection, key: i64) {
 
 async fn texts_by_hand(conn: &mut AsyncPgConnection, texts: Texts, key: i64) {
     let granted = texts.ask(key).get_result(conn);
-    let (granted, pid): (Option<bool>, i32) = granted.await.unwrap();
-    let released = texts.release(key, pid).get_result(conn);
-    let (released, _): (Option<bool>, i32) = released.await.unwrap();
-    assert_eq!((granted, released), (Some(true), Some(true)));
+    let granted: Columns = granted.await.unwrap();
+    let released = texts.release(key, granted).get_result(conn);
+    let released: Columns = released.await.unwrap();
+    assert_eq!((granted.0, released.0), (Some(true), Some(true)));
 }
 
 async fn sqlx_functions_by_hand(pool: &PgPool, key: i64) {
@@ -161,8 +166,33 @@ async fn sqlx_texts_by_hand(pool: &PgPool, texts: Texts, key: i64) {
     let granted = sqlx::query(texts.try_text).bind(key);
     let granted = granted.fetch_one(&mut *conn).await.unwrap();
     let (answer, pid): (Option<bool>, i32) = (granted.get(0), granted.get(1));
+    let began: Timestamptz = granted.get(2);
     assert_eq!(answer, Some(true));
-    let released = sqlx::query(texts.release_text).bind(pid).bind(key);
+    let released = sqlx::query(texts.release_text)
+        .bind(pid)
+        .bind(began)
+        .bind(key);
     let released = released.fetch_one(&mut *conn).await.unwrap();
     assert_eq!(released.get::<Option<bool>, _>(0), Some(true));
+}
+
+/// A `timestamptz` as the number that it is on the wire.
+struct Timestamptz(i64);
+
+impl sqlx::Type<Postgres> for Timestamptz {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1184))
+    }
+}
+
+impl sqlx::Encode<'_, Postgres> for Timestamptz {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <i64 as sqlx::Encode<Postgres>>::encode(self.0, buffer)
+    }
+}
+
+impl sqlx::Decode<'_, Postgres> for Timestamptz {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        <i64 as sqlx::Decode<Postgres>>::decode(value).map(Self)
+    }
 }

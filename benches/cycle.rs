@@ -26,7 +26,7 @@ use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
 use diesel::pg::PgConnection;
 use diesel::{Connection, RunQueryDsl};
 
-use by_hand::{Texts, number, pg_advisory_unlock, pg_try_advisory_lock};
+use by_hand::{Columns, Texts, number, pg_advisory_unlock, pg_try_advisory_lock};
 use rounds::{Contender, take_turns};
 
 fn main() {
@@ -75,7 +75,7 @@ fn functions_by_hand(conn: &mut PgConnection, key: i64) {
 }
 
 fn texts_by_hand(conn: &mut PgConnection, texts: Texts, key: i64) {
-    let (granted, pid): (Option<bool>, i32) = texts.ask(key).get_result(conn).unwrap();
-    let (released, _): (Option<bool>, i32) = texts.release(key, pid).get_result(conn).unwrap();
-    assert_eq!((granted, released), (Some(true), Some(true)));
+    let granted: Columns = texts.ask(key).get_result(conn).unwrap();
+    let released: Columns = texts.release(key, granted).get_result(conn).unwrap();
+    assert_eq!((granted.0, released.0), (Some(true), Some(true)));
 }

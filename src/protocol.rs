@@ -124,6 +124,8 @@ pub(crate) struct Grant {
     pub(crate) mode: LockMode,
     /// The session that was granted the lock; `None` where there are no locks.
     pub(crate) pid: Option<i32>,
+    /// When the transaction began in which it was granted; `None` if the client knows of that transaction, or has no locks.
+    pub(crate) transaction_began: Option<i64>,
     /// How deep in transactions the session was.
     pub(crate) depth: u32,
     /// What a stand-in has given, until it is given back.

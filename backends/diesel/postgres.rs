@@ -4,7 +4,7 @@ use diesel::RunQueryDsl;
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 
-use super::prepared::{Prepared, with_prepared};
+use super::prepared::{self, Prepared, with_prepared};
 use super::rounds::{PreparedRound, round_row, with_round};
 use super::session_error;
 use crate::backends::postgres::{COMMIT, Condemnation};
@@ -49,8 +49,7 @@ impl LockSession for PgConnection {
 
     fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         let row = with_prepared!(statement, prepared => prepared.get_result(self));
-        let (answer, pid) = row.map_err(session_error)?;
-        Ok(Row { answer, pid })
+        row.map(prepared::row).map_err(session_error)
     }
 
     fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {

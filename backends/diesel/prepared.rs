@@ -2,18 +2,36 @@
 
 use diesel::QueryResult;
 use diesel::pg::Pg;
+use diesel::pg::data_types::PgTimestamp;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Bool, Integer, Nullable};
+use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Timestamptz};
 
 use crate::key::KeySpace;
 use crate::options::LockMode;
-use crate::session::{Bind, Place, Statement, StatementKind};
+use crate::session::{Bind, Row, Statement, StatementKind};
 
 /// A statement as Diesel wants it. `SHAPE` decides its text, so Diesel may keep it in its cache of prepared statements under this
 /// type, and need not write and hash the text to find it there. Made by [`with_prepared`].
 pub(crate) struct Prepared<const SHAPE: u8> {
     sql: &'static str,
-    binds: Vec<Bind>,
+    binds: Vec<Value>,
+}
+
+/// A value in the form that Diesel binds.
+enum Value {
+    Int4(i32),
+    Int8(i64),
+    Timestamptz(PgTimestamp),
+}
+
+impl From<Bind> for Value {
+    fn from(bind: Bind) -> Self {
+        match bind {
+            Bind::Int4(number) => Self::Int4(number),
+            Bind::Int8(number) => Self::Int8(number),
+            Bind::Timestamptz(time) => Self::Timestamptz(PgTimestamp(time)),
+        }
+    }
 }
 
 impl<const SHAPE: u8> Prepared<SHAPE> {
@@ -21,7 +39,7 @@ impl<const SHAPE: u8> Prepared<SHAPE> {
     pub(crate) fn new(statement: &Statement) -> Self {
         Self {
             sql: statement.sql(),
-            binds: statement.binds().collect(),
+            binds: statement.binds().map(Value::from).collect(),
         }
     }
 }
@@ -29,12 +47,11 @@ impl<const SHAPE: u8> Prepared<SHAPE> {
 /// A number for all that decides a statement's text: kind, key space and mode.
 pub(crate) fn shape(statement: &Statement) -> u8 {
     let kind = match statement.kind() {
-        StatementKind::Try(Place::Outside) => 0,
-        StatementKind::Try(Place::Inside) => 1,
-        StatementKind::TryInTransaction => 2,
-        StatementKind::Release { .. } => 3,
-        StatementKind::GiveBack => 4,
-        StatementKind::Shows => 5,
+        StatementKind::Try => 0,
+        StatementKind::TryInTransaction => 1,
+        StatementKind::Release { .. } => 2,
+        StatementKind::GiveBack => 3,
+        StatementKind::Shows => 4,
     };
     let pair = u8::from(matches!(statement.key(), KeySpace::Pair(..)));
     let shared = u8::from(statement.mode() == LockMode::Shared);
@@ -45,7 +62,7 @@ pub(crate) fn shape(statement: &Statement) -> u8 {
 macro_rules! with_prepared {
     ($statement:expr, $prepared:ident => $run:expr) => {
         with_prepared!(@shapes $statement, $prepared => $run,
-            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22; 23)
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18; 19)
     };
     (@shapes $statement:expr, $prepared:ident => $run:expr, $($shape:literal)*; $last:literal) => {
         match $crate::backends::diesel::prepared::shape($statement) {
@@ -65,8 +82,9 @@ pub(crate) use with_prepared;
 impl<const SHAPE: u8> QueryFragment<Pg> for Prepared<SHAPE> {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         write(&mut pass, self.sql, &self.binds, |pass, bind| match bind {
-            Bind::Int4(number) => pass.push_bind_param::<Integer, _>(number),
-            Bind::Int8(number) => pass.push_bind_param::<BigInt, _>(number),
+            Value::Int4(number) => pass.push_bind_param::<Integer, _>(number),
+            Value::Int8(number) => pass.push_bind_param::<BigInt, _>(number),
+            Value::Timestamptz(time) => pass.push_bind_param::<Timestamptz, _>(time),
         })
     }
 }
@@ -93,7 +111,19 @@ impl<const SHAPE: u8> QueryId for Prepared<SHAPE> {
 }
 
 impl<const SHAPE: u8> Query for Prepared<SHAPE> {
-    type SqlType = (Nullable<Bool>, Integer);
+    type SqlType = (Nullable<Bool>, Integer, Timestamptz);
+}
+
+/// The columns as Diesel reads them.
+pub(crate) type Columns = (Option<bool>, i32, PgTimestamp);
+
+/// The row of a statement of the protocol.
+pub(crate) fn row((answer, pid, PgTimestamp(transaction_began)): Columns) -> Row {
+    Row {
+        answer,
+        pid,
+        transaction_began,
+    }
 }
 
 #[cfg(test)]
@@ -107,10 +137,12 @@ mod tests {
     #[test]
     fn every_shape_is_one_text() {
         let kinds = [
-            StatementKind::Try(Place::Outside),
-            StatementKind::Try(Place::Inside),
+            StatementKind::Try,
             StatementKind::TryInTransaction,
-            StatementKind::Release { pid: 1 },
+            StatementKind::Release {
+                pid: 1,
+                transaction_began: None,
+            },
             StatementKind::GiveBack,
             StatementKind::Shows,
         ];
@@ -125,8 +157,8 @@ mod tests {
         }
         let mut shapes: Vec<_> = texts.keys().copied().collect();
         shapes.sort_unstable();
-        assert_eq!(shapes, (0..24).collect::<Vec<_>>());
+        assert_eq!(shapes, (0..20).collect::<Vec<_>>());
         let different: std::collections::HashSet<_> = texts.values().collect();
-        assert_eq!(different.len(), 24);
+        assert_eq!(different.len(), 20);
     }
 }

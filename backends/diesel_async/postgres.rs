@@ -8,7 +8,7 @@ use diesel::connection::TransactionManagerStatus;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::AsyncLockSession;
-use crate::backends::diesel::prepared::with_prepared;
+use crate::backends::diesel::prepared::{self, with_prepared};
 use crate::backends::diesel::rounds::{round_row, with_round};
 use crate::backends::diesel::session_error;
 use crate::backends::postgres::{COMMIT, CONDEMN, Condemnation};
@@ -62,8 +62,7 @@ impl AsyncLockSession for AsyncPgConnection {
 
     async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         let row = with_prepared!(statement, prepared => prepared.get_result(self).await);
-        let (answer, pid) = row.map_err(session_error)?;
-        Ok(Row { answer, pid })
+        row.map(prepared::row).map_err(session_error)
     }
 
     async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {

@@ -1,11 +1,13 @@
 use super::*;
 use crate::session::{RoundKind, TokenSource};
 
-const KINDS: [StatementKind; 6] = [
-    StatementKind::Try(Place::Outside),
-    StatementKind::Try(Place::Inside),
+const KINDS: [StatementKind; 5] = [
+    StatementKind::Try,
     StatementKind::TryInTransaction,
-    StatementKind::Release { pid: 7 },
+    StatementKind::Release {
+        pid: 7,
+        transaction_began: Some(9),
+    },
     StatementKind::GiveBack,
     StatementKind::Shows,
 ];
@@ -20,7 +22,11 @@ fn every_text() -> Vec<String> {
             texts.extend(KINDS.map(|kind| statement(kind, key, mode).to_owned()));
             texts.push(batch(BatchKind::Diagnose, key, mode));
             texts.push(batch(
-                BatchKind::ReleaseOrEnd { pid: 7, nonce: 8 },
+                BatchKind::ReleaseOrEnd {
+                    pid: 7,
+                    transaction_began: Some(9),
+                    nonce: 8,
+                },
                 key,
                 mode,
             ));
@@ -69,6 +75,8 @@ fn every_name_is_qualified() {
             "current_setting(",
             "current_database(",
             "concat(",
+            "encode(",
+            "timestamptz_send(",
         ] {
             for (at, _) in text.match_indices(function) {
                 assert!(text[..at].ends_with("pg_catalog."), "{text}");
@@ -128,7 +136,11 @@ fn codes_become_kinds() {
 fn design_shows_the_statements_that_are_sent() {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let design = words(include_str!("../../DESIGN.md"));
-    let try_once = StatementKind::Try(Place::Outside);
+    let try_once = StatementKind::Try;
+    let release = StatementKind::Release {
+        pid: 7,
+        transaction_began: None,
+    };
     let wait = BatchKind::Wait {
         in_transaction: false,
         place: Place::Outside,
@@ -136,6 +148,7 @@ fn design_shows_the_statements_that_are_sent() {
     };
     let sent = [
         statement(try_once, KeySpace::Single(42), LockMode::Exclusive).to_owned(),
+        statement(release, KeySpace::Single(42), LockMode::Exclusive).to_owned(),
         batch(wait, KeySpace::Single(42), LockMode::Exclusive),
     ];
     for sql in sent {

@@ -189,9 +189,12 @@ impl AsyncLockSession for InTransaction<'_> {
             Target::Pinned(pinned, id) => pinned.query(id, statement).await,
             target => {
                 let values = statement.binds().map(|bind| match bind {
-                    Bind::Int4(number) => Value::from(number),
-                    Bind::Int8(number) => Value::from(number),
+                    Bind::Int4(number) => Ok(Value::from(number)),
+                    Bind::Int8(number) => Ok(Value::from(number)),
+                    // Only the release of a session-level lock has one, and there is none here.
+                    Bind::Timestamptz(_) => Err(SessionError::unsupported(statement)),
                 });
+                let values = values.collect::<Result<Vec<_>, _>>()?;
                 let statement =
                     SeaStatement::from_sql_and_values(target.backend(), statement.sql(), values);
                 target.query_row(statement).await

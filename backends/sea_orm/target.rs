@@ -12,7 +12,7 @@ use sea_orm::{
 use super::error::query_error;
 use super::handle::PinnedTransaction;
 use super::pinned::{Flight, Pinned, TransactionId, over};
-use super::wire::bound;
+use super::wire::{bound, lock_row};
 use super::without_locks::BodysTransactions;
 use crate::session::Row;
 
@@ -93,10 +93,12 @@ impl<'t> Target<'t> {
                 "a lock statement returned no row".to_owned(),
             ))
         })?;
-        Ok(Row {
-            answer: row.try_get_by_index(0)?,
-            pid: row.try_get_by_index(1)?,
-        })
+        let row = row.try_as_pg_row().ok_or_else(|| {
+            DbErr::Query(RuntimeErr::Internal(
+                "a lock statement returned a row that is not PostgreSQL's".to_owned(),
+            ))
+        })?;
+        lock_row(row).map_err(query_error)
     }
 
     pub(super) async fn query_all(self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {

@@ -8,6 +8,7 @@ use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, query_error};
 use super::pinned::{Flight, TransactionId, Wire, over};
+use super::timestamptz::Timestamptz;
 use crate::session::{Bind, Round, RoundRow, Row, Statement};
 
 /// SeaORM's statement as sqlx wants it.
@@ -17,6 +18,16 @@ pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxV
         .clone()
         .unwrap_or_else(|| sea_orm::Values(Vec::new()));
     sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
+}
+
+/// The row of a statement of the protocol.
+pub(super) fn lock_row(row: &PgRow) -> sqlx::Result<Row> {
+    let Timestamptz(transaction_began) = row.try_get(2)?;
+    Ok(Row {
+        answer: row.try_get(0)?,
+        pid: row.try_get(1)?,
+        transaction_began,
+    })
 }
 
 impl Wire {
@@ -35,15 +46,10 @@ impl Wire {
             query = match bind {
                 Bind::Int4(number) => query.bind(number),
                 Bind::Int8(number) => query.bind(number),
+                Bind::Timestamptz(time) => query.bind(Timestamptz(time)),
             };
         }
-        let row = self.ask(query, |row| {
-            Ok(Row {
-                answer: row.try_get(0)?,
-                pid: row.try_get(1)?,
-            })
-        });
-        let row = row.await?;
+        let row = self.ask(query, |row| lock_row(&row)).await?;
         self.pid = Some(row.pid);
         Ok(row)
     }

@@ -4,13 +4,14 @@
 use std::marker::PhantomData;
 
 use advisory_locking::session::{
-    Backend, Bind, LockSession, Row, SessionError, Statement, TransactionState,
+    Backend, LockSession, Row, SessionError, Statement, TransactionState,
 };
 use advisory_locking::{AdvisoryLocking, KeySpace, LockKey, LockOptions};
 use diesel::QueryResult;
+use diesel::pg::data_types::PgTimestamp;
 use diesel::pg::{Pg, PgConnection};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Bool, Integer, Nullable};
+use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Timestamptz};
 
 #[diesel::declare_sql_function]
 extern "SQL" {
@@ -45,14 +46,28 @@ impl Texts {
         }
     }
 
-    /// Whether it is granted, and by which session.
     pub(crate) fn ask(self, key: i64) -> ByHand<Try> {
-        ByHand::new(self.try_text, vec![Bind::Int8(key)])
+        ByHand::new(self.try_text, vec![Value::Int8(key)])
     }
 
-    pub(crate) fn release(self, key: i64, pid: i32) -> ByHand<Release> {
-        ByHand::new(self.release_text, vec![Bind::Int4(pid), Bind::Int8(key)])
+    pub(crate) fn release(self, key: i64, granted: Columns) -> ByHand<Release> {
+        let (_, pid, began) = granted;
+        let binds = vec![
+            Value::Int4(pid),
+            Value::Timestamptz(began),
+            Value::Int8(key),
+        ];
+        ByHand::new(self.release_text, binds)
     }
+}
+
+/// Whether it is granted or released, by which session, and when the transaction began.
+pub(crate) type Columns = (Option<bool>, i32, PgTimestamp);
+
+enum Value {
+    Int4(i32),
+    Int8(i64),
+    Timestamptz(PgTimestamp),
 }
 
 pub(crate) struct Try;
@@ -60,12 +75,12 @@ pub(crate) struct Release;
 
 pub(crate) struct ByHand<Id> {
     sql: &'static str,
-    binds: Vec<Bind>,
+    binds: Vec<Value>,
     id: PhantomData<Id>,
 }
 
 impl<Id> ByHand<Id> {
-    const fn new(sql: &'static str, binds: Vec<Bind>) -> Self {
+    const fn new(sql: &'static str, binds: Vec<Value>) -> Self {
         Self {
             sql,
             binds,
@@ -80,8 +95,9 @@ impl<Id> QueryFragment<Pg> for ByHand<Id> {
         pass.push_sql(pieces.next().unwrap());
         for (piece, bind) in pieces.zip(&self.binds) {
             match bind {
-                Bind::Int4(number) => pass.push_bind_param::<Integer, _>(number)?,
-                Bind::Int8(number) => pass.push_bind_param::<BigInt, _>(number)?,
+                Value::Int4(number) => pass.push_bind_param::<Integer, _>(number)?,
+                Value::Int8(number) => pass.push_bind_param::<BigInt, _>(number)?,
+                Value::Timestamptz(time) => pass.push_bind_param::<Timestamptz, _>(time)?,
             }
             pass.push_sql(&piece[1..]);
         }
@@ -95,7 +111,7 @@ impl<Id: 'static> QueryId for ByHand<Id> {
 }
 
 impl<Id> Query for ByHand<Id> {
-    type SqlType = (Nullable<Bool>, Integer);
+    type SqlType = (Nullable<Bool>, Integer, Timestamptz);
 }
 
 impl<Id> diesel::RunQueryDsl<PgConnection> for ByHand<Id> {}
@@ -128,6 +144,7 @@ impl LockSession for Recorder {
         Ok(Row {
             answer: Some(true),
             pid: 1,
+            transaction_began: 0,
         })
     }
 }

@@ -111,7 +111,11 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         let transaction = session.transaction_state();
         let nonce = fastrand::u64(..);
         let release = Batch::new(
-            BatchKind::ReleaseOrEnd { pid, nonce },
+            BatchKind::ReleaseOrEnd {
+                pid,
+                transaction_began: grant.transaction_began,
+                nonce,
+            },
             &grant.key,
             grant.mode,
         );

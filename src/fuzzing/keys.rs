@@ -89,6 +89,6 @@ fn shown(key: &LockKey) {
     for number in &numbers {
         assert!(sent.contains(&format!("'{number}'::")), "{sent}");
     }
-    let statement = Statement::new(StatementKind::Try(Place::Outside), key, LockMode::Shared);
+    let statement = Statement::new(StatementKind::Try, key, LockMode::Shared);
     assert_eq!(statement.binds().count(), numbers.len());
 }

@@ -169,6 +169,7 @@ impl<'d> World<'d> {
                 Ok(Row {
                     answer,
                     pid: self.bytes.one_of(&[1, 1, 1, 2]),
+                    transaction_began: 1,
                 })
             }
             Some(_) => Err(self.error()),
@@ -195,6 +196,7 @@ impl<'d> World<'d> {
             2 => Input::Row(Ok(Row {
                 answer: Some(true),
                 pid: 1,
+                transaction_began: 1,
             })),
             _ => Input::Ran(Ok(())),
         })
@@ -262,7 +264,7 @@ impl<'d> World<'d> {
     fn note_row(&mut self, kind: StatementKind, row: &Result<Row, SessionError>) {
         let answer = row.as_ref().ok().map(|row| row.answer);
         match kind {
-            StatementKind::Try(_) => {
+            StatementKind::Try => {
                 self.granted = answer == Some(Some(true));
                 self.may_hold |= self.granted || row.is_err();
             }
@@ -354,6 +356,7 @@ fn grant(world: &mut World<'_>) -> Grant {
         key: world.key(),
         mode: world.mode(),
         pid: world.bytes.one_of(&[Some(1), Some(1), Some(1), None]),
+        transaction_began: None,
         depth: world.bytes.one_of(&[0, 1, 2]),
         hold: None,
     }

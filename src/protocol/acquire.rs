@@ -69,6 +69,8 @@ pub(crate) struct Acquire {
     began: Option<Instant>,
     /// Which session answered the first try.
     pid: Option<i32>,
+    /// When the transaction of the last try began.
+    transaction_began: Option<i64>,
     /// Who answers instead of a server.
     attempt: Option<Attempt>,
     state: State,
@@ -120,6 +122,7 @@ impl Acquire {
             pauses: Pauses::new(options.longest_pause(), fastrand::Rng::new()),
             began: None,
             pid: None,
+            transaction_began: None,
             attempt: situation
                 .stand_in
                 .map(|stand_in| stand_in.attempt(&key, options.lock_mode(), level)),
@@ -147,6 +150,7 @@ impl Acquire {
             key: key.clone(),
             mode: options.lock_mode(),
             pid: None,
+            transaction_began: None,
             depth: situation.transaction.depth(),
             hold: None,
         }))
@@ -204,7 +208,7 @@ impl Acquire {
     fn try_once(&mut self) -> Next {
         self.state = State::Trying;
         self.query(match self.level {
-            Level::Session => StatementKind::Try(self.place),
+            Level::Session => StatementKind::Try,
             Level::Transaction => StatementKind::TryInTransaction,
         })
     }
@@ -224,6 +228,7 @@ impl Acquire {
             return self.answered_by_another(row);
         }
         self.pid = Some(row.pid);
+        self.transaction_began = Some(row.transaction_began);
         match row.answer {
             Some(true) => self.granted(),
             Some(false) => self.busy(now),
@@ -250,6 +255,9 @@ impl Acquire {
             key: self.key.clone(),
             mode: self.mode,
             pid: self.pid,
+            transaction_began: self
+                .transaction_began
+                .filter(|_| self.place == Place::Outside),
             depth: self.depth,
             hold: self.attempt.as_ref().and_then(Attempt::hold),
         })))

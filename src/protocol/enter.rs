@@ -26,7 +26,7 @@ enum State {
     Ready,
     Beginning,
     Looking,
-    Locking(Acquire),
+    Locking(Box<Acquire>),
     RollingBack(Result<Acquired, LockError>),
     Condemning(Result<Acquired, LockError>),
     Finished,
@@ -73,7 +73,7 @@ impl Enter {
         }
     }
 
-    fn lock(&mut self, mut acquire: Acquire, input: Input, now: Instant) -> Next {
+    fn lock(&mut self, mut acquire: Box<Acquire>, input: Input, now: Instant) -> Next {
         match acquire.step(input, now) {
             Step::Done(Ok(Acquired::Granted(grant))) => Step::Done(Ok(Acquired::Granted(grant))),
             Step::Done(outcome) => {
@@ -132,7 +132,7 @@ impl Machine for Enter {
                         Level::Transaction,
                         situation,
                     );
-                    self.lock(acquire, Input::Ready, now)
+                    self.lock(Box::new(acquire), Input::Ready, now)
                 }
                 Input::Ready | Input::Row(_) | Input::Ran(_) => {
                     self.state = State::RollingBack(Err(LockError::new(LockErrorKind::Database)

@@ -51,7 +51,10 @@ impl Release {
             return self.condemn(self.error(LockErrorKind::Lost));
         }
         self.state = State::Asked { pid };
-        let kind = StatementKind::Release { pid };
+        let kind = StatementKind::Release {
+            pid,
+            transaction_began: self.grant.transaction_began,
+        };
         Step::Query(Statement::new(kind, &self.grant.key, self.grant.mode))
     }
 
@@ -64,9 +67,9 @@ impl Release {
                 answer: Some(false),
                 ..
             }) => Step::Done(Err(self.error(LockErrorKind::NotHeld))),
-            Ok(Row { answer: None, pid }) if pid != granted_to => {
-                self.condemn(self.error(LockErrorKind::PoolerInBetween))
-            }
+            Ok(Row {
+                answer: None, pid, ..
+            }) if pid != granted_to => self.condemn(self.error(LockErrorKind::PoolerInBetween)),
             Ok(Row { answer: None, .. }) => {
                 self.condemn(self.error(LockErrorKind::TransactionLeftOpen).because(
                     "the lock was taken inside a transaction that the client does not know of",
@@ -155,6 +158,7 @@ mod tests {
             key: LockKey::from("key"),
             mode: LockMode::Exclusive,
             pid: Some(1),
+            transaction_began: Some(1),
             depth: 0,
             hold: None,
         };
@@ -198,6 +202,7 @@ mod tests {
         let row = Row {
             answer: Some(true),
             pid: 1,
+            transaction_began: 2,
         };
         assert_eq!(kind_after(Ok(row)), LockErrorKind::Database);
         assert_eq!(

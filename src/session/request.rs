@@ -24,15 +24,17 @@ pub enum Place {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum StatementKind {
     /// Takes the session-level lock if it is free. True: granted.
-    Try(Place),
+    Try,
     /// Takes the transaction-level lock if it is free. True: granted.
     TryInTransaction,
-    /// Gives back one level of the session-level lock, if the session is `pid` and the lock was not taken in a transaction
-    /// that is still open. True: given back. False: it was not held. Null: one of the two conditions failed, and nothing
-    /// was done.
+    /// Gives back one level of the session-level lock, if the session is `pid` and the transaction in which the lock was taken is
+    /// over. True: given back. False: it was not held. Null: one of the two conditions failed, and nothing was done.
     Release {
         /// The session that was granted the lock.
         pid: i32,
+        /// The [`Row::transaction_began`] of the grant; `None` if it was granted in a transaction that the client knows of, in
+        /// which it may be given back.
+        transaction_began: Option<i64>,
     },
     /// Gives back one level if this session shows the lock, without the warning that releasing what is not held writes to
     /// the server's log. True: given back. Null: it was not there.
@@ -78,7 +80,7 @@ impl Statement {
 
     /// The text for PostgreSQL, with `$1`, `$2`, … for the [`binds`](Self::binds). One of a few, so it can be prepared.
     ///
-    /// It returns the columns of a [`Row`], a nullable `bool` and an `int4`.
+    /// It returns the columns of a [`Row`]: a nullable `bool`, an `int4` and a `timestamptz`.
     #[must_use]
     pub fn sql(&self) -> &'static str {
         postgres::statement(self.kind, self.key, self.mode)
@@ -93,7 +95,7 @@ impl Statement {
 /// A value to bind. Nothing but integers is ever sent.
 #[expect(
     clippy::exhaustive_enums,
-    reason = "the lock functions take these two types"
+    reason = "the lock functions take two types, and a time is told back"
 )]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Bind {
@@ -101,12 +103,14 @@ pub enum Bind {
     Int4(i32),
     /// An `int8`.
     Int8(i64),
+    /// A `timestamptz` as a [`Row`] told it: in microseconds since the beginning of 2000 in UTC.
+    Timestamptz(i64),
 }
 
 /// What a [`Statement`] answers.
 #[expect(
     clippy::exhaustive_structs,
-    reason = "adapters build it from the two columns"
+    reason = "adapters build it from the three columns"
 )]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Row {
@@ -114,6 +118,9 @@ pub struct Row {
     pub answer: Option<bool>,
     /// The second column: the process id of the session that answered.
     pub pid: i32,
+    /// The third column: when the transaction began in which the statement ran, which is its own if no other was open. In
+    /// microseconds since the beginning of 2000 in UTC, the number that PostgreSQL sends for a `timestamptz` in its binary format.
+    pub transaction_began: i64,
 }
 
 /// What a [`Batch`] does.
@@ -129,6 +136,8 @@ pub enum BatchKind {
     ReleaseOrEnd {
         /// The session that was granted the lock.
         pid: i32,
+        /// As for the [statement](StatementKind::Release).
+        transaction_began: Option<i64>,
         /// Different for each release, by which the last message knows whether the first went through.
         nonce: u64,
     },
@@ -230,7 +239,7 @@ impl Batch {
     #[must_use]
     pub fn messages(&self) -> Vec<String> {
         let mut messages = vec![self.sql()];
-        if let BatchKind::ReleaseOrEnd { pid, nonce } = self.kind {
+        if let BatchKind::ReleaseOrEnd { pid, nonce, .. } = self.kind {
             messages.extend(postgres::end_unless_released(pid, nonce));
         }
         messages

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::backends::postgres;
 use crate::key::KeySpace;
 use crate::options::LockMode;
-use crate::session::{Place, Row, Statement, StatementKind};
+use crate::session::{Row, Statement, StatementKind};
 
 /// What a [`Round`] does about one lock.
 #[non_exhaustive]
@@ -187,9 +187,13 @@ impl Round {
             return None;
         };
         let kind = match step.kind {
-            StepKind::Take { fenced: false } => StatementKind::Try(Place::Inside),
+            StepKind::Take { fenced: false } => StatementKind::Try,
             // A release is always one session's.
-            StepKind::GiveBack if self.pid != 0 => StatementKind::Release { pid: self.pid },
+            StepKind::GiveBack if self.pid != 0 => StatementKind::Release {
+                pid: self.pid,
+                // A locker's sessions are in no transaction.
+                transaction_began: None,
+            },
             StepKind::Take { fenced: true } | StepKind::GiveBack | StepKind::Draw => return None,
         };
         Some(Statement::of_space(kind, step.key, step.mode))
@@ -197,7 +201,6 @@ impl Round {
 
     /// What the answer of the [plain](Self::plain) statement is as the answer of this round.
     pub(crate) fn row_of_plain(&self, row: Row) -> RoundRow {
-        // A release is null also if its lock was taken in a transaction that is still open, and then it is no: nothing was given back.
         let did_nothing = row.answer.is_none() && row.pid != self.pid;
         let yes = row.answer == Some(true);
         RoundRow {

@@ -81,9 +81,10 @@ impl Attempt {
         let answered = |answer| Row {
             answer,
             pid: self.wanted.number,
+            transaction_began: 0,
         };
         match statement.kind() {
-            StatementKind::Try(_) | StatementKind::TryInTransaction => self
+            StatementKind::Try | StatementKind::TryInTransaction => self
                 .world
                 .try_acquire(&self.wanted)
                 .map(|granted| answered(Some(granted))),

@@ -212,7 +212,11 @@ impl Table {
 
     /// What a release answers. The lock is gone afterwards, whatever that is.
     pub(super) fn release(&mut self, wanted: &Wanted) -> Result<Row, SessionError> {
-        let answered = |answer, pid| Row { answer, pid };
+        let answered = |answer, pid| Row {
+            answer,
+            pid,
+            transaction_began: 0,
+        };
         let Some(held) = self.remove(wanted.number) else {
             return Ok(answered(Some(false), wanted.number));
         };

@@ -97,9 +97,15 @@ impl LockSession for LyingSession {
 
     fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         let pid = self.session.pid();
-        let lied = |answer| Ok(Row { answer, pid });
+        let lied = |answer| {
+            Ok(Row {
+                answer,
+                pid,
+                transaction_began: 0,
+            })
+        };
         match (self.lie, statement.kind()) {
-            (Lie::DoesNotExclude, StatementKind::Try(_)) => lied(Some(true)),
+            (Lie::DoesNotExclude, StatementKind::Try) => lied(Some(true)),
             (Lie::DoesNotRelease, StatementKind::Release { .. }) => lied(Some(true)),
             (Lie::LeaksAfterAFailedWait, StatementKind::GiveBack) => lied(None),
             _ => self.session.query(statement),

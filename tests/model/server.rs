@@ -56,8 +56,8 @@ pub(super) struct Waiter {
 pub(super) struct Frame {
     pub(super) name: String,
     pub(super) locks: Vec<Lock>,
-    /// A session-level lock was taken here as if outside a transaction.
-    pub(super) marked: bool,
+    /// When the transaction began; of the first frame.
+    pub(super) began: i64,
     pub(super) written: i64,
 }
 
@@ -98,6 +98,7 @@ pub(crate) struct Server {
     pub(super) queues: BTreeMap<KeySpace, Vec<Waiter>>,
     pub(super) ended: BTreeMap<Ticket, Result<(), Code>>,
     last_pid: Pid,
+    pub(super) last_start: i64,
     pub(super) last_ticket: Ticket,
     pub(super) tokens: Tokens,
     /// How many keys fit.
@@ -111,6 +112,7 @@ impl Default for Server {
             queues: BTreeMap::new(),
             ended: BTreeMap::new(),
             last_pid: 100,
+            last_start: 0,
             last_ticket: 0,
             tokens: Tokens::default(),
             capacity: usize::MAX,

@@ -280,7 +280,11 @@ impl LockSession for ModelSession {
             session.model.run(|server| {
                 if null {
                     server.written(pid)?;
-                    return Ok(Row { answer: None, pid });
+                    return Ok(Row {
+                        answer: None,
+                        pid,
+                        transaction_began: 0,
+                    });
                 }
                 server.query(pid, statement)
             })

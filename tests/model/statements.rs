@@ -23,20 +23,19 @@ impl Server {
             mode: statement.mode(),
         };
         self.usable(pid)?;
+        let began = self.transaction_began(pid);
         let answer = match statement.kind() {
-            StatementKind::Try(place) => {
-                if let (Place::Outside, Some(frame)) = (place, self.session(pid).frames.last_mut())
-                {
-                    frame.marked = true;
-                }
+            StatementKind::Try => {
                 Some(self.request(pid, lock, Level::Session, false)? == Requested::Granted)
             }
             StatementKind::TryInTransaction => {
                 Some(self.request(pid, lock, Level::Transaction, false)? == Requested::Granted)
             }
-            StatementKind::Release { pid: granted_to } => {
-                let marked = self.session(pid).frames.iter().any(|frame| frame.marked);
-                if granted_to == pid && !marked {
+            StatementKind::Release {
+                pid: granted_to,
+                transaction_began,
+            } => {
+                if granted_to == pid && transaction_began != Some(began) {
                     Some(self.unlock(pid, lock)?)
                 } else {
                     None
@@ -49,7 +48,11 @@ impl Server {
             StatementKind::Shows => Some(self.session(pid).holds(lock)),
             kind => panic!("the model does not know {kind:?}"),
         };
-        Ok(Row { answer, pid })
+        Ok(Row {
+            answer,
+            pid,
+            transaction_began: began,
+        })
     }
 
     /// Begins a batch.
@@ -66,9 +69,11 @@ impl Server {
                 Ok(Batched::Ran)
             }
             BatchKind::ReleaseOrEnd {
-                pid: granted_to, ..
+                pid: granted_to,
+                transaction_began,
+                ..
             } => {
-                self.release_or_end(pid, granted_to, lock);
+                self.release_or_end(pid, granted_to, transaction_began, lock);
                 Ok(Batched::Ran)
             }
             BatchKind::RollBackWait => {
@@ -102,14 +107,14 @@ impl Server {
     }
 
     /// The five messages of a guard that is dropped: none of them is waited for, and each runs whatever became of the others.
-    fn release_or_end(&mut self, pid: Pid, granted_to: Pid, lock: Lock) {
-        let Some(session) = self.sessions.get(&pid) else {
+    fn release_or_end(&mut self, pid: Pid, granted_to: Pid, taken: Option<i64>, lock: Lock) {
+        if !self.sessions.contains_key(&pid) {
             return;
-        };
-        let marked = session.frames.iter().any(|frame| frame.marked);
+        }
+        let still_open = taken == Some(self.transaction_began(pid));
         // What is noted in a transaction goes with it.
-        let noted = session.frames.is_empty();
-        let released = granted_to == pid && !marked && self.unlock(pid, lock).is_ok() && noted;
+        let noted = self.session(pid).frames.is_empty();
+        let released = granted_to == pid && !still_open && self.unlock(pid, lock).is_ok() && noted;
         let _ = self.rollback(pid);
         if granted_to == pid && !released {
             self.terminate(pid);

@@ -27,12 +27,29 @@ impl Server {
     }
 
     pub(crate) fn begin(&mut self, pid: Pid) -> Result<(), Code> {
-        let session = self.usable(pid)?;
         // In a transaction it is a warning.
-        if session.frames.is_empty() {
-            session.frames.push(Frame::default());
+        if self.usable(pid)?.frames.is_empty() {
+            let began = self.transaction_begins();
+            self.session(pid).frames.push(Frame {
+                began,
+                ..Frame::default()
+            });
         }
         Ok(())
+    }
+
+    /// When the transaction began in which a statement runs: its own, if none is open.
+    pub(super) fn transaction_began(&mut self, pid: Pid) -> i64 {
+        match self.session(pid).frames.first() {
+            Some(outermost) => outermost.began,
+            None => self.transaction_begins(),
+        }
+    }
+
+    /// No two transactions begin at the same time.
+    fn transaction_begins(&mut self) -> i64 {
+        self.last_start += 1;
+        self.last_start
     }
 
     /// `false`: the transaction was aborted, so it was rolled back.
@@ -78,7 +95,6 @@ impl Server {
         for frame in frames.split_off(index) {
             let outer = frames.last_mut().expect("a savepoint is in a transaction");
             outer.locks.extend(frame.locks);
-            outer.marked |= frame.marked;
             outer.written += frame.written;
         }
         Ok(())

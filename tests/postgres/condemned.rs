@@ -98,6 +98,31 @@ fn the_pool_replaces_a_session_whose_lock_was_taken_in_a_transaction_that_diesel
     assert_replaced(&pool, &key, pid);
 }
 
+/// What is undone with a savepoint must not take along by what the release knows the transaction.
+#[test]
+fn a_rollback_to_a_savepoint_hides_no_transaction() {
+    let mut conn = connect();
+    run(&mut conn, "BEGIN");
+    run(&mut conn, "SAVEPOINT before");
+    let mut guard = conn.acquire_advisory_lock(fresh_key(), block()).unwrap();
+    run(&mut guard, "ROLLBACK TO SAVEPOINT before");
+    assert_eq!(
+        kind_of(guard.release()),
+        Some(LockErrorKind::TransactionLeftOpen)
+    );
+}
+
+/// Outside a transaction, each statement's began at another time.
+#[test]
+fn releases_are_never_taken_for_ones_in_the_trys_transaction() {
+    let mut conn = connect();
+    let key = fresh_key();
+    for _ in 0..10_000 {
+        let guard = conn.acquire_advisory_lock(&key, block()).unwrap();
+        guard.release().unwrap();
+    }
+}
+
 #[test]
 fn a_lock_may_outlive_a_transaction_that_diesel_does_not_know_of() {
     let mut conn = connect();

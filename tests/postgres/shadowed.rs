@@ -49,11 +49,14 @@ const FAKES: &str = "
     CREATE AGGREGATE fake.min(int8) (SFUNC = pg_catalog.int8larger, STYPE = int8);
     CREATE AGGREGATE fake.bool_or(bool) (SFUNC = pg_catalog.booland_statefunc, STYPE = bool);
     CREATE TABLE fake.pg_sequence (seqrelid oid);
+    CREATE FUNCTION fake.never(timestamptz, timestamptz) RETURNS bool LANGUAGE sql AS 'SELECT false';
+    CREATE OPERATOR fake.<> (LEFTARG = timestamptz, RIGHTARG = timestamptz, FUNCTION = fake.never);
     CREATE FUNCTION fake.pg_backend_pid() RETURNS int4 LANGUAGE sql AS 'SELECT 1';
     CREATE FUNCTION fake.current_setting(text, bool) RETURNS text LANGUAGE sql AS 'SELECT ''fake''';
     CREATE FUNCTION fake.set_config(text, text, bool) RETURNS text LANGUAGE sql AS 'SELECT NULL::text';
     CREATE DOMAIN fake.int4 AS pg_catalog.text;
     CREATE DOMAIN fake.int8 AS pg_catalog.text;
+    CREATE DOMAIN fake.timestamptz AS pg_catalog.text;
     CREATE DOMAIN fake.oid AS pg_catalog.text;
     CREATE TABLE fake.pg_locks (locktype text);
     CREATE TABLE fake.pg_database (datname text)";

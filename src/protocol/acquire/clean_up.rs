@@ -166,7 +166,13 @@ mod tests {
         let key = LockKey::from("key");
         let mut acquire = Acquire::new(key, &options, Level::Session, situation);
         let began = Instant::now();
-        let row = |answer, pid| Input::Row(Ok(Row { answer, pid }));
+        let row = |answer, pid| {
+            Input::Row(Ok(Row {
+                answer,
+                pid,
+                transaction_began: 0,
+            }))
+        };
         let timed_out = SessionError::new("too long").with_code(SqlState::new("55P03"));
         for (input, after) in [
             (Input::Ready, 0),

@@ -15,11 +15,13 @@ const TAKE: StepKind = StepKind::Take { fenced: false };
 fn one_step_without_a_token_is_a_plain_statement() {
     let plain = |pid, step| round_of(RoundKind::Serve, pid, &[step]).plain();
     let statement = |kind| Statement::new(kind, &LockKey::from((1, -2)), LockMode::Shared);
-    // Without the marker of a transaction: a round sets none either.
-    let tried = statement(StatementKind::Try(Place::Inside));
+    let tried = statement(StatementKind::Try);
     assert_eq!(plain(0, TAKE), Some(tried));
     assert_eq!(plain(PID, TAKE), Some(tried));
-    let released = statement(StatementKind::Release { pid: PID });
+    let released = statement(StatementKind::Release {
+        pid: PID,
+        transaction_began: None,
+    });
     assert_eq!(plain(PID, StepKind::GiveBack), Some(released));
 }
 
@@ -43,13 +45,17 @@ fn nothing_else_is() {
 fn a_plain_answer_is_a_rounds() {
     let round = round_of(RoundKind::Serve, PID, &[StepKind::GiveBack]);
     let answers = |answer, pid| {
-        let row = round.row_of_plain(Row { answer, pid });
+        let row = round.row_of_plain(Row {
+            answer,
+            pid,
+            transaction_began: 0,
+        });
         assert_eq!((row.token, row.pid), (None, pid));
         row.answers
     };
     assert_eq!(answers(Some(true), PID), Some(vec![Some(1)]));
     assert_eq!(answers(Some(false), PID), Some(vec![None]));
-    // In a transaction that nobody knew of, the release does nothing.
+    // A release that does nothing gives nothing back.
     assert_eq!(answers(None, PID), Some(vec![None]));
     // Another session does nothing, unless it was asked for a lock.
     assert_eq!(answers(None, PID + 1), None);
