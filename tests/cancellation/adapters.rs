@@ -61,8 +61,15 @@ async fn body(conn: &mut AsyncPgConnection) -> Result<(), LockError> {
         .map_err(failed)
 }
 
+/// An error of the client's, or the lock's own that travelled in one.
 fn failed(error: Error) -> LockError {
-    LockError::new(LockErrorKind::Database).with_source(error)
+    match error {
+        Error::QueryBuilderError(inner) => match inner.downcast::<LockError>() {
+            Ok(error) => *error,
+            Err(inner) => LockError::new(LockErrorKind::Database).with_source(inner),
+        },
+        error => LockError::new(LockErrorKind::Database).with_source(error),
+    }
 }
 
 /// The calls that a pool has too.

@@ -20,6 +20,7 @@
 
 mod adapters;
 mod blocking;
+mod counted;
 mod dropping;
 mod guards;
 mod observer;
@@ -30,6 +31,8 @@ mod pools;
 #[path = "../postgres/proxy.rs"]
 mod proxy;
 mod round_trips;
+#[path = "../postgres/rounds.rs"]
+mod rounds;
 mod sea_orm;
 mod sessions;
 mod silence;

@@ -19,6 +19,7 @@ mod missing;
 mod proxy;
 mod raced;
 mod round_trips;
+mod rounds;
 mod settings;
 mod shadowed;
 mod support;

@@ -12,6 +12,9 @@ use std::thread::{self, JoinHandle};
 use diesel::Connection;
 use diesel::pg::PgConnection;
 
+/// The type of the message that is a notice or a warning.
+pub(crate) const NOTICE: u8 = b'N';
+
 #[derive(Debug, Default)]
 struct Counts {
     ready: AtomicU32,
@@ -22,7 +25,7 @@ impl Counts {
     fn count(&self, message: u8) {
         match message {
             b'Z' => self.ready.fetch_add(1, Ordering::SeqCst),
-            b'N' => self.notices.fetch_add(1, Ordering::SeqCst),
+            NOTICE => self.notices.fetch_add(1, Ordering::SeqCst),
             _ => 0,
         };
     }
@@ -175,13 +178,13 @@ pub(crate) fn pump(mut from: &TcpStream, mut to: &TcpStream, mut see: impl FnMut
 
 /// Finds the messages in a stream: a type, then the length of the rest.
 #[derive(Default)]
-struct Messages {
+pub(crate) struct Messages {
     header: Vec<u8>,
     body_left: usize,
 }
 
 impl Messages {
-    fn read(&mut self, bytes: &[u8], mut see: impl FnMut(u8)) {
+    pub(crate) fn read(&mut self, bytes: &[u8], mut see: impl FnMut(u8)) {
         for byte in bytes {
             if self.body_left > 0 {
                 self.body_left -= 1;

@@ -9,10 +9,11 @@ use diesel::Connection;
 use diesel::pg::PgConnection;
 
 use super::proxy::Counted;
+use super::rounds::time_outs;
 use super::support::{block, connect, fresh_key, held, pid_of, run, url};
 
-/// In each of the five scenes; about half of the rounds time out, so more than 2,000 time-outs in all.
-const ROUNDS: u32 = 1000;
+/// The scenes, which share the time-outs.
+const SCENES: u32 = 5;
 const LIMIT: Duration = Duration::from_millis(5);
 
 #[test]
@@ -31,7 +32,7 @@ fn under_a_shared_lock_of_its_own() {
         rounds: |conn, key, round| {
             let shared = LockOptions::no_wait().shared();
             let mut outer = conn.acquire_advisory_lock(key, shared).unwrap();
-            (0..ROUNDS).for_each(|_| round(&mut outer, session_level));
+            while round(&mut outer, session_level) {}
             outer.release().unwrap();
         },
         ..own
@@ -43,7 +44,7 @@ fn in_a_test_transaction() {
     race(Waiter {
         rounds: |conn, _, round| {
             conn.begin_test_transaction().unwrap();
-            (0..ROUNDS).for_each(|_| round(conn, session_level));
+            while round(conn, session_level) {}
         },
         ..Waiter::plain()
     });
@@ -54,7 +55,7 @@ fn in_a_transaction_where_that_is_allowed() {
     race(Waiter {
         rounds: |conn, _, round| {
             conn.transaction(|conn| {
-                (0..ROUNDS).for_each(|_| round(conn, session_level));
+                while round(conn, session_level) {}
                 diesel::QueryResult::Ok(())
             })
             .unwrap();
@@ -67,13 +68,10 @@ fn in_a_transaction_where_that_is_allowed() {
 fn at_transaction_level() {
     race(Waiter {
         rounds: |conn, _, round| {
-            for _ in 0..ROUNDS {
-                conn.transaction(|conn| {
-                    round(conn, transaction_level);
-                    diesel::QueryResult::Ok(())
-                })
-                .unwrap();
-            }
+            while conn
+                .transaction(|conn| diesel::QueryResult::Ok(round(conn, transaction_level)))
+                .unwrap()
+            {}
         },
         ..Waiter::plain()
     });
@@ -139,7 +137,8 @@ impl Met {
     }
 }
 
-type Round<'r> = &'r mut dyn FnMut(&mut PgConnection, Attempt);
+/// Says whether there are more.
+type Round<'r> = &'r mut dyn FnMut(&mut PgConnection, Attempt) -> bool;
 
 #[derive(Clone, Copy)]
 struct Waiter {
@@ -156,7 +155,7 @@ impl Waiter {
         Self {
             outer: "",
             holder: LockMode::Exclusive,
-            rounds: |conn, _, round| (0..ROUNDS).for_each(|_| round(conn, session_level)),
+            rounds: |conn, _, round| while round(conn, session_level) {},
         }
     }
 }
@@ -171,8 +170,7 @@ fn race(waiter: Waiter) {
         waiting.join().unwrap()
     });
     println!("{met:?}, notices: {notices}");
-    let raced = met.granted.min(met.timed_out);
-    assert!(raced > ROUNDS / 5, "the aim was bad: {met:?}");
+    assert!(met.timed_out >= time_outs() / SCENES, "{met:?}");
     let wrong = met.granted_not_held + met.timed_out_held + met.outer_lost;
     assert_eq!(wrong, 0, "{met:?}");
     // Giving back what is not held would write a warning, here and in the server's log.
@@ -202,17 +200,19 @@ fn wait(
             met.check_timed_out(conn, key, waiter.outer);
         }
         holder.send(ToHolder::Over { timed_out }).unwrap();
+        met.timed_out < time_outs() / SCENES
     };
     (waiter.rounds)(&mut counted.conn, key, &mut round);
     (met, counted.notices())
 }
 
-/// Holds the lock and releases it when the waiter's limit passes, aiming better from round to round.
+/// Holds the lock and releases it when the waiter's limit passes, aiming better from round to round: each time-out lets the next release
+/// come earlier and each grant later, so that about as many are granted as time out.
 fn hold(key: &LockKey, mode: LockMode, waiter: &Sender<()>, said: &Receiver<ToHolder>) {
-    const STEP: Duration = Duration::from_micros(20);
-    const JITTER_MICROS: u64 = 200;
+    const STEP_MICROS: i64 = 20;
+    const JITTER_MICROS: i64 = 200;
     let mut conn = connect();
-    let mut late = Duration::from_micros(500);
+    let mut late_micros = 500;
     loop {
         // A transaction-level lock of the round before may be gone only with its transaction.
         let guard = conn.acquire_advisory_lock(key, block().mode(mode)).unwrap();
@@ -223,8 +223,9 @@ fn hold(key: &LockKey, mode: LockMode, waiter: &Sender<()>, said: &Receiver<ToHo
         let Ok(ToHolder::Waiting(since)) = said.recv() else {
             return guard.release().unwrap();
         };
-        let jitter = Duration::from_micros(fastrand::u64(0..JITTER_MICROS));
-        let release_at = since + LIMIT + late + jitter;
+        let limit_micros = i64::try_from(LIMIT.as_micros()).unwrap();
+        let micros = limit_micros + late_micros + fastrand::i64(0..JITTER_MICROS);
+        let release_at = since + Duration::from_micros(u64::try_from(micros).unwrap_or(0));
         // Sleeping is not precise enough for the last millisecond.
         thread::sleep(
             (release_at - Duration::from_millis(1)).saturating_duration_since(Instant::now()),
@@ -234,8 +235,8 @@ fn hold(key: &LockKey, mode: LockMode, waiter: &Sender<()>, said: &Receiver<ToHo
         }
         guard.release().unwrap();
         match said.recv() {
-            Ok(ToHolder::Over { timed_out: true }) => late = late.saturating_sub(STEP),
-            Ok(ToHolder::Over { timed_out: false }) => late += STEP,
+            Ok(ToHolder::Over { timed_out: true }) => late_micros -= STEP_MICROS,
+            Ok(ToHolder::Over { timed_out: false }) => late_micros += STEP_MICROS,
             Ok(ToHolder::Waiting(_)) | Err(_) => return,
         }
     }
