@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::Orders;
+use crate::client::{Kind, Orders};
 
 /// The first argument of a child.
 pub(crate) const CHILD: &str = "child-of-the-processes-test";
@@ -30,7 +30,7 @@ struct Running {
 }
 
 impl Children {
-    /// As many processes, every second one of async clients.
+    /// As many processes, of each kind in turn.
     pub(crate) fn start(count: usize, directory: &Path, seed: u64) -> Self {
         let mut children = Self {
             directory: directory.to_owned(),
@@ -49,7 +49,7 @@ impl Children {
         let number = self.records.len();
         let record = self.directory.join(format!("record-{number}"));
         let orders = Orders {
-            is_async: slot % 2 == 1,
+            kind: Kind::ALL[slot % Kind::ALL.len()],
             directory: self.directory.clone(),
             record: record.clone(),
             // No client of another process has it.

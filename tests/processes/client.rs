@@ -2,6 +2,7 @@
 
 mod asynchronous;
 mod blocking;
+mod sea_orm;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -35,9 +36,21 @@ impl Shared {
     }
 }
 
+/// What the clients of a process are written with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    Diesel,
+    DieselAsync,
+    SeaOrm,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Diesel, Self::DieselAsync, Self::SeaOrm];
+}
+
 /// The arguments of a child.
 pub(crate) struct Orders {
-    pub(crate) is_async: bool,
+    pub(crate) kind: Kind,
     pub(crate) directory: PathBuf,
     pub(crate) record: PathBuf,
     pub(crate) seed: u64,
@@ -47,7 +60,7 @@ impl Orders {
     pub(crate) fn to_arguments(&self) -> [String; 4] {
         let path = |path: &Path| path.display().to_string();
         [
-            self.is_async.to_string(),
+            format!("{:?}", self.kind),
             path(&self.directory),
             path(&self.record),
             self.seed.to_string(),
@@ -55,11 +68,14 @@ impl Orders {
     }
 
     fn parse(arguments: &[String]) -> Self {
-        let [is_async, directory, record, seed] = arguments else {
+        let [kind, directory, record, seed] = arguments else {
             panic!("a child has four arguments: {arguments:?}")
         };
         Self {
-            is_async: is_async.parse().unwrap(),
+            kind: Kind::ALL
+                .into_iter()
+                .find(|known| format!("{known:?}") == *kind)
+                .unwrap(),
             directory: directory.into(),
             record: record.into(),
             seed: seed.parse().unwrap(),
@@ -81,10 +97,10 @@ pub(crate) fn run(arguments: &[String]) {
         let _end = std::io::stdin().read_to_end(&mut Vec::new());
         stop.store(true, Ordering::Relaxed);
     });
-    if orders.is_async {
-        asynchronous::run(&shared);
-    } else {
-        blocking::run(&shared);
+    match orders.kind {
+        Kind::Diesel => blocking::run(&shared),
+        Kind::DieselAsync => asynchronous::run(&shared),
+        Kind::SeaOrm => sea_orm::run(&shared),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Processes that contend for keys, as the replicas of a service do, while a nemesis ends their sessions, kills, stops and restarts them, drops
-//! their futures, and restarts the server. What they did is recorded and checked.
+//! their futures, and restarts the server. What they did is recorded and checked. They are of three kinds, which contend with each other: Diesel with
+//! r2d2, diesel-async with bb8, and SeaORM.
 //!
 //! # The model
 //!

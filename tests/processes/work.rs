@@ -102,6 +102,13 @@ pub(crate) struct Reading {
     number: i64,
 }
 
+impl Reading {
+    /// What a client reads that is not Diesel's.
+    pub(crate) const fn new(pid: i32, number: i64) -> Self {
+        Self { pid, number }
+    }
+}
+
 /// What a client writes down while it holds a lock. The statements between are its own.
 pub(crate) struct Body<'r> {
     plan: Plan,
@@ -188,6 +195,12 @@ impl From<LockError> for Failure {
 
 impl From<diesel::result::Error> for Failure {
     fn from(_: diesel::result::Error) -> Self {
+        Self::Client
+    }
+}
+
+impl From<sea_orm::DbErr> for Failure {
+    fn from(_: sea_orm::DbErr) -> Self {
         Self::Client
     }
 }

@@ -1,5 +1,6 @@
 //! diesel-async with bb8. Some futures are dropped.
 
+use std::future::Future;
 use std::time::Duration;
 
 use advisory_locking::AsyncPooledAdvisoryLocking;
@@ -13,20 +14,33 @@ use crate::work::{Body, Failure, How, Plan, key, outcome};
 
 type PgPool = bb8::Pool<AsyncPgConnection>;
 
+/// Where the clients of a process have their connections from.
+pub(super) trait Source: Clone + Send + Sync + 'static {
+    /// Makes one call.
+    fn one(&self, plan: Plan, shared: &Shared) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
 pub(super) fn run(shared: &Shared) {
+    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url());
+    serve_all(shared, async {
+        bb8::Pool::builder()
+            .max_size(CLIENTS)
+            .connection_timeout(Duration::from_secs(2))
+            .build_unchecked(manager)
+    });
+}
+
+/// Runs the clients of a process to their end.
+pub(super) fn serve_all<S: Source>(shared: &Shared, source: impl Future<Output = S>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url());
-        let pool: PgPool = bb8::Pool::builder()
-            .max_size(CLIENTS)
-            .connection_timeout(Duration::from_secs(2))
-            .build_unchecked(manager);
+        let source = source.await;
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| tokio::spawn(serve(pool.clone(), shared.clone(), client)))
+            .map(|client| tokio::spawn(serve(source.clone(), shared.clone(), client)))
             .collect();
         for client in clients {
             client.await.unwrap();
@@ -34,16 +48,17 @@ pub(super) fn run(shared: &Shared) {
     });
 }
 
-async fn serve(pool: PgPool, shared: Shared, client: u32) {
+/// Makes one call after the other, and drops those that have exhausted its patience.
+async fn serve<S: Source>(source: S, shared: Shared, client: u32) {
     let mut random = shared.random(client);
     while shared.goes_on() {
         let plan = Plan::draw(&mut random, shared.recorder.next_call());
         let outcome = match plan.patience {
-            None => outcome(one(&pool, plan, &shared).await),
+            None => outcome(source.one(plan, &shared).await),
             Some(patience) => {
                 // It is not dropped before this, so until then it held what it held.
                 let until = now() + u64::try_from(patience.as_nanos()).unwrap();
-                match tokio::time::timeout(patience, one(&pool, plan, &shared)).await {
+                match tokio::time::timeout(patience, source.one(plan, &shared)).await {
                     Ok(result) => outcome(result),
                     Err(_) => {
                         shared.recorder.write(plan.call, Event::Until { at: until });
@@ -57,22 +72,24 @@ async fn serve(pool: PgPool, shared: Shared, client: u32) {
     }
 }
 
-async fn one(pool: &PgPool, plan: Plan, shared: &Shared) -> Result<(), Failure> {
-    let body = async |conn: &mut AsyncPgConnection| body(conn, plan, shared).await;
-    match plan.how {
-        How::Guard => {
-            let acquired = pool.acquire_advisory_lock(key(plan.key), plan.options());
-            let mut guard = acquired.await?;
-            self::body(&mut guard, plan, shared).await?;
-            Ok(guard.release().await?)
-        }
-        How::With => {
-            pool.with_advisory_lock(key(plan.key), plan.options(), body)
-                .await
-        }
-        How::Transaction => {
-            pool.with_advisory_xact_lock(key(plan.key), plan.options(), body)
-                .await
+impl Source for PgPool {
+    async fn one(&self, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+        let body = async |conn: &mut AsyncPgConnection| body(conn, plan, shared).await;
+        match plan.how {
+            How::Guard => {
+                let acquired = self.acquire_advisory_lock(key(plan.key), plan.options());
+                let mut guard = acquired.await?;
+                self::body(&mut guard, plan, shared).await?;
+                Ok(guard.release().await?)
+            }
+            How::With => {
+                self.with_advisory_lock(key(plan.key), plan.options(), body)
+                    .await
+            }
+            How::Transaction => {
+                self.with_advisory_xact_lock(key(plan.key), plan.options(), body)
+                    .await
+            }
         }
     }
 }

@@ -1,0 +1,78 @@
+//! SeaORM. Some futures are dropped, and some bodies write in a transaction of their own.
+
+use std::time::Duration;
+
+use advisory_locking::AsyncPooledAdvisoryLocking;
+use advisory_locking::backends::sea_orm::PinnedConnection;
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement,
+    TransactionTrait,
+};
+
+use super::asynchronous::{Source, serve_all};
+use super::{CLIENTS, Shared, url};
+use crate::history::Mode;
+use crate::work::{Body, Failure, How, Plan, Reading, key};
+
+pub(super) fn run(shared: &Shared) {
+    let mut options = ConnectOptions::new(url());
+    options
+        .max_connections(CLIENTS)
+        .acquire_timeout(Duration::from_secs(2))
+        .connect_lazy(true)
+        .sqlx_logging(false);
+    serve_all(shared, async { Database::connect(options).await.unwrap() });
+}
+
+impl Source for DatabaseConnection {
+    async fn one(&self, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+        let body = async |db: &mut PinnedConnection| body(db, plan, shared).await;
+        match plan.how {
+            How::Guard => {
+                let acquired = self.acquire_advisory_lock(key(plan.key), plan.options());
+                let mut guard = acquired.await?;
+                self::body(&mut guard, plan, shared).await?;
+                Ok(guard.release().await?)
+            }
+            How::With => {
+                self.with_advisory_lock(key(plan.key), plan.options(), body)
+                    .await
+            }
+            How::Transaction => {
+                self.with_advisory_xact_lock(key(plan.key), plan.options(), body)
+                    .await
+            }
+        }
+    }
+}
+
+async fn body(db: &mut PinnedConnection, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+    let mut body = Body::begin(plan, &shared.recorder, &shared.storage);
+    body.read(&read(db, plan).await?);
+    tokio::time::sleep(plan.pause).await;
+    match plan.mode {
+        Mode::Exclusive => {
+            let number = body.writes();
+            if plan.call % 2 == 0 {
+                let tx = db.begin().await?;
+                tx.execute_unprepared(&plan.writing(number)).await?;
+                tx.commit().await?;
+            } else {
+                db.execute_unprepared(&plan.writing(number)).await?;
+            }
+            body.wrote(number);
+        }
+        Mode::Shared => body.read_again(&read(db, plan).await?),
+    }
+    Ok(())
+}
+
+async fn read(db: &PinnedConnection, plan: Plan) -> Result<Reading, DbErr> {
+    let statement = Statement::from_string(db.get_database_backend(), plan.reading());
+    let row = db.query_one_raw(statement).await?;
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("the counter".to_owned()))?;
+    Ok(Reading::new(
+        row.try_get_by_index(0)?,
+        row.try_get_by_index(1)?,
+    ))
+}
