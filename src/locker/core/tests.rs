@@ -1,10 +1,13 @@
 //! The core over a model of the server, with every fault and without time passing.
 
+mod closing;
+mod failures;
 mod hand_off;
 mod losses;
 mod play;
 mod queueing;
 mod server;
+mod waits;
 mod world;
 
 use world::{Faults, World};
