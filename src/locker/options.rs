@@ -83,9 +83,10 @@ impl LockerOptions {
     /// How often and how long a lock is handed on in this process before it is given back to the server, for other processes; any number of
     /// times within 100 ms unless said.
     ///
-    /// A hand-off costs no round trip. When one of the two bounds is reached, the lock is given back. Those who wait on the server have it then;
-    /// to those who poll, this process leaves it for a pause of between a half and the whole of the first waiter's
-    /// [`interval`](crate::LockOptions::interval). With 0 or 1 turns, every holder asks the server.
+    /// A hand-off costs no round trip. When one of the two bounds is reached, the lock is given back. Those who wait on the server have it then.
+    /// Those who poll do not show, so the lock is left to them for a pause: as long as theirs (half to the whole of the first waiter's
+    /// [`interval`](crate::LockOptions::interval)) if somebody took it in the last one, else half as long as the last, down to a sixteenth. With 0 or 1
+    /// turns, every holder asks the server.
     pub const fn hand_off(mut self, turns: u32, time: Duration) -> Self {
         (self.0.turns, self.0.tenure) = (turns, time);
         self

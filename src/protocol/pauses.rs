@@ -25,14 +25,14 @@ impl Pauses {
         }
     }
 
-    /// Pauses that have grown: those of somebody who has asked for long, or is to wait as if.
+    /// Pauses that begin with another range than the first.
     #[cfg_attr(
         not(feature = "locker"),
         allow(dead_code, reason = "for those who hand a lock on")
     )]
-    pub(crate) const fn grown(longest: Duration, random: fastrand::Rng) -> Self {
+    pub(crate) fn from(range: Duration, longest: Duration, random: fastrand::Rng) -> Self {
         Self {
-            range: longest,
+            range: range.max(Duration::from_nanos(1)),
             longest,
             random,
         }

@@ -25,6 +25,9 @@ pub(super) struct Entry<W> {
     /// When it is asked for again.
     pub(super) due: Option<Instant>,
     pub(super) pauses: Option<Pauses>,
+    /// For which part of an interval it is left to others when it was handed on for long enough: a part of one in `GRID`, or the whole, or a
+    /// half, a quarter, … after it has been left to others for nothing.
+    pub(super) yields: u32,
     /// It was asked for in a round that failed, so it is asked for alone.
     pub(super) alone: bool,
 }
@@ -74,6 +77,7 @@ impl<W> Default for Entry<W> {
             turns: 0,
             due: None,
             pauses: None,
+            yields: GRID,
             alone: false,
         }
     }
@@ -91,6 +95,22 @@ impl<W> Entry<W> {
     /// Others have their chance to get it.
     pub(super) const fn end_turns(&mut self) {
         (self.since, self.turns) = (None, 0);
+    }
+
+    /// The pause in which others may get it: a whole interval if somebody did the last time, and half of the last one if nobody did.
+    ///
+    /// Those who poll do not show. So a pause is the only way to find out, and one that is as long as theirs is the only fair one; but where
+    /// nobody else is there it would be time lost.
+    pub(super) fn yields_for(&mut self, random: &mut fastrand::Rng) -> Option<Pauses> {
+        let next = self.line.front()?;
+        let pauses = Pauses::from(next.interval / self.yields, next.interval, random.fork());
+        self.yields = self.yields.saturating_mul(2).min(GRID);
+        Some(pauses)
+    }
+
+    /// Somebody else has it.
+    pub(super) const fn is_wanted_elsewhere(&mut self) {
+        self.yields = 1;
     }
 
     /// Whether the first in the queue may have it now, as it is held.

@@ -208,6 +208,7 @@ impl<W> Core<W> {
         };
         entry.stage = Stage::Away;
         entry.end_turns();
+        entry.is_wanted_elsewhere();
         let asked = entry.asked;
         while let Some((next, kind)) = self.take_first_impatient(key, asked, mode) {
             self.refuse(next, kind);

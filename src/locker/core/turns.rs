@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use super::entry::Stage;
+use super::entry::{Entry, Stage};
 use super::{Core, RequestId, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::KeySpace;
 use crate::options::{LockMode, WaitStrategy};
-use crate::protocol::Pauses;
 use crate::session::{RoundStep, StepKind};
 
 impl<W> Core<W> {
@@ -107,10 +106,14 @@ impl<W> Core<W> {
             return self.ask(key, now);
         }
         let overdue = entry.is_overdue(&self.settings, now);
-        let next = entry.line.front();
         // A server that has a queue gives it to the others who wait there, before it gives it to us again. Those who poll need time.
-        let yields = next.filter(|next| overdue && next.strategy != WaitStrategy::Block);
-        let yields = yields.map(|next| Pauses::grown(next.interval, self.random.fork()));
+        let polls = |entry: &Entry<W>| {
+            let next = entry.line.front();
+            next.is_some_and(|next| next.strategy != WaitStrategy::Block)
+        };
+        let yields = (overdue && polls(entry)).then(|| entry.yields_for(&mut self.random));
+        let yields = yields.flatten();
+        let next = entry.line.front();
         let pauses = yields.is_some();
         let again = next.filter(|_| !pauses).map(|next| {
             let (kind, mode) = (

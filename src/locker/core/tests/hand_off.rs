@@ -41,19 +41,51 @@ fn a_release_is_confirmed_by_a_round_that_was_sent_after_it() {
     assert_eq!(play.answers("s1", ""), ["released ann"]);
 }
 
-#[test]
-fn after_so_many_turns_others_have_a_pause_of_half_an_interval_at_least() {
-    let mut play = held(2);
-    play.asks("ben", 1, &forever());
-    play.asks("cy", 1, &forever());
-    assert_eq!(play.drops("ann"), ["granted ben"]);
-    assert_eq!(play.drops("ben"), ["send s1: give back 1"]);
-    let pause = play.next().expect("cy waits");
-    // The grid may take a sixteenth.
-    assert!(pause >= millis(70) && pause <= millis(160), "{pause:?}");
+/// Ann gives it back after her only turn, and ben waits; how long it is left to others.
+fn pause_after(play: &mut Play) -> Duration {
+    assert_eq!(play.drops("ann"), ["send s1: give back 1"]);
+    let pause = play.next().expect("ben waits");
     assert_eq!(play.answers("s1", "y"), NOTHING);
     assert_eq!(play.until_next(), ["send s1: take 1"]);
-    assert_eq!(play.answers("s1", "y"), ["granted cy"]);
+    pause
+}
+
+#[test]
+fn where_nobody_else_was_seen_others_have_a_short_pause() {
+    let mut play = held(1);
+    play.asks("ben", 1, &forever());
+    let pause = pause_after(&mut play);
+    // The first pause of those who poll, on a grid of a sixteenth.
+    assert!(pause >= millis(5) && pause <= millis(20), "{pause:?}");
+    assert_eq!(play.answers("s1", "y"), ["granted ben"]);
+}
+
+#[test]
+fn once_somebody_else_had_it_others_have_a_pause_of_half_an_interval_at_least() {
+    let mut play = Play::opened(LockerOptions::new().hand_off(1, millis(100)));
+    play.asks("ann", 1, &forever());
+    play.asks("ben", 1, &forever());
+    assert_eq!(play.answers("s1", "n"), NOTHING);
+    play.until_next();
+    assert_eq!(play.answers("s1", "y"), ["granted ann"]);
+    let pause = pause_after(&mut play);
+    assert!(pause >= millis(70) && pause <= millis(160), "{pause:?}");
+}
+
+#[test]
+fn a_pause_that_nobody_used_is_halved_the_next_time() {
+    let mut play = Play::opened(LockerOptions::new().hand_off(1, millis(100)));
+    play.asks("ann", 1, &forever());
+    play.asks("ben", 1, &forever());
+    play.answers("s1", "n");
+    play.until_next();
+    play.answers("s1", "y");
+    pause_after(&mut play);
+    assert_eq!(play.answers("s1", "y"), ["granted ben"]);
+    play.asks("cy", 1, &forever());
+    assert_eq!(play.drops("ben"), ["send s1: give back 1"]);
+    let pause = play.next().expect("cy waits");
+    assert!(pause >= millis(30) && pause <= millis(90), "{pause:?}");
 }
 
 #[test]
