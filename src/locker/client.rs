@@ -81,7 +81,7 @@ impl Client {
             .mode(options.lock_mode())
             .on_missing_lock(options.missing_lock_policy());
         let mut locked: Vec<Locked> = Vec::with_capacity(keys.len());
-        loop {
+        let error = loop {
             let missing = keys.get(locked.len()..).unwrap_or_default();
             if missing.is_empty() {
                 return Ok(locked);
@@ -91,11 +91,17 @@ impl Client {
                 continue;
             };
             let waits = error.kind() == LockErrorKind::HeldElsewhere;
-            match options.after(began.elapsed()).filter(|_| waits) {
-                Some(options) => locked.push(self.ask(key, &options, false).await?),
-                None => return Err(error),
+            let Some(options) = options.after(began.elapsed()).filter(|_| waits) else {
+                break error;
+            };
+            match self.ask(key, &options, false).await {
+                Ok(lock) => locked.push(lock),
+                Err(error) => break error,
             }
-        }
+        };
+        // None is held when this returns. What is lost meanwhile is not held either.
+        let _ = release_all(locked).await;
+        Err(error)
     }
 
     /// Asks for several keys at once and keeps those before the first that is refused, which is returned.
@@ -106,17 +112,19 @@ impl Client {
         locked: &mut Vec<Locked>,
     ) -> Option<(LockKey, LockError)> {
         let pending = self.ask_together(keys, options);
-        let mut refused = None;
-        // Every answer is waited for: what comes after a refusal is given back at once.
+        let (mut refused, mut beyond) = (None, Vec::new());
+        // Every answer is waited for: what comes after a refusal is given back.
         for (pending, key) in pending.into_iter().zip(keys) {
             match pending.await {
                 Ok(lock) if refused.is_none() => locked.push(lock),
-                Ok(lock) => drop(lock),
+                Ok(lock) => beyond.push(lock),
                 Err(error) => {
                     refused.get_or_insert_with(|| (key.clone(), error));
                 }
             }
         }
+        // Nobody is kept from them while the one that was refused is waited for. Lost ones are not held either.
+        let _ = release_all(beyond).await;
         refused
     }
 
