@@ -1,0 +1,62 @@
+//! The list of cases, and the pools that each is played on.
+
+use crate::place::{Kind, Place};
+
+/// The cases for both lockers.
+macro_rules! lockers {
+    ($($pool:ident => $kind:expr;)*) => {$(
+        mod $pool {
+            cases!($kind,
+                exclusion: a_second_locker_is_refused, a_plain_lock_and_a_locker_exclude_each_other,
+                    a_locker_excludes_plain_sql, users_of_one_locker_exclude_each_other, contention_never_overlaps;
+                waiting: a_limit_passes_and_nothing_is_left, a_waiter_is_granted_when_the_key_is_free,
+                    whoever_blocks_waits_in_the_servers_queue, without_waiting_sessions_whoever_blocks_polls,
+                    options_that_make_no_sense_are_refused;
+                all: each_key_once_and_in_order, none_if_one_is_refused, none_if_the_time_is_out,
+                    opposite_orders_do_not_deadlock, a_thousand_keys_in_two_round_trips;
+                bodies: a_body_runs_under_the_lock, the_bodys_error_wins, a_panic_in_a_body_gives_the_lock_back,
+                    a_guard_may_be_dropped_anywhere;
+                loss: a_holder_learns_of_its_loss, a_release_reports_a_loss, an_idle_session_is_replaced,
+                    those_who_poll_go_on, sessions_lose_only_their_own;
+                closing: closing_drains, the_last_clone_frees_everything, the_pool_gets_its_connections_back;
+                fencing: tokens_grow, an_unfit_sequence_is_refused, a_stale_writer_is_refused;
+            );
+        }
+    )*};
+}
+
+/// The cases for those that can poll a future by hand, or drop it.
+macro_rules! tasks {
+    ($($pool:ident => $kind:expr;)*) => {$(
+        mod $pool {
+            cases!($kind,
+                queue: waiters_are_served_in_order, later_sharers_do_not_pass_a_waiting_writer, whoever_gives_up_leaves_the_queue,
+                    a_lock_that_is_handed_on_stays_on_the_server, turns_are_bounded, so_is_the_time,
+                    another_lockers_poller_gets_its_turn;
+            );
+        }
+    )*};
+}
+
+macro_rules! cases {
+    ($kind:expr, $($group:ident: $($case:ident),*;)*) => {$($(
+        #[test]
+        fn $case() {
+            crate::mount::play($kind, crate::cases::$group::$case);
+        }
+    )*)*};
+}
+
+/// Plays a case on one kind of pool. What blocks in a case blocks its own thread; sessions and tasks have two others.
+pub(crate) fn play<F: Future<Output = ()>>(kind: Kind, case: impl FnOnce(Place) -> F) {
+    in_runtime(case(Place::here(kind)));
+}
+
+pub(crate) fn in_runtime(case: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(case);
+}
