@@ -146,8 +146,13 @@ impl Hub {
     /// Looks after the alarms until the locker is over.
     ///
     /// Dropped before, with its runtime, it ends the locker: nobody would be woken at a limit any more.
-    pub(super) async fn keep_time(self: Arc<Self>) {
-        let _end = EndOfTime(Arc::clone(&self));
+    pub(super) fn keep_time(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        // Here, not in the future: that may be dropped before its first poll.
+        let end = EndOfTime(self);
+        async move { end.0.ring().await }
+    }
+
+    async fn ring(self: &Arc<Self>) {
         let mut pause: Option<Delay> = None;
         poll_fn(|context| {
             loop {
@@ -268,9 +273,10 @@ impl State {
         let earlier = match (self.core.next_alarm(), self.clock.armed) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,
-            (None, _) => self.core.is_over(),
+            (None, _) => false,
         };
-        let sleeper = if earlier {
+        // A sleeper keeps the hub, and the hub keeps the pool.
+        let sleeper = if earlier || self.core.is_over() {
             self.clock.sleeper.take()
         } else {
             None

@@ -22,15 +22,26 @@ use crate::protocol::{Acquire, Acquired, Level};
 use crate::session::{Backend, Round, RoundKind, RoundRow, SessionError, TokenSource};
 
 /// Serves until it is told to give its connection back or to end it.
-pub(super) async fn serve<P>(hub: Arc<Hub>, pool: Arc<P>, id: SessionId, mut orders: Orders)
+pub(super) fn serve<P>(
+    hub: Arc<Hub>,
+    pool: Arc<P>,
+    id: SessionId,
+    orders: Orders,
+) -> impl Future<Output = ()> + Send
 where
-    P: AsyncLockPool,
+    P: AsyncLockPool + Send,
 {
-    let mut presence = Presence {
+    // Here, not in the future: that may be dropped before its first poll, where its runtime has ended or no thread is to be had.
+    let presence = Presence {
         hub,
         id,
         stage: Stage::Opening,
     };
+    attend(presence, pool, orders)
+}
+
+async fn attend<P: AsyncLockPool>(mut presence: Presence, pool: Arc<P>, mut orders: Orders) {
+    let id = presence.id;
     let mut conn: Option<Owned<P::Connection>> = None;
     while let Some(order) = next_order(&mut orders).await {
         match order {
