@@ -133,10 +133,12 @@ impl Client {
         let (replies, answers): (Vec<Reply>, Vec<_>) =
             keys.iter().map(|_| oneshot::channel()).unzip();
         let (requests, mut help) = self.hub.act_and_help(|core, now| {
-            let asked = keys.iter().zip(replies);
-            asked
-                .map(|(key, reply)| core.request(key.clone(), options, false, reply, now))
-                .collect::<Vec<_>>()
+            core.together(now, |core| {
+                let asked = keys.iter().zip(replies);
+                asked
+                    .map(|(key, reply)| core.request(key.clone(), options, false, reply, now))
+                    .collect::<Vec<_>>()
+            })
         });
         let asked = keys.iter().zip(requests).zip(answers);
         asked
@@ -275,12 +277,15 @@ impl Locked {
     }
 }
 
-/// Gives several locks back, all of them whatever happens; the first error is returned.
+/// Gives several locks of one locker back, all of them whatever happens; the first error is returned.
 pub(super) async fn release_all(locked: impl IntoIterator<Item = Locked>) -> Result<(), LockError> {
-    let releases: Vec<_> = locked.into_iter().map(Locked::release).collect();
+    let (held, keys): (Vec<_>, Vec<_>) = locked
+        .into_iter()
+        .map(|locked| (locked.held, locked.key))
+        .unzip();
     let mut result = Ok(());
-    for release in releases {
-        result = result.and(release.await);
+    for (answer, key) in Held::give_back_all(held).into_iter().zip(keys) {
+        result = result.and(released(answer, key).await);
     }
     result
 }

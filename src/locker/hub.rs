@@ -321,6 +321,31 @@ impl Held {
         });
         Reception { answer, help }
     }
+
+    /// The same for several locks of one locker, together.
+    pub(super) fn give_back_all(mut all: Vec<Self>) -> Vec<Reception> {
+        let Some(hub) = all.first().map(|held| Arc::clone(&held.hub)) else {
+            return Vec::new();
+        };
+        let (replies, answers): (Vec<_>, Vec<_>) = all.iter().map(|_| oneshot::channel()).unzip();
+        let holds: Vec<_> = all.iter_mut().map(|held| held.hold.take()).collect();
+        let ((), mut help) = hub.act_and_help(|core, now| {
+            core.together(now, |core| {
+                for (hold, reply) in holds.into_iter().zip(replies) {
+                    if let Some(hold) = hold {
+                        core.release(hold, Some(reply), now);
+                    }
+                }
+            });
+        });
+        let answers = answers.into_iter();
+        answers
+            .map(|answer| Reception {
+                answer,
+                help: help.take(),
+            })
+            .collect()
+    }
 }
 
 /// Where an answer arrives, for a call that waits for it.

@@ -13,7 +13,7 @@ macro_rules! lockers {
                     whoever_blocks_waits_in_the_servers_queue, without_waiting_sessions_whoever_blocks_polls,
                     options_that_make_no_sense_are_refused;
                 all: each_key_once_and_in_order, none_if_one_is_refused, none_if_the_time_is_out,
-                    opposite_orders_do_not_deadlock, a_thousand_keys_in_two_round_trips;
+                    opposite_orders_do_not_deadlock, a_thousand_keys_in_one_round_trip;
                 bodies: a_body_runs_under_the_lock, the_bodys_error_wins, a_panic_in_a_body_gives_the_lock_back,
                     a_guard_may_be_dropped_anywhere;
                 loss: a_holder_learns_of_its_loss, a_release_reports_a_loss, an_idle_session_is_replaced,

@@ -37,20 +37,16 @@ impl<W> Core<W> {
                 Alarm::Check(session) => self.check(session, now),
             }
         }
-        self.gathering = true;
-        for key in due {
-            if let Some(entry) = self.keys.get_mut(&key) {
-                entry.due = None;
-                if matches!(entry.stage, Stage::Away) {
-                    self.ask(key, now);
+        self.together(now, |core| {
+            for key in due {
+                if let Some(entry) = core.keys.get_mut(&key) {
+                    entry.due = None;
+                    if matches!(entry.stage, Stage::Away) {
+                        core.ask(key, now);
+                    }
                 }
             }
-        }
-        self.gathering = false;
-        let sessions: Vec<_> = self.sessions.keys().copied().collect();
-        for session in sessions {
-            self.flush(session, now);
-        }
+        });
     }
 
     fn give_up(&mut self, id: RequestId, key: KeySpace, now: Instant) {

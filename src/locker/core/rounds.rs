@@ -40,6 +40,18 @@ impl<W> Core<W> {
         }
     }
 
+    /// What is asked and given back meanwhile goes together.
+    pub(crate) fn together<T>(&mut self, now: Instant, act: impl FnOnce(&mut Self) -> T) -> T {
+        self.gathering = true;
+        let value = act(self);
+        self.gathering = false;
+        let sessions: Vec<_> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.flush(session, now);
+        }
+        value
+    }
+
     /// Sends what there is to send, if the session is idle.
     pub(super) fn flush(&mut self, id: SessionId, now: Instant) {
         let most = self.settings.round;
