@@ -66,7 +66,7 @@ impl LockerOptions {
     /// How many sessions, and so connections of the pool, hold and ask for locks; 1 unless said, at least 1.
     ///
     /// One serves thousands of keys: what is asked while a statement is in flight goes with the next. A lost session loses its own locks only,
-    /// which is what more are good for. The first is opened at the first call, the others when all are busy.
+    /// which is what more are good for. The first is opened at the first call, the others when all are busy; nobody waits for those.
     pub const fn sessions(mut self, sessions: usize) -> Self {
         self.0.sessions = sessions;
         self
@@ -85,8 +85,11 @@ impl LockerOptions {
     ///
     /// A hand-off costs no round trip. When one of the two bounds is reached, the lock is given back. Those who wait on the server have it then.
     /// Those who poll do not show, so the lock is left to them for a pause: as long as theirs (half to the whole of the first waiter's
-    /// [`interval`](crate::LockOptions::interval)) if somebody took it in the last one, else half as long as the last, down to a sixteenth. With 0 or 1
+    /// [`interval`](crate::LockOptions::interval)) if somebody took it in the last one, else half as long as the last, down to a sixteenth. If the
+    /// first waiter waits on the server itself, there is no pause, and those who poll elsewhere come after all who wait there. With 0 or 1
     /// turns, every holder asks the server.
+    ///
+    /// Shared locks too: whoever comes after the bound waits until all who share the lock have given it back.
     pub const fn hand_off(mut self, turns: u32, time: Duration) -> Self {
         (self.0.turns, self.0.tenure) = (turns, time);
         self
@@ -95,7 +98,7 @@ impl LockerOptions {
     /// How often an idle session is asked whether it is alive, and how long it has to answer; 5 s unless said.
     ///
     /// A session that is gone is noticed within **twice** this time, whether or not the network says so. A guard's holder is told by
-    /// `is_lost()` and `lost()`.
+    /// `is_lost()` and `lost()`. A wait on the server cannot be asked: one whose connection is gone without a sign ends at its limit.
     pub const fn keep_alive(mut self, every: Duration) -> Self {
         self.0.keep_alive = every;
         self

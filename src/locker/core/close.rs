@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::entry::Stage;
+use super::sessions::sorted;
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::KeySpace;
@@ -22,8 +23,7 @@ impl<W> Core<W> {
         for session in sessions.into_iter().chain([SessionId::PROCESS]) {
             self.commands.push(Command::Lost { session });
         }
-        let keys: Vec<_> = self.keys.keys().copied().collect();
-        for key in keys {
+        for key in sorted(self.keys.keys().copied()) {
             if let Some(entry) = self.keys.get_mut(&key) {
                 entry.holders.clear();
                 if matches!(entry.stage, Stage::Held { .. }) {
@@ -39,8 +39,7 @@ impl<W> Core<W> {
             return;
         }
         self.closing = Some(Vec::new());
-        let keys: Vec<_> = self.keys.keys().copied().collect();
-        for key in keys {
+        for key in sorted(self.keys.keys().copied()) {
             let Some(entry) = self.keys.get_mut(&key) else {
                 continue;
             };

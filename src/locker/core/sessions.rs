@@ -296,12 +296,11 @@ impl<W> Core<W> {
         Some(session)
     }
 
-    /// The keys that are with a session.
+    /// The keys that are with a session, in an order that is always the same.
     pub(super) fn keys_of(&self, id: SessionId) -> Vec<KeySpace> {
         let keys = self.keys.iter();
-        keys.filter(|(_, entry)| entry.stage.session() == Some(id))
-            .map(|(key, _)| *key)
-            .collect()
+        let keys = keys.filter(|(_, entry)| entry.stage.session() == Some(id));
+        sorted(keys.map(|(key, _)| *key))
     }
 
     /// Whether a session is for one key, on which it has waited.
@@ -310,6 +309,12 @@ impl<W> Core<W> {
             .get(&id)
             .is_some_and(|session| session.own.is_some())
     }
+}
+
+pub(super) fn sorted(keys: impl Iterator<Item = KeySpace>) -> Vec<KeySpace> {
+    let mut keys: Vec<_> = keys.collect();
+    keys.sort_unstable();
+    keys
 }
 
 /// An error with its causes, for many who are to be told.

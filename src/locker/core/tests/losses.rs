@@ -356,3 +356,14 @@ fn a_keep_alive_that_no_clock_reaches_is_none() {
     let play = Play::opened(LockerOptions::new().keep_alive(Duration::MAX));
     assert_eq!(play.alarms(), 0);
 }
+
+#[test]
+fn what_is_held_on_another_session_is_of_another_generation() {
+    let mut play = play();
+    play.asks("ann", 1, &forever());
+    play.answers("s1", "y");
+    let first = play.generation("s1");
+    play.dies("s1");
+    play.asks("ben", 1, &forever());
+    assert!(first < play.generation("s2"));
+}

@@ -27,6 +27,7 @@ pub(super) struct Play {
     holds: HashMap<&'static str, Hold>,
     requests: HashMap<&'static str, (RequestId, KeySpace)>,
     transaction: i64,
+    steps: u32,
 }
 
 impl Play {
@@ -40,6 +41,7 @@ impl Play {
             holds: HashMap::new(),
             requests: HashMap::new(),
             transaction: 0,
+            steps: 0,
         }
     }
 
@@ -186,6 +188,10 @@ impl Play {
         self.commands()
     }
 
+    pub(super) fn generation(&self, session: &str) -> u64 {
+        self.id(session).generation()
+    }
+
     /// The server's session behind one of ours.
     pub(super) fn pid(&self, session: &str) -> i32 {
         100 + i32::try_from(self.id(session).generation()).expect("few sessions")
@@ -264,6 +270,8 @@ impl Play {
 
     /// Time passes, and nothing else happens.
     pub(super) fn later(&mut self, pause: Duration) -> Vec<String> {
+        self.steps += 1;
+        assert!(self.steps < 10_000, "the core does not come to rest");
         self.now += pause;
         self.core.tick(self.now);
         self.commands()

@@ -275,8 +275,8 @@ fn keys_that_wait_in_one_rhythm_are_asked_for_together() {
     let mut play = play();
     let names: Vec<&'static str> = (0..200).map(|at| &*format!("{at}").leak()).collect();
     play.asks("busy", 0, &no_wait());
-    for (at, who) in names.iter().enumerate() {
-        play.asks(who, 1 + at as i64, &forever());
+    for (key, who) in (1..).zip(&names) {
+        play.asks(who, key, &forever());
     }
     play.answers("s1", "n");
     let (mut rounds, mut asked, began) = (1, 0, play.now);
@@ -360,4 +360,18 @@ fn whoever_comes_while_a_lock_is_given_back_is_asked_for_after_it() {
     play.releases("ann");
     assert_eq!(play.asks("ben", 1, &no_wait()), NOTHING);
     assert_eq!(play.answers("s1", "y"), ["released ann", "send s1: take 1"]);
+}
+
+#[test]
+fn the_longest_pause_is_a_day() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let mut play = Play::opened(LockerOptions::new().keep_alive(Duration::MAX));
+    play.asks("ann", 1, &forever().interval(Duration::MAX));
+    for _ in 0..6 {
+        play.answers("s1", "n");
+        assert!(play.next().is_some_and(|pause| pause <= day));
+        play.until_next();
+    }
+    play.answers("s1", "n");
+    assert!(play.next().is_some_and(|pause| pause >= day * 7 / 16));
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::key::KeySpace;
 use crate::options::LockMode;
-use crate::session::{Round, RoundKind, RoundRow, SessionError, SqlState, StepKind};
+use crate::session::{Round, RoundKind, RoundRow, SessionError, SqlState, StepKind, TokenSource};
 
 /// A lock somebody has, or waits for.
 #[derive(Clone, Copy, Debug)]
@@ -20,9 +20,19 @@ pub(super) struct Server {
     held: BTreeMap<KeySpace, Vec<Claim>>,
     waiting: BTreeMap<KeySpace, VecDeque<Claim>>,
     transaction: i64,
+    sequence: i64,
+    /// The sequence has a cache, so its numbers do not only grow.
+    unfit: bool,
 }
 
 impl Server {
+    pub(super) fn new(unfit: bool) -> Self {
+        Self {
+            unfit,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn connect(&mut self) -> i32 {
         self.pids += 1;
         self.alive.push(self.pids);
@@ -130,6 +140,8 @@ impl Server {
         round: &Round,
         fail_at: Option<usize>,
     ) -> Result<RoundRow, SessionError> {
+        let sequence = matches!(round.tokens(), TokenSource::Sequence(_));
+        let unfit = sequence && self.unfit;
         let mut answers = Vec::new();
         let mut draws = false;
         for (place, step) in round.steps().iter().enumerate() {
@@ -138,30 +150,41 @@ impl Server {
                 return Err(SessionError::new("the model's lock table is full").with_code(code));
             }
             let (key, mode) = (step.key(), step.mode());
-            let yes = match (round.kind(), step.kind()) {
-                (RoundKind::Undo, _) => {
-                    self.holds(pid, key, mode) && self.give_back(pid, key, mode)
-                }
+            let (yes, drawn) = match (round.kind(), step.kind()) {
+                (RoundKind::Undo, _) => (
+                    self.holds(pid, key, mode) && self.give_back(pid, key, mode),
+                    false,
+                ),
                 (RoundKind::Serve, StepKind::Take { fenced }) => {
-                    let granted = self.take(pid, key, mode);
-                    draws |= granted && fenced;
-                    granted
+                    let granted = !(fenced && unfit) && self.take(pid, key, mode);
+                    (granted, granted && fenced)
                 }
-                (RoundKind::Serve, StepKind::GiveBack) => self.give_back(pid, key, mode),
+                (RoundKind::Serve, StepKind::GiveBack) => (self.give_back(pid, key, mode), false),
                 (RoundKind::Serve, StepKind::Draw) => {
                     assert!(self.holds(pid, key, mode), "a token for a lock not held");
-                    draws = true;
-                    true
+                    (!unfit, !unfit)
                 }
             };
-            answers.push(yes.then_some(1));
+            draws |= drawn;
+            let number = if sequence && drawn {
+                self.sequence += 1;
+                self.sequence
+            } else {
+                1
+            };
+            answers.push(yes.then_some(number));
         }
-        if draws {
+        let token = if sequence {
+            Some(i64::from(!unfit))
+        } else if draws {
             self.transaction += 1;
-        }
+            Some(self.transaction)
+        } else {
+            None
+        };
         Ok(RoundRow {
             answers: (!answers.is_empty()).then_some(answers),
-            token: draws.then_some(self.transaction),
+            token,
             pid,
         })
     }
