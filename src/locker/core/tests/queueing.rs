@@ -258,6 +258,8 @@ fn pauses_grow_and_are_never_longer_than_the_interval() {
         assert!(pause > Duration::ZERO && pause <= interval, "{pause:?}");
         pauses.push(pause);
         assert_eq!(play.until_next(), ["send s1: take 1"]);
+        // Answered beside the grid.
+        play.later(millis(3));
         play.answers("s1", "n");
     }
     assert!(pauses[0] <= interval / 8, "{pauses:?}");

@@ -72,6 +72,7 @@ fn the_session_goes_on_to_wait_for_the_next() {
     for (who, next) in [("ann", "ben"), ("ben", "cy"), ("cy", "dot")] {
         play.is_granted("s2");
         play.asks(next, 1, &block());
+        play.later(millis(1));
         assert_eq!(play.drops(who), ["send s2: give back 1, take 1"]);
         assert_eq!(play.answers("s2", "yn"), ["wait s2: 1 forever"]);
     }
@@ -257,4 +258,12 @@ fn whoever_does_not_wait_does_not_overtake_those_who_wait_on_the_server() {
     let mut play = waits(&block());
     let told = play.asks("ben", 1, &LockOptions::no_wait());
     assert_eq!(told, ["refused ben: HeldElsewhere"]);
+}
+
+#[test]
+fn a_wait_that_ends_twice_ends_the_session() {
+    let mut play = waits(&block());
+    play.is_granted("s2");
+    assert_eq!(play.is_granted("s2"), ["lost s2", "abandon s2"]);
+    assert_eq!(play.releases("ann"), ["released ann: Lost"]);
 }
