@@ -19,7 +19,9 @@ use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::pool::pool_error;
 use crate::protocol::{Acquire, Acquired, Level};
-use crate::session::{Backend, Round, RoundKind, RoundRow, SessionError, TokenSource};
+use crate::session::{
+    Backend, Batch, BatchKind, Round, RoundKind, RoundRow, SessionError, StepKind, TokenSource,
+};
 
 /// Serves until it is told to give its connection back or to end it.
 pub(super) fn serve<P>(
@@ -160,12 +162,38 @@ async fn run<S: AsyncLockSession>(
     session: &mut S,
     round: &Round,
 ) -> Result<RoundRow, SessionError> {
-    match round.plain() {
+    let answer = match round.plain() {
         Some(statement) => session
             .query(&statement)
             .await
             .map(|row| round.row_of_plain(row)),
         None => session.round(round).await,
+    };
+    match answer {
+        Err(error) if error.code().is_none() && !error.is_disconnected() => {
+            Err(diagnosed(session, round, error).await)
+        }
+        answer => answer,
+    }
+}
+
+/// An error whose code the client hides, or that of asking again in a way that shows it. Only where one lock was asked for: of several, each
+/// is asked for alone after a failure.
+async fn diagnosed<S: AsyncLockSession>(
+    session: &mut S,
+    round: &Round,
+    error: SessionError,
+) -> SessionError {
+    let (RoundKind::Serve, [step]) = (round.kind(), round.steps()) else {
+        return error;
+    };
+    if !matches!(step.kind(), StepKind::Take { .. }) {
+        return error;
+    }
+    let batch = Batch::of_space(BatchKind::Diagnose, step.key(), step.mode());
+    match session.batch(&batch).await {
+        Err(again) if again.code().is_some() || again.is_disconnected() => again,
+        Err(_) | Ok(()) => error,
     }
 }
 

@@ -194,11 +194,11 @@ pub struct Batch {
 
 impl Batch {
     pub(crate) const fn new(kind: BatchKind, key: &LockKey, mode: LockMode) -> Self {
-        Self {
-            kind,
-            key: key.space(),
-            mode,
-        }
+        Self::of_space(kind, key.space(), mode)
+    }
+
+    pub(crate) const fn of_space(kind: BatchKind, key: KeySpace, mode: LockMode) -> Self {
+        Self { kind, key, mode }
     }
 
     /// The server's limit for a wait: rounded up to whole milliseconds, because PostgreSQL takes zero for "no limit", and at
