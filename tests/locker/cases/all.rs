@@ -43,7 +43,7 @@ pub(crate) async fn none_if_one_is_refused(place: Place) {
     let locker = place.locker(LockerOptions::new()).await;
     let (keys, mut eyes) = (keys(5), Eyes::at(&place.url));
     for busy in &keys {
-        let _rival = Rival::holding(busy);
+        let mut rival = Rival::holding(busy);
         let error = locker.acquire_all(keys.clone(), once()).await.unwrap_err();
         assert_eq!((error.kind(), error.key()), (HeldElsewhere, Some(busy)));
         for key in keys.iter().filter(|key| *key != busy) {
@@ -57,6 +57,7 @@ pub(crate) async fn none_if_one_is_refused(place: Place) {
                 .unwrap()
                 .is_none()
         );
+        rival.gives_back(busy);
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod bodies;
 pub(crate) mod closing;
 pub(crate) mod exclusion;
 pub(crate) mod fencing;
+pub(crate) mod limits;
 pub(crate) mod loss;
 pub(crate) mod queue;
 pub(crate) mod waiting;
