@@ -86,11 +86,19 @@ impl<W> Line<W> {
     pub(super) fn push(&mut self, request: Request<W>) {
         self.once += usize::from(request.once().is_some());
         self.blocking += usize::from(request.blocks());
+        // Most keys have one who waits at a time, and a collection that grows begins with room for four.
+        if self.requests.capacity() == 0 {
+            self.requests.reserve_exact(1);
+        }
         self.requests.push_back(request);
     }
 
     pub(super) fn pop(&mut self) -> Option<Request<W>> {
         let request = self.requests.pop_front();
+        // A lock is held for longer than it is waited for: with nobody behind the holder there is no queue to keep.
+        if self.requests.is_empty() {
+            self.requests = VecDeque::new();
+        }
         request.inspect(|request| self.forget(request.once().is_some(), request.blocks()))
     }
 
@@ -140,5 +148,35 @@ impl<W> Line<W> {
     pub(super) fn take(&mut self) -> VecDeque<Request<W>> {
         (self.once, self.blocking) = (0, 0);
         std::mem::take(&mut self.requests)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(id: u64) -> Request<()> {
+        Request {
+            id: RequestId(id),
+            key: LockKey::from(42),
+            mode: LockMode::Exclusive,
+            fenced: false,
+            patience: Patience::Forever,
+            strategy: WaitStrategy::Poll,
+            interval: Duration::from_millis(100),
+            missing: OnMissingLock::Warn,
+            waiter: (),
+        }
+    }
+
+    #[test]
+    fn a_line_takes_no_more_room_than_those_who_wait() {
+        let mut line = Line::default();
+        line.push(request(1));
+        assert_eq!(line.requests.capacity(), 1);
+        line.push(request(2));
+        assert_eq!(line.pop().map(|first| first.id), Some(RequestId(1)));
+        assert_eq!(line.pop().map(|second| second.id), Some(RequestId(2)));
+        assert_eq!(line.requests.capacity(), 0);
     }
 }
