@@ -49,6 +49,8 @@ pub(crate) struct Ours {
     pub(crate) locker: AsyncLocker,
     pub(crate) key: LockKey,
     pub(crate) options: LockOptions,
+    /// How long each is inside.
+    pub(crate) stay: Duration,
 }
 
 impl Ours {
@@ -57,6 +59,7 @@ impl Ours {
             locker: AsyncLocker::with_options(bb8_pool(name).await, options).unwrap(),
             key: LockKey::from(("benches/locker", "hot")),
             options: wait,
+            stay: Duration::ZERO,
         }
     }
 }
@@ -65,7 +68,11 @@ impl Cycle for Ours {
     async fn cycle(&self, room: &Room) -> bool {
         let guard = self.locker.acquire(self.key.clone(), self.options).await;
         let guard = guard.unwrap();
-        room.pass();
+        if self.stay.is_zero() {
+            room.pass();
+        } else {
+            tokio::time::sleep(self.stay).await;
+        }
         guard.release().await.unwrap();
         true
     }

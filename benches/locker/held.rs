@@ -22,7 +22,7 @@ pub(crate) fn part(keys: i64) -> String {
 pub(crate) fn measure(scale: &Scale, figures: &mut Figures) {
     let keys = scale.of(10_000, 500);
     let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
-    for _ in 0..scale.of(5, 1) {
+    for _ in 0..scale.of(3, 1) {
         by_hand.push(runtime().block_on(one_by_one(keys)));
         ours.push(in_a_process(keys));
     }

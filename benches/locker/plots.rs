@@ -9,7 +9,7 @@ use crate::{hot_key, processes};
 const WIDTH: u32 = 760;
 const LABELS: u32 = 300;
 /// What is left for bars, with room for a value after the longest.
-const BARS: f64 = 340.0;
+const BARS: f64 = 260.0;
 const LINE: u32 = 22;
 
 const STYLE: &str = "
@@ -52,14 +52,14 @@ pub(crate) fn draw(figures: &Figures) {
         };
         cycles(&part, &sessions)
     });
-    let title = "One lock that all tasks want: cycles a second (logarithmic)";
+    let title = "One lock that all tasks want: cycles a second";
     write("locker-hot-key.svg", &bars(title, &hot));
 
     let fairness = |who: &str| {
         let jain = figures.value(processes::PART, who, "Jain").unwrap();
         format!(", Jain's index {jain:.2}")
     };
-    let title = "One lock that four processes want: cycles a second (logarithmic)";
+    let title = "One lock that four processes want: cycles a second";
     write(
         "locker-processes.svg",
         &bars(title, &[cycles(processes::PART, &fairness)]),
@@ -74,15 +74,12 @@ fn write(file: &str, svg: &str) {
     fs::write(result(file), svg).unwrap();
 }
 
-/// Groups of bars, whose lengths are the logarithms of their values.
+/// Groups of bars, all to one scale, which begins at nothing.
 fn bars(title: &str, groups: &[(String, Vec<Bar>)]) -> String {
-    let values = || {
-        groups
-            .iter()
-            .flat_map(|(_, bars)| bars.iter().map(|bar| bar.value))
-    };
-    let least = values().fold(f64::INFINITY, f64::min).log10().floor();
-    let most = values().fold(1.0, f64::max).log10();
+    let most = groups
+        .iter()
+        .flat_map(|(_, bars)| bars.iter().map(|bar| bar.value))
+        .fold(1.0, f64::max);
     let mut body = String::new();
     let mut y = 24;
     text(&mut body, "title", 8, y, title);
@@ -91,7 +88,7 @@ fn bars(title: &str, groups: &[(String, Vec<Bar>)]) -> String {
         text(&mut body, "group", 8, y, heading);
         for bar in bars {
             y += LINE;
-            let length = (bar.value.log10() - least) / (most - least) * BARS * 0.6;
+            let length = (bar.value / most * BARS).max(1.0);
             let class = if bar.is_ours { "ours" } else { "other" };
             text(&mut body, "", 20, y, &bar.label);
             let top = y - 12;
