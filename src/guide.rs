@@ -15,6 +15,7 @@
 //! |---|---|
 //! | which scope, which way to wait, how long | [`choosing`] |
 //! | how many connections; pools; PgBouncer | [`connections`] |
+//! | how a whole process shares a few connections: the locker | [`locker`] |
 //! | what a transaction sees after its wait | [`snapshots`] |
 //! | what happens when something dies; keep-alive settings; failover | [`outages`] |
 //! | what a lock does not protect; fencing tokens | [`fencing`] |
@@ -47,6 +48,8 @@ pages! {
     choosing = "choosing";
     /// Connections, pools and poolers.
     connections = "connections";
+    /// The locker: many tasks, few connections.
+    locker = "locker";
     /// Snapshots: what a transaction sees after its wait.
     snapshots = "snapshots";
     /// Outages: what becomes of a lock when something dies.

@@ -36,6 +36,8 @@
     all(
         feature = "diesel-postgres",
         feature = "diesel-async-postgres",
+        feature = "async-locker",
+        feature = "bb8",
         feature = "r2d2",
         feature = "rusqlite",
         feature = "sea-orm",
@@ -82,6 +84,8 @@ mod guard;
 #[cfg(all(
     feature = "diesel-postgres",
     feature = "diesel-async-postgres",
+    feature = "async-locker",
+    feature = "bb8",
     feature = "r2d2",
     feature = "rusqlite",
     feature = "sea-orm",
@@ -116,6 +120,7 @@ pub mod design {}
     feature = "diesel-postgres",
     feature = "diesel-sqlite",
     feature = "diesel-async-postgres",
+    feature = "async-locker",
     feature = "bb8",
     feature = "r2d2",
     feature = "rusqlite",
