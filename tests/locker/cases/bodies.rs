@@ -108,12 +108,13 @@ pub(crate) async fn a_panic_in_a_body_gives_the_lock_back(place: Place) {
 }
 
 pub(crate) async fn a_guard_may_be_dropped_anywhere(place: Place) {
+    type Way = (&'static str, fn(Guard));
     fn travels<T: Send + 'static>(guard: T) -> T {
         guard
     }
     let locker = place.locker(LockerOptions::new()).await;
     let mut eyes = Eyes::at(&place.url);
-    let ways: [(&str, fn(Guard)); 3] = [
+    let ways: [Way; 3] = [
         ("a thread without a runtime", |guard| {
             std::thread::spawn(move || drop(guard)).join().unwrap();
         }),

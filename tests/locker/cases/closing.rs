@@ -11,11 +11,11 @@ use crate::place::Place;
 async fn is_closed(locker: &crate::face::Face) {
     for options in [once(), poll()] {
         assert_eq!(
-            kind_of(locker.acquire(&fresh_key(), options.clone()).await),
+            kind_of(locker.acquire(&fresh_key(), options).await),
             Some(Closed)
         );
         assert_eq!(
-            kind_of(locker.try_acquire(&fresh_key(), options.clone()).await),
+            kind_of(locker.try_acquire(&fresh_key(), options).await),
             Some(Closed)
         );
         let keys = vec![fresh_key(), fresh_key()];

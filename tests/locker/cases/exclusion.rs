@@ -32,18 +32,9 @@ async fn is_kept_out(locker: &Face, key: &LockKey, mode: LockMode) {
     let error = locker.acquire(key, once().mode(mode)).await.unwrap_err();
     assert_eq!((error.kind(), error.key()), (HeldElsewhere, Some(key)));
     let zero = LockOptions::wait_up_to(Duration::ZERO).mode(mode);
-    assert_eq!(
-        kind_of(locker.acquire(key, zero.clone()).await),
-        Some(TimedOut)
-    );
+    assert_eq!(kind_of(locker.acquire(key, zero).await), Some(TimedOut));
     for options in [once().mode(mode), zero] {
-        assert!(
-            locker
-                .try_acquire(key, options.clone())
-                .await
-                .unwrap()
-                .is_none()
-        );
+        assert!(locker.try_acquire(key, options).await.unwrap().is_none());
         assert!(
             locker
                 .try_acquire_fenced(key, options)

@@ -1,5 +1,10 @@
 //! Many keys, and what there is too little of: locks on the server, connections in the pool.
 
+#![allow(
+    clippy::future_not_send,
+    reason = "a case stays on its thread, and so does the server that it has for itself"
+)]
+
 use std::time::Duration;
 
 use advisory_locking::LockErrorKind::{Pool, TooManyLocks};

@@ -62,7 +62,7 @@ pub(crate) async fn waiters_are_served_in_order(place: Place) {
         let first = locker.acquire(&key, once()).await.unwrap();
         let mut tasks = Vec::new();
         for who in 0..20 {
-            let request = queued(&locker, &key, options.clone()).await;
+            let request = queued(&locker, &key, options).await;
             tasks.push(take_turn(request, who, &turns, || ()));
         }
         first.release().await.unwrap();
@@ -102,7 +102,7 @@ pub(crate) async fn whoever_gives_up_leaves_the_queue(place: Place) {
     for options in both_ways() {
         let (locker, key) = (place.locker(keeping()).await, fresh_key());
         let first = locker.acquire(&key, once()).await.unwrap();
-        let second = queued(&locker, &key, options.clone()).await;
+        let second = queued(&locker, &key, options).await;
         let third = queued(&locker, &key, options).await;
         drop(second);
         first.release().await.unwrap();
@@ -146,7 +146,7 @@ async fn between(place: &Place, options: LockerOptions, expected: &str) {
         let rival = Rival::at(&place.url).queue(&mut eyes, &key, move || written.write("rival"));
         let mut tasks = Vec::new();
         for who in 1..=5 {
-            let request = queued(&locker, &key, wait.clone()).await;
+            let request = queued(&locker, &key, wait).await;
             tasks.push(take_turn(request, who, &turns, || ()));
         }
         first.release().await.unwrap();

@@ -19,7 +19,7 @@ pub(crate) async fn a_limit_passes_and_nothing_is_left(place: Place) {
     for strategy in [Poll, Block] {
         let began = Instant::now();
         let options = within(LIMIT, strategy);
-        let error = locker.acquire(&key, options.clone()).await.unwrap_err();
+        let error = locker.acquire(&key, options).await.unwrap_err();
         assert_eq!((error.kind(), error.key()), (TimedOut, Some(&key)));
         assert!(began.elapsed() >= LIMIT, "not before its limit");
         assert!(
@@ -120,18 +120,9 @@ pub(crate) async fn options_that_make_no_sense_are_refused(place: Place) {
         block().interval(Duration::from_millis(1)),
     ] {
         let invalid = Some(InvalidOptions);
-        assert_eq!(
-            kind_of(locker.acquire(&key, options.clone()).await),
-            invalid
-        );
-        assert_eq!(
-            kind_of(locker.acquire_fenced(&key, options.clone()).await),
-            invalid
-        );
-        assert_eq!(
-            kind_of(locker.try_acquire(&key, options.clone()).await),
-            invalid
-        );
+        assert_eq!(kind_of(locker.acquire(&key, options).await), invalid);
+        assert_eq!(kind_of(locker.acquire_fenced(&key, options).await), invalid);
+        assert_eq!(kind_of(locker.try_acquire(&key, options).await), invalid);
         let keys = vec![key.clone()];
         assert_eq!(kind_of(locker.acquire_all(keys, options).await), invalid);
     }
