@@ -55,7 +55,7 @@ impl LockerOptions {
             sessions: 1,
             waiting_sessions: 1,
             turns: u32::MAX,
-            tenure: Duration::from_millis(100),
+            tenure: Duration::from_millis(50),
             keep_alive: Duration::from_secs(5),
             tokens: TokenSource::TransactionId,
             without_locks: WithoutLocks::NoOp,
@@ -81,7 +81,7 @@ impl LockerOptions {
     }
 
     /// How often and how long a lock is handed on in this process before it is given back to the server, for other processes; any number of
-    /// times within 100 ms unless said.
+    /// times within 50 ms unless said.
     ///
     /// A hand-off costs no round trip. When one of the two bounds is reached, the lock is given back. Those who wait on the server have it then.
     /// Those who poll do not show, so the lock is left to them for a pause: as long as theirs (half to the whole of the first waiter's
@@ -94,12 +94,15 @@ impl LockerOptions {
     /// The default is what was measured with four processes, in each of them 16 tasks that hold one key for 1 ms and poll (`benches/locker.rs`, part
     /// `tenure`). The longer the time, the less of it passes while the lock is with nobody; the shorter, the more evenly it goes round:
     ///
-    /// | time | holders a second, all processes | Jain's index between processes, the lower of two runs of 4 s |
+    /// | time | holders a second, all processes | Jain's index between processes: median, and the lower of two runs of 4 s |
     /// |---|---|---|
-    /// | 10 ms | 172 | 0.97 |
-    /// | 50 ms | 342 | 0.92 |
-    /// | **100 ms** | 360 | 0.91 |
-    /// | 200 ms | 422 | 0.83 |
+    /// | 10 ms | 212 | 0.99, 0.96 |
+    /// | 20 ms | 297 | 0.93, 0.85 |
+    /// | **50 ms** | 350 | 0.99, 0.91 |
+    /// | 100 ms | 413 | 0.96, 0.77 |
+    /// | 200 ms | 441 | 0.91, 0.90 |
+    ///
+    /// Runs differ: who comes next is a matter of chance among those who poll, and at 100 ms there are some 40 turns in 4 s.
     pub const fn hand_off(mut self, turns: u32, time: Duration) -> Self {
         (self.0.turns, self.0.tenure) = (turns, time);
         self
