@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 pub(crate) use acquire::{Acquire, Acquired};
 pub(crate) use enter::Enter;
 pub(crate) use leave::{Ending, Leave};
+#[cfg(feature = "locker")]
 pub(crate) use pauses::Pauses;
 pub(crate) use probe::{Probe, Side};
 pub(crate) use release::Release;

@@ -161,8 +161,7 @@ impl AsyncLocker {
         key: impl Into<LockKey>,
         options: LockOptions,
     ) -> Result<Option<AsyncLockerGuard>, LockError> {
-        let locked = self.client.try_acquire(key.into(), options, false).await?;
-        Ok(locked.map(AsyncLockerGuard))
+        none_if_busy(self.acquire(key, options).await)
     }
 
     /// As [`acquire`](Self::acquire), with a [fencing token](AsyncLockerGuard::fencing_token).
@@ -199,8 +198,7 @@ impl AsyncLocker {
         key: impl Into<LockKey>,
         options: LockOptions,
     ) -> Result<Option<AsyncLockerGuard>, LockError> {
-        let locked = self.client.try_acquire(key.into(), options, true).await?;
-        Ok(locked.map(AsyncLockerGuard))
+        none_if_busy(self.acquire_fenced(key, options).await)
     }
 
     /// Takes the locks on all the keys, or none of them; a key that is named twice is taken once.

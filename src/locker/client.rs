@@ -155,16 +155,6 @@ impl Client {
             .collect()
     }
 
-    /// As [`acquire`](Self::acquire); `None` for a lock that cannot be had.
-    pub(super) async fn try_acquire(
-        &self,
-        key: LockKey,
-        options: LockOptions,
-        fenced: bool,
-    ) -> Result<Option<Locked>, LockError> {
-        none_if_busy(self.acquire(key, options, fenced).await)
-    }
-
     pub(super) async fn close(&self) {
         let (reply, answer) = oneshot::channel();
         self.hub.act(|core, now| core.close(reply, now));

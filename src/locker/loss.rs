@@ -12,6 +12,10 @@ use futures_util::future::Shared;
 pub(super) struct Loss {
     happened: OnceLock<()>,
     tell: Mutex<Option<oneshot::Sender<()>>>,
+    #[cfg_attr(
+        not(feature = "async-locker"),
+        allow(dead_code, reason = "threads ask, and are not told")
+    )]
     told: Shared<oneshot::Receiver<()>>,
 }
 
@@ -43,6 +47,10 @@ impl Loss {
     }
 
     /// Ends when the session is lost.
+    #[cfg_attr(
+        not(feature = "async-locker"),
+        allow(dead_code, reason = "threads ask, and are not told")
+    )]
     pub(super) async fn wait(&self) {
         // It cannot be cancelled while this borrows what would cancel it.
         let _ = self.told.clone().await;
