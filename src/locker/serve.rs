@@ -219,6 +219,10 @@ async fn wait<P: AsyncLockPool>(
             None => Waited::Failed(LockError::new(LockErrorKind::Unsupported)),
         },
         Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => Waited::TimedOut,
+        // Whoever waits is told nothing of a session that was the locker's own affair.
+        Err(error) if session.transaction_state().is_broken() => {
+            Waited::Failed(LockError::new(LockErrorKind::Lost).with_source(error))
+        }
         Err(error) => Waited::Failed(error),
     }
 }

@@ -17,7 +17,7 @@ macro_rules! lockers {
                 bodies: a_body_runs_under_the_lock, the_bodys_error_wins, a_panic_in_a_body_gives_the_lock_back,
                     a_guard_may_be_dropped_anywhere;
                 loss: a_holder_learns_of_its_loss, a_release_reports_a_loss, an_idle_session_is_replaced,
-                    those_who_poll_go_on, sessions_lose_only_their_own;
+                    those_who_poll_go_on, those_who_block_go_on, sessions_lose_only_their_own;
                 closing: closing_drains, the_last_clone_frees_everything, the_pool_gets_its_connections_back;
                 limits: ten_thousand_keys_on_one_session, a_full_lock_table_refuses_what_does_not_fit,
                     a_pool_without_connections_is_told_of;

@@ -6,7 +6,7 @@ use advisory_locking::LockErrorKind::Lost;
 use advisory_locking::LockOptions;
 use advisory_locking::locker::LockerOptions;
 
-use super::{fresh_key, kind_of, once, poll, unwatched};
+use super::{block, fresh_key, kind_of, once, poll, unwatched};
 use crate::eyes::{Eyes, Rival};
 use crate::place::Place;
 use crate::support::eventually;
@@ -117,4 +117,24 @@ pub(crate) async fn sessions_lose_only_their_own(place: Place) {
     assert!(!guard.is_lost());
     guard.release().await.unwrap();
     assert_eq!(kind_of(own_guard.release().await), Some(Lost));
+}
+
+/// A session that waits on the server is the locker's own affair: those who wait there go on without it.
+pub(crate) async fn those_who_block_go_on(place: Place) {
+    let locker = place.locker(unwatched()).await;
+    let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
+    let mut rival = Rival::holding(&key);
+    let asking = tokio::spawn({
+        let (locker, key) = (locker.clone(), key.clone());
+        async move { locker.acquire(&key, block()).await }
+    });
+    eyes.until_waited_for(&key, 1);
+    let waiter = eyes.waiters(&key)[0];
+    eyes.terminate(waiter);
+    eventually("another one waits", || {
+        let waiters = eyes.waiters(&key);
+        waiters.len() == 1 && !waiters.contains(&waiter)
+    });
+    rival.gives_back(&key);
+    asking.await.unwrap().unwrap().release().await.unwrap();
 }
