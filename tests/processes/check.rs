@@ -15,6 +15,8 @@ pub(crate) struct Act {
     pub(crate) from: Moment,
     /// When it was seen done.
     pub(crate) until: Moment,
+    /// The process, if it was done to a session of its locker.
+    pub(crate) locker: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,6 +40,10 @@ pub(crate) struct Hold {
     pub(crate) key: usize,
     pub(crate) mode: Mode,
     pub(crate) pid: i32,
+    /// Of a locker's lock: which of its sessions had it.
+    pub(crate) generation: Option<u64>,
+    /// Whether the lock was seen on that session. A locker hands a lock on without asking the server, so it may be gone by then.
+    pub(crate) seen: bool,
     pub(crate) from: Moment,
     pub(crate) until: Moment,
     pub(crate) writes: Option<u64>,
@@ -59,9 +65,15 @@ impl Hold {
         self.writes.filter(|_| self.wrote || self.is_ok())
     }
 
+    /// Whether what was done to a session was, or may have been, done to that of the lock.
+    fn is_on(&self, pid: i32, act: &Act) -> bool {
+        let unknown = self.pid == 0 && self.generation.is_some();
+        pid == self.pid || (unknown && act.locker == Some(self.process))
+    }
+
     fn is_ended_by(&self, act: &Act) -> bool {
         let hit = match act.what {
-            What::Terminate { pid } => pid == self.pid,
+            What::Terminate { pid } => self.is_on(pid, act),
             What::Kill { process } => process == self.process,
             What::Restart { .. } => true,
             What::Cancel { .. } | What::Stop => false,
@@ -72,11 +84,12 @@ impl Hold {
     /// Whether it explains that the call failed.
     fn is_failed_by(&self, act: &Act, ended: Moment) -> bool {
         let hit = match act.what {
-            What::Terminate { pid } | What::Cancel { pid } => pid == self.pid,
+            What::Terminate { pid } | What::Cancel { pid } => self.is_on(pid, act),
             What::Restart { .. } => true,
             What::Kill { .. } | What::Stop => false,
         };
-        hit && act.until >= self.from && act.from <= ended
+        // What was handed on may have been lost before.
+        hit && (act.until >= self.from || self.generation.is_some()) && act.from <= ended
     }
 }
 
@@ -103,6 +116,8 @@ impl History {
                     key,
                     mode,
                     pid,
+                    generation: None,
+                    seen: true,
                     from: at,
                     until: Moment::MAX,
                     writes: None,
@@ -120,6 +135,7 @@ impl History {
             };
             match event {
                 Event::Granted { .. } => {}
+                Event::OfLocker { generation } => hold.generation = Some(generation),
                 Event::Writes { number } => hold.writes = Some(number),
                 Event::Wrote { .. } => hold.wrote = true,
                 Event::Filed { number } => hold.filed = Some(number),
@@ -129,7 +145,26 @@ impl History {
                 Event::Ended { outcome, at } => hold.ended = Some((outcome, at)),
             }
         }
-        self.holds.extend(holds.into_values());
+        let mut holds: Vec<Hold> = holds.into_values().collect();
+        find_sessions(&mut holds);
+        self.holds.extend(holds);
+    }
+}
+
+/// Tells the sessions of a process's locker apart. The work is done on other connections, on which it was asked which session of the process has the lock. If the
+/// release succeeded, that was the one of this generation. If not, the lock may have been lost by then, and what was found be the next session's, or none.
+fn find_sessions(holds: &mut [Hold]) {
+    let sessions: BTreeMap<u64, i32> = holds
+        .iter()
+        .filter(|hold| hold.is_ok())
+        .filter_map(|hold| Some((hold.generation?, hold.pid)))
+        .collect();
+    for hold in holds {
+        if let Some(generation) = hold.generation {
+            let session = sessions.get(&generation).copied().unwrap_or(0);
+            hold.seen = session != 0 && hold.pid == session;
+            hold.pid = session;
+        }
     }
 }
 
@@ -150,6 +185,8 @@ fn name(outcome: Outcome, granted: bool) -> &'static str {
 pub(crate) struct Final {
     pub(crate) number: u64,
     pub(crate) filed: u64,
+    /// Of the lockers' clients.
+    pub(crate) fenced: u64,
 }
 
 /// What contradicts the model: nothing, if the locks are right.
@@ -162,7 +199,15 @@ pub(crate) fn contradictions(history: &History, acts: &[Act], finals: &[Final]) 
             .filter(|hold| hold.key == key)
             .collect();
         overlaps(&holds, acts, &mut found);
-        counted(&holds, *last, &mut found);
+        let (fenced, plain): (Vec<&Hold>, _) = holds
+            .into_iter()
+            .partition(|hold| hold.generation.is_some());
+        counted(&plain, *last, &mut found);
+        let last = Final {
+            number: last.fenced,
+            ..Final::default()
+        };
+        counted(&fenced, last, &mut found);
     }
     for hold in &history.holds {
         alone(hold, acts, &mut found);
@@ -172,6 +217,9 @@ pub(crate) fn contradictions(history: &History, acts: &[Act], finals: &[Final]) 
 
 /// The end of the certain interval of a hold.
 fn certain_until(hold: &Hold, acts: &[Act]) -> Moment {
+    if !hold.seen {
+        return hold.from;
+    }
     let ends = acts.iter().filter(|act| hold.is_ended_by(act));
     ends.map(|act| act.from).fold(hold.until, Moment::min)
 }
@@ -254,6 +302,11 @@ fn alone(hold: &Hold, acts: &[Act], found: &mut Vec<String>) {
     if hold.stale && lived {
         found.push(format!(
             "the file has seen a later token under a lock that was held: {hold:?}"
+        ));
+    }
+    if hold.is_ok() && !hold.seen {
+        found.push(format!(
+            "not seen on its session, and not reported lost: {hold:?}"
         ));
     }
     match hold.ended {

@@ -50,6 +50,7 @@ impl Children {
         let record = self.directory.join(format!("record-{number}"));
         let orders = Orders {
             kind: Kind::ALL[slot % Kind::ALL.len()],
+            process: number,
             directory: self.directory.clone(),
             record: record.clone(),
             // No client of another process has it.

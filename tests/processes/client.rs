@@ -2,6 +2,7 @@
 
 mod asynchronous;
 mod blocking;
+mod locker;
 mod sea_orm;
 
 use std::io::Read;
@@ -17,6 +18,9 @@ use crate::work::APPLICATION;
 /// Clients in each process, on a pool of as many connections.
 const CLIENTS: u32 = 3;
 
+/// Clients of one locker: so many that the lock is handed on.
+const LOCKER_CLIENTS: u32 = 6;
+
 /// What the clients of a process share.
 #[derive(Clone)]
 struct Shared {
@@ -24,6 +28,7 @@ struct Shared {
     storage: Storage,
     stop: Arc<AtomicBool>,
     seed: u64,
+    process: usize,
 }
 
 impl Shared {
@@ -42,25 +47,36 @@ pub(crate) enum Kind {
     Diesel,
     DieselAsync,
     SeaOrm,
+    Locker,
+    AsyncLocker,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Diesel, Self::DieselAsync, Self::SeaOrm];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Diesel,
+        Self::DieselAsync,
+        Self::SeaOrm,
+        Self::Locker,
+        Self::AsyncLocker,
+    ];
 }
 
 /// The arguments of a child.
 pub(crate) struct Orders {
     pub(crate) kind: Kind,
+    /// The number of the process.
+    pub(crate) process: usize,
     pub(crate) directory: PathBuf,
     pub(crate) record: PathBuf,
     pub(crate) seed: u64,
 }
 
 impl Orders {
-    pub(crate) fn to_arguments(&self) -> [String; 4] {
+    pub(crate) fn to_arguments(&self) -> [String; 5] {
         let path = |path: &Path| path.display().to_string();
         [
             format!("{:?}", self.kind),
+            self.process.to_string(),
             path(&self.directory),
             path(&self.record),
             self.seed.to_string(),
@@ -68,14 +84,15 @@ impl Orders {
     }
 
     fn parse(arguments: &[String]) -> Self {
-        let [kind, directory, record, seed] = arguments else {
-            panic!("a child has four arguments: {arguments:?}")
+        let [kind, process, directory, record, seed] = arguments else {
+            panic!("a child has five arguments: {arguments:?}")
         };
         Self {
             kind: Kind::ALL
                 .into_iter()
                 .find(|known| format!("{known:?}") == *kind)
                 .unwrap(),
+            process: process.parse().unwrap(),
             directory: directory.into(),
             record: record.into(),
             seed: seed.parse().unwrap(),
@@ -90,6 +107,7 @@ pub(crate) fn run(arguments: &[String]) {
         storage: Storage::new(&orders.directory),
         stop: Arc::default(),
         seed: orders.seed,
+        process: orders.process,
     };
     let stop = shared.stop.clone();
     // It ends when the parent says so, and when the parent is gone.
@@ -101,10 +119,16 @@ pub(crate) fn run(arguments: &[String]) {
         Kind::Diesel => blocking::run(&shared),
         Kind::DieselAsync => asynchronous::run(&shared),
         Kind::SeaOrm => sea_orm::run(&shared),
+        Kind::Locker => locker::blocking::run(&shared),
+        Kind::AsyncLocker => locker::asynchronous::run(&shared),
     }
 }
 
 fn url() -> String {
+    url_as(APPLICATION)
+}
+
+fn url_as(application: &str) -> String {
     let url = std::env::var("DATABASE_URL").expect("scripts/postgres sets it");
-    format!("{url}?application_name={APPLICATION}")
+    format!("{url}?application_name={application}")
 }

@@ -56,6 +56,10 @@ pub(crate) enum Event {
         pid: i32,
         at: Moment,
     },
+    /// It is a locker's lock: the session of that generation has it, and the work is done on another.
+    OfLocker {
+        generation: u64,
+    },
     /// The number is about to be written to the database.
     Writes {
         number: u64,
@@ -114,6 +118,7 @@ impl Recorder {
             Event::Writes { number } => format!("writes {number}"),
             Event::Wrote { number } => format!("wrote {number}"),
             Event::Filed { number } => format!("filed {number}"),
+            Event::OfLocker { generation } => format!("of-locker {generation}"),
             Event::Stale => "stale".to_owned(),
             Event::Differed => "differed".to_owned(),
             Event::Until { at } => format!("until {at}"),
@@ -159,6 +164,9 @@ fn parse(line: &str) -> Option<(u64, Event)> {
         "writes" => Event::Writes { number: number(2)? },
         "wrote" => Event::Wrote { number: number(2)? },
         "filed" => Event::Filed { number: number(2)? },
+        "of-locker" => Event::OfLocker {
+            generation: number(2)?,
+        },
         "stale" => Event::Stale,
         "differed" => Event::Differed,
         "until" => Event::Until { at: number(2)? },

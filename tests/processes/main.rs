@@ -1,6 +1,6 @@
 //! Processes that contend for keys, as the replicas of a service do, while a nemesis ends their sessions, kills, stops and restarts them, drops
-//! their futures, and restarts the server. What they did is recorded and checked. They are of three kinds, which contend with each other: Diesel with
-//! r2d2, diesel-async with bb8, and SeaORM.
+//! their futures, and restarts the server. What they did is recorded and checked. They are of five kinds, which contend with each other: Diesel with
+//! r2d2, diesel-async with bb8, SeaORM, and the two lockers, each over a pool of one of the first two.
 //!
 //! # The model
 //!
@@ -25,6 +25,10 @@
 //! * The counter in a file is no part of the session: a holder that does not know yet that its session is gone could overwrite what its successor wrote. So the file
 //!   refuses a token lower than the last it has seen; the token is the number just written to the database. Only writes whose
 //!   release reported success are acknowledged; of these none may be lost.
+//! * A locker hands a lock on without asking the server, so a lock may be gone when it is granted. While it is held, another connection asks which
+//!   session of the process has it: only a lock that was seen on its session is certainly held, and one that was not must be reported lost.
+//! * Who has a lock through a locker works on other connections, which the nemesis leaves alone, so a write may come after a loss. These have a counter
+//!   of their own that is told the fencing token at each reading and refuses an older one. A holder whose session lived is not refused.
 //! * When all processes have ended, nothing is locked, and the server has never been asked to release what was not held.
 //!
 //! # Options

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel::pg::PgConnection;
-use diesel::sql_types::Integer;
+use diesel::sql_types::{Integer, Text};
 use diesel::{Connection, QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::check::{Act, What};
@@ -29,6 +29,19 @@ pub(crate) struct Nemesis {
 struct Session {
     #[diesel(sql_type = Integer)]
     pid: i32,
+    #[diesel(sql_type = Text)]
+    application: String,
+}
+
+impl Session {
+    /// The process of whose locker it is.
+    fn locker(&self) -> Option<usize> {
+        self.application
+            .strip_prefix(APPLICATION)?
+            .strip_prefix('.')?
+            .parse()
+            .ok()
+    }
 }
 
 pub(crate) fn connect() -> PgConnection {
@@ -82,10 +95,11 @@ impl Nemesis {
         let sessions = self
             .sessions(which)
             .expect("the server answers its superuser");
-        let Some(Session { pid }) = self.random.choice(sessions.iter()) else {
+        let Some(session) = self.random.choice(sessions.iter()) else {
             return;
         };
-        let (what, from) = (what(*pid), now());
+        let (pid, locker) = (session.pid, session.locker());
+        let (what, from) = (what(pid), now());
         sql_query(format!("SELECT {function}({pid})"))
             .execute(&mut self.server)
             .expect("a superuser may");
@@ -103,12 +117,14 @@ impl Nemesis {
             what,
             from,
             until: now(),
+            locker,
         });
     }
 
     fn sessions(&mut self, which: &str) -> QueryResult<Vec<Session>> {
-        let all =
-            format!("SELECT pid FROM pg_stat_activity WHERE application_name = '{APPLICATION}'");
+        let all = format!(
+            "SELECT pid, application_name AS application FROM pg_stat_activity WHERE application_name LIKE '{APPLICATION}%'"
+        );
         sql_query(format!("{all} {which} ORDER BY pid")).load(&mut self.server)
     }
 
@@ -121,6 +137,7 @@ impl Nemesis {
             what,
             from,
             until: now(),
+            locker: None,
         });
     }
 
@@ -133,6 +150,7 @@ impl Nemesis {
             what: What::Stop,
             from,
             until: now(),
+            locker: None,
         });
     }
 
@@ -150,6 +168,7 @@ impl Nemesis {
             what,
             from,
             until: now(),
+            locker: None,
         });
     }
 }

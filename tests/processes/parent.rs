@@ -11,12 +11,14 @@ use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
 use crate::check::{Final, History, What, contradictions};
 use crate::children::Children;
+use crate::client::Kind;
 use crate::history::{self, Mode};
 use crate::nemesis::{Nemesis, PATIENCE, connect};
 use crate::storage::Storage;
-use crate::work::{KEYS, TABLE, key};
+use crate::work::{FENCED, KEYS, TABLE, key};
 
-const PROCESSES: usize = 6;
+/// Two of each kind.
+const PROCESSES: usize = 2 * Kind::ALL.len();
 
 fn number_from(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
@@ -49,7 +51,8 @@ pub(crate) fn run() {
     let storage = Storage::new(&directory.0);
     let finals: Vec<Final> = (0..KEYS)
         .map(|key| Final {
-            number: counters.read(key),
+            number: counters.read(TABLE, key),
+            fenced: counters.read(FENCED, key),
             filed: storage.read(key),
         })
         .collect();
@@ -126,9 +129,10 @@ fn print_figures(
     let stale = history.holds.iter().filter(|hold| hold.stale).count();
     let sum = |of: fn(&Final) -> u64| finals.iter().map(of).sum::<u64>();
     println!(
-        "  counters: {} in the database, {} in files, {stale} stale writes refused; contradictions (overlaps, lost updates, false reports): {found}",
+        "  counters: {} in the database, {} in files, {} fenced, {stale} stale writes refused; contradictions (overlaps, lost updates, false reports): {found}",
         sum(|last| last.number),
-        sum(|last| last.filed)
+        sum(|last| last.filed),
+        sum(|last| last.fenced)
     );
 }
 
@@ -173,16 +177,17 @@ impl Counters {
         // What was acknowledged must survive an immediate restart, and by default nothing on this server need.
         let statements = format!(
             "CREATE TABLE {TABLE} AS SELECT key::int, 0::int8 AS number FROM generate_series(0, {KEYS} - 1) AS key; \
+             CREATE TABLE {FENCED} AS SELECT key, number, 0::int8 AS token FROM {TABLE}; \
              DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$"
         );
         connect().batch_execute(&statements).unwrap();
         Self
     }
 
-    fn read(&self, key: usize) -> u64 {
+    fn read(&self, table: &str, key: usize) -> u64 {
         ask(
             &mut connect(),
-            format!("SELECT number FROM {TABLE} WHERE key = {key}"),
+            format!("SELECT number FROM {table} WHERE key = {key}"),
         )
     }
 }
@@ -190,7 +195,7 @@ impl Counters {
 impl Drop for Counters {
     fn drop(&mut self) {
         let statements = format!(
-            "DROP TABLE {TABLE}; \
+            "DROP TABLE {TABLE}, {FENCED}; \
              DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET synchronous_commit', current_database()); END $$"
         );
         let _ = connect().batch_execute(&statements);

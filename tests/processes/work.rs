@@ -13,9 +13,11 @@ use crate::storage::Storage;
 
 /// Few, so that they are contended for.
 pub(crate) const KEYS: usize = 3;
-/// By which the nemesis knows its victims.
+/// By which the nemesis knows its victims. Those of a locker have the number of their process behind it.
 pub(crate) const APPLICATION: &str = "al_processes";
 pub(crate) const TABLE: &str = "al_processes_counters";
+/// Of the lockers' clients, who do not write on the session that has the lock.
+pub(crate) const FENCED: &str = "al_processes_fenced";
 
 pub(crate) fn key(number: usize) -> LockKey {
     KeyNamespace::new("processes").key(number)
@@ -36,7 +38,7 @@ pub(crate) struct Plan {
     pub(crate) key: usize,
     pub(crate) mode: Mode,
     pub(crate) how: How,
-    strategy: WaitStrategy,
+    pub(crate) strategy: WaitStrategy,
     /// Between reading and writing.
     pub(crate) pause: Duration,
     /// After which an async client drops its future.
@@ -162,6 +164,31 @@ impl<'r> Body<'r> {
         }
     }
 
+    /// The session of a locker is another than the one that the work is done on.
+    pub(crate) fn found(&self, session: &Reading, generation: u64) {
+        let (pid, at) = (session.pid, self.granted);
+        let Plan { key, mode, .. } = self.plan;
+        self.write(Event::Granted { key, mode, pid, at });
+        self.write(Event::OfLocker { generation });
+    }
+
+    /// The counter that is fenced was read; `None` if it has seen a later token.
+    pub(crate) fn read_fenced(&mut self, number: Option<&Reading>) {
+        match number {
+            Some(reading) => self.number = u64::try_from(reading.number).expect("it only grows"),
+            None => self.write(Event::Stale),
+        }
+    }
+
+    /// The counter that is fenced has answered.
+    pub(crate) fn wrote_fenced(&self, number: u64, accepted: bool) {
+        self.write(if accepted {
+            Event::Wrote { number }
+        } else {
+            Event::Stale
+        });
+    }
+
     /// A shared holder has read again.
     pub(crate) fn read_again(&self, reading: &Reading) {
         if u64::try_from(reading.number) != Ok(self.number) {
@@ -185,6 +212,8 @@ impl Drop for Body<'_> {
 pub(crate) enum Failure {
     Lock(LockError),
     Client,
+    /// The guard was dropped, which tells nothing.
+    Dropped,
 }
 
 impl From<LockError> for Failure {
@@ -209,6 +238,7 @@ pub(crate) fn outcome(result: Result<(), Failure>) -> Outcome {
     match result {
         Ok(()) => Outcome::Ok,
         Err(Failure::Client) => Outcome::Failed,
+        Err(Failure::Dropped) => Outcome::Dropped,
         Err(Failure::Lock(error)) if error.is_lost() => Outcome::Lost,
         Err(Failure::Lock(error)) => match error.kind() {
             LockErrorKind::TimedOut | LockErrorKind::HeldElsewhere => Outcome::TimedOut,

@@ -105,7 +105,7 @@ pub(crate) async fn sessions_lose_only_their_own(place: Place) {
     let mut rival = Rival::holding(&own);
     let asking = tokio::spawn({
         let (locker, own) = (locker.clone(), own.clone());
-        async move { locker.acquire(&own, super::block()).await.unwrap() }
+        async move { locker.acquire(&own, block()).await.unwrap() }
     });
     eyes.until_waited_for(&own, 1);
     rival.gives_back(&own);

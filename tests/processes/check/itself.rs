@@ -1,6 +1,6 @@
 //! A checker that never complains proves nothing: each contradiction, made up.
 
-use super::{Act, Final, History, Hold, What, contradictions};
+use super::{Act, Final, History, Hold, What, contradictions, find_sessions};
 use crate::history::{Mode, Moment, Outcome};
 
 fn hold(mode: Mode, from: Moment, until: Moment) -> Hold {
@@ -9,6 +9,8 @@ fn hold(mode: Mode, from: Moment, until: Moment) -> Hold {
         key: 0,
         mode,
         pid: i32::try_from(from).unwrap(),
+        generation: None,
+        seen: true,
         from,
         until,
         writes: None,
@@ -30,7 +32,12 @@ fn writer(from: Moment, number: u64) -> Hold {
 }
 
 fn act(what: What, from: Moment, until: Moment) -> Act {
-    Act { what, from, until }
+    Act {
+        what,
+        from,
+        until,
+        locker: None,
+    }
 }
 
 fn found(holds: &[Hold], acts: &[Act], number: u64, filed: u64) -> Vec<String> {
@@ -38,7 +45,15 @@ fn found(holds: &[Hold], acts: &[Act], number: u64, filed: u64) -> Vec<String> {
         holds: holds.to_vec(),
         ..History::default()
     };
-    contradictions(&history, acts, &[Final { number, filed }])
+    contradictions(
+        &history,
+        acts,
+        &[Final {
+            number,
+            filed,
+            fenced: 0,
+        }],
+    )
 }
 
 /// Panics if the checker misses something, or complains of what is right.
@@ -46,6 +61,54 @@ pub(crate) fn checks_itself() {
     overlaps();
     counters();
     reports();
+    lockers();
+}
+
+/// What is different where the lock is on another session than the work.
+fn lockers() {
+    let of_locker = |pid, outcome| Hold {
+        generation: Some(7),
+        pid,
+        ended: Some((outcome, 21)),
+        ..hold(Mode::Exclusive, 10, 20)
+    };
+    let sessions = |mut holds: Vec<Hold>| {
+        find_sessions(&mut holds);
+        holds
+    };
+    let terminated = |pid, locker| Act {
+        locker,
+        ..act(What::Terminate { pid }, 2, 3)
+    };
+    let other = |from| hold(Mode::Exclusive, from, from + 5);
+    let proof = Hold {
+        key: 1,
+        ..of_locker(5, Outcome::Ok)
+    };
+
+    // Seen on its session: held, also if nobody was told how it ended.
+    let seen = sessions(vec![
+        proof.clone(),
+        of_locker(5, Outcome::Dropped),
+        other(12),
+    ]);
+    assert_one(&found(&seen, &[], 0, 0), "overlap");
+    // Seen on the next session, or on none: lost before.
+    for pid in [6, 0] {
+        let lost = [proof.clone(), of_locker(pid, Outcome::Lost), other(12)];
+        let cause = [terminated(5, Some(0))];
+        assert_none(&found(&sessions(lost.to_vec()), &cause, 0, 0));
+        let other_session = [terminated(8, Some(0))];
+        let lost = sessions(lost[..2].to_vec());
+        assert_one(&found(&lost, &other_session, 0, 0), "without a cause");
+        // Nobody knows which session it was: one of its process's.
+        let unknown = sessions(vec![of_locker(pid, Outcome::Lost)]);
+        assert_none(&found(&unknown, &other_session, 0, 0));
+        let elsewhere = [terminated(8, Some(1))];
+        assert_one(&found(&unknown, &elsewhere, 0, 0), "without a cause");
+    }
+    let silent = sessions(vec![of_locker(0, Outcome::Ok)]);
+    assert_one(&found(&silent, &[], 0, 0), "not seen on its session");
 }
 
 #[track_caller]

@@ -22,7 +22,7 @@ pub(super) trait Source: Clone + Send + Sync + 'static {
 
 pub(super) fn run(shared: &Shared) {
     let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url());
-    serve_all(shared, async {
+    serve_all(shared, CLIENTS, async {
         bb8::Pool::builder()
             .max_size(CLIENTS)
             .connection_timeout(Duration::from_secs(2))
@@ -31,7 +31,7 @@ pub(super) fn run(shared: &Shared) {
 }
 
 /// Runs the clients of a process to their end.
-pub(super) fn serve_all<S: Source>(shared: &Shared, source: impl Future<Output = S>) {
+pub(super) fn serve_all<S: Source>(shared: &Shared, clients: u32, source: impl Future<Output = S>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -39,7 +39,7 @@ pub(super) fn serve_all<S: Source>(shared: &Shared, source: impl Future<Output =
         .unwrap();
     runtime.block_on(async {
         let source = source.await;
-        let clients: Vec<_> = (0..CLIENTS)
+        let clients: Vec<_> = (0..clients)
             .map(|client| tokio::spawn(serve(source.clone(), shared.clone(), client)))
             .collect();
         for client in clients {

@@ -21,14 +21,23 @@ pub(super) fn run(shared: &Shared) {
         .connection_timeout(Duration::from_secs(2))
         .error_handler(Box::new(diesel::r2d2::NopErrorHandler))
         .build_unchecked(ConnectionManager::new(url()));
+    serve_all(shared, CLIENTS, |plan| one(&pool, plan, shared));
+}
+
+/// Runs the clients of a process to their end. Each makes one call after the other.
+pub(super) fn serve_all(
+    shared: &Shared,
+    clients: u32,
+    one: impl Fn(Plan) -> Result<(), Failure> + Sync,
+) {
+    let one = &one;
     thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let pool = &pool;
+        for client in 0..clients {
             scope.spawn(move || {
                 let mut random = shared.random(client);
                 while shared.goes_on() {
                     let plan = Plan::draw(&mut random, shared.recorder.next_call());
-                    let outcome = outcome(one(pool, plan, shared));
+                    let outcome = outcome(one(plan));
                     let event = Event::Ended { outcome, at: now() };
                     shared.recorder.write(plan.call, event);
                 }

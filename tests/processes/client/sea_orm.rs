@@ -21,7 +21,9 @@ pub(super) fn run(shared: &Shared) {
         .acquire_timeout(Duration::from_secs(2))
         .connect_lazy(true)
         .sqlx_logging(false);
-    serve_all(shared, async { Database::connect(options).await.unwrap() });
+    serve_all(shared, CLIENTS, async {
+        Database::connect(options).await.unwrap()
+    });
 }
 
 impl Source for DatabaseConnection {
