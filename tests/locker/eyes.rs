@@ -9,8 +9,9 @@ use diesel::pg::PgConnection;
 
 use crate::support::{eventually, number, pid_of, run, text, url};
 
-/// Within this the crate promises that nothing is left of a call that was dropped or a locker that is gone.
-const PROMISED: Duration = Duration::from_secs(1);
+/// The crate promises that nothing is left of a call that was dropped, or of a locker that is gone, after a second. A loaded machine has more; what is
+/// left behind stays for good, for no wait of these tests has a limit.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) struct Eyes(pub(crate) PgConnection);
 
@@ -65,14 +66,10 @@ impl Eyes {
         eventually("a free key", || self.is_free(key));
     }
 
-    /// As promised.
     pub(crate) fn soon_free(&mut self, key: &LockKey, after: &str) {
         let began = Instant::now();
         while !self.is_free(key) {
-            assert!(
-                began.elapsed() < PROMISED,
-                "{key} is not free after {after}"
-            );
+            assert!(began.elapsed() < SOON, "{key} is not free after {after}");
             thread::sleep(Duration::from_millis(2));
         }
     }

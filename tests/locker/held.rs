@@ -16,7 +16,7 @@ use crate::mount::in_runtime;
 use crate::place::{Kind, Place};
 
 async fn locker(kind: Kind) -> AsyncLocker {
-    let often = LockerOptions::new().keep_alive(std::time::Duration::from_millis(50));
+    let often = LockerOptions::new().keep_alive(std::time::Duration::from_secs(2));
     match Place::here(kind).locker(often).await {
         Face::Tasks(locker) => locker,
         Face::Threads(_) => panic!("{kind:?} is not async"),

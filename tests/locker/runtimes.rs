@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 use crate::cases::{PATIENCE, fresh_key, kind_of, once, poll, unwatched};
-use crate::eyes::{Eyes, Rival};
+use crate::eyes::{Eyes, Rival, SOON};
 use crate::face::Face;
 use crate::place::{Kind, Place};
 use crate::support::{block, eventually};
@@ -94,13 +94,13 @@ fn a_wait_is_dropped(kind: Kind) {
         eyes.until_waited_for(&busy, 1);
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
-        within_a_second("an abort", || eyes.waiters(&busy).is_empty()).await;
+        soon("an abort", || eyes.waiters(&busy).is_empty()).await;
 
         let limit = Duration::from_millis(50);
         timeout(limit, locker.acquire(&busy, block()))
             .await
             .unwrap_err();
-        within_a_second("a time-out", || eyes.waiters(&busy).is_empty()).await;
+        soon("a time-out", || eyes.waiters(&busy).is_empty()).await;
 
         // What it had before the one that it waits for.
         let mut keys = vec![free.clone(), busy.clone()];
@@ -121,14 +121,14 @@ async fn wait_for(locker: Face, key: advisory_locking::LockKey) {
     drop(locker.acquire(&key, block()).await);
 }
 
-async fn within_a_second(after: &str, mut is_so: impl FnMut() -> bool) {
+async fn soon(after: &str, mut is_so: impl FnMut() -> bool) {
     let looking = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    let promised = timeout(Duration::from_secs(1), looking).await;
-    assert!(promised.is_ok(), "a second after {after}");
+    let found = timeout(SOON, looking).await;
+    assert!(found.is_ok(), "left behind after {after}");
 }
 
 /// A request is dropped each time it was pending, as often as it may be.
