@@ -176,7 +176,7 @@ fn a_lock_leaked_by_a_failed_wait_is_caught() {
 }
 
 #[test]
-#[should_panic(expected = "a connection given up")]
+#[should_panic(expected = "who holds")]
 fn a_connection_that_is_not_condemned_is_caught() {
     Stage::play(
         liar(Lie::DoesNotCondemn),
