@@ -16,7 +16,7 @@ pub enum LockErrorKind {
     /// The server cancelled the statement: someone called `pg_cancel_backend`, or the application's `statement_timeout`
     /// passed before a statement that does not wait had run. The lock is not held.
     Canceled,
-    /// The [locker](crate::locker) is closed, or was closed while this call waited. The lock is not held.
+    /// The locker (module `locker`) is closed, or was closed while this call waited. The lock is not held.
     Closed,
     /// The body succeeded, but the transaction begun for it did not commit. The work is rolled back and the
     /// transaction-level lock is not held.

@@ -93,7 +93,7 @@ pub trait LockSession {
         Err(SessionError::unsupported(batch))
     }
 
-    /// Runs one prepared statement about many locks and returns its row; for a [`Locker`](crate::locker).
+    /// Runs one prepared statement about many locks and returns its row; for a `Locker`.
     ///
     /// # Errors
     ///

@@ -52,7 +52,7 @@ pub trait AsyncLockSession: Send {
         std::future::ready(Err(SessionError::unsupported(batch)))
     }
 
-    /// Runs one prepared statement about many locks and returns its row; for a [`Locker`](crate::locker).
+    /// Runs one prepared statement about many locks and returns its row; for a `Locker`.
     fn round(
         &mut self,
         round: &Round,

@@ -1,4 +1,4 @@
-//! Many locks at once, for a [`Locker`](crate::locker): what it asks of a session in one statement.
+//! Many locks at once, for a `Locker`: what it asks of a session in one statement.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct RoundStep {
 }
 
 impl RoundStep {
-    /// A step. Rounds are made by a [`Locker`](crate::locker); this is for the tests of an adapter.
+    /// A step. Rounds are made by a `Locker`; this is for the tests of an adapter.
     #[must_use]
     pub const fn new(kind: StepKind, key: KeySpace, mode: LockMode) -> Self {
         Self { kind, key, mode }
@@ -109,7 +109,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// A round. They are made by a [`Locker`](crate::locker); this is for the tests of an adapter.
+    /// A round. They are made by a `Locker`; this is for the tests of an adapter.
     #[must_use]
     pub const fn new(
         kind: RoundKind,
