@@ -96,11 +96,11 @@ impl LockerOptions {
     ///
     /// | time | holders a second, all processes | Jain's index between processes: median, and the lower of two runs of 4 s |
     /// |---|---|---|
-    /// | 10 ms | 212 | 0.99, 0.96 |
-    /// | 20 ms | 297 | 0.93, 0.85 |
-    /// | **50 ms** | 350 | 0.99, 0.91 |
-    /// | 100 ms | 413 | 0.96, 0.77 |
-    /// | 200 ms | 441 | 0.91, 0.90 |
+    /// | 10 ms | 213 | 0.92, 0.73 |
+    /// | 20 ms | 266 | 0.98, 0.96 |
+    /// | **50 ms** | 342 | 0.98, 0.83 |
+    /// | 100 ms | 396 | 0.94, 0.92 |
+    /// | 200 ms | 427 | 0.93, 0.84 |
     ///
     /// Runs differ: who comes next is a matter of chance among those who poll, and at 100 ms there are some 40 turns in 4 s.
     pub const fn hand_off(mut self, turns: u32, time: Duration) -> Self {
