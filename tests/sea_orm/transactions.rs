@@ -313,6 +313,8 @@ async fn a_transaction_that_outlives_the_body_is_reported() {
 macro_rules! in_flight {
     ($transaction:ident) => {
         loop {
+            // With a fresh budget, so that it is the server that it waits for, and not tokio that wants a pause.
+            tokio::task::yield_now().await;
             let mut beginning = Box::pin($transaction.begin());
             let begun = std::future::poll_fn(|context| {
                 std::task::Poll::Ready(match beginning.as_mut().poll(context) {
