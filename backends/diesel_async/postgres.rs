@@ -90,6 +90,11 @@ impl AsyncLockSession for AsyncPgConnection {
             super::queue(self, sql);
         }
         super::manager_status(self).set_in_error();
+    }
+
+    /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel request at once, which has ended poolers.
+    fn abandon_wait(&mut self) {
+        self.abandon();
         cancel::cancel(self.cancel_token());
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::AsyncLockSession;
 use crate::protocol::{Input, Machine, Probe, Side, Situation, Step};
+use crate::session::BatchKind;
 use crate::stand_in::{Attempt, StandIn};
 
 /// Runs a machine to its end on a session.
@@ -23,12 +24,15 @@ where
         session,
         machine,
         in_flight: false,
+        waits: false,
     };
     let mut input = Input::Ready;
     loop {
         let now = flight.session.now();
         let step = flight.machine.step(input, now);
         flight.in_flight = !matches!(step, Step::Sleep(_) | Step::Done(_));
+        flight.waits =
+            matches!(&step, Step::Batch(batch) if matches!(batch.kind(), BatchKind::Wait { .. }));
         match perform(flight.session, flight.machine.attempt(), step).await {
             ControlFlow::Continue(next) => input = next,
             ControlFlow::Break(output) => return output,
@@ -107,11 +111,14 @@ struct Flight<'s, S: AsyncLockSession, M: Machine> {
     session: &'s mut S,
     machine: M,
     in_flight: bool,
+    waits: bool,
 }
 
 impl<S: AsyncLockSession, M: Machine> Drop for Flight<'_, S, M> {
     fn drop(&mut self) {
-        if self.in_flight || self.machine.owes_clean_up() {
+        if self.in_flight && self.waits {
+            self.session.abandon_wait();
+        } else if self.in_flight || self.machine.owes_clean_up() {
             self.session.abandon();
         }
     }

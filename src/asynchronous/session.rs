@@ -68,13 +68,19 @@ pub trait AsyncLockSession: Send {
     /// Ends the session without waiting for it, whatever it is doing.
     fn abandon(&mut self) {}
 
+    /// The same while a [wait of ours](crate::session::BatchKind::Wait) may be running on the server, which would go on without
+    /// its client. By default, [`abandon`](Self::abandon).
+    fn abandon_wait(&mut self) {
+        self.abandon();
+    }
+
     /// Queues a batch without waiting for it. `false` if it could not be queued.
     fn run_later(&mut self, _batch: &Batch) -> bool {
         false
     }
 
     /// The longest that a wait may stay on the server at a time, for a session that cannot end one whose future was dropped
-    /// ([`abandon`](Self::abandon)). A longer wait is asked for again and again, each time at the end of the queue. `None`, the default:
+    /// ([`abandon_wait`](Self::abandon_wait)). A longer wait is asked for again and again, each time at the end of the queue. `None`, the default:
     /// no such bound.
     fn longest_wait(&self) -> Option<Duration> {
         None

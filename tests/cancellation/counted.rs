@@ -1,4 +1,4 @@
-//! A way to the server that counts the warnings which come back on it, on all of its connections.
+//! A way to the server that counts its connections, and the warnings which come back on all of them.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::silence::by_port;
 pub(crate) struct Counted {
     port: u16,
     notices: Arc<AtomicU32>,
+    connections: Arc<AtomicU32>,
 }
 
 impl Counted {
@@ -19,15 +20,21 @@ impl Counted {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let notices = Arc::new(AtomicU32::new(0));
-        let counting = Arc::clone(&notices);
+        let connections = Arc::new(AtomicU32::new(0));
+        let (counting, opened) = (Arc::clone(&notices), Arc::clone(&connections));
         // These threads end with their connections, and the first one with the process.
         thread::spawn(move || {
             for client in listener.incoming() {
+                opened.fetch_add(1, Ordering::SeqCst);
                 let (client, counting) = (client.unwrap(), Arc::clone(&counting));
                 thread::spawn(move || pass_on(&client, &counting));
             }
         });
-        Self { port, notices }
+        Self {
+            port,
+            notices,
+            connections,
+        }
     }
 
     /// The server's URL by this way. What is encrypted could not be counted.
@@ -35,6 +42,11 @@ impl Counted {
         let url = by_port(self.port);
         let separator = if url.contains('?') { '&' } else { '?' };
         format!("{url}{separator}sslmode=disable")
+    }
+
+    /// How many connections have been opened, those of cancel requests among them.
+    pub(crate) fn connections(&self) -> u32 {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// How many notices and warnings the server has sent.

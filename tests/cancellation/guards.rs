@@ -1,13 +1,15 @@
 //! Guards and bodies that are dropped, aborted or abandoned by a panic, on every adapter.
 
 use advisory_locking::{
-    AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions, WaitStrategy,
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
+    WaitStrategy,
 };
 use diesel::sql_types::Integer;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::adapters::connect;
-use crate::observer::{Gate, Observer, database_url, fresh_key};
+use crate::counted::Counted;
+use crate::observer::{Gate, Held, Observer, database_url, fresh_key};
 use crate::pools::{Pool, answers, begin, on_every_pool, open, pid, pid_of_next};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
@@ -198,6 +200,37 @@ async fn attempts_that_start_anew_do_not_pile_up_in_the_queue<P: Pool>() {
     guard.release().await.unwrap();
     observer.assert_free(&key, "all attempts").await;
     answers(&pool).await;
+}
+
+/// A cancel request may end a pooler in between, so none is sent where nothing of ours waits on the server.
+#[tokio::test]
+async fn only_a_wait_is_cancelled() {
+    let (counted, mut observer) = (Counted::new(), Observer::new());
+
+    let mut conn = connect(&counted.url()).await;
+    let key = fresh_key();
+    let call = conn.with_advisory_xact_lock(&key, NO_WAIT, async |_| {
+        std::future::pending::<Result<(), LockError>>().await
+    });
+    tokio::select! {
+        _ = call => panic!("the body never ends"),
+        () = observer.wait_until(&key, |shown| !shown.is_empty(), "the body begins") => {}
+    }
+    drop(conn);
+    observer.assert_free(&key, "the body").await;
+    assert_eq!(counted.connections(), 1);
+
+    let mut conn = connect(&counted.url()).await;
+    let mut gate = Gate::closed();
+    let key = gate.key.clone();
+    let wait = LockOptions::wait_forever().strategy(WaitStrategy::Block);
+    gate.drop_there(&mut observer, conn.acquire_advisory_lock(&key, wait))
+        .await;
+    let only_the_holder = |shown: &[Held]| shown.len() == 1;
+    observer
+        .wait_until(&key, only_the_holder, "the wait ends")
+        .await;
+    assert!(counted.connections() > 2);
 }
 
 /// A body that borrows, awaits, opens a transaction and takes a further lock, all in a spawned task.

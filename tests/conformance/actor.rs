@@ -115,7 +115,13 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     pub(crate) fn of(result: Result<(), LockError>) -> Self {
-        result.map_or_else(|error| Self::Failed(error.kind()), |()| Self::Done)
+        result.map_or_else(|error| Self::failed(&error), |()| Self::Done)
+    }
+
+    /// Prints what it is; a case that did not expect it shows that.
+    pub(crate) fn failed(error: &LockError) -> Self {
+        eprintln!("{error:?}");
+        Self::Failed(error.kind())
     }
 }
 

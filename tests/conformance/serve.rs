@@ -121,7 +121,7 @@ fn xact<C: Client>(
     match granted {
         Ok(true) => Outcome::Granted,
         Ok(false) => Outcome::NotGranted,
-        Err(error) => Outcome::Failed(error.kind()),
+        Err(error) => Outcome::failed(&error),
     }
 }
 
@@ -144,7 +144,7 @@ where
             return None;
         }
         Err(error) => {
-            mail.reply(Outcome::Failed(error.kind()));
+            mail.reply(Outcome::failed(&error));
             return None;
         }
     };

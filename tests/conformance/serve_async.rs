@@ -213,7 +213,7 @@ async fn xact<C: AsyncClient>(
     match granted {
         Ok(true) => Outcome::Granted,
         Ok(false) => Outcome::NotGranted,
-        Err(error) => Outcome::Failed(error.kind()),
+        Err(error) => Outcome::failed(&error),
     }
 }
 
@@ -231,7 +231,7 @@ where
             return None;
         }
         Err(error) => {
-            mail.reply(Outcome::Failed(error.kind()));
+            mail.reply(Outcome::failed(&error));
             return None;
         }
     };

@@ -79,6 +79,11 @@ impl Drop for Pooler {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            // Who left whom, and why.
+            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            eprintln!("PgBouncer's log:\n{log}");
+        }
         if !self.directory.as_os_str().is_empty() {
             let _ = fs::remove_dir_all(&self.directory);
         }
