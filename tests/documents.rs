@@ -116,7 +116,15 @@ fn features_that_commands_name_exist() {
     let features = manifest["features"].as_table().expect("a table");
     let mut seen = 0;
     for file in documents().into_iter().chain(files("examples", ".rs")) {
-        let text = read(&file);
+        // Other crates have features of their own.
+        let others =
+            |line: &&str| line.contains("cargo add ") && !line.contains("advisory-locking");
+        let text: Vec<_> = read(&file)
+            .lines()
+            .filter(|line| !others(line))
+            .map(str::to_owned)
+            .collect();
+        let text = text.join("\n");
         for list in text.split("--features ").skip(1) {
             let end = list.find(|c: char| !(c.is_ascii_alphanumeric() || "-,".contains(c)));
             for feature in list[..end.unwrap_or(list.len())].split(',') {
@@ -127,6 +135,64 @@ fn features_that_commands_name_exist() {
         }
     }
     assert!(seen > 10, "only {seen} features");
+}
+
+/// What a page says to write into a `Cargo.toml` is this release, with features that it has.
+#[test]
+fn manifests_that_pages_show_are_right() {
+    let manifest = manifest();
+    let features = manifest["features"].as_table().expect("a table");
+    let version = manifest["package"]["version"].as_str().expect("a text");
+    let mut seen = 0;
+    for page in files("docs", ".md") {
+        for block in between(&read(&page), "```toml\n", "```") {
+            let shown: toml::Table = block.parse().expect("TOML");
+            for (kind, dependencies) in shown {
+                let ours = &dependencies["advisory-locking"];
+                let required = ours["version"].as_str().expect("a text");
+                assert!(version.starts_with(required), "{kind}: {required:?}");
+                for feature in ours["features"].as_array().expect("a list") {
+                    seen += 1;
+                    let there = features.contains_key(feature.as_str().expect("a text"));
+                    assert!(there, "{}: no feature {feature}", page.display());
+                    // The kit for unit tests never goes into the program.
+                    let kit = feature.as_str() == Some("testing");
+                    assert!(!kit || kind == "dev-dependencies", "{}", page.display());
+                }
+            }
+        }
+    }
+    assert!(seen > 5, "only {seen} features");
+}
+
+/// A scheme says where it comes from, how many keys it has in which space, and what is dangerous about it.
+#[test]
+fn every_scheme_warns() {
+    let mut seen = 0;
+    for file in files("src/key/schemes", ".rs") {
+        let text = read(&file);
+        let functions: Vec<_> = text.split("\npub fn ").collect();
+        for (before, function) in functions.iter().zip(functions.iter().skip(1)) {
+            seen += 1;
+            let documentation: Vec<_> = before
+                .lines()
+                .rev()
+                .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+                .collect();
+            let documentation = documentation.join("\n");
+            let says = |one_of: &[&str]| one_of.iter().any(|text| documentation.contains(text));
+            let name = function.split(['(', '<']).next().expect("a name");
+            assert!(says(&["/// Source: ", "/// Source and "]), "{name}");
+            assert!(says(&["**Dangerous:**", "angers "]), "{name}");
+            assert!(says(&["/// # Shape and units"]), "{name}");
+            assert!(
+                says(&["/// One `i64`", "/// A pair of `i32`", "/// Either"]),
+                "{name}"
+            );
+            assert!(says(&[" keys", "always "]), "{name}");
+        }
+    }
+    assert_eq!(seen, 22, "functions");
 }
 
 /// A page that is in the directory but not in the guide would never be seen, nor its program compiled. A recipe names its program.

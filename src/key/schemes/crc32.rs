@@ -15,7 +15,7 @@ pub(super) const fn signed(number: u32) -> i32 {
 
 /// The unsigned CRC-32 of the UTF-8 bytes, as one number: Django snippets, and symfony/lock.
 ///
-/// Python: `zlib.crc32(name.encode("utf-8"))`. PHP: `crc32($name)`, as in `PostgreSqlStore` and `DoctrineDbalPostgreSqlStore` of
+/// Source: `zlib.crc32(name.encode("utf-8"))` in Python; `crc32($name)`, as in `PostgreSqlStore` and `DoctrineDbalPostgreSqlStore` of
 /// symfony/lock (commit 091a6ff).
 ///
 /// **Dangerous:** [32 bits collide](super#collisions), and people write such numbers by hand: every key lies between 0 and 4294967295,

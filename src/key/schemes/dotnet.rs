@@ -47,9 +47,11 @@ pub fn distributed_lock(name: &str) -> LockKey {
 ///
 /// The key of [`distributed_lock`] for the names that say their number themselves.
 ///
+/// Source and dangers as there.
+///
 /// # Shape and units
 ///
-/// A pair of `i32` or one `i64`, as the table of [`distributed_lock`] says; two names of one kind share a key only where their
+/// A pair of `i32` or one `i64`, as the table of [`distributed_lock`] says; 2⁶⁴ keys. Two names of one kind share a key only where their
 /// hexadecimal digits are the same number.
 ///
 /// # Errors

@@ -42,8 +42,9 @@ pub fn golang_migrate(database: &str, additional: &[&str]) -> LockKey {
 
 /// The lock of goose's session locker on PostgreSQL, unless it was given another.
 ///
-/// Source: `DefaultLockID` of goose 3 (commit 520411a); it is the CRC-32 of `goose`. The same for every database table, so two services in one
-/// database wait for each other.
+/// Source: `DefaultLockID` of goose 3 (commit 520411a); it is the CRC-32 of `goose`.
+///
+/// **Dangerous:** the same for every table of migrations, so two services in one database wait for each other.
 ///
 /// # Shape and units
 ///
@@ -63,8 +64,9 @@ pub fn goose_migrations() -> LockKey {
 
 /// The lock of Prisma Migrate on PostgreSQL.
 ///
-/// Source: the schema engine of Prisma (commit 0425119), which has the number in its source. The same for every schema, so two services in one database wait
-/// for each other.
+/// Source: the schema engine of Prisma (commit 0425119), which has the number in its source.
+///
+/// **Dangerous:** the same for every schema, so two services in one database wait for each other.
 ///
 /// # Shape and units
 ///

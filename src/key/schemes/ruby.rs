@@ -44,7 +44,7 @@ pub fn with_advisory_lock(name: &str, prefix: Option<&str>) -> LockKey {
 ///
 /// # Shape and units
 ///
-/// A pair of `i32`, each from 0 to 2³¹ − 1: the number, then the prefix.
+/// A pair of `i32`, each from 0 to 2³¹ − 1: the number, then the prefix. 2³¹ keys for one prefix.
 ///
 /// # Examples
 ///

@@ -14,7 +14,9 @@ const INFO: &[u8] = b"SQLx (Rust) Postgres advisory lock";
 /// HKDF-SHA256 of the UTF-8 bytes, eight bytes, little-endian: `PgAdvisoryLock::new` of sqlx for Rust.
 ///
 /// Source: `PgAdvisoryLock` of sqlx 0.8.6 and 0.9.0; HKDF is [RFC 5869]. sqlx's `PgAdvisoryLockKey::BigInt` and `IntPair` are
-/// `LockKey::from(7_i64)` and `LockKey::from((1, 2))`. For sqlx's migrations see [`sqlx_migrations`](super::sqlx_migrations).
+/// `LockKey::from(7_i64)` and `LockKey::from((1, 2))`.
+///
+/// **Dangerous:** nothing in the key itself, which sqlx declares stable. sqlx's migrations take another: [`sqlx_migrations`](super::sqlx_migrations).
 ///
 /// [RFC 5869]: https://www.rfc-editor.org/rfc/rfc5869
 ///
