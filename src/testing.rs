@@ -62,8 +62,8 @@
 //!
 //! # In production
 //!
-//! Turn the feature on under `[dev-dependencies]` alone; then `cargo build` does not have it. Should it be on, nothing changes unless
-//! something enters.
+//! Turn the feature on under `[dev-dependencies]` alone; then `cargo build` does not have it: a program that names this module does not compile. (With the
+//! resolver of Rust's editions before 2021 it has; say `resolver = "2"`.) Should it be on, nothing changes unless something enters.
 
 mod elsewhere;
 mod event;

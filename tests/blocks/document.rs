@@ -1,0 +1,96 @@
+//! What a document shows: its blocks of Rust, each with the commands above it.
+
+use std::fmt;
+use std::fs;
+
+use crate::ROOT;
+
+/// A block of Rust, as a reader would copy it.
+pub(crate) struct Block {
+    /// The document, without its ending.
+    document: String,
+    /// Which of the document's blocks, from 1.
+    number: usize,
+    /// Where its code begins.
+    line: usize,
+    /// The `cargo add` lines between it and the block before it.
+    pub(crate) commands: Vec<String>,
+    pub(crate) code: String,
+}
+
+impl Block {
+    pub(crate) fn document(&self) -> &str {
+        &self.document
+    }
+
+    /// The name of the module or package that is made of it.
+    pub(crate) fn name(&self) -> String {
+        let document = self.document.to_lowercase().replace('-', "_");
+        format!("{document}_{}", self.number)
+    }
+
+    pub(crate) fn has_main(&self) -> bool {
+        self.code.contains("fn main()")
+    }
+
+    pub(crate) fn has_tests(&self) -> bool {
+        self.code.contains("#[test]")
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.md:{}", self.document, self.line)
+    }
+}
+
+/// All blocks of a document, in order. One that is marked, as `no_run` or `ignore` would be, is no block that a reader can copy and run.
+pub(crate) fn blocks(directory: &str, document: &str) -> Vec<Block> {
+    let path = format!("{ROOT}/{directory}{document}.md");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let mut blocks = Vec::new();
+    let mut commands = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
+        if line.starts_with("cargo add ") {
+            // Without the comment.
+            let command = line.split_once(" #").map_or(line, |(command, _)| command);
+            commands.push(command.trim_end().to_owned());
+        }
+        let Some(language) = line.strip_prefix("```rust") else {
+            continue;
+        };
+        assert_eq!(
+            language,
+            "",
+            "{path}:{}: a block that would not be run",
+            index + 1
+        );
+        let code = lines
+            .by_ref()
+            .map(|(_, line)| line)
+            .take_while(|line| *line != "```")
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        blocks.push(Block {
+            document: document.to_owned(),
+            number: blocks.len() + 1,
+            line: index + 2,
+            commands: std::mem::take(&mut commands),
+            code,
+        });
+    }
+    blocks
+}
+
+/// The pages of the guide.
+pub(crate) fn pages() -> Vec<String> {
+    let directory = format!("{ROOT}/docs");
+    let mut pages: Vec<_> = fs::read_dir(directory)
+        .expect("docs/")
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter_map(|name| Some(name.to_str()?.strip_suffix(".md")?.to_owned()))
+        .collect();
+    pages.sort();
+    pages
+}

@@ -1,0 +1,159 @@
+//! Every block of Rust in README and in the guide's pages is run.
+//!
+//! No test that `cargo test` runs by itself, because it has cargo make packages: `scripts/blocks` runs it. It needs the server in `DATABASE_URL`, prints a
+//! line for each block, and fails if one does not compile, or ends with an error. Arguments name documents: `README`, `create-once`.
+//!
+//! * A block of README is a program. It is put into a new package, made by the commands above the block and nothing else.
+//! * A block of a page shows functions. `drivers/` has the rest of the program: who calls them, and what must have happened then.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a program that fails says so by panicking, and prints what it has shown"
+)]
+
+mod document;
+mod package;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+
+use document::Block;
+use package::Package;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+const DRIVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/blocks/drivers");
+
+/// What the blocks of the pages need, all together.
+const PAGES_NEED: [&str; 8] = [
+    "cargo add diesel@2.3 --features postgres,sqlite,r2d2",
+    "cargo add diesel-async@0.9 --features postgres,sqlite,bb8",
+    "cargo add libsqlite3-sys@0.37 --features bundled",
+    "cargo add rusqlite@0.39",
+    "cargo add sea-orm@2 --features sqlx-postgres,sqlx-sqlite,runtime-tokio",
+    "cargo add tokio@1 --features macros,rt-multi-thread",
+    "cargo add advisory-locking --features diesel-postgres,diesel-sqlite,diesel-async-postgres,diesel-async-sqlite",
+    "cargo add advisory-locking --features bb8,r2d2,rusqlite,sea-orm,locker,async-locker",
+];
+
+fn main() {
+    assert!(
+        std::env::var("DATABASE_URL").is_ok_and(|url| url.starts_with("postgres")),
+        "DATABASE_URL must name a PostgreSQL server: run scripts/blocks"
+    );
+    let wanted: Vec<_> = std::env::args().skip(1).collect();
+    let wanted = |block: &Block| {
+        let document = block.document();
+        wanted.is_empty() || wanted.iter().any(|wanted| wanted == document)
+    };
+    let shown: Vec<_> = document::pages()
+        .iter()
+        .flat_map(|page| document::blocks("docs/", page))
+        .collect();
+    every_driver_is_run(&shown);
+    let pages: Vec<_> = shown.into_iter().filter(wanted).collect();
+    if !pages.is_empty() {
+        run_pages(&pages);
+    }
+    let readme: Vec<_> = document::blocks("", "README")
+        .into_iter()
+        .filter(wanted)
+        .collect();
+    for block in &readme {
+        run_alone(block);
+    }
+    assert!(pages.len() + readme.len() > 0, "no such document");
+}
+
+/// In one package, as modules beside each other, because each package of its own takes seconds to build. Each runs in a process of its own.
+fn run_pages(blocks: &[Block]) {
+    let package = Package::new("pages");
+    for command in PAGES_NEED {
+        package.add(command);
+    }
+    let mut main = String::new();
+    let mut arms = String::new();
+    for block in blocks {
+        let name = block.name();
+        let file = format!("{DRIVERS}/{name}.rs");
+        let driver = fs::read_to_string(&file).unwrap_or_else(|error| {
+            panic!("{block}: who calls it should be in {file}: {error}");
+        });
+        let run = "pub(crate) fn run() -> ExitCode { std::process::Termination::report(main()) }";
+        package.write(
+            &format!("src/{name}.rs"),
+            &format!(
+                "{}\nuse std::process::ExitCode;\n{driver}\n{run}\n",
+                block.code
+            ),
+        );
+        writeln!(main, "mod {name};").expect("text");
+        writeln!(arms, "        Some(\"{name}\") => {name}::run(),").expect("text");
+    }
+    package.write(
+        "src/main.rs",
+        &format!(
+            "{main}\nfn main() -> std::process::ExitCode {{\n    match std::env::args().nth(1).as_deref() {{\n{arms}        \
+             other => panic!(\"{{other:?}}\"),\n    }}\n}}\n"
+        ),
+    );
+    package.cargo(["build"]);
+    for block in blocks {
+        package.cargo(["run", "--", &block.name()]);
+        println!("blocks: {block}: ran");
+    }
+    package.cargo(["test"]);
+    for block in blocks.iter().filter(|block| block.has_tests()) {
+        println!("blocks: {block}: its tests passed");
+    }
+}
+
+/// A driver whose block is gone would prove nothing.
+fn every_driver_is_run(blocks: &[Block]) {
+    let named: BTreeSet<_> = blocks.iter().map(Block::name).collect();
+    let there: BTreeSet<_> = fs::read_dir(DRIVERS)
+        .expect("the drivers")
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter_map(|name| Some(name.to_str()?.strip_suffix(".rs")?.to_owned()))
+        .collect();
+    assert_eq!(there, named, "drivers, and blocks of pages");
+}
+
+/// What a reader does: the commands, the block, `cargo run`.
+fn run_alone(block: &Block) {
+    assert!(!block.commands.is_empty(), "{block}: what must be added?");
+    assert!(block.has_main(), "{block}: no program");
+    let package = Package::new(&block.name());
+    for command in &block.commands {
+        package.add(command);
+    }
+    package.write("src/main.rs", &block.code);
+    package.cargo(["run"]);
+    println!("blocks: {block}: ran, after {}", block.commands.join("; "));
+    if block.has_tests() {
+        package.cargo(["test"]);
+        println!("blocks: {block}: its tests passed");
+        the_kit_is_for_tests(block, &package);
+    }
+}
+
+/// A feature that is on for the tests is not on in the program, not by accident either.
+fn the_kit_is_for_tests(block: &Block, package: &Package) {
+    package.write(
+        "src/bin/accident.rs",
+        "fn main() {\n    let _locks = advisory_locking::testing::TestLocks::enter();\n}\n",
+    );
+    let output = package.try_cargo(["build", "--bin", "accident"]);
+    let said = package::text(&output);
+    assert!(
+        !output.status.success(),
+        "{block}: the kit is in the program"
+    );
+    assert!(
+        said.contains("could not find `testing` in `advisory_locking`"),
+        "{said}"
+    );
+    println!("blocks: {block}: the program has no kit for tests");
+}
