@@ -60,6 +60,11 @@
 //!
 //! A lock is released where it was taken, on whatever thread its guard is dropped.
 //!
+//! # Lockers
+//!
+//! A locker takes its locks on sessions of its own, and on SQLite on none, so a test's locks do not reach it. It has a way of its own: with
+//! `WithoutLocks::InProcess`, a guard that the test takes from a clone keeps the tested code out, for as long as it lives.
+//!
 //! # In production
 //!
 //! Turn the feature on under `[dev-dependencies]` alone; then `cargo build` does not have it: a program that names this module does not compile. (With the

@@ -106,6 +106,8 @@ on_every_pool! {
     refused_timed_out_and_granted,
     a_spawned_task_waits_for_its_turn,
     lost_in_the_body,
+    faults_of_asking,
+    faults_of_releasing,
     a_pool_fails_on_demand,
     a_guard_that_is_dropped_gives_the_lock_back,
     one_at_a_time,
@@ -194,6 +196,44 @@ async fn lost_in_the_body<P: AsyncLockPool>(pool: P) {
         LockErrorKind::Lost
     );
     assert!(!locks.is_held("key"));
+}
+
+async fn faults_of_asking<P: AsyncLockPool>(pool: P) {
+    let locks = TestLocks::enter();
+    for (fault, expected) in [
+        (Fault::Canceled, LockErrorKind::Canceled),
+        (Fault::Database, LockErrorKind::Database),
+        (Fault::Deadlock, LockErrorKind::Deadlock),
+        (Fault::TooManyLocks, LockErrorKind::TooManyLocks),
+    ] {
+        locks.fail_next("key", fault);
+        // A deadlock is found among those who queue.
+        let options = wait(LONG, WaitStrategy::Block);
+        let body = async |_: &mut P::Session| panic!("the body ran without the lock");
+        let failed = pool.with_advisory_lock::<(), LockError, _>("key", options, body);
+        assert_eq!(failed.await.unwrap_err().kind(), expected);
+        assert_eq!(locks.take_events(), [Event::not_acquired("key", expected)]);
+    }
+    let guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
+    guard.release().await.unwrap();
+}
+
+async fn faults_of_releasing<P: AsyncLockPool>(pool: P) {
+    let locks = TestLocks::enter();
+    for (fault, expected) in [
+        (Fault::NotHeld, LockErrorKind::NotHeld),
+        (Fault::PoolerInBetween, LockErrorKind::PoolerInBetween),
+    ] {
+        locks.fail_next("key", fault);
+        let guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
+        let error = guard.release().await.unwrap_err();
+        assert!(error.is_lost());
+        assert_eq!(error.kind(), expected);
+        assert_eq!(
+            locks.take_events(),
+            [Event::acquired("key"), Event::not_released("key", expected)]
+        );
+    }
 }
 
 async fn a_pool_fails_on_demand<P: AsyncLockPool>(pool: P) {

@@ -108,3 +108,34 @@ fn a_lost_connection_is_replaced() {
     // The same statement would fail on the same connection.
     pool.with_advisory_lock("key", QUIET, mark).unwrap();
 }
+
+/// A locker's sessions are its own; what a test does instead of `held_elsewhere` is to hold the lock through a clone.
+#[cfg(feature = "locker")]
+#[test]
+fn a_locker_is_kept_out_by_its_clone() {
+    use std::time::{Duration, Instant};
+
+    use advisory_locking::WaitStrategy;
+    use advisory_locking::locker::{Locker, LockerOptions, WithoutLocks};
+
+    let locks = TestLocks::enter();
+    let _elsewhere = locks.held_elsewhere("key");
+    let in_process = LockerOptions::new().without_locks(WithoutLocks::InProcess);
+    let locker = Locker::with_options(pool(1), in_process).unwrap();
+    let clone = locker.clone();
+
+    let held = clone.acquire("key", QUIET).unwrap();
+    assert!(locker.try_acquire("key", QUIET).unwrap().is_none());
+    let (began, limit) = (Instant::now(), Duration::from_millis(30));
+    let short = crate::wait(limit, WaitStrategy::Poll);
+    let refused = locker.acquire("key", short).map(drop).unwrap_err();
+    assert_eq!(refused.kind(), LockErrorKind::TimedOut);
+    assert!(began.elapsed() >= limit);
+    let waiting = std::thread::spawn(move || {
+        let options = crate::wait(crate::LONG, WaitStrategy::Poll);
+        locker.acquire("key", options)?.release()
+    });
+    drop(held);
+    waiting.join().unwrap().unwrap();
+    assert_eq!(locks.events(), []);
+}
