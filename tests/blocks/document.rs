@@ -15,6 +15,8 @@ pub(crate) struct Block {
     line: usize,
     /// The `cargo add` lines between it and the block before it.
     pub(crate) commands: Vec<String>,
+    /// What is shown for a `Cargo.toml` in between, or nothing.
+    pub(crate) manifest: String,
     pub(crate) code: String,
 }
 
@@ -49,13 +51,16 @@ pub(crate) fn blocks(directory: &str, document: &str) -> Vec<Block> {
     let path = format!("{ROOT}/{directory}{document}.md");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let mut blocks = Vec::new();
-    let mut commands = Vec::new();
+    let (mut commands, mut manifest) = (Vec::new(), String::new());
     let mut lines = text.lines().enumerate();
     while let Some((index, line)) = lines.next() {
         if line.starts_with("cargo add ") {
             // Without the comment.
             let command = line.split_once(" #").map_or(line, |(command, _)| command);
             commands.push(command.trim_end().to_owned());
+        }
+        if line == "```toml" {
+            manifest = fenced(lines.by_ref());
         }
         let Some(language) = line.strip_prefix("```rust") else {
             continue;
@@ -66,21 +71,26 @@ pub(crate) fn blocks(directory: &str, document: &str) -> Vec<Block> {
             "{path}:{}: a block that would not be run",
             index + 1
         );
-        let code = lines
-            .by_ref()
-            .map(|(_, line)| line)
-            .take_while(|line| *line != "```")
-            .flat_map(|line| [line, "\n"])
-            .collect();
+        let code = fenced(lines.by_ref());
         blocks.push(Block {
             document: document.to_owned(),
             number: blocks.len() + 1,
             line: index + 2,
             commands: std::mem::take(&mut commands),
+            manifest: std::mem::take(&mut manifest),
             code,
         });
     }
     blocks
+}
+
+/// The lines up to the end of a block.
+fn fenced<'t>(lines: impl Iterator<Item = (usize, &'t str)>) -> String {
+    lines
+        .map(|(_, line)| line)
+        .take_while(|line| *line != "```")
+        .flat_map(|line| [line, "\n"])
+        .collect()
 }
 
 /// The pages of the guide.

@@ -4,7 +4,8 @@
 //! line for each block, and fails if one does not compile, or ends with an error. Arguments name documents: `README`, `create-once`.
 //!
 //! * A block of README is a program. It is put into a new package, made by the commands above the block and nothing else.
-//! * A block of a page shows functions. `drivers/` has the rest of the program: who calls them, and what must have happened then.
+//! * A block of a page shows functions. `drivers/` has the rest of the program: who calls them, and what must have happened then. Where the page shows
+//!   a `Cargo.toml`, the package is made by that one.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -26,16 +27,14 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 const DRIVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/blocks/drivers");
 
-/// What the blocks of the pages need, all together.
-const PAGES_NEED: [&str; 8] = [
-    "cargo add diesel@2.3 --features postgres,sqlite,r2d2",
-    "cargo add diesel-async@0.9 --features postgres,sqlite,bb8",
-    "cargo add libsqlite3-sys@0.37 --features bundled",
-    "cargo add rusqlite@0.39",
+/// What the blocks of the other pages need, all together.
+const PAGES_NEED: [&str; 6] = [
+    "cargo add diesel@2.3 --features postgres,r2d2",
+    "cargo add diesel-async@0.9 --features postgres,bb8",
     "cargo add sea-orm@2 --features sqlx-postgres,sqlx-sqlite,runtime-tokio",
     "cargo add tokio@1 --features macros,rt-multi-thread",
-    "cargo add advisory-locking --features diesel-postgres,diesel-sqlite,diesel-async-postgres,diesel-async-sqlite",
-    "cargo add advisory-locking --features bb8,r2d2,rusqlite,sea-orm,locker,async-locker",
+    "cargo add advisory-locking --features diesel-postgres,r2d2,diesel-async-postgres,bb8",
+    "cargo add advisory-locking --features sea-orm,locker,async-locker",
 ];
 
 fn main() {
@@ -53,22 +52,22 @@ fn main() {
         .flat_map(|page| document::blocks("docs/", page))
         .collect();
     every_driver_is_run(&shown);
-    let pages: Vec<_> = shown.into_iter().filter(wanted).collect();
-    if !pages.is_empty() {
-        run_pages(&pages);
-    }
-    let readme: Vec<_> = document::blocks("", "README")
+    let (alone, together): (Vec<_>, Vec<_>) = shown
         .into_iter()
+        .chain(document::blocks("", "README"))
         .filter(wanted)
-        .collect();
-    for block in &readme {
+        .partition(|block| block.has_main() || !block.manifest.is_empty());
+    assert!(alone.len() + together.len() > 0, "no such document");
+    if !together.is_empty() {
+        run_together(&together);
+    }
+    for block in &alone {
         run_alone(block);
     }
-    assert!(pages.len() + readme.len() > 0, "no such document");
 }
 
 /// In one package, as modules beside each other, because each package of its own takes seconds to build. Each runs in a process of its own.
-fn run_pages(blocks: &[Block]) {
+fn run_together(blocks: &[Block]) {
     let package = Package::new("pages");
     for command in PAGES_NEED {
         package.add(command);
@@ -77,10 +76,7 @@ fn run_pages(blocks: &[Block]) {
     let mut arms = String::new();
     for block in blocks {
         let name = block.name();
-        let file = format!("{DRIVERS}/{name}.rs");
-        let driver = fs::read_to_string(&file).unwrap_or_else(|error| {
-            panic!("{block}: who calls it should be in {file}: {error}");
-        });
+        let driver = driver(block);
         let run = "pub(crate) fn run() -> ExitCode { std::process::Termination::report(main()) }";
         package.write(
             &format!("src/{name}.rs"),
@@ -110,6 +106,13 @@ fn run_pages(blocks: &[Block]) {
     }
 }
 
+/// Who calls the functions of a page's block.
+fn driver(block: &Block) -> String {
+    let file = format!("{DRIVERS}/{}.rs", block.name());
+    fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{block}: who calls it should be in {file}: {error}"))
+}
+
 /// A driver whose block is gone would prove nothing.
 fn every_driver_is_run(blocks: &[Block]) {
     let named: BTreeSet<_> = blocks.iter().map(Block::name).collect();
@@ -121,17 +124,25 @@ fn every_driver_is_run(blocks: &[Block]) {
     assert_eq!(there, named, "drivers, and blocks of pages");
 }
 
-/// What a reader does: the commands, the block, `cargo run`.
+/// What a reader does: the commands or the manifest, the block, `cargo run`.
 fn run_alone(block: &Block) {
-    assert!(!block.commands.is_empty(), "{block}: what must be added?");
-    assert!(block.has_main(), "{block}: no program");
     let package = Package::new(&block.name());
-    for command in &block.commands {
-        package.add(command);
-    }
-    package.write("src/main.rs", &block.code);
+    let made = if block.manifest.is_empty() {
+        assert!(!block.commands.is_empty(), "{block}: what must be added?");
+        for command in &block.commands {
+            package.add(command);
+        }
+        package.write("src/main.rs", &block.code);
+        block.commands.join("; ")
+    } else {
+        package.depend(&block.manifest);
+        package.write("src/main.rs", &format!("{}\n{}", block.code, driver(block)));
+        // With what is for tests, too.
+        package.cargo(["test"]);
+        "its manifest".to_owned()
+    };
     package.cargo(["run"]);
-    println!("blocks: {block}: ran, after {}", block.commands.join("; "));
+    println!("blocks: {block}: ran, after {made}");
     if block.has_tests() {
         package.cargo(["test"]);
         println!("blocks: {block}: its tests passed");

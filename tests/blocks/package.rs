@@ -23,7 +23,7 @@ impl Package {
         package.write(
             "Cargo.toml",
             &format!(
-                "[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n"
+                "[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n"
             ),
         );
         package.write("src/main.rs", "fn main() {}\n");
@@ -39,6 +39,26 @@ impl Package {
         let path = self.directory.join(file);
         fs::create_dir_all(path.parent().expect("a directory")).expect("a new directory");
         fs::write(path, text).expect("a new file");
+    }
+
+    /// Writes into its manifest what a document shows, with this crate from where it is.
+    pub(crate) fn depend(&self, manifest: &str) {
+        let (from, to) = (
+            "advisory-locking = { version = ",
+            "advisory-locking = { path = ",
+        );
+        let mut text = fs::read_to_string(self.directory.join("Cargo.toml")).expect("its manifest");
+        for line in manifest.lines() {
+            text.push('\n');
+            match line
+                .strip_prefix(from)
+                .and_then(|rest| rest.split_once(','))
+            {
+                Some((_, rest)) => text.extend([to, "\"", ROOT, "\",", rest]),
+                None => text.push_str(line),
+            }
+        }
+        self.write("Cargo.toml", &text);
     }
 
     /// Runs a command of a document: `cargo add …`, with this crate from where it is.
