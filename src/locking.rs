@@ -351,7 +351,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// # Examples
     ///
-    /// ```no_run
+    /// ```
     /// # #[cfg(feature = "diesel-postgres")] {
     /// use advisory_locking::AdvisoryLocking;
     /// use diesel::{Connection, pg::PgConnection};

@@ -11,7 +11,7 @@ use crate::error::{LockError, LockErrorKind};
 ///
 /// Refusing to start where session-level locks do not work:
 ///
-/// ```no_run
+/// ```
 /// # #[cfg(all(feature = "diesel-postgres", feature = "r2d2"))] {
 /// use advisory_locking::{LockError, PooledAdvisoryLocking};
 /// use diesel::pg::PgConnection;
@@ -20,6 +20,8 @@ use crate::error::{LockError, LockErrorKind};
 /// fn check(pool: &Pool<ConnectionManager<PgConnection>>) -> Result<(), LockError> {
 ///     pool.probe_sessions()?.require_session_locks()
 /// }
+/// # let manager = ConnectionManager::new(std::env::var("DATABASE_URL").expect("DATABASE_URL names a PostgreSQL server"));
+/// # check(&Pool::builder().max_size(2).build(manager).unwrap()).unwrap();
 /// # }
 /// ```
 #[non_exhaustive]

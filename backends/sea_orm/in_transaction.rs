@@ -32,7 +32,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 ///
 /// A webhook that is delivered twice creates its order once:
 ///
-/// ```no_run
+/// ```
 /// use advisory_locking::{AsyncTransactionAdvisoryLocking, LockOptions};
 /// use sea_orm::{DatabaseConnection, DbErr, TransactionTrait};
 ///
@@ -42,6 +42,11 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 ///     // look whether the order is there, and insert it if not
 ///     tx.commit().await
 /// }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), DbErr> {
+/// #     let db = sea_orm::Database::connect("sqlite::memory:").await?;
+/// #     create_once(&db, "17").await
+/// # }
 /// ```
 pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
     /// Takes the transaction-level lock on `key` until the transaction ends.
