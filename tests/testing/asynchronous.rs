@@ -49,6 +49,13 @@ async fn deadpool_pool() -> deadpool::Pool<Sqlite> {
         .unwrap()
 }
 
+#[cfg(feature = "mobc")]
+async fn mobc_pool() -> diesel_async::pooled_connection::mobc::Pool<Sqlite> {
+    diesel_async::pooled_connection::mobc::Pool::builder()
+        .max_open(4)
+        .build(manager())
+}
+
 #[cfg(feature = "sea-orm")]
 async fn sea_orm_pool() -> sea_orm::DatabaseConnection {
     let mut options = sea_orm::ConnectOptions::new("sqlite::memory:");
@@ -95,6 +102,10 @@ macro_rules! on_every_pool {
         }
         mod deadpool_pools {
             $(#[tokio::test] async fn $case() { super::$case(super::deadpool_pool().await).await; })*
+        }
+        #[cfg(feature = "mobc")]
+        mod mobc_pools {
+            $(#[tokio::test] async fn $case() { super::$case(super::mobc_pool().await).await; })*
         }
         #[cfg(feature = "sea-orm")]
         mod sea_orm_pools {
