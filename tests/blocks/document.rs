@@ -35,6 +35,11 @@ impl Block {
         self.code.contains("fn main()")
     }
 
+    pub(crate) fn falls_back_to_sqlite(&self) -> bool {
+        self.code
+            .contains("var(\"DATABASE_URL\").unwrap_or(\"sqlite")
+    }
+
     pub(crate) fn has_tests(&self) -> bool {
         self.code.contains("#[test]")
     }

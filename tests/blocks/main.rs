@@ -143,6 +143,10 @@ fn run_alone(block: &Block) {
     };
     package.cargo(["run"]);
     println!("blocks: {block}: ran, after {made}");
+    if block.falls_back_to_sqlite() {
+        package.run_without_server();
+        println!("blocks: {block}: ran on SQLite");
+    }
     if block.has_tests() {
         package.cargo(["test"]);
         println!("blocks: {block}: its tests passed");

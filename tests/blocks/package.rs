@@ -75,21 +75,34 @@ impl Package {
 
     /// Runs cargo in it, which must succeed.
     pub(crate) fn cargo<'a>(&self, words: impl IntoIterator<Item = &'a str>) {
-        let output = self.try_cargo(words);
-        assert!(output.status.success(), "{}", text(&output));
+        succeed(&mut self.command(words));
+    }
+
+    /// The same for a program that can do without the server in `DATABASE_URL`.
+    pub(crate) fn run_without_server(&self) {
+        succeed(self.command(["run"]).env_remove("DATABASE_URL"));
     }
 
     pub(crate) fn try_cargo<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Output {
+        self.command(words).output().expect("cargo")
+    }
+
+    fn command<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Command {
         let mut words = words.into_iter();
-        Command::new(env!("CARGO"))
+        let mut command = Command::new(env!("CARGO"));
+        command
             .args(words.next())
             .arg("--quiet")
             .args(words)
             .current_dir(&self.directory)
-            .env("CARGO_TARGET_DIR", TARGET)
-            .output()
-            .expect("cargo")
+            .env("CARGO_TARGET_DIR", TARGET);
+        command
     }
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.output().expect("cargo");
+    assert!(output.status.success(), "{}", text(&output));
 }
 
 pub(crate) fn text(output: &Output) -> String {
