@@ -182,10 +182,9 @@ async fn an_aborted_task_frees_the_key<P: Pool>() {
 async fn attempts_that_start_anew_do_not_pile_up_in_the_queue<P: Pool>() {
     let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
     let mut holder = connect(&database_url()).await;
-    let guard =
-        advisory_locking::AsyncAdvisoryLocking::acquire_advisory_lock(&mut holder, &key, NO_WAIT)
-            .await
-            .unwrap();
+    let guard = AsyncAdvisoryLocking::acquire_advisory_lock(&mut holder, &key, NO_WAIT)
+        .await
+        .unwrap();
     let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
     for attempt in 0..10 {
         tokio::select! {
