@@ -26,6 +26,10 @@
 macro_rules! pages {
     ($($(#[$summary:meta])* $name:ident = $file:literal;)*) => {$(
         $(#[$summary])*
+        #[allow(
+            clippy::test_attr_in_doctest,
+            reason = "a test that a reader would copy; scripts/blocks runs it"
+        )]
         #[doc = ""]
         #[doc = include_str!(concat!("../docs/", $file, ".md"))]
         pub mod $name {}

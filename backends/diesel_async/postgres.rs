@@ -85,8 +85,11 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     fn abandon(&mut self) {
-        // The cancel may come late and hit what is queued after the wait, so the end of the session is queued more than once.
-        for sql in CONDEMN.into_iter().cycle().take(2 * CONDEMN.len()) {
+        // The cancel may come late and hit what is queued after the wait, so the end of the session is queued more than once. What comes
+        // first twice in a row: next is a `ROLLBACK`, which outside a transaction writes a warning.
+        let [plain, ..] = CONDEMN;
+        let all = CONDEMN.into_iter().cycle().take(2 * CONDEMN.len());
+        for sql in std::iter::once(plain).chain(all) {
             super::queue(self, sql);
         }
         super::manager_status(self).set_in_error();

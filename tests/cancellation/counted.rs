@@ -1,8 +1,8 @@
-//! A way to the server that counts its connections, and the warnings which come back on all of them.
+//! A way to the server that counts its connections, and keeps the warnings which come back on all of them.
 
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::observer::database_url;
@@ -11,30 +11,30 @@ use crate::silence::by_port;
 
 pub(crate) struct Counted {
     port: u16,
-    notices: Arc<AtomicU32>,
-    connections: Arc<AtomicU32>,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    connections: AtomicU32,
+    notices: Mutex<Vec<String>>,
 }
 
 impl Counted {
     pub(crate) fn new() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let notices = Arc::new(AtomicU32::new(0));
-        let connections = Arc::new(AtomicU32::new(0));
-        let (counting, opened) = (Arc::clone(&notices), Arc::clone(&connections));
+        let seen = Arc::new(Seen::default());
+        let seeing = Arc::clone(&seen);
         // These threads end with their connections, and the first one with the process.
         thread::spawn(move || {
             for client in listener.incoming() {
-                opened.fetch_add(1, Ordering::SeqCst);
-                let (client, counting) = (client.unwrap(), Arc::clone(&counting));
-                thread::spawn(move || pass_on(&client, &counting));
+                seeing.connections.fetch_add(1, Ordering::SeqCst);
+                let (client, seeing) = (client.unwrap(), Arc::clone(&seeing));
+                thread::spawn(move || pass_on(&client, &seeing));
             }
         });
-        Self {
-            port,
-            notices,
-            connections,
-        }
+        Self { port, seen }
     }
 
     /// The server's URL by this way. What is encrypted could not be counted.
@@ -46,16 +46,16 @@ impl Counted {
 
     /// How many connections have been opened, those of cancel requests among them.
     pub(crate) fn connections(&self) -> u32 {
-        self.connections.load(Ordering::SeqCst)
+        self.seen.connections.load(Ordering::SeqCst)
     }
 
-    /// How many notices and warnings the server has sent.
-    pub(crate) fn notices(&self) -> u32 {
-        self.notices.load(Ordering::SeqCst)
+    /// The notices and warnings that the server has sent, each with what came beside it.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        self.seen.notices.lock().unwrap().clone()
     }
 }
 
-fn pass_on(client: &TcpStream, notices: &AtomicU32) {
+fn pass_on(client: &TcpStream, seen: &Seen) {
     let server = TcpStream::connect(server_of(&database_url())).unwrap();
     for socket in [client, &server] {
         socket.set_nodelay(true).unwrap();
@@ -65,7 +65,10 @@ fn pass_on(client: &TcpStream, notices: &AtomicU32) {
         let mut messages = Messages::default();
         pump(&server, client, |bytes| {
             messages.read(bytes, |message| {
-                notices.fetch_add(u32::from(message == NOTICE), Ordering::SeqCst);
+                if message == NOTICE {
+                    let text = String::from_utf8_lossy(bytes).into_owned();
+                    seen.notices.lock().unwrap().push(text);
+                }
             });
         });
     });

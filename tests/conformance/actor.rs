@@ -119,6 +119,7 @@ impl Outcome {
     }
 
     /// Prints what it is; a case that did not expect it shows that.
+    #[allow(clippy::print_stderr, reason = "shown with a failed test only")]
     pub(crate) fn failed(error: &LockError) -> Self {
         eprintln!("{error:?}");
         Self::Failed(error.kind())

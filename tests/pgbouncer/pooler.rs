@@ -76,6 +76,7 @@ impl Pooler {
 }
 
 impl Drop for Pooler {
+    #[allow(clippy::print_stderr, reason = "shown with a failed test only")]
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
