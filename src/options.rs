@@ -203,6 +203,16 @@ impl LockOptions {
         self.wait
     }
 
+    /// Whether somebody who is refused at first asks again.
+    #[cfg_attr(not(feature = "locker"), allow(dead_code, reason = "for a Locker"))]
+    pub(crate) const fn waits(&self) -> bool {
+        match self.wait {
+            Wait::No => false,
+            Wait::UpTo(limit) => !limit.is_zero(),
+            Wait::Forever => true,
+        }
+    }
+
     pub(crate) fn wait_strategy(&self) -> WaitStrategy {
         self.strategy.unwrap_or_default()
     }

@@ -55,7 +55,7 @@ fn fault_of(name: &str) -> Option<String> {
     };
     // A case is run on every adapter by a list of its program's.
     let lists = match path.split_once("/cases/") {
-        Some((program, _)) => ["main", "suite"]
+        Some((program, _)) => ["main", "suite", "mount"]
             .map(|file| read(&format!("{program}/{file}.rs")).unwrap_or_default())
             .concat(),
         // One for every pool is in a list below it.

@@ -40,9 +40,10 @@ use crate::report::settle;
 /// * Dropping the last clone gives all locks back, within a second where the server answers; the guards that are left have lost theirs.
 /// * On SQLite everybody is let in, or the locks exclude within this locker: [`LockerOptions::without_locks`]. Fencing tokens are numbers of
 ///   this locker's there.
-/// * A session is a thread of its own, and so are the alarms; a call that finds a session idle runs its statement itself. A blocking client cannot end
-///   a statement: a session that the network has cut off is replaced after the [keep-alive](LockerOptions::keep_alive), but its thread, or the call that
-///   has just asked it, lasts until the operating system gives the connection up. Keep-alive settings of the client's decide when.
+/// * A session is a thread of its own, and so are the alarms. The release of a guard, and a call that does not wait, run the statement of an idle
+///   session themselves. A blocking client cannot end a statement: a session that the network has cut off is replaced after the
+///   [keep-alive](LockerOptions::keep_alive), and a wait ends at its limit, but the session's thread, or the call that has just asked it, lasts
+///   until the operating system gives the connection up. Keep-alive settings of the client's decide when.
 ///
 /// # Examples
 ///

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use futures_channel::oneshot;
 
-use super::core::{RequestId, SessionId};
+use super::core::{Core, RequestId, SessionId};
 use super::hub::{Answer, Held, Hub, Reception, Reply};
 use super::loss::Loss;
+use super::station::Help;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::{KeySpace, LockKey};
 use crate::options::{LockMode, LockOptions};
@@ -50,9 +51,9 @@ impl Client {
     fn ask(&self, key: LockKey, options: &LockOptions, fenced: bool) -> Pending {
         let (reply, answer) = oneshot::channel();
         let asked = key.clone();
-        let (request, help) = self
-            .hub
-            .act_and_help(|core, now| core.request(asked, options, fenced, reply, now));
+        let (request, help) = self.asked(options, |core, now| {
+            core.request(asked, options, fenced, reply, now)
+        });
         Pending {
             request: Some((request, key.space())),
             reception: Reception { answer, help },
@@ -86,7 +87,9 @@ impl Client {
             if missing.is_empty() {
                 return Ok(locked);
             }
-            let refused = self.ask_for_all(missing, &once, &mut locked).await;
+            let refused = self
+                .ask_for_all(missing, &once, &options, &mut locked)
+                .await;
             let Some((key, error)) = refused else {
                 continue;
             };
@@ -108,10 +111,11 @@ impl Client {
     async fn ask_for_all(
         &self,
         keys: &[LockKey],
+        once: &LockOptions,
         options: &LockOptions,
         locked: &mut Vec<Locked>,
     ) -> Option<(LockKey, LockError)> {
-        let pending = self.ask_together(keys, options);
+        let pending = self.ask_together(keys, once, options);
         let (mut refused, mut beyond) = (None, Vec::new());
         // Every answer is waited for: what comes after a refusal is given back.
         for (pending, key) in pending.into_iter().zip(keys) {
@@ -128,15 +132,33 @@ impl Client {
         refused
     }
 
-    /// All in one turn of the core's, so that they go together.
-    fn ask_together(&self, keys: &[LockKey], options: &LockOptions) -> Vec<Pending> {
+    /// Whoever waits does not run a session meanwhile: over a network that falls silent, no blocking statement ends at the limit of a wait.
+    fn asked<T>(
+        &self,
+        options: &LockOptions,
+        happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
+    ) -> (T, Option<Help>) {
+        if options.waits() {
+            (self.hub.act(happened), None)
+        } else {
+            self.hub.act_and_help(happened)
+        }
+    }
+
+    /// All in one turn of the core's, so that they go together. `once` is how each is asked for, for a call with these `options`.
+    fn ask_together(
+        &self,
+        keys: &[LockKey],
+        once: &LockOptions,
+        options: &LockOptions,
+    ) -> Vec<Pending> {
         let (replies, answers): (Vec<Reply>, Vec<_>) =
             keys.iter().map(|_| oneshot::channel()).unzip();
-        let (requests, mut help) = self.hub.act_and_help(|core, now| {
+        let (requests, mut help) = self.asked(options, |core, now| {
             core.together(now, |core| {
                 let asked = keys.iter().zip(replies);
                 asked
-                    .map(|(key, reply)| core.request(key.clone(), options, false, reply, now))
+                    .map(|(key, reply)| core.request(key.clone(), once, false, reply, now))
                     .collect::<Vec<_>>()
             })
         });
@@ -150,7 +172,7 @@ impl Client {
                 },
                 hub: Arc::clone(&self.hub),
                 key: key.clone(),
-                mode: options.lock_mode(),
+                mode: once.lock_mode(),
             })
             .collect()
     }

@@ -329,7 +329,7 @@ impl Held {
         };
         let (replies, answers): (Vec<_>, Vec<_>) = all.iter().map(|_| oneshot::channel()).unzip();
         let holds: Vec<_> = all.iter_mut().map(|held| held.hold.take()).collect();
-        let ((), mut help) = hub.act_and_help(|core, now| {
+        hub.act(|core, now| {
             core.together(now, |core| {
                 for (hold, reply) in holds.into_iter().zip(replies) {
                     if let Some(hold) = hold {
@@ -340,10 +340,7 @@ impl Held {
         });
         let answers = answers.into_iter();
         answers
-            .map(|answer| Reception {
-                answer,
-                help: help.take(),
-            })
+            .map(|answer| Reception { answer, help: None })
             .collect()
     }
 }

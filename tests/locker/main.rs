@@ -11,6 +11,9 @@
 mod mount;
 
 mod cases;
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../real_faults/cluster.rs"]
+mod cluster;
 mod eyes;
 mod face;
 mod held;
@@ -22,6 +25,9 @@ mod private;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../postgres/proxy.rs"]
 mod proxy;
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../real_faults/relay.rs"]
+mod relay;
 mod runtimes;
 mod sqlite;
 #[allow(dead_code, reason = "other tests need more of it")]

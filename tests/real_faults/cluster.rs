@@ -6,14 +6,14 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use diesel::Connection;
 use diesel::pg::PgConnection;
 
-use crate::actor::OUTER_LIMIT;
-use crate::harness::postgres::Place;
-use crate::stage::until;
-use crate::watch::Watch;
+/// Far longer than a server takes to start.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres");
 
@@ -55,14 +55,6 @@ impl Private {
 
     pub(crate) fn url(&self) -> String {
         self.cluster().told[0].clone()
-    }
-
-    pub(crate) fn place(&self) -> Place {
-        Place::at(self.url())
-    }
-
-    pub(crate) fn watch(&self) -> Watch {
-        Watch::at(&self.url())
     }
 
     /// `pg_ctl` on the server.
@@ -114,10 +106,11 @@ impl Cluster {
         script(&self.told, &[&["ctl"], arguments].concat());
         let starts = !arguments.contains(&"stop");
         if starts {
-            until(OUTER_LIMIT, || {
-                PgConnection::establish(&self.told[0]).ok().map(drop)
-            })
-            .expect("the server accepts connections");
+            let began = Instant::now();
+            while let Err(refused) = PgConnection::establish(&self.told[0]) {
+                assert!(began.elapsed() < LIMIT, "{refused}");
+                thread::sleep(Duration::from_millis(2));
+            }
         }
     }
 }

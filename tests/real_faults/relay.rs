@@ -4,10 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use socket2::{SockFilter, SockRef};
 
-use crate::harness::postgres::Place;
+/// Far longer than anything takes that is waited for.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// What becomes of the bytes that flow in one direction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,13 +87,9 @@ impl Relay {
         }
     }
 
-    /// Actors come through the relay, the observer does not.
-    pub(crate) fn place(&self, url: &str) -> Place {
-        let through = url.replacen(&self.server, &format!("127.0.0.1:{}", self.port), 1);
-        Place {
-            actors: through,
-            observer: url.to_owned(),
-        }
+    /// The server that `url` names, by way of the relay.
+    pub(crate) fn through(&self, url: &str) -> String {
+        url.replacen(&self.server, &format!("127.0.0.1:{}", self.port), 1)
     }
 
     pub(crate) fn set(&self, direction: Direction, flow: Flow) {
@@ -103,10 +101,7 @@ impl Relay {
     pub(crate) fn until_kept_back(&self, direction: Direction) {
         let mut state = self.shared.lock();
         while state.kept_back[direction as usize] == 0 {
-            let waited = self
-                .shared
-                .changed
-                .wait_timeout(state, crate::actor::OUTER_LIMIT);
+            let waited = self.shared.changed.wait_timeout(state, LIMIT);
             let (next, limit) = waited.unwrap_or_else(PoisonError::into_inner);
             assert!(!limit.timed_out(), "nothing was sent {direction:?}");
             state = next;

@@ -6,13 +6,10 @@ use advisory_locking::LockErrorKind::Lost;
 use advisory_locking::LockOptions;
 use advisory_locking::locker::LockerOptions;
 
-use super::{block, fresh_key, kind_of, once, poll, unwatched};
+use super::{OFTEN, block, fresh_key, kind_of, once, poll, unwatched};
 use crate::eyes::{Eyes, Rival};
 use crate::place::Place;
 use crate::support::eventually;
-
-/// Often, but a loaded machine must have answered in that time.
-const OFTEN: Duration = Duration::from_secs(2);
 
 /// Whoever holds is told without asking, releases with an error, and nothing is taken again for it.
 pub(crate) async fn a_holder_learns_of_its_loss(place: Place) {

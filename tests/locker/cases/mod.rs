@@ -4,6 +4,7 @@ pub(crate) mod all;
 pub(crate) mod bodies;
 pub(crate) mod closing;
 pub(crate) mod exclusion;
+pub(crate) mod faults;
 pub(crate) mod fencing;
 pub(crate) mod limits;
 pub(crate) mod loss;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 use advisory_locking::locker::LockerOptions;
 use advisory_locking::{LockOptions, WaitStrategy};
+
+/// Often, but a loaded machine must have answered in that time.
+pub(crate) const OFTEN: Duration = Duration::from_secs(2);
 
 /// A keep-alive that nothing waits for.
 pub(crate) const NEVER: Duration = Duration::from_secs(3600);

@@ -8,7 +8,7 @@ use advisory_locking::LockMode::Exclusive;
 use super::{LONG, assert_granted_and_released, block, no_wait};
 use crate::actor::Outcome::{Done, Entered, Failed, Granted, NotGranted};
 use crate::actor::{Command, Ending, Level, OUTER_LIMIT, Raw};
-use crate::harness::postgres::url;
+use crate::harness::postgres::{Place, url};
 use crate::mount::{Kind, Mount};
 use crate::relay::{Direction, Flow, Relay};
 use crate::stage::{Stage, pid, until};
@@ -19,7 +19,12 @@ fn between(mount: Mount, play: impl FnOnce(&Relay, &Stage, &Stage)) {
     let url = url();
     let relay = Relay::start(&url);
     mount.here(|near| {
-        mount.at_place(&relay.place(&url), |far| {
+        // The observer does not come through the relay.
+        let place = Place {
+            actors: relay.through(&url),
+            observer: url,
+        };
+        mount.at_place(&place, |far| {
             play(&relay, far, near);
             // Whoever is left behind it is told to go, and must not wait for an answer.
             relay.cut();

@@ -171,14 +171,14 @@ pub(crate) fn a_hot_standby(mount: Mount) {
 pub(crate) fn another_language(mount: Mount) {
     let private = Private::take();
     let german: &'static str = format!("SET lc_messages = '{GERMAN}'").leak();
-    let mut watch = private.watch();
+    let mut watch = Watch::at(&private.url());
     watch.run(german);
     let error = watch.try_run("SELECT 1 / 0").unwrap_err().to_string();
     assert!(
         error.contains("Division durch Null"),
         "the server's German messages are needed, which Debian has in the package postgresql: {error}"
     );
-    mount.at_place(&private.place(), |stage| {
+    mount.at_place(&Place::at(private.url()), |stage| {
         let (one, two) = (stage.key("one"), stage.key("two"));
         let [first, second] = stage.actors();
         for actor in [&first, &second] {

@@ -11,8 +11,10 @@ use crate::actor::Outcome::{Done, Entered, Failed, Granted};
 use crate::actor::{Actor, Ending, Level, Raw};
 use crate::client::signal;
 use crate::cluster::Private;
+use crate::harness::postgres::Place;
 use crate::mount::{Kind, Mount, assert_any};
 use crate::stage::pid;
+use crate::watch::Watch;
 
 pub(crate) fn the_server_restarts(mount: Mount) {
     everybody_is_thrown_out(mount, |server, _| {
@@ -37,7 +39,7 @@ pub(crate) fn the_server_crashes(mount: Mount) {
 /// Whoever holds, in either way, has lost; whoever waits, in either way, has failed; no lock is left; and life goes on.
 fn everybody_is_thrown_out(mount: Mount, throw: fn(&Private, &Actor)) {
     let server = Private::take();
-    mount.at_place(&server.place(), |stage| {
+    mount.at_place(&Place::at(server.url()), |stage| {
         let (key, scoped) = (stage.key("key"), stage.key("scoped"));
         let [holder, body, scope, waiter, poller] = stage.actors();
         assert_eq!(
@@ -48,7 +50,7 @@ fn everybody_is_thrown_out(mount: Mount, throw: fn(&Private, &Actor)) {
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         queue(stage, &waiter, &key, LONG, 1);
         let polls = pid(&poller);
-        let mut watch = server.watch();
+        let mut watch = Watch::at(&server.url());
         poller.start_acquire(&key, poll(LONG));
         watch.until_it_runs(polls, "%pg_try_advisory_lock%");
 
@@ -74,7 +76,7 @@ fn everybody_is_thrown_out(mount: Mount, throw: fn(&Private, &Actor)) {
 /// There is nobody to ask; later there is.
 pub(crate) fn the_server_is_gone(mount: Mount) {
     let server = Private::take();
-    mount.at_place(&server.place(), |stage| {
+    mount.at_place(&Place::at(server.url()), |stage| {
         let key = stage.key("key");
         let actor = stage.actor();
         assert_granted_and_released(&actor, &key);
@@ -95,12 +97,12 @@ pub(crate) fn the_server_is_gone(mount: Mount) {
 /// All of the server's lock table is taken up. The session outlives it.
 pub(crate) fn the_lock_table_is_full(mount: Mount) {
     let server = Private::take();
-    mount.at_place(&server.place(), |stage| {
+    mount.at_place(&Place::at(server.url()), |stage| {
         let actor = stage.actor();
         let session = pid(&actor);
         let mine = stage.watch((1, 1));
         assert_eq!(actor.acquire(&mine, no_wait()), Granted);
-        let mut filler = server.watch();
+        let mut filler = Watch::at(&server.url());
         // The error leaves what was locked before it.
         let mut fill = || {
             filler
