@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use advisory_locking::LockErrorKind::{Closed, Lost, Pool};
+use advisory_locking::locker::AsyncLockerGuard;
+use advisory_locking::{LockError, LockKey};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
@@ -104,7 +106,7 @@ fn a_wait_is_dropped(kind: Kind) {
 
         // What it had before the one that it waits for.
         let mut keys = vec![free.clone(), busy.clone()];
-        keys.sort_by_key(advisory_locking::LockKey::space);
+        keys.sort_by_key(LockKey::space);
         timeout(limit, locker.acquire_all(keys, poll()))
             .await
             .unwrap_err();
@@ -117,7 +119,7 @@ fn a_wait_is_dropped(kind: Kind) {
     });
 }
 
-async fn wait_for(locker: Face, key: advisory_locking::LockKey) {
+async fn wait_for(locker: Face, key: LockKey) {
     drop(locker.acquire(&key, block()).await);
 }
 
@@ -144,28 +146,16 @@ fn a_call_is_dropped_at_each_point(kind: Kind) {
             "acquire",
             "acquire_fenced",
             "try_acquire",
+            "try_acquire_fenced",
             "acquire_all",
+            "try_acquire_all",
             "with_lock",
+            "try_with_lock",
+            "with_lock_while_held",
         ] {
             for limit in 1.. {
                 let key = fresh_key();
-                let call = async {
-                    match method {
-                        "acquire" => drop(locker.acquire(&key, once()).await.unwrap()),
-                        "acquire_fenced" => {
-                            drop(locker.acquire_fenced(&key, once()).await.unwrap())
-                        }
-                        "try_acquire" => drop(locker.try_acquire(&key, once()).await.unwrap()),
-                        "acquire_all" => {
-                            let keys = vec![key.clone(), fresh_key()];
-                            drop(locker.acquire_all(keys, once()).await.unwrap());
-                        }
-                        _ => locker
-                            .with_lock(&key, once(), || Ok::<_, advisory_locking::LockError>(()))
-                            .await
-                            .unwrap(),
-                    }
-                };
+                let call = call(&locker, method, &key);
                 let completed = crate::pending::drop_at(limit, call).await.is_some();
                 soon(method, || eyes.is_free(&key)).await;
                 let again = locker.acquire(&key, poll()).await.unwrap();
@@ -188,6 +178,43 @@ fn a_call_is_dropped_at_each_point(kind: Kind) {
         let pids = pool.pids(2).await;
         assert_eq!(eyes.locks_of(&pids), 0);
     });
+}
+
+/// Takes a free key in one of the ways there are, and gives it back.
+async fn call(locker: &Face, method: &str, key: &LockKey) {
+    let keys = || vec![key.clone(), fresh_key()];
+    let body = || Ok::<_, LockError>(());
+    let granted = match method {
+        "acquire" => locker.acquire(key, once()).await.is_ok(),
+        "acquire_fenced" => locker.acquire_fenced(key, once()).await.is_ok(),
+        "try_acquire" => locker.try_acquire(key, once()).await.unwrap().is_some(),
+        "try_acquire_fenced" => locker
+            .try_acquire_fenced(key, once())
+            .await
+            .unwrap()
+            .is_some(),
+        "acquire_all" => locker.acquire_all(keys(), once()).await.is_ok(),
+        "try_acquire_all" => locker
+            .try_acquire_all(keys(), once())
+            .await
+            .unwrap()
+            .is_some(),
+        "with_lock" => locker.with_lock(key, once(), body).await.is_ok(),
+        "try_with_lock" => locker
+            .try_with_lock(key, once(), body)
+            .await
+            .unwrap()
+            .is_some(),
+        "with_lock_while_held" => {
+            let Face::Tasks(locker) = locker else {
+                panic!("a method of async lockers")
+            };
+            let body = async |_: &AsyncLockerGuard| body();
+            locker.with_lock_while_held(key, once(), body).await.is_ok()
+        }
+        other => panic!("no method {other}"),
+    };
+    assert!(granted, "{method} of a free key");
 }
 
 macro_rules! on_every_pool {
