@@ -112,7 +112,8 @@ pub(crate) enum Waited {
 #[derive(Debug)]
 pub(crate) struct Core<W> {
     settings: Settings,
-    keys: HashMap<KeySpace, Entry<W>>,
+    /// Boxed, because a third of a table's places, or more, are empty.
+    keys: HashMap<KeySpace, Box<Entry<W>>>,
     sessions: BTreeMap<SessionId, Session<W>>,
     /// Sessions that were ended, or given back, and are not yet gone.
     leaving: BTreeSet<SessionId>,

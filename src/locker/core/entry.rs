@@ -84,6 +84,15 @@ impl<W> Default for Entry<W> {
 }
 
 impl<W> Entry<W> {
+    /// One more holds it.
+    pub(super) fn admit(&mut self, holder: u64) {
+        // Most keys have one holder, and a collection that grows begins with room for four.
+        if self.holders.capacity() == 0 {
+            self.holders.reserve_exact(1);
+        }
+        self.holders.push(holder);
+    }
+
     /// Whether it has been handed on in this process for as long as others can be made to wait.
     pub(super) fn is_overdue(&self, settings: &Settings, now: Instant) -> bool {
         let held_for = self

@@ -62,7 +62,7 @@ impl<W> Core<W> {
                 entry.turns = entry.turns.saturating_add(1);
                 let token = if next.fenced { token.take() } else { None };
                 let id = self.grant(next, Some(session), token);
-                self.keys.entry(key).or_default().holders.push(id);
+                self.keys.entry(key).or_default().admit(id);
             }
         };
         self.refuse_impatient(key);
