@@ -277,6 +277,14 @@ mod tests {
     }
 
     #[test]
+    fn no_time_is_no_wait() {
+        assert!(!LockOptions::no_wait().waits());
+        assert!(!LockOptions::wait_up_to(Duration::ZERO).waits());
+        assert!(LockOptions::wait_up_to(Duration::from_nanos(1)).waits());
+        assert!(LockOptions::wait_forever().waits());
+    }
+
+    #[test]
     fn every_limit_is_valid() {
         for limit in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
             assert!(LockOptions::wait_up_to(limit).validate().is_ok());

@@ -90,8 +90,10 @@ const LABEL_BYTES: usize = 120;
 pub(super) fn label(label: &mut String, bytes: &[u8]) {
     // What is shown of `bytes` never needs more of them than this, however they are escaped.
     let (head, rest) = bytes.split_at(bytes.len().min(LABEL_BYTES));
+    let mut cut = !rest.is_empty();
     for character in String::from_utf8_lossy(head).chars() {
         if label.len() >= LABEL_BYTES {
+            cut = true;
             break;
         }
         match character {
@@ -100,7 +102,7 @@ pub(super) fn label(label: &mut String, bytes: &[u8]) {
             _ => label.push(character),
         }
     }
-    if (!rest.is_empty() || label.len() >= LABEL_BYTES) && !label.ends_with('…') {
+    if cut && !label.ends_with('…') {
         label.push('…');
     }
 }

@@ -120,6 +120,19 @@ fn any_text_makes_one_short_line() {
     }
     assert_eq!(LockKey::from("a\0b\n").text(), Some(r"a\u{0}b\n"));
     assert_eq!(LockKey::from_bytes(b"\xff").text(), Some("\u{fffd}"));
+    assert_eq!(LockKey::from(r#"a"b\c"#).text(), Some(r#"a\"b\\c"#));
+}
+
+#[test]
+fn a_text_that_was_cut_shows_that_it_was() {
+    let just = "x".repeat(120);
+    assert_eq!(LockKey::from(&just).text(), Some(just.as_str()));
+    let cut = format!("{just}…");
+    for longer in ["x", "\n", "🔒"].map(|more| format!("{just}{more}")) {
+        assert_eq!(LockKey::from(&longer).text(), Some(cut.as_str()));
+    }
+    let two = LockKey::from_parts([just.as_str(), "y"]);
+    assert_eq!(two.text(), Some(format!("{just}/…").as_str()));
 }
 
 #[test]
