@@ -285,6 +285,18 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "locker")]
+    fn what_is_left_of_a_limit() {
+        let left = |options: LockOptions| options.after(Duration::from_secs(2));
+        let of = |seconds| LockOptions::wait_up_to(Duration::from_secs(seconds)).shared();
+        assert_eq!(left(LockOptions::no_wait()), None);
+        assert_eq!(left(of(5)), Some(of(3)));
+        assert_eq!(left(of(1)), Some(of(0)));
+        let forever = LockOptions::wait_forever();
+        assert_eq!(left(forever), Some(forever));
+    }
+
+    #[test]
     fn every_limit_is_valid() {
         for limit in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
             assert!(LockOptions::wait_up_to(limit).validate().is_ok());
