@@ -111,6 +111,7 @@ impl AsyncLocker {
         let sessions = runtime.clone();
         let hub = Hub::new(
             options.0,
+            false,
             Box::new(move |hub, id, orders| {
                 sessions.spawn(serve(hub, Arc::clone(&pool), id, orders));
                 None

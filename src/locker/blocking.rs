@@ -99,6 +99,7 @@ impl Locker {
         let pool = Arc::new(OnThread(pool));
         let hub = Hub::new(
             options.0,
+            true,
             Box::new(move |hub, id, orders| {
                 let station = Station::new(serve(hub, Arc::clone(&pool), id, orders));
                 // Without a thread the session is dropped, and tells of it.
@@ -242,6 +243,9 @@ impl Locker {
     /// pool. Later calls are refused with [`Closed`](LockErrorKind::Closed).
     ///
     /// A thread that holds a guard waits for itself here. To free what is held, drop the last clone.
+    ///
+    /// A session that waits on the server, or for one that does not answer, is not waited for: its thread ends with its statement, and gives back
+    /// what it was granted too late.
     pub fn close(&self) {
         block_on(self.client.close());
     }

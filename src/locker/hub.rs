@@ -60,6 +60,8 @@ pub(super) struct Hub {
 
 struct State {
     core: Core<Reply>,
+    /// Sessions run on threads, which cannot be told to stop.
+    on_threads: bool,
     sessions: HashMap<SessionId, Desk>,
     losses: HashMap<SessionId, Arc<Loss>>,
     clock: Clock,
@@ -80,10 +82,11 @@ enum Errand {
 }
 
 impl Hub {
-    pub(super) fn new(settings: Settings, start: Start) -> Arc<Self> {
+    pub(super) fn new(settings: Settings, on_threads: bool, start: Start) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 core: Core::new(settings, fastrand::Rng::new(), Instant::now()),
+                on_threads,
                 sessions: HashMap::new(),
                 losses: HashMap::new(),
                 clock: Clock::default(),
@@ -195,46 +198,67 @@ impl Drop for EndOfTime {
 
 impl State {
     fn carry_out(&mut self, hub: &Arc<Hub>, mut help: Option<&mut Option<Help>>) -> Vec<Errand> {
-        let commands = self.core.commands();
-        let mut errands = Vec::with_capacity(commands.len());
-        for command in commands {
-            match command {
-                Command::Open { session } => self.order(session, Order::Open, &mut errands),
-                Command::Send { session, round } => {
-                    if let Some(help) = help.as_deref_mut().filter(|help| help.is_none()) {
-                        *help = self.help(session);
-                    }
-                    self.order(session, Order::Run(round), &mut errands);
-                }
-                Command::Wait {
-                    session,
-                    key,
-                    options,
-                } => self.order(session, Order::Wait { key, options }, &mut errands),
-                Command::Close { session } => self.dismiss(session, Order::Close),
-                Command::Abandon { session } => self.dismiss(session, Order::Abandon),
-                Command::Lost { session } => {
-                    if let Some(loss) = self.losses.remove(&session) {
-                        loss.happen();
-                    }
-                }
-                Command::Granted { waiter, hold } => {
-                    let loss = hold.session.map(|session| self.loss(session));
-                    let held = Held::new(Arc::clone(hub), hold, loss);
-                    errands.push(Errand::Answer(waiter, Answer::Granted(held)));
-                }
-                Command::Refused { waiter, error } => {
-                    errands.push(Errand::Answer(waiter, Answer::Refused(error)));
-                }
-                Command::Released { waiter, result } => {
-                    errands.push(Errand::Answer(waiter, Answer::Released(result)));
-                }
-                Command::Closed { waiter } => {
-                    errands.push(Errand::Answer(waiter, Answer::Closed));
-                }
+        let mut errands = Vec::new();
+        loop {
+            let commands = self.core.commands();
+            if commands.is_empty() {
+                return errands;
+            }
+            errands.reserve(commands.len());
+            for command in commands {
+                self.carry_out_one(command, hub, help.as_deref_mut(), &mut errands);
             }
         }
-        errands
+    }
+
+    fn carry_out_one(
+        &mut self,
+        command: Command<Reply>,
+        hub: &Arc<Hub>,
+        help: Option<&mut Option<Help>>,
+        errands: &mut Vec<Errand>,
+    ) {
+        match command {
+            Command::Open { session } => self.order(session, Order::Open, errands),
+            Command::Send { session, round } => {
+                if let Some(help) = help.filter(|help| help.is_none()) {
+                    *help = self.help(session);
+                }
+                self.order(session, Order::Run(round), errands);
+            }
+            Command::Wait {
+                session,
+                key,
+                options,
+            } => self.order(session, Order::Wait { key, options }, errands),
+            Command::Close { session } => self.dismiss(session, Order::Close),
+            Command::Abandon { session } => {
+                self.dismiss(session, Order::Abandon);
+                // Its statement lasts as long as the server or the network likes, and nobody is to wait for it.
+                if self.on_threads {
+                    self.core.closed(session);
+                }
+            }
+            Command::Lost { session } => {
+                if let Some(loss) = self.losses.remove(&session) {
+                    loss.happen();
+                }
+            }
+            Command::Granted { waiter, hold } => {
+                let loss = hold.session.map(|session| self.loss(session));
+                let held = Held::new(Arc::clone(hub), hold, loss);
+                errands.push(Errand::Answer(waiter, Answer::Granted(held)));
+            }
+            Command::Refused { waiter, error } => {
+                errands.push(Errand::Answer(waiter, Answer::Refused(error)));
+            }
+            Command::Released { waiter, result } => {
+                errands.push(Errand::Answer(waiter, Answer::Released(result)));
+            }
+            Command::Closed { waiter } => {
+                errands.push(Errand::Answer(waiter, Answer::Closed));
+            }
+        }
     }
 
     fn loss(&mut self, session: SessionId) -> Arc<Loss> {

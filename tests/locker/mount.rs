@@ -19,8 +19,8 @@ macro_rules! lockers {
                 loss: a_holder_learns_of_its_loss, a_release_reports_a_loss, an_idle_session_is_replaced,
                     those_who_poll_go_on, those_who_block_go_on, sessions_lose_only_their_own;
                 faults: the_server_restarts, the_server_crashes, silence_under_a_holder, silence_under_a_waiter,
-                    silence_under_a_poller, a_lost_release, a_lost_grant;
-                closing: closing_drains, the_last_clone_frees_everything, the_pool_gets_its_connections_back;
+                    silence_under_a_poller, closing_in_silence, a_lost_release, a_lost_grant;
+                closing: closing_drains, closing_does_not_wait_for_others, the_last_clone_frees_everything, the_pool_gets_its_connections_back;
                 limits: ten_thousand_keys_on_one_session, a_full_lock_table_refuses_what_does_not_fit,
                     a_pool_without_connections_is_told_of;
                 fencing: tokens_grow, an_unfit_sequence_is_refused, a_stale_writer_is_refused;

@@ -1,6 +1,8 @@
 //! The end of a locker.
 
 use advisory_locking::LockErrorKind::{Closed, Lost};
+use advisory_locking::LockOptions;
+use advisory_locking::WaitStrategy::Block;
 use advisory_locking::locker::LockerOptions;
 use tokio::time::timeout;
 
@@ -56,6 +58,23 @@ pub(crate) async fn closing_drains(place: Place) {
     let unused = place.locker(LockerOptions::new()).await;
     timeout(PATIENCE, unused.close()).await.unwrap();
     is_closed(&unused).await;
+}
+
+/// Whoever waits on the server is refused at once, and the wait there ends or comes to nothing.
+pub(crate) async fn closing_does_not_wait_for_others(place: Place) {
+    let locker = place.locker(unwatched()).await;
+    let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
+    let mut rival = Rival::holding(&key);
+    let asking = tokio::spawn({
+        let (locker, key) = (locker.clone(), key.clone());
+        let options = LockOptions::wait_forever().strategy(Block);
+        async move { locker.acquire(&key, options).await }
+    });
+    eyes.until_waited_for(&key, 1);
+    timeout(PATIENCE, locker.close()).await.unwrap();
+    assert_eq!(kind_of(asking.await.unwrap()), Some(Closed));
+    rival.gives_back(&key);
+    eyes.until_free(&key);
 }
 
 /// Guards outlive their locker, but have lost.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use advisory_locking::LockErrorKind::{Database, Lost, TimedOut};
 use advisory_locking::WaitStrategy::Block;
 use advisory_locking::locker::LockerOptions;
+use tokio::time::timeout;
 
-use super::{OFTEN, block, fresh_key, kind_of, once, poll, unwatched, within};
+use super::{OFTEN, PATIENCE, block, fresh_key, kind_of, once, poll, unwatched, within};
 use crate::cluster::Private;
 use crate::eyes::{Eyes, Rival};
 use crate::place::Place;
@@ -126,6 +127,17 @@ pub(crate) async fn silence_under_a_poller(place: Place) {
     guard.release().await.unwrap();
     eyes.until_free(&key);
     assert_eq!(kind_of(other.release().await), Some(Lost));
+}
+
+/// What cannot be reached is not waited for.
+pub(crate) async fn closing_in_silence(place: Place) {
+    let relay = Relay::start(&place.url);
+    let far = Place::at(place.kind, relay.through(&place.url));
+    let locker = far.locker(LockerOptions::new().keep_alive(OFTEN)).await;
+    let guard = locker.acquire(&fresh_key(), once()).await.unwrap();
+    relay.fall_silent();
+    timeout(PATIENCE, locker.close()).await.unwrap();
+    assert_eq!(kind_of(guard.release().await), Some(Lost));
 }
 
 /// The connection breaks before the release has reached the server, which frees the lock with the session.
