@@ -2,6 +2,8 @@
 
 mod clean_up;
 mod failure;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 

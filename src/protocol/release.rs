@@ -150,10 +150,10 @@ mod tests {
     use super::*;
     use crate::key::LockKey;
     use crate::options::LockMode;
-    use crate::session::Backend;
+    use crate::session::{Backend, SqlState};
 
-    /// Drives a release whose statement failed without a code, and whose next statement answers as given.
-    fn kind_after(next: Result<Row, SessionError>) -> LockErrorKind {
+    /// Drives a release whose statements are answered as given, all of which it asks for. The session is condemned.
+    fn error_of<const N: usize>(answers: [Result<Row, SessionError>; N]) -> LockError {
         let grant = Grant {
             key: LockKey::from("key"),
             mode: LockMode::Exclusive,
@@ -169,24 +169,60 @@ mod tests {
             stand_in: None,
         };
         let mut release = Release::new(grant, situation);
-        let mut inputs = [
-            Input::Ready,
-            Input::Row(Err(SessionError::new("a code is hidden"))),
-            Input::Row(next),
-            Input::Ready,
-        ]
-        .into_iter();
-        let mut condemned = false;
+        let mut answers = answers.into_iter();
+        let (mut input, mut condemned) = (Input::Ready, false);
         loop {
-            match release.step(inputs.next().unwrap(), Instant::now()) {
+            input = match release.step(input, Instant::now()) {
                 Step::Done(result) => {
                     assert!(condemned, "the session was kept");
-                    return result.unwrap_err().kind();
+                    assert_eq!(answers.count(), 0, "not all was asked");
+                    return result.unwrap_err();
                 }
-                Step::Condemn => condemned = true,
-                Step::Query(_) => {}
+                Step::Condemn => {
+                    condemned = true;
+                    Input::Ready
+                }
+                Step::Query(_) => Input::Row(answers.next().unwrap()),
                 step => unreachable!("{step:?}"),
             }
+        }
+    }
+
+    /// The same where the first statement failed without a code.
+    fn kind_after(next: Result<Row, SessionError>) -> LockErrorKind {
+        error_of([Err(SessionError::new("a code is hidden")), next]).kind()
+    }
+
+    /// The server has answered, and that is that.
+    #[test]
+    fn an_error_with_a_code_is_not_doubted() {
+        let refused = SessionError::new("refused").with_code(SqlState::new("42501"));
+        let gone = SessionError::new("closed").with_disconnected(true);
+        for (error, kind) in [
+            (refused, LockErrorKind::Database),
+            (gone, LockErrorKind::Lost),
+        ] {
+            let error = error_of([Err(error)]);
+            assert_eq!(error.kind(), kind);
+            // Who has lost needs no other reason.
+            let explained = error.to_string().contains("so the session was ended");
+            assert_eq!(explained, kind == LockErrorKind::Database, "{error}");
+        }
+    }
+
+    /// Nothing was given back: another session answered, or a transaction that the client does not know of is open.
+    #[test]
+    fn who_did_not_answer_tells_why() {
+        for (pid, kind) in [
+            (1, LockErrorKind::TransactionLeftOpen),
+            (2, LockErrorKind::PoolerInBetween),
+        ] {
+            let row = Row {
+                answer: None,
+                pid,
+                transaction_began: 1,
+            };
+            assert_eq!(error_of([Ok(row)]).kind(), kind);
         }
     }
 
