@@ -1,5 +1,5 @@
 //! A lock that nobody else wants, against the two bare lock functions sent through the same client, prepared, on a connection that is kept,
-//! as a locker keeps its own.
+//! as a locker keeps its own; on one processor if that can be had.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::Scale;
 use crate::by_hand::{number, pg_advisory_unlock, pg_try_advisory_lock};
 use crate::contenders::{Cycle, Raw, Room, Sqlx, bb8_pool, sqlx_pool};
 use crate::figures::Figures;
+use crate::processor::OneProcessor;
 use crate::rounds::{Contender, take_turns_for};
 use crate::server::{runtime, url};
 
@@ -23,10 +24,15 @@ const NO_WAIT: LockOptions = LockOptions::no_wait();
 
 pub(crate) fn measure(scale: &Scale, figures: &mut Figures) {
     let rounds = scale.of(601, 11);
-    blocking(rounds, figures);
+    let alone = OneProcessor::take();
+    let title = match alone {
+        Some(_) => "uncontended, on one processor",
+        None => "uncontended",
+    };
+    blocking(title, rounds, figures);
     let one_thread = Builder::new_current_thread().enable_all().build().unwrap();
     for (runtime, threads) in [(one_thread, "one thread"), (runtime(), "several threads")] {
-        measure_async(&runtime, threads, rounds, figures);
+        measure_async(&runtime, &format!("{title}, {threads}"), rounds, figures);
     }
 }
 
@@ -38,7 +44,7 @@ fn report(figures: &mut Figures, part: &str, rounds: usize, mut contenders: Vec<
     }
 }
 
-fn blocking(rounds: usize, figures: &mut Figures) {
+fn blocking(title: &str, rounds: usize, figures: &mut Figures) {
     use diesel::RunQueryDsl;
 
     let manager = ConnectionManager::<PgConnection>::new(url());
@@ -64,7 +70,12 @@ fn blocking(rounds: usize, figures: &mut Figures) {
             }
         }),
     ];
-    report(figures, "uncontended, Diesel, r2d2", rounds, contenders);
+    report(
+        figures,
+        &format!("{title}, Diesel, r2d2"),
+        rounds,
+        contenders,
+    );
 }
 
 /// A contender whose cycles are awaited, one after the other, in a task.
@@ -83,7 +94,7 @@ macro_rules! cycles {
     }};
 }
 
-fn measure_async(runtime: &Runtime, threads: &str, rounds: usize, figures: &mut Figures) {
+fn measure_async(runtime: &Runtime, title: &str, rounds: usize, figures: &mut Figures) {
     let key = LockKey::from("benches/locker/uncontended");
     let number = number(&key);
     let _entered = runtime.enter();
@@ -108,7 +119,7 @@ fn measure_async(runtime: &Runtime, threads: &str, rounds: usize, figures: &mut 
         ),
         cycles!(runtime, "AsyncLocker", (locker, key.clone()), ours),
     ];
-    let part = format!("uncontended, diesel-async, bb8, {threads}");
+    let part = format!("{title}, diesel-async, bb8");
     report(figures, &part, rounds, contenders);
 
     let conn = runtime.block_on(sqlx.acquire()).unwrap().detach();
@@ -139,7 +150,7 @@ fn measure_async(runtime: &Runtime, threads: &str, rounds: usize, figures: &mut 
             }
         ),
     ];
-    let part = format!("uncontended, SeaORM, {threads}");
+    let part = format!("{title}, SeaORM");
     report(figures, &part, rounds, contenders);
 }
 
