@@ -1,4 +1,8 @@
 //! Servers that stop, and networks that fall silent or lose what was sent.
+#![allow(
+    clippy::future_not_send,
+    reason = "whoever has the private server has it on one thread"
+)]
 
 use std::time::Duration;
 
