@@ -118,6 +118,19 @@ pub(crate) struct Situation {
     pub(crate) stand_in: Option<StandIn>,
 }
 
+#[cfg(test)]
+impl Situation {
+    /// PostgreSQL, in no transaction.
+    pub(crate) const fn idle() -> Self {
+        Self {
+            backend: Backend::Postgres,
+            transaction: TransactionState::none(),
+            longest_wait: None,
+            stand_in: None,
+        }
+    }
+}
+
 /// Proof that a lock was granted, with what its release needs.
 #[derive(Debug)]
 pub(crate) struct Grant {

@@ -1,7 +1,8 @@
 //! Where a session of a blocking locker runs: on a thread of its own, or in a call that has just asked it something and would only wait.
 //!
-//! To wake a thread and to be woken by it costs as much as a round trip. So the call that gives an idle session its order runs it. Async
-//! sessions are not run by calls: a call that nobody polls would hold up the others.
+//! To wake a thread and to be woken by it costs as much as a round trip. So a release, or a call that does not wait, runs the idle session that it
+//! gives its order. A call that waits does not: it has to end at its limit, which no blocking statement does over a silent network. Async sessions
+//! are not run by calls: a call that nobody polls would hold up the others.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::key::LockKey;
     use crate::options::LockMode;
-    use crate::session::{Backend, SqlState};
+    use crate::session::SqlState;
 
     /// Drives a release whose statements are answered as given, all of which it asks for. The session is condemned.
     fn error_of<const N: usize>(answers: [Result<Row, SessionError>; N]) -> LockError {
@@ -162,13 +162,7 @@ mod tests {
             depth: 0,
             hold: None,
         };
-        let situation = Situation {
-            backend: Backend::Postgres,
-            transaction: TransactionState::none(),
-            longest_wait: None,
-            stand_in: None,
-        };
-        let mut release = Release::new(grant, situation);
+        let mut release = Release::new(grant, Situation::idle());
         let mut answers = answers.into_iter();
         let (mut input, mut condemned) = (Input::Ready, false);
         loop {

@@ -4,7 +4,7 @@ use advisory_locking::locker::{
     AsyncLocker, AsyncLockerGuard, AsyncLockerGuards, Locker, LockerGuard, LockerGuards,
 };
 use advisory_locking::{LockError, LockKey, LockMode, LockOptions};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Face {
@@ -52,6 +52,16 @@ impl Face {
     ) -> Result<Guard, LockError> {
         let key = key.clone();
         call!(self, acquire(key, options) => Guard::Tasks, Guard::Threads)
+    }
+
+    /// Acquires in a task of its own.
+    pub(crate) fn ask(
+        &self,
+        key: &LockKey,
+        options: LockOptions,
+    ) -> JoinHandle<Result<Guard, LockError>> {
+        let (locker, key) = (self.clone(), key.clone());
+        tokio::spawn(async move { locker.acquire(&key, options).await })
     }
 
     pub(crate) async fn acquire_fenced(

@@ -43,10 +43,8 @@ fn play_on(
     script: Script,
 ) -> (Vec<&'static str>, Result<Acquired, LockError>) {
     let situation = Situation {
-        backend: Backend::Postgres,
-        transaction: TransactionState::none(),
         longest_wait,
-        stand_in: None,
+        ..Situation::idle()
     };
     let mut acquire = Acquire::new(LockKey::from("key"), &options, Level::Session, situation);
     let (began, mut sent) = (Instant::now(), Vec::new());

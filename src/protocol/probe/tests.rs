@@ -113,12 +113,7 @@ impl Pooler {
     }
 
     fn probe(&mut self) -> Result<Sessions, LockError> {
-        let situation = Situation {
-            backend: Backend::Postgres,
-            transaction: TransactionState::none(),
-            longest_wait: None,
-            stand_in: None,
-        };
+        let situation = Situation::idle();
         let mut probe = Probe::new(&situation, &situation);
         let mut input = Input::Ready;
         loop {
@@ -207,12 +202,7 @@ fn a_failure_leaves_no_lock() {
 
 #[test]
 fn nothing_is_sent_where_there_is_nothing_to_probe() {
-    let idle = || Situation {
-        backend: Backend::Postgres,
-        transaction: TransactionState::none(),
-        longest_wait: None,
-        stand_in: None,
-    };
+    let idle = Situation::idle;
     let sqlite = || Situation {
         backend: Backend::Sqlite,
         ..idle()

@@ -65,11 +65,7 @@ pub(crate) async fn closing_does_not_wait_for_others(place: Place) {
     let locker = place.locker(unwatched()).await;
     let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
     let mut rival = Rival::holding(&key);
-    let asking = tokio::spawn({
-        let (locker, key) = (locker.clone(), key.clone());
-        let options = LockOptions::wait_forever().strategy(Block);
-        async move { locker.acquire(&key, options).await }
-    });
+    let asking = locker.ask(&key, LockOptions::wait_forever().strategy(Block));
     eyes.until_waited_for(&key, 1);
     timeout(PATIENCE, locker.close()).await.unwrap();
     assert_eq!(kind_of(asking.await.unwrap()), Some(Closed));
@@ -107,13 +103,10 @@ pub(crate) async fn the_pool_gets_its_connections_back(place: Place) {
         let (key, other) = (fresh_key(), fresh_key());
         let mut rival = Rival::holding(&other);
         let guard = locker.acquire(&key, once()).await.unwrap();
-        let asking = tokio::spawn({
-            let (locker, other) = (locker.clone(), other.clone());
-            async move { locker.acquire(&other, super::block()).await.unwrap() }
-        });
+        let asking = locker.ask(&other, super::block());
         eyes.until_waited_for(&other, 1);
         rival.gives_back(&other);
-        asking.await.unwrap().release().await.unwrap();
+        asking.await.unwrap().unwrap().release().await.unwrap();
         guard.release().await.unwrap();
         // Once it is closed, and once it is dropped.
         if round == 0 {

@@ -41,8 +41,7 @@ async fn everybody_is_thrown_out(place: Place, mode: &str) {
         .into_iter()
         .map(|(key, options)| {
             assert!(rival.takes(&key, Exclusive));
-            let (locker, asked) = (locker.clone(), key.clone());
-            let asking = tokio::spawn(async move { locker.acquire(&asked, options).await });
+            let asking = locker.ask(&key, options);
             (key, options, asking)
         })
         .collect();
@@ -65,10 +64,21 @@ async fn everybody_is_thrown_out(place: Place, mode: &str) {
     again.release().await.unwrap();
 }
 
-/// The holder is told in time, while the server believes that it has the lock.
-pub(crate) async fn silence_under_a_holder(place: Place) {
+/// What is new goes through; what was cut off stays so.
+fn pass(relay: &Relay) {
+    relay.set(ToServer, Flow::Pass);
+    relay.set(ToClient, Flow::Pass);
+}
+
+fn behind_a_relay(place: &Place) -> (Relay, Place) {
     let relay = Relay::start(&place.url);
     let far = Place::at(place.kind, relay.through(&place.url));
+    (relay, far)
+}
+
+/// The holder is told in time, while the server believes that it has the lock.
+pub(crate) async fn silence_under_a_holder(place: Place) {
+    let (relay, far) = behind_a_relay(&place);
     let locker = far.locker(LockerOptions::new().keep_alive(OFTEN)).await;
     let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
     let guard = locker.acquire(&key, once()).await.unwrap();
@@ -79,13 +89,9 @@ pub(crate) async fn silence_under_a_holder(place: Place) {
     let generation = guard.generation();
     assert_eq!(kind_of(guard.release().await), Some(Lost));
 
-    // What is new goes through, and those who wait are served as soon as the server has noticed too.
-    relay.set(ToServer, Flow::Pass);
-    relay.set(ToClient, Flow::Pass);
-    let asking = tokio::spawn({
-        let (locker, key) = (locker.clone(), key.clone());
-        async move { locker.acquire(&key, poll()).await }
-    });
+    // Those who wait are served as soon as the server has noticed too.
+    pass(&relay);
+    let asking = locker.ask(&key, poll());
     let noticed = format!("SELECT pg_terminate_backend({holder})");
     run(&mut eyes.0, &noticed);
     let again = asking.await.unwrap().unwrap();
@@ -96,16 +102,11 @@ pub(crate) async fn silence_under_a_holder(place: Place) {
 
 /// Whoever waits there is told at its limit, at which the server ends the wait by itself.
 pub(crate) async fn silence_under_a_waiter(place: Place) {
-    let relay = Relay::start(&place.url);
-    let far = Place::at(place.kind, relay.through(&place.url));
+    let (relay, far) = behind_a_relay(&place);
     let locker = far.locker(unwatched()).await;
     let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
     let mut rival = Rival::holding(&key);
-    let asking = tokio::spawn({
-        let (locker, key) = (locker.clone(), key.clone());
-        let options = within(Duration::from_secs(5), Block);
-        async move { locker.acquire(&key, options).await }
-    });
+    let asking = locker.ask(&key, within(Duration::from_secs(5), Block));
     eyes.until_waited_for(&key, 1);
     relay.fall_silent();
     assert_eq!(kind_of(asking.await.unwrap()), Some(TimedOut));
@@ -116,21 +117,15 @@ pub(crate) async fn silence_under_a_waiter(place: Place) {
 
 /// It asks on a session that is cut off, and goes on as soon as that is known, long before its limit.
 pub(crate) async fn silence_under_a_poller(place: Place) {
-    let relay = Relay::start(&place.url);
-    let far = Place::at(place.kind, relay.through(&place.url));
+    let (relay, far) = behind_a_relay(&place);
     let locker = far.locker(LockerOptions::new().keep_alive(OFTEN)).await;
     let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
     let other = locker.acquire(&fresh_key(), poll()).await.unwrap();
     relay.fall_silent();
     relay.set(ToServer, Flow::Lost);
-    let asking = tokio::spawn({
-        let (locker, key) = (locker.clone(), key.clone());
-        async move { locker.acquire(&key, poll()).await }
-    });
+    let asking = locker.ask(&key, poll());
     relay.until_kept_back(ToServer);
-    // What is new goes through.
-    relay.set(ToServer, Flow::Pass);
-    relay.set(ToClient, Flow::Pass);
+    pass(&relay);
     let guard = asking.await.unwrap().unwrap();
     assert!(guard.generation() > other.generation());
     guard.release().await.unwrap();
@@ -140,8 +135,7 @@ pub(crate) async fn silence_under_a_poller(place: Place) {
 
 /// What cannot be reached is not waited for.
 pub(crate) async fn closing_in_silence(place: Place) {
-    let relay = Relay::start(&place.url);
-    let far = Place::at(place.kind, relay.through(&place.url));
+    let (relay, far) = behind_a_relay(&place);
     let locker = far.locker(LockerOptions::new().keep_alive(OFTEN)).await;
     let guard = locker.acquire(&fresh_key(), once()).await.unwrap();
     relay.fall_silent();
@@ -151,8 +145,7 @@ pub(crate) async fn closing_in_silence(place: Place) {
 
 /// The connection breaks before the release has reached the server, which frees the lock with the session.
 pub(crate) async fn a_lost_release(place: Place) {
-    let relay = Relay::start(&place.url);
-    let far = Place::at(place.kind, relay.through(&place.url));
+    let (relay, far) = behind_a_relay(&place);
     let locker = far.locker(unwatched()).await;
     let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
     let guard = locker.acquire(&key, once()).await.unwrap();
@@ -171,18 +164,14 @@ pub(crate) async fn a_lost_release(place: Place) {
 
 /// The server has granted, and the connection breaks before the answer is there. Whoever waits asks again, and whoever asks but once is told.
 pub(crate) async fn a_lost_grant(place: Place) {
-    let relay = Relay::start(&place.url);
-    let far = Place::at(place.kind, relay.through(&place.url));
+    let (relay, far) = behind_a_relay(&place);
     let locker = far.locker(unwatched()).await;
     for (options, granted) in [(poll(), true), (once(), false)] {
         let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
         // Which opens the session.
         let first = locker.acquire(&fresh_key(), poll()).await.unwrap();
         relay.set(ToClient, Flow::Held);
-        let asking = tokio::spawn({
-            let (locker, key) = (locker.clone(), key.clone());
-            async move { locker.acquire(&key, options).await }
-        });
+        let asking = locker.ask(&key, options);
         eventually("the grant", || !eyes.holders(&key).is_empty());
         let holder = eyes.holder(&key);
         relay.break_connections();

@@ -41,12 +41,9 @@ pub(crate) async fn a_release_reports_a_loss(place: Place) {
     for options in super::both_ways() {
         let key = fresh_key();
         let mut rival = Rival::holding(&key);
-        let asking = tokio::spawn({
-            let (locker, key) = (locker.clone(), key.clone());
-            async move { locker.acquire(&key, options).await.unwrap() }
-        });
+        let asking = locker.ask(&key, options);
         rival.gives_back(&key);
-        let guard = asking.await.unwrap();
+        let guard = asking.await.unwrap().unwrap();
         eyes.terminate_holder(&key);
         assert!(!guard.is_lost(), "nobody has noticed");
         assert_eq!(kind_of(guard.release().await), Some(Lost));
@@ -83,15 +80,12 @@ pub(crate) async fn those_who_poll_go_on(place: Place) {
     let held = locker.acquire(&other, once()).await.unwrap();
     let mut rival = Rival::holding(&key);
     let options = LockOptions::wait_forever().interval(Duration::from_millis(10));
-    let asking = tokio::spawn({
-        let (locker, key) = (locker.clone(), key.clone());
-        async move { locker.acquire(&key, options).await.unwrap() }
-    });
+    let asking = locker.ask(&key, options);
     eyes.terminate_holder(&other);
     // The next question finds it out, for those who hold too.
     eventually("the loss", || held.is_lost());
     rival.gives_back(&key);
-    let guard = asking.await.unwrap();
+    let guard = asking.await.unwrap().unwrap();
     assert!(guard.generation() > held.generation());
     guard.release().await.unwrap();
     assert_eq!(kind_of(held.release().await), Some(Lost));
@@ -101,13 +95,10 @@ pub(crate) async fn sessions_lose_only_their_own(place: Place) {
     let locker = place.locker(LockerOptions::new().keep_alive(OFTEN)).await;
     let (own, shared, mut eyes) = (fresh_key(), fresh_key(), Eyes::at(&place.url));
     let mut rival = Rival::holding(&own);
-    let asking = tokio::spawn({
-        let (locker, own) = (locker.clone(), own.clone());
-        async move { locker.acquire(&own, block()).await.unwrap() }
-    });
+    let asking = locker.ask(&own, block());
     eyes.until_waited_for(&own, 1);
     rival.gives_back(&own);
-    let own_guard = asking.await.unwrap();
+    let own_guard = asking.await.unwrap().unwrap();
     let guard = locker.acquire(&shared, once()).await.unwrap();
     assert_ne!(eyes.holder(&own), eyes.holder(&shared));
     eyes.terminate_holder(&own);
@@ -122,10 +113,7 @@ pub(crate) async fn those_who_block_go_on(place: Place) {
     let locker = place.locker(unwatched()).await;
     let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
     let mut rival = Rival::holding(&key);
-    let asking = tokio::spawn({
-        let (locker, key) = (locker.clone(), key.clone());
-        async move { locker.acquire(&key, block()).await }
-    });
+    let asking = locker.ask(&key, block());
     eyes.until_waited_for(&key, 1);
     let waiter = eyes.waiters(&key)[0];
     eyes.terminate(waiter);

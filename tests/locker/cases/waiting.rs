@@ -52,12 +52,9 @@ pub(crate) async fn a_waiter_is_granted_when_the_key_is_free(place: Place) {
     for options in ways {
         let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
         let mut rival = Rival::holding(&key);
-        let asking = tokio::spawn({
-            let (locker, key) = (locker.clone(), key.clone());
-            async move { locker.acquire(&key, options).await.unwrap() }
-        });
+        let asking = locker.ask(&key, options);
         rival.gives_back(&key);
-        let guard = asking.await.unwrap();
+        let guard = asking.await.unwrap().unwrap();
         assert_ne!(eyes.holder(&key), rival.pid);
         guard.release().await.unwrap();
         assert!(eyes.is_free(&key));
@@ -69,10 +66,7 @@ pub(crate) async fn whoever_blocks_waits_in_the_servers_queue(place: Place) {
     let (key, shared, mut eyes) = (fresh_key(), fresh_key(), Eyes::at(&place.url));
     let other = locker.acquire(&shared, once()).await.unwrap();
     let mut first = Rival::holding(&key);
-    let asking = tokio::spawn({
-        let (locker, key) = (locker.clone(), key.clone());
-        async move { locker.acquire(&key, block()).await.unwrap() }
-    });
+    let asking = locker.ask(&key, block());
     eyes.until_waited_for(&key, 1);
     let [waiter] = eyes.waiters(&key)[..] else {
         panic!("one waits")
@@ -80,7 +74,7 @@ pub(crate) async fn whoever_blocks_waits_in_the_servers_queue(place: Place) {
     assert_ne!(waiter, eyes.holder(&shared), "on a session of its own");
     let last = Rival::at(&place.url).queue(&mut eyes, &key, || ());
     first.gives_back(&key);
-    let guard = asking.await.unwrap();
+    let guard = asking.await.unwrap().unwrap();
     // In the order in which they came.
     assert_eq!(eyes.holders(&key), [waiter]);
     assert_eq!(eyes.waiters(&key).len(), 1);
@@ -97,12 +91,9 @@ pub(crate) async fn without_waiting_sessions_whoever_blocks_polls(place: Place) 
     let (key, other) = (fresh_key(), fresh_key());
     let other = locker.acquire(&other, once()).await.unwrap();
     let mut rival = Rival::holding(&key);
-    let asking = tokio::spawn({
-        let (locker, key) = (locker.clone(), key.clone());
-        async move { locker.acquire(&key, block()).await.unwrap() }
-    });
+    let asking = locker.ask(&key, block());
     rival.gives_back(&key);
-    let guard = asking.await.unwrap();
+    let guard = asking.await.unwrap().unwrap();
     assert_eq!(guard.generation(), other.generation());
     guard.release().await.unwrap();
     other.release().await.unwrap();
