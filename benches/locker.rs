@@ -8,7 +8,7 @@
 //! It prints its figures, and writes them and the plots of README to `benches/results/`. After `--`, `--smoke` makes it a matter of seconds
 //! and writes nothing, and the names of parts run those alone (`uncontended`, `hot-key`, `held`, `waiting`, `hand-off`, `processes`, `tenure`).
 //! `taskset -c 1` and the like change what is compared: the clients and the server share the processors. What nobody contends for is measured
-//! on one processor anyway.
+//! on one processor and on one each anyway.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

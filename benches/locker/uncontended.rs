@@ -1,5 +1,5 @@
 //! A lock that nobody else wants, against the two bare lock functions sent through the same client, prepared, on a connection that is kept,
-//! as a locker keeps its own; on one processor if that can be had.
+//! as a locker keeps its own; on one processor and on one each, if they can be had.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::Scale;
 use crate::by_hand::{number, pg_advisory_unlock, pg_try_advisory_lock};
 use crate::contenders::{Cycle, Raw, Room, Sqlx, bb8_pool, sqlx_pool};
 use crate::figures::Figures;
-use crate::processor::OneProcessor;
+use crate::processor::{Place, Placed};
 use crate::rounds::{Contender, take_turns_for};
 use crate::server::{runtime, url};
 
@@ -24,11 +24,16 @@ const NO_WAIT: LockOptions = LockOptions::no_wait();
 
 pub(crate) fn measure(scale: &Scale, figures: &mut Figures) {
     let rounds = scale.of(601, 11);
-    let alone = OneProcessor::take();
-    let title = match alone {
-        Some(_) => "uncontended, on one processor",
-        None => "uncontended",
-    };
+    for place in Place::ALL {
+        let Some(_placed) = Placed::take(place) else {
+            println!("uncontended, {}: cannot be had here", place.name());
+            continue;
+        };
+        measure_at(&format!("uncontended, {}", place.name()), rounds, figures);
+    }
+}
+
+fn measure_at(title: &str, rounds: usize, figures: &mut Figures) {
     blocking(title, rounds, figures);
     let one_thread = Builder::new_current_thread().enable_all().build().unwrap();
     for (runtime, threads) in [(one_thread, "one thread"), (runtime(), "several threads")] {
