@@ -40,6 +40,8 @@ mod postgres;
 pub(crate) mod prepared;
 #[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
 pub(crate) mod rounds;
+#[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
+pub(crate) mod single;
 #[cfg(feature = "diesel-sqlite")]
 mod sqlite;
 

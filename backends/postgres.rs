@@ -4,6 +4,7 @@
 //! `search_path` are never called instead. The only values are integers, bound or written out.
 
 mod rounds;
+mod single;
 
 use crate::error::LockErrorKind;
 use crate::key::KeySpace;
@@ -11,6 +12,7 @@ use crate::options::LockMode;
 use crate::session::{BatchKind, Bind, Place, ProbeStep, SessionError, SqlState, StatementKind};
 
 pub(crate) use rounds::{round, round_sequence, step_code, step_number};
+pub(crate) use single::{single_step, single_step_binds};
 
 /// What every statement tells besides its answer: the session, and when its transaction began. Outside a transaction each statement
 /// is one of its own, so two that began at the same time are one transaction. `CURRENT_TIMESTAMP` is a keyword, so no

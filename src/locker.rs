@@ -8,6 +8,8 @@ mod asynchronous;
 mod blocking;
 mod client;
 mod core;
+#[cfg(feature = "async-locker")]
+mod entered;
 mod hub;
 mod loss;
 mod options;

@@ -10,7 +10,8 @@ mod transaction;
 
 pub use error::{SessionError, SqlState};
 pub use request::{Batch, BatchKind, Bind, Place, ProbeStep, Row, Statement, StatementKind};
-pub use round::{Round, RoundKind, RoundRow, RoundStep, StepKind, TokenSource};
+pub(crate) use round::Does;
+pub use round::{Round, RoundKind, RoundRow, RoundStep, SingleStep, StepKind, TokenSource};
 pub use transaction::TransactionState;
 
 /// Which database answers on a session.
@@ -102,6 +103,16 @@ pub trait LockSession {
         Err(SessionError::unsupported(round))
     }
 
+    /// Runs one prepared statement about one lock and returns its only column; for a `Locker`. By default, the [`round`](Self::round) that
+    /// does the same.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them, with the SQLSTATE where the client shows it.
+    fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+        self.round(&step.to_round()).map(SingleStep::answer_of)
+    }
+
     /// Ends the session and marks the connection as broken, so that nothing is locked on it and no pool hands it out.
     ///
     /// Called when the state of the session is unknown. Must not panic; there is nobody to report an error to.
@@ -181,6 +192,10 @@ impl<D: DelegateLockSession> LockSession for D {
 
     fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
         self.session().round(round)
+    }
+
+    fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+        self.session().single_step(step)
     }
 
     fn condemn(&mut self) {

@@ -7,14 +7,18 @@ use diesel::pg::PgConnection;
 use super::prepared::{self, Prepared, with_prepared};
 use super::rounds::{PreparedRound, round_row, with_round};
 use super::session_error;
+use super::single::{PreparedStep, with_step};
 use crate::backends::postgres::{COMMIT, Condemnation};
 use crate::session::{
-    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, SingleStep, Statement,
+    TransactionState,
 };
 
 impl<const SHAPE: u8> RunQueryDsl<PgConnection> for Prepared<SHAPE> {}
 
 impl<const SHAPE: u8> RunQueryDsl<PgConnection> for PreparedRound<SHAPE> {}
+
+impl<const SHAPE: u8> RunQueryDsl<PgConnection> for PreparedStep<SHAPE> {}
 
 impl LockSession for PgConnection {
     fn backend(&mut self) -> Backend {
@@ -59,6 +63,11 @@ impl LockSession for PgConnection {
     fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
         let columns = with_round!(round, prepared => prepared.get_result(self));
         columns.map(round_row).map_err(session_error)
+    }
+
+    fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+        let answer = with_step!(step, prepared => prepared.get_result(self));
+        answer.map_err(session_error)
     }
 
     /// Marking the transaction manager alone would not do: any statement that goes through repairs the mark. A session that the

@@ -12,7 +12,10 @@ use crate::session::{Bind, Row, Statement, StatementKind};
 
 /// A statement as Diesel wants it. `SHAPE` decides its text, so Diesel may keep it in its cache of prepared statements under this
 /// type, and need not write and hash the text to find it there. Made by [`with_prepared`].
-pub(crate) struct Prepared<const SHAPE: u8> {
+pub(crate) struct Prepared<const SHAPE: u8>(Text);
+
+/// A text and its values.
+pub(super) struct Text {
     sql: &'static str,
     binds: Vec<Value>,
 }
@@ -37,10 +40,22 @@ impl From<Bind> for Value {
 impl<const SHAPE: u8> Prepared<SHAPE> {
     /// `statement` must be of this shape.
     pub(crate) fn new(statement: &Statement) -> Self {
-        Self {
-            sql: statement.sql(),
-            binds: statement.binds().map(Value::from).collect(),
-        }
+        Self(Text::new(statement.sql(), statement.binds()))
+    }
+}
+
+impl Text {
+    pub(super) fn new(sql: &'static str, binds: impl Iterator<Item = Bind>) -> Self {
+        let binds = binds.map(Value::from).collect();
+        Self { sql, binds }
+    }
+
+    pub(super) fn walk<'b>(&'b self, pass: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        write(pass, self.sql, &self.binds, |pass, bind| match bind {
+            Value::Int4(number) => pass.push_bind_param::<Integer, _>(number),
+            Value::Int8(number) => pass.push_bind_param::<BigInt, _>(number),
+            Value::Timestamptz(time) => pass.push_bind_param::<Timestamptz, _>(time),
+        })
     }
 }
 
@@ -81,11 +96,7 @@ pub(crate) use with_prepared;
 
 impl<const SHAPE: u8> QueryFragment<Pg> for Prepared<SHAPE> {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        write(&mut pass, self.sql, &self.binds, |pass, bind| match bind {
-            Value::Int4(number) => pass.push_bind_param::<Integer, _>(number),
-            Value::Int8(number) => pass.push_bind_param::<BigInt, _>(number),
-            Value::Timestamptz(time) => pass.push_bind_param::<Timestamptz, _>(time),
-        })
+        self.0.walk(&mut pass)
     }
 }
 

@@ -11,9 +11,10 @@ use crate::AsyncLockSession;
 use crate::backends::diesel::prepared::{self, with_prepared};
 use crate::backends::diesel::rounds::{round_row, with_round};
 use crate::backends::diesel::session_error;
+use crate::backends::diesel::single::with_step;
 use crate::backends::postgres::{COMMIT, CONDEMN, Condemnation};
 use crate::session::{
-    Backend, Batch, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+    Backend, Batch, Round, RoundRow, Row, SessionError, SingleStep, Statement, TransactionState,
 };
 
 impl AsyncLockSession for AsyncPgConnection {
@@ -74,6 +75,11 @@ impl AsyncLockSession for AsyncPgConnection {
     async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
         let columns = with_round!(round, prepared => prepared.get_result(self).await);
         columns.map(round_row).map_err(session_error)
+    }
+
+    async fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+        let answer = with_step!(step, prepared => prepared.get_result(self).await);
+        answer.map_err(session_error)
     }
 
     async fn condemn(&mut self) {

@@ -18,7 +18,7 @@ use super::error::{code, exec_error, gone, is_aborted, is_gone, session_error};
 use super::farewell;
 use super::transactions::{Recovery, savepoint};
 use crate::backends::postgres::Condemnation;
-use crate::session::{Round, RoundRow, Row, Statement, TransactionState};
+use crate::session::{Round, RoundRow, Row, SingleStep, Statement, TransactionState};
 
 /// A pinned connection. Clones are the same connection.
 #[derive(Clone, Debug)]
@@ -177,6 +177,12 @@ impl Pinned {
     pub(super) async fn round(&self, round: &Round) -> Result<RoundRow, DbErr> {
         let mut wire = self.lock().await?;
         wire.lock_round(round).await
+    }
+
+    /// Runs a statement of the protocol about one of many locks.
+    pub(super) async fn single_step(&self, step: &SingleStep) -> Result<Option<bool>, DbErr> {
+        let mut wire = self.lock().await?;
+        wire.lock_single_step(step).await
     }
 
     /// Sends a message of the protocol, in a transaction that must still be open if one is named.

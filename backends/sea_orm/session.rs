@@ -10,7 +10,7 @@ use super::pinned::Pinned;
 use super::without_locks::WithoutLocks;
 use crate::asynchronous::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
-    Backend, Batch, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+    Backend, Batch, Round, RoundRow, Row, SessionError, SingleStep, Statement, TransactionState,
 };
 
 impl AsyncLockPool for DatabaseConnection {
@@ -104,6 +104,13 @@ impl AsyncLockSession for PinnedConnection {
         match &self.0 {
             Session::Postgres(pinned) => pinned.round(round).await.map_err(session_error),
             Session::WithoutLocks(_) => Err(SessionError::unsupported(round)),
+        }
+    }
+
+    async fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+        match &self.0 {
+            Session::Postgres(pinned) => pinned.single_step(step).await.map_err(session_error),
+            Session::WithoutLocks(_) => Err(SessionError::unsupported(step)),
         }
     }
 

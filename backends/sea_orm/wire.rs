@@ -1,5 +1,6 @@
 //! What is sent over a pinned connection: the protocol's statements and the body's.
 
+use sea_orm::sqlx::Arguments as _;
 use sea_orm::sqlx::postgres::{PgArguments, PgRow};
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{self, AssertSqlSafe, Postgres, Row as _};
@@ -9,7 +10,7 @@ use sea_query_sqlx::SqlxValues;
 use super::error::{exec_error, query_error};
 use super::pinned::{Flight, TransactionId, Wire, over};
 use super::timestamptz::Timestamptz;
-use crate::session::{Bind, Round, RoundRow, Row, Statement};
+use crate::session::{Bind, Round, RoundRow, Row, SingleStep, Statement};
 
 /// SeaORM's statement as sqlx wants it.
 pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
@@ -18,6 +19,21 @@ pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxV
         .clone()
         .unwrap_or_else(|| sea_orm::Values(Vec::new()));
     sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
+}
+
+/// A statement of the protocol as sqlx wants it.
+fn prepared(
+    sql: &'static str,
+    binds: impl Iterator<Item = Bind>,
+) -> Query<'static, Postgres, PgArguments> {
+    // Four values at most, of eight bytes at most, each after its length.
+    let mut arguments = PgArguments::default();
+    arguments.reserve(4, 4 * (4 + 8));
+    binds.fold(sqlx::query_with(sql, arguments), |query, bind| match bind {
+        Bind::Int4(number) => query.bind(number),
+        Bind::Int8(number) => query.bind(number),
+        Bind::Timestamptz(time) => query.bind(Timestamptz(time)),
+    })
 }
 
 /// The row of a statement of the protocol.
@@ -41,17 +57,19 @@ impl Wire {
 
     /// A statement of the protocol.
     pub(super) async fn lock_query(&mut self, statement: &Statement) -> Result<Row, DbErr> {
-        let mut query = sqlx::query(statement.sql());
-        for bind in statement.binds() {
-            query = match bind {
-                Bind::Int4(number) => query.bind(number),
-                Bind::Int8(number) => query.bind(number),
-                Bind::Timestamptz(time) => query.bind(Timestamptz(time)),
-            };
-        }
+        let query = prepared(statement.sql(), statement.binds());
         let row = self.ask(query, |row| lock_row(&row)).await?;
         self.pid = Some(row.pid);
         Ok(row)
+    }
+
+    /// A statement of the protocol about one of many locks.
+    pub(super) async fn lock_single_step(
+        &mut self,
+        step: &SingleStep,
+    ) -> Result<Option<bool>, DbErr> {
+        let query = prepared(step.sql(), step.binds());
+        self.ask(query, |row| row.try_get(0)).await
     }
 
     /// A statement of the protocol about many locks.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::session::{
-    Backend, Batch, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+    Backend, Batch, Round, RoundRow, Row, SessionError, SingleStep, Statement, TransactionState,
 };
 
 /// One database connection of an async client: the twin of [`LockSession`](crate::session::LockSession).
@@ -58,6 +58,19 @@ pub trait AsyncLockSession: Send {
         round: &Round,
     ) -> impl Future<Output = Result<RoundRow, SessionError>> + Send {
         std::future::ready(Err(SessionError::unsupported(round)))
+    }
+
+    /// Runs one prepared statement about one lock and returns its only column; for a `Locker`. By default, the [`round`](Self::round) that
+    /// does the same.
+    fn single_step(
+        &mut self,
+        step: &SingleStep,
+    ) -> impl Future<Output = Result<Option<bool>, SessionError>> + Send {
+        async {
+            self.round(&step.to_round())
+                .await
+                .map(SingleStep::answer_of)
+        }
     }
 
     /// Ends the session and marks the connection as broken.

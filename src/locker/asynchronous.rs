@@ -8,9 +8,11 @@ use futures_util::future::{Either, select};
 use tokio::runtime::Handle;
 
 use super::client::{Client, Locked, none_if_busy, release_all};
+use super::entered::Entered;
 use super::hub::Hub;
 use super::options::LockerOptions;
 use super::serve::serve;
+use super::station::Station;
 use crate::asynchronous::{AsyncBody, AsyncLockPool};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -113,8 +115,10 @@ impl AsyncLocker {
             options.0,
             false,
             Box::new(move |hub, id, orders| {
-                sessions.spawn(serve(hub, Arc::clone(&pool), id, orders));
-                None
+                let session = serve(hub, Arc::clone(&pool), id, orders);
+                let station = Station::new(Entered::new(sessions.clone(), session));
+                sessions.spawn(Arc::clone(&station).run());
+                Some(station)
             }),
         );
         runtime.spawn(Arc::clone(&hub).keep_time());

@@ -10,7 +10,6 @@ use futures_channel::oneshot;
 use super::core::{Core, RequestId, SessionId};
 use super::hub::{Answer, Held, Hub, Reception, Reply};
 use super::loss::Loss;
-use super::station::Help;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::{KeySpace, LockKey};
 use crate::options::{LockMode, LockOptions};
@@ -51,12 +50,12 @@ impl Client {
     fn ask(&self, key: LockKey, options: &LockOptions, fenced: bool) -> Pending {
         let (reply, answer) = oneshot::channel();
         let asked = key.clone();
-        let (request, help) = self.asked(options, |core, now| {
+        let request = self.asked(options, |core, now| {
             core.request(asked, options, fenced, reply, now)
         });
         Pending {
             request: Some((request, key.space())),
-            reception: Reception { answer, help },
+            reception: Reception(answer),
             hub: Arc::clone(&self.hub),
             key,
             mode: options.lock_mode(),
@@ -132,14 +131,13 @@ impl Client {
         refused
     }
 
-    /// Whoever waits does not run a session meanwhile: over a network that falls silent, no blocking statement ends at the limit of a wait.
     fn asked<T>(
         &self,
         options: &LockOptions,
         happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
-    ) -> (T, Option<Help>) {
+    ) -> T {
         if options.waits() {
-            (self.hub.act(happened), None)
+            self.hub.act_and_help_briefly(happened)
         } else {
             self.hub.act_and_help(happened)
         }
@@ -154,7 +152,7 @@ impl Client {
     ) -> Vec<Pending> {
         let (replies, answers): (Vec<Reply>, Vec<_>) =
             keys.iter().map(|_| oneshot::channel()).unzip();
-        let (requests, mut help) = self.asked(options, |core, now| {
+        let requests = self.asked(options, |core, now| {
             core.together(now, |core| {
                 let asked = keys.iter().zip(replies);
                 asked
@@ -166,10 +164,7 @@ impl Client {
         asked
             .map(|((key, request), answer)| Pending {
                 request: Some((request, key.space())),
-                reception: Reception {
-                    answer,
-                    help: help.take(),
-                },
+                reception: Reception(answer),
                 hub: Arc::clone(&self.hub),
                 key: key.clone(),
                 mode: once.lock_mode(),

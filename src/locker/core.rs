@@ -19,7 +19,7 @@ mod turns;
 mod undo;
 mod waits;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::options::Settings;
@@ -112,8 +112,11 @@ pub(crate) enum Waited {
 #[derive(Debug)]
 pub(crate) struct Core<W> {
     settings: Settings,
-    /// Boxed, because a third of a table's places, or more, are empty.
-    keys: HashMap<KeySpace, Box<Entry<W>>>,
+    /// A tree, because most lockers have few keys at a time, and then there is nothing to hash. Boxed, because a third of a tree's places, or more,
+    /// are empty.
+    keys: BTreeMap<KeySpace, Box<Entry<W>>>,
+    /// The entry of a key that was forgotten, for the next key.
+    spare: Option<Box<Entry<W>>>,
     sessions: BTreeMap<SessionId, Session<W>>,
     /// Sessions that were ended, or given back, and are not yet gone.
     leaving: BTreeSet<SessionId>,
@@ -145,7 +148,8 @@ impl<W> Core<W> {
     pub(crate) fn new(settings: Settings, random: fastrand::Rng, now: Instant) -> Self {
         Self {
             settings,
-            keys: HashMap::new(),
+            keys: BTreeMap::new(),
+            spare: None,
             sessions: BTreeMap::new(),
             leaving: BTreeSet::new(),
             alarms: BTreeSet::new(),
@@ -221,9 +225,9 @@ impl<W> Core<W> {
         }
     }
 
-    /// What is to be done now, in order.
-    pub(crate) fn commands(&mut self) -> Vec<Command<W>> {
-        std::mem::take(&mut self.commands)
+    /// What is to be done now, in order. The next commands go where `room` is, which is empty.
+    pub(crate) const fn commands(&mut self, room: Vec<Command<W>>) -> Vec<Command<W>> {
+        std::mem::replace(&mut self.commands, room)
     }
 
     fn fresh(&mut self) -> u64 {

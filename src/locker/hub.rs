@@ -1,6 +1,6 @@
 //! What the users of a locker and its sessions share: the core behind a mutex, and where its commands go.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -43,7 +43,7 @@ pub(super) enum Answer {
 
 pub(super) type Reply = oneshot::Sender<Answer>;
 
-/// Starts a session where sessions run: on a task, or on a thread, and then perhaps in a call.
+/// Starts a session where sessions run: on a task or on a thread, and in calls. `None` if there is no thread for it.
 type Start = Box<dyn Fn(Arc<Hub>, SessionId, Orders) -> Option<Arc<Station>> + Send + Sync>;
 
 /// A session, for those who give it orders.
@@ -56,14 +56,16 @@ struct Desk {
 pub(super) struct Hub {
     state: Mutex<State>,
     start: Start,
+    /// Sessions run on threads: their statements block, and cannot be told to stop.
+    on_threads: bool,
 }
 
 struct State {
     core: Core<Reply>,
-    /// Sessions run on threads, which cannot be told to stop.
-    on_threads: bool,
-    sessions: HashMap<SessionId, Desk>,
-    losses: HashMap<SessionId, Arc<Loss>>,
+    /// Empty, with the room that the last commands took.
+    commands: Vec<Command<Reply>>,
+    sessions: BTreeMap<SessionId, Desk>,
+    losses: BTreeMap<SessionId, Arc<Loss>>,
     clock: Clock,
 }
 
@@ -74,6 +76,9 @@ struct Clock {
     sleeper: Option<Waker>,
 }
 
+/// For so many commands, room is kept.
+const ROOM: usize = 64;
+
 /// What is done when the mutex is free: it may come back to the hub.
 enum Errand {
     Start(SessionId, Orders),
@@ -81,17 +86,35 @@ enum Errand {
     Wake(Waker),
 }
 
+/// Mostly there is one, and it needs no room of its own.
+#[derive(Default)]
+struct Errands {
+    first: Option<Errand>,
+    more: Vec<Errand>,
+}
+
+impl Errands {
+    fn push(&mut self, errand: Errand) {
+        if self.first.is_none() {
+            self.first = Some(errand);
+        } else {
+            self.more.push(errand);
+        }
+    }
+}
+
 impl Hub {
     pub(super) fn new(settings: Settings, on_threads: bool, start: Start) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 core: Core::new(settings, fastrand::Rng::new(), Instant::now()),
-                on_threads,
-                sessions: HashMap::new(),
-                losses: HashMap::new(),
+                commands: Vec::new(),
+                sessions: BTreeMap::new(),
+                losses: BTreeMap::new(),
                 clock: Clock::default(),
             }),
             start,
+            on_threads,
         })
     }
 
@@ -103,14 +126,30 @@ impl Hub {
         self.act_and(happened, None)
     }
 
-    /// The same for a call that is about to wait: it may be asked for help.
+    /// The same for a call: it runs the session that it gives an order.
     pub(super) fn act_and_help<T>(
         self: &Arc<Self>,
         happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
-    ) -> (T, Option<Help>) {
+    ) -> T {
         let mut help = None;
         let value = self.act_and(happened, Some(&mut help));
-        (value, help)
+        if let Some(help) = help {
+            help.run();
+        }
+        value
+    }
+
+    /// The same for a call that may have to wait for as long as it likes, and no longer: over a network that falls silent, no statement that
+    /// blocks would end by then.
+    pub(super) fn act_and_help_briefly<T>(
+        self: &Arc<Self>,
+        happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
+    ) -> T {
+        if self.on_threads {
+            self.act(happened)
+        } else {
+            self.act_and_help(happened)
+        }
     }
 
     fn act_and<T>(
@@ -121,11 +160,14 @@ impl Hub {
         let (value, errands) = {
             let mut state = self.state();
             let value = happened(&mut state.core, Instant::now());
-            let mut errands = state.carry_out(self, help);
-            errands.extend(state.clock_rings());
+            let mut errands = Errands::default();
+            state.carry_out(self, help, &mut errands);
+            if let Some(sleeper) = state.clock_rings() {
+                errands.push(sleeper);
+            }
             (value, errands)
         };
-        for errand in errands {
+        for errand in errands.first.into_iter().chain(errands.more) {
             match errand {
                 Errand::Start(session, orders) => {
                     let station = (self.start)(Arc::clone(self), session, orders);
@@ -197,18 +239,24 @@ impl Drop for EndOfTime {
 }
 
 impl State {
-    fn carry_out(&mut self, hub: &Arc<Hub>, mut help: Option<&mut Option<Help>>) -> Vec<Errand> {
-        let mut errands = Vec::new();
+    fn carry_out(
+        &mut self,
+        hub: &Arc<Hub>,
+        mut help: Option<&mut Option<Help>>,
+        errands: &mut Errands,
+    ) {
+        let mut commands = std::mem::take(&mut self.commands);
         loop {
-            let commands = self.core.commands();
+            commands = self.core.commands(commands);
             if commands.is_empty() {
-                return errands;
+                break;
             }
-            errands.reserve(commands.len());
-            for command in commands {
-                self.carry_out_one(command, hub, help.as_deref_mut(), &mut errands);
+            for command in commands.drain(..) {
+                self.carry_out_one(command, hub, help.as_deref_mut(), errands);
             }
         }
+        commands.shrink_to(ROOM);
+        self.commands = commands;
     }
 
     fn carry_out_one(
@@ -216,7 +264,7 @@ impl State {
         command: Command<Reply>,
         hub: &Arc<Hub>,
         help: Option<&mut Option<Help>>,
-        errands: &mut Vec<Errand>,
+        errands: &mut Errands,
     ) {
         match command {
             Command::Open { session } => self.order(session, Order::Open, errands),
@@ -235,7 +283,7 @@ impl State {
             Command::Abandon { session } => {
                 self.dismiss(session, Order::Abandon);
                 // Its statement lasts as long as the server or the network likes, and nobody is to wait for it.
-                if self.on_threads {
+                if hub.on_threads {
                     self.core.closed(session);
                 }
             }
@@ -266,7 +314,7 @@ impl State {
     }
 
     /// Tells a session what to do; a new one is started.
-    fn order(&mut self, session: SessionId, order: Order, errands: &mut Vec<Errand>) {
+    fn order(&mut self, session: SessionId, order: Order, errands: &mut Errands) {
         let desk = self.sessions.entry(session).or_insert_with(|| {
             let (sender, receiver) = mpsc::unbounded();
             errands.push(Errand::Start(session, receiver));
@@ -339,11 +387,11 @@ impl Held {
     /// Gives it back, and asks to be told how that went.
     pub(super) fn give_back(mut self) -> Reception {
         let (reply, answer) = oneshot::channel();
-        let help = self.hold.take().and_then(|hold| {
+        if let Some(hold) = self.hold.take() {
             let released = |core: &mut Core<Reply>, now| core.release(hold, Some(reply), now);
-            self.hub.act_and_help(released).1
-        });
-        Reception { answer, help }
+            self.hub.act_and_help(released);
+        }
+        Reception(answer)
     }
 
     /// The same for several locks of one locker, together.
@@ -362,29 +410,19 @@ impl Held {
                 }
             });
         });
-        let answers = answers.into_iter();
-        answers
-            .map(|answer| Reception { answer, help: None })
-            .collect()
+        answers.into_iter().map(Reception).collect()
     }
 }
 
-/// Where an answer arrives, for a call that waits for it.
-pub(super) struct Reception {
-    pub(super) answer: oneshot::Receiver<Answer>,
-    /// What the call does before it waits.
-    pub(super) help: Option<Help>,
-}
+/// Where an answer arrives.
+pub(super) struct Reception(pub(super) oneshot::Receiver<Answer>);
 
 impl Future for Reception {
     type Output = Option<Answer>;
 
     /// `None`: nobody will answer.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(help) = self.help.take() {
-            help.run();
-        }
-        Pin::new(&mut self.answer).poll(context).map(Result::ok)
+        Pin::new(&mut self.0).poll(context).map(Result::ok)
     }
 }
 

@@ -162,11 +162,11 @@ async fn run<S: AsyncLockSession>(
     session: &mut S,
     round: &Round,
 ) -> Result<RoundRow, SessionError> {
-    let answer = match round.plain() {
-        Some(statement) => session
-            .query(&statement)
-            .await
-            .map(|row| round.row_of_plain(row)),
+    let answer = match round.single() {
+        Some(step) => {
+            let answer = session.single_step(&step).await;
+            answer.map(|answer| step.row_of(answer))
+        }
         None => session.round(round).await,
     };
     match answer {

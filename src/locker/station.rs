@@ -1,21 +1,25 @@
-//! Where a session of a blocking locker runs: on a thread of its own, or in a call that has just asked it something and would only wait.
+//! Where a session of a locker is run: by its owner, which is a thread or a task of its own, and by calls that have just given it an order.
 //!
-//! To wake a thread and to be woken by it costs as much as a round trip. So a release, or a call that does not wait, runs the idle session that it
-//! gives its order. A call that waits does not: it has to end at its limit, which no blocking statement does over a silent network. Async sessions
-//! are not run by calls: a call that nobody polls would hold up the others.
+//! To hand an order to the owner and to be woken by it costs a switch between threads or tasks each way, which is much beside a statement that
+//! waits for nobody. So a call runs the idle session that it gives an order, once: as far as that goes without waiting, which is to the sending of
+//! the statement on an async connection, and to its answer on a blocking one. What comes later rings for the owner, so that no session ever needs
+//! a call that nobody polls any more.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 
 type Session = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A session, run by one thread at a time.
+/// A session, run by one at a time.
 pub(super) struct Station {
     /// `None` when it is over.
     session: Mutex<Option<Session>>,
     bell: Arc<Bell>,
+    /// Rings it.
+    waker: Waker,
 }
 
 /// Rings where the session is run: what has an order or an answer for it does not know who does.
@@ -24,12 +28,14 @@ struct Bell(Mutex<Ringing>);
 
 #[derive(Default)]
 struct Ringing {
-    /// The session's own thread, when it sleeps.
-    thread: Option<Waker>,
+    /// The session's owner, when it sleeps.
+    owner: Option<Waker>,
     /// A call is about to run the session.
     reserved: bool,
     /// It rang meanwhile.
     rang: bool,
+    /// The owner is gone, and the session is to go with it.
+    orphaned: bool,
 }
 
 impl Bell {
@@ -40,50 +46,53 @@ impl Bell {
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        let thread = {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let owner = {
             let mut state = self.state();
             state.rang = true;
             if state.reserved {
                 None
             } else {
-                state.thread.take()
+                state.owner.take()
             }
         };
-        if let Some(thread) = thread {
-            thread.wake();
+        if let Some(owner) = owner {
+            owner.wake();
         }
     }
 }
 
 impl Station {
     pub(super) fn new(session: impl Future<Output = ()> + Send + 'static) -> Arc<Self> {
+        let bell = Arc::<Bell>::default();
         Arc::new(Self {
             session: Mutex::new(Some(Box::pin(session))),
-            bell: Arc::default(),
+            waker: Waker::from(Arc::clone(&bell)),
+            bell,
         })
     }
 
-    /// What the session's own thread does: it runs the session whenever no call does.
-    pub(super) async fn run(self: Arc<Self>) {
-        poll_fn(|context| {
-            loop {
-                {
-                    let mut state = self.bell.state();
-                    state.thread = Some(context.waker().clone());
-                    if state.reserved {
-                        return Poll::Pending;
-                    }
-                    state.rang = false;
-                }
-                if self.poll().is_ready() {
-                    return Poll::Ready(());
-                }
-                if !self.bell.state().rang {
-                    return Poll::Pending;
-                }
+    /// What the session's owner does: it runs the session whenever no call does. Dropped, it takes the session with it.
+    pub(super) fn run(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        // Here, not in the future: that may be dropped before its first poll.
+        let owner = Owner(self);
+        async move { poll_fn(|context| owner.0.poll_as_owner(context)).await }
+    }
+
+    fn poll_as_owner(&self, context: &Context<'_>) -> Poll<()> {
+        {
+            let mut state = self.bell.state();
+            state.owner = Some(context.waker().clone());
+            if state.reserved {
+                return Poll::Pending;
             }
-        })
-        .await;
+            state.rang = false;
+        }
+        // What rings meanwhile wakes the owner, so it is not run again at once: whoever runs many tasks has others to run too.
+        self.poll()
     }
 
     /// A promise to run the session at once. `None` if another call has given it.
@@ -94,28 +103,55 @@ impl Station {
     }
 
     fn poll(&self) -> Poll<()> {
-        let mut place = lock(&self.session);
-        // Out of its place, so that one that panics is dropped, which tells the locker.
-        let Some(mut session) = place.take() else {
-            return Poll::Ready(());
+        let polled = {
+            let mut place = lock(&self.session);
+            // Out of its place, so that one that panics is dropped, which tells the locker.
+            let Some(mut session) = place.take() else {
+                return Poll::Ready(());
+            };
+            let polled = session.as_mut().poll(&mut Context::from_waker(&self.waker));
+            if polled.is_pending() {
+                *place = Some(session);
+            }
+            polled
         };
-        let waker = Waker::from(Arc::clone(&self.bell));
-        let polled = session.as_mut().poll(&mut Context::from_waker(&waker));
-        if polled.is_pending() {
-            *place = Some(session);
+        if self.bell.state().orphaned {
+            self.end();
         }
         polled
     }
+
+    /// Drops the session, unless it is being run; then whoever runs it does this afterwards.
+    fn end(&self) {
+        let session = match self.session.try_lock() {
+            Ok(mut place) => place.take(),
+            Err(TryLockError::Poisoned(place)) => place.into_inner().take(),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        drop(session);
+    }
 }
 
-/// The promise of a call to run a session; its own thread goes on when this is dropped.
+/// Ends the session when it is dropped: with the runtime of a task, or with a thread that there is not.
+struct Owner(Arc<Station>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.bell.state().orphaned = true;
+        self.0.end();
+    }
+}
+
+/// The promise of a call to run a session; its owner goes on when this is dropped.
 pub(super) struct Help(Arc<Station>);
 
 impl Help {
     /// Runs the session as far as its orders go, which is no further than the first.
     pub(super) fn run(self) {
         self.0.bell.state().rang = false;
-        if self.0.poll().is_ready() {
+        // A client that panics ends its session, and the call hears of that as of any other end. It is not the one to panic.
+        let polled = catch_unwind(AssertUnwindSafe(|| self.0.poll()));
+        if !matches!(polled, Ok(Poll::Pending)) {
             self.0.bell.state().rang = true;
         }
     }
@@ -123,17 +159,13 @@ impl Help {
 
 impl Drop for Help {
     fn drop(&mut self) {
-        let thread = {
+        let owner = {
             let mut state = self.0.bell.state();
             state.reserved = false;
-            if state.rang {
-                state.thread.take()
-            } else {
-                None
-            }
+            if state.rang { state.owner.take() } else { None }
         };
-        if let Some(thread) = thread {
-            thread.wake();
+        if let Some(owner) = owner {
+            owner.wake();
         }
     }
 }
@@ -142,3 +174,6 @@ impl Drop for Help {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

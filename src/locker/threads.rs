@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::asynchronous::{AsyncLockPool, AsyncLockSession};
 use crate::pool::LockPool;
 use crate::session::{
-    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, SingleStep, Statement,
+    TransactionState,
 };
 
 /// A blocking pool, for a thread that may block.
@@ -75,6 +76,10 @@ impl<C: DerefMut<Target: LockSession> + Send> AsyncLockSession for Blocked<C> {
 
     async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
         self.0.round(round)
+    }
+
+    async fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+        self.0.single_step(step)
     }
 
     async fn condemn(&mut self) {

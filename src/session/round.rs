@@ -1,11 +1,15 @@
 //! Many locks at once, for a `Locker`: what it asks of a session in one statement.
 
+mod single;
+
 use std::sync::Arc;
 
 use crate::backends::postgres;
 use crate::key::KeySpace;
 use crate::options::LockMode;
-use crate::session::{Row, Statement, StatementKind};
+
+pub(crate) use single::Does;
+pub use single::SingleStep;
 
 /// What a [`Round`] does about one lock.
 #[non_exhaustive]
@@ -104,23 +108,23 @@ pub enum RoundKind {
 pub struct Round {
     kind: RoundKind,
     pid: i32,
-    steps: Vec<RoundStep>,
+    steps: Arc<[RoundStep]>,
     tokens: TokenSource,
 }
 
 impl Round {
     /// A round. They are made by a `Locker`; this is for the tests of an adapter.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         kind: RoundKind,
         pid: i32,
-        steps: Vec<RoundStep>,
+        steps: impl Into<Arc<[RoundStep]>>,
         tokens: TokenSource,
     ) -> Self {
         Self {
             kind,
             pid,
-            steps,
+            steps: steps.into(),
             tokens,
         }
     }
@@ -171,43 +175,6 @@ impl Round {
     #[must_use]
     pub fn sequence(&self) -> Option<&str> {
         postgres::round_sequence(self.kind, &self.tokens)
-    }
-}
-
-/// A round of one step without a token is slower than the plain statement that does the same, by 28 µs of the server's time as measured.
-#[cfg_attr(not(feature = "locker"), allow(dead_code, reason = "for a Locker"))]
-impl Round {
-    /// The plain statement that does the same, for whoever is about to send this round. Its answer becomes the round's by
-    /// [`row_of_plain`](Self::row_of_plain).
-    ///
-    /// It does not ask which session it takes a lock in. If a lock is granted by another session than the one that was meant, it is held
-    /// there, and the row's pid says so.
-    pub(crate) fn plain(&self) -> Option<Statement> {
-        let (RoundKind::Serve, [step]) = (self.kind, self.steps.as_slice()) else {
-            return None;
-        };
-        let kind = match step.kind {
-            StepKind::Take { fenced: false } => StatementKind::Try,
-            // A release is always one session's.
-            StepKind::GiveBack if self.pid != 0 => StatementKind::Release {
-                pid: self.pid,
-                // A locker's sessions are in no transaction.
-                transaction_began: None,
-            },
-            StepKind::Take { fenced: true } | StepKind::GiveBack | StepKind::Draw => return None,
-        };
-        Some(Statement::of_space(kind, step.key, step.mode))
-    }
-
-    /// What the answer of the [plain](Self::plain) statement is as the answer of this round.
-    pub(crate) fn row_of_plain(&self, row: Row) -> RoundRow {
-        let did_nothing = row.answer.is_none() && row.pid != self.pid;
-        let yes = row.answer == Some(true);
-        RoundRow {
-            answers: (!did_nothing).then(|| vec![yes.then_some(1)]),
-            token: None,
-            pid: row.pid,
-        }
     }
 }
 

@@ -151,6 +151,18 @@ fn rounds_call_nothing_else_either() {
                     assert_eq!(row.answers, Some(vec![Some(1)]), "{kind:?}");
                     assert_eq!(held(&mut observer, &key, pid), "");
                 }
+                for (step, shown) in [
+                    (StepKind::Take { fenced: false }, shown),
+                    (StepKind::GiveBack, ""),
+                ] {
+                    let step = RoundStep::new(step, key.space(), mode);
+                    let pid_meant = i32::try_from(pid).unwrap();
+                    let tokens = tokens.clone();
+                    let round = Round::new(RoundKind::Serve, pid_meant, vec![step], tokens);
+                    let single = round.single().unwrap();
+                    assert_eq!(conn.single_step(&single).unwrap(), Some(true));
+                    assert_eq!(held(&mut observer, &key, pid), shown);
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ pub(crate) mod answers;
 pub(crate) mod failing;
 pub(crate) mod large;
 pub(crate) mod sequences;
+pub(crate) mod single;
 pub(crate) mod tokens;
 
 use diesel::pg::PgConnection;

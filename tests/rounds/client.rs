@@ -4,37 +4,71 @@ use std::sync::LazyLock;
 
 use ::diesel::Connection as _;
 use ::diesel::pg::PgConnection;
-use advisory_locking::session::{
-    LockSession, Round, RoundKind, RoundRow, RoundStep, SessionError, StepKind, TokenSource,
-};
+#[cfg(feature = "sea-orm")]
+use advisory_locking::AsyncLockPool;
 #[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
-use advisory_locking::{AsyncLockPool, AsyncLockSession};
+use advisory_locking::AsyncLockSession;
+use advisory_locking::session::{
+    LockSession, Round, RoundKind, RoundRow, RoundStep, SessionError, SingleStep, StepKind,
+    TokenSource,
+};
 use advisory_locking::{LockKey, LockMode};
 use tokio::runtime::Runtime;
 
 /// What a client connects with: the server's URL, without parameters.
 pub(crate) type Connect = fn(&str) -> Session;
 
-type Ask = Box<dyn FnMut(&Round) -> Result<RoundRow, SessionError> + Send>;
+/// What a locker asks of a client.
+trait Client: Send {
+    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError>;
+
+    fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError>;
+}
 
 /// A session of the server, and its process id.
 pub(crate) struct Session {
-    ask: Ask,
+    client: Box<dyn Client>,
     pub(crate) pid: i32,
 }
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 pub(crate) fn diesel(url: &str) -> Session {
-    let mut conn = PgConnection::establish(url).unwrap();
-    Session::new(move |round| LockSession::round(&mut conn, round))
+    Session::new(Blocking(PgConnection::establish(url).unwrap()))
+}
+
+struct Blocking(PgConnection);
+
+impl Client for Blocking {
+    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        self.0.round(round)
+    }
+
+    fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+        self.0.single_step(step)
+    }
+}
+
+/// Something that leads to an async session.
+#[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
+struct Async<C>(C);
+
+#[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
+impl<C: std::ops::DerefMut<Target: AsyncLockSession> + Send> Client for Async<C> {
+    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+        RUNTIME.block_on(self.0.round(round))
+    }
+
+    fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+        RUNTIME.block_on(self.0.single_step(step))
+    }
 }
 
 #[cfg(feature = "diesel-async-postgres")]
 pub(crate) fn diesel_async(url: &str) -> Session {
     use ::diesel_async::{AsyncConnection, AsyncPgConnection};
-    let mut conn = RUNTIME.block_on(AsyncPgConnection::establish(url)).unwrap();
-    Session::new(move |round| RUNTIME.block_on(AsyncLockSession::round(&mut conn, round)))
+    let conn = RUNTIME.block_on(AsyncPgConnection::establish(url)).unwrap();
+    Session::new(Async(Box::new(conn)))
 }
 
 #[cfg(feature = "sea-orm")]
@@ -42,17 +76,17 @@ pub(crate) fn sea_orm(url: &str) -> Session {
     use ::sea_orm::{ConnectOptions, Database};
     let mut options = ConnectOptions::new(url);
     options.max_connections(1).sqlx_logging(false);
-    let mut conn = RUNTIME.block_on(async {
+    let conn = RUNTIME.block_on(async {
         let db = Database::connect(options).await.unwrap();
         db.checkout().await.unwrap()
     });
-    Session::new(move |round| RUNTIME.block_on(conn.round(round)))
+    Session::new(Async(conn))
 }
 
 impl Session {
-    fn new(ask: impl FnMut(&Round) -> Result<RoundRow, SessionError> + Send + 'static) -> Self {
+    fn new(client: impl Client + 'static) -> Self {
         let mut session = Self {
-            ask: Box::new(ask),
+            client: Box::new(client),
             pid: 0,
         };
         session.pid = session
@@ -79,7 +113,24 @@ impl Session {
         steps: &[RoundStep],
         tokens: &TokenSource,
     ) -> Result<RoundRow, SessionError> {
-        (self.ask)(&Round::new(kind, pid, steps.to_vec(), tokens.clone()))
+        let round = Round::new(kind, pid, steps.to_vec(), tokens.clone());
+        self.client.round(&round)
+    }
+
+    /// Sends a single step that means this session.
+    pub(crate) fn single(&mut self, step: RoundStep) -> Option<bool> {
+        self.single_meaning(self.pid, step).unwrap()
+    }
+
+    pub(crate) fn single_meaning(
+        &mut self,
+        pid: i32,
+        step: RoundStep,
+    ) -> Result<Option<bool>, SessionError> {
+        let tokens = TokenSource::TransactionId;
+        let round = Round::new(RoundKind::Serve, pid, vec![step], tokens);
+        let single = round.single().expect("it draws no token");
+        self.client.single_step(&single)
     }
 
     /// Sends steps that must be answered, and without tokens.

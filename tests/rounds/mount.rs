@@ -18,6 +18,9 @@ macro_rules! rounds {
                 sequences: a_sequence_is_named_as_in_a_statement,
                 failing: a_round_that_failed_half_way_is_undone,
                 failing: a_round_with_a_missing_sequence_is_undone,
+                single: a_single_step_is_about_the_lock_that_it_names,
+                single: a_single_step_of_another_session_does_nothing,
+                single: a_warm_single_step_is_one_round_trip,
                 large: ten_thousand_locks,
                 large: a_lock_table_that_is_full,
             }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::entry::Stage;
-use super::sessions::sorted;
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::KeySpace;
@@ -23,7 +22,7 @@ impl<W> Core<W> {
         for session in sessions.into_iter().chain([SessionId::PROCESS]) {
             self.commands.push(Command::Lost { session });
         }
-        for key in sorted(self.keys.keys().copied()) {
+        for key in self.keys_in_use() {
             if let Some(entry) = self.keys.get_mut(&key) {
                 entry.holders.clear();
                 if matches!(entry.stage, Stage::Held { .. }) {
@@ -34,12 +33,16 @@ impl<W> Core<W> {
         self.finish_closing();
     }
 
+    fn keys_in_use(&self) -> Vec<KeySpace> {
+        self.keys.keys().copied().collect()
+    }
+
     fn refuse_everybody(&mut self) {
         if self.closing.is_some() {
             return;
         }
         self.closing = Some(Vec::new());
-        for key in sorted(self.keys.keys().copied()) {
+        for key in self.keys_in_use() {
             let Some(entry) = self.keys.get_mut(&key) else {
                 continue;
             };

@@ -1,5 +1,6 @@
 //! What is sent to a session and what its answers mean.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::entry::Stage;
@@ -69,17 +70,17 @@ impl<W> Core<W> {
             None => session.outbox.len().min(most),
         };
         let steps = session.outbox.drain(..count);
-        let steps: Vec<_> = steps.map(|(step, _)| step).collect();
+        let steps = steps.map(|(step, _)| step).collect();
         let confirming = std::mem::take(&mut session.confirms);
         self.send(id, steps, confirming, now);
     }
 
     /// Asks whether the session is alive.
     pub(super) fn ping(&mut self, id: SessionId, now: Instant) {
-        self.send(id, Vec::new(), Vec::new(), now);
+        self.send(id, Arc::default(), Vec::new(), now);
     }
 
-    fn send(&mut self, id: SessionId, steps: Vec<RoundStep>, confirming: Vec<W>, now: Instant) {
+    fn send(&mut self, id: SessionId, steps: Arc<[RoundStep]>, confirming: Vec<W>, now: Instant) {
         // What asks the sequence fails with it, so it is asked for tokens only.
         let draws = |step: &RoundStep| {
             matches!(
@@ -93,7 +94,7 @@ impl<W> Core<W> {
             TokenSource::TransactionId
         };
         if let Some(session) = self.sessions.get_mut(&id) {
-            let round = Round::new(RoundKind::Serve, session.pid, steps.clone(), tokens);
+            let round = Round::new(RoundKind::Serve, session.pid, Arc::clone(&steps), tokens);
             session.state = State::Serving { steps, confirming };
             session.since = now;
             self.commands.push(Command::Send { session: id, round });
@@ -124,14 +125,14 @@ impl<W> Core<W> {
                 for waiter in confirming {
                     self.reply(Some(waiter), Ok(()));
                 }
-                self.served(id, steps, row, now);
+                self.served(id, &steps, row, now);
             }
             (State::Serving { steps, confirming }, Err(failure)) => {
                 // Some clients do not show whether the server has said so: the next answer tells whether the session lives.
                 session.confirms.extend(confirming);
                 self.undo(id, steps, failure, now);
             }
-            (State::Undoing { steps, error }, Ok(_)) => self.undone(id, steps, &error, now),
+            (State::Undoing { steps, error }, Ok(_)) => self.undone(id, &steps, &error, now),
             (State::Undoing { .. }, Err(_)) => return self.lose(id, LockErrorKind::Lost, now),
             // Nothing was asked.
             (State::Opening | State::Idle | State::Digesting | State::Waiting { .. }, _) => {
@@ -162,13 +163,13 @@ impl<W> Core<W> {
         self.finish_closing();
     }
 
-    fn served(&mut self, id: SessionId, steps: Vec<RoundStep>, row: RoundRow, now: Instant) {
+    fn served(&mut self, id: SessionId, steps: &[RoundStep], row: RoundRow, now: Instant) {
         let answers = row.answers.unwrap_or_default();
         if answers.len() != steps.len() {
             return self.lose(id, LockErrorKind::PoolerInBetween, now);
         }
         let unfit = row.token == Some(0);
-        for (step, answer) in steps.into_iter().zip(answers) {
+        for (step, answer) in steps.iter().zip(answers) {
             let key = step.key();
             match (step.kind(), answer) {
                 (StepKind::Take { fenced }, Some(number)) => {

@@ -1,6 +1,7 @@
 //! The sessions: which one is asked, how one is opened, lost and given back.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::alarms::Alarm;
@@ -22,12 +23,12 @@ pub(super) enum State<W> {
     Idle,
     /// A round is in flight. `confirming` have given back what is still held for others, before it was sent.
     Serving {
-        steps: Vec<RoundStep>,
+        steps: Arc<[RoundStep]>,
         confirming: Vec<W>,
     },
     /// A round has failed; what it took is being given back.
     Undoing {
-        steps: Vec<RoundStep>,
+        steps: Arc<[RoundStep]>,
         error: Failure,
     },
     /// What it has answered is being dealt with.
@@ -296,11 +297,11 @@ impl<W> Core<W> {
         Some(session)
     }
 
-    /// The keys that are with a session, in an order that is always the same.
+    /// The keys that are with a session, in their order.
     pub(super) fn keys_of(&self, id: SessionId) -> Vec<KeySpace> {
         let keys = self.keys.iter();
         let keys = keys.filter(|(_, entry)| entry.stage.session() == Some(id));
-        sorted(keys.map(|(key, _)| *key))
+        keys.map(|(key, _)| *key).collect()
     }
 
     /// Whether a session is for one key, on which it has waited.
@@ -309,12 +310,6 @@ impl<W> Core<W> {
             .get(&id)
             .is_some_and(|session| session.own.is_some())
     }
-}
-
-pub(super) fn sorted(keys: impl Iterator<Item = KeySpace>) -> Vec<KeySpace> {
-    let mut keys: Vec<_> = keys.collect();
-    keys.sort_unstable();
-    keys
 }
 
 /// An error with its causes, for many who are to be told.

@@ -1,5 +1,6 @@
 //! What becomes of a round that failed on a session that lives.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::entry::Stage;
@@ -49,7 +50,7 @@ impl<W> Core<W> {
     pub(super) fn undo(
         &mut self,
         id: SessionId,
-        steps: Vec<RoundStep>,
+        steps: Arc<[RoundStep]>,
         error: Failure,
         now: Instant,
     ) {
@@ -74,7 +75,7 @@ impl<W> Core<W> {
     pub(super) fn undone(
         &mut self,
         id: SessionId,
-        steps: Vec<RoundStep>,
+        steps: &[RoundStep],
         failure: &Failure,
         now: Instant,
     ) {
@@ -96,7 +97,7 @@ impl<W> Core<W> {
                         self.ask(key, now);
                     }
                 }
-                StepKind::Draw => self.push(id, &[step], true, now),
+                StepKind::Draw => self.push(id, &[*step], true, now),
             }
         }
     }

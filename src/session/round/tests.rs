@@ -1,63 +1,61 @@
 use super::*;
 use crate::key::LockKey;
+use crate::session::Bind;
 
 const PID: i32 = 7;
 
 fn round_of(kind: RoundKind, pid: i32, steps: &[StepKind]) -> Round {
     let step = |kind| RoundStep::new(kind, LockKey::from((1, -2)).space(), LockMode::Shared);
-    let steps = steps.iter().copied().map(step).collect();
+    let steps: Vec<_> = steps.iter().copied().map(step).collect();
     Round::new(kind, pid, steps, TokenSource::default())
 }
 
 const TAKE: StepKind = StepKind::Take { fenced: false };
 
 #[test]
-fn one_step_without_a_token_is_a_plain_statement() {
-    let plain = |pid, step| round_of(RoundKind::Serve, pid, &[step]).plain();
-    let statement = |kind| Statement::new(kind, &LockKey::from((1, -2)), LockMode::Shared);
-    let tried = statement(StatementKind::Try);
-    assert_eq!(plain(0, TAKE), Some(tried));
-    assert_eq!(plain(PID, TAKE), Some(tried));
-    let released = statement(StatementKind::Release {
-        pid: PID,
-        transaction_began: None,
-    });
-    assert_eq!(plain(PID, StepKind::GiveBack), Some(released));
+fn one_step_without_a_token_is_a_single_one() {
+    for (kind, function) in [
+        (TAKE, ".pg_try_advisory_lock_shared("),
+        (StepKind::GiveBack, ".pg_advisory_unlock_shared("),
+    ] {
+        let round = round_of(RoundKind::Serve, PID, &[kind]);
+        let single = round.single().unwrap();
+        assert_eq!((single.pid(), single.step()), (PID, round.steps()[0]));
+        assert!(single.sql().contains(function));
+        let binds = [Bind::Int4(PID), Bind::Int4(1), Bind::Int4(-2)];
+        assert!(single.binds().eq(binds));
+        assert_eq!(single.to_round(), round);
+    }
 }
 
 #[test]
 fn nothing_else_is() {
-    // Nobody's release would do nothing.
-    let releases_nowhere = round_of(RoundKind::Serve, 0, &[StepKind::GiveBack]);
-    assert_eq!(releases_nowhere.plain(), None);
     for steps in [
         &[][..],
         &[StepKind::Take { fenced: true }],
         &[StepKind::Draw],
         &[TAKE, TAKE],
     ] {
-        assert_eq!(round_of(RoundKind::Serve, PID, steps).plain(), None);
+        assert_eq!(round_of(RoundKind::Serve, PID, steps).single(), None);
     }
-    assert_eq!(round_of(RoundKind::Undo, PID, &[TAKE]).plain(), None);
+    assert_eq!(round_of(RoundKind::Undo, PID, &[TAKE]).single(), None);
+    // Whichever session answers: that cannot be asked of a single step.
+    assert_eq!(round_of(RoundKind::Serve, 0, &[TAKE]).single(), None);
 }
 
 #[test]
-fn a_plain_answer_is_a_rounds() {
-    let round = round_of(RoundKind::Serve, PID, &[StepKind::GiveBack]);
-    let answers = |answer, pid| {
-        let row = round.row_of_plain(Row {
-            answer,
-            pid,
-            transaction_began: 0,
-        });
-        assert_eq!((row.token, row.pid), (None, pid));
-        row.answers
-    };
-    assert_eq!(answers(Some(true), PID), Some(vec![Some(1)]));
-    assert_eq!(answers(Some(false), PID), Some(vec![None]));
-    // A release that does nothing gives nothing back.
-    assert_eq!(answers(None, PID), Some(vec![None]));
-    // Another session does nothing, unless it was asked for a lock.
-    assert_eq!(answers(None, PID + 1), None);
-    assert_eq!(answers(Some(true), PID + 1), Some(vec![Some(1)]));
+fn a_single_answer_is_a_rounds() {
+    let round = round_of(RoundKind::Serve, PID, &[TAKE]);
+    let single = round.single().unwrap();
+    for (answer, answers) in [
+        (Some(true), Some(vec![Some(1)])),
+        (Some(false), Some(vec![None])),
+        (None, None),
+    ] {
+        let row = single.row_of(answer);
+        assert_eq!((row.token, &row.answers), (None, &answers));
+        // Another session than the one that was meant has answered, and its number is not known.
+        assert_eq!(row.pid == PID, answer.is_some());
+        assert_eq!(SingleStep::answer_of(row), answer);
+    }
 }

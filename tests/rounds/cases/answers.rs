@@ -39,7 +39,7 @@ pub(crate) fn answers_come_in_the_order_of_the_steps(open: Connect) {
 }
 
 /// The edges of both key spaces, each half with and without its sign.
-fn extreme_keys() -> Vec<LockKey> {
+pub(crate) fn extreme_keys() -> Vec<LockKey> {
     let singles = [
         i64::MIN,
         -1 << 32,

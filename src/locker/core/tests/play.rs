@@ -73,7 +73,7 @@ impl Play {
 
     /// What the core wants done now.
     pub(super) fn commands(&mut self) -> Vec<String> {
-        let commands = self.core.commands();
+        let commands = self.core.commands(Vec::new());
         commands
             .into_iter()
             .map(|command| match command {

@@ -6,7 +6,7 @@ use crate::options::{LockMode, Wait};
 
 impl World {
     pub(super) fn carry_out(&mut self, process: usize) {
-        for command in self.cores[process].commands() {
+        for command in self.cores[process].commands(Vec::new()) {
             match command {
                 Command::Open { session } => {
                     let delay = self.micros(100..1_000);

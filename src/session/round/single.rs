@@ -1,0 +1,124 @@
+//! A round of one step, as a statement of its own.
+
+use super::{Round, RoundKind, RoundRow, RoundStep, StepKind, TokenSource};
+use crate::backends::postgres;
+use crate::session::Bind;
+
+/// One [`RoundStep`] that draws no token, in a prepared statement of its own: what a `Locker` asks where nobody else asks anything.
+///
+/// It does what a [`Round`] of the same step does, for less than half of the server's work.
+///
+/// # Shape
+///
+/// Two or three parameters: an `int4`, the [`pid`](Self::pid), and the lock's `int8` or its two `int4`. It returns one row of one column, a
+/// nullable `bool`. True: granted, or given back. False: not. Null: another session answered than the one that was meant, and nothing was
+/// done.
+///
+/// # Examples
+///
+/// ```
+/// use advisory_locking::session::{Bind, Round, RoundKind, RoundStep, StepKind, TokenSource};
+/// use advisory_locking::{LockKey, LockMode};
+///
+/// let take = StepKind::Take { fenced: false };
+/// let step = RoundStep::new(take, LockKey::from(42).space(), LockMode::Exclusive);
+/// let round = Round::new(RoundKind::Serve, 7, vec![step], TokenSource::default());
+/// let single = round.single().expect("one step, of one session, without a token");
+/// assert!(single.binds().eq([Bind::Int4(7), Bind::Int8(42)]));
+/// ```
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct SingleStep {
+    pid: i32,
+    does: Does,
+    step: RoundStep,
+}
+
+/// What a single step can do: all but draw a token.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Does {
+    Take,
+    GiveBack,
+}
+
+impl Round {
+    /// Its only step, if it draws no token and one session is meant.
+    #[must_use]
+    pub fn single(&self) -> Option<SingleStep> {
+        let (RoundKind::Serve, [step]) = (self.kind, &*self.steps) else {
+            return None;
+        };
+        let does = match step.kind {
+            StepKind::Take { fenced: false } => Does::Take,
+            StepKind::GiveBack => Does::GiveBack,
+            StepKind::Take { fenced: true } | StepKind::Draw => return None,
+        };
+        (self.pid != 0).then_some(SingleStep {
+            pid: self.pid,
+            does,
+            step: *step,
+        })
+    }
+}
+
+impl SingleStep {
+    /// The session that is meant: any other does nothing.
+    #[must_use]
+    pub const fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// What is done, to which lock, in which mode.
+    #[must_use]
+    pub const fn step(&self) -> RoundStep {
+        self.step
+    }
+
+    /// The text for PostgreSQL. One of a few, so it can be prepared.
+    #[must_use]
+    pub const fn sql(&self) -> &'static str {
+        postgres::single_step(self.does, self.step.key, self.step.mode)
+    }
+
+    /// The values, in order.
+    pub fn binds(&self) -> impl Iterator<Item = Bind> + use<> {
+        postgres::single_step_binds(self.pid, self.step.key)
+    }
+
+    /// For all that decides the text, a number below eight.
+    #[cfg_attr(
+        not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
+        allow(dead_code, reason = "for Diesel's cache of prepared statements")
+    )]
+    pub(crate) fn shape(&self) -> u8 {
+        let (key, mode) = (self.step.key, self.step.mode);
+        4 * u8::from(self.does == Does::GiveBack)
+            + 2 * u8::from(matches!(key, crate::key::KeySpace::Pair(..)))
+            + u8::from(mode == crate::options::LockMode::Shared)
+    }
+
+    /// The round that does the same, for a session that knows no single steps.
+    pub(crate) fn to_round(self) -> Round {
+        Round::new(
+            RoundKind::Serve,
+            self.pid,
+            [self.step],
+            TokenSource::TransactionId,
+        )
+    }
+
+    /// The answer of that round as this one's.
+    pub(crate) fn answer_of(row: RoundRow) -> Option<bool> {
+        let answer = row.answers.and_then(|answers| answers.into_iter().next());
+        answer.map(|number| number.is_some())
+    }
+
+    /// This one's answer as that of the round. Which other session has answered is not known; none has this number.
+    #[cfg_attr(not(feature = "locker"), allow(dead_code, reason = "for a Locker"))]
+    pub(crate) fn row_of(&self, answer: Option<bool>) -> RoundRow {
+        RoundRow {
+            answers: answer.map(|yes| vec![yes.then_some(1)]),
+            token: None,
+            pid: answer.map_or(0, |_| self.pid),
+        }
+    }
+}
