@@ -137,7 +137,7 @@ impl Client {
         happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
     ) -> T {
         if options.waits() {
-            self.hub.act_and_help_briefly(happened)
+            self.hub.act_and_help_unless_blocking(happened)
         } else {
             self.hub.act_and_help(happened)
         }

@@ -141,7 +141,7 @@ impl Hub {
 
     /// The same for a call that may have to wait for as long as it likes, and no longer: over a network that falls silent, no statement that
     /// blocks would end by then.
-    pub(super) fn act_and_help_briefly<T>(
+    pub(super) fn act_and_help_unless_blocking<T>(
         self: &Arc<Self>,
         happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
     ) -> T {
