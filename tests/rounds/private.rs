@@ -2,6 +2,7 @@
 //! of its input and deletes it.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -44,6 +45,8 @@ impl Keeper {
             .args(["run", "--", "sh", "-c"])
             .arg("echo \"$DATABASE_URL\"; exec cat >/dev/null")
             .env_remove("DATABASE_URL")
+            // Whoever ends this program with its group leaves the keeper time to clean up.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
