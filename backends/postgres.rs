@@ -37,6 +37,7 @@ macro_rules! by_mode_and_space {
         }
     };
 }
+use by_mode_and_space;
 
 macro_rules! try_session {
     ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
@@ -175,10 +176,7 @@ pub(crate) fn binds(kind: StatementKind, key: KeySpace) -> impl Iterator<Item = 
         Some(Bind::Int8(classid.into())),
         Some(Bind::Int8(objid.into())),
     ];
-    let numbers = match key {
-        KeySpace::Single(number) => [Some(Bind::Int8(number)), None],
-        KeySpace::Pair(first, second) => [Some(Bind::Int4(first)), Some(Bind::Int4(second))],
-    };
+    let numbers = numbers(key);
     let (before, after) = match kind {
         StatementKind::Try | StatementKind::TryInTransaction => ([None; 2], numbers),
         StatementKind::Release {
@@ -192,6 +190,14 @@ pub(crate) fn binds(kind: StatementKind, key: KeySpace) -> impl Iterator<Item = 
         StatementKind::Shows => (columns, [None; 2]),
     };
     before.into_iter().chain(after).flatten()
+}
+
+/// A key as the lock functions take it.
+const fn numbers(key: KeySpace) -> [Option<Bind>; 2] {
+    match key {
+        KeySpace::Single(number) => [Some(Bind::Int8(number)), None],
+        KeySpace::Pair(first, second) => [Some(Bind::Int4(first)), Some(Bind::Int4(second))],
+    }
 }
 
 /// The text of a batch.

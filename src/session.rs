@@ -10,7 +10,6 @@ mod transaction;
 
 pub use error::{SessionError, SqlState};
 pub use request::{Batch, BatchKind, Bind, Place, ProbeStep, Row, Statement, StatementKind};
-pub(crate) use round::Does;
 pub use round::{Round, RoundKind, RoundRow, RoundStep, SingleStep, StepKind, TokenSource};
 pub use transaction::TransactionState;
 

@@ -8,7 +8,7 @@ use diesel::sql_types::{Bool, Nullable};
 use super::prepared::Text;
 use crate::session::SingleStep;
 
-/// A single step as Diesel wants it. `SHAPE` decides its text, as that of a [`Prepared`](super::prepared::Prepared) does. Made by
+/// A single step as Diesel wants it. `SHAPE`, the step's code, decides its text, as that of a [`Prepared`](super::prepared::Prepared) does. Made by
 /// [`with_step`].
 pub(crate) struct PreparedStep<const SHAPE: u8>(Text);
 
@@ -25,7 +25,7 @@ macro_rules! with_step {
         with_step!(@shapes $step, $prepared => $run, 0 1 2 3 4 5 6; 7)
     };
     (@shapes $step:expr, $prepared:ident => $run:expr, $($shape:literal)*; $last:literal) => {
-        match $step.shape() {
+        match $crate::backends::postgres::step_code(&$step.step()) {
             $($shape => {
                 let $prepared = $crate::backends::diesel::single::PreparedStep::<$shape>::new($step);
                 $run
@@ -58,6 +58,7 @@ impl<const SHAPE: u8> Query for PreparedStep<SHAPE> {
 mod tests {
     use std::collections::HashMap;
 
+    use crate::backends::postgres::step_code;
     use crate::key::LockKey;
     use crate::options::LockMode;
     use crate::session::{Round, RoundKind, RoundStep, StepKind, TokenSource};
@@ -73,7 +74,7 @@ mod tests {
                     let tokens = TokenSource::TransactionId;
                     let round = Round::new(RoundKind::Serve, 1, vec![step], tokens);
                     let single = round.single().unwrap();
-                    texts.insert(single.shape(), single.sql());
+                    texts.insert(step_code(&step), single.sql());
                 }
             }
         }

@@ -3,15 +3,17 @@
 //! It tells no more than the answer, and asks first whether this is the session that was meant: so a lock is never taken in another, and a
 //! pooler in between shows.
 
+use super::{by_mode_and_space, numbers};
 use crate::key::KeySpace;
 use crate::options::LockMode;
-use crate::session::{Bind, Does};
+use crate::session::{Bind, RoundStep, StepKind};
 
 macro_rules! if_meant {
-    ($function:literal, $key:literal) => {
+    ($function:literal, $suffix:literal, $key:literal) => {
         concat!(
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 THEN pg_catalog.",
             $function,
+            $suffix,
             "(",
             $key,
             ") END"
@@ -19,42 +21,40 @@ macro_rules! if_meant {
     };
 }
 
-/// By mode and key space.
-macro_rules! text {
-    ($mode:expr, $key:expr, $exclusive:literal, $shared:literal) => {
-        match ($mode, $key) {
-            (LockMode::Exclusive, KeySpace::Single(_)) => {
-                if_meant!($exclusive, "$2::pg_catalog.int8")
-            }
-            (LockMode::Exclusive, KeySpace::Pair(..)) => {
-                if_meant!($exclusive, "$2::pg_catalog.int4, $3::pg_catalog.int4")
-            }
-            (LockMode::Shared, KeySpace::Single(_)) => if_meant!($shared, "$2::pg_catalog.int8"),
-            (LockMode::Shared, KeySpace::Pair(..)) => {
-                if_meant!($shared, "$2::pg_catalog.int4, $3::pg_catalog.int4")
-            }
-        }
+macro_rules! take {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        if_meant!("pg_try_advisory_lock", $suffix, $key)
+    };
+}
+
+macro_rules! give_back {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        if_meant!("pg_advisory_unlock", $suffix, $key)
     };
 }
 
 /// The text of a single step.
-pub(crate) const fn single_step(does: Does, key: KeySpace, mode: LockMode) -> &'static str {
-    match does {
-        Does::Take => text!(
-            mode,
-            key,
-            "pg_try_advisory_lock",
-            "pg_try_advisory_lock_shared"
+pub(crate) const fn single_step(step: &RoundStep) -> &'static str {
+    match step.kind() {
+        StepKind::GiveBack => by_mode_and_space!(
+            step.mode(),
+            step.key(),
+            give_back,
+            "$2::pg_catalog.int8",
+            "$2::pg_catalog.int4, $3::pg_catalog.int4"
         ),
-        Does::GiveBack => text!(mode, key, "pg_advisory_unlock", "pg_advisory_unlock_shared"),
+        // A single step draws nothing.
+        StepKind::Take { .. } | StepKind::Draw => by_mode_and_space!(
+            step.mode(),
+            step.key(),
+            take,
+            "$2::pg_catalog.int8",
+            "$2::pg_catalog.int4, $3::pg_catalog.int4"
+        ),
     }
 }
 
 /// The values of a single step, in the order of its parameters.
 pub(crate) fn single_step_binds(pid: i32, key: KeySpace) -> impl Iterator<Item = Bind> + use<> {
-    let (first, second) = match key {
-        KeySpace::Single(number) => (Bind::Int8(number), None),
-        KeySpace::Pair(first, second) => (Bind::Int4(first), Some(Bind::Int4(second))),
-    };
-    [Bind::Int4(pid), first].into_iter().chain(second)
+    std::iter::once(Bind::Int4(pid)).chain(numbers(key).into_iter().flatten())
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use futures_channel::oneshot;
 
-use super::core::{Core, RequestId, SessionId};
+use super::core::{RequestId, SessionId};
 use super::hub::{Answer, Held, Hub, Reception, Reply};
 use super::loss::Loss;
 use crate::error::{LockError, LockErrorKind};
@@ -50,7 +50,7 @@ impl Client {
     fn ask(&self, key: LockKey, options: &LockOptions, fenced: bool) -> Pending {
         let (reply, answer) = oneshot::channel();
         let asked = key.clone();
-        let request = self.asked(options, |core, now| {
+        let request = self.hub.act_and_help(options.waits(), |core, now| {
             core.request(asked, options, fenced, reply, now)
         });
         Pending {
@@ -131,18 +131,6 @@ impl Client {
         refused
     }
 
-    fn asked<T>(
-        &self,
-        options: &LockOptions,
-        happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
-    ) -> T {
-        if options.waits() {
-            self.hub.act_and_help_unless_blocking(happened)
-        } else {
-            self.hub.act_and_help(happened)
-        }
-    }
-
     /// All in one turn of the core's, so that they go together. `once` is how each is asked for, for a call with these `options`.
     fn ask_together(
         &self,
@@ -152,7 +140,7 @@ impl Client {
     ) -> Vec<Pending> {
         let (replies, answers): (Vec<Reply>, Vec<_>) =
             keys.iter().map(|_| oneshot::channel()).unzip();
-        let requests = self.asked(options, |core, now| {
+        let requests = self.hub.act_and_help(options.waits(), |core, now| {
             core.together(now, |core| {
                 let asked = keys.iter().zip(replies);
                 asked

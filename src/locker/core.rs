@@ -115,8 +115,6 @@ pub(crate) struct Core<W> {
     /// A tree, because most lockers have few keys at a time, and then there is nothing to hash. Boxed, because a third of a tree's places, or more,
     /// are empty.
     keys: BTreeMap<KeySpace, Box<Entry<W>>>,
-    /// The entry of a key that was forgotten, for the next key.
-    spare: Option<Box<Entry<W>>>,
     sessions: BTreeMap<SessionId, Session<W>>,
     /// Sessions that were ended, or given back, and are not yet gone.
     leaving: BTreeSet<SessionId>,
@@ -149,7 +147,6 @@ impl<W> Core<W> {
         Self {
             settings,
             keys: BTreeMap::new(),
-            spare: None,
             sessions: BTreeMap::new(),
             leaving: BTreeSet::new(),
             alarms: BTreeSet::new(),

@@ -127,29 +127,22 @@ impl Hub {
     }
 
     /// The same for a call: it runs the session that it gives an order.
+    ///
+    /// One that `waits` does not run a session whose statements block: over a network that falls silent, none would end at the limit of the wait.
     pub(super) fn act_and_help<T>(
         self: &Arc<Self>,
+        waits: bool,
         happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
     ) -> T {
+        if waits && self.on_threads {
+            return self.act(happened);
+        }
         let mut help = None;
         let value = self.act_and(happened, Some(&mut help));
         if let Some(help) = help {
             help.run();
         }
         value
-    }
-
-    /// The same for a call that may have to wait for as long as it likes, and no longer: over a network that falls silent, no statement that
-    /// blocks would end by then.
-    pub(super) fn act_and_help_unless_blocking<T>(
-        self: &Arc<Self>,
-        happened: impl FnOnce(&mut Core<Reply>, Instant) -> T,
-    ) -> T {
-        if self.on_threads {
-            self.act(happened)
-        } else {
-            self.act_and_help(happened)
-        }
     }
 
     fn act_and<T>(
@@ -389,7 +382,7 @@ impl Held {
         let (reply, answer) = oneshot::channel();
         if let Some(hold) = self.hold.take() {
             let released = |core: &mut Core<Reply>, now| core.release(hold, Some(reply), now);
-            self.hub.act_and_help(released);
+            self.hub.act_and_help(false, released);
         }
         Reception(answer)
     }

@@ -8,7 +8,6 @@ use crate::backends::postgres;
 use crate::key::KeySpace;
 use crate::options::LockMode;
 
-pub(crate) use single::Does;
 pub use single::SingleStep;
 
 /// What a [`Round`] does about one lock.

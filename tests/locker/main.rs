@@ -20,8 +20,6 @@ mod held;
 #[path = "../cancellation/pending.rs"]
 mod pending;
 mod place;
-#[path = "../rounds/private.rs"]
-mod private;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../postgres/proxy.rs"]
 mod proxy;

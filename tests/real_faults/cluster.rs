@@ -57,6 +57,10 @@ impl Private {
         self.cluster().told[0].clone()
     }
 
+    pub(crate) fn connect(&self) -> PgConnection {
+        PgConnection::establish(&self.url()).unwrap()
+    }
+
     /// `pg_ctl` on the server.
     pub(crate) fn ctl(&self, arguments: &[&str]) {
         self.cluster().ctl(arguments);

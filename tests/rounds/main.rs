@@ -13,9 +13,11 @@ mod mount;
 mod agreement;
 mod cases;
 mod client;
+#[allow(dead_code, reason = "the tests of faults need more of it")]
+#[path = "../real_faults/cluster.rs"]
+mod cluster;
 #[path = "../model/mod.rs"]
 mod model;
-mod private;
 #[allow(dead_code, reason = "the tests of round trips need more of it")]
 #[path = "../postgres/proxy.rs"]
 mod proxy;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::alarms::Alarm;
-use super::entry::{Entry, Stage};
+use super::entry::Stage;
 use super::line::{Patience, Request};
 use super::{Command, Core, RequestId, SessionId};
 use crate::backends::sqlite;
@@ -23,11 +23,7 @@ impl<W> Core<W> {
             return self.admit(request);
         }
         let key = request.key.space();
-        let spare = &mut self.spare;
-        let entry = self
-            .keys
-            .entry(key)
-            .or_insert_with(|| spare.take().unwrap_or_default());
+        let entry = self.keys.entry(key).or_default();
         let was_empty = entry.line.is_empty();
         let (limit, id) = (request.patience, request.id);
         entry.line.push(request);
@@ -282,10 +278,7 @@ impl<W> Core<W> {
             .is_some_and(|entry| entry.line.is_empty() && matches!(entry.stage, Stage::Away));
         if idle {
             self.not_due(key);
-            if let Some(mut entry) = self.keys.remove(&key) {
-                *entry = Entry::default();
-                self.spare = Some(entry);
-            }
+            self.keys.remove(&key);
         }
     }
 }

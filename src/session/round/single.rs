@@ -29,15 +29,7 @@ use crate::session::Bind;
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SingleStep {
     pid: i32,
-    does: Does,
     step: RoundStep,
-}
-
-/// What a single step can do: all but draw a token.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Does {
-    Take,
-    GiveBack,
 }
 
 impl Round {
@@ -47,16 +39,9 @@ impl Round {
         let (RoundKind::Serve, [step]) = (self.kind, &*self.steps) else {
             return None;
         };
-        let does = match step.kind {
-            StepKind::Take { fenced: false } => Does::Take,
-            StepKind::GiveBack => Does::GiveBack,
-            StepKind::Take { fenced: true } | StepKind::Draw => return None,
-        };
-        (self.pid != 0).then_some(SingleStep {
-            pid: self.pid,
-            does,
-            step: *step,
-        })
+        let draws = matches!(step.kind, StepKind::Take { fenced: true } | StepKind::Draw);
+        let (pid, step) = (self.pid, *step);
+        (pid != 0 && !draws).then_some(SingleStep { pid, step })
     }
 }
 
@@ -76,24 +61,12 @@ impl SingleStep {
     /// The text for PostgreSQL. One of a few, so it can be prepared.
     #[must_use]
     pub const fn sql(&self) -> &'static str {
-        postgres::single_step(self.does, self.step.key, self.step.mode)
+        postgres::single_step(&self.step)
     }
 
     /// The values, in order.
     pub fn binds(&self) -> impl Iterator<Item = Bind> + use<> {
         postgres::single_step_binds(self.pid, self.step.key)
-    }
-
-    /// For all that decides the text, a number below eight.
-    #[cfg_attr(
-        not(any(feature = "diesel-postgres", feature = "diesel-async-postgres")),
-        allow(dead_code, reason = "for Diesel's cache of prepared statements")
-    )]
-    pub(crate) fn shape(&self) -> u8 {
-        let (key, mode) = (self.step.key, self.step.mode);
-        4 * u8::from(self.does == Does::GiveBack)
-            + 2 * u8::from(matches!(key, crate::key::KeySpace::Pair(..)))
-            + u8::from(mode == crate::options::LockMode::Shared)
     }
 
     /// The round that does the same, for a session that knows no single steps.

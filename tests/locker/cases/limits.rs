@@ -14,9 +14,9 @@ use diesel::connection::SimpleConnection;
 use futures_util::future::join_all;
 
 use super::{fresh_key, kind_of, once, unwatched};
+use crate::cluster::Private;
 use crate::eyes::Eyes;
 use crate::place::Place;
-use crate::private::Private;
 use crate::support::run;
 
 fn keys(count: usize) -> Vec<LockKey> {
@@ -25,7 +25,7 @@ fn keys(count: usize) -> Vec<LockKey> {
 
 pub(crate) async fn ten_thousand_keys_on_one_session(place: Place) {
     let server = Private::take();
-    let place = Place::at(place.kind, server.url().to_owned());
+    let place = Place::at(place.kind, server.url());
     let locker = place.pool(1).await.locker(unwatched());
     let (keys, mut eyes) = (keys(10_000), Eyes::at(&place.url));
     let guards = locker.acquire_all(keys.clone(), once()).await.unwrap();
@@ -39,7 +39,7 @@ pub(crate) async fn ten_thousand_keys_on_one_session(place: Place) {
 /// Those that fit are granted, the others are told why, and what was held stays held.
 pub(crate) async fn a_full_lock_table_refuses_what_does_not_fit(place: Place) {
     let server = Private::take();
-    let place = Place::at(place.kind, server.url().to_owned());
+    let place = Place::at(place.kind, server.url());
     let locker = place.pool(1).await.locker(unwatched());
     let (kept, keys, mut eyes) = (fresh_key(), keys(100), Eyes::at(&place.url));
     let kept = locker.acquire(&kept, once()).await.unwrap();

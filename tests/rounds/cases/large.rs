@@ -6,7 +6,7 @@ use advisory_locking::session::TokenSource;
 
 use super::locks_of;
 use crate::client::{Connect, give_back, take};
-use crate::private::Private;
+use crate::cluster::Private;
 use crate::proxy::{Proxy, by_port, in_the_clear};
 use crate::support::eventually;
 
@@ -31,7 +31,7 @@ fn until_empty(private: &Private) {
 pub(crate) fn ten_thousand_locks(open: Connect) {
     let private = Private::take();
     let mut observer = private.connect();
-    let (mut session, mut other) = (open(private.url()), open(private.url()));
+    let (mut session, mut other) = (open(&private.url()), open(&private.url()));
     let keys = keys(10_000);
     let busy: Vec<_> = keys.iter().step_by(7).map(take).collect();
     assert!(other.serve(&busy).iter().all(Option::is_some));
@@ -54,8 +54,8 @@ pub(crate) fn ten_thousand_locks(open: Connect) {
 pub(crate) fn a_lock_table_that_is_full(open: Connect) {
     let private = Private::take();
     let mut observer = private.connect();
-    let (proxy, port) = Proxy::to(private.url());
-    let mut session = open(&in_the_clear(&by_port(private.url(), port)));
+    let (proxy, port) = Proxy::to(&private.url());
+    let mut session = open(&in_the_clear(&by_port(&private.url(), port)));
     // More than fit.
     let keys = keys(100_000);
     let (kept, wanted) = keys.split_at(100);
