@@ -83,8 +83,8 @@ mod in_transaction;
 mod pinned;
 mod session;
 mod target;
-mod timestamptz;
 mod transactions;
+mod values;
 mod wire;
 mod without_locks;
 

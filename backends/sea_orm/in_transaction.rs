@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sea_orm::{DatabaseTransaction, DbBackend, Statement as SeaStatement, Value};
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::MutexGuard;
 
 use super::error::session_error;
 use super::handle::PinnedTransaction;
@@ -138,7 +138,7 @@ struct InTransaction<'t> {
     target: Target<'t>,
     backend: Backend,
     /// Kept between a wait that failed and its rollback: in between, the transaction is aborted.
-    wire: Option<OwnedMutexGuard<Wire>>,
+    wire: Option<MutexGuard<'t, Wire>>,
 }
 
 impl<'t> InTransaction<'t> {
@@ -191,7 +191,7 @@ impl AsyncLockSession for InTransaction<'_> {
 
     async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match self.target {
-            Target::Pinned(pinned, id) => pinned.query(id, statement).await,
+            Target::Pinned(pinned, id) => pinned.query_in(id, statement).await,
             target => {
                 let values = statement.binds().map(|bind| match bind {
                     Bind::Int4(number) => Ok(Value::from(number)),

@@ -12,7 +12,7 @@ use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 use sea_orm::{DbErr, RuntimeErr, TransactionOptions};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
 use super::error::{code, exec_error, gone, is_aborted, is_gone, session_error};
 use super::farewell;
@@ -114,8 +114,8 @@ impl Pinned {
     }
 
     /// The connection, with everything done that was owed.
-    pub(super) async fn lock(&self) -> Result<OwnedMutexGuard<Wire>, DbErr> {
-        let mut wire = Arc::clone(&self.wire).lock_owned().await;
+    pub(super) async fn lock(&self) -> Result<AsyncMutexGuard<'_, Wire>, DbErr> {
+        let mut wire = self.wire.lock().await;
         if let Err(error) = wire.settle().await {
             wire.ledger.entries().given_up = true;
             wire.end();
@@ -128,7 +128,7 @@ impl Pinned {
     pub(super) async fn lock_in(
         &self,
         transaction: Option<TransactionId>,
-    ) -> Result<OwnedMutexGuard<Wire>, DbErr> {
+    ) -> Result<AsyncMutexGuard<'_, Wire>, DbErr> {
         let wire = self.lock().await?;
         wire.check(transaction)?;
         Ok(wire)
@@ -163,8 +163,16 @@ impl Pinned {
         wire.roll_back(innermost).await
     }
 
-    /// Runs a statement of the protocol, in a transaction that must still be open if one is named.
-    pub(super) async fn query(
+    /// Runs a statement of the protocol.
+    pub(super) async fn query(&mut self, statement: &Statement) -> Result<Row, DbErr> {
+        match self.alone() {
+            Some(wire) => wire.lock_query(statement).await,
+            None => self.query_in(None, statement).await,
+        }
+    }
+
+    /// The same in a transaction, which must still be open.
+    pub(super) async fn query_in(
         &self,
         transaction: Option<TransactionId>,
         statement: &Statement,
@@ -180,9 +188,17 @@ impl Pinned {
     }
 
     /// Runs a statement of the protocol about one of many locks.
-    pub(super) async fn single_step(&self, step: &SingleStep) -> Result<Option<bool>, DbErr> {
-        let mut wire = self.lock().await?;
-        wire.lock_single_step(step).await
+    pub(super) async fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, DbErr> {
+        match self.alone() {
+            Some(wire) => wire.lock_single_step(step).await,
+            None => self.lock().await?.lock_single_step(step).await,
+        }
+    }
+
+    /// The connection if nobody shares it and nothing is owed. So it mostly is, and then no turn need be waited for.
+    fn alone(&mut self) -> Option<&mut Wire> {
+        let wire = Arc::get_mut(&mut self.wire)?.get_mut();
+        wire.is_settled().then_some(wire)
     }
 
     /// Sends a message of the protocol, in a transaction that must still be open if one is named.
@@ -325,6 +341,12 @@ impl Wire {
         let sent = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
         self.unread = sent.is_err();
         sent.map(drop).map_err(exec_error)
+    }
+
+    /// Whether nothing is owed.
+    fn is_settled(&self) -> bool {
+        let entries = self.ledger.entries();
+        matches!(self.flight, Flight::Landed) && entries.is_even() && !entries.given_up
     }
 
     /// Pays what is owed: first what a dropped future left behind, then what drops asked for.

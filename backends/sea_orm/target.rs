@@ -12,7 +12,8 @@ use sea_orm::{
 use super::error::query_error;
 use super::handle::PinnedTransaction;
 use super::pinned::{Flight, Pinned, TransactionId, over};
-use super::wire::{bound, lock_row};
+use super::values::lock_row;
+use super::wire::bound;
 use super::without_locks::BodysTransactions;
 use crate::session::Row;
 

@@ -3,14 +3,14 @@
 use sea_orm::sqlx::Arguments as _;
 use sea_orm::sqlx::postgres::{PgArguments, PgRow};
 use sea_orm::sqlx::query::Query;
-use sea_orm::sqlx::{self, AssertSqlSafe, Postgres, Row as _};
+use sea_orm::sqlx::{self, AssertSqlSafe, Executor as _, Postgres, Row as _};
 use sea_orm::{DbErr, ExecResult, QueryResult};
 use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, query_error};
 use super::pinned::{Flight, TransactionId, Wire, over};
-use super::timestamptz::Timestamptz;
-use crate::session::{Bind, Round, RoundRow, Row, SingleStep, Statement};
+use super::values::{answer, arguments, lock_row};
+use crate::session::{Round, RoundRow, Row, SingleStep, Statement};
 
 /// SeaORM's statement as sqlx wants it.
 pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
@@ -21,28 +21,24 @@ pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxV
     sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
 }
 
-/// A statement of the protocol as sqlx wants it.
-fn prepared(
-    sql: &'static str,
-    binds: impl Iterator<Item = Bind>,
-) -> Query<'static, Postgres, PgArguments> {
-    // Four values at most, of eight bytes at most, each after its length.
+/// The values of a statement of the protocol about many locks.
+fn round_arguments(round: &Round) -> sqlx::Result<PgArguments> {
     let mut arguments = PgArguments::default();
-    arguments.reserve(4, 4 * (4 + 8));
-    binds.fold(sqlx::query_with(sql, arguments), |query, bind| match bind {
-        Bind::Int4(number) => query.bind(number),
-        Bind::Int8(number) => query.bind(number),
-        Bind::Timestamptz(time) => query.bind(Timestamptz(time)),
-    })
+    let sequence = round.sequence();
+    let added = arguments
+        .add(round.pid())
+        .and_then(|()| arguments.add(round.codes()))
+        .and_then(|()| arguments.add(round.numbers()))
+        .and_then(|()| sequence.map_or(Ok(()), |sequence| arguments.add(sequence)));
+    added.map(|()| arguments).map_err(sqlx::Error::Encode)
 }
 
-/// The row of a statement of the protocol.
-pub(super) fn lock_row(row: &PgRow) -> sqlx::Result<Row> {
-    let Timestamptz(transaction_began) = row.try_get(2)?;
-    Ok(Row {
-        answer: row.try_get(0)?,
-        pid: row.try_get(1)?,
-        transaction_began,
+/// The row of a statement of the protocol about many locks.
+fn round_row(row: &PgRow) -> sqlx::Result<RoundRow> {
+    Ok(RoundRow {
+        answers: row.try_get(0)?,
+        token: row.try_get(1)?,
+        pid: row.try_get(2)?,
     })
 }
 
@@ -57,8 +53,8 @@ impl Wire {
 
     /// A statement of the protocol.
     pub(super) async fn lock_query(&mut self, statement: &Statement) -> Result<Row, DbErr> {
-        let query = prepared(statement.sql(), statement.binds());
-        let row = self.ask(query, |row| lock_row(&row)).await?;
+        let row = self.ask(statement.sql(), arguments(statement.binds()));
+        let row = lock_row(&row.await?).map_err(query_error)?;
         self.pid = Some(row.pid);
         Ok(row)
     }
@@ -68,39 +64,29 @@ impl Wire {
         &mut self,
         step: &SingleStep,
     ) -> Result<Option<bool>, DbErr> {
-        let query = prepared(step.sql(), step.binds());
-        self.ask(query, |row| row.try_get(0)).await
+        let row = self.ask(step.sql(), arguments(step.binds()));
+        answer(&row.await?).map_err(query_error)
     }
 
     /// A statement of the protocol about many locks.
     pub(super) async fn lock_round(&mut self, round: &Round) -> Result<RoundRow, DbErr> {
-        let mut query = sqlx::query(round.sql())
-            .bind(round.pid())
-            .bind(round.codes())
-            .bind(round.numbers());
-        if let Some(sequence) = round.sequence() {
-            query = query.bind(sequence);
-        }
-        let row = self.ask(query, |row| {
-            Ok(RoundRow {
-                answers: row.try_get(0)?,
-                token: row.try_get(1)?,
-                pid: row.try_get(2)?,
-            })
-        });
-        let row = row.await?;
+        let row = self.ask(round.sql(), round_arguments(round));
+        let row = round_row(&row.await?).map_err(query_error)?;
         self.pid = Some(row.pid);
         Ok(row)
     }
 
-    async fn ask<T>(
+    /// The row of a statement of the protocol. Not generic: there is one of it for all of them.
+    async fn ask(
         &mut self,
-        query: Query<'_, Postgres, PgArguments>,
-        read: impl FnOnce(PgRow) -> sqlx::Result<T>,
-    ) -> Result<T, DbErr> {
+        sql: &'static str,
+        arguments: sqlx::Result<PgArguments>,
+    ) -> Result<PgRow, DbErr> {
+        let query = (sql, Some(arguments.map_err(query_error)?));
         self.flight = Flight::Protocol;
-        let answered = query.fetch_one(self.connection()?).await;
-        self.landed(answered).and_then(read).map_err(query_error)
+        let answered = self.connection()?.fetch_optional(query).await;
+        let row = self.landed(answered).map_err(query_error)?;
+        row.ok_or_else(|| query_error(sqlx::Error::RowNotFound))
     }
 
     /// A message of the protocol.

@@ -1,0 +1,162 @@
+//! The numbers of the protocol's statements, as sqlx sends and reads them.
+//!
+//! All of them go through one type each way, not through one for each of PostgreSQL's. Between two statements the processor has done
+//! something else, so what an acquire and a release cost is how much code they run through. And sqlx has no `timestamptz` without one
+//! of its features for dates.
+
+use sea_orm::sqlx::encode::IsNull;
+use sea_orm::sqlx::error::{BoxDynError, UnexpectedNullError};
+use sea_orm::sqlx::postgres::types::Oid;
+use sea_orm::sqlx::postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, PgValueFormat};
+use sea_orm::sqlx::{self, Arguments as _, Encode, Postgres, Row as _, Type, ValueRef as _};
+
+use crate::session::{Bind, Row};
+
+// Their numbers in `pg_type`, which are the same on every server.
+const INT8: Oid = Oid(20);
+const INT4: Oid = Oid(23);
+const TIMESTAMPTZ: Oid = Oid(1184);
+
+/// A value to send.
+struct Sent(Bind);
+
+impl Type<Postgres> for Sent {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(INT8)
+    }
+}
+
+impl Encode<'_, Postgres> for Sent {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        match self.0 {
+            Bind::Int4(number) => buffer.extend_from_slice(&number.to_be_bytes()),
+            Bind::Int8(number) | Bind::Timestamptz(number) => {
+                buffer.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+        Ok(IsNull::No)
+    }
+
+    fn produces(&self) -> Option<PgTypeInfo> {
+        Some(PgTypeInfo::with_oid(match self.0 {
+            Bind::Int4(_) => INT4,
+            Bind::Int8(_) => INT8,
+            Bind::Timestamptz(_) => TIMESTAMPTZ,
+        }))
+    }
+}
+
+/// The values of a statement.
+pub(super) fn arguments(binds: impl Iterator<Item = Bind>) -> sqlx::Result<PgArguments> {
+    // Four values at most, of eight bytes at most, each after its length.
+    let mut arguments = PgArguments::default();
+    arguments.reserve(4, 4 * (4 + 8));
+    for bind in binds {
+        arguments.add(Sent(bind)).map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// The row of a statement.
+pub(super) fn lock_row(row: &PgRow) -> sqlx::Result<Row> {
+    let narrow = |error: std::num::TryFromIntError| wrong(1, error.into());
+    Ok(Row {
+        answer: answer(row)?,
+        pid: i32::try_from(number(row, 1)?).map_err(narrow)?,
+        transaction_began: number(row, 2)?,
+    })
+}
+
+/// The first column, a nullable `bool`.
+pub(super) fn answer(row: &PgRow) -> sqlx::Result<Option<bool>> {
+    Ok(nullable(row, 0)?.map(|number| number != 0))
+}
+
+fn number(row: &PgRow, column: usize) -> sqlx::Result<i64> {
+    nullable(row, column)?.ok_or_else(|| wrong(column, Box::new(UnexpectedNullError)))
+}
+
+/// A column that is a number to the server, whatever it is to SQL: of as many bytes as it has, the first one first.
+fn nullable(row: &PgRow, column: usize) -> sqlx::Result<Option<i64>> {
+    let value = row.try_get_raw(column)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let bytes = value.as_bytes();
+    bytes
+        .and_then(|bytes| decoded(value.format(), bytes))
+        .map(Some)
+        .map_err(|error| wrong(column, error))
+}
+
+fn decoded(format: PgValueFormat, bytes: &[u8]) -> Result<i64, BoxDynError> {
+    // How much of 64 bits it leaves.
+    let spare = 64_usize.checked_sub(8 * bytes.len());
+    match (format, spare) {
+        (PgValueFormat::Binary, Some(spare @ 0..64)) => {
+            let number = bytes
+                .iter()
+                .fold(0, |number, byte| number << 8 | i64::from(*byte));
+            // There and back again with its sign.
+            Ok(number << spare >> spare)
+        }
+        _ => Err(format!("no number: {format:?} format, length {}", bytes.len()).into()),
+    }
+}
+
+#[cold]
+fn wrong(column: usize, source: BoxDynError) -> sqlx::Error {
+    sqlx::Error::ColumnDecode {
+        index: column.to_string(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(bytes: &[u8]) -> Option<i64> {
+        decoded(PgValueFormat::Binary, bytes).ok()
+    }
+
+    #[test]
+    fn numbers_are_read_as_wide_as_they_are() {
+        assert_eq!((number(&[0]), number(&[1])), (Some(0), Some(1)));
+        for pid in [0, 1, 0x0102_0304, i32::MAX, -1, i32::MIN] {
+            assert_eq!(number(&pid.to_be_bytes()), Some(pid.into()));
+        }
+        for time in [0, 1, 0x0102_0304_0506_0708, i64::MAX, -1, i64::MIN] {
+            assert_eq!(number(&time.to_be_bytes()), Some(time));
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_an_error() {
+        assert_eq!(number(&[]), None);
+        assert_eq!(number(&[0; 9]), None);
+        let text = decoded(PgValueFormat::Text, b"t").unwrap_err().to_string();
+        assert_eq!(text, "no number: Text format, length 1");
+    }
+
+    /// The server is told the type with each value, and takes what it is sent for that.
+    #[test]
+    fn values_are_sent_as_their_type() {
+        for (bind, oid, bytes) in [
+            (Bind::Int4(-2), 23, (-2_i32).to_be_bytes().as_slice()),
+            (Bind::Int8(-3), 20, (-3_i64).to_be_bytes().as_slice()),
+            (
+                Bind::Timestamptz(i64::MIN),
+                1184,
+                i64::MIN.to_be_bytes().as_slice(),
+            ),
+        ] {
+            let mut buffer = PgArgumentBuffer::default();
+            let null = Sent(bind).encode_by_ref(&mut buffer).unwrap();
+            assert!(matches!(null, IsNull::No));
+            assert_eq!(buffer.as_slice(), bytes);
+            let produced = Sent(bind).produces().and_then(|kind| kind.oid());
+            assert_eq!(produced, Some(Oid(oid)));
+        }
+    }
+}
