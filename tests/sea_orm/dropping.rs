@@ -51,6 +51,42 @@ async fn a_body_dropped_in_a_statement_releases_when_that_ends() {
     );
 }
 
+/// The release is the first to be sent after what was dropped: it neither hears of an error of that, nor runs in a transaction of it.
+#[tokio::test]
+async fn what_a_body_drops_in_flight_is_settled_by_the_release() {
+    let (db, mut observer) = (postgres(1).await, Observer::new());
+    let before = pid(&db).await;
+    for polls in 1..20 {
+        let mut ended = 0;
+        for fails in [true, false] {
+            let key = fresh_key();
+            let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+            let done = if fails {
+                let failing = guard.execute_unprepared("SELECT 1/0");
+                poll_times(polls, failing).await.is_some()
+            } else {
+                poll_times(polls, guard.begin()).await.is_some()
+            };
+            ended += usize::from(done);
+            let what = format!("fails: {fails}, polled {polls} times");
+            let released = guard.release().await;
+            assert!(released.is_ok(), "{what}: {released:?}");
+            observer.assert_free(&key, &what).await;
+            let outside = db.execute_unprepared("SAVEPOINT outside").await;
+            assert!(outside.is_err(), "{what}: the pool has a transaction");
+        }
+        assert_eq!(
+            pid(&db).await,
+            before,
+            "the connection is as good as it was"
+        );
+        if ended == 2 {
+            return;
+        }
+    }
+    panic!("it never ends");
+}
+
 /// The transaction could fail to end, and nobody would know: the connection is given up.
 #[tokio::test]
 async fn a_body_dropped_in_a_transaction_frees_the_key() {
