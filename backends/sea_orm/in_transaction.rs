@@ -191,7 +191,7 @@ impl AsyncLockSession for InTransaction<'_> {
 
     async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match self.target {
-            Target::Pinned(pinned, id) => pinned.query_in(id, statement).await,
+            Target::Pinned(pinned, id) => pinned.query(id, statement).await,
             target => {
                 let values = statement.binds().map(|bind| match bind {
                     Bind::Int4(number) => Ok(Value::from(number)),

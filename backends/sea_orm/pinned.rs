@@ -163,16 +163,8 @@ impl Pinned {
         wire.roll_back(innermost).await
     }
 
-    /// Runs a statement of the protocol.
-    pub(super) async fn query(&mut self, statement: &Statement) -> Result<Row, DbErr> {
-        match self.alone() {
-            Some(wire) => wire.lock_query(statement).await,
-            None => self.query_in(None, statement).await,
-        }
-    }
-
-    /// The same in a transaction, which must still be open.
-    pub(super) async fn query_in(
+    /// Runs a statement of the protocol, in a transaction that must still be open if one is named.
+    pub(super) async fn query(
         &self,
         transaction: Option<TransactionId>,
         statement: &Statement,
@@ -188,17 +180,9 @@ impl Pinned {
     }
 
     /// Runs a statement of the protocol about one of many locks.
-    pub(super) async fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, DbErr> {
-        match self.alone() {
-            Some(wire) => wire.lock_single_step(step).await,
-            None => self.lock().await?.lock_single_step(step).await,
-        }
-    }
-
-    /// The connection if nobody shares it and nothing is owed. So it mostly is, and then no turn need be waited for.
-    fn alone(&mut self) -> Option<&mut Wire> {
-        let wire = Arc::get_mut(&mut self.wire)?.get_mut();
-        wire.is_settled().then_some(wire)
+    pub(super) async fn single_step(&self, step: &SingleStep) -> Result<Option<bool>, DbErr> {
+        let mut wire = self.lock().await?;
+        wire.lock_single_step(step).await
     }
 
     /// Sends a message of the protocol, in a transaction that must still be open if one is named.
@@ -341,12 +325,6 @@ impl Wire {
         let sent = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
         self.unread = sent.is_err();
         sent.map(drop).map_err(exec_error)
-    }
-
-    /// Whether nothing is owed.
-    fn is_settled(&self) -> bool {
-        let entries = self.ledger.entries();
-        matches!(self.flight, Flight::Landed) && entries.is_even() && !entries.given_up
     }
 
     /// Pays what is owed: first what a dropped future left behind, then what drops asked for.

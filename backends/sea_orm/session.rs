@@ -84,8 +84,8 @@ impl AsyncLockSession for PinnedConnection {
     }
 
     async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        match &mut self.0 {
-            Session::Postgres(pinned) => pinned.query(statement).await.map_err(session_error),
+        match &self.0 {
+            Session::Postgres(pinned) => pinned.query(None, statement).await.map_err(session_error),
             Session::WithoutLocks(_) => Err(SessionError::unsupported(statement)),
         }
     }
@@ -108,7 +108,7 @@ impl AsyncLockSession for PinnedConnection {
     }
 
     async fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
-        match &mut self.0 {
+        match &self.0 {
             Session::Postgres(pinned) => pinned.single_step(step).await.map_err(session_error),
             Session::WithoutLocks(_) => Err(SessionError::unsupported(step)),
         }

@@ -1,8 +1,7 @@
 //! The numbers of the protocol's statements, as sqlx sends and reads them.
 //!
-//! All of them go through one type each way, not through one for each of PostgreSQL's. Between two statements the processor has done
-//! something else, so what an acquire and a release cost is how much code they run through. And sqlx has no `timestamptz` without one
-//! of its features for dates.
+//! All of them go through one type each way, not through one for each of PostgreSQL's, so that a cycle runs through less code. And sqlx has no
+//! `timestamptz` without one of its features for dates.
 
 use sea_orm::sqlx::encode::IsNull;
 use sea_orm::sqlx::error::{BoxDynError, UnexpectedNullError};
