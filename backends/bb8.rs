@@ -1,8 +1,8 @@
 //! bb8: pools of diesel-async connections, or of any manager whose connections have async locks.
 
 use super::checked_out::CheckedOut;
-use crate::asynchronous::{AsyncLockPool, AsyncLockSession};
 use crate::session::SessionError;
+use crate::session::{AsyncLockPool, AsyncLockSession};
 
 impl<M> AsyncLockPool for ::bb8::Pool<M>
 where

@@ -1,7 +1,7 @@
 //! deadpool: pools of diesel-async connections, or of any manager whose connections have async locks.
 
-use crate::asynchronous::{AsyncLockPool, AsyncLockSession};
 use crate::session::SessionError;
+use crate::session::{AsyncLockPool, AsyncLockSession};
 
 impl<M> AsyncLockPool for ::deadpool::managed::Pool<M>
 where

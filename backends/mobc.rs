@@ -11,8 +11,8 @@ use ::mobc::{Connection, Manager, Pool};
 use tokio::runtime::Handle;
 
 use super::checked_out::CheckedOut;
-use crate::asynchronous::{AsyncLockPool, AsyncLockSession};
 use crate::session::SessionError;
+use crate::session::{AsyncLockPool, AsyncLockSession};
 
 impl<M> AsyncLockPool for Pool<M>
 where
@@ -29,7 +29,7 @@ where
 
 /// Keeps out of the pool what does not belong there, whatever the manager's own check says of it.
 fn give_back<M: Manager<Connection: AsyncLockSession>>(mut conn: Connection<M>) {
-    let transaction = conn.transaction_state();
+    let transaction = conn.session_transaction_state();
     let unfit = transaction.is_broken() || transaction.is_open();
     // Going back is a task, and there may be nowhere to run it.
     if unfit || Handle::try_current().is_err() {

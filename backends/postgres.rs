@@ -7,9 +7,11 @@ mod rounds;
 mod single;
 
 use crate::error::LockErrorKind;
-use crate::key::KeySpace;
+use crate::key::RawLockKey;
 use crate::options::LockMode;
-use crate::session::{BatchKind, Bind, Place, ProbeStep, SessionError, SqlState, StatementKind};
+use crate::session::{
+    Bind, PoolerCheckStep, ScriptKind, SessionError, SqlState, StatementKind, TransactionContext,
+};
 
 pub(crate) use rounds::{round, round_sequence, step_code, step_number};
 pub(crate) use single::{single_step, single_step_binds};
@@ -30,10 +32,14 @@ macro_rules! whence {
 macro_rules! by_mode_and_space {
     ($mode:expr, $key:expr, $text:ident, $single:literal, $pair:literal) => {
         match ($mode, $key) {
-            (LockMode::Exclusive, KeySpace::Single(_)) => $text!("", "ExclusiveLock", $single, "1"),
-            (LockMode::Exclusive, KeySpace::Pair(..)) => $text!("", "ExclusiveLock", $pair, "2"),
-            (LockMode::Shared, KeySpace::Single(_)) => $text!("_shared", "ShareLock", $single, "1"),
-            (LockMode::Shared, KeySpace::Pair(..)) => $text!("_shared", "ShareLock", $pair, "2"),
+            (LockMode::Exclusive, RawLockKey::Single(_)) => {
+                $text!("", "ExclusiveLock", $single, "1")
+            }
+            (LockMode::Exclusive, RawLockKey::Pair(..)) => $text!("", "ExclusiveLock", $pair, "2"),
+            (LockMode::Shared, RawLockKey::Single(_)) => {
+                $text!("_shared", "ShareLock", $single, "1")
+            }
+            (LockMode::Shared, RawLockKey::Pair(..)) => $text!("_shared", "ShareLock", $pair, "2"),
         }
     };
 }
@@ -135,16 +141,16 @@ macro_rules! shows {
 }
 
 /// The text of a statement.
-pub(crate) fn statement(kind: StatementKind, key: KeySpace, mode: LockMode) -> &'static str {
+pub(crate) fn statement(kind: StatementKind, key: RawLockKey, mode: LockMode) -> &'static str {
     match kind {
-        StatementKind::Try => by_mode_and_space!(
+        StatementKind::TryAcquire => by_mode_and_space!(
             mode,
             key,
             try_session,
             "$1::pg_catalog.int8",
             "$1::pg_catalog.int4, $2::pg_catalog.int4"
         ),
-        StatementKind::TryInTransaction => by_mode_and_space!(
+        StatementKind::TryAcquireXact => by_mode_and_space!(
             mode,
             key,
             try_in_transaction,
@@ -158,19 +164,19 @@ pub(crate) fn statement(kind: StatementKind, key: KeySpace, mode: LockMode) -> &
             "$3::pg_catalog.int8",
             "$3::pg_catalog.int4, $4::pg_catalog.int4"
         ),
-        StatementKind::GiveBack => by_mode_and_space!(
+        StatementKind::ReleaseIfHeld => by_mode_and_space!(
             mode,
             key,
             give_back,
             "$1::pg_catalog.int8",
             "$1::pg_catalog.int4, $2::pg_catalog.int4"
         ),
-        StatementKind::Shows => by_mode_and_space!(mode, key, shows, "", ""),
+        StatementKind::IsHeld => by_mode_and_space!(mode, key, shows, "", ""),
     }
 }
 
 /// The values of a statement, in the order of its parameters.
-pub(crate) fn binds(kind: StatementKind, key: KeySpace) -> impl Iterator<Item = Bind> + use<> {
+pub(crate) fn binds(kind: StatementKind, key: RawLockKey) -> impl Iterator<Item = Bind> + use<> {
     let (classid, objid, _) = key.pg_locks_columns();
     let columns = [
         Some(Bind::Int8(classid.into())),
@@ -178,7 +184,7 @@ pub(crate) fn binds(kind: StatementKind, key: KeySpace) -> impl Iterator<Item = 
     ];
     let numbers = numbers(key);
     let (before, after) = match kind {
-        StatementKind::Try | StatementKind::TryInTransaction => ([None; 2], numbers),
+        StatementKind::TryAcquire | StatementKind::TryAcquireXact => ([None; 2], numbers),
         StatementKind::Release {
             pid,
             transaction_began,
@@ -186,31 +192,31 @@ pub(crate) fn binds(kind: StatementKind, key: KeySpace) -> impl Iterator<Item = 
             let began = Bind::Timestamptz(transaction_began.unwrap_or(NEVER));
             ([Some(Bind::Int4(pid)), Some(began)], numbers)
         }
-        StatementKind::GiveBack => (numbers, columns),
-        StatementKind::Shows => (columns, [None; 2]),
+        StatementKind::ReleaseIfHeld => (numbers, columns),
+        StatementKind::IsHeld => (columns, [None; 2]),
     };
     before.into_iter().chain(after).flatten()
 }
 
 /// A key as the lock functions take it.
-const fn numbers(key: KeySpace) -> [Option<Bind>; 2] {
+const fn numbers(key: RawLockKey) -> [Option<Bind>; 2] {
     match key {
-        KeySpace::Single(number) => [Some(Bind::Int8(number)), None],
-        KeySpace::Pair(first, second) => [Some(Bind::Int4(first)), Some(Bind::Int4(second))],
+        RawLockKey::Single(number) => [Some(Bind::Int8(number)), None],
+        RawLockKey::Pair(first, second) => [Some(Bind::Int4(first)), Some(Bind::Int4(second))],
     }
 }
 
 /// The text of a batch.
-pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
+pub(crate) fn batch(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
     let call = |function: &str| call(function, key, mode);
     match kind {
-        BatchKind::Diagnose => guarded(&format!(
+        ScriptKind::RevealSqlState => guarded(&format!(
             "IF {} THEN PERFORM {}; END IF;",
             call("pg_try_advisory_lock"),
             call("pg_advisory_unlock")
         )),
-        BatchKind::Probe(step) => probe(step, key, mode),
-        BatchKind::ReleaseOrEnd {
+        ScriptKind::PoolerCheck(step) => probe(step, key, mode),
+        ScriptKind::ReleaseOrTerminate {
             pid,
             transaction_began,
             nonce,
@@ -223,10 +229,10 @@ pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
             transaction_began.unwrap_or(NEVER),
             call("pg_advisory_unlock")
         ),
-        BatchKind::RollBackWait => {
+        ScriptKind::RollBackWait => {
             format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
         }
-        BatchKind::Wait {
+        ScriptKind::Wait {
             in_transaction,
             place,
             limit_ms,
@@ -241,8 +247,8 @@ pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
                 guarded(&format!("PERFORM {};", call(function)))
             );
             match place {
-                Place::Outside => wait,
-                Place::Inside => format!(
+                TransactionContext::Autocommit => wait,
+                TransactionContext::InTransaction => format!(
                     "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {wait}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
                 ),
             }
@@ -251,8 +257,8 @@ pub(crate) fn batch(kind: BatchKind, key: KeySpace, mode: LockMode) -> String {
 }
 
 /// A step of a probe. Not prepared, and without parameters, so that it goes through every pooler.
-fn probe(step: ProbeStep, key: KeySpace, mode: LockMode) -> String {
-    let code = ProbeStep::CONTRADICTION;
+fn probe(step: PoolerCheckStep, key: RawLockKey, mode: LockMode) -> String {
+    let code = PoolerCheckStep::CHECK_FAILED_SQLSTATE;
     let unless = |found: &str, otherwise: &str| {
         guarded(&format!(
             "IF NOT COALESCE({found}, false) THEN {otherwise}RAISE EXCEPTION USING ERRCODE = '{code}', \
@@ -260,19 +266,19 @@ fn probe(step: ProbeStep, key: KeySpace, mode: LockMode) -> String {
         ))
     };
     match step {
-        ProbeStep::Mark { mark } => {
+        PoolerCheckStep::SetMarker { mark } => {
             format!("SELECT pg_catalog.set_config({MARK}, '{mark}', false)")
         }
-        ProbeStep::Look { mark } => unless(
+        PoolerCheckStep::CheckMarker { mark } => unless(
             &format!("pg_catalog.current_setting({MARK}, true) OPERATOR(pg_catalog.=) '{mark}'"),
             "",
         ),
-        ProbeStep::Hold => unless(&call("pg_try_advisory_lock", key, mode), ""),
-        ProbeStep::BeRefused => unless(
+        PoolerCheckStep::AcquireTestLock => unless(&call("pg_try_advisory_lock", key, mode), ""),
+        PoolerCheckStep::ExpectContention => unless(
             &format!("NOT {}", call("pg_try_advisory_lock", key, mode)),
             &format!("PERFORM {}; ", call("pg_advisory_unlock", key, mode)),
         ),
-        ProbeStep::LetGo => unless(&call("pg_advisory_unlock", key, mode), ""),
+        PoolerCheckStep::ReleaseTestLock => unless(&call("pg_advisory_unlock", key, mode), ""),
     }
 }
 
@@ -400,16 +406,16 @@ fn guarded(body: &str) -> String {
 }
 
 /// A call with the key written out. A quoted number with its type, because a bare `-9223372036854775808` is not an `int8`.
-fn call(function: &str, key: KeySpace, mode: LockMode) -> String {
+fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
     let suffix = match mode {
         LockMode::Exclusive => "",
         LockMode::Shared => "_shared",
     };
     match key {
-        KeySpace::Single(number) => {
+        RawLockKey::Single(number) => {
             format!("pg_catalog.{function}{suffix}('{number}'::pg_catalog.int8)")
         }
-        KeySpace::Pair(first, second) => {
+        RawLockKey::Pair(first, second) => {
             format!(
                 "pg_catalog.{function}{suffix}('{first}'::pg_catalog.int4, '{second}'::pg_catalog.int4)"
             )

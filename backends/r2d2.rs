@@ -3,7 +3,7 @@
 //! The manager decides what is in the pool: Diesel's `ConnectionManager` of a `PgConnection`, a `SqliteConnection` or an enum of
 //! both, or a manager of rusqlite connections.
 
-use crate::pool::LockPool;
+use crate::session::LockPool;
 use crate::session::{LockSession, SessionError};
 
 impl<M> LockPool for ::r2d2::Pool<M>

@@ -67,27 +67,27 @@ fn rollback(conn: &Connection) -> Result<(), SessionError> {
 macro_rules! lock_session {
     ($($type:ty),*) => {$(
         impl LockSession for $type {
-            fn backend(&mut self) -> Backend {
+            fn session_backend(&mut self) -> Backend {
                 Backend::Sqlite
             }
 
-            fn transaction_state(&mut self) -> TransactionState {
+            fn session_transaction_state(&mut self) -> TransactionState {
                 transaction_state(self)
             }
 
-            fn begin(&mut self) -> Result<(), SessionError> {
+            fn session_begin(&mut self) -> Result<(), SessionError> {
                 begin(self)
             }
 
-            fn commit(&mut self) -> Result<(), SessionError> {
+            fn session_commit(&mut self) -> Result<(), SessionError> {
                 commit(self)
             }
 
-            fn rollback(&mut self) -> Result<(), SessionError> {
+            fn session_rollback(&mut self) -> Result<(), SessionError> {
                 rollback(self)
             }
 
-            fn condemn(&mut self) {
+            fn session_terminate(&mut self) {
                 // There is no session to end; what was left open is rolled back. It fails if nothing is open.
                 let _ = run(self, "ROLLBACK");
             }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{LockError, LockErrorKind};
-use crate::key::{KeySpace, LockKey};
+use crate::events::log;
+use crate::key::{LockKey, RawLockKey};
 use crate::options::OnMissingLock;
-use crate::report::log;
 
 /// How many keys are warned about before the ledger is full; as many as in PormG.
 const WARNED_KEYS: usize = 64;
@@ -25,7 +25,7 @@ enum Warning {
 /// The keys that were warned about in this process. Bounded, because keys are often made from unbounded data.
 #[derive(Debug)]
 struct Ledger {
-    warned: Mutex<Option<HashSet<KeySpace>>>,
+    warned: Mutex<Option<HashSet<RawLockKey>>>,
     limit: usize,
 }
 
@@ -37,7 +37,7 @@ impl Ledger {
         }
     }
 
-    fn enter(&self, key: KeySpace) -> Warning {
+    fn enter(&self, key: RawLockKey) -> Warning {
         // Nothing in here can panic half-way, so a poisoned ledger is as good as any.
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         let warned = warned.get_or_insert_default();
@@ -61,7 +61,7 @@ pub(crate) fn admit(key: &LockKey, policy: OnMissingLock) -> Result<(), LockErro
         }
         OnMissingLock::Ignore => {}
         OnMissingLock::Warn => {
-            let warning = LEDGER.enter(key.space());
+            let warning = LEDGER.enter(key.raw());
             if warning != Warning::None {
                 log(
                     || tracing::warn!(%key, "SQLite has no advisory locks: running without mutual exclusion"),
@@ -87,11 +87,11 @@ mod tests {
     #[test]
     fn a_key_is_warned_about_once_and_the_last_one_says_so() {
         let ledger = Ledger::new(2);
-        assert_eq!(ledger.enter(KeySpace::Single(1)), Warning::Key);
-        assert_eq!(ledger.enter(KeySpace::Single(1)), Warning::None);
-        assert_eq!(ledger.enter(KeySpace::Pair(0, 1)), Warning::LastKey);
-        assert_eq!(ledger.enter(KeySpace::Single(3)), Warning::None);
-        assert_eq!(ledger.enter(KeySpace::Single(1)), Warning::None);
+        assert_eq!(ledger.enter(RawLockKey::Single(1)), Warning::Key);
+        assert_eq!(ledger.enter(RawLockKey::Single(1)), Warning::None);
+        assert_eq!(ledger.enter(RawLockKey::Pair(0, 1)), Warning::LastKey);
+        assert_eq!(ledger.enter(RawLockKey::Single(3)), Warning::None);
+        assert_eq!(ledger.enter(RawLockKey::Single(1)), Warning::None);
     }
 
     #[test]

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn while_somebody_else_is_at_it_nothing_is_written() {
         let locks = TestLocks::enter();
-        let _elsewhere = locks.held_elsewhere(("report", "monday"));
+        let _elsewhere = locks.hold_from_other_session(("report", "monday"));
         assert_eq!(
             write_report(&mut connect(), "monday", SHORT).unwrap(),
             Report::SomebodyElse
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_lock_that_is_lost_leaves_a_doubt() {
         let locks = TestLocks::enter();
-        locks.fail_next(("report", "monday"), Fault::Lost);
+        locks.inject_fault(("report", "monday"), Fault::Lost);
         assert_eq!(
             write_report(&mut connect(), "monday", SHORT).unwrap(),
             Report::InDoubt
@@ -132,7 +132,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    let _here = locks.join();
+                    let _here = locks.attach();
                     assert_eq!(
                         write_report(&mut connect(), "monday", patience).unwrap(),
                         Report::Written

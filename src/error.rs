@@ -63,7 +63,7 @@ pub enum LockErrorKind {
     /// Whether the lock is still held, and by which session, cannot be known from here: it may stay with a session of the
     /// pooler until the pooler closes it. Session-level locks need a direct connection or session pooling;
     /// transaction-level locks also work where transactions are pooled, if the pooler knows prepared statements.
-    PoolerInBetween,
+    SessionChanged,
     /// The limit passed before the lock was granted. The lock is not held. The `try_*` methods report this as a value.
     TimedOut,
     /// The server's lock table is full. The lock is not held. Asking again makes it worse; see `max_locks_per_transaction`.
@@ -105,7 +105,7 @@ impl LockErrorKind {
                 "a transaction-level lock outside a transaction would protect nothing"
             }
             Self::Pool => "the pool gave no connection",
-            Self::PoolerInBetween => {
+            Self::SessionChanged => {
                 "another session answered than the one that was granted the lock: is a transaction pooler in between?"
             }
             Self::TimedOut => "the limit passed before the lock was granted",
@@ -179,7 +179,7 @@ impl LockError {
 
     /// Adds the circumstances.
     #[must_use]
-    pub fn because(mut self, circumstances: impl Into<Cow<'static, str>>) -> Self {
+    pub fn with_context(mut self, circumstances: impl Into<Cow<'static, str>>) -> Self {
         self.0.because = Some(circumstances.into());
         self
     }
@@ -198,12 +198,12 @@ impl LockError {
 
     /// Whether the lock was granted but cannot be vouched for until its release, so that another session may have run at
     /// the same time: [`Lost`](LockErrorKind::Lost), [`NotHeld`](LockErrorKind::NotHeld) and
-    /// [`PoolerInBetween`](LockErrorKind::PoolerInBetween).
+    /// [`SessionChanged`](LockErrorKind::SessionChanged).
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(
             self.kind(),
-            LockErrorKind::Lost | LockErrorKind::NotHeld | LockErrorKind::PoolerInBetween
+            LockErrorKind::Lost | LockErrorKind::NotHeld | LockErrorKind::SessionChanged
         )
     }
 

@@ -3,36 +3,33 @@
 //! Built with `cfg(fuzzing)` for the targets in `fuzz/`, which look for bytes that reach new code, and in tests, which draw some at random in every
 //! run. Both panic on what must not be.
 
-mod keys;
-mod machines;
-
-pub use keys::keys;
-pub use machines::machines;
+pub use crate::key::fuzz::keys;
+pub use crate::protocol::fuzz::machines;
 
 /// Bytes, to be used up one after the other.
 #[derive(Debug)]
-struct Bytes<'d>(&'d [u8]);
+pub(crate) struct Bytes<'d>(pub(crate) &'d [u8]);
 
 impl<'d> Bytes<'d> {
-    fn next(&mut self) -> Option<u8> {
+    pub(crate) fn next(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
     }
 
     /// One of a list; the first when the bytes are used up.
-    fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
+    pub(crate) fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
         let at = usize::from(self.next().unwrap_or(0)) % list.len();
         list[at]
     }
 
-    fn take(&mut self, count: usize) -> &'d [u8] {
+    pub(crate) fn take(&mut self, count: usize) -> &'d [u8] {
         let (taken, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;
         taken
     }
 
-    fn number(&mut self) -> i64 {
+    pub(crate) fn number(&mut self) -> i64 {
         let mut number = [0; 8];
         let taken = self.take(8);
         number[..taken.len()].copy_from_slice(taken);

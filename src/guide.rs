@@ -53,7 +53,7 @@ pages! {
     /// Connections, pools and poolers.
     connections = "connections";
     /// The locker: many tasks, few connections.
-    locker = "locker";
+    locker = "lock-manager";
     /// Snapshots: what a transaction sees after its wait.
     snapshots = "snapshots";
     /// Outages: what becomes of a lock when something dies.

@@ -2,10 +2,10 @@
 
 mod derive;
 mod from;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod namespace;
 mod part;
-#[cfg(feature = "schemes")]
-pub mod schemes;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -24,14 +24,14 @@ pub use part::{KeyPart, KeyText};
     reason = "PostgreSQL has exactly these two key spaces"
 )]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum KeySpace {
+pub enum RawLockKey {
     /// One signed 64-bit number; the whole range is valid.
     Single(i64),
     /// A pair of signed 32-bit numbers; the whole range of each is valid.
     Pair(i32, i32),
 }
 
-impl KeySpace {
+impl RawLockKey {
     /// The columns `classid`, `objid` and `objsubid` under which the view `pg_locks` shows the lock.
     ///
     /// A single number shows as its high and low 32 bits, unsigned, with `objsubid` 1; a pair as its two numbers, unsigned,
@@ -40,10 +40,10 @@ impl KeySpace {
     /// # Examples
     ///
     /// ```
-    /// use advisory_locking::KeySpace;
+    /// use advisory_locking::RawLockKey;
     ///
-    /// assert_eq!(KeySpace::Single(-5).pg_locks_columns(), (4_294_967_295, 4_294_967_291, 1));
-    /// assert_eq!(KeySpace::Pair(0, 5).pg_locks_columns(), (0, 5, 2));
+    /// assert_eq!(RawLockKey::Single(-5).pg_locks_columns(), (4_294_967_295, 4_294_967_291, 1));
+    /// assert_eq!(RawLockKey::Pair(0, 5).pg_locks_columns(), (0, 5, 2));
     /// ```
     #[must_use]
     pub const fn pg_locks_columns(self) -> (u32, u32, u16) {
@@ -67,7 +67,7 @@ impl KeySpace {
 
 /// The name of a lock: integers for the server, and the text they came from for people.
 ///
-/// Two keys are equal when their [`KeySpace`] is; the text is only remembered for logs and errors. Nothing but the integers
+/// Two keys are equal when their [`RawLockKey`] is; the text is only remembered for logs and errors. Nothing but the integers
 /// is ever sent to a server, so any text is safe: empty, with NUL, megabytes long, in any script. Nothing is trimmed, folded
 /// or normalised: `"a"` and `"a "` are two locks, and so are the composed and the decomposed `é`.
 ///
@@ -95,24 +95,35 @@ impl KeySpace {
 /// # Examples
 ///
 /// ```
-/// use advisory_locking::{KeySpace, LockKey};
+/// use advisory_locking::{RawLockKey, LockKey};
 ///
 /// let key = LockKey::from("driver_update_1");
-/// assert_eq!(key.space(), KeySpace::Single(-7_798_007_558_259_134_978));
+/// assert_eq!(key.raw(), RawLockKey::Single(-7_798_007_558_259_134_978));
 /// assert_eq!(LockKey::from(("sync", 4)), LockKey::from(("sync", "4")));
-/// assert_eq!(LockKey::from((1, 2)).space(), KeySpace::Pair(1, 2));
-/// assert_eq!(LockKey::from(42).space(), KeySpace::Single(42));
+/// assert_eq!(LockKey::from((1, 2)).raw(), RawLockKey::Pair(1, 2));
+/// assert_eq!(LockKey::from(42).raw(), RawLockKey::Single(42));
 /// ```
 #[derive(Clone)]
 pub struct LockKey {
-    space: KeySpace,
+    raw: RawLockKey,
     /// Absent for keys made from integers. Shortened by [`part::label`].
     text: Option<Arc<str>>,
 }
 
 impl LockKey {
-    const fn from_space(space: KeySpace) -> Self {
-        Self { space, text: None }
+    const fn from_raw(raw: RawLockKey) -> Self {
+        Self { raw, text: None }
+    }
+
+    /// A key with the text that it was derived from, for logs.
+    #[cfg(feature = "schemes")]
+    pub(crate) fn from_raw_with_text(raw: RawLockKey, bytes: &[u8]) -> Self {
+        let mut text = String::new();
+        part::append_label(&mut text, bytes);
+        Self {
+            raw,
+            text: Some(text.into()),
+        }
     }
 
     /// Derives the key of a sequence of parts of one type.
@@ -156,8 +167,8 @@ impl LockKey {
 
     /// The integers that the server sees.
     #[must_use]
-    pub const fn space(&self) -> KeySpace {
-        self.space
+    pub const fn raw(&self) -> RawLockKey {
+        self.raw
     }
 
     /// The text the key came from, if it came from text: parts joined with `/`, or as another system's scheme joins them; control characters, quotes and back-slashes
@@ -175,11 +186,11 @@ impl fmt::Display for LockKey {
         if let Some(text) = self.text() {
             write!(formatter, "\"{text}\" = ")?;
         }
-        match self.space {
-            KeySpace::Single(number) => write!(formatter, "{number}")?,
-            KeySpace::Pair(first, second) => write!(formatter, "({first}, {second})")?,
+        match self.raw {
+            RawLockKey::Single(number) => write!(formatter, "{number}")?,
+            RawLockKey::Pair(first, second) => write!(formatter, "({first}, {second})")?,
         }
-        let (classid, objid, objsubid) = self.space.pg_locks_columns();
+        let (classid, objid, objsubid) = self.raw.pg_locks_columns();
         write!(
             formatter,
             " (pg_locks: classid {classid}, objid {objid}, objsubid {objsubid})"
@@ -195,7 +206,7 @@ impl fmt::Debug for LockKey {
 
 impl PartialEq for LockKey {
     fn eq(&self, other: &Self) -> bool {
-        self.space == other.space
+        self.raw == other.raw
     }
 }
 
@@ -203,14 +214,14 @@ impl Eq for LockKey {}
 
 impl Hash for LockKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.space.hash(state);
+        self.raw.hash(state);
     }
 }
 
 /// By key space, so that callers can take several locks in one order.
 impl Ord for LockKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.space.cmp(&other.space)
+        self.raw.cmp(&other.raw)
     }
 }
 

@@ -30,13 +30,13 @@
 //! * [`LockKey`]: what is locked; module `schemes`: keys of programs in other languages. [`LockOptions`]: whether to wait and how.
 //!   [`LockError`]: what went wrong, and whether the lock is held.
 //! * [`AdvisoryLockGuard`]: a lock that is held, and its connection.
-//! * [`session`] and [`LockPool`]: for those who write an adapter, or have an enum of connections.
+//! * [`session`] and [`LockPool`](session::LockPool): for those who write an adapter, or have an enum of connections.
 //! * [`design`]: how it works and why.
 #![cfg_attr(
     all(
         feature = "diesel-postgres",
         feature = "diesel-async-postgres",
-        feature = "async-locker",
+        feature = "async-lock-manager",
         feature = "bb8",
         feature = "r2d2",
         feature = "rusqlite",
@@ -68,10 +68,12 @@
 #![doc = include_str!("../feature-matrix.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "_async")]
-mod asynchronous;
 mod capabilities;
+mod combine_results;
+mod connection;
+mod driver;
 mod error;
+mod events;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[allow(
@@ -80,11 +82,10 @@ mod error;
     reason = "a fuzzer looks for panics"
 )]
 pub mod fuzzing;
-mod guard;
 #[cfg(all(
     feature = "diesel-postgres",
     feature = "diesel-async-postgres",
-    feature = "async-locker",
+    feature = "async-lock-manager",
     feature = "bb8",
     feature = "r2d2",
     feature = "rusqlite",
@@ -93,21 +94,21 @@ mod guard;
 ))]
 pub mod guide;
 mod key;
-#[cfg(feature = "locker")]
-#[cfg_attr(docsrs, doc(cfg(feature = "locker")))]
-pub mod locker;
-mod locking;
+#[cfg(feature = "lock-manager")]
+pub mod lock_manager;
 mod options;
 mod pool;
-mod probe;
+mod pooling_mode;
+pub mod prelude;
 mod protocol;
-mod report;
+#[cfg(feature = "schemes")]
+pub mod schemes;
 pub mod session;
 mod stand_in;
 #[cfg(feature = "testing")]
-#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 
+// The adapters stand beside `src/`, so that the core is seen to need no client library.
 #[path = "../backends/mod.rs"]
 pub mod backends;
 
@@ -120,7 +121,7 @@ pub mod design {}
     feature = "diesel-postgres",
     feature = "diesel-sqlite",
     feature = "diesel-async-postgres",
-    feature = "async-locker",
+    feature = "async-lock-manager",
     feature = "bb8",
     feature = "r2d2",
     feature = "rusqlite",
@@ -131,33 +132,16 @@ pub mod design {}
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-#[cfg(feature = "_async")]
-#[cfg_attr(
-    docsrs,
-    doc(cfg(any(
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc",
-        feature = "sea-orm"
-    )))
-)]
-pub use asynchronous::{
-    AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncBody, AsyncLockPool, AsyncLockSession,
-    AsyncPooledAdvisoryLocking,
-};
 #[cfg(feature = "sea-orm")]
-#[cfg_attr(docsrs, doc(cfg(feature = "sea-orm")))]
 pub use backends::sea_orm::AsyncTransactionAdvisoryLocking;
 pub use capabilities::Capabilities;
+pub use connection::{AdvisoryLockGuard, AdvisoryLocking};
+#[cfg(feature = "_async")]
+pub use connection::{AsyncAdvisoryLockGuard, AsyncAdvisoryLocking};
 pub use error::{LockError, LockErrorKind};
-pub use guard::AdvisoryLockGuard;
-#[cfg(feature = "schemes")]
-#[cfg_attr(docsrs, doc(cfg(feature = "schemes")))]
-pub use key::schemes;
-pub use key::{KeyNamespace, KeyPart, KeySpace, KeyText, LockKey};
-pub use locking::AdvisoryLocking;
+pub use key::{KeyNamespace, KeyPart, KeyText, LockKey, RawLockKey};
 pub use options::{LockMode, LockOptions, OnMissingLock, WaitStrategy};
-pub use pool::{LockPool, PooledAdvisoryLocking};
-pub use probe::Sessions;
+#[cfg(feature = "_async")]
+pub use pool::AsyncPooledAdvisoryLocking;
+pub use pool::PooledAdvisoryLocking;
+pub use pooling_mode::PoolingMode;

@@ -204,7 +204,10 @@ impl LockOptions {
     }
 
     /// Whether somebody who is refused at first asks again.
-    #[cfg_attr(not(feature = "locker"), allow(dead_code, reason = "for a Locker"))]
+    #[cfg_attr(
+        not(feature = "lock-manager"),
+        allow(dead_code, reason = "for a BlockingLockManager")
+    )]
     pub(crate) const fn waits(&self) -> bool {
         match self.wait {
             Wait::No => false,
@@ -230,7 +233,7 @@ impl LockOptions {
     }
 
     /// The options for a further wait when so much of the limit has passed; `None` if they do not wait.
-    #[cfg(feature = "locker")]
+    #[cfg(feature = "lock-manager")]
     pub(crate) fn after(mut self, elapsed: Duration) -> Option<Self> {
         match &mut self.wait {
             Wait::No => return None,
@@ -242,7 +245,7 @@ impl LockOptions {
 
     /// Refuses options that contradict each other.
     pub(crate) fn validate(&self) -> Result<(), LockError> {
-        let refuse = |why| Err(LockError::new(LockErrorKind::InvalidOptions).because(why));
+        let refuse = |why| Err(LockError::new(LockErrorKind::InvalidOptions).with_context(why));
         if self.interval == Some(Duration::ZERO) {
             return refuse("an interval of zero would poll without pause");
         }
@@ -254,6 +257,13 @@ impl LockOptions {
         }
         Ok(())
     }
+}
+
+/// Owner of a lock: the session, or its transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LockScope {
+    Session,
+    Transaction,
 }
 
 #[cfg(test)]
@@ -285,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "locker")]
+    #[cfg(feature = "lock-manager")]
     fn what_is_left_of_a_limit() {
         let left = |options: LockOptions| options.after(Duration::from_secs(2));
         let of = |seconds| LockOptions::wait_up_to(Duration::from_secs(seconds)).shared();

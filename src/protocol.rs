@@ -5,62 +5,63 @@
 //! run against a model of the server with a fault at every step and without time passing.
 
 mod acquire;
-pub(crate) mod blocking;
-mod enter;
-mod leave;
-mod pauses;
-mod probe;
+mod backoff;
+mod begin;
+mod finish;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+mod pooler_check;
 mod release;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use acquire::{Acquire, Acquired};
-pub(crate) use enter::Enter;
-pub(crate) use leave::{Ending, Leave};
-#[cfg(feature = "locker")]
-pub(crate) use pauses::Pauses;
-pub(crate) use probe::{Probe, Side};
+#[cfg(feature = "lock-manager")]
+pub(crate) use backoff::Backoff;
+pub(crate) use begin::BeginAndAcquire;
+pub(crate) use finish::{BodyOutcome, FinishTransaction};
+pub(crate) use pooler_check::{PoolerCheck, Side};
 pub(crate) use release::Release;
 
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::session::{Backend, Batch, Row, SessionError, Statement, TransactionState};
+use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionState};
 use crate::stand_in::{Attempt, Hold, StandIn};
 
 /// What a machine asks its driver to do.
 #[derive(Debug)]
-pub(crate) enum Step<T> {
+pub(crate) enum Action<T> {
     Query(Statement),
-    Batch(Batch),
+    Script(Script),
     Begin,
     Commit,
     Rollback,
-    Condemn,
+    Terminate,
     /// Look again what the session is.
-    Look,
+    ReadSessionState,
     Sleep(Duration),
     Done(T),
 }
 
 /// What happened since the last step.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub(crate) enum Event {
     /// Nothing yet; or the pause is over, or the connection condemned.
     Ready,
-    /// What the session is after a [`Step::Look`].
-    Situation(Situation),
-    /// The row of a [`Step::Query`].
+    /// What the session is after a [`Action::ReadSessionState`].
+    SessionState(SessionSnapshot),
+    /// The row of a [`Action::Query`].
     Row(Result<Row, SessionError>),
-    /// The end of a [`Step::Batch`], [`Step::Begin`], [`Step::Commit`] or [`Step::Rollback`].
+    /// The end of a [`Action::Script`], [`Action::Begin`], [`Action::Commit`] or [`Action::Rollback`].
     Ran(Result<(), SessionError>),
 }
 
-impl Input {
+impl Event {
     /// The row that was asked for.
     fn row(self) -> Result<Row, SessionError> {
         match self {
             Self::Row(row) => row,
-            Self::Ready | Self::Situation(_) | Self::Ran(_) => Err(SessionError::new(
+            Self::Ready | Self::SessionState(_) | Self::Ran(_) => Err(SessionError::new(
                 "the driver did not bring the row it was asked for",
             )),
         }
@@ -71,7 +72,7 @@ impl Input {
         match self {
             Self::Ran(result) => result,
             Self::Row(row) => row.map(drop),
-            Self::Ready | Self::Situation(_) => Err(SessionError::new(
+            Self::Ready | Self::SessionState(_) => Err(SessionError::new(
                 "the driver did not run what it was asked to",
             )),
         }
@@ -82,15 +83,15 @@ impl Input {
 pub(crate) trait Machine {
     type Output;
 
-    /// The next step. First called with [`Input::Ready`]; not called again after [`Step::Done`].
-    fn step(&mut self, input: Input, now: Instant) -> Step<Self::Output>;
+    /// The next step. First called with [`Event::Ready`]; not called again after [`Action::Done`].
+    fn step(&mut self, input: Event, now: Instant) -> Action<Self::Output>;
 
     /// Whether a session would be left in disorder if the machine went no further, though nothing is in flight.
     #[cfg_attr(
         not(feature = "_async"),
         allow(dead_code, reason = "a blocking call cannot be dropped half-way")
     )]
-    fn owes_clean_up(&self) -> bool {
+    fn needs_cleanup_if_dropped(&self) -> bool {
         false
     }
 
@@ -100,16 +101,9 @@ pub(crate) trait Machine {
     }
 }
 
-/// Whether the lock belongs to the session or to its transaction.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Level {
-    Session,
-    Transaction,
-}
-
 /// What the session is and in which transaction, when a machine begins.
 #[derive(Clone, Debug)]
-pub(crate) struct Situation {
+pub(crate) struct SessionSnapshot {
     pub(crate) backend: Backend,
     pub(crate) transaction: TransactionState,
     /// The longest that a wait may stay on the server at a time; for a session that cannot end one.
@@ -119,7 +113,7 @@ pub(crate) struct Situation {
 }
 
 #[cfg(test)]
-impl Situation {
+impl SessionSnapshot {
     /// PostgreSQL, in no transaction.
     pub(crate) const fn idle() -> Self {
         Self {

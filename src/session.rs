@@ -3,14 +3,26 @@
 //! Most programs never name anything here. It is for those who write an adapter for another client library, or who hide
 //! several connection types behind an enum ([`DelegateLockSession`]).
 
+#[cfg(feature = "_async")]
+mod asynchronous;
 mod error;
+mod pool;
 mod request;
 mod round;
 mod transaction;
 
+#[cfg(feature = "_async")]
+pub use crate::connection::AsyncBody;
+#[cfg(feature = "_async")]
+pub use asynchronous::AsyncLockSession;
 pub use error::{SessionError, SqlState};
-pub use request::{Batch, BatchKind, Bind, Place, ProbeStep, Row, Statement, StatementKind};
-pub use round::{Round, RoundKind, RoundRow, RoundStep, SingleStep, StepKind, TokenSource};
+#[cfg(feature = "_async")]
+pub use pool::AsyncLockPool;
+pub use pool::LockPool;
+pub use request::{
+    Bind, PoolerCheckStep, Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
+};
+pub use round::{BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, SingleOp, TokenSource};
 pub use transaction::TransactionState;
 
 /// Which database answers on a session.
@@ -33,11 +45,11 @@ pub enum Backend {
 /// For those who implement it:
 ///
 /// * Every method works on the one session behind this connection. Nothing reconnects.
-/// * [`query`](Self::query) binds the values in order, prepares the text once per connection, and returns the one row.
-/// * [`batch`](Self::batch) sends the text as one simple-protocol message, without preparing it.
-/// * [`begin`](Self::begin), [`commit`](Self::commit) and [`rollback`](Self::rollback) go through the client's own
+/// * [`query`](Self::session_query) binds the values in order, prepares the text once per connection, and returns the one row.
+/// * [`batch`](Self::session_execute) sends the text as one simple-protocol message, without preparing it.
+/// * [`begin`](Self::session_begin), [`commit`](Self::session_commit) and [`rollback`](Self::session_rollback) go through the client's own
 ///   transaction manager, so that it knows of the transaction, and nest as the client's transactions do.
-/// * [`condemn`](Self::condemn) leaves a connection on which nothing is locked and that no pool hands out again.
+/// * [`condemn`](Self::session_terminate) leaves a connection on which nothing is locked and that no pool hands out again.
 /// * An adapter for a backend without locks implements the transaction methods only.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no advisory locks here",
@@ -47,39 +59,39 @@ pub enum Backend {
 )]
 pub trait LockSession {
     /// Which database this is.
-    fn backend(&mut self) -> Backend;
+    fn session_backend(&mut self) -> Backend;
 
     /// What the client knows of the transaction the session is in.
-    fn transaction_state(&mut self) -> TransactionState;
+    fn session_transaction_state(&mut self) -> TransactionState;
 
     /// Begins a transaction, or a savepoint inside one.
     ///
     /// # Errors
     ///
     /// As the client reports them.
-    fn begin(&mut self) -> Result<(), SessionError>;
+    fn session_begin(&mut self) -> Result<(), SessionError>;
 
-    /// Commits what the last [`begin`](Self::begin) began.
+    /// Commits what the last [`begin`](Self::session_begin) began.
     ///
     /// # Errors
     ///
     /// As the client reports them, and if the transaction was aborted, so that there was nothing to commit. The transaction is over
     /// then too.
-    fn commit(&mut self) -> Result<(), SessionError>;
+    fn session_commit(&mut self) -> Result<(), SessionError>;
 
-    /// Rolls back what the last [`begin`](Self::begin) began.
+    /// Rolls back what the last [`begin`](Self::session_begin) began.
     ///
     /// # Errors
     ///
     /// As the client reports them.
-    fn rollback(&mut self) -> Result<(), SessionError>;
+    fn session_rollback(&mut self) -> Result<(), SessionError>;
 
     /// Runs one prepared statement and returns its row.
     ///
     /// # Errors
     ///
     /// As the client reports them, with the SQLSTATE where the client shows it.
-    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         Err(SessionError::unsupported(statement))
     }
 
@@ -89,33 +101,34 @@ pub trait LockSession {
     ///
     /// As the client reports them, with the SQLSTATE where the client shows it, or where the server put it:
     /// [`SqlState::from_constraint`].
-    fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+    fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
         Err(SessionError::unsupported(batch))
     }
 
-    /// Runs one prepared statement about many locks and returns its row; for a `Locker`.
+    /// Runs one prepared statement about many locks and returns its row; for a `BlockingLockManager`.
     ///
     /// # Errors
     ///
     /// As the client reports them, with the SQLSTATE where the client shows it.
-    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+    fn session_execute_batch(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError> {
         Err(SessionError::unsupported(round))
     }
 
-    /// Runs one prepared statement about one lock and returns its only column; for a `Locker`. By default, the [`round`](Self::round) that
+    /// Runs one prepared statement about one lock and returns its only column; for a `BlockingLockManager`. By default, the [`round`](Self::session_execute_batch) that
     /// does the same.
     ///
     /// # Errors
     ///
     /// As the client reports them, with the SQLSTATE where the client shows it.
-    fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
-        self.round(&step.to_round()).map(SingleStep::answer_of)
+    fn session_execute_single(&mut self, step: &SingleOp) -> Result<Option<bool>, SessionError> {
+        self.session_execute_batch(&step.to_round())
+            .map(SingleOp::answer_of)
     }
 
     /// Ends the session and marks the connection as broken, so that nothing is locked on it and no pool hands it out.
     ///
     /// Called when the state of the session is unknown. Must not panic; there is nobody to report an error to.
-    fn condemn(&mut self) {}
+    fn session_terminate(&mut self) {}
 }
 
 /// For an enum of connections, such as one made with Diesel's `MultiConnection`: a [`LockSession`] by delegation.
@@ -161,43 +174,43 @@ pub trait DelegateLockSession {
 }
 
 impl<D: DelegateLockSession> LockSession for D {
-    fn backend(&mut self) -> Backend {
-        self.session().backend()
+    fn session_backend(&mut self) -> Backend {
+        self.session().session_backend()
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
-        self.session().transaction_state()
+    fn session_transaction_state(&mut self) -> TransactionState {
+        self.session().session_transaction_state()
     }
 
-    fn begin(&mut self) -> Result<(), SessionError> {
-        self.session().begin()
+    fn session_begin(&mut self) -> Result<(), SessionError> {
+        self.session().session_begin()
     }
 
-    fn commit(&mut self) -> Result<(), SessionError> {
-        self.session().commit()
+    fn session_commit(&mut self) -> Result<(), SessionError> {
+        self.session().session_commit()
     }
 
-    fn rollback(&mut self) -> Result<(), SessionError> {
-        self.session().rollback()
+    fn session_rollback(&mut self) -> Result<(), SessionError> {
+        self.session().session_rollback()
     }
 
-    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        self.session().query(statement)
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        self.session().session_query(statement)
     }
 
-    fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
-        self.session().batch(batch)
+    fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
+        self.session().session_execute(batch)
     }
 
-    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
-        self.session().round(round)
+    fn session_execute_batch(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError> {
+        self.session().session_execute_batch(round)
     }
 
-    fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
-        self.session().single_step(step)
+    fn session_execute_single(&mut self, step: &SingleOp) -> Result<Option<bool>, SessionError> {
+        self.session().session_execute_single(step)
     }
 
-    fn condemn(&mut self) {
-        self.session().condemn();
+    fn session_terminate(&mut self) {
+        self.session().session_terminate();
     }
 }

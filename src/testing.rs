@@ -19,7 +19,7 @@
 //!     let mut conn = rusqlite::Connection::open_in_memory().unwrap();
 //!     let locks = TestLocks::enter();
 //!
-//!     let elsewhere = locks.held_elsewhere(("sync", 4));
+//!     let elsewhere = locks.hold_from_other_session(("sync", 4));
 //!     assert_eq!(sync(&mut conn, 4).unwrap(), "somebody else is at it");
 //!     assert_eq!(sync(&mut conn, 5).unwrap(), "synced");
 //!     drop(elsewhere);
@@ -41,7 +41,7 @@
 //!
 //! Where PostgreSQL would be sent a statement, the test's locks are asked; everything else is what runs in production: the options and
 //! transactions that are refused, the pauses and limits of a wait, the clean-up, the errors. A lock that is
-//! [held elsewhere](TestLocks::held_elsewhere) refuses a call that does not wait, lets a call with a limit run into it, and is granted to
+//! [held elsewhere](TestLocks::hold_from_other_session) refuses a call that does not wait, lets a call with a limit run into it, and is granted to
 //! one that waits when it is free.
 //!
 //! PostgreSQL is never touched: on a connection to it, the test's locks do nothing and take nothing down. Nor does anything change on
@@ -54,16 +54,16 @@
 //! | what asks for the lock | how it belongs to the test |
 //! |---|---|
 //! | the thread of the test, and in it the future of `#[tokio::test]` and all that `tokio::spawn` starts in its one-thread runtime | [`TestLocks::enter`] |
-//! | another thread | [`join`](TestLocks::join) there |
-//! | a future that is spawned elsewhere | [`run`](TestLocks::run) around it |
-//! | whatever the threads of a runtime or of a thread pool run | [`join_thread`](TestLocks::join_thread), when they start |
+//! | another thread | [`join`](TestLocks::attach) there |
+//! | a future that is spawned elsewhere | [`run`](TestLocks::scope) around it |
+//! | whatever the threads of a runtime or of a thread pool run | [`attach_thread`](TestLocks::attach_thread), when they start |
 //!
 //! A lock is released where it was taken, on whatever thread its guard is dropped.
 //!
 //! # Lockers
 //!
 //! A locker takes its locks on sessions of its own, and on SQLite on none, so a test's locks do not reach it. It has a way of its own: with
-//! `WithoutLocks::InProcess`, a guard that the test takes from a clone keeps the tested code out, for as long as it lives.
+//! `NoLockBackend::InProcess`, a guard that the test takes from a clone keeps the tested code out, for as long as it lives.
 //!
 //! # In production
 //!
@@ -82,10 +82,10 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
-pub use elsewhere::HeldElsewhere;
-pub use event::{Event, What};
+pub use elsewhere::OtherSessionLock;
+pub use event::{Event, EventKind};
 pub use fault::Fault;
-pub use scope::Entered;
+pub use scope::TestScope;
 
 use crate::key::LockKey;
 use crate::options::LockMode;
@@ -103,8 +103,8 @@ impl TestLocks {
     /// # Examples
     ///
     /// See [the module](self).
-    pub fn enter() -> Entered {
-        Self::new().join()
+    pub fn enter() -> TestScope {
+        Self::new().attach()
     }
 
     /// New locks that exclude: as on PostgreSQL, a session that asks for a key that another one holds waits or is told so.
@@ -136,7 +136,7 @@ impl TestLocks {
     /// std::thread::scope(|scope| {
     ///     for _ in 0..4 {
     ///         scope.spawn(|| {
-    ///             let _here = locks.join();
+    ///             let _here = locks.attach();
     ///             let mut conn = rusqlite::Connection::open_in_memory().unwrap();
     ///             conn.with_advisory_lock("counter", wait, |_| {
     ///                 assert!(counter.try_lock().is_ok(), "two at once");
@@ -147,8 +147,8 @@ impl TestLocks {
     /// });
     /// # }
     /// ```
-    pub fn enter_exclusive() -> Entered {
-        Self::new_exclusive().join()
+    pub fn enter_exclusive() -> TestScope {
+        Self::new_exclusive().attach()
     }
 
     /// New locks that nothing belongs to yet; otherwise as [`enter`](Self::enter).
@@ -170,8 +170,8 @@ impl TestLocks {
     /// Makes this thread belong to these locks until the result is dropped.
     ///
     /// Inside other locks, these go first.
-    pub fn join(&self) -> Entered {
-        Entered::new(self.clone())
+    pub fn attach(&self) -> TestScope {
+        TestScope::new(self.clone())
     }
 
     /// Makes this thread belong to these locks until it ends: for the threads of a runtime, so that tasks which the tested code spawns
@@ -186,31 +186,31 @@ impl TestLocks {
     /// let locks = TestLocks::new();
     /// let workers = locks.clone();
     /// let runtime = tokio::runtime::Builder::new_multi_thread()
-    ///     .on_thread_start(move || workers.join_thread())
+    ///     .on_thread_start(move || workers.attach_thread())
     ///     .build()?;
-    /// runtime.block_on(locks.run(async {
+    /// runtime.block_on(locks.scope(async {
     ///     // ... the test ...
     /// }));
     /// # Ok(())
     /// # }
     /// ```
-    pub fn join_thread(&self) {
+    pub fn attach_thread(&self) {
         scope::enter(&self.world);
     }
 
     /// Makes a future belong to these locks, on whatever thread it is polled.
     ///
-    /// Not what it spawns: run that in them as well, or let the threads of its runtime [join](Self::join_thread).
+    /// Not what it spawns: run that in them as well, or let the threads of its runtime [join](Self::attach_thread).
     ///
     /// # Cancel safety
     ///
     /// As the future's.
-    pub fn run<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+    pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         let locks = self.clone();
         async move {
             let mut future = pin!(future);
             std::future::poll_fn(move |context| {
-                let _here = locks.join();
+                let _here = locks.attach();
                 future.as_mut().poll(context)
             })
             .await
@@ -218,24 +218,24 @@ impl TestLocks {
     }
 
     /// Another session holds the lock, exclusively, until the result is dropped. One that already holds it in the test goes on holding.
-    pub fn held_elsewhere(&self, key: impl Into<LockKey>) -> HeldElsewhere {
-        HeldElsewhere::new(self, key.into(), LockMode::Exclusive)
+    pub fn hold_from_other_session(&self, key: impl Into<LockKey>) -> OtherSessionLock {
+        OtherSessionLock::new(self, key.into(), LockMode::Exclusive)
     }
 
     /// Another session shares the lock until the result is dropped: readers get it, writers do not.
-    pub fn shared_elsewhere(&self, key: impl Into<LockKey>) -> HeldElsewhere {
-        HeldElsewhere::new(self, key.into(), LockMode::Shared)
+    pub fn share_from_other_session(&self, key: impl Into<LockKey>) -> OtherSessionLock {
+        OtherSessionLock::new(self, key.into(), LockMode::Shared)
     }
 
     /// Plans a fault for the next call or holder of this key that it can strike. Several are used up in order.
-    pub fn fail_next(&self, key: impl Into<LockKey>, fault: Fault) {
+    pub fn inject_fault(&self, key: impl Into<LockKey>, fault: Fault) {
         self.world.plan(key.into(), fault);
     }
 
     /// Ends the sessions of the test that hold the lock just now, as [`Fault::Lost`] does. Returns how many locks were lost so.
     ///
     /// What is not seen to end, a transaction-level lock in the caller's own transaction, cannot be lost.
-    pub fn lose(&self, key: impl Into<LockKey>) -> usize {
+    pub fn terminate_holders(&self, key: impl Into<LockKey>) -> usize {
         self.world.lose(&key.into())
     }
 
@@ -248,7 +248,7 @@ impl TestLocks {
     /// How often a session of the test found the lock busy: once per call that does not wait or waits in the queue, and once per try
     /// of one that polls. A test that waits for it to grow knows that somebody waits.
     #[must_use]
-    pub fn refusals(&self, key: impl Into<LockKey>) -> usize {
+    pub fn contention_count(&self, key: impl Into<LockKey>) -> usize {
         self.world.refusals(&key.into())
     }
 

@@ -169,7 +169,7 @@ fn manifests_that_pages_show_are_right() {
 #[test]
 fn every_scheme_warns() {
     let mut seen = 0;
-    for file in files("src/key/schemes", ".rs") {
+    for file in files("src/schemes", ".rs") {
         let text = read(&file);
         let functions: Vec<_> = text.split("\npub fn ").collect();
         for (before, function) in functions.iter().zip(functions.iter().skip(1)) {

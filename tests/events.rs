@@ -88,7 +88,7 @@ fn granting_in_the_callers_transaction_is_logged() {
     let (sink, model, key) = (Sink::default(), Model::default(), LockKey::from("logged"));
     logging_to(sink.clone(), || {
         let mut session = model.connect();
-        session.begin().unwrap();
+        session.session_begin().unwrap();
         session
             .acquire_advisory_xact_lock(&key, LockOptions::no_wait())
             .unwrap();
@@ -103,7 +103,8 @@ fn granting_in_the_callers_transaction_is_logged() {
 #[cfg(feature = "diesel-async-sqlite")]
 #[test]
 fn granting_in_the_callers_transaction_is_logged_async() {
-    use advisory_locking::{AsyncAdvisoryLocking, AsyncLockSession};
+    use advisory_locking::AsyncAdvisoryLocking;
+    use advisory_locking::session::AsyncLockSession;
     use diesel_async::AsyncConnection;
     use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
@@ -117,7 +118,7 @@ fn granting_in_the_callers_transaction_is_logged_async() {
             let mut conn = SyncConnectionWrapper::<diesel::SqliteConnection>::establish(url)
                 .await
                 .unwrap();
-            AsyncLockSession::begin(&mut conn).await.unwrap();
+            AsyncLockSession::session_begin(&mut conn).await.unwrap();
             let options = LockOptions::no_wait();
             conn.acquire_advisory_xact_lock("logged", options)
                 .await

@@ -10,7 +10,7 @@ use super::session_error;
 use super::single::{PreparedStep, with_step};
 use crate::backends::postgres::{COMMIT, Condemnation};
 use crate::session::{
-    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, SingleStep, Statement,
+    Backend, BatchReply, LockBatch, LockSession, Row, Script, SessionError, SingleOp, Statement,
     TransactionState,
 };
 
@@ -21,19 +21,19 @@ impl<const SHAPE: u8> RunQueryDsl<PgConnection> for PreparedRound<SHAPE> {}
 impl<const SHAPE: u8> RunQueryDsl<PgConnection> for PreparedStep<SHAPE> {}
 
 impl LockSession for PgConnection {
-    fn backend(&mut self) -> Backend {
+    fn session_backend(&mut self) -> Backend {
         Backend::Postgres
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
+    fn session_transaction_state(&mut self) -> TransactionState {
         super::blocking::transaction_state(self)
     }
 
-    fn begin(&mut self) -> Result<(), SessionError> {
+    fn session_begin(&mut self) -> Result<(), SessionError> {
         super::blocking::begin(self)
     }
 
-    fn commit(&mut self) -> Result<(), SessionError> {
+    fn session_commit(&mut self) -> Result<(), SessionError> {
         if super::blocking::transaction_state(self) != TransactionState::open(1) {
             return super::blocking::commit(self);
         }
@@ -47,32 +47,32 @@ impl LockSession for PgConnection {
         })
     }
 
-    fn rollback(&mut self) -> Result<(), SessionError> {
+    fn session_rollback(&mut self) -> Result<(), SessionError> {
         super::blocking::rollback(self)
     }
 
-    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         let row = with_prepared!(statement, prepared => prepared.get_result(self));
         row.map(prepared::row).map_err(session_error)
     }
 
-    fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+    fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
         self.batch_execute(&batch.sql()).map_err(session_error)
     }
 
-    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+    fn session_execute_batch(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError> {
         let columns = with_round!(round, prepared => prepared.get_result(self));
         columns.map(round_row).map_err(session_error)
     }
 
-    fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+    fn session_execute_single(&mut self, step: &SingleOp) -> Result<Option<bool>, SessionError> {
         let answer = with_step!(step, prepared => prepared.get_result(self));
         answer.map_err(session_error)
     }
 
     /// Marking the transaction manager alone would not do: any statement that goes through repairs the mark. A session that the
     /// server has ended does not come back.
-    fn condemn(&mut self) {
+    fn session_terminate(&mut self) {
         let (mut condemnation, mut last) = (Condemnation::default(), None);
         while let Some(sql) = condemnation.next(last) {
             last = Some(self.batch_execute(sql).map_err(session_error));

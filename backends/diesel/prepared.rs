@@ -6,7 +6,7 @@ use diesel::pg::data_types::PgTimestamp;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Timestamptz};
 
-use crate::key::KeySpace;
+use crate::key::RawLockKey;
 use crate::options::LockMode;
 use crate::session::{Bind, Row, Statement, StatementKind};
 
@@ -62,13 +62,13 @@ impl Text {
 /// A number for all that decides a statement's text: kind, key space and mode.
 pub(crate) fn shape(statement: &Statement) -> u8 {
     let kind = match statement.kind() {
-        StatementKind::Try => 0,
-        StatementKind::TryInTransaction => 1,
+        StatementKind::TryAcquire => 0,
+        StatementKind::TryAcquireXact => 1,
         StatementKind::Release { .. } => 2,
-        StatementKind::GiveBack => 3,
-        StatementKind::Shows => 4,
+        StatementKind::ReleaseIfHeld => 3,
+        StatementKind::IsHeld => 4,
     };
-    let pair = u8::from(matches!(statement.key(), KeySpace::Pair(..)));
+    let pair = u8::from(matches!(statement.key(), RawLockKey::Pair(..)));
     let shared = u8::from(statement.mode() == LockMode::Shared);
     4 * kind + 2 * pair + shared
 }
@@ -148,14 +148,14 @@ mod tests {
     #[test]
     fn every_shape_is_one_text() {
         let kinds = [
-            StatementKind::Try,
-            StatementKind::TryInTransaction,
+            StatementKind::TryAcquire,
+            StatementKind::TryAcquireXact,
             StatementKind::Release {
                 pid: 1,
                 transaction_began: None,
             },
-            StatementKind::GiveBack,
-            StatementKind::Shows,
+            StatementKind::ReleaseIfHeld,
+            StatementKind::IsHeld,
         ];
         let mut texts = HashMap::new();
         for kind in kinds {

@@ -6,16 +6,16 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text};
 
 use super::prepared::write;
-use crate::session::{Round, RoundKind, RoundRow, TokenSource};
+use crate::session::{BatchMode, BatchReply, LockBatch, TokenSource};
 
 /// A round as Diesel wants it. `SHAPE` decides its text, as that of a [`Prepared`](super::prepared::Prepared) does. Made by
 /// [`with_round`].
 pub(crate) struct PreparedRound<const SHAPE: u8> {
     sql: &'static str,
-    binds: Vec<RoundBind>,
+    binds: Vec<BatchBind>,
 }
 
-enum RoundBind {
+enum BatchBind {
     Pid(i32),
     Numbers(Vec<i64>),
     Sequence(String),
@@ -26,14 +26,14 @@ pub(crate) type Columns = (Option<Vec<Option<i64>>>, Option<i64>, i32);
 
 impl<const SHAPE: u8> PreparedRound<SHAPE> {
     /// `round` must be of this shape.
-    pub(crate) fn new(round: &Round) -> Self {
+    pub(crate) fn new(round: &LockBatch) -> Self {
         let mut binds = vec![
-            RoundBind::Pid(round.pid()),
-            RoundBind::Numbers(round.codes()),
-            RoundBind::Numbers(round.numbers()),
+            BatchBind::Pid(round.pid()),
+            BatchBind::Numbers(round.codes()),
+            BatchBind::Numbers(round.numbers()),
         ];
         let sequence = round.sequence();
-        binds.extend(sequence.map(|name| RoundBind::Sequence(name.to_owned())));
+        binds.extend(sequence.map(|name| BatchBind::Sequence(name.to_owned())));
         Self {
             sql: round.sql(),
             binds,
@@ -42,11 +42,11 @@ impl<const SHAPE: u8> PreparedRound<SHAPE> {
 }
 
 /// A number for all that decides a round's text.
-pub(crate) fn shape(round: &Round) -> u8 {
+pub(crate) fn shape(round: &LockBatch) -> u8 {
     match (round.kind(), round.tokens()) {
-        (RoundKind::Serve, TokenSource::TransactionId) => 0,
-        (RoundKind::Serve, TokenSource::Sequence(_)) => 1,
-        (RoundKind::Undo, _) => 2,
+        (BatchMode::Execute, TokenSource::TransactionId) => 0,
+        (BatchMode::Execute, TokenSource::Sequence(_)) => 1,
+        (BatchMode::Compensate, _) => 2,
     }
 }
 
@@ -70,8 +70,8 @@ macro_rules! with_round {
 }
 pub(crate) use with_round;
 
-pub(crate) fn round_row((answers, token, pid): Columns) -> RoundRow {
-    RoundRow {
+pub(crate) fn round_row((answers, token, pid): Columns) -> BatchReply {
+    BatchReply {
         answers,
         token,
         pid,
@@ -81,9 +81,9 @@ pub(crate) fn round_row((answers, token, pid): Columns) -> RoundRow {
 impl<const SHAPE: u8> QueryFragment<Pg> for PreparedRound<SHAPE> {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         write(&mut pass, self.sql, &self.binds, |pass, bind| match bind {
-            RoundBind::Pid(pid) => pass.push_bind_param::<Integer, _>(pid),
-            RoundBind::Numbers(numbers) => pass.push_bind_param::<Array<BigInt>, _>(numbers),
-            RoundBind::Sequence(name) => pass.push_bind_param::<Text, _>(name),
+            BatchBind::Pid(pid) => pass.push_bind_param::<Integer, _>(pid),
+            BatchBind::Numbers(numbers) => pass.push_bind_param::<Array<BigInt>, _>(numbers),
+            BatchBind::Sequence(name) => pass.push_bind_param::<Text, _>(name),
         })
     }
 }
@@ -107,12 +107,12 @@ mod tests {
     #[test]
     fn every_shape_is_one_text() {
         let mut seen = HashSet::new();
-        for kind in [RoundKind::Serve, RoundKind::Undo] {
+        for kind in [BatchMode::Execute, BatchMode::Compensate] {
             for tokens in [
                 TokenSource::TransactionId,
                 TokenSource::Sequence("name".into()),
             ] {
-                let round = Round::new(kind, 0, Vec::new(), tokens);
+                let round = LockBatch::new(kind, 0, Vec::new(), tokens);
                 seen.insert((shape(&round), round.sql()));
             }
         }

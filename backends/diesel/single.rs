@@ -6,7 +6,7 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Bool, Nullable};
 
 use super::prepared::Text;
-use crate::session::SingleStep;
+use crate::session::SingleOp;
 
 /// A single step as Diesel wants it. `SHAPE`, the step's code, decides its text, as that of a [`Prepared`](super::prepared::Prepared) does. Made by
 /// [`with_step`].
@@ -14,7 +14,7 @@ pub(crate) struct PreparedStep<const SHAPE: u8>(Text);
 
 impl<const SHAPE: u8> PreparedStep<SHAPE> {
     /// `step` must be of this shape.
-    pub(crate) fn new(step: &SingleStep) -> Self {
+    pub(crate) fn new(step: &SingleOp) -> Self {
         Self(Text::new(step.sql(), step.binds()))
     }
 }
@@ -61,18 +61,21 @@ mod tests {
     use crate::backends::postgres::step_code;
     use crate::key::LockKey;
     use crate::options::LockMode;
-    use crate::session::{Round, RoundKind, RoundStep, StepKind, TokenSource};
+    use crate::session::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
 
     /// Two texts of one shape would be one prepared statement.
     #[test]
     fn every_shape_is_one_text() {
         let mut texts = HashMap::new();
-        for kind in [StepKind::Take { fenced: false }, StepKind::GiveBack] {
+        for kind in [
+            LockOpKind::Acquire { with_token: false },
+            LockOpKind::Release,
+        ] {
             for key in [LockKey::from(1), LockKey::from((1, 2))] {
                 for mode in [LockMode::Exclusive, LockMode::Shared] {
-                    let step = RoundStep::new(kind, key.space(), mode);
+                    let step = LockOp::new(kind, key.raw(), mode);
                     let tokens = TokenSource::TransactionId;
-                    let round = Round::new(RoundKind::Serve, 1, vec![step], tokens);
+                    let round = LockBatch::new(BatchMode::Execute, 1, vec![step], tokens);
                     let single = round.single().unwrap();
                     texts.insert(step_code(&step), single.sql());
                 }

@@ -7,31 +7,32 @@ use std::time::Duration;
 use diesel::connection::TransactionManagerStatus;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use crate::AsyncLockSession;
 use crate::backends::diesel::prepared::{self, with_prepared};
 use crate::backends::diesel::rounds::{round_row, with_round};
 use crate::backends::diesel::session_error;
 use crate::backends::diesel::single::with_step;
 use crate::backends::postgres::{COMMIT, CONDEMN, Condemnation};
+use crate::session::AsyncLockSession;
 use crate::session::{
-    Backend, Batch, Round, RoundRow, Row, SessionError, SingleStep, Statement, TransactionState,
+    Backend, BatchReply, LockBatch, Row, Script, SessionError, SingleOp, Statement,
+    TransactionState,
 };
 
 impl AsyncLockSession for AsyncPgConnection {
-    fn backend(&mut self) -> Backend {
+    fn session_backend(&mut self) -> Backend {
         Backend::Postgres
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
+    fn session_transaction_state(&mut self) -> TransactionState {
         super::transaction_state(self)
     }
 
-    async fn begin(&mut self) -> Result<(), SessionError> {
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
         super::begin(self).await
     }
 
-    async fn commit(&mut self) -> Result<(), SessionError> {
-        if self.transaction_state() != TransactionState::open(1) {
+    async fn session_commit(&mut self) -> Result<(), SessionError> {
+        if self.session_transaction_state() != TransactionState::open(1) {
             return commit_savepoint(self).await;
         }
         match self.batch_execute(COMMIT).await {
@@ -41,14 +42,14 @@ impl AsyncLockSession for AsyncPgConnection {
             }
             Err(error) => {
                 // The commit's error is the one to report.
-                let _ = self.rollback().await;
+                let _ = self.session_rollback().await;
                 Err(session_error(error))
             }
         }
     }
 
-    async fn rollback(&mut self) -> Result<(), SessionError> {
-        if self.transaction_state() != TransactionState::open(1) {
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        if self.session_transaction_state() != TransactionState::open(1) {
             return super::rollback(self).await;
         }
         // diesel-async's own panics in a debug build if a statement of its transaction manager was dropped in flight.
@@ -61,28 +62,34 @@ impl AsyncLockSession for AsyncPgConnection {
         rolled_back.map_err(session_error)
     }
 
-    async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         let row = with_prepared!(statement, prepared => prepared.get_result(self).await);
         row.map(prepared::row).map_err(session_error)
     }
 
-    async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
         self.batch_execute(&batch.sql())
             .await
             .map_err(session_error)
     }
 
-    async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+    async fn session_execute_batch(
+        &mut self,
+        round: &LockBatch,
+    ) -> Result<BatchReply, SessionError> {
         let columns = with_round!(round, prepared => prepared.get_result(self).await);
         columns.map(round_row).map_err(session_error)
     }
 
-    async fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+    async fn session_execute_single(
+        &mut self,
+        step: &SingleOp,
+    ) -> Result<Option<bool>, SessionError> {
         let answer = with_step!(step, prepared => prepared.get_result(self).await);
         answer.map_err(session_error)
     }
 
-    async fn condemn(&mut self) {
+    async fn session_terminate(&mut self) {
         let (mut condemnation, mut last) = (Condemnation::default(), None);
         while let Some(sql) = condemnation.next(last) {
             last = Some(self.batch_execute(sql).await.map_err(session_error));
@@ -90,7 +97,7 @@ impl AsyncLockSession for AsyncPgConnection {
         super::manager_status(self).set_in_error();
     }
 
-    fn abandon(&mut self) {
+    fn session_start_terminate(&mut self) {
         // The cancel may come late and hit what is queued after the wait, so the end of the session is queued more than once. What comes
         // first twice in a row: next is a `ROLLBACK`, which outside a transaction writes a warning.
         let [plain, ..] = CONDEMN;
@@ -102,19 +109,19 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel request at once, which has ended poolers.
-    fn abandon_wait(&mut self) {
-        self.abandon();
+    fn session_cancel_and_terminate(&mut self) {
+        self.session_start_terminate();
         cancel::cancel(self.cancel_token());
     }
 
-    fn run_later(&mut self, batch: &Batch) -> bool {
+    fn session_enqueue(&mut self, batch: &Script) -> bool {
         batch
             .messages()
             .iter()
             .all(|message| super::queue(self, message))
     }
 
-    async fn sleep(&mut self, pause: Duration) {
+    async fn session_sleep(&mut self, pause: Duration) {
         futures_timer::Delay::new(pause).await;
     }
 }

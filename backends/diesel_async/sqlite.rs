@@ -7,37 +7,37 @@ use diesel_async::SimpleAsyncConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::AsyncLockSession;
+use crate::session::AsyncLockSession;
 use crate::session::{Backend, SessionError, TransactionState};
 
 impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
-    fn backend(&mut self) -> Backend {
+    fn session_backend(&mut self) -> Backend {
         Backend::Sqlite
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
+    fn session_transaction_state(&mut self) -> TransactionState {
         super::transaction_state(self)
     }
 
-    async fn begin(&mut self) -> Result<(), SessionError> {
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
         super::begin(self).await
     }
 
-    async fn commit(&mut self) -> Result<(), SessionError> {
+    async fn session_commit(&mut self) -> Result<(), SessionError> {
         super::commit(self).await
     }
 
-    async fn rollback(&mut self) -> Result<(), SessionError> {
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
         super::rollback(self).await
     }
 
-    async fn condemn(&mut self) {
+    async fn session_terminate(&mut self) {
         // There is no session to end; what was left open is rolled back. It fails if nothing is open.
         let _ = self.batch_execute("ROLLBACK").await;
         super::manager_status(self).set_in_error();
     }
 
-    fn abandon(&mut self) {
+    fn session_start_terminate(&mut self) {
         super::manager_status(self).set_in_error();
         // diesel-async waits for a statement that is dropped, and panics where it cannot: in a runtime of one thread.
         let runtime = Handle::try_current();
@@ -47,7 +47,7 @@ impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
         }
     }
 
-    async fn sleep(&mut self, pause: Duration) {
+    async fn session_sleep(&mut self, pause: Duration) {
         futures_timer::Delay::new(pause).await;
     }
 }

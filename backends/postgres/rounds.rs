@@ -1,38 +1,38 @@
-//! Many locks in one statement: the text of a [`Round`](crate::session::Round) and how its steps are written as numbers.
+//! Many locks in one statement: the text of a [`LockBatch`](crate::session::LockBatch) and how its steps are written as numbers.
 //!
 //! The parameters stand once each and in order, because Diesel numbers them by itself; so they are named in `FROM`.
 
-use crate::key::KeySpace;
+use crate::key::RawLockKey;
 use crate::options::LockMode;
-use crate::session::{RoundKind, RoundStep, StepKind, TokenSource};
+use crate::session::{BatchMode, LockOp, LockOpKind, TokenSource};
 
 /// A step's code: bit 0 is shared mode, bit 1 a pair of numbers, bits 2 and 3 what is done, bit 4 whether a token is drawn.
-pub(crate) fn step_code(step: &RoundStep) -> i64 {
+pub(crate) fn step_code(step: &LockOp) -> i64 {
     let shared = i64::from(step.mode() == LockMode::Shared);
-    let pair = i64::from(matches!(step.key(), KeySpace::Pair(..)));
-    let (what, fenced) = match step.kind() {
-        StepKind::Take { fenced } => (0, i64::from(fenced)),
-        StepKind::GiveBack => (1, 0),
-        StepKind::Draw => (2, 1),
+    let pair = i64::from(matches!(step.key(), RawLockKey::Pair(..)));
+    let (what, with_token) = match step.kind() {
+        LockOpKind::Acquire { with_token } => (0, i64::from(with_token)),
+        LockOpKind::Release => (1, 0),
+        LockOpKind::IssueToken => (2, 1),
     };
-    16 * fenced + 4 * what + 2 * pair + shared
+    16 * with_token + 4 * what + 2 * pair + shared
 }
 
 /// A step's key: the number itself, or the pair's first number in the upper half and its second in the lower.
-pub(crate) fn step_number(step: &RoundStep) -> i64 {
+pub(crate) fn step_number(step: &LockOp) -> i64 {
     match step.key() {
-        KeySpace::Single(number) => number,
-        KeySpace::Pair(first, second) => {
+        RawLockKey::Single(number) => number,
+        RawLockKey::Pair(first, second) => {
             (i64::from(first) << 32) | (i64::from(second) & 0xFFFF_FFFF)
         }
     }
 }
 
 /// The sequence to bind, if the text has a parameter for it.
-pub(crate) fn round_sequence(kind: RoundKind, tokens: &TokenSource) -> Option<&str> {
+pub(crate) fn round_sequence(kind: BatchMode, tokens: &TokenSource) -> Option<&str> {
     match (kind, tokens) {
-        (RoundKind::Serve, TokenSource::Sequence(name)) => Some(name),
-        (RoundKind::Serve, TokenSource::TransactionId) | (RoundKind::Undo, _) => None,
+        (BatchMode::Execute, TokenSource::Sequence(name)) => Some(name),
+        (BatchMode::Execute, TokenSource::TransactionId) | (BatchMode::Compensate, _) => None,
     }
 }
 
@@ -124,7 +124,7 @@ macro_rules! serve {
             $number,
             " END ORDER BY served.at) AS answers, ",
             $second,
-            " FROM (SELECT step.at, step.code OPERATOR(pg_catalog.>=) 16 AS fenced, ",
+            " FROM (SELECT step.at, step.code OPERATOR(pg_catalog.>=) 16 AS with_token, ",
             $also,
             "CASE WHEN step.code OPERATOR(pg_catalog.<) 16 OR ",
             $may_take,
@@ -146,7 +146,7 @@ const SERVE_WITH_TRANSACTION_ID: &str = serve!(
     "true",
     "",
     "1::pg_catalog.int8",
-    "CASE WHEN pg_catalog.bool_or(served.yes AND served.fenced) \
+    "CASE WHEN pg_catalog.bool_or(served.yes AND served.with_token) \
      THEN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8 END AS token"
 );
 
@@ -157,7 +157,7 @@ const SERVE_WITH_SEQUENCE: &str = serve!(
     " CROSS JOIN (SELECT $4::pg_catalog.text::pg_catalog.regclass AS sequence) AS named \
      LEFT JOIN (SELECT seqrelid, seqcache OPERATOR(pg_catalog.=) 1 AND seqincrement OPERATOR(pg_catalog.>) 0 \
      AND NOT seqcycle AS fit FROM pg_catalog.pg_sequence) AS kept ON kept.seqrelid OPERATOR(pg_catalog.=) named.sequence",
-    "CASE WHEN served.fenced THEN pg_catalog.nextval(served.sequence) ELSE 1 END",
+    "CASE WHEN served.with_token THEN pg_catalog.nextval(served.sequence) ELSE 1 END",
     "pg_catalog.min(CASE WHEN served.fit THEN 1::pg_catalog.int8 ELSE 0 END) AS token"
 );
 
@@ -187,10 +187,10 @@ const UNDO: &str = concat!(
 );
 
 /// The text of a round.
-pub(crate) const fn round(kind: RoundKind, tokens: &TokenSource) -> &'static str {
+pub(crate) const fn round(kind: BatchMode, tokens: &TokenSource) -> &'static str {
     match (kind, tokens) {
-        (RoundKind::Serve, TokenSource::TransactionId) => SERVE_WITH_TRANSACTION_ID,
-        (RoundKind::Serve, TokenSource::Sequence(_)) => SERVE_WITH_SEQUENCE,
-        (RoundKind::Undo, _) => UNDO,
+        (BatchMode::Execute, TokenSource::TransactionId) => SERVE_WITH_TRANSACTION_ID,
+        (BatchMode::Execute, TokenSource::Sequence(_)) => SERVE_WITH_SEQUENCE,
+        (BatchMode::Compensate, _) => UNDO,
     }
 }

@@ -1,12 +1,12 @@
-//! One lock in one statement, for a locker: the text of a [`SingleStep`](crate::session::SingleStep).
+//! One lock in one statement, for a locker: the text of a [`SingleOp`](crate::session::SingleOp).
 //!
 //! It tells no more than the answer, and asks first whether this is the session that was meant: so a lock is never taken in another, and a
 //! pooler in between shows.
 
 use super::{by_mode_and_space, numbers};
-use crate::key::KeySpace;
+use crate::key::RawLockKey;
 use crate::options::LockMode;
-use crate::session::{Bind, RoundStep, StepKind};
+use crate::session::{Bind, LockOp, LockOpKind};
 
 macro_rules! if_meant {
     ($function:literal, $suffix:literal, $key:literal) => {
@@ -34,9 +34,9 @@ macro_rules! give_back {
 }
 
 /// The text of a single step.
-pub(crate) const fn single_step(step: &RoundStep) -> &'static str {
+pub(crate) const fn single_step(step: &LockOp) -> &'static str {
     match step.kind() {
-        StepKind::GiveBack => by_mode_and_space!(
+        LockOpKind::Release => by_mode_and_space!(
             step.mode(),
             step.key(),
             give_back,
@@ -44,7 +44,7 @@ pub(crate) const fn single_step(step: &RoundStep) -> &'static str {
             "$2::pg_catalog.int4, $3::pg_catalog.int4"
         ),
         // A single step draws nothing.
-        StepKind::Take { .. } | StepKind::Draw => by_mode_and_space!(
+        LockOpKind::Acquire { .. } | LockOpKind::IssueToken => by_mode_and_space!(
             step.mode(),
             step.key(),
             take,
@@ -55,6 +55,6 @@ pub(crate) const fn single_step(step: &RoundStep) -> &'static str {
 }
 
 /// The values of a single step, in the order of its parameters.
-pub(crate) fn single_step_binds(pid: i32, key: KeySpace) -> impl Iterator<Item = Bind> + use<> {
+pub(crate) fn single_step_binds(pid: i32, key: RawLockKey) -> impl Iterator<Item = Bind> + use<> {
     std::iter::once(Bind::Int4(pid)).chain(numbers(key).into_iter().flatten())
 }

@@ -1,17 +1,17 @@
 use super::*;
-use crate::session::{RoundKind, TokenSource};
+use crate::session::{BatchMode, TokenSource};
 
 const KINDS: [StatementKind; 5] = [
-    StatementKind::Try,
-    StatementKind::TryInTransaction,
+    StatementKind::TryAcquire,
+    StatementKind::TryAcquireXact,
     StatementKind::Release {
         pid: 7,
         transaction_began: Some(9),
     },
-    StatementKind::GiveBack,
-    StatementKind::Shows,
+    StatementKind::ReleaseIfHeld,
+    StatementKind::IsHeld,
 ];
-const KEYS: [KeySpace; 2] = [KeySpace::Single(i64::MIN), KeySpace::Pair(-1, 2)];
+const KEYS: [RawLockKey; 2] = [RawLockKey::Single(i64::MIN), RawLockKey::Pair(-1, 2)];
 const MODES: [LockMode; 2] = [LockMode::Exclusive, LockMode::Shared];
 
 /// Every text, so that a rule about all of them is tested on all of them.
@@ -20,9 +20,9 @@ fn every_text() -> Vec<String> {
     for key in KEYS {
         for mode in MODES {
             texts.extend(KINDS.map(|kind| statement(kind, key, mode).to_owned()));
-            texts.push(batch(BatchKind::Diagnose, key, mode));
+            texts.push(batch(ScriptKind::RevealSqlState, key, mode));
             texts.push(batch(
-                BatchKind::ReleaseOrEnd {
+                ScriptKind::ReleaseOrTerminate {
                     pid: 7,
                     transaction_began: Some(9),
                     nonce: 8,
@@ -31,19 +31,22 @@ fn every_text() -> Vec<String> {
                 mode,
             ));
             for step in [
-                ProbeStep::Mark { mark: 7 },
-                ProbeStep::Look { mark: 7 },
-                ProbeStep::Hold,
-                ProbeStep::BeRefused,
-                ProbeStep::LetGo,
+                PoolerCheckStep::SetMarker { mark: 7 },
+                PoolerCheckStep::CheckMarker { mark: 7 },
+                PoolerCheckStep::AcquireTestLock,
+                PoolerCheckStep::ExpectContention,
+                PoolerCheckStep::ReleaseTestLock,
             ] {
-                texts.push(batch(BatchKind::Probe(step), key, mode));
+                texts.push(batch(ScriptKind::PoolerCheck(step), key, mode));
             }
-            texts.push(batch(BatchKind::RollBackWait, key, mode));
+            texts.push(batch(ScriptKind::RollBackWait, key, mode));
             for in_transaction in [false, true] {
-                for place in [Place::Outside, Place::Inside] {
+                for place in [
+                    TransactionContext::Autocommit,
+                    TransactionContext::InTransaction,
+                ] {
                     texts.push(batch(
-                        BatchKind::Wait {
+                        ScriptKind::Wait {
                             in_transaction,
                             place,
                             limit_ms: 50,
@@ -136,20 +139,20 @@ fn codes_become_kinds() {
 fn design_shows_the_statements_that_are_sent() {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let design = words(include_str!("../../DESIGN.md"));
-    let try_once = StatementKind::Try;
+    let try_once = StatementKind::TryAcquire;
     let release = StatementKind::Release {
         pid: 7,
         transaction_began: None,
     };
-    let wait = BatchKind::Wait {
+    let wait = ScriptKind::Wait {
         in_transaction: false,
-        place: Place::Outside,
+        place: TransactionContext::Autocommit,
         limit_ms: 1500,
     };
     let sent = [
-        statement(try_once, KeySpace::Single(42), LockMode::Exclusive).to_owned(),
-        statement(release, KeySpace::Single(42), LockMode::Exclusive).to_owned(),
-        batch(wait, KeySpace::Single(42), LockMode::Exclusive),
+        statement(try_once, RawLockKey::Single(42), LockMode::Exclusive).to_owned(),
+        statement(release, RawLockKey::Single(42), LockMode::Exclusive).to_owned(),
+        batch(wait, RawLockKey::Single(42), LockMode::Exclusive),
     ];
     for sql in sent {
         assert!(design.contains(&words(&sql)), "DESIGN.md has not {sql}");
@@ -189,9 +192,9 @@ fn a_condemnation_goes_on_until_something_went_through() {
 fn rounds() -> [&'static str; 3] {
     let sequence = TokenSource::Sequence("fencing".into());
     [
-        round(RoundKind::Serve, &TokenSource::TransactionId),
-        round(RoundKind::Serve, &sequence),
-        round(RoundKind::Undo, &sequence),
+        round(BatchMode::Execute, &TokenSource::TransactionId),
+        round(BatchMode::Execute, &sequence),
+        round(BatchMode::Compensate, &sequence),
     ]
 }
 

@@ -15,7 +15,7 @@ use sea_orm::{
 use super::pinned::{Pinned, TransactionId};
 use super::target::{Rows, Target};
 use super::without_locks::{BodysTransactions, WithoutLocks};
-use crate::backends::at_home::AtHome;
+use crate::backends::runtime_bound::RuntimeBound;
 
 /// The connection a body runs on: the one that the lock is on.
 ///
@@ -76,7 +76,7 @@ pub(super) enum Transaction {
 /// SeaORM's own.
 #[derive(Debug)]
 pub(super) struct WithoutLock {
-    transaction: AtHome<DatabaseTransaction>,
+    transaction: RuntimeBound<DatabaseTransaction>,
     counted: Option<Arc<BodysTransactions>>,
 }
 
@@ -103,7 +103,7 @@ impl PinnedTransaction {
         counted: Option<Arc<BodysTransactions>>,
     ) -> Self {
         Self(Transaction::WithoutLocks(WithoutLock {
-            transaction: AtHome::new(transaction, drop),
+            transaction: RuntimeBound::new(transaction, drop),
             counted,
         }))
     }

@@ -10,13 +10,14 @@ use super::error::session_error;
 use super::handle::PinnedTransaction;
 use super::pinned::Wire;
 use super::target::Target;
-use crate::asynchronous::{AsyncAdvisoryLocking, AsyncLockSession};
 use crate::backends::postgres::Condemnation;
+use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
+use crate::session::AsyncLockSession;
 use crate::session::{
-    Backend, Batch, BatchKind, Bind, Row, SessionError, Statement, TransactionState,
+    Backend, Bind, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
 };
 
 /// SeaORM's transaction cannot be ended from outside while it waits, so it does not wait for longer than this at a time: that long may
@@ -149,7 +150,7 @@ impl<'t> InTransaction<'t> {
             backend => {
                 return Err(LockError::new(LockErrorKind::Unsupported)
                     .with_key(key)
-                    .because(format!("{backend:?} has no such locks")));
+                    .with_context(format!("{backend:?} has no such locks")));
             }
         };
         Ok(Self {
@@ -165,11 +166,11 @@ fn not_here() -> SessionError {
 }
 
 impl AsyncLockSession for InTransaction<'_> {
-    fn backend(&mut self) -> Backend {
+    fn session_backend(&mut self) -> Backend {
         self.backend
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
+    fn session_transaction_state(&mut self) -> TransactionState {
         match self.target {
             Target::Pinned(pinned, Some(id)) if !pinned.is_open(id) => TransactionState::none(),
             Target::Over => TransactionState::none(),
@@ -177,19 +178,19 @@ impl AsyncLockSession for InTransaction<'_> {
         }
     }
 
-    async fn begin(&mut self) -> Result<(), SessionError> {
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
         Err(not_here())
     }
 
-    async fn commit(&mut self) -> Result<(), SessionError> {
+    async fn session_commit(&mut self) -> Result<(), SessionError> {
         Err(not_here())
     }
 
-    async fn rollback(&mut self) -> Result<(), SessionError> {
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
         Err(not_here())
     }
 
-    async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match self.target {
             Target::Pinned(pinned, id) => pinned.query(id, statement).await,
             target => {
@@ -208,7 +209,7 @@ impl AsyncLockSession for InTransaction<'_> {
         .map_err(session_error)
     }
 
-    async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
         let sql = batch.sql();
         match self.target {
             Target::Pinned(pinned, id) => {
@@ -218,7 +219,7 @@ impl AsyncLockSession for InTransaction<'_> {
                     None => pinned.lock_in(id).await.map_err(session_error)?,
                 };
                 let sent = wire.lock_batch(&sql).await;
-                if sent.is_err() && matches!(batch.kind(), BatchKind::Wait { .. }) {
+                if sent.is_err() && matches!(batch.kind(), ScriptKind::Wait { .. }) {
                     self.wire = Some(wire);
                 }
                 sent
@@ -228,7 +229,7 @@ impl AsyncLockSession for InTransaction<'_> {
         .map_err(session_error)
     }
 
-    async fn condemn(&mut self) {
+    async fn session_terminate(&mut self) {
         match self.target {
             Target::Pinned(pinned, _) => {
                 self.wire = None;
@@ -244,7 +245,7 @@ impl AsyncLockSession for InTransaction<'_> {
         }
     }
 
-    fn abandon(&mut self) {
+    fn session_start_terminate(&mut self) {
         let kept = self.wire.take().is_some();
         match self.target {
             // In an aborted transaction that nobody will lead out of it.
@@ -255,14 +256,14 @@ impl AsyncLockSession for InTransaction<'_> {
         }
     }
 
-    fn longest_wait(&self) -> Option<Duration> {
+    fn session_max_server_wait(&self) -> Option<Duration> {
         match self.target {
             Target::Pinned(..) => None,
             Target::Connection(..) | Target::Transaction(..) | Target::Over => Some(LONGEST_WAIT),
         }
     }
 
-    async fn sleep(&mut self, pause: Duration) {
+    async fn session_sleep(&mut self, pause: Duration) {
         futures_timer::Delay::new(pause).await;
     }
 }

@@ -18,7 +18,7 @@ use super::error::{code, exec_error, gone, is_aborted, is_gone, session_error};
 use super::farewell;
 use super::transactions::{Recovery, savepoint};
 use crate::backends::postgres::Condemnation;
-use crate::session::{Round, RoundRow, Row, SingleStep, Statement, TransactionState};
+use crate::session::{BatchReply, LockBatch, Row, SingleOp, Statement, TransactionState};
 
 /// A pinned connection. Clones are the same connection.
 #[derive(Clone, Debug)]
@@ -174,13 +174,13 @@ impl Pinned {
     }
 
     /// Runs a statement of the protocol about many locks.
-    pub(super) async fn round(&self, round: &Round) -> Result<RoundRow, DbErr> {
+    pub(super) async fn round(&self, round: &LockBatch) -> Result<BatchReply, DbErr> {
         let mut wire = self.lock().await?;
         wire.lock_round(round).await
     }
 
     /// Runs a statement of the protocol about one of many locks.
-    pub(super) async fn single_step(&self, step: &SingleStep) -> Result<Option<bool>, DbErr> {
+    pub(super) async fn single_step(&self, step: &SingleOp) -> Result<Option<bool>, DbErr> {
         let mut wire = self.lock().await?;
         wire.lock_single_step(step).await
     }

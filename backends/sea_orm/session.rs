@@ -8,9 +8,10 @@ use super::error::session_error;
 use super::handle::{PinnedConnection, Session};
 use super::pinned::Pinned;
 use super::without_locks::WithoutLocks;
-use crate::asynchronous::{AsyncLockPool, AsyncLockSession};
+use crate::session::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
-    Backend, Batch, Round, RoundRow, Row, SessionError, SingleStep, Statement, TransactionState,
+    Backend, BatchReply, LockBatch, Row, Script, SessionError, SingleOp, Statement,
+    TransactionState,
 };
 
 impl AsyncLockPool for DatabaseConnection {
@@ -45,21 +46,21 @@ impl AsyncLockPool for DatabaseConnection {
 }
 
 impl AsyncLockSession for PinnedConnection {
-    fn backend(&mut self) -> Backend {
+    fn session_backend(&mut self) -> Backend {
         match &self.0 {
             Session::Postgres(_) => Backend::Postgres,
             Session::WithoutLocks(_) => Backend::Sqlite,
         }
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
+    fn session_transaction_state(&mut self) -> TransactionState {
         match &self.0 {
             Session::Postgres(pinned) => pinned.transaction_state(),
             Session::WithoutLocks(session) => session.transaction_state(),
         }
     }
 
-    async fn begin(&mut self) -> Result<(), SessionError> {
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
             Session::Postgres(pinned) => pinned.begin().await.map(drop),
             Session::WithoutLocks(session) => session.begin().await,
@@ -67,7 +68,7 @@ impl AsyncLockSession for PinnedConnection {
         .map_err(session_error)
     }
 
-    async fn commit(&mut self) -> Result<(), SessionError> {
+    async fn session_commit(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
             Session::Postgres(pinned) => pinned.commit().await,
             Session::WithoutLocks(session) => session.commit().await,
@@ -75,7 +76,7 @@ impl AsyncLockSession for PinnedConnection {
         .map_err(session_error)
     }
 
-    async fn rollback(&mut self) -> Result<(), SessionError> {
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
             Session::Postgres(pinned) => pinned.roll_back().await,
             Session::WithoutLocks(session) => session.roll_back().await,
@@ -83,14 +84,14 @@ impl AsyncLockSession for PinnedConnection {
         .map_err(session_error)
     }
 
-    async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match &self.0 {
             Session::Postgres(pinned) => pinned.query(None, statement).await.map_err(session_error),
             Session::WithoutLocks(_) => Err(SessionError::unsupported(statement)),
         }
     }
 
-    async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
+    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
         match &self.0 {
             Session::Postgres(pinned) => pinned
                 .batch(None, &batch.sql())
@@ -100,42 +101,48 @@ impl AsyncLockSession for PinnedConnection {
         }
     }
 
-    async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+    async fn session_execute_batch(
+        &mut self,
+        round: &LockBatch,
+    ) -> Result<BatchReply, SessionError> {
         match &self.0 {
             Session::Postgres(pinned) => pinned.round(round).await.map_err(session_error),
             Session::WithoutLocks(_) => Err(SessionError::unsupported(round)),
         }
     }
 
-    async fn single_step(&mut self, step: &SingleStep) -> Result<Option<bool>, SessionError> {
+    async fn session_execute_single(
+        &mut self,
+        step: &SingleOp,
+    ) -> Result<Option<bool>, SessionError> {
         match &self.0 {
             Session::Postgres(pinned) => pinned.single_step(step).await.map_err(session_error),
             Session::WithoutLocks(_) => Err(SessionError::unsupported(step)),
         }
     }
 
-    async fn condemn(&mut self) {
+    async fn session_terminate(&mut self) {
         match &mut self.0 {
             Session::Postgres(pinned) => pinned.condemn().await,
             Session::WithoutLocks(session) => session.condemn().await,
         }
     }
 
-    fn abandon(&mut self) {
+    fn session_start_terminate(&mut self) {
         match &mut self.0 {
             Session::Postgres(pinned) => pinned.abandon(),
             Session::WithoutLocks(session) => session.abandon(),
         }
     }
 
-    fn run_later(&mut self, batch: &Batch) -> bool {
+    fn session_enqueue(&mut self, batch: &Script) -> bool {
         match &self.0 {
             Session::Postgres(pinned) => pinned.run_later(batch.messages()),
             Session::WithoutLocks(_) => false,
         }
     }
 
-    async fn sleep(&mut self, pause: Duration) {
+    async fn session_sleep(&mut self, pause: Duration) {
         futures_timer::Delay::new(pause).await;
     }
 }

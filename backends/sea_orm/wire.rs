@@ -10,7 +10,7 @@ use sea_query_sqlx::SqlxValues;
 use super::error::{exec_error, query_error};
 use super::pinned::{Flight, TransactionId, Wire, over};
 use super::values::{answer, arguments, lock_row};
-use crate::session::{Round, RoundRow, Row, SingleStep, Statement};
+use crate::session::{BatchReply, LockBatch, Row, SingleOp, Statement};
 
 /// SeaORM's statement as sqlx wants it.
 pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
@@ -22,7 +22,7 @@ pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxV
 }
 
 /// The values of a statement of the protocol about many locks.
-fn round_arguments(round: &Round) -> sqlx::Result<PgArguments> {
+fn round_arguments(round: &LockBatch) -> sqlx::Result<PgArguments> {
     let mut arguments = PgArguments::default();
     let sequence = round.sequence();
     let added = arguments
@@ -34,8 +34,8 @@ fn round_arguments(round: &Round) -> sqlx::Result<PgArguments> {
 }
 
 /// The row of a statement of the protocol about many locks.
-fn round_row(row: &PgRow) -> sqlx::Result<RoundRow> {
-    Ok(RoundRow {
+fn round_row(row: &PgRow) -> sqlx::Result<BatchReply> {
+    Ok(BatchReply {
         answers: row.try_get(0)?,
         token: row.try_get(1)?,
         pid: row.try_get(2)?,
@@ -62,14 +62,14 @@ impl Wire {
     /// A statement of the protocol about one of many locks.
     pub(super) async fn lock_single_step(
         &mut self,
-        step: &SingleStep,
+        step: &SingleOp,
     ) -> Result<Option<bool>, DbErr> {
         let row = self.ask(step.sql(), arguments(step.binds()));
         answer(&row.await?).map_err(query_error)
     }
 
     /// A statement of the protocol about many locks.
-    pub(super) async fn lock_round(&mut self, round: &Round) -> Result<RoundRow, DbErr> {
+    pub(super) async fn lock_round(&mut self, round: &LockBatch) -> Result<BatchReply, DbErr> {
         let row = self.ask(round.sql(), round_arguments(round));
         let row = round_row(&row.await?).map_err(query_error)?;
         self.pid = Some(row.pid);

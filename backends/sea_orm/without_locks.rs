@@ -7,14 +7,14 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
 
 use super::pinned::over;
 use super::target::Target;
-use crate::backends::at_home::AtHome;
+use crate::backends::runtime_bound::RuntimeBound;
 use crate::session::TransactionState;
 
 /// SeaORM's own connection, and the transactions that the protocol began on it.
 #[derive(Debug)]
 pub(super) struct WithoutLocks {
     connection: DatabaseConnection,
-    begun: Vec<AtHome<DatabaseTransaction>>,
+    begun: Vec<RuntimeBound<DatabaseTransaction>>,
     /// Its clones are the transactions that the body has open.
     bodys: Arc<BodysTransactions>,
     given_up: bool,
@@ -57,19 +57,19 @@ impl WithoutLocks {
             Some(transaction) => transaction.begin().await,
             None => self.connection.begin().await,
         };
-        self.begun.push(AtHome::new(begun?, drop));
+        self.begun.push(RuntimeBound::new(begun?, drop));
         Ok(())
     }
 
     pub(super) async fn commit(&mut self) -> Result<(), DbErr> {
-        match self.begun.pop().map(AtHome::into_inner) {
+        match self.begun.pop().map(RuntimeBound::into_inner) {
             Some(transaction) => transaction.commit().await,
             None => Err(over()),
         }
     }
 
     pub(super) async fn roll_back(&mut self) -> Result<(), DbErr> {
-        match self.begun.pop().map(AtHome::into_inner) {
+        match self.begun.pop().map(RuntimeBound::into_inner) {
             Some(transaction) => transaction.rollback().await,
             None => Err(over()),
         }

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use advisory_locking::session::{
     Backend, LockSession, Row, SessionError, Statement, TransactionState,
 };
-use advisory_locking::{AdvisoryLocking, KeySpace, LockKey, LockOptions};
+use advisory_locking::{AdvisoryLocking, LockKey, LockOptions, RawLockKey};
 use diesel::QueryResult;
 use diesel::pg::data_types::PgTimestamp;
 use diesel::pg::{Pg, PgConnection};
@@ -21,8 +21,8 @@ extern "SQL" {
 
 /// The number behind a key.
 pub(crate) fn number(key: &LockKey) -> i64 {
-    match key.space() {
-        KeySpace::Single(number) => number,
+    match key.raw() {
+        RawLockKey::Single(number) => number,
         space => panic!("{space:?} is no single number"),
     }
 }
@@ -119,27 +119,27 @@ impl<Id> diesel::RunQueryDsl<PgConnection> for ByHand<Id> {}
 struct Recorder(Vec<&'static str>);
 
 impl LockSession for Recorder {
-    fn backend(&mut self) -> Backend {
+    fn session_backend(&mut self) -> Backend {
         Backend::Postgres
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
+    fn session_transaction_state(&mut self) -> TransactionState {
         TransactionState::none()
     }
 
-    fn begin(&mut self) -> Result<(), SessionError> {
+    fn session_begin(&mut self) -> Result<(), SessionError> {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), SessionError> {
+    fn session_commit(&mut self) -> Result<(), SessionError> {
         Ok(())
     }
 
-    fn rollback(&mut self) -> Result<(), SessionError> {
+    fn session_rollback(&mut self) -> Result<(), SessionError> {
         Ok(())
     }
 
-    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         self.0.push(statement.sql());
         Ok(Row {
             answer: Some(true),

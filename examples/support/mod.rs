@@ -108,7 +108,7 @@ impl Database {
             queued: bool,
         }
 
-        let (high, low, space) = key.into().space().pg_locks_columns();
+        let (high, low, space) = key.into().raw().pg_locks_columns();
         let mut conn = self.connect()?;
         let began = Instant::now();
         loop {

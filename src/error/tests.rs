@@ -16,7 +16,7 @@ const KINDS: [LockErrorKind; 19] = [
     LockErrorKind::NotHeld,
     LockErrorKind::NotInTransaction,
     LockErrorKind::Pool,
-    LockErrorKind::PoolerInBetween,
+    LockErrorKind::SessionChanged,
     LockErrorKind::TimedOut,
     LockErrorKind::TooManyLocks,
     LockErrorKind::TransactionAborted,
@@ -47,7 +47,9 @@ fn a_message_has_the_kind_the_circumstances_and_the_key() {
         error.to_string(),
         format!("the server's lock table is full: {key}")
     );
-    let error = error.because("so many reports").with_source("not repeated");
+    let error = error
+        .with_context("so many reports")
+        .with_source("not repeated");
     assert_eq!(
         error.to_string(),
         format!("the server's lock table is full: so many reports: {key}")
@@ -61,7 +63,7 @@ fn debugging_shows_all_there_is() {
         "{:?}",
         LockError::new(LockErrorKind::Lost)
             .with_key(&LockKey::from("nightly report"))
-            .because("the circumstances")
+            .with_context("the circumstances")
             .with_source("the driver's error")
     );
     for part in [

@@ -1,7 +1,7 @@
 //! The native derivation of a key from its parts. Never change it: running fleets would stop excluding each other.
 
-use super::part::label;
-use super::{KeyPart, KeySpace, LockKey};
+use super::part::append_label;
+use super::{KeyPart, LockKey, RawLockKey};
 
 /// BLAKE3's key-derivation context; names the crate, the day and the version of the scheme, as BLAKE3's authors advise.
 const CONTEXT: &str = "advisory-locking 2026-11-21 lock key v1";
@@ -34,7 +34,7 @@ impl Derivation {
         }
         self.parts += 1;
         if !self.label.ends_with('…') {
-            label(&mut self.label, &bytes);
+            append_label(&mut self.label, &bytes);
         }
     }
 
@@ -42,7 +42,7 @@ impl Derivation {
         let mut first = [0; 8];
         self.hasher.finalize_xof().fill(&mut first);
         LockKey {
-            space: KeySpace::Single(i64::from_le_bytes(first)),
+            raw: RawLockKey::Single(i64::from_le_bytes(first)),
             text: Some(self.label.into()),
         }
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::derive::Derivation;
-use super::{KeyPart, KeySpace, KeyText, LockKey};
+use super::{KeyPart, KeyText, LockKey, RawLockKey};
 
 macro_rules! from_text {
     ($($type:ty),*) => {$(
@@ -19,20 +19,20 @@ from_text!(&str, &String, String, Cow<'_, str>);
 /// The number as it is.
 impl From<i64> for LockKey {
     fn from(number: i64) -> Self {
-        Self::from_space(KeySpace::Single(number))
+        Self::from_raw(RawLockKey::Single(number))
     }
 }
 
 /// The pair as it is.
 impl From<(i32, i32)> for LockKey {
     fn from((first, second): (i32, i32)) -> Self {
-        Self::from_space(KeySpace::Pair(first, second))
+        Self::from_raw(RawLockKey::Pair(first, second))
     }
 }
 
-impl From<KeySpace> for LockKey {
-    fn from(space: KeySpace) -> Self {
-        Self::from_space(space)
+impl From<RawLockKey> for LockKey {
+    fn from(raw: RawLockKey) -> Self {
+        Self::from_raw(raw)
     }
 }
 

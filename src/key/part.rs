@@ -87,7 +87,7 @@ impl<T: KeyText + ?Sized> KeyText for &T {}
 const LABEL_BYTES: usize = 120;
 
 /// Appends `bytes` to what a key is shown as: escaped, so that a log line stays one line, and cut at [`LABEL_BYTES`].
-pub(super) fn label(label: &mut String, bytes: &[u8]) {
+pub(crate) fn append_label(label: &mut String, bytes: &[u8]) {
     // What is shown of `bytes` never needs more of them than this, however they are escaped.
     let (head, rest) = bytes.split_at(bytes.len().min(LABEL_BYTES));
     let mut cut = !rest.is_empty();

@@ -13,8 +13,8 @@ fn native_derivation_is_golden() {
     ];
     for (parts, number) in golden {
         assert_eq!(
-            LockKey::from_parts(parts).space(),
-            KeySpace::Single(number),
+            LockKey::from_parts(parts).raw(),
+            RawLockKey::Single(number),
             "{parts:?}"
         );
     }
@@ -64,13 +64,13 @@ fn parts_do_not_run_together() {
 
 #[test]
 fn a_pair_is_not_a_number_with_the_same_bits() {
-    assert_eq!(LockKey::from((1, 2)).space(), KeySpace::Pair(1, 2));
+    assert_eq!(LockKey::from((1, 2)).raw(), RawLockKey::Pair(1, 2));
     assert_ne!(LockKey::from((0, 5)), LockKey::from(5));
 }
 
 #[test]
 fn extreme_numbers_show_as_in_pg_locks() {
-    let shown = [i64::MIN, -1, 0, i64::MAX].map(|n| KeySpace::Single(n).pg_locks_columns());
+    let shown = [i64::MIN, -1, 0, i64::MAX].map(|n| RawLockKey::Single(n).pg_locks_columns());
     let all = u32::MAX;
     assert_eq!(
         shown,
@@ -82,7 +82,7 @@ fn extreme_numbers_show_as_in_pg_locks() {
         ]
     );
     assert_eq!(
-        KeySpace::Pair(i32::MIN, -1).pg_locks_columns(),
+        RawLockKey::Pair(i32::MIN, -1).pg_locks_columns(),
         (1 << 31, all, 2)
     );
 }

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use failure::Failure;
 
-use super::pauses::Pauses;
-use super::{Grant, Input, Level, Machine, Situation, Step};
+use super::backoff::Backoff;
+use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::backends::sqlite;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
+use crate::options::LockScope;
 use crate::options::{LockMode, LockOptions, Wait, WaitStrategy};
 use crate::session::{
-    Backend, Batch, BatchKind, Place, Row, Statement, StatementKind, TransactionState,
+    Backend, Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
+    TransactionState,
 };
 use crate::stand_in::{Attempt, StandIn};
 
@@ -60,13 +62,13 @@ impl Acquired {
 pub(crate) struct Acquire {
     key: LockKey,
     mode: LockMode,
-    level: Level,
+    level: LockScope,
     wait: Wait,
     strategy: WaitStrategy,
-    place: Place,
+    place: TransactionContext,
     depth: u32,
     longest_wait: Option<Duration>,
-    pauses: Pauses,
+    pauses: Backoff,
     /// When the first try was sent.
     began: Option<Instant>,
     /// Which session answered the first try.
@@ -94,17 +96,17 @@ enum State {
     Finished,
 }
 
-type Next = Step<Result<Acquired, LockError>>;
+type Next = Action<Result<Acquired, LockError>>;
 
 impl Acquire {
     pub(crate) fn new(
         key: LockKey,
         options: &LockOptions,
-        level: Level,
-        situation: Situation,
+        level: LockScope,
+        snapshot: SessionSnapshot,
     ) -> Self {
-        let transaction = situation.transaction;
-        let state = match Self::decide(&key, options, level, &situation) {
+        let transaction = snapshot.transaction;
+        let state = match Self::decide(&key, options, level, &snapshot) {
             Ok(None) => State::Beginning,
             Ok(Some(grant)) => State::Decided(Ok(Acquired::Granted(grant))),
             Err(error) => State::Decided(Err(error)),
@@ -115,17 +117,17 @@ impl Acquire {
             wait: options.wait(),
             strategy: options.wait_strategy(),
             place: if transaction.is_open_on_server() {
-                Place::Inside
+                TransactionContext::InTransaction
             } else {
-                Place::Outside
+                TransactionContext::Autocommit
             },
             depth: transaction.depth(),
-            longest_wait: situation.longest_wait,
-            pauses: Pauses::new(options.longest_pause(), fastrand::Rng::new()),
+            longest_wait: snapshot.longest_wait,
+            pauses: Backoff::new(options.longest_pause(), fastrand::Rng::new()),
             began: None,
             pid: None,
             transaction_began: None,
-            attempt: situation
+            attempt: snapshot
                 .stand_in
                 .map(|stand_in| stand_in.attempt(&key, options.lock_mode(), level)),
             state,
@@ -137,14 +139,14 @@ impl Acquire {
     fn decide(
         key: &LockKey,
         options: &LockOptions,
-        level: Level,
-        situation: &Situation,
+        level: LockScope,
+        snapshot: &SessionSnapshot,
     ) -> Result<Option<Grant>, LockError> {
-        Self::check(key, options, level, situation.transaction)?;
-        if situation.backend == Backend::Postgres {
+        Self::check(key, options, level, snapshot.transaction)?;
+        if snapshot.backend == Backend::Postgres {
             return Ok(None);
         }
-        let stand_in = situation.stand_in.as_ref();
+        let stand_in = snapshot.stand_in.as_ref();
         if !stand_in.is_some_and(StandIn::provides_exclusion) {
             sqlite::admit(key, options.missing_lock_policy())?;
         }
@@ -153,7 +155,7 @@ impl Acquire {
             mode: options.lock_mode(),
             pid: None,
             transaction_began: None,
-            depth: situation.transaction.depth(),
+            depth: snapshot.transaction.depth(),
             hold: None,
         }))
     }
@@ -162,28 +164,27 @@ impl Acquire {
     pub(super) fn check(
         key: &LockKey,
         options: &LockOptions,
-        level: Level,
+        level: LockScope,
         transaction: TransactionState,
     ) -> Result<(), LockError> {
         let refuse = |kind| LockError::new(kind).with_key(key);
         options.validate()?;
-        if level == Level::Transaction && options.allows_transaction() {
+        if level == LockScope::Transaction && options.allows_transaction() {
             return Err(refuse(LockErrorKind::InvalidOptions)
-                .because("a transaction-level lock is always inside a transaction"));
+                .with_context("a transaction-level lock is always inside a transaction"));
         }
         if transaction.is_broken() {
-            return Err(
-                refuse(LockErrorKind::Database).because("the client has given this connection up")
-            );
+            return Err(refuse(LockErrorKind::Database)
+                .with_context("the client has given this connection up"));
         }
         match level {
-            Level::Session if transaction.is_open() && !options.allows_transaction() => {
+            LockScope::Session if transaction.is_open() && !options.allows_transaction() => {
                 Err(refuse(LockErrorKind::InTransaction))
             }
-            Level::Transaction if !transaction.is_open() => {
+            LockScope::Transaction if !transaction.is_open() => {
                 Err(refuse(LockErrorKind::NotInTransaction))
             }
-            Level::Session | Level::Transaction => Ok(()),
+            LockScope::Session | LockScope::Transaction => Ok(()),
         }
     }
 
@@ -200,28 +201,28 @@ impl Acquire {
     }
 
     fn query(&self, kind: StatementKind) -> Next {
-        Step::Query(Statement::new(kind, &self.key, self.mode))
+        Action::Query(Statement::new(kind, &self.key, self.mode))
     }
 
-    fn batch(&self, kind: BatchKind) -> Next {
-        Step::Batch(Batch::new(kind, &self.key, self.mode))
+    fn batch(&self, kind: ScriptKind) -> Next {
+        Action::Script(Script::new(kind, &self.key, self.mode))
     }
 
     fn try_once(&mut self) -> Next {
         self.state = State::Trying;
         self.query(match self.level {
-            Level::Session => StatementKind::Try,
-            Level::Transaction => StatementKind::TryInTransaction,
+            LockScope::Session => StatementKind::TryAcquire,
+            LockScope::Transaction => StatementKind::TryAcquireXact,
         })
     }
 
     fn wait_on_server(&mut self, remaining: Option<Duration>) -> Next {
         self.state = State::Waiting;
         let limit = [remaining, self.longest_wait].into_iter().flatten().min();
-        self.batch(BatchKind::Wait {
-            in_transaction: self.level == Level::Transaction,
+        self.batch(ScriptKind::Wait {
+            in_transaction: self.level == LockScope::Transaction,
             place: self.place,
-            limit_ms: Batch::limit_ms(limit),
+            limit_ms: Script::limit_ms(limit),
         })
     }
 
@@ -236,14 +237,15 @@ impl Acquire {
             Some(false) => self.busy(now),
             // The functions are strict: no key reached them.
             None => self.try_failed(
-                Failure::new(LockErrorKind::Database).because("the lock function answered NULL"),
+                Failure::new(LockErrorKind::Database)
+                    .with_context("the lock function answered NULL"),
             ),
         }
     }
 
     /// Two tries were answered by two sessions. If the second was granted the lock, it can only be given back on that one.
     fn answered_by_another(&mut self, row: Row) -> Next {
-        let failure = Failure::new(LockErrorKind::PoolerInBetween);
+        let failure = Failure::new(LockErrorKind::SessionChanged);
         if row.answer == Some(true) {
             self.give_back(failure)
         } else {
@@ -253,13 +255,13 @@ impl Acquire {
 
     fn granted(&mut self) -> Next {
         self.state = State::Finished;
-        Step::Done(Ok(Acquired::Granted(Grant {
+        Action::Done(Ok(Acquired::Granted(Grant {
             key: self.key.clone(),
             mode: self.mode,
             pid: self.pid,
             transaction_began: self
                 .transaction_began
-                .filter(|_| self.place == Place::Outside),
+                .filter(|_| self.place == TransactionContext::Autocommit),
             depth: self.depth,
             hold: self.attempt.as_ref().and_then(Attempt::hold),
         })))
@@ -270,7 +272,7 @@ impl Acquire {
         if remaining == Some(Duration::ZERO) {
             self.state = State::Finished;
             let waited = self.wait != Wait::No;
-            return Step::Done(Ok(if waited {
+            return Action::Done(Ok(if waited {
                 Acquired::TimedOut
             } else {
                 Acquired::HeldElsewhere
@@ -281,14 +283,14 @@ impl Acquire {
             WaitStrategy::Poll => {
                 self.state = State::Pausing;
                 let pause = self.pauses.next();
-                Step::Sleep(remaining.map_or(pause, |remaining| pause.min(remaining)))
+                Action::Sleep(remaining.map_or(pause, |remaining| pause.min(remaining)))
             }
         }
     }
 
-    fn advance(&mut self, input: Input, now: Instant) -> Next {
+    fn advance(&mut self, input: Event, now: Instant) -> Next {
         match std::mem::replace(&mut self.state, State::Finished) {
-            State::Decided(outcome) => Step::Done(outcome),
+            State::Decided(outcome) => Action::Done(outcome),
             State::Beginning => {
                 self.began = Some(now);
                 self.try_once()
@@ -306,7 +308,7 @@ impl Acquire {
                 Ok(()) => self.clean_up_wait(failure, now),
                 Err(error) => self.condemn(
                     Failure::from_statement(error)
-                        .because("a wait could not be rolled back, so the session was ended"),
+                        .with_context("a wait could not be rolled back, so the session was ended"),
                 ),
             },
             State::GivingBack(failure) => self.gave_back(input.row(), failure, now),
@@ -318,9 +320,9 @@ impl Acquire {
             },
             State::LookingForLeak(failure) => self.looked_for_leak(input.row(), failure),
             State::Condemning(failure) => self.fail(failure),
-            State::Finished => Step::Done(Err(LockError::new(LockErrorKind::Database)
+            State::Finished => Action::Done(Err(LockError::new(LockErrorKind::Database)
                 .with_key(&self.key)
-                .because("a finished attempt was driven on"))),
+                .with_context("a finished attempt was driven on"))),
         }
     }
 }
@@ -328,9 +330,9 @@ impl Acquire {
 impl Machine for Acquire {
     type Output = Result<Acquired, LockError>;
 
-    fn step(&mut self, input: Input, now: Instant) -> Next {
+    fn step(&mut self, input: Event, now: Instant) -> Next {
         let step = self.advance(input, now);
-        if let (Step::Done(outcome), Some(attempt)) = (&step, &self.attempt) {
+        if let (Action::Done(outcome), Some(attempt)) = (&step, &self.attempt) {
             attempt.ended(outcome);
         }
         step

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Grant, Input, Machine, Situation, Step};
+use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{Row, SessionError, Statement, StatementKind, TransactionState};
 use crate::stand_in::{Attempt, Hold};
@@ -27,13 +27,13 @@ enum State {
     Finished,
 }
 
-type Next = Step<Result<(), LockError>>;
+type Next = Action<Result<(), LockError>>;
 
 impl Release {
-    pub(crate) fn new(grant: Grant, situation: Situation) -> Self {
+    pub(crate) fn new(grant: Grant, snapshot: SessionSnapshot) -> Self {
         Self {
             grant,
-            transaction: situation.transaction,
+            transaction: snapshot.transaction,
             state: State::Beginning,
         }
     }
@@ -44,7 +44,7 @@ impl Release {
             return self.condemn(self.error(LockErrorKind::TransactionLeftOpen));
         }
         let Some(pid) = self.grant.pid else {
-            return Step::Done(Ok(()));
+            return Action::Done(Ok(()));
         };
         // An inner lock's clean-up may have ended the session, or the client has seen it end.
         if self.transaction.is_broken() {
@@ -55,23 +55,23 @@ impl Release {
             pid,
             transaction_began: self.grant.transaction_began,
         };
-        Step::Query(Statement::new(kind, &self.grant.key, self.grant.mode))
+        Action::Query(Statement::new(kind, &self.grant.key, self.grant.mode))
     }
 
     fn answered(&mut self, answer: Result<Row, SessionError>, granted_to: i32) -> Next {
         match answer {
             Ok(Row {
                 answer: Some(true), ..
-            }) => Step::Done(Ok(())),
+            }) => Action::Done(Ok(())),
             Ok(Row {
                 answer: Some(false),
                 ..
-            }) => Step::Done(Err(self.error(LockErrorKind::NotHeld))),
+            }) => Action::Done(Err(self.error(LockErrorKind::NotHeld))),
             Ok(Row {
                 answer: None, pid, ..
-            }) if pid != granted_to => self.condemn(self.error(LockErrorKind::PoolerInBetween)),
+            }) if pid != granted_to => self.condemn(self.error(LockErrorKind::SessionChanged)),
             Ok(Row { answer: None, .. }) => {
-                self.condemn(self.error(LockErrorKind::TransactionLeftOpen).because(
+                self.condemn(self.error(LockErrorKind::TransactionLeftOpen).with_context(
                     "the lock was taken inside a transaction that the client does not know of",
                 ))
             }
@@ -79,8 +79,8 @@ impl Release {
             // A client that hides codes may have hidden that the server has ended the session: the next statement shows it.
             Err(error) if error.code().is_none() => {
                 self.state = State::Doubting(error);
-                Step::Query(Statement::new(
-                    StatementKind::Shows,
+                Action::Query(Statement::new(
+                    StatementKind::IsHeld,
                     &self.grant.key,
                     self.grant.mode,
                 ))
@@ -104,7 +104,7 @@ impl Release {
     fn failed(&mut self, kind: LockErrorKind, source: SessionError) -> Next {
         let mut error = self.error(kind).with_source(source.into_source());
         if kind == LockErrorKind::Database {
-            error = error.because("the lock could not be released, so the session was ended");
+            error = error.with_context("the lock could not be released, so the session was ended");
         }
         self.condemn(error)
     }
@@ -115,16 +115,16 @@ impl Release {
 
     fn condemn(&mut self, error: LockError) -> Next {
         self.state = State::Condemning(error);
-        Step::Condemn
+        Action::Terminate
     }
 
-    fn advance(&mut self, input: Input) -> Next {
+    fn advance(&mut self, input: Event) -> Next {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Beginning => self.begin(),
             State::Asked { pid } => self.answered(input.row(), pid),
             State::Doubting(error) => self.doubted(input.row(), error),
-            State::Condemning(error) => Step::Done(Err(error)),
-            State::Finished => Step::Done(Ok(())),
+            State::Condemning(error) => Action::Done(Err(error)),
+            State::Finished => Action::Done(Ok(())),
         }
     }
 }
@@ -136,9 +136,9 @@ impl Machine for Release {
         self.grant.hold.as_ref().map(Hold::attempt)
     }
 
-    fn step(&mut self, input: Input, _now: Instant) -> Next {
+    fn step(&mut self, input: Event, _now: Instant) -> Next {
         let step = self.advance(input);
-        if let (Step::Done(Err(error)), Some(attempt)) = (&step, self.attempt()) {
+        if let (Action::Done(Err(error)), Some(attempt)) = (&step, self.attempt()) {
             attempt.not_released(error.kind());
         }
         step
@@ -162,21 +162,21 @@ mod tests {
             depth: 0,
             hold: None,
         };
-        let mut release = Release::new(grant, Situation::idle());
+        let mut release = Release::new(grant, SessionSnapshot::idle());
         let mut answers = answers.into_iter();
-        let (mut input, mut condemned) = (Input::Ready, false);
+        let (mut input, mut condemned) = (Event::Ready, false);
         loop {
             input = match release.step(input, Instant::now()) {
-                Step::Done(result) => {
+                Action::Done(result) => {
                     assert!(condemned, "the session was kept");
                     assert_eq!(answers.count(), 0, "not all was asked");
                     return result.unwrap_err();
                 }
-                Step::Condemn => {
+                Action::Terminate => {
                     condemned = true;
-                    Input::Ready
+                    Event::Ready
                 }
-                Step::Query(_) => Input::Row(answers.next().unwrap()),
+                Action::Query(_) => Event::Row(answers.next().unwrap()),
                 step => unreachable!("{step:?}"),
             }
         }
@@ -209,7 +209,7 @@ mod tests {
     fn who_did_not_answer_tells_why() {
         for (pid, kind) in [
             (1, LockErrorKind::TransactionLeftOpen),
-            (2, LockErrorKind::PoolerInBetween),
+            (2, LockErrorKind::SessionChanged),
         ] {
             let row = Row {
                 answer: None,

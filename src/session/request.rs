@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backends::postgres;
-use crate::key::{KeySpace, LockKey};
+use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
 
 /// Where the statement runs, which decides how it must leave the session.
@@ -12,11 +12,11 @@ use crate::options::LockMode;
     reason = "a session is in a transaction or it is not"
 )]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Place {
+pub enum TransactionContext {
     /// Outside a transaction: the statement is a transaction of its own, and its settings go with it.
-    Outside,
+    Autocommit,
     /// Inside a transaction of the application's or of a test's: a savepoint shields it, and settings are put back by hand.
-    Inside,
+    InTransaction,
 }
 
 /// What a [`Statement`] does.
@@ -24,9 +24,9 @@ pub enum Place {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum StatementKind {
     /// Takes the session-level lock if it is free. True: granted.
-    Try,
+    TryAcquire,
     /// Takes the transaction-level lock if it is free. True: granted.
-    TryInTransaction,
+    TryAcquireXact,
     /// Gives back one level of the session-level lock, if the session is `pid` and the transaction in which the lock was taken is
     /// over. True: given back. False: it was not held. Null: one of the two conditions failed, and nothing was done.
     Release {
@@ -38,25 +38,25 @@ pub enum StatementKind {
     },
     /// Gives back one level if this session shows the lock, without the warning that releasing what is not held writes to
     /// the server's log. True: given back. Null: it was not there.
-    GiveBack,
+    ReleaseIfHeld,
     /// Asks whether this session shows the lock.
-    Shows,
+    IsHeld,
 }
 
 /// A prepared statement that returns one [`Row`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Statement {
     kind: StatementKind,
-    key: KeySpace,
+    key: RawLockKey,
     mode: LockMode,
 }
 
 impl Statement {
     pub(crate) const fn new(kind: StatementKind, key: &LockKey, mode: LockMode) -> Self {
-        Self::of_space(kind, key.space(), mode)
+        Self::of_space(kind, key.raw(), mode)
     }
 
-    pub(crate) const fn of_space(kind: StatementKind, key: KeySpace, mode: LockMode) -> Self {
+    pub(crate) const fn of_space(kind: StatementKind, key: RawLockKey, mode: LockMode) -> Self {
         Self { kind, key, mode }
     }
 
@@ -68,7 +68,7 @@ impl Statement {
 
     /// The lock it is about.
     #[must_use]
-    pub const fn key(&self) -> KeySpace {
+    pub const fn key(&self) -> RawLockKey {
         self.key
     }
 
@@ -123,17 +123,17 @@ pub struct Row {
     pub transaction_began: i64,
 }
 
-/// What a [`Batch`] does.
+/// What a [`Script`] does.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum BatchKind {
+pub enum ScriptKind {
     /// Asks for the session-level lock and gives it back, to learn with which code the server refuses it.
-    Diagnose,
+    RevealSqlState,
     /// One step of a probe, which looks for a pooler with two connections.
-    Probe(ProbeStep),
+    PoolerCheck(PoolerCheckStep),
     /// Gives back one level of the session-level lock as [`StatementKind::Release`] does, or ends the session if it cannot. For a
-    /// guard that is dropped, when nobody waits for the answer; so it is several [messages](Batch::messages).
-    ReleaseOrEnd {
+    /// guard that is dropped, when nobody waits for the answer; so it is several [messages](Script::messages).
+    ReleaseOrTerminate {
         /// The session that was granted the lock.
         pid: i32,
         /// As for the [statement](StatementKind::Release).
@@ -148,7 +148,7 @@ pub enum BatchKind {
         /// `true` for the transaction-level lock.
         in_transaction: bool,
         /// Inside or outside a transaction.
-        place: Place,
+        place: TransactionContext,
         /// The server's limit in milliseconds, 1 to `i32::MAX`; 0 waits without limit.
         limit_ms: i32,
     },
@@ -156,48 +156,48 @@ pub enum BatchKind {
 
 /// What a probe asks of one connection.
 ///
-/// A step that does not find what it looks for fails with the code [`CONTRADICTION`](Self::CONTRADICTION).
+/// A step that does not find what it looks for fails with the code [`CHECK_FAILED_SQLSTATE`](Self::CHECK_FAILED_SQLSTATE).
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum ProbeStep {
+pub enum PoolerCheckStep {
     /// Leaves a mark in the session.
-    Mark {
+    SetMarker {
         /// Which.
         mark: u64,
     },
     /// Looks for the mark that this connection has left.
-    Look {
+    CheckMarker {
         /// Which.
         mark: u64,
     },
     /// Takes the session-level lock, without waiting.
-    Hold,
+    AcquireTestLock,
     /// Asks for the session-level lock, to be refused. It is given back if it was granted.
-    BeRefused,
+    ExpectContention,
     /// Gives the session-level lock back.
-    LetGo,
+    ReleaseTestLock,
 }
 
-impl ProbeStep {
+impl PoolerCheckStep {
     /// The code of a step that does not find what it looks for. Classes from `I` to `Z` are left to implementations by the SQL standard, and
     /// PostgreSQL uses none that begins with `Z`.
-    pub const CONTRADICTION: &str = "ZAL01";
+    pub const CHECK_FAILED_SQLSTATE: &str = "ZAL01";
 }
 
 /// Statements that return nothing, sent as one message and never prepared.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Batch {
-    kind: BatchKind,
-    key: KeySpace,
+pub struct Script {
+    kind: ScriptKind,
+    key: RawLockKey,
     mode: LockMode,
 }
 
-impl Batch {
-    pub(crate) const fn new(kind: BatchKind, key: &LockKey, mode: LockMode) -> Self {
-        Self::of_space(kind, key.space(), mode)
+impl Script {
+    pub(crate) const fn new(kind: ScriptKind, key: &LockKey, mode: LockMode) -> Self {
+        Self::of_space(kind, key.raw(), mode)
     }
 
-    pub(crate) const fn of_space(kind: BatchKind, key: KeySpace, mode: LockMode) -> Self {
+    pub(crate) const fn of_space(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> Self {
         Self { kind, key, mode }
     }
 
@@ -213,13 +213,13 @@ impl Batch {
 
     /// What it does.
     #[must_use]
-    pub const fn kind(&self) -> BatchKind {
+    pub const fn kind(&self) -> ScriptKind {
         self.kind
     }
 
     /// The lock it is about.
     #[must_use]
-    pub const fn key(&self) -> KeySpace {
+    pub const fn key(&self) -> RawLockKey {
         self.key
     }
 
@@ -239,7 +239,7 @@ impl Batch {
     #[must_use]
     pub fn messages(&self) -> Vec<String> {
         let mut messages = vec![self.sql()];
-        if let BatchKind::ReleaseOrEnd { pid, nonce, .. } = self.kind {
+        if let ScriptKind::ReleaseOrTerminate { pid, nonce, .. } = self.kind {
             messages.extend(postgres::end_unless_released(pid, nonce));
         }
         messages
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn limits_round_up_and_never_reach_zero() {
-        let limit = |limit| Batch::limit_ms(Some(limit));
+        let limit = |limit| Script::limit_ms(Some(limit));
         assert_eq!(limit(Duration::ZERO), 1);
         assert_eq!(limit(Duration::from_nanos(1)), 1);
         assert_eq!(limit(Duration::from_micros(400)), 1);
@@ -262,6 +262,6 @@ mod tests {
         assert_eq!(limit(Duration::from_millis(i32::MAX as u64)), i32::MAX);
         assert_eq!(limit(Duration::from_secs(25 * 86_400)), i32::MAX);
         assert_eq!(limit(Duration::MAX), i32::MAX);
-        assert_eq!(Batch::limit_ms(None), 0);
+        assert_eq!(Script::limit_ms(None), 0);
     }
 }

@@ -1,54 +1,54 @@
-//! Many locks at once, for a `Locker`: what it asks of a session in one statement.
+//! Many locks at once, for a `BlockingLockManager`: what it asks of a session in one statement.
 
 mod single;
 
 use std::sync::Arc;
 
 use crate::backends::postgres;
-use crate::key::KeySpace;
+use crate::key::RawLockKey;
 use crate::options::LockMode;
 
-pub use single::SingleStep;
+pub use single::SingleOp;
 
-/// What a [`Round`] does about one lock.
+/// What a [`LockBatch`] does about one lock.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum StepKind {
+pub enum LockOpKind {
     /// Takes the session-level lock if it is free.
-    Take {
+    Acquire {
         /// Draws a fencing token if it is granted.
-        fenced: bool,
+        with_token: bool,
     },
     /// Gives back one level of the session-level lock.
-    GiveBack,
+    Release,
     /// Draws a fencing token; the lock is held.
-    Draw,
+    IssueToken,
 }
 
-/// One step of a [`Round`]: what is done, to which lock, in which mode.
+/// One step of a [`LockBatch`]: what is done, to which lock, in which mode.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct RoundStep {
-    kind: StepKind,
-    key: KeySpace,
+pub struct LockOp {
+    kind: LockOpKind,
+    key: RawLockKey,
     mode: LockMode,
 }
 
-impl RoundStep {
-    /// A step. Rounds are made by a `Locker`; this is for the tests of an adapter.
+impl LockOp {
+    /// A step. Rounds are made by a `BlockingLockManager`; this is for the tests of an adapter.
     #[must_use]
-    pub const fn new(kind: StepKind, key: KeySpace, mode: LockMode) -> Self {
+    pub const fn new(kind: LockOpKind, key: RawLockKey, mode: LockMode) -> Self {
         Self { kind, key, mode }
     }
 
     /// What is done.
     #[must_use]
-    pub const fn kind(&self) -> StepKind {
+    pub const fn kind(&self) -> LockOpKind {
         self.kind
     }
 
     /// The lock it is about.
     #[must_use]
-    pub const fn key(&self) -> KeySpace {
+    pub const fn key(&self) -> RawLockKey {
         self.key
     }
 
@@ -71,15 +71,15 @@ pub enum TokenSource {
     Sequence(Arc<str>),
 }
 
-/// What a [`Round`] is for.
+/// What a [`LockBatch`] is for.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum RoundKind {
+pub enum BatchMode {
     /// Does its steps in their order. Without steps, it asks whether the session is alive.
-    Serve,
+    Execute,
     /// Undoes a round that failed and of which nobody knows how far it got: gives back one level of every lock it names that this session
     /// shows, without a warning for the others. Each lock is to be named once.
-    Undo,
+    Compensate,
 }
 
 /// Many locks asked for and given back in one prepared statement.
@@ -88,36 +88,36 @@ pub enum RoundKind {
 ///
 /// Four parameters: an `int4`, the [`pid`](Self::pid); two `int8[]` of the same length, the [`codes`](Self::codes) and the
 /// [`numbers`](Self::numbers); and, if the tokens come from a sequence, a `text`, its [name](Self::sequence). It returns one row, a
-/// [`RoundRow`].
+/// [`BatchReply`].
 ///
 /// # Examples
 ///
 /// ```
-/// use advisory_locking::session::{Round, RoundKind, RoundStep, StepKind, TokenSource};
+/// use advisory_locking::session::{LockBatch, BatchMode, LockOp, LockOpKind, TokenSource};
 /// use advisory_locking::{LockKey, LockMode};
 ///
-/// let key = LockKey::from(42).space();
-/// let take = RoundStep::new(StepKind::Take { fenced: false }, key, LockMode::Exclusive);
-/// let give_back = RoundStep::new(StepKind::GiveBack, key, LockMode::Exclusive);
+/// let key = LockKey::from(42).raw();
+/// let take = LockOp::new(LockOpKind::Acquire { with_token: false }, key, LockMode::Exclusive);
+/// let give_back = LockOp::new(LockOpKind::Release, key, LockMode::Exclusive);
 ///
-/// let round = Round::new(RoundKind::Serve, 0, vec![take, give_back], TokenSource::default());
+/// let round = LockBatch::new(BatchMode::Execute, 0, vec![take, give_back], TokenSource::default());
 /// assert_eq!(round.numbers(), [42, 42]);
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Round {
-    kind: RoundKind,
+pub struct LockBatch {
+    kind: BatchMode,
     pid: i32,
-    steps: Arc<[RoundStep]>,
+    steps: Arc<[LockOp]>,
     tokens: TokenSource,
 }
 
-impl Round {
-    /// A round. They are made by a `Locker`; this is for the tests of an adapter.
+impl LockBatch {
+    /// A round. They are made by a `BlockingLockManager`; this is for the tests of an adapter.
     #[must_use]
     pub fn new(
-        kind: RoundKind,
+        kind: BatchMode,
         pid: i32,
-        steps: impl Into<Arc<[RoundStep]>>,
+        steps: impl Into<Arc<[LockOp]>>,
         tokens: TokenSource,
     ) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl Round {
 
     /// What it is for.
     #[must_use]
-    pub const fn kind(&self) -> RoundKind {
+    pub const fn kind(&self) -> BatchMode {
         self.kind
     }
 
@@ -142,7 +142,7 @@ impl Round {
 
     /// What it does, in order.
     #[must_use]
-    pub fn steps(&self) -> &[RoundStep] {
+    pub fn steps(&self) -> &[LockOp] {
         &self.steps
     }
 
@@ -177,13 +177,13 @@ impl Round {
     }
 }
 
-/// What a [`Round`] answers.
+/// What a [`LockBatch`] answers.
 #[expect(
     clippy::exhaustive_structs,
     reason = "adapters build it from the three columns"
 )]
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RoundRow {
+pub struct BatchReply {
     /// An answer for each step, in order. `None` as a whole: another session answered than the one that was meant, and nothing was done; or
     /// there was no step.
     ///

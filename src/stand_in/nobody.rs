@@ -5,8 +5,9 @@ use std::ops::{Deref, DerefMut};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::protocol::{Acquired, Level};
-use crate::session::{Backend, Batch, Row, SessionError, Statement};
+use crate::options::LockScope;
+use crate::protocol::Acquired;
+use crate::session::{Backend, Row, Script, SessionError, Statement};
 
 /// Nobody.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,12 @@ impl StandIn {
         self
     }
 
-    pub(crate) const fn attempt(self, _key: &LockKey, _mode: LockMode, _level: Level) -> Attempt {
+    pub(crate) const fn attempt(
+        self,
+        _key: &LockKey,
+        _mode: LockMode,
+        _level: LockScope,
+    ) -> Attempt {
         match self {}
     }
 
@@ -44,7 +50,7 @@ impl Attempt {
         match *self {}
     }
 
-    pub(crate) fn batch(&self, _batch: &Batch) -> Result<(), SessionError> {
+    pub(crate) fn batch(&self, _batch: &Script) -> Result<(), SessionError> {
         match *self {}
     }
 
@@ -52,7 +58,7 @@ impl Attempt {
     #[expect(clippy::unused_async, reason = "the twin of a method that does wait")]
     pub(crate) async fn batch_async<S>(
         &self,
-        _batch: &Batch,
+        _batch: &Script,
         _session: &mut S,
     ) -> Result<(), SessionError> {
         match *self {}

@@ -4,16 +4,16 @@ use super::TestLocks;
 use crate::key::LockKey;
 use crate::options::LockMode;
 
-/// While it lives, another session holds a lock. See [`TestLocks::held_elsewhere`].
+/// While it lives, another session holds a lock. See [`TestLocks::hold_from_other_session`].
 #[must_use = "the other session releases the lock when this is dropped"]
 #[derive(Debug)]
-pub struct HeldElsewhere {
+pub struct OtherSessionLock {
     locks: TestLocks,
     key: LockKey,
     number: i32,
 }
 
-impl HeldElsewhere {
+impl OtherSessionLock {
     pub(super) fn new(locks: &TestLocks, key: LockKey, mode: LockMode) -> Self {
         Self {
             number: locks.world.hold_elsewhere(key.clone(), mode),
@@ -29,7 +29,7 @@ impl HeldElsewhere {
     }
 }
 
-impl Drop for HeldElsewhere {
+impl Drop for OtherSessionLock {
     fn drop(&mut self) {
         self.locks.world.release_elsewhere(self.number);
     }

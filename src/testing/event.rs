@@ -1,16 +1,17 @@
-//! What is taken down.
+//! EventKind is taken down.
 
 use std::fmt;
 
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::protocol::{Acquired, Level};
+use crate::options::LockScope;
+use crate::protocol::Acquired;
 
-/// What happened to a lock, in an [`Event`].
+/// EventKind happened to a lock, in an [`Event`].
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum What {
+pub enum EventKind {
     /// A call was granted the lock.
     Acquired,
     /// A call that does not wait found it held elsewhere.
@@ -41,14 +42,19 @@ pub enum What {
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Event {
-    what: What,
+    what: EventKind,
     key: LockKey,
     mode: LockMode,
-    level: Level,
+    level: LockScope,
 }
 
 impl Event {
-    pub(super) const fn new(what: What, key: LockKey, mode: LockMode, level: Level) -> Self {
+    pub(super) const fn new(
+        what: EventKind,
+        key: LockKey,
+        mode: LockMode,
+        level: LockScope,
+    ) -> Self {
         Self {
             what,
             key,
@@ -57,44 +63,44 @@ impl Event {
         }
     }
 
-    fn expected(what: What, key: impl Into<LockKey>) -> Self {
-        Self::new(what, key.into(), LockMode::Exclusive, Level::Session)
+    fn expected(what: EventKind, key: impl Into<LockKey>) -> Self {
+        Self::new(what, key.into(), LockMode::Exclusive, LockScope::Session)
     }
 
     /// A call was granted the lock.
     #[must_use]
     pub fn acquired(key: impl Into<LockKey>) -> Self {
-        Self::expected(What::Acquired, key)
+        Self::expected(EventKind::Acquired, key)
     }
 
     /// A call that does not wait found the lock held elsewhere.
     #[must_use]
     pub fn held_elsewhere(key: impl Into<LockKey>) -> Self {
-        Self::expected(What::HeldElsewhere, key)
+        Self::expected(EventKind::HeldElsewhere, key)
     }
 
     /// The limit of a call passed.
     #[must_use]
     pub fn timed_out(key: impl Into<LockKey>) -> Self {
-        Self::expected(What::TimedOut, key)
+        Self::expected(EventKind::TimedOut, key)
     }
 
     /// A call failed, or was refused, with an error of this kind.
     #[must_use]
     pub fn not_acquired(key: impl Into<LockKey>, kind: LockErrorKind) -> Self {
-        Self::expected(What::NotAcquired(kind), key)
+        Self::expected(EventKind::NotAcquired(kind), key)
     }
 
     /// The lock was given back.
     #[must_use]
     pub fn released(key: impl Into<LockKey>) -> Self {
-        Self::expected(What::Released, key)
+        Self::expected(EventKind::Released, key)
     }
 
     /// The lock was gone before it could be given back, or that failed.
     #[must_use]
     pub fn not_released(key: impl Into<LockKey>, kind: LockErrorKind) -> Self {
-        Self::expected(What::NotReleased(kind), key)
+        Self::expected(EventKind::NotReleased(kind), key)
     }
 
     /// The same, of a lock in shared mode.
@@ -107,13 +113,13 @@ impl Event {
     /// The same, of a transaction-level lock.
     #[must_use]
     pub fn in_transaction(mut self) -> Self {
-        self.level = Level::Transaction;
+        self.level = LockScope::Transaction;
         self
     }
 
-    /// What happened.
+    /// EventKind happened.
     #[must_use]
-    pub const fn what(&self) -> What {
+    pub const fn what(&self) -> EventKind {
         self.what
     }
 
@@ -132,38 +138,40 @@ impl Event {
     /// Whether it is a transaction-level lock.
     #[must_use]
     pub fn is_in_transaction(&self) -> bool {
-        self.level == Level::Transaction
+        self.level == LockScope::Transaction
     }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.what {
-            What::Acquired => formatter.write_str("acquired")?,
-            What::HeldElsewhere => formatter.write_str("held elsewhere")?,
-            What::NotAcquired(kind) => write!(formatter, "not acquired ({kind:?})")?,
-            What::NotReleased(kind) => write!(formatter, "not released ({kind:?})")?,
-            What::Released => formatter.write_str("released")?,
-            What::TimedOut => formatter.write_str("timed out")?,
+            EventKind::Acquired => formatter.write_str("acquired")?,
+            EventKind::HeldElsewhere => formatter.write_str("held elsewhere")?,
+            EventKind::NotAcquired(kind) => write!(formatter, "not acquired ({kind:?})")?,
+            EventKind::NotReleased(kind) => write!(formatter, "not released ({kind:?})")?,
+            EventKind::Released => formatter.write_str("released")?,
+            EventKind::TimedOut => formatter.write_str("timed out")?,
         }
         let mode = match self.mode {
             LockMode::Exclusive => "exclusive",
             LockMode::Shared => "shared",
         };
         let level = match self.level {
-            Level::Session => "session-level",
-            Level::Transaction => "transaction-level",
+            LockScope::Session => "session-level",
+            LockScope::Transaction => "transaction-level",
         };
         write!(formatter, " ({mode}, {level}): {}", self.key)
     }
 }
 
 /// How a call ended, unless it was granted the lock, which is taken down with the grant.
-pub(super) fn not_granted(outcome: &Result<Acquired, crate::error::LockError>) -> Option<What> {
+pub(super) fn not_granted(
+    outcome: &Result<Acquired, crate::error::LockError>,
+) -> Option<EventKind> {
     match outcome {
         Ok(Acquired::Granted(_)) => None,
-        Ok(Acquired::HeldElsewhere) => Some(What::HeldElsewhere),
-        Ok(Acquired::TimedOut) => Some(What::TimedOut),
-        Err(error) => Some(What::NotAcquired(error.kind())),
+        Ok(Acquired::HeldElsewhere) => Some(EventKind::HeldElsewhere),
+        Ok(Acquired::TimedOut) => Some(EventKind::TimedOut),
+        Err(error) => Some(EventKind::NotAcquired(error.kind())),
     }
 }

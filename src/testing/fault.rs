@@ -1,9 +1,9 @@
 //! Faults on demand.
 
-use crate::protocol::Level;
+use crate::options::LockScope;
 use crate::session::{SessionError, SqlState};
 
-/// Something that goes wrong with a lock on PostgreSQL, for [`TestLocks::fail_next`](super::TestLocks::fail_next).
+/// Something that goes wrong with a lock on PostgreSQL, for [`TestLocks::inject_fault`](super::TestLocks::inject_fault).
 ///
 /// Each strikes where it does on a server, and then is used up.
 #[non_exhaustive]
@@ -27,8 +27,8 @@ pub enum Fault {
     /// A pool gives no connection for the next call: [`Pool`](crate::LockErrorKind::Pool). Calls on a connection are not touched.
     Pool,
     /// Another session answers the release of the next holder's session-level lock:
-    /// [`PoolerInBetween`](crate::LockErrorKind::PoolerInBetween).
-    PoolerInBetween,
+    /// [`SessionChanged`](crate::LockErrorKind::SessionChanged).
+    SessionChanged,
     /// The lock table is full at the next call: [`TooManyLocks`](crate::LockErrorKind::TooManyLocks).
     TooManyLocks,
 }
@@ -40,7 +40,7 @@ impl Fault {
             Self::Canceled => ("57014", "canceled"),
             Self::Database => ("XX000", "failed"),
             Self::TooManyLocks => ("53200", "out of shared memory"),
-            Self::Deadlock | Self::Lost | Self::NotHeld | Self::Pool | Self::PoolerInBetween => {
+            Self::Deadlock | Self::Lost | Self::NotHeld | Self::Pool | Self::SessionChanged => {
                 return None;
             }
         };
@@ -48,10 +48,10 @@ impl Fault {
     }
 
     /// Whether it strikes a holder.
-    pub(super) const fn of_holding(self, level: Level) -> bool {
+    pub(super) const fn of_holding(self, level: LockScope) -> bool {
         match self {
             Self::Lost => true,
-            Self::NotHeld | Self::PoolerInBetween => matches!(level, Level::Session),
+            Self::NotHeld | Self::SessionChanged => matches!(level, LockScope::Session),
             Self::Canceled | Self::Database | Self::Deadlock | Self::Pool | Self::TooManyLocks => {
                 false
             }

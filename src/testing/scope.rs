@@ -38,13 +38,13 @@ fn leave(world: &Arc<World>) {
 
 /// This thread belongs to a test until this is dropped. Dereferences to the test's [`TestLocks`].
 #[must_use = "the thread leaves the test when this is dropped"]
-pub struct Entered {
+pub struct TestScope {
     locks: TestLocks,
     /// As a `MutexGuard`, it can be lent to other threads but is dropped on its own.
     on_this_thread: PhantomData<MutexGuard<'static, ()>>,
 }
 
-impl Entered {
+impl TestScope {
     pub(super) fn new(locks: TestLocks) -> Self {
         enter(&locks.world);
         Self {
@@ -54,7 +54,7 @@ impl Entered {
     }
 }
 
-impl Deref for Entered {
+impl Deref for TestScope {
     type Target = TestLocks;
 
     fn deref(&self) -> &TestLocks {
@@ -62,14 +62,17 @@ impl Deref for Entered {
     }
 }
 
-impl Drop for Entered {
+impl Drop for TestScope {
     fn drop(&mut self) {
         leave(&self.locks.world);
     }
 }
 
-impl fmt::Debug for Entered {
+impl fmt::Debug for TestScope {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Entered").field(&self.locks).finish()
+        formatter
+            .debug_tuple("TestScope")
+            .field(&self.locks)
+            .finish()
     }
 }

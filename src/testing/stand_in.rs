@@ -10,8 +10,9 @@ use super::world::{Owner, Wanted, World};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::protocol::{Acquired, Level};
-use crate::session::{Backend, Batch, BatchKind, Row, SessionError, Statement, StatementKind};
+use crate::options::LockScope;
+use crate::protocol::Acquired;
+use crate::session::{Backend, Row, Script, ScriptKind, SessionError, Statement, StatementKind};
 
 /// The locks of the test that this thread or task belongs to, as one session sees them.
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ impl StandIn {
         }
     }
 
-    pub(crate) fn attempt(self, key: &LockKey, mode: LockMode, level: Level) -> Attempt {
+    pub(crate) fn attempt(self, key: &LockKey, mode: LockMode, level: LockScope) -> Attempt {
         Attempt {
             wanted: Wanted {
                 number: self.world.next_number(),
@@ -57,7 +58,7 @@ impl StandIn {
                 key: key.clone(),
                 mode,
                 level,
-                sees_the_end: self.sees_the_end || level == Level::Session,
+                sees_the_end: self.sees_the_end || level == LockScope::Session,
             },
             world: self.world,
         }
@@ -84,18 +85,18 @@ impl Attempt {
             transaction_began: 0,
         };
         match statement.kind() {
-            StatementKind::Try | StatementKind::TryInTransaction => self
+            StatementKind::TryAcquire | StatementKind::TryAcquireXact => self
                 .world
                 .try_acquire(&self.wanted)
                 .map(|granted| answered(Some(granted))),
             StatementKind::Release { .. } => self.world.release(&self.wanted),
             // A wait that failed has left nothing here.
-            StatementKind::GiveBack => Ok(answered(None)),
-            StatementKind::Shows => Ok(answered(Some(false))),
+            StatementKind::ReleaseIfHeld => Ok(answered(None)),
+            StatementKind::IsHeld => Ok(answered(Some(false))),
         }
     }
 
-    pub(crate) fn batch(&self, batch: &Batch) -> Result<(), SessionError> {
+    pub(crate) fn batch(&self, batch: &Script) -> Result<(), SessionError> {
         match limit(batch) {
             Some(limit) => self.world.wait(&self.wanted, limit),
             None => Ok(()),
@@ -103,9 +104,9 @@ impl Attempt {
     }
 
     #[cfg(feature = "_async")]
-    pub(crate) async fn batch_async<S: crate::AsyncLockSession>(
+    pub(crate) async fn batch_async<S: crate::session::AsyncLockSession>(
         &self,
-        batch: &Batch,
+        batch: &Script,
         session: &mut S,
     ) -> Result<(), SessionError> {
         match limit(batch) {
@@ -138,16 +139,16 @@ impl Attempt {
 }
 
 /// The limit of a wait: `Some(None)` waits for ever. `None` if the batch does not wait.
-fn limit(batch: &Batch) -> Option<Option<Duration>> {
+fn limit(batch: &Script) -> Option<Option<Duration>> {
     match batch.kind() {
-        BatchKind::Wait { limit_ms, .. } => {
+        ScriptKind::Wait { limit_ms, .. } => {
             let limit = u64::try_from(limit_ms).ok().filter(|limit| *limit > 0);
             Some(limit.map(Duration::from_millis))
         }
-        BatchKind::Diagnose
-        | BatchKind::Probe(_)
-        | BatchKind::ReleaseOrEnd { .. }
-        | BatchKind::RollBackWait => None,
+        ScriptKind::RevealSqlState
+        | ScriptKind::PoolerCheck(_)
+        | ScriptKind::ReleaseOrTerminate { .. }
+        | ScriptKind::RollBackWait => None,
     }
 }
 

@@ -4,12 +4,12 @@ mod conflicts;
 
 use std::task::Waker;
 
-use super::event::{Event, What};
+use super::event::{Event, EventKind};
 use super::fault::{Fault, server_error};
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::protocol::Level;
+use crate::options::LockScope;
 use crate::session::{Row, SessionError};
 
 /// Who holds or wants a lock.
@@ -27,7 +27,7 @@ impl Owner {
     }
 }
 
-/// What a call wants.
+/// EventKind a call wants.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     /// Different for every call; a session's process id to the protocol.
@@ -35,13 +35,13 @@ pub(super) struct Wanted {
     pub(super) owner: Owner,
     pub(super) key: LockKey,
     pub(super) mode: LockMode,
-    pub(super) level: Level,
+    pub(super) level: LockScope,
     /// Whether it will be told when the lock is given back.
     pub(super) sees_the_end: bool,
 }
 
 impl Wanted {
-    fn event(&self, what: What) -> Event {
+    fn event(&self, what: EventKind) -> Event {
         Event::new(what, self.key.clone(), self.mode, self.level)
     }
 }
@@ -87,7 +87,7 @@ impl Table {
         self.last_number
     }
 
-    pub(super) fn note(&mut self, wanted: &Wanted, what: What) {
+    pub(super) fn note(&mut self, wanted: &Wanted, what: EventKind) {
         self.events.push(wanted.event(what));
     }
 
@@ -202,7 +202,7 @@ impl Table {
                 owner: Owner::Elsewhere(number),
                 key,
                 mode,
-                level: Level::Session,
+                level: LockScope::Session,
                 sees_the_end: true,
             },
             fault: None,
@@ -210,7 +210,7 @@ impl Table {
         number
     }
 
-    /// What a release answers. The lock is gone afterwards, whatever that is.
+    /// EventKind a release answers. The lock is gone afterwards, whatever that is.
     pub(super) fn release(&mut self, wanted: &Wanted) -> Result<Row, SessionError> {
         let answered = |answer, pid| Row {
             answer,
@@ -222,11 +222,11 @@ impl Table {
         };
         match held.fault {
             None => {
-                self.note(wanted, What::Released);
+                self.note(wanted, EventKind::Released);
                 Ok(answered(Some(true), wanted.number))
             }
             Some(Fault::NotHeld) => Ok(answered(Some(false), wanted.number)),
-            Some(Fault::PoolerInBetween) => Ok(answered(None, self.next_number())),
+            Some(Fault::SessionChanged) => Ok(answered(None, self.next_number())),
             Some(_) => Err(session_ended()),
         }
     }
@@ -234,7 +234,7 @@ impl Table {
     /// A release has failed, for whatever reason; it has made sure that nothing is held.
     pub(super) fn not_released(&mut self, wanted: &Wanted, kind: LockErrorKind) {
         let _ = self.remove(wanted.number);
-        self.note(wanted, What::NotReleased(kind));
+        self.note(wanted, EventKind::NotReleased(kind));
     }
 
     /// The holder is gone, without a word or after one.
@@ -243,9 +243,9 @@ impl Table {
             return;
         };
         let what = if held.is_lost() {
-            What::NotReleased(LockErrorKind::Lost)
+            EventKind::NotReleased(LockErrorKind::Lost)
         } else {
-            What::Released
+            EventKind::Released
         };
         self.note(wanted, what);
     }
@@ -296,7 +296,7 @@ impl Table {
     }
 
     fn grant(&mut self, wanted: &Wanted) {
-        self.note(wanted, What::Acquired);
+        self.note(wanted, EventKind::Acquired);
         if wanted.sees_the_end {
             let fault = self.strike(&wanted.key, |fault| {
                 fault.of_holding(wanted.level).then_some(fault)

@@ -149,7 +149,7 @@ impl World {
 
     /// Waits in the queue in this task; the session's own timer keeps the limit.
     #[cfg(feature = "_async")]
-    pub(super) async fn wait_async<S: crate::AsyncLockSession>(
+    pub(super) async fn wait_async<S: crate::session::AsyncLockSession>(
         &self,
         wanted: &Wanted,
         limit: Option<Duration>,
@@ -161,7 +161,7 @@ impl World {
         let _place = self.queue_up(wanted)?;
         let mut limit = pin!(async {
             match limit {
-                Some(limit) => session.sleep(limit).await,
+                Some(limit) => session.session_sleep(limit).await,
                 None => std::future::pending().await,
             }
         });

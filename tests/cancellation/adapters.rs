@@ -2,9 +2,10 @@
 
 use std::future::Future;
 
+use advisory_locking::session::AsyncLockSession;
 use advisory_locking::{
-    AsyncAdvisoryLocking, AsyncLockSession, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
-    LockKey, LockOptions,
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey,
+    LockOptions,
 };
 use diesel::result::Error;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
@@ -188,7 +189,7 @@ pub(crate) async fn connect(url: &str) -> AsyncPgConnection {
 
 /// A connection nobody can replace is closed for good if a statement of ours was dropped on it.
 pub(crate) async fn refresh(conn: &mut AsyncPgConnection, url: &str) {
-    let transaction = AsyncLockSession::transaction_state(conn);
+    let transaction = AsyncLockSession::session_transaction_state(conn);
     let unfit = transaction.is_broken() || transaction.is_open_on_server();
     if unfit || !works(conn).await {
         *conn = connect(url).await;

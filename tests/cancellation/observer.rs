@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use advisory_locking::{KeyNamespace, KeySpace, LockKey};
+use advisory_locking::{KeyNamespace, LockKey, RawLockKey};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Integer};
 
@@ -41,7 +41,7 @@ impl Observer {
 
     /// Who holds the key or waits for it.
     pub(crate) fn shown(&mut self, key: &LockKey) -> Vec<Held> {
-        let (classid, objid, objsubid) = key.space().pg_locks_columns();
+        let (classid, objid, objsubid) = key.raw().pg_locks_columns();
         diesel::sql_query(
             "SELECT pid, granted FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid \
              AND objid = $2::bigint::oid AND objsubid = $3 \
@@ -131,8 +131,8 @@ impl Gate {
 }
 
 fn number(key: &LockKey) -> i64 {
-    match key.space() {
-        KeySpace::Single(number) => number,
+    match key.raw() {
+        RawLockKey::Single(number) => number,
         space => panic!("{space:?}"),
     }
 }

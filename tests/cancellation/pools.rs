@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use advisory_locking::AsyncLockPool;
+use advisory_locking::session::AsyncLockPool;
 use advisory_locking::session::SessionError;
 use diesel_async::pooled_connection::AsyncDieselConnectionManager;
 use diesel_async::pooled_connection::{bb8, deadpool, mobc};

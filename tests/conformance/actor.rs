@@ -63,8 +63,8 @@ pub(crate) enum Command {
 pub(crate) enum Raw {
     Pid,
     /// Takes a session-level lock without waiting.
-    TryLock(advisory_locking::KeySpace, LockMode),
-    Unlock(advisory_locking::KeySpace, LockMode),
+    TryLock(advisory_locking::RawLockKey, LockMode),
+    Unlock(advisory_locking::RawLockKey, LockMode),
     UnlockAll,
     /// Begins a transaction that the client does not know of.
     Begin,

@@ -84,7 +84,7 @@ fn a_foreign_client_is_excluded_and_excludes() {
     play(|stage| {
         let key = stage.key("key");
         let foreign = stage.actor();
-        let by_hand = |mode| foreign.raw(Raw::TryLock(key.space(), mode));
+        let by_hand = |mode| foreign.raw(Raw::TryLock(key.raw(), mode));
         for adapter in everybody(stage) {
             assert_eq!(adapter.acquire(&key, no_wait()), Granted);
             assert_eq!(by_hand(Exclusive), Answered(Some(0)));
@@ -95,7 +95,7 @@ fn a_foreign_client_is_excluded_and_excludes() {
             assert_eq!(adapter.try_acquire(&key, no_wait()), NotGranted);
             assert_eq!(adapter.try_acquire(&key, no_wait().shared()), Granted);
             assert_eq!(adapter.release(), Done);
-            let unlocked = foreign.raw(Raw::Unlock(key.space(), Shared));
+            let unlocked = foreign.raw(Raw::Unlock(key.raw(), Shared));
             assert_eq!(unlocked, Answered(Some(1)));
         }
     });

@@ -1,8 +1,8 @@
 //! The suite must bite: adapters that lie have to fail it.
 
 use advisory_locking::session::{
-    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, Statement, StatementKind,
-    TransactionState,
+    Backend, BatchReply, LockBatch, LockSession, Row, Script, SessionError, Statement,
+    StatementKind, TransactionState,
 };
 use advisory_locking::{LockErrorKind, LockKey, LockMode};
 
@@ -75,27 +75,27 @@ impl Client for LyingSession {
 }
 
 impl LockSession for LyingSession {
-    fn backend(&mut self) -> Backend {
-        self.session.backend()
+    fn session_backend(&mut self) -> Backend {
+        self.session.session_backend()
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
-        self.session.transaction_state()
+    fn session_transaction_state(&mut self) -> TransactionState {
+        self.session.session_transaction_state()
     }
 
-    fn begin(&mut self) -> Result<(), SessionError> {
-        self.session.begin()
+    fn session_begin(&mut self) -> Result<(), SessionError> {
+        self.session.session_begin()
     }
 
-    fn commit(&mut self) -> Result<(), SessionError> {
-        self.session.commit()
+    fn session_commit(&mut self) -> Result<(), SessionError> {
+        self.session.session_commit()
     }
 
-    fn rollback(&mut self) -> Result<(), SessionError> {
-        self.session.rollback()
+    fn session_rollback(&mut self) -> Result<(), SessionError> {
+        self.session.session_rollback()
     }
 
-    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         let pid = self.session.pid();
         let lied = |answer| {
             Ok(Row {
@@ -105,24 +105,24 @@ impl LockSession for LyingSession {
             })
         };
         match (self.lie, statement.kind()) {
-            (Lie::DoesNotExclude, StatementKind::Try) => lied(Some(true)),
+            (Lie::DoesNotExclude, StatementKind::TryAcquire) => lied(Some(true)),
             (Lie::DoesNotRelease, StatementKind::Release { .. }) => lied(Some(true)),
-            (Lie::LeaksAfterAFailedWait, StatementKind::GiveBack) => lied(None),
-            _ => self.session.query(statement),
+            (Lie::LeaksAfterAFailedWait, StatementKind::ReleaseIfHeld) => lied(None),
+            _ => self.session.session_query(statement),
         }
     }
 
-    fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
-        self.session.batch(batch)
+    fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
+        self.session.session_execute(batch)
     }
 
-    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
-        self.session.round(round)
+    fn session_execute_batch(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError> {
+        self.session.session_execute_batch(round)
     }
 
-    fn condemn(&mut self) {
+    fn session_terminate(&mut self) {
         if self.lie != Lie::DoesNotCondemn {
-            self.session.condemn();
+            self.session.session_terminate();
         }
     }
 }
@@ -132,7 +132,7 @@ fn a_wait_granted_and_reported_as_failed(stage: &Stage) {
     let key = stage.key("key");
     let [first, second] = stage.actors();
     // By hand, because a planned fault counts the library's requests.
-    first.raw(Raw::TryLock(key.space(), LockMode::Exclusive));
+    first.raw(Raw::TryLock(key.raw(), LockMode::Exclusive));
     second.start_acquire(&key, block(cases::LONG));
     stage.until_queued(&key, 1);
     first.raw(Raw::UnlockAll);

@@ -1,7 +1,8 @@
 //! The actor of a blocking pool.
 
+use advisory_locking::PooledAdvisoryLocking;
+use advisory_locking::session::LockPool;
 use advisory_locking::session::LockSession;
-use advisory_locking::{LockPool, PooledAdvisoryLocking};
 
 use crate::actor::{Ask, Command, Level, Mail};
 use crate::serve::{Client, Exit, body, hold, one, run};
@@ -61,7 +62,7 @@ where
     let mut conn = pool.checkout().expect("the pool has a connection");
     loop {
         let exit = one(&mut *conn, command, mail);
-        if exit.is_some() || !conn.transaction_state().is_open_on_server() {
+        if exit.is_some() || !conn.session_transaction_state().is_open_on_server() {
             return exit;
         }
         command = mail.next();

@@ -93,9 +93,9 @@ pub(crate) fn one<C: Client>(conn: &mut C, command: Command, mail: &Mail) -> Opt
         Command::XactAcquire(Ask { key, options, must }) => {
             mail.reply(xact(conn, key, options, must))
         }
-        Command::Begin => mail.reply(client(conn.begin())),
-        Command::Commit => mail.reply(client(conn.commit())),
-        Command::Rollback => mail.reply(client(conn.rollback())),
+        Command::Begin => mail.reply(client(conn.session_begin())),
+        Command::Commit => mail.reply(client(conn.session_commit())),
+        Command::Rollback => mail.reply(client(conn.session_rollback())),
         Command::BeginTest => mail.reply(conn.begin_test()),
         Command::Excludes => {
             mail.reply(Outcome::Excludes(

@@ -7,9 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
+use advisory_locking::session::{AsyncLockPool, AsyncLockSession};
 use advisory_locking::{
-    AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncLockPool, AsyncLockSession,
-    AsyncPooledAdvisoryLocking, LockError, LockKey, LockOptions,
+    AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockKey,
+    LockOptions,
 };
 
 use crate::actor::{Ask, BODY_VALUE, Command, Ending, Level, Mail, Outcome, Raw};
@@ -116,7 +117,7 @@ where
     let mut conn = pool.checkout().await.expect("the pool has a connection");
     loop {
         let exit = one(&mut *conn, command, mail).await;
-        if exit.is_some() || !conn.transaction_state().is_open_on_server() {
+        if exit.is_some() || !conn.session_transaction_state().is_open_on_server() {
             return exit;
         }
         command = mail.next();
@@ -185,9 +186,9 @@ async fn one<C: AsyncClient>(conn: &mut C, command: Command, mail: &Mail) -> Opt
         Command::XactAcquire(Ask { key, options, must }) => {
             mail.reply(xact(conn, key, options, must).await)
         }
-        Command::Begin => mail.reply(client(conn.begin().await)),
-        Command::Commit => mail.reply(client(conn.commit().await)),
-        Command::Rollback => mail.reply(client(conn.rollback().await)),
+        Command::Begin => mail.reply(client(conn.session_begin().await)),
+        Command::Commit => mail.reply(client(conn.session_commit().await)),
+        Command::Rollback => mail.reply(client(conn.session_rollback().await)),
         Command::BeginTest => mail.reply(conn.begin_test().await),
         Command::Excludes => mail.reply(Outcome::Excludes(
             conn.capabilities().provides_mutual_exclusion(),

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use advisory_locking::{KeyNamespace, KeySpace, LockKey, LockMode};
+use advisory_locking::{KeyNamespace, LockKey, LockMode, RawLockKey};
 
 use crate::actor::{Actor, Command, Mail, OUTER_LIMIT, Outcome};
 
@@ -126,9 +126,9 @@ impl Stage {
 
     /// A pair that no other test uses, and another one with the same first number.
     pub(crate) fn pairs(&self) -> (LockKey, LockKey) {
-        let first = match self.namespace.key("pair").space() {
-            KeySpace::Single(number) => (number >> 33) as i32,
-            KeySpace::Pair(first, _) => first,
+        let first = match self.namespace.key("pair").raw() {
+            RawLockKey::Single(number) => (number >> 33) as i32,
+            RawLockKey::Pair(first, _) => first,
         };
         let second = self.pairs.get();
         self.pairs.set(second + 2);

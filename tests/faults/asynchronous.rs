@@ -5,10 +5,11 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use advisory_locking::session::{AsyncLockPool, AsyncLockSession};
 use advisory_locking::session::{
-    Backend, Batch, LockSession, Round, RoundRow, Row, SessionError, Statement, TransactionState,
+    Backend, BatchReply, LockBatch, LockSession, Row, Script, SessionError, Statement,
+    TransactionState,
 };
-use advisory_locking::{AsyncLockPool, AsyncLockSession};
 
 use crate::model::ModelSession;
 use crate::pool::{Pool, PoolSession, Pooled};
@@ -60,57 +61,60 @@ impl AsyncSession {
 }
 
 impl AsyncLockSession for AsyncSession {
-    fn backend(&mut self) -> Backend {
-        self.0.backend()
+    fn session_backend(&mut self) -> Backend {
+        self.0.session_backend()
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
-        self.0.transaction_state()
+    fn session_transaction_state(&mut self) -> TransactionState {
+        self.0.session_transaction_state()
     }
 
-    async fn begin(&mut self) -> Result<(), SessionError> {
-        self.request(LockSession::begin).await
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
+        self.request(LockSession::session_begin).await
     }
 
-    async fn commit(&mut self) -> Result<(), SessionError> {
-        self.request(LockSession::commit).await
+    async fn session_commit(&mut self) -> Result<(), SessionError> {
+        self.request(LockSession::session_commit).await
     }
 
-    async fn rollback(&mut self) -> Result<(), SessionError> {
-        self.request(LockSession::rollback).await
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        self.request(LockSession::session_rollback).await
     }
 
-    async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        self.request(|session| LockSession::query(session, statement))
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        self.request(|session| LockSession::session_query(session, statement))
             .await
     }
 
-    async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
-        self.request(|session| LockSession::batch(session, batch))
+    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
+        self.request(|session| LockSession::session_execute(session, batch))
             .await
     }
 
-    async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
-        self.request(|session| LockSession::round(session, round))
+    async fn session_execute_batch(
+        &mut self,
+        round: &LockBatch,
+    ) -> Result<BatchReply, SessionError> {
+        self.request(|session| LockSession::session_execute_batch(session, round))
             .await
     }
 
-    async fn condemn(&mut self) {
-        self.request(LockSession::condemn).await;
+    async fn session_terminate(&mut self) {
+        self.request(LockSession::session_terminate).await;
     }
 
-    fn abandon(&mut self) {
-        self.0.condemn();
+    fn session_start_terminate(&mut self) {
+        self.0.session_terminate();
     }
 
-    fn run_later(&mut self, batch: &Batch) -> bool {
+    fn session_enqueue(&mut self, batch: &Script) -> bool {
         // Nobody waits for the answer, and no fault of a request hits what the server does by itself.
         let pid = self.0.pid();
         let queued = self.0.model().run(|server| server.batch(pid, batch));
         queued.is_ok()
     }
 
-    async fn sleep(&mut self, pause: Duration) {
+    async fn session_sleep(&mut self, pause: Duration) {
         pending().await;
         std::thread::sleep(pause);
     }

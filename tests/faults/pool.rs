@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use advisory_locking::LockPool;
+use advisory_locking::session::LockPool;
 use advisory_locking::session::{LockSession, SessionError, TransactionState};
 
 use crate::model::{Model, ModelSession};
@@ -28,7 +28,7 @@ pub(crate) trait PoolSession {
 
 impl PoolSession for ModelSession {
     fn is_broken(&mut self) -> bool {
-        LockSession::transaction_state(self) == TransactionState::broken()
+        LockSession::session_transaction_state(self) == TransactionState::broken()
     }
 }
 

@@ -82,7 +82,7 @@ impl Trial {
         }
         match self.call {
             Call::InTestTransaction => session.begin_test().unwrap(),
-            call if call.begins_by_hand() => session.begin().unwrap(),
+            call if call.begins_by_hand() => session.session_begin().unwrap(),
             _ => {}
         }
         let pid = session.pid();
@@ -177,7 +177,7 @@ impl Trial {
     ) {
         let model = session.model().clone();
         let pid = session.pid();
-        if session.transaction_state() == TransactionState::broken() {
+        if session.session_transaction_state() == TransactionState::broken() {
             let left = shown(&model, key, pid);
             assert!(
                 left.is_empty(),
@@ -213,10 +213,10 @@ impl Trial {
                     "{self:?}: {told:?} left the transaction unusable"
                 );
             }
-            let _ = session.rollback();
+            let _ = session.session_rollback();
         }
         assert_eq!(
-            session.transaction_state().depth(),
+            session.session_transaction_state().depth(),
             0,
             "{self:?}: a transaction is left open"
         );

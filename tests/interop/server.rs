@@ -32,7 +32,7 @@ impl Server {
     }
 
     fn rows(&mut self, key: &LockKey) -> Vec<Row> {
-        let (classid, objid, objsubid) = key.space().pg_locks_columns();
+        let (classid, objid, objsubid) = key.raw().pg_locks_columns();
         diesel::sql_query(
             "SELECT pid, granted FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::oid \
              AND objid = $2::oid AND objsubid = $3 \

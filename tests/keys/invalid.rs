@@ -1,6 +1,6 @@
 //! Names at the edges: what is refused, and what is one key or two. That no text makes any function panic.
 
-use advisory_locking::{KeySpace, LockErrorKind, LockKey, schemes};
+use advisory_locking::{LockErrorKind, LockKey, RawLockKey, schemes};
 use proptest::prelude::*;
 
 /// Every function that takes one text, by name; an error as its kind.
@@ -113,7 +113,7 @@ fn a_prefix_is_read_as_ruby_reads_it() {
         ("7\x008", 7),
     ] {
         let key = schemes::with_advisory_lock("", Some(prefix));
-        assert_eq!(key.space(), KeySpace::Pair(0, number), "{prefix:?}");
+        assert_eq!(key.raw(), RawLockKey::Pair(0, number), "{prefix:?}");
         let number_key = schemes::with_advisory_lock_number(0, Some(prefix));
         assert_eq!(number_key, key, "{prefix:?}");
     }
@@ -130,14 +130,14 @@ fn numbers_keep_their_lowest_31_bits() {
         (i64::MAX, 2_147_483_647),
     ] {
         let key = schemes::with_advisory_lock_number(number, None);
-        assert_eq!(key.space(), KeySpace::Pair(kept, 0), "{number}");
+        assert_eq!(key.raw(), RawLockKey::Pair(kept, 0), "{number}");
     }
 }
 
 /// The borders between the four kinds of name.
 #[test]
 fn dotnet_tries_in_order() {
-    let is_pair = |name| matches!(schemes::distributed_lock(name).space(), KeySpace::Pair(..));
+    let is_pair = |name| matches!(schemes::distributed_lock(name).raw(), RawLockKey::Pair(..));
     assert!(is_pair("123456789") && !is_pair("1234567890"));
     // Nine bytes, but not ASCII.
     assert_eq!(
@@ -164,7 +164,7 @@ fn dotnet_tries_in_order() {
         );
     }
     let zeros = schemes::distributed_lock("1\0\0\0\0\0\0\0,f\0\0\0\0\0\0\0");
-    assert_eq!(zeros.space(), KeySpace::Pair(1, 15));
+    assert_eq!(zeros.raw(), RawLockKey::Pair(1, 15));
 }
 
 #[test]
@@ -215,9 +215,9 @@ proptest! {
     /// The two halves of each hash, however its caller puts them together.
     #[test]
     fn kin_agree(text in "[^\0]{1,40}") {
-        let low = |key: &LockKey| match key.space() {
-            KeySpace::Single(number) => number & 0xffff_ffff,
-            KeySpace::Pair(low, _) => i64::from(low) & 0xffff_ffff,
+        let low = |key: &LockKey| match key.raw() {
+            RawLockKey::Single(number) => number & 0xffff_ffff,
+            RawLockKey::Pair(low, _) => i64::from(low) & 0xffff_ffff,
         };
         let hashed = |key: Result<LockKey, _>| key.map(|key| low(&key)).map_err(|_: advisory_locking::LockError| ());
         prop_assert_eq!(low(&schemes::crc32(&text)), low(&schemes::django_pglocks(&text)));

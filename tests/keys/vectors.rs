@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use advisory_locking::{KeyPart, KeySpace, LockError, LockKey, schemes};
+use advisory_locking::{KeyPart, LockError, LockKey, RawLockKey, schemes};
 use toml::{Table, Value};
 
 const VECTORS: &str = include_str!("vectors.toml");
 
 /// Each vector of a section: the input, and the key that the other system made of it.
-fn section(name: &str) -> Vec<(Value, KeySpace)> {
+fn section(name: &str) -> Vec<(Value, RawLockKey)> {
     let file: Table = VECTORS.parse().expect("TOML");
     let keys = file[name]["keys"].as_array().expect("a list").clone();
     keys.into_iter()
@@ -22,12 +22,12 @@ fn section(name: &str) -> Vec<(Value, KeySpace)> {
         .collect()
 }
 
-fn space(key: &Value) -> KeySpace {
+fn space(key: &Value) -> RawLockKey {
     match key {
-        Value::Integer(number) => KeySpace::Single(*number),
+        Value::Integer(number) => RawLockKey::Single(*number),
         Value::Array(pair) => {
             let half = |index: usize| i32::try_from(integer(&pair[index])).expect("an i32");
-            KeySpace::Pair(half(0), half(1))
+            RawLockKey::Pair(half(0), half(1))
         }
         other => panic!("{other} is no key"),
     }
@@ -51,7 +51,7 @@ fn check(name: &str, at_least: usize, derive: impl Fn(&Value) -> LockKey) {
     assert!(vectors.len() >= at_least, "{name}: {}", vectors.len());
     for (input, key) in vectors {
         let derived = derive(&input);
-        assert_eq!(derived.space(), key, "{name} of {input}");
+        assert_eq!(derived.raw(), key, "{name} of {input}");
         match input {
             Value::String(text) if text.len() < 100 && text.chars().all(char::is_alphanumeric) => {
                 assert_eq!(derived.text(), Some(&*text), "{name}");

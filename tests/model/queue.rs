@@ -1,6 +1,6 @@
 //! Who waits, and in which order.
 
-use advisory_locking::KeySpace;
+use advisory_locking::RawLockKey;
 
 use super::server::{Code, Level, Lock, Pid, Requested, Server, Ticket, Waiter, conflict};
 
@@ -110,7 +110,7 @@ impl Server {
         }
     }
 
-    pub(super) fn queue(&self, key: KeySpace) -> impl Iterator<Item = &Waiter> {
+    pub(super) fn queue(&self, key: RawLockKey) -> impl Iterator<Item = &Waiter> {
         self.queues.get(&key).into_iter().flatten()
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use advisory_locking::session::{Round, RoundKind, RoundRow, RoundStep, StepKind, TokenSource};
+use advisory_locking::session::{
+    BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, TokenSource,
+};
 
 use super::server::{Code, Level, Lock, Pid, Requested, Server};
 
@@ -30,16 +32,16 @@ impl Server {
     }
 
     /// Runs a round. What was taken before one of its steps fails stays taken.
-    pub(crate) fn round(&mut self, pid: Pid, round: &Round) -> Result<RoundRow, Code> {
+    pub(crate) fn round(&mut self, pid: Pid, round: &LockBatch) -> Result<BatchReply, Code> {
         self.usable(pid)?;
         let meant = round.pid() == 0 || round.pid() == pid;
         let (answers, token) = match round.kind() {
-            RoundKind::Serve => self.serve(pid, meant, round)?,
-            RoundKind::Undo if meant => (self.undo(pid, round.steps())?, None),
-            RoundKind::Undo => (Vec::new(), None),
+            BatchMode::Execute => self.serve(pid, meant, round)?,
+            BatchMode::Compensate if meant => (self.undo(pid, round.steps())?, None),
+            BatchMode::Compensate => (Vec::new(), None),
             kind => panic!("the model does not know {kind:?}"),
         };
-        Ok(RoundRow {
+        Ok(BatchReply {
             answers: (!answers.is_empty()).then_some(answers),
             token,
             pid,
@@ -50,7 +52,7 @@ impl Server {
         &mut self,
         pid: Pid,
         meant: bool,
-        round: &Round,
+        round: &LockBatch,
     ) -> Result<(Vec<Option<i64>>, Option<i64>), Code> {
         if !meant || round.steps().is_empty() {
             return Ok((Vec::new(), None));
@@ -66,7 +68,7 @@ impl Server {
         for step in round.steps() {
             let fenced = matches!(
                 step.kind(),
-                StepKind::Take { fenced: true } | StepKind::Draw
+                LockOpKind::Acquire { with_token: true } | LockOpKind::IssueToken
             );
             let may_take = !fenced || only_grows.unwrap_or(true);
             served.push((fenced, may_take && self.step(pid, step)?));
@@ -97,21 +99,21 @@ impl Server {
         }
     }
 
-    fn step(&mut self, pid: Pid, step: &RoundStep) -> Result<bool, Code> {
+    fn step(&mut self, pid: Pid, step: &LockOp) -> Result<bool, Code> {
         let lock = lock_of(step);
         match step.kind() {
-            StepKind::Take { .. } => {
+            LockOpKind::Acquire { .. } => {
                 Ok(self.request(pid, lock, Level::Session, false)? == Requested::Granted)
             }
-            StepKind::GiveBack => self.unlock(pid, lock),
-            StepKind::Draw => Ok(true),
+            LockOpKind::Release => self.unlock(pid, lock),
+            LockOpKind::IssueToken => Ok(true),
             kind => panic!("the model does not know {kind:?}"),
         }
     }
 
-    fn undo(&mut self, pid: Pid, steps: &[RoundStep]) -> Result<Vec<Option<i64>>, Code> {
+    fn undo(&mut self, pid: Pid, steps: &[LockOp]) -> Result<Vec<Option<i64>>, Code> {
         // What is shown is what was held before the first is given back.
-        let shown = |step: &RoundStep| (lock_of(step), self.holds(pid, lock_of(step)));
+        let shown = |step: &LockOp| (lock_of(step), self.holds(pid, lock_of(step)));
         let steps: Vec<_> = steps.iter().map(shown).collect();
         let undo = |(lock, shown)| {
             let yes = shown && self.unlock(pid, lock)?;
@@ -121,7 +123,7 @@ impl Server {
     }
 }
 
-fn lock_of(step: &RoundStep) -> Lock {
+fn lock_of(step: &LockOp) -> Lock {
     Lock {
         key: step.key(),
         mode: step.mode(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use advisory_locking::{KeySpace, LockMode};
+use advisory_locking::{LockMode, RawLockKey};
 
 use super::rounds::Tokens;
 
@@ -16,7 +16,7 @@ pub(crate) type Ticket = u64;
 /// A lock in a mode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Lock {
-    pub(crate) key: KeySpace,
+    pub(crate) key: RawLockKey,
     pub(crate) mode: LockMode,
 }
 
@@ -95,7 +95,7 @@ pub(super) fn conflict(one: LockMode, other: LockMode) -> bool {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(super) sessions: BTreeMap<Pid, Session>,
-    pub(super) queues: BTreeMap<KeySpace, Vec<Waiter>>,
+    pub(super) queues: BTreeMap<RawLockKey, Vec<Waiter>>,
     pub(super) ended: BTreeMap<Ticket, Result<(), Code>>,
     last_pid: Pid,
     pub(super) last_start: i64,
@@ -176,7 +176,7 @@ impl Server {
     }
 
     /// What `pg_locks` shows of a key: the holders by pid, then the queue.
-    pub(crate) fn held(&self, key: KeySpace) -> Vec<Held> {
+    pub(crate) fn held(&self, key: RawLockKey) -> Vec<Held> {
         let mut rows = Vec::new();
         for (&pid, session) in &self.sessions {
             for mode in [LockMode::Exclusive, LockMode::Shared] {
@@ -246,7 +246,7 @@ impl Server {
             .any(|(other, session)| *other != pid && session.conflicts(lock))
     }
 
-    fn is_full_for(&self, key: KeySpace) -> bool {
+    fn is_full_for(&self, key: RawLockKey) -> bool {
         let mut keys: Vec<_> = self.queues.keys().copied().collect();
         let held = self.sessions.values().flat_map(Session::levels);
         keys.extend(held.map(|lock| lock.key));

@@ -5,10 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use advisory_locking::session::{
-    Backend, Batch, BatchKind, LockSession, Round, RoundRow, Row, SessionError, SqlState,
+    Backend, BatchReply, LockBatch, LockSession, Row, Script, ScriptKind, SessionError, SqlState,
     Statement, StatementKind, TransactionState,
 };
-use advisory_locking::{KeySpace, LockKey};
+use advisory_locking::{LockKey, RawLockKey};
 
 use super::fault::{ClientPanic, Fault, Faults};
 use super::server::{Code, Held, Pid, Server, Ticket};
@@ -50,10 +50,10 @@ impl Model {
     }
 
     pub(crate) fn held(&self, key: &LockKey) -> Vec<Held> {
-        self.held_in(key.space())
+        self.held_in(key.raw())
     }
 
-    fn held_in(&self, key: KeySpace) -> Vec<Held> {
+    fn held_in(&self, key: RawLockKey) -> Vec<Held> {
         self.server().held(key)
     }
 
@@ -191,13 +191,13 @@ impl ModelSession {
         depth == 0 && !self.test
     }
 
-    fn run_batch(&self, batch: &Batch) -> Result<(), Code> {
+    fn run_batch(&self, batch: &Script) -> Result<(), Code> {
         let pid = self.pid;
         match self.model.run(|server| server.batch(pid, batch))? {
             Batched::Ran => Ok(()),
             Batched::Queued(ticket) => {
                 let limit = match batch.kind() {
-                    BatchKind::Wait { limit_ms, .. } if limit_ms > 0 => {
+                    ScriptKind::Wait { limit_ms, .. } if limit_ms > 0 => {
                         Some(Duration::from_millis(u64::from(limit_ms.unsigned_abs())))
                     }
                     _ => None,
@@ -210,11 +210,11 @@ impl ModelSession {
 }
 
 impl LockSession for ModelSession {
-    fn backend(&mut self) -> Backend {
+    fn session_backend(&mut self) -> Backend {
         Backend::Postgres
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
+    fn session_transaction_state(&mut self) -> TransactionState {
         match (self.broken, self.test) {
             (true, _) => TransactionState::broken(),
             (false, true) => TransactionState::in_test(self.depth),
@@ -222,7 +222,7 @@ impl LockSession for ModelSession {
         }
     }
 
-    fn begin(&mut self) -> Result<(), SessionError> {
+    fn session_begin(&mut self) -> Result<(), SessionError> {
         let outermost = self.is_outermost(self.depth);
         self.transaction(|server, pid, name| {
             if outermost {
@@ -236,7 +236,7 @@ impl LockSession for ModelSession {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), SessionError> {
+    fn session_commit(&mut self) -> Result<(), SessionError> {
         let depth = self.depth.checked_sub(1);
         self.depth = depth.ok_or_else(|| SessionError::new("no transaction"))?;
         let outermost = self.is_outermost(self.depth);
@@ -254,7 +254,7 @@ impl LockSession for ModelSession {
         .inspect_err(|_| self.no_transaction(outermost))
     }
 
-    fn rollback(&mut self) -> Result<(), SessionError> {
+    fn session_rollback(&mut self) -> Result<(), SessionError> {
         let depth = self.depth.checked_sub(1);
         self.depth = depth.ok_or_else(|| SessionError::new("no transaction"))?;
         let outermost = self.is_outermost(self.depth);
@@ -268,11 +268,11 @@ impl LockSession for ModelSession {
         })
     }
 
-    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         // The clean-up looks at what is there, and null is a true answer of it.
         let looks = matches!(
             statement.kind(),
-            StatementKind::GiveBack | StatementKind::Shows
+            StatementKind::ReleaseIfHeld | StatementKind::IsHeld
         );
         let null = !looks && self.faults.is_next(Fault::Null);
         self.request(false, |session| {
@@ -291,19 +291,19 @@ impl LockSession for ModelSession {
         })
     }
 
-    fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
-        let shows_code = !matches!(batch.kind(), BatchKind::RollBackWait);
+    fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
+        let shows_code = !matches!(batch.kind(), ScriptKind::RollBackWait);
         self.request(shows_code, |session| session.run_batch(batch))
     }
 
-    fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
+    fn session_execute_batch(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError> {
         let null = self.faults.is_next(Fault::Null);
         self.request(false, |session| {
             let pid = session.pid;
             session.model.run(|server| {
                 if null {
                     server.written(pid)?;
-                    return Ok(RoundRow {
+                    return Ok(BatchReply {
                         answers: None,
                         token: None,
                         pid,
@@ -314,7 +314,7 @@ impl LockSession for ModelSession {
         })
     }
 
-    fn condemn(&mut self) {
+    fn session_terminate(&mut self) {
         self.broken = true;
         self.model.run(|server| server.terminate(self.pid));
     }

@@ -1,6 +1,8 @@
 //! What the library's statements do, by their kind and not by their text.
 
-use advisory_locking::session::{Batch, BatchKind, Place, Row, Statement, StatementKind};
+use advisory_locking::session::{
+    Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
+};
 
 use super::server::{Code, Level, Lock, Pid, Requested, Server, Ticket};
 
@@ -25,10 +27,10 @@ impl Server {
         self.usable(pid)?;
         let began = self.transaction_began(pid);
         let answer = match statement.kind() {
-            StatementKind::Try => {
+            StatementKind::TryAcquire => {
                 Some(self.request(pid, lock, Level::Session, false)? == Requested::Granted)
             }
-            StatementKind::TryInTransaction => {
+            StatementKind::TryAcquireXact => {
                 Some(self.request(pid, lock, Level::Transaction, false)? == Requested::Granted)
             }
             StatementKind::Release {
@@ -41,11 +43,11 @@ impl Server {
                     None
                 }
             }
-            StatementKind::GiveBack if self.session(pid).holds(lock) => {
+            StatementKind::ReleaseIfHeld if self.session(pid).holds(lock) => {
                 Some(self.unlock(pid, lock)?)
             }
-            StatementKind::GiveBack => None,
-            StatementKind::Shows => Some(self.session(pid).holds(lock)),
+            StatementKind::ReleaseIfHeld => None,
+            StatementKind::IsHeld => Some(self.session(pid).holds(lock)),
             kind => panic!("the model does not know {kind:?}"),
         };
         Ok(Row {
@@ -56,19 +58,19 @@ impl Server {
     }
 
     /// Begins a batch.
-    pub(crate) fn batch(&mut self, pid: Pid, batch: &Batch) -> Result<Batched, Code> {
+    pub(crate) fn batch(&mut self, pid: Pid, batch: &Script) -> Result<Batched, Code> {
         let lock = Lock {
             key: batch.key(),
             mode: batch.mode(),
         };
         match batch.kind() {
-            BatchKind::Diagnose => {
+            ScriptKind::RevealSqlState => {
                 if self.request(pid, lock, Level::Session, false)? == Requested::Granted {
                     self.unlock(pid, lock)?;
                 }
                 Ok(Batched::Ran)
             }
-            BatchKind::ReleaseOrEnd {
+            ScriptKind::ReleaseOrTerminate {
                 pid: granted_to,
                 transaction_began,
                 ..
@@ -76,17 +78,17 @@ impl Server {
                 self.release_or_end(pid, granted_to, transaction_began, lock);
                 Ok(Batched::Ran)
             }
-            BatchKind::RollBackWait => {
+            ScriptKind::RollBackWait => {
                 self.rollback_to(pid, SAVEPOINT)?;
                 self.release_savepoint(pid, SAVEPOINT)?;
                 Ok(Batched::Ran)
             }
-            BatchKind::Wait {
+            ScriptKind::Wait {
                 in_transaction,
                 place,
                 ..
             } => {
-                if place == Place::Inside {
+                if place == TransactionContext::InTransaction {
                     self.savepoint(pid, SAVEPOINT)?;
                 }
                 let level = if in_transaction {
@@ -122,10 +124,10 @@ impl Server {
     }
 
     /// Runs what a batch does after its wait.
-    pub(crate) fn finish_batch(&mut self, pid: Pid, batch: &Batch) -> Result<(), Code> {
+    pub(crate) fn finish_batch(&mut self, pid: Pid, batch: &Script) -> Result<(), Code> {
         match batch.kind() {
-            BatchKind::Wait {
-                place: Place::Inside,
+            ScriptKind::Wait {
+                place: TransactionContext::InTransaction,
                 ..
             } => self.release_savepoint(pid, SAVEPOINT),
             _ => Ok(()),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::{
     AdvisoryLocking, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, PooledAdvisoryLocking,
-    Sessions,
+    PoolingMode,
 };
 use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::pg::PgConnection;
@@ -30,9 +30,9 @@ fn fresh_key() -> advisory_locking::LockKey {
         .key(number)
 }
 
-fn diesel_finds(url: &str) -> Sessions {
+fn diesel_finds(url: &str) -> PoolingMode {
     let [mut first, mut second] = [url, url].map(|url| PgConnection::establish(url).unwrap());
-    first.probe_sessions(&mut second).unwrap()
+    first.detect_pooler(&mut second).unwrap()
 }
 
 /// r2d2 asks each connection whether it lives, by a statement that Diesel would prepare under a name.
@@ -46,16 +46,16 @@ impl CustomizeConnection<PgConnection, diesel::r2d2::Error> for Unprepared {
     }
 }
 
-fn r2d2_finds(url: &str) -> Sessions {
+fn r2d2_finds(url: &str) -> PoolingMode {
     let pool = Pool::builder()
         .max_size(2)
         .connection_customizer(Box::new(Unprepared))
         .build(ConnectionManager::<PgConnection>::new(url))
         .unwrap();
-    pool.probe_sessions().unwrap()
+    pool.detect_pooler().unwrap()
 }
 
-fn bb8_finds(url: &str) -> Sessions {
+fn bb8_finds(url: &str) -> PoolingMode {
     let mut found = None;
     on_runtime(async {
         let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url);
@@ -64,18 +64,18 @@ fn bb8_finds(url: &str) -> Sessions {
             .build(manager)
             .await
             .unwrap();
-        found = Some(pool.probe_sessions().await.unwrap());
+        found = Some(pool.detect_pooler().await.unwrap());
     });
     found.unwrap()
 }
 
-fn sea_orm_finds(url: &str) -> Sessions {
+fn sea_orm_finds(url: &str) -> PoolingMode {
     let mut found = None;
     on_runtime(async {
         let mut options = sea_orm::ConnectOptions::new(url);
         options.max_connections(2).sqlx_logging(false);
         let db = sea_orm::Database::connect(options).await.unwrap();
-        found = Some(db.probe_sessions().await.unwrap());
+        found = Some(db.detect_pooler().await.unwrap());
     });
     found.unwrap()
 }
@@ -83,19 +83,19 @@ fn sea_orm_finds(url: &str) -> Sessions {
 #[test]
 fn a_direct_connection_keeps_its_session() {
     let url = server_url();
-    assert_eq!(diesel_finds(&url), Sessions::Kept);
-    assert_eq!(r2d2_finds(&url), Sessions::Kept);
-    assert_eq!(bb8_finds(&url), Sessions::Kept);
-    assert_eq!(sea_orm_finds(&url), Sessions::Kept);
+    assert_eq!(diesel_finds(&url), PoolingMode::Dedicated);
+    assert_eq!(r2d2_finds(&url), PoolingMode::Dedicated);
+    assert_eq!(bb8_finds(&url), PoolingMode::Dedicated);
+    assert_eq!(sea_orm_finds(&url), PoolingMode::Dedicated);
 }
 
 #[test]
 fn session_mode_keeps_sessions() {
     let pooler = Pooler::start(Mode::Session, 4, "");
-    assert_eq!(diesel_finds(&pooler.url()), Sessions::Kept);
-    assert_eq!(r2d2_finds(&pooler.url()), Sessions::Kept);
-    assert_eq!(bb8_finds(&pooler.url()), Sessions::Kept);
-    assert_eq!(sea_orm_finds(&pooler.url()), Sessions::Kept);
+    assert_eq!(diesel_finds(&pooler.url()), PoolingMode::Dedicated);
+    assert_eq!(r2d2_finds(&pooler.url()), PoolingMode::Dedicated);
+    assert_eq!(bb8_finds(&pooler.url()), PoolingMode::Dedicated);
+    assert_eq!(sea_orm_finds(&pooler.url()), PoolingMode::Dedicated);
 }
 
 /// Idle and alone, with one session and with several, dealt out in either of PgBouncer's two orders.
@@ -111,12 +111,12 @@ fn transaction_mode_is_found() {
         warm(&pooler, sessions);
         assert_eq!(
             diesel_finds(&pooler.url()),
-            Sessions::Shared,
+            PoolingMode::Multiplexed,
             "{sessions} {settings}"
         );
         assert_eq!(
             r2d2_finds(&pooler.url()),
-            Sessions::Shared,
+            PoolingMode::Multiplexed,
             "{sessions} {settings}"
         );
     }
@@ -138,7 +138,10 @@ fn two_databases_do_not_exclude_each_other() {
     let server = server_url();
     let (path, _) = server.rsplit_once('/').unwrap();
     let mut second = PgConnection::establish(&format!("{path}/postgres")).unwrap();
-    assert_eq!(first.probe_sessions(&mut second).unwrap(), Sessions::Apart);
+    assert_eq!(
+        first.detect_pooler(&mut second).unwrap(),
+        PoolingMode::DifferentServers
+    );
 }
 
 /// What DESIGN.md says is left: an idle pooler gives both clients one session, where the second lock is one level more of the first. The
@@ -152,9 +155,9 @@ fn two_clients_that_meet_in_one_session_are_not_noticed_without_the_probe() {
     let inner = second.acquire_advisory_lock(&key, LockOptions::no_wait());
     inner.unwrap().release().unwrap();
     outer.unwrap().release().unwrap();
-    let found = first.probe_sessions(&mut second).unwrap();
-    let refused = found.require_session_locks().unwrap_err();
-    assert_eq!(refused.kind(), LockErrorKind::PoolerInBetween);
+    let found = first.detect_pooler(&mut second).unwrap();
+    let refused = found.require_dedicated_sessions().unwrap_err();
+    assert_eq!(refused.kind(), LockErrorKind::SessionChanged);
 }
 
 /// Another session answers the release than the one that was granted the lock.
@@ -169,7 +172,7 @@ fn a_session_that_was_exchanged_is_reported() {
     // Takes the session that the lock is on.
     other.batch_execute("BEGIN; SELECT 1").unwrap();
     let error = guard.release().unwrap_err();
-    assert_eq!(error.kind(), LockErrorKind::PoolerInBetween, "{error}");
+    assert_eq!(error.kind(), LockErrorKind::SessionChanged, "{error}");
     assert!(error.is_lost());
     other.batch_execute("COMMIT").unwrap();
 }
@@ -192,7 +195,7 @@ fn a_dropped_probe_leaves_nothing() {
             .build(manager)
             .await
             .unwrap();
-        while polled(pool.probe_sessions(), dropped + 1).await.is_none() {
+        while polled(pool.detect_pooler(), dropped + 1).await.is_none() {
             dropped += 1;
             let began = Instant::now();
             let mut held = || {
@@ -206,7 +209,7 @@ fn a_dropped_probe_leaves_nothing() {
                 );
             }
         }
-        assert_eq!(pool.probe_sessions().await.unwrap(), Sessions::Kept);
+        assert_eq!(pool.detect_pooler().await.unwrap(), PoolingMode::Dedicated);
     });
     // How many points there are is a matter of luck, for an answer may be there already. At the first one there is no connection yet.
     assert!(dropped > 0, "the probe was never dropped");

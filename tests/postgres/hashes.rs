@@ -1,6 +1,6 @@
 //! The hash functions that the schemes compute without the server, against the server's own.
 
-use advisory_locking::{AdvisoryLocking, KeySpace, LockError, LockKey, LockOptions, schemes};
+use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions, RawLockKey, schemes};
 use diesel::pg::PgConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Integer, Text};
@@ -55,7 +55,7 @@ fn as_the_server_hashes() {
 
     assert_eq!(hashed.len(), names.len());
     for ((name, &seed), server) in names.iter().zip(&seeds).zip(hashed) {
-        let number = |key: Result<LockKey, LockError>| key.unwrap().space();
+        let number = |key: Result<LockKey, LockError>| key.unwrap().raw();
         assert_eq!(
             [
                 number(schemes::hashtext(name)),
@@ -65,11 +65,11 @@ fn as_the_server_hashes() {
                 number(schemes::hashtext_pair(name, "")),
             ],
             [
-                KeySpace::Single(server.hashtext.into()),
-                KeySpace::Single(server.extended),
-                KeySpace::Single(server.seeded),
-                KeySpace::Single(server.md5),
-                KeySpace::Pair(server.hashtext, -1_477_818_771),
+                RawLockKey::Single(server.hashtext.into()),
+                RawLockKey::Single(server.extended),
+                RawLockKey::Single(server.seeded),
+                RawLockKey::Single(server.md5),
+                RawLockKey::Pair(server.hashtext, -1_477_818_771),
             ],
             "{name:?}, seed {seed}"
         );

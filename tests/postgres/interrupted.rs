@@ -125,7 +125,7 @@ fn a_connection_exchanged_behind_its_guard_is_noticed() {
     std::mem::swap(&mut *guard, &mut other);
     assert_eq!(
         kind_of(guard.release()),
-        Some(LockErrorKind::PoolerInBetween)
+        Some(LockErrorKind::SessionChanged)
     );
     assert_eq!(held(&mut observer, &key, pids[0]), "ExclusiveLock");
     eventually("the end of the session that answered", || {

@@ -129,7 +129,7 @@ impl Met {
         if modes.contains("ExclusiveLock") {
             self.timed_out_held += 1;
             // Given back by hand, so that the test goes on and tells how many.
-            let advisory_locking::KeySpace::Single(number) = key.space() else {
+            let advisory_locking::RawLockKey::Single(number) = key.raw() else {
                 panic!("the key is a pair")
             };
             run(conn, &format!("SELECT pg_advisory_unlock({number})"));
@@ -138,7 +138,7 @@ impl Met {
 }
 
 /// Says whether there are more.
-type Round<'r> = &'r mut dyn FnMut(&mut PgConnection, Attempt) -> bool;
+type LockBatch<'r> = &'r mut dyn FnMut(&mut PgConnection, Attempt) -> bool;
 
 #[derive(Clone, Copy)]
 struct Waiter {
@@ -147,7 +147,7 @@ struct Waiter {
     /// How the other session holds what the waiter waits for.
     holder: LockMode,
     /// Makes all rounds.
-    rounds: fn(&mut PgConnection, &LockKey, Round<'_>),
+    rounds: fn(&mut PgConnection, &LockKey, LockBatch<'_>),
 }
 
 impl Waiter {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use advisory_locking::session::{LockSession, Round, RoundKind, RoundStep, StepKind, TokenSource};
+use advisory_locking::session::{
+    BatchMode, LockBatch, LockOp, LockOpKind, LockSession, TokenSource,
+};
 use advisory_locking::{
     AdvisoryLocking, LockErrorKind, LockKey, LockMode, LockOptions, WaitStrategy,
 };
@@ -123,7 +125,7 @@ fn rounds_call_nothing_else_either() {
     database.set("search_path = fake, pg_catalog");
     let mut conn = database.connect();
     let pid = number(&mut conn, "pg_catalog.pg_backend_pid()");
-    let fenced = StepKind::Take { fenced: true };
+    let fenced = LockOpKind::Acquire { with_token: true };
     for tokens in [
         TokenSource::TransactionId,
         TokenSource::Sequence("public.fencing".into()),
@@ -134,16 +136,16 @@ fn rounds_call_nothing_else_either() {
                 (LockMode::Shared, "ShareLock"),
             ] {
                 let mut ask = |kind, step| {
-                    let step = RoundStep::new(step, key.space(), mode);
+                    let step = LockOp::new(step, key.raw(), mode);
                     let pid = i32::try_from(pid).unwrap();
-                    let round = Round::new(kind, pid, vec![step], tokens.clone());
-                    conn.round(&round).unwrap()
+                    let round = LockBatch::new(kind, pid, vec![step], tokens.clone());
+                    conn.session_execute_batch(&round).unwrap()
                 };
                 for (kind, step) in [
-                    (RoundKind::Serve, StepKind::GiveBack),
-                    (RoundKind::Undo, fenced),
+                    (BatchMode::Execute, LockOpKind::Release),
+                    (BatchMode::Compensate, fenced),
                 ] {
-                    let row = ask(RoundKind::Serve, fenced);
+                    let row = ask(BatchMode::Execute, fenced);
                     assert!(row.answers.unwrap()[0] >= Some(1), "{tokens:?}");
                     assert!(row.token >= Some(1), "{tokens:?}");
                     assert_eq!(held(&mut observer, &key, pid), shown);
@@ -152,15 +154,15 @@ fn rounds_call_nothing_else_either() {
                     assert_eq!(held(&mut observer, &key, pid), "");
                 }
                 for (step, shown) in [
-                    (StepKind::Take { fenced: false }, shown),
-                    (StepKind::GiveBack, ""),
+                    (LockOpKind::Acquire { with_token: false }, shown),
+                    (LockOpKind::Release, ""),
                 ] {
-                    let step = RoundStep::new(step, key.space(), mode);
+                    let step = LockOp::new(step, key.raw(), mode);
                     let pid_meant = i32::try_from(pid).unwrap();
                     let tokens = tokens.clone();
-                    let round = Round::new(RoundKind::Serve, pid_meant, vec![step], tokens);
+                    let round = LockBatch::new(BatchMode::Execute, pid_meant, vec![step], tokens);
                     let single = round.single().unwrap();
-                    assert_eq!(conn.single_step(&single).unwrap(), Some(true));
+                    assert_eq!(conn.session_execute_single(&single).unwrap(), Some(true));
                     assert_eq!(held(&mut observer, &key, pid), shown);
                 }
             }

@@ -96,7 +96,7 @@ pub(crate) fn timeouts(conn: &mut PgConnection) -> [String; 2] {
 }
 
 fn rows_of(key: &LockKey) -> String {
-    let (classid, objid, objsubid) = key.space().pg_locks_columns();
+    let (classid, objid, objsubid) = key.raw().pg_locks_columns();
     format!(
         "FROM pg_locks WHERE locktype = 'advisory' AND classid = {classid} AND objid = {objid} AND objsubid = {objsubid}"
     )

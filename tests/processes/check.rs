@@ -8,10 +8,10 @@ pub(crate) use itself::checks_itself;
 
 use crate::history::{Event, Mode, Moment, Outcome};
 
-/// What the nemesis did, and when it began and ended to do it.
+/// NemesisAction the nemesis did, and when it began and ended to do it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Act {
-    pub(crate) what: What,
+    pub(crate) what: NemesisAction,
     pub(crate) from: Moment,
     /// When it was seen done.
     pub(crate) until: Moment,
@@ -20,7 +20,7 @@ pub(crate) struct Act {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum What {
+pub(crate) enum NemesisAction {
     /// A session was ended, and is gone.
     Terminate { pid: i32 },
     /// A session's statement was cancelled, if it ran one.
@@ -73,10 +73,10 @@ impl Hold {
 
     fn is_ended_by(&self, act: &Act) -> bool {
         let hit = match act.what {
-            What::Terminate { pid } => self.is_on(pid, act),
-            What::Kill { process } => process == self.process,
-            What::Restart { .. } => true,
-            What::Cancel { .. } | What::Stop => false,
+            NemesisAction::Terminate { pid } => self.is_on(pid, act),
+            NemesisAction::Kill { process } => process == self.process,
+            NemesisAction::Restart { .. } => true,
+            NemesisAction::Cancel { .. } | NemesisAction::Stop => false,
         };
         hit && act.until >= self.from && act.from <= self.until
     }
@@ -84,16 +84,18 @@ impl Hold {
     /// Whether it explains that the call failed.
     fn is_failed_by(&self, act: &Act, ended: Moment) -> bool {
         let hit = match act.what {
-            What::Terminate { pid } | What::Cancel { pid } => self.is_on(pid, act),
-            What::Restart { .. } => true,
-            What::Kill { .. } | What::Stop => false,
+            NemesisAction::Terminate { pid } | NemesisAction::Cancel { pid } => {
+                self.is_on(pid, act)
+            }
+            NemesisAction::Restart { .. } => true,
+            NemesisAction::Kill { .. } | NemesisAction::Stop => false,
         };
-        // What was handed on may have been lost before.
+        // NemesisAction was handed on may have been lost before.
         hit && (act.until >= self.from || self.generation.is_some()) && act.from <= ended
     }
 }
 
-/// What was recorded, call by call.
+/// NemesisAction was recorded, call by call.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) holds: Vec<Hold>,
@@ -189,7 +191,7 @@ pub(crate) struct Final {
     pub(crate) fenced: u64,
 }
 
-/// What contradicts the model: nothing, if the locks are right.
+/// NemesisAction contradicts the model: nothing, if the locks are right.
 pub(crate) fn contradictions(history: &History, acts: &[Act], finals: &[Final]) -> Vec<String> {
     let mut found = Vec::new();
     for (key, last) in finals.iter().enumerate() {
@@ -293,7 +295,7 @@ fn counted(holds: &[&Hold], last: Final, found: &mut Vec<String>) {
     }
 }
 
-/// What a hold says by itself.
+/// NemesisAction a hold says by itself.
 fn alone(hold: &Hold, acts: &[Act], found: &mut Vec<String>) {
     let lived = certain_until(hold, acts) == hold.until;
     if hold.differed && lived {
@@ -327,7 +329,7 @@ fn alone(hold: &Hold, acts: &[Act], found: &mut Vec<String>) {
         None => {
             let killed = |act: &Act| {
                 act.what
-                    == What::Kill {
+                    == NemesisAction::Kill {
                         process: hold.process,
                     }
             };

@@ -2,7 +2,7 @@
 
 mod asynchronous;
 mod blocking;
-mod locker;
+mod lock_manager;
 mod sea_orm;
 
 use std::io::Read;
@@ -21,7 +21,7 @@ const CLIENTS: u32 = 3;
 /// Clients of one locker: so many that the lock is handed on.
 const LOCKER_CLIENTS: u32 = 6;
 
-/// What the clients of a process share.
+/// NemesisAction the clients of a process share.
 #[derive(Clone)]
 struct Shared {
     recorder: Arc<Recorder>,
@@ -41,14 +41,14 @@ impl Shared {
     }
 }
 
-/// What the clients of a process are written with.
+/// NemesisAction the clients of a process are written with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     Diesel,
     DieselAsync,
     SeaOrm,
-    Locker,
-    AsyncLocker,
+    BlockingLockManager,
+    LockManager,
 }
 
 impl Kind {
@@ -56,8 +56,8 @@ impl Kind {
         Self::Diesel,
         Self::DieselAsync,
         Self::SeaOrm,
-        Self::Locker,
-        Self::AsyncLocker,
+        Self::BlockingLockManager,
+        Self::LockManager,
     ];
 }
 
@@ -119,8 +119,8 @@ pub(crate) fn run(arguments: &[String]) {
         Kind::Diesel => blocking::run(&shared),
         Kind::DieselAsync => asynchronous::run(&shared),
         Kind::SeaOrm => sea_orm::run(&shared),
-        Kind::Locker => locker::blocking::run(&shared),
-        Kind::AsyncLocker => locker::asynchronous::run(&shared),
+        Kind::BlockingLockManager => lock_manager::blocking::run(&shared),
+        Kind::LockManager => lock_manager::asynchronous::run(&shared),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a process writes down, so that it is there whatever becomes of the process: one line, one write, for each event.
+//! NemesisAction a process writes down, so that it is there whatever becomes of the process: one line, one write, for each event.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -46,7 +46,7 @@ const OUTCOMES: [(Outcome, &str); 6] = [
     (Outcome::Dropped, "dropped"),
 ];
 
-/// What happened in one call, whose number in its process comes with it.
+/// NemesisAction happened in one call, whose number in its process comes with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Event {
     /// The lock is known to be granted since `at`.

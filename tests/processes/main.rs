@@ -1,5 +1,5 @@
 //! Processes that contend for keys, as the replicas of a service do, while a nemesis ends their sessions, kills, stops and restarts them, drops
-//! their futures, and restarts the server. What they did is recorded and checked. They are of five kinds, which contend with each other: Diesel with
+//! their futures, and restarts the server. NemesisAction they did is recorded and checked. They are of five kinds, which contend with each other: Diesel with
 //! r2d2, diesel-async with bb8, SeaORM, and the two lockers, each over a pool of one of the first two.
 //!
 //! # The model
@@ -57,7 +57,7 @@ use std::process::{Command, ExitCode};
 
 const NAME: &str = "processes_contend_under_a_nemesis";
 
-/// Without libtest, for the program is also that of its own children. What `cargo test` passes is understood as far as it is about which tests to run.
+/// Without libtest, for the program is also that of its own children. NemesisAction `cargo test` passes is understood as far as it is about which tests to run.
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments

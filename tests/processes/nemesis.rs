@@ -1,4 +1,4 @@
-//! What makes it hard.
+//! NemesisAction makes it hard.
 
 use std::process::Command;
 use std::thread;
@@ -8,7 +8,7 @@ use diesel::pg::PgConnection;
 use diesel::sql_types::{Integer, Text};
 use diesel::{Connection, QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
-use crate::check::{Act, What};
+use crate::check::{Act, NemesisAction};
 use crate::children::Children;
 use crate::history::now;
 use crate::work::APPLICATION;
@@ -76,15 +76,19 @@ impl Nemesis {
             return;
         }
         match self.random.u8(..100) {
-            0..60 => self.signal_a_session("pg_terminate_backend", |pid| What::Terminate { pid }),
-            60..75 => self.signal_a_session("pg_cancel_backend", |pid| What::Cancel { pid }),
+            0..60 => self.signal_a_session("pg_terminate_backend", |pid| {
+                NemesisAction::Terminate { pid }
+            }),
+            60..75 => {
+                self.signal_a_session("pg_cancel_backend", |pid| NemesisAction::Cancel { pid })
+            }
             75..90 => self.stop(children),
             _ => self.kill(children),
         }
     }
 
     /// Of one that holds a lock, mostly: those are in the middle of something.
-    fn signal_a_session(&mut self, function: &str, what: fn(i32) -> What) {
+    fn signal_a_session(&mut self, function: &str, what: fn(i32) -> NemesisAction) {
         let holders =
             "AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)";
         let which = if self.random.u8(..4) == 0 {
@@ -103,7 +107,7 @@ impl Nemesis {
         sql_query(format!("SELECT {function}({pid})"))
             .execute(&mut self.server)
             .expect("a superuser may");
-        if let What::Terminate { pid } = what {
+        if let NemesisAction::Terminate { pid } = what {
             let began = Instant::now();
             while !self
                 .sessions(&format!("AND pid = {pid}"))
@@ -132,7 +136,7 @@ impl Nemesis {
         let slot = self.random.usize(..children.count());
         let from = now();
         let process = children.replace(slot);
-        let what = What::Kill { process };
+        let what = NemesisAction::Kill { process };
         self.acts.push(Act {
             what,
             from,
@@ -147,7 +151,7 @@ impl Nemesis {
         let from = now();
         children.stop(slot, pause);
         self.acts.push(Act {
-            what: What::Stop,
+            what: NemesisAction::Stop,
             from,
             until: now(),
             locker: None,
@@ -163,7 +167,7 @@ impl Nemesis {
             .unwrap();
         assert!(status.success(), "the server does not restart: {status}");
         self.server = connect();
-        let what = What::Restart { immediate };
+        let what = NemesisAction::Restart { immediate };
         self.acts.push(Act {
             what,
             from,

@@ -9,7 +9,7 @@ use diesel::pg::PgConnection;
 use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
-use crate::check::{Final, History, What, contradictions};
+use crate::check::{Final, History, NemesisAction, contradictions};
 use crate::children::Children;
 use crate::client::Kind;
 use crate::history::{self, Mode};
@@ -68,19 +68,19 @@ pub(crate) fn run() {
         found.len()
     );
     // A run in which nothing happened proves nothing.
-    let acted = |is: fn(&What) -> bool| nemesis.acts.iter().any(|act| is(&act.what));
+    let acted = |is: fn(&NemesisAction) -> bool| nemesis.acts.iter().any(|act| is(&act.what));
     assert!(history.holds.len() > 100, "hardly anything was locked");
     assert!(
-        acted(|what| matches!(what, What::Terminate { .. })),
+        acted(|what| matches!(what, NemesisAction::Terminate { .. })),
         "no session was ended"
     );
     if seconds >= 30 {
         assert!(
-            acted(|what| matches!(what, What::Restart { .. })),
+            acted(|what| matches!(what, NemesisAction::Restart { .. })),
             "the server was never restarted"
         );
         assert!(
-            acted(|what| matches!(what, What::Kill { .. })),
+            acted(|what| matches!(what, NemesisAction::Kill { .. })),
             "no process was killed"
         );
         for outcome in [
@@ -107,7 +107,8 @@ fn print_figures(
             .filter(|hold| hold.mode == mode)
             .count()
     };
-    let acts = |is: fn(&What) -> bool| nemesis.acts.iter().filter(|act| is(&act.what)).count();
+    let acts =
+        |is: fn(&NemesisAction) -> bool| nemesis.acts.iter().filter(|act| is(&act.what)).count();
     println!(
         "processes: {processes} in all; {} locks granted, {} exclusive and {} shared",
         history.holds.len(),
@@ -119,12 +120,12 @@ fn print_figures(
     }
     println!(
         "  nemesis: {} sessions ended, {} cancelled, {} processes killed, {} stopped; restarts: {} fast, {} immediate",
-        acts(|what| matches!(what, What::Terminate { .. })),
-        acts(|what| matches!(what, What::Cancel { .. })),
-        acts(|what| matches!(what, What::Kill { .. })),
-        acts(|what| matches!(what, What::Stop)),
-        acts(|what| matches!(what, What::Restart { immediate: false })),
-        acts(|what| matches!(what, What::Restart { immediate: true })),
+        acts(|what| matches!(what, NemesisAction::Terminate { .. })),
+        acts(|what| matches!(what, NemesisAction::Cancel { .. })),
+        acts(|what| matches!(what, NemesisAction::Kill { .. })),
+        acts(|what| matches!(what, NemesisAction::Stop)),
+        acts(|what| matches!(what, NemesisAction::Restart { immediate: false })),
+        acts(|what| matches!(what, NemesisAction::Restart { immediate: true })),
     );
     let stale = history.holds.iter().filter(|hold| hold.stale).count();
     let sum = |of: fn(&Final) -> u64| finals.iter().map(of).sum::<u64>();
@@ -174,7 +175,7 @@ fn ask(conn: &mut PgConnection, query: String) -> u64 {
 
 impl Counters {
     fn create() -> Self {
-        // What was acknowledged must survive an immediate restart, and by default nothing on this server need.
+        // NemesisAction was acknowledged must survive an immediate restart, and by default nothing on this server need.
         let statements = format!(
             "CREATE TABLE {TABLE} AS SELECT key::int, 0::int8 AS number FROM generate_series(0, {KEYS} - 1) AS key; \
              CREATE TABLE {FENCED} AS SELECT key, number, 0::int8 AS token FROM {TABLE}; \
@@ -202,7 +203,7 @@ impl Drop for Counters {
     }
 }
 
-/// What the server has logged, of tests that ran before too.
+/// NemesisAction the server has logged, of tests that ran before too.
 fn server_log() -> String {
     let log = env::var("ADVISORY_LOCKING_PGLOG").expect("scripts/postgres sets it");
     String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned()
@@ -213,7 +214,7 @@ fn what_is_left(logged_before: usize) -> Vec<String> {
     let mut found = Vec::new();
     let mut conn = connect();
     for number in 0..KEYS {
-        let (classid, objid, objsubid) = key(number).space().pg_locks_columns();
+        let (classid, objid, objsubid) = key(number).raw().pg_locks_columns();
         let locks = format!(
             "SELECT count(*) AS number FROM pg_locks WHERE locktype = 'advisory' \
              AND classid = {classid} AND objid = {objid} AND objsubid = {objsubid}"

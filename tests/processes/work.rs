@@ -1,4 +1,4 @@
-//! What a client does next, and the statements it needs.
+//! NemesisAction a client does next, and the statements it needs.
 
 use std::time::Duration;
 
@@ -105,13 +105,13 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// What a client reads that is not Diesel's.
+    /// NemesisAction a client reads that is not Diesel's.
     pub(crate) const fn new(pid: i32, number: i64) -> Self {
         Self { pid, number }
     }
 }
 
-/// What a client writes down while it holds a lock. The statements between are its own.
+/// NemesisAction a client writes down while it holds a lock. The statements between are its own.
 pub(crate) struct Body<'r> {
     plan: Plan,
     recorder: &'r Recorder,
@@ -143,7 +143,7 @@ impl<'r> Body<'r> {
         self.write(Event::Granted { key, mode, pid, at });
     }
 
-    /// What to write, before it is written.
+    /// NemesisAction to write, before it is written.
     pub(crate) fn writes(&self) -> u64 {
         let number = self.number + 1;
         self.write(Event::Writes { number });
@@ -208,7 +208,7 @@ impl Drop for Body<'_> {
     }
 }
 
-/// What a client's body or its lock failed with.
+/// NemesisAction a client's body or its lock failed with.
 pub(crate) enum Failure {
     Lock(LockError),
     Client,

@@ -4,9 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use advisory_locking::backends::sea_orm::PinnedConnection;
-use advisory_locking::{
-    AsyncLockPool, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy,
-};
+use advisory_locking::session::AsyncLockPool;
+use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, TransactionTrait,
 };

@@ -268,9 +268,9 @@ async fn a_dropped_transaction_is_rolled_back_soon() {
         (postgres(1).await, Observer::new(), fresh_key(), fresh_key());
     let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let tx = guard.begin().await.unwrap();
-    let number = match inner.space() {
-        advisory_locking::KeySpace::Single(number) => number,
-        advisory_locking::KeySpace::Pair(..) => panic!("a key from text is one number"),
+    let number = match inner.raw() {
+        advisory_locking::RawLockKey::Single(number) => number,
+        advisory_locking::RawLockKey::Pair(..) => panic!("a key from text is one number"),
     };
     tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({number})"))
         .await

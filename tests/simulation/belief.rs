@@ -1,6 +1,6 @@
 //! What clients believe to hold.
 
-use advisory_locking::{KeySpace, LockKey, LockMode};
+use advisory_locking::{LockKey, LockMode, RawLockKey};
 
 use crate::model::Pid;
 use crate::world::World;
@@ -12,7 +12,7 @@ pub(crate) struct Belief {
     pub(crate) line: usize,
     /// The session that granted it.
     pub(crate) pid: Pid,
-    pub(crate) key: KeySpace,
+    pub(crate) key: RawLockKey,
     pub(crate) mode: LockMode,
     pub(crate) in_transaction: bool,
     /// The session has ended meanwhile.
@@ -45,7 +45,7 @@ impl<'w> Believing<'w> {
             number: 0,
             line,
             pid,
-            key: key.space(),
+            key: key.raw(),
             mode,
             in_transaction,
             lost: false,

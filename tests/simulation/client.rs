@@ -162,8 +162,8 @@ pub(crate) async fn client(world: World, number: usize) {
 
 /// Whatever came of the call: the session holds nothing and waits for nothing, or it has ended.
 fn check_after(world: &World, session: &mut Session, call: &Call) {
-    use advisory_locking::AsyncLockSession;
-    let depth = session.transaction_state().depth();
+    use advisory_locking::session::AsyncLockSession;
+    let depth = session.session_transaction_state().depth();
     let state = world.state();
     let pid = state.lines[session.line].pid;
     assert!(
@@ -304,7 +304,7 @@ fn ran(world: &World, held: bool, ended: Result<(), Ended>) -> Result<(), Ended>
         Err(Ended::Lock(error)) => match error.kind() {
             LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => state.met.refused += 1,
             LockErrorKind::Deadlock => state.met.deadlocks += 1,
-            LockErrorKind::PoolerInBetween => state.met.exchanged += 1,
+            LockErrorKind::SessionChanged => state.met.exchanged += 1,
             _ if error.is_lost() => state.met.lost += 1,
             _ => state.met.failed += 1,
         },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use advisory_locking::session::BatchKind;
+use advisory_locking::session::ScriptKind;
 
 use crate::line::{Answer, Done, Message, Waiting, execute};
 use crate::model::Code;
@@ -30,7 +30,7 @@ impl State {
         }
         // An end is not a request that could fail; what nobody waits for is sent so often that it goes through.
         let may_fail = !matches!(sent, Message::End)
-            && !matches!(&sent, Message::Batch(batch) if matches!(batch.kind(), BatchKind::ReleaseOrEnd { .. }));
+            && !matches!(&sent, Message::Script(batch) if matches!(batch.kind(), ScriptKind::ReleaseOrTerminate { .. }));
         let fault = if may_fail {
             self.rng.u8(..120)
         } else {
@@ -47,15 +47,15 @@ impl State {
         let reply = match (fault, done) {
             (_, Ok(Done::Queued(ticket))) => {
                 let limit = match &sent {
-                    Message::Batch(batch) => match batch.kind() {
-                        BatchKind::Wait { limit_ms, .. } if limit_ms > 0 => {
+                    Message::Script(batch) => match batch.kind() {
+                        ScriptKind::Wait { limit_ms, .. } if limit_ms > 0 => {
                             Some(u64::from(limit_ms.unsigned_abs()))
                         }
                         _ => None,
                     },
                     _ => None,
                 };
-                let Message::Batch(batch) = sent else { return };
+                let Message::Script(batch) = sent else { return };
                 self.lines[number].waiting = Some(Waiting {
                     message,
                     batch,

@@ -5,9 +5,9 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use advisory_locking::AsyncLockSession;
+use advisory_locking::session::AsyncLockSession;
 use advisory_locking::session::{
-    Backend, Batch, BatchKind, Round, RoundRow, Row, SessionError, SqlState, Statement,
+    Backend, BatchReply, LockBatch, Row, Script, ScriptKind, SessionError, SqlState, Statement,
     TransactionState,
 };
 
@@ -18,8 +18,8 @@ use crate::world::World;
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Query(Statement),
-    Batch(Batch),
-    Round(Round),
+    Script(Script),
+    LockBatch(LockBatch),
     /// With how deep the client was in transactions.
     Begin(u32),
     Commit(u32),
@@ -34,7 +34,7 @@ pub(crate) type Reply = Result<Option<Answer>, (Code, bool)>;
 #[derive(Debug)]
 pub(crate) enum Answer {
     Row(Row),
-    Round(RoundRow),
+    LockBatch(BatchReply),
 }
 
 pub(crate) struct Line {
@@ -57,7 +57,7 @@ pub(crate) struct Line {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
     pub(crate) message: u64,
-    pub(crate) batch: Batch,
+    pub(crate) batch: Script,
     pub(crate) ticket: Ticket,
     pub(crate) until: Option<Duration>,
 }
@@ -167,11 +167,11 @@ impl Drop for Session {
 }
 
 impl AsyncLockSession for Session {
-    fn backend(&mut self) -> Backend {
+    fn session_backend(&mut self) -> Backend {
         Backend::Postgres
     }
 
-    fn transaction_state(&mut self) -> TransactionState {
+    fn session_transaction_state(&mut self) -> TransactionState {
         if self.broken {
             TransactionState::broken()
         } else {
@@ -179,54 +179,60 @@ impl AsyncLockSession for Session {
         }
     }
 
-    async fn begin(&mut self) -> Result<(), SessionError> {
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
         self.request(Message::Begin(self.depth), false).await?;
         self.depth += 1;
         Ok(())
     }
 
-    async fn commit(&mut self) -> Result<(), SessionError> {
+    async fn session_commit(&mut self) -> Result<(), SessionError> {
         self.depth -= 1;
         self.request(Message::Commit(self.depth), false)
             .await
             .map(drop)
     }
 
-    async fn rollback(&mut self) -> Result<(), SessionError> {
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
         self.depth -= 1;
         self.request(Message::Rollback(self.depth), false)
             .await
             .map(drop)
     }
 
-    async fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match self.request(Message::Query(*statement), false).await? {
             Some(Answer::Row(row)) => Ok(row),
             _ => Err(SessionError::new("a query answers a row")),
         }
     }
 
-    async fn batch(&mut self, batch: &Batch) -> Result<(), SessionError> {
-        let shows_code = !matches!(batch.kind(), BatchKind::RollBackWait);
-        self.request(Message::Batch(*batch), shows_code)
+    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
+        let shows_code = !matches!(batch.kind(), ScriptKind::RollBackWait);
+        self.request(Message::Script(*batch), shows_code)
             .await
             .map(drop)
     }
 
-    async fn round(&mut self, round: &Round) -> Result<RoundRow, SessionError> {
-        match self.request(Message::Round(round.clone()), false).await? {
-            Some(Answer::Round(row)) => Ok(row),
+    async fn session_execute_batch(
+        &mut self,
+        round: &LockBatch,
+    ) -> Result<BatchReply, SessionError> {
+        match self
+            .request(Message::LockBatch(round.clone()), false)
+            .await?
+        {
+            Some(Answer::LockBatch(row)) => Ok(row),
             _ => Err(SessionError::new("a round answers a row of its own")),
         }
     }
 
-    async fn condemn(&mut self) {
+    async fn session_terminate(&mut self) {
         self.broken = true;
         // Its answer is the end.
         let _ = self.request(Message::End, false).await;
     }
 
-    fn abandon(&mut self) {
+    fn session_start_terminate(&mut self) {
         self.broken = true;
         self.send(Message::End);
         let mut state = self.world.state();
@@ -237,16 +243,16 @@ impl AsyncLockSession for Session {
         }
     }
 
-    fn run_later(&mut self, batch: &Batch) -> bool {
-        self.send(Message::Batch(*batch));
+    fn session_enqueue(&mut self, batch: &Script) -> bool {
+        self.send(Message::Script(*batch));
         true
     }
 
-    fn now(&mut self) -> Instant {
+    fn session_now(&mut self) -> Instant {
         self.world.state().now()
     }
 
-    async fn sleep(&mut self, pause: Duration) {
+    async fn session_sleep(&mut self, pause: Duration) {
         crate::client::pause(&self.world, self.client, pause).await;
     }
 }
@@ -259,11 +265,11 @@ pub(crate) fn execute(server: &mut Server, pid: Pid, message: &Message) -> Resul
             let row = server.query(pid, statement)?;
             Ok(Done::Answered(Answer::Row(row)))
         }
-        Message::Round(round) => {
+        Message::LockBatch(round) => {
             let row = server.round(pid, round)?;
-            Ok(Done::Answered(Answer::Round(row)))
+            Ok(Done::Answered(Answer::LockBatch(row)))
         }
-        Message::Batch(batch) => server.batch(pid, batch).map(|batched| match batched {
+        Message::Script(batch) => server.batch(pid, batch).map(|batched| match batched {
             Batched::Ran => Done::Ran,
             Batched::Queued(ticket) => Done::Queued(ticket),
         }),

@@ -63,7 +63,7 @@ pub(crate) fn play(seed: u64, traces: bool) -> Met {
         state.server.terminate(pid);
     }
     for key in 0..3 {
-        let left = state.server.held(advisory_locking::KeySpace::Single(key));
+        let left = state.server.held(advisory_locking::RawLockKey::Single(key));
         assert!(left.is_empty(), "left at the end: {left:?}");
     }
     state.met.steps = steps;

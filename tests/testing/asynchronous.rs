@@ -12,10 +12,11 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use advisory_locking::session::AsyncLockPool;
 use advisory_locking::testing::{Event, Fault, TestLocks};
 use advisory_locking::{
-    AsyncAdvisoryLocking, AsyncLockPool, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
-    LockKey, WaitStrategy,
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey,
+    WaitStrategy,
 };
 use diesel::SqliteConnection;
 use diesel_async::AsyncConnection;
@@ -71,7 +72,7 @@ async fn a_transaction_of_sea_orm_finds_the_lock_held() {
     use sea_orm::TransactionTrait;
 
     let (locks, db) = (TestLocks::enter(), sea_orm_pool().await);
-    let elsewhere = locks.held_elsewhere("key");
+    let elsewhere = locks.hold_from_other_session("key");
     let tx = db.begin().await.unwrap();
     let free = tx.try_acquire_advisory_xact_lock("key", QUIET).await;
     assert!(!free.unwrap());
@@ -128,7 +129,7 @@ on_every_pool! {
 async fn until_refused(locks: &TestLocks, key: impl Into<LockKey>, times: usize) {
     let key = key.into();
     let began = Instant::now();
-    while locks.refusals(key.clone()) < times {
+    while locks.contention_count(key.clone()) < times {
         assert!(began.elapsed() < LONG, "nobody asks for {key}");
         tokio::task::yield_now().await;
     }
@@ -136,7 +137,7 @@ async fn until_refused(locks: &TestLocks, key: impl Into<LockKey>, times: usize)
 
 async fn refused_timed_out_and_granted<P: AsyncLockPool>(pool: P) {
     let locks = TestLocks::enter();
-    let elsewhere = locks.held_elsewhere("key");
+    let elsewhere = locks.hold_from_other_session("key");
     let busy = pool.try_with_advisory_lock("key", QUIET, async |_| Ok::<_, LockError>(()));
     assert_eq!(busy.await.unwrap(), None);
     let limit = Duration::from_millis(30);
@@ -179,7 +180,7 @@ where
 {
     for strategy in BOTH {
         let locks = TestLocks::enter();
-        let elsewhere = locks.held_elsewhere("key");
+        let elsewhere = locks.hold_from_other_session("key");
         let its_pool = pool.clone();
         let task = tokio::spawn(async move {
             let options = wait(LONG, strategy);
@@ -194,14 +195,14 @@ where
 
 async fn lost_in_the_body<P: AsyncLockPool>(pool: P) {
     let locks = TestLocks::enter();
-    locks.fail_next("key", Fault::Lost);
+    locks.inject_fault("key", Fault::Lost);
     let lost = pool.with_advisory_lock("key", QUIET, async |_| Ok::<_, LockError>(()));
     assert_eq!(lost.await.unwrap_err().kind(), LockErrorKind::Lost);
-    locks.fail_next("key", Fault::Lost);
+    locks.inject_fault("key", Fault::Lost);
     let lost = pool.with_advisory_xact_lock("key", QUIET, async |_| Ok::<_, LockError>(()));
     assert_eq!(lost.await.unwrap_err().kind(), LockErrorKind::CommitFailed);
     let guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
-    assert_eq!(locks.lose("key"), 1);
+    assert_eq!(locks.terminate_holders("key"), 1);
     assert_eq!(
         guard.release().await.unwrap_err().kind(),
         LockErrorKind::Lost
@@ -217,7 +218,7 @@ async fn faults_of_asking<P: AsyncLockPool>(pool: P) {
         (Fault::Deadlock, LockErrorKind::Deadlock),
         (Fault::TooManyLocks, LockErrorKind::TooManyLocks),
     ] {
-        locks.fail_next("key", fault);
+        locks.inject_fault("key", fault);
         // A deadlock is found among those who queue.
         let options = wait(LONG, WaitStrategy::Block);
         let body = async |_: &mut P::Session| panic!("the body ran without the lock");
@@ -233,9 +234,9 @@ async fn faults_of_releasing<P: AsyncLockPool>(pool: P) {
     let locks = TestLocks::enter();
     for (fault, expected) in [
         (Fault::NotHeld, LockErrorKind::NotHeld),
-        (Fault::PoolerInBetween, LockErrorKind::PoolerInBetween),
+        (Fault::SessionChanged, LockErrorKind::SessionChanged),
     ] {
-        locks.fail_next("key", fault);
+        locks.inject_fault("key", fault);
         let guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
         let error = guard.release().await.unwrap_err();
         assert!(error.is_lost());
@@ -249,7 +250,7 @@ async fn faults_of_releasing<P: AsyncLockPool>(pool: P) {
 
 async fn a_pool_fails_on_demand<P: AsyncLockPool>(pool: P) {
     let locks = TestLocks::enter();
-    locks.fail_next("key", Fault::Pool);
+    locks.inject_fault("key", Fault::Pool);
     let failed = pool.acquire_advisory_lock("key", QUIET).await.map(drop);
     assert_eq!(failed.unwrap_err().kind(), LockErrorKind::Pool);
     let guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
@@ -364,7 +365,7 @@ async fn a_wait_that_is_dropped_leaves_the_queue() {
 async fn a_poll_that_is_dropped_leaves_nothing() {
     let locks = TestLocks::enter();
     let mut conn = connect().await;
-    let elsewhere = locks.held_elsewhere("key");
+    let elsewhere = locks.hold_from_other_session("key");
     let polling = conn.acquire_advisory_lock("key", wait(LONG, WaitStrategy::Poll));
     let impatient = tokio::time::timeout(Duration::from_millis(5), polling);
     assert!(impatient.await.is_err());

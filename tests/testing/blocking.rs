@@ -27,7 +27,7 @@ on_every_adapter! {
 fn refused_while_held_elsewhere<S: AdvisoryLocking>(connect: fn() -> S) {
     let mut conn = connect();
     let locks = TestLocks::enter();
-    let elsewhere = locks.held_elsewhere("key");
+    let elsewhere = locks.hold_from_other_session("key");
     assert_eq!(
         conn.try_with_advisory_lock("key", QUIET, unreached)
             .unwrap(),
@@ -57,7 +57,7 @@ fn a_limit_passes_and_is_kept<S: AdvisoryLocking>(connect: fn() -> S) {
     for strategy in BOTH {
         let mut conn = connect();
         let locks = TestLocks::enter();
-        let _elsewhere = locks.held_elsewhere("key");
+        let _elsewhere = locks.hold_from_other_session("key");
         let began = Instant::now();
         let outcome = conn.with_advisory_lock("key", wait(limit, strategy), unreached);
         let waited = began.elapsed();
@@ -66,7 +66,7 @@ fn a_limit_passes_and_is_kept<S: AdvisoryLocking>(connect: fn() -> S) {
         assert!(waited < LONG, "{strategy:?} waited {waited:?}");
         assert_eq!(locks.events(), [Event::timed_out("key")], "{strategy:?}");
         // Its pauses are at least a thirty-second of the interval of 100 ms.
-        let tries = locks.refusals("key");
+        let tries = locks.contention_count("key");
         let at_most = match strategy {
             WaitStrategy::Poll => 20,
             _ => 1,
@@ -78,7 +78,7 @@ fn a_limit_passes_and_is_kept<S: AdvisoryLocking>(connect: fn() -> S) {
         // Zero is one try.
         let once = conn.try_with_advisory_lock("key", wait(Duration::ZERO, strategy), unreached);
         assert_eq!(once.unwrap(), None);
-        assert_eq!(locks.refusals("key"), tries + 1);
+        assert_eq!(locks.contention_count("key"), tries + 1);
     }
 }
 
@@ -91,11 +91,11 @@ fn granted_when_the_other_lets_go<S: AdvisoryLocking + 'static>(connect: fn() ->
     ];
     for options in options {
         let locks = TestLocks::enter();
-        let elsewhere = locks.held_elsewhere("key");
+        let elsewhere = locks.hold_from_other_session("key");
         let waiting = thread::spawn({
             let locks = locks.clone();
             move || {
-                let _here = locks.join();
+                let _here = locks.attach();
                 let ran = connect().with_advisory_lock("key", options, |_| Ok::<_, LockError>(7));
                 ran.unwrap()
             }
@@ -115,7 +115,7 @@ fn granted_when_the_other_lets_go<S: AdvisoryLocking + 'static>(connect: fn() ->
 fn readers_share_with_readers_elsewhere<S: AdvisoryLocking>(connect: fn() -> S) {
     let mut conn = connect();
     let locks = TestLocks::enter();
-    let _readers = locks.shared_elsewhere("key");
+    let _readers = locks.share_from_other_session("key");
     let writer = conn.try_acquire_advisory_lock("key", QUIET).unwrap();
     assert!(writer.is_none());
     drop(writer);
@@ -123,7 +123,7 @@ fn readers_share_with_readers_elsewhere<S: AdvisoryLocking>(connect: fn() -> S) 
         .unwrap()
         .release()
         .unwrap();
-    let _writer = locks.held_elsewhere("key");
+    let _writer = locks.hold_from_other_session("key");
     let reader = conn.try_acquire_advisory_lock("key", QUIET.shared());
     assert!(reader.unwrap().is_none());
 }
@@ -154,13 +154,13 @@ fn a_scope_that_is_refused_leaves_nothing_begun<S: AdvisoryLocking>(connect: fn(
     for strategy in BOTH {
         let mut conn = connect();
         let locks = TestLocks::enter();
-        let _elsewhere = locks.held_elsewhere("key");
+        let _elsewhere = locks.hold_from_other_session("key");
         let refused = conn.try_with_advisory_xact_lock("key", QUIET, unreached);
         assert_eq!(refused.unwrap(), None);
         let limit = wait(Duration::from_millis(5), strategy);
         let timed_out = conn.with_advisory_xact_lock("key", limit, unreached);
         assert_eq!(kind(timed_out), LockErrorKind::TimedOut);
-        assert!(!conn.transaction_state().is_open());
+        assert!(!conn.session_transaction_state().is_open());
         assert_eq!(
             locks.events(),
             [
@@ -175,8 +175,8 @@ fn in_the_callers_transaction<S: AdvisoryLocking>(connect: fn() -> S) {
     for strategy in BOTH {
         let mut conn = connect();
         let locks = TestLocks::enter();
-        let elsewhere = locks.held_elsewhere("key");
-        LockSession::begin(&mut conn).unwrap();
+        let elsewhere = locks.hold_from_other_session("key");
+        LockSession::session_begin(&mut conn).unwrap();
         assert!(!conn.try_acquire_advisory_xact_lock("key", QUIET).unwrap());
         let limit = wait(Duration::from_millis(5), strategy);
         let refused = conn.acquire_advisory_xact_lock("key", limit);
@@ -184,8 +184,8 @@ fn in_the_callers_transaction<S: AdvisoryLocking>(connect: fn() -> S) {
         drop(elsewhere);
         conn.acquire_advisory_xact_lock("key", QUIET).unwrap();
         // The transaction is as usable as before.
-        assert!(conn.transaction_state().is_open());
-        LockSession::commit(&mut conn).unwrap();
+        assert!(conn.session_transaction_state().is_open());
+        LockSession::session_commit(&mut conn).unwrap();
         let acquired = Event::acquired("key").in_transaction();
         assert_eq!(locks.events().last(), Some(&acquired));
         assert!(!locks.is_held("key"), "its end is not seen");
@@ -241,7 +241,7 @@ fn mistakes_are_refused_and_taken_down<S: AdvisoryLocking>(connect: fn() -> S) {
     let locks = TestLocks::enter();
     let refused = conn.acquire_advisory_xact_lock("key", QUIET);
     assert_eq!(kind(refused), LockErrorKind::NotInTransaction);
-    LockSession::begin(&mut conn).unwrap();
+    LockSession::session_begin(&mut conn).unwrap();
     let refused = conn.acquire_advisory_lock("key", QUIET).unwrap_err();
     assert_eq!(refused.kind(), LockErrorKind::InTransaction);
     let kinds = [

@@ -1,4 +1,4 @@
-//! Sessions of one test that exclude each other, on every blocking adapter.
+//! PoolingMode of one test that exclude each other, on every blocking adapter.
 
 use std::sync::Mutex;
 use std::thread;
@@ -76,7 +76,7 @@ fn one_at_a_time<S: AdvisoryLocking>(connect: fn() -> S) {
         thread::scope(|scope| {
             for _ in 0..THREADS {
                 scope.spawn(|| {
-                    let _here = locks.join();
+                    let _here = locks.attach();
                     let mut conn = connect();
                     for _ in 0..EACH {
                         let body = |_: &mut S| {
@@ -117,7 +117,7 @@ fn a_deadlock_ends_one_of_the_two<S: AdvisoryLocking>(connect: fn() -> S) {
     let locks = TestLocks::enter_exclusive();
     let both_hold = std::sync::Barrier::new(2);
     let cross = |mine: &'static str, other: &'static str| {
-        let _here = locks.join();
+        let _here = locks.attach();
         let mut conn = connect();
         let mut guard = conn.acquire_advisory_lock(mine, QUIET).unwrap();
         both_hold.wait();
@@ -141,17 +141,17 @@ fn a_deadlock_ends_one_of_the_two<S: AdvisoryLocking>(connect: fn() -> S) {
 fn transactions_of_the_caller_are_refused<S: AdvisoryLocking>(connect: fn() -> S) {
     let _locks = TestLocks::enter_exclusive();
     let mut conn = connect();
-    LockSession::begin(&mut conn).unwrap();
+    LockSession::session_begin(&mut conn).unwrap();
     let refused = conn.acquire_advisory_xact_lock("key", QUIET).unwrap_err();
     assert_eq!(refused.kind(), LockErrorKind::Unsupported);
     let nested = conn.with_advisory_xact_lock("key", QUIET, |_| Ok::<_, LockError>(()));
     assert_eq!(nested.unwrap_err().kind(), LockErrorKind::Unsupported);
-    LockSession::rollback(&mut conn).unwrap();
+    LockSession::session_rollback(&mut conn).unwrap();
     // Held by the session to beyond the transaction's end, it can be taken again inside.
     let mut guard = conn.acquire_advisory_lock("key", QUIET).unwrap();
-    LockSession::begin(&mut *guard).unwrap();
+    LockSession::session_begin(&mut *guard).unwrap();
     guard.acquire_advisory_xact_lock("key", QUIET).unwrap();
-    LockSession::commit(&mut *guard).unwrap();
+    LockSession::session_commit(&mut *guard).unwrap();
     guard.release().unwrap();
 }
 
@@ -162,7 +162,7 @@ fn scopes_exclude<S: AdvisoryLocking>(connect: fn() -> S) {
         let second = thread::scope(|scope| {
             conn.with_advisory_xact_lock("key", QUIET, |_| {
                 let second = scope.spawn(|| {
-                    let _here = locks.join();
+                    let _here = locks.attach();
                     let body = |_: &mut S| Ok::<_, LockError>(());
                     connect().with_advisory_xact_lock("key", wait(LONG, strategy), body)
                 });
@@ -191,7 +191,7 @@ fn a_lost_lock_is_free_for_others<S: AdvisoryLocking>(connect: fn() -> S) {
     let locks = TestLocks::enter_exclusive();
     let (mut first, mut second) = (connect(), connect());
     let held = first.acquire_advisory_lock("key", QUIET).unwrap();
-    assert_eq!(locks.lose("key"), 1);
+    assert_eq!(locks.terminate_holders("key"), 1);
     let next = second.acquire_advisory_lock("key", QUIET).unwrap();
     assert_eq!(held.release().unwrap_err().kind(), LockErrorKind::Lost);
     next.release().unwrap();

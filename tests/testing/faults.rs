@@ -18,7 +18,7 @@ on_every_adapter! {
 
 fn lost_in_the_body<S: AdvisoryLocking>(connect: fn() -> S) {
     let locks = TestLocks::enter();
-    locks.fail_next("key", Fault::Lost);
+    locks.inject_fault("key", Fault::Lost);
     let mut ran = false;
     let outcome = connect().with_advisory_lock("key", QUIET, |_| {
         ran = true;
@@ -29,7 +29,7 @@ fn lost_in_the_body<S: AdvisoryLocking>(connect: fn() -> S) {
     assert!(error.is_lost() && error.kind() == LockErrorKind::Lost);
 
     // The body's own error wins.
-    locks.fail_next("key", Fault::Lost);
+    locks.inject_fault("key", Fault::Lost);
     let own = LockError::new(LockErrorKind::Unsupported);
     let outcome = connect().with_advisory_lock("key", QUIET, |_| Err::<(), _>(own));
     assert_eq!(kind(outcome), LockErrorKind::Unsupported);
@@ -54,17 +54,17 @@ fn lost_in_the_body<S: AdvisoryLocking>(connect: fn() -> S) {
 
 fn lost_under_a_guard<S: AdvisoryLocking>(connect: fn() -> S) {
     let locks = TestLocks::enter();
-    assert_eq!(locks.lose("key"), 0);
+    assert_eq!(locks.terminate_holders("key"), 0);
     let (mut first, mut second) = (connect(), connect());
     let guard = first.acquire_advisory_lock("key", QUIET).unwrap();
     assert!(locks.is_held("key"));
-    assert_eq!(locks.lose("key"), 1);
+    assert_eq!(locks.terminate_holders("key"), 1);
     assert!(!locks.is_held("key"));
     assert_eq!(kind(guard.release()), LockErrorKind::Lost);
 
     // A guard that is dropped tells nobody but the record.
     let guard = second.acquire_advisory_lock("key", QUIET).unwrap();
-    assert_eq!(locks.lose("key"), 1);
+    assert_eq!(locks.terminate_holders("key"), 1);
     drop(guard);
     let lost = Event::not_released("key", LockErrorKind::Lost);
     let acquired = Event::acquired("key");
@@ -78,12 +78,12 @@ fn lost_under_a_guard<S: AdvisoryLocking>(connect: fn() -> S) {
 fn a_release_that_fails<S: AdvisoryLocking>(connect: fn() -> S) {
     let faults = [
         (Fault::NotHeld, LockErrorKind::NotHeld),
-        (Fault::PoolerInBetween, LockErrorKind::PoolerInBetween),
+        (Fault::SessionChanged, LockErrorKind::SessionChanged),
     ];
     for (fault, expected) in faults {
         let mut conn = connect();
         let locks = TestLocks::enter();
-        locks.fail_next("key", fault);
+        locks.inject_fault("key", fault);
         let guard = conn.acquire_advisory_lock("key", QUIET).unwrap();
         assert_eq!(kind(guard.release()), expected);
         let failed = Event::not_released("key", expected);
@@ -100,7 +100,7 @@ fn faults_of_asking<S: AdvisoryLocking>(connect: fn() -> S) {
     let mut conn = connect();
     let locks = TestLocks::enter();
     for (fault, _) in faults {
-        locks.fail_next("key", fault);
+        locks.inject_fault("key", fault);
     }
     // In order, one a call, and for this key only.
     conn.acquire_advisory_lock("another key", QUIET)
@@ -123,7 +123,7 @@ fn faults_of_asking<S: AdvisoryLocking>(connect: fn() -> S) {
 fn a_deadlock_is_for_those_who_queue<S: AdvisoryLocking>(connect: fn() -> S) {
     let mut conn = connect();
     let locks = TestLocks::enter();
-    locks.fail_next("key", Fault::Deadlock);
+    locks.inject_fault("key", Fault::Deadlock);
     let short = Duration::from_millis(5);
     assert_eq!(
         kind(conn.with_advisory_lock("key", QUIET, unreached)),
@@ -142,10 +142,10 @@ fn a_deadlock_is_for_those_who_queue<S: AdvisoryLocking>(connect: fn() -> S) {
 fn a_scope_that_is_lost_is_rolled_back<S: AdvisoryLocking>(connect: fn() -> S) {
     let mut conn = connect();
     let locks = TestLocks::enter();
-    locks.fail_next("key", Fault::Lost);
+    locks.inject_fault("key", Fault::Lost);
     let outcome = conn.with_advisory_xact_lock("key", QUIET, |_| Ok::<_, LockError>(()));
     assert_eq!(kind(outcome), LockErrorKind::CommitFailed);
-    assert!(!conn.transaction_state().is_open());
+    assert!(!conn.session_transaction_state().is_open());
     assert_eq!(
         locks.events(),
         [

@@ -32,9 +32,9 @@ fn many_tests_at_once_do_not_see_each_other() {
         } else {
             TestLocks::enter()
         };
-        let _elsewhere = contended.then(|| locks.held_elsewhere("key"));
+        let _elsewhere = contended.then(|| locks.hold_from_other_session("key"));
         if number % 4 == 1 {
-            locks.fail_next("key", Fault::NotHeld);
+            locks.inject_fault("key", Fault::NotHeld);
         }
         all.wait();
         for _ in 0..20 {
@@ -58,12 +58,12 @@ fn many_tests_at_once_do_not_see_each_other() {
 #[test]
 fn other_threads_belong_to_a_test_only_if_they_join() {
     let locks = TestLocks::enter();
-    let _elsewhere = locks.held_elsewhere("key");
+    let _elsewhere = locks.hold_from_other_session("key");
     assert!(!is_free("key"));
     assert!(thread::spawn(|| is_free("key")).join().unwrap());
     let joined = locks.clone();
     let free = thread::spawn(move || {
-        let here = joined.join();
+        let here = joined.attach();
         let during = is_free("key");
         drop(here);
         (during, is_free("key"))
@@ -71,7 +71,7 @@ fn other_threads_belong_to_a_test_only_if_they_join() {
     assert_eq!(free.join().unwrap(), (false, true));
     let joined = locks.clone();
     let free = thread::spawn(move || {
-        joined.join_thread();
+        joined.attach_thread();
         is_free("key")
     });
     assert!(!free.join().unwrap());
@@ -80,7 +80,7 @@ fn other_threads_belong_to_a_test_only_if_they_join() {
 #[test]
 fn nothing_stays_when_a_test_has_left() {
     let locks = TestLocks::enter();
-    let elsewhere = locks.held_elsewhere("key");
+    let elsewhere = locks.hold_from_other_session("key");
     drop(locks);
     assert!(is_free("key"));
     drop(elsewhere);
@@ -88,7 +88,7 @@ fn nothing_stays_when_a_test_has_left() {
     let panicked = thread::spawn(|| {
         let caught = std::panic::catch_unwind(|| {
             let locks = TestLocks::enter();
-            let _elsewhere = locks.held_elsewhere("key");
+            let _elsewhere = locks.hold_from_other_session("key");
             std::panic::panic_any("on purpose");
         });
         caught.is_err() && is_free("key")
@@ -99,10 +99,10 @@ fn nothing_stays_when_a_test_has_left() {
 #[test]
 fn the_innermost_counts_in_whatever_order_they_are_left() {
     let outer = TestLocks::enter();
-    let _elsewhere = outer.held_elsewhere("key");
+    let _elsewhere = outer.hold_from_other_session("key");
     let inner = TestLocks::enter();
     assert!(is_free("key"));
-    let outer_once_more = outer.join();
+    let outer_once_more = outer.attach();
     assert!(!is_free("key"));
     drop(outer_once_more);
     assert!(is_free("key"));

@@ -67,7 +67,7 @@ fn wait(limit: Duration, strategy: WaitStrategy) -> LockOptions {
 fn until_refused(locks: &TestLocks, key: impl Into<LockKey>, times: usize) {
     let key = key.into();
     let began = Instant::now();
-    while locks.refusals(key.clone()) < times {
+    while locks.contention_count(key.clone()) < times {
         assert!(began.elapsed() < LONG, "nobody asks for {key}");
         std::thread::yield_now();
     }

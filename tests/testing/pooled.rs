@@ -17,7 +17,7 @@ fn a_pool_fails_on_demand() {
     let pool = pool(1);
     let locks = TestLocks::enter();
     for _ in 0..3 {
-        locks.fail_next("key", Fault::Pool);
+        locks.inject_fault("key", Fault::Pool);
     }
     let failed = pool.with_advisory_lock("key", QUIET, |_| Ok::<_, LockError>(()));
     assert_eq!(failed.unwrap_err().kind(), LockErrorKind::Pool);
@@ -32,7 +32,7 @@ fn a_pool_fails_on_demand() {
     pool.with_advisory_lock("key", QUIET, |_| Ok::<_, LockError>(()))
         .unwrap();
     // A call on a connection is not touched.
-    locks.fail_next("key", Fault::Pool);
+    locks.inject_fault("key", Fault::Pool);
     let mut conn = pool.get().unwrap();
     conn.acquire_advisory_lock("key", QUIET)
         .unwrap()
@@ -44,7 +44,7 @@ fn a_pool_fails_on_demand() {
 fn held_elsewhere_through_a_pool() {
     let pool = pool(2);
     let locks = TestLocks::enter();
-    let _elsewhere = locks.held_elsewhere("key");
+    let _elsewhere = locks.hold_from_other_session("key");
     let busy = pool.try_with_advisory_lock("key", QUIET, |_| Ok::<_, LockError>(()));
     assert_eq!(busy.unwrap(), None);
     assert!(
@@ -98,7 +98,7 @@ fn sessions_are_told_apart_however_their_guards_move() {
 fn a_lost_connection_is_replaced() {
     let pool = pool(1);
     let locks = TestLocks::enter();
-    locks.fail_next("key", Fault::Lost);
+    locks.inject_fault("key", Fault::Lost);
     let mark = |conn: &mut SqliteConnection| {
         use diesel::connection::SimpleConnection;
         conn.batch_execute("CREATE TABLE mark (number INTEGER)")
@@ -110,18 +110,18 @@ fn a_lost_connection_is_replaced() {
 }
 
 /// A locker's sessions are its own; what a test does instead of `held_elsewhere` is to hold the lock through a clone.
-#[cfg(feature = "locker")]
+#[cfg(feature = "lock-manager")]
 #[test]
 fn a_locker_is_kept_out_by_its_clone() {
     use std::time::{Duration, Instant};
 
     use advisory_locking::WaitStrategy;
-    use advisory_locking::locker::{Locker, LockerOptions, WithoutLocks};
+    use advisory_locking::lock_manager::{BlockingLockManager, LockManagerOptions, NoLockBackend};
 
     let locks = TestLocks::enter();
-    let _elsewhere = locks.held_elsewhere("key");
-    let in_process = LockerOptions::new().without_locks(WithoutLocks::InProcess);
-    let locker = Locker::with_options(pool(1), in_process).unwrap();
+    let _elsewhere = locks.hold_from_other_session("key");
+    let in_process = LockManagerOptions::new().on_no_lock_backend(NoLockBackend::InProcess);
+    let locker = BlockingLockManager::with_options(pool(1), in_process).unwrap();
     let clone = locker.clone();
 
     let held = clone.acquire("key", QUIET).unwrap();

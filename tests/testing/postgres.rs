@@ -10,10 +10,10 @@ use crate::model::Model;
 fn a_server_answers_for_its_own_locks() {
     let (model, key) = (Model::default(), LockKey::from("key"));
     for locks in [TestLocks::new(), TestLocks::new_exclusive()] {
-        let here = locks.join();
-        let _elsewhere = here.held_elsewhere(&key);
+        let here = locks.attach();
+        let _elsewhere = here.hold_from_other_session(&key);
         for fault in [Fault::Canceled, Fault::Lost, Fault::NotHeld] {
-            here.fail_next(&key, fault);
+            here.inject_fault(&key, fault);
         }
         let mut first = model.connect();
         let held = first.acquire_advisory_lock(&key, QUIET).unwrap();
@@ -24,7 +24,10 @@ fn a_server_answers_for_its_own_locks() {
         assert!(second.is_err(), "the server excludes");
         held.release().unwrap();
         assert_eq!(model.held(&key), []);
-        assert_eq!((here.lose(&key), here.refusals(&key)), (0, 0));
+        assert_eq!(
+            (here.terminate_holders(&key), here.contention_count(&key)),
+            (0, 0)
+        );
         assert_eq!(here.events(), []);
     }
 }

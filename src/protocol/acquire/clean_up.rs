@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use super::failure::Failure;
 use super::{Acquire, Acquired, Next, State};
 use crate::error::LockErrorKind;
-use crate::protocol::{Level, Step};
-use crate::session::{BatchKind, Place, Row, SessionError, StatementKind};
+use crate::options::LockScope;
+use crate::protocol::Action;
+use crate::session::{Row, ScriptKind, SessionError, StatementKind, TransactionContext};
 
 impl Acquire {
     /// A statement that does not wait failed, or answered what it never should.
@@ -16,19 +17,19 @@ impl Acquire {
         }
         match (self.level, self.place) {
             // The failed statement has aborted the transaction, whose end frees the lock.
-            (Level::Transaction, _) => {
+            (LockScope::Transaction, _) => {
                 if failure.kind == LockErrorKind::Database && failure.source.is_some() {
                     failure.kind = LockErrorKind::TransactionAborted;
                 }
                 self.fail(failure)
             }
             // In an aborted transaction nothing can be asked, and rolling it back would not free the lock.
-            (Level::Session, Place::Inside) => self.condemn(failure),
-            (Level::Session, Place::Outside) if failure.is_obscure() => {
+            (LockScope::Session, TransactionContext::InTransaction) => self.condemn(failure),
+            (LockScope::Session, TransactionContext::Autocommit) if failure.is_obscure() => {
                 self.state = State::Diagnosing(failure);
-                self.batch(BatchKind::Diagnose)
+                self.batch(ScriptKind::RevealSqlState)
             }
-            (Level::Session, Place::Outside) => self.look_for_leak(failure),
+            (LockScope::Session, TransactionContext::Autocommit) => self.look_for_leak(failure),
         }
     }
 
@@ -39,28 +40,28 @@ impl Acquire {
             return self.condemn(failure);
         }
         match self.place {
-            Place::Inside => {
+            TransactionContext::InTransaction => {
                 self.state = State::RollingBackWait(failure);
-                self.batch(BatchKind::RollBackWait)
+                self.batch(ScriptKind::RollBackWait)
             }
-            Place::Outside => self.clean_up_wait(failure, now),
+            TransactionContext::Autocommit => self.clean_up_wait(failure, now),
         }
     }
 
     pub(super) fn clean_up_wait(&mut self, failure: Failure, now: Instant) -> Next {
         match (self.level, failure.kind) {
             // The savepoint took it along.
-            (Level::Transaction, _) => self.ended_wait(failure, now),
-            (Level::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
+            (LockScope::Transaction, _) => self.ended_wait(failure, now),
+            (LockScope::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
                 self.give_back(failure)
             }
-            (Level::Session, _) => self.look_for_leak(failure),
+            (LockScope::Session, _) => self.look_for_leak(failure),
         }
     }
 
     pub(super) fn give_back(&mut self, failure: Failure) -> Next {
         self.state = State::GivingBack(failure);
-        self.query(StatementKind::GiveBack)
+        self.query(StatementKind::ReleaseIfHeld)
     }
 
     pub(super) fn gave_back(
@@ -72,8 +73,8 @@ impl Acquire {
         let because = "the clean-up after a wait failed, so the session was ended";
         match answer {
             // The wait may have taken the lock on the session that it ran on, and this one cannot give it back.
-            Ok(row) if self.is_elsewhere(row) && failure.kind != LockErrorKind::PoolerInBetween => {
-                self.fail(Failure::new(LockErrorKind::PoolerInBetween))
+            Ok(row) if self.is_elsewhere(row) && failure.kind != LockErrorKind::SessionChanged => {
+                self.fail(Failure::new(LockErrorKind::SessionChanged))
             }
             Ok(Row {
                 answer: Some(true) | None,
@@ -82,8 +83,8 @@ impl Acquire {
             Ok(Row {
                 answer: Some(false),
                 ..
-            }) => self.condemn(Failure::new(LockErrorKind::Database).because(because)),
-            Err(error) => self.condemn(Failure::from_statement(error).because(because)),
+            }) => self.condemn(Failure::new(LockErrorKind::Database).with_context(because)),
+            Err(error) => self.condemn(Failure::from_statement(error).with_context(because)),
         }
     }
 
@@ -104,7 +105,7 @@ impl Acquire {
 
     pub(super) fn look_for_leak(&mut self, failure: Failure) -> Next {
         self.state = State::LookingForLeak(failure);
-        self.query(StatementKind::Shows)
+        self.query(StatementKind::IsHeld)
     }
 
     pub(super) fn looked_for_leak(
@@ -114,7 +115,7 @@ impl Acquire {
     ) -> Next {
         match answer {
             Ok(row) if self.is_elsewhere(row) => {
-                self.fail(Failure::new(LockErrorKind::PoolerInBetween))
+                self.fail(Failure::new(LockErrorKind::SessionChanged))
             }
             Ok(Row {
                 answer: Some(false),
@@ -131,13 +132,13 @@ impl Acquire {
 
     pub(super) fn condemn(&mut self, failure: Failure) -> Next {
         self.state = State::Condemning(failure);
-        Step::Condemn
+        Action::Terminate
     }
 
     /// Nothing is held and the session is in order, or condemned.
     pub(super) fn fail(&mut self, failure: Failure) -> Next {
         self.state = State::Finished;
-        Step::Done(match failure.kind {
+        Action::Done(match failure.kind {
             LockErrorKind::TimedOut => Ok(Acquired::TimedOut),
             _ => Err(failure.into_error(&self.key)),
         })

@@ -49,7 +49,7 @@ impl Failure {
         Self { kind, ..self }
     }
 
-    pub(super) fn because(self, because: &'static str) -> Self {
+    pub(super) fn with_context(self, because: &'static str) -> Self {
         Self {
             because: Some(because),
             ..self
@@ -59,7 +59,7 @@ impl Failure {
     pub(super) fn into_error(self, key: &LockKey) -> LockError {
         let mut error = LockError::new(self.kind).with_key(key);
         if let Some(because) = self.because {
-            error = error.because(because);
+            error = error.with_context(because);
         }
         match self.source {
             Some(source) => error.with_source(source.into_source()),

@@ -10,10 +10,10 @@ const SESSION: i32 = 1;
 const ANOTHER: i32 = 2;
 
 /// Each input with the milliseconds since the attempt began.
-type Script = Vec<(u64, Input)>;
+type Script = Vec<(u64, Event)>;
 
-fn row(answer: Option<bool>, pid: i32) -> Input {
-    Input::Row(Ok(Row {
+fn row(answer: Option<bool>, pid: i32) -> Event {
+    Event::Row(Ok(Row {
         answer,
         pid,
         transaction_began: 0,
@@ -42,30 +42,30 @@ fn play_on(
     longest_wait: Option<Duration>,
     script: Script,
 ) -> (Vec<&'static str>, Result<Acquired, LockError>) {
-    let situation = Situation {
+    let snapshot = SessionSnapshot {
         longest_wait,
-        ..Situation::idle()
+        ..SessionSnapshot::idle()
     };
-    let mut acquire = Acquire::new(LockKey::from("key"), &options, Level::Session, situation);
+    let mut acquire = Acquire::new(LockKey::from("key"), &options, LockScope::Session, snapshot);
     let (began, mut sent) = (Instant::now(), Vec::new());
-    let mut script = [(0, Input::Ready)].into_iter().chain(script);
+    let mut script = [(0, Event::Ready)].into_iter().chain(script);
     while let Some((after, input)) = script.next() {
         sent.push(
             match acquire.step(input, began + Duration::from_millis(after)) {
-                Step::Query(statement) => match statement.kind() {
-                    StatementKind::Try => "try",
-                    StatementKind::GiveBack => "give back",
-                    StatementKind::Shows => "look",
+                Action::Query(statement) => match statement.kind() {
+                    StatementKind::TryAcquire => "try",
+                    StatementKind::ReleaseIfHeld => "give back",
+                    StatementKind::IsHeld => "look",
                     other => unreachable!("{other:?}"),
                 },
-                Step::Batch(batch) => match batch.kind() {
-                    BatchKind::Wait { .. } => "wait",
-                    BatchKind::Diagnose => "diagnose",
+                Action::Script(batch) => match batch.kind() {
+                    ScriptKind::Wait { .. } => "wait",
+                    ScriptKind::RevealSqlState => "diagnose",
                     other => unreachable!("{other:?}"),
                 },
-                Step::Sleep(_) => "sleep",
-                Step::Condemn => "condemn",
-                Step::Done(outcome) => {
+                Action::Sleep(_) => "sleep",
+                Action::Terminate => "condemn",
+                Action::Done(outcome) => {
                     assert_eq!(script.count(), 0, "it ended after {sent:?}");
                     return (sent, outcome);
                 }
@@ -102,18 +102,18 @@ fn tries_answered_by_two_sessions_are_told_of() {
     let answered = |answer| {
         vec![
             (0, row(Some(false), SESSION)),
-            (0, Input::Ready),
+            (0, Event::Ready),
             (0, row(Some(answer), ANOTHER)),
         ]
     };
     let refused = play(polling(), answered(false));
     let sent = ["try", "sleep", "try"];
-    assert_fails(refused, &sent, LockErrorKind::PoolerInBetween);
+    assert_fails(refused, &sent, LockErrorKind::SessionChanged);
     let mut script = answered(true);
     script.push((0, row(Some(true), ANOTHER)));
     let granted = play(polling(), script);
     let sent = ["try", "sleep", "try", "give back"];
-    assert_fails(granted, &sent, LockErrorKind::PoolerInBetween);
+    assert_fails(granted, &sent, LockErrorKind::SessionChanged);
 }
 
 /// A session that is there still is asked whether it was granted the lock all the same.
@@ -131,10 +131,10 @@ fn a_try_that_fails_is_looked_after() {
             (true, ["try", "look", "condemn"].as_slice()),
         ] {
             let mut script = vec![
-                (0, Input::Row(Err(coded(code)))),
+                (0, Event::Row(Err(coded(code)))),
                 (0, row(Some(held), SESSION)),
             ];
-            script.extend(held.then_some((0, Input::Ready)));
+            script.extend(held.then_some((0, Event::Ready)));
             let error = assert_fails(play(polling(), script), sent, kind);
             assert!(std::error::Error::source(&error).is_some());
         }
@@ -143,7 +143,7 @@ fn a_try_that_fails_is_looked_after() {
 
 #[test]
 fn a_session_that_ended_is_asked_nothing() {
-    let script = vec![(0, Input::Row(Err(gone()))), (0, Input::Ready)];
+    let script = vec![(0, Event::Row(Err(gone()))), (0, Event::Ready)];
     let sent = ["try", "condemn"];
     assert_fails(play(polling(), script), &sent, LockErrorKind::Database);
 }
@@ -151,7 +151,7 @@ fn a_session_that_ended_is_asked_nothing() {
 /// A client that hides codes is asked again in a way that shows them.
 #[test]
 fn a_hidden_code_is_asked_for() {
-    let failed = || (0, Input::Row(Err(hidden())));
+    let failed = || (0, Event::Row(Err(hidden())));
     let unheld = || (0, row(Some(false), SESSION));
     for (again, kind) in [
         (Ok(()), LockErrorKind::Database),
@@ -159,11 +159,11 @@ fn a_hidden_code_is_asked_for() {
         (Err(coded("55P03")), LockErrorKind::Database),
         (Err(hidden()), LockErrorKind::Database),
     ] {
-        let script = vec![failed(), (0, Input::Ran(again)), unheld()];
+        let script = vec![failed(), (0, Event::Ran(again)), unheld()];
         let sent = ["try", "diagnose", "look"];
         assert_fails(play(polling(), script), &sent, kind);
     }
-    let script = vec![failed(), (0, Input::Ran(Err(gone()))), (0, Input::Ready)];
+    let script = vec![failed(), (0, Event::Ran(Err(gone()))), (0, Event::Ready)];
     let sent = ["try", "diagnose", "condemn"];
     assert_fails(play(polling(), script), &sent, LockErrorKind::Database);
 }
@@ -173,12 +173,12 @@ fn a_hidden_code_is_asked_for() {
 fn a_look_answered_elsewhere_is_told_of() {
     let script = vec![
         (0, row(Some(false), SESSION)),
-        (0, Input::Ready),
-        (0, Input::Row(Err(coded("57014")))),
+        (0, Event::Ready),
+        (0, Event::Row(Err(coded("57014")))),
         (0, row(Some(false), ANOTHER)),
     ];
     let sent = ["try", "sleep", "try", "look"];
-    let kind = LockErrorKind::PoolerInBetween;
+    let kind = LockErrorKind::SessionChanged;
     assert_fails(play(polling(), script), &sent, kind);
 }
 
@@ -194,7 +194,7 @@ fn no_answer_is_no_grant() {
 fn waited(ended: &str, at: u64) -> Script {
     vec![
         (0, row(Some(false), SESSION)),
-        (at, Input::Ran(Err(coded(ended)))),
+        (at, Event::Ran(Err(coded(ended)))),
     ]
 }
 
@@ -208,7 +208,7 @@ fn a_wait_is_cleaned_up() {
         assert!(matches!(outcome, Ok(Acquired::TimedOut)));
     }
     let mut script = waited("55P03", 12);
-    script.extend([(12, row(Some(false), SESSION)), (12, Input::Ready)]);
+    script.extend([(12, row(Some(false), SESSION)), (12, Event::Ready)]);
     let sent = ["try", "wait", "give back", "condemn"];
     assert_fails(play(blocking(), script), &sent, LockErrorKind::Database);
 }
@@ -219,7 +219,7 @@ fn a_wait_cleaned_up_elsewhere_is_not_called_timed_out() {
     let mut script = waited("55P03", 12);
     script.push((12, row(None, ANOTHER)));
     let sent = ["try", "wait", "give back"];
-    let kind = LockErrorKind::PoolerInBetween;
+    let kind = LockErrorKind::SessionChanged;
     assert_fails(play(blocking(), script), &sent, kind);
 }
 
@@ -229,7 +229,7 @@ fn a_wait_that_ended_early_goes_on() {
     let mut script = waited("55P03", 2);
     script.extend([
         (2, row(None, SESSION)),
-        (12, Input::Ran(Err(coded("55P03")))),
+        (12, Event::Ran(Err(coded("55P03")))),
         (12, row(None, SESSION)),
     ]);
     let (sent, outcome) = play(blocking(), script);
@@ -255,7 +255,7 @@ fn a_wait_for_ever_is_one_of_many() {
     assert_eq!(sent, ["try", "wait", "give back"]);
     assert!(matches!(outcome, Ok(Acquired::TimedOut)));
     let mut longer = script();
-    longer.push((4, Input::Ran(Ok(()))));
+    longer.push((4, Event::Ran(Ok(()))));
     let (sent, outcome) = play_on(forever, Some(Duration::from_millis(2)), longer);
     assert_eq!(sent, ["try", "wait", "give back", "wait"]);
     assert!(matches!(outcome, Ok(Acquired::Granted(_))));

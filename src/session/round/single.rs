@@ -1,12 +1,12 @@
 //! A round of one step, as a statement of its own.
 
-use super::{Round, RoundKind, RoundRow, RoundStep, StepKind, TokenSource};
+use super::{BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, TokenSource};
 use crate::backends::postgres;
 use crate::session::Bind;
 
-/// One [`RoundStep`] that draws no token, in a prepared statement of its own: what a `Locker` asks where nobody else asks anything.
+/// One [`LockOp`] that draws no token, in a prepared statement of its own: what a `BlockingLockManager` asks where nobody else asks anything.
 ///
-/// It does what a [`Round`] of the same step does, for less than half of the server's work.
+/// It does what a [`LockBatch`] of the same step does, for less than half of the server's work.
 ///
 /// # Shape
 ///
@@ -17,35 +17,38 @@ use crate::session::Bind;
 /// # Examples
 ///
 /// ```
-/// use advisory_locking::session::{Bind, Round, RoundKind, RoundStep, StepKind, TokenSource};
+/// use advisory_locking::session::{Bind, LockBatch, BatchMode, LockOp, LockOpKind, TokenSource};
 /// use advisory_locking::{LockKey, LockMode};
 ///
-/// let take = StepKind::Take { fenced: false };
-/// let step = RoundStep::new(take, LockKey::from(42).space(), LockMode::Exclusive);
-/// let round = Round::new(RoundKind::Serve, 7, vec![step], TokenSource::default());
+/// let take = LockOpKind::Acquire { with_token: false };
+/// let step = LockOp::new(take, LockKey::from(42).raw(), LockMode::Exclusive);
+/// let round = LockBatch::new(BatchMode::Execute, 7, vec![step], TokenSource::default());
 /// let single = round.single().expect("one step, of one session, without a token");
 /// assert!(single.binds().eq([Bind::Int4(7), Bind::Int8(42)]));
 /// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct SingleStep {
+pub struct SingleOp {
     pid: i32,
-    step: RoundStep,
+    step: LockOp,
 }
 
-impl Round {
+impl LockBatch {
     /// Its only step, if it draws no token and one session is meant.
     #[must_use]
-    pub fn single(&self) -> Option<SingleStep> {
-        let (RoundKind::Serve, [step]) = (self.kind, &*self.steps) else {
+    pub fn single(&self) -> Option<SingleOp> {
+        let (BatchMode::Execute, [step]) = (self.kind, &*self.steps) else {
             return None;
         };
-        let draws = matches!(step.kind, StepKind::Take { fenced: true } | StepKind::Draw);
+        let draws = matches!(
+            step.kind,
+            LockOpKind::Acquire { with_token: true } | LockOpKind::IssueToken
+        );
         let (pid, step) = (self.pid, *step);
-        (pid != 0 && !draws).then_some(SingleStep { pid, step })
+        (pid != 0 && !draws).then_some(SingleOp { pid, step })
     }
 }
 
-impl SingleStep {
+impl SingleOp {
     /// The session that is meant: any other does nothing.
     #[must_use]
     pub const fn pid(&self) -> i32 {
@@ -54,7 +57,7 @@ impl SingleStep {
 
     /// What is done, to which lock, in which mode.
     #[must_use]
-    pub const fn step(&self) -> RoundStep {
+    pub const fn step(&self) -> LockOp {
         self.step
     }
 
@@ -70,9 +73,9 @@ impl SingleStep {
     }
 
     /// The round that does the same, for a session that knows no single steps.
-    pub(crate) fn to_round(self) -> Round {
-        Round::new(
-            RoundKind::Serve,
+    pub(crate) fn to_round(self) -> LockBatch {
+        LockBatch::new(
+            BatchMode::Execute,
             self.pid,
             [self.step],
             TokenSource::TransactionId,
@@ -80,15 +83,18 @@ impl SingleStep {
     }
 
     /// The answer of that round as this one's.
-    pub(crate) fn answer_of(row: RoundRow) -> Option<bool> {
+    pub(crate) fn answer_of(row: BatchReply) -> Option<bool> {
         let answer = row.answers.and_then(|answers| answers.into_iter().next());
         answer.map(|number| number.is_some())
     }
 
     /// This one's answer as that of the round. Which other session has answered is not known; none has this number.
-    #[cfg_attr(not(feature = "locker"), allow(dead_code, reason = "for a Locker"))]
-    pub(crate) fn row_of(&self, answer: Option<bool>) -> RoundRow {
-        RoundRow {
+    #[cfg_attr(
+        not(feature = "lock-manager"),
+        allow(dead_code, reason = "for a BlockingLockManager")
+    )]
+    pub(crate) fn row_of(&self, answer: Option<bool>) -> BatchReply {
+        BatchReply {
             answers: answer.map(|yes| vec![yes.then_some(1)]),
             token: None,
             pid: answer.map_or(0, |_| self.pid),

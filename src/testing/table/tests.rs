@@ -11,7 +11,7 @@ fn wanted(table: &mut Table, session: usize, key: i64, mode: LockMode) -> Wanted
         owner: Owner::Session(session),
         key: LockKey::from(key),
         mode,
-        level: Level::Session,
+        level: LockScope::Session,
         sees_the_end: true,
     }
 }

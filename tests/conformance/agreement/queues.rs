@@ -158,12 +158,12 @@ fn numbers_and_pairs_are_apart() {
         let with = |key: &LockKey| Command::Acquire(ask(key, no_wait(), false));
         s.does(0, with(&pair));
         s.does(1, with(&pair));
-        s.raw(1, Raw::TryLock(pair.space(), Shared));
+        s.raw(1, Raw::TryLock(pair.raw(), Shared));
         s.releases(0);
-        s.raw(1, Raw::TryLock(pair.space(), Shared));
+        s.raw(1, Raw::TryLock(pair.raw(), Shared));
         s.does(0, with(&pair));
         s.releases(0);
-        s.raw(1, Raw::Unlock(pair.space(), Exclusive));
-        s.raw(1, Raw::Unlock(pair.space(), Shared));
+        s.raw(1, Raw::Unlock(pair.raw(), Exclusive));
+        s.raw(1, Raw::Unlock(pair.raw(), Shared));
     });
 }

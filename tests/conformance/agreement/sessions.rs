@@ -48,7 +48,7 @@ fn an_aborted_transaction_refuses_everything() {
         s.raw(0, Raw::Fail);
         s.asks_in_transaction(0, 0, no_wait());
         s.asks_in_transaction(0, 0, block(SHORT));
-        s.raw(0, Raw::Unlock(s.keys[1].space(), Exclusive));
+        s.raw(0, Raw::Unlock(s.keys[1].raw(), Exclusive));
         s.does_all(0, [Command::Rollback, Command::Raw(Raw::Count)]);
         s.releases(0);
     });
@@ -120,7 +120,7 @@ fn everything_unlocked_by_hand() {
         s.asks(0, 1, no_wait().shared());
         s.raw(0, Raw::UnlockAll);
         s.releases(0);
-        s.raw(0, Raw::TryLock(s.keys[0].space(), Exclusive));
+        s.raw(0, Raw::TryLock(s.keys[0].raw(), Exclusive));
         s.releases(0);
         s.releases(0);
     });
@@ -131,7 +131,7 @@ fn transaction_locks_are_not_unlocked_by_hand() {
     agree(|s| {
         s.does(0, Command::Begin);
         s.asks_in_transaction(0, 0, no_wait());
-        s.raw(0, Raw::Unlock(s.keys[0].space(), Exclusive));
+        s.raw(0, Raw::Unlock(s.keys[0].raw(), Exclusive));
         s.raw(0, Raw::UnlockAll);
         s.does(0, Command::Commit);
     });

@@ -72,7 +72,7 @@ pub(crate) fn key_spaces_are_apart(stage: &Stage) {
     assert_eq!(second.release(), Done);
     // By hand and through the library it is one lock.
     assert_eq!(first.acquire(&pair, no_wait()), Granted);
-    let by_hand = second.raw(Raw::TryLock(pair.space(), Exclusive));
+    let by_hand = second.raw(Raw::TryLock(pair.raw(), Exclusive));
     let refused = crate::actor::Outcome::Answered(Some(0));
     assert_eq!(
         by_hand,

@@ -155,7 +155,7 @@ pub(crate) fn a_lock_released_by_hand_is_reported(stage: &Stage) {
         Done
     };
     for (by_hand, answer) in [
-        (Raw::Unlock(key.space(), Exclusive), Answered(Some(1))),
+        (Raw::Unlock(key.raw(), Exclusive), Answered(Some(1))),
         (Raw::UnlockAll, Done),
     ] {
         assert_eq!(actor.acquire(&key, no_wait()), Granted);
@@ -167,7 +167,7 @@ pub(crate) fn a_lock_released_by_hand_is_reported(stage: &Stage) {
     }
     // One level taken by hand is not the guard's to give back.
     assert_eq!(actor.acquire(&key, no_wait()), Granted);
-    actor.raw(Raw::TryLock(key.space(), Exclusive));
+    actor.raw(Raw::TryLock(key.raw(), Exclusive));
     assert_eq!(actor.release(), Done);
     stage.assert_held(&key, &[Exclusive]);
     actor.raw(Raw::UnlockAll);

@@ -1,7 +1,7 @@
 //! diesel-async: connections of both databases, and the pools.
 
 use ::mobc::Manager;
-use advisory_locking::AsyncLockSession;
+use advisory_locking::session::AsyncLockSession;
 use diesel::sqlite::SqliteConnection;
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError, deadpool,
@@ -65,7 +65,7 @@ where
     }
 
     fn validate(&self, conn: &mut C) -> bool {
-        !conn.transaction_state().is_broken()
+        !conn.session_transaction_state().is_broken()
     }
 }
 

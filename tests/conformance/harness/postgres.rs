@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use advisory_locking::{KeySpace, LockKey, LockMode};
+use advisory_locking::{LockKey, LockMode, RawLockKey};
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable, SmallInt};
@@ -116,7 +116,7 @@ impl Observer {
     }
 
     pub(crate) fn holders(&self, key: &LockKey) -> Vec<Held> {
-        let (classid, objid, objsubid) = key.space().pg_locks_columns();
+        let (classid, objid, objsubid) = key.raw().pg_locks_columns();
         let query = sql_query(
             "SELECT pid, mode = 'ExclusiveLock' AS exclusive, granted FROM pg_locks \
              WHERE locktype = 'advisory' \
@@ -194,14 +194,14 @@ pub(crate) fn raw(conn: &mut PgConnection, raw: Raw) -> Outcome {
     }
 }
 
-fn call(function: &str, key: KeySpace, mode: LockMode) -> String {
+fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
     let suffix = match mode {
         LockMode::Exclusive => "",
         LockMode::Shared => "_shared",
     };
     match key {
-        KeySpace::Single(number) => format!("{function}{suffix}('{number}'::int8)::int"),
-        KeySpace::Pair(first, second) => {
+        RawLockKey::Single(number) => format!("{function}{suffix}('{number}'::int8)::int"),
+        RawLockKey::Pair(first, second) => {
             format!("{function}{suffix}('{first}'::int4, '{second}'::int4)::int")
         }
     }

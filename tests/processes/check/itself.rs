@@ -1,6 +1,6 @@
 //! A checker that never complains proves nothing: each contradiction, made up.
 
-use super::{Act, Final, History, Hold, What, contradictions, find_sessions};
+use super::{Act, Final, History, Hold, NemesisAction, contradictions, find_sessions};
 use crate::history::{Mode, Moment, Outcome};
 
 fn hold(mode: Mode, from: Moment, until: Moment) -> Hold {
@@ -31,7 +31,7 @@ fn writer(from: Moment, number: u64) -> Hold {
     }
 }
 
-fn act(what: What, from: Moment, until: Moment) -> Act {
+fn act(what: NemesisAction, from: Moment, until: Moment) -> Act {
     Act {
         what,
         from,
@@ -64,7 +64,7 @@ pub(crate) fn checks_itself() {
     lockers();
 }
 
-/// What is different where the lock is on another session than the work.
+/// NemesisAction is different where the lock is on another session than the work.
 fn lockers() {
     let of_locker = |pid, outcome| Hold {
         generation: Some(7),
@@ -78,7 +78,7 @@ fn lockers() {
     };
     let terminated = |pid, locker| Act {
         locker,
-        ..act(What::Terminate { pid }, 2, 3)
+        ..act(NemesisAction::Terminate { pid }, 2, 3)
     };
     let other = |from| hold(Mode::Exclusive, from, from + 5);
     let proof = Hold {
@@ -155,13 +155,17 @@ fn overlaps() {
     ];
     assert_one(&found(&behind, &[], 0, 0), "overlap");
 
-    // What the nemesis ended is over before, and not earlier.
+    // NemesisAction the nemesis ended is over before, and not earlier.
     let lost = |ended_at| {
         let mut holds = pair(Exclusive, Exclusive);
         holds[0].ended = Some((Outcome::Lost, 31));
         found(
             &holds,
-            &[act(What::Terminate { pid: 10 }, ended_at, ended_at + 1)],
+            &[act(
+                NemesisAction::Terminate { pid: 10 },
+                ended_at,
+                ended_at + 1,
+            )],
             0,
             0,
         )
@@ -172,16 +176,16 @@ fn overlaps() {
     (holds[0].process, holds[0].ended) = (1, None);
     assert_none(&found(
         &holds,
-        &[act(What::Kill { process: 1 }, 15, 16)],
+        &[act(NemesisAction::Kill { process: 1 }, 15, 16)],
         0,
         0,
     ));
-    let other = act(What::Terminate { pid: 99 }, 15, 16);
+    let other = act(NemesisAction::Terminate { pid: 99 }, 15, 16);
     assert_one(
         &found(&pair(Exclusive, Exclusive), &[other], 0, 0),
         "overlap",
     );
-    let stopped = act(What::Stop, 15, 16);
+    let stopped = act(NemesisAction::Stop, 15, 16);
     assert_one(
         &found(&pair(Exclusive, Exclusive), &[stopped], 0, 0),
         "overlap",
@@ -225,7 +229,7 @@ fn counters() {
         ended: Some((Outcome::Failed, 25)),
         ..writer(10, 1)
     };
-    let cause = [act(What::Terminate { pid: 10 }, 15, 16)];
+    let cause = [act(NemesisAction::Terminate { pid: 10 }, 15, 16)];
     for number in [0, 1] {
         assert_none(&found(std::slice::from_ref(&doubtful), &cause, number, 0));
     }
@@ -237,9 +241,9 @@ fn reports() {
         ended: Some((outcome, 35)),
         ..hold(Mode::Exclusive, 10, 30)
     };
-    let here = [act(What::Terminate { pid: 10 }, 20, 21)];
-    let elsewhere = [act(What::Terminate { pid: 11 }, 20, 21)];
-    let restart = [act(What::Restart { immediate: true }, 20, 25)];
+    let here = [act(NemesisAction::Terminate { pid: 10 }, 20, 21)];
+    let elsewhere = [act(NemesisAction::Terminate { pid: 11 }, 20, 21)];
+    let restart = [act(NemesisAction::Restart { immediate: true }, 20, 25)];
     for outcome in [Outcome::Lost, Outcome::Failed, Outcome::NotHad] {
         assert_none(&found(&[ended(outcome)], &here, 0, 0));
         assert_none(&found(&[ended(outcome)], &restart, 0, 0));
@@ -257,7 +261,7 @@ fn reports() {
         "not reported lost",
     );
     // Ended while it was being given back: either report is right.
-    let late = [act(What::Terminate { pid: 10 }, 29, 33)];
+    let late = [act(NemesisAction::Terminate { pid: 10 }, 29, 33)];
     assert_none(&found(&[ended(Outcome::Ok)], &late, 0, 0));
     assert_none(&found(&[ended(Outcome::Lost)], &late, 0, 0));
 
@@ -271,7 +275,7 @@ fn reports() {
     );
     assert_none(&found(
         &[unfinished],
-        &[act(What::Kill { process: 0 }, 20, 21)],
+        &[act(NemesisAction::Kill { process: 0 }, 20, 21)],
         0,
         0,
     ));

@@ -1,4 +1,4 @@
-//! Sessions that are ended, cancelled or forgotten.
+//! PoolingMode that are ended, cancelled or forgotten.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -255,7 +255,7 @@ pub(crate) fn leaked_and_closed(mount: Mount) {
     mount.here(|stage| {
         let key = stage.key("key");
         let [actor, other] = stage.actors();
-        let by_hand = actor.raw(Raw::TryLock(key.space(), Exclusive));
+        let by_hand = actor.raw(Raw::TryLock(key.raw(), Exclusive));
         assert_eq!(by_hand, crate::actor::Outcome::Answered(Some(1)));
         assert_granted_and_released(&actor, &key);
         stage.assert_held(&key, &[Exclusive]);

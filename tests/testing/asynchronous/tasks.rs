@@ -16,7 +16,7 @@ async fn many_tests_in_one_runtime_do_not_see_each_other() {
             let test = {
                 let locks = locks.clone();
                 async move {
-                    let _elsewhere = contended.then(|| locks.held_elsewhere("key"));
+                    let _elsewhere = contended.then(|| locks.hold_from_other_session("key"));
                     for _ in 0..10 {
                         let mut conn = connect().await;
                         let lock = conn.try_acquire_advisory_lock("key", QUIET).await.unwrap();
@@ -26,7 +26,7 @@ async fn many_tests_in_one_runtime_do_not_see_each_other() {
                     locks.events().len()
                 }
             };
-            (contended, tokio::spawn(locks.run(test)))
+            (contended, tokio::spawn(locks.scope(test)))
         })
         .collect();
     for (contended, test) in tests {
@@ -43,10 +43,10 @@ async fn is_free() -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_on_another_thread_belongs_to_a_test_only_if_it_runs_in_it() {
     let locks = TestLocks::enter();
-    let _elsewhere = locks.held_elsewhere("key");
+    let _elsewhere = locks.hold_from_other_session("key");
     assert!(!is_free().await);
     assert!(tokio::spawn(is_free()).await.unwrap());
-    assert!(!tokio::spawn(locks.run(is_free())).await.unwrap());
+    assert!(!tokio::spawn(locks.scope(is_free())).await.unwrap());
 }
 
 /// What the tested code spawns on its own, on the threads of a runtime that has joined.
@@ -56,10 +56,10 @@ fn the_threads_of_a_runtime_can_join() {
     let workers = locks.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .on_thread_start(move || workers.join_thread())
+        .on_thread_start(move || workers.attach_thread())
         .build()
         .unwrap();
-    let _elsewhere = locks.held_elsewhere("key");
+    let _elsewhere = locks.hold_from_other_session("key");
     let (here, spawned) = runtime.block_on(async {
         let spawned = tokio::spawn(async { tokio::spawn(is_free()).await.unwrap() });
         (is_free().await, spawned.await.unwrap())

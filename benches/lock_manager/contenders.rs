@@ -1,0 +1,288 @@
+//! Who takes part: a cycle of each takes the lock, is inside, and gives it back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use advisory_locking::lock_manager::{LockManager, LockManagerOptions};
+use advisory_locking::{LockKey, LockOptions, WaitStrategy};
+use diesel_async::AsyncPgConnection;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
+use sea_orm::sqlx::postgres::{PgAdvisoryLock, PgPool, PgPoolOptions};
+use tokio::sync::Mutex;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Statement};
+
+use crate::server::{connect, url_as};
+
+/// Whoever finds somebody inside was let in too early. And whether they are to stop.
+#[derive(Default)]
+pub(crate) struct Room {
+    taken: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Room {
+    /// Is inside for a moment.
+    pub(crate) fn pass(&self) {
+        assert!(!self.taken.swap(true, Ordering::AcqRel), "two at once");
+        self.taken.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Somebody who takes a lock, passes the room and gives it back.
+pub(crate) trait Cycle: Send + Sync + 'static {
+    /// False if it was over before its turn came.
+    fn cycle(&self, room: &Room) -> impl Future<Output = bool> + Send;
+}
+
+/// This crate's.
+pub(crate) struct Ours {
+    pub(crate) locker: LockManager,
+    pub(crate) key: LockKey,
+    pub(crate) options: LockOptions,
+    /// How long each is inside.
+    pub(crate) stay: Duration,
+}
+
+impl Ours {
+    pub(crate) async fn new(name: &str, options: LockManagerOptions, wait: LockOptions) -> Self {
+        Self {
+            locker: LockManager::with_options(bb8_pool(name).await, options).unwrap(),
+            key: LockKey::from(("benches/lock_manager", "hot")),
+            options: wait,
+            stay: Duration::ZERO,
+        }
+    }
+}
+
+impl Cycle for Ours {
+    async fn cycle(&self, room: &Room) -> bool {
+        let guard = self.locker.acquire(self.key.clone(), self.options).await;
+        let guard = guard.unwrap();
+        if self.stay.is_zero() {
+            room.pass();
+        } else {
+            tokio::time::sleep(self.stay).await;
+        }
+        guard.release().await.unwrap();
+        true
+    }
+}
+
+pub(crate) fn poll() -> LockOptions {
+    LockOptions::wait_forever()
+}
+
+pub(crate) fn block() -> LockOptions {
+    LockOptions::wait_forever().strategy(WaitStrategy::Block)
+}
+
+/// A pool as large as the lockers of this bench need.
+pub(crate) async fn bb8_pool(name: &str) -> bb8::Pool<AsyncPgConnection> {
+    let manager = AsyncDieselConnectionManager::new(url_as(name));
+    bb8::Pool::builder()
+        .max_size(4)
+        .build(manager)
+        .await
+        .unwrap()
+}
+
+/// sqlx's own lock: a connection for each that waits.
+pub(crate) struct Sqlx {
+    pool: PgPool,
+    lock: PgAdvisoryLock,
+}
+
+impl Sqlx {
+    pub(crate) async fn new(name: &str, connections: u32) -> Self {
+        Self {
+            pool: sqlx_pool(name, connections).await,
+            lock: PgAdvisoryLock::new("benches/lock_manager/hot"),
+        }
+    }
+}
+
+pub(crate) async fn sqlx_pool(name: &str, connections: u32) -> PgPool {
+    let pool = PgPoolOptions::new().max_connections(connections);
+    pool.connect(&url_as(name)).await.unwrap()
+}
+
+impl Cycle for Sqlx {
+    async fn cycle(&self, room: &Room) -> bool {
+        let conn = self.pool.acquire().await.unwrap();
+        if room.is_over() {
+            return false;
+        }
+        let guard = self.lock.acquire(conn).await.unwrap();
+        room.pass();
+        guard.release_now().await.unwrap();
+        true
+    }
+}
+
+/// Two prepared statements on one connection.
+pub(crate) struct Raw {
+    client: Client,
+    ask: Statement,
+    release: Statement,
+}
+
+impl Raw {
+    pub(crate) async fn new(name: &str) -> Self {
+        let client = connect(name).await;
+        let ask = client.prepare("SELECT pg_try_advisory_lock($1)").await;
+        let release = client.prepare("SELECT pg_advisory_unlock($1)").await;
+        Self {
+            ask: ask.unwrap(),
+            release: release.unwrap(),
+            client,
+        }
+    }
+
+    pub(crate) async fn take(&self, key: i64) {
+        let row = self.client.query_one(&self.ask, &[&key]).await.unwrap();
+        assert!(row.get::<_, bool>(0));
+    }
+
+    pub(crate) async fn give_back(&self, key: i64) {
+        let row = self.client.query_one(&self.release, &[&key]).await.unwrap();
+        assert!(row.get::<_, bool>(0));
+    }
+}
+
+/// A queue of one's own in front of one connection: nobody else is waited for, and each cycle is two round trips.
+pub(crate) struct Queue(Mutex<Raw>);
+
+impl Queue {
+    pub(crate) async fn new(name: &str) -> Self {
+        Self(Mutex::new(Raw::new(name).await))
+    }
+}
+
+impl Cycle for Queue {
+    async fn cycle(&self, room: &Room) -> bool {
+        let raw = self.0.lock().await;
+        if room.is_over() {
+            return false;
+        }
+        raw.take(1).await;
+        room.pass();
+        raw.give_back(1).await;
+        true
+    }
+}
+
+/// What PormG sends, which makes the number of the key in each statement.
+pub(crate) struct Pormg {
+    idle: Mutex<tokio::sync::mpsc::Receiver<Client>>,
+    back: tokio::sync::mpsc::Sender<Client>,
+    waits: WaitStrategy,
+}
+
+macro_rules! with_key {
+    ($function:literal) => {
+        concat!(
+            "SELECT ",
+            $function,
+            "((('x' || substr(md5($1), 1, 16))::bit(64))::bigint)"
+        )
+    };
+}
+
+impl Pormg {
+    pub(crate) async fn new(name: &str, connections: usize, waits: WaitStrategy) -> Self {
+        let (back, idle) = tokio::sync::mpsc::channel(connections);
+        for _ in 0..connections {
+            back.send(connect(name).await).await.unwrap();
+        }
+        Self {
+            idle: Mutex::new(idle),
+            back,
+            waits,
+        }
+    }
+
+    async fn ask<T>(client: &Client, sql: &str, read: impl Fn(&tokio_postgres::Row) -> T) -> T {
+        let key: (&(dyn tokio_postgres::types::ToSql + Sync), Type) = (&"hot", Type::TEXT);
+        let rows = client.query_typed(sql, &[key]).await.unwrap();
+        read(&rows[0])
+    }
+
+    /// With `wait = true, interval_ms = 100`.
+    async fn poll(client: &Client, room: &Room) -> bool {
+        let ask = with_key!("pg_try_advisory_lock");
+        while !Self::ask(client, ask, |row| row.get(0)).await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if room.is_over() {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn block(client: &Client) {
+        let before = client.simple_query("SHOW statement_timeout").await;
+        assert!(before.is_ok());
+        let limit = "SET statement_timeout = 60000";
+        client.batch_execute(limit).await.unwrap();
+        Self::ask(client, with_key!("pg_advisory_lock"), |_| ()).await;
+        let restored = "SET statement_timeout = '0'";
+        client.batch_execute(restored).await.unwrap();
+    }
+}
+
+impl Cycle for Pormg {
+    async fn cycle(&self, room: &Room) -> bool {
+        let client = self.idle.lock().await.recv().await.unwrap();
+        let granted = !room.is_over()
+            && match self.waits {
+                WaitStrategy::Block => {
+                    Self::block(&client).await;
+                    true
+                }
+                _ => Self::poll(&client, room).await,
+            };
+        if granted {
+            room.pass();
+            assert!(Self::ask(&client, with_key!("pg_advisory_unlock"), |row| row.get(0)).await);
+        }
+        self.back.send(client).await.unwrap();
+        granted
+    }
+}
+
+/// Lets so many tasks make cycles for a time, and tells how many there were a second.
+pub(crate) async fn cycles_per_second(who: &Arc<impl Cycle>, tasks: usize, time: Duration) -> f64 {
+    let room = Arc::new(Room::default());
+    let counted: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (who, room) = (Arc::clone(who), Arc::clone(&room));
+            tokio::spawn(async move {
+                let mut count = 0_u32;
+                while !room.is_over() {
+                    let done = who.cycle(&room).await;
+                    count += u32::from(done && !room.is_over());
+                }
+                count
+            })
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    tokio::time::sleep(time).await;
+    room.end();
+    let time = began.elapsed();
+    let mut count = 0;
+    for counted in counted {
+        count += counted.await.unwrap();
+    }
+    f64::from(count) / time.as_secs_f64()
+}

@@ -1,0 +1,152 @@
+//! A lock that is held: [`AsyncAdvisoryLockGuard`].
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use crate::driver::asynchronous::{drive, snapshot};
+use crate::error::LockError;
+use crate::events;
+use crate::key::LockKey;
+use crate::options::LockMode;
+use crate::protocol::{Grant, Release};
+use crate::session::AsyncLockSession;
+use crate::session::{Script, ScriptKind};
+use crate::stand_in::Kept;
+
+/// A session-level lock that is held, and the connection it is held on: the twin of
+/// [`AdvisoryLockGuard`](crate::AdvisoryLockGuard).
+///
+/// [`release`](Self::release) gives the lock back and reports what happened. Dropping the guard gives it back without waiting: the
+/// statement is queued behind whatever the connection is doing, and a session that cannot give it back ends itself. Dropped inside a
+/// transaction, the guard ends the session at once.
+///
+/// # Examples
+///
+#[cfg_attr(feature = "diesel-async-sqlite", doc = "```")]
+#[cfg_attr(not(feature = "diesel-async-sqlite"), doc = "```ignore")]
+/// use advisory_locking::{AsyncAdvisoryLocking, LockOptions};
+/// use diesel::sqlite::SqliteConnection;
+/// use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+/// use diesel_async::{AsyncConnection, RunQueryDsl};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // In production, an `AsyncPgConnection`; in tests, SQLite, which excludes nobody.
+/// let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?;
+/// let mut guard = conn.acquire_advisory_lock("nightly-report", LockOptions::no_wait()).await?;
+/// diesel::sql_query("CREATE TABLE report (day TEXT)").execute(&mut *guard).await?; // the connection, through the guard
+/// guard.release().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>> {
+    conn: Kept<C>,
+    key: LockKey,
+    mode: LockMode,
+    grant: Option<Grant>,
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuard<C> {
+    pub(crate) fn new(conn: C, grant: Grant) -> Self {
+        let mut conn = Kept::new(conn);
+        if let Some(hold) = &grant.hold {
+            hold.is_on(&mut **conn);
+        }
+        let guard = Self {
+            conn,
+            key: grant.key.clone(),
+            mode: grant.mode,
+            grant: Some(grant),
+        };
+        guard.grant.iter().for_each(events::granted);
+        guard
+    }
+
+    /// The key of the lock.
+    #[must_use]
+    pub const fn key(&self) -> &LockKey {
+        &self.key
+    }
+
+    /// The mode in which it is held.
+    #[must_use]
+    pub const fn mode(&self) -> LockMode {
+        self.mode
+    }
+
+    /// Releases the lock and tells whether it was held all the time.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AdvisoryLockGuard::release`](crate::AdvisoryLockGuard::release). The lock is not held afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll, it does what dropping the guard does. Dropped later, the session is ended.
+    pub async fn release(mut self) -> Result<(), LockError> {
+        let session = &mut **self.conn;
+        let snapshot = snapshot(session);
+        match self.grant.take() {
+            Some(grant) => drive(session, Release::new(grant, snapshot))
+                .await
+                .inspect(|()| events::released(&self.key)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGuard<C> {
+    fn drop(&mut self) {
+        let Some(grant) = self.grant.take() else {
+            return;
+        };
+        // Where there are no locks there is nothing to do, and nothing is asked of a connection that may be busy.
+        let Some(pid) = grant.pid else { return };
+        // What a stand-in has given goes with the grant.
+        if grant.hold.is_some() {
+            return;
+        }
+        let session = &mut **self.conn;
+        let transaction = session.session_transaction_state();
+        let nonce = fastrand::u64(..);
+        let release = Script::new(
+            ScriptKind::ReleaseOrTerminate {
+                pid,
+                transaction_began: grant.transaction_began,
+                nonce,
+            },
+            &grant.key,
+            grant.mode,
+        );
+        // In a transaction the release could fail, or be seen before its commit, and nobody would wait to know.
+        let unsure = transaction.is_broken() || transaction.is_open_on_server();
+        if unsure || !session.session_enqueue(&release) {
+            session.session_start_terminate();
+        }
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Deref for AsyncAdvisoryLockGuard<C> {
+    type Target = C::Target;
+
+    fn deref(&self) -> &Self::Target {
+        &self.conn
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> DerefMut for AsyncAdvisoryLockGuard<C> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.conn
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> fmt::Debug for AsyncAdvisoryLockGuard<C> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AsyncAdvisoryLockGuard")
+            .field("key", &self.key)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}

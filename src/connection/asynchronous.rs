@@ -1,0 +1,334 @@
+//! The trait that users call on a connection: [`AsyncAdvisoryLocking`].
+
+mod transaction;
+
+use std::ops::DerefMut;
+
+use super::{AsyncAdvisoryLockGuard, AsyncBody};
+use crate::capabilities::Capabilities;
+use crate::combine_results::combine_results;
+use crate::driver::asynchronous::{drive, drive_pair, snapshot};
+use crate::error::LockError;
+use crate::events;
+use crate::key::LockKey;
+use crate::options::LockOptions;
+use crate::options::LockScope;
+use crate::pooling_mode::PoolingMode;
+use crate::protocol::{Acquire, Acquired, PoolerCheck};
+use crate::session::AsyncLockSession;
+
+/// Named locks on an async database connection: the twin of [`AdvisoryLocking`](crate::AdvisoryLocking), whose page has the contract.
+///
+/// A body is an async closure that is given the connection: `async |conn| { … }`. (`|conn| async move { … }` does not compile; the
+/// message is about `AsyncFnOnce` that is "not general enough".) The futures are `Send` if the body's is.
+///
+/// # Cancel safety
+///
+/// Every future here may be dropped at any point, by `select!`, a timeout or an aborted task.
+///
+/// * Before its first poll: nothing was sent.
+/// * While it waits by polling: nothing is held. The place among those who poll is nobody's, so nothing is lost.
+/// * While a statement of ours is in flight, a wait on the server among them: the connection is closed, and the
+///   wait is cancelled, so that the session leaves the server's queue at once. (With diesel-async and a server that takes nothing but TLS it leaves at
+///   its limit. The adapter's page has more.) A pool replaces the connection. A new attempt queues anew.
+/// * While the body runs: the body is dropped where it is, and the lock is released as soon as a statement that it left in flight has
+///   ended. If the body was in a transaction, the connection is closed.
+///
+/// # Examples
+///
+#[cfg_attr(feature = "diesel-async-sqlite", doc = "```")]
+#[cfg_attr(not(feature = "diesel-async-sqlite"), doc = "```ignore")]
+/// use advisory_locking::{AsyncAdvisoryLocking, LockOptions};
+/// use diesel::sqlite::SqliteConnection;
+/// use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+/// use diesel_async::{AsyncConnection, RunQueryDsl};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // In production, an `AsyncPgConnection`; in tests, SQLite, which excludes nobody.
+/// let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?;
+/// conn.with_advisory_lock("driver_update_1", LockOptions::no_wait(), async |conn| {
+///     diesel::sql_query("CREATE TABLE drivers (id INTEGER)").execute(conn).await
+/// })
+/// .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no async advisory locks here",
+    label = "no async advisory locks",
+    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md"
+)]
+pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
+    /// Runs `body` under the session-level lock on `key`, on this connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::with_advisory_lock`](crate::AdvisoryLocking::with_advisory_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, see [the trait](Self).
+    fn with_advisory_lock<T, E, F>(
+        &mut self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+        body: F,
+    ) -> impl Future<Output = Result<T, E>> + Send
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<T, E>
+            + AsyncBody<&'r mut Self, Result<T, E>, Fut: Send>
+            + Send,
+        E: From<LockError> + Send,
+        T: Send,
+    {
+        let key = key.into();
+        async move {
+            let guard = self.acquire_advisory_lock(key, options).await?;
+            run_under(guard, body).await
+        }
+    }
+
+    /// Runs `body` under the session-level lock on `key` if it can be had: `None` if it is held elsewhere or the wait ran out, and
+    /// the body did not run.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::try_with_advisory_lock`](crate::AdvisoryLocking::try_with_advisory_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, see [the trait](Self).
+    fn try_with_advisory_lock<T, E, F>(
+        &mut self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+        body: F,
+    ) -> impl Future<Output = Result<Option<T>, E>> + Send
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<T, E>
+            + AsyncBody<&'r mut Self, Result<T, E>, Fut: Send>
+            + Send,
+        E: From<LockError> + Send,
+        T: Send,
+    {
+        let key = key.into();
+        async move {
+            match self.try_acquire_advisory_lock(key, options).await? {
+                Some(guard) => run_under(guard, body).await.map(Some),
+                None => Ok(None),
+            }
+        }
+    }
+
+    /// Takes the session-level lock on `key` and holds it until the guard goes.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::acquire_advisory_lock`](crate::AdvisoryLocking::acquire_advisory_lock). The lock is not held.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, see [the trait](Self).
+    fn acquire_advisory_lock(
+        &mut self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+    ) -> impl Future<Output = Result<AsyncAdvisoryLockGuard<&mut Self>, LockError>> + Send {
+        let key = key.into();
+        async move {
+            let acquired = acquire(self, &key, &options, LockScope::Session).await?;
+            acquired
+                .granted_or_error(&key)
+                .map(|grant| AsyncAdvisoryLockGuard::new(self, grant))
+        }
+    }
+
+    /// Takes the session-level lock on `key` if it can be had: `None` if it is held elsewhere or the wait ran out.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::try_acquire_advisory_lock`](crate::AdvisoryLocking::try_acquire_advisory_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, see [the trait](Self).
+    fn try_acquire_advisory_lock(
+        &mut self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+    ) -> impl Future<Output = Result<Option<AsyncAdvisoryLockGuard<&mut Self>>, LockError>> + Send
+    {
+        let key = key.into();
+        async move {
+            let acquired = acquire(self, &key, &options, LockScope::Session).await?;
+            Ok(acquired
+                .granted()
+                .map(|grant| AsyncAdvisoryLockGuard::new(self, grant)))
+        }
+    }
+
+    /// Takes the transaction-level lock on `key` inside the caller's open transaction, which holds it to its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, see [the trait](Self).
+    fn acquire_advisory_xact_lock(
+        &mut self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+    ) -> impl Future<Output = Result<(), LockError>> + Send {
+        let key = key.into();
+        async move {
+            acquire(self, &key, &options, LockScope::Transaction)
+                .await?
+                .granted_or_error(&key)
+                .map(|grant| events::granted(&grant))
+        }
+    }
+
+    /// Takes the transaction-level lock on `key` inside the caller's open transaction if it can be had.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::try_acquire_advisory_xact_lock`](crate::AdvisoryLocking::try_acquire_advisory_xact_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, see [the trait](Self).
+    fn try_acquire_advisory_xact_lock(
+        &mut self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+    ) -> impl Future<Output = Result<bool, LockError>> + Send {
+        let key = key.into();
+        async move {
+            Ok(acquire(self, &key, &options, LockScope::Transaction)
+                .await?
+                .granted()
+                .inspect(events::granted)
+                .is_some())
+        }
+    }
+
+    /// Begins a transaction, takes the transaction-level lock on `key`, runs `body`, and commits; or rolls back if the body fails.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::with_advisory_xact_lock`](crate::AdvisoryLocking::with_advisory_xact_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, see [the trait](Self): dropped once the transaction has begun, the connection is closed, which rolls it back.
+    fn with_advisory_xact_lock<T, E, F>(
+        &mut self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+        body: F,
+    ) -> impl Future<Output = Result<T, E>> + Send
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<T, E>
+            + AsyncBody<&'r mut Self, Result<T, E>, Fut: Send>
+            + Send,
+        E: From<LockError> + Send,
+        T: Send,
+    {
+        let key = key.into();
+        async move {
+            let grant = transaction::enter(self, &key, &options)
+                .await?
+                .granted_or_error(&key)?;
+            transaction::run_in(self, grant, body).await
+        }
+    }
+
+    /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) if the lock can be had; `None` if not.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::try_with_advisory_xact_lock`](crate::AdvisoryLocking::try_with_advisory_xact_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock).
+    fn try_with_advisory_xact_lock<T, E, F>(
+        &mut self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+        body: F,
+    ) -> impl Future<Output = Result<Option<T>, E>> + Send
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<T, E>
+            + AsyncBody<&'r mut Self, Result<T, E>, Fut: Send>
+            + Send,
+        E: From<LockError> + Send,
+        T: Send,
+    {
+        let key = key.into();
+        async move {
+            match transaction::enter(self, &key, &options).await?.granted() {
+                Some(grant) => transaction::run_in(self, grant, body).await.map(Some),
+                None => Ok(None),
+            }
+        }
+    }
+
+    /// Finds out with a second connection of the same source whether sessions are kept, so that session-level locks work.
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, both connections are closed.
+    fn detect_pooler(
+        &mut self,
+        other: &mut Self,
+    ) -> impl Future<Output = Result<PoolingMode, LockError>> + Send {
+        async move {
+            let probe = PoolerCheck::new(&snapshot(self), &snapshot(other));
+            drive_pair(self, other, probe).await
+        }
+    }
+
+    /// What the connection's backend can do; asks no server.
+    fn capabilities(&mut self) -> Capabilities {
+        Capabilities::of(self.session_backend())
+    }
+}
+
+impl<S: AsyncLockSession> AsyncAdvisoryLocking for S {}
+
+pub(crate) async fn acquire<S: AsyncLockSession>(
+    session: &mut S,
+    key: &LockKey,
+    options: &LockOptions,
+    level: LockScope,
+) -> Result<Acquired, LockError> {
+    events::log_requested(key, level);
+    let snapshot = snapshot(session);
+    drive(session, Acquire::new(key.clone(), options, level, snapshot)).await
+}
+
+/// Runs a body on the connection of a guard, then releases.
+pub(crate) async fn run_under<C, S, T, E, F>(
+    mut guard: AsyncAdvisoryLockGuard<C>,
+    body: F,
+) -> Result<T, E>
+where
+    C: DerefMut<Target = S> + Send,
+    S: AsyncLockSession,
+    for<'r> F: AsyncFnOnce(&'r mut S) -> Result<T, E>
+        + AsyncBody<&'r mut S, Result<T, E>, Fut: Send>
+        + Send,
+    E: From<LockError> + Send,
+    T: Send,
+{
+    let result = body(&mut guard).await;
+    combine_results(result, guard.release().await)
+}

@@ -1,0 +1,74 @@
+//! A transaction around an async body, with its lock.
+
+use super::super::AsyncBody;
+use crate::combine_results::combine_results;
+use crate::driver::asynchronous::{drive, snapshot};
+use crate::error::LockError;
+use crate::events::{granted, log_requested};
+use crate::key::LockKey;
+use crate::options::LockOptions;
+use crate::options::LockScope;
+use crate::protocol::{Acquired, BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
+use crate::session::AsyncLockSession;
+
+/// Begins a transaction and takes its lock.
+pub(super) async fn enter<S: AsyncLockSession>(
+    session: &mut S,
+    key: &LockKey,
+    options: &LockOptions,
+) -> Result<Acquired, LockError> {
+    log_requested(key, LockScope::Transaction);
+    let snapshot = snapshot(session);
+    drive(
+        session,
+        BeginAndAcquire::new(key.clone(), options, snapshot),
+    )
+    .await
+}
+
+/// Runs a body in the transaction that [`enter`] began, and ends it.
+pub(super) async fn run_in<S, T, E, F>(session: &mut S, grant: Grant, body: F) -> Result<T, E>
+where
+    S: AsyncLockSession,
+    for<'r> F: AsyncFnOnce(&'r mut S) -> Result<T, E>
+        + AsyncBody<&'r mut S, Result<T, E>, Fut: Send>
+        + Send,
+    E: From<LockError> + Send,
+    T: Send,
+{
+    let mut scope = Scope {
+        session,
+        open: true,
+    };
+    granted(&grant);
+    let result = body(scope.session).await;
+    scope.open = false;
+    let ending = if result.is_ok() {
+        BodyOutcome::Succeeded
+    } else {
+        BodyOutcome::Failed
+    };
+    let snapshot = snapshot(scope.session);
+    combine_results(
+        result,
+        drive(
+            scope.session,
+            FinishTransaction::new(grant, ending, snapshot),
+        )
+        .await,
+    )
+}
+
+/// The open transaction. There is no waiting for a rollback in a drop, so a body that is dropped or panics costs the connection.
+struct Scope<'s, S: AsyncLockSession> {
+    session: &'s mut S,
+    open: bool,
+}
+
+impl<S: AsyncLockSession> Drop for Scope<'_, S> {
+    fn drop(&mut self) {
+        if self.open {
+            self.session.session_start_terminate();
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Beginning a transaction and taking its lock.
+
+use std::time::Instant;
+
+use super::{Acquire, Acquired, Action, Event, Machine, SessionSnapshot};
+use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::options::LockOptions;
+use crate::options::LockScope;
+use crate::session::{Backend, SessionError};
+use crate::stand_in::{Attempt, StandIn};
+
+/// Begins a transaction (or a savepoint in one) and takes a transaction-level lock in it. If the lock is not granted, what was
+/// begun is rolled back.
+#[derive(Debug)]
+pub(crate) struct BeginAndAcquire {
+    key: LockKey,
+    options: LockOptions,
+    backend: Backend,
+    stand_in: Option<StandIn>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Refused(LockError),
+    Ready,
+    Beginning,
+    Looking,
+    Locking(Box<Acquire>),
+    RollingBack(Result<Acquired, LockError>),
+    Condemning(Result<Acquired, LockError>),
+    Finished,
+}
+
+type Next = Action<Result<Acquired, LockError>>;
+
+impl BeginAndAcquire {
+    pub(crate) fn new(key: LockKey, options: &LockOptions, snapshot: SessionSnapshot) -> Self {
+        // Nothing is begun for a call that is refused anyway.
+        let inside = snapshot.transaction.deeper();
+        let state = match Acquire::check(&key, options, LockScope::Transaction, inside) {
+            Ok(()) => State::Ready,
+            Err(error) => State::Refused(error),
+        };
+        Self {
+            key,
+            options: *options,
+            backend: snapshot.backend,
+            // The lock of a transaction inside another one goes with the other one, whose end is the caller's.
+            stand_in: snapshot.stand_in.map(|stand_in| {
+                if inside.depth() == 1 {
+                    stand_in.sees_the_end()
+                } else {
+                    stand_in
+                }
+            }),
+            state,
+        }
+    }
+
+    /// What the server made of it is unknown. SQLite has no session to end; there, what is open is the caller's own.
+    fn did_not_begin(&mut self, error: SessionError) -> Next {
+        let error = LockError::new(LockErrorKind::Database)
+            .with_key(&self.key)
+            .with_context("the transaction for the lock did not begin")
+            .with_source(error.into_source());
+        match self.backend {
+            Backend::Postgres => {
+                self.state = State::Condemning(Err(error));
+                Action::Terminate
+            }
+            Backend::Sqlite => Action::Done(Err(error)),
+        }
+    }
+
+    fn lock(&mut self, mut acquire: Box<Acquire>, input: Event, now: Instant) -> Next {
+        match acquire.step(input, now) {
+            Action::Done(Ok(Acquired::Granted(grant))) => {
+                Action::Done(Ok(Acquired::Granted(grant)))
+            }
+            Action::Done(outcome) => {
+                self.state = State::RollingBack(outcome);
+                Action::Rollback
+            }
+            step => {
+                self.state = State::Locking(acquire);
+                step
+            }
+        }
+    }
+}
+
+impl Machine for BeginAndAcquire {
+    type Output = Result<Acquired, LockError>;
+
+    /// From the begin to the end there is an open transaction, in the pauses too.
+    fn needs_cleanup_if_dropped(&self) -> bool {
+        matches!(
+            self.state,
+            State::Looking | State::Locking(_) | State::RollingBack(_)
+        )
+    }
+
+    fn attempt(&self) -> Option<&Attempt> {
+        match &self.state {
+            State::Locking(acquire) => acquire.attempt(),
+            _ => None,
+        }
+    }
+
+    fn step(&mut self, input: Event, now: Instant) -> Next {
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Refused(error) => Action::Done(Err(error)),
+            State::Ready => {
+                self.state = State::Beginning;
+                Action::Begin
+            }
+            State::Beginning => match input.ran() {
+                Ok(()) => {
+                    self.state = State::Looking;
+                    Action::ReadSessionState
+                }
+                Err(error) => self.did_not_begin(error),
+            },
+            State::Looking => match input {
+                Event::SessionState(snapshot) => {
+                    let snapshot = SessionSnapshot {
+                        stand_in: self.stand_in.take(),
+                        ..snapshot
+                    };
+                    let acquire = Acquire::new(
+                        self.key.clone(),
+                        &self.options,
+                        LockScope::Transaction,
+                        snapshot,
+                    );
+                    self.lock(Box::new(acquire), Event::Ready, now)
+                }
+                Event::Ready | Event::Row(_) | Event::Ran(_) => {
+                    self.state = State::RollingBack(Err(LockError::new(LockErrorKind::Database)
+                        .with_key(&self.key)
+                        .with_context("the driver did not look where it was asked to")));
+                    Action::Rollback
+                }
+            },
+            State::Locking(acquire) => self.lock(acquire, input, now),
+            State::RollingBack(outcome) => match input.ran() {
+                Ok(()) => Action::Done(outcome),
+                Err(_) => {
+                    self.state = State::Condemning(outcome);
+                    Action::Terminate
+                }
+            },
+            State::Condemning(outcome) => Action::Done(outcome),
+            State::Finished => Action::Done(Err(
+                LockError::new(LockErrorKind::Database).with_key(&self.key)
+            )),
+        }
+    }
+}

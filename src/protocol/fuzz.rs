@@ -1,0 +1,415 @@
+//! Arbitrary answers, sensible or not, to every machine of the protocol.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use crate::error::LockErrorKind;
+use crate::fuzzing::Bytes;
+use crate::key::LockKey;
+use crate::options::{LockMode, LockOptions, LockScope, OnMissingLock, WaitStrategy};
+use crate::pooling_mode::PoolingMode;
+use crate::protocol::{
+    Acquire, Acquired, Action, BeginAndAcquire, BodyOutcome, Event, FinishTransaction, Grant,
+    Machine, PoolerCheck, Release, SessionSnapshot,
+};
+use crate::session::{
+    Backend, PoolerCheckStep, Row, ScriptKind, SessionError, SqlState, StatementKind,
+    TransactionState,
+};
+
+/// Runs the machine that the first byte chooses, on the answers that the others make, to its end.
+///
+/// # Panics
+///
+/// If it does not end, asks for something afterwards, calls a lock granted that was not, or leaves something behind that it should have
+/// cleaned up.
+pub fn machines(data: &[u8]) {
+    let mut world = World::new(data);
+    match world.bytes.one_of(&[0, 1, 2, 3, 4]) {
+        0 => acquire(&mut world),
+        1 => enter(&mut world),
+        2 => release(&mut world),
+        3 => leave(&mut world),
+        _ => probe(&mut world),
+    }
+}
+
+/// A made-up session: what it answers, and what it is left with.
+struct World<'d> {
+    bytes: Bytes<'d>,
+    now: Instant,
+    backend: Backend,
+    /// The last answer granted a lock.
+    granted: bool,
+    /// A session-level lock may be held that the caller does not know of.
+    may_hold: bool,
+    /// A transaction of the machine's may be open.
+    may_be_open: bool,
+    condemned: bool,
+    committed: Option<bool>,
+    rolled_back: bool,
+    /// What the release answered.
+    released: Option<Option<bool>>,
+}
+
+const CODES: [Option<&str>; 10] = [
+    None,
+    Some("55P03"),
+    Some("40P01"),
+    Some("57014"),
+    Some("53200"),
+    Some("25P02"),
+    Some("57P01"),
+    Some("42883"),
+    Some("XX000"),
+    Some(PoolerCheckStep::CHECK_FAILED_SQLSTATE),
+];
+const ELAPSED: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_nanos(1),
+    Duration::from_millis(1),
+    Duration::from_millis(50),
+    Duration::from_secs(3_000_000),
+];
+
+impl<'d> World<'d> {
+    fn new(data: &'d [u8]) -> Self {
+        Self {
+            bytes: Bytes(data),
+            now: Instant::now(),
+            backend: Backend::Postgres,
+            granted: false,
+            may_hold: false,
+            may_be_open: false,
+            condemned: false,
+            committed: None,
+            rolled_back: false,
+            released: None,
+        }
+    }
+
+    fn snapshot(&mut self) -> SessionSnapshot {
+        let transaction = self.bytes.one_of(&[
+            TransactionState::none(),
+            TransactionState::open(1),
+            TransactionState::open(2),
+            TransactionState::in_test(0),
+            TransactionState::in_test(1),
+            TransactionState::broken(),
+        ]);
+        SessionSnapshot {
+            backend: self.backend,
+            transaction,
+            longest_wait: self.bytes.one_of(&[None, Some(Duration::from_secs(1))]),
+            stand_in: None,
+        }
+    }
+
+    fn choose_backend(&mut self) {
+        self.backend = self.bytes.one_of(&[
+            Backend::Postgres,
+            Backend::Postgres,
+            Backend::Postgres,
+            Backend::Sqlite,
+        ]);
+    }
+
+    fn key(&mut self) -> LockKey {
+        if self.bytes.one_of(&[false, true]) {
+            LockKey::from((1, 2))
+        } else {
+            LockKey::from(7)
+        }
+    }
+
+    fn mode(&mut self) -> LockMode {
+        self.bytes.one_of(&[LockMode::Exclusive, LockMode::Shared])
+    }
+
+    fn options(&mut self) -> LockOptions {
+        let mut options = self.bytes.one_of(&[
+            LockOptions::no_wait(),
+            LockOptions::wait_up_to(Duration::ZERO),
+            LockOptions::wait_up_to(Duration::from_millis(20)),
+            LockOptions::wait_up_to(Duration::from_secs(4_000_000)),
+            LockOptions::wait_forever(),
+        ]);
+        options = options.mode(self.mode());
+        match self.bytes.one_of(&[0, 1, 2, 3]) {
+            0 => {}
+            1 => options = options.strategy(WaitStrategy::Block),
+            2 => options = options.strategy(WaitStrategy::Poll),
+            _ => {
+                options = options.interval(Duration::from_nanos(u64::from(
+                    self.bytes.next().unwrap_or(0),
+                )))
+            }
+        }
+        if self.bytes.one_of(&[false, true]) {
+            options = options.allow_in_transaction();
+        }
+        options.on_missing_lock(
+            self.bytes
+                .one_of(&[OnMissingLock::Ignore, OnMissingLock::Error]),
+        )
+    }
+
+    fn error(&mut self) -> SessionError {
+        let code = self.bytes.one_of(&CODES).and_then(SqlState::new);
+        let gone = self.bytes.one_of(&[false, false, false, true]);
+        SessionError::new("made up")
+            .with_code(code)
+            .with_disconnected(gone)
+    }
+
+    /// When the bytes are used up, everything fails.
+    fn row(&mut self) -> Result<Row, SessionError> {
+        match self.bytes.next() {
+            Some(byte) if byte % 4 != 0 => {
+                let answer = self.bytes.one_of(&[Some(true), Some(false), None]);
+                Ok(Row {
+                    answer,
+                    pid: self.bytes.one_of(&[1, 1, 1, 2]),
+                    transaction_began: 1,
+                })
+            }
+            Some(_) => Err(self.error()),
+            None => Err(SessionError::new("used up").with_disconnected(true)),
+        }
+    }
+
+    fn ran(&mut self) -> Result<(), SessionError> {
+        match self.bytes.next() {
+            Some(byte) if byte % 2 != 0 => Ok(()),
+            Some(_) => Err(self.error()),
+            None => Err(SessionError::new("used up").with_disconnected(true)),
+        }
+    }
+
+    /// What no driver brings, now and then.
+    fn senseless(&mut self) -> Option<Event> {
+        if self.bytes.next()? % 16 != 0 {
+            return None;
+        }
+        Some(match self.bytes.one_of(&[0, 1, 2, 3]) {
+            0 => Event::Ready,
+            1 => Event::SessionState(self.snapshot()),
+            2 => Event::Row(Ok(Row {
+                answer: Some(true),
+                pid: 1,
+                transaction_began: 1,
+            })),
+            _ => Event::Ran(Ok(())),
+        })
+    }
+
+    fn answer<T>(&mut self, step: &Action<T>) -> Event {
+        self.now += self.bytes.one_of(&ELAPSED);
+        self.granted = false;
+        match step {
+            Action::Query(statement) => {
+                let row = self.row();
+                self.note_row(statement.kind(), &row);
+                Event::Row(row)
+            }
+            Action::Script(batch) => {
+                let ran = self.ran();
+                self.note_batch(batch.kind(), &ran);
+                self.senseless_instead(Event::Ran(ran))
+            }
+            Action::Begin => {
+                let ran = self.ran();
+                self.may_be_open = ran.is_ok() || self.backend == Backend::Postgres;
+                Event::Ran(ran)
+            }
+            Action::Commit => {
+                let ran = self.ran();
+                self.committed = Some(ran.is_ok());
+                Event::Ran(ran)
+            }
+            Action::Rollback => {
+                let ran = self.ran();
+                self.rolled_back |= ran.is_ok();
+                self.may_be_open &= ran.is_err();
+                Event::Ran(ran)
+            }
+            Action::Terminate => {
+                self.condemned = true;
+                (self.may_hold, self.may_be_open) = (false, false);
+                Event::Ready
+            }
+            Action::ReadSessionState => Event::SessionState(self.snapshot()),
+            Action::Sleep(pause) => {
+                assert!(
+                    *pause > Duration::ZERO,
+                    "a pause without an end would ask without pause"
+                );
+                self.now += (*pause).min(Duration::from_secs(1));
+                Event::Ready
+            }
+            Action::Done(_) => Event::Ready,
+        }
+    }
+
+    /// Only where the machine takes it for a failure, and what was asked may have happened.
+    fn senseless_instead(&mut self, input: Event) -> Event {
+        match self.senseless() {
+            Some(senseless @ (Event::Ready | Event::SessionState(_))) => {
+                self.granted = false;
+                senseless
+            }
+            _ => input,
+        }
+    }
+
+    fn note_row(&mut self, kind: StatementKind, row: &Result<Row, SessionError>) {
+        let answer = row.as_ref().ok().map(|row| row.answer);
+        match kind {
+            StatementKind::TryAcquire => {
+                self.granted = answer == Some(Some(true));
+                self.may_hold |= self.granted || row.is_err();
+            }
+            StatementKind::TryAcquireXact => self.granted = answer == Some(Some(true)),
+            StatementKind::Release { .. } => self.released = answer,
+            StatementKind::ReleaseIfHeld => {
+                self.may_hold &= !matches!(answer, Some(Some(true) | None))
+            }
+            StatementKind::IsHeld => self.may_hold &= answer != Some(Some(false)),
+        }
+    }
+
+    fn note_batch(&mut self, kind: ScriptKind, ran: &Result<(), SessionError>) {
+        match kind {
+            ScriptKind::Wait { in_transaction, .. } => {
+                self.granted = ran.is_ok();
+                self.may_hold |= !in_transaction;
+            }
+            ScriptKind::PoolerCheck(
+                PoolerCheckStep::AcquireTestLock | PoolerCheckStep::ExpectContention,
+            ) => {
+                let contradiction = ran.as_ref().is_err_and(|error| {
+                    error
+                        .code()
+                        .is_some_and(|code| code.as_str() == PoolerCheckStep::CHECK_FAILED_SQLSTATE)
+                });
+                self.may_hold |= !contradiction;
+            }
+            ScriptKind::PoolerCheck(PoolerCheckStep::ReleaseTestLock) => {
+                self.may_hold &= ran.is_err()
+            }
+            _ => {}
+        }
+    }
+
+    fn drive<M: Machine<Output: Debug>>(&mut self, machine: &mut M) -> M::Output {
+        // Each answer uses bytes up, and without any the machine has to come to its end.
+        let most = self.bytes.0.len() + 20;
+        let mut input = Event::Ready;
+        for _ in 0..most {
+            let step = machine.step(input, self.now);
+            if let Action::Done(output) = step {
+                let after = self.senseless().unwrap_or(Event::Ready);
+                let after = machine.step(after, self.now);
+                assert!(
+                    matches!(after, Action::Done(_)),
+                    "asked for {after:?} after its end"
+                );
+                return output;
+            }
+            input = self.answer(&step);
+        }
+        panic!("no end after {most} steps");
+    }
+
+    fn assert_clean(&self, kind: Option<LockErrorKind>) {
+        assert!(!self.may_be_open, "a transaction is left open");
+        // Which session has it is not known then, and the error says so.
+        let unknown = kind == Some(LockErrorKind::SessionChanged);
+        assert!(!self.may_hold || unknown, "a lock is left");
+    }
+}
+
+fn acquire(world: &mut World<'_>) {
+    world.choose_backend();
+    let level = world
+        .bytes
+        .one_of(&[LockScope::Session, LockScope::Transaction]);
+    let (key, options, snapshot) = (world.key(), world.options(), world.snapshot());
+    let mut acquire = Acquire::new(key, &options, level, snapshot);
+    match world.drive(&mut acquire) {
+        Ok(Acquired::Granted(_)) => assert!(
+            world.granted || world.backend == Backend::Sqlite,
+            "not granted"
+        ),
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => world.assert_clean(None),
+        Err(error) => world.assert_clean(Some(error.kind())),
+    }
+}
+
+fn enter(world: &mut World<'_>) {
+    world.choose_backend();
+    let (key, options, snapshot) = (world.key(), world.options(), world.snapshot());
+    let mut enter = BeginAndAcquire::new(key, &options, snapshot);
+    match world.drive(&mut enter) {
+        Ok(Acquired::Granted(_)) => assert!(
+            world.granted || world.backend == Backend::Sqlite,
+            "not granted"
+        ),
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => world.assert_clean(None),
+        Err(error) => world.assert_clean(Some(error.kind())),
+    }
+}
+
+fn grant(world: &mut World<'_>) -> Grant {
+    Grant {
+        key: world.key(),
+        mode: world.mode(),
+        pid: world.bytes.one_of(&[Some(1), Some(1), Some(1), None]),
+        transaction_began: None,
+        depth: world.bytes.one_of(&[0, 1, 2]),
+        hold: None,
+    }
+}
+
+fn release(world: &mut World<'_>) {
+    let (grant, snapshot) = (grant(world), world.snapshot());
+    let has_locks = grant.pid.is_some();
+    match world.drive(&mut Release::new(grant, snapshot)) {
+        Ok(()) => assert!(
+            !has_locks || world.released == Some(Some(true)),
+            "not released"
+        ),
+        Err(_) => assert!(
+            world.condemned || world.released == Some(Some(false)),
+            "may be held"
+        ),
+    }
+}
+
+fn leave(world: &mut World<'_>) {
+    let (grant, snapshot) = (grant(world), world.snapshot());
+    let ended_by_the_body = snapshot.transaction.depth() < grant.depth;
+    let ending = world
+        .bytes
+        .one_of(&[BodyOutcome::Succeeded, BodyOutcome::Failed]);
+    match world.drive(&mut FinishTransaction::new(grant, ending, snapshot)) {
+        Ok(()) => match ending {
+            BodyOutcome::Succeeded => assert_eq!(world.committed, Some(true)),
+            BodyOutcome::Failed => assert!(world.rolled_back, "not rolled back"),
+        },
+        Err(_) => assert!(
+            world.condemned || world.committed == Some(false) || ended_by_the_body,
+            "the transaction may be open"
+        ),
+    }
+}
+
+fn probe(world: &mut World<'_>) {
+    world.choose_backend();
+    let mut probe = PoolerCheck::new(&world.snapshot(), &world.snapshot());
+    let outcome = world.drive(&mut probe);
+    assert!(!world.may_hold, "the probe's lock is left");
+    if matches!(outcome, Ok(PoolingMode::Dedicated)) {
+        assert!(!world.condemned, "what is sound is not condemned");
+    }
+}

@@ -1,0 +1,85 @@
+//! Rounds of very many steps, on a server of their own.
+
+use advisory_locking::LockKey;
+use advisory_locking::session::BatchMode::Execute;
+use advisory_locking::session::TokenSource;
+
+use super::locks_of;
+use crate::client::{Connect, give_back, take};
+use crate::cluster::Private;
+use crate::proxy::{Proxy, by_port, in_the_clear};
+use crate::support::eventually;
+
+fn keys(count: i64) -> Vec<LockKey> {
+    // From far apart, so that no order of keys is the order of steps.
+    (0..count)
+        .map(|number| LockKey::from(number.wrapping_mul(-7_046_029_254_386_353_131)))
+        .collect()
+}
+
+/// Until the sessions of a case are over: the lock table is everybody's.
+fn until_empty(private: &Private) {
+    let mut observer = private.connect();
+    eventually("an empty lock table", || {
+        crate::support::number(
+            &mut observer,
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'",
+        ) == 0
+    });
+}
+
+pub(crate) fn ten_thousand_locks(open: Connect) {
+    let private = Private::take();
+    let mut observer = private.connect();
+    let (mut session, mut other) = (open(&private.url()), open(&private.url()));
+    let keys = keys(10_000);
+    let busy: Vec<_> = keys.iter().step_by(7).map(take).collect();
+    assert!(other.serve(&busy).iter().all(Option::is_some));
+
+    let expected: Vec<_> = (0..keys.len())
+        .map(|at| (at % 7 != 0).then_some(1))
+        .collect();
+    let steps: Vec<_> = keys.iter().map(take).collect();
+    assert!(session.serve(&steps) == expected, "the answers, in order");
+    let granted = i64::try_from(keys.len() - busy.len()).unwrap();
+    assert_eq!(locks_of(&mut observer, session.pid), granted);
+
+    let back: Vec<_> = keys.iter().map(give_back).collect();
+    assert!(session.serve(&back) == expected, "the answers, in order");
+    assert_eq!(locks_of(&mut observer, session.pid), 0);
+    drop((session, other));
+    until_empty(&private);
+}
+
+pub(crate) fn a_lock_table_that_is_full(open: Connect) {
+    let private = Private::take();
+    let mut observer = private.connect();
+    let (proxy, port) = Proxy::to(&private.url());
+    let mut session = open(&in_the_clear(&by_port(&private.url(), port)));
+    // More than fit.
+    let keys = keys(100_000);
+    let (kept, wanted) = keys.split_at(100);
+    let kept: Vec<_> = kept.iter().map(take).collect();
+    let wanted: Vec<_> = wanted.iter().map(take).collect();
+    assert!(session.serve(&kept).iter().all(Option::is_some));
+
+    let error = session
+        .ask(Execute, &wanted, &TokenSource::default())
+        .unwrap_err();
+    assert!(!error.is_disconnected(), "{error:?}");
+    if let Some(code) = error.code() {
+        assert_eq!(code.as_str(), "53200");
+    }
+    let left = locks_of(&mut observer, session.pid);
+    assert!(left > 1_000, "{left}: it failed in the midst");
+
+    let before = proxy.notices();
+    let undone = session.undo(&wanted);
+    assert_eq!(proxy.notices() - before, 0, "a warning");
+    let given_back = undone.iter().filter(|answer| answer.is_some()).count();
+    assert_eq!(i64::try_from(given_back).unwrap(), left - 100);
+    assert_eq!(locks_of(&mut observer, session.pid), 100);
+    assert!(session.serve(&kept).iter().all(Option::is_some));
+    drop(session);
+    until_empty(&private);
+}

@@ -1,0 +1,166 @@
+//! Fencing tokens: each greater than every one that was drawn under the same lock before.
+
+use std::thread;
+
+use advisory_locking::session::{LockOp, TokenSource};
+use advisory_locking::{LockKey, LockMode};
+
+use crate::client::{Connect, Session, draw, give_back, take, take_fenced, take_in};
+use crate::support::{
+    connect, eventually, fresh_key, fresh_name, number, run, until_it_waits, url,
+};
+use crate::throwaway::Database;
+
+/// A sequence, until its value is dropped.
+struct Sequence(String);
+
+impl Sequence {
+    fn create() -> Self {
+        let name = fresh_name();
+        run(&mut connect(), &format!("CREATE SEQUENCE {name}"));
+        Self(name)
+    }
+
+    fn source(&self) -> TokenSource {
+        TokenSource::Sequence(self.0.as_str().into())
+    }
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        run(&mut connect(), &format!("DROP SEQUENCE {}", self.0));
+    }
+}
+
+/// The token of a round's only step.
+fn token_of(session: &mut Session, step: LockOp, tokens: &TokenSource) -> i64 {
+    let row = session.serve_with(&[step], tokens);
+    let answer = row.answers.unwrap()[0].expect("granted");
+    match tokens {
+        TokenSource::TransactionId => row.token.expect("a token"),
+        _ => {
+            assert_eq!(row.token, Some(1), "a sequence that only grows");
+            answer
+        }
+    }
+}
+
+fn granted(session: &mut Session, key: &LockKey, tokens: &TokenSource) -> i64 {
+    token_of(session, take_fenced(key), tokens)
+}
+
+pub(crate) fn tokens_grow_over_grants_and_sessions(open: Connect) {
+    let sequence = Sequence::create();
+    for tokens in [TokenSource::TransactionId, sequence.source()] {
+        let mut sessions = [open(&url()), open(&url())];
+        let key = fresh_key();
+        let mut last = 0;
+        for turn in 0..6 {
+            let session = &mut sessions[turn % 2];
+            // A grant, one within it, and a token without a grant.
+            for step in [take_fenced(&key), take_fenced(&key), draw(&key)] {
+                let token = token_of(session, step, &tokens);
+                assert!(token > last, "{token} after {last}, {tokens:?}");
+                last = token;
+            }
+            assert_eq!(
+                session.serve(&[give_back(&key), give_back(&key)]),
+                [Some(1), Some(1)]
+            );
+        }
+    }
+}
+
+pub(crate) fn a_sequence_gives_each_lock_its_own_token(open: Connect) {
+    let sequence = Sequence::create();
+    let mut session = open(&url());
+    let keys = [fresh_key(), fresh_key(), fresh_key()];
+    let steps = [
+        take_fenced(&keys[0]),
+        take(&keys[1]),
+        take_fenced(&keys[2]),
+        give_back(&keys[1]),
+    ];
+    let row = session.serve_with(&steps, &sequence.source());
+    assert_eq!(row.token, Some(1));
+    let answers = row.answers.unwrap();
+    assert_eq!((answers[1], answers[3]), (Some(1), Some(1)));
+    let mut tokens = [answers[0].unwrap(), answers[2].unwrap()];
+    tokens.sort_unstable();
+    assert_eq!(tokens, [1, 2]);
+
+    // A transaction has one id, for all its locks.
+    let row = session.serve_with(&steps, &TokenSource::TransactionId);
+    assert_eq!(row.answers, Some(vec![Some(1); 4]));
+    assert!(row.token.is_some());
+}
+
+pub(crate) fn who_is_not_granted_draws_nothing(open: Connect) {
+    let sequence = Sequence::create();
+    let (mut session, mut other) = (open(&url()), open(&url()));
+    let [busy, free] = [fresh_key(), fresh_key()];
+    assert_eq!(other.serve(&[take(&busy)]), [Some(1)]);
+
+    let steps = [take_fenced(&busy), take(&free)];
+    let row = session.serve_with(&steps, &TokenSource::TransactionId);
+    assert_eq!((row.answers, row.token), (Some(vec![None, Some(1)]), None));
+    let row = session.serve_with(&steps, &sequence.source());
+    assert_eq!(
+        (row.answers, row.token),
+        (Some(vec![None, Some(1)]), Some(1))
+    );
+    let drawn = format!("SELECT is_called::int FROM {}", sequence.0);
+    assert_eq!(number(&mut connect(), &drawn), 0);
+}
+
+/// Somebody has the second lock when a round asks for the first one; then draws a token and gives the lock back; then the round comes to
+/// it. The round's token must be the greater one, so it may not be drawn before its last grant.
+///
+/// In this database, to take a single number in shared mode is to wait at that gate.
+pub(crate) fn a_token_is_drawn_after_the_grants(open: Connect) {
+    let database = Database::create();
+    let (mut admin, mut keeper) = (database.connect(), database.connect());
+    run(
+        &mut admin,
+        "SET allow_system_table_mods = on; CREATE SEQUENCE fencing; \
+         ALTER FUNCTION pg_catalog.pg_try_advisory_lock_shared(int8) RENAME TO gone; \
+         CREATE FUNCTION pg_catalog.pg_try_advisory_lock_shared(gate int8) RETURNS bool LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_advisory_lock(gate); RETURN pg_advisory_unlock(gate); END'",
+    );
+    let gate = LockKey::from(1);
+    let [first, second] = [LockKey::from(2), LockKey::from(3)];
+    for tokens in [
+        TokenSource::TransactionId,
+        TokenSource::Sequence("fencing".into()),
+    ] {
+        let (mut slow, mut quick) = (open(&database.url()), open(&database.url()));
+        let slow_pid = slow.pid.into();
+        run(&mut keeper, "SELECT pg_advisory_lock(1)");
+        granted(&mut quick, &second, &tokens);
+        let (row, theirs) = thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let gate = take_in(LockMode::Shared, &gate);
+                slow.serve_with(&[take_fenced(&first), gate, take_fenced(&second)], &tokens)
+            });
+            until_it_waits(&mut admin, slow_pid);
+            let theirs = token_of(&mut quick, draw(&second), &tokens);
+            assert_eq!(quick.serve(&[give_back(&second)]), [Some(1)]);
+            run(&mut keeper, "SELECT pg_advisory_unlock(1)");
+            (waiting.join().unwrap(), theirs)
+        });
+        let answers = row.answers.unwrap();
+        let ours = match tokens {
+            TokenSource::TransactionId => row.token.unwrap(),
+            _ => answers[2].expect("granted"),
+        };
+        assert!(ours > theirs, "{ours}, before {theirs}");
+        drop((slow, quick));
+        eventually("the end of both sessions", || {
+            number(
+                &mut admin,
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid IN (2, 3) \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            ) == 0
+        });
+    }
+}

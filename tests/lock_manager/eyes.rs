@@ -1,0 +1,177 @@
+//! What the server shows, and a rival that takes locks with plain SQL. Neither goes through the crate.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use advisory_locking::{LockKey, LockMode, RawLockKey};
+use diesel::Connection;
+use diesel::pg::PgConnection;
+
+use crate::support::{eventually, number, pid_of, run, text, url};
+
+/// The crate promises that nothing is left of a call that was dropped, or of a locker that is gone, after a second. A loaded machine has more; what is
+/// left behind stays for good, for no wait of these tests has a limit.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+pub(crate) struct Eyes(pub(crate) PgConnection);
+
+impl Eyes {
+    pub(crate) fn at(url: &str) -> Self {
+        Self(PgConnection::establish(url).unwrap())
+    }
+
+    fn pids(&mut self, key: &LockKey, condition: &str) -> Vec<i64> {
+        let (classid, objid, objsubid) = key.raw().pg_locks_columns();
+        let pids = text(
+            &mut self.0,
+            &format!(
+                "SELECT COALESCE(string_agg(pid::text, ' ' ORDER BY pid), '') FROM pg_locks \
+                 WHERE locktype = 'advisory' AND classid = {classid} AND objid = {objid} AND objsubid = {objsubid} \
+                 AND {condition}"
+            ),
+        );
+        pids.split_whitespace()
+            .map(|pid| pid.parse().unwrap())
+            .collect()
+    }
+
+    /// The sessions that hold the key, one for each grant.
+    pub(crate) fn holders(&mut self, key: &LockKey) -> Vec<i64> {
+        self.pids(key, "granted")
+    }
+
+    /// The sessions that wait for the key on the server.
+    pub(crate) fn waiters(&mut self, key: &LockKey) -> Vec<i64> {
+        self.pids(key, "NOT granted")
+    }
+
+    /// Nobody holds the key or waits for it.
+    pub(crate) fn is_free(&mut self, key: &LockKey) -> bool {
+        self.pids(key, "true").is_empty()
+    }
+
+    #[track_caller]
+    pub(crate) fn holder(&mut self, key: &LockKey) -> i64 {
+        match self.holders(key)[..] {
+            [pid] => pid,
+            ref pids => panic!("{key} is held by {pids:?}"),
+        }
+    }
+
+    pub(crate) fn until_waited_for(&mut self, key: &LockKey, count: usize) {
+        eventually("waiters on the server", || self.waiters(key).len() == count);
+    }
+
+    pub(crate) fn until_free(&mut self, key: &LockKey) {
+        eventually("a free key", || self.is_free(key));
+    }
+
+    pub(crate) fn soon_free(&mut self, key: &LockKey, after: &str) {
+        let began = Instant::now();
+        while !self.is_free(key) {
+            assert!(began.elapsed() < SOON, "{key} is not free after {after}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// How many advisory locks the sessions hold or wait for.
+    pub(crate) fn locks_of(&mut self, pids: &[i64]) -> i64 {
+        let pids: Vec<_> = pids.iter().map(i64::to_string).collect();
+        let pids = pids.join(", ");
+        number(
+            &mut self.0,
+            &format!(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid IN ({pids})"
+            ),
+        )
+    }
+
+    pub(crate) fn terminate(&mut self, pid: i64) {
+        crate::support::terminate(&mut self.0, pid);
+    }
+
+    #[track_caller]
+    pub(crate) fn terminate_holder(&mut self, key: &LockKey) {
+        let holder = self.holder(key);
+        self.terminate(holder);
+    }
+}
+
+/// Another client, with plain SQL.
+pub(crate) struct Rival {
+    conn: PgConnection,
+    pub(crate) pid: i64,
+}
+
+/// A rival that waits in the server's queue.
+pub(crate) struct Queued(JoinHandle<Rival>);
+
+fn call(function: &str, key: &LockKey, mode: LockMode) -> String {
+    let suffix = match mode {
+        LockMode::Exclusive => "",
+        LockMode::Shared => "_shared",
+    };
+    let key = match key.raw() {
+        RawLockKey::Single(number) => number.to_string(),
+        RawLockKey::Pair(one, other) => format!("{one}, {other}"),
+    };
+    format!("{function}{suffix}({key})")
+}
+
+impl Rival {
+    pub(crate) fn new() -> Self {
+        Self::at(&url())
+    }
+
+    pub(crate) fn at(url: &str) -> Self {
+        let mut conn = PgConnection::establish(url).unwrap();
+        let pid = pid_of(&mut conn);
+        Self { conn, pid }
+    }
+
+    pub(crate) fn holding(key: &LockKey) -> Self {
+        let mut rival = Self::new();
+        assert!(rival.takes(key, LockMode::Exclusive));
+        rival
+    }
+
+    /// Whether it gets the lock at once.
+    pub(crate) fn takes(&mut self, key: &LockKey, mode: LockMode) -> bool {
+        let took = call("pg_try_advisory_lock", key, mode);
+        number(&mut self.conn, &format!("{took}::int")) == 1
+    }
+
+    /// In exclusive mode.
+    pub(crate) fn gives_back(&mut self, key: &LockKey) {
+        self.gives_back_in(key, LockMode::Exclusive);
+    }
+
+    pub(crate) fn gives_back_in(&mut self, key: &LockKey, mode: LockMode) {
+        let gave = call("pg_advisory_unlock", key, mode);
+        assert_eq!(number(&mut self.conn, &format!("{gave}::int")), 1);
+    }
+
+    /// Gets into the server's queue behind whoever is there; `then` is called as soon as it has the lock.
+    pub(crate) fn queue(
+        mut self,
+        eyes: &mut Eyes,
+        key: &LockKey,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Queued {
+        let (pid, lock) = (self.pid, call("pg_advisory_lock", key, LockMode::Exclusive));
+        let thread = thread::spawn(move || {
+            run(&mut self.conn, &format!("SELECT {lock}"));
+            then();
+            self
+        });
+        eventually("a rival in the queue", || eyes.waiters(key).contains(&pid));
+        Queued(thread)
+    }
+}
+
+impl Queued {
+    /// It has the lock.
+    pub(crate) fn granted(self) -> Rival {
+        self.0.join().unwrap()
+    }
+}

@@ -1,0 +1,168 @@
+//! The async locker over diesel-async and bb8. Some futures are dropped.
+
+use std::time::Duration;
+
+use advisory_locking::lock_manager::{LockManager, OwnedLockGuard};
+use diesel::{OptionalExtension, sql_query};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::super::asynchronous::{Source, serve_all};
+use super::super::{LOCKER_CLIENTS, Shared, url_as};
+use super::{
+    Beside, Call, SESSIONS, WORKERS, application, both, finding, options, reading, writing,
+};
+use crate::history::Mode;
+use crate::work::{Body, Failure, Plan, Reading, key, outcome};
+
+type PgPool = bb8::Pool<AsyncPgConnection>;
+
+#[derive(Clone)]
+struct Clients {
+    locker: LockManager,
+    workers: PgPool,
+}
+
+pub(in crate::client) fn run(shared: &Shared) {
+    let pool = |application: &str, connections| {
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url_as(application));
+        bb8::Pool::builder()
+            .max_size(connections)
+            .connection_timeout(Duration::from_secs(2))
+            .build_unchecked(manager)
+    };
+    serve_all(shared, LOCKER_CLIENTS, async {
+        let sessions = pool(&application(shared), SESSIONS);
+        Clients {
+            locker: LockManager::with_options(sessions, options()).unwrap(),
+            workers: pool(WORKERS, LOCKER_CLIENTS),
+        }
+    });
+}
+
+impl Source for Clients {
+    async fn one(&self, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+        let (locker, first) = (&self.locker, key(plan.key));
+        match Call::of(&plan) {
+            Call::Fenced => {
+                let guard = locker.acquire_fenced(first, plan.options()).await?;
+                let done = self.body(plan, shared, &guard).await;
+                let released = guard.release().await;
+                done.and(released.map_err(Failure::from))
+            }
+            Call::Plain => {
+                let guard = locker.acquire(first, plan.options()).await?;
+                let done = self.body(plan, shared, &guard).await;
+                let released = guard.release().await;
+                done.and(released.map_err(Failure::from))
+            }
+            Call::With => {
+                locker
+                    .with_lock_while_held(first, plan.options(), async |guard| {
+                        self.body(plan, shared, guard).await
+                    })
+                    .await
+            }
+            Call::All => {
+                let (keys, second) = both(plan, shared);
+                let guards = locker.acquire_all(keys, plan.options()).await?;
+                let mut beside = Beside::begin(second, shared);
+                let done = self
+                    .both(plan, second, &beside, guards.guards(), shared)
+                    .await;
+                beside.let_go();
+                let mut released = Ok(());
+                for guard in guards {
+                    let is_second = *guard.key() == key(second.key);
+                    let result = guard.release().await.map_err(Failure::from);
+                    if is_second {
+                        beside.outcome = outcome(result);
+                    } else {
+                        released = result;
+                    }
+                }
+                done.and(released)
+            }
+            Call::Dropped => {
+                let guard = locker.acquire(first, plan.options()).await?;
+                self.body(plan, shared, &guard).await?;
+                drop(guard);
+                Err(Failure::Dropped)
+            }
+        }
+    }
+}
+
+impl Clients {
+    async fn both(
+        &self,
+        plan: Plan,
+        second: Plan,
+        beside: &Beside<'_>,
+        guards: &[OwnedLockGuard],
+        shared: &Shared,
+    ) -> Result<(), Failure> {
+        let of = |plan: &Plan| {
+            let key = key(plan.key);
+            let mut guards = guards.iter();
+            guards
+                .find(|guard| *guard.key() == key)
+                .ok_or(Failure::Client)
+        };
+        let body = Body::begin(plan, &shared.recorder, &shared.storage);
+        let mut conn = self.workers.get().await.map_err(|_| Failure::Client)?;
+        find(&mut conn, &body, &plan, shared, of(&plan)?).await?;
+        find(&mut conn, beside.body(), &second, shared, of(&second)?).await?;
+        tokio::time::sleep(plan.pause).await;
+        Ok(())
+    }
+
+    async fn body(
+        &self,
+        plan: Plan,
+        shared: &Shared,
+        guard: &OwnedLockGuard,
+    ) -> Result<(), Failure> {
+        let mut body = Body::begin(plan, &shared.recorder, &shared.storage);
+        let mut conn = self.workers.get().await.map_err(|_| Failure::Client)?;
+        find(&mut conn, &body, &plan, shared, guard).await?;
+        let Some(token) = guard.fencing_token() else {
+            tokio::time::sleep(plan.pause).await;
+            return Ok(());
+        };
+        let mut read = async || {
+            let read = sql_query(reading(&plan, token)).get_result::<Reading>(&mut conn);
+            read.await.optional()
+        };
+        let first = read().await?;
+        body.read_fenced(first.as_ref());
+        tokio::time::sleep(plan.pause).await;
+        match (plan.mode, first) {
+            (_, None) => {}
+            (Mode::Exclusive, Some(_)) => {
+                let number = body.writes();
+                let write = sql_query(writing(&plan, number, token));
+                let rows = write.execute(&mut conn).await?;
+                body.wrote_fenced(number, rows == 1);
+            }
+            (Mode::Shared, Some(_)) => {
+                if let Some(again) = read().await? {
+                    body.read_again(&again);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn find(
+    conn: &mut AsyncPgConnection,
+    body: &Body<'_>,
+    plan: &Plan,
+    shared: &Shared,
+    guard: &OwnedLockGuard,
+) -> Result<(), Failure> {
+    let session: Reading = sql_query(finding(plan, shared)).get_result(conn).await?;
+    body.found(&session, guard.generation());
+    Ok(())
+}

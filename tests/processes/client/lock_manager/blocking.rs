@@ -1,0 +1,157 @@
+//! The blocking locker over Diesel and r2d2.
+
+use std::thread;
+use std::time::Duration;
+
+use advisory_locking::lock_manager::{BlockingLockManager, BlockingOwnedLockGuard};
+use diesel::pg::PgConnection;
+use diesel::r2d2::{ConnectionManager, Pool};
+use diesel::{OptionalExtension, RunQueryDsl, sql_query};
+
+use super::super::blocking::serve_all;
+use super::super::{LOCKER_CLIENTS, Shared, url_as};
+use super::{
+    Beside, Call, SESSIONS, WORKERS, application, both, finding, options, reading, writing,
+};
+use crate::history::Mode;
+use crate::work::{Body, Failure, Plan, Reading, key, outcome};
+
+type PgPool = Pool<ConnectionManager<PgConnection>>;
+
+pub(in crate::client) fn run(shared: &Shared) {
+    let pool = |application: &str, connections| -> PgPool {
+        Pool::builder()
+            .max_size(connections)
+            .min_idle(Some(0))
+            .connection_timeout(Duration::from_secs(2))
+            .error_handler(Box::new(diesel::r2d2::NopErrorHandler))
+            .build_unchecked(ConnectionManager::new(url_as(application)))
+    };
+    let sessions = pool(&application(shared), SESSIONS);
+    let locker = BlockingLockManager::with_options(sessions, options()).unwrap();
+    let workers = pool(WORKERS, LOCKER_CLIENTS);
+    serve_all(shared, LOCKER_CLIENTS, |plan| {
+        one(&locker, &workers, plan, shared)
+    });
+}
+
+fn one(
+    locker: &BlockingLockManager,
+    workers: &PgPool,
+    plan: Plan,
+    shared: &Shared,
+) -> Result<(), Failure> {
+    let first = key(plan.key);
+    match Call::of(&plan) {
+        Call::Fenced => {
+            let guard = locker.acquire_fenced(first, plan.options())?;
+            let done = body(workers, plan, shared, &guard);
+            let released = guard.release();
+            done.and(released.map_err(Failure::from))
+        }
+        Call::Plain => {
+            let guard = locker.acquire(first, plan.options())?;
+            let done = body(workers, plan, shared, &guard);
+            let released = guard.release();
+            done.and(released.map_err(Failure::from))
+        }
+        Call::With => locker.with_lock(first, plan.options(), |guard| {
+            body(workers, plan, shared, guard)
+        }),
+        Call::All => {
+            let (keys, second) = both(plan, shared);
+            let guards = locker.acquire_all(keys, plan.options())?;
+            let mut beside = Beside::begin(second, shared);
+            let done = bodies(workers, plan, second, &beside, guards.guards(), shared);
+            beside.let_go();
+            let mut released = Ok(());
+            for guard in guards {
+                let is_second = *guard.key() == key(second.key);
+                let result = guard.release().map_err(Failure::from);
+                if is_second {
+                    beside.outcome = outcome(result);
+                } else {
+                    released = result;
+                }
+            }
+            done.and(released)
+        }
+        Call::Dropped => {
+            let guard = locker.acquire(first, plan.options())?;
+            body(workers, plan, shared, &guard)?;
+            drop(guard);
+            Err(Failure::Dropped)
+        }
+    }
+}
+
+fn bodies(
+    workers: &PgPool,
+    plan: Plan,
+    second: Plan,
+    beside: &Beside<'_>,
+    guards: &[BlockingOwnedLockGuard],
+    shared: &Shared,
+) -> Result<(), Failure> {
+    let of = |plan: &Plan| {
+        let key = key(plan.key);
+        let mut guards = guards.iter();
+        guards
+            .find(|guard| *guard.key() == key)
+            .ok_or(Failure::Client)
+    };
+    let body = Body::begin(plan, &shared.recorder, &shared.storage);
+    let mut conn = workers.get().map_err(|_| Failure::Client)?;
+    find(&mut conn, &body, &plan, shared, of(&plan)?)?;
+    find(&mut conn, beside.body(), &second, shared, of(&second)?)?;
+    thread::sleep(plan.pause);
+    Ok(())
+}
+
+fn body(
+    workers: &PgPool,
+    plan: Plan,
+    shared: &Shared,
+    guard: &BlockingOwnedLockGuard,
+) -> Result<(), Failure> {
+    let mut body = Body::begin(plan, &shared.recorder, &shared.storage);
+    let mut conn = workers.get().map_err(|_| Failure::Client)?;
+    find(&mut conn, &body, &plan, shared, guard)?;
+    let Some(token) = guard.fencing_token() else {
+        thread::sleep(plan.pause);
+        return Ok(());
+    };
+    let mut read = || {
+        let read = sql_query(reading(&plan, token)).get_result::<Reading>(&mut conn);
+        read.optional()
+    };
+    let first = read()?;
+    body.read_fenced(first.as_ref());
+    thread::sleep(plan.pause);
+    match (plan.mode, first) {
+        (_, None) => {}
+        (Mode::Exclusive, Some(_)) => {
+            let number = body.writes();
+            let rows = sql_query(writing(&plan, number, token)).execute(&mut conn)?;
+            body.wrote_fenced(number, rows == 1);
+        }
+        (Mode::Shared, Some(_)) => {
+            if let Some(again) = read()? {
+                body.read_again(&again);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn find(
+    conn: &mut PgConnection,
+    body: &Body<'_>,
+    plan: &Plan,
+    shared: &Shared,
+    guard: &BlockingOwnedLockGuard,
+) -> Result<(), Failure> {
+    let session: Reading = sql_query(finding(plan, shared)).get_result(conn)?;
+    body.found(&session, guard.generation());
+    Ok(())
+}
