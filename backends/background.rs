@@ -10,7 +10,7 @@ pub(crate) trait Job: Send + 'static {
     fn run(&mut self) -> impl Future<Output = ()> + Send;
 
     /// There was no runtime for it, or that is going or standing still. Called before a thread runs it, where it was dropped.
-    fn orphaned(&mut self) {}
+    fn on_no_runtime(&mut self) {}
 }
 
 /// Runs a job in a runtime. Where there is none, or it ends before the job does, or it runs only while somebody blocks on it, a thread
@@ -41,7 +41,7 @@ impl<J: Job> Drop for InRuntime<J> {
         let Some(mut job) = self.0.take() else {
             return;
         };
-        job.orphaned();
+        job.on_no_runtime();
         let thread = thread::Builder::new().name("advisory-locking".to_owned());
         // Without a thread a wait on the server lasts to its limit; there is nobody to tell.
         let _ = thread.spawn(move || {

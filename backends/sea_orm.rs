@@ -77,16 +77,16 @@
 //! ```
 
 mod error;
-mod farewell;
+mod executor;
 mod handle;
 mod in_transaction;
+mod native;
 mod pinned;
 mod session;
-mod target;
+mod statements;
+mod terminate;
 mod transactions;
 mod values;
-mod wire;
-mod without_locks;
 
 pub use handle::{PinnedConnection, PinnedTransaction, RowStream};
 pub use in_transaction::AsyncTransactionAdvisoryLocking;

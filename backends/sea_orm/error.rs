@@ -28,7 +28,7 @@ pub(super) fn acquire_error(error: Error) -> DbErr {
 }
 
 /// A connection that was given up.
-pub(super) fn gone() -> DbErr {
+pub(super) fn closed_error() -> DbErr {
     let error = std::io::Error::new(
         std::io::ErrorKind::NotConnected,
         "the connection under the lock was given up",
@@ -56,7 +56,7 @@ pub(super) fn is_aborted(error: &DbErr) -> bool {
 }
 
 /// Whether the connection can no longer be used.
-pub(super) fn is_gone(error: &DbErr) -> bool {
+pub(super) fn is_disconnected(error: &DbErr) -> bool {
     let unusable = matches!(
         sqlx_error(error),
         Some(Error::Io(_) | Error::Protocol(_) | Error::Tls(_))
@@ -65,7 +65,7 @@ pub(super) fn is_gone(error: &DbErr) -> bool {
 }
 
 pub(super) fn session_error(error: DbErr) -> SessionError {
-    let (code, gone) = (code(&error), is_gone(&error));
+    let (code, gone) = (code(&error), is_disconnected(&error));
     SessionError::new(error)
         .with_code(code)
         .with_disconnected(gone)

@@ -12,9 +12,9 @@ use sea_orm::{
     TransactionTrait,
 };
 
-use super::pinned::{Pinned, TransactionId};
-use super::target::{Rows, Target};
-use super::without_locks::{BodysTransactions, WithoutLocks};
+use super::executor::{Executor, Rows};
+use super::native::{NativeConnection, OpenTransactions};
+use super::pinned::{PostgresConnection, TransactionId};
 use crate::backends::runtime_bound::RuntimeBound;
 
 /// The connection a body runs on: the one that the lock is on.
@@ -33,12 +33,12 @@ use crate::backends::runtime_bound::RuntimeBound;
 /// capture: they run on *another* connection of the pool, outside the transaction if there is one, and a pool of one connection has
 /// no other. Better, make such functions generic over [`ConnectionTrait`].
 #[derive(Debug)]
-pub struct PinnedConnection(pub(super) Session);
+pub struct PinnedConnection(pub(super) ConnectionInner);
 
 #[derive(Debug)]
-pub(super) enum Session {
-    Postgres(Pinned),
-    WithoutLocks(WithoutLocks),
+pub(super) enum ConnectionInner {
+    Postgres(PostgresConnection),
+    Native(NativeConnection),
 }
 
 impl PinnedConnection {
@@ -46,13 +46,13 @@ impl PinnedConnection {
     #[must_use]
     pub fn get_database_backend(&self) -> DbBackend {
         // Both traits have a method of this name, so that neither can be called without naming its trait.
-        self.target().backend()
+        self.executor().backend()
     }
 
-    pub(super) fn target(&self) -> Target<'_> {
+    pub(super) fn executor(&self) -> Executor<'_> {
         match &self.0 {
-            Session::Postgres(pinned) => Target::Pinned(pinned, None),
-            Session::WithoutLocks(session) => session.target(),
+            ConnectionInner::Postgres(pinned) => Executor::Postgres(pinned, None),
+            ConnectionInner::Native(session) => session.executor(),
         }
     }
 }
@@ -65,56 +65,59 @@ impl PinnedConnection {
 /// * A transaction that is over because the one around it was ended refuses everything.
 #[derive(Debug)]
 #[must_use = "a transaction is rolled back when it is dropped"]
-pub struct PinnedTransaction(pub(super) Transaction);
+pub struct PinnedTransaction(pub(super) TransactionInner);
 
 #[derive(Debug)]
-pub(super) enum Transaction {
-    Postgres(OnPostgres),
-    WithoutLocks(WithoutLock),
+pub(super) enum TransactionInner {
+    Postgres(PostgresTransaction),
+    Native(NativeTransaction),
 }
 
 /// SeaORM's own.
 #[derive(Debug)]
-pub(super) struct WithoutLock {
+pub(super) struct NativeTransaction {
     transaction: RuntimeBound<DatabaseTransaction>,
-    counted: Option<Arc<BodysTransactions>>,
+    open_transactions: Option<Arc<OpenTransactions>>,
 }
 
 /// Rolled back when it is dropped, unless it is over.
 #[derive(Debug)]
-pub(super) struct OnPostgres {
-    pub(super) pinned: Pinned,
+pub(super) struct PostgresTransaction {
+    pub(super) pinned: PostgresConnection,
     pub(super) id: TransactionId,
 }
 
-impl Drop for OnPostgres {
+impl Drop for PostgresTransaction {
     fn drop(&mut self) {
-        self.pinned.roll_back_later(self.id);
+        self.pinned.enqueue_rollback(self.id);
     }
 }
 
 impl PinnedTransaction {
-    pub(super) const fn on_postgres(pinned: Pinned, id: TransactionId) -> Self {
-        Self(Transaction::Postgres(OnPostgres { pinned, id }))
-    }
-
-    pub(super) fn without_locks(
-        transaction: DatabaseTransaction,
-        counted: Option<Arc<BodysTransactions>>,
-    ) -> Self {
-        Self(Transaction::WithoutLocks(WithoutLock {
-            transaction: RuntimeBound::new(transaction, drop),
-            counted,
+    pub(super) const fn postgres(pinned: PostgresConnection, id: TransactionId) -> Self {
+        Self(TransactionInner::Postgres(PostgresTransaction {
+            pinned,
+            id,
         }))
     }
 
-    pub(super) fn target(&self) -> Target<'_> {
+    pub(super) fn native(
+        transaction: DatabaseTransaction,
+        open_transactions: Option<Arc<OpenTransactions>>,
+    ) -> Self {
+        Self(TransactionInner::Native(NativeTransaction {
+            transaction: RuntimeBound::new(transaction, drop),
+            open_transactions,
+        }))
+    }
+
+    pub(super) fn executor(&self) -> Executor<'_> {
         match &self.0 {
-            Transaction::Postgres(transaction) => {
-                Target::Pinned(&transaction.pinned, Some(transaction.id))
+            TransactionInner::Postgres(transaction) => {
+                Executor::Postgres(&transaction.pinned, Some(transaction.id))
             }
-            Transaction::WithoutLocks(without) => {
-                Target::Transaction(&without.transaction, without.counted.as_ref())
+            TransactionInner::Native(native) => {
+                Executor::Transaction(&native.transaction, native.open_transactions.as_ref())
             }
         }
     }
@@ -126,11 +129,11 @@ impl PinnedTransaction {
     /// The server's, also if the transaction was aborted. It is over in any case.
     pub async fn commit(self) -> Result<(), DbErr> {
         match self.0 {
-            Transaction::Postgres(transaction) => {
-                let mut wire = transaction.pinned.lock().await?;
-                wire.commit(transaction.id).await
+            TransactionInner::Postgres(transaction) => {
+                let mut state = transaction.pinned.lock().await?;
+                state.commit(transaction.id).await
             }
-            Transaction::WithoutLocks(without) => without.transaction.into_inner().commit().await,
+            TransactionInner::Native(native) => native.transaction.into_inner().commit().await,
         }
     }
 
@@ -141,16 +144,16 @@ impl PinnedTransaction {
     /// The server's. The transaction is over in any case, or else the connection is.
     pub async fn rollback(self) -> Result<(), DbErr> {
         match self.0 {
-            Transaction::Postgres(transaction) => {
-                let mut wire = transaction.pinned.lock().await?;
-                wire.roll_back(transaction.id).await
+            TransactionInner::Postgres(transaction) => {
+                let mut state = transaction.pinned.lock().await?;
+                state.roll_back(transaction.id).await
             }
-            Transaction::WithoutLocks(without) => without.transaction.into_inner().rollback().await,
+            TransactionInner::Native(native) => native.transaction.into_inner().rollback().await,
         }
     }
 
     /// Ends it as its callback says.
-    async fn settle<T, E>(self, result: Result<T, E>) -> Result<T, TransactionError<E>>
+    async fn finish<T, E>(self, result: Result<T, E>) -> Result<T, TransactionError<E>>
     where
         E: fmt::Display + fmt::Debug,
     {
@@ -199,27 +202,27 @@ macro_rules! connection_traits {
         #[async_trait]
         impl ConnectionTrait for $handle {
             fn get_database_backend(&self) -> DbBackend {
-                self.target().backend()
+                self.executor().backend()
             }
 
             async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-                self.target().execute(statement).await
+                self.executor().execute(statement).await
             }
 
             async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-                self.target().execute_unprepared(sql).await
+                self.executor().execute_unprepared(sql).await
             }
 
             async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-                self.target().query_one(statement).await
+                self.executor().query_one(statement).await
             }
 
             async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-                self.target().query_all(statement).await
+                self.executor().query_all(statement).await
             }
 
             fn is_mock_connection(&self) -> bool {
-                self.target().is_mock()
+                self.executor().is_mock()
             }
         }
 
@@ -227,14 +230,14 @@ macro_rules! connection_traits {
             type Stream<'a> = RowStream<'a>;
 
             fn get_database_backend(&self) -> DbBackend {
-                self.target().backend()
+                self.executor().backend()
             }
 
             fn stream_raw<'a>(
                 &'a self,
                 statement: Statement,
             ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + Send + 'a>> {
-                Box::pin(async move { self.target().stream(statement).await.map(RowStream) })
+                Box::pin(async move { self.executor().stream(statement).await.map(RowStream) })
             }
         }
 
@@ -260,7 +263,7 @@ macro_rules! connection_traits {
             }
 
             async fn begin_with_options(&self, options: TransactionOptions) -> Result<PinnedTransaction, DbErr> {
-                self.target().begin(options).await
+                self.executor().begin(options).await
             }
 
             async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
@@ -294,7 +297,7 @@ macro_rules! connection_traits {
                     .await
                     .map_err(TransactionError::Connection)?;
                 let result = callback(&transaction).await;
-                transaction.settle(result).await
+                transaction.finish(result).await
             }
         }
     )*};

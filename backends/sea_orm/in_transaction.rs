@@ -7,9 +7,9 @@ use sea_orm::{DatabaseTransaction, DbBackend, Statement as SeaStatement, Value};
 use tokio::sync::MutexGuard;
 
 use super::error::session_error;
+use super::executor::Executor;
 use super::handle::PinnedTransaction;
-use super::pinned::Wire;
-use super::target::Target;
+use super::pinned::PinnedState;
 use crate::backends::postgres::Condemnation;
 use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
@@ -22,7 +22,7 @@ use crate::session::{
 
 /// SeaORM's transaction cannot be ended from outside while it waits, so it does not wait for longer than this at a time: that long may
 /// a wait whose future was dropped go on.
-const LONGEST_WAIT: Duration = Duration::from_millis(500);
+const MAX_SERVER_WAIT: Duration = Duration::from_millis(500);
 
 /// Transaction-level locks inside a transaction of SeaORM's, by shared reference, as SeaORM code has it.
 ///
@@ -98,7 +98,7 @@ mod sealed {
 }
 
 macro_rules! in_transaction {
-    ($($transaction:ty: $target:expr;)*) => {$(
+    ($($transaction:ty: $executor:expr;)*) => {$(
         impl sealed::Sealed for $transaction {}
 
         impl AsyncTransactionAdvisoryLocking for $transaction {
@@ -109,7 +109,7 @@ macro_rules! in_transaction {
             ) -> impl Future<Output = Result<(), LockError>> + Send {
                 let key = key.into();
                 async move {
-                    let mut session = InTransaction::new(($target)(self), &key)?;
+                    let mut session = InTransaction::new(($executor)(self), &key)?;
                     session.acquire_advisory_xact_lock(key, options).await
                 }
             }
@@ -121,7 +121,7 @@ macro_rules! in_transaction {
             ) -> impl Future<Output = Result<bool, LockError>> + Send {
                 let key = key.into();
                 async move {
-                    let mut session = InTransaction::new(($target)(self), &key)?;
+                    let mut session = InTransaction::new(($executor)(self), &key)?;
                     session.try_acquire_advisory_xact_lock(key, options).await
                 }
             }
@@ -129,22 +129,22 @@ macro_rules! in_transaction {
     )*};
 }
 in_transaction! {
-    DatabaseTransaction: |transaction| Target::Transaction(transaction, None);
-    PinnedTransaction: PinnedTransaction::target;
+    DatabaseTransaction: |transaction| Executor::Transaction(transaction, None);
+    PinnedTransaction: PinnedTransaction::executor;
 }
 
 /// The session of an open transaction, in which nothing is begun or ended.
 #[derive(Debug)]
 struct InTransaction<'t> {
-    target: Target<'t>,
+    executor: Executor<'t>,
     backend: Backend,
     /// Kept between a wait that failed and its rollback: in between, the transaction is aborted.
-    wire: Option<MutexGuard<'t, Wire>>,
+    state: Option<MutexGuard<'t, PinnedState>>,
 }
 
 impl<'t> InTransaction<'t> {
-    fn new(target: Target<'t>, key: &LockKey) -> Result<Self, LockError> {
-        let backend = match target.backend() {
+    fn new(executor: Executor<'t>, key: &LockKey) -> Result<Self, LockError> {
+        let backend = match executor.backend() {
             DbBackend::Postgres => Backend::Postgres,
             DbBackend::Sqlite => Backend::Sqlite,
             backend => {
@@ -154,14 +154,14 @@ impl<'t> InTransaction<'t> {
             }
         };
         Ok(Self {
-            target,
+            executor,
             backend,
-            wire: None,
+            state: None,
         })
     }
 }
 
-fn not_here() -> SessionError {
+fn not_owner_of_transaction() -> SessionError {
     SessionError::new("the transaction is its owner's to begin and to end")
 }
 
@@ -171,29 +171,29 @@ impl AsyncLockSession for InTransaction<'_> {
     }
 
     fn session_transaction_state(&mut self) -> TransactionState {
-        match self.target {
-            Target::Pinned(pinned, Some(id)) if !pinned.is_open(id) => TransactionState::none(),
-            Target::Over => TransactionState::none(),
+        match self.executor {
+            Executor::Postgres(pinned, Some(id)) if !pinned.is_open(id) => TransactionState::none(),
+            Executor::Ended => TransactionState::none(),
             _ => TransactionState::open(1),
         }
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
-        Err(not_here())
+        Err(not_owner_of_transaction())
     }
 
     async fn session_commit(&mut self) -> Result<(), SessionError> {
-        Err(not_here())
+        Err(not_owner_of_transaction())
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
-        Err(not_here())
+        Err(not_owner_of_transaction())
     }
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        match self.target {
-            Target::Pinned(pinned, id) => pinned.query(id, statement).await,
-            target => {
+        match self.executor {
+            Executor::Postgres(pinned, id) => pinned.query(id, statement).await,
+            executor => {
                 let values = statement.binds().map(|bind| match bind {
                     Bind::Int4(number) => Ok(Value::from(number)),
                     Bind::Int8(number) => Ok(Value::from(number)),
@@ -202,43 +202,43 @@ impl AsyncLockSession for InTransaction<'_> {
                 });
                 let values = values.collect::<Result<Vec<_>, _>>()?;
                 let statement =
-                    SeaStatement::from_sql_and_values(target.backend(), statement.sql(), values);
-                target.query_row(statement).await
+                    SeaStatement::from_sql_and_values(executor.backend(), statement.sql(), values);
+                executor.query_row(statement).await
             }
         }
         .map_err(session_error)
     }
 
-    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
-        let sql = batch.sql();
-        match self.target {
-            Target::Pinned(pinned, id) => {
-                let kept = self.wire.take();
-                let mut wire = match kept {
-                    Some(wire) => wire,
+    async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        let sql = script.sql();
+        match self.executor {
+            Executor::Postgres(pinned, id) => {
+                let kept = self.state.take();
+                let mut state = match kept {
+                    Some(state) => state,
                     None => pinned.lock_in(id).await.map_err(session_error)?,
                 };
-                let sent = wire.lock_batch(&sql).await;
-                if sent.is_err() && matches!(batch.kind(), ScriptKind::Wait { .. }) {
-                    self.wire = Some(wire);
+                let sent = state.run_script(&sql).await;
+                if sent.is_err() && matches!(script.kind(), ScriptKind::Wait { .. }) {
+                    self.state = Some(state);
                 }
                 sent
             }
-            target => target.execute_unprepared(&sql).await.map(drop),
+            executor => executor.execute_unprepared(&sql).await.map(drop),
         }
         .map_err(session_error)
     }
 
     async fn session_terminate(&mut self) {
-        match self.target {
-            Target::Pinned(pinned, _) => {
-                self.wire = None;
-                pinned.condemn().await;
+        match self.executor {
+            Executor::Postgres(pinned, _) => {
+                self.state = None;
+                pinned.terminate().await;
             }
-            target => {
+            executor => {
                 let (mut condemnation, mut last) = (Condemnation::default(), None);
                 while let Some(sql) = condemnation.next(last) {
-                    let sent = target.execute_unprepared(sql).await;
+                    let sent = executor.execute_unprepared(sql).await;
                     last = Some(sent.map(drop).map_err(session_error));
                 }
             }
@@ -246,20 +246,22 @@ impl AsyncLockSession for InTransaction<'_> {
     }
 
     fn session_start_terminate(&mut self) {
-        let kept = self.wire.take().is_some();
-        match self.target {
+        let kept = self.state.take().is_some();
+        match self.executor {
             // In an aborted transaction that nobody will lead out of it.
-            Target::Pinned(pinned, _) if kept => pinned.abandon(),
-            Target::Pinned(pinned, _) => pinned.abandon_in_flight(),
+            Executor::Postgres(pinned, _) if kept => pinned.start_terminate(),
+            Executor::Postgres(pinned, _) => pinned.start_terminate_if_in_flight(),
             // SeaORM's own transaction ends when its owner drops it.
-            Target::Connection(..) | Target::Transaction(..) | Target::Over => {}
+            Executor::Connection(..) | Executor::Transaction(..) | Executor::Ended => {}
         }
     }
 
     fn session_max_server_wait(&self) -> Option<Duration> {
-        match self.target {
-            Target::Pinned(..) => None,
-            Target::Connection(..) | Target::Transaction(..) | Target::Over => Some(LONGEST_WAIT),
+        match self.executor {
+            Executor::Postgres(..) => None,
+            Executor::Connection(..) | Executor::Transaction(..) | Executor::Ended => {
+                Some(MAX_SERVER_WAIT)
+            }
         }
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbBackend};
 
 use super::error::session_error;
-use super::handle::{PinnedConnection, Session};
-use super::pinned::Pinned;
-use super::without_locks::WithoutLocks;
+use super::handle::{ConnectionInner, PinnedConnection};
+use super::native::NativeConnection;
+use super::pinned::PostgresConnection;
 use crate::session::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
     Backend, BatchReply, LockBatch, Row, Script, SessionError, SingleOp, Statement,
@@ -21,8 +21,9 @@ impl AsyncLockPool for DatabaseConnection {
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
         let session = match &self.inner {
             DatabaseConnectionType::SqlxPostgresPoolConnection(_) => {
-                let pinned = Pinned::checkout(self.get_postgres_connection_pool()).await;
-                Session::Postgres(pinned.map_err(session_error)?)
+                let pinned =
+                    PostgresConnection::checkout(self.get_postgres_connection_pool()).await;
+                ConnectionInner::Postgres(pinned.map_err(session_error)?)
             }
             DatabaseConnectionType::Disconnected => {
                 return Err(SessionError::without_locks("SeaORM is not connected"));
@@ -33,7 +34,7 @@ impl AsyncLockPool for DatabaseConnection {
                 reason = "the variants depend on SeaORM's features"
             )]
             _ => match self.get_database_backend() {
-                DbBackend::Sqlite => Session::WithoutLocks(WithoutLocks::new(self.clone())),
+                DbBackend::Sqlite => ConnectionInner::Native(NativeConnection::new(self.clone())),
                 backend => {
                     return Err(SessionError::without_locks(format!(
                         "SeaORM's {backend:?} connection is no pool of PostgreSQL connections"
@@ -48,97 +49,103 @@ impl AsyncLockPool for DatabaseConnection {
 impl AsyncLockSession for PinnedConnection {
     fn session_backend(&mut self) -> Backend {
         match &self.0 {
-            Session::Postgres(_) => Backend::Postgres,
-            Session::WithoutLocks(_) => Backend::Sqlite,
+            ConnectionInner::Postgres(_) => Backend::Postgres,
+            ConnectionInner::Native(_) => Backend::Sqlite,
         }
     }
 
     fn session_transaction_state(&mut self) -> TransactionState {
         match &self.0 {
-            Session::Postgres(pinned) => pinned.transaction_state(),
-            Session::WithoutLocks(session) => session.transaction_state(),
+            ConnectionInner::Postgres(pinned) => pinned.transaction_state(),
+            ConnectionInner::Native(session) => session.transaction_state(),
         }
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            Session::Postgres(pinned) => pinned.begin().await.map(drop),
-            Session::WithoutLocks(session) => session.begin().await,
+            ConnectionInner::Postgres(pinned) => pinned.begin().await.map(drop),
+            ConnectionInner::Native(session) => session.begin().await,
         }
         .map_err(session_error)
     }
 
     async fn session_commit(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            Session::Postgres(pinned) => pinned.commit().await,
-            Session::WithoutLocks(session) => session.commit().await,
+            ConnectionInner::Postgres(pinned) => pinned.commit().await,
+            ConnectionInner::Native(session) => session.commit().await,
         }
         .map_err(session_error)
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            Session::Postgres(pinned) => pinned.roll_back().await,
-            Session::WithoutLocks(session) => session.roll_back().await,
+            ConnectionInner::Postgres(pinned) => pinned.roll_back().await,
+            ConnectionInner::Native(session) => session.roll_back().await,
         }
         .map_err(session_error)
     }
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match &self.0 {
-            Session::Postgres(pinned) => pinned.query(None, statement).await.map_err(session_error),
-            Session::WithoutLocks(_) => Err(SessionError::unsupported(statement)),
+            ConnectionInner::Postgres(pinned) => {
+                pinned.query(None, statement).await.map_err(session_error)
+            }
+            ConnectionInner::Native(_) => Err(SessionError::unsupported(statement)),
         }
     }
 
-    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
+    async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         match &self.0 {
-            Session::Postgres(pinned) => pinned
-                .batch(None, &batch.sql())
+            ConnectionInner::Postgres(pinned) => pinned
+                .execute_script(None, &script.sql())
                 .await
                 .map_err(session_error),
-            Session::WithoutLocks(_) => Err(SessionError::unsupported(batch)),
+            ConnectionInner::Native(_) => Err(SessionError::unsupported(script)),
         }
     }
 
     async fn session_execute_batch(
         &mut self,
-        round: &LockBatch,
+        batch: &LockBatch,
     ) -> Result<BatchReply, SessionError> {
         match &self.0 {
-            Session::Postgres(pinned) => pinned.round(round).await.map_err(session_error),
-            Session::WithoutLocks(_) => Err(SessionError::unsupported(round)),
+            ConnectionInner::Postgres(pinned) => {
+                pinned.execute_batch(batch).await.map_err(session_error)
+            }
+            ConnectionInner::Native(_) => Err(SessionError::unsupported(batch)),
         }
     }
 
     async fn session_execute_single(
         &mut self,
-        step: &SingleOp,
+        op: &SingleOp,
     ) -> Result<Option<bool>, SessionError> {
         match &self.0 {
-            Session::Postgres(pinned) => pinned.single_step(step).await.map_err(session_error),
-            Session::WithoutLocks(_) => Err(SessionError::unsupported(step)),
+            ConnectionInner::Postgres(pinned) => {
+                pinned.execute_single(op).await.map_err(session_error)
+            }
+            ConnectionInner::Native(_) => Err(SessionError::unsupported(op)),
         }
     }
 
     async fn session_terminate(&mut self) {
         match &mut self.0 {
-            Session::Postgres(pinned) => pinned.condemn().await,
-            Session::WithoutLocks(session) => session.condemn().await,
+            ConnectionInner::Postgres(pinned) => pinned.terminate().await,
+            ConnectionInner::Native(session) => session.terminate().await,
         }
     }
 
     fn session_start_terminate(&mut self) {
         match &mut self.0 {
-            Session::Postgres(pinned) => pinned.abandon(),
-            Session::WithoutLocks(session) => session.abandon(),
+            ConnectionInner::Postgres(pinned) => pinned.start_terminate(),
+            ConnectionInner::Native(session) => session.start_terminate(),
         }
     }
 
-    fn session_enqueue(&mut self, batch: &Script) -> bool {
+    fn session_enqueue(&mut self, script: &Script) -> bool {
         match &self.0 {
-            Session::Postgres(pinned) => pinned.run_later(batch.messages()),
-            Session::WithoutLocks(_) => false,
+            ConnectionInner::Postgres(pinned) => pinned.enqueue(script.messages()),
+            ConnectionInner::Native(_) => false,
         }
     }
 

@@ -3,7 +3,7 @@
 use sea_orm::{DbErr, TransactionOptions};
 
 use super::error::is_aborted;
-use super::pinned::{Flight, TransactionId, Wire, over};
+use super::pinned::{InFlight, PinnedState, TransactionId, transaction_ended_error};
 use crate::backends::postgres::COMMIT;
 
 /// What to do about the begin or end of a transaction that was dropped in flight, once it has surely run.
@@ -40,59 +40,59 @@ fn begin_text(level: usize, options: &TransactionOptions) -> String {
     }
 }
 
-impl Wire {
+impl PinnedState {
     /// Begins a transaction, or a savepoint in the innermost one.
     pub(super) async fn begin(
         &mut self,
         options: &TransactionOptions,
     ) -> Result<TransactionId, DbErr> {
         let level = loop {
-            self.read_errors().await?;
+            self.drain_after_error().await?;
             let level = {
-                let entries = self.ledger.entries();
-                entries.is_even().then(|| entries.open.len())
+                let log = self.log.inner();
+                log.is_clean().then(|| log.open.len())
             };
             match level {
                 Some(level) => break level,
                 // Another transaction was dropped just now.
-                None => self.settle().await?,
+                None => self.run_cleanup().await?,
             }
         };
         if level == 0 {
             // Behind a pooler, each transaction may be in another session.
             self.pid = None;
         }
-        self.flight = Flight::Transaction(Recovery::Begun(level));
+        self.in_flight = InFlight::TransactionControl(Recovery::Begun(level));
         let begun = self.send(&begin_text(level, options)).await;
         if begun.is_err() && level > 0 {
             // If it was the options that failed, the savepoint is there, and the transaction aborted to it.
-            self.read_errors().await?;
-            self.flight = Flight::Transaction(Recovery::RolledBack);
-            let _ = self.undo_savepoint(level).await;
+            self.drain_after_error().await?;
+            self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
+            let _ = self.roll_back_to_savepoint(level).await;
         }
-        self.flight = Flight::Landed;
+        self.in_flight = InFlight::Nothing;
         begun?;
         let id = TransactionId::next();
-        if self.ledger.entries().begun(level, id) {
+        if self.log.inner().push(level, id) {
             return Ok(id);
         }
         // The one around it was dropped while this one began, and its rollback is owed.
-        self.flight = Flight::Transaction(Recovery::RolledBack);
-        let undone = self.undo_savepoint(level).await;
-        self.flight = Flight::Landed;
-        undone.and(Err(over()))
+        self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
+        let undone = self.roll_back_to_savepoint(level).await;
+        self.in_flight = InFlight::Nothing;
+        undone.and(Err(transaction_ended_error()))
     }
 
     /// Commits a transaction, and rolls back what is open in it; if that fails, it is rolled back.
     pub(super) async fn commit(&mut self, id: TransactionId) -> Result<(), DbErr> {
-        self.read_errors().await?;
-        let level = self.level_of(id).ok_or_else(over)?;
-        if self.ledger.entries().open.len() > level + 1 {
+        self.drain_after_error().await?;
+        let level = self.level_of(id).ok_or_else(transaction_ended_error)?;
+        if self.log.inner().open.len() > level + 1 {
             // Nobody has committed what is open in it.
-            self.undo(level + 1).await?;
+            self.roll_back_level(level + 1).await?;
         }
-        self.forget(level);
-        self.flight = Flight::Transaction(Recovery::Committed(level));
+        self.truncate(level);
+        self.in_flight = InFlight::TransactionControl(Recovery::Committed(level));
         let committed = match level {
             0 => self.send(COMMIT).await,
             _ => {
@@ -104,70 +104,70 @@ impl Wire {
             // The outermost is rolled back by the server, unless it had been aborted before.
             && (level > 0 || is_aborted(error))
         {
-            self.read_errors().await?;
-            self.undo(level).await?;
+            self.drain_after_error().await?;
+            self.roll_back_level(level).await?;
         }
-        self.flight = Flight::Landed;
+        self.in_flight = InFlight::Nothing;
         committed
     }
 
     /// Rolls a transaction back, and what is open in it. Does nothing if it is over.
     pub(super) async fn roll_back(&mut self, id: TransactionId) -> Result<(), DbErr> {
-        self.read_errors().await?;
+        self.drain_after_error().await?;
         match self.level_of(id) {
-            Some(level) => self.undo(level).await,
+            Some(level) => self.roll_back_level(level).await,
             None => Ok(()),
         }
     }
 
     /// Rolls back what is open from this level on. Every answer has been read.
-    pub(super) async fn undo(&mut self, level: usize) -> Result<(), DbErr> {
-        self.forget(level);
-        self.flight = Flight::Transaction(Recovery::RolledBack);
+    pub(super) async fn roll_back_level(&mut self, level: usize) -> Result<(), DbErr> {
+        self.truncate(level);
+        self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
         let undone = match level {
             0 => self.send("ROLLBACK").await,
-            _ => self.undo_savepoint(level).await,
+            _ => self.roll_back_to_savepoint(level).await,
         };
-        self.flight = Flight::Landed;
+        self.in_flight = InFlight::Nothing;
         if undone.is_err() {
             // In what transaction the session is now, nobody knows.
-            self.ledger.entries().given_up = true;
+            self.log.inner().closed = true;
         }
         undone
     }
 
     /// Whether a transaction is open.
     pub(super) fn level_of(&self, id: TransactionId) -> Option<usize> {
-        self.ledger.entries().level_of(id)
+        self.log.inner().level_of(id)
     }
 
     /// The innermost transaction.
     pub(super) fn innermost(&self) -> Option<TransactionId> {
-        self.ledger.entries().open.last().copied()
+        self.log.inner().open.last().copied()
     }
 
     /// Does what a dropped future did not do any more. Every answer has been read.
     pub(super) async fn recover(&mut self, recovery: Recovery) -> Result<(), DbErr> {
         match recovery {
             Recovery::RolledBack => Ok(()),
-            Recovery::Begun(0) => self.undo(0).await,
+            Recovery::Begun(0) => self.roll_back_level(0).await,
             Recovery::Begun(level) => {
-                self.flight = Flight::Transaction(Recovery::RolledBack);
+                self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
                 // It failed if the transaction was aborted before; then there is nothing to undo.
-                let _ = self.undo_savepoint(level).await;
+                let _ = self.roll_back_to_savepoint(level).await;
                 Ok(())
             }
             Recovery::Committed(level) => {
                 if self.is_aborted().await? {
-                    self.read_errors().await?;
-                    self.undo(level).await?;
+                    self.drain_after_error().await?;
+                    self.roll_back_level(level).await?;
                 }
                 Ok(())
             }
         }
     }
 
-    fn forget(&mut self, level: usize) {
-        self.ledger.entries().forget(level);
+    fn truncate(&mut self, level: usize) {
+        self.log.inner().truncate(level);
     }
 }

@@ -17,15 +17,15 @@ const INT4: Oid = Oid(23);
 const TIMESTAMPTZ: Oid = Oid(1184);
 
 /// A value to send.
-struct Sent(Bind);
+struct Param(Bind);
 
-impl Type<Postgres> for Sent {
+impl Type<Postgres> for Param {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(INT8)
     }
 }
 
-impl Encode<'_, Postgres> for Sent {
+impl Encode<'_, Postgres> for Param {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         match self.0 {
             Bind::Int4(number) => buffer.extend_from_slice(&number.to_be_bytes()),
@@ -51,14 +51,14 @@ pub(super) fn arguments(binds: impl Iterator<Item = Bind>) -> sqlx::Result<PgArg
     let mut arguments = PgArguments::default();
     arguments.reserve(4, 4 * (4 + 8));
     for bind in binds {
-        arguments.add(Sent(bind)).map_err(sqlx::Error::Encode)?;
+        arguments.add(Param(bind)).map_err(sqlx::Error::Encode)?;
     }
     Ok(arguments)
 }
 
 /// The row of a statement.
 pub(super) fn lock_row(row: &PgRow) -> sqlx::Result<Row> {
-    let narrow = |error: std::num::TryFromIntError| wrong(1, error.into());
+    let narrow = |error: std::num::TryFromIntError| decode_error(1, error.into());
     Ok(Row {
         answer: answer(row)?,
         pid: i32::try_from(number(row, 1)?).map_err(narrow)?,
@@ -72,7 +72,7 @@ pub(super) fn answer(row: &PgRow) -> sqlx::Result<Option<bool>> {
 }
 
 fn number(row: &PgRow, column: usize) -> sqlx::Result<i64> {
-    nullable(row, column)?.ok_or_else(|| wrong(column, Box::new(UnexpectedNullError)))
+    nullable(row, column)?.ok_or_else(|| decode_error(column, Box::new(UnexpectedNullError)))
 }
 
 /// A column that is a number to the server, whatever it is to SQL: of as many bytes as it has, the first one first.
@@ -83,28 +83,28 @@ fn nullable(row: &PgRow, column: usize) -> sqlx::Result<Option<i64>> {
     }
     let bytes = value.as_bytes();
     bytes
-        .and_then(|bytes| decoded(value.format(), bytes))
+        .and_then(|bytes| decode_number(value.format(), bytes))
         .map(Some)
-        .map_err(|error| wrong(column, error))
+        .map_err(|error| decode_error(column, error))
 }
 
-fn decoded(format: PgValueFormat, bytes: &[u8]) -> Result<i64, BoxDynError> {
+fn decode_number(format: PgValueFormat, bytes: &[u8]) -> Result<i64, BoxDynError> {
     // How much of 64 bits it leaves.
-    let spare = 64_usize.checked_sub(8 * bytes.len());
-    match (format, spare) {
-        (PgValueFormat::Binary, Some(spare @ 0..64)) => {
+    let unused_bits = 64_usize.checked_sub(8 * bytes.len());
+    match (format, unused_bits) {
+        (PgValueFormat::Binary, Some(unused_bits @ 0..64)) => {
             let number = bytes
                 .iter()
                 .fold(0, |number, byte| number << 8 | i64::from(*byte));
             // There and back again with its sign.
-            Ok(number << spare >> spare)
+            Ok(number << unused_bits >> unused_bits)
         }
         _ => Err(format!("no number: {format:?} format, length {}", bytes.len()).into()),
     }
 }
 
 #[cold]
-fn wrong(column: usize, source: BoxDynError) -> sqlx::Error {
+fn decode_error(column: usize, source: BoxDynError) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: column.to_string(),
         source,
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn number(bytes: &[u8]) -> Option<i64> {
-        decoded(PgValueFormat::Binary, bytes).ok()
+        decode_number(PgValueFormat::Binary, bytes).ok()
     }
 
     #[test]
@@ -131,10 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_an_error() {
+    fn non_numeric_column_is_an_error() {
         assert_eq!(number(&[]), None);
         assert_eq!(number(&[0; 9]), None);
-        let text = decoded(PgValueFormat::Text, b"t").unwrap_err().to_string();
+        let text = decode_number(PgValueFormat::Text, b"t")
+            .unwrap_err()
+            .to_string();
         assert_eq!(text, "no number: Text format, length 1");
     }
 
@@ -151,10 +153,10 @@ mod tests {
             ),
         ] {
             let mut buffer = PgArgumentBuffer::default();
-            let null = Sent(bind).encode_by_ref(&mut buffer).unwrap();
+            let null = Param(bind).encode_by_ref(&mut buffer).unwrap();
             assert!(matches!(null, IsNull::No));
             assert_eq!(buffer.as_slice(), bytes);
-            let produced = Sent(bind).produces().and_then(|kind| kind.oid());
+            let produced = Param(bind).produces().and_then(|kind| kind.oid());
             assert_eq!(produced, Some(Oid(oid)));
         }
     }

@@ -16,49 +16,49 @@ use tokio::sync::Semaphore;
 use crate::backends::background::{self, Job};
 
 /// How many sessions are terminated at a time: a thousand waits that time out together must not open a thousand connections.
-static AT_ONCE: Semaphore = Semaphore::const_new(2);
+static CONCURRENCY: Semaphore = Semaphore::const_new(2);
 
 /// How long to wait for a turn.
-const PATIENCE: Duration = Duration::from_millis(500);
-const LONGEST_TRY: Duration = Duration::from_secs(5);
-const TRIES: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const PERMIT_TIMEOUT: Duration = Duration::from_millis(500);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_ATTEMPTS: u32 = 5;
+const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
 
 /// Ends a session in the background.
-pub(super) fn say(
+pub(super) fn spawn(
     connection: PoolConnection<Postgres>,
     pool: PgPool,
     pid: Option<i32>,
     runtime: Option<Handle>,
 ) {
-    let farewell = Farewell {
+    let job = TerminateJob {
         connection: Some(connection),
         pool,
         pid,
         runtime: runtime.clone(),
     };
-    background::run(farewell, runtime);
+    background::run(job, runtime);
 }
 
 /// A session to be ended, and its connection until that is closed.
-struct Farewell {
+struct TerminateJob {
     connection: Option<PoolConnection<Postgres>>,
     pool: PgPool,
     pid: Option<i32>,
     runtime: Option<Handle>,
 }
 
-impl Job for Farewell {
+impl Job for TerminateJob {
     async fn run(&mut self) {
-        let mut pause = FIRST_PAUSE;
-        for _ in 0..TRIES {
+        let mut pause = INITIAL_BACKOFF;
+        for _ in 0..MAX_ATTEMPTS {
             let found = match self.pid {
-                Some(pid) => ask_to_terminate(&self.pool, pid).await,
+                Some(pid) => terminate_waiting_session(&self.pool, pid).await,
                 None => true,
             };
             // A session that does not wait ends with its connection; a wait may still be on its way to the server.
             if let Some(connection) = self.connection.take() {
-                let _ = within(LONGEST_TRY, connection.close()).await;
+                let _ = with_timeout(ATTEMPT_TIMEOUT, connection.close()).await;
             }
             if found {
                 return;
@@ -68,7 +68,7 @@ impl Job for Farewell {
         }
     }
 
-    fn orphaned(&mut self) {
+    fn on_no_runtime(&mut self) {
         if let Some(connection) = self.connection.take() {
             close(connection, self.runtime.as_ref());
         }
@@ -86,10 +86,10 @@ pub(super) fn close(connection: PoolConnection<Postgres>, runtime: Option<&Handl
 ///
 /// Only such a one: if ours has ended by itself, another session may have its process id by now, here or on the server that has taken
 /// this one's place.
-async fn ask_to_terminate(pool: &PgPool, pid: i32) -> bool {
+async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
     // Whoever gets none in time goes without: the server of somebody else's may be gone.
-    let _permit = within(PATIENCE, AT_ONCE.acquire()).await;
-    let asked = within(LONGEST_TRY, async {
+    let _permit = with_timeout(PERMIT_TIMEOUT, CONCURRENCY.acquire()).await;
+    let asked = with_timeout(ATTEMPT_TIMEOUT, async {
         let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
         let row = sqlx::query(TERMINATE)
             .bind(pid)
@@ -105,7 +105,7 @@ const TERMINATE: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_cat
     WHERE pid OPERATOR(pg_catalog.=) $1 AND wait_event_type OPERATOR(pg_catalog.=) 'Lock' \
     AND wait_event OPERATOR(pg_catalog.=) 'advisory'";
 
-async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+async fn with_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     match future::select(pin!(future), futures_timer::Delay::new(limit)).await {
         Either::Left((output, _)) => Some(output),
         Either::Right(_) => None,

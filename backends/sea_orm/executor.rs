@@ -11,10 +11,10 @@ use sea_orm::{
 
 use super::error::query_error;
 use super::handle::PinnedTransaction;
-use super::pinned::{Flight, Pinned, TransactionId, over};
+use super::native::OpenTransactions;
+use super::pinned::{InFlight, PostgresConnection, TransactionId, transaction_ended_error};
+use super::statements::to_sqlx_query;
 use super::values::lock_row;
-use super::wire::bound;
-use super::without_locks::BodysTransactions;
 use crate::session::Row;
 
 /// The rows of a statement, as they come.
@@ -22,58 +22,58 @@ pub(super) type Rows<'r> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>>
 
 /// What a handle stands for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Target<'t> {
+pub(super) enum Executor<'t> {
     /// A pinned connection, and the transaction on it that must still be open.
-    Pinned(&'t Pinned, Option<TransactionId>),
+    Postgres(&'t PostgresConnection, Option<TransactionId>),
     /// Without locks: SeaORM's own connection,
-    Connection(&'t DatabaseConnection, &'t Arc<BodysTransactions>),
+    Connection(&'t DatabaseConnection, &'t Arc<OpenTransactions>),
     /// and SeaORM's own transaction. Both with those who count the transactions in them.
-    Transaction(&'t DatabaseTransaction, Option<&'t Arc<BodysTransactions>>),
+    Transaction(&'t DatabaseTransaction, Option<&'t Arc<OpenTransactions>>),
     /// A transaction that is over.
-    Over,
+    Ended,
 }
 
 /// Does the same with SeaORM's connection and its transaction.
-macro_rules! either {
-    ($target:expr, $pinned:ident, $transaction:ident => $run:expr, $sea:ident => $delegate:expr) => {
-        match $target {
-            Target::Over => Err(over()),
-            Target::Pinned($pinned, $transaction) => $run,
-            Target::Connection($sea, _) => $delegate,
-            Target::Transaction($sea, _) => $delegate,
+macro_rules! dispatch {
+    ($executor:expr, $pinned:ident, $transaction:ident => $run:expr, $sea:ident => $delegate:expr) => {
+        match $executor {
+            Executor::Ended => Err(transaction_ended_error()),
+            Executor::Postgres($pinned, $transaction) => $run,
+            Executor::Connection($sea, _) => $delegate,
+            Executor::Transaction($sea, _) => $delegate,
         }
     };
 }
 
-impl<'t> Target<'t> {
+impl<'t> Executor<'t> {
     pub(super) fn backend(self) -> DbBackend {
         match self {
-            Self::Pinned(..) => DbBackend::Postgres,
+            Self::Postgres(..) => DbBackend::Postgres,
             Self::Connection(sea, _) => sea.get_database_backend(),
             Self::Transaction(sea, _) => ConnectionTrait::get_database_backend(sea),
-            Self::Over => DbBackend::Sqlite,
+            Self::Ended => DbBackend::Sqlite,
         }
     }
 
     pub(super) fn is_mock(self) -> bool {
         match self {
-            Self::Pinned(..) | Self::Over => false,
+            Self::Postgres(..) | Self::Ended => false,
             Self::Connection(sea, _) => sea.is_mock_connection(),
             Self::Transaction(sea, _) => sea.is_mock_connection(),
         }
     }
 
     pub(super) async fn execute(self, statement: Statement) -> Result<ExecResult, DbErr> {
-        either!(self, pinned, id => {
-            let mut wire = pinned.lock_in(id).await?;
-            wire.execute(&statement).await
+        dispatch!(self, pinned, id => {
+            let mut state = pinned.lock_in(id).await?;
+            state.execute(&statement).await
         }, sea => sea.execute_raw(statement).await)
     }
 
     pub(super) async fn execute_unprepared(self, sql: &str) -> Result<ExecResult, DbErr> {
-        either!(self, pinned, id => {
-            let mut wire = pinned.lock_in(id).await?;
-            wire.execute_unprepared(sql).await
+        dispatch!(self, pinned, id => {
+            let mut state = pinned.lock_in(id).await?;
+            state.execute_unprepared(sql).await
         }, sea => sea.execute_unprepared(sql).await)
     }
 
@@ -81,9 +81,9 @@ impl<'t> Target<'t> {
         self,
         statement: Statement,
     ) -> Result<Option<QueryResult>, DbErr> {
-        either!(self, pinned, id => {
-            let mut wire = pinned.lock_in(id).await?;
-            wire.query_one(&statement).await
+        dispatch!(self, pinned, id => {
+            let mut state = pinned.lock_in(id).await?;
+            state.query_one(&statement).await
         }, sea => sea.query_one_raw(statement).await)
     }
 
@@ -103,9 +103,9 @@ impl<'t> Target<'t> {
     }
 
     pub(super) async fn query_all(self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        either!(self, pinned, id => {
-            let mut wire = pinned.lock_in(id).await?;
-            wire.query_all(&statement).await
+        dispatch!(self, pinned, id => {
+            let mut state = pinned.lock_in(id).await?;
+            state.query_all(&statement).await
         }, sea => sea.query_all_raw(statement).await)
     }
 
@@ -113,33 +113,33 @@ impl<'t> Target<'t> {
         self,
         options: TransactionOptions,
     ) -> Result<PinnedTransaction, DbErr> {
-        let (begun, counted) = match self {
-            Self::Over => return Err(over()),
-            Self::Pinned(pinned, id) => {
-                let mut wire = pinned.lock_in(id).await?;
-                let id = wire.begin(&options).await?;
-                return Ok(PinnedTransaction::on_postgres(pinned.clone(), id));
+        let (begun, open_transactions) = match self {
+            Self::Ended => return Err(transaction_ended_error()),
+            Self::Postgres(pinned, id) => {
+                let mut state = pinned.lock_in(id).await?;
+                let id = state.begin(&options).await?;
+                return Ok(PinnedTransaction::postgres(pinned.clone(), id));
             }
             Self::Connection(sea, counter) => {
                 (sea.begin_with_options(options).await?, Some(counter))
             }
             Self::Transaction(sea, counter) => (sea.begin_with_options(options).await?, counter),
         };
-        Ok(PinnedTransaction::without_locks(begun, counted.cloned()))
+        Ok(PinnedTransaction::native(begun, open_transactions.cloned()))
     }
 
     pub(super) async fn stream(self, statement: Statement) -> Result<Rows<'t>, DbErr> {
-        either!(self, pinned, id => {
-            let mut wire = pinned.lock_in(id).await?;
+        dispatch!(self, pinned, id => {
+            let mut state = pinned.lock_in(id).await?;
             Ok(async_stream::try_stream! {
-                wire.flight = Flight::Body;
+                state.in_flight = InFlight::UserStatement;
                 {
-                    let mut rows = bound(&statement).fetch(wire.connection()?);
+                    let mut rows = to_sqlx_query(&statement).fetch(state.connection()?);
                     while let Some(row) = rows.try_next().await.map_err(query_error)? {
                         yield row.into();
                     }
                 }
-                wire.flight = Flight::Landed;
+                state.in_flight = InFlight::Nothing;
             }.boxed())
         }, sea => Ok(sea.stream_raw(statement).await?.boxed()))
     }

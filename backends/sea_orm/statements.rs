@@ -8,12 +8,12 @@ use sea_orm::{DbErr, ExecResult, QueryResult};
 use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, query_error};
-use super::pinned::{Flight, TransactionId, Wire, over};
+use super::pinned::{InFlight, PinnedState, TransactionId, transaction_ended_error};
 use super::values::{answer, arguments, lock_row};
 use crate::session::{BatchReply, LockBatch, Row, SingleOp, Statement};
 
 /// SeaORM's statement as sqlx wants it.
-pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
+pub(super) fn to_sqlx_query(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
     let values = statement
         .values
         .clone()
@@ -22,19 +22,19 @@ pub(super) fn bound(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxV
 }
 
 /// The values of a statement of the protocol about many locks.
-fn round_arguments(round: &LockBatch) -> sqlx::Result<PgArguments> {
+fn batch_arguments(batch: &LockBatch) -> sqlx::Result<PgArguments> {
     let mut arguments = PgArguments::default();
-    let sequence = round.sequence();
+    let sequence = batch.sequence();
     let added = arguments
-        .add(round.pid())
-        .and_then(|()| arguments.add(round.codes()))
-        .and_then(|()| arguments.add(round.numbers()))
+        .add(batch.pid())
+        .and_then(|()| arguments.add(batch.codes()))
+        .and_then(|()| arguments.add(batch.numbers()))
         .and_then(|()| sequence.map_or(Ok(()), |sequence| arguments.add(sequence)));
     added.map(|()| arguments).map_err(sqlx::Error::Encode)
 }
 
 /// The row of a statement of the protocol about many locks.
-fn round_row(row: &PgRow) -> sqlx::Result<BatchReply> {
+fn batch_reply(row: &PgRow) -> sqlx::Result<BatchReply> {
     Ok(BatchReply {
         answers: row.try_get(0)?,
         token: row.try_get(1)?,
@@ -42,58 +42,55 @@ fn round_row(row: &PgRow) -> sqlx::Result<BatchReply> {
     })
 }
 
-impl Wire {
+impl PinnedState {
     /// Fails if the transaction is over.
     pub(super) fn check(&self, transaction: Option<TransactionId>) -> Result<(), DbErr> {
         match transaction {
-            Some(id) if self.level_of(id).is_none() => Err(over()),
+            Some(id) if self.level_of(id).is_none() => Err(transaction_ended_error()),
             Some(_) | None => Ok(()),
         }
     }
 
     /// A statement of the protocol.
-    pub(super) async fn lock_query(&mut self, statement: &Statement) -> Result<Row, DbErr> {
-        let row = self.ask(statement.sql(), arguments(statement.binds()));
+    pub(super) async fn run_statement(&mut self, statement: &Statement) -> Result<Row, DbErr> {
+        let row = self.fetch_row(statement.sql(), arguments(statement.binds()));
         let row = lock_row(&row.await?).map_err(query_error)?;
         self.pid = Some(row.pid);
         Ok(row)
     }
 
     /// A statement of the protocol about one of many locks.
-    pub(super) async fn lock_single_step(
-        &mut self,
-        step: &SingleOp,
-    ) -> Result<Option<bool>, DbErr> {
-        let row = self.ask(step.sql(), arguments(step.binds()));
+    pub(super) async fn run_single(&mut self, op: &SingleOp) -> Result<Option<bool>, DbErr> {
+        let row = self.fetch_row(op.sql(), arguments(op.binds()));
         answer(&row.await?).map_err(query_error)
     }
 
     /// A statement of the protocol about many locks.
-    pub(super) async fn lock_round(&mut self, round: &LockBatch) -> Result<BatchReply, DbErr> {
-        let row = self.ask(round.sql(), round_arguments(round));
-        let row = round_row(&row.await?).map_err(query_error)?;
+    pub(super) async fn run_batch(&mut self, batch: &LockBatch) -> Result<BatchReply, DbErr> {
+        let row = self.fetch_row(batch.sql(), batch_arguments(batch));
+        let row = batch_reply(&row.await?).map_err(query_error)?;
         self.pid = Some(row.pid);
         Ok(row)
     }
 
     /// The row of a statement of the protocol. Not generic: there is one of it for all of them.
-    async fn ask(
+    async fn fetch_row(
         &mut self,
         sql: &'static str,
         arguments: sqlx::Result<PgArguments>,
     ) -> Result<PgRow, DbErr> {
         let query = (sql, Some(arguments.map_err(query_error)?));
-        self.flight = Flight::Protocol;
+        self.in_flight = InFlight::LockStatement;
         let answered = self.connection()?.fetch_optional(query).await;
-        let row = self.landed(answered).map_err(query_error)?;
+        let row = self.finish(answered).map_err(query_error)?;
         row.ok_or_else(|| query_error(sqlx::Error::RowNotFound))
     }
 
     /// A message of the protocol.
-    pub(super) async fn lock_batch(&mut self, sql: &str) -> Result<(), DbErr> {
-        self.flight = Flight::Protocol;
+    pub(super) async fn run_script(&mut self, sql: &str) -> Result<(), DbErr> {
+        self.in_flight = InFlight::LockStatement;
         let sent = self.send(sql).await;
-        self.flight = Flight::Landed;
+        self.in_flight = InFlight::Nothing;
         sent
     }
 
@@ -101,26 +98,28 @@ impl Wire {
         &mut self,
         statement: &sea_orm::Statement,
     ) -> Result<ExecResult, DbErr> {
-        self.flight = Flight::Body;
-        let executed = bound(statement).execute(self.connection()?).await;
-        self.landed(executed).map(Into::into).map_err(exec_error)
+        self.in_flight = InFlight::UserStatement;
+        let executed = to_sqlx_query(statement).execute(self.connection()?).await;
+        self.finish(executed).map(Into::into).map_err(exec_error)
     }
 
     pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.flight = Flight::Body;
+        self.in_flight = InFlight::UserStatement;
         let executed = sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(self.connection()?)
             .await;
-        self.landed(executed).map(Into::into).map_err(exec_error)
+        self.finish(executed).map(Into::into).map_err(exec_error)
     }
 
     pub(super) async fn query_one(
         &mut self,
         statement: &sea_orm::Statement,
     ) -> Result<Option<QueryResult>, DbErr> {
-        self.flight = Flight::Body;
-        let row = bound(statement).fetch_optional(self.connection()?).await;
-        self.landed(row)
+        self.in_flight = InFlight::UserStatement;
+        let row = to_sqlx_query(statement)
+            .fetch_optional(self.connection()?)
+            .await;
+        self.finish(row)
             .map(|row| row.map(Into::into))
             .map_err(query_error)
     }
@@ -129,9 +128,9 @@ impl Wire {
         &mut self,
         statement: &sea_orm::Statement,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        self.flight = Flight::Body;
-        let rows = bound(statement).fetch_all(self.connection()?).await;
-        let rows: Vec<PgRow> = self.landed(rows).map_err(query_error)?;
+        self.in_flight = InFlight::UserStatement;
+        let rows = to_sqlx_query(statement).fetch_all(self.connection()?).await;
+        let rows: Vec<PgRow> = self.finish(rows).map_err(query_error)?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
 }
