@@ -19,7 +19,7 @@ pub(crate) use single::{single_step, single_step_binds};
 /// What every statement tells besides its answer: the session, and when its transaction began. Outside a transaction each statement
 /// is one of its own, so two that began at the same time are one transaction. `CURRENT_TIMESTAMP` is a keyword, so no
 /// `search_path` changes it.
-macro_rules! whence {
+macro_rules! session_columns {
     () => {
         ", pg_catalog.pg_backend_pid(), CURRENT_TIMESTAMP"
     };
@@ -53,7 +53,7 @@ macro_rules! try_session {
             "(",
             $key,
             ")",
-            whence!()
+            session_columns!()
         )
     };
 }
@@ -66,7 +66,7 @@ macro_rules! try_in_transaction {
             "(",
             $key,
             ")",
-            whence!()
+            session_columns!()
         )
     };
 }
@@ -81,7 +81,7 @@ macro_rules! release {
             "(",
             $key,
             ") END",
-            whence!()
+            session_columns!()
         )
     };
 }
@@ -124,7 +124,7 @@ macro_rules! give_back {
             ")",
             $from,
             ")",
-            whence!()
+            session_columns!()
         )
     };
 }
@@ -135,7 +135,7 @@ macro_rules! shows {
             "SELECT EXISTS (SELECT",
             from_pg_locks!($shown, "$1", "$2", $objsubid),
             ")",
-            whence!()
+            session_columns!()
         )
     };
 }
@@ -344,13 +344,13 @@ const RESTORE_SETTINGS: &str = "SELECT \
     )),
     allow(dead_code, reason = "used by the adapters for PostgreSQL")
 )]
-pub(crate) const CONDEMN: [&str; 3] = [
+pub(crate) const TERMINATE_STATEMENTS: [&str; 3] = [
     "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
     "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
     "SELECT pg_catalog.pg_advisory_unlock_all()",
 ];
 
-/// Sends what [condemns](CONDEMN) until one statement has gone through: a cancel meant for something else may hit any of them.
+/// Sends what [condemns](TERMINATE_STATEMENTS) until one statement has gone through: a cancel meant for something else may hit any of them.
 #[cfg_attr(
     not(any(
         feature = "diesel-postgres",
@@ -360,7 +360,7 @@ pub(crate) const CONDEMN: [&str; 3] = [
     allow(dead_code, reason = "used by the adapters for PostgreSQL")
 )]
 #[derive(Debug, Default)]
-pub(crate) struct Condemnation {
+pub(crate) struct TerminateSequence {
     sent: usize,
 }
 
@@ -372,7 +372,7 @@ pub(crate) struct Condemnation {
     )),
     allow(dead_code, reason = "used by the adapters for PostgreSQL")
 )]
-impl Condemnation {
+impl TerminateSequence {
     /// Far more than one has ever been seen to need under a rain of cancels; a server that refuses everything is given up.
     const ROUNDS: usize = 16;
 
@@ -381,10 +381,13 @@ impl Condemnation {
         let done = match last {
             None => false,
             // The end of a session arrives as an error. So only the last of a round has anything to succeed with.
-            Some(Ok(())) => self.sent % CONDEMN.len() == 0,
+            Some(Ok(())) => self.sent % TERMINATE_STATEMENTS.len() == 0,
             Some(Err(error)) => error.is_disconnected(),
         };
-        let next = CONDEMN.iter().cycle().take(Self::ROUNDS * CONDEMN.len());
+        let next = TERMINATE_STATEMENTS
+            .iter()
+            .cycle()
+            .take(Self::ROUNDS * TERMINATE_STATEMENTS.len());
         let next = next.copied().nth(self.sent).filter(|_| !done);
         self.sent += 1;
         next

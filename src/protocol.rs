@@ -25,7 +25,7 @@ pub(crate) use release::Release;
 
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionState};
+use crate::session::{Backend, LockReply, Script, SessionError, Statement, TransactionState};
 use crate::stand_in::{Attempt, Hold, StandIn};
 
 /// What a machine asks its driver to do.
@@ -51,14 +51,14 @@ pub(crate) enum Event {
     /// What the session is after a [`Action::ReadSessionState`].
     SessionState(SessionSnapshot),
     /// The row of a [`Action::Query`].
-    Row(Result<Row, SessionError>),
+    Row(Result<LockReply, SessionError>),
     /// The end of a [`Action::Script`], [`Action::Begin`], [`Action::Commit`] or [`Action::Rollback`].
     Ran(Result<(), SessionError>),
 }
 
 impl Event {
     /// The row that was asked for.
-    fn row(self) -> Result<Row, SessionError> {
+    fn row(self) -> Result<LockReply, SessionError> {
         match self {
             Self::Row(row) => row,
             Self::Ready | Self::SessionState(_) | Self::Ran(_) => Err(SessionError::new(

@@ -20,7 +20,8 @@ pub use error::{SessionError, SqlState};
 pub use pool::AsyncLockPool;
 pub use pool::LockPool;
 pub use request::{
-    Bind, PoolerCheckStep, Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
+    Bind, LockReply, PoolerCheckStep, Script, ScriptKind, Statement, StatementKind,
+    TransactionContext,
 };
 pub use round::{BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, SingleOp, TokenSource};
 pub use transaction::TransactionState;
@@ -91,7 +92,7 @@ pub trait LockSession {
     /// # Errors
     ///
     /// As the client reports them, with the SQLSTATE where the client shows it.
-    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         Err(SessionError::unsupported(statement))
     }
 
@@ -194,7 +195,7 @@ impl<D: DelegateLockSession> LockSession for D {
         self.session().session_rollback()
     }
 
-    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         self.session().session_query(statement)
     }
 

@@ -8,10 +8,10 @@ use super::prepared::{self, Prepared, with_prepared};
 use super::rounds::{PreparedRound, round_row, with_round};
 use super::session_error;
 use super::single::{PreparedStep, with_step};
-use crate::backends::postgres::{COMMIT, Condemnation};
+use crate::backends::postgres::{COMMIT, TerminateSequence};
 use crate::session::{
-    Backend, BatchReply, LockBatch, LockSession, Row, Script, SessionError, SingleOp, Statement,
-    TransactionState,
+    Backend, BatchReply, LockBatch, LockReply, LockSession, Script, SessionError, SingleOp,
+    Statement, TransactionState,
 };
 
 impl<const SHAPE: u8> RunQueryDsl<PgConnection> for Prepared<SHAPE> {}
@@ -51,7 +51,7 @@ impl LockSession for PgConnection {
         super::blocking::rollback(self)
     }
 
-    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         let row = with_prepared!(statement, prepared => prepared.get_result(self));
         row.map(prepared::row).map_err(session_error)
     }
@@ -73,8 +73,8 @@ impl LockSession for PgConnection {
     /// Marking the transaction manager alone would not do: any statement that goes through repairs the mark. A session that the
     /// server has ended does not come back.
     fn session_terminate(&mut self) {
-        let (mut condemnation, mut last) = (Condemnation::default(), None);
-        while let Some(sql) = condemnation.next(last) {
+        let (mut sequence, mut last) = (TerminateSequence::default(), None);
+        while let Some(sql) = sequence.next(last) {
             last = Some(self.batch_execute(sql).map_err(session_error));
         }
         super::blocking::manager_status(self).set_in_error();

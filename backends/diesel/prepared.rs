@@ -8,7 +8,7 @@ use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Timestamptz};
 
 use crate::key::RawLockKey;
 use crate::options::LockMode;
-use crate::session::{Bind, Row, Statement, StatementKind};
+use crate::session::{Bind, LockReply, Statement, StatementKind};
 
 /// A statement as Diesel wants it. `SHAPE` decides its text, so Diesel may keep it in its cache of prepared statements under this
 /// type, and need not write and hash the text to find it there. Made by [`with_prepared`].
@@ -129,8 +129,8 @@ impl<const SHAPE: u8> Query for Prepared<SHAPE> {
 pub(crate) type Columns = (Option<bool>, i32, PgTimestamp);
 
 /// The row of a statement of the protocol.
-pub(crate) fn row((answer, pid, PgTimestamp(transaction_began)): Columns) -> Row {
-    Row {
+pub(crate) fn row((answer, pid, PgTimestamp(transaction_began)): Columns) -> LockReply {
+    LockReply {
         answer,
         pid,
         transaction_began,

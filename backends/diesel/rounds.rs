@@ -43,7 +43,7 @@ impl<const SHAPE: u8> PreparedRound<SHAPE> {
 
 /// A number for all that decides a round's text.
 pub(crate) fn shape(round: &LockBatch) -> u8 {
-    match (round.kind(), round.tokens()) {
+    match (round.mode(), round.tokens()) {
         (BatchMode::Execute, TokenSource::TransactionId) => 0,
         (BatchMode::Execute, TokenSource::Sequence(_)) => 1,
         (BatchMode::Compensate, _) => 2,

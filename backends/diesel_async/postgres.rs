@@ -11,10 +11,10 @@ use crate::backends::diesel::prepared::{self, with_prepared};
 use crate::backends::diesel::rounds::{round_row, with_round};
 use crate::backends::diesel::session_error;
 use crate::backends::diesel::single::with_step;
-use crate::backends::postgres::{COMMIT, CONDEMN, Condemnation};
+use crate::backends::postgres::{COMMIT, TERMINATE_STATEMENTS, TerminateSequence};
 use crate::session::AsyncLockSession;
 use crate::session::{
-    Backend, BatchReply, LockBatch, Row, Script, SessionError, SingleOp, Statement,
+    Backend, BatchReply, LockBatch, LockReply, Script, SessionError, SingleOp, Statement,
     TransactionState,
 };
 
@@ -62,7 +62,7 @@ impl AsyncLockSession for AsyncPgConnection {
         rolled_back.map_err(session_error)
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         let row = with_prepared!(statement, prepared => prepared.get_result(self).await);
         row.map(prepared::row).map_err(session_error)
     }
@@ -90,8 +90,8 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     async fn session_terminate(&mut self) {
-        let (mut condemnation, mut last) = (Condemnation::default(), None);
-        while let Some(sql) = condemnation.next(last) {
+        let (mut sequence, mut last) = (TerminateSequence::default(), None);
+        while let Some(sql) = sequence.next(last) {
             last = Some(self.batch_execute(sql).await.map_err(session_error));
         }
         super::manager_status(self).set_in_error();
@@ -100,8 +100,11 @@ impl AsyncLockSession for AsyncPgConnection {
     fn session_start_terminate(&mut self) {
         // The cancel may come late and hit what is queued after the wait, so the end of the session is queued more than once. What comes
         // first twice in a row: next is a `ROLLBACK`, which outside a transaction writes a warning.
-        let [plain, ..] = CONDEMN;
-        let all = CONDEMN.into_iter().cycle().take(2 * CONDEMN.len());
+        let [plain, ..] = TERMINATE_STATEMENTS;
+        let all = TERMINATE_STATEMENTS
+            .into_iter()
+            .cycle()
+            .take(2 * TERMINATE_STATEMENTS.len());
         for sql in std::iter::once(plain).chain(all) {
             super::queue(self, sql);
         }

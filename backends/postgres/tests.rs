@@ -60,7 +60,7 @@ fn every_text() -> Vec<String> {
     }
     texts.extend(end_unless_released(7, 8));
     texts.extend(rounds().map(str::to_owned));
-    texts.extend(CONDEMN.map(str::to_owned));
+    texts.extend(TERMINATE_STATEMENTS.map(str::to_owned));
     texts
 }
 
@@ -159,10 +159,10 @@ fn design_shows_the_statements_that_are_sent() {
     }
 }
 
-/// What a condemnation sends when each statement ends like that.
+/// What a sequence sends when each statement ends like that.
 fn condemned_by(mut end: impl FnMut(usize) -> Result<(), SessionError>) -> Vec<&'static str> {
-    let (mut condemnation, mut last, mut sent) = (Condemnation::default(), None, Vec::new());
-    while let Some(sql) = condemnation.next(last) {
+    let (mut sequence, mut last, mut sent) = (TerminateSequence::default(), None, Vec::new());
+    while let Some(sql) = sequence.next(last) {
         last = Some(end(sent.len()));
         sent.push(sql);
     }
@@ -173,15 +173,15 @@ fn condemned_by(mut end: impl FnMut(usize) -> Result<(), SessionError>) -> Vec<&
 fn a_condemnation_goes_on_until_something_went_through() {
     let gone = || Err(SessionError::new("closed").with_disconnected(true));
     let cancelled = || Err(SessionError::new("cancelled"));
-    assert_eq!(condemned_by(|_| gone()), CONDEMN[..1]);
+    assert_eq!(condemned_by(|_| gone()), TERMINATE_STATEMENTS[..1]);
     // Ended by the first, which the client learns by the second.
     assert_eq!(
         condemned_by(|sent| if sent == 0 { Ok(()) } else { gone() }),
-        CONDEMN[..2]
+        TERMINATE_STATEMENTS[..2]
     );
     // All locks were freed, which is all that could be done.
     let may_not_end = |sent| if sent == 2 { Ok(()) } else { cancelled() };
-    assert_eq!(condemned_by(may_not_end), CONDEMN);
+    assert_eq!(condemned_by(may_not_end), TERMINATE_STATEMENTS);
     let hit_seven_times = |sent| if sent < 7 { cancelled() } else { gone() };
     assert_eq!(condemned_by(hit_seven_times).len(), 8);
     // For ever is too long.

@@ -15,7 +15,7 @@ use super::native::OpenTransactions;
 use super::pinned::{InFlight, PostgresConnection, TransactionId, transaction_ended_error};
 use super::statements::to_sqlx_query;
 use super::values::lock_row;
-use crate::session::Row;
+use crate::session::LockReply;
 
 /// The rows of a statement, as they come.
 pub(super) type Rows<'r> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'r>>;
@@ -88,7 +88,7 @@ impl<'t> Executor<'t> {
     }
 
     /// The row of a statement of the protocol.
-    pub(super) async fn query_row(self, statement: Statement) -> Result<Row, DbErr> {
+    pub(super) async fn query_row(self, statement: Statement) -> Result<LockReply, DbErr> {
         let row = self.query_one(statement).await?.ok_or_else(|| {
             DbErr::Query(RuntimeErr::Internal(
                 "a lock statement returned no row".to_owned(),

@@ -10,14 +10,14 @@ use super::error::session_error;
 use super::executor::Executor;
 use super::handle::PinnedTransaction;
 use super::pinned::PinnedState;
-use crate::backends::postgres::Condemnation;
+use crate::backends::postgres::TerminateSequence;
 use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::session::AsyncLockSession;
 use crate::session::{
-    Backend, Bind, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
+    Backend, Bind, LockReply, Script, ScriptKind, SessionError, Statement, TransactionState,
 };
 
 /// SeaORM's transaction cannot be ended from outside while it waits, so it does not wait for longer than this at a time: that long may
@@ -190,7 +190,7 @@ impl AsyncLockSession for InTransaction<'_> {
         Err(not_owner_of_transaction())
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         match self.executor {
             Executor::Postgres(pinned, id) => pinned.query(id, statement).await,
             executor => {
@@ -236,8 +236,8 @@ impl AsyncLockSession for InTransaction<'_> {
                 pinned.terminate().await;
             }
             executor => {
-                let (mut condemnation, mut last) = (Condemnation::default(), None);
-                while let Some(sql) = condemnation.next(last) {
+                let (mut sequence, mut last) = (TerminateSequence::default(), None);
+                while let Some(sql) = sequence.next(last) {
                     let sent = executor.execute_unprepared(sql).await;
                     last = Some(sent.map(drop).map_err(session_error));
                 }

@@ -17,8 +17,8 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use super::error::{closed_error, code, exec_error, is_aborted, is_disconnected, session_error};
 use super::terminate;
 use super::transactions::{Recovery, savepoint};
-use crate::backends::postgres::Condemnation;
-use crate::session::{BatchReply, LockBatch, Row, SingleOp, Statement, TransactionState};
+use crate::backends::postgres::TerminateSequence;
+use crate::session::{BatchReply, LockBatch, LockReply, SingleOp, Statement, TransactionState};
 
 /// A pinned connection. Clones are the same connection.
 #[derive(Clone, Debug)]
@@ -168,7 +168,7 @@ impl PostgresConnection {
         &self,
         transaction: Option<TransactionId>,
         statement: &Statement,
-    ) -> Result<Row, DbErr> {
+    ) -> Result<LockReply, DbErr> {
         let mut state = self.lock_in(transaction).await?;
         state.run_statement(statement).await
     }
@@ -199,8 +199,8 @@ impl PostgresConnection {
     pub(super) async fn terminate(&self) {
         // If it cannot be had, it has been given up.
         if let Ok(mut state) = self.lock().await {
-            let (mut condemnation, mut last) = (Condemnation::default(), None);
-            while let Some(sql) = condemnation.next(last) {
+            let (mut sequence, mut last) = (TerminateSequence::default(), None);
+            while let Some(sql) = sequence.next(last) {
                 last = Some(state.run_script(sql).await.map_err(session_error));
             }
         }

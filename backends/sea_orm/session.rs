@@ -10,7 +10,7 @@ use super::native::NativeConnection;
 use super::pinned::PostgresConnection;
 use crate::session::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
-    Backend, BatchReply, LockBatch, Row, Script, SessionError, SingleOp, Statement,
+    Backend, BatchReply, LockBatch, LockReply, Script, SessionError, SingleOp, Statement,
     TransactionState,
 };
 
@@ -26,7 +26,7 @@ impl AsyncLockPool for DatabaseConnection {
                 ConnectionInner::Postgres(pinned.map_err(session_error)?)
             }
             DatabaseConnectionType::Disconnected => {
-                return Err(SessionError::without_locks("SeaORM is not connected"));
+                return Err(SessionError::unsupported_backend("SeaORM is not connected"));
             }
             // SeaORM's features add variants, and any crate may turn them on.
             #[allow(
@@ -36,7 +36,7 @@ impl AsyncLockPool for DatabaseConnection {
             _ => match self.get_database_backend() {
                 DbBackend::Sqlite => ConnectionInner::Native(NativeConnection::new(self.clone())),
                 backend => {
-                    return Err(SessionError::without_locks(format!(
+                    return Err(SessionError::unsupported_backend(format!(
                         "SeaORM's {backend:?} connection is no pool of PostgreSQL connections"
                     )));
                 }
@@ -85,7 +85,7 @@ impl AsyncLockSession for PinnedConnection {
         .map_err(session_error)
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         match &self.0 {
             ConnectionInner::Postgres(pinned) => {
                 pinned.query(None, statement).await.map_err(session_error)

@@ -10,7 +10,7 @@ use sea_query_sqlx::SqlxValues;
 use super::error::{exec_error, query_error};
 use super::pinned::{InFlight, PinnedState, TransactionId, transaction_ended_error};
 use super::values::{answer, arguments, lock_row};
-use crate::session::{BatchReply, LockBatch, Row, SingleOp, Statement};
+use crate::session::{BatchReply, LockBatch, LockReply, SingleOp, Statement};
 
 /// SeaORM's statement as sqlx wants it.
 pub(super) fn to_sqlx_query(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
@@ -52,7 +52,10 @@ impl PinnedState {
     }
 
     /// A statement of the protocol.
-    pub(super) async fn run_statement(&mut self, statement: &Statement) -> Result<Row, DbErr> {
+    pub(super) async fn run_statement(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<LockReply, DbErr> {
         let row = self.fetch_row(statement.sql(), arguments(statement.binds()));
         let row = lock_row(&row.await?).map_err(query_error)?;
         self.pid = Some(row.pid);

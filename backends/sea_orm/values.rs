@@ -9,7 +9,7 @@ use sea_orm::sqlx::postgres::types::Oid;
 use sea_orm::sqlx::postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, PgValueFormat};
 use sea_orm::sqlx::{self, Arguments as _, Encode, Postgres, Row as _, Type, ValueRef as _};
 
-use crate::session::{Bind, Row};
+use crate::session::{Bind, LockReply};
 
 // Their numbers in `pg_type`, which are the same on every server.
 const INT8: Oid = Oid(20);
@@ -57,9 +57,9 @@ pub(super) fn arguments(binds: impl Iterator<Item = Bind>) -> sqlx::Result<PgArg
 }
 
 /// The row of a statement.
-pub(super) fn lock_row(row: &PgRow) -> sqlx::Result<Row> {
+pub(super) fn lock_row(row: &PgRow) -> sqlx::Result<LockReply> {
     let narrow = |error: std::num::TryFromIntError| decode_error(1, error.into());
-    Ok(Row {
+    Ok(LockReply {
         answer: answer(row)?,
         pid: i32::try_from(number(row, 1)?).map_err(narrow)?,
         transaction_began: number(row, 2)?,

@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 
 use advisory_locking::session::{
-    Backend, LockSession, Row, SessionError, Statement, TransactionState,
+    Backend, LockReply, LockSession, SessionError, Statement, TransactionState,
 };
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions, RawLockKey};
 use diesel::QueryResult;
@@ -139,9 +139,9 @@ impl LockSession for Recorder {
         Ok(())
     }
 
-    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         self.0.push(statement.sql());
-        Ok(Row {
+        Ok(LockReply {
             answer: Some(true),
             pid: 1,
             transaction_began: 0,

@@ -192,7 +192,7 @@ async fn diagnosed<S: AsyncLockSession>(
     round: &LockBatch,
     error: SessionError,
 ) -> SessionError {
-    let (BatchMode::Execute, [step]) = (round.kind(), round.steps()) else {
+    let (BatchMode::Execute, [step]) = (round.mode(), round.ops()) else {
         return error;
     };
     if !matches!(step.kind(), LockOpKind::Acquire { .. }) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::session::LockPool;
 use crate::session::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
-    Backend, BatchReply, LockBatch, LockSession, Row, Script, SessionError, SingleOp, Statement,
-    TransactionState,
+    Backend, BatchReply, LockBatch, LockReply, LockSession, Script, SessionError, SingleOp,
+    Statement, TransactionState,
 };
 
 /// A blocking pool, for a thread that may block.
@@ -66,7 +66,7 @@ impl<C: DerefMut<Target: LockSession> + Send> AsyncLockSession for Blocked<C> {
         self.0.session_rollback()
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         self.0.session_query(statement)
     }
 

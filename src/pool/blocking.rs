@@ -200,7 +200,7 @@ fn connection<P: LockPool>(
 }
 
 pub(crate) fn pool_error(error: SessionError) -> LockError {
-    let kind = if error.is_without_locks() {
+    let kind = if error.is_unsupported_backend() {
         LockErrorKind::Unsupported
     } else {
         LockErrorKind::Pool

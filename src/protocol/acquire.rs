@@ -17,7 +17,7 @@ use crate::key::LockKey;
 use crate::options::LockScope;
 use crate::options::{LockMode, LockOptions, Wait, WaitStrategy};
 use crate::session::{
-    Backend, Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
+    Backend, LockReply, Script, ScriptKind, Statement, StatementKind, TransactionContext,
     TransactionState,
 };
 use crate::stand_in::{Attempt, StandIn};
@@ -226,7 +226,7 @@ impl Acquire {
         })
     }
 
-    fn tried(&mut self, row: Row, now: Instant) -> Next {
+    fn tried(&mut self, row: LockReply, now: Instant) -> Next {
         if self.pid.is_some_and(|pid| pid != row.pid) {
             return self.answered_by_another(row);
         }
@@ -244,7 +244,7 @@ impl Acquire {
     }
 
     /// Two tries were answered by two sessions. If the second was granted the lock, it can only be given back on that one.
-    fn answered_by_another(&mut self, row: Row) -> Next {
+    fn answered_by_another(&mut self, row: LockReply) -> Next {
         let failure = Failure::new(LockErrorKind::SessionChanged);
         if row.answer == Some(true) {
             self.give_back(failure)

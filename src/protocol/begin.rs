@@ -38,7 +38,7 @@ type Next = Action<Result<Acquired, LockError>>;
 impl BeginAndAcquire {
     pub(crate) fn new(key: LockKey, options: &LockOptions, snapshot: SessionSnapshot) -> Self {
         // Nothing is begun for a call that is refused anyway.
-        let inside = snapshot.transaction.deeper();
+        let inside = snapshot.transaction.nested();
         let state = match Acquire::check(&key, options, LockScope::Transaction, inside) {
             Ok(()) => State::Ready,
             Err(error) => State::Refused(error),

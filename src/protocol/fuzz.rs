@@ -13,7 +13,7 @@ use crate::protocol::{
     Machine, PoolerCheck, Release, SessionSnapshot,
 };
 use crate::session::{
-    Backend, PoolerCheckStep, Row, ScriptKind, SessionError, SqlState, StatementKind,
+    Backend, LockReply, PoolerCheckStep, ScriptKind, SessionError, SqlState, StatementKind,
     TransactionState,
 };
 
@@ -163,11 +163,11 @@ impl<'d> World<'d> {
     }
 
     /// When the bytes are used up, everything fails.
-    fn row(&mut self) -> Result<Row, SessionError> {
+    fn row(&mut self) -> Result<LockReply, SessionError> {
         match self.bytes.next() {
             Some(byte) if byte % 4 != 0 => {
                 let answer = self.bytes.one_of(&[Some(true), Some(false), None]);
-                Ok(Row {
+                Ok(LockReply {
                     answer,
                     pid: self.bytes.one_of(&[1, 1, 1, 2]),
                     transaction_began: 1,
@@ -194,7 +194,7 @@ impl<'d> World<'d> {
         Some(match self.bytes.one_of(&[0, 1, 2, 3]) {
             0 => Event::Ready,
             1 => Event::SessionState(self.snapshot()),
-            2 => Event::Row(Ok(Row {
+            2 => Event::Row(Ok(LockReply {
                 answer: Some(true),
                 pid: 1,
                 transaction_began: 1,
@@ -262,7 +262,7 @@ impl<'d> World<'d> {
         }
     }
 
-    fn note_row(&mut self, kind: StatementKind, row: &Result<Row, SessionError>) {
+    fn note_row(&mut self, kind: StatementKind, row: &Result<LockReply, SessionError>) {
         let answer = row.as_ref().ok().map(|row| row.answer);
         match kind {
             StatementKind::TryAcquire => {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
-use crate::session::{Row, SessionError, Statement, StatementKind, TransactionState};
+use crate::session::{LockReply, SessionError, Statement, StatementKind, TransactionState};
 use crate::stand_in::{Attempt, Hold};
 
 /// Gives back one level of a session-level lock: one statement, which does nothing on another session than the one that was
@@ -58,19 +58,19 @@ impl Release {
         Action::Query(Statement::new(kind, &self.grant.key, self.grant.mode))
     }
 
-    fn answered(&mut self, answer: Result<Row, SessionError>, granted_to: i32) -> Next {
+    fn answered(&mut self, answer: Result<LockReply, SessionError>, granted_to: i32) -> Next {
         match answer {
-            Ok(Row {
+            Ok(LockReply {
                 answer: Some(true), ..
             }) => Action::Done(Ok(())),
-            Ok(Row {
+            Ok(LockReply {
                 answer: Some(false),
                 ..
             }) => Action::Done(Err(self.error(LockErrorKind::NotHeld))),
-            Ok(Row {
+            Ok(LockReply {
                 answer: None, pid, ..
             }) if pid != granted_to => self.condemn(self.error(LockErrorKind::SessionChanged)),
-            Ok(Row { answer: None, .. }) => {
+            Ok(LockReply { answer: None, .. }) => {
                 self.condemn(self.error(LockErrorKind::TransactionLeftOpen).with_context(
                     "the lock was taken inside a transaction that the client does not know of",
                 ))
@@ -89,7 +89,7 @@ impl Release {
         }
     }
 
-    fn doubted(&mut self, answer: Result<Row, SessionError>, error: SessionError) -> Next {
+    fn doubted(&mut self, answer: Result<LockReply, SessionError>, error: SessionError) -> Next {
         let ended = answer.is_err_and(|next| next.is_disconnected());
         self.failed(
             if ended {
@@ -153,7 +153,7 @@ mod tests {
     use crate::session::SqlState;
 
     /// Drives a release whose statements are answered as given, all of which it asks for. The session is condemned.
-    fn error_of<const N: usize>(answers: [Result<Row, SessionError>; N]) -> LockError {
+    fn error_of<const N: usize>(answers: [Result<LockReply, SessionError>; N]) -> LockError {
         let grant = Grant {
             key: LockKey::from("key"),
             mode: LockMode::Exclusive,
@@ -183,7 +183,7 @@ mod tests {
     }
 
     /// The same where the first statement failed without a code.
-    fn kind_after(next: Result<Row, SessionError>) -> LockErrorKind {
+    fn kind_after(next: Result<LockReply, SessionError>) -> LockErrorKind {
         error_of([Err(SessionError::new("a code is hidden")), next]).kind()
     }
 
@@ -211,7 +211,7 @@ mod tests {
             (1, LockErrorKind::TransactionLeftOpen),
             (2, LockErrorKind::SessionChanged),
         ] {
-            let row = Row {
+            let row = LockReply {
                 answer: None,
                 pid,
                 transaction_began: 1,
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_session_that_lives_on_is_not() {
-        let row = Row {
+        let row = LockReply {
             answer: Some(true),
             pid: 1,
             transaction_began: 2,

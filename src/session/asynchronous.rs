@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::session::{
-    Backend, BatchReply, LockBatch, Row, Script, SessionError, SingleOp, Statement,
+    Backend, BatchReply, LockBatch, LockReply, Script, SessionError, SingleOp, Statement,
     TransactionState,
 };
 
@@ -44,7 +44,7 @@ pub trait AsyncLockSession: Send {
     fn session_query(
         &mut self,
         statement: &Statement,
-    ) -> impl Future<Output = Result<Row, SessionError>> + Send {
+    ) -> impl Future<Output = Result<LockReply, SessionError>> + Send {
         std::future::ready(Err(SessionError::unsupported(statement)))
     }
 

@@ -65,7 +65,7 @@ impl fmt::Display for SqlState {
 pub struct SessionError {
     code: Option<SqlState>,
     disconnected: bool,
-    without_locks: bool,
+    unsupported_backend: bool,
     source: Box<dyn StdError + Send + Sync>,
 }
 
@@ -76,7 +76,7 @@ impl SessionError {
         Self {
             code: None,
             disconnected: false,
-            without_locks: false,
+            unsupported_backend: false,
             source: source.into(),
         }
     }
@@ -84,9 +84,9 @@ impl SessionError {
     /// A pool whose connections can have neither locks nor the no-op. It is reported as
     /// [`Unsupported`](crate::LockErrorKind::Unsupported).
     #[must_use]
-    pub fn without_locks(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub fn unsupported_backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
-            without_locks: true,
+            unsupported_backend: true,
             ..Self::new(source)
         }
     }
@@ -122,8 +122,8 @@ impl SessionError {
         self.disconnected
     }
 
-    pub(crate) const fn is_without_locks(&self) -> bool {
-        self.without_locks
+    pub(crate) const fn is_unsupported_backend(&self) -> bool {
+        self.unsupported_backend
     }
 
     pub(crate) fn into_source(self) -> Box<dyn StdError + Send + Sync> {

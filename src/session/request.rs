@@ -32,7 +32,7 @@ pub enum StatementKind {
     Release {
         /// The session that was granted the lock.
         pid: i32,
-        /// The [`Row::transaction_began`] of the grant; `None` if it was granted in a transaction that the client knows of, in
+        /// The [`LockReply::transaction_began`] of the grant; `None` if it was granted in a transaction that the client knows of, in
         /// which it may be given back.
         transaction_began: Option<i64>,
     },
@@ -43,7 +43,7 @@ pub enum StatementKind {
     IsHeld,
 }
 
-/// A prepared statement that returns one [`Row`].
+/// A prepared statement that returns one [`LockReply`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Statement {
     kind: StatementKind,
@@ -80,7 +80,7 @@ impl Statement {
 
     /// The text for PostgreSQL, with `$1`, `$2`, … for the [`binds`](Self::binds). One of a few, so it can be prepared.
     ///
-    /// It returns the columns of a [`Row`]: a nullable `bool`, an `int4` and a `timestamptz`.
+    /// It returns the columns of a [`LockReply`]: a nullable `bool`, an `int4` and a `timestamptz`.
     #[must_use]
     pub fn sql(&self) -> &'static str {
         postgres::statement(self.kind, self.key, self.mode)
@@ -103,7 +103,7 @@ pub enum Bind {
     Int4(i32),
     /// An `int8`.
     Int8(i64),
-    /// A `timestamptz` as a [`Row`] told it: in microseconds since the beginning of 2000 in UTC.
+    /// A `timestamptz` as a [`LockReply`] told it: in microseconds since the beginning of 2000 in UTC.
     Timestamptz(i64),
 }
 
@@ -113,7 +113,7 @@ pub enum Bind {
     reason = "adapters build it from the three columns"
 )]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Row {
+pub struct LockReply {
     /// The first column; its meaning is in [`StatementKind`].
     pub answer: Option<bool>,
     /// The second column: the process id of the session that answered.

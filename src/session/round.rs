@@ -130,7 +130,7 @@ impl LockBatch {
 
     /// What it is for.
     #[must_use]
-    pub const fn kind(&self) -> BatchMode {
+    pub const fn mode(&self) -> BatchMode {
         self.kind
     }
 
@@ -142,7 +142,7 @@ impl LockBatch {
 
     /// What it does, in order.
     #[must_use]
-    pub fn steps(&self) -> &[LockOp] {
+    pub fn ops(&self) -> &[LockOp] {
         &self.steps
     }
 

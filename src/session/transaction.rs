@@ -56,7 +56,7 @@ impl TransactionState {
 
     /// The same with one more transaction or savepoint of the application's.
     #[must_use]
-    pub const fn deeper(self) -> Self {
+    pub const fn nested(self) -> Self {
         Self {
             depth: self.depth.saturating_add(1),
             ..self

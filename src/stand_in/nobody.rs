@@ -7,7 +7,7 @@ use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::options::LockScope;
 use crate::protocol::Acquired;
-use crate::session::{Backend, Row, Script, SessionError, Statement};
+use crate::session::{Backend, LockReply, Script, SessionError, Statement};
 
 /// Nobody.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl StandIn {
 pub(crate) enum Attempt {}
 
 impl Attempt {
-    pub(crate) fn query(&self, _statement: &Statement) -> Result<Row, SessionError> {
+    pub(crate) fn query(&self, _statement: &Statement) -> Result<LockReply, SessionError> {
         match *self {}
     }
 

@@ -12,7 +12,9 @@ use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::options::LockScope;
 use crate::protocol::Acquired;
-use crate::session::{Backend, Row, Script, ScriptKind, SessionError, Statement, StatementKind};
+use crate::session::{
+    Backend, LockReply, Script, ScriptKind, SessionError, Statement, StatementKind,
+};
 
 /// The locks of the test that this thread or task belongs to, as one session sees them.
 #[derive(Clone, Debug)]
@@ -78,8 +80,8 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn query(&self, statement: &Statement) -> Result<Row, SessionError> {
-        let answered = |answer| Row {
+    pub(crate) fn query(&self, statement: &Statement) -> Result<LockReply, SessionError> {
+        let answered = |answer| LockReply {
             answer,
             pid: self.wanted.number,
             transaction_began: 0,

@@ -10,7 +10,7 @@ use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::options::LockScope;
-use crate::session::{Row, SessionError};
+use crate::session::{LockReply, SessionError};
 
 /// Who holds or wants a lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -211,8 +211,8 @@ impl Table {
     }
 
     /// EventKind a release answers. The lock is gone afterwards, whatever that is.
-    pub(super) fn release(&mut self, wanted: &Wanted) -> Result<Row, SessionError> {
-        let answered = |answer, pid| Row {
+    pub(super) fn release(&mut self, wanted: &Wanted) -> Result<LockReply, SessionError> {
+        let answered = |answer, pid| LockReply {
             answer,
             pid,
             transaction_began: 0,

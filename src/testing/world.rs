@@ -12,7 +12,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::protocol::Acquired;
-use crate::session::{Row, SessionError};
+use crate::session::{LockReply, SessionError};
 
 /// The locks of one test, shared by its threads and tasks.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl World {
         self.table().try_acquire(wanted)
     }
 
-    pub(super) fn release(&self, wanted: &Wanted) -> Result<Row, SessionError> {
+    pub(super) fn release(&self, wanted: &Wanted) -> Result<LockReply, SessionError> {
         self.change(|table| table.release(wanted))
     }
 

@@ -1,7 +1,7 @@
 //! The suite must bite: adapters that lie have to fail it.
 
 use advisory_locking::session::{
-    Backend, BatchReply, LockBatch, LockSession, Row, Script, SessionError, Statement,
+    Backend, BatchReply, LockBatch, LockReply, LockSession, Script, SessionError, Statement,
     StatementKind, TransactionState,
 };
 use advisory_locking::{LockErrorKind, LockKey, LockMode};
@@ -95,10 +95,10 @@ impl LockSession for LyingSession {
         self.session.session_rollback()
     }
 
-    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         let pid = self.session.pid();
         let lied = |answer| {
-            Ok(Row {
+            Ok(LockReply {
                 answer,
                 pid,
                 transaction_began: 0,

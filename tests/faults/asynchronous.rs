@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use advisory_locking::session::{AsyncLockPool, AsyncLockSession};
 use advisory_locking::session::{
-    Backend, BatchReply, LockBatch, LockSession, Row, Script, SessionError, Statement,
+    Backend, BatchReply, LockBatch, LockReply, LockSession, Script, SessionError, Statement,
     TransactionState,
 };
 
@@ -81,7 +81,7 @@ impl AsyncLockSession for AsyncSession {
         self.request(LockSession::session_rollback).await
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         self.request(|session| LockSession::session_query(session, statement))
             .await
     }

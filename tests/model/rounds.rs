@@ -35,9 +35,9 @@ impl Server {
     pub(crate) fn round(&mut self, pid: Pid, round: &LockBatch) -> Result<BatchReply, Code> {
         self.usable(pid)?;
         let meant = round.pid() == 0 || round.pid() == pid;
-        let (answers, token) = match round.kind() {
+        let (answers, token) = match round.mode() {
             BatchMode::Execute => self.serve(pid, meant, round)?,
-            BatchMode::Compensate if meant => (self.undo(pid, round.steps())?, None),
+            BatchMode::Compensate if meant => (self.undo(pid, round.ops())?, None),
             BatchMode::Compensate => (Vec::new(), None),
             kind => panic!("the model does not know {kind:?}"),
         };
@@ -54,7 +54,7 @@ impl Server {
         meant: bool,
         round: &LockBatch,
     ) -> Result<(Vec<Option<i64>>, Option<i64>), Code> {
-        if !meant || round.steps().is_empty() {
+        if !meant || round.ops().is_empty() {
             return Ok((Vec::new(), None));
         }
         let only_grows = match round.sequence() {
@@ -65,7 +65,7 @@ impl Server {
             },
         };
         let mut served = Vec::new();
-        for step in round.steps() {
+        for step in round.ops() {
             let fenced = matches!(
                 step.kind(),
                 LockOpKind::Acquire { with_token: true } | LockOpKind::IssueToken

@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use advisory_locking::session::{
-    Backend, BatchReply, LockBatch, LockSession, Row, Script, ScriptKind, SessionError, SqlState,
-    Statement, StatementKind, TransactionState,
+    Backend, BatchReply, LockBatch, LockReply, LockSession, Script, ScriptKind, SessionError,
+    SqlState, Statement, StatementKind, TransactionState,
 };
 use advisory_locking::{LockKey, RawLockKey};
 
@@ -268,7 +268,7 @@ impl LockSession for ModelSession {
         })
     }
 
-    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         // The clean-up looks at what is there, and null is a true answer of it.
         let looks = matches!(
             statement.kind(),
@@ -280,7 +280,7 @@ impl LockSession for ModelSession {
             session.model.run(|server| {
                 if null {
                     server.written(pid)?;
-                    return Ok(Row {
+                    return Ok(LockReply {
                         answer: None,
                         pid,
                         transaction_began: 0,

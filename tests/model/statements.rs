@@ -1,7 +1,7 @@
 //! What the library's statements do, by their kind and not by their text.
 
 use advisory_locking::session::{
-    Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
+    LockReply, Script, ScriptKind, Statement, StatementKind, TransactionContext,
 };
 
 use super::server::{Code, Level, Lock, Pid, Requested, Server, Ticket};
@@ -19,7 +19,7 @@ pub(crate) enum Batched {
 
 impl Server {
     /// Runs a statement; none of them waits.
-    pub(crate) fn query(&mut self, pid: Pid, statement: &Statement) -> Result<Row, Code> {
+    pub(crate) fn query(&mut self, pid: Pid, statement: &Statement) -> Result<LockReply, Code> {
         let lock = Lock {
             key: statement.key(),
             mode: statement.mode(),
@@ -50,7 +50,7 @@ impl Server {
             StatementKind::IsHeld => Some(self.session(pid).holds(lock)),
             kind => panic!("the model does not know {kind:?}"),
         };
-        Ok(Row {
+        Ok(LockReply {
             answer,
             pid,
             transaction_began: began,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::session::{
-    Backend, BatchReply, LockBatch, Row, Script, ScriptKind, SessionError, SqlState, Statement,
-    TransactionState,
+    Backend, BatchReply, LockBatch, LockReply, Script, ScriptKind, SessionError, SqlState,
+    Statement, TransactionState,
 };
 
 use crate::model::statements::Batched;
@@ -33,7 +33,7 @@ pub(crate) type Reply = Result<Option<Answer>, (Code, bool)>;
 
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Row(Row),
+    Row(LockReply),
     LockBatch(BatchReply),
 }
 
@@ -199,7 +199,7 @@ impl AsyncLockSession for Session {
             .map(drop)
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         match self.request(Message::Query(*statement), false).await? {
             Some(Answer::Row(row)) => Ok(row),
             _ => Err(SessionError::new("a query answers a row")),

@@ -7,7 +7,7 @@ use super::{Acquire, Acquired, Next, State};
 use crate::error::LockErrorKind;
 use crate::options::LockScope;
 use crate::protocol::Action;
-use crate::session::{Row, ScriptKind, SessionError, StatementKind, TransactionContext};
+use crate::session::{LockReply, ScriptKind, SessionError, StatementKind, TransactionContext};
 
 impl Acquire {
     /// A statement that does not wait failed, or answered what it never should.
@@ -66,7 +66,7 @@ impl Acquire {
 
     pub(super) fn gave_back(
         &mut self,
-        answer: Result<Row, SessionError>,
+        answer: Result<LockReply, SessionError>,
         failure: Failure,
         now: Instant,
     ) -> Next {
@@ -76,11 +76,11 @@ impl Acquire {
             Ok(row) if self.is_elsewhere(row) && failure.kind != LockErrorKind::SessionChanged => {
                 self.fail(Failure::new(LockErrorKind::SessionChanged))
             }
-            Ok(Row {
+            Ok(LockReply {
                 answer: Some(true) | None,
                 ..
             }) => self.ended_wait(failure, now),
-            Ok(Row {
+            Ok(LockReply {
                 answer: Some(false),
                 ..
             }) => self.condemn(Failure::new(LockErrorKind::Database).with_context(because)),
@@ -110,14 +110,14 @@ impl Acquire {
 
     pub(super) fn looked_for_leak(
         &mut self,
-        answer: Result<Row, SessionError>,
+        answer: Result<LockReply, SessionError>,
         failure: Failure,
     ) -> Next {
         match answer {
             Ok(row) if self.is_elsewhere(row) => {
                 self.fail(Failure::new(LockErrorKind::SessionChanged))
             }
-            Ok(Row {
+            Ok(LockReply {
                 answer: Some(false),
                 ..
             }) => self.fail(failure),
@@ -126,7 +126,7 @@ impl Acquire {
     }
 
     /// Whether another session answered than the one that was tried: what it shows says nothing of that one.
-    fn is_elsewhere(&self, row: Row) -> bool {
+    fn is_elsewhere(&self, row: LockReply) -> bool {
         self.pid.is_some_and(|pid| pid != row.pid)
     }
 

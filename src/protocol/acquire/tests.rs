@@ -13,7 +13,7 @@ const ANOTHER: i32 = 2;
 type Script = Vec<(u64, Event)>;
 
 fn row(answer: Option<bool>, pid: i32) -> Event {
-    Event::Row(Ok(Row {
+    Event::Row(Ok(LockReply {
         answer,
         pid,
         transaction_began: 0,

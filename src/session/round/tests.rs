@@ -20,7 +20,7 @@ fn one_step_without_a_token_is_a_single_one() {
     ] {
         let round = round_of(BatchMode::Execute, PID, &[kind]);
         let single = round.single().unwrap();
-        assert_eq!((single.pid(), single.step()), (PID, round.steps()[0]));
+        assert_eq!((single.pid(), single.step()), (PID, round.ops()[0]));
         assert!(single.sql().contains(function));
         let binds = [Bind::Int4(PID), Bind::Int4(1), Bind::Int4(-2)];
         assert!(single.binds().eq(binds));

@@ -206,9 +206,9 @@ impl Play {
     pub(super) fn answers_as(&mut self, session: &str, answers: &str, pid: i32) -> Vec<String> {
         let id = self.id(session);
         let round = self.rounds.get(&id).expect("a round was sent");
-        assert_eq!(round.steps().len(), answers.len(), "{}", spell(round));
+        assert_eq!(round.ops().len(), answers.len(), "{}", spell(round));
         let drawn = round
-            .steps()
+            .ops()
             .iter()
             .zip(answers.chars())
             .any(|(step, answer)| {
@@ -303,8 +303,8 @@ impl Play {
 }
 
 fn spell(round: &LockBatch) -> String {
-    let steps = round.steps().iter().map(|step| {
-        let what = match (round.kind(), step.kind()) {
+    let steps = round.ops().iter().map(|step| {
+        let what = match (round.mode(), step.kind()) {
             (BatchMode::Compensate, _) => "undo",
             (BatchMode::Execute, LockOpKind::Acquire { with_token: false }) => "take",
             (BatchMode::Execute, LockOpKind::Acquire { with_token: true }) => "take fenced",

@@ -146,13 +146,13 @@ impl Server {
         let unfit = sequence && self.unfit;
         let mut answers = Vec::new();
         let mut draws = false;
-        for (place, step) in round.steps().iter().enumerate() {
+        for (place, step) in round.ops().iter().enumerate() {
             if fail_at == Some(place) {
                 let code = SqlState::new("53200");
                 return Err(SessionError::new("the model's lock table is full").with_code(code));
             }
             let (key, mode) = (step.key(), step.mode());
-            let (yes, drawn) = match (round.kind(), step.kind()) {
+            let (yes, drawn) = match (round.mode(), step.kind()) {
                 (BatchMode::Compensate, _) => (
                     self.holds(pid, key, mode) && self.give_back(pid, key, mode),
                     false,

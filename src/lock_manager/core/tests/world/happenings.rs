@@ -95,7 +95,7 @@ impl World {
         let answer = if !self.server.is_alive(pid) {
             gone()
         } else {
-            let steps = round.steps().len();
+            let steps = round.ops().len();
             let fails = self.chance(self.plan.faults.failed) && steps > 0;
             let fail_at = fails.then(|| self.random.usize(0..steps));
             let answer = self.server.run(pid, round, fail_at);
@@ -110,8 +110,8 @@ impl World {
             let known = classify(error.code()) == LockErrorKind::TooManyLocks;
             assert!(error.is_disconnected() || known);
         }
-        for step in round.steps() {
-            if round.kind() == BatchMode::Compensate {
+        for step in round.ops() {
+            if round.mode() == BatchMode::Compensate {
                 self.end_turns(process, step.key());
             } else if step.kind() == LockOpKind::Release {
                 self.given_back(process, round, step.key());
@@ -133,7 +133,7 @@ impl World {
     }
 
     fn note(&mut self, round: &LockBatch) {
-        self.met.count(match (round.kind(), round.steps().len()) {
+        self.met.count(match (round.mode(), round.ops().len()) {
             (BatchMode::Compensate, _) => "undone",
             (_, 0) => "pinged",
             (_, 1) => "round",
@@ -144,7 +144,7 @@ impl World {
     /// Others can get it, unless it is taken again in the same breath and nobody waits for it on the server.
     fn given_back(&mut self, process: usize, round: &LockBatch, key: crate::key::RawLockKey) {
         let again = round
-            .steps()
+            .ops()
             .iter()
             .any(|step| step.key() == key && matches!(step.kind(), LockOpKind::Acquire { .. }));
         if again {
