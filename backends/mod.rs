@@ -3,7 +3,7 @@
 //! A *backend* is a database, an *adapter* a client library. What a backend is asked and what its errors mean stands once, in
 //! the backend's module; an adapter runs statements, reports errors, and can end its session.
 
-#[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
+#[cfg(feature = "_postgres-async")]
 mod background;
 #[cfg(feature = "bb8")]
 pub mod bb8;

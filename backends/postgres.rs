@@ -9,8 +9,10 @@ mod single;
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
 use crate::options::LockMode;
+#[cfg(any(test, feature = "_postgres"))]
+use crate::session::SessionError;
 use crate::session::{
-    Bind, PoolerCheckStep, ScriptKind, SessionError, SqlState, StatementKind, TransactionContext,
+    Bind, PoolerCheckStep, ScriptKind, SqlState, StatementKind, TransactionContext,
 };
 
 pub(crate) use rounds::{round, round_sequence, step_code, step_number};
@@ -296,11 +298,6 @@ const RELEASED: &str = "'advisory_locking.released'";
 /// It may have failed in an aborted transaction that the client does not know of. There, `BEGIN` is refused and `ROLLBACK` leaves it;
 /// anywhere else the two do nothing, and without the warning that a bare `ROLLBACK` writes. The last is sent twice, because a cancel
 /// meant for something else may hit one.
-// Without an async adapter for PostgreSQL, drops are not queued.
-#[cfg_attr(
-    not(any(feature = "diesel-async-postgres", feature = "sea-orm")),
-    allow(dead_code, reason = "used by the async adapters for PostgreSQL")
-)]
 pub(crate) fn end_unless_released(pid: i32, nonce: u64) -> [String; 4] {
     let end = format!(
         "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
@@ -312,14 +309,7 @@ pub(crate) fn end_unless_released(pid: i32, nonce: u64) -> [String; 4] {
 
 /// Commits a transaction that we began. In an aborted transaction a bare `COMMIT` rolls back and succeeds, and outside one it only
 /// warns; a savepoint is refused in both.
-#[cfg_attr(
-    not(any(
-        feature = "diesel-postgres",
-        feature = "diesel-async-postgres",
-        feature = "sea-orm"
-    )),
-    allow(dead_code, reason = "used by the adapters for PostgreSQL")
-)]
+#[cfg(feature = "_postgres")]
 pub(crate) const COMMIT: &str = "SAVEPOINT advisory_locking; COMMIT";
 
 const SAVEPOINT: &str = "advisory_locking";
@@ -335,15 +325,7 @@ const RESTORE_SETTINGS: &str = "SELECT \
 /// What condemns a session, to be sent one after the other whatever the answers: the first ends it, unless the session is
 /// in an aborted transaction, which the second leaves first. The third is for a server that forbids the others: it frees
 /// every lock of the session, which nobody may use again.
-// Without an adapter for PostgreSQL there is nobody to send them.
-#[cfg_attr(
-    not(any(
-        feature = "diesel-postgres",
-        feature = "diesel-async-postgres",
-        feature = "sea-orm"
-    )),
-    allow(dead_code, reason = "used by the adapters for PostgreSQL")
-)]
+#[cfg(any(test, feature = "_postgres"))]
 pub(crate) const TERMINATE_STATEMENTS: [&str; 3] = [
     "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
     "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
@@ -351,27 +333,13 @@ pub(crate) const TERMINATE_STATEMENTS: [&str; 3] = [
 ];
 
 /// Sends what [condemns](TERMINATE_STATEMENTS) until one statement has gone through: a cancel meant for something else may hit any of them.
-#[cfg_attr(
-    not(any(
-        feature = "diesel-postgres",
-        feature = "diesel-async-postgres",
-        feature = "sea-orm"
-    )),
-    allow(dead_code, reason = "used by the adapters for PostgreSQL")
-)]
+#[cfg(any(test, feature = "_postgres"))]
 #[derive(Debug, Default)]
 pub(crate) struct TerminateSequence {
     sent: usize,
 }
 
-#[cfg_attr(
-    not(any(
-        feature = "diesel-postgres",
-        feature = "diesel-async-postgres",
-        feature = "sea-orm"
-    )),
-    allow(dead_code, reason = "used by the adapters for PostgreSQL")
-)]
+#[cfg(any(test, feature = "_postgres"))]
 impl TerminateSequence {
     /// Far more than one has ever been seen to need under a rain of cancels; a server that refuses everything is given up.
     const ROUNDS: usize = 16;
