@@ -11,7 +11,7 @@ mod core;
 #[cfg(feature = "async-lock-manager")]
 mod entered;
 mod hub;
-mod loss;
+mod loss_signal;
 mod options;
 mod serve;
 mod station;

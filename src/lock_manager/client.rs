@@ -9,7 +9,7 @@ use futures_channel::oneshot;
 
 use super::core::{RequestId, SessionId};
 use super::hub::{Answer, Held, Hub, Reception, Reply};
-use super::loss::Loss;
+use super::loss_signal::LossSignal;
 use crate::error::{LockError, LockErrorKind};
 use crate::events;
 use crate::key::{LockKey, RawLockKey};
@@ -141,7 +141,7 @@ impl Client {
         let (replies, answers): (Vec<Reply>, Vec<_>) =
             keys.iter().map(|_| oneshot::channel()).unzip();
         let requests = self.hub.act_and_help(options.waits(), |core, now| {
-            core.together(now, |core| {
+            core.batched(now, |core| {
                 let asked = keys.iter().zip(replies);
                 asked
                     .map(|(key, reply)| core.request(key.clone(), once, false, reply, now))
@@ -256,12 +256,12 @@ impl Locked {
         self.held.session.map_or(0, SessionId::generation)
     }
 
-    pub(super) fn loss(&self) -> Option<&Loss> {
+    pub(super) fn loss(&self) -> Option<&LossSignal> {
         self.held.loss.as_deref()
     }
 
     pub(super) fn is_lost(&self) -> bool {
-        self.loss().is_some_and(Loss::has_happened)
+        self.loss().is_some_and(LossSignal::is_fired)
     }
 
     /// Gives the lock back at once; what is returned tells how that went.

@@ -11,8 +11,8 @@ use std::time::Instant;
 use futures_channel::{mpsc, oneshot};
 use futures_timer::Delay;
 
-use super::core::{Command, Core, Hold, SessionId};
-use super::loss::Loss;
+use super::core::{Command, Core, LockGrant, SessionId};
+use super::loss_signal::LossSignal;
 use super::options::Settings;
 use super::station::{Help, Station};
 use crate::error::{LockError, LockErrorKind};
@@ -65,7 +65,7 @@ struct State {
     /// Empty, with the room that the last commands took.
     commands: Vec<Command<Reply>>,
     sessions: BTreeMap<SessionId, Desk>,
-    losses: BTreeMap<SessionId, Arc<Loss>>,
+    losses: BTreeMap<SessionId, Arc<LossSignal>>,
     clock: Clock,
 }
 
@@ -194,13 +194,13 @@ impl Hub {
         let mut pause: Option<Delay> = None;
         poll_fn(|context| {
             loop {
-                self.act(|core, now| core.tick(now));
+                self.act(|core, now| core.run_due_timers(now));
                 let next = {
                     let mut state = self.state();
-                    if state.core.is_over() {
+                    if state.core.is_finished() {
                         return Poll::Ready(());
                     }
-                    let next = state.core.next_alarm();
+                    let next = state.core.next_timer();
                     state.clock = Clock {
                         armed: next,
                         sleeper: Some(context.waker().clone()),
@@ -240,7 +240,7 @@ impl State {
     ) {
         let mut commands = std::mem::take(&mut self.commands);
         loop {
-            commands = self.core.commands(commands);
+            commands = self.core.take_commands(commands);
             if commands.is_empty() {
                 break;
             }
@@ -261,36 +261,36 @@ impl State {
     ) {
         match command {
             Command::Open { session } => self.order(session, Order::Open, errands),
-            Command::Send { session, round } => {
+            Command::RunBatch { session, batch } => {
                 if let Some(help) = help.filter(|help| help.is_none()) {
                     *help = self.help(session);
                 }
-                self.order(session, Order::Run(round), errands);
+                self.order(session, Order::Run(batch), errands);
             }
-            Command::Wait {
+            Command::WaitOnServer {
                 session,
                 key,
                 options,
             } => self.order(session, Order::Wait { key, options }, errands),
             Command::Close { session } => self.dismiss(session, Order::Close),
-            Command::Abandon { session } => {
+            Command::Terminate { session } => {
                 self.dismiss(session, Order::Abandon);
                 // Its statement lasts as long as the server or the network likes, and nobody is to wait for it.
                 if hub.on_threads {
-                    self.core.closed(session);
+                    self.core.on_session_closed(session);
                 }
             }
-            Command::Lost { session } => {
+            Command::SessionLost { session } => {
                 if let Some(loss) = self.losses.remove(&session) {
-                    loss.happen();
+                    loss.fire();
                 }
             }
-            Command::Granted { waiter, hold } => {
-                let loss = hold.session.map(|session| self.loss(session));
-                let held = Held::new(Arc::clone(hub), hold, loss);
+            Command::Granted { waiter, grant } => {
+                let loss = grant.session.map(|session| self.loss(session));
+                let held = Held::new(Arc::clone(hub), grant, loss);
                 errands.push(Errand::Answer(waiter, Answer::Granted(held)));
             }
-            Command::Refused { waiter, error } => {
+            Command::Failed { waiter, error } => {
                 errands.push(Errand::Answer(waiter, Answer::Refused(error)));
             }
             Command::Released { waiter, result } => {
@@ -302,7 +302,7 @@ impl State {
         }
     }
 
-    fn loss(&mut self, session: SessionId) -> Arc<Loss> {
+    fn loss(&mut self, session: SessionId) -> Arc<LossSignal> {
         Arc::clone(self.losses.entry(session).or_default())
     }
 
@@ -335,13 +335,13 @@ impl State {
 
     /// Wakes the sleeper if there is something to do earlier than it thinks, or nothing ever again.
     fn clock_rings(&mut self) -> Option<Errand> {
-        let earlier = match (self.core.next_alarm(), self.clock.armed) {
+        let earlier = match (self.core.next_timer(), self.clock.armed) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,
             (None, _) => false,
         };
         // A sleeper keeps the hub, and the hub keeps the pool.
-        let sleeper = if earlier || self.core.is_over() {
+        let sleeper = if earlier || self.core.is_finished() {
             self.clock.sleeper.take()
         } else {
             None
@@ -360,14 +360,14 @@ impl fmt::Debug for Hub {
 #[derive(Debug)]
 pub(super) struct Held {
     hub: Arc<Hub>,
-    hold: Option<Hold>,
+    hold: Option<LockGrant>,
     pub(super) token: Option<i64>,
     pub(super) session: Option<SessionId>,
-    pub(super) loss: Option<Arc<Loss>>,
+    pub(super) loss: Option<Arc<LossSignal>>,
 }
 
 impl Held {
-    const fn new(hub: Arc<Hub>, hold: Hold, loss: Option<Arc<Loss>>) -> Self {
+    const fn new(hub: Arc<Hub>, hold: LockGrant, loss: Option<Arc<LossSignal>>) -> Self {
         Self {
             hub,
             token: hold.token,
@@ -395,7 +395,7 @@ impl Held {
         let (replies, answers): (Vec<_>, Vec<_>) = all.iter().map(|_| oneshot::channel()).unzip();
         let holds: Vec<_> = all.iter_mut().map(|held| held.hold.take()).collect();
         hub.act(|core, now| {
-            core.together(now, |core| {
+            core.batched(now, |core| {
                 for (hold, reply) in holds.into_iter().zip(replies) {
                     if let Some(hold) = hold {
                         core.release(hold, Some(reply), now);

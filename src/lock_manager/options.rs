@@ -37,29 +37,29 @@ pub struct LockManagerOptions(pub(crate) Settings);
 /// The options, for the core.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Settings {
-    pub(crate) sessions: usize,
-    pub(crate) waiting_sessions: usize,
-    pub(crate) turns: u32,
-    pub(crate) tenure: Duration,
+    pub(crate) max_sessions: usize,
+    pub(crate) max_waiting_sessions: usize,
+    pub(crate) max_hand_offs: u32,
+    pub(crate) max_tenure: Duration,
     pub(crate) keep_alive: Duration,
-    pub(crate) tokens: TokenSource,
-    pub(crate) without_locks: NoLockBackend,
+    pub(crate) token_source: TokenSource,
+    pub(crate) no_lock_backend: NoLockBackend,
     /// How many steps go in one round: so many that the round trip is no longer what costs, so few that nobody waits long for others.
-    pub(crate) round: usize,
+    pub(crate) max_batch_len: usize,
 }
 
 impl LockManagerOptions {
     /// The defaults, which stand at each option.
     pub const fn new() -> Self {
         Self(Settings {
-            sessions: 1,
-            waiting_sessions: 1,
-            turns: u32::MAX,
-            tenure: Duration::from_millis(50),
+            max_sessions: 1,
+            max_waiting_sessions: 1,
+            max_hand_offs: u32::MAX,
+            max_tenure: Duration::from_millis(50),
             keep_alive: Duration::from_secs(5),
-            tokens: TokenSource::TransactionId,
-            without_locks: NoLockBackend::NoOp,
-            round: 1_000,
+            token_source: TokenSource::TransactionId,
+            no_lock_backend: NoLockBackend::NoOp,
+            max_batch_len: 1_000,
         })
     }
 
@@ -68,7 +68,7 @@ impl LockManagerOptions {
     /// One serves thousands of keys: what is asked while a statement is in flight goes with the next. A lost session loses its own locks only,
     /// which is what more are good for. The first is opened at the first call, the others when all are busy; nobody waits for those.
     pub const fn max_sessions(mut self, sessions: usize) -> Self {
-        self.0.sessions = sessions;
+        self.0.max_sessions = sessions;
         self
     }
 
@@ -76,7 +76,7 @@ impl LockManagerOptions {
     ///
     /// For keys whose first waiter asks with [`WaitStrategy::Block`](crate::WaitStrategy::Block). With all of them busy, or with 0, such a key is polled.
     pub const fn max_waiting_sessions(mut self, sessions: usize) -> Self {
-        self.0.waiting_sessions = sessions;
+        self.0.max_waiting_sessions = sessions;
         self
     }
 
@@ -104,7 +104,7 @@ impl LockManagerOptions {
     ///
     /// Runs differ: who comes next is a matter of chance among those who poll, and at 100 ms there are some 40 turns in 4 s.
     pub const fn hand_off_limit(mut self, turns: u32, time: Duration) -> Self {
-        (self.0.turns, self.0.tenure) = (turns, time);
+        (self.0.max_hand_offs, self.0.max_tenure) = (turns, time);
         self
     }
 
@@ -119,20 +119,20 @@ impl LockManagerOptions {
 
     /// Where fencing tokens come from; [`TokenSource::TransactionId`] unless said.
     pub fn fencing_tokens(mut self, source: TokenSource) -> Self {
-        self.0.tokens = source;
+        self.0.token_source = source;
         self
     }
 
     /// What to do on a backend without locks; [`NoLockBackend::NoOp`] unless said.
     pub const fn on_no_lock_backend(mut self, policy: NoLockBackend) -> Self {
-        self.0.without_locks = policy;
+        self.0.no_lock_backend = policy;
         self
     }
 
     /// Refuses what cannot work.
     pub(crate) fn validate(&self) -> Result<(), LockError> {
         let refuse = |why| Err(LockError::new(LockErrorKind::InvalidOptions).with_context(why));
-        if self.0.sessions == 0 {
+        if self.0.max_sessions == 0 {
             return refuse("a locker needs a session");
         }
         if self.0.keep_alive.is_zero() {

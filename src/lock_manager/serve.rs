@@ -10,7 +10,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
-use super::core::{Core, SessionId, Waited};
+use super::core::{Core, SessionId, WaitOutcome};
 use super::hub::{Hub, Order, Orders, Reply};
 use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{drive, snapshot};
@@ -54,11 +54,11 @@ async fn attend<P: AsyncLockPool>(mut presence: Presence, pool: Arc<P>, mut orde
                 Some(Ok((opened, backend, pid))) => {
                     conn = opened;
                     presence.stage = Stage::Open;
-                    presence.tell(|core, now| core.opened(id, Ok((backend, pid)), now));
+                    presence.tell(|core, now| core.on_opened(id, Ok((backend, pid)), now));
                 }
                 Some(Err(error)) => {
                     presence.stage = Stage::Gone;
-                    presence.tell(|core, now| core.opened(id, Err(error), now));
+                    presence.tell(|core, now| core.on_opened(id, Err(error), now));
                     return;
                 }
                 None => break,
@@ -66,7 +66,9 @@ async fn attend<P: AsyncLockPool>(mut presence: Presence, pool: Arc<P>, mut orde
             Order::Run(round) => {
                 let Some(session) = conn.as_mut() else { break };
                 match unless_ordered(run(&mut **session, &round), &mut orders).await {
-                    Some(answer) => presence.tell(|core, now| core.answered(id, answer, now)),
+                    Some(answer) => {
+                        presence.tell(|core, now| core.on_batch_result(id, answer, now))
+                    }
                     None => break,
                 }
             }
@@ -76,7 +78,7 @@ async fn attend<P: AsyncLockPool>(mut presence: Presence, pool: Arc<P>, mut orde
                 match unless_ordered(waited, &mut orders).await {
                     Some(waited) => {
                         presence.stage = Stage::Open;
-                        presence.tell(|core, now| core.waited(id, waited, now));
+                        presence.tell(|core, now| core.on_wait_ended(id, waited, now));
                     }
                     None => break,
                 }
@@ -93,7 +95,7 @@ async fn attend<P: AsyncLockPool>(mut presence: Presence, pool: Arc<P>, mut orde
     // Whatever is still held on it goes with it.
     drop(conn);
     presence.stage = Stage::Gone;
-    presence.tell(|core, _| core.closed(id));
+    presence.tell(|core, _| core.on_session_closed(id));
 }
 
 /// The next order. If it is there already, whoever runs the session may leave before it is carried out.
@@ -211,27 +213,27 @@ async fn wait<P: AsyncLockPool>(
     conn: &mut Option<Owned<P::Connection>>,
     key: LockKey,
     options: &LockOptions,
-) -> Waited {
+) -> WaitOutcome {
     let session = match conn {
         Some(conn) => conn,
         None => match checkout(pool).await {
             Ok(checked_out) => conn.insert(checked_out),
-            Err(error) => return Waited::Failed(pool_error(error).with_key(&key)),
+            Err(error) => return WaitOutcome::Failed(pool_error(error).with_key(&key)),
         },
     };
     let snapshot = snapshot(&mut **session);
     let acquire = Acquire::new(key, options, LockScope::Session, snapshot);
     match drive(&mut **session, acquire).await {
         Ok(Acquired::Granted(grant)) => match grant.pid {
-            Some(pid) => Waited::Granted { pid },
-            None => Waited::Failed(LockError::new(LockErrorKind::Unsupported)),
+            Some(pid) => WaitOutcome::Granted { pid },
+            None => WaitOutcome::Failed(LockError::new(LockErrorKind::Unsupported)),
         },
-        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => Waited::TimedOut,
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => WaitOutcome::TimedOut,
         // Whoever waits is told nothing of a session that was the locker's own affair.
         Err(error) if session.session_transaction_state().is_broken() => {
-            Waited::Failed(LockError::new(LockErrorKind::Lost).with_source(error))
+            WaitOutcome::Failed(LockError::new(LockErrorKind::Lost).with_source(error))
         }
-        Err(error) => Waited::Failed(error),
+        Err(error) => WaitOutcome::Failed(error),
     }
 }
 
@@ -300,15 +302,15 @@ impl Drop for Presence {
         let why = "the session was dropped where it ran: has the runtime ended?";
         let error = || LockError::new(LockErrorKind::Pool).with_context(why);
         match self.stage {
-            Stage::Opening => self.tell(|core, now| core.opened(id, Err(error()), now)),
+            Stage::Opening => self.tell(|core, now| core.on_opened(id, Err(error()), now)),
             Stage::Waiting => self.tell(|core, now| {
-                core.waited(id, Waited::Failed(error()), now);
-                core.closed(id);
+                core.on_wait_ended(id, WaitOutcome::Failed(error()), now);
+                core.on_session_closed(id);
             }),
             Stage::Open => self.tell(|core, now| {
                 let gone = SessionError::new(why).with_disconnected(true);
-                core.answered(id, Err(gone), now);
-                core.closed(id);
+                core.on_batch_result(id, Err(gone), now);
+                core.on_session_closed(id);
             }),
             Stage::Gone => {}
         }

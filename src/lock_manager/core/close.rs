@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::entry::Stage;
+use super::key_state::KeyPhase;
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
@@ -10,23 +10,23 @@ use crate::key::RawLockKey;
 impl<W> Core<W> {
     /// Nobody is let in any more; those who wait are told. When the last lock is given back and the last session is gone, `waiter` is told.
     pub(crate) fn close(&mut self, waiter: W, _now: Instant) {
-        self.refuse_everybody();
+        self.fail_all();
         self.closing.get_or_insert_default().push(waiter);
         self.finish_closing();
     }
 
-    /// Nobody is left who could ask: every lock is given back, and those who hold one have lost it.
+    /// Nobody is left who could ask: every lock is given back, and those who grant one have lost it.
     pub(crate) fn shut_down(&mut self, now: Instant) {
-        self.refuse_everybody();
+        self.fail_all();
         let sessions: Vec<_> = self.sessions.keys().copied().collect();
-        for session in sessions.into_iter().chain([SessionId::PROCESS]) {
-            self.commands.push(Command::Lost { session });
+        for session in sessions.into_iter().chain([SessionId::IN_PROCESS]) {
+            self.commands.push(Command::SessionLost { session });
         }
         for key in self.keys_in_use() {
-            if let Some(entry) = self.keys.get_mut(&key) {
-                entry.holders.clear();
-                if matches!(entry.stage, Stage::Held { .. }) {
-                    self.settle(key, None, None, now);
+            if let Some(key_state) = self.keys.get_mut(&key) {
+                key_state.holders.clear();
+                if matches!(key_state.phase, KeyPhase::Held { .. }) {
+                    self.grant_waiters(key, None, None, now);
                 }
             }
         }
@@ -37,44 +37,47 @@ impl<W> Core<W> {
         self.keys.keys().copied().collect()
     }
 
-    fn refuse_everybody(&mut self) {
+    fn fail_all(&mut self) {
         if self.closing.is_some() {
             return;
         }
         self.closing = Some(Vec::new());
         for key in self.keys_in_use() {
-            let Some(entry) = self.keys.get_mut(&key) else {
+            let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            if let Stage::Waiting { session, .. } = entry.stage {
-                entry.stage = Stage::Away;
-                self.abandon(session);
+            if let KeyPhase::WaitingOnServer { session, .. } = key_state.phase {
+                key_state.phase = KeyPhase::NotHeld;
+                self.terminate_session(session);
             }
-            self.refuse_all(key, LockErrorKind::Closed);
-            self.not_due(key);
-            self.forget_if_idle(key);
+            self.fail_waiters(key, LockErrorKind::Closed);
+            self.cancel_poll(key);
+            self.remove_if_unused(key);
         }
     }
 
     /// Everybody who waits for a key is told the same.
-    pub(super) fn refuse_all(&mut self, key: RawLockKey, kind: LockErrorKind) {
-        let waiting = self.keys.get_mut(&key).map(|entry| entry.line.take());
+    pub(super) fn fail_waiters(&mut self, key: RawLockKey, kind: LockErrorKind) {
+        let waiting = self
+            .keys
+            .get_mut(&key)
+            .map(|key_state| key_state.queue.drain());
         for request in waiting.into_iter().flatten() {
-            self.refuse(request, kind);
+            self.fail(request, kind);
         }
     }
 
     /// Whether it is closed and nothing is left.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.closing.is_some()
             && self.keys.is_empty()
             && self.sessions.is_empty()
-            && self.leaving.is_empty()
+            && self.ending_sessions.is_empty()
     }
 
     /// The session is gone.
-    pub(crate) fn closed(&mut self, id: SessionId) {
-        self.leaving.remove(&id);
+    pub(crate) fn on_session_closed(&mut self, id: SessionId) {
+        self.ending_sessions.remove(&id);
         self.finish_closing();
     }
 
@@ -92,7 +95,7 @@ impl<W> Core<W> {
         for id in idle {
             self.close_session(id);
         }
-        if self.sessions.is_empty() && self.leaving.is_empty() {
+        if self.sessions.is_empty() && self.ending_sessions.is_empty() {
             for waiter in self.closing.iter_mut().flat_map(std::mem::take) {
                 self.commands.push(Command::Closed { waiter });
             }

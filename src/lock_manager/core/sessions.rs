@@ -4,37 +4,37 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::alarms::Alarm;
-use super::entry::Stage;
-use super::{Command, Core, SessionId, Unopened};
+use super::key_state::KeyPhase;
+use super::timers::Timer;
+use super::{Command, Core, OpenFailure, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 use crate::protocol::Backoff;
 use crate::session::{Backend, LockOp, SessionError};
 
 /// The longest pause between two attempts to have a session.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_REOPEN_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What a session does, with at most one statement in flight.
 #[derive(Debug)]
-pub(super) enum State<W> {
+pub(super) enum SessionPhase<W> {
     /// Its connection is being checked out.
     Opening,
     Idle,
-    /// A round is in flight. `confirming` have given back what is still held for others, before it was sent.
-    Serving {
-        steps: Arc<[LockOp]>,
-        confirming: Vec<W>,
+    /// A round is in flight. `acks` have given back what is still held for others, before it was sent.
+    Executing {
+        ops: Arc<[LockOp]>,
+        acks: Vec<W>,
     },
     /// A round has failed; what it took is being given back.
-    Undoing {
-        steps: Arc<[LockOp]>,
+    Compensating {
+        ops: Arc<[LockOp]>,
         error: Failure,
     },
     /// What it has answered is being dealt with.
-    Digesting,
+    ProcessingReply,
     /// It waits on the server, which ends the wait at this time.
-    Waiting {
+    WaitingOnServer {
         until: Option<Instant>,
     },
 }
@@ -48,30 +48,32 @@ pub(super) struct Failure {
 
 /// One connection and what is to be asked on it.
 #[derive(Debug)]
-pub(super) struct Session<W> {
-    pub(super) state: State<W>,
+pub(super) struct SessionState<W> {
+    pub(super) phase: SessionPhase<W>,
     /// The server's session; 0 before it has answered.
     pub(super) pid: i32,
     /// What goes with the next round; with `true`, in a round of its own.
     pub(super) outbox: VecDeque<(LockOp, bool)>,
     /// Who is told after the next round that the session was alive.
-    pub(super) confirms: Vec<W>,
+    pub(super) pending_acks: Vec<W>,
     /// The only key of a session that waits on the server.
-    pub(super) own: Option<RawLockKey>,
-    /// Since when it has been in its state.
-    pub(super) since: Instant,
+    pub(super) dedicated_key: Option<RawLockKey>,
+    /// Since when it has been in its phase.
+    pub(super) phase_start: Instant,
     /// When it is looked after.
-    pub(super) check: Option<Instant>,
+    pub(super) health_check: Option<Instant>,
 }
 
-impl<W> Session<W> {
+impl<W> SessionState<W> {
     const fn is_opening(&self) -> bool {
-        matches!(self.state, State::Opening)
+        matches!(self.phase, SessionPhase::Opening)
     }
 
     /// Whether nothing is in flight and nothing is to be sent.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle) && self.outbox.is_empty() && self.confirms.is_empty()
+        matches!(self.phase, SessionPhase::Idle)
+            && self.outbox.is_empty()
+            && self.pending_acks.is_empty()
     }
 }
 
@@ -79,66 +81,67 @@ impl<W> Core<W> {
     /// The session to ask next: one that is idle, else the one with the least to do; and then there is to be one more, for the next time.
     ///
     /// Nothing is left to a session that is being opened, unless there is no other: the pool may have none to give for long.
-    pub(super) fn pick(&mut self, now: Instant) -> SessionId {
-        let shared = self.shared();
+    pub(super) fn select_session(&mut self, now: Instant) -> SessionId {
+        let shared = self.shared_sessions();
         let count = shared.clone().count();
         let opening = shared.clone().any(|(_, session)| session.is_opening());
         let best = shared.min_by_key(|(_, session)| {
-            let idle = matches!(session.state, State::Idle);
+            let idle = matches!(session.phase, SessionPhase::Idle);
             (session.is_opening(), !idle, session.outbox.len())
         });
         let Some((id, session)) = best else {
-            return self.open(now);
+            return self.open_session(now);
         };
-        let (id, idle) = (*id, matches!(session.state, State::Idle));
-        let failed = self.unopened.as_ref();
-        let again = failed.is_none_or(|unopened| unopened.due <= now);
-        if !idle && !opening && again && count < self.settings.sessions {
-            self.open(now);
+        let (id, idle) = (*id, matches!(session.phase, SessionPhase::Idle));
+        let failed = self.open_failure.as_ref();
+        let again = failed.is_none_or(|failure| failure.due <= now);
+        if !idle && !opening && again && count < self.settings.max_sessions {
+            self.open_session(now);
         }
         id
     }
 
-    fn shared(&self) -> impl Iterator<Item = (&SessionId, &Session<W>)> + Clone {
+    fn shared_sessions(&self) -> impl Iterator<Item = (&SessionId, &SessionState<W>)> + Clone {
         let sessions = self.sessions.iter();
-        sessions.filter(|(_, session)| session.own.is_none())
+        sessions.filter(|(_, session)| session.dedicated_key.is_none())
     }
 
     /// Whether there is a session that can be asked.
     pub(super) fn is_connected(&self) -> bool {
-        self.shared().any(|(_, session)| !session.is_opening())
+        self.shared_sessions()
+            .any(|(_, session)| !session.is_opening())
     }
 
-    fn open(&mut self, now: Instant) -> SessionId {
-        let id = self.new_session(State::Opening, None, now);
+    fn open_session(&mut self, now: Instant) -> SessionId {
+        let id = self.new_session(SessionPhase::Opening, None, now);
         self.commands.push(Command::Open { session: id });
         id
     }
 
     pub(super) fn new_session(
         &mut self,
-        state: State<W>,
-        own: Option<RawLockKey>,
+        phase: SessionPhase<W>,
+        dedicated_key: Option<RawLockKey>,
         now: Instant,
     ) -> SessionId {
-        let id = SessionId(self.fresh());
+        let id = SessionId(self.next_id());
         self.sessions.insert(
             id,
-            Session {
-                state,
+            SessionState {
+                phase,
                 pid: 0,
                 outbox: VecDeque::new(),
-                confirms: Vec::new(),
-                own,
-                since: now,
-                check: None,
+                pending_acks: Vec::new(),
+                dedicated_key,
+                phase_start: now,
+                health_check: None,
             },
         );
         id
     }
 
     /// A connection was checked out, or could not be. `pid` is the server's session that answered on it.
-    pub(crate) fn opened(
+    pub(crate) fn on_opened(
         &mut self,
         id: SessionId,
         opened: Result<(Backend, i32), LockError>,
@@ -149,150 +152,150 @@ impl<W> Core<W> {
         };
         if !session.is_opening() {
             // Nothing was asked.
-            return self.lose(id, LockErrorKind::Lost, now);
+            return self.on_session_lost(id, LockErrorKind::Lost, now);
         }
         match opened {
             Ok((Backend::Postgres, pid)) => {
-                (session.pid, session.since) = (pid, now);
+                (session.pid, session.phase_start) = (pid, now);
                 self.backend = Some(Backend::Postgres);
-                self.unopened = None;
-                session.state = State::Digesting;
-                self.watch(id, now);
-                self.rest(id, now);
+                self.open_failure = None;
+                session.phase = SessionPhase::ProcessingReply;
+                self.schedule_health_check(id, now);
+                self.on_idle(id, now);
             }
             Ok((backend, _)) => {
                 self.backend = Some(backend);
-                self.without_locks(id, now);
+                self.on_no_lock_backend(id, now);
             }
-            Err(error) => self.unopened(id, error, now),
+            Err(error) => self.on_open_failed(id, error, now),
         }
     }
 
     /// There are no locks: nobody needs the session.
-    fn without_locks(&mut self, id: SessionId, now: Instant) {
+    fn on_no_lock_backend(&mut self, id: SessionId, now: Instant) {
         self.close_session(id);
         for key in self.keys_of(id) {
-            let Some(entry) = self.keys.get_mut(&key) else {
+            let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            entry.stage = Stage::Away;
+            key_state.phase = KeyPhase::NotHeld;
             if !self.is_no_op() {
-                self.ask(key, now);
+                self.send_acquire(key, now);
                 continue;
             }
             for request in self
                 .keys
                 .remove(&key)
                 .into_iter()
-                .flat_map(|mut entry| entry.line.take())
+                .flat_map(|mut key_state| key_state.queue.drain())
             {
-                self.admit(request);
+                self.grant_without_lock(request);
             }
         }
     }
 
     /// No connection could be had. Those who ask once are told; the others too, unless there was one before: then the database may be on its way
     /// back, and they ask again until their limits.
-    fn unopened(&mut self, id: SessionId, error: LockError, now: Instant) {
+    fn on_open_failed(&mut self, id: SessionId, error: LockError, now: Instant) {
         self.sessions.remove(&id);
-        let (kind, why) = (error.kind(), chain(&error));
+        let (kind, why) = (error.kind(), error_chain(&error));
         let may_return = self.backend.is_some() && kind == LockErrorKind::Pool;
-        let due = self.try_later(why.clone(), now);
+        let due = self.schedule_reopen(why.clone(), now);
         for key in self.keys_of(id) {
-            let Some(entry) = self.keys.get_mut(&key) else {
+            let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            entry.stage = Stage::Away;
+            key_state.phase = KeyPhase::NotHeld;
             let told: Vec<_> = if may_return {
-                entry.line.take_once()
+                key_state.queue.drain_no_wait()
             } else {
-                entry.line.take().into()
+                key_state.queue.drain().into()
             };
-            self.set_due(key, due);
+            self.schedule_poll(key, due);
             for request in told {
                 let error = LockError::new(kind)
                     .with_key(&request.key)
                     .with_context(why.clone());
-                self.refuse_with(request, error);
+                self.fail_with(request, error);
             }
-            self.forget_if_idle(key);
+            self.remove_if_unused(key);
         }
         self.finish_closing();
     }
 
     /// Notes that a session could not be had. Returns when one more is tried.
-    fn try_later(&mut self, why: String, now: Instant) -> Instant {
+    fn schedule_reopen(&mut self, why: String, now: Instant) -> Instant {
         let random = &mut self.random;
-        let unopened = self.unopened.get_or_insert_with(|| Unopened {
+        let failure = self.open_failure.get_or_insert_with(|| OpenFailure {
             why: String::new(),
-            pauses: Backoff::new(LONGEST_PAUSE, random.fork()),
+            pauses: Backoff::new(MAX_REOPEN_BACKOFF, random.fork()),
             due: now,
         });
-        let due = now.checked_add(unopened.pauses.next()).unwrap_or(now);
-        (unopened.why, unopened.due) = (why, due);
+        let due = now.checked_add(failure.pauses.next()).unwrap_or(now);
+        (failure.why, failure.due) = (why, due);
         due
     }
 
     /// The session has ended, or cannot be relied on: everything on it is lost.
-    pub(super) fn lose(&mut self, id: SessionId, kind: LockErrorKind, now: Instant) {
+    pub(super) fn on_session_lost(&mut self, id: SessionId, kind: LockErrorKind, now: Instant) {
         if !self.sessions.contains_key(&id) {
             return;
         }
-        self.commands.push(Command::Lost { session: id });
-        let Some(session) = self.dismiss(id, Command::Abandon { session: id }) else {
+        self.commands.push(Command::SessionLost { session: id });
+        let Some(session) = self.remove_session(id, Command::Terminate { session: id }) else {
             return;
         };
-        let confirming = match session.state {
-            State::Serving { confirming, .. } => confirming,
-            State::Opening
-            | State::Idle
-            | State::Undoing { .. }
-            | State::Digesting
-            | State::Waiting { .. } => Vec::new(),
+        let acks = match session.phase {
+            SessionPhase::Executing { acks, .. } => acks,
+            SessionPhase::Opening
+            | SessionPhase::Idle
+            | SessionPhase::Compensating { .. }
+            | SessionPhase::ProcessingReply
+            | SessionPhase::WaitingOnServer { .. } => Vec::new(),
         };
-        for waiter in confirming.into_iter().chain(session.confirms) {
+        for waiter in acks.into_iter().chain(session.pending_acks) {
             self.reply(Some(waiter), Err(kind));
         }
         for key in self.keys_of(id) {
-            let Some(entry) = self.keys.get_mut(&key) else {
+            let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            entry.holders.clear();
-            entry.end_turns();
-            let stage = std::mem::replace(&mut entry.stage, Stage::Away);
-            if let Stage::Leaving { releaser, .. } = stage {
+            key_state.holders.clear();
+            key_state.reset_tenure();
+            let phase = std::mem::replace(&mut key_state.phase, KeyPhase::NotHeld);
+            if let KeyPhase::Releasing { releaser, .. } = phase {
                 self.reply(releaser, Err(kind));
             }
             if kind == LockErrorKind::SessionChanged {
-                self.refuse_all(key, kind);
+                self.fail_waiters(key, kind);
             }
             // It was asked once for those who do not wait.
-            self.fail_impatient(
+            self.fail_no_wait_with(
                 key,
                 LockErrorKind::Database,
                 "the session ended before it answered",
             );
-            self.ask_later(key, now);
+            self.poll_later(key, now);
         }
         self.finish_closing();
     }
 
     /// The session is ended, whatever it does; nothing is held on it that anybody knows of.
-    pub(super) fn abandon(&mut self, id: SessionId) {
-        self.dismiss(id, Command::Abandon { session: id });
+    pub(super) fn terminate_session(&mut self, id: SessionId) {
+        self.remove_session(id, Command::Terminate { session: id });
     }
 
     /// The connection goes back to its pool: nothing is held on it.
     pub(super) fn close_session(&mut self, id: SessionId) {
-        self.dismiss(id, Command::Close { session: id });
+        self.remove_session(id, Command::Close { session: id });
     }
 
-    fn dismiss(&mut self, id: SessionId, last: Command<W>) -> Option<Session<W>> {
+    fn remove_session(&mut self, id: SessionId, last: Command<W>) -> Option<SessionState<W>> {
         let session = self.sessions.remove(&id)?;
-        if let Some(at) = session.check {
-            self.alarms.remove(&(at, Alarm::Check(id)));
+        if let Some(at) = session.health_check {
+            self.timers.remove(&(at, Timer::HealthCheck(id)));
         }
-        self.leaving.insert(id);
+        self.ending_sessions.insert(id);
         self.commands.push(last);
         Some(session)
     }
@@ -300,20 +303,20 @@ impl<W> Core<W> {
     /// The keys that are with a session, in their order.
     pub(super) fn keys_of(&self, id: SessionId) -> Vec<RawLockKey> {
         let keys = self.keys.iter();
-        let keys = keys.filter(|(_, entry)| entry.stage.session() == Some(id));
+        let keys = keys.filter(|(_, key_state)| key_state.phase.session() == Some(id));
         keys.map(|(key, _)| *key).collect()
     }
 
     /// Whether a session is for one key, on which it has waited.
-    pub(super) fn is_own(&self, id: SessionId) -> bool {
+    pub(super) fn is_dedicated(&self, id: SessionId) -> bool {
         self.sessions
             .get(&id)
-            .is_some_and(|session| session.own.is_some())
+            .is_some_and(|session| session.dedicated_key.is_some())
     }
 }
 
 /// An error with its causes, for many who are to be told.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let causes = std::iter::successors(error.source(), |error| error.source());
     for cause in causes {
@@ -330,7 +333,7 @@ impl Failure {
     pub(super) fn of(error: &SessionError) -> Self {
         Self {
             kind: crate::backends::postgres::classify(error.code()),
-            why: chain(error),
+            why: error_chain(error),
         }
     }
 }

@@ -28,9 +28,9 @@ fn shuts_down(play: &mut Play) -> Vec<String> {
 #[test]
 fn nothing_was_begun_so_it_is_closed() {
     let mut play = Play::new(LockManagerOptions::new());
-    assert!(!play.core.is_over());
+    assert!(!play.core.is_finished());
     assert_eq!(closes(&mut play, "end"), ["closed end"]);
-    assert!(play.core.is_over());
+    assert!(play.core.is_finished());
     assert_eq!(closes(&mut play, "again"), ["closed again"]);
 }
 
@@ -38,10 +38,10 @@ fn nothing_was_begun_so_it_is_closed() {
 fn it_is_closed_when_the_last_session_is_gone() {
     let mut play = Play::opened(LockManagerOptions::new());
     assert_eq!(closes(&mut play, "end"), ["close s1"]);
-    assert!(!play.core.is_over());
+    assert!(!play.core.is_finished());
     assert_eq!(play.is_gone("s1"), ["closed end"]);
-    assert!(play.core.is_over());
-    assert_eq!(play.alarms(), 0);
+    assert!(play.core.is_finished());
+    assert_eq!(play.timers(), 0);
 }
 
 #[test]
@@ -57,9 +57,9 @@ fn those_who_wait_are_told_and_those_who_hold_keep_it() {
     assert_eq!(told, ["refused ben: Closed", "refused cy: Closed"]);
     assert_eq!(play.asks("dot", 1, &no_wait()), ["refused dot: Closed"]);
     assert_eq!(play.releases("ann"), ["send s1: give back 1"]);
-    assert!(!play.core.is_over());
+    assert!(!play.core.is_finished());
     assert_eq!(play.answers("s1", "y"), ["released ann", "close s1"]);
-    assert_eq!(play.alarms(), 0);
+    assert_eq!(play.timers(), 0);
     assert_eq!(play.is_gone("s1"), ["closed end"]);
 }
 
@@ -141,7 +141,7 @@ fn a_locker_that_is_shut_down_gives_everything_back() {
     assert_eq!(play.releases("ann"), ["released ann: Lost"]);
     assert_eq!(play.answers("s1", "y"), ["close s1"]);
     play.is_gone("s1");
-    assert!(play.core.is_over());
+    assert!(play.core.is_finished());
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn where_there_are_no_locks_everybody_is_let_in() {
     let told = play.opens_to("s1", Backend::Sqlite);
     assert_eq!(told[..2], ["close s1", "granted ann"]);
     assert!(told[2].starts_with("granted ben with "), "{told:?}");
-    assert_eq!((play.keys(), play.alarms()), (0, 0));
+    assert_eq!((play.keys(), play.timers()), (0, 0));
     assert_eq!(play.asks("cy", 1, &no_wait()), ["granted cy"]);
     assert_eq!(play.releases("ann"), ["released ann"]);
     let refuse = no_wait().on_missing_lock(OnMissingLock::Error);
@@ -214,7 +214,7 @@ fn the_queue_of_the_process_is_a_lock_of_its_own() {
     assert!(told[0].starts_with("granted ben with "), "{told:?}");
     assert_eq!(told[1], "released ann");
     assert_eq!(play.releases("ben"), ["released ben"]);
-    assert_eq!((play.keys(), play.alarms()), (0, 0));
+    assert_eq!((play.keys(), play.timers()), (0, 0));
 }
 
 /// The bounds of a hand-off are for other processes.
@@ -250,5 +250,5 @@ fn a_lock_of_the_process_is_lost_when_the_locker_is_shut_down() {
     );
     assert_eq!(play.releases("ann"), ["released ann: Lost"]);
     assert_eq!(play.is_gone("s1"), NOTHING);
-    assert!(play.core.is_over());
+    assert!(play.core.is_finished());
 }

@@ -96,11 +96,11 @@ fn one_look_at_a_time_and_none_after_its_end() {
     for _ in 0..20 {
         play.later(KEEP_ALIVE);
         play.answers("s1", "");
-        assert_eq!(play.alarms(), 1);
+        assert_eq!(play.timers(), 1);
     }
     play.later(KEEP_ALIVE);
     play.dies("s1");
-    assert_eq!(play.alarms(), 0);
+    assert_eq!(play.timers(), 0);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn another_session_that_answers_is_a_pooler_and_everybody_is_told() {
         "refused ben: SessionChanged",
     ];
     assert_eq!(play.answers_as("s1", "y", 1), told);
-    assert_eq!((play.keys(), play.alarms()), (0, 0));
+    assert_eq!((play.keys(), play.timers()), (0, 0));
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn the_first_session_that_cannot_be_had_is_everybodys_error() {
     let mut told = play.cannot_open("s1");
     told.sort();
     assert_eq!(told, ["refused ann: Pool", "refused ben: Pool"]);
-    assert_eq!((play.keys(), play.alarms()), (0, 0));
+    assert_eq!((play.keys(), play.timers()), (0, 0));
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn no_more_sessions_than_said() {
 #[test]
 fn a_keep_alive_that_no_clock_reaches_is_none() {
     let play = Play::opened(LockManagerOptions::new().keep_alive(Duration::MAX));
-    assert_eq!(play.alarms(), 0);
+    assert_eq!(play.timers(), 0);
 }
 
 #[test]

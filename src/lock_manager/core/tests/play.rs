@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::LockError;
 use crate::key::{LockKey, RawLockKey};
-use crate::lock_manager::core::{Command, Core, Hold, RequestId, SessionId, Waited};
+use crate::lock_manager::core::{Command, Core, LockGrant, RequestId, SessionId, WaitOutcome};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockMode, LockOptions, Wait};
 use crate::session::{
@@ -24,7 +24,7 @@ pub(super) struct Play {
     pub(super) now: Instant,
     sessions: Vec<SessionId>,
     rounds: HashMap<SessionId, LockBatch>,
-    holds: HashMap<&'static str, Hold>,
+    holds: HashMap<&'static str, LockGrant>,
     requests: HashMap<&'static str, (RequestId, RawLockKey)>,
     transaction: i64,
     steps: u32,
@@ -60,7 +60,7 @@ impl Play {
     }
 
     fn name(&mut self, session: SessionId) -> String {
-        if session == SessionId::PROCESS {
+        if session == SessionId::IN_PROCESS {
             return "process".to_owned();
         }
         let known = self.sessions.iter().position(|id| *id == session);
@@ -73,17 +73,20 @@ impl Play {
 
     /// What the core wants done now.
     pub(super) fn commands(&mut self) -> Vec<String> {
-        let commands = self.core.commands(Vec::new());
+        let commands = self.core.take_commands(Vec::new());
         commands
             .into_iter()
             .map(|command| match command {
                 Command::Open { session } => format!("open {}", self.name(session)),
-                Command::Send { session, round } => {
+                Command::RunBatch {
+                    session,
+                    batch: round,
+                } => {
                     let text = format!("send {}:{}", self.name(session), spell(&round));
                     self.rounds.insert(session, round);
                     text
                 }
-                Command::Wait {
+                Command::WaitOnServer {
                     session,
                     key,
                     options,
@@ -98,16 +101,19 @@ impl Play {
                     format!("wait {}: {mode}{key} {limit}", self.name(session))
                 }
                 Command::Close { session } => format!("close {}", self.name(session)),
-                Command::Abandon { session } => format!("abandon {}", self.name(session)),
-                Command::Lost { session } => format!("lost {}", self.name(session)),
-                Command::Granted { waiter, hold } => {
+                Command::Terminate { session } => format!("abandon {}", self.name(session)),
+                Command::SessionLost { session } => format!("lost {}", self.name(session)),
+                Command::Granted {
+                    waiter,
+                    grant: hold,
+                } => {
                     self.holds.insert(waiter, hold);
                     match hold.token {
                         Some(token) => format!("granted {waiter} with {token}"),
                         None => format!("granted {waiter}"),
                     }
                 }
-                Command::Refused { waiter, error } => {
+                Command::Failed { waiter, error } => {
                     format!("refused {waiter}: {:?}", error.kind())
                 }
                 Command::Released { waiter, result } => match result {
@@ -177,14 +183,14 @@ impl Play {
     pub(super) fn opens_to(&mut self, session: &str, backend: Backend) -> Vec<String> {
         let id = self.id(session);
         self.core
-            .opened(id, Ok((backend, self.pid(session))), self.now);
+            .on_opened(id, Ok((backend, self.pid(session))), self.now);
         self.commands()
     }
 
     pub(super) fn cannot_open(&mut self, session: &str) -> Vec<String> {
         let id = self.id(session);
         let error = LockError::new(LockErrorKind::Pool);
-        self.core.opened(id, Err(error), self.now);
+        self.core.on_opened(id, Err(error), self.now);
         self.commands()
     }
 
@@ -234,7 +240,7 @@ impl Play {
         answer: Result<BatchReply, SessionError>,
     ) -> Vec<String> {
         let id = self.id(session);
-        self.core.answered(id, answer, self.now);
+        self.core.on_batch_result(id, answer, self.now);
         self.commands()
     }
 
@@ -251,20 +257,20 @@ impl Play {
         )
     }
 
-    pub(super) fn waited(&mut self, session: &str, waited: Waited) -> Vec<String> {
+    pub(super) fn waited(&mut self, session: &str, waited: WaitOutcome) -> Vec<String> {
         let id = self.id(session);
-        self.core.waited(id, waited, self.now);
+        self.core.on_wait_ended(id, waited, self.now);
         self.commands()
     }
 
     pub(super) fn is_granted(&mut self, session: &str) -> Vec<String> {
         let pid = self.pid(session);
-        self.waited(session, Waited::Granted { pid })
+        self.waited(session, WaitOutcome::Granted { pid })
     }
 
     pub(super) fn is_gone(&mut self, session: &str) -> Vec<String> {
         let id = self.id(session);
-        self.core.closed(id);
+        self.core.on_session_closed(id);
         self.commands()
     }
 
@@ -273,13 +279,13 @@ impl Play {
         self.steps += 1;
         assert!(self.steps < 10_000, "the core does not come to rest");
         self.now += pause;
-        self.core.tick(self.now);
+        self.core.run_due_timers(self.now);
         self.commands()
     }
 
     /// How long until the core has something to do.
     pub(super) fn next(&self) -> Option<Duration> {
-        let at = self.core.next_alarm()?;
+        let at = self.core.next_timer()?;
         Some(at.saturating_duration_since(self.now))
     }
 
@@ -297,8 +303,8 @@ impl Play {
         self.core.keys.len()
     }
 
-    pub(super) fn alarms(&self) -> usize {
-        self.core.alarms.len()
+    pub(super) fn timers(&self) -> usize {
+        self.core.timers.len()
     }
 }
 

@@ -62,13 +62,13 @@ fn a_limit_that_no_clock_reaches_is_none() {
 #[test]
 fn an_answer_removes_the_limit() {
     let mut play = play();
-    let before = play.alarms();
+    let before = play.timers();
     let soon = LockOptions::wait_up_to(millis(20));
     play.asks("ann", 1, &soon);
     play.asks("ben", 1, &soon);
     assert_eq!(play.answers("s1", "y"), ["granted ann"]);
     play.cancels("ben");
-    assert_eq!(play.alarms(), before);
+    assert_eq!(play.timers(), before);
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn what_gathers_while_a_round_is_in_flight_goes_with_the_next() {
 #[test]
 fn a_round_has_so_many_steps_and_no_more() {
     let mut options = LockManagerOptions::new();
-    options.0.round = 2;
+    options.0.max_batch_len = 2;
     let mut play = Play::opened(options);
     for (who, key) in [("ann", 1), ("ben", 2), ("cy", 3), ("dot", 4)] {
         play.asks(who, key, &no_wait());
@@ -335,12 +335,12 @@ fn those_who_come_and_go_do_not_put_the_question_off() {
 #[test]
 fn nobody_is_left_to_ask_again_for() {
     let mut play = play();
-    let before = play.alarms();
+    let before = play.timers();
     play.asks("ann", 1, &forever());
     play.answers("s1", "n");
-    assert_eq!(play.alarms(), before + 1);
+    assert_eq!(play.timers(), before + 1);
     play.cancels("ann");
-    assert_eq!((play.alarms(), play.keys()), (before, 0));
+    assert_eq!((play.timers(), play.keys()), (before, 0));
 }
 
 #[test]

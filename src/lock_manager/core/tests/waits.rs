@@ -2,7 +2,7 @@
 
 use super::play::{LockErrorKind, Play, millis};
 use crate::error::LockError;
-use crate::lock_manager::core::Waited;
+use crate::lock_manager::core::WaitOutcome;
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockOptions, WaitStrategy};
 use std::time::Duration;
@@ -21,8 +21,8 @@ fn poll() -> LockOptions {
     LockOptions::wait_forever()
 }
 
-fn failed(kind: LockErrorKind) -> Waited {
-    Waited::Failed(LockError::new(kind))
+fn failed(kind: LockErrorKind) -> WaitOutcome {
+    WaitOutcome::Failed(LockError::new(kind))
 }
 
 /// Ann waits on the server, on `s2`.
@@ -76,7 +76,7 @@ fn the_session_goes_on_to_wait_for_the_next() {
         assert_eq!(play.drops(who), ["send s2: give back 1, take 1"]);
         assert_eq!(play.answers("s2", "yn"), ["wait s2: 1 forever"]);
     }
-    assert_eq!(play.alarms(), 2, "one look for each session");
+    assert_eq!(play.timers(), 2, "one look for each session");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_wait_goes_on_for_another_who_waits_on_the_server() {
 fn a_wait_that_reaches_its_limit_ends_by_itself() {
     let mut play = waits(&up_to(20));
     assert_eq!(play.later(millis(20)), ["refused ann: TimedOut"]);
-    assert_eq!(play.waited("s2", Waited::TimedOut), ["close s2"]);
+    assert_eq!(play.waited("s2", WaitOutcome::TimedOut), ["close s2"]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_wait_that_would_outlast_the_last_who_waits_is_ended() {
 fn a_limit_that_passes_on_the_server_before_ours_begins_anew() {
     let mut play = waits(&up_to(20));
     play.asks("ben", 1, &block());
-    assert_eq!(play.waited("s2", Waited::TimedOut), ["close s2"]);
+    assert_eq!(play.waited("s2", WaitOutcome::TimedOut), ["close s2"]);
     assert_eq!(play.until_next(), ["send s1: take 1"]);
 }
 

@@ -140,9 +140,9 @@ impl World {
             assert!(self.step(), "a locker does not close: {:?}", self.cores);
         }
         for core in &self.cores {
-            assert!(core.is_over());
+            assert!(core.is_finished());
             assert!(core.keys.is_empty(), "{:?}", core.keys);
-            assert!(core.alarms.is_empty(), "{:?}", core.alarms);
+            assert!(core.timers.is_empty(), "{:?}", core.timers);
         }
         assert_eq!(self.server.locks(), 0, "{:?}", self.server);
         assert!(self.connections.is_empty(), "{:?}", self.connections);
@@ -151,13 +151,13 @@ impl World {
 
     /// The next thing happens. `false`: nothing will.
     fn step(&mut self) -> bool {
-        let alarms = self.cores.iter().enumerate();
-        let alarm = alarms
-            .filter_map(|(process, core)| Some((core.next_alarm()?, process)))
+        let timers = self.cores.iter().enumerate();
+        let timer = timers
+            .filter_map(|(process, core)| Some((core.next_timer()?, process)))
             .min();
         let event = self.events.first_key_value().map(|((at, _), _)| *at);
-        match (event, alarm) {
-            (Some(at), alarm) if alarm.is_none_or(|(alarm, _)| at <= alarm) => {
+        match (event, timer) {
+            (Some(at), timer) if timer.is_none_or(|(timer, _)| at <= timer) => {
                 self.now = self.now.max(at);
                 if let Some((_, event)) = self.events.pop_first() {
                     self.happen(event);
@@ -166,8 +166,8 @@ impl World {
             (_, Some((at, process))) => {
                 self.now = self.now.max(at);
                 let now = self.now;
-                self.cores[process].tick(now);
-                let next = self.cores[process].next_alarm();
+                self.cores[process].run_due_timers(now);
+                let next = self.cores[process].next_timer();
                 assert!(next.is_none_or(|next| next > now), "a tick leaves work");
                 self.carry_out(process);
             }

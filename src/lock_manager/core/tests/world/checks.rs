@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::plan::KEEP_ALIVE;
 use super::{Task, World};
 use crate::key::RawLockKey;
-use crate::lock_manager::core::{Hold, SessionId};
+use crate::lock_manager::core::{LockGrant, SessionId};
 use crate::options::LockMode;
 
 /// How often a process has handed a lock on, and since when others had no chance to get it.
@@ -30,7 +30,7 @@ impl World {
                 continue;
             };
             let (mode, process) = (task.mode, task.process);
-            if hold.session == Some(SessionId::PROCESS) {
+            if hold.session == Some(SessionId::IN_PROCESS) {
                 let holders = holders.entry((hold.key, Some(process)));
                 holders.or_default().push(mode);
             } else if self.is_held(task, hold) {
@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Whether the server has it so.
-    pub(super) fn is_held(&self, task: &Task, hold: Hold) -> bool {
+    pub(super) fn is_held(&self, task: &Task, hold: LockGrant) -> bool {
         let session = hold.session.map(|session| (task.process, session));
         let connection = session.and_then(|session| self.connections.get(&session));
         connection.is_some_and(|connection| self.server.holds(connection.pid, hold.key, task.mode))
@@ -78,14 +78,17 @@ impl World {
         turns.count += 1;
         if turns.count > 1 {
             self.met.count("handed on");
-            assert!(turns.count <= settings.turns, "{turns:?} of {settings:?}");
+            assert!(
+                turns.count <= settings.max_hand_offs,
+                "{turns:?} of {settings:?}"
+            );
             let held = now - turns.since;
-            assert!(held < settings.tenure, "{held:?} of {settings:?}");
+            assert!(held < settings.max_tenure, "{held:?} of {settings:?}");
         }
     }
 
     /// Others have their chance.
-    pub(super) fn end_turns(&mut self, process: usize, key: RawLockKey) {
+    pub(super) fn reset_tenure(&mut self, process: usize, key: RawLockKey) {
         self.turns.remove(&(process, key));
     }
 }

@@ -3,7 +3,7 @@
 use super::{Connection, Event, World};
 use crate::backends::postgres::classify;
 use crate::error::{LockError, LockErrorKind};
-use crate::lock_manager::core::{SessionId, Waited};
+use crate::lock_manager::core::{SessionId, WaitOutcome};
 use crate::session::{Backend, BatchMode, LockBatch, LockOpKind, SessionError};
 
 impl World {
@@ -17,11 +17,11 @@ impl World {
                 if !self.connections.contains_key(&(process, session)) {
                     self.met.count("answer too late");
                 }
-                self.cores[process].answered(session, answer, now);
+                self.cores[process].on_batch_result(session, answer, now);
                 self.carry_out(process);
             }
             Event::Gone(process, session) => {
-                self.cores[process].closed(session);
+                self.cores[process].on_session_closed(session);
                 self.carry_out(process);
             }
             Event::Released(process, task) => self.release(process, task),
@@ -61,7 +61,7 @@ impl World {
             Ok((backend, pid))
         };
         let now = self.now;
-        self.cores[process].opened(session, opened, now);
+        self.cores[process].on_opened(session, opened, now);
         self.carry_out(process);
     }
 
@@ -73,13 +73,13 @@ impl World {
         };
         self.server.leave_queue(pid, key);
         let waited = if self.server.is_alive(pid) {
-            Waited::TimedOut
+            WaitOutcome::TimedOut
         } else {
-            Waited::Failed(LockError::new(LockErrorKind::Database))
+            WaitOutcome::Failed(LockError::new(LockErrorKind::Database))
         };
         self.end_connection(process, session, false);
         let now = self.now;
-        self.cores[process].waited(session, waited, now);
+        self.cores[process].on_wait_ended(session, waited, now);
         self.carry_out(process);
     }
 
@@ -112,7 +112,7 @@ impl World {
         }
         for step in round.ops() {
             if round.mode() == BatchMode::Compensate {
-                self.end_turns(process, step.key());
+                self.reset_tenure(process, step.key());
             } else if step.kind() == LockOpKind::Release {
                 self.given_back(process, round, step.key());
             }
@@ -152,7 +152,7 @@ impl World {
         }
         // With everybody polling, a lock that is taken again is as good as handed on.
         if !again || !self.plan.crowd {
-            self.end_turns(process, key);
+            self.reset_tenure(process, key);
         }
     }
 
@@ -170,10 +170,10 @@ impl World {
                 } else {
                     LockErrorKind::Database
                 };
-                Waited::Failed(LockError::new(kind))
+                WaitOutcome::Failed(LockError::new(kind))
             } else if self.server.holds(pid, key, mode) {
                 self.met.count("waited on the server");
-                Waited::Granted { pid }
+                WaitOutcome::Granted { pid }
             } else {
                 continue;
             };
@@ -181,7 +181,7 @@ impl World {
                 connection.waits = None;
             }
             let now = self.now;
-            self.cores[process].waited(session, waited, now);
+            self.cores[process].on_wait_ended(session, waited, now);
             self.carry_out(process);
         }
     }

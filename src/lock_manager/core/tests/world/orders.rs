@@ -6,17 +6,20 @@ use crate::options::{LockMode, Wait};
 
 impl World {
     pub(super) fn carry_out(&mut self, process: usize) {
-        for command in self.cores[process].commands(Vec::new()) {
+        for command in self.cores[process].take_commands(Vec::new()) {
             match command {
                 Command::Open { session } => {
                     let delay = self.micros(100..1_000);
                     self.at(delay, Event::Opened(process, session));
                 }
-                Command::Send { session, round } => {
+                Command::RunBatch {
+                    session,
+                    batch: round,
+                } => {
                     let delay = self.micros(20..60);
                     self.at(delay, Event::Ran(process, session, round));
                 }
-                Command::Wait {
+                Command::WaitOnServer {
                     session,
                     key,
                     options,
@@ -41,10 +44,13 @@ impl World {
                     self.check_nothing_held(process, session);
                     self.end_connection(process, session, true);
                 }
-                Command::Abandon { session } => self.end_connection(process, session, true),
-                Command::Lost { session } => self.lost(process, session),
-                Command::Granted { waiter, hold } => self.granted(process, waiter, hold),
-                Command::Refused { waiter, error } => {
+                Command::Terminate { session } => self.end_connection(process, session, true),
+                Command::SessionLost { session } => self.lost(process, session),
+                Command::Granted {
+                    waiter,
+                    grant: hold,
+                } => self.granted(process, waiter, hold),
+                Command::Failed { waiter, error } => {
                     self.met.refused(error.kind());
                     self.finish(waiter);
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Event, World};
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
-use crate::lock_manager::core::{Hold, RequestId, SessionId};
+use crate::lock_manager::core::{LockGrant, RequestId, SessionId};
 use crate::options::{LockMode, LockOptions, WaitStrategy};
 use crate::session::TokenSource;
 
@@ -17,7 +17,7 @@ pub(super) struct Task {
     pub(super) mode: LockMode,
     fenced: bool,
     request: Option<RequestId>,
-    pub(super) hold: Option<Hold>,
+    pub(super) hold: Option<LockGrant>,
     pub(super) given_back: bool,
     pub(super) lost: bool,
     held_at_release: bool,
@@ -132,7 +132,7 @@ impl World {
             return;
         };
         let Some(hold) = task.hold else { return };
-        let nothing = hold.session.is_none() || hold.session == Some(SessionId::PROCESS);
+        let nothing = hold.session.is_none() || hold.session == Some(SessionId::IN_PROCESS);
         let held = (nothing && !task.lost) || self.is_held(task, hold);
         if let Some(task) = self.tasks.get_mut(&id) {
             (task.given_back, task.held_at_release) = (true, held);
@@ -156,7 +156,7 @@ impl World {
         }
     }
 
-    pub(super) fn granted(&mut self, process: usize, id: u64, hold: Hold) {
+    pub(super) fn granted(&mut self, process: usize, id: u64, hold: LockGrant) {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&id) else {
             // Its future was dropped: what arrives too late is given back.
@@ -196,18 +196,18 @@ impl World {
         }
     }
 
-    fn note_grant(&mut self, process: usize, hold: Hold) {
+    fn note_grant(&mut self, process: usize, hold: LockGrant) {
         *self.granted.entry(process).or_default() += 1;
         let before = self.served.insert(process, self.now);
         let waited = before.map_or(Duration::ZERO, |before| self.now - before);
         self.longest = self.longest.max(waited);
         self.met.count(match hold.session {
             None => "granted without locks",
-            Some(SessionId::PROCESS) => "granted in the process",
+            Some(SessionId::IN_PROCESS) => "granted in the process",
             Some(_) => "granted",
         });
         let sequence = matches!(
-            self.plan.lockers[process].0.tokens,
+            self.plan.lockers[process].0.token_source,
             TokenSource::Sequence(_)
         );
         match hold.token {
@@ -219,14 +219,14 @@ impl World {
         }
         let own = hold
             .session
-            .is_some_and(|session| self.cores[process].is_own(session));
+            .is_some_and(|session| self.cores[process].is_dedicated(session));
         if own {
             self.met.count("granted on a session of its own");
         }
     }
 
     /// Those who share a lock may be told in another order than they were let in.
-    fn check_token(&mut self, hold: Hold, mode: LockMode) {
+    fn check_token(&mut self, hold: LockGrant, mode: LockMode) {
         let Some(token) = hold.token else { return };
         let (any, exclusive) = self.last_tokens.entry(hold.key).or_default();
         let alone = mode == LockMode::Exclusive;

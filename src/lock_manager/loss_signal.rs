@@ -9,50 +9,50 @@ use futures_util::future::Shared;
 
 /// Whether the session of a lock is lost, and when.
 #[derive(Debug)]
-pub(super) struct Loss {
-    happened: OnceLock<()>,
-    tell: Mutex<Option<oneshot::Sender<()>>>,
+pub(super) struct LossSignal {
+    fired: OnceLock<()>,
+    sender: Mutex<Option<oneshot::Sender<()>>>,
     #[cfg_attr(
         not(feature = "async-lock-manager"),
-        allow(dead_code, reason = "threads ask, and are not told")
+        allow(dead_code, reason = "threads ask, and are not receiver")
     )]
-    told: Shared<oneshot::Receiver<()>>,
+    receiver: Shared<oneshot::Receiver<()>>,
 }
 
-impl Default for Loss {
+impl Default for LossSignal {
     fn default() -> Self {
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         Self {
-            happened: OnceLock::new(),
-            tell: Mutex::new(Some(tell)),
-            told: told.shared(),
+            fired: OnceLock::new(),
+            sender: Mutex::new(Some(sender)),
+            receiver: receiver.shared(),
         }
     }
 }
 
-impl Loss {
-    pub(super) fn happen(&self) {
-        let _ = self.happened.set(());
-        let tell = self
-            .tell
+impl LossSignal {
+    pub(super) fn fire(&self) {
+        let _ = self.fired.set(());
+        let sender = self
+            .sender
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         // Nobody may be listening.
-        tell.map(|tell| tell.send(()));
+        sender.map(|sender| sender.send(()));
     }
 
-    pub(super) fn has_happened(&self) -> bool {
-        self.happened.get().is_some()
+    pub(super) fn is_fired(&self) -> bool {
+        self.fired.get().is_some()
     }
 
     /// Ends when the session is lost.
     #[cfg_attr(
         not(feature = "async-lock-manager"),
-        allow(dead_code, reason = "threads ask, and are not told")
+        allow(dead_code, reason = "threads ask, and are not receiver")
     )]
     pub(super) async fn wait(&self) {
         // It cannot be cancelled while this borrows what would cancel it.
-        let _ = self.told.clone().await;
+        let _ = self.receiver.clone().await;
     }
 }
