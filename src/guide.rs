@@ -1,28 +1,32 @@
-//! How to use locks well: recipes, choices, and what a lock does not protect.
+//! Recipes, background and a page per client.
 //!
-//! | you want | recipe |
+//! | task | recipe |
 //! |---|---|
-//! | to create a row once, though two ask at the same moment | [`create_once`] |
-//! | to leave the work to whoever is at it already | [`skip_if_busy`] |
-//! | to refuse the second of two, inside its transaction | [`fail_fast`] |
-//! | everybody to have a turn, one at a time | [`wait_for_a_turn`] |
-//! | a lock that lives as long as an object | [`own_connection`] |
-//! | replicas that migrate when they start | [`migrations`] |
+//! | create a row once, though two requests arrive at the same moment | [`create_once`] |
+//! | skip work that another session is doing | [`skip_if_busy`] |
+//! | refuse the second of two requests, inside its transaction | [`fail_fast`] |
+//! | let several workers work one at a time | [`wait_for_a_turn`] |
+//! | hold a lock for the life of an object | [`own_connection`] |
+//! | run migrations from several replicas | [`migrations`] |
 //!
-//! Each recipe is a program in `examples/` too, which runs on both databases.
+//! Each recipe is also a program in `examples/`, which runs on both databases.
 //!
-//! | you wonder | page |
+//! | topic | page |
 //! |---|---|
-//! | which scope, which way to wait, how long | [`choosing`] |
-//! | how many connections; pools; PgBouncer | [`connections`] |
-//! | how a whole process shares a few connections: the locker | [`locker`] |
-//! | what a transaction sees after its wait | [`snapshots`] |
-//! | what happens when something dies; keep-alive settings; failover | [`outages`] |
-//! | what a lock does not protect; fencing tokens | [`fencing`] |
-//! | how to test the branch "somebody else has it" | [`testing`](crate::testing) |
+//! | lock scope, wait strategy, limit | [`choosing`] |
+//! | number of connections; pools; PgBouncer | [`connections`] |
+//! | one process with many locks on few connections | [`lock_manager`] |
+//! | data that a transaction sees after its wait | [`snapshots`] |
+//! | failures of processes, networks and servers; keep-alive settings; failover | [`outages`] |
+//! | limits of a lock; fencing tokens | [`fencing`] |
+//! | unit tests of the branch "held elsewhere" | module `testing` |
 //!
-//! Clients: [`diesel`], [`diesel_async`], [`sea_orm`], [`rusqlite`]. Coming from PormG, with_advisory_lock, django-pglock or sqlx: [`coming_from`].
+//! Clients: [`diesel`], [`diesel_async`], [`sea_orm`], [`rusqlite`]. From PormG,
+//! with_advisory_lock, django-pglock or sqlx: [`coming_from`].
 
+// A page defines its links at its end, for readers of the repository. In CommonMark the first
+// definition of a label wins, so the files included before the page turn them into links within
+// the documentation. Links to items need the features of those items.
 macro_rules! pages {
     ($($(#[$summary:meta])* $name:ident = $file:literal;)*) => {$(
         $(#[$summary])*
@@ -31,6 +35,8 @@ macro_rules! pages {
             reason = "a test that a reader would copy; scripts/blocks runs it"
         )]
         #[doc = ""]
+        #[doc = include_str!("guide/pages.md")]
+        #[cfg_attr(feature = "_full-docs", doc = include_str!("guide/items.md"))]
         #[doc = include_str!(concat!("../docs/", $file, ".md"))]
         pub mod $name {}
     )*};
@@ -38,27 +44,27 @@ macro_rules! pages {
 pages! {
     /// Create once: two deliveries of one event, and no row to lock yet.
     create_once = "create-once";
-    /// Skip if busy: somebody else doing it is good enough.
+    /// Skip if held elsewhere: another session is doing the work.
     skip_if_busy = "skip-if-busy";
     /// Fail fast: a lock on a tuple, refused inside the transaction.
     fail_fast = "fail-fast";
-    /// Wait for a turn: one worker of a fleet at a time.
+    /// Wait for a turn: several workers, one at a time.
     wait_for_a_turn = "wait-for-a-turn";
-    /// The lock's own connection: a guard that is kept.
+    /// A guard in a struct: a lock with a connection of its own.
     own_connection = "own-connection";
-    /// Migrations when several replicas start.
+    /// Migrations of several replicas.
     migrations = "migrations";
-    /// Scope, strategy and time-outs.
+    /// Scope, strategy and limit.
     choosing = "choosing";
     /// Connections, pools and poolers.
     connections = "connections";
-    /// The locker: many tasks, few connections.
-    locker = "lock-manager";
-    /// Snapshots: what a transaction sees after its wait.
+    /// The lock manager: many tasks, few connections.
+    lock_manager = "lock-manager";
+    /// Snapshots: data that a transaction sees after its wait.
     snapshots = "snapshots";
-    /// Outages: what becomes of a lock when something dies.
+    /// Outages: the state of a lock after a failure.
     outages = "outages";
-    /// Fencing, and what a lock does not protect.
+    /// Fencing, and the limits of a lock.
     fencing = "fencing";
     /// Coming from another library.
     coming_from = "coming-from";

@@ -1,4 +1,5 @@
-//! Named locks for applications that use an ORM: "only one of us does this at a time".
+//! Named PostgreSQL advisory locks for Diesel, diesel-async, SeaORM and rusqlite applications: only
+//! one session at a time runs the code under a key.
 //!
 //! ```
 //! # #[cfg(feature = "diesel-sqlite")] {
@@ -10,7 +11,8 @@
 //! // A PgConnection in production, a SqliteConnection in unit tests: the same source.
 //! let mut conn = SqliteConnection::establish(":memory:")?;
 //!
-//! conn.with_advisory_lock("driver_update_1", LockOptions::wait_up_to(Duration::from_secs(10)), |conn| {
+//! let wait = LockOptions::wait_up_to(Duration::from_secs(10));
+//! conn.with_advisory_lock("driver_update_1", wait, |conn| {
 //!     diesel::sql_query("SELECT 1").execute(conn)
 //! })?;
 //! # Ok(())
@@ -19,52 +21,52 @@
 //! # }
 //! ```
 //!
-//! On PostgreSQL these are advisory locks: a session that asks for a key that another session holds waits or is told so, whatever
-//! client it uses. SQLite has no such locks; there the body runs unprotected and a warning says so, so that unit tests run on SQLite
-//! and production on PostgreSQL from one source.
+//! On PostgreSQL these are the server's [advisory locks]: a session that requests a key which
+//! another session holds waits or is refused, whichever client it uses. SQLite has no such locks.
+//! There the body runs unprotected and a warning says so, so that unit tests run on SQLite and
+//! production on PostgreSQL from one source.
 //!
 //! # Map
 //!
-//! * [`AdvisoryLocking`] on a connection, [`PooledAdvisoryLocking`] on a pool: what you call.
-//!   `AsyncAdvisoryLocking` and `AsyncPooledAdvisoryLocking`: their async twins.
-//! * [`LockKey`]: what is locked; module `schemes`: keys of programs in other languages. [`LockOptions`]: whether to wait and how.
-//!   [`LockError`]: what went wrong, and whether the lock is held.
-//! * [`AdvisoryLockGuard`]: a lock that is held, and its connection.
-//! * [`session`] and [`LockPool`](session::LockPool): for those who write an adapter, or have an enum of connections.
-//! * [`design`]: how it works and why.
-#![cfg_attr(
-    all(
-        feature = "diesel-postgres",
-        feature = "diesel-async-postgres",
-        feature = "async-lock-manager",
-        feature = "bb8",
-        feature = "r2d2",
-        feature = "rusqlite",
-        feature = "sea-orm",
-        feature = "testing"
-    ),
-    doc = "* [`guide`]: recipes, which lock to take and how to wait, pools and poolers, outages, fencing, coming from other libraries."
-)]
-#![cfg_attr(
-    feature = "testing",
-    doc = "* [`testing`]: for unit tests on SQLite, somebody who has the lock, faults, and a record."
-)]
+//! | to | use |
+//! |---|---|
+//! | acquire a lock on a connection | [`AdvisoryLocking`]; async: [`AsyncAdvisoryLocking`] |
+//! | acquire a lock through a pool | [`PooledAdvisoryLocking`]; async: [`AsyncPooledAdvisoryLocking`] |
+//! | acquire many locks on few connections | [`lock_manager`] |
+//! | name a lock | [`LockKey`]; keys of programs in other languages: [`schemes`] |
+//! | wait, share, or decide what a missing lock means | [`LockOptions`] |
+//! | tell errors apart | [`LockError`], whose kind says whether the lock is held |
+//! | keep a lock in a variable | [`AdvisoryLockGuard`], which dereferences to the connection |
+//! | simulate contention and faults in unit tests on SQLite | [`testing`] |
+//! | write an adapter, or delegate from an enum of connections | [`session`] |
+//! | find a recipe | [`guide`] |
+//! | know how it works and why | [`design`] |
 //!
 //! # What it does not do
 //!
-//! * It guards nothing by itself: PostgreSQL does not look at advisory locks when it reads or writes. Everybody must ask for the lock.
-//! * It is no lease: a lock does not expire while its connection lives, and is gone when the connection is, which the holder may learn
-//!   only at its release. What must never be done twice needs a constraint or a fencing token besides.
+//! * It protects nothing by itself: PostgreSQL ignores advisory locks when it reads or writes. All
+//!   participants must lock the same key.
+//! * It is no lease: a lock does not expire while its session lives, and ends with it. The holder
+//!   may learn of the loss only at its release. Work that must never happen twice needs a
+//!   constraint or a fencing token as well.
 //! * It does not reach across databases, or from a standby to its primary: each has its own locks.
-//! * Session-level locks do not work through a pooler that pools transactions (PgBouncer in transaction mode); transaction-level locks
-//!   do, if the pooler knows prepared statements.
+//! * Session-level locks do not work through a transaction pooler (PgBouncer in transaction mode).
+//!   Transaction-level locks do, if the pooler supports prepared statements.
 //!
 //! # Events
 //!
-//! Through [`tracing`], or [`log`](https://docs.rs/log) if no subscriber is set: at level debug when a lock is asked for, granted and
-//! released, with its key; a warning when SQLite lets a body run unprotected; an error when a release failed and nobody could be told.
-//! A sink that panics has no effect on a lock.
+//! The crate logs through [`tracing`], or through [`log`](https://docs.rs/log) if no subscriber is
+//! set. A sink that panics has no effect on a lock.
 //!
+//! | level | event |
+//! |---|---|
+//! | debug | a lock is requested, granted or released, with its key |
+//! | warning | SQLite runs a body unprotected |
+//! | error | a release failed and no caller receives the error |
+//!
+//! [advisory locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+#![cfg_attr(not(feature = "_full-docs"), doc = include_str!("guide/docs_rs.md"))]
+#![doc = ""]
 #![doc = include_str!("../feature-matrix.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -82,16 +84,7 @@ mod events;
     reason = "a fuzzer looks for panics"
 )]
 pub mod fuzzing;
-#[cfg(all(
-    feature = "diesel-postgres",
-    feature = "diesel-async-postgres",
-    feature = "async-lock-manager",
-    feature = "bb8",
-    feature = "r2d2",
-    feature = "rusqlite",
-    feature = "sea-orm",
-    feature = "testing"
-))]
+#[cfg(any(not(doctest), feature = "_full-docs"))]
 pub mod guide;
 mod key;
 #[cfg(feature = "lock-manager")]
@@ -108,27 +101,16 @@ mod stand_in;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-// The adapters stand beside `src/`, so that the core is seen to need no client library.
+// Outside `src/`: a build without features, which compiles `src/` and none of the adapters, shows
+// that the core needs no client library.
 #[path = "../backends/mod.rs"]
 pub mod backends;
 
 #[doc = include_str!("../DESIGN.md")]
 pub mod design {}
 
-/// The programs of the README, as tests.
-#[cfg(all(
-    doctest,
-    feature = "diesel-postgres",
-    feature = "diesel-sqlite",
-    feature = "diesel-async-postgres",
-    feature = "async-lock-manager",
-    feature = "bb8",
-    feature = "r2d2",
-    feature = "rusqlite",
-    feature = "schemes",
-    feature = "sea-orm",
-    feature = "testing"
-))]
+/// Programs of the README, as doc tests.
+#[cfg(all(doctest, feature = "_full-docs"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
 

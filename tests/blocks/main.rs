@@ -34,7 +34,7 @@ const PAGES_NEED: [&str; 6] = [
     "cargo add sea-orm@2 --features sqlx-postgres,sqlx-sqlite,runtime-tokio",
     "cargo add tokio@1 --features macros,rt-multi-thread",
     "cargo add advisory-locking --features diesel-postgres,r2d2,diesel-async-postgres,bb8",
-    "cargo add advisory-locking --features sea-orm,locker,async-lock-manager",
+    "cargo add advisory-locking --features sea-orm,async-lock-manager",
 ];
 
 fn main() {

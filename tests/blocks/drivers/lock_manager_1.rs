@@ -4,11 +4,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(std::env::var("DATABASE_URL")?);
     let pool = Pool::builder().max_size(4).build(manager).await?;
-    let locker = start(&pool).await?;
-    tokio::try_join!(sync(&locker, &pool, 4), sync(&locker, &pool, 4), sync(&locker, &pool, 5))?;
-    // All of them have given back what they took.
-    let left = locker.try_acquire(("sync", 4), LockOptions::no_wait()).await?;
+    let locks = start(&pool)?;
+    tokio::try_join!(sync(&locks, &pool, 4), sync(&locks, &pool, 4), sync(&locks, &pool, 5))?;
+    // All of them have released it.
+    let left = locks.try_acquire(("sync-calendar", 4), LockOptions::no_wait()).await?;
     left.ok_or("held")?.release().await?;
-    locker.close().await;
+    locks.close().await;
     Ok(())
 }

@@ -8,7 +8,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(refused.kind(), advisory_locking::LockErrorKind::HeldElsewhere);
     leader.release().await?;
     lead(&url).await?;
-    // It has given the lock back.
+    // It has released the lock.
     other.acquire_advisory_lock("gold_leader", LockOptions::no_wait()).await?.release().await?;
     Ok(())
 }
