@@ -1,22 +1,22 @@
-//! Checks what was recorded against the model at the top of `main.rs`.
+//! Checks the recorded history against the model at the top of `main.rs`.
 
-mod itself;
+mod checker_tests;
 
 use std::collections::{BTreeMap, HashSet};
 
-pub(crate) use itself::checks_itself;
+pub(crate) use checker_tests::test_checker;
 
-use crate::history::{Event, Mode, Moment, Outcome};
+use crate::history::{Event, Mode, MonotonicNanos, Outcome};
 
-/// NemesisAction the nemesis did, and when it began and ended to do it.
+/// An action of the nemesis, with the times of its begin and end.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Act {
-    pub(crate) what: NemesisAction,
-    pub(crate) from: Moment,
-    /// When it was seen done.
-    pub(crate) until: Moment,
-    /// The process, if it was done to a session of its locker.
-    pub(crate) locker: Option<usize>,
+pub(crate) struct NemesisEvent {
+    pub(crate) action: NemesisAction,
+    pub(crate) from: MonotonicNanos,
+    /// The time at which its effect was seen.
+    pub(crate) until: MonotonicNanos,
+    /// The process whose lock manager opened the affected session.
+    pub(crate) lock_manager: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,87 +33,89 @@ pub(crate) enum NemesisAction {
     Restart { immediate: bool },
 }
 
-/// A lock that was granted, and what was done under it.
+/// The time during which a call held its lock, and its writes.
 #[derive(Clone, Debug)]
-pub(crate) struct Hold {
+pub(crate) struct HoldInterval {
     pub(crate) process: usize,
     pub(crate) key: usize,
     pub(crate) mode: Mode,
     pub(crate) pid: i32,
-    /// Of a locker's lock: which of its sessions had it.
+    /// The generation of the lock manager's session that held the lock.
     pub(crate) generation: Option<u64>,
-    /// Whether the lock was seen on that session. A locker hands a lock on without asking the server, so it may be gone by then.
+    /// True if another connection saw the lock on that session.
+    ///
+    /// A lock manager hands a lock off without the server, so the lock may have been lost before.
     pub(crate) seen: bool,
-    pub(crate) from: Moment,
-    pub(crate) until: Moment,
+    pub(crate) from: MonotonicNanos,
+    pub(crate) until: MonotonicNanos,
     pub(crate) writes: Option<u64>,
     pub(crate) wrote: bool,
     pub(crate) filed: Option<u64>,
     pub(crate) stale: bool,
     pub(crate) differed: bool,
-    /// How and when the call ended; not, if its process was killed.
-    pub(crate) ended: Option<(Outcome, Moment)>,
+    /// Outcome and time of the end. `None` if the process was killed.
+    pub(crate) ended: Option<(Outcome, MonotonicNanos)>,
 }
 
-impl Hold {
+impl HoldInterval {
     fn is_ok(&self) -> bool {
         matches!(self.ended, Some((Outcome::Ok, _)))
     }
 
-    /// Whether what the holder wrote to the database is acknowledged: at once, or with the commit.
+    /// The number in the database whose write was acknowledged, at once or by the commit.
     fn acknowledged(&self) -> Option<u64> {
         self.writes.filter(|_| self.wrote || self.is_ok())
     }
 
-    /// Whether what was done to a session was, or may have been, done to that of the lock.
-    fn is_on(&self, pid: i32, act: &Act) -> bool {
+    /// Returns true if the session `pid` is, or may be, the session of this lock.
+    fn is_on(&self, pid: i32, event: &NemesisEvent) -> bool {
         let unknown = self.pid == 0 && self.generation.is_some();
-        pid == self.pid || (unknown && act.locker == Some(self.process))
+        pid == self.pid || (unknown && event.lock_manager == Some(self.process))
     }
 
-    fn is_ended_by(&self, act: &Act) -> bool {
-        let hit = match act.what {
-            NemesisAction::Terminate { pid } => self.is_on(pid, act),
+    fn is_ended_by(&self, event: &NemesisEvent) -> bool {
+        let hit = match event.action {
+            NemesisAction::Terminate { pid } => self.is_on(pid, event),
             NemesisAction::Kill { process } => process == self.process,
             NemesisAction::Restart { .. } => true,
             NemesisAction::Cancel { .. } | NemesisAction::Stop => false,
         };
-        hit && act.until >= self.from && act.from <= self.until
+        hit && event.until >= self.from && event.from <= self.until
     }
 
-    /// Whether it explains that the call failed.
-    fn is_failed_by(&self, act: &Act, ended: Moment) -> bool {
-        let hit = match act.what {
+    /// Returns true if `event` explains the failure of the call.
+    fn is_failed_by(&self, event: &NemesisEvent, ended: MonotonicNanos) -> bool {
+        let hit = match event.action {
             NemesisAction::Terminate { pid } | NemesisAction::Cancel { pid } => {
-                self.is_on(pid, act)
+                self.is_on(pid, event)
             }
             NemesisAction::Restart { .. } => true,
             NemesisAction::Kill { .. } | NemesisAction::Stop => false,
         };
-        // NemesisAction was handed on may have been lost before.
-        hit && (act.until >= self.from || self.generation.is_some()) && act.from <= ended
+        // A lock that was handed off may have been lost before.
+        hit && (event.until >= self.from || self.generation.is_some()) && event.from <= ended
     }
 }
 
-/// NemesisAction was recorded, call by call.
+/// The records of all processes, call by call.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    pub(crate) holds: Vec<Hold>,
-    /// How the calls ended, with and without a lock.
+    pub(crate) holds: Vec<HoldInterval>,
+    /// Number of calls by outcome, with and without a lock.
     pub(crate) outcomes: BTreeMap<&'static str, usize>,
 }
 
 impl History {
-    /// Adds what a process has recorded.
+    /// Adds the record of a process.
     pub(crate) fn add(&mut self, process: usize, events: Vec<(u64, Event)>) {
-        let mut holds: BTreeMap<u64, Hold> = BTreeMap::new();
+        let mut holds: BTreeMap<u64, HoldInterval> = BTreeMap::new();
         for (call, event) in events {
             if let Event::Ended { outcome, .. } = event {
                 let granted = holds.contains_key(&call);
                 *self.outcomes.entry(name(outcome, granted)).or_default() += 1;
             }
             if let Event::Granted { key, mode, pid, at } = event {
-                let hold = Hold {
+                let hold = HoldInterval {
                     process,
                     key,
                     mode,
@@ -121,7 +123,7 @@ impl History {
                     generation: None,
                     seen: true,
                     from: at,
-                    until: Moment::MAX,
+                    until: MonotonicNanos::MAX,
                     writes: None,
                     wrote: false,
                     filed: None,
@@ -137,7 +139,7 @@ impl History {
             };
             match event {
                 Event::Granted { .. } => {}
-                Event::OfLocker { generation } => hold.generation = Some(generation),
+                Event::HeldByLockManager { generation } => hold.generation = Some(generation),
                 Event::Writes { number } => hold.writes = Some(number),
                 Event::Wrote { .. } => hold.wrote = true,
                 Event::Filed { number } => hold.filed = Some(number),
@@ -147,15 +149,18 @@ impl History {
                 Event::Ended { outcome, at } => hold.ended = Some((outcome, at)),
             }
         }
-        let mut holds: Vec<Hold> = holds.into_values().collect();
+        let mut holds: Vec<HoldInterval> = holds.into_values().collect();
         find_sessions(&mut holds);
         self.holds.extend(holds);
     }
 }
 
-/// Tells the sessions of a process's locker apart. The work is done on other connections, on which it was asked which session of the process has the lock. If the
-/// release succeeded, that was the one of this generation. If not, the lock may have been lost by then, and what was found be the next session's, or none.
-fn find_sessions(holds: &mut [Hold]) {
+/// Maps the generations of a lock manager's sessions to process ids.
+///
+/// Another connection looked up the session that held the lock. If the release succeeded, it was
+/// the session of this generation. Otherwise the lock may have been lost before the look-up, which
+/// then found the next session or none.
+fn find_sessions(holds: &mut [HoldInterval]) {
     let sessions: BTreeMap<u64, i32> = holds
         .iter()
         .filter(|hold| hold.is_ok())
@@ -174,67 +179,72 @@ fn name(outcome: Outcome, granted: bool) -> &'static str {
     match (outcome, granted) {
         (Outcome::Ok, _) => "held and released",
         (Outcome::Lost, _) => "reported lost",
-        (Outcome::Failed | Outcome::NotHad, true) => "failed while held",
+        (Outcome::Failed | Outcome::NotAcquired, true) => "failed while held",
         (Outcome::TimedOut, _) => "timed out",
-        (Outcome::Failed | Outcome::NotHad, false) => "not had for a failure",
+        (Outcome::Failed | Outcome::NotAcquired, false) => "not acquired because of a failure",
         (Outcome::Dropped, true) => "dropped while held",
         (Outcome::Dropped, false) => "dropped while waiting",
     }
 }
 
-/// The counters of one key when all is over.
+/// The counters of one key after all processes have ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Final {
+pub(crate) struct FinalState {
     pub(crate) number: u64,
     pub(crate) filed: u64,
-    /// Of the lockers' clients.
+    /// The counter of the lock managers' clients.
     pub(crate) fenced: u64,
 }
 
-/// NemesisAction contradicts the model: nothing, if the locks are right.
-pub(crate) fn contradictions(history: &History, acts: &[Act], finals: &[Final]) -> Vec<String> {
+/// Returns every contradiction between the history and the model.
+pub(crate) fn contradictions(
+    history: &History,
+    events: &[NemesisEvent],
+    finals: &[FinalState],
+) -> Vec<String> {
     let mut found = Vec::new();
     for (key, last) in finals.iter().enumerate() {
-        let holds: Vec<&Hold> = history
+        let holds: Vec<&HoldInterval> = history
             .holds
             .iter()
             .filter(|hold| hold.key == key)
             .collect();
-        overlaps(&holds, acts, &mut found);
-        let (fenced, plain): (Vec<&Hold>, _) = holds
+        check_overlaps(&holds, events, &mut found);
+        let (fenced, plain): (Vec<&HoldInterval>, _) = holds
             .into_iter()
             .partition(|hold| hold.generation.is_some());
-        counted(&plain, *last, &mut found);
-        let last = Final {
+        check_counters(&plain, *last, &mut found);
+        let last = FinalState {
             number: last.fenced,
-            ..Final::default()
+            ..FinalState::default()
         };
-        counted(&fenced, last, &mut found);
+        check_counters(&fenced, last, &mut found);
     }
     for hold in &history.holds {
-        alone(hold, acts, &mut found);
+        check_interval(hold, events, &mut found);
     }
     found
 }
 
-/// The end of the certain interval of a hold.
-fn certain_until(hold: &Hold, acts: &[Act]) -> Moment {
+/// Returns the end of the certain interval.
+fn certain_until(hold: &HoldInterval, events: &[NemesisEvent]) -> MonotonicNanos {
     if !hold.seen {
         return hold.from;
     }
-    let ends = acts.iter().filter(|act| hold.is_ended_by(act));
-    ends.map(|act| act.from).fold(hold.until, Moment::min)
+    let ends = events.iter().filter(|event| hold.is_ended_by(event));
+    ends.map(|event| event.from)
+        .fold(hold.until, MonotonicNanos::min)
 }
 
-fn overlaps(holds: &[&Hold], acts: &[Act], found: &mut Vec<String>) {
-    let mut certain: Vec<(Moment, Moment, &Hold)> = holds
+fn check_overlaps(holds: &[&HoldInterval], events: &[NemesisEvent], found: &mut Vec<String>) {
+    let mut certain: Vec<(MonotonicNanos, MonotonicNanos, &HoldInterval)> = holds
         .iter()
-        .map(|hold| (hold.from, certain_until(hold, acts), *hold))
+        .map(|hold| (hold.from, certain_until(hold, events), *hold))
         .filter(|(from, until, _)| from < until)
         .collect();
     certain.sort_by_key(|(from, until, _)| (*from, *until));
-    // Of those that began before: the one that ends last, and the one among the exclusive ones.
-    let mut last: [Option<(Moment, &Hold)>; 2] = [None, None];
+    // Among the earlier intervals: the one that ends last, and the exclusive one that ends last.
+    let mut last: [Option<(MonotonicNanos, &HoldInterval)>; 2] = [None, None];
     for (from, until, hold) in certain {
         let [any, exclusive] = last;
         let earlier = if hold.mode == Mode::Exclusive {
@@ -248,7 +258,7 @@ fn overlaps(holds: &[&Hold], acts: &[Act], found: &mut Vec<String>) {
                 end.min(until) - from
             ));
         }
-        let later = |last: Option<(Moment, _)>| last.is_none_or(|(end, _)| end < until);
+        let later = |last: Option<(MonotonicNanos, _)>| last.is_none_or(|(end, _)| end < until);
         if later(last[0]) {
             last[0] = Some((until, hold));
         }
@@ -258,7 +268,7 @@ fn overlaps(holds: &[&Hold], acts: &[Act], found: &mut Vec<String>) {
     }
 }
 
-fn counted(holds: &[&Hold], last: Final, found: &mut Vec<String>) {
+fn check_counters(holds: &[&HoldInterval], last: FinalState, found: &mut Vec<String>) {
     let mut numbers = HashSet::new();
     let mut doubtful = 0;
     for hold in holds {
@@ -295,15 +305,15 @@ fn counted(holds: &[&Hold], last: Final, found: &mut Vec<String>) {
     }
 }
 
-/// NemesisAction a hold says by itself.
-fn alone(hold: &Hold, acts: &[Act], found: &mut Vec<String>) {
-    let lived = certain_until(hold, acts) == hold.until;
+/// Checks one interval by itself.
+fn check_interval(hold: &HoldInterval, events: &[NemesisEvent], found: &mut Vec<String>) {
+    let lived = certain_until(hold, events) == hold.until;
     if hold.differed && lived {
         found.push(format!("two readings differ under a shared lock: {hold:?}"));
     }
     if hold.stale && lived {
         found.push(format!(
-            "the file has seen a later token under a lock that was held: {hold:?}"
+            "the file has a later token than a lock that was held: {hold:?}"
         ));
     }
     if hold.is_ok() && !hold.seen {
@@ -312,30 +322,30 @@ fn alone(hold: &Hold, acts: &[Act], found: &mut Vec<String>) {
         ));
     }
     match hold.ended {
-        Some((Outcome::Lost | Outcome::Failed | Outcome::NotHad, at)) => {
-            if !acts.iter().any(|act| hold.is_failed_by(act, at)) {
+        Some((Outcome::Lost | Outcome::Failed | Outcome::NotAcquired, at)) => {
+            if !events.iter().any(|event| hold.is_failed_by(event, at)) {
                 found.push(format!("failed without a cause: {hold:?}"));
             }
         }
         Some((Outcome::Ok, _)) => {
-            let dead = |act: &&Act| {
-                hold.is_ended_by(act) && act.from >= hold.from && act.until < hold.until
+            let dead = |event: &&NemesisEvent| {
+                hold.is_ended_by(event) && event.from >= hold.from && event.until < hold.until
             };
-            if let Some(act) = acts.iter().find(dead) {
-                found.push(format!("not reported lost after {act:?}: {hold:?}"));
+            if let Some(event) = events.iter().find(dead) {
+                found.push(format!("not reported lost after {event:?}: {hold:?}"));
             }
         }
         Some((Outcome::Dropped | Outcome::TimedOut, _)) => {}
         None => {
-            let killed = |act: &Act| {
-                act.what
+            let killed = |event: &NemesisEvent| {
+                event.action
                     == NemesisAction::Kill {
                         process: hold.process,
                     }
             };
-            if !acts.iter().any(killed) {
+            if !events.iter().any(killed) {
                 found.push(format!(
-                    "a call did not end, and nobody killed its process: {hold:?}"
+                    "a call did not end, and its process was not killed: {hold:?}"
                 ));
             }
         }

@@ -1,4 +1,4 @@
-//! The processes: started, killed, stopped, and joined or killed in the end, whatever happens.
+//! Child processes: starts, kills, stops and joins them. Kills the rest on drop.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::{Kind, Orders};
+use crate::client::{ChildArgs, ClientKind};
 
 /// The first argument of a child.
 pub(crate) const CHILD: &str = "child-of-the-processes-test";
 
-/// Longer than a call lasts, on a machine that stalls.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Bound for the exit of a child: longer than any call, also on a slow machine.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Children {
     directory: PathBuf,
     seed: u64,
     running: Vec<Running>,
-    /// Of all that ever ran, by number.
+    /// Record files of all processes, by process number.
     records: Vec<PathBuf>,
 }
 
@@ -30,7 +30,7 @@ struct Running {
 }
 
 impl Children {
-    /// As many processes, of each kind in turn.
+    /// Starts `count` processes, of each kind in turn.
     pub(crate) fn start(count: usize, directory: &Path, seed: u64) -> Self {
         let mut children = Self {
             directory: directory.to_owned(),
@@ -48,12 +48,12 @@ impl Children {
     fn spawn(&mut self, slot: usize) -> Running {
         let number = self.records.len();
         let record = self.directory.join(format!("record-{number}"));
-        let orders = Orders {
-            kind: Kind::ALL[slot % Kind::ALL.len()],
+        let args = ChildArgs {
+            kind: ClientKind::ALL[slot % ClientKind::ALL.len()],
             process: number,
             directory: self.directory.clone(),
             record: record.clone(),
-            // No client of another process has it.
+            // Each client of each process has a different seed.
             seed: self
                 .seed
                 .wrapping_add(1_000 * u64::try_from(number).unwrap()),
@@ -62,8 +62,8 @@ impl Children {
         self.records.push(record);
         let child = Command::new(std::env::current_exe().unwrap())
             .arg(CHILD)
-            .args(orders.to_arguments())
-            // It ends when this end is closed, so also when this process is gone.
+            .args(args.to_arguments())
+            // The child ends when this pipe is closed, so also when this process dies.
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
@@ -74,7 +74,7 @@ impl Children {
         self.running.len()
     }
 
-    /// Kills a process and starts another in its place. The number of the one that was killed.
+    /// Kills a process and starts another in its slot. Returns the number of the killed one.
     pub(crate) fn replace(&mut self, slot: usize) -> usize {
         let Running { number, child } = &mut self.running[slot];
         let number = *number;
@@ -97,7 +97,7 @@ impl Children {
         kill_process(pid, Signal::CONT).unwrap();
     }
 
-    /// Lets all of them end what they are doing, and returns the records of all that ever ran.
+    /// Waits until every process has ended its calls. Returns the record files of all processes.
     pub(crate) fn end(mut self) -> Vec<PathBuf> {
         for Running { child, .. } in &mut self.running {
             drop(child.stdin.take());
@@ -112,7 +112,7 @@ impl Children {
 
 fn join(child: &mut Child) -> Option<ExitStatus> {
     let began = Instant::now();
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < EXIT_TIMEOUT {
         if let Some(status) = child.try_wait().unwrap() {
             return Some(status);
         }
@@ -122,7 +122,7 @@ fn join(child: &mut Child) -> Option<ExitStatus> {
 }
 
 impl Drop for Children {
-    /// A test that fails leaves no process behind.
+    /// Kills the children of a failed test.
     fn drop(&mut self) {
         for Running { child, .. } in &mut self.running {
             let _ = child.kill();

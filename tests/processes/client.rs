@@ -1,4 +1,4 @@
-//! A child process: some clients of one kind, until its standard input ends.
+//! A child process: runs clients of one kind until its standard input ends.
 
 mod asynchronous;
 mod blocking;
@@ -15,13 +15,13 @@ use crate::history::Recorder;
 use crate::storage::Storage;
 use crate::work::APPLICATION;
 
-/// Clients in each process, on a pool of as many connections.
+/// Number of clients in a process, and of connections in their pool.
 const CLIENTS: u32 = 3;
 
-/// Clients of one locker: so many that the lock is handed on.
-const LOCKER_CLIENTS: u32 = 6;
+/// Number of clients of one lock manager: enough that it hands locks off.
+const LOCK_MANAGER_CLIENTS: u32 = 6;
 
-/// NemesisAction the clients of a process share.
+/// State that the clients of a process share.
 #[derive(Clone)]
 struct Shared {
     recorder: Arc<Recorder>,
@@ -32,7 +32,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn goes_on(&self) -> bool {
+    fn is_running(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 
@@ -41,9 +41,9 @@ impl Shared {
     }
 }
 
-/// NemesisAction the clients of a process are written with.
+/// The client library and pool, or lock manager, of a process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum ClientKind {
     Diesel,
     DieselAsync,
     SeaOrm,
@@ -51,7 +51,7 @@ pub(crate) enum Kind {
     LockManager,
 }
 
-impl Kind {
+impl ClientKind {
     pub(crate) const ALL: [Self; 5] = [
         Self::Diesel,
         Self::DieselAsync,
@@ -62,8 +62,8 @@ impl Kind {
 }
 
 /// The arguments of a child.
-pub(crate) struct Orders {
-    pub(crate) kind: Kind,
+pub(crate) struct ChildArgs {
+    pub(crate) kind: ClientKind,
     /// The number of the process.
     pub(crate) process: usize,
     pub(crate) directory: PathBuf,
@@ -71,7 +71,7 @@ pub(crate) struct Orders {
     pub(crate) seed: u64,
 }
 
-impl Orders {
+impl ChildArgs {
     pub(crate) fn to_arguments(&self) -> [String; 5] {
         let path = |path: &Path| path.display().to_string();
         [
@@ -88,7 +88,7 @@ impl Orders {
             panic!("a child has five arguments: {arguments:?}")
         };
         Self {
-            kind: Kind::ALL
+            kind: ClientKind::ALL
                 .into_iter()
                 .find(|known| format!("{known:?}") == *kind)
                 .unwrap(),
@@ -101,26 +101,26 @@ impl Orders {
 }
 
 pub(crate) fn run(arguments: &[String]) {
-    let orders = Orders::parse(arguments);
+    let args = ChildArgs::parse(arguments);
     let shared = Shared {
-        recorder: Arc::new(Recorder::open(&orders.record)),
-        storage: Storage::new(&orders.directory),
+        recorder: Arc::new(Recorder::open(&args.record)),
+        storage: Storage::new(&args.directory),
         stop: Arc::default(),
-        seed: orders.seed,
-        process: orders.process,
+        seed: args.seed,
+        process: args.process,
     };
     let stop = shared.stop.clone();
-    // It ends when the parent says so, and when the parent is gone.
+    // The pipe is closed when the parent asks the child to end, and when the parent dies.
     thread::spawn(move || {
         let _end = std::io::stdin().read_to_end(&mut Vec::new());
         stop.store(true, Ordering::Relaxed);
     });
-    match orders.kind {
-        Kind::Diesel => blocking::run(&shared),
-        Kind::DieselAsync => asynchronous::run(&shared),
-        Kind::SeaOrm => sea_orm::run(&shared),
-        Kind::BlockingLockManager => lock_manager::blocking::run(&shared),
-        Kind::LockManager => lock_manager::asynchronous::run(&shared),
+    match args.kind {
+        ClientKind::Diesel => blocking::run(&shared),
+        ClientKind::DieselAsync => asynchronous::run(&shared),
+        ClientKind::SeaOrm => sea_orm::run(&shared),
+        ClientKind::BlockingLockManager => lock_manager::blocking::run(&shared),
+        ClientKind::LockManager => lock_manager::asynchronous::run(&shared),
     }
 }
 

@@ -1,4 +1,6 @@
-//! NemesisAction a process writes down, so that it is there whatever becomes of the process: one line, one write, for each event.
+//! The record file of a process: one line for each event, each in one `write`.
+//!
+//! A killed process loses no line that it has written.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -7,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds of the machine's monotonic clock, the same in all its processes.
-pub(crate) type Moment = u64;
+/// Nanoseconds of the monotonic clock, which all processes of a machine share.
+pub(crate) type MonotonicNanos = u64;
 
-pub(crate) fn now() -> Moment {
+pub(crate) fn now() -> MonotonicNanos {
     let time = clock_gettime(ClockId::Monotonic);
     u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap()
 }
@@ -21,18 +23,18 @@ pub(crate) enum Mode {
     Shared,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
     Ok,
-    /// The lock's release reported that it cannot be vouched for.
+    /// The release reported the lock as lost.
     Lost,
-    /// The body failed, or the release did, or the commit.
+    /// The body, the release or the commit failed.
     Failed,
-    /// The lock was not had: held elsewhere to the end of the limit.
+    /// The lock was held elsewhere until the limit.
     TimedOut,
-    /// The lock was not had, because something failed.
-    NotHad,
+    /// The lock was not acquired, because of an error.
+    NotAcquired,
     /// The future was dropped.
     Dropped,
 }
@@ -42,11 +44,11 @@ const OUTCOMES: [(Outcome, &str); 6] = [
     (Outcome::Lost, "lost"),
     (Outcome::Failed, "failed"),
     (Outcome::TimedOut, "timed-out"),
-    (Outcome::NotHad, "not-had"),
+    (Outcome::NotAcquired, "not-acquired"),
     (Outcome::Dropped, "dropped"),
 ];
 
-/// NemesisAction happened in one call, whose number in its process comes with it.
+/// An event of one call. It is recorded with the number of the call in its process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Event {
     /// The lock is known to be granted since `at`.
@@ -54,39 +56,29 @@ pub(crate) enum Event {
         key: usize,
         mode: Mode,
         pid: i32,
-        at: Moment,
+        at: MonotonicNanos,
     },
-    /// It is a locker's lock: the session of that generation has it, and the work is done on another.
-    OfLocker {
-        generation: u64,
-    },
+    /// A lock manager's session of that generation holds the lock.
+    HeldByLockManager { generation: u64 },
     /// The number is about to be written to the database.
-    Writes {
-        number: u64,
-    },
-    /// The number was written, and that was acknowledged.
-    Wrote {
-        number: u64,
-    },
+    Writes { number: u64 },
+    /// The database acknowledged the write of the number.
+    Wrote { number: u64 },
     /// The number was written to the file.
-    Filed {
-        number: u64,
-    },
-    /// The file has seen a higher token.
+    Filed { number: u64 },
+    /// The file or the fenced counter has a higher token.
     Stale,
-    /// Two readings differ.
+    /// Two reads of a shared holder differ.
     Differed,
-    /// The lock is held no longer than this: it is about to be given back, or may be dropped.
-    Until {
-        at: Moment,
-    },
+    /// The end of the certain interval: the lock is about to be released or dropped.
+    Until { at: MonotonicNanos },
     Ended {
         outcome: Outcome,
-        at: Moment,
+        at: MonotonicNanos,
     },
 }
 
-/// The record of a process.
+/// The writer of a record file.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     file: File,
@@ -94,7 +86,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Of a file that is there already: its process may be killed before it comes to this.
+    /// Opens a file that the parent has created: the process may be killed before it calls this.
     pub(crate) fn open(path: &Path) -> Self {
         let file = OpenOptions::new().append(true).open(path);
         Self {
@@ -118,7 +110,7 @@ impl Recorder {
             Event::Writes { number } => format!("writes {number}"),
             Event::Wrote { number } => format!("wrote {number}"),
             Event::Filed { number } => format!("filed {number}"),
-            Event::OfLocker { generation } => format!("of-locker {generation}"),
+            Event::HeldByLockManager { generation } => format!("lock-manager {generation}"),
             Event::Stale => "stale".to_owned(),
             Event::Differed => "differed".to_owned(),
             Event::Until { at } => format!("until {at}"),
@@ -136,10 +128,10 @@ impl Recorder {
     }
 }
 
-/// The events of a record, in their order.
+/// Reads the events of a record file, in their order.
 pub(crate) fn read(path: &Path) -> Vec<(u64, Event)> {
     let text = std::fs::read_to_string(path).expect("a record can be read");
-    // A line that was cut off has not happened.
+    // Ignore an incomplete last line.
     let (whole, _cut) = text.rsplit_once('\n').unwrap_or_default();
     whole
         .lines()
@@ -164,7 +156,7 @@ fn parse(line: &str) -> Option<(u64, Event)> {
         "writes" => Event::Writes { number: number(2)? },
         "wrote" => Event::Wrote { number: number(2)? },
         "filed" => Event::Filed { number: number(2)? },
-        "of-locker" => Event::OfLocker {
+        "lock-manager" => Event::HeldByLockManager {
             generation: number(2)?,
         },
         "stale" => Event::Stale,

@@ -1,40 +1,61 @@
-//! Processes that contend for keys, as the replicas of a service do, while a nemesis ends their sessions, kills, stops and restarts them, drops
-//! their futures, and restarts the server. NemesisAction they did is recorded and checked. They are of five kinds, which contend with each other: Diesel with
-//! r2d2, diesel-async with bb8, SeaORM, and the two lockers, each over a pool of one of the first two.
+//! Processes that contend for keys, as the replicas of a service do, while a nemesis disturbs them.
 //!
-//! # The model
+//! The nemesis terminates their sessions, kills, stops and restarts processes, and restarts the
+//! server. Async clients drop some of their futures. Every event is recorded, and the history is
+//! checked. There are five kinds of processes, and all kinds contend with each other:
 //!
-//! A lock is a mutex for its exclusive holders, and for shared ones against exclusive ones. A holder writes down two moments: when it knew that the
-//! lock was granted, and when it was about to give it back. Between the two it *certainly* holds the lock, if its session lives: the server granted it before the
-//! first, and cannot have freed it before the second. No two certain intervals of one key may overlap, unless both are shared. All times are of the machine's
-//! monotonic clock, which processes share.
+//! * Diesel with r2d2
+//! * diesel-async with bb8
+//! * SeaORM
+//! * `BlockingLockManager` over Diesel and r2d2
+//! * `LockManager` over diesel-async and bb8
 //!
-//! A session that is ended loses its locks at once, while its holder may go on for a while without knowing. That is no fault of a lock, and nothing on the client's
-//! side can prevent it; it is why the loss is reported, and why storage wants a fencing token. So the certain interval of a holder ends, at the latest, just before the
-//! nemesis began to end its session, its process or the server. Being stopped (SIGSTOP) ends nothing. A future that is dropped ends its interval at the
-//! moment from which on it may be dropped.
+//! # Model
 //!
-//! Besides:
+//! A lock excludes an exclusive holder from all other holders. Shared holders do not exclude each
+//! other. A holder records two times: after it knew that the lock was granted, and before it
+//! requested the release. Between the two it *certainly* holds the lock if its session lives: the
+//! server granted the lock before the first time and released it after the second. Two certain
+//! intervals of one key must not overlap, unless both are shared. All times are of the monotonic
+//! clock, which the processes of a machine share.
 //!
-//! * A loss must have a cause: a release reports one, or a body fails, only if the nemesis did something to that session or to the server.
-//! * A cause must have its loss: a release whose session was seen dead before it was asked for must not report success.
-//! * The counter in the database is read and written back in two statements on the lock's own connection, so a session that is gone cannot write. No two acknowledged
-//!   writes of a key may have written the same number, and the last one is at least the number of those acknowledged, and at most that and those in
-//!   doubt, whose acknowledgement was cut off.
-//! * Two readings under one shared lock are the same, if the session lived between them.
-//! * The counter in a file is no part of the session: a holder that does not know yet that its session is gone could overwrite what its successor wrote. So the file
-//!   refuses a token lower than the last it has seen; the token is the number just written to the database. Only writes whose
-//!   release reported success are acknowledged; of these none may be lost.
-//! * A locker hands a lock on without asking the server, so a lock may be gone when it is granted. While it is held, another connection asks which
-//!   session of the process has it: only a lock that was seen on its session is certainly held, and one that was not must be reported lost.
-//! * Who has a lock through a locker works on other connections, which the nemesis leaves alone, so a write may come after a loss. These have a counter
-//!   of their own that is told the fencing token at each reading and refuses an older one. A holder whose session lived is not refused.
-//! * When all processes have ended, nothing is locked, and the server has never been asked to release what was not held.
+//! A session that ends loses its locks at once, while its holder may continue without knowing. The
+//! client cannot prevent that; therefore the release reports the loss, and storage needs a fencing
+//! token. So a certain interval ends, at the latest, just before the nemesis begins to end the
+//! session, the process or the server. A stopped process (SIGSTOP) keeps its locks. The interval of
+//! a dropped future ends at the earliest time at which it may be dropped.
+//!
+//! Further rules:
+//!
+//! * A loss has a cause. A release reports a loss, or a body fails, only if the nemesis acted on
+//!   that session or on the server.
+//! * A cause has a loss. A release whose session was seen dead before must not report success.
+//! * The counter in the database is read and written in two statements on the connection of the
+//!   lock, so a dead session cannot write. No two acknowledged writes have the same number.
+//!   The last number is at least the count of acknowledged writes. It is at most that count plus
+//!   the count of writes whose acknowledgement was cut off.
+//! * Two reads under one shared lock are equal if the session lived between them.
+//! * The counter in a file is independent of the session: a holder that does not know of its loss
+//!   could overwrite the write of its successor. So the file rejects a token that is not higher
+//!   than its own. The token is the number that the holder has just written to the database. Only
+//!   writes whose release reported success are acknowledged; none of these may be lost.
+//! * A lock manager hands locks off without the server, so a lock may be lost before it is granted.
+//!   While it is held, another connection looks up the session that holds it. Only a lock that was
+//!   seen on its session is certainly held. A lock that was not seen there must be reported lost.
+//! * The clients of a lock manager work on other connections, which the nemesis does not terminate,
+//!   so a write may follow a loss. These clients have a counter that stores the fencing token at
+//!   each read and rejects an older one. It must not reject a holder whose session lived.
+//! * After all processes have ended, no lock is held, and the server has never received a release
+//!   of a lock that was not held.
 //!
 //! # Options
 //!
-//! `ADVISORY_LOCKING_NEMESIS_SECONDS` is how long it runs, 60 if not set; `ADVISORY_LOCKING_NEMESIS_SEED` repeats the nemesis's choices and the
-//! clients', though not the scheduler's. It runs on a private server, which it starts with `scripts/postgres` if it is not in one already.
+//! * `ADVISORY_LOCKING_NEMESIS_SECONDS`: the duration, 60 by default.
+//! * `ADVISORY_LOCKING_NEMESIS_SEED`: repeats the random choices of the nemesis and the clients,
+//!   but not the scheduling.
+//!
+//! The test needs a private server. It starts one with `scripts/postgres` unless it already runs
+//! inside that script.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -57,7 +78,9 @@ use std::process::{Command, ExitCode};
 
 const NAME: &str = "processes_contend_under_a_nemesis";
 
-/// Without libtest, for the program is also that of its own children. NemesisAction `cargo test` passes is understood as far as it is about which tests to run.
+/// Runs without libtest, because this program is also the program of its child processes.
+///
+/// Of the arguments of `cargo test` it supports `--list` and name filters.
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments
@@ -79,13 +102,13 @@ fn main() -> ExitCode {
         println!("0 tests run: {NAME} is filtered out");
         return ExitCode::SUCCESS;
     }
-    check::checks_itself();
+    check::test_checker();
     if std::env::var_os("ADVISORY_LOCKING_PGDATA").is_some() {
         parent::run();
         println!("test {NAME} ... ok");
         return ExitCode::SUCCESS;
     }
-    // The server of DATABASE_URL is not ours to restart.
+    // The test restarts the server, so it must not use the one in DATABASE_URL.
     let status = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres"))
         .args(["run", "--"])
         .arg(std::env::current_exe().expect("a program knows where it is"))

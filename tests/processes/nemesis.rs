@@ -1,4 +1,4 @@
-//! NemesisAction makes it hard.
+//! The nemesis: terminates sessions, kills and stops processes, restarts the server.
 
 use std::process::Command;
 use std::thread;
@@ -8,19 +8,19 @@ use diesel::pg::PgConnection;
 use diesel::sql_types::{Integer, Text};
 use diesel::{Connection, QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
-use crate::check::{Act, NemesisAction};
+use crate::check::{NemesisAction, NemesisEvent};
 use crate::children::Children;
 use crate::history::now;
 use crate::work::APPLICATION;
 
-/// For what must come at once, on a machine that stalls.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two restarts of the server: they take half a second, in which nobody contends.
-const RESTARTS: Duration = Duration::from_secs(7);
+/// Bound for operations that take milliseconds on an idle machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+/// Time between two restarts of the server. A restart takes half a second without contention.
+const RESTART_INTERVAL: Duration = Duration::from_secs(7);
 
 pub(crate) struct Nemesis {
     random: fastrand::Rng,
-    pub(crate) acts: Vec<Act>,
+    pub(crate) events: Vec<NemesisEvent>,
     server: PgConnection,
     restarted: Instant,
 }
@@ -34,8 +34,8 @@ struct Session {
 }
 
 impl Session {
-    /// The process of whose locker it is.
-    fn locker(&self) -> Option<usize> {
+    /// The process whose lock manager opened the session.
+    fn lock_manager_process(&self) -> Option<usize> {
         self.application
             .strip_prefix(APPLICATION)?
             .strip_prefix('.')?
@@ -50,7 +50,7 @@ pub(crate) fn connect() -> PgConnection {
     loop {
         match PgConnection::establish(&url) {
             Ok(conn) => return conn,
-            Err(error) => assert!(began.elapsed() < PATIENCE, "no server: {error}"),
+            Err(error) => assert!(began.elapsed() < TIMEOUT, "no server: {error}"),
         }
         thread::sleep(Duration::from_millis(10));
     }
@@ -60,16 +60,16 @@ impl Nemesis {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             random: fastrand::Rng::with_seed(seed),
-            acts: Vec::new(),
+            events: Vec::new(),
             server: connect(),
             restarted: Instant::now(),
         }
     }
 
-    /// Rests a while, then does one thing.
+    /// Pauses, then performs one random action.
     pub(crate) fn act(&mut self, children: &mut Children) {
         thread::sleep(Duration::from_millis(self.random.u64(5..100)));
-        if self.restarted.elapsed() > RESTARTS {
+        if self.restarted.elapsed() > RESTART_INTERVAL {
             let immediate = self.random.bool();
             self.restart(immediate);
             self.restarted = Instant::now();
@@ -87,8 +87,8 @@ impl Nemesis {
         }
     }
 
-    /// Of one that holds a lock, mostly: those are in the middle of something.
-    fn signal_a_session(&mut self, function: &str, what: fn(i32) -> NemesisAction) {
+    /// Signals a random session; in three of four cases one that holds a lock.
+    fn signal_a_session(&mut self, function: &str, action: fn(i32) -> NemesisAction) {
         let holders =
             "AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)";
         let which = if self.random.u8(..4) == 0 {
@@ -102,26 +102,26 @@ impl Nemesis {
         let Some(session) = self.random.choice(sessions.iter()) else {
             return;
         };
-        let (pid, locker) = (session.pid, session.locker());
-        let (what, from) = (what(pid), now());
+        let (pid, lock_manager) = (session.pid, session.lock_manager_process());
+        let (action, from) = (action(pid), now());
         sql_query(format!("SELECT {function}({pid})"))
             .execute(&mut self.server)
             .expect("a superuser may");
-        if let NemesisAction::Terminate { pid } = what {
+        if let NemesisAction::Terminate { pid } = action {
             let began = Instant::now();
             while !self
                 .sessions(&format!("AND pid = {pid}"))
                 .expect("the server answers")
                 .is_empty()
             {
-                assert!(began.elapsed() < PATIENCE, "a session does not end");
+                assert!(began.elapsed() < TIMEOUT, "a session does not end");
             }
         }
-        self.acts.push(Act {
-            what,
+        self.events.push(NemesisEvent {
+            action,
             from,
             until: now(),
-            locker,
+            lock_manager,
         });
     }
 
@@ -136,12 +136,12 @@ impl Nemesis {
         let slot = self.random.usize(..children.count());
         let from = now();
         let process = children.replace(slot);
-        let what = NemesisAction::Kill { process };
-        self.acts.push(Act {
-            what,
+        let action = NemesisAction::Kill { process };
+        self.events.push(NemesisEvent {
+            action,
             from,
             until: now(),
-            locker: None,
+            lock_manager: None,
         });
     }
 
@@ -150,11 +150,11 @@ impl Nemesis {
         let pause = Duration::from_millis(self.random.u64(1..150));
         let from = now();
         children.stop(slot, pause);
-        self.acts.push(Act {
-            what: NemesisAction::Stop,
+        self.events.push(NemesisEvent {
+            action: NemesisAction::Stop,
             from,
             until: now(),
-            locker: None,
+            lock_manager: None,
         });
     }
 
@@ -167,12 +167,12 @@ impl Nemesis {
             .unwrap();
         assert!(status.success(), "the server does not restart: {status}");
         self.server = connect();
-        let what = NemesisAction::Restart { immediate };
-        self.acts.push(Act {
-            what,
+        let action = NemesisAction::Restart { immediate };
+        self.events.push(NemesisEvent {
+            action,
             from,
             until: now(),
-            locker: None,
+            lock_manager: None,
         });
     }
 }

@@ -1,4 +1,4 @@
-//! The run: starts everything, ends everything, and has it checked.
+//! One run: starts the processes and the nemesis, ends them, and checks the history.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use diesel::pg::PgConnection;
 use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
-use crate::check::{Final, History, NemesisAction, contradictions};
+use crate::check::{FinalState, History, NemesisAction, contradictions};
 use crate::children::Children;
-use crate::client::Kind;
+use crate::client::ClientKind;
 use crate::history::{self, Mode};
-use crate::nemesis::{Nemesis, PATIENCE, connect};
+use crate::nemesis::{Nemesis, TIMEOUT, connect};
 use crate::storage::Storage;
-use crate::work::{FENCED, KEYS, TABLE, key};
+use crate::work::{FENCED_TABLE, KEYS, TABLE, key};
 
 /// Two of each kind.
-const PROCESSES: usize = 2 * Kind::ALL.len();
+const PROCESSES: usize = 2 * ClientKind::ALL.len();
 
 fn number_from(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
@@ -49,16 +49,16 @@ pub(crate) fn run() {
         history.add(process, history::read(record));
     }
     let storage = Storage::new(&directory.0);
-    let finals: Vec<Final> = (0..KEYS)
-        .map(|key| Final {
+    let finals: Vec<FinalState> = (0..KEYS)
+        .map(|key| FinalState {
             number: counters.read(TABLE, key),
-            fenced: counters.read(FENCED, key),
+            fenced: counters.read(FENCED_TABLE, key),
             filed: storage.read(key),
         })
         .collect();
-    let mut found = contradictions(&history, &nemesis.acts, &finals);
-    found.extend(what_is_left(logged_before));
-    print_figures(&history, &nemesis, records.len(), &finals, found.len());
+    let mut found = contradictions(&history, &nemesis.events, &finals);
+    found.extend(remaining_locks(logged_before));
+    print_summary(&history, &nemesis, records.len(), &finals, found.len());
     for contradiction in found.iter().take(20) {
         println!("  {contradiction}");
     }
@@ -67,20 +67,21 @@ pub(crate) fn run() {
         "{} contradictions; repeat with seed {seed}",
         found.len()
     );
-    // A run in which nothing happened proves nothing.
-    let acted = |is: fn(&NemesisAction) -> bool| nemesis.acts.iter().any(|act| is(&act.what));
+    // The run must contain enough events to be a test.
+    let happened =
+        |is: fn(&NemesisAction) -> bool| nemesis.events.iter().any(|event| is(&event.action));
     assert!(history.holds.len() > 100, "hardly anything was locked");
     assert!(
-        acted(|what| matches!(what, NemesisAction::Terminate { .. })),
+        happened(|action| matches!(action, NemesisAction::Terminate { .. })),
         "no session was ended"
     );
     if seconds >= 30 {
         assert!(
-            acted(|what| matches!(what, NemesisAction::Restart { .. })),
+            happened(|action| matches!(action, NemesisAction::Restart { .. })),
             "the server was never restarted"
         );
         assert!(
-            acted(|what| matches!(what, NemesisAction::Kill { .. })),
+            happened(|action| matches!(action, NemesisAction::Kill { .. })),
             "no process was killed"
         );
         for outcome in [
@@ -93,11 +94,11 @@ pub(crate) fn run() {
     }
 }
 
-fn print_figures(
+fn print_summary(
     history: &History,
     nemesis: &Nemesis,
     processes: usize,
-    finals: &[Final],
+    finals: &[FinalState],
     found: usize,
 ) {
     let modes = |mode| {
@@ -107,8 +108,13 @@ fn print_figures(
             .filter(|hold| hold.mode == mode)
             .count()
     };
-    let acts =
-        |is: fn(&NemesisAction) -> bool| nemesis.acts.iter().filter(|act| is(&act.what)).count();
+    let events = |is: fn(&NemesisAction) -> bool| {
+        nemesis
+            .events
+            .iter()
+            .filter(|event| is(&event.action))
+            .count()
+    };
     println!(
         "processes: {processes} in all; {} locks granted, {} exclusive and {} shared",
         history.holds.len(),
@@ -120,15 +126,15 @@ fn print_figures(
     }
     println!(
         "  nemesis: {} sessions ended, {} cancelled, {} processes killed, {} stopped; restarts: {} fast, {} immediate",
-        acts(|what| matches!(what, NemesisAction::Terminate { .. })),
-        acts(|what| matches!(what, NemesisAction::Cancel { .. })),
-        acts(|what| matches!(what, NemesisAction::Kill { .. })),
-        acts(|what| matches!(what, NemesisAction::Stop)),
-        acts(|what| matches!(what, NemesisAction::Restart { immediate: false })),
-        acts(|what| matches!(what, NemesisAction::Restart { immediate: true })),
+        events(|action| matches!(action, NemesisAction::Terminate { .. })),
+        events(|action| matches!(action, NemesisAction::Cancel { .. })),
+        events(|action| matches!(action, NemesisAction::Kill { .. })),
+        events(|action| matches!(action, NemesisAction::Stop)),
+        events(|action| matches!(action, NemesisAction::Restart { immediate: false })),
+        events(|action| matches!(action, NemesisAction::Restart { immediate: true })),
     );
     let stale = history.holds.iter().filter(|hold| hold.stale).count();
-    let sum = |of: fn(&Final) -> u64| finals.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&FinalState) -> u64| finals.iter().map(of).sum::<u64>();
     println!(
         "  counters: {} in the database, {} in files, {} fenced, {stale} stale writes refused; contradictions (overlaps, lost updates, false reports): {found}",
         sum(|last| last.number),
@@ -137,7 +143,7 @@ fn print_figures(
     );
 }
 
-/// Where the processes write. Kept if the test fails.
+/// The directory of records and files. A failed test keeps it.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -168,17 +174,18 @@ struct Number {
     number: i64,
 }
 
-fn ask(conn: &mut PgConnection, query: String) -> u64 {
+fn query_number(conn: &mut PgConnection, query: String) -> u64 {
     let row: Number = sql_query(query).get_result(conn).unwrap();
     u64::try_from(row.number).unwrap()
 }
 
 impl Counters {
     fn create() -> Self {
-        // NemesisAction was acknowledged must survive an immediate restart, and by default nothing on this server need.
+        // Acknowledged writes must survive an immediate restart. scripts/postgres turns
+        // `synchronous_commit` off for the whole server.
         let statements = format!(
             "CREATE TABLE {TABLE} AS SELECT key::int, 0::int8 AS number FROM generate_series(0, {KEYS} - 1) AS key; \
-             CREATE TABLE {FENCED} AS SELECT key, number, 0::int8 AS token FROM {TABLE}; \
+             CREATE TABLE {FENCED_TABLE} AS SELECT key, number, 0::int8 AS token FROM {TABLE}; \
              DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$"
         );
         connect().batch_execute(&statements).unwrap();
@@ -186,7 +193,7 @@ impl Counters {
     }
 
     fn read(&self, table: &str, key: usize) -> u64 {
-        ask(
+        query_number(
             &mut connect(),
             format!("SELECT number FROM {table} WHERE key = {key}"),
         )
@@ -196,21 +203,21 @@ impl Counters {
 impl Drop for Counters {
     fn drop(&mut self) {
         let statements = format!(
-            "DROP TABLE {TABLE}, {FENCED}; \
+            "DROP TABLE {TABLE}, {FENCED_TABLE}; \
              DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET synchronous_commit', current_database()); END $$"
         );
         let _ = connect().batch_execute(&statements);
     }
 }
 
-/// NemesisAction the server has logged, of tests that ran before too.
+/// The server's log, including that of earlier tests.
 fn server_log() -> String {
     let log = env::var("ADVISORY_LOCKING_PGLOG").expect("scripts/postgres sets it");
     String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned()
 }
 
-/// Locks that stay, and traces of a release of what was not held.
-fn what_is_left(logged_before: usize) -> Vec<String> {
+/// Reports locks that are still held, and log entries of releases without a lock.
+fn remaining_locks(logged_before: usize) -> Vec<String> {
     let mut found = Vec::new();
     let mut conn = connect();
     for number in 0..KEYS {
@@ -220,8 +227,8 @@ fn what_is_left(logged_before: usize) -> Vec<String> {
              AND classid = {classid} AND objid = {objid} AND objsubid = {objsubid}"
         );
         let began = Instant::now();
-        while ask(&mut conn, locks.clone()) > 0 {
-            if began.elapsed() > PATIENCE {
+        while query_number(&mut conn, locks.clone()) > 0 {
+            if began.elapsed() > TIMEOUT {
                 found.push(format!("key {number} is still locked"));
                 break;
             }

@@ -1,11 +1,11 @@
-//! A counter in a file, which refuses a token lower than the last it has seen.
+//! A counter in a file that rejects a write with an old fencing token.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// One for each key. It knows nothing of the lock: that no update is lost is the lock's doing.
+/// Counter files, one per key. They do not prevent lost updates; only the lock does.
 #[derive(Clone, Debug)]
 pub(crate) struct Storage {
     directory: PathBuf,
@@ -43,8 +43,10 @@ impl Storage {
         self.content(key).number
     }
 
-    /// Writes the number, unless a higher token was seen. Comparing and writing are one step, for as long as this process holds the file's own lock, which the system
-    /// frees when the process ends. A rename is whole or not at all.
+    /// Writes the number, unless the file has the same or a higher token.
+    ///
+    /// A `flock` makes the comparison and the write one atomic step. The system releases it when
+    /// the process ends. The rename is atomic, too.
     pub(crate) fn write(&self, key: usize, number: u64, token: u64) -> bool {
         let guard = File::create(self.path(key, ".lock")).expect("a file can be made");
         flock(&guard, FlockOperation::LockExclusive).expect("a file can be locked");

@@ -1,4 +1,4 @@
-//! NemesisAction a client does next, and the statements it needs.
+//! The calls of a client, their statements, and the events that their bodies record.
 
 use std::time::Duration;
 
@@ -8,45 +8,46 @@ use advisory_locking::{
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Integer};
 
-use crate::history::{Event, Mode, Moment, Outcome, Recorder, now};
+use crate::history::{Event, Mode, MonotonicNanos, Outcome, Recorder, now};
 use crate::storage::Storage;
 
-/// Few, so that they are contended for.
+/// Number of keys: few, so that they are contended.
 pub(crate) const KEYS: usize = 3;
-/// By which the nemesis knows its victims. Those of a locker have the number of their process behind it.
+/// `application_name` of the sessions that the nemesis may end. A session of a lock manager
+/// has `.` and its process number as a suffix.
 pub(crate) const APPLICATION: &str = "al_processes";
 pub(crate) const TABLE: &str = "al_processes_counters";
-/// Of the lockers' clients, who do not write on the session that has the lock.
-pub(crate) const FENCED: &str = "al_processes_fenced";
+/// Counters of the lock managers' clients, which write on another session than the lock's.
+pub(crate) const FENCED_TABLE: &str = "al_processes_fenced";
 
 pub(crate) fn key(number: usize) -> LockKey {
     KeyNamespace::new("processes").key(number)
 }
 
-/// Which methods of the library are called.
+/// The method of the crate that a call uses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum How {
+pub(crate) enum CallKind {
     Guard,
     With,
     Transaction,
 }
 
-/// One call.
+/// The parameters of one call.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct PlannedCall {
     pub(crate) call: u64,
     pub(crate) key: usize,
     pub(crate) mode: Mode,
-    pub(crate) how: How,
+    pub(crate) kind: CallKind,
     pub(crate) strategy: WaitStrategy,
-    /// Between reading and writing.
+    /// Time between reading and writing.
     pub(crate) pause: Duration,
-    /// After which an async client drops its future.
-    pub(crate) patience: Option<Duration>,
+    /// Time after which an async client drops the call's future.
+    pub(crate) drop_after: Option<Duration>,
 }
 
-impl Plan {
-    pub(crate) fn draw(random: &mut fastrand::Rng, call: u64) -> Self {
+impl PlannedCall {
+    pub(crate) fn random(random: &mut fastrand::Rng, call: u64) -> Self {
         Self {
             call,
             key: random.usize(..KEYS),
@@ -55,8 +56,8 @@ impl Plan {
             } else {
                 Mode::Exclusive
             },
-            how: *random
-                .choice([How::Guard, How::With, How::Transaction].iter())
+            kind: *random
+                .choice([CallKind::Guard, CallKind::With, CallKind::Transaction].iter())
                 .unwrap(),
             strategy: if random.bool() {
                 WaitStrategy::Poll
@@ -64,7 +65,7 @@ impl Plan {
                 WaitStrategy::Block
             },
             pause: Duration::from_micros(random.u64(..3_000)),
-            patience: (random.u8(..5) == 0).then(|| Duration::from_micros(random.u64(..8_000))),
+            drop_after: (random.u8(..5) == 0).then(|| Duration::from_micros(random.u64(..8_000))),
         }
     }
 
@@ -80,15 +81,15 @@ impl Plan {
         }
     }
 
-    /// The session and the key's number. The last of a body's statements for a shared holder, too.
-    pub(crate) fn reading(&self) -> String {
+    /// Selects the session's process id and the counter of the key.
+    pub(crate) fn select_sql(&self) -> String {
         format!(
             "SELECT pg_backend_pid() AS pid, number FROM {TABLE} WHERE key = {}",
             self.key
         )
     }
 
-    pub(crate) fn writing(&self, number: u64) -> String {
+    pub(crate) fn update_sql(&self, number: u64) -> String {
         format!(
             "UPDATE {TABLE} SET number = {number} WHERE key = {}",
             self.key
@@ -105,25 +106,25 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// NemesisAction a client reads that is not Diesel's.
+    /// Creates a reading from the columns of a client other than Diesel.
     pub(crate) const fn new(pid: i32, number: i64) -> Self {
         Self { pid, number }
     }
 }
 
-/// NemesisAction a client writes down while it holds a lock. The statements between are its own.
+/// Recorder of the events of one body. The client runs the statements itself.
 pub(crate) struct Body<'r> {
-    plan: Plan,
+    plan: PlannedCall,
     recorder: &'r Recorder,
     storage: &'r Storage,
-    granted: Moment,
+    granted: MonotonicNanos,
     number: u64,
     filed: u64,
 }
 
 impl<'r> Body<'r> {
-    /// The first thing to do when the lock is granted.
-    pub(crate) fn begin(plan: Plan, recorder: &'r Recorder, storage: &'r Storage) -> Self {
+    /// Starts the body. Must be the first call after the lock is granted.
+    pub(crate) fn begin(plan: PlannedCall, recorder: &'r Recorder, storage: &'r Storage) -> Self {
         let granted = now();
         let filed = storage.read(plan.key);
         Self {
@@ -139,20 +140,22 @@ impl<'r> Body<'r> {
     pub(crate) fn read(&mut self, reading: &Reading) {
         self.number = u64::try_from(reading.number).expect("it only grows");
         let (pid, at) = (reading.pid, self.granted);
-        let Plan { key, mode, .. } = self.plan;
+        let PlannedCall { key, mode, .. } = self.plan;
         self.write(Event::Granted { key, mode, pid, at });
     }
 
-    /// NemesisAction to write, before it is written.
+    /// Returns the number to write next, and records it before it is written.
     pub(crate) fn writes(&self) -> u64 {
         let number = self.number + 1;
         self.write(Event::Writes { number });
         number
     }
 
-    /// It is written, and that was acknowledged. In a transaction that means nothing yet: it may be rolled back, and the number be used again.
+    /// Records that the database acknowledged the write, and writes the file.
+    ///
+    /// In a transaction it does neither: the write may be rolled back, and the number reused.
     pub(crate) fn wrote(&self, number: u64) {
-        if self.plan.how != How::Transaction {
+        if self.plan.kind != CallKind::Transaction {
             self.write(Event::Wrote { number });
             let filed = self.filed + 1;
             let accepted = self.storage.write(self.plan.key, filed, number);
@@ -164,15 +167,15 @@ impl<'r> Body<'r> {
         }
     }
 
-    /// The session of a locker is another than the one that the work is done on.
+    /// Records the session on which another connection saw the lock manager's lock.
     pub(crate) fn found(&self, session: &Reading, generation: u64) {
         let (pid, at) = (session.pid, self.granted);
-        let Plan { key, mode, .. } = self.plan;
+        let PlannedCall { key, mode, .. } = self.plan;
         self.write(Event::Granted { key, mode, pid, at });
-        self.write(Event::OfLocker { generation });
+        self.write(Event::HeldByLockManager { generation });
     }
 
-    /// The counter that is fenced was read; `None` if it has seen a later token.
+    /// Records a read of the fenced counter. `None`: the counter has a later token.
     pub(crate) fn read_fenced(&mut self, number: Option<&Reading>) {
         match number {
             Some(reading) => self.number = u64::try_from(reading.number).expect("it only grows"),
@@ -180,7 +183,7 @@ impl<'r> Body<'r> {
         }
     }
 
-    /// The counter that is fenced has answered.
+    /// Records the reply to a write of the fenced counter.
     pub(crate) fn wrote_fenced(&self, number: u64, accepted: bool) {
         self.write(if accepted {
             Event::Wrote { number }
@@ -189,7 +192,7 @@ impl<'r> Body<'r> {
         });
     }
 
-    /// A shared holder has read again.
+    /// Compares the second read of a shared holder with the first.
     pub(crate) fn read_again(&self, reading: &Reading) {
         if u64::try_from(reading.number) != Ok(self.number) {
             self.write(Event::Differed);
@@ -201,18 +204,18 @@ impl<'r> Body<'r> {
     }
 }
 
-/// The last thing to do before the lock is given back, whatever came between.
+/// Ends the certain interval, just before the lock is released.
 impl Drop for Body<'_> {
     fn drop(&mut self) {
         self.write(Event::Until { at: now() });
     }
 }
 
-/// NemesisAction a client's body or its lock failed with.
+/// The failure of a call: of the lock or of the body.
 pub(crate) enum Failure {
     Lock(LockError),
     Client,
-    /// The guard was dropped, which tells nothing.
+    /// The guard was dropped, so the result of the release is unknown.
     Dropped,
 }
 
@@ -243,8 +246,8 @@ pub(crate) fn outcome(result: Result<(), Failure>) -> Outcome {
         Err(Failure::Lock(error)) => match error.kind() {
             LockErrorKind::TimedOut | LockErrorKind::HeldElsewhere => Outcome::TimedOut,
             LockErrorKind::CommitFailed | LockErrorKind::TransactionLeftOpen => Outcome::Failed,
-            // Of an acquire or of a release: whether there was a body tells.
-            _ => Outcome::NotHad,
+            // The acquire failed; or the release, if a body was recorded.
+            _ => Outcome::NotAcquired,
         },
     }
 }

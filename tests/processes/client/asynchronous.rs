@@ -1,4 +1,4 @@
-//! diesel-async with bb8. Some futures are dropped.
+//! Clients of diesel-async with bb8. They drop some futures.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,19 +10,23 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{CLIENTS, Shared, url};
 use crate::history::{Event, Mode, Outcome, now};
-use crate::work::{Body, Failure, How, Plan, key, outcome};
+use crate::work::{Body, CallKind, Failure, PlannedCall, key, outcome};
 
 type PgPool = bb8::Pool<AsyncPgConnection>;
 
-/// Where the clients of a process have their connections from.
+/// A pool or lock manager that the clients of a process share.
 pub(super) trait Source: Clone + Send + Sync + 'static {
-    /// Makes one call.
-    fn one(&self, plan: Plan, shared: &Shared) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Performs one call.
+    fn run_call(
+        &self,
+        plan: PlannedCall,
+        shared: &Shared,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 pub(super) fn run(shared: &Shared) {
     let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url());
-    serve_all(shared, CLIENTS, async {
+    run_clients(shared, CLIENTS, async {
         bb8::Pool::builder()
             .max_size(CLIENTS)
             .connection_timeout(Duration::from_secs(2))
@@ -30,8 +34,12 @@ pub(super) fn run(shared: &Shared) {
     });
 }
 
-/// Runs the clients of a process to their end.
-pub(super) fn serve_all<S: Source>(shared: &Shared, clients: u32, source: impl Future<Output = S>) {
+/// Runs the clients of a process until its standard input ends.
+pub(super) fn run_clients<S: Source>(
+    shared: &Shared,
+    clients: u32,
+    source: impl Future<Output = S>,
+) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -40,7 +48,7 @@ pub(super) fn serve_all<S: Source>(shared: &Shared, clients: u32, source: impl F
     runtime.block_on(async {
         let source = source.await;
         let clients: Vec<_> = (0..clients)
-            .map(|client| tokio::spawn(serve(source.clone(), shared.clone(), client)))
+            .map(|client| tokio::spawn(run_client(source.clone(), shared.clone(), client)))
             .collect();
         for client in clients {
             client.await.unwrap();
@@ -48,17 +56,17 @@ pub(super) fn serve_all<S: Source>(shared: &Shared, clients: u32, source: impl F
     });
 }
 
-/// Makes one call after the other, and drops those that have exhausted its patience.
-async fn serve<S: Source>(source: S, shared: Shared, client: u32) {
+/// Performs calls one after the other. Drops the future of a call after its `drop_after`.
+async fn run_client<S: Source>(source: S, shared: Shared, client: u32) {
     let mut random = shared.random(client);
-    while shared.goes_on() {
-        let plan = Plan::draw(&mut random, shared.recorder.next_call());
-        let outcome = match plan.patience {
-            None => outcome(source.one(plan, &shared).await),
-            Some(patience) => {
-                // It is not dropped before this, so until then it held what it held.
-                let until = now() + u64::try_from(patience.as_nanos()).unwrap();
-                match tokio::time::timeout(patience, source.one(plan, &shared)).await {
+    while shared.is_running() {
+        let plan = PlannedCall::random(&mut random, shared.recorder.next_call());
+        let outcome = match plan.drop_after {
+            None => outcome(source.run_call(plan, &shared).await),
+            Some(limit) => {
+                // The future is dropped at `until` or later, so it holds the lock until then.
+                let until = now() + u64::try_from(limit.as_nanos()).unwrap();
+                match tokio::time::timeout(limit, source.run_call(plan, &shared)).await {
                     Ok(result) => outcome(result),
                     Err(_) => {
                         shared.recorder.write(plan.call, Event::Until { at: until });
@@ -73,20 +81,20 @@ async fn serve<S: Source>(source: S, shared: Shared, client: u32) {
 }
 
 impl Source for PgPool {
-    async fn one(&self, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+    async fn run_call(&self, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
         let body = async |conn: &mut AsyncPgConnection| body(conn, plan, shared).await;
-        match plan.how {
-            How::Guard => {
+        match plan.kind {
+            CallKind::Guard => {
                 let acquired = self.acquire_advisory_lock(key(plan.key), plan.options());
                 let mut guard = acquired.await?;
                 self::body(&mut guard, plan, shared).await?;
                 Ok(guard.release().await?)
             }
-            How::With => {
+            CallKind::With => {
                 self.with_advisory_lock(key(plan.key), plan.options(), body)
                     .await
             }
-            How::Transaction => {
+            CallKind::Transaction => {
                 self.with_advisory_xact_lock(key(plan.key), plan.options(), body)
                     .await
             }
@@ -94,17 +102,21 @@ impl Source for PgPool {
     }
 }
 
-async fn body(conn: &mut AsyncPgConnection, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+async fn body(
+    conn: &mut AsyncPgConnection,
+    plan: PlannedCall,
+    shared: &Shared,
+) -> Result<(), Failure> {
     let mut body = Body::begin(plan, &shared.recorder, &shared.storage);
-    body.read(&sql_query(plan.reading()).get_result(conn).await?);
+    body.read(&sql_query(plan.select_sql()).get_result(conn).await?);
     tokio::time::sleep(plan.pause).await;
     match plan.mode {
         Mode::Exclusive => {
             let number = body.writes();
-            sql_query(plan.writing(number)).execute(conn).await?;
+            sql_query(plan.update_sql(number)).execute(conn).await?;
             body.wrote(number);
         }
-        Mode::Shared => body.read_again(&sql_query(plan.reading()).get_result(conn).await?),
+        Mode::Shared => body.read_again(&sql_query(plan.select_sql()).get_result(conn).await?),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Diesel with r2d2.
+//! Clients of Diesel with r2d2.
 
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use diesel::{RunQueryDsl, sql_query};
 
 use super::{CLIENTS, Shared, url};
 use crate::history::{Event, Mode, now};
-use crate::work::{Body, Failure, How, Plan, key, outcome};
+use crate::work::{Body, CallKind, Failure, PlannedCall, key, outcome};
 
 type PgPool = Pool<ConnectionManager<PgConnection>>;
 
@@ -21,23 +21,23 @@ pub(super) fn run(shared: &Shared) {
         .connection_timeout(Duration::from_secs(2))
         .error_handler(Box::new(diesel::r2d2::NopErrorHandler))
         .build_unchecked(ConnectionManager::new(url()));
-    serve_all(shared, CLIENTS, |plan| one(&pool, plan, shared));
+    run_clients(shared, CLIENTS, |plan| run_call(&pool, plan, shared));
 }
 
-/// Runs the clients of a process to their end. Each makes one call after the other.
-pub(super) fn serve_all(
+/// Runs the clients of a process until its standard input ends, each in its own thread.
+pub(super) fn run_clients(
     shared: &Shared,
     clients: u32,
-    one: impl Fn(Plan) -> Result<(), Failure> + Sync,
+    run_call: impl Fn(PlannedCall) -> Result<(), Failure> + Sync,
 ) {
-    let one = &one;
+    let run_call = &run_call;
     thread::scope(|scope| {
         for client in 0..clients {
             scope.spawn(move || {
                 let mut random = shared.random(client);
-                while shared.goes_on() {
-                    let plan = Plan::draw(&mut random, shared.recorder.next_call());
-                    let outcome = outcome(one(plan));
+                while shared.is_running() {
+                    let plan = PlannedCall::random(&mut random, shared.recorder.next_call());
+                    let outcome = outcome(run_call(plan));
                     let event = Event::Ended { outcome, at: now() };
                     shared.recorder.write(plan.call, event);
                 }
@@ -46,30 +46,30 @@ pub(super) fn serve_all(
     });
 }
 
-fn one(pool: &PgPool, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+fn run_call(pool: &PgPool, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
     let body = |conn: &mut PgConnection| body(conn, plan, shared);
-    match plan.how {
-        How::Guard => {
+    match plan.kind {
+        CallKind::Guard => {
             let mut guard = pool.acquire_advisory_lock(key(plan.key), plan.options())?;
             body(&mut guard)?;
             Ok(guard.release()?)
         }
-        How::With => pool.with_advisory_lock(key(plan.key), plan.options(), body),
-        How::Transaction => pool.with_advisory_xact_lock(key(plan.key), plan.options(), body),
+        CallKind::With => pool.with_advisory_lock(key(plan.key), plan.options(), body),
+        CallKind::Transaction => pool.with_advisory_xact_lock(key(plan.key), plan.options(), body),
     }
 }
 
-fn body(conn: &mut PgConnection, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+fn body(conn: &mut PgConnection, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
     let mut body = Body::begin(plan, &shared.recorder, &shared.storage);
-    body.read(&sql_query(plan.reading()).get_result(conn)?);
+    body.read(&sql_query(plan.select_sql()).get_result(conn)?);
     thread::sleep(plan.pause);
     match plan.mode {
         Mode::Exclusive => {
             let number = body.writes();
-            sql_query(plan.writing(number)).execute(conn)?;
+            sql_query(plan.update_sql(number)).execute(conn)?;
             body.wrote(number);
         }
-        Mode::Shared => body.read_again(&sql_query(plan.reading()).get_result(conn)?),
+        Mode::Shared => body.read_again(&sql_query(plan.select_sql()).get_result(conn)?),
     }
     Ok(())
 }

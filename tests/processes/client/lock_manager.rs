@@ -11,7 +11,7 @@ use advisory_locking::lock_manager::LockManagerOptions;
 
 use super::Shared;
 use crate::history::{Event, Mode, Outcome, now};
-use crate::work::{APPLICATION, Body, FENCED, How, KEYS, Plan, key};
+use crate::work::{APPLICATION, Body, CallKind, FENCED_TABLE, KEYS, PlannedCall, key};
 
 /// Of the connections to work on, which the nemesis leaves alone: its victims are the sessions that have locks.
 const WORKERS: &str = "al_work";
@@ -38,20 +38,20 @@ enum Call {
 
 impl Call {
     /// A locker has no locks of transactions: those plans are for guards that are dropped, and for several keys.
-    const fn of(plan: &Plan) -> Self {
-        match (plan.how, plan.call % 2) {
-            (How::Guard, _) => Self::Fenced,
-            (How::With, 0) => Self::With,
-            (How::With, _) => Self::Plain,
-            (How::Transaction, 0) => Self::All,
-            (How::Transaction, _) => Self::Dropped,
+    const fn of(plan: &PlannedCall) -> Self {
+        match (plan.kind, plan.call % 2) {
+            (CallKind::Guard, _) => Self::Fenced,
+            (CallKind::With, 0) => Self::With,
+            (CallKind::With, _) => Self::Plain,
+            (CallKind::Transaction, 0) => Self::All,
+            (CallKind::Transaction, _) => Self::Dropped,
         }
     }
 }
 
 /// The keys of a call for several, of which the second is recorded as a call of its own.
-fn both(plan: Plan, shared: &Shared) -> ([LockKey; 2], Plan) {
-    let second = Plan {
+fn both(plan: PlannedCall, shared: &Shared) -> ([LockKey; 2], PlannedCall) {
+    let second = PlannedCall {
         call: shared.recorder.next_call(),
         key: (plan.key + 1) % KEYS,
         ..plan
@@ -69,7 +69,7 @@ struct Beside<'r> {
 }
 
 impl<'r> Beside<'r> {
-    fn begin(plan: Plan, shared: &'r Shared) -> Self {
+    fn begin(plan: PlannedCall, shared: &'r Shared) -> Self {
         Self {
             call: plan.call,
             shared,
@@ -98,7 +98,7 @@ impl Drop for Beside<'_> {
 }
 
 /// Which session of this process has the lock: 0 if none. A locker has a key on one session at a time.
-fn finding(plan: &Plan, shared: &Shared) -> String {
+fn finding(plan: &PlannedCall, shared: &Shared) -> String {
     let (classid, objid, objsubid) = key(plan.key).raw().pg_locks_columns();
     format!(
         "SELECT coalesce(max(pid), 0) AS pid, count(*) AS number \
@@ -111,21 +111,21 @@ fn finding(plan: &Plan, shared: &Shared) -> String {
 }
 
 /// Reads the counter and tells it the token. Those who share the lock have theirs in any order.
-fn reading(plan: &Plan, token: i64) -> String {
+fn reading(plan: &PlannedCall, token: i64) -> String {
     let fence = match plan.mode {
         Mode::Exclusive => format!("AND token <= {token}"),
         Mode::Shared => String::new(),
     };
     format!(
-        "UPDATE {FENCED} SET token = greatest(token, {token}) WHERE key = {} {fence} \
+        "UPDATE {FENCED_TABLE} SET token = greatest(token, {token}) WHERE key = {} {fence} \
          RETURNING 0 AS pid, number",
         plan.key
     )
 }
 
-fn writing(plan: &Plan, number: u64, token: i64) -> String {
+fn writing(plan: &PlannedCall, number: u64, token: i64) -> String {
     format!(
-        "UPDATE {FENCED} SET number = {number} WHERE key = {} AND token = {token}",
+        "UPDATE {FENCED_TABLE} SET number = {number} WHERE key = {} AND token = {token}",
         plan.key
     )
 }

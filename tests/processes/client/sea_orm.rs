@@ -1,4 +1,4 @@
-//! SeaORM. Some futures are dropped, and some bodies write in a transaction of their own.
+//! Clients of SeaORM. They drop some futures, and some bodies write in a nested transaction.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use sea_orm::{
     TransactionTrait,
 };
 
-use super::asynchronous::{Source, serve_all};
+use super::asynchronous::{Source, run_clients};
 use super::{CLIENTS, Shared, url};
 use crate::history::Mode;
-use crate::work::{Body, Failure, How, Plan, Reading, key};
+use crate::work::{Body, CallKind, Failure, PlannedCall, Reading, key};
 
 pub(super) fn run(shared: &Shared) {
     let mut options = ConnectOptions::new(url());
@@ -21,26 +21,26 @@ pub(super) fn run(shared: &Shared) {
         .acquire_timeout(Duration::from_secs(2))
         .connect_lazy(true)
         .sqlx_logging(false);
-    serve_all(shared, CLIENTS, async {
+    run_clients(shared, CLIENTS, async {
         Database::connect(options).await.unwrap()
     });
 }
 
 impl Source for DatabaseConnection {
-    async fn one(&self, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+    async fn run_call(&self, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
         let body = async |db: &mut PinnedConnection| body(db, plan, shared).await;
-        match plan.how {
-            How::Guard => {
+        match plan.kind {
+            CallKind::Guard => {
                 let acquired = self.acquire_advisory_lock(key(plan.key), plan.options());
                 let mut guard = acquired.await?;
                 self::body(&mut guard, plan, shared).await?;
                 Ok(guard.release().await?)
             }
-            How::With => {
+            CallKind::With => {
                 self.with_advisory_lock(key(plan.key), plan.options(), body)
                     .await
             }
-            How::Transaction => {
+            CallKind::Transaction => {
                 self.with_advisory_xact_lock(key(plan.key), plan.options(), body)
                     .await
             }
@@ -48,7 +48,11 @@ impl Source for DatabaseConnection {
     }
 }
 
-async fn body(db: &mut PinnedConnection, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+async fn body(
+    db: &mut PinnedConnection,
+    plan: PlannedCall,
+    shared: &Shared,
+) -> Result<(), Failure> {
     let mut body = Body::begin(plan, &shared.recorder, &shared.storage);
     body.read(&read(db, plan).await?);
     tokio::time::sleep(plan.pause).await;
@@ -57,10 +61,10 @@ async fn body(db: &mut PinnedConnection, plan: Plan, shared: &Shared) -> Result<
             let number = body.writes();
             if plan.call % 2 == 0 {
                 let tx = db.begin().await?;
-                tx.execute_unprepared(&plan.writing(number)).await?;
+                tx.execute_unprepared(&plan.update_sql(number)).await?;
                 tx.commit().await?;
             } else {
-                db.execute_unprepared(&plan.writing(number)).await?;
+                db.execute_unprepared(&plan.update_sql(number)).await?;
             }
             body.wrote(number);
         }
@@ -69,8 +73,8 @@ async fn body(db: &mut PinnedConnection, plan: Plan, shared: &Shared) -> Result<
     Ok(())
 }
 
-async fn read(db: &PinnedConnection, plan: Plan) -> Result<Reading, DbErr> {
-    let statement = Statement::from_string(db.get_database_backend(), plan.reading());
+async fn read(db: &PinnedConnection, plan: PlannedCall) -> Result<Reading, DbErr> {
+    let statement = Statement::from_string(db.get_database_backend(), plan.select_sql());
     let row = db.query_one_raw(statement).await?;
     let row = row.ok_or_else(|| DbErr::RecordNotFound("the counter".to_owned()))?;
     Ok(Reading::new(

@@ -7,13 +7,13 @@ use diesel::{OptionalExtension, sql_query};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::super::asynchronous::{Source, serve_all};
-use super::super::{LOCKER_CLIENTS, Shared, url_as};
+use super::super::asynchronous::{Source, run_clients};
+use super::super::{LOCK_MANAGER_CLIENTS, Shared, url_as};
 use super::{
     Beside, Call, SESSIONS, WORKERS, application, both, finding, options, reading, writing,
 };
 use crate::history::Mode;
-use crate::work::{Body, Failure, Plan, Reading, key, outcome};
+use crate::work::{Body, Failure, PlannedCall, Reading, key, outcome};
 
 type PgPool = bb8::Pool<AsyncPgConnection>;
 
@@ -31,17 +31,17 @@ pub(in crate::client) fn run(shared: &Shared) {
             .connection_timeout(Duration::from_secs(2))
             .build_unchecked(manager)
     };
-    serve_all(shared, LOCKER_CLIENTS, async {
+    run_clients(shared, LOCK_MANAGER_CLIENTS, async {
         let sessions = pool(&application(shared), SESSIONS);
         Clients {
             locker: LockManager::with_options(sessions, options()).unwrap(),
-            workers: pool(WORKERS, LOCKER_CLIENTS),
+            workers: pool(WORKERS, LOCK_MANAGER_CLIENTS),
         }
     });
 }
 
 impl Source for Clients {
-    async fn one(&self, plan: Plan, shared: &Shared) -> Result<(), Failure> {
+    async fn run_call(&self, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
         let (locker, first) = (&self.locker, key(plan.key));
         match Call::of(&plan) {
             Call::Fenced => {
@@ -96,13 +96,13 @@ impl Source for Clients {
 impl Clients {
     async fn both(
         &self,
-        plan: Plan,
-        second: Plan,
+        plan: PlannedCall,
+        second: PlannedCall,
         beside: &Beside<'_>,
         guards: &[OwnedLockGuard],
         shared: &Shared,
     ) -> Result<(), Failure> {
-        let of = |plan: &Plan| {
+        let of = |plan: &PlannedCall| {
             let key = key(plan.key);
             let mut guards = guards.iter();
             guards
@@ -119,7 +119,7 @@ impl Clients {
 
     async fn body(
         &self,
-        plan: Plan,
+        plan: PlannedCall,
         shared: &Shared,
         guard: &OwnedLockGuard,
     ) -> Result<(), Failure> {
@@ -158,7 +158,7 @@ impl Clients {
 async fn find(
     conn: &mut AsyncPgConnection,
     body: &Body<'_>,
-    plan: &Plan,
+    plan: &PlannedCall,
     shared: &Shared,
     guard: &OwnedLockGuard,
 ) -> Result<(), Failure> {

@@ -8,13 +8,13 @@ use diesel::pg::PgConnection;
 use diesel::r2d2::{ConnectionManager, Pool};
 use diesel::{OptionalExtension, RunQueryDsl, sql_query};
 
-use super::super::blocking::serve_all;
-use super::super::{LOCKER_CLIENTS, Shared, url_as};
+use super::super::blocking::run_clients;
+use super::super::{LOCK_MANAGER_CLIENTS, Shared, url_as};
 use super::{
     Beside, Call, SESSIONS, WORKERS, application, both, finding, options, reading, writing,
 };
 use crate::history::Mode;
-use crate::work::{Body, Failure, Plan, Reading, key, outcome};
+use crate::work::{Body, Failure, PlannedCall, Reading, key, outcome};
 
 type PgPool = Pool<ConnectionManager<PgConnection>>;
 
@@ -29,8 +29,8 @@ pub(in crate::client) fn run(shared: &Shared) {
     };
     let sessions = pool(&application(shared), SESSIONS);
     let locker = BlockingLockManager::with_options(sessions, options()).unwrap();
-    let workers = pool(WORKERS, LOCKER_CLIENTS);
-    serve_all(shared, LOCKER_CLIENTS, |plan| {
+    let workers = pool(WORKERS, LOCK_MANAGER_CLIENTS);
+    run_clients(shared, LOCK_MANAGER_CLIENTS, |plan| {
         one(&locker, &workers, plan, shared)
     });
 }
@@ -38,7 +38,7 @@ pub(in crate::client) fn run(shared: &Shared) {
 fn one(
     locker: &BlockingLockManager,
     workers: &PgPool,
-    plan: Plan,
+    plan: PlannedCall,
     shared: &Shared,
 ) -> Result<(), Failure> {
     let first = key(plan.key);
@@ -87,13 +87,13 @@ fn one(
 
 fn bodies(
     workers: &PgPool,
-    plan: Plan,
-    second: Plan,
+    plan: PlannedCall,
+    second: PlannedCall,
     beside: &Beside<'_>,
     guards: &[BlockingOwnedLockGuard],
     shared: &Shared,
 ) -> Result<(), Failure> {
-    let of = |plan: &Plan| {
+    let of = |plan: &PlannedCall| {
         let key = key(plan.key);
         let mut guards = guards.iter();
         guards
@@ -110,7 +110,7 @@ fn bodies(
 
 fn body(
     workers: &PgPool,
-    plan: Plan,
+    plan: PlannedCall,
     shared: &Shared,
     guard: &BlockingOwnedLockGuard,
 ) -> Result<(), Failure> {
@@ -147,7 +147,7 @@ fn body(
 fn find(
     conn: &mut PgConnection,
     body: &Body<'_>,
-    plan: &Plan,
+    plan: &PlannedCall,
     shared: &Shared,
     guard: &BlockingOwnedLockGuard,
 ) -> Result<(), Failure> {

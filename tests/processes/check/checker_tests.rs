@@ -1,10 +1,12 @@
-//! A checker that never complains proves nothing: each contradiction, made up.
+//! Tests of the checker: a made-up history for each contradiction.
 
-use super::{Act, Final, History, Hold, NemesisAction, contradictions, find_sessions};
-use crate::history::{Mode, Moment, Outcome};
+use super::{
+    FinalState, History, HoldInterval, NemesisAction, NemesisEvent, contradictions, find_sessions,
+};
+use crate::history::{Mode, MonotonicNanos, Outcome};
 
-fn hold(mode: Mode, from: Moment, until: Moment) -> Hold {
-    Hold {
+fn hold(mode: Mode, from: MonotonicNanos, until: MonotonicNanos) -> HoldInterval {
+    HoldInterval {
         process: 0,
         key: 0,
         mode,
@@ -22,8 +24,8 @@ fn hold(mode: Mode, from: Moment, until: Moment) -> Hold {
     }
 }
 
-fn writer(from: Moment, number: u64) -> Hold {
-    Hold {
+fn writer(from: MonotonicNanos, number: u64) -> HoldInterval {
+    HoldInterval {
         writes: Some(number),
         wrote: true,
         filed: Some(number),
@@ -31,24 +33,24 @@ fn writer(from: Moment, number: u64) -> Hold {
     }
 }
 
-fn act(what: NemesisAction, from: Moment, until: Moment) -> Act {
-    Act {
-        what,
+fn event(action: NemesisAction, from: MonotonicNanos, until: MonotonicNanos) -> NemesisEvent {
+    NemesisEvent {
+        action,
         from,
         until,
-        locker: None,
+        lock_manager: None,
     }
 }
 
-fn found(holds: &[Hold], acts: &[Act], number: u64, filed: u64) -> Vec<String> {
+fn found(holds: &[HoldInterval], events: &[NemesisEvent], number: u64, filed: u64) -> Vec<String> {
     let history = History {
         holds: holds.to_vec(),
         ..History::default()
     };
     contradictions(
         &history,
-        acts,
-        &[Final {
+        events,
+        &[FinalState {
             number,
             filed,
             fenced: 0,
@@ -56,58 +58,62 @@ fn found(holds: &[Hold], acts: &[Act], number: u64, filed: u64) -> Vec<String> {
     )
 }
 
-/// Panics if the checker misses something, or complains of what is right.
-pub(crate) fn checks_itself() {
-    overlaps();
-    counters();
-    reports();
-    lockers();
+/// Panics if the checker misses a contradiction or reports a false one.
+pub(crate) fn test_checker() {
+    test_overlaps();
+    test_counters();
+    test_reports();
+    test_lock_managers();
 }
 
-/// NemesisAction is different where the lock is on another session than the work.
-fn lockers() {
-    let of_locker = |pid, outcome| Hold {
+/// Histories of lock managers, whose lock and work are on different sessions.
+fn test_lock_managers() {
+    let by_lock_manager = |pid, outcome| HoldInterval {
         generation: Some(7),
         pid,
         ended: Some((outcome, 21)),
         ..hold(Mode::Exclusive, 10, 20)
     };
-    let sessions = |mut holds: Vec<Hold>| {
+    let sessions = |mut holds: Vec<HoldInterval>| {
         find_sessions(&mut holds);
         holds
     };
-    let terminated = |pid, locker| Act {
-        locker,
-        ..act(NemesisAction::Terminate { pid }, 2, 3)
+    let terminated = |pid, lock_manager| NemesisEvent {
+        lock_manager,
+        ..event(NemesisAction::Terminate { pid }, 2, 3)
     };
     let other = |from| hold(Mode::Exclusive, from, from + 5);
-    let proof = Hold {
+    let proof = HoldInterval {
         key: 1,
-        ..of_locker(5, Outcome::Ok)
+        ..by_lock_manager(5, Outcome::Ok)
     };
 
-    // Seen on its session: held, also if nobody was told how it ended.
+    // Seen on its session: held, also if its outcome is unknown.
     let seen = sessions(vec![
         proof.clone(),
-        of_locker(5, Outcome::Dropped),
+        by_lock_manager(5, Outcome::Dropped),
         other(12),
     ]);
     assert_one(&found(&seen, &[], 0, 0), "overlap");
     // Seen on the next session, or on none: lost before.
     for pid in [6, 0] {
-        let lost = [proof.clone(), of_locker(pid, Outcome::Lost), other(12)];
+        let lost = [
+            proof.clone(),
+            by_lock_manager(pid, Outcome::Lost),
+            other(12),
+        ];
         let cause = [terminated(5, Some(0))];
         assert_none(&found(&sessions(lost.to_vec()), &cause, 0, 0));
         let other_session = [terminated(8, Some(0))];
         let lost = sessions(lost[..2].to_vec());
         assert_one(&found(&lost, &other_session, 0, 0), "without a cause");
-        // Nobody knows which session it was: one of its process's.
-        let unknown = sessions(vec![of_locker(pid, Outcome::Lost)]);
+        // Its session is unknown: any session of its process.
+        let unknown = sessions(vec![by_lock_manager(pid, Outcome::Lost)]);
         assert_none(&found(&unknown, &other_session, 0, 0));
         let elsewhere = [terminated(8, Some(1))];
         assert_one(&found(&unknown, &elsewhere, 0, 0), "without a cause");
     }
-    let silent = sessions(vec![of_locker(0, Outcome::Ok)]);
+    let silent = sessions(vec![by_lock_manager(0, Outcome::Ok)]);
     assert_one(&found(&silent, &[], 0, 0), "not seen on its session");
 }
 
@@ -124,7 +130,7 @@ fn assert_none(found: &[String]) {
     assert!(found.is_empty(), "{found:?}");
 }
 
-fn overlaps() {
+fn test_overlaps() {
     use Mode::{Exclusive, Shared};
     let pair = |first, second| [hold(first, 10, 30), hold(second, 20, 40)];
     for (first, second) in [
@@ -141,7 +147,7 @@ fn overlaps() {
         0,
         0,
     ));
-    // Behind a shorter one that began later, and behind another shared one.
+    // After a shorter interval that began later, and after another shared one.
     let nested = [
         hold(Shared, 10, 90),
         hold(Shared, 20, 30),
@@ -155,13 +161,13 @@ fn overlaps() {
     ];
     assert_one(&found(&behind, &[], 0, 0), "overlap");
 
-    // NemesisAction the nemesis ended is over before, and not earlier.
+    // The certain interval ends when the nemesis begins to end the session, not earlier.
     let lost = |ended_at| {
         let mut holds = pair(Exclusive, Exclusive);
         holds[0].ended = Some((Outcome::Lost, 31));
         found(
             &holds,
-            &[act(
+            &[event(
                 NemesisAction::Terminate { pid: 10 },
                 ended_at,
                 ended_at + 1,
@@ -176,28 +182,28 @@ fn overlaps() {
     (holds[0].process, holds[0].ended) = (1, None);
     assert_none(&found(
         &holds,
-        &[act(NemesisAction::Kill { process: 1 }, 15, 16)],
+        &[event(NemesisAction::Kill { process: 1 }, 15, 16)],
         0,
         0,
     ));
-    let other = act(NemesisAction::Terminate { pid: 99 }, 15, 16);
+    let other = event(NemesisAction::Terminate { pid: 99 }, 15, 16);
     assert_one(
         &found(&pair(Exclusive, Exclusive), &[other], 0, 0),
         "overlap",
     );
-    let stopped = act(NemesisAction::Stop, 15, 16);
+    let stopped = event(NemesisAction::Stop, 15, 16);
     assert_one(
         &found(&pair(Exclusive, Exclusive), &[stopped], 0, 0),
         "overlap",
     );
 }
 
-fn counters() {
+fn test_counters() {
     assert_none(&found(&[writer(10, 1), writer(30, 2)], &[], 2, 2));
     let twice = found(
         &[
             writer(10, 1),
-            Hold {
+            HoldInterval {
                 filed: None,
                 ..writer(30, 1)
             },
@@ -210,7 +216,7 @@ fn counters() {
     let twice = found(
         &[
             writer(10, 1),
-            Hold {
+            HoldInterval {
                 filed: Some(1),
                 ..writer(30, 2)
             },
@@ -223,28 +229,28 @@ fn counters() {
     assert_one(&found(&[writer(10, 1)], &[], 0, 1), "the database counts 0");
     assert_one(&found(&[writer(10, 1)], &[], 2, 1), "the database counts 2");
     assert_one(&found(&[writer(10, 1)], &[], 1, 0), "the file counts 0");
-    // Cut off: it may be there or not, and the file is not acknowledged.
-    let doubtful = Hold {
+    // Without acknowledgement, the database may have the write or not. The file has not.
+    let doubtful = HoldInterval {
         wrote: false,
         ended: Some((Outcome::Failed, 25)),
         ..writer(10, 1)
     };
-    let cause = [act(NemesisAction::Terminate { pid: 10 }, 15, 16)];
+    let cause = [event(NemesisAction::Terminate { pid: 10 }, 15, 16)];
     for number in [0, 1] {
         assert_none(&found(std::slice::from_ref(&doubtful), &cause, number, 0));
     }
     assert_one(&found(&[doubtful], &cause, 2, 0), "the database counts 2");
 }
 
-fn reports() {
-    let ended = |outcome| Hold {
+fn test_reports() {
+    let ended = |outcome| HoldInterval {
         ended: Some((outcome, 35)),
         ..hold(Mode::Exclusive, 10, 30)
     };
-    let here = [act(NemesisAction::Terminate { pid: 10 }, 20, 21)];
-    let elsewhere = [act(NemesisAction::Terminate { pid: 11 }, 20, 21)];
-    let restart = [act(NemesisAction::Restart { immediate: true }, 20, 25)];
-    for outcome in [Outcome::Lost, Outcome::Failed, Outcome::NotHad] {
+    let here = [event(NemesisAction::Terminate { pid: 10 }, 20, 21)];
+    let elsewhere = [event(NemesisAction::Terminate { pid: 11 }, 20, 21)];
+    let restart = [event(NemesisAction::Restart { immediate: true }, 20, 25)];
+    for outcome in [Outcome::Lost, Outcome::Failed, Outcome::NotAcquired] {
         assert_none(&found(&[ended(outcome)], &here, 0, 0));
         assert_none(&found(&[ended(outcome)], &restart, 0, 0));
         assert_one(
@@ -260,31 +266,31 @@ fn reports() {
         &found(&[ended(Outcome::Ok)], &restart, 0, 0),
         "not reported lost",
     );
-    // Ended while it was being given back: either report is right.
-    let late = [act(NemesisAction::Terminate { pid: 10 }, 29, 33)];
+    // Terminated during the release: success and loss are both correct.
+    let late = [event(NemesisAction::Terminate { pid: 10 }, 29, 33)];
     assert_none(&found(&[ended(Outcome::Ok)], &late, 0, 0));
     assert_none(&found(&[ended(Outcome::Lost)], &late, 0, 0));
 
-    let unfinished = Hold {
+    let unfinished = HoldInterval {
         ended: None,
         ..hold(Mode::Exclusive, 10, 30)
     };
     assert_one(
         &found(std::slice::from_ref(&unfinished), &[], 0, 0),
-        "nobody killed",
+        "was not killed",
     );
     assert_none(&found(
         &[unfinished],
-        &[act(NemesisAction::Kill { process: 0 }, 20, 21)],
+        &[event(NemesisAction::Kill { process: 0 }, 20, 21)],
         0,
         0,
     ));
-    let differed = Hold {
+    let differed = HoldInterval {
         differed: true,
         ..hold(Mode::Shared, 10, 30)
     };
     assert_one(&found(&[differed], &[], 0, 0), "two readings");
-    let stale = Hold {
+    let stale = HoldInterval {
         stale: true,
         ..hold(Mode::Exclusive, 10, 30)
     };
