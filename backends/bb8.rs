@@ -1,18 +1,27 @@
 //! bb8: pools of diesel-async connections, or of any manager whose connections have async locks.
+//!
+//! # Broken connections
+//!
+//! bb8 closes a returned connection for which the manager's
+//! [`has_broken`](::bb8::ManageConnection::has_broken) is true; diesel-async's manager reads the
+//! connection's transaction manager there, which this crate sets to its error state when it
+//! terminates a session. bb8 may spawn a task that opens a replacement, which is why a connection is
+//! handed out as a [`RuntimeBound`].
 
-use super::checked_out::CheckedOut;
-use crate::session::SessionError;
-use crate::session::{AsyncLockPool, AsyncLockSession};
+use tokio::runtime::Handle;
+
+use super::runtime_bound::RuntimeBound;
+use crate::session::{AsyncLockPool, AsyncLockSession, SessionError};
 
 impl<M> AsyncLockPool for ::bb8::Pool<M>
 where
     M: ::bb8::ManageConnection<Connection: AsyncLockSession, Error: std::error::Error + Sync>,
 {
     type Session = M::Connection;
-    type Connection = CheckedOut<::bb8::PooledConnection<'static, M>>;
+    type Connection = RuntimeBound<::bb8::PooledConnection<'static, M>>;
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
         let conn = self.get_owned().await.map_err(SessionError::new)?;
-        Ok(CheckedOut::new(conn, drop))
+        Ok(RuntimeBound::new(conn, Handle::try_current().ok(), drop))
     }
 }

@@ -1,7 +1,14 @@
-//! deadpool: pools of diesel-async connections, or of any manager whose connections have async locks.
+//! deadpool: pools of diesel-async connections, or of any manager whose connections have async
+//! locks.
+//!
+//! # Broken connections
+//!
+//! deadpool takes every connection back unchecked, and drops it at its next checkout if the manager's
+//! [`recycle`](::deadpool::managed::Manager::recycle) fails; diesel-async's manager reads
+//! the connection's transaction manager there, which this crate sets to its error state when it
+//! terminates a session.
 
-use crate::session::SessionError;
-use crate::session::{AsyncLockPool, AsyncLockSession};
+use crate::session::{AsyncLockPool, AsyncLockSession, SessionError};
 
 impl<M> AsyncLockPool for ::deadpool::managed::Pool<M>
 where

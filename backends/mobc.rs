@@ -1,38 +1,46 @@
 //! mobc: pools of diesel-async connections, or of any manager whose connections have async locks.
 //!
-//! # What diesel-async 0.9 does with them
+//! # Broken connections
 //!
-//! It tells mobc the opposite of what it means when a connection comes back: healthy ones are closed, broken ones are kept. So with
-//! diesel-async, each lock costs a new connection; bb8 and deadpool keep theirs. What is taken from the pool by the methods here goes
-//! back only if it is in order, so a connection that was ended, or left in a transaction, is never handed out again. For a
-//! connection you have checked out yourself, leave mobc's `test_on_check_out` on, as it is by default: it finds the ended ones.
+//! mobc closes a returned connection for which the manager's
+//! [`validate`](::mobc::Manager::validate) is false, and an idle one whose
+//! [`check`](::mobc::Manager::check) fails at the next checkout (a ping, on by default).
+//!
+//! diesel-async 0.9.2 inverts `validate`: its manager returns true for a broken connection. So a
+//! mobc pool closes diesel-async's healthy connections and keeps the broken ones:
+//!
+//! * Each lock costs a new connection. The pools of bb8 and deadpool keep theirs.
+//! * The methods of this crate return a connection to the pool only if it is neither broken nor in a
+//!   transaction, whatever the manager says. So they never return a terminated session.
+//! * A connection that the application has checked out itself returns even if it is broken. Leave
+//!   mobc's `test_on_check_out` on, as it is by default: its ping finds a terminated session.
 
 use ::mobc::{Connection, Manager, Pool};
 use tokio::runtime::Handle;
 
-use super::checked_out::CheckedOut;
-use crate::session::SessionError;
-use crate::session::{AsyncLockPool, AsyncLockSession};
+use super::runtime_bound::RuntimeBound;
+use crate::session::{AsyncLockPool, AsyncLockSession, SessionError};
 
 impl<M> AsyncLockPool for Pool<M>
 where
     M: Manager<Connection: AsyncLockSession, Error: std::error::Error>,
 {
     type Session = M::Connection;
-    type Connection = CheckedOut<Connection<M>>;
+    type Connection = RuntimeBound<Connection<M>>;
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
         let conn = self.get().await.map_err(SessionError::new)?;
-        Ok(CheckedOut::new(conn, give_back))
+        let runtime = Handle::try_current().ok();
+        Ok(RuntimeBound::new(conn, runtime, return_to_pool))
     }
 }
 
-/// Keeps out of the pool what does not belong there, whatever the manager's own check says of it.
-fn give_back<M: Manager<Connection: AsyncLockSession>>(mut conn: Connection<M>) {
+/// Returns a connection to its pool, or closes it if it is broken or in a transaction.
+fn return_to_pool<M: Manager<Connection: AsyncLockSession>>(mut conn: Connection<M>) {
     let transaction = conn.session_transaction_state();
-    let unfit = transaction.is_broken() || transaction.is_open();
-    // Going back is a task, and there may be nowhere to run it.
-    if unfit || Handle::try_current().is_err() {
+    let dirty = transaction.is_broken() || transaction.is_open();
+    // mobc returns a connection in a task, so without a runtime it must be closed.
+    if dirty || Handle::try_current().is_err() {
         drop(conn.into_inner());
     }
 }

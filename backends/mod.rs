@@ -1,14 +1,28 @@
-//! The databases, and one adapter per client library.
+//! Databases, client libraries and connection pools.
 //!
-//! A *backend* is a database, an *adapter* a client library. What a backend is asked and what its errors mean stands once, in
-//! the backend's module; an adapter runs statements, reports errors, and can end its session.
+//! A *backend* is a database, an *adapter* a client library or a pool. A backend's module holds the
+//! SQL that is sent to it and the meaning of its error codes. An adapter runs statements, reports
+//! errors and terminates sessions: it implements the ports in [`session`](crate::session).
+//!
+//! | module | contents |
+//! |---|---|
+//! | `postgres` | backend: statements, scripts, the terminate sequence, SQLSTATEs |
+//! | `sqlite` | backend: the no-op, and its warning, which is logged once for each key |
+//! | `diesel` | adapter: `PgConnection`, `SqliteConnection` and enums of both |
+//! | `diesel_async` | adapter: `AsyncPgConnection`, `SyncConnectionWrapper<SqliteConnection>` |
+//! | `sea_orm` | adapter: `DatabaseConnection` and `DatabaseTransaction` |
+//! | `rusqlite` | adapter: `Connection`, `Transaction` and `Savepoint` |
+//! | `r2d2` | pool of a blocking adapter's connections |
+//! | `bb8`, `deadpool`, `mobc` | pools of an async adapter's connections |
+//! | `background` | jobs that a dropped future leaves to a runtime or a thread |
+//! | `runtime_bound` | values that are dropped and polled in the tokio runtime they came from |
+//!
+//! The page of each pool says how that pool discards a broken connection.
 
 #[cfg(feature = "_postgres-async")]
 mod background;
 #[cfg(feature = "bb8")]
 pub mod bb8;
-#[cfg(any(feature = "bb8", feature = "mobc"))]
-mod checked_out;
 #[cfg(feature = "deadpool")]
 pub mod deadpool;
 #[cfg(feature = "_diesel")]
@@ -28,5 +42,5 @@ pub mod rusqlite;
 pub mod sea_orm;
 pub(crate) mod sqlite;
 
-#[cfg(any(feature = "bb8", feature = "mobc"))]
-pub use checked_out::CheckedOut;
+#[cfg(feature = "_runtime-bound")]
+pub use runtime_bound::RuntimeBound;

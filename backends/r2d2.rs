@@ -1,10 +1,17 @@
 //! r2d2: pools of Diesel connections, or of any manager whose connections have locks.
 //!
-//! The manager decides what is in the pool: Diesel's `ConnectionManager` of a `PgConnection`, a `SqliteConnection` or an enum of
-//! both, or a manager of rusqlite connections.
+//! The manager decides the connection's type. It is Diesel's `ConnectionManager` of a
+//! `PgConnection`, of a `SqliteConnection` or of an enum of both, or a manager of rusqlite
+//! connections.
+//!
+//! # Broken connections
+//!
+//! r2d2 closes a returned connection for which the manager's
+//! [`has_broken`](::r2d2::ManageConnection::has_broken) is true; Diesel's manager reads the
+//! connection's transaction manager there, which this crate sets to its error state when it
+//! terminates a session.
 
-use crate::session::LockPool;
-use crate::session::{LockSession, SessionError};
+use crate::session::{LockPool, LockSession, SessionError};
 
 impl<M> LockPool for ::r2d2::Pool<M>
 where

@@ -1,59 +1,104 @@
-//! Dropping what belongs to a runtime.
+//! Values that must be dropped, or polled, in the tokio runtime that they came from.
+//!
+//! The drop of a pooled connection spawns a task, and a session's future uses the timers and the I/O
+//! driver of its runtime. Both panic on a thread that is in no runtime, for example after `block_on`
+//! has returned.
+//!
+//! # Implementation details
+//!
+//! The value is kept with the [`Handle`] of its runtime. Every drop and every poll first
+//! [enters](Handle::enter) that runtime, which sets a thread-local variable and does not block. If
+//! the runtime has shut down, tokio drops the spawned task, and with it what the task owns.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use scopeguard::ScopeGuard;
 use tokio::runtime::Handle;
 
-/// A value that leaves in the runtime where it came from, wherever it is dropped.
+/// A value that is dropped in the tokio runtime it came from, on whatever thread it is dropped.
 ///
-/// Pools start tasks when a connection comes back, and panic where there is no runtime to start them in: on a thread of one's own, or
-/// after `block_on`.
-pub(crate) struct RuntimeBound<T>(ScopeGuard<Parts<T>, fn(Parts<T>)>);
+/// The pools of bb8 and mobc hand out their connections in it. mobc spawns a task that takes a
+/// connection back, and bb8 one that replaces a broken connection; on a thread without a runtime
+/// both panic. If the runtime has shut down, mobc closes the connection and bb8 does not replace it.
+///
+/// A future in a `RuntimeBound` is polled in that runtime, too.
+#[must_use = "a pooled connection returns to its pool when it is dropped"]
+pub struct RuntimeBound<T>(ScopeGuard<Parts<T>, fn(Parts<T>)>);
 
 struct Parts<T> {
     value: T,
     runtime: Option<Handle>,
-    leave: fn(T),
+    on_drop: fn(T),
 }
 
 impl<T> RuntimeBound<T> {
-    /// To be called where the value came from. `leave` is run in the runtime found there, if there is one.
-    pub(crate) fn new(value: T, leave: fn(T)) -> Self {
+    /// Binds `value` to `runtime`, in which `on_drop` will consume it.
+    ///
+    /// Without a runtime, the value is dropped where the drop happens.
+    pub(crate) fn new(value: T, runtime: Option<Handle>, on_drop: fn(T)) -> Self {
         let parts = Parts {
             value,
-            runtime: Handle::try_current().ok(),
-            leave,
+            runtime,
+            on_drop,
         };
-        Self(scopeguard::guard(parts, Parts::leave))
+        Self(scopeguard::guard(parts, Parts::drop_in_runtime))
+    }
+}
+
+#[cfg(feature = "sea-orm")]
+impl<T> RuntimeBound<T> {
+    /// Returns the value itself, where [`Deref`] goes one step further.
+    pub(crate) fn get_ref(&self) -> &T {
+        &self.0.value
     }
 
-    /// The value, for what consumes it.
-    #[cfg(feature = "sea-orm")]
+    /// Returns the handle of the value's runtime.
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
+        self.0.runtime.as_ref()
+    }
+
+    /// Unbinds the value.
     pub(crate) fn into_inner(self) -> T {
         ScopeGuard::into_inner(self.0).value
+    }
+
+    /// Drops the value in its runtime with `on_drop`, which replaces that of [`new`](Self::new).
+    pub(crate) fn drop_with(mut self, on_drop: fn(T)) {
+        self.0.on_drop = on_drop;
     }
 }
 
 impl<T> Parts<T> {
-    fn leave(self) {
+    fn drop_in_runtime(self) {
         let _entered = self.runtime.as_ref().map(Handle::enter);
-        (self.leave)(self.value);
+        (self.on_drop)(self.value);
     }
 }
 
-impl<T> Deref for RuntimeBound<T> {
-    type Target = T;
+impl<T: Deref> Deref for RuntimeBound<T> {
+    type Target = T::Target;
 
-    fn deref(&self) -> &T {
+    fn deref(&self) -> &Self::Target {
         &self.0.value
     }
 }
 
-impl<T> DerefMut for RuntimeBound<T> {
-    fn deref_mut(&mut self) -> &mut T {
+impl<T: DerefMut> DerefMut for RuntimeBound<T> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.0.value
+    }
+}
+
+impl<F: Future + Unpin> Future for RuntimeBound<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Parts { value, runtime, .. } = &mut *self.get_mut().0;
+        let _entered = runtime.as_ref().map(Handle::enter);
+        Pin::new(value).poll(context)
     }
 }
 
@@ -62,5 +107,55 @@ impl<T> fmt::Debug for RuntimeBound<T> {
         formatter
             .debug_struct("RuntimeBound")
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::{Arc, Mutex};
+    use std::task::Waker;
+
+    use tokio::runtime::{Builder, Id};
+
+    use super::*;
+
+    fn current_runtime_id() -> Option<Id> {
+        Handle::try_current().ok().map(|handle| handle.id())
+    }
+
+    /// Records in which runtime it is dropped.
+    struct RuntimeIdRecorder(Arc<Mutex<Vec<Option<Id>>>>);
+
+    impl Drop for RuntimeIdRecorder {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().push(current_runtime_id());
+        }
+    }
+
+    #[test]
+    fn future_is_polled_and_dropped_in_its_runtime() {
+        let [own, other] = [(); 2].map(|()| Builder::new_current_thread().build().unwrap());
+        let recorded = Arc::default();
+        let recorder = RuntimeIdRecorder(Arc::clone(&recorded));
+        let polled = Arc::clone(&recorded);
+        let future = poll_fn(move |_| {
+            let _moved_in = &recorder;
+            polled.lock().unwrap().push(current_runtime_id());
+            Poll::<()>::Pending
+        });
+        let own_runtime = Some(own.handle().clone());
+        let mut bound = RuntimeBound::new(Box::pin(future), own_runtime, drop);
+        let mut poll = || {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(Pin::new(&mut bound).poll(&mut context).is_pending());
+        };
+        poll();
+        assert_eq!(current_runtime_id(), None);
+        let _entered = other.enter();
+        poll();
+        assert_eq!(current_runtime_id(), Some(other.handle().id()));
+        drop(bound);
+        assert_eq!(*recorded.lock().unwrap(), [Some(own.handle().id()); 3]);
     }
 }

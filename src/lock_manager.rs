@@ -8,8 +8,6 @@ mod asynchronous;
 mod blocking;
 mod client;
 mod core;
-#[cfg(feature = "async-lock-manager")]
-mod entered;
 mod hub;
 mod loss_signal;
 mod options;

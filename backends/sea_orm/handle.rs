@@ -11,11 +11,12 @@ use sea_orm::{
     QueryResult, Statement, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
     TransactionTrait,
 };
+use tokio::runtime::Handle;
 
 use super::executor::{Executor, Rows};
 use super::native::{NativeConnection, OpenTransactions};
 use super::pinned::{PostgresConnection, TransactionId};
-use crate::backends::runtime_bound::RuntimeBound;
+use crate::backends::RuntimeBound;
 
 /// The connection a body runs on: the one that the lock is on.
 ///
@@ -106,7 +107,7 @@ impl PinnedTransaction {
         open_transactions: Option<Arc<OpenTransactions>>,
     ) -> Self {
         Self(TransactionInner::Native(NativeTransaction {
-            transaction: RuntimeBound::new(transaction, drop),
+            transaction: RuntimeBound::new(transaction, Handle::try_current().ok(), drop),
             open_transactions,
         }))
     }
@@ -116,9 +117,10 @@ impl PinnedTransaction {
             TransactionInner::Postgres(transaction) => {
                 Executor::Postgres(&transaction.pinned, Some(transaction.id))
             }
-            TransactionInner::Native(native) => {
-                Executor::Transaction(&native.transaction, native.open_transactions.as_ref())
-            }
+            TransactionInner::Native(native) => Executor::Transaction(
+                native.transaction.get_ref(),
+                native.open_transactions.as_ref(),
+            ),
         }
     }
 

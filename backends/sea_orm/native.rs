@@ -4,10 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
+use tokio::runtime::Handle;
 
 use super::executor::Executor;
 use super::pinned::transaction_ended_error;
-use crate::backends::runtime_bound::RuntimeBound;
+use crate::backends::RuntimeBound;
 use crate::session::TransactionState;
 
 /// SeaORM's own connection, and the transactions that the protocol began on it.
@@ -46,7 +47,9 @@ impl NativeConnection {
     pub(super) fn executor(&self) -> Executor<'_> {
         match self.transactions.last() {
             _ if self.closed => Executor::Ended,
-            Some(transaction) => Executor::Transaction(transaction, Some(&self.open_transactions)),
+            Some(transaction) => {
+                Executor::Transaction(transaction.get_ref(), Some(&self.open_transactions))
+            }
             None => Executor::Connection(&self.connection, &self.open_transactions),
         }
     }
@@ -54,10 +57,12 @@ impl NativeConnection {
     /// Begins a transaction, or a savepoint in the innermost one.
     pub(super) async fn begin(&mut self) -> Result<(), DbErr> {
         let begun = match self.transactions.last() {
-            Some(transaction) => transaction.begin().await,
+            Some(transaction) => transaction.get_ref().begin().await,
             None => self.connection.begin().await,
         };
-        self.transactions.push(RuntimeBound::new(begun?, drop));
+        let runtime = Handle::try_current().ok();
+        self.transactions
+            .push(RuntimeBound::new(begun?, runtime, drop));
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use super::error::{closed_error, code, exec_error, is_aborted, is_disconnected, session_error};
 use super::terminate;
 use super::transactions::{Recovery, savepoint};
+use crate::backends::RuntimeBound;
 use crate::backends::postgres::TerminateSequence;
 use crate::session::{BatchReply, LockBatch, LockReply, SingleOp, Statement, TransactionState};
 
@@ -69,7 +70,7 @@ impl TransactionId {
 #[derive(Debug)]
 pub(super) struct PinnedState {
     /// `None` only while it is dropped.
-    connection: Option<PoolConnection<Postgres>>,
+    connection: Option<RuntimeBound<PoolConnection<Postgres>>>,
     pool: PgPool,
     pub(super) in_flight: InFlight,
     /// The last reply was an error, after which sqlx leaves the rest of the reply unread.
@@ -95,12 +96,13 @@ pub(super) enum InFlight {
 impl PostgresConnection {
     pub(super) async fn checkout(pool: &PgPool) -> Result<Self, DbErr> {
         let connection = pool.acquire().await.map_err(super::error::acquire_error)?;
+        let runtime = Handle::try_current().ok();
         let log = Arc::new(TransactionLog {
             inner: Mutex::default(),
-            runtime: Handle::try_current().ok(),
+            runtime: runtime.clone(),
         });
         let state = PinnedState {
-            connection: Some(connection),
+            connection: Some(RuntimeBound::new(connection, runtime, drop)),
             pool: pool.clone(),
             in_flight: InFlight::Nothing,
             reply_pending: false,
@@ -419,13 +421,10 @@ impl PinnedState {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        let runtime = self.log.runtime.clone();
         match self.in_flight {
-            InFlight::LockStatement => {
-                terminate::spawn(connection, self.pool.clone(), self.pid, runtime)
-            }
+            InFlight::LockStatement => terminate::spawn(connection, self.pool.clone(), self.pid),
             InFlight::Nothing | InFlight::UserStatement | InFlight::TransactionControl(_) => {
-                terminate::close(connection, runtime.as_ref());
+                terminate::close(connection);
             }
         }
     }
@@ -439,9 +438,6 @@ impl Drop for PinnedState {
         drop(log);
         if dirty || !matches!(self.in_flight, InFlight::Nothing | InFlight::UserStatement) {
             self.discard();
-        } else if let Some(connection) = self.connection.take() {
-            let _entered = self.log.runtime.as_ref().map(Handle::enter);
-            drop(connection);
         }
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use futures_util::future::{self, Either};
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, Connection, PgConnection, PgPool, Postgres};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::backends::RuntimeBound;
 use crate::backends::background::{self, Job};
 
 /// How many sessions are terminated at a time: a thousand waits that time out together must not open a thousand connections.
@@ -26,26 +26,24 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
 
 /// Ends a session in the background.
 pub(super) fn spawn(
-    connection: PoolConnection<Postgres>,
+    connection: RuntimeBound<PoolConnection<Postgres>>,
     pool: PgPool,
     pid: Option<i32>,
-    runtime: Option<Handle>,
 ) {
+    let runtime = connection.runtime().cloned();
     let job = TerminateJob {
         connection: Some(connection),
         pool,
         pid,
-        runtime: runtime.clone(),
     };
     background::run(job, runtime);
 }
 
 /// A session to be ended, and its connection until that is closed.
 struct TerminateJob {
-    connection: Option<PoolConnection<Postgres>>,
+    connection: Option<RuntimeBound<PoolConnection<Postgres>>>,
     pool: PgPool,
     pid: Option<i32>,
-    runtime: Option<Handle>,
 }
 
 impl Job for TerminateJob {
@@ -58,7 +56,7 @@ impl Job for TerminateJob {
             };
             // A session that does not wait ends with its connection; a wait may still be on its way to the server.
             if let Some(connection) = self.connection.take() {
-                let _ = with_timeout(ATTEMPT_TIMEOUT, connection.close()).await;
+                let _ = with_timeout(ATTEMPT_TIMEOUT, connection.into_inner().close()).await;
             }
             if found {
                 return;
@@ -70,16 +68,15 @@ impl Job for TerminateJob {
 
     fn on_no_runtime(&mut self) {
         if let Some(connection) = self.connection.take() {
-            close(connection, self.runtime.as_ref());
+            close(connection);
         }
     }
 }
 
 /// Closes a connection without waiting for that.
-pub(super) fn close(connection: PoolConnection<Postgres>, runtime: Option<&Handle>) {
-    let _entered = runtime.map(Handle::enter);
+pub(super) fn close(connection: RuntimeBound<PoolConnection<Postgres>>) {
     // Its socket closes here, while a graceful end would need somebody to drive the runtime.
-    drop(connection.detach());
+    connection.drop_with(|connection| drop(connection.detach()));
 }
 
 /// Terminates a session that waits for an advisory lock. Whether it was found.

@@ -8,11 +8,11 @@ use futures_util::future::{Either, select};
 use tokio::runtime::Handle;
 
 use super::client::{Client, Locked, none_if_busy, release_all};
-use super::entered::Entered;
 use super::hub::Hub;
 use super::options::LockManagerOptions;
 use super::serve::serve;
 use super::station::Station;
+use crate::backends::RuntimeBound;
 use crate::combine_results::combine_results;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -116,7 +116,11 @@ impl LockManager {
             false,
             Box::new(move |hub, id, orders| {
                 let session = serve(hub, Arc::clone(&pool), id, orders);
-                let station = Station::new(Entered::new(sessions.clone(), session));
+                let station = Station::new(RuntimeBound::new(
+                    Box::pin(session),
+                    Some(sessions.clone()),
+                    drop,
+                ));
                 sessions.spawn(Arc::clone(&station).run());
                 Some(station)
             }),

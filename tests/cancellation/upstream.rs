@@ -40,7 +40,7 @@ async fn diesel_async_tells_mobc_the_opposite() {
         (in_order, broken),
         (false, true),
         "diesel-async's check for mobc has changed. If it is (true, false) now: require that release, set KEEPS for Mobc in \
-         tests/cancellation/pools.rs, leave only the check for a runtime in `give_back` of backends/mobc.rs, and take the remark out of \
+         tests/cancellation/pools.rs, leave only the check for a runtime in `return_to_pool` of backends/mobc.rs, and take the remark out of \
          its page, README.md and feature-matrix.md"
     );
 }
@@ -50,7 +50,7 @@ async fn mobc_takes_nothing_back_without_a_runtime() {
     let conn = open::<Mobc>().await.get().await.unwrap();
     assert!(
         panics_outside(conn),
-        "mobc takes connections back without a runtime now: require that release, and in backends/mobc.rs leave out `CheckedOut`"
+        "mobc takes connections back without a runtime now: require that release, and in backends/mobc.rs leave out `RuntimeBound`"
     );
 }
 
@@ -66,7 +66,7 @@ async fn bb8_replaces_nothing_without_a_runtime() {
     status(&mut conn).set_in_error();
     assert!(
         panics_outside(conn),
-        "bb8 needs no runtime to replace a connection now: require that release, and in backends/bb8.rs leave out `CheckedOut`"
+        "bb8 needs no runtime to replace a connection now: require that release, and in backends/bb8.rs leave out `RuntimeBound`"
     );
 }
 
