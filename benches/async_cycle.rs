@@ -1,10 +1,15 @@
-//! What one acquire and release costs an async client, against the same two statements by hand, prepared and cached in the same way,
-//! on the same connection or from the same pool: `scripts/postgres run -- cargo bench --features diesel-async-postgres,bb8,sea-orm --bench async_cycle`.
+//! Cost of one acquire and release through async clients, relative to hand-written statements.
 //!
-//! By hand as in `cycle.rs`. From a pool, a cycle begins with the checkout, with the check that the pool makes by default, and ends when
-//! the connection is back. sqlx's own lock is there to compare with: it has a pool and statements of its own.
+//! ```sh
+//! scripts/postgres run -- cargo bench --features diesel-async-postgres,bb8,sea-orm \
+//!     --bench async_cycle
+//! ```
 //!
-//! A further adapter is a further group of contenders in `main`.
+//! The baselines are those of `cycle.rs`, on the same connection or from the same pool. A cycle
+//! with a pool includes the check-out, with the pool's default connection check, and the return.
+//! sqlx's `PgAdvisoryLock` is a further contender.
+//!
+//! To add an adapter, add a group of contenders in `main`.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -12,13 +17,13 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     missing_docs,
-    reason = "a bench prints, and what goes wrong in it ends it"
+    reason = "a bench prints its results and ends at the first error"
 )]
 
-#[path = "shared/by_hand.rs"]
-mod by_hand;
-#[path = "shared/rounds.rs"]
-mod rounds;
+#[path = "shared/baseline.rs"]
+mod baseline;
+#[path = "shared/interleave.rs"]
+mod interleave;
 
 use advisory_locking::{AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockKey, LockOptions};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
@@ -34,12 +39,14 @@ use sea_orm::sqlx::{self, Postgres, Row};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 
-use by_hand::{Columns, Texts, number, pg_advisory_unlock, pg_try_advisory_lock};
-use rounds::{Contender, take_turns};
+use baseline::{
+    LockReplyColumns, LockStatements, number, pg_advisory_unlock, pg_try_advisory_lock,
+};
+use interleave::{Contender, run_interleaved};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
-/// A contender whose cycle is awaited, so many times, with no task in between.
+/// A contender that awaits its cycles in one task.
 macro_rules! cycles {
     ($runtime:expr, $name:literal, $cycle:expr) => {
         Contender::new($name, |count| {
@@ -56,36 +63,36 @@ fn main() {
     let url = std::env::var("DATABASE_URL").expect("no DATABASE_URL: run it in scripts/postgres");
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let key = LockKey::from("benches/async_cycle");
-    let (number, texts) = (number(&key), Texts::new(&key));
+    let (number, statements) = (number(&key), LockStatements::new(&key));
     let sqlx_lock = PgAdvisoryLock::new("benches/async_cycle");
     let Clients { conn, bb8, sqlx } = Clients::new(&runtime, &url);
     let sea_orm = SqlxPostgresConnector::from_sqlx_postgres_pool(sqlx.clone());
 
-    let taken = take_turns(&mut [
-        cycles!(runtime, "the two functions by hand", async {
-            functions_by_hand(&mut *conn.lock().await, number).await;
+    let samples = run_interleaved(&mut [
+        cycles!(runtime, "hand-written, lock functions only", async {
+            baseline_functions(&mut *conn.lock().await, number).await;
         }),
-        cycles!(runtime, "our two texts by hand", async {
-            texts_by_hand(&mut *conn.lock().await, texts, number).await;
+        cycles!(runtime, "hand-written, crate's statements", async {
+            baseline_statements(&mut *conn.lock().await, statements, number).await;
         }),
         cycles!(runtime, "acquire_advisory_lock, release", async {
-            ours(&mut *conn.lock().await, &key).await;
+            acquire_and_release(&mut *conn.lock().await, &key).await;
         }),
-        cycles!(runtime, "the two functions by hand", async {
-            functions_by_hand(&mut bb8.get().await.unwrap(), number).await;
+        cycles!(runtime, "hand-written, lock functions only", async {
+            baseline_functions(&mut bb8.get().await.unwrap(), number).await;
         }),
-        cycles!(runtime, "our two texts by hand", async {
-            texts_by_hand(&mut bb8.get().await.unwrap(), texts, number).await;
+        cycles!(runtime, "hand-written, crate's statements", async {
+            baseline_statements(&mut bb8.get().await.unwrap(), statements, number).await;
         }),
         cycles!(runtime, "acquire_advisory_lock, release", async {
             let guard = bb8.acquire_advisory_lock(&key, NO_WAIT).await;
             guard.unwrap().release().await.unwrap();
         }),
-        cycles!(runtime, "the two functions by hand", async {
-            sqlx_functions_by_hand(&sqlx, number).await;
+        cycles!(runtime, "hand-written, lock functions only", async {
+            sqlx_baseline_functions(&sqlx, number).await;
         }),
-        cycles!(runtime, "our two texts by hand", async {
-            sqlx_texts_by_hand(&sqlx, texts, number).await;
+        cycles!(runtime, "hand-written, crate's statements", async {
+            sqlx_baseline_statements(&sqlx, statements, number).await;
         }),
         cycles!(runtime, "acquire_advisory_lock, release", async {
             let guard = sea_orm.acquire_advisory_lock(&key, NO_WAIT).await;
@@ -97,13 +104,13 @@ fn main() {
             guard.release_now().await.unwrap();
         }),
     ]);
-    taken.print("an AsyncPgConnection", 0..3, &["functions", "our texts"]);
-    taken.print("from a bb8 pool", 3..6, &["functions", "our texts"]);
-    let against = ["functions", "our texts", "ours"];
-    taken.print("SeaORM, from its sqlx pool", 6..10, &against);
+    samples.print("an AsyncPgConnection", 0..3, &["functions", "statements"]);
+    samples.print("from a bb8 pool", 3..6, &["functions", "statements"]);
+    let baselines = ["functions", "statements", "crate"];
+    samples.print("SeaORM, from its sqlx pool", 6..10, &baselines);
 }
 
-/// One connection each, whatever it is in.
+/// The clients under test, each with one connection.
 struct Clients {
     conn: Mutex<AsyncPgConnection>,
     bb8: bb8::Pool<AsyncPgConnection>,
@@ -125,12 +132,12 @@ impl Clients {
     }
 }
 
-async fn ours(conn: &mut AsyncPgConnection, key: &LockKey) {
+async fn acquire_and_release(conn: &mut AsyncPgConnection, key: &LockKey) {
     let guard = conn.acquire_advisory_lock(key, NO_WAIT).await;
     guard.unwrap().release().await.unwrap();
 }
 
-async fn functions_by_hand(conn: &mut AsyncPgConnection, key: i64) {
+async fn baseline_functions(conn: &mut AsyncPgConnection, key: i64) {
     let granted: bool = diesel::select(pg_try_advisory_lock(key))
         .get_result(conn)
         .await
@@ -142,15 +149,15 @@ async fn functions_by_hand(conn: &mut AsyncPgConnection, key: i64) {
     assert!(granted && released);
 }
 
-async fn texts_by_hand(conn: &mut AsyncPgConnection, texts: Texts, key: i64) {
-    let granted = texts.ask(key).get_result(conn);
-    let granted: Columns = granted.await.unwrap();
-    let released = texts.release(key, granted).get_result(conn);
-    let released: Columns = released.await.unwrap();
+async fn baseline_statements(conn: &mut AsyncPgConnection, statements: LockStatements, key: i64) {
+    let granted = statements.try_acquire(key).get_result(conn);
+    let granted: LockReplyColumns = granted.await.unwrap();
+    let released = statements.release(key, granted).get_result(conn);
+    let released: LockReplyColumns = released.await.unwrap();
     assert_eq!((granted.0, released.0), (Some(true), Some(true)));
 }
 
-async fn sqlx_functions_by_hand(pool: &PgPool, key: i64) {
+async fn sqlx_baseline_functions(pool: &PgPool, key: i64) {
     let mut conn = pool.acquire().await.unwrap();
     for sql in [
         "SELECT pg_try_advisory_lock($1)",
@@ -161,14 +168,14 @@ async fn sqlx_functions_by_hand(pool: &PgPool, key: i64) {
     }
 }
 
-async fn sqlx_texts_by_hand(pool: &PgPool, texts: Texts, key: i64) {
+async fn sqlx_baseline_statements(pool: &PgPool, statements: LockStatements, key: i64) {
     let mut conn = pool.acquire().await.unwrap();
-    let granted = sqlx::query(texts.try_text).bind(key);
+    let granted = sqlx::query(statements.try_sql).bind(key);
     let granted = granted.fetch_one(&mut *conn).await.unwrap();
     let (answer, pid): (Option<bool>, i32) = (granted.get(0), granted.get(1));
     let began: Timestamptz = granted.get(2);
     assert_eq!(answer, Some(true));
-    let released = sqlx::query(texts.release_text)
+    let released = sqlx::query(statements.release_sql)
         .bind(pid)
         .bind(began)
         .bind(key);
@@ -176,7 +183,7 @@ async fn sqlx_texts_by_hand(pool: &PgPool, texts: Texts, key: i64) {
     assert_eq!(released.get::<Option<bool>, _>(0), Some(true));
 }
 
-/// A `timestamptz` as the number that it is on the wire.
+/// A `timestamptz` as the integer of its binary format.
 struct Timestamptz(i64);
 
 impl sqlx::Type<Postgres> for Timestamptz {

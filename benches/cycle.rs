@@ -1,10 +1,16 @@
-//! What one acquire and release costs through Diesel, against the same two statements by hand on the same connection, prepared
-//! and cached in the same way: `scripts/postgres run -- cargo bench --features diesel-postgres --bench cycle`.
+//! Cost of one acquire and release through Diesel, relative to hand-written statements.
 //!
-//! By hand twice: the two lock functions alone, and our own texts, which also ask which session answers and whether a transaction
-//! is open. The difference between those two is the price of what we promise; the rest is this crate's own.
+//! ```sh
+//! scripts/postgres run -- cargo bench --features diesel-postgres --bench cycle
+//! ```
 //!
-//! On several processors, most of a round trip is one waking the other: `taskset -c 1` before the command shows the work.
+//! All contenders use one connection and prepared, cached statements. There are two baselines: the
+//! two lock functions alone, and the statements that the crate sends. The latter also return the
+//! session and the begin of the transaction. The difference between the baselines is the cost of
+//! the crate's guarantees in SQL. The rest is the cost of its code.
+//!
+//! On several CPUs, wake-ups dominate a round trip. `taskset -c 1` before the command measures the
+//! work alone.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -12,13 +18,13 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     missing_docs,
-    reason = "a bench prints, and what goes wrong in it ends it"
+    reason = "a bench prints its results and ends at the first error"
 )]
 
-#[path = "shared/by_hand.rs"]
-mod by_hand;
-#[path = "shared/rounds.rs"]
-mod rounds;
+#[path = "shared/baseline.rs"]
+mod baseline;
+#[path = "shared/interleave.rs"]
+mod interleave;
 
 use std::cell::RefCell;
 
@@ -26,14 +32,16 @@ use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
 use diesel::pg::PgConnection;
 use diesel::{Connection, RunQueryDsl};
 
-use by_hand::{Columns, Texts, number, pg_advisory_unlock, pg_try_advisory_lock};
-use rounds::{Contender, take_turns};
+use baseline::{
+    LockReplyColumns, LockStatements, number, pg_advisory_unlock, pg_try_advisory_lock,
+};
+use interleave::{Contender, run_interleaved};
 
 fn main() {
     let url = std::env::var("DATABASE_URL").expect("no DATABASE_URL: run it in scripts/postgres");
     let conn = RefCell::new(PgConnection::establish(&url).unwrap());
     let key = LockKey::from("benches/cycle");
-    let texts = Texts::new(&key);
+    let statements = LockStatements::new(&key);
     let cycles = |name, mut cycle: Box<dyn FnMut(&mut PgConnection)>| {
         let conn = &conn;
         Contender::new(name, move |count| {
@@ -42,29 +50,29 @@ fn main() {
         })
     };
     let number = number(&key);
-    let taken = take_turns(&mut [
+    let samples = run_interleaved(&mut [
         cycles(
-            "the two functions by hand",
-            Box::new(move |conn| functions_by_hand(conn, number)),
+            "hand-written, lock functions only",
+            Box::new(move |conn| baseline_functions(conn, number)),
         ),
         cycles(
-            "our two texts by hand",
-            Box::new(move |conn| texts_by_hand(conn, texts, number)),
+            "hand-written, crate's statements",
+            Box::new(move |conn| baseline_statements(conn, statements, number)),
         ),
         cycles(
             "acquire_advisory_lock, release",
-            Box::new(move |conn| ours(conn, &key)),
+            Box::new(move |conn| acquire_and_release(conn, &key)),
         ),
     ]);
-    taken.print("a connection", 0..3, &["functions", "our texts"]);
+    samples.print("a connection", 0..3, &["functions", "statements"]);
 }
 
-fn ours(conn: &mut PgConnection, key: &LockKey) {
+fn acquire_and_release(conn: &mut PgConnection, key: &LockKey) {
     let guard = conn.acquire_advisory_lock(key, LockOptions::no_wait());
     guard.unwrap().release().unwrap();
 }
 
-fn functions_by_hand(conn: &mut PgConnection, key: i64) {
+fn baseline_functions(conn: &mut PgConnection, key: i64) {
     let granted: bool = diesel::select(pg_try_advisory_lock(key))
         .get_result(conn)
         .unwrap();
@@ -74,8 +82,8 @@ fn functions_by_hand(conn: &mut PgConnection, key: i64) {
     assert!(granted && released);
 }
 
-fn texts_by_hand(conn: &mut PgConnection, texts: Texts, key: i64) {
-    let granted: Columns = texts.ask(key).get_result(conn).unwrap();
-    let released: Columns = texts.release(key, granted).get_result(conn).unwrap();
+fn baseline_statements(conn: &mut PgConnection, statements: LockStatements, key: i64) {
+    let granted: LockReplyColumns = statements.try_acquire(key).get_result(conn).unwrap();
+    let released: LockReplyColumns = statements.release(key, granted).get_result(conn).unwrap();
     assert_eq!((granted.0, released.0), (Some(true), Some(true)));
 }

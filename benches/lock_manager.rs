@@ -21,8 +21,8 @@
 )]
 
 #[allow(dead_code, reason = "the other benches need more of it")]
-#[path = "shared/by_hand.rs"]
-mod by_hand;
+#[path = "shared/baseline.rs"]
+mod baseline;
 #[path = "lock_manager/contenders.rs"]
 mod contenders;
 #[path = "lock_manager/figures.rs"]
@@ -33,15 +33,15 @@ mod hand_off;
 mod held;
 #[path = "lock_manager/hot_key.rs"]
 mod hot_key;
+#[allow(dead_code, reason = "the other benches need more of it")]
+#[path = "shared/interleave.rs"]
+mod interleave;
 #[path = "lock_manager/plots.rs"]
 mod plots;
 #[path = "lock_manager/processes.rs"]
 mod processes;
 #[path = "lock_manager/processor.rs"]
 mod processor;
-#[allow(dead_code, reason = "the other benches need more of it")]
-#[path = "shared/rounds.rs"]
-mod rounds;
 #[path = "lock_manager/server.rs"]
 mod server;
 #[path = "lock_manager/uncontended.rs"]

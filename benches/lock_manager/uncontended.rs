@@ -13,11 +13,11 @@ use sea_orm::sqlx::{self, PgConnection as SqlxConnection, Row};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Scale;
-use crate::by_hand::{number, pg_advisory_unlock, pg_try_advisory_lock};
+use crate::baseline::{number, pg_advisory_unlock, pg_try_advisory_lock};
 use crate::contenders::{Cycle, Raw, Room, Sqlx, bb8_pool, sqlx_pool};
 use crate::figures::Figures;
+use crate::interleave::{Contender, run_interleaved_for};
 use crate::processor::{Place, Placed};
-use crate::rounds::{Contender, take_turns_for};
 use crate::server::{runtime, url};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
@@ -42,7 +42,7 @@ fn measure_at(title: &str, rounds: usize, figures: &mut Figures) {
 }
 
 fn report(figures: &mut Figures, part: &str, rounds: usize, mut contenders: Vec<Contender<'_>>) {
-    let taken = take_turns_for(rounds, &mut contenders);
+    let taken = run_interleaved_for(rounds, &mut contenders);
     for (at, name) in taken.names().iter().enumerate() {
         figures.add(part, name, "µs", taken.nanos(at) / 1e3);
         figures.add(part, name, "ratio", taken.ratio(at, 0));

@@ -1,5 +1,6 @@
-//! The statements of a cycle as a user of Diesel would write them for speed: cached under their type, so that no text is built to
-//! look them up.
+//! Hand-written baselines: the statements of one acquire and release, written for Diesel.
+//!
+//! Each statement has a static `QueryId`, so Diesel's statement cache does not build its text.
 
 use std::marker::PhantomData;
 
@@ -19,50 +20,50 @@ extern "SQL" {
     fn pg_advisory_unlock(key: BigInt) -> Bool;
 }
 
-/// The number behind a key.
+/// Returns the raw 64-bit key.
 pub(crate) fn number(key: &LockKey) -> i64 {
     match key.raw() {
         RawLockKey::Single(number) => number,
-        space => panic!("{space:?} is no single number"),
+        pair => panic!("{pair:?} is a pair"),
     }
 }
 
-/// The texts of a cycle as the protocol sends them, so that they are compared as they are.
+/// The statements that the crate sends for one acquire and release.
 #[derive(Clone, Copy)]
-pub(crate) struct Texts {
-    pub(crate) try_text: &'static str,
-    pub(crate) release_text: &'static str,
+pub(crate) struct LockStatements {
+    pub(crate) try_sql: &'static str,
+    pub(crate) release_sql: &'static str,
 }
 
-impl Texts {
+impl LockStatements {
     pub(crate) fn new(key: &LockKey) -> Self {
         let mut recorder = Recorder(Vec::new());
         let guard = recorder.acquire_advisory_lock(key, LockOptions::no_wait());
         guard.unwrap().release().unwrap();
-        let [try_text, release_text] = recorder.0.try_into().expect("two statements");
+        let [try_sql, release_sql] = recorder.0.try_into().expect("two statements");
         Self {
-            try_text,
-            release_text,
+            try_sql,
+            release_sql,
         }
     }
 
-    pub(crate) fn ask(self, key: i64) -> ByHand<Try> {
-        ByHand::new(self.try_text, vec![Value::Int8(key)])
+    pub(crate) fn try_acquire(self, key: i64) -> Baseline<Try> {
+        Baseline::new(self.try_sql, vec![Value::Int8(key)])
     }
 
-    pub(crate) fn release(self, key: i64, granted: Columns) -> ByHand<Release> {
+    pub(crate) fn release(self, key: i64, granted: LockReplyColumns) -> Baseline<Release> {
         let (_, pid, began) = granted;
         let binds = vec![
             Value::Int4(pid),
             Value::Timestamptz(began),
             Value::Int8(key),
         ];
-        ByHand::new(self.release_text, binds)
+        Baseline::new(self.release_sql, binds)
     }
 }
 
-/// Whether it is granted or released, by which session, and when the transaction began.
-pub(crate) type Columns = (Option<bool>, i32, PgTimestamp);
+/// Columns of a reply: granted or released, process id of the session, begin of the transaction.
+pub(crate) type LockReplyColumns = (Option<bool>, i32, PgTimestamp);
 
 enum Value {
     Int4(i32),
@@ -73,13 +74,13 @@ enum Value {
 pub(crate) struct Try;
 pub(crate) struct Release;
 
-pub(crate) struct ByHand<Id> {
+pub(crate) struct Baseline<Id> {
     sql: &'static str,
     binds: Vec<Value>,
     id: PhantomData<Id>,
 }
 
-impl<Id> ByHand<Id> {
+impl<Id> Baseline<Id> {
     const fn new(sql: &'static str, binds: Vec<Value>) -> Self {
         Self {
             sql,
@@ -89,7 +90,7 @@ impl<Id> ByHand<Id> {
     }
 }
 
-impl<Id> QueryFragment<Pg> for ByHand<Id> {
+impl<Id> QueryFragment<Pg> for Baseline<Id> {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let mut pieces = self.sql.split('$');
         pass.push_sql(pieces.next().unwrap());
@@ -105,16 +106,16 @@ impl<Id> QueryFragment<Pg> for ByHand<Id> {
     }
 }
 
-impl<Id: 'static> QueryId for ByHand<Id> {
+impl<Id: 'static> QueryId for Baseline<Id> {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<Id> Query for ByHand<Id> {
+impl<Id> Query for Baseline<Id> {
     type SqlType = (Nullable<Bool>, Integer, Timestamptz);
 }
 
-impl<Id> diesel::RunQueryDsl<PgConnection> for ByHand<Id> {}
+impl<Id> diesel::RunQueryDsl<PgConnection> for Baseline<Id> {}
 
 struct Recorder(Vec<&'static str>);
 

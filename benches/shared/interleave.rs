@@ -1,15 +1,17 @@
-//! Contenders that take turns in short rounds. What is compared is the ratio within a round, so that a machine that slows down slows
-//! down all of them. Rounds are short, because how fast a sleeping core wakes changes from one tenth of a second to the next.
+//! Interleaved timing: contenders alternate in short rounds.
+//!
+//! Ratios are computed within a round, so a machine that slows down affects all contenders. Rounds
+//! are short, because the wake-up latency of an idle core changes within a tenth of a second.
 
 use std::time::Instant;
 
 const ROUNDS: usize = 2_001;
 const CYCLES: u32 = 5;
 
-/// Something whose cycles are timed.
+/// A named workload whose cycles are timed.
 pub(crate) struct Contender<'c> {
     name: &'static str,
-    /// Makes so many cycles.
+    /// Runs the given number of cycles.
     cycles: Box<dyn FnMut(u32) + 'c>,
 }
 
@@ -22,40 +24,40 @@ impl<'c> Contender<'c> {
     }
 }
 
-/// What each contender took.
-pub(crate) struct Taken {
+/// Timings of the contenders.
+pub(crate) struct Samples {
     names: Vec<&'static str>,
-    /// Nanoseconds a cycle, by contender and round.
+    /// Nanoseconds per cycle, by contender and round.
     nanos: Vec<Vec<f64>>,
 }
 
-/// Lets all of them take turns.
-pub(crate) fn take_turns(contenders: &mut [Contender<'_>]) -> Taken {
-    take_turns_for(ROUNDS, contenders)
+/// Times all contenders, interleaved.
+pub(crate) fn run_interleaved(contenders: &mut [Contender<'_>]) -> Samples {
+    run_interleaved_for(ROUNDS, contenders)
 }
 
-/// Lets all of them take so many turns.
-pub(crate) fn take_turns_for(rounds: usize, contenders: &mut [Contender<'_>]) -> Taken {
+/// Times all contenders, interleaved, for the given number of rounds.
+pub(crate) fn run_interleaved_for(rounds: usize, contenders: &mut [Contender<'_>]) -> Samples {
     let mut nanos = vec![Vec::new(); contenders.len()];
     for round in 0..=rounds {
         for turn in 0..contenders.len() {
             let at = (round + turn) % contenders.len();
             let began = Instant::now();
             (contenders[at].cycles)(CYCLES);
-            // The first round warms up.
+            // The first round is a warm-up.
             if round > 0 {
                 nanos[at].push(began.elapsed().as_secs_f64() * 1e9 / f64::from(CYCLES));
             }
         }
     }
-    Taken {
+    Samples {
         names: contenders.iter().map(|contender| contender.name).collect(),
         nanos,
     }
 }
 
-impl Taken {
-    /// Prints some of the contenders, each with its ratio to the first ones, as many as there are headings for.
+impl Samples {
+    /// Prints the contenders in `which`, each with its ratio to the first ones: one per heading.
     pub(crate) fn print(&self, title: &str, which: std::ops::Range<usize>, ratios_to: &[&str]) {
         println!("\n{title:<34} {:>9}  ratio to", "ns");
         print!("{:<34} {:>9}", "", "");
@@ -76,12 +78,12 @@ impl Taken {
         &self.names
     }
 
-    /// Nanoseconds a cycle.
+    /// Returns the median time of a cycle in nanoseconds.
     pub(crate) fn nanos(&self, at: usize) -> f64 {
         median(self.nanos[at].clone())
     }
 
-    /// How many times as long one takes as another.
+    /// Returns the median ratio of two contenders' times.
     pub(crate) fn ratio(&self, at: usize, baseline: usize) -> f64 {
         let rounds = self.nanos[at].iter().zip(&self.nanos[baseline]);
         median(rounds.map(|(one, other)| one / other).collect())
