@@ -16,7 +16,7 @@ pub use async_guard::AsyncAdvisoryLockGuard;
 #[cfg(feature = "_async")]
 pub use asynchronous::AsyncAdvisoryLocking;
 #[cfg(feature = "_async")]
-pub(crate) use asynchronous::{acquire as acquire_async, run_under as run_under_async};
+pub(crate) use asynchronous::{acquire as acquire_async, run_with_guard as run_with_guard_async};
 pub use blocking::AdvisoryLocking;
-pub(crate) use blocking::{acquire, run_under};
+pub(crate) use blocking::{acquire, run_with_guard};
 pub use guard::AdvisoryLockGuard;

@@ -16,8 +16,8 @@ pub(crate) fn log(event: impl FnOnce()) {
 }
 
 /// Logs that a lock is about to be asked for.
-pub(crate) fn log_requested(key: &LockKey, level: LockScope) {
-    log(|| tracing::debug!(%key, ?level, "log_requested for an advisory lock"));
+pub(crate) fn requested(key: &LockKey, scope: LockScope) {
+    log(|| tracing::debug!(%key, ?scope, "requesting an advisory lock"));
 }
 
 /// Logs a grant.
@@ -29,7 +29,7 @@ pub(crate) fn granted(grant: &Grant) {
 /// Logs a grant by a locker.
 #[cfg(feature = "lock-manager")]
 pub(crate) fn granted_by_lock_manager(key: &LockKey, mode: crate::options::LockMode) {
-    log(|| tracing::debug!(%key, ?mode, "an advisory lock is granted by a locker"));
+    log(|| tracing::debug!(%key, ?mode, "an advisory lock is granted by a lock manager"));
 }
 
 /// Logs a release in order.

@@ -40,12 +40,12 @@ impl<'d> Bytes<'d> {
 #[cfg(test)]
 mod tests {
     /// Enough to reach every state of every machine, and quick in a debug build.
-    const ROUNDS: u64 = 20_000;
+    const ITERATIONS: u64 = 20_000;
 
     /// Shows the bytes that broke something.
-    struct Shown<'d>(&'d [u8]);
+    struct PrintOnPanic<'d>(&'d [u8]);
 
-    impl Drop for Shown<'_> {
+    impl Drop for PrintOnPanic<'_> {
         #[allow(clippy::print_stdout, reason = "a test that fails says with what")]
         fn drop(&mut self) {
             if std::thread::panicking() {
@@ -54,23 +54,23 @@ mod tests {
         }
     }
 
-    fn at_random(target: fn(&[u8])) {
+    fn run_random(target: fn(&[u8])) {
         let mut random = fastrand::Rng::new();
-        for _ in 0..ROUNDS {
+        for _ in 0..ITERATIONS {
             let length = random.usize(..64);
             let data: Vec<u8> = (0..length).map(|_| random.u8(..)).collect();
-            let _shown = Shown(&data);
+            let _print = PrintOnPanic(&data);
             target(&data);
         }
     }
 
     #[test]
     fn keys() {
-        at_random(super::keys);
+        run_random(super::keys);
     }
 
     #[test]
     fn machines() {
-        at_random(super::machines);
+        run_random(super::machines);
     }
 }

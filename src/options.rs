@@ -220,7 +220,7 @@ impl LockOptions {
         self.strategy.unwrap_or_default()
     }
 
-    pub(crate) fn longest_pause(&self) -> Duration {
+    pub(crate) fn max_interval(&self) -> Duration {
         self.interval.unwrap_or(Self::DEFAULT_INTERVAL)
     }
 
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(LockOptions::default().lock_mode(), LockMode::Exclusive);
         assert_eq!(LockOptions::default().wait_strategy(), WaitStrategy::Poll);
         assert_eq!(
-            LockOptions::default().longest_pause(),
+            LockOptions::default().max_interval(),
             Duration::from_millis(100)
         );
         assert_eq!(

@@ -84,7 +84,7 @@ pub(crate) trait Machine {
     type Output;
 
     /// The next step. First called with [`Event::Ready`]; not called again after [`Action::Done`].
-    fn step(&mut self, input: Event, now: Instant) -> Action<Self::Output>;
+    fn handle(&mut self, event: Event, now: Instant) -> Action<Self::Output>;
 
     /// Whether a session would be left in disorder if the machine went no further, though nothing is in flight.
     #[cfg_attr(
@@ -107,7 +107,7 @@ pub(crate) struct SessionSnapshot {
     pub(crate) backend: Backend,
     pub(crate) transaction: TransactionState,
     /// The longest that a wait may stay on the server at a time; for a session that cannot end one.
-    pub(crate) longest_wait: Option<Duration>,
+    pub(crate) max_server_wait: Option<Duration>,
     /// Who answers for the locks of a backend that has none.
     pub(crate) stand_in: Option<StandIn>,
 }
@@ -119,7 +119,7 @@ impl SessionSnapshot {
         Self {
             backend: Backend::Postgres,
             transaction: TransactionState::none(),
-            longest_wait: None,
+            max_server_wait: None,
             stand_in: None,
         }
     }

@@ -70,31 +70,31 @@
 //! Turn the feature on under `[dev-dependencies]` alone; then `cargo build` does not have it: a program that names this module does not compile. (With the
 //! resolver of Rust's editions before 2021 it has; say `resolver = "2"`.) Should it be on, nothing changes unless something enters.
 
-mod elsewhere;
+mod context;
 mod event;
 mod fault;
-mod scope;
+mod other_session;
+mod shared_table;
 pub(crate) mod stand_in;
 mod table;
-mod world;
 
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
-pub use elsewhere::OtherSessionLock;
+pub use context::TestScope;
 pub use event::{Event, EventKind};
 pub use fault::Fault;
-pub use scope::TestScope;
+pub use other_session::OtherSessionLock;
 
 use crate::key::LockKey;
 use crate::options::LockMode;
-use world::World;
+use shared_table::SharedLockTable;
 
 /// The locks of one test, see [the module](self). Clones are the same locks.
 #[derive(Clone)]
 pub struct TestLocks {
-    world: Arc<World>,
+    table: Arc<SharedLockTable>,
 }
 
 impl TestLocks {
@@ -155,7 +155,7 @@ impl TestLocks {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            world: Arc::new(World::new(false)),
+            table: Arc::new(SharedLockTable::new(false)),
         }
     }
 
@@ -163,7 +163,7 @@ impl TestLocks {
     #[must_use]
     pub fn new_exclusive() -> Self {
         Self {
-            world: Arc::new(World::new(true)),
+            table: Arc::new(SharedLockTable::new(true)),
         }
     }
 
@@ -195,7 +195,7 @@ impl TestLocks {
     /// # }
     /// ```
     pub fn attach_thread(&self) {
-        scope::enter(&self.world);
+        context::push(&self.table);
     }
 
     /// Makes a future belong to these locks, on whatever thread it is polled.
@@ -227,29 +227,29 @@ impl TestLocks {
         OtherSessionLock::new(self, key.into(), LockMode::Shared)
     }
 
-    /// Plans a fault for the next call or holder of this key that it can strike. Several are used up in order.
+    /// Plans a fault for the next call or holder of this key that it can take_fault. Several are used up in order.
     pub fn inject_fault(&self, key: impl Into<LockKey>, fault: Fault) {
-        self.world.plan(key.into(), fault);
+        self.table.schedule_fault(key.into(), fault);
     }
 
     /// Ends the sessions of the test that hold the lock just now, as [`Fault::Lost`] does. Returns how many locks were lost so.
     ///
     /// What is not seen to end, a transaction-level lock in the caller's own transaction, cannot be lost.
     pub fn terminate_holders(&self, key: impl Into<LockKey>) -> usize {
-        self.world.lose(&key.into())
+        self.table.terminate_holders(&key.into())
     }
 
     /// Whether a session of the test holds the lock and its end will be seen.
     #[must_use]
     pub fn is_held(&self, key: impl Into<LockKey>) -> bool {
-        self.world.is_held(&key.into())
+        self.table.is_held(&key.into())
     }
 
     /// How often a session of the test found the lock busy: once per call that does not wait or waits in the queue, and once per try
     /// of one that polls. A test that waits for it to grow knows that somebody waits.
     #[must_use]
     pub fn contention_count(&self, key: impl Into<LockKey>) -> usize {
-        self.world.refusals(&key.into())
+        self.table.contention_count(&key.into())
     }
 
     /// What happened so far, in order.
@@ -258,13 +258,13 @@ impl TestLocks {
     /// for nothing.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        self.world.events()
+        self.table.events()
     }
 
     /// What happened since this was called last, in order.
     #[must_use]
     pub fn take_events(&self) -> Vec<Event> {
-        self.world.take_events()
+        self.table.take_events()
     }
 }
 

@@ -60,7 +60,7 @@ fn logging_to<T>(sink: Sink, act: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn asking_granting_and_releasing_are_logged_with_the_key() {
+fn events_are_logged_with_the_key() {
     let (sink, model, key) = (Sink::default(), Model::default(), LockKey::from("logged"));
     logging_to(sink.clone(), || {
         let mut session = model.connect();
@@ -72,7 +72,7 @@ fn asking_granting_and_releasing_are_logged_with_the_key() {
     let lines: Vec<_> = lines.lines().collect();
     for (line, event) in lines
         .iter()
-        .zip(["asking for", "is granted", "is released"])
+        .zip(["requesting", "is granted", "is released"])
     {
         assert!(
             line.contains(event) && line.contains(&key.to_string()),
@@ -133,7 +133,7 @@ fn granting_in_the_callers_transaction_is_logged_async() {
 
 #[test]
 fn a_sink_that_panics_has_no_effect() {
-    for event in ["asking for", "is granted", "is released"] {
+    for event in ["requesting", "is granted", "is released"] {
         let (model, key) = (Model::default(), LockKey::from("poisoned"));
         let mut session = model.connect();
         let sink = Sink {

@@ -51,7 +51,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
         let mut conn = Kept::new(conn);
         if let Some(hold) = &grant.hold {
-            hold.is_on(&mut **conn);
+            hold.set_session(&mut **conn);
         }
         let guard = Self {
             conn,

@@ -85,7 +85,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         let key = key.into();
         async move {
             let guard = self.acquire_advisory_lock(key, options).await?;
-            run_under(guard, body).await
+            run_with_guard(guard, body).await
         }
     }
 
@@ -115,7 +115,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         let key = key.into();
         async move {
             match self.try_acquire_advisory_lock(key, options).await? {
-                Some(guard) => run_under(guard, body).await.map(Some),
+                Some(guard) => run_with_guard(guard, body).await.map(Some),
                 None => Ok(None),
             }
         }
@@ -239,10 +239,10 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     {
         let key = key.into();
         async move {
-            let grant = transaction::enter(self, &key, &options)
+            let grant = transaction::begin_and_acquire(self, &key, &options)
                 .await?
                 .granted_or_error(&key)?;
-            transaction::run_in(self, grant, body).await
+            transaction::run_in_transaction(self, grant, body).await
         }
     }
 
@@ -270,8 +270,13 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     {
         let key = key.into();
         async move {
-            match transaction::enter(self, &key, &options).await?.granted() {
-                Some(grant) => transaction::run_in(self, grant, body).await.map(Some),
+            match transaction::begin_and_acquire(self, &key, &options)
+                .await?
+                .granted()
+            {
+                Some(grant) => transaction::run_in_transaction(self, grant, body)
+                    .await
+                    .map(Some),
                 None => Ok(None),
             }
         }
@@ -291,8 +296,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         other: &mut Self,
     ) -> impl Future<Output = Result<PoolingMode, LockError>> + Send {
         async move {
-            let probe = PoolerCheck::new(&snapshot(self), &snapshot(other));
-            drive_pair(self, other, probe).await
+            let check = PoolerCheck::new(&snapshot(self), &snapshot(other));
+            drive_pair(self, other, check).await
         }
     }
 
@@ -308,15 +313,15 @@ pub(crate) async fn acquire<S: AsyncLockSession>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
-    level: LockScope,
+    scope: LockScope,
 ) -> Result<Acquired, LockError> {
-    events::log_requested(key, level);
+    events::requested(key, scope);
     let snapshot = snapshot(session);
-    drive(session, Acquire::new(key.clone(), options, level, snapshot)).await
+    drive(session, Acquire::new(key.clone(), options, scope, snapshot)).await
 }
 
 /// Runs a body on the connection of a guard, then releases.
-pub(crate) async fn run_under<C, S, T, E, F>(
+pub(crate) async fn run_with_guard<C, S, T, E, F>(
     mut guard: AsyncAdvisoryLockGuard<C>,
     body: F,
 ) -> Result<T, E>

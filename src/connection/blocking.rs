@@ -105,7 +105,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         E: From<LockError>,
     {
         let guard = self.acquire_advisory_lock(key, options)?;
-        run_under(guard, body)
+        run_with_guard(guard, body)
     }
 
     /// Runs `body` under the session-level lock on `key` if it can be had: `None` if it is held elsewhere or the wait ran out, and
@@ -128,7 +128,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         E: From<LockError>,
     {
         match self.try_acquire_advisory_lock(key, options)? {
-            Some(guard) => run_under(guard, body).map(Some),
+            Some(guard) => run_with_guard(guard, body).map(Some),
             None => Ok(None),
         }
     }
@@ -309,8 +309,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
         E: From<LockError>,
     {
         let key = key.into();
-        let grant = transaction::enter(self, &key, &options)?.granted_or_error(&key)?;
-        transaction::run_in(self, grant, body)
+        let grant = transaction::begin_and_acquire(self, &key, &options)?.granted_or_error(&key)?;
+        transaction::run_in_transaction(self, grant, body)
     }
 
     /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) if the lock can be had: `None` if it is held elsewhere or the
@@ -332,8 +332,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
     where
         E: From<LockError>,
     {
-        match transaction::enter(self, &key.into(), &options)?.granted() {
-            Some(grant) => transaction::run_in(self, grant, body).map(Some),
+        match transaction::begin_and_acquire(self, &key.into(), &options)?.granted() {
+            Some(grant) => transaction::run_in_transaction(self, grant, body).map(Some),
             None => Ok(None),
         }
     }
@@ -368,8 +368,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// # }
     /// ```
     fn detect_pooler(&mut self, other: &mut Self) -> Result<PoolingMode, LockError> {
-        let probe = PoolerCheck::new(&snapshot(self), &snapshot(other));
-        drive_pair(self, other, probe)
+        let check = PoolerCheck::new(&snapshot(self), &snapshot(other));
+        drive_pair(self, other, check)
     }
 
     /// What the connection's backend can do; asks no server.
@@ -388,15 +388,15 @@ pub(crate) fn acquire<S: LockSession + ?Sized>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
-    level: LockScope,
+    scope: LockScope,
 ) -> Result<Acquired, LockError> {
-    events::log_requested(key, level);
+    events::requested(key, scope);
     let snapshot = snapshot(session);
-    drive(session, Acquire::new(key.clone(), options, level, snapshot))
+    drive(session, Acquire::new(key.clone(), options, scope, snapshot))
 }
 
 /// Runs a body on the connection of a guard, then releases.
-pub(crate) fn run_under<C, T, E>(
+pub(crate) fn run_with_guard<C, T, E>(
     mut guard: AdvisoryLockGuard<C>,
     body: impl FnOnce(&mut C::Target) -> Result<T, E>,
 ) -> Result<T, E>

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::driver::blocking::{drive, in_drop, snapshot};
+use crate::driver::blocking::{drive, run_in_drop, snapshot};
 use crate::error::LockError;
 use crate::events;
 use crate::key::LockKey;
@@ -51,7 +51,7 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
         let mut conn = Kept::new(conn);
         if let Some(hold) = &grant.hold {
-            hold.is_on(&mut **conn);
+            hold.set_session(&mut **conn);
         }
         let guard = Self {
             conn,
@@ -91,10 +91,10 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     ///   the connection was closed.
     /// * [`Database`](crate::LockErrorKind::Database): the statement failed; the connection was closed.
     pub fn release(mut self) -> Result<(), LockError> {
-        self.give_back()
+        self.release_in_place()
     }
 
-    fn give_back(&mut self) -> Result<(), LockError> {
+    fn release_in_place(&mut self) -> Result<(), LockError> {
         let Some(grant) = self.grant.take() else {
             return Ok(());
         };
@@ -106,8 +106,8 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
 
 impl<C: DerefMut<Target: LockSession>> Drop for AdvisoryLockGuard<C> {
     fn drop(&mut self) {
-        in_drop(|| {
-            if let Err(error) = self.give_back() {
+        run_in_drop(|| {
+            if let Err(error) = self.release_in_place() {
                 events::release_failed(&error);
             }
         });

@@ -20,23 +20,23 @@ where
     M: Machine + Send + Sync,
     M::Output: Send,
 {
-    let mut flight = Flight {
+    let mut guard = TerminateOnDrop {
         session,
         machine,
         in_flight: false,
-        waits: false,
+        waits_on_server: false,
     };
-    let mut input = Event::Ready;
+    let mut event = Event::Ready;
     loop {
-        let now = flight.session.session_now();
-        let step = flight.machine.step(input, now);
-        flight.in_flight = !matches!(step, Action::Sleep(_) | Action::Done(_));
-        flight.waits = matches!(&step, Action::Script(batch) if matches!(batch.kind(), ScriptKind::Wait { .. }));
-        match perform(flight.session, flight.machine.attempt(), step).await {
-            ControlFlow::Continue(next) => input = next,
+        let now = guard.session.session_now();
+        let action = guard.machine.handle(event, now);
+        guard.in_flight = !matches!(action, Action::Sleep(_) | Action::Done(_));
+        guard.waits_on_server = matches!(&action, Action::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }));
+        match perform(guard.session, guard.machine.attempt(), action).await {
+            ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
         }
-        flight.in_flight = false;
+        guard.in_flight = false;
     }
 }
 
@@ -48,24 +48,24 @@ where
 pub(crate) async fn drive_pair<S: AsyncLockSession>(
     first: &mut S,
     second: &mut S,
-    probe: PoolerCheck,
+    check: PoolerCheck,
 ) -> <PoolerCheck as Machine>::Output {
-    let mut flight = PairFlight {
+    let mut guard = TerminateBothOnDrop {
         sessions: [first, second],
-        probe,
+        check,
         in_flight: false,
     };
-    let mut input = Event::Ready;
+    let mut event = Event::Ready;
     loop {
-        let step = flight.probe.step(input, Instant::now());
-        flight.in_flight = !matches!(step, Action::Done(_));
-        let [first, second] = &mut flight.sessions;
-        let session = match flight.probe.side() {
+        let action = guard.check.handle(event, Instant::now());
+        guard.in_flight = !matches!(action, Action::Done(_));
+        let [first, second] = &mut guard.sessions;
+        let session = match guard.check.side() {
             Side::First => first,
             Side::Second => second,
         };
-        match perform(&mut **session, None, step).await {
-            ControlFlow::Continue(next) => input = next,
+        match perform(&mut **session, None, action).await {
+            ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
         }
     }
@@ -75,16 +75,16 @@ pub(crate) async fn drive_pair<S: AsyncLockSession>(
 async fn perform<S: AsyncLockSession, T>(
     session: &mut S,
     attempt: Option<&Attempt>,
-    step: Action<T>,
+    action: Action<T>,
 ) -> ControlFlow<T, Event> {
-    ControlFlow::Continue(match step {
+    ControlFlow::Continue(match action {
         Action::Query(statement) => Event::Row(match attempt {
             Some(attempt) => attempt.query(&statement),
             None => session.session_query(&statement).await,
         }),
-        Action::Script(batch) => Event::Ran(match attempt {
-            Some(attempt) => attempt.batch_async(&batch, session).await,
-            None => session.session_execute(&batch).await,
+        Action::Script(script) => Event::Ran(match attempt {
+            Some(attempt) => attempt.batch_async(&script, session).await,
+            None => session.session_execute(&script).await,
         }),
         Action::Begin => Event::Ran(session.session_begin().await),
         Action::Commit => Event::Ran(match attempt.map_or(Ok(()), Attempt::before_commit) {
@@ -106,16 +106,16 @@ async fn perform<S: AsyncLockSession, T>(
 }
 
 /// A session between two steps; abandoned if it is dropped with something undone.
-struct Flight<'s, S: AsyncLockSession, M: Machine> {
+struct TerminateOnDrop<'s, S: AsyncLockSession, M: Machine> {
     session: &'s mut S,
     machine: M,
     in_flight: bool,
-    waits: bool,
+    waits_on_server: bool,
 }
 
-impl<S: AsyncLockSession, M: Machine> Drop for Flight<'_, S, M> {
+impl<S: AsyncLockSession, M: Machine> Drop for TerminateOnDrop<'_, S, M> {
     fn drop(&mut self) {
-        if self.in_flight && self.waits {
+        if self.in_flight && self.waits_on_server {
             self.session.session_cancel_and_terminate();
         } else if self.in_flight || self.machine.needs_cleanup_if_dropped() {
             self.session.session_start_terminate();
@@ -124,13 +124,13 @@ impl<S: AsyncLockSession, M: Machine> Drop for Flight<'_, S, M> {
 }
 
 /// Two sessions under a probe; abandoned if it is dropped before its end.
-struct PairFlight<'s, S: AsyncLockSession> {
+struct TerminateBothOnDrop<'s, S: AsyncLockSession> {
     sessions: [&'s mut S; 2],
-    probe: PoolerCheck,
+    check: PoolerCheck,
     in_flight: bool,
 }
 
-impl<S: AsyncLockSession> Drop for PairFlight<'_, S> {
+impl<S: AsyncLockSession> Drop for TerminateBothOnDrop<'_, S> {
     fn drop(&mut self) {
         if self.in_flight {
             self.sessions
@@ -146,7 +146,7 @@ pub(crate) fn snapshot<S: AsyncLockSession>(session: &mut S) -> SessionSnapshot 
     SessionSnapshot {
         backend,
         transaction: session.session_transaction_state(),
-        longest_wait: session.session_max_server_wait(),
+        max_server_wait: session.session_max_server_wait(),
         stand_in: StandIn::of(session, backend),
     }
 }

@@ -17,17 +17,17 @@ where
     S: LockSession + ?Sized,
     M: Machine,
 {
-    let flight = Flight {
+    let guard = TerminateOnUnwind {
         session,
-        in_flight: true,
+        armed: true,
     };
-    let mut input = Event::Ready;
+    let mut event = Event::Ready;
     loop {
-        let step = machine.step(input, Instant::now());
-        match perform(flight.session, machine.attempt(), step) {
-            ControlFlow::Continue(next) => input = next,
+        let action = machine.handle(event, Instant::now());
+        match perform(guard.session, machine.attempt(), action) {
+            ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => {
-                flight.lands();
+                guard.disarm();
                 return output;
             }
         }
@@ -35,50 +35,50 @@ where
 }
 
 /// A session that is at work, and is condemned if a panic ends that.
-struct Flight<'s, S: LockSession + ?Sized> {
+struct TerminateOnUnwind<'s, S: LockSession + ?Sized> {
     session: &'s mut S,
-    in_flight: bool,
+    armed: bool,
 }
 
-impl<S: LockSession + ?Sized> Flight<'_, S> {
-    fn lands(mut self) {
-        self.in_flight = false;
+impl<S: LockSession + ?Sized> TerminateOnUnwind<'_, S> {
+    fn disarm(mut self) {
+        self.armed = false;
     }
 }
 
-impl<S: LockSession + ?Sized> Drop for Flight<'_, S> {
+impl<S: LockSession + ?Sized> Drop for TerminateOnUnwind<'_, S> {
     fn drop(&mut self) {
-        if self.in_flight {
-            in_drop(|| self.session.session_terminate());
+        if self.armed {
+            run_in_drop(|| self.session.session_terminate());
         }
     }
 }
 
-/// Runs a probe of two sessions to its end.
+/// Runs a check of two sessions to its end.
 pub(crate) fn drive_pair<S>(
     first: &mut S,
     second: &mut S,
-    mut probe: PoolerCheck,
+    mut check: PoolerCheck,
 ) -> <PoolerCheck as Machine>::Output
 where
     S: LockSession + ?Sized,
 {
-    let mut input = Event::Ready;
+    let mut event = Event::Ready;
     loop {
-        let step = probe.step(input, Instant::now());
-        let session = match probe.side() {
+        let action = check.handle(event, Instant::now());
+        let session = match check.side() {
             Side::First => &mut *first,
             Side::Second => &mut *second,
         };
-        match perform(session, None, step) {
-            ControlFlow::Continue(next) => input = next,
+        match perform(session, None, action) {
+            ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
         }
     }
 }
 
 /// Does what a drop owes. While a panic unwinds, a second one would end the process, so a client's goes no further then.
-pub(crate) fn in_drop(act: impl FnOnce()) {
+pub(crate) fn run_in_drop(act: impl FnOnce()) {
     if thread::panicking() {
         // The panic hook has told of it.
         let _ = catch_unwind(AssertUnwindSafe(act));
@@ -91,16 +91,16 @@ pub(crate) fn in_drop(act: impl FnOnce()) {
 fn perform<S: LockSession + ?Sized, T>(
     session: &mut S,
     attempt: Option<&Attempt>,
-    step: Action<T>,
+    action: Action<T>,
 ) -> ControlFlow<T, Event> {
-    ControlFlow::Continue(match step {
+    ControlFlow::Continue(match action {
         Action::Query(statement) => Event::Row(match attempt {
             Some(attempt) => attempt.query(&statement),
             None => session.session_query(&statement),
         }),
-        Action::Script(batch) => Event::Ran(match attempt {
-            Some(attempt) => attempt.batch(&batch),
-            None => session.session_execute(&batch),
+        Action::Script(script) => Event::Ran(match attempt {
+            Some(attempt) => attempt.batch(&script),
+            None => session.session_execute(&script),
         }),
         Action::Begin => Event::Ran(session.session_begin()),
         Action::Commit => Event::Ran(match attempt.map_or(Ok(()), Attempt::before_commit) {
@@ -128,7 +128,7 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
         backend,
         transaction: session.session_transaction_state(),
         // A blocking call is not dropped in a wait.
-        longest_wait: None,
+        max_server_wait: None,
         stand_in: StandIn::of(session, backend),
     }
 }

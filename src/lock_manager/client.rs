@@ -43,7 +43,7 @@ impl Client {
         fenced: bool,
     ) -> Result<Locked, LockError> {
         check(&options, &key)?;
-        events::log_requested(&key, LockScope::Session);
+        events::requested(&key, LockScope::Session);
         self.ask(key, &options, fenced).await
     }
 

@@ -190,7 +190,7 @@ impl<W> Core<W> {
                 fenced,
                 deadline,
                 strategy: options.wait_strategy(),
-                interval: options.longest_pause().min(MAX_INTERVAL),
+                interval: options.max_interval().min(MAX_INTERVAL),
                 on_missing_lock: options.missing_lock_policy(),
                 waiter,
             },

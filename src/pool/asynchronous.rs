@@ -4,7 +4,7 @@ use super::blocking::pool_error;
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
-    run_under_async as run_under,
+    run_with_guard_async as run_with_guard,
 };
 use crate::error::LockError;
 use crate::key::LockKey;
@@ -74,7 +74,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         let key = key.into();
         async move {
             let guard = self.acquire_advisory_lock(key, options).await?;
-            run_under(guard, body).await
+            run_with_guard(guard, body).await
         }
     }
 
@@ -103,7 +103,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         let key = key.into();
         async move {
             match self.try_acquire_advisory_lock(key, options).await? {
-                Some(guard) => run_under(guard, body).await.map(Some),
+                Some(guard) => run_with_guard(guard, body).await.map(Some),
                 None => Ok(None),
             }
         }

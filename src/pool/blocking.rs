@@ -1,7 +1,7 @@
 //! Locks from a blocking pool: [`PooledAdvisoryLocking`].
 
 use crate::capabilities::Capabilities;
-use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_under};
+use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 
@@ -59,7 +59,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         E: From<LockError>,
     {
         let guard = self.acquire_advisory_lock(key, options)?;
-        run_under(guard, body)
+        run_with_guard(guard, body)
     }
 
     /// Runs `body` under the session-level lock on `key` if it can be had; `None` if not.
@@ -77,7 +77,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         E: From<LockError>,
     {
         match self.try_acquire_advisory_lock(key, options)? {
-            Some(guard) => run_under(guard, body).map(Some),
+            Some(guard) => run_with_guard(guard, body).map(Some),
             None => Ok(None),
         }
     }

@@ -51,7 +51,7 @@ impl Acquired {
     }
 }
 
-/// Takes a lock: one try; if the lock is busy, more tries with pauses or one wait on the server; after a failure, a clean-up.
+/// Takes a lock: one try; if the lock is busy, more tries with backoff or one wait on the server; after a failure, a clean-up.
 ///
 /// The clean-up is the point. PostgreSQL can report that a wait timed out, was cancelled or was a deadlock *and have granted
 /// the session-level lock*. After a time-out or a deadlock one level is given back if it is there: a wait means that the session
@@ -62,13 +62,13 @@ impl Acquired {
 pub(crate) struct Acquire {
     key: LockKey,
     mode: LockMode,
-    level: LockScope,
+    scope: LockScope,
     wait: Wait,
     strategy: WaitStrategy,
-    place: TransactionContext,
+    context: TransactionContext,
     depth: u32,
-    longest_wait: Option<Duration>,
-    pauses: Backoff,
+    max_server_wait: Option<Duration>,
+    backoff: Backoff,
     /// When the first try was sent.
     began: Option<Instant>,
     /// Which session answered the first try.
@@ -86,50 +86,50 @@ enum State {
     Decided(Result<Acquired, LockError>),
     Beginning,
     Trying,
-    Pausing,
+    Sleeping,
     Waiting,
     RollingBackWait(Failure),
-    GivingBack(Failure),
-    Diagnosing(Failure),
-    LookingForLeak(Failure),
-    Condemning(Failure),
+    ReleasingIfHeld(Failure),
+    RevealingSqlState(Failure),
+    CheckingForLeak(Failure),
+    Terminating(Failure),
     Finished,
 }
 
-type Next = Action<Result<Acquired, LockError>>;
+type NextAction = Action<Result<Acquired, LockError>>;
 
 impl Acquire {
     pub(crate) fn new(
         key: LockKey,
         options: &LockOptions,
-        level: LockScope,
+        scope: LockScope,
         snapshot: SessionSnapshot,
     ) -> Self {
         let transaction = snapshot.transaction;
-        let state = match Self::decide(&key, options, level, &snapshot) {
+        let state = match Self::decide(&key, options, scope, &snapshot) {
             Ok(None) => State::Beginning,
             Ok(Some(grant)) => State::Decided(Ok(Acquired::Granted(grant))),
             Err(error) => State::Decided(Err(error)),
         };
         Self {
             mode: options.lock_mode(),
-            level,
+            scope,
             wait: options.wait(),
             strategy: options.wait_strategy(),
-            place: if transaction.is_open_on_server() {
+            context: if transaction.is_open_on_server() {
                 TransactionContext::InTransaction
             } else {
                 TransactionContext::Autocommit
             },
             depth: transaction.depth(),
-            longest_wait: snapshot.longest_wait,
-            pauses: Backoff::new(options.longest_pause(), fastrand::Rng::new()),
+            max_server_wait: snapshot.max_server_wait,
+            backoff: Backoff::new(options.max_interval(), fastrand::Rng::new()),
             began: None,
             pid: None,
             transaction_began: None,
             attempt: snapshot
                 .stand_in
-                .map(|stand_in| stand_in.attempt(&key, options.lock_mode(), level)),
+                .map(|stand_in| stand_in.attempt(&key, options.lock_mode(), scope)),
             state,
             key,
         }
@@ -139,10 +139,10 @@ impl Acquire {
     fn decide(
         key: &LockKey,
         options: &LockOptions,
-        level: LockScope,
+        scope: LockScope,
         snapshot: &SessionSnapshot,
     ) -> Result<Option<Grant>, LockError> {
-        Self::check(key, options, level, snapshot.transaction)?;
+        Self::check(key, options, scope, snapshot.transaction)?;
         if snapshot.backend == Backend::Postgres {
             return Ok(None);
         }
@@ -164,12 +164,12 @@ impl Acquire {
     pub(super) fn check(
         key: &LockKey,
         options: &LockOptions,
-        level: LockScope,
+        scope: LockScope,
         transaction: TransactionState,
     ) -> Result<(), LockError> {
         let refuse = |kind| LockError::new(kind).with_key(key);
         options.validate()?;
-        if level == LockScope::Transaction && options.allows_transaction() {
+        if scope == LockScope::Transaction && options.allows_transaction() {
             return Err(refuse(LockErrorKind::InvalidOptions)
                 .with_context("a transaction-level lock is always inside a transaction"));
         }
@@ -177,7 +177,7 @@ impl Acquire {
             return Err(refuse(LockErrorKind::Database)
                 .with_context("the client has given this connection up"));
         }
-        match level {
+        match scope {
             LockScope::Session if transaction.is_open() && !options.allows_transaction() => {
                 Err(refuse(LockErrorKind::InTransaction))
             }
@@ -200,43 +200,46 @@ impl Acquire {
         }
     }
 
-    fn query(&self, kind: StatementKind) -> Next {
+    fn query(&self, kind: StatementKind) -> NextAction {
         Action::Query(Statement::new(kind, &self.key, self.mode))
     }
 
-    fn batch(&self, kind: ScriptKind) -> Next {
+    fn script(&self, kind: ScriptKind) -> NextAction {
         Action::Script(Script::new(kind, &self.key, self.mode))
     }
 
-    fn try_once(&mut self) -> Next {
+    fn try_once(&mut self) -> NextAction {
         self.state = State::Trying;
-        self.query(match self.level {
+        self.query(match self.scope {
             LockScope::Session => StatementKind::TryAcquire,
             LockScope::Transaction => StatementKind::TryAcquireXact,
         })
     }
 
-    fn wait_on_server(&mut self, remaining: Option<Duration>) -> Next {
+    fn wait_on_server(&mut self, remaining: Option<Duration>) -> NextAction {
         self.state = State::Waiting;
-        let limit = [remaining, self.longest_wait].into_iter().flatten().min();
-        self.batch(ScriptKind::Wait {
-            in_transaction: self.level == LockScope::Transaction,
-            place: self.place,
+        let limit = [remaining, self.max_server_wait]
+            .into_iter()
+            .flatten()
+            .min();
+        self.script(ScriptKind::Wait {
+            in_transaction: self.scope == LockScope::Transaction,
+            place: self.context,
             limit_ms: Script::limit_ms(limit),
         })
     }
 
-    fn tried(&mut self, row: LockReply, now: Instant) -> Next {
+    fn on_try_reply(&mut self, row: LockReply, now: Instant) -> NextAction {
         if self.pid.is_some_and(|pid| pid != row.pid) {
-            return self.answered_by_another(row);
+            return self.on_session_changed(row);
         }
         self.pid = Some(row.pid);
         self.transaction_began = Some(row.transaction_began);
         match row.answer {
             Some(true) => self.granted(),
-            Some(false) => self.busy(now),
+            Some(false) => self.on_contended(now),
             // The functions are strict: no key reached them.
-            None => self.try_failed(
+            None => self.on_try_failed(
                 Failure::new(LockErrorKind::Database)
                     .with_context("the lock function answered NULL"),
             ),
@@ -244,16 +247,16 @@ impl Acquire {
     }
 
     /// Two tries were answered by two sessions. If the second was granted the lock, it can only be given back on that one.
-    fn answered_by_another(&mut self, row: LockReply) -> Next {
+    fn on_session_changed(&mut self, row: LockReply) -> NextAction {
         let failure = Failure::new(LockErrorKind::SessionChanged);
         if row.answer == Some(true) {
-            self.give_back(failure)
+            self.release_if_held(failure)
         } else {
             self.fail(failure)
         }
     }
 
-    fn granted(&mut self) -> Next {
+    fn granted(&mut self) -> NextAction {
         self.state = State::Finished;
         Action::Done(Ok(Acquired::Granted(Grant {
             key: self.key.clone(),
@@ -261,13 +264,13 @@ impl Acquire {
             pid: self.pid,
             transaction_began: self
                 .transaction_began
-                .filter(|_| self.place == TransactionContext::Autocommit),
+                .filter(|_| self.context == TransactionContext::Autocommit),
             depth: self.depth,
             hold: self.attempt.as_ref().and_then(Attempt::hold),
         })))
     }
 
-    fn busy(&mut self, now: Instant) -> Next {
+    fn on_contended(&mut self, now: Instant) -> NextAction {
         let remaining = self.remaining(now);
         if remaining == Some(Duration::ZERO) {
             self.state = State::Finished;
@@ -281,45 +284,45 @@ impl Acquire {
         match self.strategy {
             WaitStrategy::Block => self.wait_on_server(remaining),
             WaitStrategy::Poll => {
-                self.state = State::Pausing;
-                let pause = self.pauses.next();
+                self.state = State::Sleeping;
+                let pause = self.backoff.next();
                 Action::Sleep(remaining.map_or(pause, |remaining| pause.min(remaining)))
             }
         }
     }
 
-    fn advance(&mut self, input: Event, now: Instant) -> Next {
+    fn transition(&mut self, event: Event, now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Decided(outcome) => Action::Done(outcome),
             State::Beginning => {
                 self.began = Some(now);
                 self.try_once()
             }
-            State::Pausing => self.try_once(),
-            State::Trying => match input.row() {
-                Ok(row) => self.tried(row, now),
-                Err(error) => self.try_failed(Failure::from_statement(error)),
+            State::Sleeping => self.try_once(),
+            State::Trying => match event.row() {
+                Ok(row) => self.on_try_reply(row, now),
+                Err(error) => self.on_try_failed(Failure::from_statement(error)),
             },
-            State::Waiting => match input.ran() {
+            State::Waiting => match event.ran() {
                 Ok(()) => self.granted(),
-                Err(error) => self.wait_failed(error, now),
+                Err(error) => self.on_wait_failed(error, now),
             },
-            State::RollingBackWait(failure) => match input.ran() {
-                Ok(()) => self.clean_up_wait(failure, now),
-                Err(error) => self.condemn(
+            State::RollingBackWait(failure) => match event.ran() {
+                Ok(()) => self.clean_up_after_wait(failure, now),
+                Err(error) => self.terminate(
                     Failure::from_statement(error)
                         .with_context("a wait could not be rolled back, so the session was ended"),
                 ),
             },
-            State::GivingBack(failure) => self.gave_back(input.row(), failure, now),
-            State::Diagnosing(failure) => match input.ran() {
+            State::ReleasingIfHeld(failure) => self.on_released_if_held(event.row(), failure, now),
+            State::RevealingSqlState(failure) => match event.ran() {
                 // Whatever it was, it has passed; the first error is all there is to report.
-                Ok(()) => self.look_for_leak(failure),
-                Err(error) if error.is_disconnected() => self.condemn(failure),
-                Err(error) => self.look_for_leak(failure.diagnosed(error)),
+                Ok(()) => self.check_for_leak(failure),
+                Err(error) if error.is_disconnected() => self.terminate(failure),
+                Err(error) => self.check_for_leak(failure.with_revealed_kind(error)),
             },
-            State::LookingForLeak(failure) => self.looked_for_leak(input.row(), failure),
-            State::Condemning(failure) => self.fail(failure),
+            State::CheckingForLeak(failure) => self.on_leak_check(event.row(), failure),
+            State::Terminating(failure) => self.fail(failure),
             State::Finished => Action::Done(Err(LockError::new(LockErrorKind::Database)
                 .with_key(&self.key)
                 .with_context("a finished attempt was driven on"))),
@@ -330,12 +333,12 @@ impl Acquire {
 impl Machine for Acquire {
     type Output = Result<Acquired, LockError>;
 
-    fn step(&mut self, input: Event, now: Instant) -> Next {
-        let step = self.advance(input, now);
-        if let (Action::Done(outcome), Some(attempt)) = (&step, &self.attempt) {
+    fn handle(&mut self, event: Event, now: Instant) -> NextAction {
+        let action = self.transition(event, now);
+        if let (Action::Done(outcome), Some(attempt)) = (&action, &self.attempt) {
             attempt.ended(outcome);
         }
-        step
+        action
     }
 
     fn attempt(&self) -> Option<&Attempt> {

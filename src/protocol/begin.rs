@@ -23,17 +23,17 @@ pub(crate) struct BeginAndAcquire {
 
 #[derive(Debug)]
 enum State {
-    Refused(LockError),
+    Rejected(LockError),
     Ready,
     Beginning,
-    Looking,
-    Locking(Box<Acquire>),
+    ReadingSessionState,
+    Acquiring(Box<Acquire>),
     RollingBack(Result<Acquired, LockError>),
-    Condemning(Result<Acquired, LockError>),
+    Terminating(Result<Acquired, LockError>),
     Finished,
 }
 
-type Next = Action<Result<Acquired, LockError>>;
+type NextAction = Action<Result<Acquired, LockError>>;
 
 impl BeginAndAcquire {
     pub(crate) fn new(key: LockKey, options: &LockOptions, snapshot: SessionSnapshot) -> Self {
@@ -41,7 +41,7 @@ impl BeginAndAcquire {
         let inside = snapshot.transaction.nested();
         let state = match Acquire::check(&key, options, LockScope::Transaction, inside) {
             Ok(()) => State::Ready,
-            Err(error) => State::Refused(error),
+            Err(error) => State::Rejected(error),
         };
         Self {
             key,
@@ -60,22 +60,22 @@ impl BeginAndAcquire {
     }
 
     /// What the server made of it is unknown. SQLite has no session to end; there, what is open is the caller's own.
-    fn did_not_begin(&mut self, error: SessionError) -> Next {
+    fn on_begin_failed(&mut self, error: SessionError) -> NextAction {
         let error = LockError::new(LockErrorKind::Database)
             .with_key(&self.key)
             .with_context("the transaction for the lock did not begin")
             .with_source(error.into_source());
         match self.backend {
             Backend::Postgres => {
-                self.state = State::Condemning(Err(error));
+                self.state = State::Terminating(Err(error));
                 Action::Terminate
             }
             Backend::Sqlite => Action::Done(Err(error)),
         }
     }
 
-    fn lock(&mut self, mut acquire: Box<Acquire>, input: Event, now: Instant) -> Next {
-        match acquire.step(input, now) {
+    fn acquire(&mut self, mut acquire: Box<Acquire>, event: Event, now: Instant) -> NextAction {
+        match acquire.handle(event, now) {
             Action::Done(Ok(Acquired::Granted(grant))) => {
                 Action::Done(Ok(Acquired::Granted(grant)))
             }
@@ -83,9 +83,9 @@ impl BeginAndAcquire {
                 self.state = State::RollingBack(outcome);
                 Action::Rollback
             }
-            step => {
-                self.state = State::Locking(acquire);
-                step
+            action => {
+                self.state = State::Acquiring(acquire);
+                action
             }
         }
     }
@@ -98,32 +98,32 @@ impl Machine for BeginAndAcquire {
     fn needs_cleanup_if_dropped(&self) -> bool {
         matches!(
             self.state,
-            State::Looking | State::Locking(_) | State::RollingBack(_)
+            State::ReadingSessionState | State::Acquiring(_) | State::RollingBack(_)
         )
     }
 
     fn attempt(&self) -> Option<&Attempt> {
         match &self.state {
-            State::Locking(acquire) => acquire.attempt(),
+            State::Acquiring(acquire) => acquire.attempt(),
             _ => None,
         }
     }
 
-    fn step(&mut self, input: Event, now: Instant) -> Next {
+    fn handle(&mut self, event: Event, now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
-            State::Refused(error) => Action::Done(Err(error)),
+            State::Rejected(error) => Action::Done(Err(error)),
             State::Ready => {
                 self.state = State::Beginning;
                 Action::Begin
             }
-            State::Beginning => match input.ran() {
+            State::Beginning => match event.ran() {
                 Ok(()) => {
-                    self.state = State::Looking;
+                    self.state = State::ReadingSessionState;
                     Action::ReadSessionState
                 }
-                Err(error) => self.did_not_begin(error),
+                Err(error) => self.on_begin_failed(error),
             },
-            State::Looking => match input {
+            State::ReadingSessionState => match event {
                 Event::SessionState(snapshot) => {
                     let snapshot = SessionSnapshot {
                         stand_in: self.stand_in.take(),
@@ -135,7 +135,7 @@ impl Machine for BeginAndAcquire {
                         LockScope::Transaction,
                         snapshot,
                     );
-                    self.lock(Box::new(acquire), Event::Ready, now)
+                    self.acquire(Box::new(acquire), Event::Ready, now)
                 }
                 Event::Ready | Event::Row(_) | Event::Ran(_) => {
                     self.state = State::RollingBack(Err(LockError::new(LockErrorKind::Database)
@@ -144,15 +144,15 @@ impl Machine for BeginAndAcquire {
                     Action::Rollback
                 }
             },
-            State::Locking(acquire) => self.lock(acquire, input, now),
-            State::RollingBack(outcome) => match input.ran() {
+            State::Acquiring(acquire) => self.acquire(acquire, event, now),
+            State::RollingBack(outcome) => match event.ran() {
                 Ok(()) => Action::Done(outcome),
                 Err(_) => {
-                    self.state = State::Condemning(outcome);
+                    self.state = State::Terminating(outcome);
                     Action::Terminate
                 }
             },
-            State::Condemning(outcome) => Action::Done(outcome),
+            State::Terminating(outcome) => Action::Done(outcome),
             State::Finished => Action::Done(Err(
                 LockError::new(LockErrorKind::Database).with_key(&self.key)
             )),

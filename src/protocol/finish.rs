@@ -17,7 +17,7 @@ pub(crate) enum BodyOutcome {
 #[derive(Debug)]
 pub(crate) struct FinishTransaction {
     grant: Grant,
-    ending: BodyOutcome,
+    outcome: BodyOutcome,
     depth: u32,
     broken: bool,
     state: State,
@@ -28,19 +28,19 @@ enum State {
     Beginning,
     Committing,
     RollingBack,
-    Condemning(LockError),
+    Terminating(LockError),
     Finished,
 }
 
-type Next = Action<Result<(), LockError>>;
+type NextAction = Action<Result<(), LockError>>;
 
 impl FinishTransaction {
-    pub(crate) fn new(grant: Grant, ending: BodyOutcome, snapshot: SessionSnapshot) -> Self {
+    pub(crate) fn new(grant: Grant, outcome: BodyOutcome, snapshot: SessionSnapshot) -> Self {
         let transaction = snapshot.transaction;
         let (depth, broken) = (transaction.depth(), transaction.is_broken());
         Self {
             grant,
-            ending,
+            outcome,
             depth,
             broken,
             state: State::Beginning,
@@ -51,23 +51,23 @@ impl FinishTransaction {
         LockError::new(kind).with_key(&self.grant.key)
     }
 
-    fn condemn(&mut self, error: LockError) -> Next {
-        self.state = State::Condemning(error);
+    fn terminate(&mut self, error: LockError) -> NextAction {
+        self.state = State::Terminating(error);
         Action::Terminate
     }
 
-    fn begin(&mut self) -> Next {
+    fn begin(&mut self) -> NextAction {
         if self.broken {
-            return self.condemn(self.error(LockErrorKind::Lost));
+            return self.terminate(self.error(LockErrorKind::Lost));
         }
         if self.depth > self.grant.depth {
-            return self.condemn(self.error(LockErrorKind::TransactionLeftOpen));
+            return self.terminate(self.error(LockErrorKind::TransactionLeftOpen));
         }
         if self.depth < self.grant.depth {
             // The body ended the transaction itself, and the lock with it.
             return Action::Done(Err(self.error(LockErrorKind::NotHeld)));
         }
-        match self.ending {
+        match self.outcome {
             BodyOutcome::Succeeded => {
                 self.state = State::Committing;
                 Action::Commit
@@ -87,21 +87,21 @@ impl Machine for FinishTransaction {
         self.grant.hold.as_ref().map(Hold::attempt)
     }
 
-    fn step(&mut self, input: Event, _now: Instant) -> Next {
+    fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Beginning => self.begin(),
-            State::Committing => Action::Done(input.ran().map_err(|error| {
+            State::Committing => Action::Done(event.ran().map_err(|error| {
                 self.error(LockErrorKind::CommitFailed).with_source(error.into_source())
             })),
-            State::RollingBack => match input.ran() {
+            State::RollingBack => match event.ran() {
                 Ok(()) => Action::Done(Ok(())),
-                Err(error) => self.condemn(
+                Err(error) => self.terminate(
                     self.error(LockErrorKind::Database)
                         .with_context("the transaction under the lock could not be rolled back, so the session was ended")
                         .with_source(error.into_source()),
                 ),
             },
-            State::Condemning(error) => Action::Done(Err(error)),
+            State::Terminating(error) => Action::Done(Err(error)),
             State::Finished => Action::Done(Ok(())),
         }
     }

@@ -24,18 +24,18 @@ use crate::session::{
 /// If it does not end, asks for something afterwards, calls a lock granted that was not, or leaves something behind that it should have
 /// cleaned up.
 pub fn machines(data: &[u8]) {
-    let mut world = World::new(data);
-    match world.bytes.one_of(&[0, 1, 2, 3, 4]) {
-        0 => acquire(&mut world),
-        1 => enter(&mut world),
-        2 => release(&mut world),
-        3 => leave(&mut world),
-        _ => probe(&mut world),
+    let mut server = FakeServer::new(data);
+    match server.bytes.one_of(&[0, 1, 2, 3, 4]) {
+        0 => acquire(&mut server),
+        1 => begin_and_acquire(&mut server),
+        2 => release(&mut server),
+        3 => finish_transaction(&mut server),
+        _ => pooler_check(&mut server),
     }
 }
 
 /// A made-up session: what it answers, and what it is left with.
-struct World<'d> {
+struct FakeServer<'d> {
     bytes: Bytes<'d>,
     now: Instant,
     backend: Backend,
@@ -45,7 +45,7 @@ struct World<'d> {
     may_hold: bool,
     /// A transaction of the machine's may be open.
     may_be_open: bool,
-    condemned: bool,
+    terminated: bool,
     committed: Option<bool>,
     rolled_back: bool,
     /// What the release answered.
@@ -72,7 +72,7 @@ const ELAPSED: [Duration; 5] = [
     Duration::from_secs(3_000_000),
 ];
 
-impl<'d> World<'d> {
+impl<'d> FakeServer<'d> {
     fn new(data: &'d [u8]) -> Self {
         Self {
             bytes: Bytes(data),
@@ -81,7 +81,7 @@ impl<'d> World<'d> {
             granted: false,
             may_hold: false,
             may_be_open: false,
-            condemned: false,
+            terminated: false,
             committed: None,
             rolled_back: false,
             released: None,
@@ -100,7 +100,7 @@ impl<'d> World<'d> {
         SessionSnapshot {
             backend: self.backend,
             transaction,
-            longest_wait: self.bytes.one_of(&[None, Some(Duration::from_secs(1))]),
+            max_server_wait: self.bytes.one_of(&[None, Some(Duration::from_secs(1))]),
             stand_in: None,
         }
     }
@@ -187,7 +187,7 @@ impl<'d> World<'d> {
     }
 
     /// What no driver brings, now and then.
-    fn senseless(&mut self) -> Option<Event> {
+    fn invalid_event(&mut self) -> Option<Event> {
         if self.bytes.next()? % 16 != 0 {
             return None;
         }
@@ -203,19 +203,19 @@ impl<'d> World<'d> {
         })
     }
 
-    fn answer<T>(&mut self, step: &Action<T>) -> Event {
+    fn reply<T>(&mut self, action: &Action<T>) -> Event {
         self.now += self.bytes.one_of(&ELAPSED);
         self.granted = false;
-        match step {
+        match action {
             Action::Query(statement) => {
                 let row = self.row();
-                self.note_row(statement.kind(), &row);
+                self.record_row(statement.kind(), &row);
                 Event::Row(row)
             }
-            Action::Script(batch) => {
+            Action::Script(script) => {
                 let ran = self.ran();
-                self.note_batch(batch.kind(), &ran);
-                self.senseless_instead(Event::Ran(ran))
+                self.record_script(script.kind(), &ran);
+                self.or_invalid_event(Event::Ran(ran))
             }
             Action::Begin => {
                 let ran = self.ran();
@@ -234,7 +234,7 @@ impl<'d> World<'d> {
                 Event::Ran(ran)
             }
             Action::Terminate => {
-                self.condemned = true;
+                self.terminated = true;
                 (self.may_hold, self.may_be_open) = (false, false);
                 Event::Ready
             }
@@ -252,17 +252,17 @@ impl<'d> World<'d> {
     }
 
     /// Only where the machine takes it for a failure, and what was asked may have happened.
-    fn senseless_instead(&mut self, input: Event) -> Event {
-        match self.senseless() {
-            Some(senseless @ (Event::Ready | Event::SessionState(_))) => {
+    fn or_invalid_event(&mut self, event: Event) -> Event {
+        match self.invalid_event() {
+            Some(invalid_event @ (Event::Ready | Event::SessionState(_))) => {
                 self.granted = false;
-                senseless
+                invalid_event
             }
-            _ => input,
+            _ => event,
         }
     }
 
-    fn note_row(&mut self, kind: StatementKind, row: &Result<LockReply, SessionError>) {
+    fn record_row(&mut self, kind: StatementKind, row: &Result<LockReply, SessionError>) {
         let answer = row.as_ref().ok().map(|row| row.answer);
         match kind {
             StatementKind::TryAcquire => {
@@ -278,7 +278,7 @@ impl<'d> World<'d> {
         }
     }
 
-    fn note_batch(&mut self, kind: ScriptKind, ran: &Result<(), SessionError>) {
+    fn record_script(&mut self, kind: ScriptKind, ran: &Result<(), SessionError>) {
         match kind {
             ScriptKind::Wait { in_transaction, .. } => {
                 self.granted = ran.is_ok();
@@ -287,12 +287,12 @@ impl<'d> World<'d> {
             ScriptKind::PoolerCheck(
                 PoolerCheckStep::AcquireTestLock | PoolerCheckStep::ExpectContention,
             ) => {
-                let contradiction = ran.as_ref().is_err_and(|error| {
+                let check_failed = ran.as_ref().is_err_and(|error| {
                     error
                         .code()
                         .is_some_and(|code| code.as_str() == PoolerCheckStep::CHECK_FAILED_SQLSTATE)
                 });
-                self.may_hold |= !contradiction;
+                self.may_hold |= !check_failed;
             }
             ScriptKind::PoolerCheck(PoolerCheckStep::ReleaseTestLock) => {
                 self.may_hold &= ran.is_err()
@@ -304,19 +304,19 @@ impl<'d> World<'d> {
     fn drive<M: Machine<Output: Debug>>(&mut self, machine: &mut M) -> M::Output {
         // Each answer uses bytes up, and without any the machine has to come to its end.
         let most = self.bytes.0.len() + 20;
-        let mut input = Event::Ready;
+        let mut event = Event::Ready;
         for _ in 0..most {
-            let step = machine.step(input, self.now);
-            if let Action::Done(output) = step {
-                let after = self.senseless().unwrap_or(Event::Ready);
-                let after = machine.step(after, self.now);
+            let action = machine.handle(event, self.now);
+            if let Action::Done(output) = action {
+                let after = self.invalid_event().unwrap_or(Event::Ready);
+                let after = machine.handle(after, self.now);
                 assert!(
                     matches!(after, Action::Done(_)),
                     "asked for {after:?} after its end"
                 );
                 return output;
             }
-            input = self.answer(&step);
+            event = self.reply(&action);
         }
         panic!("no end after {most} steps");
     }
@@ -329,87 +329,87 @@ impl<'d> World<'d> {
     }
 }
 
-fn acquire(world: &mut World<'_>) {
-    world.choose_backend();
-    let level = world
+fn acquire(server: &mut FakeServer<'_>) {
+    server.choose_backend();
+    let scope = server
         .bytes
         .one_of(&[LockScope::Session, LockScope::Transaction]);
-    let (key, options, snapshot) = (world.key(), world.options(), world.snapshot());
-    let mut acquire = Acquire::new(key, &options, level, snapshot);
-    match world.drive(&mut acquire) {
+    let (key, options, snapshot) = (server.key(), server.options(), server.snapshot());
+    let mut acquire = Acquire::new(key, &options, scope, snapshot);
+    match server.drive(&mut acquire) {
         Ok(Acquired::Granted(_)) => assert!(
-            world.granted || world.backend == Backend::Sqlite,
+            server.granted || server.backend == Backend::Sqlite,
             "not granted"
         ),
-        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => world.assert_clean(None),
-        Err(error) => world.assert_clean(Some(error.kind())),
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => server.assert_clean(None),
+        Err(error) => server.assert_clean(Some(error.kind())),
     }
 }
 
-fn enter(world: &mut World<'_>) {
-    world.choose_backend();
-    let (key, options, snapshot) = (world.key(), world.options(), world.snapshot());
-    let mut enter = BeginAndAcquire::new(key, &options, snapshot);
-    match world.drive(&mut enter) {
+fn begin_and_acquire(server: &mut FakeServer<'_>) {
+    server.choose_backend();
+    let (key, options, snapshot) = (server.key(), server.options(), server.snapshot());
+    let mut machine = BeginAndAcquire::new(key, &options, snapshot);
+    match server.drive(&mut machine) {
         Ok(Acquired::Granted(_)) => assert!(
-            world.granted || world.backend == Backend::Sqlite,
+            server.granted || server.backend == Backend::Sqlite,
             "not granted"
         ),
-        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => world.assert_clean(None),
-        Err(error) => world.assert_clean(Some(error.kind())),
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => server.assert_clean(None),
+        Err(error) => server.assert_clean(Some(error.kind())),
     }
 }
 
-fn grant(world: &mut World<'_>) -> Grant {
+fn grant(server: &mut FakeServer<'_>) -> Grant {
     Grant {
-        key: world.key(),
-        mode: world.mode(),
-        pid: world.bytes.one_of(&[Some(1), Some(1), Some(1), None]),
+        key: server.key(),
+        mode: server.mode(),
+        pid: server.bytes.one_of(&[Some(1), Some(1), Some(1), None]),
         transaction_began: None,
-        depth: world.bytes.one_of(&[0, 1, 2]),
+        depth: server.bytes.one_of(&[0, 1, 2]),
         hold: None,
     }
 }
 
-fn release(world: &mut World<'_>) {
-    let (grant, snapshot) = (grant(world), world.snapshot());
+fn release(server: &mut FakeServer<'_>) {
+    let (grant, snapshot) = (grant(server), server.snapshot());
     let has_locks = grant.pid.is_some();
-    match world.drive(&mut Release::new(grant, snapshot)) {
+    match server.drive(&mut Release::new(grant, snapshot)) {
         Ok(()) => assert!(
-            !has_locks || world.released == Some(Some(true)),
+            !has_locks || server.released == Some(Some(true)),
             "not released"
         ),
         Err(_) => assert!(
-            world.condemned || world.released == Some(Some(false)),
+            server.terminated || server.released == Some(Some(false)),
             "may be held"
         ),
     }
 }
 
-fn leave(world: &mut World<'_>) {
-    let (grant, snapshot) = (grant(world), world.snapshot());
+fn finish_transaction(server: &mut FakeServer<'_>) {
+    let (grant, snapshot) = (grant(server), server.snapshot());
     let ended_by_the_body = snapshot.transaction.depth() < grant.depth;
-    let ending = world
+    let outcome = server
         .bytes
         .one_of(&[BodyOutcome::Succeeded, BodyOutcome::Failed]);
-    match world.drive(&mut FinishTransaction::new(grant, ending, snapshot)) {
-        Ok(()) => match ending {
-            BodyOutcome::Succeeded => assert_eq!(world.committed, Some(true)),
-            BodyOutcome::Failed => assert!(world.rolled_back, "not rolled back"),
+    match server.drive(&mut FinishTransaction::new(grant, outcome, snapshot)) {
+        Ok(()) => match outcome {
+            BodyOutcome::Succeeded => assert_eq!(server.committed, Some(true)),
+            BodyOutcome::Failed => assert!(server.rolled_back, "not rolled back"),
         },
         Err(_) => assert!(
-            world.condemned || world.committed == Some(false) || ended_by_the_body,
+            server.terminated || server.committed == Some(false) || ended_by_the_body,
             "the transaction may be open"
         ),
     }
 }
 
-fn probe(world: &mut World<'_>) {
-    world.choose_backend();
-    let mut probe = PoolerCheck::new(&world.snapshot(), &world.snapshot());
-    let outcome = world.drive(&mut probe);
-    assert!(!world.may_hold, "the probe's lock is left");
+fn pooler_check(server: &mut FakeServer<'_>) {
+    server.choose_backend();
+    let mut check = PoolerCheck::new(&server.snapshot(), &server.snapshot());
+    let outcome = server.drive(&mut check);
+    assert!(!server.may_hold, "the check's lock is left");
     if matches!(outcome, Ok(PoolingMode::Dedicated)) {
-        assert!(!world.condemned, "what is sound is not condemned");
+        assert!(!server.terminated, "what is sound is not terminated");
     }
 }

@@ -31,7 +31,7 @@ pub(crate) enum Side {
 pub(crate) struct PoolerCheck {
     key: LockKey,
     /// The mark of the first connection; the second's is one more.
-    mark: u64,
+    marker: u64,
     side: Side,
     state: State,
 }
@@ -39,21 +39,21 @@ pub(crate) struct PoolerCheck {
 #[derive(Debug)]
 enum State {
     Decided(Result<PoolingMode, LockError>),
-    Marking,
+    SettingMarkers,
     /// So many looks have found the mark.
-    Looking(usize),
-    Holding,
-    Asking,
-    LettingGo(PoolingMode),
+    CheckingMarkers(usize),
+    AcquiringTestLock,
+    ExpectingContention,
+    ReleasingTestLock(PoolingMode),
     /// The sessions that may be left with the lock.
-    Condemning(Result<PoolingMode, LockError>, Side),
+    Terminating(Result<PoolingMode, LockError>, Side),
     Finished,
 }
 
-type Next = Action<Result<PoolingMode, LockError>>;
+type NextAction = Action<Result<PoolingMode, LockError>>;
 
 /// Who looks for its mark: four times this order.
-const ORDER: [Side; 6] = [
+const CHECK_ORDER: [Side; 6] = [
     Side::First,
     Side::Second,
     Side::Second,
@@ -61,19 +61,19 @@ const ORDER: [Side; 6] = [
     Side::First,
     Side::Second,
 ];
-const LOOKS: usize = 4 * ORDER.len();
+const CHECKS: usize = 4 * CHECK_ORDER.len();
 
 impl PoolerCheck {
     pub(crate) fn new(first: &SessionSnapshot, second: &SessionSnapshot) -> Self {
-        let mark = fastrand::u64(..u64::MAX);
+        let marker = fastrand::u64(..u64::MAX);
         let state = match Self::decide(first, second) {
             Some(outcome) => State::Decided(outcome),
-            None => State::Marking,
+            None => State::SettingMarkers,
         };
         Self {
             // Nobody else asks for this key, but by chance.
             key: LockKey::from(fastrand::i64(..)),
-            mark,
+            marker,
             side: Side::First,
             state,
         }
@@ -109,49 +109,49 @@ impl PoolerCheck {
         None
     }
 
-    fn send(&mut self, state: State, side: Side, probe: PoolerCheckStep) -> Next {
+    fn send(&mut self, state: State, side: Side, probe: PoolerCheckStep) -> NextAction {
         self.state = state;
         self.side = side;
         let kind = ScriptKind::PoolerCheck(probe);
         Action::Script(Script::new(kind, &self.key, LockMode::Exclusive))
     }
 
-    const fn mark_of(&self, side: Side) -> u64 {
+    const fn marker_of(&self, side: Side) -> u64 {
         match side {
-            Side::First => self.mark,
-            Side::Second => self.mark.wrapping_add(1),
+            Side::First => self.marker,
+            Side::Second => self.marker.wrapping_add(1),
         }
     }
 
-    fn look(&mut self, found: usize) -> Next {
-        match ORDER.iter().cycle().nth(found) {
-            Some(side) if found < LOOKS => {
-                let mark = self.mark_of(*side);
+    fn check_marker(&mut self, found: usize) -> NextAction {
+        match CHECK_ORDER.iter().cycle().nth(found) {
+            Some(side) if found < CHECKS => {
+                let mark = self.marker_of(*side);
                 self.send(
-                    State::Looking(found),
+                    State::CheckingMarkers(found),
                     *side,
                     PoolerCheckStep::CheckMarker { mark },
                 )
             }
             _ => self.send(
-                State::Holding,
+                State::AcquiringTestLock,
                 Side::First,
                 PoolerCheckStep::AcquireTestLock,
             ),
         }
     }
 
-    fn let_go(&mut self, outcome: PoolingMode) -> Next {
+    fn release_test_lock(&mut self, outcome: PoolingMode) -> NextAction {
         self.send(
-            State::LettingGo(outcome),
+            State::ReleasingTestLock(outcome),
             Side::First,
             PoolerCheckStep::ReleaseTestLock,
         )
     }
 
     /// The lock may be held by either session.
-    fn condemn(&mut self, outcome: Result<PoolingMode, LockError>) -> Next {
-        self.state = State::Condemning(outcome, Side::Second);
+    fn terminate(&mut self, outcome: Result<PoolingMode, LockError>) -> NextAction {
+        self.state = State::Terminating(outcome, Side::Second);
         self.side = Side::First;
         Action::Terminate
     }
@@ -164,7 +164,7 @@ impl PoolerCheck {
 }
 
 /// Whether a step of the probe itself said that it did not find what it looked for.
-fn is_contradiction(error: &SessionError) -> bool {
+fn is_check_failure(error: &SessionError) -> bool {
     error
         .code()
         .is_some_and(|code| code.as_str() == PoolerCheckStep::CHECK_FAILED_SQLSTATE)
@@ -173,65 +173,65 @@ fn is_contradiction(error: &SessionError) -> bool {
 impl Machine for PoolerCheck {
     type Output = Result<PoolingMode, LockError>;
 
-    fn step(&mut self, input: Event, _now: Instant) -> Next {
+    fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Decided(outcome) => Action::Done(outcome),
-            State::Marking => match (input, self.side) {
+            State::SettingMarkers => match (event, self.side) {
                 (Event::Ran(Err(error)), _) => Action::Done(Err(Self::failed(error))),
                 (Event::Ready, _) => {
-                    let mark = self.mark_of(Side::First);
+                    let mark = self.marker_of(Side::First);
                     self.send(
-                        State::Marking,
+                        State::SettingMarkers,
                         Side::First,
                         PoolerCheckStep::SetMarker { mark },
                     )
                 }
                 (_, Side::First) => {
-                    let mark = self.mark_of(Side::Second);
+                    let mark = self.marker_of(Side::Second);
                     self.send(
-                        State::Marking,
+                        State::SettingMarkers,
                         Side::Second,
                         PoolerCheckStep::SetMarker { mark },
                     )
                 }
-                (_, Side::Second) => self.look(0),
+                (_, Side::Second) => self.check_marker(0),
             },
-            State::Looking(found) => match input.ran() {
-                Ok(()) => self.look(found + 1),
-                Err(error) if is_contradiction(&error) => {
+            State::CheckingMarkers(found) => match event.ran() {
+                Ok(()) => self.check_marker(found + 1),
+                Err(error) if is_check_failure(&error) => {
                     Action::Done(Ok(PoolingMode::Multiplexed))
                 }
                 Err(error) => Action::Done(Err(Self::failed(error))),
             },
-            State::Holding => match input.ran() {
+            State::AcquiringTestLock => match event.ran() {
                 Ok(()) => self.send(
-                    State::Asking,
+                    State::ExpectingContention,
                     Side::Second,
                     PoolerCheckStep::ExpectContention,
                 ),
-                Err(error) => self.condemn(Err(Self::failed(error))),
+                Err(error) => self.terminate(Err(Self::failed(error))),
             },
-            State::Asking => match input.ran() {
-                Ok(()) => self.let_go(PoolingMode::Dedicated),
-                Err(error) if is_contradiction(&error) => {
-                    self.let_go(PoolingMode::DifferentServers)
+            State::ExpectingContention => match event.ran() {
+                Ok(()) => self.release_test_lock(PoolingMode::Dedicated),
+                Err(error) if is_check_failure(&error) => {
+                    self.release_test_lock(PoolingMode::DifferentServers)
                 }
-                Err(error) => self.condemn(Err(Self::failed(error))),
+                Err(error) => self.terminate(Err(Self::failed(error))),
             },
-            State::LettingGo(outcome) => match input.ran() {
+            State::ReleasingTestLock(outcome) => match event.ran() {
                 Ok(()) => Action::Done(Ok(outcome)),
                 // The lock went by itself, or stayed with another session.
-                Err(error) if is_contradiction(&error) => {
-                    self.condemn(Ok(PoolingMode::Multiplexed))
+                Err(error) if is_check_failure(&error) => {
+                    self.terminate(Ok(PoolingMode::Multiplexed))
                 }
-                Err(error) => self.condemn(Err(Self::failed(error))),
+                Err(error) => self.terminate(Err(Self::failed(error))),
             },
-            State::Condemning(outcome, Side::Second) => {
-                self.state = State::Condemning(outcome, Side::First);
+            State::Terminating(outcome, Side::Second) => {
+                self.state = State::Terminating(outcome, Side::First);
                 self.side = Side::Second;
                 Action::Terminate
             }
-            State::Condemning(outcome, Side::First) => Action::Done(outcome),
+            State::Terminating(outcome, Side::First) => Action::Done(outcome),
             State::Finished => Action::Done(Err(LockError::new(LockErrorKind::Database))),
         }
     }

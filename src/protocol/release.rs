@@ -21,13 +21,13 @@ pub(crate) struct Release {
 #[derive(Debug)]
 enum State {
     Beginning,
-    Asked { pid: i32 },
-    Doubting(SessionError),
-    Condemning(LockError),
+    Releasing { pid: i32 },
+    VerifyingSession(SessionError),
+    Terminating(LockError),
     Finished,
 }
 
-type Next = Action<Result<(), LockError>>;
+type NextAction = Action<Result<(), LockError>>;
 
 impl Release {
     pub(crate) fn new(grant: Grant, snapshot: SessionSnapshot) -> Self {
@@ -38,19 +38,19 @@ impl Release {
         }
     }
 
-    fn begin(&mut self) -> Next {
+    fn begin(&mut self) -> NextAction {
         // Also where there are no locks, so that the mistake shows in a test on SQLite.
         if self.transaction.depth() > self.grant.depth {
-            return self.condemn(self.error(LockErrorKind::TransactionLeftOpen));
+            return self.terminate(self.error(LockErrorKind::TransactionLeftOpen));
         }
         let Some(pid) = self.grant.pid else {
             return Action::Done(Ok(()));
         };
         // An inner lock's clean-up may have ended the session, or the client has seen it end.
         if self.transaction.is_broken() {
-            return self.condemn(self.error(LockErrorKind::Lost));
+            return self.terminate(self.error(LockErrorKind::Lost));
         }
-        self.state = State::Asked { pid };
+        self.state = State::Releasing { pid };
         let kind = StatementKind::Release {
             pid,
             transaction_began: self.grant.transaction_began,
@@ -58,7 +58,7 @@ impl Release {
         Action::Query(Statement::new(kind, &self.grant.key, self.grant.mode))
     }
 
-    fn answered(&mut self, answer: Result<LockReply, SessionError>, granted_to: i32) -> Next {
+    fn on_reply(&mut self, answer: Result<LockReply, SessionError>, holder_pid: i32) -> NextAction {
         match answer {
             Ok(LockReply {
                 answer: Some(true), ..
@@ -69,16 +69,16 @@ impl Release {
             }) => Action::Done(Err(self.error(LockErrorKind::NotHeld))),
             Ok(LockReply {
                 answer: None, pid, ..
-            }) if pid != granted_to => self.condemn(self.error(LockErrorKind::SessionChanged)),
+            }) if pid != holder_pid => self.terminate(self.error(LockErrorKind::SessionChanged)),
             Ok(LockReply { answer: None, .. }) => {
-                self.condemn(self.error(LockErrorKind::TransactionLeftOpen).with_context(
+                self.terminate(self.error(LockErrorKind::TransactionLeftOpen).with_context(
                     "the lock was taken inside a transaction that the client does not know of",
                 ))
             }
             Err(error) if error.is_disconnected() => self.failed(LockErrorKind::Lost, error),
             // A client that hides codes may have hidden that the server has ended the session: the next statement shows it.
             Err(error) if error.code().is_none() => {
-                self.state = State::Doubting(error);
+                self.state = State::VerifyingSession(error);
                 Action::Query(Statement::new(
                     StatementKind::IsHeld,
                     &self.grant.key,
@@ -89,7 +89,11 @@ impl Release {
         }
     }
 
-    fn doubted(&mut self, answer: Result<LockReply, SessionError>, error: SessionError) -> Next {
+    fn on_session_verified(
+        &mut self,
+        answer: Result<LockReply, SessionError>,
+        error: SessionError,
+    ) -> NextAction {
         let ended = answer.is_err_and(|next| next.is_disconnected());
         self.failed(
             if ended {
@@ -101,29 +105,29 @@ impl Release {
         )
     }
 
-    fn failed(&mut self, kind: LockErrorKind, source: SessionError) -> Next {
+    fn failed(&mut self, kind: LockErrorKind, source: SessionError) -> NextAction {
         let mut error = self.error(kind).with_source(source.into_source());
         if kind == LockErrorKind::Database {
             error = error.with_context("the lock could not be released, so the session was ended");
         }
-        self.condemn(error)
+        self.terminate(error)
     }
 
     fn error(&self, kind: LockErrorKind) -> LockError {
         LockError::new(kind).with_key(&self.grant.key)
     }
 
-    fn condemn(&mut self, error: LockError) -> Next {
-        self.state = State::Condemning(error);
+    fn terminate(&mut self, error: LockError) -> NextAction {
+        self.state = State::Terminating(error);
         Action::Terminate
     }
 
-    fn advance(&mut self, input: Event) -> Next {
+    fn transition(&mut self, event: Event) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Beginning => self.begin(),
-            State::Asked { pid } => self.answered(input.row(), pid),
-            State::Doubting(error) => self.doubted(input.row(), error),
-            State::Condemning(error) => Action::Done(Err(error)),
+            State::Releasing { pid } => self.on_reply(event.row(), pid),
+            State::VerifyingSession(error) => self.on_session_verified(event.row(), error),
+            State::Terminating(error) => Action::Done(Err(error)),
             State::Finished => Action::Done(Ok(())),
         }
     }
@@ -136,12 +140,12 @@ impl Machine for Release {
         self.grant.hold.as_ref().map(Hold::attempt)
     }
 
-    fn step(&mut self, input: Event, _now: Instant) -> Next {
-        let step = self.advance(input);
-        if let (Action::Done(Err(error)), Some(attempt)) = (&step, self.attempt()) {
+    fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
+        let action = self.transition(event);
+        if let (Action::Done(Err(error)), Some(attempt)) = (&action, self.attempt()) {
             attempt.not_released(error.kind());
         }
-        step
+        action
     }
 }
 
@@ -164,9 +168,9 @@ mod tests {
         };
         let mut release = Release::new(grant, SessionSnapshot::idle());
         let mut answers = answers.into_iter();
-        let (mut input, mut condemned) = (Event::Ready, false);
+        let (mut event, mut condemned) = (Event::Ready, false);
         loop {
-            input = match release.step(input, Instant::now()) {
+            event = match release.handle(event, Instant::now()) {
                 Action::Done(result) => {
                     assert!(condemned, "the session was kept");
                     assert_eq!(answers.count(), 0, "not all was asked");
@@ -177,7 +181,7 @@ mod tests {
                     Event::Ready
                 }
                 Action::Query(_) => Event::Row(answers.next().unwrap()),
-                step => unreachable!("{step:?}"),
+                other => unreachable!("{other:?}"),
             }
         }
     }

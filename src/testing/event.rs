@@ -42,29 +42,29 @@ pub enum EventKind {
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Event {
-    what: EventKind,
+    kind: EventKind,
     key: LockKey,
     mode: LockMode,
-    level: LockScope,
+    scope: LockScope,
 }
 
 impl Event {
     pub(super) const fn new(
-        what: EventKind,
+        kind: EventKind,
         key: LockKey,
         mode: LockMode,
-        level: LockScope,
+        scope: LockScope,
     ) -> Self {
         Self {
-            what,
+            kind,
             key,
             mode,
-            level,
+            scope,
         }
     }
 
-    fn expected(what: EventKind, key: impl Into<LockKey>) -> Self {
-        Self::new(what, key.into(), LockMode::Exclusive, LockScope::Session)
+    fn expected(kind: EventKind, key: impl Into<LockKey>) -> Self {
+        Self::new(kind, key.into(), LockMode::Exclusive, LockScope::Session)
     }
 
     /// A call was granted the lock.
@@ -113,14 +113,14 @@ impl Event {
     /// The same, of a transaction-level lock.
     #[must_use]
     pub fn in_transaction(mut self) -> Self {
-        self.level = LockScope::Transaction;
+        self.scope = LockScope::Transaction;
         self
     }
 
     /// EventKind happened.
     #[must_use]
-    pub const fn what(&self) -> EventKind {
-        self.what
+    pub const fn kind(&self) -> EventKind {
+        self.kind
     }
 
     /// The lock.
@@ -138,13 +138,13 @@ impl Event {
     /// Whether it is a transaction-level lock.
     #[must_use]
     pub fn is_in_transaction(&self) -> bool {
-        self.level == LockScope::Transaction
+        self.scope == LockScope::Transaction
     }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.what {
+        match self.kind {
             EventKind::Acquired => formatter.write_str("acquired")?,
             EventKind::HeldElsewhere => formatter.write_str("held elsewhere")?,
             EventKind::NotAcquired(kind) => write!(formatter, "not acquired ({kind:?})")?,
@@ -156,7 +156,7 @@ impl fmt::Display for Event {
             LockMode::Exclusive => "exclusive",
             LockMode::Shared => "shared",
         };
-        let level = match self.level {
+        let level = match self.scope {
             LockScope::Session => "session-level",
             LockScope::Transaction => "transaction-level",
         };

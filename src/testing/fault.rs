@@ -35,7 +35,7 @@ pub enum Fault {
 
 impl Fault {
     /// Whether it strikes a call that asks; with its code.
-    pub(super) fn of_asking(self) -> Option<SessionError> {
+    pub(super) fn acquire_error(self) -> Option<SessionError> {
         let (code, what) = match self {
             Self::Canceled => ("57014", "canceled"),
             Self::Database => ("XX000", "failed"),
@@ -48,10 +48,10 @@ impl Fault {
     }
 
     /// Whether it strikes a holder.
-    pub(super) const fn of_holding(self, level: LockScope) -> bool {
+    pub(super) const fn applies_to_holder(self, scope: LockScope) -> bool {
         match self {
             Self::Lost => true,
-            Self::NotHeld | Self::SessionChanged => matches!(level, LockScope::Session),
+            Self::NotHeld | Self::SessionChanged => matches!(scope, LockScope::Session),
             Self::Canceled | Self::Database | Self::Deadlock | Self::Pool | Self::TooManyLocks => {
                 false
             }
@@ -59,7 +59,7 @@ impl Fault {
     }
 }
 
-/// As a server would report it. The code alone tells what it is; the text says that a test wanted it.
+/// As a server would report it. The code alone tells what it is; the text says that a test request it.
 pub(super) fn server_error(code: &str, what: &str) -> SessionError {
     SessionError::new(format!("the test's locks: {what}")).with_code(SqlState::new(code))
 }

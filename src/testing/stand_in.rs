@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::scope;
-use super::world::{Owner, Wanted, World};
+use super::context;
+use super::shared_table::{LockRequest, Owner, SharedLockTable};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockMode;
@@ -19,7 +19,7 @@ use crate::session::{
 /// The locks of the test that this thread or task belongs to, as one session sees them.
 #[derive(Clone, Debug)]
 pub(crate) struct StandIn {
-    world: Arc<World>,
+    table: Arc<SharedLockTable>,
     owner: Owner,
     sees_the_end: bool,
 }
@@ -27,12 +27,12 @@ pub(crate) struct StandIn {
 impl StandIn {
     /// Nobody outside a test, and nobody for a database that has locks.
     ///
-    /// A session is told from others by where its connection is. That holds good because a guard keeps its connection in one place.
+    /// A session is told from others by where its connection is. That holds good because a guard keeps its connection in one position.
     pub(crate) fn of<S: ?Sized>(session: &mut S, backend: Backend) -> Option<Self> {
         match backend {
             Backend::Postgres => None,
-            Backend::Sqlite => scope::world().map(|world| Self {
-                world,
+            Backend::Sqlite => context::current().map(|table| Self {
+                table,
                 owner: Owner::session(session),
                 sees_the_end: false,
             }),
@@ -41,7 +41,7 @@ impl StandIn {
 
     /// Whether a lock keeps the other sessions of the test out.
     pub(crate) fn provides_exclusion(&self) -> bool {
-        self.world.excludes()
+        self.table.excludes()
     }
 
     /// For a transaction that the crate itself ends.
@@ -52,46 +52,46 @@ impl StandIn {
         }
     }
 
-    pub(crate) fn attempt(self, key: &LockKey, mode: LockMode, level: LockScope) -> Attempt {
+    pub(crate) fn attempt(self, key: &LockKey, mode: LockMode, scope: LockScope) -> Attempt {
         Attempt {
-            wanted: Wanted {
-                number: self.world.next_number(),
+            request: LockRequest {
+                number: self.table.next_number(),
                 owner: self.owner,
                 key: key.clone(),
                 mode,
-                level,
-                sees_the_end: self.sees_the_end || level == LockScope::Session,
+                scope,
+                sees_the_end: self.sees_the_end || scope == LockScope::Session,
             },
-            world: self.world,
+            table: self.table,
         }
     }
 
     /// Whether the pool is to have failed.
     pub(crate) fn fails_checkout(&self, key: &LockKey) -> Option<SessionError> {
-        self.world.fails_checkout(key)
+        self.table.fails_checkout(key)
     }
 }
 
 /// One call that asks for a lock.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
-    world: Arc<World>,
-    wanted: Wanted,
+    table: Arc<SharedLockTable>,
+    request: LockRequest,
 }
 
 impl Attempt {
     pub(crate) fn query(&self, statement: &Statement) -> Result<LockReply, SessionError> {
         let answered = |answer| LockReply {
             answer,
-            pid: self.wanted.number,
+            pid: self.request.number,
             transaction_began: 0,
         };
         match statement.kind() {
             StatementKind::TryAcquire | StatementKind::TryAcquireXact => self
-                .world
-                .try_acquire(&self.wanted)
+                .table
+                .try_acquire(&self.request)
                 .map(|granted| answered(Some(granted))),
-            StatementKind::Release { .. } => self.world.release(&self.wanted),
+            StatementKind::Release { .. } => self.table.release(&self.request),
             // A wait that failed has left nothing here.
             StatementKind::ReleaseIfHeld => Ok(answered(None)),
             StatementKind::IsHeld => Ok(answered(Some(false))),
@@ -100,7 +100,7 @@ impl Attempt {
 
     pub(crate) fn batch(&self, batch: &Script) -> Result<(), SessionError> {
         match limit(batch) {
-            Some(limit) => self.world.wait(&self.wanted, limit),
+            Some(limit) => self.table.wait(&self.request, limit),
             None => Ok(()),
         }
     }
@@ -112,31 +112,31 @@ impl Attempt {
         session: &mut S,
     ) -> Result<(), SessionError> {
         match limit(batch) {
-            Some(limit) => self.world.wait_async(&self.wanted, limit, session).await,
+            Some(limit) => self.table.wait_async(&self.request, limit, session).await,
             None => Ok(()),
         }
     }
 
     /// Whether the session still is there to commit.
     pub(crate) fn before_commit(&self) -> Result<(), SessionError> {
-        self.world.before_commit(&self.wanted)
+        self.table.before_commit(&self.request)
     }
 
     /// What is held after a grant, if its end will be seen.
     pub(crate) fn hold(&self) -> Option<Hold> {
-        self.wanted.sees_the_end.then(|| Hold {
+        self.request.sees_the_end.then(|| Hold {
             attempt: self.clone(),
         })
     }
 
     /// Takes down that a release failed.
     pub(crate) fn not_released(&self, kind: LockErrorKind) {
-        self.world.not_released(&self.wanted, kind);
+        self.table.not_released(&self.request, kind);
     }
 
     /// Takes down how a call ended that was not granted the lock.
     pub(crate) fn ended(&self, outcome: &Result<Acquired, LockError>) {
-        self.world.ended(&self.wanted, outcome);
+        self.table.ended(&self.request, outcome);
     }
 }
 
@@ -165,21 +165,21 @@ impl Hold {
         &self.attempt
     }
 
-    /// The holder's connection has come to its place.
-    pub(crate) fn is_on<S: ?Sized>(&self, session: &mut S) {
-        let Attempt { world, wanted } = &self.attempt;
-        world.moved(wanted.number, Owner::session(session));
+    /// The holder's connection has come to its position.
+    pub(crate) fn set_session<S: ?Sized>(&self, session: &mut S) {
+        let Attempt { table, request } = &self.attempt;
+        table.set_owner(request.number, Owner::session(session));
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let Attempt { world, wanted } = &self.attempt;
-        world.give_up(wanted);
+        let Attempt { table, request } = &self.attempt;
+        table.on_hold_dropped(request);
     }
 }
 
-/// A guard's connection, in a place where it stays when the guard is moved.
+/// A guard's connection, in a position where it stays when the guard is moved.
 pub(crate) struct Kept<C>(Box<C>);
 
 impl<C> Kept<C> {

@@ -16,45 +16,45 @@ use crate::session::{LockReply, SessionError};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Owner {
     /// The session whose connection is at this address.
-    Session(usize),
+    TestSession(usize),
     /// A session that is not the test's, by the number of its lock. It excludes everybody.
-    Elsewhere(i32),
+    OtherSession(i32),
 }
 
 impl Owner {
     pub(super) fn session<S: ?Sized>(session: &mut S) -> Self {
-        Self::Session(std::ptr::from_mut(session).cast::<()>().addr())
+        Self::TestSession(std::ptr::from_mut(session).cast::<()>().addr())
     }
 }
 
 /// EventKind a call wants.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(super) struct LockRequest {
     /// Different for every call; a session's process id to the protocol.
     pub(super) number: i32,
     pub(super) owner: Owner,
     pub(super) key: LockKey,
     pub(super) mode: LockMode,
-    pub(super) level: LockScope,
+    pub(super) scope: LockScope,
     /// Whether it will be told when the lock is given back.
     pub(super) sees_the_end: bool,
 }
 
-impl Wanted {
-    fn event(&self, what: EventKind) -> Event {
-        Event::new(what, self.key.clone(), self.mode, self.level)
+impl LockRequest {
+    fn event(&self, kind: EventKind) -> Event {
+        Event::new(kind, self.key.clone(), self.mode, self.scope)
     }
 }
 
 #[derive(Debug)]
 struct Held {
-    by: Wanted,
+    by: LockRequest,
     fault: Option<Fault>,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    by: Wanted,
+    by: LockRequest,
     waker: Option<Waker>,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Table {
     held: Vec<Held>,
     queue: Vec<Waiting>,
     faults: Vec<(LockKey, Fault)>,
-    refusals: Vec<LockKey>,
+    contended: Vec<LockKey>,
     events: Vec<Event>,
 }
 
@@ -87,8 +87,8 @@ impl Table {
         self.last_number
     }
 
-    pub(super) fn note(&mut self, wanted: &Wanted, what: EventKind) {
-        self.events.push(wanted.event(what));
+    pub(super) fn record(&mut self, request: &LockRequest, kind: EventKind) {
+        self.events.push(request.event(kind));
     }
 
     pub(super) fn events(&self) -> &[Event] {
@@ -99,19 +99,19 @@ impl Table {
         std::mem::take(&mut self.events)
     }
 
-    pub(super) fn plan(&mut self, key: LockKey, fault: Fault) {
+    pub(super) fn schedule_fault(&mut self, key: LockKey, fault: Fault) {
         self.faults.push((key, fault));
     }
 
-    /// The first planned fault of this key that is wanted, used up.
-    fn strike<T>(&mut self, key: &LockKey, wanted: impl Fn(Fault) -> Option<T>) -> Option<T> {
+    /// The first planned fault of this key that is request, used up.
+    fn take_fault<T>(&mut self, key: &LockKey, request: impl Fn(Fault) -> Option<T>) -> Option<T> {
         let (index, found) =
             self.faults
                 .iter()
                 .enumerate()
                 .find_map(|(index, (planned, fault))| {
                     (planned == key)
-                        .then(|| wanted(*fault))?
+                        .then(|| request(*fault))?
                         .map(|found| (index, found))
                 })?;
         self.faults.remove(index);
@@ -119,19 +119,19 @@ impl Table {
     }
 
     pub(super) fn fails_checkout(&mut self, key: &LockKey) -> Option<SessionError> {
-        self.strike(key, |fault| {
+        self.take_fault(key, |fault| {
             (fault == Fault::Pool)
                 .then(|| SessionError::new("the test's locks: the pool gives no connection"))
         })
     }
 
     /// A statement that does not wait.
-    pub(super) fn try_acquire(&mut self, wanted: &Wanted) -> Result<bool, SessionError> {
-        if let Some(error) = self.strike(&wanted.key, Fault::of_asking) {
+    pub(super) fn try_acquire(&mut self, request: &LockRequest) -> Result<bool, SessionError> {
+        if let Some(error) = self.take_fault(&request.key, Fault::acquire_error) {
             return Err(error);
         }
-        let owns = self.owns(wanted);
-        if self.excludes && !wanted.sees_the_end && !owns {
+        let holds = self.holds(request);
+        if self.excludes && !request.sees_the_end && !holds {
             return Err(server_error(
                 "0A000",
                 "nobody sees the end of a transaction that the crate did not begin, so exclusion needs \
@@ -141,50 +141,54 @@ impl Table {
         let in_deadlock = self
             .faults
             .iter()
-            .any(|(key, fault)| *key == wanted.key && *fault == Fault::Deadlock);
+            .any(|(key, fault)| *key == request.key && *fault == Fault::Deadlock);
         let ahead = self.queue.len();
-        if in_deadlock || self.is_blocked(wanted, ahead) {
-            self.refusals.push(wanted.key.clone());
+        if in_deadlock || self.is_blocked(request, ahead) {
+            self.contended.push(request.key.clone());
             return Ok(false);
         }
-        self.grant(wanted);
+        self.grant(request);
         Ok(true)
     }
 
     /// Joins the queue, unless that is a deadlock.
-    pub(super) fn enqueue(&mut self, wanted: &Wanted) -> Result<(), SessionError> {
-        let planned = self.strike(&wanted.key, |fault| {
+    pub(super) fn enqueue(&mut self, request: &LockRequest) -> Result<(), SessionError> {
+        let planned = self.take_fault(&request.key, |fault| {
             (fault == Fault::Deadlock).then_some(())
         });
-        if planned.is_some() || self.is_deadlock(wanted) {
+        if planned.is_some() || self.is_deadlock(request) {
             return Err(server_error("40P01", "deadlock detected"));
         }
         self.queue.push(Waiting {
-            by: wanted.clone(),
+            by: request.clone(),
             waker: None,
         });
         Ok(())
     }
 
     /// Grants the lock to one who queues for it, if it is its turn. Notes whom to wake otherwise.
-    pub(super) fn advance(&mut self, wanted: &Wanted, waker: Option<&Waker>) -> bool {
-        let Some(place) = self.place(wanted) else {
+    pub(super) fn try_grant_queued(
+        &mut self,
+        request: &LockRequest,
+        waker: Option<&Waker>,
+    ) -> bool {
+        let Some(position) = self.queue_position(request) else {
             return false;
         };
-        if self.is_blocked(wanted, place) {
-            if let (Some(waiting), Some(waker)) = (self.queue.get_mut(place), waker) {
+        if self.is_blocked(request, position) {
+            if let (Some(waiting), Some(waker)) = (self.queue.get_mut(position), waker) {
                 waiting.waker = Some(waker.clone());
             }
             return false;
         }
-        self.queue.remove(place);
-        self.grant(wanted);
+        self.queue.remove(position);
+        self.grant(request);
         true
     }
 
-    pub(super) fn leave_queue(&mut self, wanted: &Wanted) {
-        if let Some(place) = self.place(wanted) {
-            self.queue.remove(place);
+    pub(super) fn remove_from_queue(&mut self, request: &LockRequest) {
+        if let Some(position) = self.queue_position(request) {
+            self.queue.remove(position);
         }
     }
 
@@ -194,15 +198,15 @@ impl Table {
         wakers.flatten().collect()
     }
 
-    pub(super) fn hold_elsewhere(&mut self, key: LockKey, mode: LockMode) -> i32 {
+    pub(super) fn hold_from_other_session(&mut self, key: LockKey, mode: LockMode) -> i32 {
         let number = self.next_number();
         self.held.push(Held {
-            by: Wanted {
+            by: LockRequest {
                 number,
-                owner: Owner::Elsewhere(number),
+                owner: Owner::OtherSession(number),
                 key,
                 mode,
-                level: LockScope::Session,
+                scope: LockScope::Session,
                 sees_the_end: true,
             },
             fault: None,
@@ -211,58 +215,58 @@ impl Table {
     }
 
     /// EventKind a release answers. The lock is gone afterwards, whatever that is.
-    pub(super) fn release(&mut self, wanted: &Wanted) -> Result<LockReply, SessionError> {
+    pub(super) fn release(&mut self, request: &LockRequest) -> Result<LockReply, SessionError> {
         let answered = |answer, pid| LockReply {
             answer,
             pid,
             transaction_began: 0,
         };
-        let Some(held) = self.remove(wanted.number) else {
-            return Ok(answered(Some(false), wanted.number));
+        let Some(held) = self.remove(request.number) else {
+            return Ok(answered(Some(false), request.number));
         };
         match held.fault {
             None => {
-                self.note(wanted, EventKind::Released);
-                Ok(answered(Some(true), wanted.number))
+                self.record(request, EventKind::Released);
+                Ok(answered(Some(true), request.number))
             }
-            Some(Fault::NotHeld) => Ok(answered(Some(false), wanted.number)),
+            Some(Fault::NotHeld) => Ok(answered(Some(false), request.number)),
             Some(Fault::SessionChanged) => Ok(answered(None, self.next_number())),
             Some(_) => Err(session_ended()),
         }
     }
 
     /// A release has failed, for whatever reason; it has made sure that nothing is held.
-    pub(super) fn not_released(&mut self, wanted: &Wanted, kind: LockErrorKind) {
-        let _ = self.remove(wanted.number);
-        self.note(wanted, EventKind::NotReleased(kind));
+    pub(super) fn not_released(&mut self, request: &LockRequest, kind: LockErrorKind) {
+        let _ = self.remove(request.number);
+        self.record(request, EventKind::NotReleased(kind));
     }
 
     /// The holder is gone, without a word or after one.
-    pub(super) fn give_up(&mut self, wanted: &Wanted) {
-        let Some(held) = self.remove(wanted.number) else {
+    pub(super) fn on_hold_dropped(&mut self, request: &LockRequest) {
+        let Some(held) = self.remove(request.number) else {
             return;
         };
-        let what = if held.is_lost() {
+        let kind = if held.is_lost() {
             EventKind::NotReleased(LockErrorKind::Lost)
         } else {
             EventKind::Released
         };
-        self.note(wanted, what);
+        self.record(request, kind);
     }
 
-    pub(super) fn before_commit(&self, wanted: &Wanted) -> Result<(), SessionError> {
+    pub(super) fn before_commit(&self, request: &LockRequest) -> Result<(), SessionError> {
         let lost = self
             .held
             .iter()
-            .any(|held| held.by.number == wanted.number && held.fault == Some(Fault::Lost));
+            .any(|held| held.by.number == request.number && held.fault == Some(Fault::Lost));
         if lost { Err(session_ended()) } else { Ok(()) }
     }
 
     /// Ends the sessions of the test that hold the lock. Returns how many locks were lost.
-    pub(super) fn lose(&mut self, key: &LockKey) -> usize {
+    pub(super) fn terminate_holders(&mut self, key: &LockKey) -> usize {
         let mut lost = 0;
         for held in &mut self.held {
-            if held.by.key == *key && matches!(held.by.owner, Owner::Session(_)) {
+            if held.by.key == *key && matches!(held.by.owner, Owner::TestSession(_)) {
                 held.fault = Some(Fault::Lost);
                 lost += 1;
             }
@@ -270,7 +274,7 @@ impl Table {
         lost
     }
 
-    pub(super) fn moved(&mut self, number: i32, owner: Owner) {
+    pub(super) fn set_owner(&mut self, number: i32, owner: Owner) {
         for held in &mut self.held {
             if held.by.number == number {
                 held.by.owner = owner;
@@ -278,31 +282,31 @@ impl Table {
         }
     }
 
-    pub(super) fn remove_elsewhere(&mut self, number: i32) {
+    pub(super) fn remove_other_session(&mut self, number: i32) {
         let _ = self.remove(number);
     }
 
     pub(super) fn is_held(&self, key: &LockKey) -> bool {
         self.held.iter().any(|held| {
-            held.by.key == *key && !held.is_lost() && matches!(held.by.owner, Owner::Session(_))
+            held.by.key == *key && !held.is_lost() && matches!(held.by.owner, Owner::TestSession(_))
         })
     }
 
-    pub(super) fn refusals(&self, key: &LockKey) -> usize {
-        self.refusals
+    pub(super) fn contention_count(&self, key: &LockKey) -> usize {
+        self.contended
             .iter()
             .filter(|refused| *refused == key)
             .count()
     }
 
-    fn grant(&mut self, wanted: &Wanted) {
-        self.note(wanted, EventKind::Acquired);
-        if wanted.sees_the_end {
-            let fault = self.strike(&wanted.key, |fault| {
-                fault.of_holding(wanted.level).then_some(fault)
+    fn grant(&mut self, request: &LockRequest) {
+        self.record(request, EventKind::Acquired);
+        if request.sees_the_end {
+            let fault = self.take_fault(&request.key, |fault| {
+                fault.applies_to_holder(request.scope).then_some(fault)
             });
             self.held.push(Held {
-                by: wanted.clone(),
+                by: request.clone(),
                 fault,
             });
         }
@@ -313,10 +317,10 @@ impl Table {
         Some(self.held.remove(index))
     }
 
-    fn place(&self, wanted: &Wanted) -> Option<usize> {
+    fn queue_position(&self, request: &LockRequest) -> Option<usize> {
         self.queue
             .iter()
-            .position(|waiting| waiting.by.number == wanted.number)
+            .position(|waiting| waiting.by.number == request.number)
     }
 }
 

@@ -4,7 +4,7 @@ use super::super::AsyncBody;
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive, snapshot};
 use crate::error::LockError;
-use crate::events::{granted, log_requested};
+use crate::events::{granted, requested};
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
@@ -12,12 +12,12 @@ use crate::protocol::{Acquired, BeginAndAcquire, BodyOutcome, FinishTransaction,
 use crate::session::AsyncLockSession;
 
 /// Begins a transaction and takes its lock.
-pub(super) async fn enter<S: AsyncLockSession>(
+pub(super) async fn begin_and_acquire<S: AsyncLockSession>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<Acquired, LockError> {
-    log_requested(key, LockScope::Transaction);
+    requested(key, LockScope::Transaction);
     let snapshot = snapshot(session);
     drive(
         session,
@@ -26,8 +26,12 @@ pub(super) async fn enter<S: AsyncLockSession>(
     .await
 }
 
-/// Runs a body in the transaction that [`enter`] began, and ends it.
-pub(super) async fn run_in<S, T, E, F>(session: &mut S, grant: Grant, body: F) -> Result<T, E>
+/// Runs a body in the transaction that [`begin_and_acquire`] began, and ends it.
+pub(super) async fn run_in_transaction<S, T, E, F>(
+    session: &mut S,
+    grant: Grant,
+    body: F,
+) -> Result<T, E>
 where
     S: AsyncLockSession,
     for<'r> F: AsyncFnOnce(&'r mut S) -> Result<T, E>
@@ -36,14 +40,14 @@ where
     E: From<LockError> + Send,
     T: Send,
 {
-    let mut scope = Scope {
+    let mut scope = TransactionScope {
         session,
         open: true,
     };
     granted(&grant);
     let result = body(scope.session).await;
     scope.open = false;
-    let ending = if result.is_ok() {
+    let outcome = if result.is_ok() {
         BodyOutcome::Succeeded
     } else {
         BodyOutcome::Failed
@@ -53,19 +57,19 @@ where
         result,
         drive(
             scope.session,
-            FinishTransaction::new(grant, ending, snapshot),
+            FinishTransaction::new(grant, outcome, snapshot),
         )
         .await,
     )
 }
 
 /// The open transaction. There is no waiting for a rollback in a drop, so a body that is dropped or panics costs the connection.
-struct Scope<'s, S: AsyncLockSession> {
+struct TransactionScope<'s, S: AsyncLockSession> {
     session: &'s mut S,
     open: bool,
 }
 
-impl<S: AsyncLockSession> Drop for Scope<'_, S> {
+impl<S: AsyncLockSession> Drop for TransactionScope<'_, S> {
     fn drop(&mut self) {
         if self.open {
             self.session.session_start_terminate();

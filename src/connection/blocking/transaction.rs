@@ -1,9 +1,9 @@
 //! A transaction around a body, with its lock.
 
 use crate::combine_results::combine_results;
-use crate::driver::blocking::{drive, in_drop, snapshot};
+use crate::driver::blocking::{drive, run_in_drop, snapshot};
 use crate::error::LockError;
-use crate::events::{granted, log_requested, release_failed};
+use crate::events::{granted, release_failed, requested};
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
@@ -11,12 +11,12 @@ use crate::protocol::{Acquired, BeginAndAcquire, BodyOutcome, FinishTransaction,
 use crate::session::LockSession;
 
 /// Begins a transaction and takes its lock.
-pub(super) fn enter<S: LockSession>(
+pub(super) fn begin_and_acquire<S: LockSession>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<Acquired, LockError> {
-    log_requested(key, LockScope::Transaction);
+    requested(key, LockScope::Transaction);
     let snapshot = snapshot(session);
     drive(
         session,
@@ -24,8 +24,8 @@ pub(super) fn enter<S: LockSession>(
     )
 }
 
-/// Runs a body in the transaction that [`enter`] began, and ends it.
-pub(super) fn run_in<S, T, E>(
+/// Runs a body in the transaction that [`begin_and_acquire`] began, and ends it.
+pub(super) fn run_in_transaction<S, T, E>(
     session: &mut S,
     grant: Grant,
     body: impl FnOnce(&mut S) -> Result<T, E>,
@@ -34,43 +34,43 @@ where
     S: LockSession,
     E: From<LockError>,
 {
-    let mut scope = Scope {
+    let mut scope = TransactionScope {
         session,
         grant: Some(grant),
     };
     scope.grant.iter().for_each(granted);
     let result = body(scope.session);
-    let ending = if result.is_ok() {
+    let outcome = if result.is_ok() {
         BodyOutcome::Succeeded
     } else {
         BodyOutcome::Failed
     };
-    combine_results(result, scope.leave(ending))
+    combine_results(result, scope.finish(outcome))
 }
 
 /// The open transaction; rolled back if the body panics.
-struct Scope<'s, S: LockSession> {
+struct TransactionScope<'s, S: LockSession> {
     session: &'s mut S,
     grant: Option<Grant>,
 }
 
-impl<S: LockSession> Scope<'_, S> {
-    fn leave(&mut self, ending: BodyOutcome) -> Result<(), LockError> {
+impl<S: LockSession> TransactionScope<'_, S> {
+    fn finish(&mut self, outcome: BodyOutcome) -> Result<(), LockError> {
         let Some(grant) = self.grant.take() else {
             return Ok(());
         };
         let snapshot = snapshot(self.session);
         drive(
             self.session,
-            FinishTransaction::new(grant, ending, snapshot),
+            FinishTransaction::new(grant, outcome, snapshot),
         )
     }
 }
 
-impl<S: LockSession> Drop for Scope<'_, S> {
+impl<S: LockSession> Drop for TransactionScope<'_, S> {
     fn drop(&mut self) {
-        in_drop(|| {
-            if let Err(error) = self.leave(BodyOutcome::Failed) {
+        run_in_drop(|| {
+            if let Err(error) = self.finish(BodyOutcome::Failed) {
                 release_failed(&error);
             }
         });

@@ -113,7 +113,7 @@ impl<W> KeyState<W> {
     /// nobody else is there it would be time lost.
     pub(super) fn yield_backoff(&mut self, random: &mut fastrand::Rng) -> Option<Backoff> {
         let next = self.queue.front()?;
-        let backoff = Backoff::from(
+        let backoff = Backoff::starting_at(
             next.interval / self.yield_divisor,
             next.interval,
             random.fork(),

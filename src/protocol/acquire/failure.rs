@@ -9,7 +9,7 @@ use crate::session::SessionError;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) kind: LockErrorKind,
-    because: Option<&'static str>,
+    context: Option<&'static str>,
     pub(super) source: Option<SessionError>,
 }
 
@@ -17,7 +17,7 @@ impl Failure {
     pub(super) const fn new(kind: LockErrorKind) -> Self {
         Self {
             kind,
-            because: None,
+            context: None,
             source: None,
         }
     }
@@ -25,7 +25,7 @@ impl Failure {
     pub(super) fn from_session(error: SessionError) -> Self {
         Self {
             kind: postgres::classify(error.code()),
-            because: None,
+            context: None,
             source: Some(error),
         }
     }
@@ -44,22 +44,22 @@ impl Failure {
     }
 
     /// The same failure with the kind of another error that came of asking again.
-    pub(super) fn diagnosed(self, error: SessionError) -> Self {
+    pub(super) fn with_revealed_kind(self, error: SessionError) -> Self {
         let kind = Self::from_statement(error).kind;
         Self { kind, ..self }
     }
 
-    pub(super) fn with_context(self, because: &'static str) -> Self {
+    pub(super) fn with_context(self, context: &'static str) -> Self {
         Self {
-            because: Some(because),
+            context: Some(context),
             ..self
         }
     }
 
     pub(super) fn into_error(self, key: &LockKey) -> LockError {
         let mut error = LockError::new(self.kind).with_key(key);
-        if let Some(because) = self.because {
-            error = error.with_context(because);
+        if let Some(context) = self.context {
+            error = error.with_context(context);
         }
         match self.source {
             Some(source) => error.with_source(source.into_source()),
@@ -74,7 +74,7 @@ impl Failure {
     }
 
     /// Whether the client hides the server's code, so that the kind is not known.
-    pub(super) fn is_obscure(&self) -> bool {
+    pub(super) fn hides_sqlstate(&self) -> bool {
         self.source
             .as_ref()
             .is_some_and(|source| source.code().is_none())

@@ -9,7 +9,7 @@ const LIMIT: Duration = Duration::from_millis(10);
 const SESSION: i32 = 1;
 const ANOTHER: i32 = 2;
 
-/// Each input with the milliseconds since the attempt began.
+/// Each event with the milliseconds since the attempt began.
 type Script = Vec<(u64, Event)>;
 
 fn row(answer: Option<bool>, pid: i32) -> Event {
@@ -39,26 +39,26 @@ fn play(options: LockOptions, script: Script) -> (Vec<&'static str>, Result<Acqu
 
 fn play_on(
     options: LockOptions,
-    longest_wait: Option<Duration>,
+    max_server_wait: Option<Duration>,
     script: Script,
 ) -> (Vec<&'static str>, Result<Acquired, LockError>) {
     let snapshot = SessionSnapshot {
-        longest_wait,
+        max_server_wait,
         ..SessionSnapshot::idle()
     };
     let mut acquire = Acquire::new(LockKey::from("key"), &options, LockScope::Session, snapshot);
     let (began, mut sent) = (Instant::now(), Vec::new());
     let mut script = [(0, Event::Ready)].into_iter().chain(script);
-    while let Some((after, input)) = script.next() {
+    while let Some((after, event)) = script.next() {
         sent.push(
-            match acquire.step(input, began + Duration::from_millis(after)) {
+            match acquire.handle(event, began + Duration::from_millis(after)) {
                 Action::Query(statement) => match statement.kind() {
                     StatementKind::TryAcquire => "try",
                     StatementKind::ReleaseIfHeld => "give back",
                     StatementKind::IsHeld => "look",
                     other => unreachable!("{other:?}"),
                 },
-                Action::Script(batch) => match batch.kind() {
+                Action::Script(script) => match script.kind() {
                     ScriptKind::Wait { .. } => "wait",
                     ScriptKind::RevealSqlState => "diagnose",
                     other => unreachable!("{other:?}"),
@@ -69,7 +69,7 @@ fn play_on(
                     assert_eq!(script.count(), 0, "it ended after {sent:?}");
                     return (sent, outcome);
                 }
-                step => unreachable!("{step:?}"),
+                other => unreachable!("{other:?}"),
             },
         );
     }

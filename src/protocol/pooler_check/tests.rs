@@ -37,7 +37,7 @@ struct Pooler {
     /// The request before which every lock goes by itself.
     frees: Option<usize>,
     random: fastrand::Rng,
-    condemned: HashSet<usize>,
+    terminated: HashSet<usize>,
 }
 
 impl Pooler {
@@ -49,7 +49,7 @@ impl Pooler {
             fails: None,
             frees: None,
             random: fastrand::Rng::with_seed(7),
-            condemned: HashSet::new(),
+            terminated: HashSet::new(),
         }
     }
 
@@ -62,7 +62,7 @@ impl Pooler {
         }
     }
 
-    fn run(&mut self, side: Side, batch: &Script) -> Result<(), SessionError> {
+    fn run(&mut self, side: Side, script: &Script) -> Result<(), SessionError> {
         let at = self.session_for(side);
         let request = self.requests;
         self.requests += 1;
@@ -73,12 +73,12 @@ impl Pooler {
         if self.fails == Some(request) {
             return Err(SessionError::new("as the script says"));
         }
-        let ScriptKind::PoolerCheck(step) = batch.kind() else {
-            unreachable!("a probe sends nothing else: {batch:?}")
+        let ScriptKind::PoolerCheck(step) = script.kind() else {
+            unreachable!("a check sends nothing else: {script:?}")
         };
-        let key = batch.key();
+        let key = script.key();
         let shared_table = !matches!(self.policy, Policy::TwoServers);
-        let elsewhere = shared_table
+        let held_by_other = shared_table
             && self.sessions.iter().any(|(other, session)| {
                 *other != at && session.levels.get(&key).is_some_and(|levels| *levels > 0)
             });
@@ -91,10 +91,10 @@ impl Pooler {
             }
             PoolerCheckStep::CheckMarker { mark } => session.mark == Some(mark),
             PoolerCheckStep::AcquireTestLock => {
-                *levels += u32::from(!elsewhere);
-                !elsewhere
+                *levels += u32::from(!held_by_other);
+                !held_by_other
             }
-            PoolerCheckStep::ExpectContention => elsewhere,
+            PoolerCheckStep::ExpectContention => held_by_other,
             PoolerCheckStep::ReleaseTestLock => {
                 let held = *levels > 0;
                 *levels -= u32::from(held);
@@ -112,23 +112,23 @@ impl Pooler {
         }
     }
 
-    fn probe(&mut self) -> Result<PoolingMode, LockError> {
+    fn check(&mut self) -> Result<PoolingMode, LockError> {
         let snapshot = SessionSnapshot::idle();
-        let mut probe = PoolerCheck::new(&snapshot, &snapshot);
-        let mut input = Event::Ready;
+        let mut check = PoolerCheck::new(&snapshot, &snapshot);
+        let mut event = Event::Ready;
         loop {
-            let step = probe.step(input, Instant::now());
-            let side = probe.side();
-            input = match step {
-                Action::Script(batch) => Event::Ran(self.run(side, &batch)),
+            let action = check.handle(event, Instant::now());
+            let side = check.side();
+            event = match action {
+                Action::Script(script) => Event::Ran(self.run(side, &script)),
                 Action::Terminate => {
                     let at = self.session_for(side);
-                    self.condemned.insert(at);
+                    self.terminated.insert(at);
                     self.sessions.remove(&at);
                     Event::Ready
                 }
                 Action::Done(outcome) => return outcome,
-                step => unreachable!("{step:?}"),
+                other => unreachable!("{other:?}"),
             };
         }
     }
@@ -143,8 +143,8 @@ impl Pooler {
 #[test]
 fn kept_sessions_are_known() {
     let mut pooler = Pooler::new(Policy::Own);
-    assert_eq!(pooler.probe().unwrap(), PoolingMode::Dedicated);
-    assert!(pooler.holds_nothing() && pooler.condemned.is_empty());
+    assert_eq!(pooler.check().unwrap(), PoolingMode::Dedicated);
+    assert!(pooler.holds_nothing() && pooler.terminated.is_empty());
     // Two marks, each looked for twelve times, and a lock that is taken, refused and given back.
     assert_eq!(pooler.requests, 2 + 2 * 12 + 3);
 }
@@ -153,11 +153,11 @@ fn kept_sessions_are_known() {
 #[test]
 fn a_lock_that_goes_by_itself_is_known() {
     let mut sound = Pooler::new(Policy::Own);
-    let _ = sound.probe();
+    let _ = sound.check();
     let mut pooler = Pooler::new(Policy::Own);
     pooler.frees = Some(sound.requests - 1);
-    assert_eq!(pooler.probe().unwrap(), PoolingMode::Multiplexed);
-    assert_eq!(pooler.condemned.len(), 2);
+    assert_eq!(pooler.check().unwrap(), PoolingMode::Multiplexed);
+    assert_eq!(pooler.terminated.len(), 2);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn pooled_transactions_are_known() {
     for policy in policies {
         let mut pooler = Pooler::new(policy);
         assert_eq!(
-            pooler.probe().unwrap(),
+            pooler.check().unwrap(),
             PoolingMode::Multiplexed,
             "{policy:?}"
         );
@@ -179,19 +179,19 @@ fn pooled_transactions_are_known() {
 #[test]
 fn two_servers_are_known() {
     let mut pooler = Pooler::new(Policy::TwoServers);
-    assert_eq!(pooler.probe().unwrap(), PoolingMode::DifferentServers);
-    assert!(pooler.condemned.is_empty());
+    assert_eq!(pooler.check().unwrap(), PoolingMode::DifferentServers);
+    assert!(pooler.terminated.is_empty());
 }
 
 /// Whatever fails, and also where it was not noticed that the lock was granted.
 #[test]
 fn a_failure_leaves_no_lock() {
     let mut sound = Pooler::new(Policy::Own);
-    let _ = sound.probe();
+    let _ = sound.check();
     for fails in 0..sound.requests {
         let mut pooler = Pooler::new(Policy::Own);
         pooler.fails = Some(fails);
-        let error = pooler.probe().unwrap_err();
+        let error = pooler.check().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Database);
         assert!(
             std::error::Error::source(&error).is_some(),
@@ -199,8 +199,8 @@ fn a_failure_leaves_no_lock() {
         );
         assert!(pooler.holds_nothing(), "failed at {fails}");
         let may_hold = fails + 3 >= sound.requests;
-        let condemned = if may_hold { 2 } else { 0 };
-        assert_eq!(pooler.condemned.len(), condemned, "failed at {fails}");
+        let terminated = if may_hold { 2 } else { 0 };
+        assert_eq!(pooler.terminated.len(), terminated, "failed at {fails}");
     }
 }
 
@@ -216,10 +216,10 @@ fn nothing_is_sent_where_there_is_nothing_to_probe() {
         ..idle()
     };
     let decided = |first, second| {
-        let mut probe = PoolerCheck::new(&first, &second);
-        match probe.step(Event::Ready, Instant::now()) {
+        let mut check = PoolerCheck::new(&first, &second);
+        match check.handle(Event::Ready, Instant::now()) {
             Action::Done(outcome) => outcome.map_err(|error| error.kind()),
-            step => unreachable!("{step:?}"),
+            other => unreachable!("{other:?}"),
         }
     };
     for (first, second) in [(sqlite(), sqlite()), (sqlite(), idle()), (idle(), sqlite())] {

@@ -5,30 +5,30 @@ use LockMode::{Exclusive, Shared};
 use super::*;
 use crate::session::SqlState;
 
-fn wanted(table: &mut Table, session: usize, key: i64, mode: LockMode) -> Wanted {
-    Wanted {
+fn request(table: &mut Table, session: usize, key: i64, mode: LockMode) -> LockRequest {
+    LockRequest {
         number: table.next_number(),
-        owner: Owner::Session(session),
+        owner: Owner::TestSession(session),
         key: LockKey::from(key),
         mode,
-        level: LockScope::Session,
+        scope: LockScope::Session,
         sees_the_end: true,
     }
 }
 
 /// A session that is granted the lock at once.
-fn holder(table: &mut Table, session: usize, key: i64, mode: LockMode) -> Wanted {
-    let wanted = wanted(table, session, key, mode);
-    assert!(table.try_acquire(&wanted).unwrap(), "{wanted:?}");
-    wanted
+fn holder(table: &mut Table, session: usize, key: i64, mode: LockMode) -> LockRequest {
+    let request = request(table, session, key, mode);
+    assert!(table.try_acquire(&request).unwrap(), "{request:?}");
+    request
 }
 
 /// A session that queues.
-fn waiter(table: &mut Table, session: usize, key: i64, mode: LockMode) -> Wanted {
-    let wanted = wanted(table, session, key, mode);
-    assert!(!table.try_acquire(&wanted).unwrap(), "{wanted:?}");
-    table.enqueue(&wanted).unwrap();
-    wanted
+fn waiter(table: &mut Table, session: usize, key: i64, mode: LockMode) -> LockRequest {
+    let request = request(table, session, key, mode);
+    assert!(!table.try_acquire(&request).unwrap(), "{request:?}");
+    table.enqueue(&request).unwrap();
+    request
 }
 
 #[test]
@@ -37,15 +37,15 @@ fn the_queue_is_served_in_order() {
     let first = holder(&mut table, 1, 7, Exclusive);
     let second = waiter(&mut table, 2, 7, Exclusive);
     let third = waiter(&mut table, 3, 7, Exclusive);
-    assert!(!table.advance(&second, None));
+    assert!(!table.try_grant_queued(&second, None));
     table.release(&first).unwrap();
     assert!(
-        !table.advance(&third, None),
+        !table.try_grant_queued(&third, None),
         "the third overtook the second"
     );
-    assert!(table.advance(&second, None));
+    assert!(table.try_grant_queued(&second, None));
     table.release(&second).unwrap();
-    assert!(table.advance(&third, None));
+    assert!(table.try_grant_queued(&third, None));
 }
 
 #[test]
@@ -53,12 +53,12 @@ fn readers_do_not_overtake_a_writer_that_queues() {
     let mut table = Table::new(true);
     let reader = holder(&mut table, 1, 7, Shared);
     let writer = waiter(&mut table, 2, 7, Exclusive);
-    let late = wanted(&mut table, 3, 7, Shared);
+    let late = request(&mut table, 3, 7, Shared);
     assert!(!table.try_acquire(&late).unwrap());
     // But who has it already is not made to wait.
     holder(&mut table, 1, 7, Shared);
     table.release(&reader).unwrap();
-    assert!(!table.advance(&writer, None), "one level is left");
+    assert!(!table.try_grant_queued(&writer, None), "one level is left");
 }
 
 #[test]
@@ -67,10 +67,10 @@ fn a_place_in_the_queue_can_be_left() {
     let reader = holder(&mut table, 1, 7, Shared);
     let writer = waiter(&mut table, 2, 7, Exclusive);
     let late = waiter(&mut table, 3, 7, Shared);
-    assert!(!table.advance(&late, None));
-    table.leave_queue(&writer);
-    assert!(table.advance(&late, None));
-    assert!(!table.advance(&writer, None), "it had left");
+    assert!(!table.try_grant_queued(&late, None));
+    table.remove_from_queue(&writer);
+    assert!(table.try_grant_queued(&late, None));
+    assert!(!table.try_grant_queued(&writer, None), "it had left");
     table.release(&reader).unwrap();
 }
 
@@ -82,7 +82,7 @@ fn a_cycle_is_a_deadlock_for_the_one_who_closes_it() {
     }
     waiter(&mut table, 1, 2, Exclusive);
     waiter(&mut table, 2, 3, Exclusive);
-    let closing = wanted(&mut table, 3, 1, Exclusive);
+    let closing = request(&mut table, 3, 1, Exclusive);
     let error = table.enqueue(&closing).unwrap_err();
     assert_eq!(error.code(), SqlState::new("40P01"));
     // Others may wait for those in it.
@@ -95,7 +95,7 @@ fn two_who_share_and_both_want_more_are_a_deadlock() {
     holder(&mut table, 1, 7, Shared);
     holder(&mut table, 2, 7, Shared);
     waiter(&mut table, 1, 7, Exclusive);
-    let second = wanted(&mut table, 2, 7, Exclusive);
+    let second = request(&mut table, 2, 7, Exclusive);
     assert!(table.enqueue(&second).is_err());
 }
 
@@ -104,11 +104,11 @@ fn without_exclusion_only_those_elsewhere_are_in_the_way() {
     let mut table = Table::new(false);
     holder(&mut table, 1, 7, Exclusive);
     holder(&mut table, 2, 7, Exclusive);
-    let elsewhere = table.hold_elsewhere(LockKey::from(7), Shared);
+    let elsewhere = table.hold_from_other_session(LockKey::from(7), Shared);
     let writer = waiter(&mut table, 3, 7, Exclusive);
     let second_writer = waiter(&mut table, 4, 7, Exclusive);
     holder(&mut table, 5, 7, Shared);
-    table.remove_elsewhere(elsewhere);
-    assert!(table.advance(&second_writer, None));
-    assert!(table.advance(&writer, None));
+    table.remove_other_session(elsewhere);
+    assert!(table.try_grant_queued(&second_writer, None));
+    assert!(table.try_grant_queued(&writer, None));
 }

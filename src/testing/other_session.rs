@@ -16,7 +16,7 @@ pub struct OtherSessionLock {
 impl OtherSessionLock {
     pub(super) fn new(locks: &TestLocks, key: LockKey, mode: LockMode) -> Self {
         Self {
-            number: locks.world.hold_elsewhere(key.clone(), mode),
+            number: locks.table.hold_from_other_session(key.clone(), mode),
             locks: locks.clone(),
             key,
         }
@@ -31,6 +31,6 @@ impl OtherSessionLock {
 
 impl Drop for OtherSessionLock {
     fn drop(&mut self) {
-        self.locks.world.release_elsewhere(self.number);
+        self.locks.table.release_other_session(self.number);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub(super) use super::table::{Owner, Wanted};
+pub(super) use super::table::{LockRequest, Owner};
 
 use super::event::{Event, not_granted};
 use super::fault::{Fault, server_error};
@@ -16,12 +16,12 @@ use crate::session::{LockReply, SessionError};
 
 /// The locks of one test, shared by its threads and tasks.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct SharedLockTable {
     table: Mutex<Table>,
     changed: Condvar,
 }
 
-impl World {
+impl SharedLockTable {
     pub(super) fn new(excludes: bool) -> Self {
         Self {
             table: Mutex::new(Table::new(excludes)),
@@ -53,62 +53,62 @@ impl World {
         self.table().next_number()
     }
 
-    pub(super) fn try_acquire(&self, wanted: &Wanted) -> Result<bool, SessionError> {
-        self.table().try_acquire(wanted)
+    pub(super) fn try_acquire(&self, request: &LockRequest) -> Result<bool, SessionError> {
+        self.table().try_acquire(request)
     }
 
-    pub(super) fn release(&self, wanted: &Wanted) -> Result<LockReply, SessionError> {
-        self.change(|table| table.release(wanted))
+    pub(super) fn release(&self, request: &LockRequest) -> Result<LockReply, SessionError> {
+        self.change(|table| table.release(request))
     }
 
-    pub(super) fn give_up(&self, wanted: &Wanted) {
-        self.change(|table| table.give_up(wanted));
+    pub(super) fn on_hold_dropped(&self, request: &LockRequest) {
+        self.change(|table| table.on_hold_dropped(request));
     }
 
-    pub(super) fn not_released(&self, wanted: &Wanted, kind: LockErrorKind) {
-        self.change(|table| table.not_released(wanted, kind));
+    pub(super) fn not_released(&self, request: &LockRequest, kind: LockErrorKind) {
+        self.change(|table| table.not_released(request, kind));
     }
 
-    pub(super) fn before_commit(&self, wanted: &Wanted) -> Result<(), SessionError> {
-        self.table().before_commit(wanted)
+    pub(super) fn before_commit(&self, request: &LockRequest) -> Result<(), SessionError> {
+        self.table().before_commit(request)
     }
 
-    pub(super) fn moved(&self, number: i32, owner: Owner) {
-        self.table().moved(number, owner);
+    pub(super) fn set_owner(&self, number: i32, owner: Owner) {
+        self.table().set_owner(number, owner);
     }
 
     pub(super) fn fails_checkout(&self, key: &LockKey) -> Option<SessionError> {
         self.table().fails_checkout(key)
     }
 
-    pub(super) fn ended(&self, wanted: &Wanted, outcome: &Result<Acquired, LockError>) {
-        if let Some(what) = not_granted(outcome) {
-            self.table().note(wanted, what);
+    pub(super) fn ended(&self, request: &LockRequest, outcome: &Result<Acquired, LockError>) {
+        if let Some(kind) = not_granted(outcome) {
+            self.table().record(request, kind);
         }
     }
 
-    pub(super) fn plan(&self, key: LockKey, fault: Fault) {
-        self.table().plan(key, fault);
+    pub(super) fn schedule_fault(&self, key: LockKey, fault: Fault) {
+        self.table().schedule_fault(key, fault);
     }
 
-    pub(super) fn lose(&self, key: &LockKey) -> usize {
-        self.change(|table| table.lose(key))
+    pub(super) fn terminate_holders(&self, key: &LockKey) -> usize {
+        self.change(|table| table.terminate_holders(key))
     }
 
-    pub(super) fn hold_elsewhere(&self, key: LockKey, mode: LockMode) -> i32 {
-        self.table().hold_elsewhere(key, mode)
+    pub(super) fn hold_from_other_session(&self, key: LockKey, mode: LockMode) -> i32 {
+        self.table().hold_from_other_session(key, mode)
     }
 
-    pub(super) fn release_elsewhere(&self, number: i32) {
-        self.change(|table| table.remove_elsewhere(number));
+    pub(super) fn release_other_session(&self, number: i32) {
+        self.change(|table| table.remove_other_session(number));
     }
 
     pub(super) fn is_held(&self, key: &LockKey) -> bool {
         self.table().is_held(key)
     }
 
-    pub(super) fn refusals(&self, key: &LockKey) -> usize {
-        self.table().refusals(key)
+    pub(super) fn contention_count(&self, key: &LockKey) -> usize {
+        self.table().contention_count(key)
     }
 
     pub(super) fn events(&self) -> Vec<Event> {
@@ -122,13 +122,13 @@ impl World {
     /// Waits in the queue on this thread.
     pub(super) fn wait(
         &self,
-        wanted: &Wanted,
+        request: &LockRequest,
         limit: Option<Duration>,
     ) -> Result<(), SessionError> {
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let _place = self.queue_up(wanted)?;
+        let _slot = self.enqueue_guarded(request)?;
         let mut table = self.table();
-        while !table.advance(wanted, None) {
+        while !table.try_grant_queued(request, None) {
             table = match deadline {
                 None => self
                     .changed
@@ -151,14 +151,14 @@ impl World {
     #[cfg(feature = "_async")]
     pub(super) async fn wait_async<S: crate::session::AsyncLockSession>(
         &self,
-        wanted: &Wanted,
+        request: &LockRequest,
         limit: Option<Duration>,
         session: &mut S,
     ) -> Result<(), SessionError> {
         use std::pin::pin;
         use std::task::Poll;
 
-        let _place = self.queue_up(wanted)?;
+        let _slot = self.enqueue_guarded(request)?;
         let mut limit = pin!(async {
             match limit {
                 Some(limit) => session.session_sleep(limit).await,
@@ -166,7 +166,10 @@ impl World {
             }
         });
         std::future::poll_fn(|context| {
-            if self.table().advance(wanted, Some(context.waker())) {
+            if self
+                .table()
+                .try_grant_queued(request, Some(context.waker()))
+            {
                 return Poll::Ready(Ok(()));
             }
             limit.as_mut().poll(context).map(|()| Err(timed_out()))
@@ -174,24 +177,28 @@ impl World {
         .await
     }
 
-    fn queue_up<'w>(&'w self, wanted: &'w Wanted) -> Result<Place<'w>, SessionError> {
-        self.table().enqueue(wanted)?;
-        Ok(Place {
-            world: self,
-            wanted,
+    fn enqueue_guarded<'w>(
+        &'w self,
+        request: &'w LockRequest,
+    ) -> Result<QueueSlot<'w>, SessionError> {
+        self.table().enqueue(request)?;
+        Ok(QueueSlot {
+            table: self,
+            request,
         })
     }
 }
 
-/// A place in the queue, left when the wait is over, has failed or is dropped.
-struct Place<'w> {
-    world: &'w World,
-    wanted: &'w Wanted,
+/// A position in the queue, left when the wait is over, has failed or is dropped.
+struct QueueSlot<'w> {
+    table: &'w SharedLockTable,
+    request: &'w LockRequest,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
-        self.world.change(|table| table.leave_queue(self.wanted));
+        self.table
+            .change(|table| table.remove_from_queue(self.request));
     }
 }
 

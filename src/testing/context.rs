@@ -7,30 +7,31 @@ use std::ops::Deref;
 use std::sync::{Arc, MutexGuard};
 
 use super::TestLocks;
-use super::world::World;
+use super::shared_table::SharedLockTable;
 
 thread_local! {
     /// The tests that this thread belongs to, the innermost last.
-    static HERE: RefCell<Vec<Arc<World>>> = const { RefCell::new(Vec::new()) };
+    static CURRENT: RefCell<Vec<Arc<SharedLockTable>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The innermost test that this thread belongs to. None while the thread ends.
-pub(super) fn world() -> Option<Arc<World>> {
-    HERE.try_with(|here| here.borrow().last().cloned())
+pub(super) fn current() -> Option<Arc<SharedLockTable>> {
+    CURRENT
+        .try_with(|here| here.borrow().last().cloned())
         .ok()
         .flatten()
 }
 
-pub(super) fn enter(world: &Arc<World>) {
-    HERE.with(|here| here.borrow_mut().push(Arc::clone(world)));
+pub(super) fn push(table: &Arc<SharedLockTable>) {
+    CURRENT.with(|here| here.borrow_mut().push(Arc::clone(table)));
 }
 
 /// Leaves the innermost scope of this test, in whatever order scopes are left.
-fn leave(world: &Arc<World>) {
+fn remove(table: &Arc<SharedLockTable>) {
     // Nothing is left to leave on a thread that ends.
-    let _ = HERE.try_with(|here| {
+    let _ = CURRENT.try_with(|here| {
         let mut here = here.borrow_mut();
-        if let Some(index) = here.iter().rposition(|entered| Arc::ptr_eq(entered, world)) {
+        if let Some(index) = here.iter().rposition(|entered| Arc::ptr_eq(entered, table)) {
             here.remove(index);
         }
     });
@@ -46,7 +47,7 @@ pub struct TestScope {
 
 impl TestScope {
     pub(super) fn new(locks: TestLocks) -> Self {
-        enter(&locks.world);
+        push(&locks.table);
         Self {
             locks,
             on_this_thread: PhantomData,
@@ -64,7 +65,7 @@ impl Deref for TestScope {
 
 impl Drop for TestScope {
     fn drop(&mut self) {
-        leave(&self.locks.world);
+        remove(&self.locks.table);
     }
 }
 
