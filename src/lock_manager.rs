@@ -1,22 +1,20 @@
-//! One locker for a whole process: many tasks or threads, many keys, few connections.
+//! A lock manager for a whole process: locks of many callers and many keys over few sessions.
 //!
-//! [`BlockingLockManager`] is for blocking programs, over an r2d2 pool; [`LockManager`] for async ones, over the pools of diesel-async and SeaORM's
-//! `DatabaseConnection`. Their pages say what they do.
+//! [`LockManager`] serves async and blocking callers, over async pools (diesel-async, SeaORM) and
+//! blocking ones (r2d2). Its page describes the contract.
 
-#[cfg(feature = "async-lock-manager")]
-mod asynchronous;
-mod blocking;
-mod client;
+mod blocking_adapter;
 mod core;
-mod hub;
+mod guard;
 mod loss_signal;
+mod manager;
 mod options;
-mod serve;
-mod station;
-mod threads;
+mod request;
+mod session_loop;
+mod session_task;
+mod shared;
 
-#[cfg(feature = "async-lock-manager")]
-pub use self::asynchronous::{LockManager, OwnedLockGuard, OwnedLockGuards};
-pub use self::blocking::{BlockingLockManager, BlockingOwnedLockGuard, BlockingOwnedLockGuards};
+pub use self::guard::{OwnedLockGuard, OwnedLockGuards};
+pub use self::manager::LockManager;
 pub use self::options::{LockManagerOptions, NoLockBackend};
 pub use crate::session::TokenSource;

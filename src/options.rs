@@ -206,7 +206,7 @@ impl LockOptions {
     /// Whether somebody who is refused at first asks again.
     #[cfg_attr(
         not(feature = "lock-manager"),
-        allow(dead_code, reason = "for a BlockingLockManager")
+        allow(dead_code, reason = "for a LockManager")
     )]
     pub(crate) const fn waits(&self) -> bool {
         match self.wait {

@@ -56,7 +56,7 @@ pub(crate) struct Ours {
 impl Ours {
     pub(crate) async fn new(name: &str, options: LockManagerOptions, wait: LockOptions) -> Self {
         Self {
-            locker: LockManager::with_options(bb8_pool(name).await, options).unwrap(),
+            locker: LockManager::over_async_pool_with(bb8_pool(name).await, options).unwrap(),
             key: LockKey::from(("benches/lock_manager", "hot")),
             options: wait,
             stay: Duration::ZERO,

@@ -89,7 +89,7 @@ fn in_a_process(keys: i64) -> [Vec<f64>; 2] {
 /// Holds so many keys, and prints what that took.
 pub(crate) fn hold(how: &str, keys: i64) {
     runtime().block_on(async {
-        let locker = LockManager::new(bb8_pool("held").await).unwrap();
+        let locker = LockManager::over_async_pool(bb8_pool("held").await).unwrap();
         let control = Control::new().await;
         // The first opens the session.
         let warm = locker.acquire(0, LockOptions::no_wait()).await.unwrap();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use advisory_locking::lock_manager::{BlockingLockManager, LockManager};
+use advisory_locking::lock_manager::LockManager;
 use advisory_locking::{LockKey, LockOptions};
 use diesel::pg::PgConnection;
 use diesel::r2d2::{ConnectionManager, Pool};
@@ -54,7 +54,7 @@ fn blocking(title: &str, rounds: usize, figures: &mut Figures) {
 
     let manager = ConnectionManager::<PgConnection>::new(url());
     let pool = Pool::builder().max_size(2).build(manager).unwrap();
-    let locker = BlockingLockManager::new(pool.clone()).unwrap();
+    let locker = LockManager::over_blocking_pool(pool.clone()).unwrap();
     let mut conn = pool.get().unwrap();
     let key = LockKey::from("benches/lock_manager/uncontended");
     let number = number(&key);
@@ -68,10 +68,10 @@ fn blocking(title: &str, rounds: usize, figures: &mut Figures) {
                 assert!(granted && released);
             }
         }),
-        Contender::new("BlockingLockManager", |count| {
+        Contender::new("LockManager, blocking", |count| {
             for _ in 0..count {
-                let guard = locker.acquire(key.clone(), NO_WAIT).unwrap();
-                guard.release().unwrap();
+                let guard = locker.acquire_blocking(key.clone(), NO_WAIT).unwrap();
+                guard.release_blocking().unwrap();
             }
         }),
     ];
@@ -114,7 +114,7 @@ fn measure_async(runtime: &Runtime, title: &str, rounds: usize, figures: &mut Fi
         )
     });
     let conn = runtime.block_on(pool.dedicated_connection()).unwrap();
-    let locker = LockManager::new(pool).unwrap();
+    let locker = LockManager::over_async_pool(pool).unwrap();
     let contenders = vec![
         cycles!(
             runtime,
@@ -128,7 +128,8 @@ fn measure_async(runtime: &Runtime, title: &str, rounds: usize, figures: &mut Fi
     report(figures, &part, rounds, contenders);
 
     let conn = runtime.block_on(sqlx.acquire()).unwrap().detach();
-    let locker = LockManager::new(SqlxPostgresConnector::from_sqlx_postgres_pool(sqlx)).unwrap();
+    let locker =
+        LockManager::over_async_pool(SqlxPostgresConnector::from_sqlx_postgres_pool(sqlx)).unwrap();
     let contenders = vec![
         cycles!(
             runtime,

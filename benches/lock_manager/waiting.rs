@@ -23,7 +23,7 @@ async fn wait_and_be_served(scale: &Scale, figures: &mut Figures) {
     control.client().execute(take, &[&keys]).await.unwrap();
     let before = control.transactions().await;
 
-    let locker = LockManager::new(bb8_pool("waiting").await).unwrap();
+    let locker = LockManager::over_async_pool(bb8_pool("waiting").await).unwrap();
     let granted = Arc::new(AtomicUsize::new(0));
     let waiting: Vec<_> = (1..=keys)
         .cycle()

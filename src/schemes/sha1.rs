@@ -38,7 +38,7 @@ pub fn sha1_le(name: &str) -> LockKey {
 
 /// The key of [`sha1_le`] of an application's name, a full stop, and the lock's name: PALs for Python.
 ///
-/// Source: `BlockingLockManager(app_name, …).lock(name)` of PALs 0.4.0. `None` is Python's `None`: then the name stands alone.
+/// Source: `Locker(app_name, …).lock(name)` of PALs 0.4.0. `None` is Python's `None`: then the name stands alone.
 ///
 /// **Dangerous:** the join is not unique: `("a.b", "c")` and `("a", "b.c")` are one lock. For the rest see [`sha1_le`].
 ///

@@ -1,4 +1,4 @@
-//! The lockers on a real server, over every pool: each case is written once.
+//! The managers on a real server, over every pool: each case is written once.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -8,18 +8,18 @@
 )]
 
 #[macro_use]
-mod mount;
+mod instantiate;
 
+mod auto_traits;
+mod blocking_calls;
 mod cases;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../real_faults/cluster.rs"]
 mod cluster;
-mod eyes;
-mod face;
-mod held;
+mod loss_signal;
 #[path = "../cancellation/pending.rs"]
 mod pending;
-mod place;
+mod pool_under_test;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../postgres/proxy.rs"]
 mod proxy;
@@ -27,23 +27,30 @@ mod proxy;
 #[path = "../real_faults/relay.rs"]
 mod relay;
 mod runtimes;
+mod server_observer;
 mod sqlite;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../postgres/support.rs"]
 mod support;
-mod types;
+mod test_manager;
 
-lockers! {
-    bb8 => crate::place::Kind::Bb8;
-    deadpool => crate::place::Kind::Deadpool;
-    mobc => crate::place::Kind::Mobc;
-    sea_orm => crate::place::Kind::SeaOrm;
-    r2d2 => crate::place::Kind::R2d2;
+all_cases! {
+    bb8 => Bb8, Async;
+    deadpool => Deadpool, Async;
+    mobc => Mobc, Async;
+    sea_orm => SeaOrm, Async;
+    r2d2 => R2d2, Blocking;
 }
 
-tasks! {
-    bb8_tasks => crate::place::Kind::Bb8;
-    deadpool_tasks => crate::place::Kind::Deadpool;
-    mobc_tasks => crate::place::Kind::Mobc;
-    sea_orm_tasks => crate::place::Kind::SeaOrm;
+most_cases! {
+    bb8_from_threads => Bb8, Blocking;
+    r2d2_from_tasks => R2d2, Async;
+}
+
+queue_cases! {
+    bb8_queue => Bb8;
+    deadpool_queue => Deadpool;
+    mobc_queue => Mobc;
+    sea_orm_queue => SeaOrm;
+    r2d2_queue => R2d2;
 }

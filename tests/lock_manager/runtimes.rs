@@ -1,4 +1,4 @@
-//! Runtimes that end before their locker, and futures of it that are dropped half-way. On every pool of an async client.
+//! Runtimes that end before their manager, and futures of it that are dropped half-way. On every pool of an async client.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use advisory_locking::{LockError, LockKey};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::cases::{PATIENCE, fresh_key, kind_of, once, poll, unwatched};
-use crate::eyes::{Eyes, Rival, SOON};
-use crate::face::Face;
-use crate::place::{Kind, Place};
+use crate::cases::{PATIENCE, fresh_key, kind_of, no_wait, poll, without_keep_alive};
+use crate::pool_under_test::{PoolKind, PoolUnderTest};
+use crate::server_observer::{CLEANUP_DEADLINE, CompetingSession, ServerObserver};
 use crate::support::{block, eventually};
+use crate::test_manager::{Caller, TestManager};
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread()
@@ -23,104 +23,116 @@ fn runtime() -> Runtime {
 }
 
 /// Ends with its runtime while it holds and waits. Guards have lost; whoever asks from elsewhere is refused and does not hang.
-fn a_runtime_ends(kind: Kind) {
-    let (place, home, elsewhere) = (Place::here(kind), runtime(), runtime());
-    let (held, busy, mut eyes) = (fresh_key(), fresh_key(), Eyes::at(&place.url));
-    let _rival = Rival::holding(&busy);
-    let (locker, guard) = home.block_on(async {
-        let locker = place.locker(unwatched()).await;
-        let guard = locker.acquire(&held, once()).await.unwrap();
-        (locker, guard)
+fn a_runtime_ends(kind: PoolKind) {
+    let (pool_under_test, home, elsewhere) = (
+        PoolUnderTest::new(kind, Caller::Async),
+        runtime(),
+        runtime(),
+    );
+    let (held, busy, mut observer) = (
+        fresh_key(),
+        fresh_key(),
+        ServerObserver::at(&pool_under_test.url),
+    );
+    let _competitor = CompetingSession::holding(&busy);
+    let (manager, guard) = home.block_on(async {
+        let manager = pool_under_test.manager(without_keep_alive()).await;
+        let guard = manager.acquire(&held, no_wait()).await.unwrap();
+        (manager, guard)
     });
     let waiting = elsewhere.spawn({
-        let (locker, busy) = (locker.clone(), busy.clone());
-        async move { kind_of(locker.acquire(&busy, block()).await) }
+        let (manager, busy) = (manager.clone(), busy.clone());
+        async move { kind_of(manager.acquire(&busy, block()).await) }
     });
-    eyes.until_waited_for(&busy, 1);
+    observer.wait_for_waiters(&busy, 1);
     drop(home);
-    eyes.soon_free(&held, "the end of the runtime");
-    eventually("the end of the wait", || eyes.waiters(&busy).is_empty());
+    observer.assert_soon_free(&held, "the end of the runtime");
+    eventually("the end of the wait", || observer.waiters(&busy).is_empty());
     elsewhere.block_on(async {
-        // By its session that has gone, or by the locker that has.
+        // By its session that has gone, or by the manager that has.
         let told = timeout(PATIENCE, waiting).await.unwrap().unwrap();
         assert!(matches!(told, Some(Closed | Pool)), "{told:?}");
         assert!(guard.is_lost());
         assert_eq!(kind_of(guard.release().await), Some(Lost));
-        for options in [once(), poll()] {
-            let asked = timeout(PATIENCE, locker.acquire(&fresh_key(), options)).await;
+        for options in [no_wait(), poll()] {
+            let asked = timeout(PATIENCE, manager.acquire(&fresh_key(), options)).await;
             assert_eq!(kind_of(asked.expect("an answer")), Some(Closed));
         }
-        timeout(PATIENCE, locker.close())
+        timeout(PATIENCE, manager.close())
             .await
             .expect("nothing is left");
     });
 }
 
 /// It was made, and the runtime ended before anybody asked.
-fn a_runtime_ends_before_the_first_call(kind: Kind) {
-    let (place, home, elsewhere) = (Place::here(kind), runtime(), runtime());
-    let locker = home.block_on(async { place.locker(unwatched()).await });
+fn a_runtime_ends_before_the_first_call(kind: PoolKind) {
+    let (pool_under_test, home, elsewhere) = (
+        PoolUnderTest::new(kind, Caller::Async),
+        runtime(),
+        runtime(),
+    );
+    let manager = home.block_on(async { pool_under_test.manager(without_keep_alive()).await });
     drop(home);
     elsewhere.block_on(async {
-        let asked = timeout(PATIENCE, locker.acquire(&fresh_key(), poll())).await;
+        let asked = timeout(PATIENCE, manager.acquire(&fresh_key(), poll())).await;
         assert_eq!(kind_of(asked.expect("an answer")), Some(Closed));
     });
 }
 
 /// The guard goes after the runtime has.
-fn a_guard_outlives_the_runtime(kind: Kind) {
-    let (place, home) = (Place::here(kind), runtime());
-    let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
+fn a_guard_outlives_the_runtime(kind: PoolKind) {
+    let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
+    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let guard = home.block_on(async {
-        let locker = place.locker(unwatched()).await;
-        let guard = locker.acquire(&key, once()).await.unwrap();
+        let manager = pool_under_test.manager(without_keep_alive()).await;
+        let guard = manager.acquire(&key, no_wait()).await.unwrap();
         assert!(!guard.is_lost());
-        std::mem::forget(locker);
+        std::mem::forget(manager);
         guard
     });
     drop(home);
     drop(guard);
-    eyes.soon_free(&key, "the end of the runtime");
+    observer.assert_soon_free(&key, "the end of the runtime");
 }
 
 /// Whoever is dropped leaves nothing, wherever it was; whoever comes next is served.
-fn a_wait_is_dropped(kind: Kind) {
-    let (place, home) = (Place::here(kind), runtime());
-    let mut eyes = Eyes::at(&place.url);
+fn a_wait_is_dropped(kind: PoolKind) {
+    let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
+    let mut observer = ServerObserver::at(&pool_under_test.url);
     home.block_on(async {
-        let locker = place.locker(unwatched()).await;
+        let manager = pool_under_test.manager(without_keep_alive()).await;
         let [free, busy] = [fresh_key(), fresh_key()];
-        let mut rival = Rival::holding(&busy);
+        let mut competitor = CompetingSession::holding(&busy);
 
-        let waiting = tokio::spawn(wait_for(locker.clone(), busy.clone()));
-        eyes.until_waited_for(&busy, 1);
+        let waiting = tokio::spawn(wait_for(manager.clone(), busy.clone()));
+        observer.wait_for_waiters(&busy, 1);
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
-        soon("an abort", || eyes.waiters(&busy).is_empty()).await;
+        soon("an abort", || observer.waiters(&busy).is_empty()).await;
 
         let limit = Duration::from_millis(50);
-        timeout(limit, locker.acquire(&busy, block()))
+        timeout(limit, manager.acquire(&busy, block()))
             .await
             .unwrap_err();
-        soon("a time-out", || eyes.waiters(&busy).is_empty()).await;
+        soon("a time-out", || observer.waiters(&busy).is_empty()).await;
 
         // What it had before the one that it waits for.
         let mut keys = vec![free.clone(), busy.clone()];
         keys.sort_by_key(LockKey::raw);
-        timeout(limit, locker.acquire_all(keys, poll()))
+        timeout(limit, manager.acquire_all(keys, poll()))
             .await
             .unwrap_err();
-        eyes.soon_free(&free, "acquire_all");
+        observer.assert_soon_free(&free, "acquire_all");
 
-        rival.gives_back(&busy);
-        let guard = locker.acquire(&busy, poll()).await.unwrap();
+        competitor.unlock(&busy);
+        let guard = manager.acquire(&busy, poll()).await.unwrap();
         guard.release().await.unwrap();
-        assert!(eyes.is_free(&busy));
+        assert!(observer.is_free(&busy));
     });
 }
 
-async fn wait_for(locker: Face, key: LockKey) {
-    drop(locker.acquire(&key, block()).await);
+async fn wait_for(manager: TestManager, key: LockKey) {
+    drop(manager.acquire(&key, block()).await);
 }
 
 async fn soon(after: &str, mut is_so: impl FnMut() -> bool) {
@@ -129,19 +141,19 @@ async fn soon(after: &str, mut is_so: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    let found = timeout(SOON, looking).await;
+    let found = timeout(CLEANUP_DEADLINE, looking).await;
     assert!(found.is_ok(), "left behind after {after}");
 }
 
 /// A request is dropped each time it was pending, as often as it may be.
-fn a_call_is_dropped_at_each_point(kind: Kind) {
-    // One thread: what a call leaves to the locker's own tasks is not done before the call has been polled.
+fn a_call_is_dropped_at_each_point(kind: PoolKind) {
+    // One thread: what a call leaves to the manager's own tasks is not done before the call has been polled.
     let home = Builder::new_current_thread().enable_all().build().unwrap();
-    let place = Place::here(kind);
-    let mut eyes = Eyes::at(&place.url);
+    let pool_under_test = PoolUnderTest::new(kind, Caller::Async);
+    let mut observer = ServerObserver::at(&pool_under_test.url);
     home.block_on(async {
-        let pool = place.pool(2).await;
-        let locker = pool.locker(unwatched());
+        let pool = pool_under_test.pool(2).await;
+        let manager = pool.manager(without_keep_alive());
         for method in [
             "acquire",
             "acquire_fenced",
@@ -156,10 +168,10 @@ fn a_call_is_dropped_at_each_point(kind: Kind) {
             let (mut limit, mut at_once) = (1, 0);
             loop {
                 let key = fresh_key();
-                let call = call(&locker, method, &key);
+                let call = call(&manager, method, &key);
                 let completed = crate::pending::drop_at(limit, call).await.is_some();
-                soon(method, || eyes.is_free(&key)).await;
-                let again = locker.acquire(&key, poll()).await.unwrap();
+                soon(method, || observer.is_free(&key)).await;
+                let again = manager.acquire(&key, poll()).await.unwrap();
                 again.release().await.unwrap();
                 if !completed {
                     limit += 1;
@@ -173,98 +185,108 @@ fn a_call_is_dropped_at_each_point(kind: Kind) {
             }
         }
         // The same with its end.
-        let guard = locker.acquire(&fresh_key(), once()).await.unwrap();
-        assert!(crate::pending::drop_at(1, locker.close()).await.is_none());
-        let refused = locker.acquire(&fresh_key(), once()).await;
+        let guard = manager.acquire(&fresh_key(), no_wait()).await.unwrap();
+        assert!(crate::pending::drop_at(1, manager.close()).await.is_none());
+        let refused = manager.acquire(&fresh_key(), no_wait()).await;
         assert_eq!(kind_of(refused), Some(Closed));
         let key = guard.key().clone();
         drop(crate::pending::drop_at(1, guard.release()).await);
-        soon("a release", || eyes.is_free(&key)).await;
-        drop(locker);
+        soon("a release", || observer.is_free(&key)).await;
+        drop(manager);
         let pids = pool.pids(2).await;
-        assert_eq!(eyes.locks_of(&pids), 0);
+        assert_eq!(observer.locks_of(&pids), 0);
     });
 }
 
 /// Whoever asks, or gives back, and does not look for the answer holds up nobody else on the same session.
-fn a_call_that_is_not_polled_holds_up_nobody(kind: Kind) {
-    let (place, home) = (Place::here(kind), runtime());
-    let mut eyes = Eyes::at(&place.url);
+fn a_call_that_is_not_polled_holds_up_nobody(kind: PoolKind) {
+    let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
+    let mut observer = ServerObserver::at(&pool_under_test.url);
     home.block_on(async {
-        let pool = place.pool(2).await;
-        let Face::Tasks(locker) = pool.locker(unwatched().max_sessions(1)) else {
-            panic!("an async locker")
-        };
+        let pool = pool_under_test.pool(2).await;
+        let manager = pool.manager(without_keep_alive().max_sessions(1)).manager;
         let [before, asked, key] = [fresh_key(), fresh_key(), fresh_key()];
-        let guard = locker.acquire(&before, once()).await.unwrap();
+        let guard = manager.acquire(&before, no_wait()).await.unwrap();
         let given_back = guard.release();
-        let mut asking = Box::pin(locker.acquire(&asked, once()));
-        drop(crate::pending::until_pending(1, &mut asking).await);
+        let mut acquiring = Box::pin(manager.acquire(&asked, no_wait()));
+        drop(crate::pending::until_pending(1, &mut acquiring).await);
 
-        let other = timeout(PATIENCE, locker.acquire(&key, once())).await;
+        let other = timeout(PATIENCE, manager.acquire(&key, no_wait())).await;
         let other = other.expect("it is not held up").unwrap();
-        soon("a release that nobody waits for", || eyes.is_free(&before)).await;
-        drop((given_back, asking));
-        soon("a call that was not polled", || eyes.is_free(&asked)).await;
+        soon("a release that nobody waits for", || {
+            observer.is_free(&before)
+        })
+        .await;
+        drop((given_back, acquiring));
+        soon("a call that was not polled", || observer.is_free(&asked)).await;
         other.release().await.unwrap();
     });
 }
 
 /// Takes a free key in one of the ways there are, and gives it back.
-async fn call(locker: &Face, method: &str, key: &LockKey) {
+async fn call(manager: &TestManager, method: &str, key: &LockKey) {
     let keys = || vec![key.clone(), fresh_key()];
     let body = || Ok::<_, LockError>(());
     let granted = match method {
-        "acquire" => locker.acquire(key, once()).await.is_ok(),
-        "acquire_fenced" => locker.acquire_fenced(key, once()).await.is_ok(),
-        "try_acquire" => locker.try_acquire(key, once()).await.unwrap().is_some(),
-        "try_acquire_fenced" => locker
-            .try_acquire_fenced(key, once())
+        "acquire" => manager.acquire(key, no_wait()).await.is_ok(),
+        "acquire_fenced" => manager.acquire_fenced(key, no_wait()).await.is_ok(),
+        "try_acquire" => manager.try_acquire(key, no_wait()).await.unwrap().is_some(),
+        "try_acquire_fenced" => manager
+            .try_acquire_fenced(key, no_wait())
             .await
             .unwrap()
             .is_some(),
-        "acquire_all" => locker.acquire_all(keys(), once()).await.is_ok(),
-        "try_acquire_all" => locker
-            .try_acquire_all(keys(), once())
+        "acquire_all" => manager.acquire_all(keys(), no_wait()).await.is_ok(),
+        "try_acquire_all" => manager
+            .try_acquire_all(keys(), no_wait())
             .await
             .unwrap()
             .is_some(),
-        "with_lock" => locker.with_lock(key, once(), body).await.is_ok(),
-        "try_with_lock" => locker
-            .try_with_lock(key, once(), body)
+        "with_lock" => manager.with_lock(key, no_wait(), body).await.is_ok(),
+        "try_with_lock" => manager
+            .try_with_lock(key, no_wait(), body)
             .await
             .unwrap()
             .is_some(),
         "with_lock_while_held" => {
-            let Face::Tasks(locker) = locker else {
-                panic!("a method of async lockers")
-            };
             let body = async |_: &OwnedLockGuard| body();
-            locker.with_lock_while_held(key, once(), body).await.is_ok()
+            let call = manager.manager.with_lock_while_held(key, no_wait(), body);
+            call.await.is_ok()
         }
         other => panic!("no method {other}"),
     };
     assert!(granted, "{method} of a free key");
 }
 
-macro_rules! on_every_pool {
-    ($($pool:ident => $kind:expr;)*) => {$(
+macro_rules! on_pools {
+    ($($pool:ident => $kind:ident: $($case:ident),*;)*) => {$(
         mod $pool {
-            on_every_pool!(@cases $kind, a_runtime_ends, a_runtime_ends_before_the_first_call, a_guard_outlives_the_runtime,
-                a_wait_is_dropped, a_call_is_dropped_at_each_point, a_call_that_is_not_polled_holds_up_nobody);
-        }
-    )*};
-    (@cases $kind:expr, $($case:ident),*) => {$(
-        #[test]
-        fn $case() {
-            super::$case($kind);
+            $(
+                #[test]
+                fn $case() {
+                    super::$case(crate::pool_under_test::PoolKind::$kind);
+                }
+            )*
         }
     )*};
 }
 
-on_every_pool! {
-    bb8 => crate::place::Kind::Bb8;
-    deadpool => crate::place::Kind::Deadpool;
-    mobc => crate::place::Kind::Mobc;
-    sea_orm => crate::place::Kind::SeaOrm;
+macro_rules! on_async_pools {
+    ($($pool:ident => $kind:ident;)*) => {
+        on_pools! {$(
+            $pool => $kind: a_runtime_ends, a_runtime_ends_before_the_first_call, a_guard_outlives_the_runtime,
+                a_wait_is_dropped, a_call_is_dropped_at_each_point, a_call_that_is_not_polled_holds_up_nobody;
+        )*}
+    };
+}
+
+on_async_pools! {
+    bb8 => Bb8;
+    deadpool => Deadpool;
+    mobc => Mobc;
+    sea_orm => SeaOrm;
+}
+
+on_pools! {
+    r2d2 => R2d2: a_call_is_dropped_at_each_point, a_call_that_is_not_polled_holds_up_nobody;
 }

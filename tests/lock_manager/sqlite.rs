@@ -5,109 +5,115 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ::sea_orm::{ConnectOptions, Database};
 use advisory_locking::LockErrorKind::{HeldElsewhere, NoMutualExclusion};
-use advisory_locking::lock_manager::{
-    BlockingLockManager, LockManager, LockManagerOptions, NoLockBackend,
-};
+use advisory_locking::lock_manager::{LockManager, LockManagerOptions, NoLockBackend};
 use advisory_locking::{LockError, OnMissingLock};
 use diesel::r2d2::ConnectionManager;
 use diesel::sqlite::SqliteConnection;
 use diesel_async::pooled_connection::{self as pools, AsyncDieselConnectionManager};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
-use crate::cases::{fresh_key, kind_of, once, poll};
-use crate::face::Face;
-use crate::mount::in_runtime;
-use crate::place::Kind;
+use crate::cases::{fresh_key, kind_of, no_wait, poll};
+use crate::instantiate::in_runtime;
+use crate::pool_under_test::PoolKind;
+use crate::test_manager::{Caller, TestManager};
 
 type Sqlite = SyncConnectionWrapper<SqliteConnection>;
 
-async fn locker(kind: Kind, options: LockManagerOptions) -> Result<Face, LockError> {
+async fn test_manager(kind: PoolKind, caller: Caller, options: LockManagerOptions) -> TestManager {
+    let manager = lock_manager(kind, options).await.unwrap();
+    TestManager { manager, caller }
+}
+
+async fn lock_manager(
+    kind: PoolKind,
+    options: LockManagerOptions,
+) -> Result<LockManager, LockError> {
     let manager = || AsyncDieselConnectionManager::<Sqlite>::new(":memory:");
     match kind {
-        Kind::Bb8 => {
+        PoolKind::Bb8 => {
             let pool = pools::bb8::Pool::builder()
                 .max_size(1)
                 .build(manager())
                 .await;
-            LockManager::with_options(pool.unwrap(), options).map(Face::Tasks)
+            LockManager::over_async_pool_with(pool.unwrap(), options)
         }
-        Kind::Deadpool => {
+        PoolKind::Deadpool => {
             let pool = pools::deadpool::Pool::builder(manager())
                 .max_size(1)
                 .build();
-            LockManager::with_options(pool.unwrap(), options).map(Face::Tasks)
+            LockManager::over_async_pool_with(pool.unwrap(), options)
         }
-        Kind::Mobc => {
+        PoolKind::Mobc => {
             let pool = pools::mobc::Pool::builder().max_open(1).build(manager());
-            LockManager::with_options(pool, options).map(Face::Tasks)
+            LockManager::over_async_pool_with(pool, options)
         }
-        Kind::SeaOrm => {
+        PoolKind::SeaOrm => {
             let mut connect = ConnectOptions::new("sqlite::memory:");
             connect.max_connections(1).sqlx_logging(false);
             let pool = Database::connect(connect).await.unwrap();
-            LockManager::with_options(pool, options).map(Face::Tasks)
+            LockManager::over_async_pool_with(pool, options)
         }
-        Kind::R2d2 => {
+        PoolKind::R2d2 => {
             let manager = ConnectionManager::<SqliteConnection>::new(":memory:");
             let pool = diesel::r2d2::Pool::builder().max_size(1).build(manager);
-            BlockingLockManager::with_options(pool.unwrap(), options).map(Face::Threads)
+            LockManager::over_blocking_pool_with(pool.unwrap(), options)
         }
     }
 }
 
-async fn everybody_is_let_in(kind: Kind) {
-    let locker = locker(kind, LockManagerOptions::new()).await.unwrap();
+async fn every_request_is_granted(kind: PoolKind, caller: Caller) {
+    let manager = test_manager(kind, caller, LockManagerOptions::new()).await;
     let key = fresh_key();
     let mut guards = Vec::new();
     for policy in [OnMissingLock::Warn, OnMissingLock::Ignore] {
-        let guard = locker
-            .acquire_fenced(&key, once().on_missing_lock(policy))
+        let guard = manager
+            .acquire_fenced(&key, no_wait().on_missing_lock(policy))
             .await
             .unwrap();
         assert_eq!((guard.generation(), guard.is_lost()), (0, false));
         guards.push(guard);
     }
     assert!(
-        guards[0].token() < guards[1].token(),
-        "numbers of the locker's"
+        guards[0].fencing_token() < guards[1].fencing_token(),
+        "numbers of the manager's"
     );
-    let refused = locker
-        .acquire(&key, once().on_missing_lock(OnMissingLock::Error))
+    let refused = manager
+        .acquire(&key, no_wait().on_missing_lock(OnMissingLock::Error))
         .await;
     assert_eq!(kind_of(refused), Some(NoMutualExclusion));
-    let all = locker
-        .acquire_all(vec![key.clone(), fresh_key()], once())
+    let all = manager
+        .acquire_all(vec![key.clone(), fresh_key()], no_wait())
         .await
         .unwrap();
     all.release().await.unwrap();
     for guard in guards {
         guard.release().await.unwrap();
     }
-    locker.close().await;
+    manager.close().await;
 }
 
-async fn the_process_alone_is_excluded(kind: Kind) {
+async fn in_process_locks_exclude_within_the_manager(kind: PoolKind, caller: Caller) {
     const TASKS: u32 = 8;
     let options = LockManagerOptions::new().on_no_lock_backend(NoLockBackend::InProcess);
-    let locker = locker(kind, options).await.unwrap();
+    let manager = test_manager(kind, caller, options).await;
     let (key, inside) = (fresh_key(), Arc::new(AtomicU32::new(0)));
-    let first = locker.acquire_fenced(&key, once()).await.unwrap();
+    let first = manager.acquire_fenced(&key, no_wait()).await.unwrap();
     assert_eq!(
-        kind_of(locker.acquire(&key, once()).await),
+        kind_of(manager.acquire(&key, no_wait()).await),
         Some(HeldElsewhere)
     );
     let tasks: Vec<_> = (0..TASKS)
         .map(|_| {
-            let (locker, key, inside) = (locker.clone(), key.clone(), Arc::clone(&inside));
+            let (manager, key, inside) = (manager.clone(), key.clone(), Arc::clone(&inside));
             tokio::spawn(async move {
                 let mut last = None;
                 for _ in 0..10 {
-                    let guard = locker.acquire_fenced(&key, poll()).await.unwrap();
+                    let guard = manager.acquire_fenced(&key, poll()).await.unwrap();
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two at once");
                     tokio::task::yield_now().await;
                     assert_eq!(inside.fetch_sub(1, Ordering::SeqCst), 1, "two at once");
-                    assert!(guard.token() > last);
-                    last = guard.token();
+                    assert!(guard.fencing_token() > last);
+                    last = guard.fencing_token();
                     guard.release().await.unwrap();
                 }
             })
@@ -118,43 +124,54 @@ async fn the_process_alone_is_excluded(kind: Kind) {
         task.await.unwrap();
     }
     let sharers = [
-        locker.acquire(&key, once().shared()).await.unwrap(),
-        locker.acquire(&key, once().shared()).await.unwrap(),
+        manager.acquire(&key, no_wait().shared()).await.unwrap(),
+        manager.acquire(&key, no_wait().shared()).await.unwrap(),
     ];
-    assert!(locker.try_acquire(&key, once()).await.unwrap().is_none());
+    assert!(
+        manager
+            .try_acquire(&key, no_wait())
+            .await
+            .unwrap()
+            .is_none()
+    );
     for sharer in sharers {
         sharer.release().await.unwrap();
     }
-    locker
-        .acquire(&key, once())
+    manager
+        .acquire(&key, no_wait())
         .await
         .unwrap()
         .release()
         .await
         .unwrap();
-    locker.close().await;
+    manager.close().await;
 }
 
 macro_rules! on_every_pool {
-    ($($pool:ident => $kind:expr;)*) => {$(
+    ($($pool:ident => $kind:ident, $caller:ident;)*) => {$(
         mod $pool {
+            use crate::pool_under_test::PoolKind::$kind;
+            use crate::test_manager::Caller::$caller;
+
             #[test]
-            fn everybody_is_let_in() {
-                super::in_runtime(super::everybody_is_let_in($kind));
+            fn every_request_is_granted() {
+                super::in_runtime(super::every_request_is_granted($kind, $caller));
             }
 
             #[test]
-            fn the_process_alone_is_excluded() {
-                super::in_runtime(super::the_process_alone_is_excluded($kind));
+            fn in_process_locks_exclude_within_the_manager() {
+                super::in_runtime(super::in_process_locks_exclude_within_the_manager($kind, $caller));
             }
         }
     )*};
 }
 
 on_every_pool! {
-    bb8 => crate::place::Kind::Bb8;
-    deadpool => crate::place::Kind::Deadpool;
-    mobc => crate::place::Kind::Mobc;
-    sea_orm => crate::place::Kind::SeaOrm;
-    r2d2 => crate::place::Kind::R2d2;
+    bb8 => Bb8, Async;
+    deadpool => Deadpool, Async;
+    mobc => Mobc, Async;
+    sea_orm => SeaOrm, Async;
+    r2d2 => R2d2, Blocking;
+    bb8_from_threads => Bb8, Blocking;
+    r2d2_from_tasks => R2d2, Async;
 }

@@ -47,8 +47,8 @@ pub(crate) enum ClientKind {
     Diesel,
     DieselAsync,
     SeaOrm,
-    BlockingLockManager,
-    LockManager,
+    LockManagerBlocking,
+    LockManagerAsync,
 }
 
 impl ClientKind {
@@ -56,8 +56,8 @@ impl ClientKind {
         Self::Diesel,
         Self::DieselAsync,
         Self::SeaOrm,
-        Self::BlockingLockManager,
-        Self::LockManager,
+        Self::LockManagerBlocking,
+        Self::LockManagerAsync,
     ];
 }
 
@@ -119,8 +119,8 @@ pub(crate) fn run(arguments: &[String]) {
         ClientKind::Diesel => blocking::run(&shared),
         ClientKind::DieselAsync => asynchronous::run(&shared),
         ClientKind::SeaOrm => sea_orm::run(&shared),
-        ClientKind::BlockingLockManager => lock_manager::blocking::run(&shared),
-        ClientKind::LockManager => lock_manager::asynchronous::run(&shared),
+        ClientKind::LockManagerBlocking => lock_manager::blocking::run(&shared),
+        ClientKind::LockManagerAsync => lock_manager::asynchronous::run(&shared),
     }
 }
 

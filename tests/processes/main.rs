@@ -7,8 +7,8 @@
 //! * Diesel with r2d2
 //! * diesel-async with bb8
 //! * SeaORM
-//! * `BlockingLockManager` over Diesel and r2d2
-//! * `LockManager` over diesel-async and bb8
+//! * `LockManager` from threads, over Diesel and r2d2
+//! * `LockManager` from tasks, over diesel-async and bb8
 //!
 //! # Model
 //!

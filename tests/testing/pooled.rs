@@ -116,24 +116,24 @@ fn a_locker_is_kept_out_by_its_clone() {
     use std::time::{Duration, Instant};
 
     use advisory_locking::WaitStrategy;
-    use advisory_locking::lock_manager::{BlockingLockManager, LockManagerOptions, NoLockBackend};
+    use advisory_locking::lock_manager::{LockManager, LockManagerOptions, NoLockBackend};
 
     let locks = TestLocks::enter();
     let _elsewhere = locks.hold_from_other_session("key");
     let in_process = LockManagerOptions::new().on_no_lock_backend(NoLockBackend::InProcess);
-    let locker = BlockingLockManager::with_options(pool(1), in_process).unwrap();
+    let locker = LockManager::over_blocking_pool_with(pool(1), in_process).unwrap();
     let clone = locker.clone();
 
-    let held = clone.acquire("key", QUIET).unwrap();
-    assert!(locker.try_acquire("key", QUIET).unwrap().is_none());
+    let held = clone.acquire_blocking("key", QUIET).unwrap();
+    assert!(locker.try_acquire_blocking("key", QUIET).unwrap().is_none());
     let (began, limit) = (Instant::now(), Duration::from_millis(30));
     let short = crate::wait(limit, WaitStrategy::Poll);
-    let refused = locker.acquire("key", short).map(drop).unwrap_err();
+    let refused = locker.acquire_blocking("key", short).map(drop).unwrap_err();
     assert_eq!(refused.kind(), LockErrorKind::TimedOut);
     assert!(began.elapsed() >= limit);
     let waiting = std::thread::spawn(move || {
         let options = crate::wait(crate::LONG, WaitStrategy::Poll);
-        locker.acquire("key", options)?.release()
+        locker.acquire_blocking("key", options)?.release_blocking()
     });
     drop(held);
     waiting.join().unwrap().unwrap();

@@ -7,10 +7,10 @@ use advisory_locking::LockErrorKind::{HeldElsewhere, TimedOut};
 use advisory_locking::lock_manager::LockManagerOptions;
 use advisory_locking::{LockKey, WaitStrategy};
 
-use super::{PATIENCE, fresh_key, once, unwatched, within};
-use crate::eyes::{Eyes, Rival};
-use crate::place::Place;
+use super::{PATIENCE, fresh_key, no_wait, within, without_keep_alive};
+use crate::pool_under_test::PoolUnderTest;
 use crate::proxy::{Proxy, by_port, in_the_clear};
+use crate::server_observer::{CompetingSession, ServerObserver};
 
 /// So many keys, in the order in which they are taken.
 fn keys(count: usize) -> Vec<LockKey> {
@@ -19,74 +19,85 @@ fn keys(count: usize) -> Vec<LockKey> {
     keys
 }
 
-pub(crate) async fn each_key_once_and_in_order(place: Place) {
-    let locker = place.locker(LockManagerOptions::new()).await;
-    let (keys, mut eyes) = (keys(5), Eyes::at(&place.url));
+pub(crate) async fn each_key_once_and_in_order(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let (keys, mut observer) = (keys(5), ServerObserver::at(&pool_under_test.url));
     let named = [4, 1, 0, 3, 1, 2, 4].map(|at| keys[at].clone());
-    let guards = locker.acquire_all(named.to_vec(), once()).await.unwrap();
+    let guards = manager
+        .acquire_all(named.to_vec(), no_wait())
+        .await
+        .unwrap();
     assert_eq!(guards.keys(), keys);
     assert!(!guards.is_lost());
     for key in &keys {
-        assert_eq!(eyes.holders(key).len(), 1);
+        assert_eq!(observer.holders(key).len(), 1);
     }
-    let again = locker.try_acquire_all(vec![keys[2].clone()], once()).await;
+    let again = manager
+        .try_acquire_all(vec![keys[2].clone()], no_wait())
+        .await;
     assert!(again.unwrap().is_none());
     guards.release().await.unwrap();
-    assert!(keys.iter().all(|key| eyes.is_free(key)));
+    assert!(keys.iter().all(|key| observer.is_free(key)));
 
-    let none = locker.acquire_all(Vec::new(), once()).await.unwrap();
+    let none = manager.acquire_all(Vec::new(), no_wait()).await.unwrap();
     assert_eq!(none.keys(), []);
     none.release().await.unwrap();
 }
 
-pub(crate) async fn none_if_one_is_refused(place: Place) {
-    let locker = place.locker(LockManagerOptions::new()).await;
-    let (keys, mut eyes) = (keys(5), Eyes::at(&place.url));
+pub(crate) async fn none_if_one_is_refused(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let (keys, mut observer) = (keys(5), ServerObserver::at(&pool_under_test.url));
     for busy in &keys {
-        let mut rival = Rival::holding(busy);
-        let error = locker.acquire_all(keys.clone(), once()).await.unwrap_err();
+        let mut competitor = CompetingSession::holding(busy);
+        let error = manager
+            .acquire_all(keys.clone(), no_wait())
+            .await
+            .unwrap_err();
         assert_eq!((error.kind(), error.key()), (HeldElsewhere, Some(busy)));
         for key in keys.iter().filter(|key| *key != busy) {
-            assert!(eyes.is_free(key), "not when the call has returned");
+            assert!(observer.is_free(key), "not when the call has returned");
         }
-        let shared = once().shared();
+        let shared = no_wait().shared();
         assert!(
-            locker
+            manager
                 .try_acquire_all(keys.clone(), shared)
                 .await
                 .unwrap()
                 .is_none()
         );
-        rival.gives_back(busy);
+        competitor.unlock(busy);
     }
 }
 
-pub(crate) async fn none_if_the_time_is_out(place: Place) {
-    let locker = place.locker(LockManagerOptions::new()).await;
-    let (keys, mut eyes) = (keys(5), Eyes::at(&place.url));
-    let _rival = Rival::holding(&keys[3]);
+pub(crate) async fn none_if_the_time_is_out(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let (keys, mut observer) = (keys(5), ServerObserver::at(&pool_under_test.url));
+    let _competitor = CompetingSession::holding(&keys[3]);
     for strategy in [WaitStrategy::Poll, WaitStrategy::Block] {
         let options = within(Duration::from_millis(60), strategy);
-        let error = locker.acquire_all(keys.clone(), options).await.unwrap_err();
+        let error = manager
+            .acquire_all(keys.clone(), options)
+            .await
+            .unwrap_err();
         assert_eq!((error.kind(), error.key()), (TimedOut, Some(&keys[3])));
         for key in [0, 1, 2, 4].map(|at| &keys[at]) {
-            assert!(eyes.is_free(key), "not when the call has returned");
+            assert!(observer.is_free(key), "not when the call has returned");
         }
     }
 }
 
-pub(crate) async fn opposite_orders_do_not_deadlock(place: Place) {
+pub(crate) async fn opposite_orders_do_not_deadlock(pool_under_test: PoolUnderTest) {
     const ROUNDS: u64 = 25;
     let keys = keys(4);
-    let lockers = [
-        place.locker(LockManagerOptions::new()).await,
-        place
-            .locker(LockManagerOptions::new().max_sessions(2))
+    let managers = [
+        pool_under_test.manager(LockManagerOptions::new()).await,
+        pool_under_test
+            .manager(LockManagerOptions::new().max_sessions(2))
             .await,
     ];
     let tasks: Vec<_> = (0..6)
         .map(|task: usize| {
-            let (locker, keys) = (lockers[task % 2].clone(), keys.clone());
+            let (manager, keys) = (managers[task % 2].clone(), keys.clone());
             tokio::spawn(async move {
                 let mut random = fastrand::Rng::with_seed(task as u64);
                 for _ in 0..ROUNDS {
@@ -99,7 +110,7 @@ pub(crate) async fn opposite_orders_do_not_deadlock(place: Place) {
                             .choice([WaitStrategy::Poll, WaitStrategy::Block])
                             .unwrap(),
                     );
-                    let guards = locker.acquire_all(keys, options).await;
+                    let guards = manager.acquire_all(keys, options).await;
                     guards
                         .expect("nobody waits in a circle")
                         .release()
@@ -114,20 +125,20 @@ pub(crate) async fn opposite_orders_do_not_deadlock(place: Place) {
     }
 }
 
-pub(crate) async fn a_thousand_keys_in_one_round_trip(place: Place) {
-    let (proxy, port) = Proxy::to(&place.url);
+pub(crate) async fn a_thousand_keys_in_one_round_trip(pool_under_test: PoolUnderTest) {
+    let (proxy, port) = Proxy::to(&pool_under_test.url);
     // It ends with its connection, for which a test that fails cannot wait.
     let proxy = ManuallyDrop::new(proxy);
-    let through = Place {
-        url: in_the_clear(&by_port(&place.url, port)),
-        ..place.clone()
+    let through = PoolUnderTest {
+        url: in_the_clear(&by_port(&pool_under_test.url, port)),
+        ..pool_under_test.clone()
     };
     let pool = through.pool(1).await;
-    let locker = pool.locker(unwatched());
+    let manager = pool.manager(without_keep_alive());
     // The connection is there, and its statements are prepared.
     for _ in 0..2 {
-        locker
-            .acquire_all(keys(2), once())
+        manager
+            .acquire_all(keys(2), no_wait())
             .await
             .unwrap()
             .release()
@@ -135,19 +146,19 @@ pub(crate) async fn a_thousand_keys_in_one_round_trip(place: Place) {
             .unwrap();
     }
     let (keys, before) = (keys(1000), proxy.round_trips());
-    let guards = locker.acquire_all(keys.clone(), once()).await.unwrap();
+    let guards = manager.acquire_all(keys.clone(), no_wait()).await.unwrap();
     let taken = proxy.round_trips() - before;
     assert_eq!(taken, 1);
-    let mut eyes = Eyes::at(&place.url);
-    let holder = eyes.holder(&keys[0]);
-    assert_eq!(eyes.locks_of(&[holder]), 1000);
+    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let holder = observer.holder(&keys[0]);
+    assert_eq!(observer.locks_of(&[holder]), 1000);
     let before = proxy.round_trips();
     guards.release().await.unwrap();
     let given = proxy.round_trips() - before;
     assert_eq!(given, 1);
-    assert_eq!(eyes.locks_of(&[holder]), 0);
-    locker.close().await;
-    // Nothing of a locker that is closed keeps its pool, whatever it was to do later.
-    drop((locker, pool));
+    assert_eq!(observer.locks_of(&[holder]), 0);
+    manager.close().await;
+    // Nothing of a manager that is closed keeps its pool, whatever it was to do later.
+    drop((manager, pool));
     drop(ManuallyDrop::into_inner(proxy));
 }

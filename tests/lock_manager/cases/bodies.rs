@@ -7,10 +7,10 @@ use advisory_locking::LockErrorKind::HeldElsewhere;
 use advisory_locking::lock_manager::LockManagerOptions;
 use futures_util::FutureExt as _;
 
-use super::{fresh_key, once};
-use crate::eyes::{Eyes, Rival};
-use crate::face::Guard;
-use crate::place::Place;
+use super::{fresh_key, no_wait};
+use crate::pool_under_test::PoolUnderTest;
+use crate::server_observer::{CompetingSession, ServerObserver};
+use crate::test_manager::TestGuard;
 
 #[derive(Debug, PartialEq)]
 enum Failure {
@@ -24,82 +24,85 @@ impl From<LockError> for Failure {
     }
 }
 
-pub(crate) async fn a_body_runs_under_the_lock(place: Place) {
-    let locker = place.locker(LockManagerOptions::new()).await;
-    let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
+pub(crate) async fn a_body_runs_under_the_lock(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let look = || {
-        let (key, mut eyes) = (key.clone(), Eyes::at(&place.url));
-        move || Ok::<_, LockError>(eyes.holders(&key).len())
+        let (key, mut observer) = (key.clone(), ServerObserver::at(&pool_under_test.url));
+        move || Ok::<_, LockError>(observer.holders(&key).len())
     };
-    assert_eq!(locker.with_lock(&key, once(), look()).await.unwrap(), 1);
-    assert!(eyes.is_free(&key));
+    assert_eq!(manager.with_lock(&key, no_wait(), look()).await.unwrap(), 1);
+    assert!(observer.is_free(&key));
     assert_eq!(
-        locker.try_with_lock(&key, once(), look()).await.unwrap(),
+        manager
+            .try_with_lock(&key, no_wait(), look())
+            .await
+            .unwrap(),
         Some(1)
     );
-    assert!(eyes.is_free(&key));
+    assert!(observer.is_free(&key));
 
-    let _rival = Rival::holding(&key);
+    let _competitor = CompetingSession::holding(&key);
     let never = || -> Result<(), LockError> { panic!("the body ran") };
     assert!(
-        locker
-            .try_with_lock(&key, once(), never)
+        manager
+            .try_with_lock(&key, no_wait(), never)
             .await
             .unwrap()
             .is_none()
     );
-    let error = locker.with_lock(&key, once(), never).await.unwrap_err();
+    let error = manager.with_lock(&key, no_wait(), never).await.unwrap_err();
     assert_eq!(error.kind(), HeldElsewhere);
 }
 
-pub(crate) async fn the_bodys_error_wins(place: Place) {
-    let locker = place
-        .locker(LockManagerOptions::new().keep_alive(super::NEVER))
+pub(crate) async fn the_bodys_error_wins(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test
+        .manager(LockManagerOptions::new().keep_alive(super::NO_KEEP_ALIVE))
         .await;
-    let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
+    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let fails = || Err::<(), _>(Failure::Body);
     assert_eq!(
-        locker.with_lock(&key, once(), fails).await,
+        manager.with_lock(&key, no_wait(), fails).await,
         Err(Failure::Body)
     );
     assert_eq!(
-        locker.try_with_lock(&key, once(), fails).await,
+        manager.try_with_lock(&key, no_wait(), fails).await,
         Err(Failure::Body)
     );
-    assert!(eyes.is_free(&key));
+    assert!(observer.is_free(&key));
     // Also over the error of the release: the body has ended the session.
     let ends_the_session = || {
-        let (key, mut eyes) = (key.clone(), Eyes::at(&place.url));
+        let (key, mut observer) = (key.clone(), ServerObserver::at(&pool_under_test.url));
         move || {
-            let holder = eyes.holder(&key);
-            eyes.terminate(holder);
+            let holder = observer.holder(&key);
+            observer.terminate(holder);
         }
     };
     let mut body = ends_the_session();
-    let failed = locker.with_lock(&key, once(), move || {
+    let failed = manager.with_lock(&key, no_wait(), move || {
         body();
         fails()
     });
     assert_eq!(failed.await, Err(Failure::Body));
     // And its success does not hide that error.
     let mut body = ends_the_session();
-    let succeeded = locker.with_lock(&key, once(), move || {
+    let succeeded = manager.with_lock(&key, no_wait(), move || {
         body();
         Ok(())
     });
     assert_eq!(succeeded.await, Err(Failure::Lock));
 }
 
-pub(crate) async fn a_panic_in_a_body_gives_the_lock_back(place: Place) {
-    let locker = place.locker(LockManagerOptions::new()).await;
-    let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
+pub(crate) async fn a_panic_in_a_body_gives_the_lock_back(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let body = || -> Result<(), LockError> { std::panic::resume_unwind(Box::new("the body's")) };
-    let call = AssertUnwindSafe(locker.with_lock(&key, once(), body));
+    let call = AssertUnwindSafe(manager.with_lock(&key, no_wait(), body));
     let panic = call.catch_unwind().await.unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"the body's"));
-    eyes.soon_free(&key, "a panic");
-    locker
-        .acquire(&key, once())
+    observer.assert_soon_free(&key, "a panic");
+    manager
+        .acquire(&key, no_wait())
         .await
         .unwrap()
         .release()
@@ -107,13 +110,13 @@ pub(crate) async fn a_panic_in_a_body_gives_the_lock_back(place: Place) {
         .unwrap();
 }
 
-pub(crate) async fn a_guard_may_be_dropped_anywhere(place: Place) {
-    type Way = (&'static str, fn(Guard));
+pub(crate) async fn a_guard_may_be_dropped_anywhere(pool_under_test: PoolUnderTest) {
+    type Way = (&'static str, fn(TestGuard));
     fn travels<T: Send + 'static>(guard: T) -> T {
         guard
     }
-    let locker = place.locker(LockManagerOptions::new()).await;
-    let mut eyes = Eyes::at(&place.url);
+    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let mut observer = ServerObserver::at(&pool_under_test.url);
     let ways: [Way; 3] = [
         ("a thread without a runtime", |guard| {
             std::thread::spawn(move || drop(guard)).join().unwrap();
@@ -129,15 +132,15 @@ pub(crate) async fn a_guard_may_be_dropped_anywhere(place: Place) {
     ];
     for (where_, dropping) in ways {
         let key = fresh_key();
-        let guard = locker.acquire(&key, once()).await.unwrap();
+        let guard = manager.acquire(&key, no_wait()).await.unwrap();
         dropping(travels(guard));
-        eyes.soon_free(&key, where_);
+        observer.assert_soon_free(&key, where_);
     }
     // It may also be released elsewhere.
     let key = fresh_key();
-    let guard = locker.acquire(&key, once()).await.unwrap();
+    let guard = manager.acquire(&key, no_wait()).await.unwrap();
     tokio::spawn(async move { guard.release().await.unwrap() })
         .await
         .unwrap();
-    assert!(eyes.is_free(&key));
+    assert!(observer.is_free(&key));
 }

@@ -9,11 +9,11 @@ use advisory_locking::LockMode::{Exclusive, Shared};
 use advisory_locking::lock_manager::LockManagerOptions;
 use advisory_locking::{LockKey, LockMode, LockOptions};
 
-use super::{block, fresh_key, kind_of, once, poll};
-use crate::eyes::{Eyes, Rival};
-use crate::face::Face;
-use crate::place::Place;
+use super::{block, fresh_key, kind_of, no_wait, poll};
+use crate::pool_under_test::PoolUnderTest;
+use crate::server_observer::{CompetingSession, ServerObserver};
 use crate::support::fresh_number;
+use crate::test_manager::TestManager;
 
 /// Held in one mode and asked for in another.
 const PAIRS: [(LockMode, LockMode); 4] = [
@@ -28,15 +28,18 @@ fn compatible(one: LockMode, other: LockMode) -> bool {
 }
 
 /// Whoever does not wait is kept out, and told so as it asked.
-async fn is_kept_out(locker: &Face, key: &LockKey, mode: LockMode) {
-    let error = locker.acquire(key, once().mode(mode)).await.unwrap_err();
+async fn is_kept_out(manager: &TestManager, key: &LockKey, mode: LockMode) {
+    let error = manager
+        .acquire(key, no_wait().mode(mode))
+        .await
+        .unwrap_err();
     assert_eq!((error.kind(), error.key()), (HeldElsewhere, Some(key)));
     let zero = LockOptions::wait_up_to(Duration::ZERO).mode(mode);
-    assert_eq!(kind_of(locker.acquire(key, zero).await), Some(TimedOut));
-    for options in [once().mode(mode), zero] {
-        assert!(locker.try_acquire(key, options).await.unwrap().is_none());
+    assert_eq!(kind_of(manager.acquire(key, zero).await), Some(TimedOut));
+    for options in [no_wait().mode(mode), zero] {
+        assert!(manager.try_acquire(key, options).await.unwrap().is_none());
         assert!(
-            locker
+            manager
                 .try_acquire_fenced(key, options)
                 .await
                 .unwrap()
@@ -45,107 +48,117 @@ async fn is_kept_out(locker: &Face, key: &LockKey, mode: LockMode) {
     }
 }
 
-async fn is_let_in(locker: &Face, key: &LockKey, mode: LockMode) {
-    for options in [once(), LockOptions::wait_up_to(Duration::ZERO)] {
-        let guard = locker.acquire(key, options.mode(mode)).await.unwrap();
+async fn is_let_in(manager: &TestManager, key: &LockKey, mode: LockMode) {
+    for options in [no_wait(), LockOptions::wait_up_to(Duration::ZERO)] {
+        let guard = manager.acquire(key, options.mode(mode)).await.unwrap();
         assert_eq!((guard.key(), guard.mode()), (key, mode));
         guard.release().await.unwrap();
     }
 }
 
-async fn excluded_if_not_compatible(locker: &Face, key: &LockKey, held: LockMode, asked: LockMode) {
+async fn excluded_if_not_compatible(
+    manager: &TestManager,
+    key: &LockKey,
+    held: LockMode,
+    asked: LockMode,
+) {
     if compatible(held, asked) {
-        is_let_in(locker, key, asked).await;
+        is_let_in(manager, key, asked).await;
     } else {
-        is_kept_out(locker, key, asked).await;
+        is_kept_out(manager, key, asked).await;
     }
 }
 
-pub(crate) async fn a_second_locker_is_refused(place: Place) {
-    let one = place.locker(LockManagerOptions::new()).await;
-    let other = place.locker(LockManagerOptions::new()).await;
+pub(crate) async fn a_second_locker_is_refused(pool_under_test: PoolUnderTest) {
+    let one = pool_under_test.manager(LockManagerOptions::new()).await;
+    let other = pool_under_test.manager(LockManagerOptions::new()).await;
     for (held, asked) in PAIRS {
         let key = fresh_key();
-        let guard = one.acquire(&key, once().mode(held)).await.unwrap();
+        let guard = one.acquire(&key, no_wait().mode(held)).await.unwrap();
         excluded_if_not_compatible(&other, &key, held, asked).await;
         guard.release().await.unwrap();
         is_let_in(&other, &key, Exclusive).await;
     }
 }
 
-pub(crate) async fn users_of_one_locker_exclude_each_other(place: Place) {
-    let locker = place.locker(LockManagerOptions::new()).await;
-    let mut eyes = Eyes::at(&place.url);
+pub(crate) async fn users_of_one_locker_exclude_each_other(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let mut observer = ServerObserver::at(&pool_under_test.url);
     for (held, asked) in PAIRS {
         let key = fresh_key();
-        let guard = locker.acquire(&key, once().mode(held)).await.unwrap();
-        excluded_if_not_compatible(&locker, &key, held, asked).await;
+        let guard = manager.acquire(&key, no_wait().mode(held)).await.unwrap();
+        excluded_if_not_compatible(&manager, &key, held, asked).await;
         // Those who share here are one holder there.
-        assert_eq!(eyes.holders(&key).len(), 1);
+        assert_eq!(observer.holders(&key).len(), 1);
         guard.release().await.unwrap();
-        assert!(eyes.is_free(&key), "after a release that was waited for");
+        assert!(
+            observer.is_free(&key),
+            "after a release that was waited for"
+        );
     }
 }
 
-pub(crate) async fn a_plain_lock_and_a_locker_exclude_each_other(place: Place) {
-    let pool = place.pool(3).await;
-    let locker = pool.locker(LockManagerOptions::new());
+pub(crate) async fn a_plain_lock_and_a_locker_exclude_each_other(pool_under_test: PoolUnderTest) {
+    let pool = pool_under_test.pool(3).await;
+    let manager = pool.manager(LockManagerOptions::new());
     for (held, asked) in PAIRS {
         let key = fresh_key();
-        let meanwhile = async || excluded_if_not_compatible(&locker, &key, held, asked).await;
-        pool.plainly(&key, once().mode(held), meanwhile)
+        let meanwhile = async || excluded_if_not_compatible(&manager, &key, held, asked).await;
+        pool.with_plain_lock(&key, no_wait().mode(held), meanwhile)
             .await
             .unwrap();
 
-        let guard = locker.acquire(&key, once().mode(held)).await.unwrap();
-        let plain = pool.plainly(&key, once().mode(asked), async || ()).await;
+        let guard = manager.acquire(&key, no_wait().mode(held)).await.unwrap();
+        let plain = pool
+            .with_plain_lock(&key, no_wait().mode(asked), async || ())
+            .await;
         let expected = (!compatible(held, asked)).then_some(HeldElsewhere);
         assert_eq!(kind_of(plain), expected, "{asked:?} under {held:?}");
         guard.release().await.unwrap();
-        let plain = pool.plainly(&key, once(), async || ()).await;
+        let plain = pool.with_plain_lock(&key, no_wait(), async || ()).await;
         plain.unwrap();
     }
 }
 
-pub(crate) async fn a_locker_excludes_plain_sql(place: Place) {
-    let locker = place.locker(LockManagerOptions::new()).await;
-    let mut rival = Rival::at(&place.url);
+pub(crate) async fn a_locker_excludes_plain_sql(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let mut competitor = CompetingSession::at(&pool_under_test.url);
     for (held, asked) in PAIRS {
         // Both key spaces.
         let half = i32::try_from(fresh_number()).unwrap();
         for key in [fresh_key(), LockKey::from((half, i32::MIN))] {
-            assert!(rival.takes(&key, held));
-            excluded_if_not_compatible(&locker, &key, held, asked).await;
-            rival.gives_back_in(&key, held);
+            assert!(competitor.try_lock(&key, held));
+            excluded_if_not_compatible(&manager, &key, held, asked).await;
+            competitor.unlock_in(&key, held);
 
-            let guard = locker.acquire(&key, once().mode(held)).await.unwrap();
-            assert_eq!(rival.takes(&key, asked), compatible(held, asked));
+            let guard = manager.acquire(&key, no_wait().mode(held)).await.unwrap();
+            assert_eq!(competitor.try_lock(&key, asked), compatible(held, asked));
             guard.release().await.unwrap();
             if compatible(held, asked) {
-                rival.gives_back_in(&key, asked);
+                competitor.unlock_in(&key, asked);
             }
         }
     }
 }
 
-pub(crate) async fn contention_never_overlaps(place: Place) {
+pub(crate) async fn contention_never_overlaps(pool_under_test: PoolUnderTest) {
     const TASKS: u32 = 12;
     const TURNS: u32 = 15;
     let key = fresh_key();
     // One that hands on for ever, one that never does, one as they come.
-    let lockers = [
-        place.locker(LockManagerOptions::new()).await,
-        place
-            .locker(LockManagerOptions::new().hand_off_limit(0, Duration::ZERO))
+    let managers = [
+        pool_under_test.manager(LockManagerOptions::new()).await,
+        pool_under_test
+            .manager(LockManagerOptions::new().hand_off_limit(0, Duration::ZERO))
             .await,
-        place
-            .locker(LockManagerOptions::new().hand_off_limit(3, Duration::from_secs(60)))
+        pool_under_test
+            .manager(LockManagerOptions::new().hand_off_limit(3, Duration::from_secs(60)))
             .await,
     ];
     let (inside, done) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
-            let locker = lockers[task as usize % lockers.len()].clone();
+            let manager = managers[task as usize % managers.len()].clone();
             let (key, inside, done) = (key.clone(), Arc::clone(&inside), Arc::clone(&done));
             tokio::spawn(async move {
                 for turn in 0..TURNS {
@@ -154,7 +167,7 @@ pub(crate) async fn contention_never_overlaps(place: Place) {
                     } else {
                         poll()
                     };
-                    let guard = locker.acquire(&key, options).await.unwrap();
+                    let guard = manager.acquire(&key, options).await.unwrap();
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two at once");
                     tokio::task::yield_now().await;
                     assert_eq!(inside.fetch_sub(1, Ordering::SeqCst), 1, "two at once");
@@ -168,5 +181,5 @@ pub(crate) async fn contention_never_overlaps(place: Place) {
         task.await.unwrap();
     }
     assert_eq!(done.load(Ordering::SeqCst), TASKS * TURNS);
-    assert!(Eyes::at(&place.url).is_free(&key));
+    assert!(ServerObserver::at(&pool_under_test.url).is_free(&key));
 }

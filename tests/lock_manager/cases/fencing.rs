@@ -7,9 +7,9 @@ use advisory_locking::lock_manager::{LockManagerOptions, TokenSource};
 use diesel::RunQueryDsl;
 use diesel::sql_types::BigInt;
 
-use super::{fresh_key, kind_of, once, poll, unwatched};
-use crate::eyes::Eyes;
-use crate::place::Place;
+use super::{fresh_key, kind_of, no_wait, poll, without_keep_alive};
+use crate::pool_under_test::PoolUnderTest;
+use crate::server_observer::ServerObserver;
 use crate::support::{connect, fresh_name, number, run};
 
 /// Something in the database, until its value is dropped.
@@ -36,34 +36,37 @@ impl Drop for Made {
     }
 }
 
-/// Over tasks, hand-offs, lockers and the loss of sessions.
-pub(crate) async fn tokens_grow(place: Place) {
+/// Over tasks, hand-offs, managers and the loss of sessions.
+pub(crate) async fn tokens_grow(pool_under_test: PoolUnderTest) {
     let sequence = Made::create("SEQUENCE", "");
     for source in [TokenSource::TransactionId, sequence.source()] {
-        let options = unwatched().fencing_tokens(source.clone());
-        let lockers = [
-            place.locker(options.clone()).await,
-            place
-                .locker(options.clone().hand_off_limit(0, super::NEVER))
+        let options = without_keep_alive().fencing_tokens(source.clone());
+        let managers = [
+            pool_under_test.manager(options.clone()).await,
+            pool_under_test
+                .manager(options.clone().hand_off_limit(0, super::NO_KEEP_ALIVE))
                 .await,
         ];
-        let (key, tokens, mut eyes) = (
+        let (key, tokens, mut observer) = (
             fresh_key(),
             Arc::new(Mutex::new(Vec::new())),
-            Eyes::at(&place.url),
+            ServerObserver::at(&pool_under_test.url),
         );
         for round in 0..3 {
             let tasks: Vec<_> = (0..8)
                 .map(|task| {
-                    let (locker, key) = (lockers[task % 2].clone(), key.clone());
+                    let (manager, key) = (managers[task % 2].clone(), key.clone());
                     let tokens = Arc::clone(&tokens);
                     let options = if task % 4 < 2 { poll() } else { super::block() };
                     tokio::spawn(async move {
-                        let guard = locker.acquire_fenced(&key, options).await.unwrap();
-                        tokens.lock().unwrap().push(guard.token().expect("a token"));
+                        let guard = manager.acquire_fenced(&key, options).await.unwrap();
+                        tokens
+                            .lock()
+                            .unwrap()
+                            .push(guard.fencing_token().expect("a token"));
                         guard.release().await.unwrap();
-                        let guard = locker.acquire(&key, poll()).await.unwrap();
-                        assert_eq!(guard.token(), None, "nobody asked for one");
+                        let guard = manager.acquire(&key, poll()).await.unwrap();
+                        assert_eq!(guard.fencing_token(), None, "nobody asked for one");
                         guard.release().await.unwrap();
                     })
                 })
@@ -71,10 +74,10 @@ pub(crate) async fn tokens_grow(place: Place) {
             for task in tasks {
                 task.await.unwrap();
             }
-            let guard = lockers[round % 2].try_acquire_fenced(&key, poll()).await;
+            let guard = managers[round % 2].try_acquire_fenced(&key, poll()).await;
             let guard = guard.unwrap().expect("nobody else has it");
-            tokens.lock().unwrap().push(guard.token().unwrap());
-            eyes.terminate_holder(&key);
+            tokens.lock().unwrap().push(guard.fencing_token().unwrap());
+            observer.terminate_holder(&key);
             drop(guard);
         }
         let tokens = tokens.lock().unwrap();
@@ -87,29 +90,29 @@ pub(crate) async fn tokens_grow(place: Place) {
 }
 
 /// The lock is not held then, and can be had without a token.
-pub(crate) async fn an_unfit_sequence_is_refused(place: Place) {
-    let mut eyes = Eyes::at(&place.url);
+pub(crate) async fn an_unfit_sequence_is_refused(pool_under_test: PoolUnderTest) {
+    let mut observer = ServerObserver::at(&pool_under_test.url);
     let unfit = ["CACHE 10", "CYCLE", "INCREMENT -1"].map(|how| Made::create("SEQUENCE", how));
     let missing = TokenSource::Sequence("there_is_no_such_sequence".into());
     let sources = unfit.iter().map(|made| (made.source(), InvalidOptions));
     for (source, kind) in sources.chain([(missing, Database)]) {
-        let locker = place
-            .locker(LockManagerOptions::new().fencing_tokens(source.clone()))
+        let manager = pool_under_test
+            .manager(LockManagerOptions::new().fencing_tokens(source.clone()))
             .await;
         let key = fresh_key();
-        for options in [once(), poll()] {
-            let refused = locker.acquire_fenced(&key, options).await;
+        for options in [no_wait(), poll()] {
+            let refused = manager.acquire_fenced(&key, options).await;
             assert_eq!(kind_of(refused), Some(kind), "{source:?}");
-            assert!(eyes.is_free(&key));
+            assert!(observer.is_free(&key));
         }
-        let guard = locker.acquire(&key, once()).await.unwrap();
-        assert_eq!(guard.token(), None);
+        let guard = manager.acquire(&key, no_wait()).await.unwrap();
+        assert_eq!(guard.fencing_token(), None);
         guard.release().await.unwrap();
     }
 }
 
 /// A holder that has lost its lock, and does not know it, does no harm to storage that looks at tokens.
-pub(crate) async fn a_stale_writer_is_refused(place: Place) {
+pub(crate) async fn a_stale_writer_is_refused(pool_under_test: PoolUnderTest) {
     let table = Made::create("TABLE", "(token bigint NOT NULL, value text NOT NULL)");
     let mut storage = connect();
     run(
@@ -126,18 +129,18 @@ pub(crate) async fn a_stale_writer_is_refused(place: Place) {
             .execute(&mut storage)
             .unwrap()
     };
-    let (key, mut eyes) = (fresh_key(), Eyes::at(&place.url));
+    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let (one, other) = (
-        place.locker(unwatched()).await,
-        place.locker(unwatched()).await,
+        pool_under_test.manager(without_keep_alive()).await,
+        pool_under_test.manager(without_keep_alive()).await,
     );
 
-    let stale = one.acquire_fenced(&key, once()).await.unwrap();
-    let old = stale.token().unwrap();
+    let stale = one.acquire_fenced(&key, no_wait()).await.unwrap();
+    let old = stale.fencing_token().unwrap();
     assert_eq!(write(old, "one"), 1);
-    eyes.terminate_holder(&key);
-    let fresh = other.acquire_fenced(&key, once()).await.unwrap();
-    let new = fresh.token().unwrap();
+    observer.terminate_holder(&key);
+    let fresh = other.acquire_fenced(&key, no_wait()).await.unwrap();
+    let new = fresh.fencing_token().unwrap();
     assert_eq!(write(new, "other"), 1);
     assert!(!stale.is_lost(), "it does not know");
     assert_eq!(write(old, "one, late"), 0);
@@ -147,5 +150,8 @@ pub(crate) async fn a_stale_writer_is_refused(place: Place) {
         "SELECT count(*) FROM {} WHERE token = {new} AND value = 'other, again'",
         table.name
     );
-    assert_eq!(number(&mut Eyes::at(&place.url).0, &stored), 1);
+    assert_eq!(
+        number(&mut ServerObserver::at(&pool_under_test.url).0, &stored),
+        1
+    );
 }

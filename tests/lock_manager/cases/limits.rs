@@ -13,37 +13,41 @@ use advisory_locking::lock_manager::LockManagerOptions;
 use diesel::connection::SimpleConnection;
 use futures_util::future::join_all;
 
-use super::{fresh_key, kind_of, once, unwatched};
+use super::{fresh_key, kind_of, no_wait, without_keep_alive};
 use crate::cluster::Private;
-use crate::eyes::Eyes;
-use crate::place::Place;
+use crate::pool_under_test::PoolUnderTest;
+use crate::server_observer::ServerObserver;
 use crate::support::run;
 
 fn keys(count: usize) -> Vec<LockKey> {
     (0..count).map(|_| fresh_key()).collect()
 }
 
-pub(crate) async fn ten_thousand_keys_on_one_session(place: Place) {
+pub(crate) async fn ten_thousand_keys_on_one_session(pool_under_test: PoolUnderTest) {
     let server = Private::take();
-    let place = Place::at(place.kind, server.url());
-    let locker = place.pool(1).await.locker(unwatched());
-    let (keys, mut eyes) = (keys(10_000), Eyes::at(&place.url));
-    let guards = locker.acquire_all(keys.clone(), once()).await.unwrap();
-    let holder = eyes.holder(&keys[0]);
-    assert_eq!(eyes.locks_of(&[holder]), 10_000);
+    let pool_under_test = pool_under_test.on_server(server.url());
+    let manager = pool_under_test.pool(1).await.manager(without_keep_alive());
+    let (keys, mut observer) = (keys(10_000), ServerObserver::at(&pool_under_test.url));
+    let guards = manager.acquire_all(keys.clone(), no_wait()).await.unwrap();
+    let holder = observer.holder(&keys[0]);
+    assert_eq!(observer.locks_of(&[holder]), 10_000);
     guards.release().await.unwrap();
-    assert_eq!(eyes.locks_of(&[holder]), 0);
-    locker.close().await;
+    assert_eq!(observer.locks_of(&[holder]), 0);
+    manager.close().await;
 }
 
 /// Those that fit are granted, the others are told why, and what was held stays held.
-pub(crate) async fn a_full_lock_table_refuses_what_does_not_fit(place: Place) {
+pub(crate) async fn a_full_lock_table_refuses_what_does_not_fit(pool_under_test: PoolUnderTest) {
     let server = Private::take();
-    let place = Place::at(place.kind, server.url());
-    let locker = place.pool(1).await.locker(unwatched());
-    let (kept, keys, mut eyes) = (fresh_key(), keys(100), Eyes::at(&place.url));
-    let kept = locker.acquire(&kept, once()).await.unwrap();
-    let holder = eyes.holder(kept.key());
+    let pool_under_test = pool_under_test.on_server(server.url());
+    let manager = pool_under_test.pool(1).await.manager(without_keep_alive());
+    let (kept, keys, mut observer) = (
+        fresh_key(),
+        keys(100),
+        ServerObserver::at(&pool_under_test.url),
+    );
+    let kept = manager.acquire(&kept, no_wait()).await.unwrap();
+    let holder = observer.holder(kept.key());
     let mut filler = server.connect();
     let fill = "SELECT pg_advisory_lock(n) FROM generate_series(1, 1000000) n";
     filler.batch_execute(fill).unwrap_err();
@@ -52,7 +56,7 @@ pub(crate) async fn a_full_lock_table_refuses_what_does_not_fit(place: Place) {
         "SELECT pg_advisory_unlock(n) FROM generate_series(1, 20) n",
     );
 
-    let asked = join_all(keys.iter().map(|key| locker.acquire(key, once()))).await;
+    let asked = join_all(keys.iter().map(|key| manager.acquire(key, no_wait()))).await;
     let (granted, refused): (Vec<_>, Vec<_>) = asked.into_iter().partition(Result::is_ok);
     assert!(
         !granted.is_empty() && !refused.is_empty(),
@@ -64,34 +68,36 @@ pub(crate) async fn a_full_lock_table_refuses_what_does_not_fit(place: Place) {
     }
     drop(filler);
     let held = i64::try_from(granted.len()).unwrap() + 1;
-    assert_eq!(eyes.locks_of(&[holder]), held);
+    assert_eq!(observer.locks_of(&[holder]), held);
     for granted in granted {
         granted.unwrap().release().await.unwrap();
     }
-    assert_eq!(eyes.holders(kept.key()), [holder]);
+    assert_eq!(observer.holders(kept.key()), [holder]);
     kept.release().await.unwrap();
-    assert_eq!(eyes.locks_of(&[holder]), 0);
+    assert_eq!(observer.locks_of(&[holder]), 0);
 }
 
-pub(crate) async fn a_pool_without_connections_is_told_of(place: Place) {
+pub(crate) async fn a_pool_without_connections_is_told_of(pool_under_test: PoolUnderTest) {
     // Long enough to connect on a loaded machine.
     let checkout = Duration::from_secs(2);
-    let pool = Place {
+    let pool = PoolUnderTest {
         checkout,
-        ..place.clone()
+        ..pool_under_test.clone()
     }
     .pool(1)
     .await;
-    let locker = pool.locker(LockManagerOptions::new());
+    let manager = pool.manager(LockManagerOptions::new());
     let key = fresh_key();
     let meanwhile = async || {
-        for options in [once(), super::poll()] {
-            assert_eq!(kind_of(locker.acquire(&key, options).await), Some(Pool));
+        for options in [no_wait(), super::poll()] {
+            assert_eq!(kind_of(manager.acquire(&key, options).await), Some(Pool));
         }
     };
-    pool.plainly(&fresh_key(), once(), meanwhile).await.unwrap();
-    locker
-        .acquire(&key, once())
+    pool.with_plain_lock(&fresh_key(), no_wait(), meanwhile)
+        .await
+        .unwrap();
+    manager
+        .acquire(&key, no_wait())
         .await
         .unwrap()
         .release()

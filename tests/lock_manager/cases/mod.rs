@@ -17,29 +17,29 @@ use advisory_locking::lock_manager::LockManagerOptions;
 use advisory_locking::{LockOptions, WaitStrategy};
 
 /// Often, but a loaded machine must have answered in that time.
-pub(crate) const OFTEN: Duration = Duration::from_secs(2);
+pub(crate) const SHORT_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// A keep-alive that nothing waits for.
-pub(crate) const NEVER: Duration = Duration::from_secs(3600);
+pub(crate) const NO_KEEP_ALIVE: Duration = Duration::from_secs(3600);
 
-pub(crate) const fn once() -> LockOptions {
+pub(crate) const fn no_wait() -> LockOptions {
     LockOptions::no_wait()
 }
 
-/// A locker that does not look after its sessions by itself.
-pub(crate) const fn unwatched() -> LockManagerOptions {
-    LockManagerOptions::new().keep_alive(NEVER)
+/// A manager that does not look after its sessions by itself.
+pub(crate) const fn without_keep_alive() -> LockManagerOptions {
+    LockManagerOptions::new().keep_alive(NO_KEEP_ALIVE)
 }
 
-/// A locker that never lets go of a lock that somebody here waits for.
-pub(crate) const fn keeping() -> LockManagerOptions {
-    unwatched().hand_off_limit(u32::MAX, NEVER)
+/// A manager that never lets go of a lock that somebody here waits for.
+pub(crate) const fn unlimited_hand_off() -> LockManagerOptions {
+    without_keep_alive().hand_off_limit(u32::MAX, NO_KEEP_ALIVE)
 }
 
 pub(crate) use crate::support::{PATIENCE, block, fresh_key, kind_of, poll};
 
 /// Both ways to wait.
-pub(crate) fn both_ways() -> [LockOptions; 2] {
+pub(crate) fn poll_and_block() -> [LockOptions; 2] {
     [poll(), block()]
 }
 

@@ -1,4 +1,4 @@
-//! The async locker over diesel-async and bb8. Some futures are dropped.
+//! Async callers of a lock manager over diesel-async and bb8. Some futures are dropped.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ type PgPool = bb8::Pool<AsyncPgConnection>;
 
 #[derive(Clone)]
 struct Clients {
-    locker: LockManager,
+    manager: LockManager,
     workers: PgPool,
 }
 
@@ -34,7 +34,7 @@ pub(in crate::client) fn run(shared: &Shared) {
     run_clients(shared, LOCK_MANAGER_CLIENTS, async {
         let sessions = pool(&application(shared), SESSIONS);
         Clients {
-            locker: LockManager::with_options(sessions, options()).unwrap(),
+            manager: LockManager::over_async_pool_with(sessions, options()).unwrap(),
             workers: pool(WORKERS, LOCK_MANAGER_CLIENTS),
         }
     });
@@ -42,22 +42,22 @@ pub(in crate::client) fn run(shared: &Shared) {
 
 impl Source for Clients {
     async fn run_call(&self, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
-        let (locker, first) = (&self.locker, key(plan.key));
+        let (manager, first) = (&self.manager, key(plan.key));
         match Call::of(&plan) {
             Call::Fenced => {
-                let guard = locker.acquire_fenced(first, plan.options()).await?;
+                let guard = manager.acquire_fenced(first, plan.options()).await?;
                 let done = self.body(plan, shared, &guard).await;
                 let released = guard.release().await;
                 done.and(released.map_err(Failure::from))
             }
             Call::Plain => {
-                let guard = locker.acquire(first, plan.options()).await?;
+                let guard = manager.acquire(first, plan.options()).await?;
                 let done = self.body(plan, shared, &guard).await;
                 let released = guard.release().await;
                 done.and(released.map_err(Failure::from))
             }
             Call::With => {
-                locker
+                manager
                     .with_lock_while_held(first, plan.options(), async |guard| {
                         self.body(plan, shared, guard).await
                     })
@@ -65,7 +65,7 @@ impl Source for Clients {
             }
             Call::All => {
                 let (keys, second) = both(plan, shared);
-                let guards = locker.acquire_all(keys, plan.options()).await?;
+                let guards = manager.acquire_all(keys, plan.options()).await?;
                 let mut beside = Beside::begin(second, shared);
                 let done = self
                     .both(plan, second, &beside, guards.guards(), shared)
@@ -84,7 +84,7 @@ impl Source for Clients {
                 done.and(released)
             }
             Call::Dropped => {
-                let guard = locker.acquire(first, plan.options()).await?;
+                let guard = manager.acquire(first, plan.options()).await?;
                 self.body(plan, shared, &guard).await?;
                 drop(guard);
                 Err(Failure::Dropped)

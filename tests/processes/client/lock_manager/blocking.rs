@@ -1,9 +1,9 @@
-//! The blocking locker over Diesel and r2d2.
+//! Blocking callers of a lock manager over Diesel and r2d2.
 
 use std::thread;
 use std::time::Duration;
 
-use advisory_locking::lock_manager::{BlockingLockManager, BlockingOwnedLockGuard};
+use advisory_locking::lock_manager::{LockManager, OwnedLockGuard};
 use diesel::pg::PgConnection;
 use diesel::r2d2::{ConnectionManager, Pool};
 use diesel::{OptionalExtension, RunQueryDsl, sql_query};
@@ -28,15 +28,15 @@ pub(in crate::client) fn run(shared: &Shared) {
             .build_unchecked(ConnectionManager::new(url_as(application)))
     };
     let sessions = pool(&application(shared), SESSIONS);
-    let locker = BlockingLockManager::with_options(sessions, options()).unwrap();
+    let manager = LockManager::over_blocking_pool_with(sessions, options()).unwrap();
     let workers = pool(WORKERS, LOCK_MANAGER_CLIENTS);
     run_clients(shared, LOCK_MANAGER_CLIENTS, |plan| {
-        one(&locker, &workers, plan, shared)
+        one(&manager, &workers, plan, shared)
     });
 }
 
 fn one(
-    locker: &BlockingLockManager,
+    manager: &LockManager,
     workers: &PgPool,
     plan: PlannedCall,
     shared: &Shared,
@@ -44,30 +44,30 @@ fn one(
     let first = key(plan.key);
     match Call::of(&plan) {
         Call::Fenced => {
-            let guard = locker.acquire_fenced(first, plan.options())?;
+            let guard = manager.acquire_fenced_blocking(first, plan.options())?;
             let done = body(workers, plan, shared, &guard);
-            let released = guard.release();
+            let released = guard.release_blocking();
             done.and(released.map_err(Failure::from))
         }
         Call::Plain => {
-            let guard = locker.acquire(first, plan.options())?;
+            let guard = manager.acquire_blocking(first, plan.options())?;
             let done = body(workers, plan, shared, &guard);
-            let released = guard.release();
+            let released = guard.release_blocking();
             done.and(released.map_err(Failure::from))
         }
-        Call::With => locker.with_lock(first, plan.options(), |guard| {
+        Call::With => manager.with_lock_blocking(first, plan.options(), |guard| {
             body(workers, plan, shared, guard)
         }),
         Call::All => {
             let (keys, second) = both(plan, shared);
-            let guards = locker.acquire_all(keys, plan.options())?;
+            let guards = manager.acquire_all_blocking(keys, plan.options())?;
             let mut beside = Beside::begin(second, shared);
             let done = bodies(workers, plan, second, &beside, guards.guards(), shared);
             beside.let_go();
             let mut released = Ok(());
             for guard in guards {
                 let is_second = *guard.key() == key(second.key);
-                let result = guard.release().map_err(Failure::from);
+                let result = guard.release_blocking().map_err(Failure::from);
                 if is_second {
                     beside.outcome = outcome(result);
                 } else {
@@ -77,7 +77,7 @@ fn one(
             done.and(released)
         }
         Call::Dropped => {
-            let guard = locker.acquire(first, plan.options())?;
+            let guard = manager.acquire_blocking(first, plan.options())?;
             body(workers, plan, shared, &guard)?;
             drop(guard);
             Err(Failure::Dropped)
@@ -90,7 +90,7 @@ fn bodies(
     plan: PlannedCall,
     second: PlannedCall,
     beside: &Beside<'_>,
-    guards: &[BlockingOwnedLockGuard],
+    guards: &[OwnedLockGuard],
     shared: &Shared,
 ) -> Result<(), Failure> {
     let of = |plan: &PlannedCall| {
@@ -112,7 +112,7 @@ fn body(
     workers: &PgPool,
     plan: PlannedCall,
     shared: &Shared,
-    guard: &BlockingOwnedLockGuard,
+    guard: &OwnedLockGuard,
 ) -> Result<(), Failure> {
     let mut body = Body::begin(plan, &shared.recorder, &shared.storage);
     let mut conn = workers.get().map_err(|_| Failure::Client)?;
@@ -149,7 +149,7 @@ fn find(
     body: &Body<'_>,
     plan: &PlannedCall,
     shared: &Shared,
-    guard: &BlockingOwnedLockGuard,
+    guard: &OwnedLockGuard,
 ) -> Result<(), Failure> {
     let session: Reading = sql_query(finding(plan, shared)).get_result(conn)?;
     body.found(&session, guard.generation());

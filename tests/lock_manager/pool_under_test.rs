@@ -1,8 +1,8 @@
-//! The pools that a locker may be made over.
+//! The pools that a manager may be made over.
 
 use std::time::Duration;
 
-use advisory_locking::lock_manager::{BlockingLockManager, LockManager, LockManagerOptions};
+use advisory_locking::lock_manager::{LockManager, LockManagerOptions};
 use advisory_locking::session::{AsyncLockPool, AsyncLockSession, LockPool};
 use advisory_locking::session::{BatchMode, LockBatch, LockSession, TokenSource};
 use advisory_locking::{
@@ -14,11 +14,11 @@ use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool, mobc};
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 
-use crate::face::Face;
 use crate::support::{PATIENCE, url};
+use crate::test_manager::{Caller, TestManager};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum PoolKind {
     Bb8,
     Deadpool,
     Mobc,
@@ -26,17 +26,18 @@ pub(crate) enum Kind {
     R2d2,
 }
 
-/// A server, and the kind of pool that is opened on it.
+/// A kind of pool, the server that it connects to, and the callers of its lock manager.
 #[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) kind: Kind,
+pub(crate) struct PoolUnderTest {
+    pub(crate) kind: PoolKind,
+    pub(crate) caller: Caller,
     pub(crate) url: String,
-    /// How long a pool may look for a connection.
+    /// The time-out of a check-out.
     pub(crate) checkout: Duration,
 }
 
 #[derive(Clone)]
-pub(crate) enum Pool {
+pub(crate) enum Connections {
     Bb8(bb8::Pool<AsyncPgConnection>),
     Deadpool(deadpool::Pool<AsyncPgConnection>),
     Mobc(mobc::Pool<AsyncPgConnection>),
@@ -44,92 +45,119 @@ pub(crate) enum Pool {
     R2d2(diesel::r2d2::Pool<ConnectionManager<PgConnection>>),
 }
 
-impl Place {
-    pub(crate) fn here(kind: Kind) -> Self {
-        Self::at(kind, url())
-    }
+/// An open pool, and the callers of its lock manager.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    connections: Connections,
+    caller: Caller,
+}
 
-    pub(crate) const fn at(kind: Kind, url: String) -> Self {
-        let checkout = PATIENCE;
+impl PoolUnderTest {
+    /// A pool on the server of the test run.
+    pub(crate) fn new(kind: PoolKind, caller: Caller) -> Self {
         Self {
             kind,
+            caller,
+            url: url(),
+            checkout: PATIENCE,
+        }
+    }
+
+    /// The same pool on another server.
+    pub(crate) fn on_server(&self, url: String) -> Self {
+        Self {
             url,
-            checkout,
+            ..self.clone()
         }
     }
 
     pub(crate) async fn pool(&self, size: u32) -> Pool {
+        Pool {
+            connections: self.connections(size).await,
+            caller: self.caller,
+        }
+    }
+
+    async fn connections(&self, size: u32) -> Connections {
         let most = usize::try_from(size).unwrap();
         let manager = || AsyncDieselConnectionManager::<AsyncPgConnection>::new(&self.url);
         match self.kind {
-            Kind::Bb8 => {
+            PoolKind::Bb8 => {
                 let pool = bb8::Pool::builder().max_size(size);
                 let pool = pool.connection_timeout(self.checkout);
-                Pool::Bb8(pool.build(manager()).await.unwrap())
+                Connections::Bb8(pool.build(manager()).await.unwrap())
             }
-            Kind::Deadpool => {
+            PoolKind::Deadpool => {
                 let pool = deadpool::Pool::builder(manager()).max_size(most);
                 let pool = pool.runtime(::deadpool::Runtime::Tokio1);
                 let pool = pool.wait_timeout(Some(self.checkout));
-                Pool::Deadpool(pool.build().unwrap())
+                Connections::Deadpool(pool.build().unwrap())
             }
-            Kind::Mobc => {
+            PoolKind::Mobc => {
                 let pool = mobc::Pool::builder().max_open(u64::from(size));
-                Pool::Mobc(pool.get_timeout(Some(self.checkout)).build(manager()))
+                Connections::Mobc(pool.get_timeout(Some(self.checkout)).build(manager()))
             }
-            Kind::SeaOrm => {
+            PoolKind::SeaOrm => {
                 let mut options = ConnectOptions::new(&self.url);
                 options.max_connections(size).sqlx_logging(false);
                 options.acquire_timeout(self.checkout);
-                Pool::SeaOrm(Database::connect(options).await.unwrap())
+                Connections::SeaOrm(Database::connect(options).await.unwrap())
             }
-            Kind::R2d2 => {
+            PoolKind::R2d2 => {
                 let pool = diesel::r2d2::Pool::builder()
                     .max_size(size)
                     .min_idle(Some(0));
                 let pool = pool.connection_timeout(self.checkout);
-                Pool::R2d2(pool.build_unchecked(ConnectionManager::new(&self.url)))
+                Connections::R2d2(pool.build_unchecked(ConnectionManager::new(&self.url)))
             }
         }
     }
 
-    /// A locker with a pool of its own.
-    pub(crate) async fn locker(&self, options: LockManagerOptions) -> Face {
-        self.pool(4).await.locker(options)
+    /// A manager with a pool of its own.
+    pub(crate) async fn manager(&self, options: LockManagerOptions) -> TestManager {
+        self.pool(4).await.manager(options)
     }
 }
 
-/// Does the same with every pool of an async client, and something else with that of the blocking one.
+/// Evaluates the first expression for an async pool, and the second one for the blocking pool.
 macro_rules! with {
-    ($pool:expr, $some:ident => $tasks:expr, $threads:expr) => {
+    ($pool:expr, $some:ident => $async:expr, $blocking:expr) => {
         match $pool {
-            Pool::Bb8($some) => $tasks,
-            Pool::Deadpool($some) => $tasks,
-            Pool::Mobc($some) => $tasks,
-            Pool::SeaOrm($some) => $tasks,
-            Pool::R2d2($some) => $threads,
+            Connections::Bb8($some) => $async,
+            Connections::Deadpool($some) => $async,
+            Connections::Mobc($some) => $async,
+            Connections::SeaOrm($some) => $async,
+            Connections::R2d2($some) => $blocking,
         }
     };
 }
 
 impl Pool {
-    pub(crate) fn locker(&self, options: LockManagerOptions) -> Face {
-        self.try_locker(options).unwrap()
+    pub(crate) fn manager(&self, options: LockManagerOptions) -> TestManager {
+        self.try_manager(options).unwrap()
     }
 
-    pub(crate) fn try_locker(&self, options: LockManagerOptions) -> Result<Face, LockError> {
-        with!(self, pool => LockManager::with_options(pool.clone(), options).map(Face::Tasks),
-            BlockingLockManager::with_options(pool.clone(), options).map(Face::Threads))
+    pub(crate) fn try_manager(
+        &self,
+        options: LockManagerOptions,
+    ) -> Result<TestManager, LockError> {
+        let manager = with!(&self.connections,
+            pool => LockManager::over_async_pool_with(pool.clone(), options),
+            LockManager::over_blocking_pool_with(pool.clone(), options));
+        manager.map(|manager| TestManager {
+            manager,
+            caller: self.caller,
+        })
     }
 
-    /// Takes a lock as one does without a locker, on a connection of this pool.
-    pub(crate) async fn plainly(
+    /// Takes a lock as one does without a manager, on a connection of this pool.
+    pub(crate) async fn with_plain_lock(
         &self,
         key: &LockKey,
         options: LockOptions,
         meanwhile: impl AsyncFnOnce(),
     ) -> Result<(), LockError> {
-        with!(self, pool => {
+        with!(&self.connections, pool => {
             let guard = pool.acquire_advisory_lock(key, options).await?;
             meanwhile().await;
             guard.release().await
@@ -140,7 +168,7 @@ impl Pool {
         })
     }
 
-    /// Has so many connections at once, and tells of their sessions.
+    /// Has so many connections at no_wait, and tells of their sessions.
     pub(crate) async fn pids(&self, count: usize) -> Vec<i64> {
         let ping = LockBatch::new(
             BatchMode::Execute,
@@ -149,7 +177,7 @@ impl Pool {
             TokenSource::TransactionId,
         );
         let mut pids = Vec::new();
-        with!(self, pool => {
+        with!(&self.connections, pool => {
             let mut out = Vec::new();
             for _ in 0..count {
                 let mut conn = pool.checkout().await.unwrap();

@@ -1,4 +1,4 @@
-//! What the server shows, and a rival that takes locks with plain SQL. Neither goes through the crate.
+//! What the server shows, and a competitor that takes locks with plain SQL. Neither goes through the crate.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use diesel::pg::PgConnection;
 
 use crate::support::{eventually, number, pid_of, run, text, url};
 
-/// The crate promises that nothing is left of a call that was dropped, or of a locker that is gone, after a second. A loaded machine has more; what is
+/// The crate promises that nothing is left of a call that was dropped, or of a manager that is gone, after a second. A loaded machine has more; what is
 /// left behind stays for good, for no wait of these tests has a limit.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const CLEANUP_DEADLINE: Duration = Duration::from_secs(30);
 
-pub(crate) struct Eyes(pub(crate) PgConnection);
+pub(crate) struct ServerObserver(pub(crate) PgConnection);
 
-impl Eyes {
+impl ServerObserver {
     pub(crate) fn at(url: &str) -> Self {
         Self(PgConnection::establish(url).unwrap())
     }
@@ -58,18 +58,21 @@ impl Eyes {
         }
     }
 
-    pub(crate) fn until_waited_for(&mut self, key: &LockKey, count: usize) {
+    pub(crate) fn wait_for_waiters(&mut self, key: &LockKey, count: usize) {
         eventually("waiters on the server", || self.waiters(key).len() == count);
     }
 
-    pub(crate) fn until_free(&mut self, key: &LockKey) {
+    pub(crate) fn wait_until_free(&mut self, key: &LockKey) {
         eventually("a free key", || self.is_free(key));
     }
 
-    pub(crate) fn soon_free(&mut self, key: &LockKey, after: &str) {
+    pub(crate) fn assert_soon_free(&mut self, key: &LockKey, after: &str) {
         let began = Instant::now();
         while !self.is_free(key) {
-            assert!(began.elapsed() < SOON, "{key} is not free after {after}");
+            assert!(
+                began.elapsed() < CLEANUP_DEADLINE,
+                "{key} is not free after {after}"
+            );
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -98,13 +101,13 @@ impl Eyes {
 }
 
 /// Another client, with plain SQL.
-pub(crate) struct Rival {
+pub(crate) struct CompetingSession {
     conn: PgConnection,
     pub(crate) pid: i64,
 }
 
-/// A rival that waits in the server's queue.
-pub(crate) struct Queued(JoinHandle<Rival>);
+/// A competitor that waits in the server's queue.
+pub(crate) struct QueuedSession(JoinHandle<CompetingSession>);
 
 fn call(function: &str, key: &LockKey, mode: LockMode) -> String {
     let suffix = match mode {
@@ -118,7 +121,7 @@ fn call(function: &str, key: &LockKey, mode: LockMode) -> String {
     format!("{function}{suffix}({key})")
 }
 
-impl Rival {
+impl CompetingSession {
     pub(crate) fn new() -> Self {
         Self::at(&url())
     }
@@ -130,23 +133,23 @@ impl Rival {
     }
 
     pub(crate) fn holding(key: &LockKey) -> Self {
-        let mut rival = Self::new();
-        assert!(rival.takes(key, LockMode::Exclusive));
-        rival
+        let mut competitor = Self::new();
+        assert!(competitor.try_lock(key, LockMode::Exclusive));
+        competitor
     }
 
     /// Whether it gets the lock at once.
-    pub(crate) fn takes(&mut self, key: &LockKey, mode: LockMode) -> bool {
+    pub(crate) fn try_lock(&mut self, key: &LockKey, mode: LockMode) -> bool {
         let took = call("pg_try_advisory_lock", key, mode);
         number(&mut self.conn, &format!("{took}::int")) == 1
     }
 
     /// In exclusive mode.
-    pub(crate) fn gives_back(&mut self, key: &LockKey) {
-        self.gives_back_in(key, LockMode::Exclusive);
+    pub(crate) fn unlock(&mut self, key: &LockKey) {
+        self.unlock_in(key, LockMode::Exclusive);
     }
 
-    pub(crate) fn gives_back_in(&mut self, key: &LockKey, mode: LockMode) {
+    pub(crate) fn unlock_in(&mut self, key: &LockKey, mode: LockMode) {
         let gave = call("pg_advisory_unlock", key, mode);
         assert_eq!(number(&mut self.conn, &format!("{gave}::int")), 1);
     }
@@ -154,24 +157,26 @@ impl Rival {
     /// Gets into the server's queue behind whoever is there; `then` is called as soon as it has the lock.
     pub(crate) fn queue(
         mut self,
-        eyes: &mut Eyes,
+        observer: &mut ServerObserver,
         key: &LockKey,
         then: impl FnOnce() + Send + 'static,
-    ) -> Queued {
+    ) -> QueuedSession {
         let (pid, lock) = (self.pid, call("pg_advisory_lock", key, LockMode::Exclusive));
         let thread = thread::spawn(move || {
             run(&mut self.conn, &format!("SELECT {lock}"));
             then();
             self
         });
-        eventually("a rival in the queue", || eyes.waiters(key).contains(&pid));
-        Queued(thread)
+        eventually("a competitor in the queue", || {
+            observer.waiters(key).contains(&pid)
+        });
+        QueuedSession(thread)
     }
 }
 
-impl Queued {
+impl QueuedSession {
     /// It has the lock.
-    pub(crate) fn granted(self) -> Rival {
+    pub(crate) fn granted(self) -> CompetingSession {
         self.0.join().unwrap()
     }
 }

@@ -9,18 +9,16 @@ use advisory_locking::{LockError, LockKey};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::cases::{PATIENCE, fresh_key, once};
-use crate::eyes::Eyes;
-use crate::face::Face;
-use crate::mount::in_runtime;
-use crate::place::{Kind, Place};
+use crate::cases::{PATIENCE, SHORT_KEEP_ALIVE, fresh_key, no_wait};
+use crate::instantiate::in_runtime;
+use crate::pool_under_test::{PoolKind, PoolUnderTest};
+use crate::server_observer::ServerObserver;
+use crate::test_manager::Caller;
 
-async fn locker(kind: Kind) -> LockManager {
-    let often = LockManagerOptions::new().keep_alive(std::time::Duration::from_secs(2));
-    match Place::here(kind).locker(often).await {
-        Face::Tasks(locker) => locker,
-        Face::Threads(_) => panic!("{kind:?} is not async"),
-    }
+async fn manager(kind: PoolKind) -> LockManager {
+    let options = LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE);
+    let pool_under_test = PoolUnderTest::new(kind, Caller::Async);
+    pool_under_test.manager(options).await.manager
 }
 
 /// Says that it was dropped.
@@ -32,53 +30,56 @@ impl Drop for Dropped {
     }
 }
 
-async fn a_body_is_dropped_when_its_lock_is_lost(kind: Kind) {
-    let (locker, key, mut eyes) = (
-        locker(kind).await,
+async fn a_body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
+    let (manager, key, mut observer) = (
+        manager(kind).await,
         fresh_key(),
-        Eyes::at(&crate::support::url()),
+        ServerObserver::at(&crate::support::url()),
     );
     let (dropped, (begun, begins)) = (Arc::default(), oneshot::channel());
     let call = tokio::spawn({
-        let (locker, key, dropped) = (locker.clone(), key.clone(), Dropped(Arc::clone(&dropped)));
+        let (manager, key, dropped) = (manager.clone(), key.clone(), Dropped(Arc::clone(&dropped)));
         async move {
             let body = async move |guard: &OwnedLockGuard| {
                 let _dropped = dropped;
                 begun.send(guard.generation()).unwrap();
                 std::future::pending::<Result<(), LockError>>().await
             };
-            locker.with_lock_while_held(key, once(), body).await
+            manager.with_lock_while_held(key, no_wait(), body).await
         }
     });
     begins.await.unwrap();
-    eyes.terminate_holder(&key);
+    observer.terminate_holder(&key);
     let error = timeout(PATIENCE, call).await.unwrap().unwrap().unwrap_err();
     assert_eq!((error.kind(), error.key()), (Lost, Some(&key)));
     assert!(dropped.load(Ordering::SeqCst));
     // With its lock, a body comes to its end.
     let body = async |_: &OwnedLockGuard| Ok::<_, LockError>(7);
     assert_eq!(
-        locker
-            .with_lock_while_held(key.clone(), once(), body)
+        manager
+            .with_lock_while_held(key.clone(), no_wait(), body)
             .await
             .unwrap(),
         7
     );
-    assert!(eyes.is_free(&key));
+    assert!(observer.is_free(&key));
 }
 
 /// Each time that it is waited for, and by several.
-async fn a_loss_is_heard(kind: Kind) {
-    let (locker, mut eyes) = (locker(kind).await, Eyes::at(&crate::support::url()));
+async fn a_loss_is_heard(kind: PoolKind) {
+    let (manager, mut observer) = (
+        manager(kind).await,
+        ServerObserver::at(&crate::support::url()),
+    );
     let keys: [LockKey; 2] = [fresh_key(), fresh_key()];
-    let one = locker.acquire(keys[0].clone(), once()).await.unwrap();
-    let other = locker.acquire(keys[1].clone(), once()).await.unwrap();
+    let one = manager.acquire(keys[0].clone(), no_wait()).await.unwrap();
+    let other = manager.acquire(keys[1].clone(), no_wait()).await.unwrap();
     assert!(futures_util::poll!(std::pin::pin!(one.lost())).is_pending());
     let hearing = tokio::spawn(async move {
         other.lost().await;
         other
     });
-    eyes.terminate_holder(&keys[0]);
+    observer.terminate_holder(&keys[0]);
     timeout(PATIENCE, one.lost()).await.unwrap();
     one.lost().await;
     let other = timeout(PATIENCE, hearing).await.unwrap().unwrap();
@@ -102,8 +103,9 @@ macro_rules! on_every_pool {
 }
 
 on_every_pool! {
-    bb8 => crate::place::Kind::Bb8;
-    deadpool => crate::place::Kind::Deadpool;
-    mobc => crate::place::Kind::Mobc;
-    sea_orm => crate::place::Kind::SeaOrm;
+    r2d2 => crate::pool_under_test::PoolKind::R2d2;
+    bb8 => crate::pool_under_test::PoolKind::Bb8;
+    deadpool => crate::pool_under_test::PoolKind::Deadpool;
+    mobc => crate::pool_under_test::PoolKind::Mobc;
+    sea_orm => crate::pool_under_test::PoolKind::SeaOrm;
 }

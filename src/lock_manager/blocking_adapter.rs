@@ -1,0 +1,105 @@
+//! A blocking pool behind the async ports, so that all lock managers share one session loop.
+//!
+//! Every future here is ready at its first poll, which blocks the thread meanwhile.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use crate::session::{AsyncLockPool, AsyncLockSession, LockPool, LockSession};
+use crate::session::{
+    Backend, BatchReply, LockBatch, LockReply, Script, SessionError, SingleOp, Statement,
+    TransactionState,
+};
+
+/// A blocking pool as an async one.
+pub(super) struct BlockingPool<P>(pub(super) P);
+
+impl<P> AsyncLockPool for BlockingPool<P>
+where
+    P: LockPool<Connection: Send> + Sync,
+{
+    type Session = BlockingSession<P::Connection>;
+    type Connection = BlockingConnection<P::Connection>;
+
+    async fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        let conn = self.0.checkout()?;
+        Ok(BlockingConnection(BlockingSession(conn)))
+    }
+}
+
+/// A blocking session as an async one.
+pub(super) struct BlockingSession<C>(C);
+
+/// A connection that is checked out of a [`BlockingPool`]; it derefs to its session.
+pub(super) struct BlockingConnection<C>(BlockingSession<C>);
+
+impl<C> Deref for BlockingConnection<C> {
+    type Target = BlockingSession<C>;
+
+    fn deref(&self) -> &BlockingSession<C> {
+        &self.0
+    }
+}
+
+impl<C> DerefMut for BlockingConnection<C> {
+    fn deref_mut(&mut self) -> &mut BlockingSession<C> {
+        &mut self.0
+    }
+}
+
+impl<C: DerefMut<Target: LockSession> + Send> AsyncLockSession for BlockingSession<C> {
+    fn session_backend(&mut self) -> Backend {
+        self.0.session_backend()
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        self.0.session_transaction_state()
+    }
+
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
+        self.0.session_begin()
+    }
+
+    async fn session_commit(&mut self) -> Result<(), SessionError> {
+        self.0.session_commit()
+    }
+
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        self.0.session_rollback()
+    }
+
+    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
+        self.0.session_query(statement)
+    }
+
+    async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        self.0.session_execute(script)
+    }
+
+    async fn session_execute_batch(
+        &mut self,
+        batch: &LockBatch,
+    ) -> Result<BatchReply, SessionError> {
+        self.0.session_execute_batch(batch)
+    }
+
+    async fn session_execute_single(
+        &mut self,
+        operation: &SingleOp,
+    ) -> Result<Option<bool>, SessionError> {
+        self.0.session_execute_single(operation)
+    }
+
+    async fn session_terminate(&mut self) {
+        self.0.session_terminate();
+    }
+
+    /// Terminates at once: a blocking session has no statement in flight between two calls.
+    fn session_start_terminate(&mut self) {
+        self.0.session_terminate();
+    }
+
+    async fn session_sleep(&mut self, pause: Duration) {
+        std::thread::sleep(pause);
+    }
+}

@@ -1,0 +1,171 @@
+//! The owned guards of a lock manager: [`OwnedLockGuard`] and [`OwnedLockGuards`].
+
+use super::manager::block_on;
+use super::request::{HeldLock, release_all};
+use super::shared::Caller;
+use crate::error::LockError;
+use crate::key::LockKey;
+use crate::options::LockMode;
+
+/// A lock that is held through a [`LockManager`](super::LockManager).
+///
+/// The guard is `'static` and `Send`: release or drop it on any thread, with or without a runtime.
+/// Dropping it releases the lock in the background. [`release`](Self::release) and
+/// [`release_blocking`](Self::release_blocking) report the result.
+#[derive(Debug)]
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct OwnedLockGuard(HeldLock);
+
+impl OwnedLockGuard {
+    pub(super) const fn new(lock: HeldLock) -> Self {
+        Self(lock)
+    }
+
+    /// The key of the lock.
+    #[must_use]
+    pub const fn key(&self) -> &LockKey {
+        self.0.key()
+    }
+
+    /// The mode of the lock.
+    #[must_use]
+    pub const fn mode(&self) -> LockMode {
+        self.0.mode()
+    }
+
+    /// The fencing token, if the lock was acquired with one.
+    ///
+    /// It is greater than the token of every earlier exclusive grant of this key, by any process,
+    /// also after a loss. Send it with each write, and let the storage reject a write whose token
+    /// is smaller than one that it has seen. That protects the storage from a holder that has not
+    /// yet learned of its loss. See [`TokenSource`](super::TokenSource) for the source of tokens.
+    #[must_use]
+    pub const fn fencing_token(&self) -> Option<i64> {
+        self.0.token()
+    }
+
+    /// The number of the lock manager's session that holds the lock.
+    ///
+    /// A later session has a greater number. It is 0 on a backend without locks.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+
+    /// Returns true if the lock is known to be lost.
+    ///
+    /// [`keep_alive`](super::LockManagerOptions::keep_alive) bounds the time until a loss is known.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.0.is_lost()
+    }
+
+    /// Completes when the lock is known to be lost; otherwise it stays pending.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again at any time.
+    pub async fn lost(&self) {
+        match self.0.loss() {
+            Some(loss) => loss.wait().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Releases the lock and reports whether it was held until now.
+    ///
+    /// # Errors
+    ///
+    /// The lock is not held afterwards.
+    ///
+    /// * [`Lost`](crate::LockErrorKind::Lost): the session had ended. Another session may have held
+    ///   the lock since.
+    /// * [`NotHeld`](crate::LockErrorKind::NotHeld): the server reports that the session no longer
+    ///   held the lock.
+    /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): another server session replied
+    ///   than the one that holds the lock.
+    ///
+    /// # Cancel safety
+    ///
+    /// The call itself starts the release. Dropping the future only drops the report.
+    pub fn release(self) -> impl Future<Output = Result<(), LockError>> + Send {
+        self.0.release(Caller::Async)
+    }
+
+    /// Releases the lock as [`release`](Self::release) does, and blocks the thread until the
+    /// server has confirmed it.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release). The lock is not held afterwards.
+    ///
+    /// # Panics
+    ///
+    /// In a task of a tokio runtime: see
+    /// [blocking callers](super::LockManager#blocking-callers). The unwinding drops the guard, which
+    /// releases the lock.
+    #[track_caller]
+    pub fn release_blocking(self) -> Result<(), LockError> {
+        block_on(|| self.0.release(Caller::Blocking))
+    }
+}
+
+/// Several locks that are held together, in ascending order of their [raw keys](crate::RawLockKey).
+#[derive(Debug)]
+#[must_use = "the locks are released when the guards are dropped"]
+pub struct OwnedLockGuards(Vec<OwnedLockGuard>);
+
+impl OwnedLockGuards {
+    pub(super) fn new(locks: Vec<HeldLock>) -> Self {
+        Self(locks.into_iter().map(OwnedLockGuard).collect())
+    }
+
+    /// Returns true if one of the locks is known to be lost.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.0.iter().any(OwnedLockGuard::is_lost)
+    }
+
+    /// The guards.
+    pub fn guards(&self) -> &[OwnedLockGuard] {
+        &self.0
+    }
+
+    /// Releases all the locks and reports whether all were held until now.
+    ///
+    /// # Errors
+    ///
+    /// The first error of [`OwnedLockGuard::release`]. None of the locks is held afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`OwnedLockGuard::release`], from the first poll on. Dropping the future before that
+    /// drops the guards, which releases the locks too.
+    pub async fn release(self) -> Result<(), LockError> {
+        release_all(self.0.into_iter().map(|guard| guard.0)).await
+    }
+
+    /// Releases all the locks as [`release`](Self::release) does, and blocks the thread until the
+    /// server has confirmed it.
+    ///
+    /// # Errors
+    ///
+    /// As [`release`](Self::release). None of the locks is held afterwards.
+    ///
+    /// # Panics
+    ///
+    /// As [`OwnedLockGuard::release_blocking`].
+    #[track_caller]
+    pub fn release_blocking(self) -> Result<(), LockError> {
+        block_on(|| self.release())
+    }
+}
+
+impl IntoIterator for OwnedLockGuards {
+    type Item = OwnedLockGuard;
+    type IntoIter = std::vec::IntoIter<OwnedLockGuard>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}

@@ -1,0 +1,317 @@
+//! Calls of a lock manager's users: request, wait for the response, release.
+//!
+//! A call is a future for async and blocking callers alike; a blocking caller parks its thread.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use futures_channel::oneshot;
+
+use super::core::{RequestId, SessionId};
+use super::loss_signal::LossSignal;
+use super::shared::{Caller, LockHandle, Response, ResponseReceiver, ResponseSender, Shared};
+use crate::error::{LockError, LockErrorKind};
+use crate::events;
+use crate::key::{LockKey, RawLockKey};
+use crate::options::{LockMode, LockOptions, LockScope};
+
+/// The users' side of a lock manager. Dropping it shuts the lock manager down.
+#[derive(Debug)]
+pub(super) struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.with_core(|core, now| core.shut_down(now));
+    }
+}
+
+impl Handle {
+    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Requests a lock and waits for the response. Contention is an error here, also for callers
+    /// of the `try_*` methods.
+    ///
+    /// Dropping the future at any point removes the request, and releases a lock just granted.
+    pub(super) async fn acquire(
+        &self,
+        key: LockKey,
+        options: LockOptions,
+        fenced: bool,
+        caller: Caller,
+    ) -> Result<HeldLock, LockError> {
+        check(&options, &key)?;
+        events::requested(&key, LockScope::Session);
+        self.request(key, &options, fenced, caller).await
+    }
+
+    fn request(
+        &self,
+        key: LockKey,
+        options: &LockOptions,
+        fenced: bool,
+        caller: Caller,
+    ) -> PendingRequest {
+        let (sender, receiver) = oneshot::channel();
+        let requested = key.clone();
+        let may_block = caller.may_block_on(options);
+        let request = self.shared.with_core_and_poll(may_block, |core, now| {
+            core.request(requested, options, fenced, sender, now)
+        });
+        PendingRequest {
+            request: Some((request, key.raw())),
+            receiver: ResponseReceiver(receiver),
+            shared: Arc::clone(&self.shared),
+            key,
+            mode: options.lock_mode(),
+        }
+    }
+
+    /// Acquires all the keys or none of them, each once, in ascending order of the raw keys.
+    ///
+    /// The call requests all missing keys at once. When one is contended, it releases all locks on
+    /// greater keys before it waits for that one. So every waiter holds smaller keys only, which
+    /// rules out deadlocks.
+    pub(super) async fn acquire_all(
+        &self,
+        mut keys: Vec<LockKey>,
+        options: LockOptions,
+        caller: Caller,
+    ) -> Result<Vec<HeldLock>, LockError> {
+        if let Some(first) = keys.first() {
+            check(&options, first)?;
+        }
+        let began = Instant::now();
+        keys.sort_by_key(LockKey::raw);
+        keys.dedup_by_key(|key| key.raw());
+        let mut locks: Vec<HeldLock> = Vec::with_capacity(keys.len());
+        let error = loop {
+            let missing = keys.get(locks.len()..).unwrap_or_default();
+            if missing.is_empty() {
+                return Ok(locks);
+            }
+            let contended = self.try_all(missing, &options, &mut locks, caller).await;
+            let Some((key, error)) = contended else {
+                continue;
+            };
+            let waits = error.kind() == LockErrorKind::HeldElsewhere;
+            let Some(options) = options.after(began.elapsed()).filter(|_| waits) else {
+                break error;
+            };
+            match self.request(key, &options, false, caller).await {
+                Ok(lock) => locks.push(lock),
+                Err(error) => break error,
+            }
+        };
+        // None is held when the call returns. A lost lock is not held either, so its error is moot.
+        let _ = release_all(locks).await;
+        Err(error)
+    }
+
+    /// Requests several keys at once without waiting. Keeps the locks before the first failure,
+    /// which it returns.
+    async fn try_all(
+        &self,
+        keys: &[LockKey],
+        options: &LockOptions,
+        locks: &mut Vec<HeldLock>,
+        caller: Caller,
+    ) -> Option<(LockKey, LockError)> {
+        let pending = self.request_all(keys, options, caller);
+        let (mut failure, mut beyond) = (None, Vec::new());
+        // Await every response: a lock granted after the first failure must be released.
+        for (pending, key) in pending.into_iter().zip(keys) {
+            match pending.await {
+                Ok(lock) if failure.is_none() => locks.push(lock),
+                Ok(lock) => beyond.push(lock),
+                Err(error) => {
+                    failure.get_or_insert_with(|| (key.clone(), error));
+                }
+            }
+        }
+        let _ = release_all(beyond).await;
+        failure
+    }
+
+    /// Requests several keys under one lock of the core's mutex, so that they form one batch.
+    ///
+    /// `options` are those of the call; each request is made without waiting.
+    fn request_all(
+        &self,
+        keys: &[LockKey],
+        options: &LockOptions,
+        caller: Caller,
+    ) -> Vec<PendingRequest> {
+        let no_wait = LockOptions::no_wait()
+            .mode(options.lock_mode())
+            .on_missing_lock(options.missing_lock_policy());
+        let (senders, receivers): (Vec<ResponseSender>, Vec<_>) =
+            keys.iter().map(|_| oneshot::channel()).unzip();
+        let may_block = caller.may_block_on(options);
+        let requests = self.shared.with_core_and_poll(may_block, |core, now| {
+            core.batched(now, |core| {
+                let requested = keys.iter().zip(senders);
+                requested
+                    .map(|(key, sender)| core.request(key.clone(), &no_wait, false, sender, now))
+                    .collect::<Vec<_>>()
+            })
+        });
+        let requested = keys.iter().zip(requests).zip(receivers);
+        requested
+            .map(|((key, request), receiver)| PendingRequest {
+                request: Some((request, key.raw())),
+                receiver: ResponseReceiver(receiver),
+                shared: Arc::clone(&self.shared),
+                key: key.clone(),
+                mode: options.lock_mode(),
+            })
+            .collect()
+    }
+
+    pub(super) async fn close(&self) {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.with_core(|core, now| core.close(sender, now));
+        // A dropped sender means that the lock manager is gone, so it is closed as well.
+        let _ = receiver.await;
+    }
+}
+
+/// Converts contention and an elapsed limit to `None`.
+pub(super) fn contended_to_none<T>(result: Result<T, LockError>) -> Result<Option<T>, LockError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match error.kind() {
+            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Rejects options that contradict each other, or that allow a transaction.
+fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
+    options.validate()?;
+    if options.allows_transaction() {
+        let context = "a lock manager's sessions are never in a transaction";
+        let error = LockError::new(LockErrorKind::InvalidOptions);
+        return Err(error.with_key(key).with_context(context));
+    }
+    Ok(())
+}
+
+/// A request that waits for its response. Dropping it cancels the request.
+struct PendingRequest {
+    /// Taken when the response has arrived.
+    request: Option<(RequestId, RawLockKey)>,
+    receiver: ResponseReceiver,
+    shared: Arc<Shared>,
+    key: LockKey,
+    mode: LockMode,
+}
+
+impl Future for PendingRequest {
+    type Output = Result<HeldLock, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(Pin::new(&mut self.receiver).poll(context));
+        self.request = None;
+        Poll::Ready(match response {
+            Some(Response::Granted(lock)) => {
+                events::granted_by_lock_manager(&self.key, self.mode);
+                Ok(HeldLock {
+                    lock,
+                    key: self.key.clone(),
+                    mode: self.mode,
+                })
+            }
+            Some(Response::Failed(error)) => Err(error),
+            Some(Response::Released(_) | Response::Closed) | None => {
+                Err(LockError::new(LockErrorKind::Closed).with_key(&self.key))
+            }
+        })
+    }
+}
+
+impl Drop for PendingRequest {
+    fn drop(&mut self) {
+        if let Some((request, key)) = self.request.take() {
+            self.shared
+                .with_core(|core, now| core.cancel(request, key, now));
+        }
+    }
+}
+
+/// A held lock, with its key and mode.
+#[derive(Debug)]
+pub(super) struct HeldLock {
+    lock: LockHandle,
+    key: LockKey,
+    mode: LockMode,
+}
+
+impl HeldLock {
+    pub(super) const fn key(&self) -> &LockKey {
+        &self.key
+    }
+
+    pub(super) const fn mode(&self) -> LockMode {
+        self.mode
+    }
+
+    pub(super) const fn token(&self) -> Option<i64> {
+        self.lock.token
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.lock.session.map_or(0, SessionId::generation)
+    }
+
+    pub(super) fn loss(&self) -> Option<&LossSignal> {
+        self.lock.loss.as_deref()
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.loss().is_some_and(LossSignal::is_fired)
+    }
+
+    /// Releases the lock at once. The returned future reports the result.
+    pub(super) fn release(
+        self,
+        caller: Caller,
+    ) -> impl Future<Output = Result<(), LockError>> + Send {
+        let Self { lock, key, .. } = self;
+        let receiver = lock.release(caller);
+        release_result(receiver, key)
+    }
+}
+
+/// Releases several locks of one lock manager, and returns the first error.
+pub(super) async fn release_all(
+    locks: impl IntoIterator<Item = HeldLock>,
+) -> Result<(), LockError> {
+    let (locks, keys): (Vec<_>, Vec<_>) =
+        locks.into_iter().map(|held| (held.lock, held.key)).unzip();
+    let mut result = Ok(());
+    for (receiver, key) in LockHandle::release_all(locks).into_iter().zip(keys) {
+        result = result.and(release_result(receiver, key).await);
+    }
+    result
+}
+
+async fn release_result(receiver: ResponseReceiver, key: LockKey) -> Result<(), LockError> {
+    let kind = match receiver.await {
+        Some(Response::Released(Ok(()))) => {
+            events::released(&key);
+            return Ok(());
+        }
+        Some(Response::Released(Err(kind))) => kind,
+        Some(Response::Granted(_) | Response::Failed(_) | Response::Closed) | None => {
+            LockErrorKind::Lost
+        }
+    };
+    Err(LockError::new(kind).with_key(&key))
+}

@@ -1,0 +1,345 @@
+//! The loop of one session: [`run_session`].
+//!
+//! # Implementation details
+//!
+//! A session carries out one [`SessionCommand`] after the other on a connection of the pool, and
+//! reports each result to the core. The core sends the next batch only after the reply, so a command
+//! that arrives during a statement can only end the session: it cancels the statement.
+//!
+//! A connection on which locks may be held never returns to its pool: [`TerminateOnDrop`] terminates
+//! its session unless the core has confirmed that nothing is held. [`SessionReporter`] reports to
+//! the core if the loop is dropped at any other point, with its runtime or by a panic. So no caller
+//! waits for a session that has ended.
+
+use std::future::poll_fn;
+use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+
+use super::core::{Core, SessionId, WaitOutcome};
+use super::shared::{ResponseSender, SessionCommand, SessionCommands, Shared};
+use crate::backends::postgres::classify;
+use crate::driver::asynchronous::{drive, snapshot};
+use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::options::LockOptions;
+use crate::options::LockScope;
+use crate::pool::pool_error;
+use crate::protocol::{Acquire, Acquired};
+use crate::session::{AsyncLockPool, AsyncLockSession};
+use crate::session::{
+    Backend, BatchMode, BatchReply, LockBatch, LockOpKind, Script, ScriptKind, SessionError,
+    TokenSource,
+};
+
+/// Runs a session until a command returns its connection to the pool or terminates it.
+pub(super) fn run_session<P>(
+    shared: Arc<Shared>,
+    pool: Arc<P>,
+    id: SessionId,
+    commands: SessionCommands,
+) -> impl Future<Output = ()> + Send
+where
+    P: AsyncLockPool + Send,
+{
+    // Created here, not in the future: that may be dropped before its first poll, if its runtime
+    // has ended or no thread could be started.
+    let reporter = SessionReporter {
+        shared,
+        id,
+        phase: Phase::Opening,
+    };
+    session_loop(reporter, pool, commands)
+}
+
+async fn session_loop<P: AsyncLockPool>(
+    mut reporter: SessionReporter,
+    pool: Arc<P>,
+    mut commands: SessionCommands,
+) {
+    let id = reporter.id;
+    let mut conn: Option<TerminateOnDrop<P::Connection>> = None;
+    while let Some(command) = next_command(&mut commands).await {
+        match command {
+            SessionCommand::Open => match or_command(open(&*pool), &mut commands).await {
+                Some(Ok((opened, backend, pid))) => {
+                    conn = opened;
+                    reporter.phase = Phase::Open;
+                    reporter.report(|core, now| core.on_opened(id, Ok((backend, pid)), now));
+                }
+                Some(Err(error)) => {
+                    reporter.phase = Phase::Ended;
+                    reporter.report(|core, now| core.on_opened(id, Err(error), now));
+                    return;
+                }
+                None => break,
+            },
+            SessionCommand::Run(batch) => {
+                let Some(session) = conn.as_mut() else { break };
+                match or_command(run(&mut **session, &batch), &mut commands).await {
+                    Some(reply) => {
+                        reporter.report(|core, now| core.on_batch_result(id, reply, now))
+                    }
+                    None => break,
+                }
+            }
+            SessionCommand::Wait { key, options } => {
+                reporter.phase = Phase::Waiting;
+                let outcome = wait(&*pool, &mut conn, key, &options);
+                match or_command(outcome, &mut commands).await {
+                    Some(outcome) => {
+                        reporter.phase = Phase::Open;
+                        reporter.report(|core, now| core.on_wait_ended(id, outcome, now));
+                    }
+                    None => break,
+                }
+            }
+            SessionCommand::Close => {
+                if let Some(conn) = conn.take() {
+                    conn.return_to_pool();
+                }
+                break;
+            }
+            SessionCommand::Terminate => break,
+        }
+    }
+    // Terminates the session, which releases every lock that it may still hold.
+    drop(conn);
+    reporter.phase = Phase::Ended;
+    reporter.report(|core, _| core.on_session_closed(id));
+}
+
+/// Returns the next command. If one is already queued, yields first, so that a caller that polls
+/// this session can return before the command runs.
+async fn next_command(commands: &mut SessionCommands) -> Option<SessionCommand> {
+    match commands.try_recv() {
+        Ok(command) => {
+            yield_now().await;
+            Some(command)
+        }
+        Err(_) => commands.next().await,
+    }
+}
+
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Runs `work` unless a command arrives first. Such a command can only end the session.
+async fn or_command<T>(work: impl Future<Output = T>, commands: &mut SessionCommands) -> Option<T> {
+    match select(pin!(work), commands.next()).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(_) => None,
+    }
+}
+
+type Opened<C> = (Option<TerminateOnDrop<C>>, Backend, i32);
+
+/// Checks a connection out and determines its backend and its process id.
+async fn open<P: AsyncLockPool>(pool: &P) -> Result<Opened<P::Connection>, LockError> {
+    let mut conn = checkout(pool).await.map_err(pool_error)?;
+    let backend = conn.session_backend();
+    if backend != Backend::Postgres {
+        conn.return_to_pool();
+        return Ok((None, backend, 0));
+    }
+    let ping = LockBatch::new(
+        BatchMode::Execute,
+        0,
+        Vec::new(),
+        TokenSource::TransactionId,
+    );
+    match conn.session_execute_batch(&ping).await {
+        Ok(reply) => Ok((Some(conn), backend, reply.pid)),
+        Err(error) => {
+            let kind = match classify(error.code()) {
+                LockErrorKind::Unsupported => LockErrorKind::Unsupported,
+                _ => LockErrorKind::Pool,
+            };
+            Err(LockError::new(kind).with_source(error.into_source()))
+        }
+    }
+}
+
+async fn checkout<P: AsyncLockPool>(
+    pool: &P,
+) -> Result<TerminateOnDrop<P::Connection>, SessionError> {
+    let mut conn = TerminateOnDrop::new(pool.checkout().await?);
+    let transaction = conn.session_transaction_state();
+    if transaction.is_broken() || transaction.is_open() {
+        return Err(SessionError::new(
+            "the pool returned a connection that is broken or in a transaction",
+        ));
+    }
+    Ok(conn)
+}
+
+async fn run<S: AsyncLockSession>(
+    session: &mut S,
+    batch: &LockBatch,
+) -> Result<BatchReply, SessionError> {
+    let reply = match batch.single() {
+        Some(operation) => {
+            let reply = session.session_execute_single(&operation).await;
+            reply.map(|reply| operation.row_of(reply))
+        }
+        None => session.session_execute_batch(batch).await,
+    };
+    match reply {
+        Err(error) if error.code().is_none() && !error.is_disconnected() => {
+            Err(with_revealed_sqlstate(session, batch, error).await)
+        }
+        reply => reply,
+    }
+}
+
+/// Repeats a failed acquire in a form that shows the SQLSTATE, and returns that error if it has one.
+///
+/// Some clients hide the SQLSTATE of an error. Only a batch of one acquire is repeated: after the
+/// failure of a longer batch the core retries each operation alone.
+async fn with_revealed_sqlstate<S: AsyncLockSession>(
+    session: &mut S,
+    batch: &LockBatch,
+    error: SessionError,
+) -> SessionError {
+    let (BatchMode::Execute, [operation]) = (batch.mode(), batch.ops()) else {
+        return error;
+    };
+    if !matches!(operation.kind(), LockOpKind::Acquire { .. }) {
+        return error;
+    }
+    let script = Script::of_space(
+        ScriptKind::RevealSqlState,
+        operation.key(),
+        operation.mode(),
+    );
+    match session.session_execute(&script).await {
+        Err(revealed) if revealed.code().is_some() || revealed.is_disconnected() => revealed,
+        Err(_) | Ok(()) => error,
+    }
+}
+
+/// Waits for the lock in the server's queue.
+async fn wait<P: AsyncLockPool>(
+    pool: &P,
+    conn: &mut Option<TerminateOnDrop<P::Connection>>,
+    key: LockKey,
+    options: &LockOptions,
+) -> WaitOutcome {
+    let session = match conn {
+        Some(conn) => conn,
+        None => match checkout(pool).await {
+            Ok(checked_out) => conn.insert(checked_out),
+            Err(error) => return WaitOutcome::Failed(pool_error(error).with_key(&key)),
+        },
+    };
+    let snapshot = snapshot(&mut **session);
+    let acquire = Acquire::new(key, options, LockScope::Session, snapshot);
+    match drive(&mut **session, acquire).await {
+        Ok(Acquired::Granted(grant)) => match grant.pid {
+            Some(pid) => WaitOutcome::Granted { pid },
+            None => WaitOutcome::Failed(LockError::new(LockErrorKind::Unsupported)),
+        },
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => WaitOutcome::TimedOut,
+        // The session is internal to the lock manager: waiters retry on a new one instead of
+        // getting its error.
+        Err(error) if session.session_transaction_state().is_broken() => {
+            WaitOutcome::Failed(LockError::new(LockErrorKind::Lost).with_source(error))
+        }
+        Err(error) => WaitOutcome::Failed(error),
+    }
+}
+
+/// A connection whose session is terminated on drop, because it may hold locks.
+struct TerminateOnDrop<C: DerefMut<Target: AsyncLockSession + Sized>> {
+    conn: C,
+    armed: bool,
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> TerminateOnDrop<C> {
+    const fn new(conn: C) -> Self {
+        Self { conn, armed: true }
+    }
+
+    /// Returns the connection to its pool. Its session must hold no lock.
+    fn return_to_pool(mut self) {
+        self.armed = false;
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for TerminateOnDrop<C> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.conn.session_start_terminate();
+        }
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Deref for TerminateOnDrop<C> {
+    type Target = C::Target;
+
+    fn deref(&self) -> &Self::Target {
+        &self.conn
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> DerefMut for TerminateOnDrop<C> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.conn
+    }
+}
+
+/// Reports results to the core, and on drop the end of a loop that was dropped, with its runtime.
+struct SessionReporter {
+    shared: Arc<Shared>,
+    id: SessionId,
+    phase: Phase,
+}
+
+/// The phase of a session's loop: it decides which report the core expects.
+enum Phase {
+    Opening,
+    Open,
+    Waiting,
+    Ended,
+}
+
+impl SessionReporter {
+    fn report(&self, event: impl FnOnce(&mut Core<ResponseSender>, Instant)) {
+        self.shared.with_core(event);
+    }
+}
+
+impl Drop for SessionReporter {
+    fn drop(&mut self) {
+        let id = self.id;
+        let message = "the task of the session was dropped; its runtime may have ended";
+        let error = || LockError::new(LockErrorKind::Pool).with_context(message);
+        match self.phase {
+            Phase::Opening => self.report(|core, now| core.on_opened(id, Err(error()), now)),
+            Phase::Waiting => self.report(|core, now| {
+                core.on_wait_ended(id, WaitOutcome::Failed(error()), now);
+                core.on_session_closed(id);
+            }),
+            Phase::Open => self.report(|core, now| {
+                let ended = SessionError::new(message).with_disconnected(true);
+                core.on_batch_result(id, Err(ended), now);
+                core.on_session_closed(id);
+            }),
+            Phase::Ended => {}
+        }
+    }
+}
