@@ -1,6 +1,7 @@
-//! An actor: a thread with one connection (or one pool) that does what it is told, command by command.
+//! An actor: a thread with one connection, or one pool, that executes the commands of a case.
 //!
-//! A guard borrows its connection, so an actor keeps its guards on its call stack: see [`serve`](crate::serve).
+//! A guard borrows its connection, so an actor keeps its guards on its call stack: see
+//! [`actor_blocking`](crate::actor_blocking).
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender};
@@ -8,30 +9,31 @@ use std::time::Duration;
 
 use advisory_locking::{LockError, LockErrorKind, LockKey, LockMode, LockOptions};
 
-/// Far longer than anything takes: only a test that hangs meets it.
+/// Limit of every wait of a case. Only a case that hangs reaches it.
 pub(crate) const OUTER_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a body returns when it ends well.
+/// Return value of a body that succeeds.
 pub(crate) const BODY_VALUE: i64 = 7;
 
-/// A lock that is asked for: `must` calls the method whose refusal is an error, otherwise the `try_` method.
+/// A request for a lock. With `fail_if_contended` the actor calls the method that returns an error
+/// for a contended lock, otherwise the `try_` method.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct AcquireRequest {
     pub(crate) key: LockKey,
     pub(crate) options: LockOptions,
-    pub(crate) must: bool,
+    pub(crate) fail_if_contended: bool,
 }
 
-/// Which of the two kinds of lock.
+/// Scope of a lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Level {
+pub(crate) enum LockScope {
     Session,
     Transaction,
 }
 
-/// How a body ends.
+/// End of a body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Ending {
+pub(crate) enum BodyEnd {
     Ok,
     Err,
     Panic,
@@ -39,34 +41,36 @@ pub(crate) enum Ending {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
-    /// Takes a guard, which stays until [`Release`](Self::Release) or [`DropGuard`](Self::DropGuard).
-    Acquire(Ask),
+    /// Acquires a guard and keeps it until [`Release`](Self::Release) or
+    /// [`DropGuard`](Self::DropGuard).
+    Acquire(AcquireRequest),
     Release,
     DropGuard,
-    /// Takes a transaction-level lock in the open transaction.
-    XactAcquire(Ask),
-    /// Runs a body under the lock. In the body, further commands are done until [`Leave`](Self::Leave).
-    With(Level, Ask),
-    Leave(Ending),
+    /// Acquires a transaction-level lock in the open transaction.
+    XactAcquire(AcquireRequest),
+    /// Runs a body under the lock. The body executes further commands until
+    /// [`EndBody`](Self::EndBody).
+    With(LockScope, AcquireRequest),
+    EndBody(BodyEnd),
     Begin,
     Commit,
     Rollback,
     /// Opens a test framework's transaction.
     BeginTest,
     Excludes,
-    Raw(Raw),
+    Sql(SqlCommand),
     Quit,
 }
 
-/// What is done without the library, in SQL or what stands for it.
+/// A command without the library, in SQL or in the model's own calls.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Raw {
+pub(crate) enum SqlCommand {
     Pid,
-    /// Takes a session-level lock without waiting.
+    /// Tries to acquire a session-level lock.
     TryLock(advisory_locking::RawLockKey, LockMode),
     Unlock(advisory_locking::RawLockKey, LockMode),
     UnlockAll,
-    /// Begins a transaction that the client does not know of.
+    /// Begins a transaction that the client library does not see.
     Begin,
     Commit,
     Rollback,
@@ -77,7 +81,7 @@ pub(crate) enum Raw {
     /// Any other statement.
     #[allow(
         dead_code,
-        reason = "the conformance suite is also played where there is no SQL"
+        reason = "the conformance suite also runs on the model, which has no SQL"
     )]
     Run(&'static str),
     /// Inserts a row.
@@ -90,27 +94,27 @@ pub(crate) enum Raw {
     Settings,
 }
 
-/// What came of a command.
+/// Outcome of a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
     Done,
     Granted,
-    /// A `try_` method answered that the lock could not be had.
+    /// A `try_` method returned that the lock is contended.
     NotGranted,
-    /// A body runs.
-    Entered,
-    /// A body ended well, and so did the lock.
-    Ran(i64),
-    /// The caller was given the body's own error.
+    /// The body has started.
+    BodyStarted,
+    /// The body succeeded, and so did the release.
+    BodySucceeded(i64),
+    /// The call returned the body's own error.
     BodyFailed,
     Panicked,
     Failed(LockErrorKind),
-    /// The client failed, not the library.
+    /// The client library returned an error.
     ClientFailed,
     Answered(Option<i64>),
     Excludes(bool),
-    /// The client has no such thing.
-    Absent,
+    /// The client does not support the command.
+    Unsupported,
 }
 
 impl Outcome {
@@ -118,7 +122,7 @@ impl Outcome {
         result.map_or_else(|error| Self::failed(&error), |()| Self::Done)
     }
 
-    /// Prints what it is; a case that did not expect it shows that.
+    /// Prints the error, which a failed case shows.
     #[allow(clippy::print_stderr, reason = "shown with a failed test only")]
     pub(crate) fn failed(error: &LockError) -> Self {
         eprintln!("{error:?}");
@@ -126,23 +130,23 @@ impl Outcome {
     }
 }
 
-/// The actor's end of its letter box.
+/// The actor's end of its two channels.
 #[derive(Debug)]
-pub(crate) struct Mail {
+pub(crate) struct ActorChannel {
     /// Locked so that an async actor's futures may be `Send`.
     pub(crate) commands: Mutex<Receiver<Command>>,
     pub(crate) outcomes: Sender<Outcome>,
 }
 
-impl Mail {
-    /// The next command. An actor whose test is gone quits.
+impl ActorChannel {
+    /// Returns the next command. An actor whose test has ended quits.
     pub(crate) fn next(&self) -> Command {
-        let commands = self.commands.lock().expect("one actor reads its mail");
+        let commands = self.commands.lock().expect("only the actor locks it");
         commands.recv().unwrap_or(Command::Quit)
     }
 
     pub(crate) fn reply(&self, outcome: Outcome) {
-        // The test may have failed and gone.
+        // The test may have failed, which drops the receiver.
         let _ = self.outcomes.send(outcome);
     }
 }
@@ -155,19 +159,19 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// Sends a command and does not wait for what comes of it.
+    /// Sends a command without waiting for its outcome.
     pub(crate) fn start(&self, command: Command) {
         self.commands.send(command).expect("the actor is alive");
     }
 
-    /// What came of the command that was started.
+    /// Waits for the outcome of the started command.
     pub(crate) fn finish(&self) -> Outcome {
         self.outcomes
             .recv_timeout(OUTER_LIMIT)
             .expect("the actor answers within the outer limit")
     }
 
-    /// Whether the command that was started has come to something.
+    /// Returns the outcome of the started command if it has ended.
     pub(crate) fn finished(&self) -> Option<Outcome> {
         self.outcomes.try_recv().ok()
     }
@@ -178,35 +182,40 @@ impl Actor {
     }
 
     pub(crate) fn acquire(&self, key: &LockKey, options: LockOptions) -> Outcome {
-        self.call(Command::Acquire(ask(key, options, true)))
+        self.call(Command::Acquire(request(key, options, true)))
     }
 
     pub(crate) fn try_acquire(&self, key: &LockKey, options: LockOptions) -> Outcome {
-        self.call(Command::Acquire(ask(key, options, false)))
+        self.call(Command::Acquire(request(key, options, false)))
     }
 
     pub(crate) fn start_acquire(&self, key: &LockKey, options: LockOptions) {
-        self.start(Command::Acquire(ask(key, options, true)));
+        self.start(Command::Acquire(request(key, options, true)));
     }
 
     pub(crate) fn xact(&self, key: &LockKey, options: LockOptions) -> Outcome {
-        self.call(Command::XactAcquire(ask(key, options, true)))
+        self.call(Command::XactAcquire(request(key, options, true)))
     }
 
     pub(crate) fn try_xact(&self, key: &LockKey, options: LockOptions) -> Outcome {
-        self.call(Command::XactAcquire(ask(key, options, false)))
+        self.call(Command::XactAcquire(request(key, options, false)))
     }
 
-    pub(crate) fn with(&self, level: Level, key: &LockKey, options: LockOptions) -> Outcome {
-        self.call(Command::With(level, ask(key, options, true)))
+    pub(crate) fn with(&self, scope: LockScope, key: &LockKey, options: LockOptions) -> Outcome {
+        self.call(Command::With(scope, request(key, options, true)))
     }
 
-    pub(crate) fn try_with(&self, level: Level, key: &LockKey, options: LockOptions) -> Outcome {
-        self.call(Command::With(level, ask(key, options, false)))
+    pub(crate) fn try_with(
+        &self,
+        scope: LockScope,
+        key: &LockKey,
+        options: LockOptions,
+    ) -> Outcome {
+        self.call(Command::With(scope, request(key, options, false)))
     }
 
-    pub(crate) fn leave(&self, ending: Ending) -> Outcome {
-        self.call(Command::Leave(ending))
+    pub(crate) fn end_body(&self, ending: BodyEnd) -> Outcome {
+        self.call(Command::EndBody(ending))
     }
 
     pub(crate) fn release(&self) -> Outcome {
@@ -229,23 +238,27 @@ impl Actor {
         self.call(Command::Rollback)
     }
 
-    pub(crate) fn raw(&self, raw: Raw) -> Outcome {
-        self.call(Command::Raw(raw))
+    pub(crate) fn run_sql(&self, command: SqlCommand) -> Outcome {
+        self.call(Command::Sql(command))
     }
 
-    /// The number that something without the library answers.
-    pub(crate) fn number(&self, raw: Raw) -> i64 {
-        match self.raw(raw) {
+    /// Returns the number that a command without the library answers.
+    pub(crate) fn number(&self, command: SqlCommand) -> i64 {
+        match self.run_sql(command) {
             Outcome::Answered(Some(number)) => number,
-            other => panic!("{raw:?} answered {other:?}"),
+            other => panic!("{command:?} answered {other:?}"),
         }
     }
 }
 
-pub(crate) fn ask(key: &LockKey, options: LockOptions, must: bool) -> Ask {
-    Ask {
+pub(crate) fn request(
+    key: &LockKey,
+    options: LockOptions,
+    fail_if_contended: bool,
+) -> AcquireRequest {
+    AcquireRequest {
         key: key.clone(),
         options,
-        must,
+        fail_if_contended,
     }
 }

@@ -1,8 +1,8 @@
 //! Every case on every adapter.
 //!
-//! A case is written once, in [`cases`], and speaks to actors; an adapter is one [`Harness`](stage::Harness). A later async
-//! adapter needs an actor of its own and nothing else. A case on a backend without locks asserts what that backend
-//! documents; no case is skipped.
+//! A case is written once, in [`cases`], and sends commands to actors. An adapter is one
+//! [`Harness`](fixture::Harness). On a backend without locks, a case asserts the behaviour that
+//! the backend documents; no case is skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,19 +18,6 @@ mod suite;
 mod pg_model;
 
 mod actor;
-#[cfg(feature = "diesel-postgres")]
-mod agreement;
-mod cases;
-#[cfg(feature = "diesel-postgres")]
-mod crossing;
-mod harness;
-mod liars;
-#[cfg(all(
-    feature = "r2d2",
-    any(feature = "diesel-postgres", feature = "diesel-sqlite")
-))]
-mod pooled;
-mod serve;
 #[cfg(all(
     feature = "diesel-postgres",
     feature = "diesel-sqlite",
@@ -45,8 +32,21 @@ mod serve;
         )
     )
 ))]
-mod serve_async;
-mod stage;
+mod actor_async;
+mod actor_blocking;
+#[cfg(all(
+    feature = "r2d2",
+    any(feature = "diesel-postgres", feature = "diesel-sqlite")
+))]
+mod actor_pooled;
+mod cases;
+#[cfg(feature = "diesel-postgres")]
+mod cross_adapter;
+mod faulty_adapters;
+mod fixture;
+mod harness;
+#[cfg(feature = "diesel-postgres")]
+mod model_vs_server;
 
 conformance! {
     model => crate::harness::model::showing_codes();
@@ -65,7 +65,7 @@ conformance! {
     rusqlite => crate::harness::rusqlite::new();
 }
 
-// They share the observer and SQL by hand with Diesel's.
+// These harnesses share the observer and the plain SQL with Diesel's.
 #[cfg(all(
     feature = "diesel-postgres",
     feature = "diesel-sqlite",

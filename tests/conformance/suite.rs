@@ -1,8 +1,9 @@
 //! The list of the cases.
 
-/// Mounts the cases, listed here once, for each harness, so that the output reads `diesel_postgres::a_second_session_is_refused`.
+/// Makes a test of each case for each harness, for example
+/// `diesel_postgres::a_second_session_is_refused`.
 macro_rules! conformance {
-    // Mounts a part of the cases.
+    // Makes tests of some of the cases.
     (@only $($group:ident: $($case:ident),*;)* => $adapter:ident => $harness:expr;) => {
         mod $adapter {
             conformance!(@cases $harness, $($group: $($case),*;)*);
@@ -14,30 +15,30 @@ macro_rules! conformance {
             conformance!(@cases $harness,
                 exclusion: a_second_session_is_refused, shared_holders_exclude_only_exclusive_ones,
                     the_same_session_counts, two_keys_are_independent, exclusive_under_own_shared,
-                    capabilities_tell_whether_it_excludes;
-                waiting: a_busy_key_is_not_waited_for, limits_below_a_millisecond_pass, a_limit_passes, a_limit_races_with_the_release,
+                    capabilities_report_mutual_exclusion;
+                waiting: a_no_wait_call_does_not_wait, limits_below_a_millisecond_pass, a_limit_passes, a_limit_races_with_the_release,
                     a_waiter_gets_the_lock, waiters_are_served_in_order, a_new_shared_request_queues,
                     a_deadlock_has_one_victim, a_cancelled_wait, a_terminated_wait, settings_survive;
                 releasing: a_dropped_guard_releases, a_body_ends, a_panic_releases, the_bodys_error_wins,
                     a_transaction_left_open, an_invisible_transaction_left_open, a_lock_lost_is_reported,
-                    a_lock_released_by_hand_is_reported, a_try_body_does_not_run_in_vain;
+                    a_lock_released_by_hand_is_reported, a_try_body_runs_only_with_the_lock;
                 transactions: session_lock_in_a_transaction_is_refused, session_lock_in_a_transaction_if_allowed,
                     xact_lock_outside_is_refused, xact_lock_ends_with_the_transaction,
                     rollback_to_a_savepoint_frees, xact_timeout_leaves_the_transaction_usable,
                     xact_in_an_aborted_transaction, session_and_xact_levels_are_independent,
                     in_a_test_transaction;
                 scopes: a_scope_commits_or_rolls_back, scopes_nest, a_panic_in_a_nested_scope, a_scope_refused_begins_nothing,
-                    a_scope_left_deeper, a_scope_ended_by_its_body, a_scope_aborted_under_its_body,
+                    a_scope_left_in_a_savepoint, a_scope_ended_by_its_body, a_scope_aborted_under_its_body,
                     a_nested_scope_aborted_under_its_body;
-                options: contradictions_are_refused, strictness_where_there_are_no_locks;
-                keys: extreme_keys, pairs, key_spaces_are_apart;
+                options: contradictions_are_refused, a_missing_lock_is_an_error_if_required;
+                keys: extreme_keys, pairs, key_spaces_are_distinct;
             );
         }
     )*};
     (@cases $harness:expr, $($group:ident: $($case:ident),*;)*) => {$($(
         #[test]
         fn $case() {
-            crate::stage::Stage::play(Box::new($harness), crate::cases::$group::$case);
+            crate::fixture::Fixture::run(Box::new($harness), crate::cases::$group::$case);
         }
     )*)*};
 }

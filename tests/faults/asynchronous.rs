@@ -1,4 +1,5 @@
-//! An async client of the model, whose futures are pending before and after each request. Who drops one does not stop the server.
+//! An async client of the model. Its futures are pending before and after each request, and the
+//! server executes a request whose future is dropped.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -18,9 +19,9 @@ pub(crate) struct AsyncSession(pub(crate) ModelSession);
 
 /// Pending once.
 async fn pending() {
-    let mut asked = false;
+    let mut polled = false;
     poll_fn(|_| {
-        if std::mem::replace(&mut asked, true) {
+        if std::mem::replace(&mut polled, true) {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -29,34 +30,34 @@ async fn pending() {
     .await;
 }
 
-/// A request that the server has, whether its answer is waited for or not.
-struct Sent<'s, F: FnOnce(&mut ModelSession) -> T, T> {
+/// A request in flight. The server executes it, also if the future is dropped first.
+struct InFlight<'s, F: FnOnce(&mut ModelSession) -> T, T> {
     session: &'s mut ModelSession,
-    act: Option<F>,
+    request: Option<F>,
 }
 
-impl<F: FnOnce(&mut ModelSession) -> T, T> Sent<'_, F, T> {
-    fn arrive(&mut self) -> Option<T> {
-        self.act.take().map(|act| act(self.session))
+impl<F: FnOnce(&mut ModelSession) -> T, T> InFlight<'_, F, T> {
+    fn deliver(&mut self) -> Option<T> {
+        self.request.take().map(|request| request(self.session))
     }
 }
 
-impl<F: FnOnce(&mut ModelSession) -> T, T> Drop for Sent<'_, F, T> {
+impl<F: FnOnce(&mut ModelSession) -> T, T> Drop for InFlight<'_, F, T> {
     fn drop(&mut self) {
-        self.arrive();
+        self.deliver();
     }
 }
 
 impl AsyncSession {
-    async fn request<T>(&mut self, act: impl FnOnce(&mut ModelSession) -> T + Send) -> T {
-        let mut sent = Sent {
+    async fn request<T>(&mut self, request: impl FnOnce(&mut ModelSession) -> T + Send) -> T {
+        let mut sent = InFlight {
             session: &mut self.0,
-            act: Some(act),
+            request: Some(request),
         };
         pending().await;
-        let answer = sent.arrive();
+        let answer = sent.deliver();
         pending().await;
-        answer.unwrap_or_else(|| unreachable!("it arrives once"))
+        answer.unwrap_or_else(|| unreachable!("a request is delivered once"))
     }
 }
 
@@ -86,16 +87,16 @@ impl AsyncLockSession for AsyncSession {
             .await
     }
 
-    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
-        self.request(|session| LockSession::session_execute(session, batch))
+    async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        self.request(|session| LockSession::session_execute(session, script))
             .await
     }
 
     async fn session_execute_batch(
         &mut self,
-        round: &LockBatch,
+        batch: &LockBatch,
     ) -> Result<BatchReply, SessionError> {
-        self.request(|session| LockSession::session_execute_batch(session, round))
+        self.request(|session| LockSession::session_execute_batch(session, batch))
             .await
     }
 
@@ -107,10 +108,10 @@ impl AsyncLockSession for AsyncSession {
         self.0.session_terminate();
     }
 
-    fn session_enqueue(&mut self, batch: &Script) -> bool {
-        // Nobody waits for the answer, and no fault of a request hits what the server does by itself.
+    fn session_enqueue(&mut self, script: &Script) -> bool {
+        // The planned faults count requests that wait for a reply, so they do not apply here.
         let pid = self.0.pid();
-        let queued = self.0.model().run(|server| server.batch(pid, batch));
+        let queued = self.0.model().run(|server| server.batch(pid, script));
         queued.is_ok()
     }
 
@@ -120,7 +121,7 @@ impl AsyncLockSession for AsyncSession {
     }
 }
 
-/// Polls until the end, or until it was pending so often: `None` then, as if its caller had waited no longer.
+/// Polls a future to its end, or drops it after it was pending this many times (`None`).
 pub(crate) fn run_until<F: Future>(future: F, pending: Option<usize>) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());

@@ -1,4 +1,4 @@
-//! The calls of the traits, behind one face.
+//! The calls of the public traits, as values.
 
 use std::panic::resume_unwind;
 
@@ -6,7 +6,7 @@ use advisory_locking::{LockError, LockErrorKind};
 
 use crate::model::ClientPanic;
 
-/// How a lock is asked for, and how the body ends.
+/// A method of the traits, and the end of its body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Call {
     Acquire,
@@ -48,22 +48,22 @@ pub(crate) const CALLS: [Call; 15] = [
     Call::InTestTransaction,
 ];
 
-/// What the caller was told.
+/// Result of a call, as its caller sees it.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum CallResult {
     /// The lock was held until it was released.
     Held,
-    /// Held, and dropped: nobody could be told more.
-    Dropped,
-    /// Somebody else has it.
+    /// The guard was dropped, which reports nothing.
+    GuardDropped,
+    /// The lock is contended.
     NotGranted,
     /// The body's own error.
     BodyFailed,
     Failed(LockErrorKind),
-    /// Nothing: the client panicked, or the body did.
+    /// The client or the body panicked.
     Panicked,
-    /// Nothing: the caller waited no longer.
-    Abandoned,
+    /// The caller dropped the future.
+    FutureDropped,
 }
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl From<LockError> for CallError {
 }
 
 impl Call {
-    pub(crate) const fn begins_by_hand(self) -> bool {
+    pub(crate) const fn begins_transaction(self) -> bool {
         matches!(
             self,
             Self::InTransaction | Self::TryInTransaction | Self::AllowedInTransaction
@@ -90,54 +90,54 @@ impl Call {
         matches!(self, Self::WithPanicking | Self::WithTransactionPanicking)
     }
 
-    /// Whether the caller is in a transaction of some kind, for which it needs a connection of its own.
+    /// Returns `true` if the caller is in a transaction, for which it needs a connection.
     pub(crate) const fn needs_a_connection(self) -> bool {
-        self.begins_by_hand() || matches!(self, Self::InTestTransaction)
+        self.begins_transaction() || matches!(self, Self::InTestTransaction)
     }
 }
 
-/// What a body does that does not succeed.
-pub(crate) fn fail(call: Call) -> Result<Told, CallError> {
+/// End of a body that does not succeed.
+pub(crate) fn fail(call: Call) -> Result<CallResult, CallError> {
     if call.panics() {
-        // Not `panic!`, which would print.
+        // `panic!` would print.
         resume_unwind(Box::new(ClientPanic));
     }
     Err(CallError::Body)
 }
 
-pub(crate) fn told(ended: Result<Told, CallError>) -> Told {
+pub(crate) fn to_call_result(ended: Result<CallResult, CallError>) -> CallResult {
     match ended {
-        Ok(told) => told,
-        Err(CallError::Body) => Told::BodyFailed,
+        Ok(result) => result,
+        Err(CallError::Body) => CallResult::BodyFailed,
         Err(CallError::Lock(error)) => match error.kind() {
-            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => Told::NotGranted,
-            kind => Told::Failed(kind),
+            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => CallResult::NotGranted,
+            kind => CallResult::Failed(kind),
         },
     }
 }
 
-/// The calls that a pool has too: on `$on`, through `$trait`, blocking, or async with `async` and `await`. `$body` is run while the
-/// lock is thought to be held.
+/// Makes a call that pools have too: on `$on`, through `$trait`, blocking, or async with `async`
+/// and `await`. `$body` runs while the library reports the lock as held.
 macro_rules! call_anywhere {
     ($call:expr, $on:expr, $trait:ident, $key:expr, $options:expr, $body:expr $(, $async:ident, $await:ident)?) => {{
         let (key, options, body) = ($key, $options, $body);
-        let ended: Result<Told, CallError> = match $call {
+        let ended: Result<CallResult, CallError> = match $call {
             Call::AcquireAndDrop => {
                 match $trait::acquire_advisory_lock($on, key, options)$(.$await)? {
                     Ok(mut guard) => {
                         body(&mut *guard);
                         drop(guard);
-                        Ok(Told::Dropped)
+                        Ok(CallResult::GuardDropped)
                     }
                     Err(error) => Err(error.into()),
                 }
             }
             Call::TryAcquire => {
                 match $trait::try_acquire_advisory_lock($on, key, options)$(.$await)? {
-                    Ok(None) => Ok(Told::NotGranted),
+                    Ok(None) => Ok(CallResult::NotGranted),
                     Ok(Some(mut guard)) => {
                         body(&mut *guard);
-                        guard.release()$(.$await)?.map(|()| Told::Held).map_err(CallError::from)
+                        guard.release()$(.$await)?.map(|()| CallResult::Held).map_err(CallError::from)
                     }
                     Err(error) => Err(error.into()),
                 }
@@ -145,7 +145,7 @@ macro_rules! call_anywhere {
             Call::With => {
                 $trait::with_advisory_lock($on, key, options, $($async)? |session| {
                     body(session);
-                    Ok(Told::Held)
+                    Ok(CallResult::Held)
                 })$(.$await)?
             }
             Call::WithFailing | Call::WithPanicking => {
@@ -157,14 +157,14 @@ macro_rules! call_anywhere {
             Call::TryWith => {
                 let ended = $trait::try_with_advisory_lock($on, key, options, $($async)? |session| {
                     body(session);
-                    Ok::<_, CallError>(Told::Held)
+                    Ok::<_, CallError>(CallResult::Held)
                 })$(.$await)?;
-                ended.map(|told| told.unwrap_or(Told::NotGranted))
+                ended.map(|result| result.unwrap_or(CallResult::NotGranted))
             }
             Call::WithTransaction => {
                 $trait::with_advisory_xact_lock($on, key, options, $($async)? |session| {
                     body(session);
-                    Ok(Told::Held)
+                    Ok(CallResult::Held)
                 })$(.$await)?
             }
             Call::WithTransactionFailing | Call::WithTransactionPanicking => {
@@ -176,43 +176,43 @@ macro_rules! call_anywhere {
             Call::TryWithTransaction => {
                 let ended = $trait::try_with_advisory_xact_lock($on, key, options, $($async)? |session| {
                     body(session);
-                    Ok::<_, CallError>(Told::Held)
+                    Ok::<_, CallError>(CallResult::Held)
                 })$(.$await)?;
-                ended.map(|told| told.unwrap_or(Told::NotGranted))
+                ended.map(|result| result.unwrap_or(CallResult::NotGranted))
             }
             _ => match $trait::acquire_advisory_lock($on, key, options)$(.$await)? {
                 Ok(mut guard) => {
                     body(&mut *guard);
-                    guard.release()$(.$await)?.map(|()| Told::Held).map_err(CallError::from)
+                    guard.release()$(.$await)?.map(|()| CallResult::Held).map_err(CallError::from)
                 }
                 Err(error) => Err(error.into()),
             },
         };
-        crate::call::told(ended)
+        crate::call::to_call_result(ended)
     }};
 }
 pub(crate) use call_anywhere;
 
-/// All calls, on a connection.
+/// Makes any call on a connection.
 macro_rules! call_on_a_connection {
     ($call:expr, $on:expr, $trait:ident, $key:expr, $options:expr, $body:expr $(, $async:ident, $await:ident)?) => {
         match $call {
-            Call::InTransaction => crate::call::told(
+            Call::InTransaction => crate::call::to_call_result(
                 match $on.acquire_advisory_xact_lock($key, $options)$(.$await)? {
                     Ok(()) => {
                         $body($on);
-                        Ok(Told::Held)
+                        Ok(CallResult::Held)
                     }
                     Err(error) => Err(error.into()),
                 },
             ),
-            Call::TryInTransaction => crate::call::told(
+            Call::TryInTransaction => crate::call::to_call_result(
                 match $on.try_acquire_advisory_xact_lock($key, $options)$(.$await)? {
                     Ok(true) => {
                         $body($on);
-                        Ok(Told::Held)
+                        Ok(CallResult::Held)
                     }
-                    Ok(false) => Ok(Told::NotGranted),
+                    Ok(false) => Ok(CallResult::NotGranted),
                     Err(error) => Err(error.into()),
                 },
             ),

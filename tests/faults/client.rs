@@ -1,4 +1,4 @@
-//! Who makes a call: a connection or a pool, blocking or async.
+//! The client of a call: a connection or a pool, blocking or async.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -8,7 +8,7 @@ use advisory_locking::{AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking};
 
 #[cfg(feature = "bb8")]
 use crate::asynchronous::{AsyncSession, run_until};
-use crate::call::{Call, CallError, Told, call_anywhere, call_on_a_connection};
+use crate::call::{Call, CallError, CallResult, call_anywhere, call_on_a_connection};
 use crate::model::{ClientPanic, ModelSession};
 use crate::pool::Pool;
 
@@ -32,10 +32,10 @@ pub(crate) const CLIENTS: &[Client] = &[
     Client::AsyncPool,
 ];
 
-/// What came of a call.
-pub(crate) struct Called {
-    pub(crate) told: Told,
-    /// The session; a pool may have given it up.
+/// Result of a call, and its session.
+pub(crate) struct CallReport {
+    pub(crate) result: CallResult,
+    /// The session, unless the pool has discarded it.
     pub(crate) left: Option<ModelSession>,
 }
 
@@ -49,8 +49,8 @@ impl Client {
         }
     }
 
-    /// Whether codes are hidden, and whether a level is held already. Once for every client, and in all ways for one of them: they all
-    /// drive the same machines.
+    /// Pairs of "SQLSTATE hidden" and "key already held". One client has all four combinations,
+    /// which is enough because all clients drive the same machines.
     pub(crate) const fn conditions(self) -> &'static [(bool, bool)] {
         match self {
             Self::Connection => &[(false, false), (false, true), (true, false), (true, true)],
@@ -58,7 +58,7 @@ impl Client {
         }
     }
 
-    /// Makes the call. `look` is run while the lock is thought to be held.
+    /// Makes the call. `inspect` runs while the library reports the lock as held.
     #[cfg_attr(
         not(feature = "bb8"),
         allow(unused_variables, reason = "only a future can be dropped")
@@ -70,36 +70,36 @@ impl Client {
         key: &LockKey,
         options: LockOptions,
         dropped_at: Option<usize>,
-        look: impl Fn() + Sync,
-    ) -> Called {
+        inspect: impl Fn() + Sync,
+    ) -> CallReport {
         match self {
             Self::Connection => {
-                let body = &|_: &mut ModelSession| look();
-                let told = unless_it_panics(|| {
+                let body = &|_: &mut ModelSession| inspect();
+                let result = catch_client_panic(|| {
                     let conn = &mut session;
                     call_on_a_connection!(call, conn, AdvisoryLocking, key, options, body)
                 });
-                Called {
-                    told,
+                CallReport {
+                    result,
                     left: Some(session),
                 }
             }
             Self::Pool => {
                 let pool = Pool::of(session, |session| session);
-                let body = &|_: &mut ModelSession| look();
-                let told = unless_it_panics(|| {
+                let body = &|_: &mut ModelSession| inspect();
+                let result = catch_client_panic(|| {
                     call_anywhere!(call, &pool, PooledAdvisoryLocking, key, options, body)
                 });
-                Called {
-                    told,
+                CallReport {
+                    result,
                     left: pool.into_idle(),
                 }
             }
             #[cfg(feature = "bb8")]
             Self::AsyncConnection => {
                 let mut session = AsyncSession(session);
-                let body = &|_: &mut AsyncSession| look();
-                let told = unless_it_panics(|| {
+                let body = &|_: &mut AsyncSession| inspect();
+                let result = catch_client_panic(|| {
                     let conn = &mut session;
                     let call = async {
                         call_on_a_connection!(
@@ -113,18 +113,18 @@ impl Client {
                             await
                         )
                     };
-                    run_until(call, dropped_at).unwrap_or(Told::Abandoned)
+                    run_until(call, dropped_at).unwrap_or(CallResult::FutureDropped)
                 });
-                Called {
-                    told,
+                CallReport {
+                    result,
                     left: Some(session.0),
                 }
             }
             #[cfg(feature = "bb8")]
             Self::AsyncPool => {
                 let pool = Pool::of(session, AsyncSession);
-                let body = &|_: &mut AsyncSession| look();
-                let told = unless_it_panics(|| {
+                let body = &|_: &mut AsyncSession| inspect();
+                let result = catch_client_panic(|| {
                     let call = async {
                         call_anywhere!(
                             call,
@@ -137,10 +137,10 @@ impl Client {
                             await
                         )
                     };
-                    run_until(call, dropped_at).unwrap_or(Told::Abandoned)
+                    run_until(call, dropped_at).unwrap_or(CallResult::FutureDropped)
                 });
-                Called {
-                    told,
+                CallReport {
+                    result,
                     left: pool.into_idle().map(|session| session.0),
                 }
             }
@@ -148,11 +148,11 @@ impl Client {
     }
 }
 
-fn unless_it_panics(call: impl FnOnce() -> Told) -> Told {
+fn catch_client_panic(call: impl FnOnce() -> CallResult) -> CallResult {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| {
         if !payload.is::<ClientPanic>() {
             resume_unwind(payload);
         }
-        Told::Panicked
+        CallResult::Panicked
     })
 }

@@ -1,11 +1,11 @@
-//! Every call, with every kind of fault at its first, second, third … request, until there are no more requests.
+//! Every call with every kind of fault, at each of its requests in turn.
 
 use advisory_locking::{LockMode, WaitStrategy};
 
 use crate::call::CALLS;
 use crate::client::Client;
+use crate::fault_case::{Contention, FaultCase};
 use crate::model::Fault;
-use crate::trial::{Others, Trial};
 
 pub(crate) const FAULTS: [Fault; 14] = [
     Fault::Refuse("25P02"),
@@ -24,30 +24,31 @@ pub(crate) const FAULTS: [Fault; 14] = [
     Fault::DoneButPanics,
 ];
 
-pub(crate) const OTHERS: [Others; 3] = [Others::Nobody, Others::Sharer, Others::Holder];
+pub(crate) const CONTENTIONS: [Contention; 3] =
+    [Contention::None, Contention::Shared, Contention::Exclusive];
 pub(crate) const STRATEGIES: [Option<WaitStrategy>; 3] =
     [None, Some(WaitStrategy::Poll), Some(WaitStrategy::Block)];
 pub(crate) const MODES: [LockMode; 2] = [LockMode::Exclusive, LockMode::Shared];
 
-fn every_trial(client: Client, mut act: impl FnMut(Trial)) {
+fn every_case(client: Client, mut check: impl FnMut(FaultCase)) {
     for call in CALLS {
         if client.pools() && call.needs_a_connection() {
             continue;
         }
-        for others in OTHERS {
+        for contention in CONTENTIONS {
             for strategy in STRATEGIES {
                 for mode in MODES {
                     for (hides_codes, nested) in client.conditions() {
-                        act(Trial {
+                        check(FaultCase {
                             call,
                             client,
                             mode,
-                            others,
+                            contention,
                             strategy,
                             hides_codes: *hides_codes,
                             nested: *nested,
                             faults: Vec::new(),
-                            others_leave_at: None,
+                            release_others_at: None,
                             dropped_at: None,
                         });
                     }
@@ -58,28 +59,28 @@ fn every_trial(client: Client, mut act: impl FnMut(Trial)) {
 }
 
 fn without_a_fault(client: Client) {
-    every_trial(client, |trial| {
-        trial.run();
+    every_case(client, |case| {
+        case.run();
     });
 }
 
-/// The holder leaves between the try and the wait, so that a wait may be granted and reported as failed.
+/// The holder releases between the try and the wait, so a wait can be granted and report a failure.
 fn as_the_lock_becomes_free(client: Client) {
-    every_trial(client, |trial| {
-        if trial.others == Others::Nobody || trial.strategy.is_none() {
+    every_case(client, |case| {
+        if case.contention == Contention::None || case.strategy.is_none() {
             return;
         }
-        // Later than this, only more polls follow.
-        for leave in 1..trial.run().min(4) {
-            let trial = Trial {
-                others_leave_at: Some(leave),
-                ..trial.clone()
+        // Only further polls follow the fourth request.
+        for leave in 1..case.run().min(4) {
+            let case = FaultCase {
+                release_others_at: Some(leave),
+                ..case.clone()
             };
-            for request in leave..trial.run() {
+            for request in leave..case.run() {
                 for fault in FAULTS {
-                    Trial {
+                    FaultCase {
                         faults: vec![(request, fault)],
-                        ..trial.clone()
+                        ..case.clone()
                     }
                     .run();
                 }
@@ -89,22 +90,22 @@ fn as_the_lock_becomes_free(client: Client) {
 }
 
 fn at_any_request(client: Client) {
-    let mut trials = 0;
-    every_trial(client, |trial| {
-        let requests = trial.run();
+    let mut cases = 0;
+    every_case(client, |case| {
+        let requests = case.run();
         for request in 0..requests {
             for fault in FAULTS {
-                Trial {
+                FaultCase {
                     faults: vec![(request, fault)],
-                    ..trial.clone()
+                    ..case.clone()
                 }
                 .run();
-                trials += 1;
+                cases += 1;
             }
         }
     });
-    assert!(trials > 5000, "only {trials} trials");
-    println!("{trials} trials");
+    assert!(cases > 5000, "only {cases} cases");
+    println!("{cases} cases");
 }
 
 macro_rules! clients {
@@ -139,30 +140,30 @@ clients! {
     async_pool: Client::AsyncPool;
 }
 
-/// A request hangs, or its answer does, and the caller waits no longer; after each number of requests, with and without a lock that
-/// becomes free meanwhile.
+/// The caller drops the future at each pending point, with and without a lock that becomes free
+/// meanwhile.
 #[cfg(feature = "bb8")]
 #[test]
-fn a_call_that_hangs_at_any_point_leaves_nothing() {
-    let mut trials = 0;
+fn a_call_dropped_at_any_point_leaves_nothing() {
+    let mut cases = 0;
     for client in [Client::AsyncConnection, Client::AsyncPool] {
-        every_trial(client, |trial| {
-            for others_leave_at in [None, Some(1)] {
-                // Each request is pending twice, and some are pauses.
+        every_case(client, |case| {
+            for release_others_at in [None, Some(1)] {
+                // Each request is pending twice, and pauses are pending too.
                 for point in 0..24 {
-                    let trial = Trial {
-                        others_leave_at,
+                    let case = FaultCase {
+                        release_others_at,
                         dropped_at: Some(point),
-                        ..trial.clone()
+                        ..case.clone()
                     };
-                    trials += 1;
-                    if !trial.run_and_tell_whether_it_hung() {
+                    cases += 1;
+                    if !case.run_until_dropped() {
                         break;
                     }
                 }
             }
         });
     }
-    assert!(trials > 5000, "only {trials} trials");
-    println!("{trials} trials");
+    assert!(cases > 5000, "only {cases} cases");
+    println!("{cases} cases");
 }

@@ -1,5 +1,5 @@
-//! The protocol against the model of the server, with a fault at every request: whatever fails and whenever, an error never leaves
-//! a lock behind, and a success is never false.
+//! The protocol against the model of the server, with a fault at each request in turn. After an
+//! error no lock is held, and a success means that the lock was held.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +22,6 @@ mod asynchronous;
 mod call;
 mod client;
 mod every_request;
+mod fault_case;
 mod pool;
 mod random;
-mod trial;

@@ -8,20 +8,20 @@ use advisory_locking::session::{LockSession, SessionError, TransactionState};
 
 use crate::model::{Model, ModelSession};
 
-/// A pool of one connection, blocking or async: it gives no connection again that says it is broken.
+/// A pool of one connection. It discards a broken connection when it is returned.
 pub(crate) struct Pool<S> {
     model: Model,
     wrap: fn(ModelSession) -> S,
     idle: Arc<Mutex<Option<S>>>,
 }
 
-/// A connection that is checked out.
+/// A checked-out connection.
 pub(crate) struct Pooled<S: PoolSession> {
     session: Option<S>,
-    home: Arc<Mutex<Option<S>>>,
+    idle: Arc<Mutex<Option<S>>>,
 }
 
-/// What a pool asks a connection that comes back.
+/// A connection that a pool can test when it is returned.
 pub(crate) trait PoolSession {
     fn is_broken(&mut self) -> bool;
 }
@@ -33,7 +33,7 @@ impl PoolSession for ModelSession {
 }
 
 impl<S: PoolSession> Pool<S> {
-    /// A pool that has this connection.
+    /// Makes a pool of this connection.
     pub(crate) fn of(session: ModelSession, wrap: fn(ModelSession) -> S) -> Self {
         Self {
             model: session.model().clone(),
@@ -42,7 +42,7 @@ impl<S: PoolSession> Pool<S> {
         }
     }
 
-    /// The connection that is there to be given, if the pool has not dropped it.
+    /// Returns the idle connection, unless the pool has discarded it.
     pub(crate) fn into_idle(self) -> Option<S> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.take()
@@ -53,7 +53,7 @@ impl<S: PoolSession> Pool<S> {
         let session = idle.take();
         Pooled {
             session: Some(session.unwrap_or_else(|| (self.wrap)(self.model.connect()))),
-            home: Arc::clone(&self.idle),
+            idle: Arc::clone(&self.idle),
         }
     }
 }
@@ -82,7 +82,7 @@ impl<S: PoolSession> Drop for Pooled<S> {
             return;
         };
         if !session.is_broken() {
-            *self.home.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+            *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
         }
     }
 }

@@ -1,46 +1,46 @@
-//! Several faults in one call, chosen at random; proptest shrinks what fails.
+//! Several random faults in one call; proptest shrinks a case that fails.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::call::CALLS;
 use crate::client::CLIENTS;
-use crate::every_request::{FAULTS, MODES, OTHERS, STRATEGIES};
-use crate::trial::Trial;
+use crate::every_request::{CONTENTIONS, FAULTS, MODES, STRATEGIES};
+use crate::fault_case::FaultCase;
 
-fn trials() -> impl Strategy<Value = Trial> {
+fn cases() -> impl Strategy<Value = FaultCase> {
     let faults = proptest::collection::vec((0..8_usize, select(FAULTS.to_vec())), 0..4);
-    let who = (
+    let call = (
         select(CALLS.to_vec()),
-        select(OTHERS.to_vec()),
+        select(CONTENTIONS.to_vec()),
         any::<bool>(),
         any::<bool>(),
     );
-    let how = (select(MODES.to_vec()), select(STRATEGIES.to_vec()));
+    let wait = (select(MODES.to_vec()), select(STRATEGIES.to_vec()));
     let leave = proptest::option::of(0..6_usize);
     let client = select(CLIENTS);
-    let trials = (who, how, faults, leave, client).prop_map(
+    let cases = (call, wait, faults, leave, client).prop_map(
         |(
-            (call, others, hides_codes, nested),
+            (call, contention, hides_codes, nested),
             (mode, strategy),
             faults,
-            others_leave_at,
+            release_others_at,
             client,
-        )| Trial {
+        )| FaultCase {
             call,
             client,
             mode,
-            others,
+            contention,
             strategy,
             hides_codes,
             nested,
             faults,
-            others_leave_at,
+            release_others_at,
             dropped_at: None,
         },
     );
-    trials.prop_filter("a transaction by hand needs a connection", |trial| {
-        !trial.client.pools() || !trial.call.needs_a_connection()
+    cases.prop_filter("a call in a transaction needs a connection", |case| {
+        !case.client.pools() || !case.call.needs_a_connection()
     })
 }
 
@@ -48,7 +48,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_faults_leave_nothing(trial in trials()) {
-        trial.run();
+    fn any_faults_leave_nothing(case in cases()) {
+        case.run();
     }
 }

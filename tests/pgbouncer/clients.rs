@@ -11,11 +11,11 @@ use sea_orm::SqlxPostgresConnector;
 use sea_orm::sqlx::Executor;
 use sea_orm::sqlx::postgres::PgPoolOptions;
 
-use crate::actor::{Mail, Outcome, Raw};
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::actor_async;
+use crate::actor_blocking;
 use crate::harness::pooled::Client;
-use crate::harness::postgres::{self, Number, Text};
-use crate::serve;
-use crate::serve_async;
+use crate::harness::postgres::{self, Number, SqlText};
 
 /// Diesel's `PgConnection` as it comes.
 pub(crate) const DIESEL: Client = Client::Blocking(diesel);
@@ -26,26 +26,26 @@ pub(crate) const SEA_ORM: Client = Client::Async(sea_orm);
 /// Diesel's `PgConnection` without named prepared statements, which PgBouncer loses before version 1.21.
 pub(crate) const DIESEL_UNPREPARED: Client = Client::Blocking(diesel_unprepared);
 
-fn diesel(url: &str, mail: &Mail) {
+fn diesel(url: &str, channel: &ActorChannel) {
     let mut conn = PgConnection::establish(url).expect("the pooler accepts connections");
     postgres::prepare(&mut conn).expect("a temporary table can be made");
-    serve::connection(&mut conn, mail);
+    actor_blocking::connection(&mut conn, channel);
 }
 
-fn diesel_async(url: &str, mail: &Mail) {
-    serve_async::on_runtime(async {
+fn diesel_async(url: &str, channel: &ActorChannel) {
+    actor_async::on_runtime(async {
         let mut conn = AsyncPgConnection::establish(url)
             .await
             .expect("the pooler accepts connections");
         conn.batch_execute(postgres::TABLE)
             .await
             .expect("a temporary table can be made");
-        serve_async::connection(&mut conn, mail).await;
+        actor_async::connection(&mut conn, channel).await;
     });
 }
 
-fn sea_orm(url: &str, mail: &Mail) {
-    serve_async::on_runtime(async {
+fn sea_orm(url: &str, channel: &ActorChannel) {
+    actor_async::on_runtime(async {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .after_connect(|conn, _| {
@@ -55,14 +55,14 @@ fn sea_orm(url: &str, mail: &Mail) {
             .await
             .expect("the pooler accepts connections");
         let db = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
-        serve_async::pool(&db, mail).await;
+        actor_async::pool(&db, channel).await;
     });
 }
 
-fn diesel_unprepared(url: &str, mail: &Mail) {
+fn diesel_unprepared(url: &str, channel: &ActorChannel) {
     let mut conn = unprepared(url);
     let mut client = Unprepared::new(&mut conn).expect("a table can be made");
-    serve::connection(&mut client, mail);
+    actor_blocking::connection(&mut client, channel);
 }
 
 pub(crate) fn unprepared(url: &str) -> PgConnection {
@@ -102,15 +102,15 @@ impl DelegateLockSession for Unprepared<'_> {
     }
 }
 
-impl serve::Client for Unprepared<'_> {
-    fn raw(&mut self, raw: Raw) -> Outcome {
+impl actor_blocking::Client for Unprepared<'_> {
+    fn run_sql(&mut self, command: SqlCommand) -> Outcome {
         let own = |sql: String| sql.replace("written", &self.table);
-        match postgres::text(raw) {
-            Text::Run(sql) => {
+        match postgres::sql_text(command) {
+            SqlText::Run(sql) => {
                 let ran = self.conn.batch_execute(&own(sql));
                 ran.map_or(Outcome::ClientFailed, |()| Outcome::Done)
             }
-            Text::Ask(sql) => {
+            SqlText::Query(sql) => {
                 let answer = sql_query(own(sql)).get_result::<Number>(self.conn);
                 answer.map_or(Outcome::ClientFailed, |row| Outcome::Answered(row.number))
             }

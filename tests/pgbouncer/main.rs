@@ -18,19 +18,19 @@ mod suite;
 
 #[path = "../conformance/actor.rs"]
 mod actor;
+#[path = "../conformance/actor_async.rs"]
+mod actor_async;
+#[path = "../conformance/actor_blocking.rs"]
+mod actor_blocking;
 #[path = "../conformance/cases/mod.rs"]
 mod cases;
 mod clients;
+#[allow(dead_code, reason = "not every harness is mounted here")]
+#[path = "../conformance/fixture.rs"]
+mod fixture;
 mod harness;
 mod pooler;
 mod probe;
-#[path = "../conformance/serve.rs"]
-mod serve;
-#[path = "../conformance/serve_async.rs"]
-mod serve_async;
-#[allow(dead_code, reason = "not every harness is mounted here")]
-#[path = "../conformance/stage.rs"]
-mod stage;
 mod transactions;
 
 // Every case, on a pooler that keeps sessions. One line for each client.
@@ -46,7 +46,7 @@ conformance! {
     transactions: xact_lock_outside_is_refused, xact_lock_ends_with_the_transaction, rollback_to_a_savepoint_frees,
         xact_timeout_leaves_the_transaction_usable, xact_in_an_aborted_transaction;
     scopes: a_scope_commits_or_rolls_back, scopes_nest, a_panic_in_a_nested_scope, a_scope_refused_begins_nothing,
-        a_scope_left_deeper, a_scope_ended_by_its_body, a_scope_aborted_under_its_body,
+        a_scope_left_in_a_savepoint, a_scope_ended_by_its_body, a_scope_aborted_under_its_body,
         a_nested_scope_aborted_under_its_body;
     =>
     transaction_mode_diesel => crate::harness::pooled::transaction_mode(crate::clients::DIESEL_UNPREPARED);

@@ -16,10 +16,10 @@ use diesel::{Connection, sql_query};
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 
+use crate::actor_async::on_runtime;
 use crate::clients::unprepared;
 use crate::harness::postgres::Number;
 use crate::pooler::{Mode, Pooler, server_url};
-use crate::serve_async::on_runtime;
 
 fn fresh_key() -> advisory_locking::LockKey {
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -15,9 +15,9 @@ use diesel::{Connection, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, DbErr, Statement};
 
+use crate::actor_async::on_runtime;
 use crate::clients::unprepared;
 use crate::pooler::{Mode, Pooler, server_url};
-use crate::serve_async::on_runtime;
 
 const CLIENTS: usize = 4;
 const ROUNDS: usize = 50;

@@ -9,10 +9,10 @@ use std::thread;
 
 use advisory_locking::LockKey;
 
-use crate::actor::{Actor, Mail, OUTER_LIMIT};
+use crate::actor::{Actor, ActorChannel, OUTER_LIMIT};
+use crate::adapter_under_test::AdapterUnderTest;
 use crate::cases::{block, no_wait};
-use crate::mount::Mount;
-use crate::stage::{Harness, until};
+use crate::fixture::{Harness, until};
 
 /// Set in the client's process, to where it connects.
 const URL: &str = "ADVISORY_LOCKING_REAL_FAULTS_CLIENT";
@@ -29,7 +29,7 @@ pub(crate) fn serve(harness: Box<dyn Harness>) {
     let (outbox, outcomes) = channel();
     let run = harness.actor();
     let serving = thread::spawn(move || {
-        run(&Mail {
+        run(&ActorChannel {
             commands: Mutex::new(inbox),
             outcomes: outbox,
         });
@@ -58,9 +58,9 @@ pub(crate) struct Client {
 
 impl Client {
     /// Runs the same test in a process of its own.
-    pub(crate) fn spawn(mount: Mount, url: &str) -> Self {
+    pub(crate) fn spawn(adapter: AdapterUnderTest, url: &str) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", &mount.test(), "--nocapture"])
+            .args(["--exact", &adapter.test(), "--nocapture"])
             .env(URL, url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -2,7 +2,7 @@
 //! servers that restart or are full, networks that fall silent, clients that are killed. `scripts/test` brings a server; what would
 //! break it happens on a private one.
 //!
-//! A case is a function of a [`Mount`](mount::Mount), which puts its adapter's actors wherever the case wants them. The actors are those
+//! A case is a function of a [`AdapterUnderTest`](adapter_under_test::AdapterUnderTest), which puts its adapter's actors wherever the case wants them. The actors are those
 //! of the conformance suite. A further adapter is one line in the list below.
 #![cfg(all(
     feature = "diesel-postgres",
@@ -30,23 +30,23 @@
 
 #[path = "../conformance/actor.rs"]
 mod actor;
+#[path = "../conformance/actor_async.rs"]
+mod actor_async;
+#[path = "../conformance/actor_blocking.rs"]
+mod actor_blocking;
+#[path = "../conformance/actor_pooled.rs"]
+mod actor_pooled;
+#[path = "../conformance/fixture.rs"]
+mod fixture;
 #[path = "../conformance/harness/mod.rs"]
 mod harness;
 #[path = "../model/mod.rs"]
 mod pg_model;
-#[path = "../conformance/pooled.rs"]
-mod pooled;
-#[path = "../conformance/serve.rs"]
-mod serve;
-#[path = "../conformance/serve_async.rs"]
-mod serve_async;
-#[path = "../conformance/stage.rs"]
-mod stage;
 
+mod adapter_under_test;
 mod cases;
 mod client;
 mod cluster;
-mod mount;
 mod pools;
 mod relay;
 mod watch;
@@ -56,12 +56,12 @@ macro_rules! real_faults {
     ($($(#[$attribute:meta])* $adapter:ident: $kind:ident => $at:expr;)*) => {$(
         $(#[$attribute])*
         mod $adapter {
-            use crate::mount::{Kind, Mount};
+            use crate::adapter_under_test::{Kind, AdapterUnderTest};
 
-            const MOUNT: Mount = Mount {
+            const ADAPTER: AdapterUnderTest = AdapterUnderTest {
                 name: stringify!($adapter),
                 kind: Kind::$kind,
-                at: |place| Box::new($at(place)),
+                connect_to: |endpoint| Box::new($at(endpoint)),
             };
 
             real_faults!(@cases
@@ -69,7 +69,7 @@ macro_rules! real_faults {
                     cancelled_all_the_time, cancelled_at_the_release, idle_for_too_long, leaked_and_closed;
                 limits: a_free_key_under_the_shortest_limit, a_limit_shorter_than_the_search_for_deadlocks,
                     a_row_and_a_key_in_one_cycle;
-                places: a_read_only_session, another_database, a_role_that_may_not_lock, a_hot_standby, another_language;
+                environments: a_read_only_session, another_database, a_role_that_may_not_lock, a_hot_standby, another_language;
                 server: the_server_restarts, the_server_restarts_at_once, the_server_crashes, the_lock_table_is_full,
                     the_server_is_gone;
                 network: silence_under_a_holder, silence_under_a_waiter, a_cut_under_a_waiter, a_cut_at_the_release, a_lost_grant,
@@ -82,7 +82,7 @@ macro_rules! real_faults {
     (@cases $($group:ident: $($case:ident),*;)*) => {$($(
         #[test]
         fn $case() {
-            MOUNT.play(stringify!($case), crate::cases::$group::$case);
+            ADAPTER.run_case(stringify!($case), crate::cases::$group::$case);
         }
     )*)*};
 }

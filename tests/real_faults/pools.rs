@@ -7,9 +7,9 @@ use diesel::pg::PgConnection;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{self, AsyncDieselConnectionManager};
 
+use crate::actor_async::on_runtime;
 use crate::cases::{block, no_wait, poll};
 use crate::harness::postgres::url;
-use crate::serve_async::on_runtime;
 use crate::watch::{Throwaway, Watch, fresh_name, with_parameters};
 
 type R2d2 = diesel::r2d2::Pool<diesel::r2d2::ConnectionManager<PgConnection>>;

@@ -9,7 +9,7 @@ use diesel::sql_types::{BigInt, Text};
 use diesel::{Connection, QueryResult, RunQueryDsl};
 
 use crate::actor::OUTER_LIMIT;
-use crate::stage::until;
+use crate::fixture::until;
 
 pub(crate) struct Watch(PgConnection);
 

@@ -1,4 +1,4 @@
-//! What a client does, one call after the other, and what it may say of each.
+//! A simulated client: its calls, and the assertions on their outcomes.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -9,17 +9,17 @@ use advisory_locking::{
     AsyncAdvisoryLocking, LockError, LockErrorKind, LockKey, LockMode, LockOptions, WaitStrategy,
 };
 
-use crate::belief::Believing;
-use crate::line::Session;
-use crate::world::World;
+use crate::claims::ClaimGuard;
+use crate::link::Session;
+use crate::simulation::Simulation;
 
 const CALLS: u32 = 6;
 
 /// Waits in simulated time.
-pub(crate) async fn pause(world: &World, client: usize, pause: Duration) {
-    let until = world.state().elapsed + pause;
+pub(crate) async fn pause(simulation: &Simulation, client: usize, pause: Duration) {
+    let until = simulation.state().elapsed + pause;
     poll_fn(|_| {
-        let mut state = world.state();
+        let mut state = simulation.state();
         if state.elapsed >= until {
             state.timers[client] = None;
             return Poll::Ready(());
@@ -30,33 +30,33 @@ pub(crate) async fn pause(world: &World, client: usize, pause: Duration) {
     .await;
 }
 
-/// Runs a call until it is done, or the schedule says to drop it.
-async fn unless_dropped<T>(
-    world: &World,
+/// Runs a call until it ends, or drops it (`None`) when the schedule requires it.
+async fn run_or_drop<T>(
+    simulation: &Simulation,
     client: usize,
     call: impl Future<Output = T>,
 ) -> Option<T> {
-    world.state().in_call[client] = true;
+    simulation.state().in_call[client] = true;
     let done = {
         let mut call = pin!(call);
         poll_fn(|context| {
-            if std::mem::take(&mut world.state().drops[client]) {
-                world.state().timers[client] = None;
+            if std::mem::take(&mut simulation.state().drops[client]) {
+                simulation.state().timers[client] = None;
                 return Poll::Ready(None);
             }
             call.as_mut().poll(context).map(Some)
         })
         .await
     };
-    let mut state = world.state();
+    let mut state = simulation.state();
     state.in_call[client] = false;
     state.drops[client] = false;
     done
 }
 
-/// How a call is made.
+/// Kind of a call, with its end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum How {
+enum CallKind {
     Release,
     Drop,
     With,
@@ -66,19 +66,19 @@ enum How {
     Nested,
 }
 
-const HOWS: [How; 7] = [
-    How::Release,
-    How::Drop,
-    How::With,
-    How::WithFailing,
-    How::Scope,
-    How::ScopeFailing,
-    How::Nested,
+const CALL_KINDS: [CallKind; 7] = [
+    CallKind::Release,
+    CallKind::Drop,
+    CallKind::With,
+    CallKind::WithFailing,
+    CallKind::Scope,
+    CallKind::ScopeFailing,
+    CallKind::Nested,
 ];
 
 #[derive(Clone, Debug)]
 struct Call {
-    how: How,
+    kind: CallKind,
     key: LockKey,
     mode: LockMode,
     options: LockOptions,
@@ -87,10 +87,10 @@ struct Call {
 }
 
 impl Call {
-    fn choose(world: &World, nested: bool) -> Self {
-        let inner = (!nested && world.state().rng.u8(..4) == 0)
-            .then(|| Box::new(Self::choose(world, true)));
-        let mut state = world.state();
+    fn choose(simulation: &Simulation, nested: bool) -> Self {
+        let inner = (!nested && simulation.state().rng.u8(..4) == 0)
+            .then(|| Box::new(Self::choose(simulation, true)));
+        let mut state = simulation.state();
         let rng = &mut state.rng;
         let limit = Duration::from_micros([0, 1, 500, 3000, 20_000][rng.usize(..5)]);
         let options = match rng.u8(..6) {
@@ -104,9 +104,9 @@ impl Call {
         } else {
             LockMode::Exclusive
         };
-        let how = HOWS[rng.usize(..HOWS.len())];
+        let kind = CALL_KINDS[rng.usize(..CALL_KINDS.len())];
         Self {
-            how,
+            kind,
             key: LockKey::from(rng.i64(0..3)),
             mode,
             options: options.mode(mode),
@@ -117,61 +117,68 @@ impl Call {
 }
 
 #[derive(Debug)]
-enum Ended {
+enum CallFailure {
     Body,
     Lock(LockError),
 }
 
-impl From<LockError> for Ended {
+impl From<LockError> for CallFailure {
     fn from(error: LockError) -> Self {
         Self::Lock(error)
     }
 }
 
-pub(crate) async fn client(world: World, number: usize) {
-    let mut session = Session::connect(&world, number);
+pub(crate) async fn client(simulation: Simulation, number: usize) {
+    let mut session = Session::connect(&simulation, number);
     for _ in 0..CALLS {
-        let call = Call::choose(&world, false);
-        world.state().trace(|| format!("client {number}: {call:?}"));
-        let ended = unless_dropped(&world, number, make(&world, number, &mut session, &call)).await;
-        world
+        let call = Call::choose(&simulation, false);
+        simulation
+            .state()
+            .trace(|| format!("client {number}: {call:?}"));
+        let ended = run_or_drop(
+            &simulation,
+            number,
+            make(&simulation, number, &mut session, &call),
+        )
+        .await;
+        simulation
             .state()
             .trace(|| format!("client {number}: {ended:?}"));
-        // What nobody waits for comes to its end.
+        // Messages that were sent without waiting for a reply are executed first.
         poll_fn(|_| {
-            let state = world.state();
-            if state.lines[session.line].is_quiet() {
+            let state = simulation.state();
+            if state.links[session.link].is_quiet() {
                 Poll::Ready(())
             } else {
                 Poll::Pending
             }
         })
         .await;
-        check_after(&world, &mut session, &call);
+        check_after(&simulation, &mut session, &call);
         let renew = {
-            let state = world.state();
-            let line = &state.lines[session.line];
-            session.is_broken() || line.exchanged || !state.server.is_alive(line.pid)
+            let state = simulation.state();
+            let link = &state.links[session.link];
+            session.is_broken() || link.swapped || !state.server.is_alive(link.pid)
         };
         if renew {
-            session = Session::connect(&world, number);
+            session = Session::connect(&simulation, number);
         }
-        pause(&world, number, Duration::from_micros(100)).await;
+        pause(&simulation, number, Duration::from_micros(100)).await;
     }
 }
 
-/// Whatever came of the call: the session holds nothing and waits for nothing, or it has ended.
-fn check_after(world: &World, session: &mut Session, call: &Call) {
+/// Asserts that the session holds no lock and has no transaction, or has ended.
+fn check_after(simulation: &Simulation, session: &mut Session, call: &Call) {
     use advisory_locking::session::AsyncLockSession;
     let depth = session.session_transaction_state().depth();
-    let state = world.state();
-    let pid = state.lines[session.line].pid;
+    let state = simulation.state();
+    let pid = state.links[session.link].pid;
     assert!(
         !session.is_broken() || !state.server.is_alive(pid),
-        "a condemned session lives: {call:?}"
+        "a terminated session lives: {call:?}"
     );
-    if state.lines[session.line].exchanged {
-        // Which session has what, nobody can know behind a pooler; whoever noticed has said so.
+    if state.links[session.link].swapped {
+        // After a swap the client cannot know which session holds the lock.
         return;
     }
     assert_eq!(state.server.levels_of(pid), 0, "left behind by {call:?}");
@@ -182,131 +189,147 @@ fn check_after(world: &World, session: &mut Session, call: &Call) {
 }
 
 async fn make(
-    world: &World,
+    simulation: &Simulation,
     client: usize,
     session: &mut Session,
     call: &Call,
-) -> Result<(), Ended> {
-    let line = session.line;
-    match call.how {
-        How::Release | How::Drop | How::Nested => {
+) -> Result<(), CallFailure> {
+    let link = session.link;
+    match call.kind {
+        CallKind::Release | CallKind::Drop | CallKind::Nested => {
             let granted = session
                 .try_acquire_advisory_lock(&call.key, call.options)
                 .await?;
             let Some(mut guard) = granted else {
-                world.state().met.refused += 1;
+                simulation.state().coverage.contended += 1;
                 return Ok(());
             };
-            let believing = Believing::begin(world, line, &call.key, call.mode, false);
-            pause(world, client, call.hold).await;
-            if let (How::Nested, Some(inner)) = (call.how, &call.inner) {
-                inner_call(world, client, &mut guard, inner).await?;
+            let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, false);
+            pause(simulation, client, call.hold).await;
+            if let (CallKind::Nested, Some(inner)) = (call.kind, &call.inner) {
+                inner_call(simulation, client, &mut guard, inner).await?;
             }
-            let held = believing.end();
-            if call.how == How::Drop {
+            let held = claim.end();
+            if call.kind == CallKind::Drop {
                 drop(guard);
                 return Ok(());
             }
-            release(world, held, guard.release().await)
+            release(simulation, held, guard.release().await)
         }
-        How::With | How::WithFailing => {
-            let fails = call.how == How::WithFailing;
+        CallKind::With | CallKind::WithFailing => {
+            let fails = call.kind == CallKind::WithFailing;
             let mut held = false;
             let held_to = &mut held;
             let ended = session
                 .with_advisory_lock(&call.key, call.options, async |session| {
-                    let believing = Believing::begin(world, line, &call.key, call.mode, false);
-                    pause(world, client, call.hold).await;
+                    let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, false);
+                    pause(simulation, client, call.hold).await;
                     if let Some(inner) = &call.inner {
-                        inner_call(world, client, session, inner).await?;
+                        inner_call(simulation, client, session, inner).await?;
                     }
-                    *held_to = believing.end();
-                    if fails { Err(Ended::Body) } else { Ok(()) }
+                    *held_to = claim.end();
+                    if fails {
+                        Err(CallFailure::Body)
+                    } else {
+                        Ok(())
+                    }
                 })
                 .await;
-            ran(world, held, ended)
+            record_outcome(simulation, held, ended)
         }
-        How::Scope | How::ScopeFailing => {
-            let fails = call.how == How::ScopeFailing;
+        CallKind::Scope | CallKind::ScopeFailing => {
+            let fails = call.kind == CallKind::ScopeFailing;
             let mut held = false;
             let held_to = &mut held;
             let ended = session
                 .with_advisory_xact_lock(&call.key, call.options, async |session| {
-                    let believing = Believing::begin(world, line, &call.key, call.mode, true);
-                    pause(world, client, call.hold).await;
+                    let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, true);
+                    pause(simulation, client, call.hold).await;
                     if let Some(inner) = &call.inner {
-                        inner_scope(world, client, session, inner).await?;
+                        inner_scope(simulation, client, session, inner).await?;
                     }
-                    *held_to = believing.end();
-                    if fails { Err(Ended::Body) } else { Ok(()) }
+                    *held_to = claim.end();
+                    if fails {
+                        Err(CallFailure::Body)
+                    } else {
+                        Ok(())
+                    }
                 })
                 .await;
-            ran(world, held, ended)
+            record_outcome(simulation, held, ended)
         }
     }
 }
 
-/// A call in the body of another.
+/// A call inside the body of another call.
 async fn inner_call(
-    world: &World,
+    simulation: &Simulation,
     client: usize,
     session: &mut Session,
     call: &Call,
-) -> Result<(), Ended> {
-    let line = session.line;
+) -> Result<(), CallFailure> {
+    let link = session.link;
     let mut held = false;
     let held_to = &mut held;
     let ended = session
         .with_advisory_lock(&call.key, call.options, async |_| {
-            let believing = Believing::begin(world, line, &call.key, call.mode, false);
-            pause(world, client, call.hold).await;
-            *held_to = believing.end();
+            let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, false);
+            pause(simulation, client, call.hold).await;
+            *held_to = claim.end();
             Ok(())
         })
         .await;
-    ran(world, held, ended)
+    record_outcome(simulation, held, ended)
 }
 
-/// A scope in a scope.
+/// A transaction scope inside another one.
 async fn inner_scope(
-    world: &World,
+    simulation: &Simulation,
     client: usize,
     session: &mut Session,
     call: &Call,
-) -> Result<(), Ended> {
-    let line = session.line;
+) -> Result<(), CallFailure> {
+    let link = session.link;
     let mut held = false;
     let held_to = &mut held;
     let ended = session
         .with_advisory_xact_lock(&call.key, call.options, async |_| {
-            let believing = Believing::begin(world, line, &call.key, call.mode, true);
-            pause(world, client, call.hold).await;
-            *held_to = believing.end();
+            let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, true);
+            pause(simulation, client, call.hold).await;
+            *held_to = claim.end();
             Ok(())
         })
         .await;
-    ran(world, held, ended)
+    record_outcome(simulation, held, ended)
 }
 
-fn release(world: &World, held: bool, released: Result<(), LockError>) -> Result<(), Ended> {
-    ran(world, held, released.map_err(Ended::Lock))
+fn release(
+    simulation: &Simulation,
+    held: bool,
+    released: Result<(), LockError>,
+) -> Result<(), CallFailure> {
+    record_outcome(simulation, held, released.map_err(CallFailure::Lock))
 }
 
-/// A success is said only of a lock that was held to its end.
-fn ran(world: &World, held: bool, ended: Result<(), Ended>) -> Result<(), Ended> {
-    let mut state = world.state();
+/// Counts the outcome. A success requires that the lock was held until its release.
+fn record_outcome(
+    simulation: &Simulation,
+    held: bool,
+    ended: Result<(), CallFailure>,
+) -> Result<(), CallFailure> {
+    let mut state = simulation.state();
     match &ended {
         Ok(()) => {
-            assert!(held, "a success, but the lock was lost");
-            state.met.succeeded += 1;
+            assert!(held, "success although the lock was lost");
+            state.coverage.succeeded += 1;
         }
-        Err(Ended::Body) => {}
-        Err(Ended::Lock(error)) => match error.kind() {
-            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => state.met.refused += 1,
-            LockErrorKind::Deadlock => state.met.deadlocks += 1,
-            LockErrorKind::SessionChanged => state.met.exchanged += 1,
-            _ if error.is_lost() => state.met.lost += 1,
-            _ => state.met.failed += 1,
+        Err(CallFailure::Body) => {}
+        Err(CallFailure::Lock(error)) => match error.kind() {
+            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => state.coverage.contended += 1,
+            LockErrorKind::Deadlock => state.coverage.deadlocks += 1,
+            LockErrorKind::SessionChanged => state.coverage.swapped += 1,
+            _ if error.is_lost() => state.coverage.lost += 1,
+            _ => state.coverage.failed += 1,
         },
     }
     ended

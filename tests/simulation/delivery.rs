@@ -1,36 +1,37 @@
-//! What becomes of a message on its way to the server, there, and on its way back.
+//! Delivery of messages and replies, with their faults.
 
 use std::time::Duration;
 
 use advisory_locking::session::ScriptKind;
 
-use crate::line::{Answer, Done, Message, Waiting, execute};
+use crate::link::{Answer, Done, Message, Waiting, execute};
 use crate::model::Code;
-use crate::world::State;
+use crate::simulation::State;
 
 impl State {
-    fn answer(&mut self, line: usize, message: u64, reply: Result<Option<Answer>, Code>) {
-        let gone = !self.server.is_alive(self.lines[line].pid);
-        self.trace(|| format!("line {line}: message {message}: {reply:?}"));
-        self.lines[line].answered_by = self.lines[line].pid;
-        self.lines[line].answer(message, reply.map_err(|code| (code, gone)));
-        let client = self.lines[line].client;
-        // Also if nobody waits for it: the client may wait for quiet.
+    fn answer(&mut self, link: usize, message: u64, reply: Result<Option<Answer>, Code>) {
+        let gone = !self.server.is_alive(self.links[link].pid);
+        self.trace(|| format!("link {link}: message {message}: {reply:?}"));
+        self.links[link].answered_by = self.links[link].pid;
+        self.links[link].answer(message, reply.map_err(|code| (code, gone)));
+        let client = self.links[link].client;
+        // Also without a waiting request: the client may wait for the link to become quiet.
         self.runnable[client] = true;
     }
 
     pub(crate) fn deliver(&mut self, number: usize) {
-        let pid = self.lines[number].pid;
-        let Some((message, sent)) = self.lines[number].inbox.pop_front() else {
+        let pid = self.links[number].pid;
+        let Some((message, sent)) = self.links[number].inbox.pop_front() else {
             return;
         };
-        self.trace(|| format!("line {number}: message {message}: {sent:?}"));
+        self.trace(|| format!("link {number}: message {message}: {sent:?}"));
         if !self.server.is_alive(pid) {
             return self.answer(number, message, Err("08006"));
         }
-        // An end is not a request that could fail; what nobody waits for is sent so often that it goes through.
+        // The end of a session cannot fail. A detached release is sent twice, so it is not failed
+        // here.
         let may_fail = !matches!(sent, Message::End)
-            && !matches!(&sent, Message::Script(batch) if matches!(batch.kind(), ScriptKind::ReleaseOrTerminate { .. }));
+            && !matches!(&sent, Message::Script(script) if matches!(script.kind(), ScriptKind::ReleaseOrTerminate { .. }));
         let fault = if may_fail {
             self.rng.u8(..120)
         } else {
@@ -38,7 +39,7 @@ impl State {
         };
         let code = self.code();
         if fault == 0 {
-            self.met.refusals += 1;
+            self.coverage.requests_rejected += 1;
             let code = self.server.fail(pid, code);
             self.after_failure(number, &sent);
             return self.answer(number, message, Err(code));
@@ -47,7 +48,7 @@ impl State {
         let reply = match (fault, done) {
             (_, Ok(Done::Queued(ticket))) => {
                 let limit = match &sent {
-                    Message::Script(batch) => match batch.kind() {
+                    Message::Script(script) => match script.kind() {
                         ScriptKind::Wait { limit_ms, .. } if limit_ms > 0 => {
                             Some(u64::from(limit_ms.unsigned_abs()))
                         }
@@ -55,21 +56,23 @@ impl State {
                     },
                     _ => None,
                 };
-                let Message::Script(batch) = sent else { return };
-                self.lines[number].waiting = Some(Waiting {
+                let Message::Script(script) = sent else {
+                    return;
+                };
+                self.links[number].waiting = Some(Waiting {
                     message,
-                    batch,
+                    script,
                     ticket,
                     until: limit.map(|limit| self.elapsed + Duration::from_millis(limit)),
                 });
                 return;
             }
             (1, Ok(_)) => {
-                self.met.done_but_reported += 1;
+                self.coverage.done_but_reported += 1;
                 Err(self.server.fail(pid, code))
             }
             (2, Ok(_)) => {
-                self.met.replies_lost += 1;
+                self.coverage.replies_lost += 1;
                 self.server.terminate(pid);
                 Err("08006")
             }
@@ -83,10 +86,10 @@ impl State {
         self.answer(number, message, reply);
     }
 
-    /// A client whose outermost `BEGIN` or `COMMIT` has failed makes sure that there is no transaction.
+    /// Rolls back after a failed outermost `BEGIN` or `COMMIT`, as client libraries do.
     fn after_failure(&mut self, number: usize, sent: &Message) {
         if matches!(sent, Message::Begin(0) | Message::Commit(0)) {
-            let _ = self.server.rollback(self.lines[number].pid);
+            let _ = self.server.rollback(self.links[number].pid);
         }
     }
 
@@ -94,22 +97,22 @@ impl State {
         ["40P01", "53200", "55P03", "57014", "42501"][self.rng.usize(..5)]
     }
 
-    /// A wait may have been granted, may have reached its limit or be in a deadlock, or go on.
-    pub(crate) fn look(&mut self, number: usize) {
+    /// Checks a wait: it was granted, has reached its limit, is in a deadlock, or continues.
+    pub(crate) fn check_wait(&mut self, number: usize) {
         let Some(Waiting {
             message,
-            batch,
+            script,
             ticket,
             until,
-        }) = self.lines[number].waiting
+        }) = self.links[number].waiting
         else {
             return;
         };
-        let pid = self.lines[number].pid;
+        let pid = self.links[number].pid;
         let late = until.is_some_and(|until| until <= self.elapsed);
         let mut ended = self.server.ended(ticket);
         if ended.is_none() && late {
-            self.met.expired += 1;
+            self.coverage.expired += 1;
             self.server.expire(ticket);
             ended = self.server.ended(ticket);
         }
@@ -121,16 +124,16 @@ impl State {
             ended = Some(Err("57P01"));
         }
         let Some(ended) = ended else { return };
-        self.lines[number].waiting = None;
-        // The grant and its limit, a cancel, or the search for deadlocks, coincide.
+        self.links[number].waiting = None;
+        // The grant coincides with the limit, a cancel request or the deadlock check.
         let coincides = late || self.rng.u8(..16) == 0;
         let reply = match ended {
             Ok(()) if coincides && self.rng.bool() => {
-                self.met.granted_but_reported += 1;
+                self.coverage.granted_but_reported += 1;
                 let code = ["55P03", "55P03", "57014", "40P01"][self.rng.usize(..4)];
                 Err(self.server.fail(pid, code))
             }
-            Ok(()) => self.server.finish_batch(pid, &batch).map(|()| None),
+            Ok(()) => self.server.finish_batch(pid, &script).map(|()| None),
             Err(code) => Err(code),
         };
         self.answer(number, message, reply);

@@ -1,12 +1,20 @@
-//! Many async clients of one server, simulated: a seed decides who goes next, what fails, and what time it is. What must be true is
-//! checked at every step; a seed that fails is printed, and replays exactly.
+//! Simulation of several async clients of one server. A seed determines the schedule, the faults
+//! and the time. The invariants are checked after every step; a failing seed is printed and
+//! replays exactly.
 //!
-//! The clients call what users call. The server is the model of the other suites. Between the two, everything is late or lost that can be:
-//! grants that arrive when their limit has passed, waits that are reported as failed and hold the lock all the same, answers that are
-//! lost with their session, sessions that are ended, cancelled or exchanged for others, futures that are dropped.
+//! The clients call the public methods. The server is the model of the other suites. The network
+//! and the server inject these faults:
 //!
-//! * `ADVISORY_LOCKING_SIMULATION_SEED=n` plays one seed, and prints every step.
-//! * `ADVISORY_LOCKING_SIMULATION_SEEDS=n` plays so many, instead of some thousands.
+//! * grants that arrive after their limit;
+//! * waits that are granted and report a failure;
+//! * replies that are lost with their session;
+//! * sessions that are terminated, cancelled, or swapped by a pooler;
+//! * futures that the caller drops.
+//!
+//! Environment:
+//!
+//! * `ADVISORY_LOCKING_SIMULATION_SEED=n` runs one seed and prints every step.
+//! * `ADVISORY_LOCKING_SIMULATION_SEEDS=n` runs `n` seeds instead of the default number.
 #![cfg(feature = "bb8")]
 #![allow(
     clippy::unwrap_used,
@@ -14,24 +22,24 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test fails by panicking, and tells how fast it was"
+    reason = "a test fails by panicking, and prints its speed"
 )]
 
 #[path = "../model/mod.rs"]
 mod model;
 
-mod belief;
+mod claims;
 mod client;
+mod coverage;
 mod delivery;
-mod line;
-mod met;
+mod link;
 mod schedule;
-mod world;
+mod simulation;
 
 use std::panic::catch_unwind;
 use std::time::Instant;
 
-/// Played in every run.
+/// Default number of seeds.
 const SEEDS: u64 = 4000;
 
 fn from_environment(name: &str) -> Option<u64> {
@@ -39,37 +47,40 @@ fn from_environment(name: &str) -> Option<u64> {
     Some(
         value
             .parse()
-            .unwrap_or_else(|_| panic!("{name}={value} is no number")),
+            .unwrap_or_else(|_| panic!("{name}={value} is not a number")),
     )
 }
 
 #[test]
-fn whatever_happens_the_lock_is_a_lock() {
+fn every_schedule_keeps_mutual_exclusion() {
     if let Some(seed) = from_environment("ADVISORY_LOCKING_SIMULATION_SEED") {
-        schedule::play(seed, true);
+        schedule::run_seed(seed, true);
         return;
     }
     let seeds = from_environment("ADVISORY_LOCKING_SIMULATION_SEEDS").unwrap_or(SEEDS);
     let began = Instant::now();
-    let mut sum = met::Met::default();
+    let mut sum = coverage::Coverage::default();
     for seed in 0..seeds {
-        match catch_unwind(|| schedule::play(seed, false)) {
-            Ok(met) => sum.add(&met),
+        match catch_unwind(|| schedule::run_seed(seed, false)) {
+            Ok(coverage) => sum.add(&coverage),
             Err(_) => panic!("replay with ADVISORY_LOCKING_SIMULATION_SEED={seed}"),
         }
     }
     let per_minute = sum.steps as f64 / began.elapsed().as_secs_f64() * 60e-6;
     println!("{seeds} seeds, {per_minute:.1} million steps a minute: {sum:?}");
-    // What is to be shown has happened, and not once.
-    for (what, count) in sum.counts() {
-        assert!(count >= seeds / 50, "only {count} times: {what}");
+    // Each event must have happened often enough to count as tested.
+    for (event, count) in sum.counts() {
+        assert!(count >= seeds / 50, "only {count} times: {event}");
     }
 }
 
-/// Nothing but the seed decides.
+/// A run depends on its seed alone.
 #[test]
 fn a_seed_replays() {
     for seed in [1, 2, 3] {
-        assert_eq!(schedule::play(seed, false), schedule::play(seed, false));
+        assert_eq!(
+            schedule::run_seed(seed, false),
+            schedule::run_seed(seed, false)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The cases, each written once. No adapter is named here.
+//! The cases, each written once for all adapters.
 
 pub(crate) mod exclusion;
 pub(crate) mod keys;
@@ -13,29 +13,34 @@ use std::time::Duration;
 use advisory_locking::{LockKey, LockOptions, WaitStrategy};
 
 use crate::actor::{Actor, Outcome};
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 
-/// Long enough for anything that is granted.
+/// Limit of a wait that ends with a grant.
 pub(crate) const LONG: Duration = Duration::from_secs(15);
 
 pub(crate) const fn no_wait() -> LockOptions {
     LockOptions::no_wait()
 }
 
-/// Waits on the server.
+/// Options that wait on the server.
 pub(crate) const fn block(limit: Duration) -> LockOptions {
     LockOptions::wait_up_to(limit).strategy(WaitStrategy::Block)
 }
 
-/// Asks often.
+/// Options that poll with a short interval.
 const fn poll(limit: Duration) -> LockOptions {
     LockOptions::wait_up_to(limit).interval(Duration::from_millis(5))
 }
 
-/// An actor that should be kept out of a key it asked for. Where there are no locks it was really let in, and leaves.
+/// Asserts the outcome of a contended call. On a backend without locks the actor was granted the
+/// lock, and releases it.
 #[track_caller]
-fn assert_kept_out(stage: &Stage, actor: &Actor, outcome: Outcome, expected: Outcome) {
-    assert_eq!(outcome, stage.kept_out(expected), "second session");
+fn assert_contended(fixture: &Fixture, actor: &Actor, outcome: Outcome, expected: Outcome) {
+    assert_eq!(
+        outcome,
+        fixture.contended_outcome(expected),
+        "second session"
+    );
     if outcome == Outcome::Granted {
         assert_eq!(actor.release(), Outcome::Done);
     }

@@ -1,4 +1,4 @@
-//! Options that are refused: the same on every backend, so that a mistake does not wait for production.
+//! Rejected options. They are the same on every backend, so tests on SQLite find them too.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use advisory_locking::LockErrorKind::{InvalidOptions, NoMutualExclusion};
 use advisory_locking::{LockOptions, OnMissingLock, WaitStrategy};
 
 use super::{block, no_wait, poll};
-use crate::actor::Outcome::{self, Done, Entered, Failed, Granted, Ran};
-use crate::actor::{Actor, BODY_VALUE, Ending, Level};
-use crate::stage::Stage;
+use crate::actor::Outcome::{self, BodyStarted, BodySucceeded, Done, Failed, Granted};
+use crate::actor::{Actor, BODY_VALUE, BodyEnd, LockScope};
+use crate::fixture::Fixture;
 use advisory_locking::LockKey;
 
-const LEVELS: [Level; 2] = [Level::Session, Level::Transaction];
+const SCOPES: [LockScope; 2] = [LockScope::Session, LockScope::Transaction];
 
-pub(crate) fn contradictions_are_refused(stage: &Stage) {
-    let key = stage.key("key");
-    let actor = stage.actor();
+pub(crate) fn contradictions_are_refused(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let actor = fixture.actor();
     let limit = Duration::from_secs(1);
     let contradictions = [
         poll(limit).interval(Duration::ZERO),
@@ -28,10 +28,10 @@ pub(crate) fn contradictions_are_refused(stage: &Stage) {
             assert_eq!(outcome, Failed(InvalidOptions), "{options:?}");
         }
     }
-    // A transaction-level lock is always in a transaction.
+    // A transaction-level lock needs a transaction anyway.
     let allowed = no_wait().allow_in_transaction();
     assert_eq!(
-        actor.with(Level::Transaction, &key, allowed),
+        actor.with(LockScope::Transaction, &key, allowed),
         Failed(InvalidOptions)
     );
     assert_eq!(actor.begin(), Done);
@@ -40,11 +40,11 @@ pub(crate) fn contradictions_are_refused(stage: &Stage) {
     assert_eq!(actor.commit(), Done);
 }
 
-pub(crate) fn strictness_where_there_are_no_locks(stage: &Stage) {
-    let key = stage.key("key");
-    let actor = stage.actor();
+pub(crate) fn a_missing_lock_is_an_error_if_required(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let actor = fixture.actor();
     let strict = no_wait().on_missing_lock(OnMissingLock::Error);
-    if !stage.excludes() {
+    if !fixture.excludes() {
         for outcome in every_method(&actor, &key, strict) {
             assert_eq!(outcome, Failed(NoMutualExclusion));
         }
@@ -55,18 +55,18 @@ pub(crate) fn strictness_where_there_are_no_locks(stage: &Stage) {
     }
     assert_eq!(actor.acquire(&key, strict), Granted);
     assert_eq!(actor.release(), Done);
-    for level in LEVELS {
-        assert_eq!(actor.with(level, &key, strict), Entered);
-        assert_eq!(actor.leave(Ending::Ok), Ran(BODY_VALUE));
+    for scope in SCOPES {
+        assert_eq!(actor.with(scope, &key, strict), BodyStarted);
+        assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
     }
 }
 
-/// What each method answers that takes options; the body must not run.
+/// Calls each method that takes options, and returns the outcomes. No body may start.
 fn every_method(actor: &Actor, key: &LockKey, options: LockOptions) -> Vec<Outcome> {
     let mut outcomes = vec![actor.acquire(key, options), actor.try_acquire(key, options)];
-    for level in LEVELS {
-        outcomes.push(actor.with(level, key, options));
-        outcomes.push(actor.try_with(level, key, options));
+    for scope in SCOPES {
+        outcomes.push(actor.with(scope, key, options));
+        outcomes.push(actor.try_with(scope, key, options));
     }
     assert_eq!(actor.begin(), Done);
     outcomes.push(actor.xact(key, options));

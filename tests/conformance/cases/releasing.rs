@@ -1,101 +1,118 @@
-//! The end of a session-level lock.
+//! Release and loss of session-level locks.
 
 use advisory_locking::LockErrorKind::{
     HeldElsewhere, InTransaction, Lost, NotHeld, TransactionLeftOpen,
 };
 use advisory_locking::LockMode::Exclusive;
 
-use super::{assert_granted_and_released, assert_kept_out, no_wait};
+use super::{assert_contended, assert_granted_and_released, no_wait};
 use crate::actor::Outcome::{
-    Absent, Answered, BodyFailed, Done, Entered, Failed, Granted, NotGranted, Panicked, Ran,
+    Answered, BodyFailed, BodyStarted, BodySucceeded, Done, Failed, Granted, NotGranted, Panicked,
+    Unsupported,
 };
-use crate::actor::{BODY_VALUE, Ending, Level, Raw};
-use crate::stage::{Stage, until};
+use crate::actor::{BODY_VALUE, BodyEnd, LockScope, SqlCommand};
+use crate::fixture::{Fixture, until};
 
-pub(crate) fn a_dropped_guard_releases(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
+pub(crate) fn a_dropped_guard_releases(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
-    assert_kept_out(
-        stage,
+    assert_contended(
+        fixture,
         &second,
         second.try_acquire(&key, no_wait()),
         NotGranted,
     );
     assert_eq!(first.drop_guard(), Done);
-    stage.assert_soon_free(&key);
+    fixture.assert_soon_free(&key);
     assert_granted_and_released(&second, &key);
 }
 
-pub(crate) fn a_body_ends(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
-    for (ending, outcome) in [(Ending::Ok, Ran(BODY_VALUE)), (Ending::Err, BodyFailed)] {
-        assert_eq!(first.with(Level::Session, &key, no_wait()), Entered);
-        stage.assert_held(&key, &[Exclusive]);
-        assert_kept_out(
-            stage,
+pub(crate) fn a_body_ends(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
+    for (ending, outcome) in [
+        (BodyEnd::Ok, BodySucceeded(BODY_VALUE)),
+        (BodyEnd::Err, BodyFailed),
+    ] {
+        assert_eq!(first.with(LockScope::Session, &key, no_wait()), BodyStarted);
+        fixture.assert_held(&key, &[Exclusive]);
+        assert_contended(
+            fixture,
             &second,
             second.try_acquire(&key, no_wait()),
             NotGranted,
         );
-        assert_eq!(first.leave(ending), outcome);
-        stage.assert_free(&key);
+        assert_eq!(first.end_body(ending), outcome);
+        fixture.assert_free(&key);
     }
     assert_granted_and_released(&second, &key);
 }
 
-pub(crate) fn a_panic_releases(stage: &Stage) {
-    let (outer, inner) = (stage.key("outer"), stage.key("inner"));
-    let [first, second] = stage.actors();
-    assert_eq!(first.with(Level::Session, &outer, no_wait()), Entered);
-    assert_eq!(first.with(Level::Session, &inner, no_wait()), Entered);
-    assert_eq!(first.leave(Ending::Panic), Panicked);
-    stage.assert_soon_free(&inner);
-    stage.assert_held(&outer, &[Exclusive]);
-    assert_eq!(first.leave(Ending::Ok), Ran(BODY_VALUE));
+pub(crate) fn a_panic_releases(fixture: &Fixture) {
+    let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
+    let [first, second] = fixture.actors();
+    assert_eq!(
+        first.with(LockScope::Session, &outer, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(
+        first.with(LockScope::Session, &inner, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(first.end_body(BodyEnd::Panic), Panicked);
+    fixture.assert_soon_free(&inner);
+    fixture.assert_held(&outer, &[Exclusive]);
+    assert_eq!(first.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
     assert_granted_and_released(&second, &inner);
-    // The connection is as good as before.
+    // The connection still works.
     assert_granted_and_released(&first, &outer);
 }
 
 /// The error of a release never hides the body's own.
-pub(crate) fn the_bodys_error_wins(stage: &Stage) {
-    let key = stage.key("key");
-    let actor = stage.actor();
-    assert_eq!(actor.with(Level::Session, &key, no_wait()), Entered);
-    let by_hand = actor.raw(Raw::UnlockAll);
-    assert_eq!(by_hand, if stage.excludes() { Done } else { Absent });
-    assert_eq!(actor.leave(Ending::Err), BodyFailed);
+pub(crate) fn the_bodys_error_wins(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let actor = fixture.actor();
+    assert_eq!(actor.with(LockScope::Session, &key, no_wait()), BodyStarted);
+    let by_hand = actor.run_sql(SqlCommand::UnlockAll);
+    assert_eq!(
+        by_hand,
+        if fixture.excludes() {
+            Done
+        } else {
+            Unsupported
+        }
+    );
+    assert_eq!(actor.end_body(BodyEnd::Err), BodyFailed);
 
-    assert_eq!(actor.with(Level::Session, &key, no_wait()), Entered);
+    assert_eq!(actor.with(LockScope::Session, &key, no_wait()), BodyStarted);
     assert_eq!(actor.begin(), Done);
-    assert_eq!(actor.leave(Ending::Err), BodyFailed);
+    assert_eq!(actor.end_body(BodyEnd::Err), BodyFailed);
 }
 
-pub(crate) fn a_transaction_left_open(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second, third] = stage.actors();
-    assert_eq!(first.with(Level::Session, &key, no_wait()), Entered);
+pub(crate) fn a_transaction_left_open(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second, third] = fixture.actors();
+    assert_eq!(first.with(LockScope::Session, &key, no_wait()), BodyStarted);
     assert_eq!(first.begin(), Done);
-    assert_eq!(first.leave(Ending::Ok), Failed(TransactionLeftOpen));
-    // A server tells that a session ends a moment before it has ended.
-    stage.assert_soon_free(&key);
+    assert_eq!(first.end_body(BodyEnd::Ok), Failed(TransactionLeftOpen));
+    // The server acknowledges a termination shortly before the session has ended.
+    fixture.assert_soon_free(&key);
 
     let granted = second.acquire(&key, no_wait());
-    assert_eq!(granted, Granted, "a connection given up holds nothing");
+    assert_eq!(granted, Granted, "a terminated session holds nothing");
     assert_eq!(second.begin(), Done);
     assert_eq!(second.release(), Failed(TransactionLeftOpen));
-    stage.assert_soon_free(&key);
+    fixture.assert_soon_free(&key);
     assert_granted_and_released(&third, &key);
 }
 
-/// A lock taken in a transaction that the client does not know of.
-pub(crate) fn an_invisible_transaction_left_open(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
-    assert_eq!(first.raw(Raw::Begin), Done);
-    if stage.sees_raw_transactions() {
+/// A lock acquired in a transaction that the client does not see.
+pub(crate) fn an_invisible_transaction_left_open(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
+    assert_eq!(first.run_sql(SqlCommand::Begin), Done);
+    if fixture.sees_raw_transactions() {
         assert_eq!(first.acquire(&key, no_wait()), Failed(InTransaction));
         return;
     }
@@ -103,109 +120,113 @@ pub(crate) fn an_invisible_transaction_left_open(stage: &Stage) {
     let left_open = Failed(TransactionLeftOpen);
     assert_eq!(
         first.release(),
-        if stage.excludes() { left_open } else { Done }
+        if fixture.excludes() { left_open } else { Done }
     );
-    stage.assert_soon_free(&key);
+    fixture.assert_soon_free(&key);
     assert_granted_and_released(&second, &key);
 
-    // One that has ended by then is in nobody's way.
-    for end in [Raw::Commit, Raw::Rollback] {
-        assert_eq!(second.raw(Raw::Begin), Done);
+    // A transaction that ends before the release changes nothing.
+    for end in [SqlCommand::Commit, SqlCommand::Rollback] {
+        assert_eq!(second.run_sql(SqlCommand::Begin), Done);
         assert_eq!(second.acquire(&key, no_wait()), Granted);
-        assert_eq!(second.raw(end), Done);
-        stage.assert_held(&key, &[Exclusive]);
+        assert_eq!(second.run_sql(end), Done);
+        fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(second.release(), Done);
     }
 }
 
-pub(crate) fn a_lock_lost_is_reported(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second, third] = stage.actors();
+pub(crate) fn a_lock_lost_is_reported(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second, third] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
     assert_eq!(
-        second.with(Level::Session, &stage.key("other"), no_wait()),
-        Entered
+        second.with(LockScope::Session, &fixture.key("other"), no_wait()),
+        BodyStarted
     );
-    if !stage.excludes() {
-        assert_eq!(first.raw(Raw::Pid), Absent);
+    if !fixture.excludes() {
+        assert_eq!(first.run_sql(SqlCommand::Pid), Unsupported);
         assert_eq!(
-            [first.release(), second.leave(Ending::Ok)],
-            [Done, Ran(BODY_VALUE)]
+            [first.release(), second.end_body(BodyEnd::Ok)],
+            [Done, BodySucceeded(BODY_VALUE)]
         );
         return;
     }
-    stage.terminate(&first);
-    stage.terminate(&second);
-    // Somebody else may hold it before the holder knows.
+    fixture.terminate(&first);
+    fixture.terminate(&second);
+    // Another session may acquire it before the holder learns of the loss.
     until(super::LONG, || {
         (third.try_acquire(&key, no_wait()) == Granted).then_some(())
     })
     .expect("a lock is free when its session has ended");
     assert_eq!(first.release(), Failed(Lost));
-    assert_eq!(second.leave(Ending::Ok), Failed(Lost));
+    assert_eq!(second.end_body(BodyEnd::Ok), Failed(Lost));
     assert_eq!(third.release(), Done);
 }
 
-pub(crate) fn a_lock_released_by_hand_is_reported(stage: &Stage) {
-    let key = stage.key("key");
-    let actor = stage.actor();
-    let not_held = if stage.excludes() {
+pub(crate) fn a_lock_released_by_hand_is_reported(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let actor = fixture.actor();
+    let not_held = if fixture.excludes() {
         Failed(NotHeld)
     } else {
         Done
     };
     for (by_hand, answer) in [
-        (Raw::Unlock(key.raw(), Exclusive), Answered(Some(1))),
-        (Raw::UnlockAll, Done),
+        (SqlCommand::Unlock(key.raw(), Exclusive), Answered(Some(1))),
+        (SqlCommand::UnlockAll, Done),
     ] {
         assert_eq!(actor.acquire(&key, no_wait()), Granted);
         assert_eq!(
-            actor.raw(by_hand),
-            if stage.excludes() { answer } else { Absent }
+            actor.run_sql(by_hand),
+            if fixture.excludes() {
+                answer
+            } else {
+                Unsupported
+            }
         );
         assert_eq!(actor.release(), not_held);
     }
-    // One level taken by hand is not the guard's to give back.
+    // The guard does not release a level that was acquired with plain SQL.
     assert_eq!(actor.acquire(&key, no_wait()), Granted);
-    actor.raw(Raw::TryLock(key.raw(), Exclusive));
+    actor.run_sql(SqlCommand::TryLock(key.raw(), Exclusive));
     assert_eq!(actor.release(), Done);
-    stage.assert_held(&key, &[Exclusive]);
-    actor.raw(Raw::UnlockAll);
+    fixture.assert_held(&key, &[Exclusive]);
+    actor.run_sql(SqlCommand::UnlockAll);
 }
 
-pub(crate) fn a_try_body_does_not_run_in_vain(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
+pub(crate) fn a_try_body_runs_only_with_the_lock(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
-    for level in [Level::Session, Level::Transaction] {
-        let tried = second.try_with(level, &key, no_wait());
+    for scope in [LockScope::Session, LockScope::Transaction] {
+        let tried = second.try_with(scope, &key, no_wait());
         assert_eq!(
             tried,
-            if stage.excludes() {
+            if fixture.excludes() {
                 NotGranted
             } else {
-                Entered
+                BodyStarted
             }
         );
-        if tried == Entered {
-            assert_eq!(second.leave(Ending::Ok), Ran(BODY_VALUE));
+        if tried == BodyStarted {
+            assert_eq!(second.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
         }
-        let refused = second.with(level, &key, no_wait());
+        let refused = second.with(scope, &key, no_wait());
         assert_eq!(
             refused,
-            if stage.excludes() {
+            if fixture.excludes() {
                 Failed(HeldElsewhere)
             } else {
-                Entered
+                BodyStarted
             }
         );
-        if refused == Entered {
-            assert_eq!(second.leave(Ending::Ok), Ran(BODY_VALUE));
+        if refused == BodyStarted {
+            assert_eq!(second.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
         }
     }
     assert_eq!(first.release(), Done);
-    for level in [Level::Session, Level::Transaction] {
-        assert_eq!(second.try_with(level, &key, no_wait()), Entered);
-        assert_eq!(second.leave(Ending::Ok), Ran(BODY_VALUE));
+    for scope in [LockScope::Session, LockScope::Transaction] {
+        assert_eq!(second.try_with(scope, &key, no_wait()), BodyStarted);
+        assert_eq!(second.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
     }
 }

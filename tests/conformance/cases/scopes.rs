@@ -1,50 +1,53 @@
-//! Transactions that a transaction-level lock begins and ends.
+//! Transactions that `with_advisory_xact_lock` begins and ends.
 
 use advisory_locking::LockErrorKind::{
     CommitFailed, HeldElsewhere, Lost, NotHeld, TransactionLeftOpen,
 };
 use advisory_locking::LockMode::Exclusive;
 
-use super::{assert_granted_and_released, assert_kept_out, no_wait};
+use super::{assert_contended, assert_granted_and_released, no_wait};
 use crate::actor::Outcome::{
-    BodyFailed, ClientFailed, Done, Entered, Failed, NotGranted, Panicked, Ran,
+    BodyFailed, BodyStarted, BodySucceeded, ClientFailed, Done, Failed, NotGranted, Panicked,
 };
-use crate::actor::{BODY_VALUE, Ending, Level, Raw};
-use crate::stage::Stage;
+use crate::actor::{BODY_VALUE, BodyEnd, LockScope, SqlCommand};
+use crate::fixture::Fixture;
 
-pub(crate) fn a_scope_commits_or_rolls_back(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
+pub(crate) fn a_scope_commits_or_rolls_back(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
     for (ending, outcome) in [
-        (Ending::Err, BodyFailed),
-        (Ending::Ok, Ran(BODY_VALUE)),
-        (Ending::Panic, Panicked),
+        (BodyEnd::Err, BodyFailed),
+        (BodyEnd::Ok, BodySucceeded(BODY_VALUE)),
+        (BodyEnd::Panic, Panicked),
     ] {
-        assert_eq!(first.with(Level::Transaction, &key, no_wait()), Entered);
-        assert_eq!(first.raw(Raw::Write), Done);
-        stage.assert_held(&key, &[Exclusive]);
-        assert_kept_out(
-            stage,
+        assert_eq!(
+            first.with(LockScope::Transaction, &key, no_wait()),
+            BodyStarted
+        );
+        assert_eq!(first.run_sql(SqlCommand::Write), Done);
+        fixture.assert_held(&key, &[Exclusive]);
+        assert_contended(
+            fixture,
             &second,
             second.try_acquire(&key, no_wait()),
             NotGranted,
         );
-        assert_eq!(first.leave(ending), outcome);
-        stage.assert_soon_free(&key);
-        if ending == Ending::Panic && !stage.survives_panics() {
+        assert_eq!(first.end_body(ending), outcome);
+        fixture.assert_soon_free(&key);
+        if ending == BodyEnd::Panic && !fixture.survives_panics() {
             break;
         }
-        let rows = first.number(Raw::Count);
-        // A pool gives up a connection that comes back during a panic.
+        let rows = first.number(SqlCommand::Count);
+        // A pool discards a connection that is returned during a panic.
         let expected = match ending {
-            Ending::Ok => 1..=1,
-            Ending::Err => 0..=0,
-            Ending::Panic => 0..=1,
+            BodyEnd::Ok => 1..=1,
+            BodyEnd::Err => 0..=0,
+            BodyEnd::Panic => 0..=1,
         };
         assert!(expected.contains(&rows), "{rows} rows after {ending:?}");
     }
     // No transaction was left open.
-    let next = if stage.survives_panics() {
+    let next = if fixture.survives_panics() {
         first
     } else {
         second
@@ -52,131 +55,166 @@ pub(crate) fn a_scope_commits_or_rolls_back(stage: &Stage) {
     assert_granted_and_released(&next, &key);
 }
 
-/// The inner scope is rolled back to where it began; or, where nobody can wait for that, the session is ended with the outer one.
-pub(crate) fn a_panic_in_a_nested_scope(stage: &Stage) {
-    let (outer, inner) = (stage.key("outer"), stage.key("inner"));
-    let actor = stage.actor();
-    assert_eq!(actor.with(Level::Transaction, &outer, no_wait()), Entered);
-    assert_eq!(actor.raw(Raw::Write), Done);
-    assert_eq!(actor.with(Level::Transaction, &inner, no_wait()), Entered);
-    assert_eq!(actor.raw(Raw::Write), Done);
-    assert_eq!(actor.leave(Ending::Panic), Panicked);
-    stage.assert_soon_free(&inner);
-    if stage.survives_panics() {
-        stage.assert_held(&outer, &[Exclusive]);
-        assert_eq!(actor.number(Raw::Count), 1);
-        assert_eq!(actor.leave(Ending::Ok), Ran(BODY_VALUE));
-        assert_eq!(actor.number(Raw::Count), 1);
+/// A blocking client rolls the inner scope back. An async client cannot wait for a rollback while
+/// it unwinds, so it terminates the session, which ends the outer scope too.
+pub(crate) fn a_panic_in_a_nested_scope(fixture: &Fixture) {
+    let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
+    let actor = fixture.actor();
+    assert_eq!(
+        actor.with(LockScope::Transaction, &outer, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(actor.run_sql(SqlCommand::Write), Done);
+    assert_eq!(
+        actor.with(LockScope::Transaction, &inner, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(actor.run_sql(SqlCommand::Write), Done);
+    assert_eq!(actor.end_body(BodyEnd::Panic), Panicked);
+    fixture.assert_soon_free(&inner);
+    if fixture.survives_panics() {
+        fixture.assert_held(&outer, &[Exclusive]);
+        assert_eq!(actor.number(SqlCommand::Count), 1);
+        assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+        assert_eq!(actor.number(SqlCommand::Count), 1);
     } else {
-        stage.assert_soon_free(&outer);
-        assert_eq!(actor.leave(Ending::Ok), Failed(Lost));
+        fixture.assert_soon_free(&outer);
+        assert_eq!(actor.end_body(BodyEnd::Ok), Failed(Lost));
     }
 }
 
-pub(crate) fn scopes_nest(stage: &Stage) {
-    let (outer, inner) = (stage.key("outer"), stage.key("inner"));
-    let actor = stage.actor();
-    assert_eq!(actor.with(Level::Transaction, &outer, no_wait()), Entered);
-    assert_eq!(actor.raw(Raw::Write), Done);
-    assert_eq!(actor.with(Level::Transaction, &inner, no_wait()), Entered);
-    assert_eq!(actor.raw(Raw::Write), Done);
-    assert_eq!(actor.leave(Ending::Err), BodyFailed);
-    stage.assert_free(&inner);
-    assert_eq!(actor.number(Raw::Count), 1);
-    assert_eq!(actor.with(Level::Transaction, &inner, no_wait()), Entered);
-    assert_eq!(actor.raw(Raw::Write), Done);
-    assert_eq!(actor.leave(Ending::Ok), Ran(BODY_VALUE));
-    // To the end of the outer transaction.
-    stage.assert_held(&inner, &[Exclusive]);
-    stage.assert_held(&outer, &[Exclusive]);
-    assert_eq!(actor.leave(Ending::Ok), Ran(BODY_VALUE));
-    stage.assert_free(&inner);
-    stage.assert_free(&outer);
-    assert_eq!(actor.number(Raw::Count), 2);
+pub(crate) fn scopes_nest(fixture: &Fixture) {
+    let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
+    let actor = fixture.actor();
+    assert_eq!(
+        actor.with(LockScope::Transaction, &outer, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(actor.run_sql(SqlCommand::Write), Done);
+    assert_eq!(
+        actor.with(LockScope::Transaction, &inner, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(actor.run_sql(SqlCommand::Write), Done);
+    assert_eq!(actor.end_body(BodyEnd::Err), BodyFailed);
+    fixture.assert_free(&inner);
+    assert_eq!(actor.number(SqlCommand::Count), 1);
+    assert_eq!(
+        actor.with(LockScope::Transaction, &inner, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(actor.run_sql(SqlCommand::Write), Done);
+    assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+    // Held until the outer transaction ends.
+    fixture.assert_held(&inner, &[Exclusive]);
+    fixture.assert_held(&outer, &[Exclusive]);
+    assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+    fixture.assert_free(&inner);
+    fixture.assert_free(&outer);
+    assert_eq!(actor.number(SqlCommand::Count), 2);
 }
 
-pub(crate) fn a_scope_refused_begins_nothing(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
-    assert_eq!(first.with(Level::Transaction, &key, no_wait()), Entered);
-    let refused = second.with(Level::Transaction, &key, no_wait());
-    if stage.excludes() {
+pub(crate) fn a_scope_refused_begins_nothing(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
+    assert_eq!(
+        first.with(LockScope::Transaction, &key, no_wait()),
+        BodyStarted
+    );
+    let refused = second.with(LockScope::Transaction, &key, no_wait());
+    if fixture.excludes() {
         assert_eq!(refused, Failed(HeldElsewhere));
     } else {
-        assert_eq!(refused, Entered);
-        assert_eq!(second.leave(Ending::Ok), Ran(BODY_VALUE));
+        assert_eq!(refused, BodyStarted);
+        assert_eq!(second.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
     }
-    assert_eq!(first.leave(Ending::Ok), Ran(BODY_VALUE));
+    assert_eq!(first.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
     assert_granted_and_released(&second, &key);
 }
 
-pub(crate) fn a_scope_left_deeper(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
-    assert_eq!(first.with(Level::Transaction, &key, no_wait()), Entered);
-    assert_eq!(first.raw(Raw::Write), Done);
-    if stage.counts_savepoints() {
+pub(crate) fn a_scope_left_in_a_savepoint(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
+    assert_eq!(
+        first.with(LockScope::Transaction, &key, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(first.run_sql(SqlCommand::Write), Done);
+    if fixture.counts_savepoints() {
         assert_eq!(first.begin(), Done);
-        assert_eq!(first.leave(Ending::Ok), Failed(TransactionLeftOpen));
+        assert_eq!(first.end_body(BodyEnd::Ok), Failed(TransactionLeftOpen));
     } else {
-        assert_eq!(first.raw(Raw::Savepoint("left_open")), Done);
-        assert_eq!(first.leave(Ending::Ok), Ran(BODY_VALUE));
-        assert_eq!(first.number(Raw::Count), 1);
+        assert_eq!(first.run_sql(SqlCommand::Savepoint("left_open")), Done);
+        assert_eq!(first.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+        assert_eq!(first.number(SqlCommand::Count), 1);
     }
-    stage.assert_soon_free(&key);
+    fixture.assert_soon_free(&key);
     assert_granted_and_released(&second, &key);
 }
 
-/// A body that swallows the error of a statement has done nothing, whatever it says: `COMMIT` rolls back then.
-pub(crate) fn a_scope_aborted_under_its_body(stage: &Stage) {
-    let key = stage.key("key");
-    let actor = stage.actor();
-    assert_eq!(actor.with(Level::Transaction, &key, no_wait()), Entered);
-    assert_eq!(actor.raw(Raw::Write), Done);
-    assert_eq!(actor.raw(Raw::Fail), ClientFailed);
-    let outcome = actor.leave(Ending::Ok);
-    let rows = actor.number(Raw::Count);
-    if stage.excludes() {
+/// The body ignores the error of a statement and succeeds. `COMMIT` of an aborted transaction
+/// rolls back.
+pub(crate) fn a_scope_aborted_under_its_body(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let actor = fixture.actor();
+    assert_eq!(
+        actor.with(LockScope::Transaction, &key, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(actor.run_sql(SqlCommand::Write), Done);
+    assert_eq!(actor.run_sql(SqlCommand::Fail), ClientFailed);
+    let outcome = actor.end_body(BodyEnd::Ok);
+    let rows = actor.number(SqlCommand::Count);
+    if fixture.excludes() {
         assert_eq!((outcome, rows), (Failed(CommitFailed), 0));
     } else {
-        assert_eq!((outcome, rows), (Ran(BODY_VALUE), 1));
+        assert_eq!((outcome, rows), (BodySucceeded(BODY_VALUE), 1));
     }
     assert_granted_and_released(&actor, &key);
 }
 
-/// Then the rest of the body was not under the lock.
-pub(crate) fn a_scope_ended_by_its_body(stage: &Stage) {
-    let key = stage.key("key");
-    let actor = stage.actor();
+/// The rest of the body runs without the lock.
+pub(crate) fn a_scope_ended_by_its_body(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let actor = fixture.actor();
     for end in [
         crate::actor::Command::Commit,
         crate::actor::Command::Rollback,
     ] {
-        assert_eq!(actor.with(Level::Transaction, &key, no_wait()), Entered);
+        assert_eq!(
+            actor.with(LockScope::Transaction, &key, no_wait()),
+            BodyStarted
+        );
         assert_eq!(actor.call(end), Done);
-        assert_eq!(actor.leave(Ending::Ok), Failed(NotHeld));
+        assert_eq!(actor.end_body(BodyEnd::Ok), Failed(NotHeld));
     }
     assert_granted_and_released(&actor, &key);
 }
 
-/// Only the inner scope is lost to the error that its body swallowed.
-pub(crate) fn a_nested_scope_aborted_under_its_body(stage: &Stage) {
-    let (outer, inner) = (stage.key("outer"), stage.key("inner"));
-    let actor = stage.actor();
-    assert_eq!(actor.with(Level::Transaction, &outer, no_wait()), Entered);
-    assert_eq!(actor.raw(Raw::Write), Done);
-    assert_eq!(actor.with(Level::Transaction, &inner, no_wait()), Entered);
-    assert_eq!(actor.raw(Raw::Write), Done);
-    assert_eq!(actor.raw(Raw::Fail), ClientFailed);
-    let (outcome, rows) = if stage.excludes() {
+/// The error that the inner body ignores rolls back the inner scope only.
+pub(crate) fn a_nested_scope_aborted_under_its_body(fixture: &Fixture) {
+    let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
+    let actor = fixture.actor();
+    assert_eq!(
+        actor.with(LockScope::Transaction, &outer, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(actor.run_sql(SqlCommand::Write), Done);
+    assert_eq!(
+        actor.with(LockScope::Transaction, &inner, no_wait()),
+        BodyStarted
+    );
+    assert_eq!(actor.run_sql(SqlCommand::Write), Done);
+    assert_eq!(actor.run_sql(SqlCommand::Fail), ClientFailed);
+    let (outcome, rows) = if fixture.excludes() {
         (Failed(CommitFailed), 1)
     } else {
-        (Ran(BODY_VALUE), 2)
+        (BodySucceeded(BODY_VALUE), 2)
     };
-    assert_eq!(actor.leave(Ending::Ok), outcome);
-    assert_eq!(actor.number(Raw::Count), rows);
-    assert_eq!(actor.leave(Ending::Ok), Ran(BODY_VALUE));
-    assert_eq!(actor.number(Raw::Count), rows);
-    stage.assert_free(&outer);
-    stage.assert_free(&inner);
+    assert_eq!(actor.end_body(BodyEnd::Ok), outcome);
+    assert_eq!(actor.number(SqlCommand::Count), rows);
+    assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+    assert_eq!(actor.number(SqlCommand::Count), rows);
+    fixture.assert_free(&outer);
+    fixture.assert_free(&inner);
 }

@@ -1,4 +1,4 @@
-//! Waiting for a lock that somebody holds. Where there are no locks, nobody waits.
+//! Waiting for a contended lock. On a backend without locks every call is granted at once.
 
 use std::time::{Duration, Instant};
 
@@ -6,18 +6,18 @@ use advisory_locking::LockErrorKind::{Canceled, Database, Deadlock, HeldElsewher
 use advisory_locking::LockMode::Exclusive;
 use advisory_locking::{LockOptions, WaitStrategy};
 
-use super::{LONG, assert_granted_and_released, assert_kept_out, block, no_wait, poll};
+use super::{LONG, assert_contended, assert_granted_and_released, block, no_wait, poll};
 use crate::actor::Outcome::{Answered, Done, Failed, Granted, NotGranted};
-use crate::actor::{Actor, OUTER_LIMIT, Raw};
-use crate::stage::{Stage, until};
+use crate::actor::{Actor, OUTER_LIMIT, SqlCommand};
+use crate::fixture::{Fixture, until};
 
-pub(crate) fn a_busy_key_is_not_waited_for(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
+pub(crate) fn a_no_wait_call_does_not_wait(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
     let began = Instant::now();
-    assert_kept_out(
-        stage,
+    assert_contended(
+        fixture,
         &second,
         second.acquire(&key, no_wait()),
         Failed(HeldElsewhere),
@@ -26,9 +26,9 @@ pub(crate) fn a_busy_key_is_not_waited_for(stage: &Stage) {
     assert_eq!(first.release(), Done);
 }
 
-pub(crate) fn limits_below_a_millisecond_pass(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
+pub(crate) fn limits_below_a_millisecond_pass(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
     for limit in [
         Duration::ZERO,
@@ -36,14 +36,14 @@ pub(crate) fn limits_below_a_millisecond_pass(stage: &Stage) {
         Duration::from_micros(400),
     ] {
         for options in [poll(limit), block(limit)] {
-            assert_kept_out(
-                stage,
+            assert_contended(
+                fixture,
                 &second,
                 second.acquire(&key, options),
                 Failed(TimedOut),
             );
-            assert_kept_out(
-                stage,
+            assert_contended(
+                fixture,
                 &second,
                 second.try_acquire(&key, options),
                 NotGranted,
@@ -51,45 +51,49 @@ pub(crate) fn limits_below_a_millisecond_pass(stage: &Stage) {
         }
     }
     assert_eq!(first.release(), Done);
-    // Of a free key they are no hindrance.
+    // A free key is granted under the same limit.
     assert_eq!(second.acquire(&key, block(Duration::ZERO)), Granted);
     assert_eq!(second.release(), Done);
 }
 
-pub(crate) fn a_limit_passes(stage: &Stage) {
-    let key = stage.key("key");
+pub(crate) fn a_limit_passes(fixture: &Fixture) {
+    let key = fixture.key("key");
     let limit = Duration::from_millis(40);
-    let [first, second] = stage.actors();
+    let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
     for options in [poll(limit), block(limit)] {
         let began = Instant::now();
-        assert_kept_out(
-            stage,
+        assert_contended(
+            fixture,
             &second,
             second.acquire(&key, options),
             Failed(TimedOut),
         );
-        assert!(!stage.excludes() || began.elapsed() >= limit, "{options:?}");
-        assert_kept_out(
-            stage,
+        assert!(
+            !fixture.excludes() || began.elapsed() >= limit,
+            "{options:?}"
+        );
+        assert_contended(
+            fixture,
             &second,
             second.try_acquire(&key, options),
             NotGranted,
         );
-        stage.assert_held(&key, &[Exclusive]);
+        fixture.assert_held(&key, &[Exclusive]);
     }
     assert_eq!(first.release(), Done);
     assert_granted_and_released(&second, &key);
 }
 
-/// PostgreSQL can report that a wait timed out and have granted the lock. Whatever the waiter is told must be true.
-pub(crate) fn a_limit_races_with_the_release(stage: &Stage) {
-    let key = stage.key("key");
+/// PostgreSQL can grant a lock and still report that the wait timed out. The outcome that the
+/// waiter gets must match the lock table.
+pub(crate) fn a_limit_races_with_the_release(fixture: &Fixture) {
+    let key = fixture.key("key");
     let limit = Duration::from_millis(4);
-    let [first, second] = stage.actors();
+    let [first, second] = fixture.actors();
     for round in 0..120 {
         assert_eq!(first.acquire(&key, no_wait()), Granted);
-        // Around the moment at which the server gives the wait up.
+        // About when the server ends the wait.
         let release_at = Instant::now() + limit + Duration::from_micros(10 * round);
         second.start_acquire(&key, block(limit));
         while Instant::now() < release_at {
@@ -100,13 +104,13 @@ pub(crate) fn a_limit_races_with_the_release(stage: &Stage) {
             Granted => assert_eq!(second.release(), Done),
             outcome => assert_eq!(outcome, Failed(TimedOut)),
         }
-        stage.assert_free(&key);
+        fixture.assert_free(&key);
     }
 }
 
-pub(crate) fn a_waiter_gets_the_lock(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
+pub(crate) fn a_waiter_gets_the_lock(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
     let often = Duration::from_millis(5);
     let forever = LockOptions::wait_forever();
     for options in [poll(LONG), poll(Duration::MAX), forever.interval(often)] {
@@ -119,37 +123,37 @@ pub(crate) fn a_waiter_gets_the_lock(stage: &Stage) {
     let forever = forever.strategy(WaitStrategy::Block);
     for options in [block(LONG), block(Duration::MAX), forever, forever.shared()] {
         assert_eq!(first.acquire(&key, no_wait()), Granted);
-        queue(stage, &second, &key, options, 1);
+        queue(fixture, &second, &key, options, 1);
         assert_eq!(first.release(), Done);
         assert_eq!(second.finish(), Granted, "{options:?}");
         assert_eq!(second.release(), Done);
     }
 }
 
-pub(crate) fn waiters_are_served_in_order(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second, third] = stage.actors();
+pub(crate) fn waiters_are_served_in_order(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second, third] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
-    queue(stage, &second, &key, block(LONG), 1);
-    queue(stage, &third, &key, block(LONG), 2);
+    queue(fixture, &second, &key, block(LONG), 1);
+    queue(fixture, &third, &key, block(LONG), 2);
     assert_eq!(first.release(), Done);
     assert_eq!(second.finish(), Granted);
-    if stage.excludes() {
-        stage.until_queued(&key, 1);
+    if fixture.excludes() {
+        fixture.until_queued(&key, 1);
     }
     assert_eq!(second.release(), Done);
     assert_eq!(third.finish(), Granted);
     assert_eq!(third.release(), Done);
 }
 
-pub(crate) fn a_new_shared_request_queues(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second, third] = stage.actors();
+pub(crate) fn a_new_shared_request_queues(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second, third] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait().shared()), Granted);
-    queue(stage, &second, &key, block(LONG), 1);
+    queue(fixture, &second, &key, block(LONG), 1);
     let refused = third.try_acquire(&key, no_wait().shared());
-    assert_kept_out(stage, &third, refused, NotGranted);
-    // Whoever shares it already is not in its own way.
+    assert_contended(fixture, &third, refused, NotGranted);
+    // A session that already shares the lock does not queue.
     assert_eq!(first.try_acquire(&key, no_wait().shared()), Granted);
     assert_eq!(first.release(), Done);
     assert_eq!(first.release(), Done);
@@ -157,14 +161,14 @@ pub(crate) fn a_new_shared_request_queues(stage: &Stage) {
     assert_eq!(second.release(), Done);
 }
 
-pub(crate) fn a_deadlock_has_one_victim(stage: &Stage) {
-    let (one, two) = (stage.key("one"), stage.key("two"));
-    let [first, second] = stage.actors();
+pub(crate) fn a_deadlock_has_one_victim(fixture: &Fixture) {
+    let (one, two) = (fixture.key("one"), fixture.key("two"));
+    let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&one, no_wait()), Granted);
     assert_eq!(second.acquire(&two, no_wait()), Granted);
-    queue(stage, &first, &two, block(LONG), 1);
+    queue(fixture, &first, &two, block(LONG), 1);
     second.start_acquire(&one, block(LONG));
-    if !stage.excludes() {
+    if !fixture.excludes() {
         for actor in [first, second] {
             assert_eq!(
                 [actor.finish(), actor.release(), actor.release()],
@@ -181,7 +185,7 @@ pub(crate) fn a_deadlock_has_one_victim(stage: &Stage) {
     });
     let (outcome, victim, other) = ended.expect("one of the two is the victim");
     assert_eq!(outcome, Failed(Deadlock));
-    // The lock that the victim had is held still, and in order.
+    // The victim still holds its first lock.
     assert_eq!(victim.release(), Done);
     assert_eq!(other.finish(), Granted);
     assert_eq!(other.release(), Done);
@@ -189,19 +193,23 @@ pub(crate) fn a_deadlock_has_one_victim(stage: &Stage) {
     assert_granted_and_released(victim, &one);
 }
 
-pub(crate) fn a_cancelled_wait(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second] = stage.actors();
+pub(crate) fn a_cancelled_wait(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
-    queue(stage, &second, &key, block(LONG), 1);
-    for held in stage.holders(&key).iter().filter(|held| !held.granted) {
-        stage.cancel_pid(held.pid);
+    queue(fixture, &second, &key, block(LONG), 1);
+    for held in fixture
+        .lock_entries(&key)
+        .iter()
+        .filter(|held| !held.granted)
+    {
+        fixture.cancel_pid(held.pid);
     }
     let outcome = second.finish();
-    assert_kept_out(stage, &second, outcome, Failed(Canceled));
-    // The connection is as good as before.
-    assert_kept_out(
-        stage,
+    assert_contended(fixture, &second, outcome, Failed(Canceled));
+    // The connection still works.
+    assert_contended(
+        fixture,
         &second,
         second.try_acquire(&key, no_wait()),
         NotGranted,
@@ -210,28 +218,33 @@ pub(crate) fn a_cancelled_wait(stage: &Stage) {
     assert_granted_and_released(&second, &key);
 }
 
-pub(crate) fn a_terminated_wait(stage: &Stage) {
-    let key = stage.key("key");
-    let [first, second, third] = stage.actors();
+pub(crate) fn a_terminated_wait(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let [first, second, third] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
-    queue(stage, &second, &key, block(LONG), 1);
-    for held in stage.holders(&key).iter().filter(|held| !held.granted) {
-        stage.terminate_pid(held.pid);
+    queue(fixture, &second, &key, block(LONG), 1);
+    for held in fixture
+        .lock_entries(&key)
+        .iter()
+        .filter(|held| !held.granted)
+    {
+        fixture.terminate_pid(held.pid);
     }
     let outcome = second.finish();
-    assert_kept_out(stage, &second, outcome, Failed(Database));
-    stage.assert_held(&key, &[Exclusive]);
+    assert_contended(fixture, &second, outcome, Failed(Database));
+    fixture.assert_held(&key, &[Exclusive]);
     assert_eq!(first.release(), Done);
     assert_granted_and_released(&third, &key);
 }
 
-pub(crate) fn settings_survive(stage: &Stage) {
-    let key = stage.key("key");
+pub(crate) fn settings_survive(fixture: &Fixture) {
+    let key = fixture.key("key");
     let limit = Duration::from_millis(20);
-    let [first, second] = stage.actors();
-    assert_eq!(second.raw(Raw::SetSettings), Done);
-    let before = second.number(Raw::Settings);
-    let assert_unchanged = || assert_eq!(second.raw(Raw::Settings), Answered(Some(before)));
+    let [first, second] = fixture.actors();
+    assert_eq!(second.run_sql(SqlCommand::SetSettings), Done);
+    let before = second.number(SqlCommand::Settings);
+    let assert_unchanged =
+        || assert_eq!(second.run_sql(SqlCommand::Settings), Answered(Some(before)));
 
     for options in [no_wait(), poll(limit), block(limit)] {
         assert_eq!(second.acquire(&key, options), Granted);
@@ -240,8 +253,8 @@ pub(crate) fn settings_survive(stage: &Stage) {
         assert_unchanged();
     }
     assert_eq!(first.acquire(&key, no_wait()), Granted);
-    assert_kept_out(
-        stage,
+    assert_contended(
+        fixture,
         &second,
         second.try_acquire(&key, block(limit)),
         NotGranted,
@@ -250,16 +263,16 @@ pub(crate) fn settings_survive(stage: &Stage) {
     assert_eq!(second.begin(), Done);
     assert_eq!(
         second.try_xact(&key, block(limit)),
-        stage.kept_out(NotGranted)
+        fixture.contended_outcome(NotGranted)
     );
     assert_unchanged();
-    second.start(crate::actor::Command::XactAcquire(crate::actor::ask(
+    second.start(crate::actor::Command::XactAcquire(crate::actor::request(
         &key,
         block(LONG),
         true,
     )));
-    if stage.excludes() {
-        stage.until_queued(&key, 1);
+    if fixture.excludes() {
+        fixture.until_queued(&key, 1);
     }
     assert_eq!(first.release(), Done);
     assert_eq!(second.finish(), Granted);
@@ -268,16 +281,16 @@ pub(crate) fn settings_survive(stage: &Stage) {
     assert_unchanged();
 }
 
-/// Lets an actor ask and blocks until it is the last of so many in the queue.
+/// Starts an acquire, and returns when the key has this many waiters.
 fn queue(
-    stage: &Stage,
+    fixture: &Fixture,
     actor: &Actor,
     key: &advisory_locking::LockKey,
     options: LockOptions,
     waiters: usize,
 ) {
     actor.start_acquire(key, options);
-    if stage.excludes() {
-        stage.until_queued(key, waiters);
+    if fixture.excludes() {
+        fixture.until_queued(key, waiters);
     }
 }

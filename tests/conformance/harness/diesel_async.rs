@@ -10,10 +10,10 @@ use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::no_locks::{self, Sql, without_locks};
-use super::postgres::{self, Observer, POOL_LIMIT, Place, Text, on_postgres};
-use crate::actor::{Mail, Outcome, Raw};
-use crate::serve_async::{self, AsyncClient, on_runtime};
-use crate::stage::Harness;
+use super::postgres::{self, Endpoint, Observer, POOL_LIMIT, SqlText, on_postgres};
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::actor_async::{self, AsyncClient, on_runtime};
+use crate::fixture::Harness;
 
 async fn connect(url: &str) -> diesel::ConnectionResult<AsyncPgConnection> {
     let mut conn = AsyncPgConnection::establish(url).await?;
@@ -43,12 +43,13 @@ fn manager_of_sqlite() -> AsyncDieselConnectionManager<Sqlite> {
     AsyncDieselConnectionManager::new_with_config(":memory:", config)
 }
 
-/// diesel-async's manager with a check for mobc that means what it says, so that a pool of one is one session: the cases count rows
-/// of a temporary table.
-struct Mended<C>(AsyncDieselConnectionManager<C>);
+/// diesel-async's manager for mobc with a corrected `validate`, which diesel-async 0.9 inverts (see
+/// `tests/cancellation`). A pool of one then keeps its session, as the cases require: they count
+/// rows of a temporary table.
+struct FixedMobcManager<C>(AsyncDieselConnectionManager<C>);
 
 #[::mobc::async_trait]
-impl<C> Manager for Mended<C>
+impl<C> Manager for FixedMobcManager<C>
 where
     C: AsyncLockSession + 'static,
     AsyncDieselConnectionManager<C>: Manager<Connection = C, Error = PoolError>,
@@ -69,45 +70,47 @@ where
     }
 }
 
-/// Serves an actor with a pool of one.
+/// Runs an actor on a pool of one connection.
 macro_rules! serve {
-    (bb8 $manager:expr, $mail:expr) => {{
+    (bb8 $manager:expr, $channel:expr) => {{
         let pool = ::bb8::Pool::builder()
             .max_size(1)
             .connection_timeout(POOL_LIMIT)
             .build($manager)
             .await;
-        serve_async::pool(&pool.expect("connections can be made"), $mail).await;
+        actor_async::pool(&pool.expect("connections can be made"), $channel).await;
     }};
-    (deadpool $manager:expr, $mail:expr) => {{
+    (deadpool $manager:expr, $channel:expr) => {{
         let pool = deadpool::Pool::builder($manager).max_size(1).build();
-        serve_async::pool(&pool.expect("a pool can be made"), $mail).await;
+        actor_async::pool(&pool.expect("a pool can be made"), $channel).await;
     }};
-    (mobc $manager:expr, $mail:expr) => {{
-        let pool = ::mobc::Pool::builder().max_open(1).build(Mended($manager));
-        serve_async::pool(&pool, $mail).await;
+    (mobc $manager:expr, $channel:expr) => {{
+        let pool = ::mobc::Pool::builder()
+            .max_open(1)
+            .build(FixedMobcManager($manager));
+        actor_async::pool(&pool, $channel).await;
     }};
 }
 
 macro_rules! harness {
-    ($($name:ident, $new:ident, $at:ident: |$url:ident, $mail:ident| $actor:expr;)*) => {$(
+    ($($name:ident, $new:ident, $at:ident: |$url:ident, $channel:ident| $actor:expr;)*) => {$(
         pub(crate) struct $name {
-            place: Place,
+            endpoint: Endpoint,
             observer: Observer,
         }
 
         pub(crate) fn $new() -> $name {
-            $at(&Place::here())
+            $at(&Endpoint::default())
         }
 
-        pub(crate) fn $at(place: &Place) -> $name {
-            $name { place: place.clone(), observer: Observer::at(place) }
+        pub(crate) fn $at(endpoint: &Endpoint) -> $name {
+            $name { endpoint: endpoint.clone(), observer: Observer::at(endpoint) }
         }
 
         impl Harness for $name {
-            fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-                let $url = self.place.actors.clone();
-                Box::new(move |$mail| on_runtime(async { $actor }))
+            fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+                let $url = self.endpoint.actors.clone();
+                Box::new(move |$channel| on_runtime(async { $actor }))
             }
 
             fn survives_panics(&self) -> bool {
@@ -119,23 +122,23 @@ macro_rules! harness {
     )*};
 }
 harness! {
-    Connection, connection, connection_at: |url, mail| {
+    Connection, connection, connection_at: |url, channel| {
         let mut conn = connect(&url).await.expect("the server accepts connections");
-        serve_async::connection(&mut conn, mail).await;
+        actor_async::connection(&mut conn, channel).await;
     };
-    Bb8, bb8, bb8_at: |url, mail| serve!(bb8 manager(&url), mail);
-    Deadpool, deadpool, deadpool_at: |url, mail| serve!(deadpool manager(&url), mail);
-    Mobc, mobc, mobc_at: |url, mail| serve!(mobc manager(&url), mail);
+    Bb8, bb8, bb8_at: |url, channel| serve!(bb8 manager(&url), channel);
+    Deadpool, deadpool, deadpool_at: |url, channel| serve!(deadpool manager(&url), channel);
+    Mobc, mobc, mobc_at: |url, channel| serve!(mobc manager(&url), channel);
 }
 
 impl AsyncClient for AsyncPgConnection {
-    async fn raw(&mut self, raw: Raw) -> Outcome {
-        match postgres::text(raw) {
-            Text::Run(sql) => self
+    async fn run_sql(&mut self, command: SqlCommand) -> Outcome {
+        match postgres::sql_text(command) {
+            SqlText::Run(sql) => self
                 .batch_execute(&sql)
                 .await
                 .map_or(Outcome::ClientFailed, |()| Outcome::Done),
-            Text::Ask(sql) => {
+            SqlText::Query(sql) => {
                 let row = diesel::sql_query(sql)
                     .get_result::<postgres::Number>(self)
                     .await;
@@ -154,7 +157,7 @@ impl AsyncClient for AsyncPgConnection {
 type Sqlite = SyncConnectionWrapper<SqliteConnection>;
 
 macro_rules! harness_of_sqlite {
-    ($($name:ident, $new:ident: |$mail:ident| $actor:expr;)*) => {$(
+    ($($name:ident, $new:ident: |$channel:ident| $actor:expr;)*) => {$(
         pub(crate) struct $name;
 
         pub(crate) fn $new() -> $name {
@@ -162,8 +165,8 @@ macro_rules! harness_of_sqlite {
         }
 
         impl Harness for $name {
-            fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-                Box::new(|$mail| on_runtime(async { $actor }))
+            fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+                Box::new(|$channel| on_runtime(async { $actor }))
             }
 
             fn survives_panics(&self) -> bool {
@@ -175,20 +178,20 @@ macro_rules! harness_of_sqlite {
     )*};
 }
 harness_of_sqlite! {
-    SqliteConnected, sqlite: |mail| {
+    SqliteConnected, sqlite: |channel| {
         let mut conn = open(":memory:").await.expect("SQLite opens");
-        serve_async::connection(&mut conn, mail).await;
+        actor_async::connection(&mut conn, channel).await;
     };
-    SqliteBb8, sqlite_bb8: |mail| serve!(bb8 manager_of_sqlite(), mail);
-    SqliteDeadpool, sqlite_deadpool: |mail| serve!(deadpool manager_of_sqlite(), mail);
-    SqliteMobc, sqlite_mobc: |mail| serve!(mobc manager_of_sqlite(), mail);
+    SqliteBb8, sqlite_bb8: |channel| serve!(bb8 manager_of_sqlite(), channel);
+    SqliteDeadpool, sqlite_deadpool: |channel| serve!(deadpool manager_of_sqlite(), channel);
+    SqliteMobc, sqlite_mobc: |channel| serve!(mobc manager_of_sqlite(), channel);
 }
 
 impl AsyncClient for Sqlite {
-    async fn raw(&mut self, raw: Raw) -> Outcome {
+    async fn run_sql(&mut self, command: SqlCommand) -> Outcome {
         let result = self
             .spawn_blocking(move |conn| {
-                Ok(no_locks::raw(raw, |sql: Sql<'_>| {
+                Ok(no_locks::run_sql(command, |sql: Sql<'_>| {
                     no_locks::diesel(conn, sql)
                 }))
             })

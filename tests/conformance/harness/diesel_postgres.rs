@@ -3,39 +3,39 @@
 use diesel::Connection;
 use diesel::pg::PgConnection;
 
-use super::postgres::{self, Observer, Place, on_postgres};
-use crate::actor::{Mail, Outcome, Raw};
-use crate::serve::{self, Client};
-use crate::stage::Harness;
+use super::postgres::{self, Endpoint, Observer, on_postgres};
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::actor_blocking::{self, Client};
+use crate::fixture::Harness;
 
 pub(crate) struct DieselPostgres {
-    place: Place,
+    endpoint: Endpoint,
     observer: Observer,
 }
 
 pub(crate) fn new() -> DieselPostgres {
-    at(&Place::here())
+    at(&Endpoint::default())
 }
 
-pub(crate) fn at(place: &Place) -> DieselPostgres {
+pub(crate) fn at(endpoint: &Endpoint) -> DieselPostgres {
     DieselPostgres {
-        place: place.clone(),
-        observer: Observer::at(place),
+        endpoint: endpoint.clone(),
+        observer: Observer::at(endpoint),
     }
 }
 
 impl Harness for DieselPostgres {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        let url = self.place.actors.clone();
-        Box::new(move |mail| serve::connection(&mut postgres::connect(&url), mail))
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        let url = self.endpoint.actors.clone();
+        Box::new(move |channel| actor_blocking::connection(&mut postgres::connect(&url), channel))
     }
 
     on_postgres!();
 }
 
 impl Client for PgConnection {
-    fn raw(&mut self, raw: Raw) -> Outcome {
-        postgres::raw(self, raw)
+    fn run_sql(&mut self, command: SqlCommand) -> Outcome {
+        postgres::run_sql(self, command)
     }
 
     fn begin_test(&mut self) -> Outcome {

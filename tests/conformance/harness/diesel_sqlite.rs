@@ -5,9 +5,9 @@ use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
 
 use super::no_locks::{self, without_locks};
-use crate::actor::{Mail, Outcome, Raw};
-use crate::serve::{self, Client};
-use crate::stage::Harness;
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::actor_blocking::{self, Client};
+use crate::fixture::Harness;
 
 pub(crate) struct DieselSqlite;
 
@@ -16,12 +16,12 @@ pub(crate) fn new() -> DieselSqlite {
 }
 
 impl Harness for DieselSqlite {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        Box::new(|mail| {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        Box::new(|channel| {
             let mut conn = SqliteConnection::establish(":memory:").expect("SQLite opens");
             conn.batch_execute(no_locks::TABLE)
                 .expect("a table can be made");
-            serve::connection(&mut conn, mail);
+            actor_blocking::connection(&mut conn, channel);
         })
     }
 
@@ -29,8 +29,8 @@ impl Harness for DieselSqlite {
 }
 
 impl Client for SqliteConnection {
-    fn raw(&mut self, raw: Raw) -> Outcome {
-        no_locks::raw(raw, |sql| no_locks::diesel(self, sql))
+    fn run_sql(&mut self, command: SqlCommand) -> Outcome {
+        no_locks::run_sql(command, |sql| no_locks::diesel(self, sql))
     }
 
     fn begin_test(&mut self) -> Outcome {

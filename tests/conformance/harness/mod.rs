@@ -1,4 +1,4 @@
-//! The adapters, each behind a [`Harness`](crate::stage::Harness).
+//! The adapters, each as a [`Harness`](crate::fixture::Harness).
 
 pub(crate) mod model;
 

@@ -1,13 +1,13 @@
-//! The in-process model, so that the suite runs with no features and no database.
+//! The in-process model: the suite also runs without features and without a database.
 
 use advisory_locking::LockKey;
 
-use crate::actor::{Mail, Outcome, Raw};
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::actor_blocking::{self, Client};
+use crate::fixture::{Harness, LockEntry};
 use crate::pg_model::{Code, Level, Lock, Model, ModelSession, Requested};
-use crate::serve::{self, Client};
-use crate::stage::{Harness, Held};
 
-/// A client that shows the server's codes, or one that hides them as Diesel does.
+/// The model, with a client that shows the server's SQLSTATE or hides it as Diesel does.
 pub(crate) struct ModelHarness {
     pub(crate) model: Model,
     pub(crate) hides_codes: bool,
@@ -28,15 +28,15 @@ pub(crate) fn hiding_codes() -> ModelHarness {
 }
 
 impl Harness for ModelHarness {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
         let mut session = self.model.connect();
         session.hides_codes = self.hides_codes;
-        Box::new(move |mail| serve::connection(&mut session, mail))
+        Box::new(move |channel| actor_blocking::connection(&mut session, channel))
     }
 
-    fn holders(&self, key: &LockKey) -> Vec<Held> {
+    fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry> {
         let rows = self.model.held(key).into_iter();
-        rows.map(|row| Held {
+        rows.map(|row| LockEntry {
             pid: row.pid,
             mode: row.mode,
             granted: row.granted,
@@ -58,8 +58,8 @@ impl Harness for ModelHarness {
 }
 
 impl Client for ModelSession {
-    fn raw(&mut self, raw: Raw) -> Outcome {
-        match answer(self, raw) {
+    fn run_sql(&mut self, command: SqlCommand) -> Outcome {
+        match answer(self, command) {
             Ok(Some(number)) => Outcome::Answered(Some(number)),
             Ok(None) => Outcome::Done,
             Err(_) => Outcome::ClientFailed,
@@ -72,28 +72,28 @@ impl Client for ModelSession {
     }
 }
 
-fn answer(session: &ModelSession, raw: Raw) -> Result<Option<i64>, Code> {
+fn answer(session: &ModelSession, command: SqlCommand) -> Result<Option<i64>, Code> {
     let pid = session.pid();
-    session.model().run(|server| match raw {
-        Raw::Pid => Ok(Some(pid.into())),
-        Raw::TryLock(key, mode) => server
+    session.model().run(|server| match command {
+        SqlCommand::Pid => Ok(Some(pid.into())),
+        SqlCommand::TryLock(key, mode) => server
             .request(pid, Lock { key, mode }, Level::Session, false)
             .map(|requested| Some((requested == Requested::Granted).into())),
-        Raw::Unlock(key, mode) => server
+        SqlCommand::Unlock(key, mode) => server
             .unlock(pid, Lock { key, mode })
             .map(|unlocked| Some(unlocked.into())),
-        Raw::UnlockAll => server.unlock_all(pid).map(|()| None),
-        Raw::Begin => server.begin(pid).map(|()| None),
-        Raw::Commit => server.commit(pid).map(|_| None),
-        Raw::Rollback => server.rollback(pid).map(|()| None),
-        Raw::Savepoint(name) => server.savepoint(pid, name).map(|()| None),
-        Raw::RollbackTo(name) => server.rollback_to(pid, name).map(|()| None),
-        Raw::Fail => Err(server.fail(pid, "22012")),
-        Raw::Run(sql) => panic!("the model knows no SQL: {sql}"),
-        Raw::Write => server.write(pid).map(|()| None),
-        Raw::Count => server.written(pid).map(Some),
-        // Statements of the library are known to the model by what they mean, and none of them changes a setting.
-        Raw::SetSettings => Ok(None),
-        Raw::Settings => Ok(Some(0)),
+        SqlCommand::UnlockAll => server.unlock_all(pid).map(|()| None),
+        SqlCommand::Begin => server.begin(pid).map(|()| None),
+        SqlCommand::Commit => server.commit(pid).map(|_| None),
+        SqlCommand::Rollback => server.rollback(pid).map(|()| None),
+        SqlCommand::Savepoint(name) => server.savepoint(pid, name).map(|()| None),
+        SqlCommand::RollbackTo(name) => server.rollback_to(pid, name).map(|()| None),
+        SqlCommand::Fail => Err(server.fail(pid, "22012")),
+        SqlCommand::Run(sql) => panic!("the model does not parse SQL: {sql}"),
+        SqlCommand::Write => server.write(pid).map(|()| None),
+        SqlCommand::Count => server.written(pid).map(Some),
+        // The model interprets the library's statements by kind, and has no settings.
+        SqlCommand::SetSettings => Ok(None),
+        SqlCommand::Settings => Ok(Some(0)),
     })
 }

@@ -1,4 +1,4 @@
-//! An enum of connections, made by Diesel and delegated to, with PostgreSQL inside.
+//! A Diesel `MultiConnection` enum with PostgreSQL inside, which delegates its `LockSession`.
 
 use advisory_locking::session::{DelegateLockSession, LockSession};
 use diesel::pg::PgConnection;
@@ -6,9 +6,9 @@ use diesel::sqlite::SqliteConnection;
 
 use super::no_locks;
 use super::postgres::{self, Observer, on_postgres};
-use crate::actor::{Mail, Outcome, Raw};
-use crate::serve::{self, Client};
-use crate::stage::Harness;
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::actor_blocking::{self, Client};
+use crate::fixture::Harness;
 
 #[derive(diesel::MultiConnection)]
 pub(crate) enum AnyConnection {
@@ -26,10 +26,10 @@ impl DelegateLockSession for AnyConnection {
 }
 
 impl Client for AnyConnection {
-    fn raw(&mut self, raw: Raw) -> Outcome {
+    fn run_sql(&mut self, command: SqlCommand) -> Outcome {
         match self {
-            Self::Postgres(conn) => postgres::raw(conn, raw),
-            Self::Sqlite(conn) => no_locks::raw(raw, |sql| no_locks::diesel(conn, sql)),
+            Self::Postgres(conn) => postgres::run_sql(conn, command),
+            Self::Sqlite(conn) => no_locks::run_sql(command, |sql| no_locks::diesel(conn, sql)),
         }
     }
 
@@ -50,10 +50,10 @@ pub(crate) fn new() -> MultiConnection {
 }
 
 impl Harness for MultiConnection {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        Box::new(|mail| {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        Box::new(|channel| {
             let mut conn = AnyConnection::Postgres(postgres::connect(&postgres::url()));
-            serve::connection(&mut conn, mail);
+            actor_blocking::connection(&mut conn, channel);
         })
     }
 

@@ -1,40 +1,46 @@
-//! What the harnesses on SQLite share. Nobody is ever held out, so there is nobody to observe.
+//! Shared parts of the harnesses on SQLite, which has no locks to observe.
 
-use crate::actor::{Outcome, Raw};
+use crate::actor::{Outcome, SqlCommand};
 
-/// Written to by [`Raw::Write`].
+/// Creates the table of [`SqlCommand::Write`].
 pub(crate) const TABLE: &str = "CREATE TABLE IF NOT EXISTS written (number INTEGER)";
 
-/// Runs a statement, or asks for the number that a query returns.
+/// Statements, or a query that returns a number.
 pub(crate) enum Sql<'s> {
     Run(&'s str),
-    Ask(&'s str),
+    Query(&'s str),
 }
 
-pub(crate) fn raw(raw: Raw, mut run: impl FnMut(Sql<'_>) -> Result<i64, ()>) -> Outcome {
-    let sql = match raw {
-        Raw::Pid | Raw::TryLock(..) | Raw::Unlock(..) | Raw::UnlockAll => return Outcome::Absent,
-        Raw::SetSettings => return Outcome::Done,
-        Raw::Settings => return Outcome::Answered(Some(0)),
-        Raw::Count => {
-            let count = run(Sql::Ask("SELECT count(*) FROM written"));
+pub(crate) fn run_sql(
+    command: SqlCommand,
+    mut run: impl FnMut(Sql<'_>) -> Result<i64, ()>,
+) -> Outcome {
+    let sql = match command {
+        SqlCommand::Pid
+        | SqlCommand::TryLock(..)
+        | SqlCommand::Unlock(..)
+        | SqlCommand::UnlockAll => return Outcome::Unsupported,
+        SqlCommand::SetSettings => return Outcome::Done,
+        SqlCommand::Settings => return Outcome::Answered(Some(0)),
+        SqlCommand::Count => {
+            let count = run(Sql::Query("SELECT count(*) FROM written"));
             return count.map_or(Outcome::ClientFailed, |count| {
                 Outcome::Answered(Some(count))
             });
         }
-        Raw::Begin => "BEGIN".to_owned(),
-        Raw::Commit => "COMMIT".to_owned(),
-        Raw::Rollback => "ROLLBACK".to_owned(),
-        Raw::Savepoint(name) => format!("SAVEPOINT {name}"),
-        Raw::RollbackTo(name) => format!("ROLLBACK TO {name}"),
-        Raw::Fail => "SELECT no_such_function()".to_owned(),
-        Raw::Run(sql) => sql.to_owned(),
-        Raw::Write => "INSERT INTO written VALUES (1)".to_owned(),
+        SqlCommand::Begin => "BEGIN".to_owned(),
+        SqlCommand::Commit => "COMMIT".to_owned(),
+        SqlCommand::Rollback => "ROLLBACK".to_owned(),
+        SqlCommand::Savepoint(name) => format!("SAVEPOINT {name}"),
+        SqlCommand::RollbackTo(name) => format!("ROLLBACK TO {name}"),
+        SqlCommand::Fail => "SELECT no_such_function()".to_owned(),
+        SqlCommand::Run(sql) => sql.to_owned(),
+        SqlCommand::Write => "INSERT INTO written VALUES (1)".to_owned(),
     };
     run(Sql::Run(&sql)).map_or(Outcome::ClientFailed, |_| Outcome::Done)
 }
 
-/// Runs it with Diesel.
+/// Runs SQL with Diesel.
 #[cfg(feature = "diesel-sqlite")]
 pub(crate) fn diesel(
     conn: &mut ::diesel::sqlite::SqliteConnection,
@@ -47,15 +53,15 @@ pub(crate) fn diesel(
 
     match sql {
         Sql::Run(sql) => conn.batch_execute(sql).map(|()| 0),
-        Sql::Ask(sql) => fragment::<BigInt>(sql).get_result(conn),
+        Sql::Query(sql) => fragment::<BigInt>(sql).get_result(conn),
     }
     .map_err(drop)
 }
 
-/// The part of a [`Harness`](crate::stage::Harness) that is the same on every client of SQLite.
+/// The methods of [`Harness`](crate::fixture::Harness) that all clients of SQLite share.
 macro_rules! without_locks {
     () => {
-        fn holders(&self, _: &advisory_locking::LockKey) -> Vec<crate::stage::Held> {
+        fn lock_entries(&self, _: &advisory_locking::LockKey) -> Vec<crate::fixture::LockEntry> {
             Vec::new()
         }
 
@@ -64,11 +70,11 @@ macro_rules! without_locks {
         }
 
         fn terminate(&self, _: i32) {
-            panic!("SQLite has no sessions to end");
+            panic!("SQLite has no server sessions");
         }
 
         fn cancel(&self, _: i32) {
-            panic!("SQLite has no sessions to cancel");
+            panic!("SQLite has no server sessions");
         }
     };
 }

@@ -1,4 +1,4 @@
-//! What the harnesses on PostgreSQL share: the server, the observer, and SQL by hand.
+//! Shared parts of the harnesses on PostgreSQL: the server's address, the observer, plain SQL.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -9,50 +9,52 @@ use diesel::pg::PgConnection;
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable, SmallInt};
 use diesel::{Connection, QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
-use crate::actor::{OUTER_LIMIT, Outcome, Raw};
-use crate::stage::{Held, until};
+use crate::actor::{OUTER_LIMIT, Outcome, SqlCommand};
+use crate::fixture::{LockEntry, until};
 
-/// The server of the tests.
+/// Returns the address of the test server.
 pub(crate) fn url() -> String {
     std::env::var("DATABASE_URL").unwrap_or_else(|_| {
         panic!("DATABASE_URL is not set: run ./scripts/test, which starts a private server")
     })
 }
 
+/// Checkout timeout of a pool; less than the outer limit.
 #[allow(dead_code, reason = "pools are features")]
-/// How long a pool tries to give a connection; less than the outer limit.
 pub(crate) const POOL_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where actors connect to, and where the observer does: the same server, though perhaps by another way.
+/// Addresses of one server for the actors and for the observer. The actors may use a proxy.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Endpoint {
     pub(crate) actors: String,
     pub(crate) observer: String,
 }
 
-impl Place {
-    pub(crate) fn at(url: impl Into<String>) -> Self {
+impl Endpoint {
+    pub(crate) fn new(url: impl Into<String>) -> Self {
         let actors = url.into();
         Self {
             observer: actors.clone(),
             actors,
         }
     }
+}
 
-    /// The server of the tests.
-    pub(crate) fn here() -> Self {
-        Self::at(url())
+impl Default for Endpoint {
+    /// The test server.
+    fn default() -> Self {
+        Self::new(url())
     }
 }
 
-/// A connection with a table of its own to write to.
+/// Opens a connection with a temporary table.
 pub(crate) fn connect(url: &str) -> PgConnection {
     let mut conn = PgConnection::establish(url).expect("the server accepts connections");
     prepare(&mut conn).expect("a temporary table can be made");
     conn
 }
 
-/// Written to by [`Raw::Write`]. On a standby nobody writes.
+/// Creates the table of [`SqlCommand::Write`], except on a standby, which rejects it.
 pub(crate) const TABLE: &str = "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN \
      CREATE TEMPORARY TABLE IF NOT EXISTS written (number integer); END IF; END $$";
 
@@ -60,11 +62,12 @@ pub(crate) fn prepare(conn: &mut PgConnection) -> QueryResult<()> {
     conn.batch_execute(TABLE)
 }
 
-/// Somebody who looks at the server's lock table.
+/// A connection that reads the server's lock table.
 pub(crate) struct Observer {
     conn: RefCell<PgConnection>,
     url: String,
-    /// Asked for once: whoever reads the shared catalogue of databases needs room in the lock table, and it may be full.
+    /// Read once: a later read of `pg_database` needs an entry in the lock table, which one case
+    /// fills.
     database: i64,
 }
 
@@ -85,13 +88,13 @@ pub(crate) struct Number {
 }
 
 impl Observer {
-    #[allow(dead_code, reason = "not every program has a use for it")]
+    #[allow(dead_code, reason = "not every test program uses it")]
     pub(crate) fn new() -> Self {
-        Self::at(&Place::here())
+        Self::at(&Endpoint::default())
     }
 
-    pub(crate) fn at(place: &Place) -> Self {
-        let url = place.observer.clone();
+    pub(crate) fn at(endpoint: &Endpoint) -> Self {
+        let url = endpoint.observer.clone();
         let mut conn = connect(&url);
         let database: Number = sql_query(
             "SELECT oid::int8 AS number FROM pg_database WHERE datname = current_database()",
@@ -105,17 +108,17 @@ impl Observer {
         }
     }
 
-    /// Asks, and once more on a new connection if the server has restarted meanwhile.
-    fn ask<T>(&self, ask: impl Fn(&mut PgConnection) -> QueryResult<T>) -> T {
+    /// Runs a query, and once more on a new connection if the server has restarted.
+    fn query<T>(&self, query: impl Fn(&mut PgConnection) -> QueryResult<T>) -> T {
         let mut conn = self.conn.borrow_mut();
-        ask(&mut conn).unwrap_or_else(|_| {
+        query(&mut conn).unwrap_or_else(|_| {
             *conn = until(OUTER_LIMIT, || PgConnection::establish(&self.url).ok())
                 .expect("the server accepts connections again");
-            ask(&mut conn).expect("the observer is answered")
+            query(&mut conn).expect("the new connection works")
         })
     }
 
-    pub(crate) fn holders(&self, key: &LockKey) -> Vec<Held> {
+    pub(crate) fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry> {
         let (classid, objid, objsubid) = key.raw().pg_locks_columns();
         let query = sql_query(
             "SELECT pid, mode = 'ExclusiveLock' AS exclusive, granted FROM pg_locks \
@@ -127,7 +130,7 @@ impl Observer {
         .bind::<BigInt, _>(i64::from(objid))
         .bind::<SmallInt, _>(i16::try_from(objsubid).expect("1 or 2"))
         .bind::<BigInt, _>(self.database);
-        let rows: Vec<LockRow> = self.ask(|conn| query.clone().load(conn));
+        let rows: Vec<LockRow> = self.query(|conn| query.clone().load(conn));
         let mode = |exclusive| {
             if exclusive {
                 LockMode::Exclusive
@@ -136,7 +139,7 @@ impl Observer {
             }
         };
         rows.into_iter()
-            .map(|row| Held {
+            .map(|row| LockEntry {
                 pid: row.pid,
                 mode: mode(row.exclusive),
                 granted: row.granted,
@@ -144,51 +147,55 @@ impl Observer {
             .collect()
     }
 
-    /// Calls a function on a session's process.
+    /// Calls a signal function with a session's process id.
     pub(crate) fn signal(&self, function: &str, pid: i32) {
         let call = format!("SELECT {function}({pid})");
-        self.ask(|conn| conn.batch_execute(&call));
+        self.query(|conn| conn.batch_execute(&call));
     }
 }
 
-/// Runs a statement, or asks for the number that a query returns.
-pub(crate) enum Text {
+/// Statements, or a query that returns a number.
+pub(crate) enum SqlText {
     Run(String),
-    Ask(String),
+    Query(String),
 }
 
-/// What is done without the library, as SQL.
-pub(crate) fn text(raw: Raw) -> Text {
-    let number = match raw {
-        Raw::Pid => "pg_backend_pid()".to_owned(),
-        Raw::TryLock(key, mode) => call("pg_try_advisory_lock", key, mode),
-        Raw::Unlock(key, mode) => call("pg_advisory_unlock", key, mode),
-        Raw::Count => "(SELECT count(*) FROM written)".to_owned(),
-        Raw::Settings => "(SELECT sum(setting::int8) FROM pg_settings \
+/// Returns the SQL of a command.
+pub(crate) fn sql_text(command: SqlCommand) -> SqlText {
+    let number = match command {
+        SqlCommand::Pid => "pg_backend_pid()".to_owned(),
+        SqlCommand::TryLock(key, mode) => call("pg_try_advisory_lock", key, mode),
+        SqlCommand::Unlock(key, mode) => call("pg_advisory_unlock", key, mode),
+        SqlCommand::Count => "(SELECT count(*) FROM written)".to_owned(),
+        SqlCommand::Settings => "(SELECT sum(setting::int8) FROM pg_settings \
              WHERE name IN ('lock_timeout', 'statement_timeout'))"
             .to_owned(),
-        Raw::UnlockAll => return Text::Run("SELECT pg_advisory_unlock_all()".to_owned()),
-        Raw::Begin => return Text::Run("BEGIN".to_owned()),
-        Raw::Commit => return Text::Run("COMMIT".to_owned()),
-        Raw::Rollback => return Text::Run("ROLLBACK".to_owned()),
-        Raw::Savepoint(name) => return Text::Run(format!("SAVEPOINT {name}")),
-        Raw::RollbackTo(name) => return Text::Run(format!("ROLLBACK TO SAVEPOINT {name}")),
-        Raw::Fail => return Text::Run("SELECT 1/0".to_owned()),
-        Raw::Run(sql) => return Text::Run(sql.to_owned()),
-        Raw::Write => return Text::Run("INSERT INTO written VALUES (1)".to_owned()),
-        Raw::SetSettings => {
-            return Text::Run("SET lock_timeout = '7s'; SET statement_timeout = '90s'".to_owned());
+        SqlCommand::UnlockAll => return SqlText::Run("SELECT pg_advisory_unlock_all()".to_owned()),
+        SqlCommand::Begin => return SqlText::Run("BEGIN".to_owned()),
+        SqlCommand::Commit => return SqlText::Run("COMMIT".to_owned()),
+        SqlCommand::Rollback => return SqlText::Run("ROLLBACK".to_owned()),
+        SqlCommand::Savepoint(name) => return SqlText::Run(format!("SAVEPOINT {name}")),
+        SqlCommand::RollbackTo(name) => {
+            return SqlText::Run(format!("ROLLBACK TO SAVEPOINT {name}"));
+        }
+        SqlCommand::Fail => return SqlText::Run("SELECT 1/0".to_owned()),
+        SqlCommand::Run(sql) => return SqlText::Run(sql.to_owned()),
+        SqlCommand::Write => return SqlText::Run("INSERT INTO written VALUES (1)".to_owned()),
+        SqlCommand::SetSettings => {
+            return SqlText::Run(
+                "SET lock_timeout = '7s'; SET statement_timeout = '90s'".to_owned(),
+            );
         }
     };
-    Text::Ask(format!("SELECT ({number})::int8 AS number"))
+    SqlText::Query(format!("SELECT ({number})::int8 AS number"))
 }
 
-pub(crate) fn raw(conn: &mut PgConnection, raw: Raw) -> Outcome {
-    match text(raw) {
-        Text::Run(sql) => conn
+pub(crate) fn run_sql(conn: &mut PgConnection, command: SqlCommand) -> Outcome {
+    match sql_text(command) {
+        SqlText::Run(sql) => conn
             .batch_execute(&sql)
             .map_or(Outcome::ClientFailed, |()| Outcome::Done),
-        Text::Ask(sql) => sql_query(sql)
+        SqlText::Query(sql) => sql_query(sql)
             .get_result::<Number>(conn)
             .map_or(Outcome::ClientFailed, |row| Outcome::Answered(row.number)),
     }
@@ -207,11 +214,11 @@ fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
     }
 }
 
-/// The part of a [`Harness`](crate::stage::Harness) that is the same on every client of the server.
+/// The methods of [`Harness`](crate::fixture::Harness) that all clients of PostgreSQL share.
 macro_rules! on_postgres {
     () => {
-        fn holders(&self, key: &advisory_locking::LockKey) -> Vec<crate::stage::Held> {
-            self.observer.holders(key)
+        fn lock_entries(&self, key: &advisory_locking::LockKey) -> Vec<crate::fixture::LockEntry> {
+            self.observer.lock_entries(key)
         }
 
         fn excludes(&self) -> bool {

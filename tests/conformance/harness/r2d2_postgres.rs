@@ -3,24 +3,24 @@
 use diesel::pg::PgConnection;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Error, Pool};
 
-use super::postgres::{self, Observer, POOL_LIMIT, Place, on_postgres};
-use crate::actor::Mail;
-use crate::pooled;
-use crate::stage::Harness;
+use super::postgres::{self, Endpoint, Observer, POOL_LIMIT, on_postgres};
+use crate::actor::ActorChannel;
+use crate::actor_pooled;
+use crate::fixture::Harness;
 
 pub(crate) struct R2d2Postgres {
-    place: Place,
+    endpoint: Endpoint,
     observer: Observer,
 }
 
 pub(crate) fn new() -> R2d2Postgres {
-    at(&Place::here())
+    at(&Endpoint::default())
 }
 
-pub(crate) fn at(place: &Place) -> R2d2Postgres {
+pub(crate) fn at(endpoint: &Endpoint) -> R2d2Postgres {
     R2d2Postgres {
-        place: place.clone(),
-        observer: Observer::at(place),
+        endpoint: endpoint.clone(),
+        observer: Observer::at(endpoint),
     }
 }
 
@@ -34,16 +34,16 @@ impl CustomizeConnection<PgConnection, Error> for Prepare {
 }
 
 impl Harness for R2d2Postgres {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        let url = self.place.actors.clone();
-        Box::new(move |mail| {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        let url = self.endpoint.actors.clone();
+        Box::new(move |channel| {
             let pool = Pool::builder()
                 .max_size(1)
                 .connection_timeout(POOL_LIMIT)
                 .connection_customizer(Box::new(Prepare))
                 .build(ConnectionManager::<PgConnection>::new(url))
                 .expect("the server accepts connections");
-            pooled::pool(&pool, mail);
+            actor_pooled::pool(&pool, channel);
         })
     }
 

@@ -5,9 +5,9 @@ use diesel::r2d2::{ConnectionManager, CustomizeConnection, Error, Pool};
 use diesel::sqlite::SqliteConnection;
 
 use super::no_locks::{self, without_locks};
-use crate::actor::Mail;
-use crate::pooled;
-use crate::stage::Harness;
+use crate::actor::ActorChannel;
+use crate::actor_pooled;
+use crate::fixture::Harness;
 
 pub(crate) struct R2d2Sqlite;
 
@@ -26,15 +26,15 @@ impl CustomizeConnection<SqliteConnection, Error> for Prepare {
 }
 
 impl Harness for R2d2Sqlite {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        Box::new(|mail| {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        Box::new(|channel| {
             let manager = ConnectionManager::<SqliteConnection>::new(":memory:");
             let pool = Pool::builder()
                 .max_size(1)
                 .connection_customizer(Box::new(Prepare))
                 .build(manager)
                 .expect("SQLite opens");
-            pooled::pool(&pool, mail);
+            actor_pooled::pool(&pool, channel);
         })
     }
 

@@ -3,9 +3,9 @@
 use rusqlite::Connection;
 
 use super::no_locks::{self, Sql, without_locks};
-use crate::actor::{Mail, Outcome, Raw};
-use crate::serve::{self, Client};
-use crate::stage::Harness;
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::actor_blocking::{self, Client};
+use crate::fixture::Harness;
 
 pub(crate) struct Rusqlite;
 
@@ -14,16 +14,16 @@ pub(crate) fn new() -> Rusqlite {
 }
 
 impl Harness for Rusqlite {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        Box::new(|mail| {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        Box::new(|channel| {
             let mut conn = Connection::open_in_memory().expect("SQLite opens");
             conn.execute_batch(no_locks::TABLE)
                 .expect("a table can be made");
-            serve::connection(&mut conn, mail);
+            actor_blocking::connection(&mut conn, channel);
         })
     }
 
-    /// SQLite says whether a transaction is open, but not how deep.
+    /// SQLite reports an open transaction, but not its savepoints.
     fn counts_savepoints(&self) -> bool {
         false
     }
@@ -36,11 +36,11 @@ impl Harness for Rusqlite {
 }
 
 impl Client for Connection {
-    fn raw(&mut self, raw: Raw) -> Outcome {
-        no_locks::raw(raw, |sql| {
+    fn run_sql(&mut self, command: SqlCommand) -> Outcome {
+        no_locks::run_sql(command, |sql| {
             match sql {
                 Sql::Run(sql) => self.execute_batch(sql).map(|()| 0),
-                Sql::Ask(sql) => self.query_row(sql, [], |row| row.get(0)),
+                Sql::Query(sql) => self.query_row(sql, [], |row| row.get(0)),
             }
             .map_err(drop)
         })

@@ -12,24 +12,24 @@ use tokio::task::block_in_place;
 use advisory_locking::backends::sea_orm::PinnedConnection;
 
 use super::no_locks::{self, Sql, without_locks};
-use super::postgres::{self, Observer, POOL_LIMIT, Place, Text, on_postgres};
-use crate::actor::{Mail, Outcome, Raw};
-use crate::serve_async::{self, AsyncClient, on_runtime};
-use crate::stage::Harness;
+use super::postgres::{self, Endpoint, Observer, POOL_LIMIT, SqlText, on_postgres};
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::actor_async::{self, AsyncClient, on_runtime};
+use crate::fixture::Harness;
 
 pub(crate) struct OnPostgres {
-    place: Place,
+    endpoint: Endpoint,
     observer: Observer,
 }
 
 pub(crate) fn on_postgres() -> OnPostgres {
-    at(&Place::here())
+    at(&Endpoint::default())
 }
 
-pub(crate) fn at(place: &Place) -> OnPostgres {
+pub(crate) fn at(endpoint: &Endpoint) -> OnPostgres {
     OnPostgres {
-        place: place.clone(),
-        observer: Observer::at(place),
+        endpoint: endpoint.clone(),
+        observer: Observer::at(endpoint),
     }
 }
 
@@ -46,12 +46,12 @@ async fn connect(url: &str) -> sea_orm::sqlx::Result<DatabaseConnection> {
 }
 
 impl Harness for OnPostgres {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        let url = self.place.actors.clone();
-        Box::new(move |mail| {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        let url = self.endpoint.actors.clone();
+        Box::new(move |channel| {
             on_runtime(async {
                 let db = connect(&url).await.expect("the server accepts connections");
-                serve_async::pool(&db, mail).await;
+                actor_async::pool(&db, channel).await;
             });
         })
     }
@@ -70,8 +70,8 @@ pub(crate) fn on_sqlite() -> OnSqlite {
 }
 
 impl Harness for OnSqlite {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
-        Box::new(|mail| {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        Box::new(|channel| {
             on_runtime(async {
                 let mut options = ConnectOptions::new("sqlite::memory:");
                 options.max_connections(1).sqlx_logging(false);
@@ -79,7 +79,7 @@ impl Harness for OnSqlite {
                 db.execute_unprepared(no_locks::TABLE)
                     .await
                     .expect("a table can be made");
-                serve_async::pool(&db, mail).await;
+                actor_async::pool(&db, channel).await;
             });
         })
     }
@@ -92,27 +92,27 @@ impl Harness for OnSqlite {
 }
 
 impl AsyncClient for PinnedConnection {
-    async fn raw(&mut self, raw: Raw) -> Outcome {
+    async fn run_sql(&mut self, command: SqlCommand) -> Outcome {
         if self.get_database_backend() == sea_orm::DbBackend::Sqlite {
-            return no_locks::raw(raw, |sql| {
+            return no_locks::run_sql(command, |sql| {
                 block_in_place(|| Handle::current().block_on(on_sqlite_connection(self, sql)))
                     .map_err(drop)
             });
         }
-        match postgres::text(raw) {
-            Text::Run(sql) => self
+        match postgres::sql_text(command) {
+            SqlText::Run(sql) => self
                 .execute_unprepared(&sql)
                 .await
                 .map_or(Outcome::ClientFailed, |_| Outcome::Done),
-            Text::Ask(sql) => number(self, &sql)
+            SqlText::Query(sql) => number(self, &sql)
                 .await
                 .map_or(Outcome::ClientFailed, Outcome::Answered),
         }
     }
 
-    /// SeaORM has no transaction for tests.
+    /// SeaORM has no test transactions.
     async fn begin_test(&mut self) -> Outcome {
-        Outcome::Absent
+        Outcome::Unsupported
     }
 }
 
@@ -126,6 +126,6 @@ async fn number(conn: &PinnedConnection, sql: &str) -> Result<Option<i64>, DbErr
 async fn on_sqlite_connection(conn: &PinnedConnection, sql: Sql<'_>) -> Result<i64, DbErr> {
     match sql {
         Sql::Run(sql) => conn.execute_unprepared(sql).await.map(|_| 0),
-        Sql::Ask(sql) => number(conn, sql).await.map(Option::unwrap_or_default),
+        Sql::Query(sql) => number(conn, sql).await.map(Option::unwrap_or_default),
     }
 }

@@ -1,9 +1,9 @@
 //! Actors whose connections go through a pooler. The observer's is direct.
 
-use crate::actor::Mail;
+use crate::actor::ActorChannel;
+use crate::fixture::Harness;
 use crate::harness::postgres::{Observer, on_postgres};
 use crate::pooler::{Mode, Pooler};
-use crate::stage::Harness;
 
 /// More than any case has actors.
 const SESSIONS: u32 = 8;
@@ -18,9 +18,9 @@ pub(crate) struct Pooled {
 #[derive(Clone, Copy)]
 pub(crate) enum Client {
     /// What its thread runs on the URL of the pooler.
-    Blocking(fn(&str, &Mail)),
+    Blocking(fn(&str, &ActorChannel)),
     /// The same, where nobody can wait for a rollback while a panic unwinds.
-    Async(fn(&str, &Mail)),
+    Async(fn(&str, &ActorChannel)),
 }
 
 pub(crate) fn session_mode(client: Client) -> Pooled {
@@ -40,10 +40,10 @@ fn through(mode: Mode, client: Client) -> Pooled {
 }
 
 impl Harness for Pooled {
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send> {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
         let (Client::Blocking(serve) | Client::Async(serve)) = self.client;
         let url = self.pooler.url();
-        Box::new(move |mail| serve(&url, mail))
+        Box::new(move |channel| serve(&url, channel))
     }
 
     fn survives_panics(&self) -> bool {

@@ -6,16 +6,16 @@ use advisory_locking::LockErrorKind::{Deadlock, TimedOut};
 
 use super::{LONG, block, no_wait, queue};
 use crate::actor::Outcome::{Done, Failed, Granted};
-use crate::actor::{Command, Raw, ask};
+use crate::actor::{Command, SqlCommand, request};
+use crate::adapter_under_test::AdapterUnderTest;
 use crate::harness::postgres::url;
-use crate::mount::Mount;
 use crate::watch::{Throwaway, Watch};
 
 /// No limit is so short that a free key is not granted; nor is a limit of the wait one for the call.
-pub(crate) fn a_free_key_under_the_shortest_limit(mount: Mount) {
-    mount.here(|stage| {
-        let key = stage.key("key");
-        let actor = stage.actor();
+pub(crate) fn a_free_key_under_the_shortest_limit(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
+        let key = fixture.key("key");
+        let actor = fixture.actor();
         for round in 0..2000 {
             let limit = Duration::from_nanos(if round % 2 == 0 { 1 } else { 1_000_000 });
             assert_eq!(actor.acquire(&key, block(limit)), Granted, "round {round}");
@@ -25,16 +25,19 @@ pub(crate) fn a_free_key_under_the_shortest_limit(mount: Mount) {
 }
 
 /// Then nobody looks for the deadlock: whoever has the shorter limit gives up, and the other goes on.
-pub(crate) fn a_limit_shorter_than_the_search_for_deadlocks(mount: Mount) {
-    mount.here(|stage| {
-        let (one, two) = (stage.key("one"), stage.key("two"));
-        let [first, second] = stage.actors();
+pub(crate) fn a_limit_shorter_than_the_search_for_deadlocks(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
+        let (one, two) = (fixture.key("one"), fixture.key("two"));
+        let [first, second] = fixture.actors();
         for actor in [&first, &second] {
-            assert_eq!(actor.raw(Raw::Run("SET deadlock_timeout = '1h'")), Done);
+            assert_eq!(
+                actor.run_sql(SqlCommand::Run("SET deadlock_timeout = '1h'")),
+                Done
+            );
         }
         assert_eq!(first.acquire(&one, no_wait()), Granted);
         assert_eq!(second.acquire(&two, no_wait()), Granted);
-        queue(stage, &first, &two, LONG, 1);
+        queue(fixture, &first, &two, LONG, 1);
         let short = Duration::from_millis(50);
         assert_eq!(second.acquire(&one, block(short)), Failed(TimedOut));
         assert_eq!(second.release(), Done);
@@ -44,26 +47,32 @@ pub(crate) fn a_limit_shorter_than_the_search_for_deadlocks(mount: Mount) {
 }
 
 /// The one waits for the key, the other for a row that the first has changed.
-pub(crate) fn a_row_and_a_key_in_one_cycle(mount: Mount) {
-    mount.here(|stage| {
+pub(crate) fn a_row_and_a_key_in_one_cycle(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
         let url = url();
         let table = Throwaway::create(&url, "TABLE", "AS SELECT 0 AS number");
         // Whatever is said in a command is said for ever.
         let update: &'static str = format!("UPDATE {} SET number = number + 1", table.name).leak();
-        let key = stage.key("key");
-        let [first, second] = stage.actors();
-        assert_eq!(first.raw(Raw::Run("SET deadlock_timeout = '20ms'")), Done);
-        assert_eq!(second.raw(Raw::Run("SET deadlock_timeout = '1h'")), Done);
+        let key = fixture.key("key");
+        let [first, second] = fixture.actors();
+        assert_eq!(
+            first.run_sql(SqlCommand::Run("SET deadlock_timeout = '20ms'")),
+            Done
+        );
+        assert_eq!(
+            second.run_sql(SqlCommand::Run("SET deadlock_timeout = '1h'")),
+            Done
+        );
         assert_eq!(second.acquire(&key, no_wait()), Granted);
         assert_eq!(first.begin(), Done);
-        assert_eq!(first.raw(Raw::Run(update)), Done);
-        let other = second.number(Raw::Pid);
-        second.start(Command::Raw(Raw::Run(update)));
+        assert_eq!(first.run_sql(SqlCommand::Run(update)), Done);
+        let other = second.number(SqlCommand::Pid);
+        second.start(Command::Sql(SqlCommand::Run(update)));
         let mut watch = Watch::at(&url);
         let waits = format!("SELECT count(*) FROM pg_locks WHERE pid = {other} AND NOT granted");
-        crate::stage::until(LONG, || (watch.number(&waits) > 0).then_some(())).unwrap();
+        crate::fixture::until(LONG, || (watch.number(&waits) > 0).then_some(())).unwrap();
         // The last to wait is the one who looks, and the one who looks is the victim.
-        let victim = first.call(Command::XactAcquire(ask(&key, block(LONG), true)));
+        let victim = first.call(Command::XactAcquire(request(&key, block(LONG), true)));
         assert_eq!(victim, Failed(Deadlock));
         // Its transaction goes on, with the row.
         assert_eq!(first.commit(), Done);

@@ -1,8 +1,8 @@
 //! The cases, each written once. No adapter is named here.
 
+pub(crate) mod environments;
 pub(crate) mod limits;
 pub(crate) mod network;
-pub(crate) mod places;
 pub(crate) mod processes;
 pub(crate) mod server;
 pub(crate) mod sessions;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use advisory_locking::{LockKey, LockOptions, WaitStrategy};
 
 use crate::actor::{Actor, Outcome};
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 
 /// Long enough for anything that is granted.
 pub(crate) const LONG: Duration = Duration::from_secs(15);
@@ -33,9 +33,15 @@ pub(crate) const fn poll(limit: Duration) -> LockOptions {
 
 /// An actor waits on the server, and is seen there as one of so many.
 #[track_caller]
-pub(crate) fn queue(stage: &Stage, actor: &Actor, key: &LockKey, limit: Duration, waiters: usize) {
+pub(crate) fn queue(
+    fixture: &Fixture,
+    actor: &Actor,
+    key: &LockKey,
+    limit: Duration,
+    waiters: usize,
+) {
     actor.start_acquire(key, block(limit));
-    stage.until_queued(key, waiters);
+    fixture.until_queued(key, waiters);
 }
 
 #[track_caller]

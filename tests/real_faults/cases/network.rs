@@ -6,25 +6,25 @@ use advisory_locking::LockErrorKind::{Database, Lost, Pool};
 use advisory_locking::LockMode::Exclusive;
 
 use super::{LONG, assert_granted_and_released, block, no_wait};
-use crate::actor::Outcome::{Done, Entered, Failed, Granted, NotGranted};
-use crate::actor::{Command, Ending, Level, OUTER_LIMIT, Raw};
-use crate::harness::postgres::{Place, url};
-use crate::mount::{Kind, Mount};
+use crate::actor::Outcome::{BodyStarted, Done, Failed, Granted, NotGranted};
+use crate::actor::{BodyEnd, Command, LockScope, OUTER_LIMIT, SqlCommand};
+use crate::adapter_under_test::{AdapterUnderTest, Kind};
+use crate::fixture::{Fixture, pid, until};
+use crate::harness::postgres::{Endpoint, url};
 use crate::relay::{Direction, Flow, Relay};
-use crate::stage::{Stage, pid, until};
 use crate::watch::Watch;
 
-/// Actors of the one stage come through the relay, those of the other do not.
-fn between(mount: Mount, play: impl FnOnce(&Relay, &Stage, &Stage)) {
+/// Actors of the one fixture come through the relay, those of the other do not.
+fn between(adapter: AdapterUnderTest, play: impl FnOnce(&Relay, &Fixture, &Fixture)) {
     let url = url();
     let relay = Relay::start(&url);
-    mount.here(|near| {
+    adapter.run(|near| {
         // The observer does not come through the relay.
-        let place = Place {
+        let endpoint = Endpoint {
             actors: relay.through(&url),
             observer: url,
         };
-        mount.at_place(&place, |far| {
+        adapter.run_at(&endpoint, |far| {
             play(&relay, far, near);
             // Whoever is left behind it is told to go, and must not wait for an answer.
             relay.cut();
@@ -33,14 +33,14 @@ fn between(mount: Mount, play: impl FnOnce(&Relay, &Stage, &Stage)) {
 }
 
 /// Nobody can tell a holder who is cut off from one who is slow, but for TCP: the key is free when the server's keepalive has given up.
-pub(crate) fn silence_under_a_holder(mount: Mount) {
-    between(mount, |relay, far, near| {
+pub(crate) fn silence_under_a_holder(adapter: AdapterUnderTest) {
+    between(adapter, |relay, far, near| {
         let key = far.key("key");
         let (holder, other) = (far.actor(), near.actor());
-        let keepalive = Raw::Run(
+        let keepalive = SqlCommand::Run(
             "SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 1",
         );
-        assert_eq!(holder.raw(keepalive), Done);
+        assert_eq!(holder.run_sql(keepalive), Done);
         let held = pid(&holder);
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         relay.fall_silent();
@@ -57,16 +57,18 @@ pub(crate) fn silence_under_a_holder(mount: Mount) {
 }
 
 /// The server's own limit for the wait ends it, though nobody is there to be told.
-pub(crate) fn silence_under_a_waiter(mount: Mount) {
-    between(mount, |relay, far, near| {
+pub(crate) fn silence_under_a_waiter(adapter: AdapterUnderTest) {
+    between(adapter, |relay, far, near| {
         let key = far.key("key");
         let (waiter, holder) = (far.actor(), near.actor());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         waiter.start_acquire(&key, block(Duration::from_secs(3)));
         far.until_queued(&key, 1);
         relay.fall_silent();
-        until(OUTER_LIMIT, || (far.holders(&key).len() == 1).then_some(()))
-            .expect("it leaves the queue");
+        until(OUTER_LIMIT, || {
+            (far.lock_entries(&key).len() == 1).then_some(())
+        })
+        .expect("it leaves the queue");
         assert_eq!(holder.release(), Done);
         far.assert_free(&key);
         relay.cut();
@@ -76,8 +78,8 @@ pub(crate) fn silence_under_a_waiter(mount: Mount) {
 }
 
 /// The client knows at once. The server does not look while it waits, but nobody waits for who is gone.
-pub(crate) fn a_cut_under_a_waiter(mount: Mount) {
-    between(mount, |relay, far, near| {
+pub(crate) fn a_cut_under_a_waiter(adapter: AdapterUnderTest) {
+    between(adapter, |relay, far, near| {
         let key = far.key("key");
         let (waiter, holder, other) = (far.actor(), near.actor(), near.actor());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
@@ -88,7 +90,7 @@ pub(crate) fn a_cut_under_a_waiter(mount: Mount) {
         other.start_acquire(&key, block(LONG));
         until(OUTER_LIMIT, || {
             let others = far
-                .holders(&key)
+                .lock_entries(&key)
                 .iter()
                 .filter(|held| !held.granted)
                 .count();
@@ -102,8 +104,8 @@ pub(crate) fn a_cut_under_a_waiter(mount: Mount) {
 }
 
 /// The connection breaks before the release has reached the server.
-pub(crate) fn a_cut_at_the_release(mount: Mount) {
-    between(mount, |relay, far, near| {
+pub(crate) fn a_cut_at_the_release(adapter: AdapterUnderTest) {
+    between(adapter, |relay, far, near| {
         let key = far.key("key");
         let (holder, other) = (far.actor(), near.actor());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
@@ -116,7 +118,7 @@ pub(crate) fn a_cut_at_the_release(mount: Mount) {
         far.assert_soon_free(&key);
         assert_granted_and_released(&other, &key);
         // There is no way to the server any more, for a pool neither.
-        let refused = match mount.kind {
+        let refused = match adapter.kind {
             Kind::Connection => Database,
             Kind::Pool => Pool,
         };
@@ -125,14 +127,17 @@ pub(crate) fn a_cut_at_the_release(mount: Mount) {
 }
 
 /// The lock is granted, and the answer is lost with the connection.
-pub(crate) fn a_lost_grant(mount: Mount) {
-    between(mount, |relay, far, near| {
+pub(crate) fn a_lost_grant(adapter: AdapterUnderTest) {
+    between(adapter, |relay, far, near| {
         for wait in [false, true] {
             let key = far.key(if wait { "waited for" } else { "free" });
             let (asker, holder) = (far.actor(), near.actor());
             // Under another lock, so that a pool has nothing to ask the server before.
             let outer = far.key("outer");
-            assert_eq!(asker.with(Level::Session, &outer, no_wait()), Entered);
+            assert_eq!(
+                asker.with(LockScope::Session, &outer, no_wait()),
+                BodyStarted
+            );
             // What is prepared takes one message, not two.
             assert_granted_and_released(&asker, &key);
             if wait {
@@ -147,24 +152,24 @@ pub(crate) fn a_lost_grant(mount: Mount) {
                 asker.start_acquire(&key, no_wait());
             }
             until(OUTER_LIMIT, || {
-                let held = far.holders(&key);
+                let held = far.lock_entries(&key);
                 matches!(held[..], [one] if one.granted).then_some(())
             })
             .expect("the server grants it");
             relay.break_connections();
             assert_eq!(asker.finish(), Failed(Database));
-            assert_eq!(asker.leave(Ending::Ok), Failed(Lost));
+            assert_eq!(asker.end_body(BodyEnd::Ok), Failed(Lost));
             far.assert_soon_free(&key);
             relay.set(Direction::ToClient, Flow::Pass);
             assert_granted_and_released(&holder, &key);
-            mount.assert_goes_on(far, &asker, &key);
+            adapter.assert_goes_on(far, &asker, &key);
         }
     });
 }
 
 /// The lock is released, and the answer is lost with the connection: whether it was held to the end cannot be known.
-pub(crate) fn a_lost_release(mount: Mount) {
-    between(mount, |relay, far, near| {
+pub(crate) fn a_lost_release(adapter: AdapterUnderTest) {
+    between(adapter, |relay, far, near| {
         let key = far.key("key");
         let (holder, other) = (far.actor(), near.actor());
         // What is prepared takes one message, not two.
@@ -178,13 +183,13 @@ pub(crate) fn a_lost_release(mount: Mount) {
         assert_eq!(holder.finish(), Failed(Lost));
         relay.set(Direction::ToClient, Flow::Pass);
         assert_granted_and_released(&other, &key);
-        mount.assert_goes_on(far, &holder, &key);
+        adapter.assert_goes_on(far, &holder, &key);
     });
 }
 
 /// The session is ended while the release is on its way.
-pub(crate) fn ended_at_the_release(mount: Mount) {
-    between(mount, |relay, far, _| {
+pub(crate) fn ended_at_the_release(adapter: AdapterUnderTest) {
+    between(adapter, |relay, far, _| {
         let key = far.key("key");
         let holder = far.actor();
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
@@ -196,6 +201,6 @@ pub(crate) fn ended_at_the_release(mount: Mount) {
         relay.set(Direction::ToServer, Flow::Pass);
         assert_eq!(holder.finish(), Failed(Lost));
         far.assert_free(&key);
-        mount.assert_goes_on(far, &holder, &key);
+        adapter.assert_goes_on(far, &holder, &key);
     });
 }

@@ -7,48 +7,51 @@ use advisory_locking::LockKey;
 use advisory_locking::LockMode::Exclusive;
 
 use super::{LONG, assert_granted_and_released, block, no_wait, poll, queue};
-use crate::actor::Outcome::{Done, Entered, Failed, Granted};
-use crate::actor::{Actor, Ending, Level, Raw};
+use crate::actor::Outcome::{BodyStarted, Done, Failed, Granted};
+use crate::actor::{Actor, BodyEnd, LockScope, SqlCommand};
+use crate::adapter_under_test::{AdapterUnderTest, Kind, assert_any};
 use crate::client::signal;
 use crate::cluster::Private;
-use crate::harness::postgres::Place;
-use crate::mount::{Kind, Mount, assert_any};
-use crate::stage::pid;
+use crate::fixture::pid;
+use crate::harness::postgres::Endpoint;
 use crate::watch::Watch;
 
-pub(crate) fn the_server_restarts(mount: Mount) {
-    everybody_is_thrown_out(mount, |server, _| {
+pub(crate) fn the_server_restarts(adapter: AdapterUnderTest) {
+    everybody_is_thrown_out(adapter, |server, _| {
         server.ctl(&["-m", "fast", "-w", "restart"]);
     });
 }
 
 /// Without telling anybody.
-pub(crate) fn the_server_restarts_at_once(mount: Mount) {
-    everybody_is_thrown_out(mount, |server, _| {
+pub(crate) fn the_server_restarts_at_once(adapter: AdapterUnderTest) {
+    everybody_is_thrown_out(adapter, |server, _| {
         server.ctl(&["-m", "immediate", "-w", "restart"]);
     });
 }
 
 /// One session's process is killed. The server ends all others, because the memory that they share may be damaged.
-pub(crate) fn the_server_crashes(mount: Mount) {
-    everybody_is_thrown_out(mount, |_, holder| {
+pub(crate) fn the_server_crashes(adapter: AdapterUnderTest) {
+    everybody_is_thrown_out(adapter, |_, holder| {
         signal("KILL", u32::try_from(pid(holder)).expect("a process id"));
     });
 }
 
 /// Whoever holds, in either way, has lost; whoever waits, in either way, has failed; no lock is left; and life goes on.
-fn everybody_is_thrown_out(mount: Mount, throw: fn(&Private, &Actor)) {
+fn everybody_is_thrown_out(adapter: AdapterUnderTest, throw: fn(&Private, &Actor)) {
     let server = Private::take();
-    mount.at_place(&Place::at(server.url()), |stage| {
-        let (key, scoped) = (stage.key("key"), stage.key("scoped"));
-        let [holder, body, scope, waiter, poller] = stage.actors();
+    adapter.run_at(&Endpoint::new(server.url()), |fixture| {
+        let (key, scoped) = (fixture.key("key"), fixture.key("scoped"));
+        let [holder, body, scope, waiter, poller] = fixture.actors();
         assert_eq!(
-            body.with(Level::Session, &stage.key("body"), no_wait()),
-            Entered
+            body.with(LockScope::Session, &fixture.key("body"), no_wait()),
+            BodyStarted
         );
-        assert_eq!(scope.with(Level::Transaction, &scoped, no_wait()), Entered);
+        assert_eq!(
+            scope.with(LockScope::Transaction, &scoped, no_wait()),
+            BodyStarted
+        );
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
-        queue(stage, &waiter, &key, LONG, 1);
+        queue(fixture, &waiter, &key, LONG, 1);
         let polls = pid(&poller);
         let mut watch = Watch::at(&server.url());
         poller.start_acquire(&key, poll(LONG));
@@ -63,44 +66,47 @@ fn everybody_is_thrown_out(mount: Mount, throw: fn(&Private, &Actor)) {
             }
         }
         assert_eq!(holder.release(), Failed(Lost));
-        assert_eq!(body.leave(Ending::Ok), Failed(Lost));
-        let committed = scope.leave(Ending::Ok);
+        assert_eq!(body.end_body(BodyEnd::Ok), Failed(Lost));
+        let committed = scope.end_body(BodyEnd::Ok);
         assert_any(committed, &[Failed(CommitFailed), Failed(Lost)]);
-        stage.assert_free(&key);
+        fixture.assert_free(&key);
         for actor in [&holder, &body, &scope, &waiter, &poller] {
-            mount.assert_goes_on(stage, actor, &key);
+            adapter.assert_goes_on(fixture, actor, &key);
         }
     });
 }
 
 /// There is nobody to ask; later there is.
-pub(crate) fn the_server_is_gone(mount: Mount) {
+pub(crate) fn the_server_is_gone(adapter: AdapterUnderTest) {
     let server = Private::take();
-    mount.at_place(&Place::at(server.url()), |stage| {
-        let key = stage.key("key");
-        let actor = stage.actor();
+    adapter.run_at(&Endpoint::new(server.url()), |fixture| {
+        let key = fixture.key("key");
+        let actor = fixture.actor();
         assert_granted_and_released(&actor, &key);
         server.ctl(&["-m", "fast", "-w", "stop"]);
         // A pool may only now notice that its connection is none.
         let refused = [Failed(Database), Failed(Pool)];
         assert_any(actor.acquire(&key, block(LONG)), &refused);
-        assert_any(actor.with(Level::Transaction, &key, no_wait()), &refused);
-        if mount.kind == Kind::Pool {
+        assert_any(
+            actor.with(LockScope::Transaction, &key, no_wait()),
+            &refused,
+        );
+        if adapter.kind == Kind::Pool {
             assert_eq!(actor.acquire(&key, no_wait()), Failed(Pool));
         }
         server.ctl(&["-w", "start"]);
-        stage.assert_free(&key);
-        mount.assert_goes_on(stage, &actor, &key);
+        fixture.assert_free(&key);
+        adapter.assert_goes_on(fixture, &actor, &key);
     });
 }
 
 /// All of the server's lock table is taken up. The session outlives it.
-pub(crate) fn the_lock_table_is_full(mount: Mount) {
+pub(crate) fn the_lock_table_is_full(adapter: AdapterUnderTest) {
     let server = Private::take();
-    mount.at_place(&Place::at(server.url()), |stage| {
-        let actor = stage.actor();
+    adapter.run_at(&Endpoint::new(server.url()), |fixture| {
+        let actor = fixture.actor();
         let session = pid(&actor);
-        let mine = stage.watch((1, 1));
+        let mine = fixture.track_key((1, 1));
         assert_eq!(actor.acquire(&mine, no_wait()), Granted);
         let mut filler = Watch::at(&server.url());
         // The error leaves what was locked before it.
@@ -112,7 +118,7 @@ pub(crate) fn the_lock_table_is_full(mount: Mount) {
         fill();
 
         // Shared memory is handed out in pieces, and one may be left for this key but not for that: several are asked for.
-        for key in (0..10_i64).map(|number| stage.watch(LockKey::from(number))) {
+        for key in (0..10_i64).map(|number| fixture.track_key(LockKey::from(number))) {
             for options in [no_wait(), poll(LONG), block(LONG)] {
                 let mut outcome = actor.acquire(&key, options);
                 // The server's own processes have given some back meanwhile.
@@ -125,7 +131,7 @@ pub(crate) fn the_lock_table_is_full(mount: Mount) {
                     outcome = actor.acquire(&key, options);
                 }
                 assert_eq!(outcome, Failed(TooManyLocks));
-                stage.assert_free(&key);
+                fixture.assert_free(&key);
             }
         }
         assert_eq!(actor.begin(), Done);
@@ -134,12 +140,12 @@ pub(crate) fn the_lock_table_is_full(mount: Mount) {
         assert_any(refused, &[Failed(TooManyLocks), Failed(TransactionAborted)]);
         assert_eq!(actor.rollback(), Done);
         // Whoever has a lock can take it again, and give it back.
-        stage.assert_held(&mine, &[Exclusive]);
+        fixture.assert_held(&mine, &[Exclusive]);
         assert_granted_and_released(&actor, &mine);
 
         filler.run("SELECT pg_advisory_unlock_all()");
         assert_eq!(actor.release(), Done);
         assert_granted_and_released(&actor, &LockKey::from(3));
-        assert_eq!(actor.number(Raw::Pid), i64::from(session), "the same session");
+        assert_eq!(actor.number(SqlCommand::Pid), i64::from(session), "the same session");
     });
 }

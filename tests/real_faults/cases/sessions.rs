@@ -9,21 +9,21 @@ use advisory_locking::LockMode::Exclusive;
 
 use super::{LONG, assert_granted_and_released, no_wait, poll, queue};
 use crate::actor::Outcome::{
-    BodyFailed, ClientFailed, Done, Entered, Failed, Granted, Panicked, Ran,
+    BodyFailed, BodyStarted, BodySucceeded, ClientFailed, Done, Failed, Granted, Panicked,
 };
-use crate::actor::{BODY_VALUE, Command, Ending, Level, Raw};
-use crate::harness::postgres::{Place, url};
-use crate::mount::{Kind, Mount, assert_any};
-use crate::stage::{pid, until};
+use crate::actor::{BODY_VALUE, BodyEnd, Command, LockScope, SqlCommand};
+use crate::adapter_under_test::{AdapterUnderTest, Kind, assert_any};
+use crate::fixture::{pid, until};
+use crate::harness::postgres::{Endpoint, url};
 use crate::watch::{Throwaway, Watch, with_parameters};
 
-const SLEEP: Command = Command::Raw(Raw::Run("SELECT pg_sleep(60)"));
-const LEVELS: [Level; 2] = [Level::Session, Level::Transaction];
+const SLEEP: Command = Command::Sql(SqlCommand::Run("SELECT pg_sleep(60)"));
+const SCOPES: [LockScope; 2] = [LockScope::Session, LockScope::Transaction];
 
-pub(crate) fn ended_while_it_polls(mount: Mount) {
-    mount.here(|stage| {
-        let key = stage.key("key");
-        let [holder, waiter] = stage.actors();
+pub(crate) fn ended_while_it_polls(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
+        let key = fixture.key("key");
+        let [holder, waiter] = fixture.actors();
         let mut watch = Watch::at(&url());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         let waits = pid(&waiter);
@@ -31,111 +31,111 @@ pub(crate) fn ended_while_it_polls(mount: Mount) {
         watch.until_it_runs(waits, "%pg_try_advisory_lock%");
         watch.terminate(waits);
         assert_eq!(waiter.finish(), Failed(Database));
-        stage.assert_held(&key, &[Exclusive]);
+        fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(holder.release(), Done);
-        mount.assert_goes_on(stage, &waiter, &key);
+        adapter.assert_goes_on(fixture, &waiter, &key);
     });
 }
 
-pub(crate) fn ended_while_it_waits(mount: Mount) {
-    mount.here(|stage| {
-        let key = stage.key("key");
-        let [holder, waiter] = stage.actors();
+pub(crate) fn ended_while_it_waits(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
+        let key = fixture.key("key");
+        let [holder, waiter] = fixture.actors();
         let mut watch = Watch::at(&url());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         let waits = pid(&waiter);
-        queue(stage, &waiter, &key, LONG, 1);
+        queue(fixture, &waiter, &key, LONG, 1);
         watch.terminate(waits);
         assert_eq!(waiter.finish(), Failed(Database));
-        stage.assert_held(&key, &[Exclusive]);
+        fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(holder.release(), Done);
-        mount.assert_goes_on(stage, &waiter, &key);
+        adapter.assert_goes_on(fixture, &waiter, &key);
     });
 }
 
 /// However the lock is ended afterwards: the loss is an error unless the body has one of its own, or nobody can be told.
-pub(crate) fn ended_while_held(mount: Mount) {
-    mount.here(|stage| {
+pub(crate) fn ended_while_held(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
         let mut watch = Watch::at(&url());
-        let key = stage.key("key");
-        let with = |level, ending| {
-            let actor = stage.actor();
-            assert_eq!(actor.with(level, &key, no_wait()), Entered);
+        let key = fixture.key("key");
+        let with = |scope, ending| {
+            let actor = fixture.actor();
+            assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
             Watch::at(&url()).terminate(pid(&actor));
-            stage.assert_free(&key);
-            let outcome = actor.leave(ending);
-            mount.assert_goes_on(stage, &actor, &key);
+            fixture.assert_free(&key);
+            let outcome = actor.end_body(ending);
+            adapter.assert_goes_on(fixture, &actor, &key);
             outcome
         };
-        assert_eq!(with(Level::Session, Ending::Ok), Failed(Lost));
+        assert_eq!(with(LockScope::Session, BodyEnd::Ok), Failed(Lost));
         // Some clients hear of it before the commit.
-        let committed = with(Level::Transaction, Ending::Ok);
+        let committed = with(LockScope::Transaction, BodyEnd::Ok);
         assert_any(committed, &[Failed(CommitFailed), Failed(Lost)]);
-        for level in LEVELS {
-            assert_eq!(with(level, Ending::Err), BodyFailed);
-            assert_eq!(with(level, Ending::Panic), Panicked);
+        for scope in SCOPES {
+            assert_eq!(with(scope, BodyEnd::Err), BodyFailed);
+            assert_eq!(with(scope, BodyEnd::Panic), Panicked);
         }
         for (end, outcome) in [(Command::Release, Failed(Lost)), (Command::DropGuard, Done)] {
-            let actor = stage.actor();
+            let actor = fixture.actor();
             assert_eq!(actor.acquire(&key, no_wait()), Granted);
             watch.terminate(pid(&actor));
-            stage.assert_free(&key);
+            fixture.assert_free(&key);
             assert_eq!(actor.call(end), outcome);
-            mount.assert_goes_on(stage, &actor, &key);
+            adapter.assert_goes_on(fixture, &actor, &key);
         }
     });
 }
 
 /// In a statement of the body's, which learns of it at once.
-pub(crate) fn ended_in_the_body(mount: Mount) {
-    mount.here(|stage| {
+pub(crate) fn ended_in_the_body(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
         let mut watch = Watch::at(&url());
-        for (level, ending) in LEVELS
+        for (scope, ending) in SCOPES
             .into_iter()
-            .flat_map(|level| [Ending::Ok, Ending::Err].map(|ending| (level, ending)))
+            .flat_map(|scope| [BodyEnd::Ok, BodyEnd::Err].map(|ending| (scope, ending)))
         {
-            let key = stage.key("key");
-            let actor = stage.actor();
-            assert_eq!(actor.with(level, &key, no_wait()), Entered);
+            let key = fixture.key("key");
+            let actor = fixture.actor();
+            assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
             let sleeps = pid(&actor);
             actor.start(SLEEP);
             watch.until_it_runs(sleeps, "%pg_sleep(60)%");
             watch.terminate(sleeps);
-            stage.assert_free(&key);
+            fixture.assert_free(&key);
             assert_eq!(actor.finish(), ClientFailed);
-            let outcome = actor.leave(ending);
-            match (level, ending) {
-                (_, Ending::Err) => assert_eq!(outcome, BodyFailed),
-                (Level::Session, _) => assert_eq!(outcome, Failed(Lost)),
-                (Level::Transaction, _) => {
+            let outcome = actor.end_body(ending);
+            match (scope, ending) {
+                (_, BodyEnd::Err) => assert_eq!(outcome, BodyFailed),
+                (LockScope::Session, _) => assert_eq!(outcome, Failed(Lost)),
+                (LockScope::Transaction, _) => {
                     assert_any(outcome, &[Failed(CommitFailed), Failed(Lost)]);
                 }
             }
-            mount.assert_goes_on(stage, &actor, &key);
+            adapter.assert_goes_on(fixture, &actor, &key);
         }
     });
 }
 
 /// A statement of the body's is cancelled: the session-level lock is none the worse, the transaction is aborted.
-pub(crate) fn cancelled_in_the_body(mount: Mount) {
-    mount.here(|stage| {
+pub(crate) fn cancelled_in_the_body(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
         let mut watch = Watch::at(&url());
-        let key = stage.key("key");
-        let actor = stage.actor();
-        for (level, ending, outcome) in [
-            (Level::Session, Ending::Ok, Ran(BODY_VALUE)),
-            (Level::Session, Ending::Err, BodyFailed),
-            (Level::Transaction, Ending::Ok, Failed(CommitFailed)),
-            (Level::Transaction, Ending::Err, BodyFailed),
+        let key = fixture.key("key");
+        let actor = fixture.actor();
+        for (scope, ending, outcome) in [
+            (LockScope::Session, BodyEnd::Ok, BodySucceeded(BODY_VALUE)),
+            (LockScope::Session, BodyEnd::Err, BodyFailed),
+            (LockScope::Transaction, BodyEnd::Ok, Failed(CommitFailed)),
+            (LockScope::Transaction, BodyEnd::Err, BodyFailed),
         ] {
-            assert_eq!(actor.with(level, &key, no_wait()), Entered);
+            assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
             let sleeps = pid(&actor);
             actor.start(SLEEP);
             watch.until_it_runs(sleeps, "%pg_sleep(60)%");
             watch.cancel(sleeps);
             assert_eq!(actor.finish(), ClientFailed);
-            assert_eq!(actor.leave(ending), outcome);
-            stage.assert_free(&key);
+            assert_eq!(actor.end_body(ending), outcome);
+            fixture.assert_free(&key);
             assert_granted_and_released(&actor, &key);
             assert_eq!(pid(&actor), sleeps, "the same session");
         }
@@ -143,11 +143,11 @@ pub(crate) fn cancelled_in_the_body(mount: Mount) {
 }
 
 /// Cancels rain on a client that takes and releases, and on what cleans up after those that hit.
-pub(crate) fn cancelled_all_the_time(mount: Mount) {
+pub(crate) fn cancelled_all_the_time(adapter: AdapterUnderTest) {
     const ROUNDS: u32 = 100;
-    mount.here(|stage| {
-        let key = stage.key("key");
-        let mut actor = stage.actor();
+    adapter.run(|fixture| {
+        let key = fixture.key("key");
+        let mut actor = fixture.actor();
         let mut watch = Watch::at(&url());
         let mut failed = 0;
         for _ in 0..ROUNDS {
@@ -179,9 +179,9 @@ pub(crate) fn cancelled_all_the_time(mount: Mount) {
                 let expected = [&[Granted, Done][..], &failures].concat();
                 assert_any(outcome, &expected);
             }
-            stage.assert_soon_free(&key);
-            if mount.kind == Kind::Connection && actor.raw(Raw::Pid) == ClientFailed {
-                actor = stage.actor();
+            fixture.assert_soon_free(&key);
+            if adapter.kind == Kind::Connection && actor.run_sql(SqlCommand::Pid) == ClientFailed {
+                actor = fixture.actor();
             }
         }
         println!("{failed} statements were hit");
@@ -195,15 +195,15 @@ const SLOW_RELEASE: &str = "SET allow_system_table_mods = on;
         'BEGIN PERFORM pg_sleep(60); RETURN quick_unlock($1); END'";
 
 /// The release itself is cancelled: whether it went through cannot be known, so the session is ended, also where nobody waits for it.
-pub(crate) fn cancelled_at_the_release(mount: Mount) {
+pub(crate) fn cancelled_at_the_release(adapter: AdapterUnderTest) {
     let database = Throwaway::create(&url(), "DATABASE", "");
-    let place = with_parameters(&url(), &format!("dbname={}", database.name));
-    let mut watch = Watch::at(&place);
+    let endpoint = with_parameters(&url(), &format!("dbname={}", database.name));
+    let mut watch = Watch::at(&endpoint);
     watch.run(SLOW_RELEASE);
-    mount.at_place(&Place::at(place), |stage| {
-        let key = stage.key("key");
+    adapter.run_at(&Endpoint::new(endpoint), |fixture| {
+        let key = fixture.key("key");
         for (end, outcome) in [(Command::Release, Failed(Database)), (Command::DropGuard, Done)] {
-            let actor = stage.actor();
+            let actor = fixture.actor();
             let session = pid(&actor);
             assert_eq!(actor.acquire(&key, no_wait()), Granted);
             actor.start(end);
@@ -213,7 +213,7 @@ pub(crate) fn cancelled_at_the_release(mount: Mount) {
             until(LONG, || (watch.number(&sleeps) > 0).then_some(())).expect("it sleeps");
             watch.cancel(session);
             assert_eq!(actor.finish(), outcome);
-            stage.assert_soon_free(&key);
+            fixture.assert_soon_free(&key);
             watch.until_gone(session);
         }
     });
@@ -221,46 +221,46 @@ pub(crate) fn cancelled_at_the_release(mount: Mount) {
 }
 
 /// The server's own limits for sessions that do nothing.
-pub(crate) fn idle_for_too_long(mount: Mount) {
-    mount.here(|stage| {
+pub(crate) fn idle_for_too_long(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
         let mut watch = Watch::at(&url());
-        let key = stage.key("key");
+        let key = fixture.key("key");
         let lost = &[Failed(Lost), Failed(CommitFailed)][..];
-        for (level, setting, expected) in [
+        for (scope, setting, expected) in [
             (
-                Level::Session,
+                LockScope::Session,
                 "SET idle_session_timeout = '50ms'",
                 &lost[..1],
             ),
             (
-                Level::Transaction,
+                LockScope::Transaction,
                 "SET LOCAL idle_in_transaction_session_timeout = '50ms'",
                 lost,
             ),
         ] {
-            let actor = stage.actor();
-            assert_eq!(actor.with(level, &key, no_wait()), Entered);
+            let actor = fixture.actor();
+            assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
             let idles = pid(&actor);
-            assert_eq!(actor.raw(Raw::Run(setting)), Done);
+            assert_eq!(actor.run_sql(SqlCommand::Run(setting)), Done);
             watch.until_gone(idles);
-            stage.assert_free(&key);
-            assert_any(actor.leave(Ending::Ok), expected);
-            mount.assert_goes_on(stage, &actor, &key);
+            fixture.assert_free(&key);
+            assert_any(actor.end_body(BodyEnd::Ok), expected);
+            adapter.assert_goes_on(fixture, &actor, &key);
         }
     });
 }
 
 /// A level that nobody gives back, as that of a leaked guard, is held as long as its connection is there, and no longer.
-pub(crate) fn leaked_and_closed(mount: Mount) {
-    mount.here(|stage| {
-        let key = stage.key("key");
-        let [actor, other] = stage.actors();
-        let by_hand = actor.raw(Raw::TryLock(key.raw(), Exclusive));
+pub(crate) fn leaked_and_closed(adapter: AdapterUnderTest) {
+    adapter.run(|fixture| {
+        let key = fixture.key("key");
+        let [actor, other] = fixture.actors();
+        let by_hand = actor.run_sql(SqlCommand::TryLock(key.raw(), Exclusive));
         assert_eq!(by_hand, crate::actor::Outcome::Answered(Some(1)));
         assert_granted_and_released(&actor, &key);
-        stage.assert_held(&key, &[Exclusive]);
+        fixture.assert_held(&key, &[Exclusive]);
         actor.start(Command::Quit);
-        stage.assert_soon_free(&key);
+        fixture.assert_soon_free(&key);
         assert_granted_and_released(&other, &key);
     });
 }

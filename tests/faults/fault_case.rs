@@ -1,4 +1,4 @@
-//! One call with its faults, and what must be true afterwards.
+//! One call with its faults, and the assertions after it.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,38 +8,38 @@ use advisory_locking::{
     AdvisoryLocking, LockErrorKind, LockKey, LockMode, LockOptions, WaitStrategy,
 };
 
-use crate::call::{Call, Told};
-use crate::client::{Called, Client};
+use crate::call::{Call, CallResult};
+use crate::client::{CallReport, Client};
 use crate::model::{Fault, Held, Model, ModelSession};
 
-/// Who else has the key.
+/// The other session's lock on the key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Others {
-    Nobody,
-    Sharer,
-    Holder,
+pub(crate) enum Contention {
+    None,
+    Shared,
+    Exclusive,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Trial {
+pub(crate) struct FaultCase {
     pub(crate) call: Call,
     pub(crate) client: Client,
     pub(crate) mode: LockMode,
-    pub(crate) others: Others,
-    /// `None` does not wait.
+    pub(crate) contention: Contention,
+    /// Wait strategy; `None` does not wait.
     pub(crate) strategy: Option<WaitStrategy>,
-    /// The client shows no codes, as Diesel.
+    /// The client hides the SQLSTATE, as Diesel does.
     pub(crate) hides_codes: bool,
-    /// The session holds the key already, in shared mode, at its own level.
+    /// The session already holds the key once, in shared mode.
     pub(crate) nested: bool,
     pub(crate) faults: Vec<(usize, Fault)>,
-    /// The others are gone just before this request.
-    pub(crate) others_leave_at: Option<usize>,
-    /// The call's future is dropped when it has been pending so often.
+    /// The other session releases before this request.
+    pub(crate) release_others_at: Option<usize>,
+    /// The future is dropped after it was pending this many times.
     pub(crate) dropped_at: Option<usize>,
 }
 
-impl Trial {
+impl FaultCase {
     fn options(&self) -> LockOptions {
         let wait = LockOptions::wait_up_to(Duration::from_millis(1));
         match self.strategy {
@@ -50,30 +50,30 @@ impl Trial {
         .mode(self.mode)
     }
 
-    /// Runs the trial and asserts what every outcome owes. Returns how many requests the session made.
+    /// Runs the case with all assertions. Returns the number of the session's requests.
     pub(crate) fn run(&self) -> usize {
-        self.play().0
+        self.execute().0
     }
 
-    /// Whether the future was dropped; if not, it was done before.
-    pub(crate) fn run_and_tell_whether_it_hung(&self) -> bool {
-        matches!(self.play().1, Told::Abandoned)
+    /// Runs the case. Returns `true` if the future was dropped before it was ready.
+    pub(crate) fn run_until_dropped(&self) -> bool {
+        matches!(self.execute().1, CallResult::FutureDropped)
     }
 
-    fn play(&self) -> (usize, Told) {
+    fn execute(&self) -> (usize, CallResult) {
         let model = Model::default();
-        let key = LockKey::from("trial");
+        let key = LockKey::from("case");
         let mut other = model.connect();
-        let others = match self.others {
-            Others::Nobody => None,
-            Others::Sharer => Some(LockOptions::no_wait().shared()),
-            Others::Holder => Some(LockOptions::no_wait()),
+        let others = match self.contention {
+            Contention::None => None,
+            Contention::Shared => Some(LockOptions::no_wait().shared()),
+            Contention::Exclusive => Some(LockOptions::no_wait()),
         };
         let others = others.map(|options| other.acquire_advisory_lock(&key, options).unwrap());
         let mut session = model.connect();
-        let outer = self.nested && self.others != Others::Holder;
+        let outer = self.nested && self.contention != Contention::Exclusive;
         if outer {
-            // Never released by the call: the guard is leaked so that this level stays the application's own.
+            // Leaked, so that the session keeps this level beside the call's own.
             std::mem::forget(
                 session
                     .acquire_advisory_lock(&key, LockOptions::no_wait().shared())
@@ -82,106 +82,114 @@ impl Trial {
         }
         match self.call {
             Call::InTestTransaction => session.begin_test().unwrap(),
-            call if call.begins_by_hand() => session.session_begin().unwrap(),
+            call if call.begins_transaction() => session.session_begin().unwrap(),
             _ => {}
         }
         let pid = session.pid();
-        let before = shown(&model, &key, pid);
+        let before = locks_of(&model, &key, pid);
         session.hides_codes = self.hides_codes;
         let first = session.faults.requests();
         for (request, fault) in &self.faults {
             session.faults.plan(first + request, *fault);
         }
-        if let Some(request) = self.others_leave_at {
+        if let Some(request) = self.release_others_at {
             session.faults.others_leave_at(first + request);
         }
 
         let held_in_body = Mutex::new(None);
         let options = self.options();
-        let look = || {
+        let inspect = || {
             let held = model.held(&key);
-            *held_in_body.lock().unwrap() = Some(held.iter().any(|held| self.is_ours(held, pid)));
+            *held_in_body.lock().unwrap() =
+                Some(held.iter().any(|held| self.is_own_lock(held, pid)));
         };
-        let Called { told, left } =
+        let CallReport { result, left } =
             self.client
-                .call(self.call, session, &key, options, self.dropped_at, look);
+                .call(self.call, session, &key, options, self.dropped_at, inspect);
 
-        self.check_told(&told, held_in_body.into_inner().unwrap());
+        self.check_result(&result, held_in_body.into_inner().unwrap());
         let requests = if let Some(mut session) = left {
             let requests = session.faults.requests() - first;
-            // What is left of them must not hit the checks.
+            // Faults that were not reached must not hit the checks.
             session.faults = Default::default();
-            self.check_session(&mut session, &told, &key, &before);
+            self.check_session(&mut session, &result, &key, &before);
             requests
         } else {
-            let left = shown(&model, &key, pid);
+            let left = locks_of(&model, &key, pid);
             assert!(
                 left.is_empty(),
-                "{self:?}: a pool has dropped a session that holds {left:?}"
+                "{self:?}: the pool discarded a session that holds {left:?}"
             );
             1
         };
         assert!(requests < 60, "{self:?}: {requests} requests");
-        if let (Some(others), None) = (others, self.others_leave_at) {
+        if let (Some(others), None) = (others, self.release_others_at) {
             others.release().unwrap_or_else(|error| {
                 panic!("{self:?}: the other's lock was touched: {error:?}")
             });
         }
-        (requests, told)
+        (requests, result)
     }
 
-    fn is_ours(&self, held: &Held, pid: i32) -> bool {
+    fn is_own_lock(&self, held: &Held, pid: i32) -> bool {
         held.pid == pid && held.granted && held.mode == self.mode
     }
 
-    fn check_told(&self, told: &Told, held_in_body: Option<bool>) {
-        // A lost reply or an ended session cannot be known before the next request.
+    fn check_result(&self, result: &CallResult, held_in_body: Option<bool>) {
+        // A lost session shows at the next request only, so `None` is not an error here.
         assert_ne!(
             held_in_body,
             Some(false),
             "{self:?}: the body ran without the lock"
         );
-        match told {
-            Told::Held | Told::Dropped | Told::BodyFailed => {
-                assert!(held_in_body.is_some(), "{self:?}: {told:?} without a body")
+        match result {
+            CallResult::Held | CallResult::GuardDropped | CallResult::BodyFailed => {
+                assert!(
+                    held_in_body.is_some(),
+                    "{self:?}: {result:?} without a body"
+                )
             }
-            Told::NotGranted => assert!(
+            CallResult::NotGranted => assert!(
                 held_in_body.is_none(),
-                "{self:?}: the body ran, but was not granted"
+                "{self:?}: the body ran without a grant"
             ),
-            Told::Failed(_) | Told::Panicked | Told::Abandoned => {}
+            CallResult::Failed(_) | CallResult::Panicked | CallResult::FutureDropped => {}
         }
-        if matches!(told, Told::Held | Told::Dropped | Told::BodyFailed) {
-            let excluded = self.others == Others::Holder
-                || (self.others == Others::Sharer && self.mode == LockMode::Exclusive);
+        if matches!(
+            result,
+            CallResult::Held | CallResult::GuardDropped | CallResult::BodyFailed
+        ) {
+            let excluded = self.contention == Contention::Exclusive
+                || (self.contention == Contention::Shared && self.mode == LockMode::Exclusive);
             assert!(
-                !excluded || self.others_leave_at.is_some(),
+                !excluded || self.release_others_at.is_some(),
                 "{self:?}: granted against a holder"
             );
         }
         if self.faults.is_empty() {
             assert!(
-                !matches!(told, Told::Failed(_)),
-                "{self:?}: {told:?} without a fault"
+                !matches!(result, CallResult::Failed(_)),
+                "{self:?}: {result:?} without a fault"
             );
         }
     }
 
-    /// After the caller has ended a transaction of its own, the session holds what it held before, or it is gone.
+    /// Asserts that the session holds the same locks as before, or has ended. Rolls back the
+    /// caller's own transaction first.
     fn check_session(
         &self,
         session: &mut ModelSession,
-        told: &Told,
+        result: &CallResult,
         key: &LockKey,
         before: &[Held],
     ) {
         let model = session.model().clone();
         let pid = session.pid();
         if session.session_transaction_state() == TransactionState::broken() {
-            let left = shown(&model, key, pid);
+            let left = locks_of(&model, key, pid);
             assert!(
                 left.is_empty(),
-                "{self:?}: a condemned session holds {left:?}"
+                "{self:?}: a terminated session holds {left:?}"
             );
             let refused = session
                 .acquire_advisory_lock(key, LockOptions::no_wait())
@@ -190,27 +198,27 @@ impl Trial {
             assert_eq!(
                 refused.kind(),
                 LockErrorKind::Database,
-                "{self:?}: a condemned session is used again"
+                "{self:?}: a terminated session is used again"
             );
             return;
         }
         if model.run(|server| server.written(pid)) == Err("08006") {
             assert!(
-                !matches!(told, Told::Held | Told::NotGranted),
-                "{self:?}: {told:?} on a session that is gone"
+                !matches!(result, CallResult::Held | CallResult::NotGranted),
+                "{self:?}: {result:?} on a session that has ended"
             );
             return;
         }
-        if self.call.begins_by_hand() {
+        if self.call.begins_transaction() {
             if matches!(
-                told,
-                Told::NotGranted | Told::Failed(LockErrorKind::Deadlock)
+                result,
+                CallResult::NotGranted | CallResult::Failed(LockErrorKind::Deadlock)
             ) {
                 let usable = model.run(|server| server.write(pid));
                 assert_eq!(
                     usable,
                     Ok(()),
-                    "{self:?}: {told:?} left the transaction unusable"
+                    "{self:?}: {result:?} left the transaction unusable"
                 );
             }
             let _ = session.session_rollback();
@@ -220,16 +228,16 @@ impl Trial {
             0,
             "{self:?}: a transaction is left open"
         );
-        let after = shown(&model, key, pid);
+        let after = locks_of(&model, key, pid);
         assert_eq!(
             after, before,
-            "{self:?}: {told:?} left the session with other locks than before"
+            "{self:?}: {result:?} left the session with other locks than before"
         );
     }
 }
 
-/// What the server shows of a session.
-fn shown(model: &Model, key: &LockKey, pid: i32) -> Vec<Held> {
+/// Returns the locks that the server shows for a session.
+fn locks_of(model: &Model, key: &LockKey, pid: i32) -> Vec<Held> {
     model
         .held(key)
         .into_iter()

@@ -1,14 +1,14 @@
-//! What plays come to.
+//! Counters of the events of a run.
 
-macro_rules! met {
+macro_rules! coverage {
     ($($field:ident: $what:literal,)*) => {
-        /// How often what has happened.
+        /// Number of occurrences of each event.
         #[derive(Clone, Debug, Default, Eq, PartialEq)]
-        pub(crate) struct Met {
+        pub(crate) struct Coverage {
             $(pub(crate) $field: u64,)*
         }
 
-        impl Met {
+        impl Coverage {
             pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$(($what, self.$field),)*].into_iter()
             }
@@ -19,21 +19,21 @@ macro_rules! met {
         }
     };
 }
-met! {
+coverage! {
     steps: "steps",
     granted: "granted",
     succeeded: "succeeded",
-    refused: "refused",
+    contended: "contended",
     failed: "failed",
     lost: "lost",
     deadlocks: "deadlocks",
-    exchanged: "answered by another session",
+    swapped: "answered by another session",
     dropped: "dropped",
-    refusals: "refused by a fault",
+    requests_rejected: "rejected by a fault",
     done_but_reported: "done, but reported as failed",
     granted_but_reported: "granted, but reported as failed",
     replies_lost: "replies lost",
     expired: "waits expired",
     cancelled: "waits cancelled",
-    terminated: "sessions ended",
+    terminated: "sessions terminated",
 }

@@ -1,4 +1,4 @@
-//! A connection: what its client has sent and the server has not seen, and what comes back.
+//! A link: the network connection of a client, with its undelivered messages and its reply.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,14 +13,14 @@ use advisory_locking::session::{
 
 use crate::model::statements::Batched;
 use crate::model::{Code, Pid, Server, Ticket};
-use crate::world::World;
+use crate::simulation::Simulation;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Query(Statement),
     Script(Script),
     LockBatch(LockBatch),
-    /// With how deep the client was in transactions.
+    /// With the client's transaction depth.
     Begin(u32),
     Commit(u32),
     Rollback(u32),
@@ -28,7 +28,7 @@ pub(crate) enum Message {
     End,
 }
 
-/// What a message comes to: a row, or nothing but that it was done.
+/// Reply to a message: a row or nothing; or the SQLSTATE, and `true` if the session has ended.
 pub(crate) type Reply = Result<Option<Answer>, (Code, bool)>;
 
 #[derive(Debug)]
@@ -37,17 +37,17 @@ pub(crate) enum Answer {
     LockBatch(BatchReply),
 }
 
-pub(crate) struct Line {
+pub(crate) struct Link {
     pub(crate) client: usize,
     pub(crate) pid: Pid,
-    /// The session that answered last; another one may have been given since.
+    /// The session that sent the last reply.
     pub(crate) answered_by: Pid,
-    /// A pooler has given it another session than it had.
-    pub(crate) exchanged: bool,
+    /// A pooler has swapped the session.
+    pub(crate) swapped: bool,
     pub(crate) inbox: VecDeque<(u64, Message)>,
     /// A wait on the server.
     pub(crate) waiting: Option<Waiting>,
-    /// Which message's answer is waited for.
+    /// The message whose reply the client awaits.
     awaited: Option<u64>,
     reply: Option<Reply>,
     sent: u64,
@@ -57,19 +57,19 @@ pub(crate) struct Line {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
     pub(crate) message: u64,
-    pub(crate) batch: Script,
+    pub(crate) script: Script,
     pub(crate) ticket: Ticket,
     pub(crate) until: Option<Duration>,
 }
 
-impl Line {
+impl Link {
     fn send(&mut self, message: Message) -> u64 {
         self.sent += 1;
         self.inbox.push_back((self.sent, message));
         self.sent
     }
 
-    /// Whether the answer is for somebody who still waits for it.
+    /// Stores the reply if the client still awaits it. Returns `true` if it does.
     pub(crate) fn answer(&mut self, message: u64, reply: Reply) -> bool {
         let awaited = self.awaited == Some(message);
         if awaited {
@@ -78,40 +78,40 @@ impl Line {
         awaited
     }
 
-    /// Whether nothing is on its way or under way.
+    /// Returns `true` if no message is undelivered and no wait is running.
     pub(crate) fn is_quiet(&self) -> bool {
         self.inbox.is_empty() && self.waiting.is_none()
     }
 }
 
-/// The client's end of a line.
+/// The client's end of a link.
 pub(crate) struct Session {
-    world: World,
-    pub(crate) line: usize,
+    simulation: Simulation,
+    pub(crate) link: usize,
     client: usize,
     depth: u32,
     broken: bool,
 }
 
-/// Nobody waits for the answer any more.
+/// Stops awaiting the reply when it is dropped.
 struct Awaiting<'s>(&'s Session);
 
 impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
-        self.0.world.state().lines[self.0.line].awaited = None;
+        self.0.simulation.state().links[self.0.link].awaited = None;
     }
 }
 
 impl Session {
-    pub(crate) fn connect(world: &World, client: usize) -> Self {
-        let mut state = world.state();
+    pub(crate) fn connect(simulation: &Simulation, client: usize) -> Self {
+        let mut state = simulation.state();
         let pid = state.server.connect();
         let hides_codes = state.rng.bool();
-        state.lines.push(Line {
+        state.links.push(Link {
             client,
             pid,
             answered_by: pid,
-            exchanged: false,
+            swapped: false,
             inbox: VecDeque::new(),
             waiting: None,
             awaited: None,
@@ -120,8 +120,8 @@ impl Session {
             hides_codes,
         });
         Self {
-            world: world.clone(),
-            line: state.lines.len() - 1,
+            simulation: simulation.clone(),
+            link: state.links.len() - 1,
             client,
             depth: 0,
             broken: false,
@@ -133,7 +133,7 @@ impl Session {
     }
 
     fn send(&self, message: Message) -> u64 {
-        self.world.state().lines[self.line].send(message)
+        self.simulation.state().links[self.link].send(message)
     }
 
     async fn request(
@@ -143,15 +143,15 @@ impl Session {
     ) -> Result<Option<Answer>, SessionError> {
         let number = self.send(message);
         let awaiting = Awaiting(self);
-        self.world.state().lines[self.line].awaited = Some(number);
+        self.simulation.state().links[self.link].awaited = Some(number);
         let reply = poll_fn(|_| {
-            let mut state = self.world.state();
-            let reply = state.lines[self.line].reply.take();
+            let mut state = self.simulation.state();
+            let reply = state.links[self.link].reply.take();
             reply.map_or(Poll::Pending, Poll::Ready)
         })
         .await;
         drop(awaiting);
-        let shown = shows_code || !self.world.state().lines[self.line].hides_codes;
+        let shown = shows_code || !self.simulation.state().links[self.link].hides_codes;
         reply.map_err(|(code, gone)| {
             SessionError::new(format!("the model's error {code}"))
                 .with_code(SqlState::new(code).filter(|_| shown))
@@ -202,62 +202,62 @@ impl AsyncLockSession for Session {
     async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
         match self.request(Message::Query(*statement), false).await? {
             Some(Answer::Row(row)) => Ok(row),
-            _ => Err(SessionError::new("a query answers a row")),
+            _ => Err(SessionError::new("a query returns a row")),
         }
     }
 
-    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
-        let shows_code = !matches!(batch.kind(), ScriptKind::RollBackWait);
-        self.request(Message::Script(*batch), shows_code)
+    async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        let shows_code = !matches!(script.kind(), ScriptKind::RollBackWait);
+        self.request(Message::Script(*script), shows_code)
             .await
             .map(drop)
     }
 
     async fn session_execute_batch(
         &mut self,
-        round: &LockBatch,
+        batch: &LockBatch,
     ) -> Result<BatchReply, SessionError> {
         match self
-            .request(Message::LockBatch(round.clone()), false)
+            .request(Message::LockBatch(batch.clone()), false)
             .await?
         {
             Some(Answer::LockBatch(row)) => Ok(row),
-            _ => Err(SessionError::new("a round answers a row of its own")),
+            _ => Err(SessionError::new("a batch returns a batch reply")),
         }
     }
 
     async fn session_terminate(&mut self) {
         self.broken = true;
-        // Its answer is the end.
+        // The reply is the end of the session.
         let _ = self.request(Message::End, false).await;
     }
 
     fn session_start_terminate(&mut self) {
         self.broken = true;
         self.send(Message::End);
-        let mut state = self.world.state();
-        // The cancel request, which comes by another way.
-        let pid = state.lines[self.line].pid;
+        let mut state = self.simulation.state();
+        // The cancel request uses another connection, and may be lost.
+        let pid = state.links[self.link].pid;
         if state.rng.bool() {
             state.server.cancel(pid);
         }
     }
 
-    fn session_enqueue(&mut self, batch: &Script) -> bool {
-        self.send(Message::Script(*batch));
+    fn session_enqueue(&mut self, script: &Script) -> bool {
+        self.send(Message::Script(*script));
         true
     }
 
     fn session_now(&mut self) -> Instant {
-        self.world.state().now()
+        self.simulation.state().now()
     }
 
     async fn session_sleep(&mut self, pause: Duration) {
-        crate::client::pause(&self.world, self.client, pause).await;
+        crate::client::pause(&self.simulation, self.client, pause).await;
     }
 }
 
-/// What the server does with a message that does not wait.
+/// Executes a message on the server.
 pub(crate) fn execute(server: &mut Server, pid: Pid, message: &Message) -> Result<Done, Code> {
     let savepoint = |depth: u32| format!("depth_{depth}");
     match message {
@@ -265,11 +265,11 @@ pub(crate) fn execute(server: &mut Server, pid: Pid, message: &Message) -> Resul
             let row = server.query(pid, statement)?;
             Ok(Done::Answered(Answer::Row(row)))
         }
-        Message::LockBatch(round) => {
-            let row = server.round(pid, round)?;
+        Message::LockBatch(batch) => {
+            let row = server.round(pid, batch)?;
             Ok(Done::Answered(Answer::LockBatch(row)))
         }
-        Message::Script(batch) => server.batch(pid, batch).map(|batched| match batched {
+        Message::Script(script) => server.batch(pid, script).map(|batched| match batched {
             Batched::Ran => Done::Ran,
             Batched::Queued(ticket) => Done::Queued(ticket),
         }),

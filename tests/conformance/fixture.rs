@@ -1,4 +1,4 @@
-//! What a case is played on: [`Stage`], and the [`Harness`] of an adapter behind it.
+//! The fixture of a case, and the [`Harness`] of the adapter under test.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,44 +8,45 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::{KeyNamespace, LockKey, LockMode, RawLockKey};
 
-use crate::actor::{Actor, Command, Mail, OUTER_LIMIT, Outcome};
+use crate::actor::{Actor, ActorChannel, Command, OUTER_LIMIT, Outcome};
 
-/// A lock that the observer sees.
+/// A row of `pg_locks` for one key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Held {
+pub(crate) struct LockEntry {
     pub(crate) pid: i32,
     pub(crate) mode: LockMode,
     pub(crate) granted: bool,
 }
 
-/// One adapter, and somebody who watches its database.
+/// One adapter, and an observer of its database.
 pub(crate) trait Harness {
-    /// What a new actor's thread runs: opens a connection and serves the commands on it.
-    fn actor(&self) -> Box<dyn FnOnce(&Mail) + Send>;
+    /// Returns the function of a new actor's thread: it opens a connection and executes commands.
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send>;
 
-    /// Who holds the key or waits for it; always nobody where there are no locks.
-    fn holders(&self, key: &LockKey) -> Vec<Held>;
+    /// Returns the holders and waiters of a key; empty on a backend without locks.
+    fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry>;
 
-    /// Whether the backend has locks.
+    /// Returns `true` if the backend has locks.
     fn excludes(&self) -> bool;
 
-    /// Ends a session from outside.
+    /// Terminates a session from another session.
     fn terminate(&self, pid: i32);
 
-    /// Cancels a session's statement from outside.
+    /// Cancels a session's statement from another session.
     fn cancel(&self, pid: i32);
 
-    /// Whether the client knows how deep in savepoints it is.
+    /// Returns `true` if the client counts nested savepoints.
     fn counts_savepoints(&self) -> bool {
         true
     }
 
-    /// Whether the client sees a transaction that was begun by plain text.
+    /// Returns `true` if the client sees a transaction that plain SQL began.
     fn sees_raw_transactions(&self) -> bool {
         false
     }
 
-    /// Whether a connection outlives a panic in a transaction of ours.
+    /// Returns `true` if a connection survives a panic in a transaction of the library. An async
+    /// client cannot wait for the rollback.
     fn survives_panics(&self) -> bool {
         true
     }
@@ -58,7 +59,7 @@ struct Thread {
 }
 
 /// The actors of one case, its keys, and the observer.
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     harness: Box<dyn Harness>,
     threads: RefCell<Vec<Thread>>,
     keys: RefCell<Vec<LockKey>>,
@@ -66,11 +67,11 @@ pub(crate) struct Stage {
     pairs: Cell<i32>,
 }
 
-static STAGES: AtomicU64 = AtomicU64::new(0);
+static FIXTURES: AtomicU64 = AtomicU64::new(0);
 
-impl Stage {
+impl Fixture {
     pub(crate) fn new(harness: Box<dyn Harness>) -> Self {
-        let number = STAGES.fetch_add(1, Ordering::Relaxed);
+        let number = FIXTURES.fetch_add(1, Ordering::Relaxed);
         Self {
             harness,
             threads: RefCell::default(),
@@ -82,30 +83,30 @@ impl Stage {
         }
     }
 
-    /// Plays a case, and makes sure that it left nothing behind.
-    pub(crate) fn play(harness: Box<dyn Harness>, case: impl FnOnce(&Self)) {
-        let stage = Self::new(harness);
-        case(&stage);
-        stage.assert_clean();
+    /// Runs a case, and asserts that all of its keys are free afterwards.
+    pub(crate) fn run(harness: Box<dyn Harness>, case: impl FnOnce(&Self)) {
+        let fixture = Self::new(harness);
+        case(&fixture);
+        fixture.assert_clean();
     }
 
     pub(crate) fn actor(&self) -> Actor {
-        self.enter(self.harness.actor())
+        self.spawn_actor(self.harness.actor())
     }
 
-    /// An actor of another harness on the same database.
-    pub(crate) fn enter(&self, run: Box<dyn FnOnce(&Mail) + Send>) -> Actor {
+    /// Starts an actor of another harness on the same database.
+    pub(crate) fn spawn_actor(&self, run: Box<dyn FnOnce(&ActorChannel) + Send>) -> Actor {
         let (commands, inbox) = mpsc::channel();
         let (outbox, outcomes) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         let handle = thread::spawn(move || {
             // Dropped when the thread ends, also by a panic.
             let _end: Sender<()> = end;
-            let mail = Mail {
+            let channel = ActorChannel {
                 commands: std::sync::Mutex::new(inbox),
                 outcomes: outbox,
             };
-            run(&mail);
+            run(&channel);
         });
         self.threads.borrow_mut().push(Thread {
             commands: commands.clone(),
@@ -119,12 +120,12 @@ impl Stage {
         std::array::from_fn(|_| self.actor())
     }
 
-    /// A key that no other test uses.
+    /// Returns a key that no other test uses.
     pub(crate) fn key(&self, name: &str) -> LockKey {
-        self.watch(self.namespace.key(name))
+        self.track_key(self.namespace.key(name))
     }
 
-    /// A pair that no other test uses, and another one with the same first number.
+    /// Returns two pairs with the same first number that no other test uses.
     pub(crate) fn pairs(&self) -> (LockKey, LockKey) {
         let first = match self.namespace.key("pair").raw() {
             RawLockKey::Single(number) => (number >> 33) as i32,
@@ -133,13 +134,13 @@ impl Stage {
         let second = self.pairs.get();
         self.pairs.set(second + 2);
         (
-            self.watch(LockKey::from((first, second))),
-            self.watch(LockKey::from((first, second + 1))),
+            self.track_key(LockKey::from((first, second))),
+            self.track_key(LockKey::from((first, second + 1))),
         )
     }
 
-    /// Watches a key of the case's choice.
-    pub(crate) fn watch(&self, key: impl Into<LockKey>) -> LockKey {
+    /// Adds a key that must be free after the case.
+    pub(crate) fn track_key(&self, key: impl Into<LockKey>) -> LockKey {
         let key = key.into();
         self.keys.borrow_mut().push(key.clone());
         key
@@ -157,8 +158,8 @@ impl Stage {
         self.harness.sees_raw_transactions()
     }
 
-    /// What a case expects of one who is kept out; a no-op lets it in.
-    pub(crate) fn kept_out(&self, outcome: Outcome) -> Outcome {
+    /// Returns the expected outcome of a contended call: `Granted` on a backend without locks.
+    pub(crate) fn contended_outcome(&self, outcome: Outcome) -> Outcome {
         if self.excludes() {
             outcome
         } else {
@@ -166,21 +167,22 @@ impl Stage {
         }
     }
 
-    pub(crate) fn holders(&self, key: &LockKey) -> Vec<Held> {
-        self.harness.holders(key)
+    pub(crate) fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry> {
+        self.harness.lock_entries(key)
     }
 
-    /// Asserts who holds a key, where there are locks. Nobody waits.
+    /// Asserts that a key has these holders and no waiters. It has no holders on a backend without
+    /// locks.
     #[track_caller]
     pub(crate) fn assert_held(&self, key: &LockKey, modes: &[LockMode]) {
         let held: Vec<_> = self
-            .holders(key)
+            .lock_entries(key)
             .iter()
             .map(|held| (held.mode, held.granted))
             .collect();
         let expected = if self.excludes() { modes } else { &[] };
         let expected: Vec<_> = expected.iter().map(|mode| (*mode, true)).collect();
-        assert_eq!(held, expected, "who holds {key}");
+        assert_eq!(held, expected, "holders of {key}");
     }
 
     #[track_caller]
@@ -188,30 +190,36 @@ impl Stage {
         self.assert_held(key, &[]);
     }
 
-    /// Asserts that a key is free, at once or after what an async client has queued.
+    /// Waits until a key is free. An async client may have its release still in flight.
     #[track_caller]
     pub(crate) fn assert_soon_free(&self, key: &LockKey) {
-        until(OUTER_LIMIT, || self.holders(key).is_empty().then_some(()))
-            .unwrap_or_else(|| panic!("who holds {key}: {:?}", self.holders(key)));
+        until(OUTER_LIMIT, || {
+            self.lock_entries(key).is_empty().then_some(())
+        })
+        .unwrap_or_else(|| panic!("holders of {key}: {:?}", self.lock_entries(key)));
     }
 
-    /// Whether a connection outlives a panic in a transaction of ours; an async one cannot wait for the rollback.
     pub(crate) fn survives_panics(&self) -> bool {
         self.harness.survives_panics()
     }
 
-    /// Blocks until as many wait for the key.
+    /// Blocks until the key has this many waiters.
     #[track_caller]
     pub(crate) fn until_queued(&self, key: &LockKey, waiters: usize) {
         until(OUTER_LIMIT, || {
             let queued = self
-                .holders(key)
+                .lock_entries(key)
                 .iter()
                 .filter(|held| !held.granted)
                 .count();
             (queued == waiters).then_some(())
         })
-        .unwrap_or_else(|| panic!("{waiters} sessions wait for {key}: {:?}", self.holders(key)));
+        .unwrap_or_else(|| {
+            panic!(
+                "{waiters} sessions wait for {key}: {:?}",
+                self.lock_entries(key)
+            )
+        });
     }
 
     pub(crate) fn terminate(&self, actor: &Actor) {
@@ -226,11 +234,13 @@ impl Stage {
         self.harness.cancel(pid);
     }
 
-    /// Nothing is held or waited for after a case. What its actors have left behind would stay as long as they do.
+    /// Asserts that all keys are free while the actors' sessions are still open.
     fn assert_clean(&self) {
         for key in self.keys.borrow().iter() {
-            let clean = until(OUTER_LIMIT, || self.holders(key).is_empty().then_some(()));
-            let left = self.holders(key);
+            let clean = until(OUTER_LIMIT, || {
+                self.lock_entries(key).is_empty().then_some(())
+            });
+            let left = self.lock_entries(key);
             assert!(
                 clean.is_some(),
                 "still held or waited for after the case: {key}: {left:?}"
@@ -239,16 +249,16 @@ impl Stage {
     }
 }
 
-/// The server's process of an actor's session.
+/// Returns the process id of an actor's session.
 pub(crate) fn pid(actor: &Actor) -> i32 {
-    i32::try_from(actor.number(crate::actor::Raw::Pid)).expect("a process id")
+    i32::try_from(actor.number(crate::actor::SqlCommand::Pid)).expect("a process id")
 }
 
-/// Asks until there is an answer or the limit has passed.
-pub(crate) fn until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+/// Repeats `probe` until it returns `Some` or the limit has passed.
+pub(crate) fn until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let began = Instant::now();
     loop {
-        let answer = ask();
+        let answer = probe();
         if answer.is_some() || began.elapsed() > limit {
             return answer;
         }
@@ -256,12 +266,13 @@ pub(crate) fn until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> O
     }
 }
 
-impl Drop for Stage {
-    /// Ends every actor: first all are told, so that one who waits for another's lock gets it.
+impl Drop for Fixture {
+    /// Stops all actors. All commands are sent before the first join, so that an actor that waits
+    /// for another's lock gets it.
     fn drop(&mut self) {
         let threads = std::mem::take(self.threads.get_mut());
         for thread in &threads {
-            // It may have ended by a panic.
+            // The thread may have panicked.
             let _ = thread.commands.send(Command::Quit);
         }
         let mut failed = Vec::new();

@@ -9,8 +9,8 @@ use crate::actor::Actor;
 use crate::actor::Outcome::{self, Failed};
 use crate::cases::{assert_granted_and_released, no_wait};
 use crate::client;
-use crate::harness::postgres::Place;
-use crate::stage::{Harness, Stage};
+use crate::fixture::{Fixture, Harness};
+use crate::harness::postgres::Endpoint;
 
 /// What an actor of the adapter has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,11 +23,11 @@ pub(crate) enum Kind {
 
 /// An adapter.
 #[derive(Clone, Copy)]
-pub(crate) struct Mount {
+pub(crate) struct AdapterUnderTest {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     /// Puts the adapter's actors to where they are to connect.
-    pub(crate) at: fn(&Place) -> Box<dyn Harness>,
+    pub(crate) connect_to: fn(&Endpoint) -> Box<dyn Harness>,
 }
 
 thread_local! {
@@ -35,13 +35,13 @@ thread_local! {
     static CASE: Cell<&'static str> = const { Cell::new("") };
 }
 
-impl Mount {
+impl AdapterUnderTest {
     /// Plays a case; or, in a process that a case has started, its client.
-    pub(crate) fn play(self, case: &'static str, play: fn(Self)) {
-        CASE.set(case);
+    pub(crate) fn run_case(self, name: &'static str, case: fn(Self)) {
+        CASE.set(name);
         match client::told_by_parent() {
-            Some(url) => client::serve((self.at)(&Place::at(url))),
-            None => play(self),
+            Some(url) => client::serve((self.connect_to)(&Endpoint::new(url))),
+            None => case(self),
         }
     }
 
@@ -51,22 +51,22 @@ impl Mount {
     }
 
     /// Plays on the server of all tests.
-    pub(crate) fn here(self, play: impl FnOnce(&Stage)) {
-        self.at_place(&Place::here(), play);
+    pub(crate) fn run(self, case: impl FnOnce(&Fixture)) {
+        self.run_at(&Endpoint::default(), case);
     }
 
-    pub(crate) fn at_place(self, place: &Place, play: impl FnOnce(&Stage)) {
-        Stage::play((self.at)(place), play);
+    pub(crate) fn run_at(self, endpoint: &Endpoint, case: impl FnOnce(&Fixture)) {
+        Fixture::run((self.connect_to)(endpoint), case);
     }
 
     /// After its session has ended, a pool gives a new connection, and a single connection says that it is gone.
     #[track_caller]
-    pub(crate) fn assert_goes_on(self, stage: &Stage, actor: &Actor, key: &LockKey) {
+    pub(crate) fn assert_goes_on(self, fixture: &Fixture, actor: &Actor, key: &LockKey) {
         match self.kind {
             Kind::Pool => assert_granted_and_released(actor, key),
             Kind::Connection => {
                 assert_eq!(actor.acquire(key, no_wait()), Failed(Database));
-                assert_granted_and_released(&stage.actor(), key);
+                assert_granted_and_released(&fixture.actor(), key);
             }
         }
     }

@@ -1,22 +1,22 @@
-//! One lock, whatever client asks for it.
+//! Mutual exclusion between different adapters, and between an adapter and plain SQL.
 
 use advisory_locking::LockMode::{Exclusive, Shared};
 
 use crate::actor::Outcome::{Answered, Done, Granted, NotGranted};
-use crate::actor::{Actor, Raw};
+use crate::actor::{Actor, SqlCommand};
 use crate::cases::{LONG, block, no_wait};
+use crate::fixture::{Fixture, Harness};
 use crate::harness::diesel_postgres;
-use crate::stage::{Harness, Stage};
 
-/// An actor of every adapter for PostgreSQL.
-fn everybody(stage: &Stage) -> Vec<Actor> {
+/// Starts an actor of every adapter for PostgreSQL.
+fn all_adapters(fixture: &Fixture) -> Vec<Actor> {
     let mut actors = Vec::new();
-    let mut enter = |adapter: &dyn Harness| actors.push(stage.enter(adapter.actor()));
-    enter(&diesel_postgres::new());
+    let mut spawn = |adapter: &dyn Harness| actors.push(fixture.spawn_actor(adapter.actor()));
+    spawn(&diesel_postgres::new());
     #[cfg(feature = "r2d2")]
-    enter(&crate::harness::r2d2_postgres::new());
+    spawn(&crate::harness::r2d2_postgres::new());
     #[cfg(feature = "diesel-sqlite")]
-    enter(&crate::harness::multi_connection::new());
+    spawn(&crate::harness::multi_connection::new());
     #[cfg(all(
         feature = "diesel-sqlite",
         feature = "diesel-async-postgres",
@@ -26,26 +26,26 @@ fn everybody(stage: &Stage) -> Vec<Actor> {
         feature = "mobc"
     ))]
     {
-        enter(&crate::harness::diesel_async::connection());
-        enter(&crate::harness::diesel_async::bb8());
-        enter(&crate::harness::diesel_async::deadpool());
-        enter(&crate::harness::diesel_async::mobc());
+        spawn(&crate::harness::diesel_async::connection());
+        spawn(&crate::harness::diesel_async::bb8());
+        spawn(&crate::harness::diesel_async::deadpool());
+        spawn(&crate::harness::diesel_async::mobc());
     }
     #[cfg(all(feature = "diesel-sqlite", feature = "sea-orm"))]
-    enter(&crate::harness::sea_orm::on_postgres());
+    spawn(&crate::harness::sea_orm::on_postgres());
     actors
 }
 
-fn play(case: fn(&Stage)) {
-    Stage::play(Box::new(diesel_postgres::new()), case);
+fn run(case: fn(&Fixture)) {
+    Fixture::run(Box::new(diesel_postgres::new()), case);
 }
 
 #[test]
 fn every_adapter_excludes_every_other() {
-    play(|stage| {
-        let adapters = everybody(stage);
-        let pairs = stage.pairs();
-        for key in [stage.key("key"), pairs.0, pairs.1] {
+    run(|fixture| {
+        let adapters = all_adapters(fixture);
+        let pairs = fixture.pairs();
+        for key in [fixture.key("key"), pairs.0, pairs.1] {
             for (index, holder) in adapters.iter().enumerate() {
                 assert_eq!(holder.acquire(&key, no_wait()), Granted);
                 for (other, asker) in adapters.iter().enumerate() {
@@ -61,14 +61,14 @@ fn every_adapter_excludes_every_other() {
 
 #[test]
 fn adapters_queue_behind_one_another() {
-    play(|stage| {
-        let adapters = everybody(stage);
-        let key = stage.key("key");
-        let holder = stage.actor();
+    run(|fixture| {
+        let adapters = all_adapters(fixture);
+        let key = fixture.key("key");
+        let holder = fixture.actor();
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         for (index, asker) in adapters.iter().enumerate() {
             asker.start_acquire(&key, block(LONG));
-            stage.until_queued(&key, index + 1);
+            fixture.until_queued(&key, index + 1);
         }
         assert_eq!(holder.release(), Done);
         for asker in &adapters {
@@ -78,14 +78,14 @@ fn adapters_queue_behind_one_another() {
     });
 }
 
-/// Plain SQL, as any other client of the database sends it.
+/// The other client sends plain SQL.
 #[test]
 fn a_foreign_client_is_excluded_and_excludes() {
-    play(|stage| {
-        let key = stage.key("key");
-        let foreign = stage.actor();
-        let by_hand = |mode| foreign.raw(Raw::TryLock(key.raw(), mode));
-        for adapter in everybody(stage) {
+    run(|fixture| {
+        let key = fixture.key("key");
+        let foreign = fixture.actor();
+        let by_hand = |mode| foreign.run_sql(SqlCommand::TryLock(key.raw(), mode));
+        for adapter in all_adapters(fixture) {
             assert_eq!(adapter.acquire(&key, no_wait()), Granted);
             assert_eq!(by_hand(Exclusive), Answered(Some(0)));
             assert_eq!(by_hand(Shared), Answered(Some(0)));
@@ -95,7 +95,7 @@ fn a_foreign_client_is_excluded_and_excludes() {
             assert_eq!(adapter.try_acquire(&key, no_wait()), NotGranted);
             assert_eq!(adapter.try_acquire(&key, no_wait().shared()), Granted);
             assert_eq!(adapter.release(), Done);
-            let unlocked = foreign.raw(Raw::Unlock(key.raw(), Shared));
+            let unlocked = foreign.run_sql(SqlCommand::Unlock(key.raw(), Shared));
             assert_eq!(unlocked, Answered(Some(1)));
         }
     });

@@ -1,0 +1,79 @@
+//! The actor of a blocking pool.
+
+use advisory_locking::PooledAdvisoryLocking;
+use advisory_locking::session::LockPool;
+use advisory_locking::session::LockSession;
+
+use crate::actor::{AcquireRequest, ActorChannel, Command, LockScope};
+use crate::actor_blocking::{Client, Exit, body, call_with_body, hold_guard, run_command};
+
+/// An actor with a pool. Commands go to the pool, except those inside an open transaction.
+pub(crate) fn pool<P>(pool: &P, channel: &ActorChannel)
+where
+    P: LockPool<Session: Client>,
+{
+    loop {
+        let exit = match channel.next() {
+            Command::Acquire(AcquireRequest {
+                key,
+                options,
+                fail_if_contended: true,
+            }) => hold_guard(
+                PooledAdvisoryLocking::acquire_advisory_lock(pool, key, options).map(Some),
+                channel,
+            ),
+            Command::Acquire(AcquireRequest {
+                key,
+                options,
+                fail_if_contended: false,
+            }) => hold_guard(
+                PooledAdvisoryLocking::try_acquire_advisory_lock(pool, key, options),
+                channel,
+            ),
+            Command::With(
+                scope,
+                AcquireRequest {
+                    key,
+                    options,
+                    fail_if_contended,
+                },
+            ) => call_with_body(channel, || {
+                let body = |conn: &mut P::Session| body(conn, channel);
+                match (scope, fail_if_contended) {
+                    (LockScope::Session, true) => {
+                        pool.with_advisory_lock(key, options, body).map(Some)
+                    }
+                    (LockScope::Session, false) => pool.try_with_advisory_lock(key, options, body),
+                    (LockScope::Transaction, true) => {
+                        pool.with_advisory_xact_lock(key, options, body).map(Some)
+                    }
+                    (LockScope::Transaction, false) => {
+                        pool.try_with_advisory_xact_lock(key, options, body)
+                    }
+                }
+            }),
+            command => checked_out(pool, command, channel),
+        };
+        if exit.is_some() {
+            return;
+        }
+    }
+}
+
+/// Keeps a checked-out connection while a transaction is open on it.
+fn checked_out<P>(pool: &P, mut command: Command, channel: &ActorChannel) -> Option<Exit>
+where
+    P: LockPool<Session: Client>,
+{
+    if matches!(command, Command::Quit) {
+        return Some(Exit::Quit);
+    }
+    let mut conn = pool.checkout().expect("the pool has a connection");
+    loop {
+        let exit = run_command(&mut *conn, command, channel);
+        if exit.is_some() || !conn.session_transaction_state().is_open_on_server() {
+            return exit;
+        }
+        command = channel.next();
+    }
+}
