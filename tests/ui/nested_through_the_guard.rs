@@ -1,9 +1,10 @@
-//! The counterpart of `fail/two_guards_of_one_connection.rs`: a second lock is taken through the first one's guard.
+//! The counterpart of `fail/two_guards_of_one_connection.rs`: the second lock is acquired through
+//! the guard of the first.
 
 use advisory_locking::{AdvisoryLocking, LockError, LockOptions, OnMissingLock};
 use rusqlite::Connection;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let quiet = LockOptions::no_wait().on_missing_lock(OnMissingLock::Ignore);
     let mut conn = Connection::open_in_memory()?;
     let mut outer = conn.acquire_advisory_lock("outer", quiet)?;

@@ -1,4 +1,4 @@
-//! The body has the connection it is given, and no other way to it.
+//! A body can use only the connection that it receives.
 
 use advisory_locking::{AdvisoryLocking, LockOptions};
 use rusqlite::Connection;

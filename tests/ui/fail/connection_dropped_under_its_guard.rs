@@ -1,4 +1,4 @@
-//! A connection cannot go, to a pool or anywhere, while its guard is alive.
+//! A connection cannot be dropped or returned to its pool while its guard lives.
 
 use advisory_locking::{AdvisoryLocking, LockOptions};
 use rusqlite::Connection;

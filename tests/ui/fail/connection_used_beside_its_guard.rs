@@ -1,4 +1,4 @@
-//! What is done under the lock goes through the guard, which is the connection.
+//! While a guard lives, statements go through the guard.
 
 use advisory_locking::{AdvisoryLocking, LockOptions};
 use rusqlite::Connection;

@@ -1,4 +1,4 @@
-//! A float is no part of a key: it has many texts, and NaN does not equal itself.
+//! A float is not a key part: it has several texts, and NaN does not equal itself.
 
 use advisory_locking::LockKey;
 

@@ -1,4 +1,4 @@
-//! A guard borrows its connection, so it cannot be returned without it.
+//! A guard borrows its connection, so it cannot outlive it.
 
 use advisory_locking::{AdvisoryLockGuard, AdvisoryLocking, LockOptions};
 use rusqlite::Connection;

@@ -1,4 +1,4 @@
-//! The same in generic code.
+//! A type without an adapter, or without its feature, as a generic argument.
 
 use advisory_locking::AdvisoryLocking;
 

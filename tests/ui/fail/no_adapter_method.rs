@@ -1,4 +1,4 @@
-//! A type whose feature is off, or that has no adapter.
+//! A type without an adapter, or without its feature, as a method receiver.
 
 use advisory_locking::{AdvisoryLocking, LockOptions};
 

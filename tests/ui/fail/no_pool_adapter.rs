@@ -1,4 +1,4 @@
-//! A pool whose feature is off, or that has no adapter.
+//! A pool without an adapter, or without its feature.
 
 use advisory_locking::{LockOptions, PooledAdvisoryLocking};
 

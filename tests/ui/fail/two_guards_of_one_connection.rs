@@ -1,4 +1,4 @@
-//! A second lock on one connection is taken through the guard of the first, not beside it.
+//! A second lock on one connection is acquired through the guard of the first.
 
 use advisory_locking::{AdvisoryLocking, LockOptions};
 use rusqlite::Connection;
