@@ -1,20 +1,22 @@
-//! What follows a dropped future and cannot wait for anybody.
+//! Background jobs, which a dropped future leaves behind because it cannot await them.
 
 use std::thread;
 
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
-/// Something to be done in the background.
+/// Work to do in the background.
 pub(crate) trait Job: Send + 'static {
-    /// Does it, or goes on with it.
+    /// Runs the job, or resumes it after its runtime has dropped it.
     fn run(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// There was no runtime for it, or that is going or standing still. Called before a thread runs it, where it was dropped.
+    /// Called where the job was dropped, before a thread runs it, because no runtime completes it.
     fn on_no_runtime(&mut self) {}
 }
 
-/// Runs a job in a runtime. Where there is none, or it ends before the job does, or it runs only while somebody blocks on it, a thread
-/// takes over.
+/// Runs a job in a runtime, or else on a new thread.
+///
+/// The thread takes over if there is no runtime, if it shuts down before the job completes, or if
+/// it is a current-thread runtime, which makes progress only inside `block_on`.
 pub(crate) fn run<J: Job>(job: J, runtime: Option<Handle>) {
     let in_runtime = InRuntime(Some(job));
     match runtime {
@@ -25,6 +27,7 @@ pub(crate) fn run<J: Job>(job: J, runtime: Option<Handle>) {
     }
 }
 
+/// Job that a new thread takes over if it is dropped before it has completed.
 struct InRuntime<J: Job>(Option<J>);
 
 impl<J: Job> InRuntime<J> {
@@ -43,7 +46,8 @@ impl<J: Job> Drop for InRuntime<J> {
         };
         job.on_no_runtime();
         let thread = thread::Builder::new().name("advisory-locking".to_owned());
-        // Without a thread a wait on the server lasts to its limit; there is nobody to tell.
+        // If the thread cannot be started, a wait on the server lasts to its limit. A drop has no
+        // caller to report that to.
         let _ = thread.spawn(move || {
             if let Ok(runtime) = Builder::new_current_thread().enable_all().build() {
                 runtime.block_on(job.run());

@@ -5,8 +5,8 @@
 //! bb8 closes a returned connection for which the manager's
 //! [`has_broken`](::bb8::ManageConnection::has_broken) is true; diesel-async's manager reads the
 //! connection's transaction manager there, which this crate sets to its error state when it
-//! terminates a session. bb8 may spawn a task that opens a replacement, which is why a connection is
-//! handed out as a [`RuntimeBound`].
+//! terminates a session. bb8 may spawn a task that opens a replacement, which is why a connection
+//! is handed out as a [`RuntimeBound`].
 
 use tokio::runtime::Handle;
 

@@ -3,8 +3,8 @@
 //!
 //! # Broken connections
 //!
-//! deadpool takes every connection back unchecked, and drops it at its next checkout if the manager's
-//! [`recycle`](::deadpool::managed::Manager::recycle) fails; diesel-async's manager reads
+//! deadpool takes every connection back unchecked, and drops it at its next checkout if the
+//! manager's [`recycle`](::deadpool::managed::Manager::recycle) fails; diesel-async's manager reads
 //! the connection's transaction manager there, which this crate sets to its error state when it
 //! terminates a session.
 

@@ -10,8 +10,8 @@
 //! mobc pool closes diesel-async's healthy connections and keeps the broken ones:
 //!
 //! * Each lock costs a new connection. The pools of bb8 and deadpool keep theirs.
-//! * The methods of this crate return a connection to the pool only if it is neither broken nor in a
-//!   transaction, whatever the manager says. So they never return a terminated session.
+//! * The methods of this crate return a connection to the pool only if it is neither broken nor in
+//!   a transaction, whatever the manager says. So they never return a terminated session.
 //! * A connection that the application has checked out itself returns even if it is broken. Leave
 //!   mobc's `test_on_check_out` on, as it is by default: its ping finds a terminated session.
 

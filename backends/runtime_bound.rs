@@ -1,8 +1,8 @@
 //! Values that must be dropped, or polled, in the tokio runtime that they came from.
 //!
-//! The drop of a pooled connection spawns a task, and a session's future uses the timers and the I/O
-//! driver of its runtime. Both panic on a thread that is in no runtime, for example after `block_on`
-//! has returned.
+//! The drop of a pooled connection spawns a task, and a session's future uses the timers and the
+//! I/O driver of its runtime. Both panic on a thread that is in no runtime, for example after
+//! `block_on` has returned.
 //!
 //! # Implementation details
 //!
@@ -22,7 +22,8 @@ use tokio::runtime::Handle;
 ///
 /// The pools of bb8 and mobc hand out their connections in it. mobc spawns a task that takes a
 /// connection back, and bb8 one that replaces a broken connection; on a thread without a runtime
-/// both panic. If the runtime has shut down, mobc closes the connection and bb8 does not replace it.
+/// both panic. If the runtime has shut down, mobc closes the connection and bb8 does not replace
+/// it.
 ///
 /// A future in a `RuntimeBound` is polled in that runtime, too.
 #[must_use = "a pooled connection returns to its pool when it is dropped"]

@@ -1,15 +1,17 @@
-//! SeaORM: `DatabaseConnection`, whose backend is decided at run time, and `DatabaseTransaction`.
+//! SeaORM: `DatabaseConnection`, whose backend is known at run time only, and
+//! `DatabaseTransaction`.
 //!
-//! | SeaORM's connection | what it gets |
+//! | SeaORM's connection | locks |
 //! |---|---|
-//! | PostgreSQL through sqlx | the locks |
-//! | SQLite, through sqlx or rusqlite; a mock or proxy of SQLite | the no-op |
-//! | MySQL; a mock or proxy of another database; `Disconnected` | [`Unsupported`](crate::LockErrorKind::Unsupported), and nothing is sent |
+//! | PostgreSQL through sqlx | advisory locks |
+//! | SQLite, through sqlx or rusqlite; a mock or proxy of SQLite | no-op |
+//! | MySQL; a mock or proxy of another database; `Disconnected` | none: [`Unsupported`](crate::LockErrorKind::Unsupported), before anything is sent |
 //!
-//! A `DatabaseConnection` is a pool, so its methods are those of [`AsyncPooledAdvisoryLocking`](crate::AsyncPooledAdvisoryLocking).
-//! A lock belongs to one connection of it, and the body runs on that connection through a [`PinnedConnection`], which SeaORM's
-//! entities, relations, paginators, loaders, raw statements, transactions and streams take as they take a `DatabaseConnection`. So a
-//! pool of one connection is enough.
+//! A `DatabaseConnection` is a pool, so it has the methods of
+//! [`AsyncPooledAdvisoryLocking`](crate::AsyncPooledAdvisoryLocking). One connection of the pool
+//! holds the lock. The body runs on it through a [`PinnedConnection`], so a pool of one connection
+//! is enough. Entities, relations, paginators, loaders, raw statements, transactions and streams
+//! take a `PinnedConnection` in place of a `DatabaseConnection`.
 //!
 //! ```
 //! use advisory_locking::{AsyncPooledAdvisoryLocking, LockOptions};
@@ -26,50 +28,63 @@
 //! # }
 //! ```
 //!
-//! In a transaction that the application has begun, [`AsyncTransactionAdvisoryLocking`] takes transaction-level locks.
+//! Inside a transaction of the application, [`AsyncTransactionAdvisoryLocking`] acquires
+//! transaction-level locks.
 //!
-//! SeaORM's features for the database, the runtime and TLS are the application's to turn on; this crate turns on `sqlx-postgres` and
-//! `stream`. Of a `DatabaseConnection`'s own settings, the metric callback is not called for what runs on a [`PinnedConnection`];
-//! sqlx logs it as it logs everything.
+//! The application enables SeaORM's features for the database, the runtime and TLS. This crate
+//! enables `sqlx-postgres` and `stream`. On a [`PinnedConnection`], SeaORM's metric callback is not
+//! called, while sqlx logs as usual.
 //!
 //! # Dropped futures
 //!
-//! sqlx cannot cancel a statement. If a future is dropped while a wait of ours is on the server, its session is terminated by its
-//! process id, over a connection made for it (so it works through TLS as well), and its own connection is closed; the pool makes
-//! another. If the server has no room for that connection, or the process ends first, the wait lasts to its limit. If a future is
-//! dropped while a statement of the body's runs, the lock is released when that has ended, and the connection goes back to the pool.
+//! sqlx 0.9.0 cannot cancel a statement. A future may be dropped in these states:
 //!
-//! What is dropped on a thread without a runtime is finished in the runtime where the connection was checked out. A runtime of one
-//! thread does that when somebody blocks on it again; only what ends a wait does not depend on it.
+//! | in flight | what follows |
+//! |---|---|
+//! | statement of the body | It runs to its end. Then the lock is released, and the connection returns to the pool. |
+//! | wait for the lock | The session is terminated by its process id, over a new connection, which also works through TLS. Its own connection is closed. |
+//! | wait for the lock, and the server accepts no further connection, or the process ends | The wait lasts to its limit. |
+//! | wait for the lock in a `DatabaseTransaction` | See [`acquire_advisory_xact_lock`](AsyncTransactionAdvisoryLocking::acquire_advisory_xact_lock). |
 //!
-//! A wait in a `DatabaseTransaction` cannot be ended by us: see
-//! [`acquire_advisory_xact_lock`](AsyncTransactionAdvisoryLocking::acquire_advisory_xact_lock).
+//! After a drop on a thread without a runtime, the cleanup runs in the runtime of the checkout. A
+//! current-thread runtime makes progress only inside `block_on`, so there the cleanup waits for the
+//! next `block_on`. The termination of a wait does not depend on that: it has a thread of its own.
 //!
 //! # Transactions
 //!
-//! What counts is what was begun on the [`PinnedConnection`]. A `BEGIN` sent as plain text is invisible: a session-level lock is granted
-//! in it, and its release reports [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if that transaction is still open.
-//! One that is sent under the lock is not noticed at all, and the connection goes back to the pool in it, as it would without a lock.
+//! This crate knows the transactions that were begun with the methods of [`PinnedConnection`] and
+//! [`PinnedTransaction`]. It does not see a `BEGIN` that is sent as plain text:
 //!
-//! It is one connection. Two tasks of a body that each begin a transaction at the same time have one inside the other; and while a
-//! stream is read, other statements wait until it is dropped.
+//! * A session-level lock is granted inside such a transaction. Its release reports
+//!   [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if the transaction is still
+//!   open.
+//! * If the body sends the `BEGIN`, the connection returns to the pool inside the transaction, as
+//!   it would without a lock.
+//!
+//! All handles of a body share one connection. If two tasks of a body each begin a transaction, one
+//! is nested in the other. While a stream is open, other statements wait until it is dropped.
 //!
 //! # Errors
 //!
-//! [`LockError`](crate::LockError) converts into [`DbErr`](::sea_orm::DbErr), so that `?` works in a body that returns SeaORM's
-//! errors: it arrives as `TryIntoErr`, whose source downcasts to it. A commit that failed arrives as SeaORM's own error.
+//! [`LockError`](crate::LockError) converts into [`DbErr`](::sea_orm::DbErr), so `?` works in a
+//! body that returns SeaORM's errors. The error is a `TryIntoErr` whose source downcasts to
+//! `LockError`. A failed commit converts to SeaORM's own error.
 //!
 //! ```
-//! use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock};
+//! use advisory_locking::{
+//!     AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock,
+//! };
 //! use sea_orm::{ConnectionTrait, Database, DbErr};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), DbErr> {
 //! let db = Database::connect("sqlite::memory:").await?;
 //! let strict = LockOptions::no_wait().on_missing_lock(OnMissingLock::Error);
-//! let refused = db.with_advisory_lock("report", strict, async |db| db.execute_unprepared("SELECT 1").await).await;
+//! let rejected = db
+//!     .with_advisory_lock("report", strict, async |db| db.execute_unprepared("SELECT 1").await)
+//!     .await;
 //!
-//! let Err(DbErr::TryIntoErr { source, .. }) = refused else { panic!("SQLite has no locks") };
+//! let Err(DbErr::TryIntoErr { source, .. }) = rejected else { panic!("SQLite has no locks") };
 //! let error = source.downcast_ref::<LockError>().unwrap();
 //! assert_eq!(error.kind(), LockErrorKind::NoMutualExclusion);
 //! # Ok(())
@@ -83,8 +98,10 @@ mod in_transaction;
 mod native;
 mod pinned;
 mod session;
+mod state;
 mod statements;
 mod terminate;
+mod transaction_log;
 mod transactions;
 mod values;
 

@@ -1,4 +1,4 @@
-//! SeaORM's errors, and sqlx's in them.
+//! Conversions of errors between sqlx, SeaORM and this crate.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{SessionError, SqlState};
 
-/// As SeaORM reports a statement that failed.
+/// Converts the error of a statement, as SeaORM does.
 pub(super) fn exec_error(error: Error) -> DbErr {
     DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error)))
 }
 
-/// As SeaORM reports a query that failed.
+/// Converts the error of a query, as SeaORM does.
 pub(super) fn query_error(error: Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)))
 }
 
-/// As SeaORM reports a pool that gave no connection.
+/// Converts the error of a checkout, as SeaORM does.
 pub(super) fn acquire_error(error: Error) -> DbErr {
     match error {
         Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
@@ -27,13 +27,20 @@ pub(super) fn acquire_error(error: Error) -> DbErr {
     }
 }
 
-/// A connection that was given up.
+/// Error of a statement on a connection that this crate has closed.
 pub(super) fn closed_error() -> DbErr {
     let error = std::io::Error::new(
         std::io::ErrorKind::NotConnected,
-        "the connection under the lock was given up",
+        "the connection that held the lock is closed",
     );
     DbErr::Conn(RuntimeErr::SqlxError(Arc::new(Error::Io(error))))
+}
+
+/// Error of a statement in a transaction that has ended with an outer one.
+pub(super) fn transaction_ended_error() -> DbErr {
+    DbErr::Exec(RuntimeErr::Internal(
+        "the transaction has ended, because an outer transaction has ended".to_owned(),
+    ))
 }
 
 fn sqlx_error(error: &DbErr) -> Option<&Error> {
@@ -45,17 +52,17 @@ fn sqlx_error(error: &DbErr) -> Option<&Error> {
     }
 }
 
-/// The server's code.
+/// Returns the SQLSTATE of the server's error.
 pub(super) fn code(error: &DbErr) -> Option<SqlState> {
     SqlState::new(&sqlx_error(error)?.as_database_error()?.code()?)
 }
 
-/// Whether the transaction is aborted.
+/// Returns whether the statement failed because its transaction is aborted.
 pub(super) fn is_aborted(error: &DbErr) -> bool {
     code(error).is_some_and(|code| code.as_str() == "25P02")
 }
 
-/// Whether the connection can no longer be used.
+/// Returns whether the connection can no longer be used.
 pub(super) fn is_disconnected(error: &DbErr) -> bool {
     let unusable = matches!(
         sqlx_error(error),
@@ -65,13 +72,14 @@ pub(super) fn is_disconnected(error: &DbErr) -> bool {
 }
 
 pub(super) fn session_error(error: DbErr) -> SessionError {
-    let (code, gone) = (code(&error), is_disconnected(&error));
+    let (code, disconnected) = (code(&error), is_disconnected(&error));
     SessionError::new(error)
         .with_code(code)
-        .with_disconnected(gone)
+        .with_disconnected(disconnected)
 }
 
-/// As `TryIntoErr`, whose source downcasts to [`LockError`]; a failed commit as SeaORM's own error.
+/// Converts to `TryIntoErr`, whose source downcasts to [`LockError`], or, if the commit failed, to
+/// SeaORM's own error.
 impl From<LockError> for DbErr {
     fn from(error: LockError) -> Self {
         let wrap = |error| Self::TryIntoErr {

@@ -1,4 +1,4 @@
-//! Where a statement of the body's goes.
+//! The connections and transactions that run the body's statements.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,33 +9,93 @@ use sea_orm::{
     QueryResult, RuntimeErr, Statement, StreamTrait, TransactionOptions, TransactionTrait,
 };
 
-use super::error::query_error;
-use super::handle::PinnedTransaction;
-use super::native::OpenTransactions;
-use super::pinned::{InFlight, PostgresConnection, TransactionId, transaction_ended_error};
+use super::error::{query_error, transaction_ended_error};
+use super::native::{NativeConnection, NativeTransaction, OpenTransactions};
+use super::pinned::{PostgresConnection, PostgresTransaction};
+use super::state::InFlight;
 use super::statements::to_sqlx_query;
+use super::transaction_log::TransactionId;
 use super::values::lock_row;
 use crate::session::LockReply;
 
-/// The rows of a statement, as they come.
+/// Rows of a statement, in the order of their arrival.
 pub(super) type Rows<'r> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'r>>;
 
-/// What a handle stands for.
+/// Connection of a body's handle.
+#[derive(Debug)]
+pub(super) enum ConnectionInner {
+    Postgres(PostgresConnection),
+    Native(NativeConnection),
+}
+
+/// Transaction of a body's handle.
+#[derive(Debug)]
+pub(super) enum TransactionInner {
+    Postgres(PostgresTransaction),
+    Native(NativeTransaction),
+}
+
+/// Borrowed connection or transaction that runs a statement.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Executor<'t> {
-    /// A pinned connection, and the transaction on it that must still be open.
+    /// Pinned connection. If a transaction is named, it must still be open.
     Postgres(&'t PostgresConnection, Option<TransactionId>),
-    /// Without locks: SeaORM's own connection,
+    /// SeaORM's own connection (backend without locks), with the counter of open transactions.
     Connection(&'t DatabaseConnection, &'t Arc<OpenTransactions>),
-    /// and SeaORM's own transaction. Both with those who count the transactions in them.
+    /// SeaORM's own transaction, with the same counter if the body began it.
     Transaction(&'t DatabaseTransaction, Option<&'t Arc<OpenTransactions>>),
-    /// A transaction that is over.
+    /// SeaORM's own connection after its transactions were terminated.
     Ended,
 }
 
-/// Does the same with SeaORM's connection and its transaction.
+impl ConnectionInner {
+    pub(super) fn executor(&self) -> Executor<'_> {
+        match self {
+            Self::Postgres(connection) => Executor::Postgres(connection, None),
+            Self::Native(native) if native.closed => Executor::Ended,
+            Self::Native(native) => match native.innermost() {
+                Some(outer) => Executor::Transaction(outer, Some(&native.open_transactions)),
+                None => Executor::Connection(&native.connection, &native.open_transactions),
+            },
+        }
+    }
+}
+
+impl TransactionInner {
+    pub(super) fn executor(&self) -> Executor<'_> {
+        match self {
+            Self::Postgres(transaction) => {
+                Executor::Postgres(&transaction.connection, Some(transaction.id))
+            }
+            Self::Native(native) => Executor::Transaction(
+                native.transaction.get_ref(),
+                native.open_transactions.as_ref(),
+            ),
+        }
+    }
+
+    pub(super) async fn commit(self) -> Result<(), DbErr> {
+        match self {
+            Self::Postgres(transaction) => transaction.commit().await,
+            Self::Native(transaction) => transaction.commit().await,
+        }
+    }
+
+    pub(super) async fn roll_back(self) -> Result<(), DbErr> {
+        match self {
+            Self::Postgres(transaction) => transaction.roll_back().await,
+            Self::Native(transaction) => transaction.roll_back().await,
+        }
+    }
+}
+
+/// Runs one expression on a pinned connection, and another on SeaORM's connection or transaction.
 macro_rules! dispatch {
-    ($executor:expr, $pinned:ident, $transaction:ident => $run:expr, $sea:ident => $delegate:expr) => {
+    (
+        $executor:expr,
+        $pinned:ident, $transaction:ident => $run:expr,
+        $sea:ident => $delegate:expr
+    ) => {
         match $executor {
             Executor::Ended => Err(transaction_ended_error()),
             Executor::Postgres($pinned, $transaction) => $run,
@@ -87,7 +147,7 @@ impl<'t> Executor<'t> {
         }, sea => sea.query_one_raw(statement).await)
     }
 
-    /// The row of a statement of the protocol.
+    /// Returns the reply of a lock statement.
     pub(super) async fn query_row(self, statement: Statement) -> Result<LockReply, DbErr> {
         let row = self.query_one(statement).await?.ok_or_else(|| {
             DbErr::Query(RuntimeErr::Internal(
@@ -112,22 +172,29 @@ impl<'t> Executor<'t> {
     pub(super) async fn begin(
         self,
         options: TransactionOptions,
-    ) -> Result<PinnedTransaction, DbErr> {
-        let (begun, open_transactions) = match self {
+    ) -> Result<TransactionInner, DbErr> {
+        let (transaction, open_transactions) = match self {
             Self::Ended => return Err(transaction_ended_error()),
-            Self::Postgres(pinned, id) => {
-                let mut state = pinned.lock_in(id).await?;
-                let id = state.begin(&options).await?;
-                return Ok(PinnedTransaction::postgres(pinned.clone(), id));
+            Self::Postgres(connection, outer) => {
+                let id = connection.lock_in(outer).await?.begin(&options).await?;
+                let connection = connection.clone();
+                return Ok(TransactionInner::Postgres(PostgresTransaction {
+                    connection,
+                    id,
+                }));
             }
             Self::Connection(sea, counter) => {
                 (sea.begin_with_options(options).await?, Some(counter))
             }
             Self::Transaction(sea, counter) => (sea.begin_with_options(options).await?, counter),
         };
-        Ok(PinnedTransaction::native(begun, open_transactions.cloned()))
+        Ok(TransactionInner::Native(NativeTransaction::new(
+            transaction,
+            open_transactions.cloned(),
+        )))
     }
 
+    /// Returns the rows of a statement. On a pinned connection, the stream keeps its lock.
     pub(super) async fn stream(self, statement: Statement) -> Result<Rows<'t>, DbErr> {
         dispatch!(self, pinned, id => {
             let mut state = pinned.lock_in(id).await?;

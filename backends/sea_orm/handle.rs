@@ -1,160 +1,92 @@
-//! The handles a body runs on: [`PinnedConnection`] and [`PinnedTransaction`].
+//! Handles of a body: [`PinnedConnection`] and [`PinnedTransaction`].
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use futures_util::Stream;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
-    QueryResult, Statement, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
+    Statement, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
     TransactionTrait,
 };
-use tokio::runtime::Handle;
 
-use super::executor::{Executor, Rows};
-use super::native::{NativeConnection, OpenTransactions};
-use super::pinned::{PostgresConnection, TransactionId};
-use crate::backends::RuntimeBound;
+use super::executor::{ConnectionInner, Executor, Rows, TransactionInner};
 
-/// The connection a body runs on: the one that the lock is on.
+/// Connection that holds the lock, and on which the body runs.
 ///
-/// A [`ConnectionTrait`], [`TransactionTrait`] and [`StreamTrait`], so it goes wherever `&impl ConnectionTrait` does: entities,
-/// relations, paginators, loaders, raw statements. It is *one* connection of the pool, so what is run on it at the same time waits
-/// for each other, and what is run on it while a transaction on it is open, runs in that transaction.
+/// It implements [`ConnectionTrait`], [`TransactionTrait`] and [`StreamTrait`], so every function
+/// with a parameter `&impl ConnectionTrait` takes it: entities, relations, paginators, loaders, raw
+/// statements. It is *one* connection of the pool:
 ///
-/// On a backend without locks it stands for the whole [`DatabaseConnection`].
+/// * Concurrent statements run one after the other.
+/// * While a transaction is open on the connection, every statement on the connection runs in it.
+///
+/// On a backend without locks, it stands for the whole [`DatabaseConnection`].
 ///
 /// [`DatabaseConnection`]: sea_orm::DatabaseConnection
 ///
-/// # What does not take it
+/// # Functions that do not take it
 ///
-/// Functions whose parameter is `&DatabaseConnection`. Give them the `DatabaseConnection` itself, a clone of which a body may
-/// capture: they run on *another* connection of the pool, outside the transaction if there is one, and a pool of one connection has
-/// no other. Better, make such functions generic over [`ConnectionTrait`].
+/// A function with a parameter `&DatabaseConnection` does not take it. Make such a function generic
+/// over [`ConnectionTrait`], or pass the `DatabaseConnection` itself, of which a body may capture a
+/// clone. Its statements run on *another* connection of the pool, outside the body's transaction.
+/// In a pool of one connection they time out.
 #[derive(Debug)]
 pub struct PinnedConnection(pub(super) ConnectionInner);
 
-#[derive(Debug)]
-pub(super) enum ConnectionInner {
-    Postgres(PostgresConnection),
-    Native(NativeConnection),
-}
-
 impl PinnedConnection {
-    /// The database behind it.
+    /// Returns the kind of the database.
     #[must_use]
     pub fn get_database_backend(&self) -> DbBackend {
-        // Both traits have a method of this name, so that neither can be called without naming its trait.
+        // An inherent method, because two traits have one of this name, and a call would be
+        // ambiguous.
         self.executor().backend()
     }
 
     pub(super) fn executor(&self) -> Executor<'_> {
-        match &self.0 {
-            ConnectionInner::Postgres(pinned) => Executor::Postgres(pinned, None),
-            ConnectionInner::Native(session) => session.executor(),
-        }
+        self.0.executor()
     }
 }
 
-/// A transaction that a body began on a [`PinnedConnection`], or a savepoint in one.
+/// Transaction that a body began on a [`PinnedConnection`], or a savepoint in one.
 ///
-/// It is to that connection what [`DatabaseTransaction`] is to SeaORM's, and is rolled back when it is dropped. Besides:
+/// It is rolled back when it is dropped, as SeaORM's [`DatabaseTransaction`] is. There are two
+/// differences:
 ///
-/// * The commit of an aborted transaction is an error. (SeaORM's rolls back, and reports success.)
-/// * A transaction that is over because the one around it was ended refuses everything.
+/// * The commit of an aborted transaction is an error. SeaORM 2.0.4 rolls back and returns `Ok`.
+/// * After the end of an outer transaction, every statement is an error.
+///
+/// [`DatabaseTransaction`]: sea_orm::DatabaseTransaction
 #[derive(Debug)]
 #[must_use = "a transaction is rolled back when it is dropped"]
-pub struct PinnedTransaction(pub(super) TransactionInner);
-
-#[derive(Debug)]
-pub(super) enum TransactionInner {
-    Postgres(PostgresTransaction),
-    Native(NativeTransaction),
-}
-
-/// SeaORM's own.
-#[derive(Debug)]
-pub(super) struct NativeTransaction {
-    transaction: RuntimeBound<DatabaseTransaction>,
-    open_transactions: Option<Arc<OpenTransactions>>,
-}
-
-/// Rolled back when it is dropped, unless it is over.
-#[derive(Debug)]
-pub(super) struct PostgresTransaction {
-    pub(super) pinned: PostgresConnection,
-    pub(super) id: TransactionId,
-}
-
-impl Drop for PostgresTransaction {
-    fn drop(&mut self) {
-        self.pinned.enqueue_rollback(self.id);
-    }
-}
+pub struct PinnedTransaction(TransactionInner);
 
 impl PinnedTransaction {
-    pub(super) const fn postgres(pinned: PostgresConnection, id: TransactionId) -> Self {
-        Self(TransactionInner::Postgres(PostgresTransaction {
-            pinned,
-            id,
-        }))
-    }
-
-    pub(super) fn native(
-        transaction: DatabaseTransaction,
-        open_transactions: Option<Arc<OpenTransactions>>,
-    ) -> Self {
-        Self(TransactionInner::Native(NativeTransaction {
-            transaction: RuntimeBound::new(transaction, Handle::try_current().ok(), drop),
-            open_transactions,
-        }))
-    }
-
     pub(super) fn executor(&self) -> Executor<'_> {
-        match &self.0 {
-            TransactionInner::Postgres(transaction) => {
-                Executor::Postgres(&transaction.pinned, Some(transaction.id))
-            }
-            TransactionInner::Native(native) => Executor::Transaction(
-                native.transaction.get_ref(),
-                native.open_transactions.as_ref(),
-            ),
-        }
+        self.0.executor()
     }
 
-    /// Commits the transaction. As [`TransactionSession::commit`], without the trait.
+    /// Commits the transaction, as [`TransactionSession::commit`] does.
     ///
     /// # Errors
     ///
-    /// The server's, also if the transaction was aborted. It is over in any case.
+    /// The server's error, or an error if the transaction was aborted. The transaction has ended in
+    /// any case.
     pub async fn commit(self) -> Result<(), DbErr> {
-        match self.0 {
-            TransactionInner::Postgres(transaction) => {
-                let mut state = transaction.pinned.lock().await?;
-                state.commit(transaction.id).await
-            }
-            TransactionInner::Native(native) => native.transaction.into_inner().commit().await,
-        }
+        self.0.commit().await
     }
 
-    /// Rolls the transaction back. As [`TransactionSession::rollback`], without the trait.
+    /// Rolls the transaction back, as [`TransactionSession::rollback`] does.
     ///
     /// # Errors
     ///
-    /// The server's. The transaction is over in any case, or else the connection is.
+    /// The server's error. On PostgreSQL the connection is closed then, which ends the transaction.
     pub async fn rollback(self) -> Result<(), DbErr> {
-        match self.0 {
-            TransactionInner::Postgres(transaction) => {
-                let mut state = transaction.pinned.lock().await?;
-                state.roll_back(transaction.id).await
-            }
-            TransactionInner::Native(native) => native.transaction.into_inner().rollback().await,
-        }
+        self.0.roll_back().await
     }
 
-    /// Ends it as its callback says.
+    /// Commits if the result is `Ok`, or else rolls back.
     async fn finish<T, E>(self, result: Result<T, E>) -> Result<T, TransactionError<E>>
     where
         E: fmt::Display + fmt::Debug,
@@ -179,7 +111,9 @@ impl TransactionSession for PinnedTransaction {
     }
 }
 
-/// The rows of a statement, as they come. The connection is busy until it is dropped.
+/// Rows of a statement, in the order of their arrival.
+///
+/// Other statements on the connection wait until the stream is dropped.
 pub struct RowStream<'r>(Rows<'r>);
 
 impl fmt::Debug for RowStream<'_> {
@@ -265,7 +199,7 @@ macro_rules! connection_traits {
             }
 
             async fn begin_with_options(&self, options: TransactionOptions) -> Result<PinnedTransaction, DbErr> {
-                self.executor().begin(options).await
+                self.executor().begin(options).await.map(PinnedTransaction)
             }
 
             async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>

@@ -1,15 +1,14 @@
-//! Transaction-level locks in the transactions that SeaORM code has, which it has by shared reference.
+//! Transaction-level locks in an open transaction, by shared reference.
 
 use std::time::Duration;
 
 use sea_orm::{DatabaseTransaction, DbBackend, Statement as SeaStatement, Value};
-
 use tokio::sync::MutexGuard;
 
 use super::error::session_error;
 use super::executor::Executor;
 use super::handle::PinnedTransaction;
-use super::pinned::PinnedState;
+use super::state::PinnedState;
 use crate::backends::postgres::TerminateSequence;
 use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
@@ -20,14 +19,20 @@ use crate::session::{
     Backend, Bind, LockReply, Script, ScriptKind, SessionError, Statement, TransactionState,
 };
 
-/// SeaORM's transaction cannot be ended from outside while it waits, so it does not wait for longer than this at a time: that long may
-/// a wait whose future was dropped go on.
+/// Longest time that a wait in SeaORM's own transaction stays on the server.
+///
+/// This crate cannot terminate the session of such a transaction, so the wait of a dropped future
+/// lasts that long.
 const MAX_SERVER_WAIT: Duration = Duration::from_millis(500);
 
-/// Transaction-level locks inside a transaction of SeaORM's, by shared reference, as SeaORM code has it.
+/// Transaction-level locks inside an open transaction of SeaORM.
 ///
-/// For [`DatabaseTransaction`] and [`PinnedTransaction`]. The lock is held until the transaction ends; a savepoint that is rolled back
-/// (a nested transaction) gives up the locks taken in it.
+/// Implemented for [`DatabaseTransaction`] and [`PinnedTransaction`]. The methods take `&self`,
+/// because SeaORM code has its transactions by shared reference. A lock is held until the
+/// transaction ends. The rollback of a savepoint (a nested transaction) [releases] the locks that
+/// were acquired in it.
+///
+/// [releases]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 ///
 /// # Examples
 ///
@@ -50,36 +55,52 @@ const MAX_SERVER_WAIT: Duration = Duration::from_millis(500);
 /// # }
 /// ```
 pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
-    /// Takes the transaction-level lock on `key` until the transaction ends.
+    /// Acquires the transaction-level lock on `key` until the transaction ends.
     ///
-    /// With [`WaitStrategy::Block`](crate::WaitStrategy::Block) on a [`DatabaseTransaction`], the wait is asked for again every half
-    /// second, each time at the end of the queue, because nothing could end it if this future were dropped. So the server does not
-    /// find a deadlock among waits of this kind alone: give them a limit. And in between the transaction is aborted for a moment: run
-    /// nothing else in it meanwhile.
+    /// # `WaitStrategy::Block` on a `DatabaseTransaction`
+    ///
+    /// A dropped future cannot end a wait in a [`DatabaseTransaction`]. So with
+    /// [`WaitStrategy::Block`](crate::WaitStrategy::Block), each wait on the server lasts half a
+    /// second at most, and then starts again at the end of the queue:
+    ///
+    /// * The server does not detect a deadlock among such waits alone. Set a limit.
+    /// * After each wait the transaction is aborted until its savepoint is rolled back. Run no
+    ///   other statement in it until the call returns.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock); the lock is not held
-    /// then. [`Unsupported`](LockErrorKind::Unsupported) on a backend that has neither locks nor the no-op.
-    /// [`NotInTransaction`](LockErrorKind::NotInTransaction) if a [`PinnedTransaction`] is over because the one around it ended.
+    /// The errors of [the method for blocking connections][blocking], and these:
+    ///
+    /// * [`Unsupported`](LockErrorKind::Unsupported) on a backend other than PostgreSQL and SQLite.
+    /// * [`NotInTransaction`](LockErrorKind::NotInTransaction) if an outer transaction of a
+    ///   [`PinnedTransaction`] has ended.
+    ///
+    /// After an error the lock is not held.
+    ///
+    /// [blocking]: crate::AdvisoryLocking::acquire_advisory_xact_lock
     ///
     /// # Cancel safety
     ///
-    /// Dropped between two statements, it leaves nothing behind. Dropped while one is in flight, the transaction may have the lock or
-    /// may be aborted, and should be rolled back; a wait on the server ends within half a second (on a [`PinnedTransaction`] at once,
-    /// with its connection). The place in the queue is lost.
+    /// A future that is dropped between two statements leaves nothing behind. If it is dropped
+    /// while a statement is in flight, the transaction may hold the lock or be aborted. Roll it
+    /// back then.
+    ///
+    /// The position in the queue is lost. A wait on the server ends within half a second; on a
+    /// [`PinnedTransaction`] it ends at once, with its connection.
     fn acquire_advisory_xact_lock(
         &self,
         key: impl Into<LockKey>,
         options: LockOptions,
     ) -> impl Future<Output = Result<(), LockError>> + Send;
 
-    /// Takes the transaction-level lock on `key` if it can be had; `false` if not.
+    /// Acquires the transaction-level lock on `key`, or returns `false` if it is contended.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::try_acquire_advisory_xact_lock`](crate::AdvisoryLocking::try_acquire_advisory_xact_lock), and
-    /// [`Unsupported`](LockErrorKind::Unsupported); the lock is not held then.
+    /// [`Unsupported`](LockErrorKind::Unsupported), and the errors of [the method for blocking
+    /// connections][blocking]. After an error the lock is not held.
+    ///
+    /// [blocking]: crate::AdvisoryLocking::try_acquire_advisory_xact_lock
     ///
     /// # Cancel safety
     ///
@@ -92,8 +113,8 @@ pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
 }
 
 mod sealed {
-    /// Methods may be added to the trait.
-    #[expect(unnameable_types, reason = "so that nobody else implements it")]
+    /// Seals the trait, so that a later release may add methods.
+    #[expect(unnameable_types, reason = "a sealed trait")]
     pub trait Sealed {}
 }
 
@@ -133,13 +154,14 @@ in_transaction! {
     PinnedTransaction: PinnedTransaction::executor;
 }
 
-/// The session of an open transaction, in which nothing is begun or ended.
+/// Session of an open transaction, which this crate neither begins nor ends.
 #[derive(Debug)]
 struct InTransaction<'t> {
     executor: Executor<'t>,
     backend: Backend,
-    /// Kept between a wait that failed and its rollback: in between, the transaction is aborted.
-    state: Option<MutexGuard<'t, PinnedState>>,
+    /// Lock on the connection, from a failed wait to its rollback. The transaction is aborted then,
+    /// so no other statement may run.
+    after_failed_wait: Option<MutexGuard<'t, PinnedState>>,
 }
 
 impl<'t> InTransaction<'t> {
@@ -150,19 +172,19 @@ impl<'t> InTransaction<'t> {
             backend => {
                 return Err(LockError::new(LockErrorKind::Unsupported)
                     .with_key(key)
-                    .with_context(format!("{backend:?} has no such locks")));
+                    .with_context(format!("{backend:?} has no advisory locks")));
             }
         };
         Ok(Self {
             executor,
             backend,
-            state: None,
+            after_failed_wait: None,
         })
     }
 }
 
 fn not_owner_of_transaction() -> SessionError {
-    SessionError::new("the transaction is its owner's to begin and to end")
+    SessionError::new("only the owner of the transaction begins and ends it")
 }
 
 impl AsyncLockSession for InTransaction<'_> {
@@ -197,7 +219,7 @@ impl AsyncLockSession for InTransaction<'_> {
                 let values = statement.binds().map(|bind| match bind {
                     Bind::Int4(number) => Ok(Value::from(number)),
                     Bind::Int8(number) => Ok(Value::from(number)),
-                    // Only the release of a session-level lock has one, and there is none here.
+                    // Only the release of a session-level lock has one, which does not occur here.
                     Bind::Timestamptz(_) => Err(SessionError::unsupported(statement)),
                 });
                 let values = values.collect::<Result<Vec<_>, _>>()?;
@@ -213,14 +235,14 @@ impl AsyncLockSession for InTransaction<'_> {
         let sql = script.sql();
         match self.executor {
             Executor::Postgres(pinned, id) => {
-                let kept = self.state.take();
-                let mut state = match kept {
+                let locked = self.after_failed_wait.take();
+                let mut state = match locked {
                     Some(state) => state,
                     None => pinned.lock_in(id).await.map_err(session_error)?,
                 };
                 let sent = state.run_script(&sql).await;
                 if sent.is_err() && matches!(script.kind(), ScriptKind::Wait { .. }) {
-                    self.state = Some(state);
+                    self.after_failed_wait = Some(state);
                 }
                 sent
             }
@@ -232,7 +254,7 @@ impl AsyncLockSession for InTransaction<'_> {
     async fn session_terminate(&mut self) {
         match self.executor {
             Executor::Postgres(pinned, _) => {
-                self.state = None;
+                self.after_failed_wait = None;
                 pinned.terminate().await;
             }
             executor => {
@@ -246,10 +268,10 @@ impl AsyncLockSession for InTransaction<'_> {
     }
 
     fn session_start_terminate(&mut self) {
-        let kept = self.state.take().is_some();
+        let wait_failed = self.after_failed_wait.take().is_some();
         match self.executor {
-            // In an aborted transaction that nobody will lead out of it.
-            Executor::Postgres(pinned, _) if kept => pinned.start_terminate(),
+            // The transaction is aborted, and its rollback will not follow.
+            Executor::Postgres(pinned, _) if wait_failed => pinned.start_terminate(),
             Executor::Postgres(pinned, _) => pinned.start_terminate_if_in_flight(),
             // SeaORM's own transaction ends when its owner drops it.
             Executor::Connection(..) | Executor::Transaction(..) | Executor::Ended => {}

@@ -1,4 +1,4 @@
-//! The session of a backend without locks.
+//! SeaORM's own connection and transactions, on a backend without locks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -6,24 +6,31 @@ use std::sync::Arc;
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
 use tokio::runtime::Handle;
 
-use super::executor::Executor;
-use super::pinned::transaction_ended_error;
+use super::error::transaction_ended_error;
 use crate::backends::RuntimeBound;
 use crate::session::TransactionState;
 
-/// SeaORM's own connection, and the transactions that the protocol began on it.
+/// SeaORM's connection, with the transactions that this crate began on it.
 #[derive(Debug)]
 pub(super) struct NativeConnection {
-    connection: DatabaseConnection,
+    pub(super) connection: DatabaseConnection,
     transactions: Vec<RuntimeBound<DatabaseTransaction>>,
-    /// Its clones are the transactions that the body has open.
-    open_transactions: Arc<OpenTransactions>,
-    closed: bool,
+    pub(super) open_transactions: Arc<OpenTransactions>,
+    pub(super) closed: bool,
 }
 
-/// Counted, so that a transaction left open shows in a test on SQLite as it would on PostgreSQL.
+/// Counter of the body's open transactions: each of them has a clone of the `Arc`.
+///
+/// So a test on SQLite finds a transaction that was left open, as on PostgreSQL.
 #[derive(Debug, Default)]
 pub(super) struct OpenTransactions;
+
+/// SeaORM's transaction, begun by the body.
+#[derive(Debug)]
+pub(super) struct NativeTransaction {
+    pub(super) transaction: RuntimeBound<DatabaseTransaction>,
+    pub(super) open_transactions: Option<Arc<OpenTransactions>>,
+}
 
 impl NativeConnection {
     pub(super) fn new(connection: DatabaseConnection) -> Self {
@@ -44,56 +51,76 @@ impl NativeConnection {
         }
     }
 
-    pub(super) fn executor(&self) -> Executor<'_> {
-        match self.transactions.last() {
-            _ if self.closed => Executor::Ended,
-            Some(transaction) => {
-                Executor::Transaction(transaction.get_ref(), Some(&self.open_transactions))
-            }
-            None => Executor::Connection(&self.connection, &self.open_transactions),
-        }
+    /// Returns the innermost transaction that this crate began.
+    pub(super) fn innermost(&self) -> Option<&DatabaseTransaction> {
+        self.transactions.last().map(RuntimeBound::get_ref)
     }
 
     /// Begins a transaction, or a savepoint in the innermost one.
     pub(super) async fn begin(&mut self) -> Result<(), DbErr> {
-        let begun = match self.transactions.last() {
-            Some(transaction) => transaction.get_ref().begin().await,
+        let begun = match self.innermost() {
+            Some(transaction) => transaction.begin().await,
             None => self.connection.begin().await,
         };
-        let runtime = Handle::try_current().ok();
-        self.transactions
-            .push(RuntimeBound::new(begun?, runtime, drop));
+        self.transactions.push(bind(begun?));
         Ok(())
     }
 
     pub(super) async fn commit(&mut self) -> Result<(), DbErr> {
-        match self.transactions.pop().map(RuntimeBound::into_inner) {
-            Some(transaction) => transaction.commit().await,
+        match self.transactions.pop() {
+            Some(transaction) => transaction.into_inner().commit().await,
             None => Err(transaction_ended_error()),
         }
     }
 
     pub(super) async fn roll_back(&mut self) -> Result<(), DbErr> {
-        match self.transactions.pop().map(RuntimeBound::into_inner) {
-            Some(transaction) => transaction.rollback().await,
+        match self.transactions.pop() {
+            Some(transaction) => transaction.into_inner().rollback().await,
             None => Err(transaction_ended_error()),
         }
     }
 
-    /// Rolls back what is open. There is no session to end, but what would now run outside the transactions it was meant for is
-    /// refused.
+    /// Rolls back all transactions and rejects further statements.
+    ///
+    /// There is no session to terminate, but a further statement would run outside its transaction.
     pub(super) async fn terminate(&mut self) {
         while !self.transactions.is_empty() {
-            // It says what it could not do, and nobody can do it better.
+            // After a failed rollback there is nothing else to try.
             let _ = self.roll_back().await;
         }
         self.closed = true;
     }
 
-    /// The same without waiting: SeaORM rolls back at the next use, or when the connection goes back to its pool.
+    /// Does the same without waiting.
+    ///
+    /// SeaORM runs the rollbacks at the next use of the connection, or when it returns to the pool.
     pub(super) fn start_terminate(&mut self) {
-        // SeaORM panics if a task that the body left behind is using the transaction.
+        // SeaORM 2.0.4 panics if a task that the body spawned is using the transaction.
         let _ = catch_unwind(AssertUnwindSafe(|| self.transactions.clear()));
         self.closed = true;
     }
+}
+
+impl NativeTransaction {
+    pub(super) fn new(
+        transaction: DatabaseTransaction,
+        open_transactions: Option<Arc<OpenTransactions>>,
+    ) -> Self {
+        Self {
+            transaction: bind(transaction),
+            open_transactions,
+        }
+    }
+
+    pub(super) async fn commit(self) -> Result<(), DbErr> {
+        self.transaction.into_inner().commit().await
+    }
+
+    pub(super) async fn roll_back(self) -> Result<(), DbErr> {
+        self.transaction.into_inner().rollback().await
+    }
+}
+
+fn bind(transaction: DatabaseTransaction) -> RuntimeBound<DatabaseTransaction> {
+    RuntimeBound::new(transaction, Handle::try_current().ok(), drop)
 }

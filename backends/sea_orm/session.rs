@@ -5,7 +5,8 @@ use std::time::Duration;
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbBackend};
 
 use super::error::session_error;
-use super::handle::{ConnectionInner, PinnedConnection};
+use super::executor::ConnectionInner;
+use super::handle::PinnedConnection;
 use super::native::NativeConnection;
 use super::pinned::PostgresConnection;
 use crate::session::{AsyncLockPool, AsyncLockSession};

@@ -8,7 +8,7 @@ use sea_orm::{DbErr, ExecResult, QueryResult};
 use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, query_error};
-use super::pinned::{InFlight, PinnedState, TransactionId, transaction_ended_error};
+use super::state::{InFlight, PinnedState};
 use super::values::{answer, arguments, lock_row};
 use crate::session::{BatchReply, LockBatch, LockReply, SingleOp, Statement};
 
@@ -43,14 +43,6 @@ fn batch_reply(row: &PgRow) -> sqlx::Result<BatchReply> {
 }
 
 impl PinnedState {
-    /// Fails if the transaction is over.
-    pub(super) fn check(&self, transaction: Option<TransactionId>) -> Result<(), DbErr> {
-        match transaction {
-            Some(id) if self.level_of(id).is_none() => Err(transaction_ended_error()),
-            Some(_) | None => Ok(()),
-        }
-    }
-
     /// A statement of the protocol.
     pub(super) async fn run_statement(
         &mut self,

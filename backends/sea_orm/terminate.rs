@@ -1,7 +1,13 @@
-//! Ending a session that may be waiting for a lock.
+//! Termination of a session that may be waiting for a lock.
 //!
-//! A server that waits for a lock does not look at its client: closing the connection would leave the wait in the queue. sqlx can
-//! cancel nothing, so the session is terminated from another connection, by its process id.
+//! While a server process waits for a lock, it does not notice that its client has disconnected. So
+//! a wait stays in the lock's queue when its connection is closed. sqlx 0.9.0 sends no cancel
+//! requests. Therefore the session is terminated by its process id, over another connection.
+//!
+//! The server can also check for a disconnected client by itself, see
+//! [`client_connection_check_interval`][interval]. It is off by default.
+//!
+//! [interval]: https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,16 +21,17 @@ use tokio::sync::Semaphore;
 use crate::backends::RuntimeBound;
 use crate::backends::background::{self, Job};
 
-/// How many sessions are terminated at a time: a thousand waits that time out together must not open a thousand connections.
+/// Limit of concurrent terminations, each of which opens a connection.
+///
+/// Without it, a thousand waits that time out together would open a thousand connections.
 static CONCURRENCY: Semaphore = Semaphore::const_new(2);
 
-/// How long to wait for a turn.
 const PERMIT_TIMEOUT: Duration = Duration::from_millis(500);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ATTEMPTS: u32 = 5;
 const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
 
-/// Ends a session in the background.
+/// Terminates a session in the background, and closes its connection.
 pub(super) fn spawn(
     connection: RuntimeBound<PoolConnection<Postgres>>,
     pool: PgPool,
@@ -39,7 +46,13 @@ pub(super) fn spawn(
     background::run(job, runtime);
 }
 
-/// A session to be ended, and its connection until that is closed.
+/// Closes a connection without waiting for it.
+pub(super) fn close(connection: RuntimeBound<PoolConnection<Postgres>>) {
+    // Drops the socket. `PoolConnection::close` would be a future, which needs a running runtime.
+    connection.drop_with(|connection| drop(connection.detach()));
+}
+
+/// Background job that terminates a session, and the connection until it is closed.
 struct TerminateJob {
     connection: Option<RuntimeBound<PoolConnection<Postgres>>>,
     pool: PgPool,
@@ -48,21 +61,22 @@ struct TerminateJob {
 
 impl Job for TerminateJob {
     async fn run(&mut self) {
-        let mut pause = INITIAL_BACKOFF;
+        let mut backoff = INITIAL_BACKOFF;
         for _ in 0..MAX_ATTEMPTS {
-            let found = match self.pid {
+            let terminated = match self.pid {
                 Some(pid) => terminate_waiting_session(&self.pool, pid).await,
                 None => true,
             };
-            // A session that does not wait ends with its connection; a wait may still be on its way to the server.
+            // A session that does not wait ends with its connection.
             if let Some(connection) = self.connection.take() {
                 let _ = with_timeout(ATTEMPT_TIMEOUT, connection.into_inner().close()).await;
             }
-            if found {
+            if terminated {
                 return;
             }
-            futures_timer::Delay::new(pause).await;
-            pause *= 4;
+            // The statement that waits may not have reached the server yet.
+            futures_timer::Delay::new(backoff).await;
+            backoff *= 4;
         }
     }
 
@@ -73,20 +87,15 @@ impl Job for TerminateJob {
     }
 }
 
-/// Closes a connection without waiting for that.
-pub(super) fn close(connection: RuntimeBound<PoolConnection<Postgres>>) {
-    // Its socket closes here, while a graceful end would need somebody to drive the runtime.
-    connection.drop_with(|connection| drop(connection.detach()));
-}
-
-/// Terminates a session that waits for an advisory lock. Whether it was found.
+/// Terminates a session that waits for an advisory lock. Returns whether there was one.
 ///
-/// Only such a one: if ours has ended by itself, another session may have its process id by now, here or on the server that has taken
-/// this one's place.
+/// A session that does not wait is left alone. The own session may have ended, and its process id
+/// may belong to another session by now, also on a server that has replaced this one.
 async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
-    // Whoever gets none in time goes without: the server of somebody else's may be gone.
+    // After the timeout it goes on without a permit: the other terminations may be stuck on a
+    // server that no longer answers.
     let _permit = with_timeout(PERMIT_TIMEOUT, CONCURRENCY.acquire()).await;
-    let asked = with_timeout(ATTEMPT_TIMEOUT, async {
+    let row = with_timeout(ATTEMPT_TIMEOUT, async {
         let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
         let row = sqlx::query(TERMINATE)
             .bind(pid)
@@ -95,7 +104,7 @@ async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
         let _ = connection.close().await;
         row
     });
-    matches!(asked.await, Some(Ok(Some(_))))
+    matches!(row.await, Some(Ok(Some(_))))
 }
 
 const TERMINATE: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \

@@ -1,28 +1,34 @@
-//! The transactions on a pinned connection.
+//! Transactions, savepoints and cleanup on a pinned connection.
+//!
+//! # Implementation details
+//!
+//! sqlx has one transaction depth for the session, rolls a dropped transaction back at the next
+//! statement, and loses the depth when a `begin` is dropped in flight. So this module sends
+//! `BEGIN`, `SAVEPOINT`, `COMMIT`, `RELEASE` and `ROLLBACK` itself.
+//!
+//! * Each statement sets [`InFlight`] before it is sent. If its future is dropped, the next user of
+//!   the connection waits for the reply and then runs the [`Recovery`].
+//! * A transaction that is dropped puts its rollback into the transaction log. [`run_cleanup`] runs
+//!   it before any other statement.
+//!
+//! A user therefore never sees a transaction that a dropped future began, and a dropped commit or
+//! rollback has ended its transaction.
+//!
+//! [`run_cleanup`]: PinnedState::run_cleanup
 
 use sea_orm::{DbErr, TransactionOptions};
 
-use super::error::is_aborted;
-use super::pinned::{InFlight, PinnedState, TransactionId, transaction_ended_error};
+use super::error::{closed_error, is_aborted, is_disconnected, transaction_ended_error};
+use super::state::{InFlight, PinnedState, Recovery};
+use super::transaction_log::{Cleanup, TransactionId};
 use crate::backends::postgres::COMMIT;
 
-/// What to do about the begin or end of a transaction that was dropped in flight, once it has surely run.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Recovery {
-    /// It was begun at this level, and nobody has it.
-    Begun(usize),
-    /// It was committed at this level, or could not be.
-    Committed(usize),
-    /// It was rolled back.
-    RolledBack,
-}
-
-/// The name of the savepoint at a level, 1 being the first inside a transaction.
-pub(super) fn savepoint(level: usize) -> String {
+/// Returns the name of the savepoint at a level, where 1 is the first inside a transaction.
+fn savepoint(level: usize) -> String {
     format!("advisory_locking_{level}")
 }
 
-/// The text that begins a transaction, or a savepoint in one.
+/// Returns the text that begins a transaction, or a savepoint in one.
 fn begin_text(level: usize, options: &TransactionOptions) -> String {
     let mut modes = Vec::new();
     if let Some(isolation) = options.isolation_level {
@@ -35,12 +41,17 @@ fn begin_text(level: usize, options: &TransactionOptions) -> String {
     match level {
         0 => format!("BEGIN {modes}"),
         _ if modes.is_empty() => format!("SAVEPOINT {}", savepoint(level)),
-        // As SeaORM does: the server says what of it a savepoint may have.
+        // As SeaORM does: the server rejects the modes that a savepoint cannot have.
         _ => format!("SAVEPOINT {}; SET TRANSACTION {modes}", savepoint(level)),
     }
 }
 
 impl PinnedState {
+    /// Fails if the transaction has ended.
+    pub(super) fn check_open(&self, transaction: Option<TransactionId>) -> Result<(), DbErr> {
+        transaction.map_or(Ok(()), |id| self.level_of(id).map(drop))
+    }
+
     /// Begins a transaction, or a savepoint in the innermost one.
     pub(super) async fn begin(
         &mut self,
@@ -49,23 +60,23 @@ impl PinnedState {
         let level = loop {
             self.drain_after_error().await?;
             let level = {
-                let log = self.log.inner();
+                let log = self.log.lock();
                 log.is_clean().then(|| log.open.len())
             };
             match level {
                 Some(level) => break level,
-                // Another transaction was dropped just now.
+                // Another transaction was dropped during the drain.
                 None => self.run_cleanup().await?,
             }
         };
         if level == 0 {
-            // Behind a pooler, each transaction may be in another session.
+            // Behind a pooler, each transaction may run in another session.
             self.pid = None;
         }
         self.in_flight = InFlight::TransactionControl(Recovery::Begun(level));
         let begun = self.send(&begin_text(level, options)).await;
         if begun.is_err() && level > 0 {
-            // If it was the options that failed, the savepoint is there, and the transaction aborted to it.
+            // If the options failed, the savepoint exists, and the transaction is aborted.
             self.drain_after_error().await?;
             self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
             let _ = self.roll_back_to_savepoint(level).await;
@@ -73,25 +84,27 @@ impl PinnedState {
         self.in_flight = InFlight::Nothing;
         begun?;
         let id = TransactionId::next();
-        if self.log.inner().push(level, id) {
+        if self.log.lock().push(level, id) {
             return Ok(id);
         }
-        // The one around it was dropped while this one began, and its rollback is owed.
+        // The outer transaction was dropped during the begin, and its rollback is pending.
         self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
-        let undone = self.roll_back_to_savepoint(level).await;
+        let rolled_back = self.roll_back_to_savepoint(level).await;
         self.in_flight = InFlight::Nothing;
-        undone.and(Err(transaction_ended_error()))
+        rolled_back.and(Err(transaction_ended_error()))
     }
 
-    /// Commits a transaction, and rolls back what is open in it; if that fails, it is rolled back.
+    /// Commits a transaction, and rolls back the transactions in it that are still open.
+    ///
+    /// If the commit fails, the transaction is rolled back.
     pub(super) async fn commit(&mut self, id: TransactionId) -> Result<(), DbErr> {
         self.drain_after_error().await?;
-        let level = self.level_of(id).ok_or_else(transaction_ended_error)?;
-        if self.log.inner().open.len() > level + 1 {
-            // Nobody has committed what is open in it.
+        let level = self.level_of(id)?;
+        if self.log.lock().open.len() > level + 1 {
+            // Their owners have not committed them.
             self.roll_back_level(level + 1).await?;
         }
-        self.truncate(level);
+        self.log.lock().truncate(level);
         self.in_flight = InFlight::TransactionControl(Recovery::Committed(level));
         let committed = match level {
             0 => self.send(COMMIT).await,
@@ -101,7 +114,7 @@ impl PinnedState {
             }
         };
         if let Err(error) = &committed
-            // The outermost is rolled back by the server, unless it had been aborted before.
+            // A failed commit of the outermost one has ended it, unless it was aborted before.
             && (level > 0 || is_aborted(error))
         {
             self.drain_after_error().await?;
@@ -111,49 +124,66 @@ impl PinnedState {
         committed
     }
 
-    /// Rolls a transaction back, and what is open in it. Does nothing if it is over.
+    /// Rolls a transaction back with those inside it, or does nothing if it has ended.
     pub(super) async fn roll_back(&mut self, id: TransactionId) -> Result<(), DbErr> {
         self.drain_after_error().await?;
         match self.level_of(id) {
-            Some(level) => self.roll_back_level(level).await,
-            None => Ok(()),
+            Ok(level) => self.roll_back_level(level).await,
+            Err(_) => Ok(()),
         }
     }
 
-    /// Rolls back what is open from this level on. Every answer has been read.
-    pub(super) async fn roll_back_level(&mut self, level: usize) -> Result<(), DbErr> {
-        self.truncate(level);
-        self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
-        let undone = match level {
-            0 => self.send("ROLLBACK").await,
-            _ => self.roll_back_to_savepoint(level).await,
-        };
-        self.in_flight = InFlight::Nothing;
-        if undone.is_err() {
-            // In what transaction the session is now, nobody knows.
-            self.log.inner().closed = true;
+    /// Returns the innermost transaction.
+    pub(super) fn innermost(&self) -> Result<TransactionId, DbErr> {
+        let innermost = self.log.lock().innermost();
+        innermost.ok_or_else(transaction_ended_error)
+    }
+
+    /// Runs the recovery of the statement in flight, and then the pending cleanup.
+    pub(super) async fn run_cleanup(&mut self) -> Result<(), DbErr> {
+        match self.in_flight {
+            InFlight::Nothing => {}
+            InFlight::LockStatement => return Err(closed_error()),
+            InFlight::UserStatement => self.drain_replies().await?,
+            InFlight::TransactionControl(recovery) => {
+                self.drain_replies().await?;
+                self.recover(recovery).await?;
+            }
         }
-        undone
+        loop {
+            self.in_flight = InFlight::Nothing;
+            if self.log.lock().is_clean() {
+                return self.connection().map(drop);
+            }
+            self.drain_after_error().await?;
+            let cleanup = self.log.lock().pending_cleanup.pop_front();
+            match cleanup {
+                None => {}
+                Some(Cleanup::Rollback(level)) => self.roll_back_level(level).await?,
+                Some(Cleanup::Message(message)) => {
+                    // If this future is dropped here, no later statement shows whether the message
+                    // succeeded. So the session is terminated then.
+                    self.in_flight = InFlight::LockStatement;
+                    // A later message makes up for a failure, unless the session has ended.
+                    if let Err(error) = self.send(&message).await
+                        && is_disconnected(&error)
+                    {
+                        self.in_flight = InFlight::Nothing;
+                        return Err(error);
+                    }
+                }
+            }
+        }
     }
 
-    /// Whether a transaction is open.
-    pub(super) fn level_of(&self, id: TransactionId) -> Option<usize> {
-        self.log.inner().level_of(id)
-    }
-
-    /// The innermost transaction.
-    pub(super) fn innermost(&self) -> Option<TransactionId> {
-        self.log.inner().open.last().copied()
-    }
-
-    /// Does what a dropped future did not do any more. Every answer has been read.
-    pub(super) async fn recover(&mut self, recovery: Recovery) -> Result<(), DbErr> {
+    /// Makes up for a dropped future. All replies have been read.
+    async fn recover(&mut self, recovery: Recovery) -> Result<(), DbErr> {
         match recovery {
             Recovery::RolledBack => Ok(()),
             Recovery::Begun(0) => self.roll_back_level(0).await,
             Recovery::Begun(level) => {
                 self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
-                // It failed if the transaction was aborted before; then there is nothing to undo.
+                // In a transaction that was aborted before, there is no savepoint, and this fails.
                 let _ = self.roll_back_to_savepoint(level).await;
                 Ok(())
             }
@@ -167,7 +197,33 @@ impl PinnedState {
         }
     }
 
-    fn truncate(&mut self, level: usize) {
-        self.log.inner().truncate(level);
+    /// Rolls back the transactions from this level on. All replies have been read.
+    async fn roll_back_level(&mut self, level: usize) -> Result<(), DbErr> {
+        self.log.lock().truncate(level);
+        self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
+        let rolled_back = match level {
+            0 => self.send("ROLLBACK").await,
+            _ => self.roll_back_to_savepoint(level).await,
+        };
+        self.in_flight = InFlight::Nothing;
+        if rolled_back.is_err() {
+            // The session may still be in the transaction.
+            self.log.lock().closed = true;
+        }
+        rolled_back
+    }
+
+    /// Rolls back to a savepoint and removes it, or fails if its creation has failed.
+    async fn roll_back_to_savepoint(&mut self, level: usize) -> Result<(), DbErr> {
+        let name = savepoint(level);
+        self.send(&format!(
+            "ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"
+        ))
+        .await
+    }
+
+    fn level_of(&self, id: TransactionId) -> Result<usize, DbErr> {
+        let level = self.log.lock().level_of(id);
+        level.ok_or_else(transaction_ended_error)
     }
 }

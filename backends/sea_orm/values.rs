@@ -1,7 +1,8 @@
 //! The numbers of the protocol's statements, as sqlx sends and reads them.
 //!
-//! All of them go through one type each way, not through one for each of PostgreSQL's, so that a cycle runs through less code. And sqlx has no
-//! `timestamptz` without one of its features for dates.
+//! All of them go through one type each way, not through one for each of PostgreSQL's, so that a
+//! cycle runs through less code. And sqlx has no `timestamptz` without one of its features for
+//! dates.
 
 use sea_orm::sqlx::encode::IsNull;
 use sea_orm::sqlx::error::{BoxDynError, UnexpectedNullError};
@@ -75,7 +76,8 @@ fn number(row: &PgRow, column: usize) -> sqlx::Result<i64> {
     nullable(row, column)?.ok_or_else(|| decode_error(column, Box::new(UnexpectedNullError)))
 }
 
-/// A column that is a number to the server, whatever it is to SQL: of as many bytes as it has, the first one first.
+/// A column that is a number to the server, whatever it is to SQL: of as many bytes as it has, the
+/// first one first.
 fn nullable(row: &PgRow, column: usize) -> sqlx::Result<Option<i64>> {
     let value = row.try_get_raw(column)?;
     if value.is_null() {

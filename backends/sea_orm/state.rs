@@ -1,0 +1,155 @@
+//! A pinned connection as its current user has it: the sqlx connection and what is in flight on it.
+
+use std::sync::Arc;
+
+use sea_orm::DbErr;
+use sea_orm::sqlx::pool::PoolConnection;
+use sea_orm::sqlx::{self, AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
+
+use super::error::{closed_error, code, exec_error, is_aborted, is_disconnected};
+use super::terminate;
+use super::transaction_log::TransactionLog;
+use crate::backends::RuntimeBound;
+
+/// Connection of a PostgreSQL pool, for one user at a time.
+#[derive(Debug)]
+pub(super) struct PinnedState {
+    /// `None` after [`discard`](Self::discard).
+    connection: Option<RuntimeBound<PoolConnection<Postgres>>>,
+    pool: PgPool,
+    pub(super) in_flight: InFlight,
+    /// The last reply was an error. sqlx 0.9.0 leaves the rest of such a reply unread until the
+    /// next statement.
+    reply_pending: bool,
+    /// Process id of the session, once a reply has shown it.
+    pub(super) pid: Option<i32>,
+    pub(super) log: Arc<TransactionLog>,
+}
+
+/// Statement without a reply yet, which a dropped future leaves on the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum InFlight {
+    Nothing,
+    /// Statement of the body: it runs to its end, and sqlx discards its reply.
+    UserStatement,
+    /// Begin or end of a transaction.
+    TransactionControl(Recovery),
+    /// Statement of this crate, which may be waiting for a lock.
+    LockStatement,
+}
+
+/// Action that makes up for the begin or end of a transaction that was dropped in flight.
+///
+/// It runs after the server has replied to the dropped statement.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Recovery {
+    /// A begin at this level: roll it back, because its caller has no handle of it.
+    Begun(usize),
+    /// A commit at this level: roll back if it has failed.
+    Committed(usize),
+    /// A rollback: nothing to do.
+    RolledBack,
+}
+
+impl PinnedState {
+    pub(super) fn new(
+        connection: RuntimeBound<PoolConnection<Postgres>>,
+        pool: PgPool,
+        log: Arc<TransactionLog>,
+    ) -> Self {
+        Self {
+            connection: Some(connection),
+            pool,
+            in_flight: InFlight::Nothing,
+            reply_pending: false,
+            pid: None,
+            log,
+        }
+    }
+
+    /// Returns the sqlx connection, unless it is closed.
+    pub(super) fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
+        if self.log.lock().closed {
+            return Err(closed_error());
+        }
+        self.connection.as_deref_mut().ok_or_else(closed_error)
+    }
+
+    /// Sends text as one simple-query message.
+    pub(super) async fn send(&mut self, sql: &str) -> Result<(), DbErr> {
+        let connection = self.connection()?;
+        let sent = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
+        self.reply_pending = sent.is_err();
+        sent.map(drop).map_err(exec_error)
+    }
+
+    /// Records that the statement in flight has its reply.
+    pub(super) fn finish<T>(&mut self, reply: sqlx::Result<T>) -> sqlx::Result<T> {
+        self.in_flight = InFlight::Nothing;
+        self.reply_pending = reply.is_err();
+        reply
+    }
+
+    /// Reads all outstanding replies.
+    ///
+    /// sqlx sends a statement only after that. So a later statement that is dropped after its first
+    /// poll was certainly sent.
+    pub(super) async fn drain_replies(&mut self) -> Result<(), DbErr> {
+        loop {
+            let error = match self.connection()?.ping().await {
+                Ok(()) => break,
+                Err(error) => exec_error(error),
+            };
+            // The ping reports the errors of dropped statements, one at a time.
+            if code(&error).is_none() || is_disconnected(&error) {
+                return Err(error);
+            }
+        }
+        self.reply_pending = false;
+        Ok(())
+    }
+
+    /// Reads all outstanding replies if the last reply was an error.
+    ///
+    /// Runs before each statement of which it must be known whether a drop came after the sending.
+    pub(super) async fn drain_after_error(&mut self) -> Result<(), DbErr> {
+        if self.reply_pending {
+            self.drain_replies().await?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether the session is in an aborted transaction.
+    pub(super) async fn is_aborted(&mut self) -> Result<bool, DbErr> {
+        match self.send("SELECT").await {
+            Ok(()) => Ok(false),
+            Err(error) if is_aborted(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Closes the connection for good, and terminates the session if it may be waiting for a lock.
+    pub(super) fn discard(&mut self) {
+        self.log.lock().closed = true;
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        match self.in_flight {
+            InFlight::LockStatement => terminate::spawn(connection, self.pool.clone(), self.pid),
+            InFlight::Nothing | InFlight::UserStatement | InFlight::TransactionControl(_) => {
+                terminate::close(connection);
+            }
+        }
+    }
+}
+
+/// Returns the connection to its pool, or discards it.
+impl Drop for PinnedState {
+    fn drop(&mut self) {
+        let replied = matches!(self.in_flight, InFlight::Nothing | InFlight::UserStatement);
+        let reusable = self.log.lock().is_reusable();
+        if !replied || !reusable {
+            self.discard();
+        }
+    }
+}
