@@ -1,4 +1,4 @@
-//! Guards and bodies that are dropped, abandoned by a panic, or outlive their runtime.
+//! Guards and bodies that are dropped, panic, or outlive their runtime.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::observer::{Gate, Observer, database_url, fresh_key};
 use crate::open::{NO_WAIT, connect, number, pid, poll_times, postgres, sqlite};
 
-/// Without a limit: a wait that is left behind does not end by itself.
+/// Waits on the server without a limit, so that an orphaned wait does not end by itself.
 fn block() -> LockOptions {
     LockOptions::wait_forever().strategy(WaitStrategy::Block)
 }
@@ -30,7 +30,7 @@ async fn a_dropped_guard_releases_and_keeps_the_connection() {
     assert_eq!(pid(&db).await, before);
 }
 
-/// The body's own statement goes on; the release comes after it.
+/// The release follows the statement in flight, which is not cancelled.
 #[tokio::test]
 async fn a_body_dropped_in_a_statement_releases_when_that_ends() {
     let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
@@ -40,19 +40,16 @@ async fn a_body_dropped_in_a_statement_releases_when_that_ends() {
         db.execute_unprepared(&at_the_gate).await
     });
     gate.drop_there(&mut observer, call).await;
-    assert_eq!(observer.shown(&key).len(), 1, "the statement still runs");
+    assert_eq!(observer.shown(&key).len(), 1, "the statement is running");
     gate.open();
     observer.assert_free(&key, "the statement in flight").await;
-    assert_eq!(
-        pid(&db).await,
-        before,
-        "the connection is as good as it was"
-    );
+    assert_eq!(pid(&db).await, before, "the connection stays in the pool");
 }
 
-/// The release is the first to be sent after what was dropped: it neither hears of an error of that, nor runs in a transaction of it.
+/// The release is the next statement. It neither reports an error of the dropped statement nor runs
+/// in its transaction.
 #[tokio::test]
-async fn what_a_body_drops_in_flight_is_settled_by_the_release() {
+async fn release_cleans_up_statements_dropped_in_flight() {
     let (db, mut observer) = (postgres(1).await, Observer::new());
     let before = pid(&db).await;
     for polls in 1..20 {
@@ -72,21 +69,20 @@ async fn what_a_body_drops_in_flight_is_settled_by_the_release() {
             assert!(released.is_ok(), "{what}: {released:?}");
             observer.assert_free(&key, &what).await;
             let outside = db.execute_unprepared("SAVEPOINT outside").await;
-            assert!(outside.is_err(), "{what}: the pool has a transaction");
+            assert!(
+                outside.is_err(),
+                "{what}: the pooled connection is in a transaction"
+            );
         }
-        assert_eq!(
-            pid(&db).await,
-            before,
-            "the connection is as good as it was"
-        );
+        assert_eq!(pid(&db).await, before, "the connection stays in the pool");
         if ended == 2 {
             return;
         }
     }
-    panic!("it never ends");
+    panic!("the statements do not complete");
 }
 
-/// The transaction could fail to end, and nobody would know: the connection is given up.
+/// A failed rollback could not be reported. So the connection is closed.
 #[tokio::test]
 async fn a_body_dropped_in_a_transaction_frees_the_key() {
     let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
@@ -147,7 +143,7 @@ async fn an_aborted_task_frees_the_key() {
         }
     });
     observer
-        .wait_until(&key, |shown| shown.len() == 1, "the lock is not taken")
+        .wait_until(&key, |shown| shown.len() == 1, "the lock is not granted")
         .await;
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
@@ -162,8 +158,8 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
-/// A pool that keeps a spare connection: there, sqlx spawns a task in every drop.
-async fn with_a_spare(size: u32) -> DatabaseConnection {
+/// Opens a pool with a minimum of connections, where sqlx spawns a task in every drop.
+async fn with_min_connections(size: u32) -> DatabaseConnection {
     let mut options = ConnectOptions::new(database_url());
     options
         .min_connections(1)
@@ -172,16 +168,16 @@ async fn with_a_spare(size: u32) -> DatabaseConnection {
     Database::connect(options).await.unwrap()
 }
 
-/// Waits for the key on a runtime of the observer's own.
+/// Waits on a new runtime until the key is free.
 fn assert_free(key: &advisory_locking::LockKey, after: &str) {
     runtime().block_on(Observer::new().assert_free(key, after));
 }
 
 #[test]
-fn what_is_dropped_on_a_thread_without_a_runtime_is_clean() {
+fn drop_without_runtime_leaves_connection_clean() {
     let runtime = runtime();
     let (key, other) = (fresh_key(), fresh_key());
-    let db = runtime.block_on(with_a_spare(2));
+    let db = runtime.block_on(with_min_connections(2));
 
     let guard = runtime
         .block_on(db.acquire_advisory_lock(&key, NO_WAIT))
@@ -210,10 +206,10 @@ fn what_is_dropped_on_a_thread_without_a_runtime_is_clean() {
         let mut observer = Observer::new();
         runtime.block_on(async {
             tokio::select! {
-                _ = &mut call => panic!("it did not wait"),
+                _ = &mut call => panic!("the call did not wait"),
                 () = async {
                     if is_held {
-                        observer.wait_until(wanted, |shown| shown.len() == 2, "nobody waits").await;
+                        observer.wait_until(wanted, |shown| shown.len() == 2, "no session waits").await;
                     } else {
                         gate.reached(&mut observer).await;
                     }
@@ -238,7 +234,7 @@ fn what_is_dropped_on_a_thread_without_a_runtime_is_clean() {
     );
     runtime.block_on(async {
         tokio::select! {
-            _ = &mut call => panic!("it did not wait"),
+            _ = &mut call => panic!("the call did not wait"),
             () = begun.notified() => {}
         }
     });
@@ -246,13 +242,13 @@ fn what_is_dropped_on_a_thread_without_a_runtime_is_clean() {
     runtime
         .block_on(without_locks.execute_unprepared("BEGIN; ROLLBACK"))
         .unwrap();
-    // Nothing is missing from the pool.
+    // The pool still has both connections.
     runtime
         .block_on(async { tokio::try_join!(db.begin(), db.begin()).map(drop) })
         .unwrap();
 }
 
-/// Starts something on a runtime, shuts that down, and looks what is left on the server.
+/// Starts a task on a runtime, waits for `shown` sessions at the key, and shuts the runtime down.
 fn shut_down_in<F>(
     key: &advisory_locking::LockKey,
     shown: usize,
@@ -271,10 +267,10 @@ fn shut_down_in<F>(
 #[test]
 fn a_runtime_that_shuts_down_frees_its_locks() {
     let key = fresh_key();
-    shut_down_in(&key, 1, "the lock is not taken", || {
+    shut_down_in(&key, 1, "the lock is not granted", || {
         let key = key.clone();
         async move {
-            let _guard = with_a_spare(1)
+            let _guard = with_min_connections(1)
                 .await
                 .acquire_advisory_lock(key, NO_WAIT)
                 .await;
@@ -288,10 +284,10 @@ fn a_runtime_that_shuts_down_frees_its_locks() {
     let guard = holders
         .block_on(db.acquire_advisory_lock(&key, NO_WAIT))
         .unwrap();
-    shut_down_in(&key, 2, "nobody waits", || {
+    shut_down_in(&key, 2, "no session waits", || {
         let key = key.clone();
         async move {
-            let _ = with_a_spare(1)
+            let _ = with_min_connections(1)
                 .await
                 .acquire_advisory_lock(key, block())
                 .await;
@@ -321,9 +317,8 @@ async fn a_session_that_is_terminated_under_the_lock_is_lost() {
     db.execute_unprepared("SELECT 1").await.unwrap();
 }
 
-/// A thousand callers that lose patience at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_waits_dropped_together_leave_the_queue_and_the_pool_whole() {
+async fn waits_dropped_together_leave_the_queue_and_the_pool() {
     const WAITS: u32 = 12;
     let (db, mut observer, key) = (postgres(WAITS + 1).await, Observer::new(), fresh_key());
     let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
@@ -337,17 +332,17 @@ async fn many_waits_dropped_together_leave_the_queue_and_the_pool_whole() {
         .wait_until(
             &key,
             |shown| shown.len() == 1 + WAITS as usize,
-            "not all wait",
+            "some sessions do not wait yet",
         )
         .await;
     for wait in &waits {
         wait.abort();
     }
     observer
-        .wait_until(&key, |shown| shown.len() == 1, "some are still queued")
+        .wait_until(&key, |shown| shown.len() == 1, "some sessions still wait")
         .await;
     guard.release().await.unwrap();
-    observer.assert_free(&key, "all").await;
+    observer.assert_free(&key, "the release").await;
     let all = (0..=WAITS).map(|_| db.begin());
     assert!(
         futures_util::future::join_all(all)
@@ -357,7 +352,7 @@ async fn many_waits_dropped_together_leave_the_queue_and_the_pool_whole() {
     );
 }
 
-/// A stream holds the connection; what is dropped with rows still to come is read away before the release.
+/// A stream keeps the connection. The remaining rows are read before the release.
 #[tokio::test]
 async fn a_body_dropped_in_a_stream_frees_the_key() {
     use futures_util::StreamExt;
@@ -378,17 +373,17 @@ async fn a_body_dropped_in_a_stream_frees_the_key() {
         Ok::<_, DbErr>(())
     });
     tokio::select! {
-        _ = call => panic!("it did not wait"),
+        _ = call => panic!("the call did not wait"),
         () = streams.notified() => {}
     }
     observer.assert_free(&key, "the stream").await;
     db.execute_unprepared("SELECT 1").await.unwrap();
 }
 
-/// On SQLite there is no lock to leave, but there are transactions.
 #[tokio::test]
 async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
-    // In a file: sqlx closes a connection whose checkout is dropped, and a database in memory would go with it.
+    // In a file: sqlx closes a connection whose checkout is dropped, and a database in memory ends
+    // with its connection.
     let file = format!(
         "{}/dropped-{}.sqlite",
         env!("CARGO_TARGET_TMPDIR"),
@@ -411,7 +406,7 @@ async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
             } else {
                 poll_times(polls, db.with_advisory_lock("key", NO_WAIT, body)).await
             };
-            // It fails if the only connection is still in a transaction, or lost.
+            // Fails if the only connection is in a transaction or lost.
             let tx = db.begin().await.unwrap();
             tx.execute_unprepared("DELETE FROM written").await.unwrap();
             tx.commit().await.unwrap();
@@ -425,24 +420,24 @@ async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
                 result.unwrap();
                 break;
             }
-            assert!(polls < 59, "{what}: it does not end");
+            assert!(polls < 59, "{what}: the call does not complete");
         }
     }
     db.close().await.unwrap();
     std::fs::remove_file(file).unwrap();
 }
 
-/// A task that the body left behind is using the connection when the body is dropped.
+/// A task that the body spawned uses the connection when the body is dropped.
 #[tokio::test]
-async fn a_task_left_behind_does_not_keep_the_lock() {
+async fn a_spawned_task_does_not_keep_the_lock() {
     let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
-    let (mut gate, mut left_behind) = (Gate::closed(), None);
+    let (mut gate, mut spawned) = (Gate::closed(), None);
     let at_the_gate = gate.statement();
     let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
         let tx = db.begin().await?;
-        left_behind = Some(tokio::spawn(async move {
+        spawned = Some(tokio::spawn(async move {
             let _ = tx.execute_unprepared(&at_the_gate).await;
-            // The transaction lives on.
+            // The transaction outlives its statement.
             std::future::pending::<()>().await;
             drop(tx);
         }));
@@ -451,8 +446,8 @@ async fn a_task_left_behind_does_not_keep_the_lock() {
     gate.drop_there(&mut observer, call).await;
     gate.open();
     observer
-        .assert_free(&key, "the statement left behind")
+        .assert_free(&key, "the statement of the spawned task")
         .await;
     db.execute_unprepared("SELECT 1").await.unwrap();
-    left_behind.unwrap().abort();
+    spawned.unwrap().abort();
 }

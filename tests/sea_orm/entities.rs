@@ -1,4 +1,4 @@
-//! Two tables, of drivers and their cars.
+//! Entities of two tables: drivers and their cars.
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbBackend, Schema};
@@ -60,7 +60,7 @@ pub(crate) mod car {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Makes the tables, for this connection alone where there may be others.
+/// Creates the tables; on PostgreSQL as temporary tables of this connection.
 pub(crate) async fn make_tables(db: &impl ConnectionTrait) {
     let backend = db.get_database_backend();
     let schema = Schema::new(backend);

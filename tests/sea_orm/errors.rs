@@ -1,4 +1,4 @@
-//! What SeaORM's connections without PostgreSQL get, and how errors arrive.
+//! Errors: unsupported backends, and the conversion into SeaORM's errors.
 
 use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind};
 use sea_orm::{
@@ -8,7 +8,7 @@ use sea_orm::{
 use crate::observer::fresh_key;
 use crate::open::{NO_WAIT, postgres};
 
-/// The kind of the [`LockError`] that a [`DbErr`] carries.
+/// Returns the kind of the [`LockError`] in a [`DbErr`].
 fn kind(error: &DbErr) -> Option<LockErrorKind> {
     match error {
         DbErr::TryIntoErr { source, .. } => Some(source.downcast_ref::<LockError>()?.kind()),
@@ -25,17 +25,17 @@ async fn a_backend_without_locks_and_no_op_is_unsupported() {
     ];
     for db in connections {
         let body = async |_: &mut _| -> Result<(), DbErr> { panic!("the body must not run") };
-        let refused = db
+        let rejected = db
             .with_advisory_lock("key", NO_WAIT, body)
             .await
             .unwrap_err();
-        assert_eq!(kind(&refused), Some(LockErrorKind::Unsupported), "{db:?}");
-        let refused = db
+        assert_eq!(kind(&rejected), Some(LockErrorKind::Unsupported), "{db:?}");
+        let rejected = db
             .try_acquire_advisory_lock("key", NO_WAIT)
             .await
             .unwrap_err();
-        assert_eq!(refused.kind(), LockErrorKind::Unsupported, "{db:?}");
-        assert_eq!(refused.key(), Some(&"key".into()));
+        assert_eq!(rejected.kind(), LockErrorKind::Unsupported, "{db:?}");
+        assert_eq!(rejected.key(), Some(&"key".into()));
         assert_eq!(
             db.capabilities().await.unwrap_err().kind(),
             LockErrorKind::Unsupported,
@@ -49,12 +49,12 @@ async fn a_transaction_without_locks_and_no_op_is_unsupported() {
     use advisory_locking::AsyncTransactionAdvisoryLocking;
     let db = MockDatabase::new(DatabaseBackend::MySql).into_connection();
     let tx = db.begin().await.unwrap();
-    let refused = tx
+    let rejected = tx
         .acquire_advisory_xact_lock("key", NO_WAIT)
         .await
         .unwrap_err();
-    assert_eq!(refused.kind(), LockErrorKind::Unsupported);
-    // A mock of PostgreSQL answers what it was told to, and that is no lock.
+    assert_eq!(rejected.kind(), LockErrorKind::Unsupported);
+    // A mock of PostgreSQL returns its prepared results, which contain no lock.
     let db = MockDatabase::new(DatabaseBackend::Postgres).into_connection();
     let tx = db.begin().await.unwrap();
     tx.acquire_advisory_xact_lock("key", NO_WAIT)
@@ -78,30 +78,30 @@ async fn a_mock_of_sqlite_is_the_no_op() {
 }
 
 #[tokio::test]
-async fn a_pool_without_a_connection_is_the_pools_error() {
+async fn a_closed_pool_is_a_pool_error() {
     let db = postgres(1).await;
     db.close_by_ref().await.unwrap();
-    let refused = db.acquire_advisory_lock("key", NO_WAIT).await.unwrap_err();
-    assert_eq!(refused.kind(), LockErrorKind::Pool);
+    let rejected = db.acquire_advisory_lock("key", NO_WAIT).await.unwrap_err();
+    assert_eq!(rejected.kind(), LockErrorKind::Pool);
 }
 
 #[tokio::test]
-async fn a_lock_that_is_held_arrives_in_a_body_as_sea_orms_error() {
+async fn a_held_lock_is_sea_orms_error_in_a_body() {
     let (db, key) = (postgres(2).await, fresh_key());
     let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
-    let refused = db
+    let rejected = db
         .with_advisory_lock(&key, NO_WAIT, async |_| Ok::<_, DbErr>(()))
         .await;
     assert_eq!(
-        kind(&refused.unwrap_err()),
+        kind(&rejected.unwrap_err()),
         Some(LockErrorKind::HeldElsewhere)
     );
     guard.release().await.unwrap();
 }
 
-/// So that code that retries after a serialization failure still sees one.
+/// An application that retries after a serialization failure needs SeaORM's error.
 #[tokio::test]
-async fn a_commit_that_failed_arrives_as_sea_orms_own_error() {
+async fn a_failed_commit_is_sea_orms_own_error() {
     let db = postgres(1).await;
     let result = db
         .with_advisory_xact_lock(fresh_key(), NO_WAIT, async |db| {

@@ -1,4 +1,4 @@
-//! The body's handle goes wherever SeaORM's connection does, and is one connection.
+//! The body's handle replaces SeaORM's connection, and is one connection.
 
 use advisory_locking::AsyncPooledAdvisoryLocking;
 use advisory_locking::backends::sea_orm::PinnedConnection;
@@ -14,8 +14,8 @@ use crate::entities::{car, driver, make_tables};
 use crate::observer::{Observer, fresh_key};
 use crate::open::{NO_WAIT, number, pid, postgres, sqlite};
 
-/// Everything that SeaORM does with a connection.
-async fn use_everything<C>(db: &C)
+/// Uses every kind of statement that SeaORM has.
+async fn use_all_of_sea_orm<C>(db: &C)
 where
     C: ConnectionTrait + StreamTrait + TransactionTrait,
 {
@@ -47,7 +47,7 @@ where
     renamed.name = Set("ann".to_owned());
     assert_eq!(renamed.update(db).await.unwrap().name, "ann");
     let gone = driver::Entity::delete_many()
-        .filter(driver::Column::Name.eq("nobody"))
+        .filter(driver::Column::Name.eq("unknown"))
         .exec(db)
         .await
         .unwrap();
@@ -60,7 +60,7 @@ where
             .is_none()
     );
 
-    // Relations, in one query, in two, and lazily.
+    // Relations in one query, in two queries, and lazily.
     let together = driver::Entity::find()
         .order_by_asc(driver::Column::Id)
         .find_with_related(car::Entity)
@@ -135,7 +135,7 @@ where
         .unwrap_err();
     tx.rollback().await.unwrap();
 
-    // Streams, read to their end and not.
+    // Streams, read to the end and dropped early.
     let streamed: Vec<_> = driver::Entity::find()
         .stream(db)
         .await
@@ -184,7 +184,7 @@ where
     assert_eq!(count(db).await, before + 1);
 }
 
-/// How many drivers more there are after a transaction that wrote one and ended like this.
+/// Counts the drivers that a transaction adds which inserts one and then ends with `end`.
 async fn written_by<C: ConnectionTrait + TransactionTrait>(
     db: &C,
     end: impl AsyncFnOnce(C::Transaction) -> Result<(), DbErr>,
@@ -208,15 +208,15 @@ async fn count(db: &impl ConnectionTrait) -> i64 {
     number(db, "SELECT COUNT(*) FROM driver").await
 }
 
-async fn under_a_lock(db: &DatabaseConnection) {
+async fn with_lock(db: &DatabaseConnection) {
     db.with_advisory_lock(fresh_key(), NO_WAIT, async |db: &mut PinnedConnection| {
         make_tables(db).await;
-        use_everything(db).await;
-        // And in a transaction of its own, where everything is a savepoint.
+        use_all_of_sea_orm(db).await;
+        // In a transaction, where each transaction of the function is a savepoint.
         db.execute_unprepared("DELETE FROM car").await?;
         db.execute_unprepared("DELETE FROM driver").await?;
         let tx = db.begin().await?;
-        use_everything(&tx).await;
+        use_all_of_sea_orm(&tx).await;
         tx.rollback().await?;
         assert_eq!(count(db).await, 0);
         Ok::<_, DbErr>(())
@@ -227,22 +227,22 @@ async fn under_a_lock(db: &DatabaseConnection) {
 
 #[tokio::test]
 async fn a_body_uses_all_of_sea_orm_on_postgres() {
-    // One connection in all: whatever took another would wait for it in vain.
-    under_a_lock(&postgres(1).await).await;
+    // A statement on a second connection would time out: the pool has one only.
+    with_lock(&postgres(1).await).await;
 }
 
 #[tokio::test]
 async fn a_body_uses_all_of_sea_orm_on_sqlite() {
-    under_a_lock(&sqlite().await).await;
+    with_lock(&sqlite().await).await;
 }
 
-/// Also through a transaction-level lock, whose body is in a transaction from the start.
+/// The body of a transaction-level lock begins inside a transaction.
 #[tokio::test]
 async fn a_body_in_a_transaction_uses_all_of_sea_orm() {
     for db in [postgres(1).await, sqlite().await] {
         db.with_advisory_xact_lock(fresh_key(), NO_WAIT, async |db| {
             make_tables(db).await;
-            use_everything(db).await;
+            use_all_of_sea_orm(db).await;
             Ok::<_, DbErr>(())
         })
         .await
@@ -264,7 +264,7 @@ async fn the_body_runs_on_the_session_that_holds_the_lock() {
     observer.assert_free(&key, "the body").await;
 }
 
-/// The guard is the connection too, and its transactions may move into other tasks.
+/// The transactions of a guard may move into other tasks.
 #[tokio::test]
 async fn a_guard_is_a_connection() {
     let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
@@ -281,27 +281,22 @@ async fn a_guard_is_a_connection() {
     observer.assert_free(&key, "the release").await;
 }
 
-/// One connection serves what a body runs at the same time, one after the other.
 #[tokio::test]
-async fn statements_at_the_same_time_wait_for_each_other() {
+async fn concurrent_statements_run_one_after_the_other() {
     let db = postgres(1).await;
     db.with_advisory_lock(fresh_key(), NO_WAIT, async |db| {
         make_tables(db).await;
         let (db, tx) = (&*db, &db.begin().await?);
         let (one, two, three) = tokio::join!(insert(db), insert(tx), insert(db));
         one.and(two).and(three)?;
-        assert_eq!(
-            count(tx).await,
-            3,
-            "all are in the transaction that is open"
-        );
+        assert_eq!(count(tx).await, 3, "all run in the open transaction");
         Ok::<_, DbErr>(())
     })
     .await
     .unwrap();
 }
 
-/// In a spawned task, with a body that borrows, a lock inside the lock, and a transaction.
+/// The body borrows, nests a lock and a transaction-level lock, and runs in a spawned task.
 #[tokio::test]
 async fn a_body_may_borrow_and_nest_in_a_spawned_task() {
     use advisory_locking::{AsyncAdvisoryLocking, AsyncTransactionAdvisoryLocking};

@@ -1,4 +1,4 @@
-//! Transaction-level locks in a `DatabaseTransaction`, and in one that a body began.
+//! Transaction-level locks in a `DatabaseTransaction` and in a `PinnedTransaction`.
 
 use std::time::{Duration, Instant};
 
@@ -17,21 +17,21 @@ fn block(limit: Duration) -> LockOptions {
     LockOptions::wait_up_to(limit).strategy(WaitStrategy::Block)
 }
 
-/// On the transactions of both kinds: SeaORM's own, and one that a body began.
+/// Defines a test for SeaORM's own transaction and for one that a body began.
 macro_rules! on_both {
     ($($name:ident, |$db:ident, $tx:ident, $observer:ident| $test:block)*) => {$(
         mod $name {
             use super::*;
 
             #[tokio::test]
-            async fn of_sea_orm() {
+            async fn on_database_transaction() {
                 let ($db, mut $observer) = (postgres(4).await, Observer::new());
                 let $tx = $db.begin().await.unwrap();
                 $test
             }
 
             #[tokio::test]
-            async fn of_a_body() {
+            async fn on_pinned_transaction() {
                 let ($db, mut $observer) = (postgres(4).await, Observer::new());
                 let guard = $db.acquire_advisory_lock(fresh_key(), NO_WAIT).await.unwrap();
                 let $tx = guard.begin().await.unwrap();
@@ -42,15 +42,15 @@ macro_rules! on_both {
 }
 
 on_both! {
-    it_is_held_until_the_transaction_ends, |db, tx, observer| {
+    lock_is_held_until_the_transaction_ends, |db, tx, observer| {
         let key = fresh_key();
         tx.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
-        assert!(tx.try_acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap(), "the same session may again");
+        assert!(tx.try_acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap(), "the session acquires it again");
         assert_eq!(observer.shown(&key).len(), 1);
         let other = db.begin().await.unwrap();
         assert!(!other.try_acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap());
-        let refused = other.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap_err();
-        assert_eq!(refused.kind(), LockErrorKind::HeldElsewhere);
+        let rejected = other.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap_err();
+        assert_eq!(rejected.kind(), LockErrorKind::HeldElsewhere);
         assert!(db.try_acquire_advisory_lock(&key, NO_WAIT).await.unwrap().is_none());
         tx.commit().await.unwrap();
         assert!(other.try_acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap());
@@ -58,7 +58,7 @@ on_both! {
         observer.assert_free(&key, "both transactions").await;
     }
 
-    it_goes_with_a_savepoint_that_is_rolled_back, |db, tx, observer| {
+    savepoint_rollback_releases_the_lock, |db, tx, observer| {
         let (outer, inner) = (fresh_key(), fresh_key());
         tx.acquire_advisory_xact_lock(&outer, NO_WAIT).await.unwrap();
         let nested = tx.begin().await.unwrap();
@@ -71,12 +71,12 @@ on_both! {
         drop(db);
     }
 
-    it_waits_and_the_transaction_stays_usable, |db, tx, observer| {
+    transaction_stays_usable_after_a_wait, |db, tx, observer| {
         let key = fresh_key();
         let holder = db.begin().await.unwrap();
         holder.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
         tx.execute_unprepared("SET LOCAL lock_timeout = '7s'; SET LOCAL statement_timeout = '90s'").await.unwrap();
-        // Longer than one stay on the server, so that it is asked for more than once.
+        // The longer limit needs more than one wait on the server.
         for limit in [Duration::from_millis(5), Duration::from_millis(700)] {
             for options in [LockOptions::wait_up_to(limit), block(limit)] {
                 let began = Instant::now();
@@ -88,8 +88,8 @@ on_both! {
         let settings = "SELECT sum(setting::int8)::int8 FROM pg_settings WHERE name IN ('lock_timeout', 'statement_timeout')";
         assert_eq!(number(&tx, settings).await, 97_000);
         let release = async {
-            observer.wait_until(&key, |shown| shown.len() == 2, "nobody waits").await;
-            // Past the first stay.
+            observer.wait_until(&key, |shown| shown.len() == 2, "no session waits").await;
+            // After the end of the first wait on the server.
             tokio::time::sleep(Duration::from_millis(600)).await;
             holder.commit().await.unwrap();
         };
@@ -105,7 +105,7 @@ on_both! {
         let holder = db.begin().await.unwrap();
         holder.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
         let release = async {
-            observer.wait_until(&key, |shown| shown.len() == 2, "nobody waits").await;
+            observer.wait_until(&key, |shown| shown.len() == 2, "no session waits").await;
             tokio::time::sleep(Duration::from_millis(1_200)).await;
             holder.commit().await.unwrap();
         };
@@ -120,38 +120,38 @@ on_both! {
         let key = fresh_key();
         let holder = db.begin().await.unwrap();
         holder.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
-        // Without a limit, or it would leave by itself.
+        // Without a limit, so that the wait does not end by itself.
         let forever = LockOptions::wait_forever().strategy(WaitStrategy::Block);
         tokio::select! {
-            _ = tx.acquire_advisory_xact_lock(&key, forever) => panic!("granted though it is held"),
-            () = observer.wait_until(&key, |shown| shown.len() == 2, "nobody waits") => {}
+            _ = tx.acquire_advisory_xact_lock(&key, forever) => panic!("granted while another session holds it"),
+            () = observer.wait_until(&key, |shown| shown.len() == 2, "no session waits") => {}
         }
-        observer.wait_until(&key, |shown| shown.len() == 1, "the dropped wait is queued").await;
+        observer.wait_until(&key, |shown| shown.len() == 1, "the dropped wait is still queued").await;
         drop(tx);
         holder.commit().await.unwrap();
         observer.assert_free(&key, "the commit").await;
-        // Nothing is missing from the pool.
+        // The pool still has its other connections.
         let all: Vec<_> = futures_util::future::join_all((0..3).map(|_| db.begin())).await;
         assert!(all.into_iter().all(|begun| begun.is_ok()));
     }
 }
 
 #[tokio::test]
-async fn an_aborted_transaction_takes_no_lock() {
+async fn an_aborted_transaction_acquires_no_lock() {
     let db = postgres(1).await;
     let tx = db.begin().await.unwrap();
     tx.execute_unprepared("SELECT 1/0").await.unwrap_err();
     for options in [NO_WAIT, block(LIMIT)] {
-        let refused = tx
+        let rejected = tx
             .acquire_advisory_xact_lock("key", options)
             .await
             .unwrap_err();
-        assert_eq!(refused.kind(), LockErrorKind::TransactionAborted);
+        assert_eq!(rejected.kind(), LockErrorKind::TransactionAborted);
     }
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_over_takes_no_lock() {
+async fn an_ended_transaction_acquires_no_lock() {
     let db = postgres(1).await;
     let guard = db
         .acquire_advisory_lock(fresh_key(), NO_WAIT)
@@ -161,8 +161,11 @@ async fn a_transaction_that_is_over_takes_no_lock() {
     let inner = outer.begin().await.unwrap();
     outer.commit().await.unwrap();
     let key = fresh_key();
-    let refused = inner.acquire_advisory_xact_lock(&key, NO_WAIT).await;
-    assert_eq!(refused.unwrap_err().kind(), LockErrorKind::NotInTransaction);
+    let rejected = inner.acquire_advisory_xact_lock(&key, NO_WAIT).await;
+    assert_eq!(
+        rejected.unwrap_err().kind(),
+        LockErrorKind::NotInTransaction
+    );
     assert!(Observer::new().shown(&key).is_empty());
     drop(inner);
     guard.release().await.unwrap();
@@ -173,12 +176,9 @@ async fn a_session_that_ends_in_the_transaction_is_reported() {
     let (db, mut observer, key) = (postgres(2).await, Observer::new(), fresh_key());
     let tx = db.begin().await.unwrap();
     let pid = number(&tx, "SELECT pg_backend_pid()::int8").await;
-    let killer = async {
-        db.execute_unprepared(&format!("SELECT pg_terminate_backend({pid})"))
-            .await
-            .unwrap();
-    };
-    killer.await;
+    db.execute_unprepared(&format!("SELECT pg_terminate_backend({pid})"))
+        .await
+        .unwrap();
     let lost = tx
         .acquire_advisory_xact_lock(&key, NO_WAIT)
         .await
@@ -192,7 +192,7 @@ async fn a_session_that_ends_in_the_transaction_is_reported() {
 }
 
 #[tokio::test]
-async fn on_sqlite_it_is_the_no_op() {
+async fn a_transaction_on_sqlite_is_the_no_op() {
     let db = sqlite().await;
     let strict = NO_WAIT.on_missing_lock(OnMissingLock::Error);
     let tx = db.begin().await.unwrap();
@@ -202,17 +202,17 @@ async fn on_sqlite_it_is_the_no_op() {
             .await
             .unwrap()
     );
-    let refused = tx
+    let rejected = tx
         .acquire_advisory_xact_lock("key", strict)
         .await
         .unwrap_err();
-    assert_eq!(refused.kind(), LockErrorKind::NoMutualExclusion);
+    assert_eq!(rejected.kind(), LockErrorKind::NoMutualExclusion);
     let wrong = LockOptions::no_wait().strategy(WaitStrategy::Block);
-    let refused = tx
+    let rejected = tx
         .acquire_advisory_xact_lock("key", wrong)
         .await
         .unwrap_err();
-    assert_eq!(refused.kind(), LockErrorKind::InvalidOptions);
+    assert_eq!(rejected.kind(), LockErrorKind::InvalidOptions);
     tx.rollback().await.unwrap();
     db.with_advisory_lock("key", NO_WAIT, async |db| {
         let tx = db.begin().await?;
@@ -223,10 +223,10 @@ async fn on_sqlite_it_is_the_no_op() {
     .unwrap();
 }
 
-/// `?` in a function that returns SeaORM's errors.
+/// `?` works in a function that returns SeaORM's errors.
 #[tokio::test]
-async fn its_errors_are_sea_orms() {
-    async fn refused(
+async fn lock_errors_convert_into_sea_orms() {
+    async fn rejected(
         db: &impl TransactionTrait<Transaction: AsyncTransactionAdvisoryLocking>,
     ) -> Result<(), DbErr> {
         let options = LockOptions::no_wait().interval(Duration::from_millis(1));
@@ -234,13 +234,14 @@ async fn its_errors_are_sea_orms() {
         tx.acquire_advisory_xact_lock("key", options).await?;
         Ok(())
     }
-    let error = refused(&sqlite().await).await.unwrap_err();
+    let error = rejected(&sqlite().await).await.unwrap_err();
     assert!(matches!(error, DbErr::TryIntoErr { .. }));
 }
 
-/// Between a wait that ran out and its rollback the transaction is aborted, and nobody else may come in.
+/// After a failed wait the transaction is aborted until the rollback to its savepoint. No other
+/// statement may run until then.
 #[tokio::test]
-async fn two_waits_in_one_transaction_do_not_meet_in_its_aborted_moment() {
+async fn a_failed_wait_excludes_other_statements() {
     let (db, mut observer) = (postgres(3).await, Observer::new());
     let (one, two, outer) = (fresh_key(), fresh_key(), fresh_key());
     let holder = db.begin().await.unwrap();
@@ -266,22 +267,22 @@ async fn two_waits_in_one_transaction_do_not_meet_in_its_aborted_moment() {
     observer.assert_free(&outer, "the release").await;
 }
 
-/// Nothing of it was sent: it only waited for its turn on the connection.
+/// The dropped call was waiting for the connection, and has sent nothing.
 #[tokio::test]
-async fn a_call_dropped_before_its_turn_costs_nobody_the_connection() {
+async fn a_call_dropped_before_its_turn_keeps_the_connection() {
     let (db, mut observer) = (postgres(1).await, Observer::new());
     let (key, outer, mut gate) = (fresh_key(), fresh_key(), Gate::closed());
     let guard = db.acquire_advisory_lock(&outer, NO_WAIT).await.unwrap();
     let tx = guard.begin().await.unwrap();
     let at_the_gate = gate.statement();
-    let impatient = async {
+    let dropped_call = async {
         tokio::select! {
-            _ = tx.acquire_advisory_xact_lock(&key, NO_WAIT) => panic!("it overtook the statement"),
+            _ = tx.acquire_advisory_xact_lock(&key, NO_WAIT) => panic!("the call overtook the statement"),
             () = gate.reached(&mut observer) => {}
         }
         gate.open();
     };
-    let (waited, ()) = tokio::join!(tx.execute_unprepared(&at_the_gate), impatient);
+    let (waited, ()) = tokio::join!(tx.execute_unprepared(&at_the_gate), dropped_call);
     waited.unwrap();
     tx.commit().await.unwrap();
     guard.release().await.unwrap();

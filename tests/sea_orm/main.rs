@@ -1,4 +1,5 @@
-//! What is SeaORM's own: the handle a body runs on, its transactions and streams, and what a `DatabaseTransaction` can lock.
+//! Tests of SeaORM's handles: the body's connection, its transactions and streams, and locks in a
+//! `DatabaseTransaction`.
 
 #![cfg(all(feature = "diesel-postgres", feature = "sea-orm"))]
 #![allow(
@@ -9,12 +10,12 @@
     reason = "a test fails by panicking"
 )]
 
-mod dropping;
+mod cancellation;
 mod entities;
 mod errors;
 mod handle;
 mod in_transaction;
-#[allow(dead_code, reason = "the tests of cancellation need more of it")]
+#[allow(dead_code, reason = "`tests/cancellation` uses the rest")]
 #[path = "../cancellation/observer.rs"]
 mod observer;
 mod open;

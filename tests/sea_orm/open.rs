@@ -1,4 +1,4 @@
-//! Connections for the tests.
+//! Connections and queries for the tests.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -11,7 +11,7 @@ use crate::observer::database_url;
 
 pub(crate) const NO_WAIT: LockOptions = LockOptions::no_wait();
 
-/// A pool of so many connections to the server of the tests.
+/// Opens a pool of `size` connections to the test server.
 pub(crate) async fn postgres(size: u32) -> DatabaseConnection {
     connect(database_url(), size).await
 }
@@ -20,14 +20,14 @@ pub(crate) async fn sqlite() -> DatabaseConnection {
     connect("sqlite::memory:".to_owned(), 1).await
 }
 
-/// A pool of so many connections to a database.
+/// Opens a pool of `size` connections to a database.
 pub(crate) async fn connect(url: String, size: u32) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.max_connections(size).sqlx_logging(false);
     Database::connect(options).await.unwrap()
 }
 
-/// The number that a query returns.
+/// Returns the number that a query selects.
 pub(crate) async fn number(db: &impl ConnectionTrait, sql: &str) -> i64 {
     let statement = Statement::from_string(db.get_database_backend(), sql);
     let row = db.query_one_raw(statement).await.unwrap().unwrap();
@@ -38,7 +38,8 @@ pub(crate) async fn pid(db: &impl ConnectionTrait) -> i64 {
     number(db, "SELECT pg_backend_pid()::int8").await
 }
 
-/// Polls a future until it was pending so many times, and drops it then; whether it was done before.
+/// Polls a future and drops it once it was pending `times` times. Returns its output if it was
+/// ready before.
 pub(crate) async fn poll_times<F: Future>(times: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = times;

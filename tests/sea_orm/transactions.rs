@@ -1,4 +1,4 @@
-//! Transactions that a body begins on the handle.
+//! Transactions that a body begins on its handle.
 
 use std::time::Duration;
 
@@ -19,8 +19,9 @@ async fn count(db: &impl ConnectionTrait) -> i64 {
     number(db, "SELECT COUNT(*) FROM written").await
 }
 
-/// Runs a body under a lock, on a pool of one connection with a table to write to, and sees that all is clean afterwards.
-async fn under_a_lock(
+/// Runs a body under a lock with a table to write to, and asserts that the connection is clean
+/// afterwards.
+async fn with_lock(
     db: &DatabaseConnection,
     body: impl AsyncFnOnce(&mut PinnedConnection) -> Result<(), DbErr>,
 ) {
@@ -37,7 +38,7 @@ async fn under_a_lock(
 
 #[tokio::test]
 async fn options_reach_the_server() {
-    under_a_lock(&postgres(1).await, async |db| {
+    with_lock(&postgres(1).await, async |db| {
         let shown = async |tx: &_, setting: &str| {
             let sql = format!("SELECT CASE current_setting('{setting}') WHEN 'serializable' THEN 3 WHEN 'repeatable read' THEN 2 WHEN 'on' THEN 1 ELSE 0 END::int8");
             number(tx, &sql).await
@@ -56,25 +57,25 @@ async fn options_reach_the_server() {
         let tx = db.begin_with_options(repeatable).await?;
         assert_eq!(shown(&tx, "transaction_isolation").await, 2);
         assert_eq!(shown(&tx, "transaction_read_only").await, 0);
-        // A savepoint may be made read-only, but the server refuses it another isolation.
+        // The server makes a savepoint read-only, but does not change its isolation level.
         let inner = tx.begin_with_config(None, Some(AccessMode::ReadOnly)).await?;
         assert_eq!(shown(&inner, "transaction_read_only").await, 1);
         inner.rollback().await?;
         tx.begin_with_config(Some(IsolationLevel::Serializable), None).await.unwrap_err();
-        assert_eq!(shown(&tx, "transaction_read_only").await, 0, "the transaction goes on");
+        assert_eq!(shown(&tx, "transaction_read_only").await, 0, "the outer transaction continues");
         tx.commit().await?;
 
         let tx = db.begin().await?;
-        assert_eq!(shown(&tx, "transaction_isolation").await, 0, "nothing of it is left");
+        assert_eq!(shown(&tx, "transaction_isolation").await, 0, "the options do not outlive their transaction");
         tx.commit().await
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_transaction_dropped_with_a_statement_in_flight_is_rolled_back() {
+async fn a_transaction_dropped_with_a_statement_is_rolled_back() {
     let (mut observer, mut gate) = (Observer::new(), Gate::closed());
-    under_a_lock(&postgres(1).await, async |db| {
+    with_lock(&postgres(1).await, async |db| {
         let tx = db.begin().await?;
         tx.execute_unprepared(WRITE).await?;
         let at_the_gate = gate.statement();
@@ -88,10 +89,10 @@ async fn a_transaction_dropped_with_a_statement_in_flight_is_rolled_back() {
     .await;
 }
 
-/// At every level, every way to begin and to end, dropped at each of its pending points: what follows sees no trace of it.
+/// The begin is dropped at each of its pending points.
 #[tokio::test]
 async fn a_begin_dropped_in_flight_leaves_no_transaction() {
-    under_a_lock(&postgres(1).await, async |db| {
+    with_lock(&postgres(1).await, async |db| {
         for polls in 1..20 {
             let begun = poll_times(polls, db.begin()).await;
             let done = begun.is_some();
@@ -109,14 +110,14 @@ async fn a_begin_dropped_in_flight_leaves_no_transaction() {
                 return Ok(());
             }
         }
-        panic!("it never begins");
+        panic!("the begin does not complete");
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_savepoint_dropped_in_flight_leaves_its_transaction() {
-    under_a_lock(&postgres(1).await, async |db| {
+    with_lock(&postgres(1).await, async |db| {
         for polls in 1..20 {
             let tx = db.begin().await?;
             tx.execute_unprepared(WRITE).await?;
@@ -128,14 +129,14 @@ async fn a_savepoint_dropped_in_flight_leaves_its_transaction() {
             assert_eq!(
                 count(db).await,
                 1,
-                "polled {polls} times: the outer one commits"
+                "polled {polls} times: the outer transaction commits"
             );
             db.execute_unprepared("DELETE FROM written").await?;
             if done {
                 return Ok(());
             }
         }
-        panic!("it never begins");
+        panic!("the begin does not complete");
     })
     .await;
 }
@@ -143,7 +144,7 @@ async fn a_savepoint_dropped_in_flight_leaves_its_transaction() {
 #[tokio::test]
 async fn a_commit_dropped_in_flight_ends_the_transaction() {
     for aborted in [false, true] {
-        under_a_lock(&postgres(1).await, async |db| {
+        with_lock(&postgres(1).await, async |db| {
             for polls in 1..20 {
                 let tx = db.begin().await?;
                 tx.execute_unprepared(WRITE).await?;
@@ -171,7 +172,7 @@ async fn a_commit_dropped_in_flight_ends_the_transaction() {
                     return Ok(());
                 }
             }
-            panic!("it never commits");
+            panic!("the commit does not complete");
         })
         .await;
     }
@@ -179,7 +180,7 @@ async fn a_commit_dropped_in_flight_ends_the_transaction() {
 
 #[tokio::test]
 async fn a_rollback_dropped_in_flight_ends_the_transaction() {
-    under_a_lock(&postgres(1).await, async |db| {
+    with_lock(&postgres(1).await, async |db| {
         for polls in 1..20 {
             let tx = db.begin().await?;
             let inner = tx.begin().await?;
@@ -193,34 +194,30 @@ async fn a_rollback_dropped_in_flight_ends_the_transaction() {
                 return Ok(());
             }
         }
-        panic!("it never rolls back");
+        panic!("the rollback does not complete");
     })
     .await;
 }
 
-/// sqlx would roll back and say `Ok`.
+/// sqlx rolls back and returns `Ok`.
 #[tokio::test]
 async fn the_commit_of_an_aborted_transaction_is_an_error() {
-    under_a_lock(&postgres(1).await, async |db| {
+    with_lock(&postgres(1).await, async |db| {
         let tx = db.begin().await?;
         tx.execute_unprepared(WRITE).await?;
         tx.execute_unprepared("SELECT 1/0").await.unwrap_err();
         tx.commit().await.unwrap_err();
         assert_eq!(count(db).await, 0);
         db.execute_unprepared(WRITE).await?;
-        assert_eq!(
-            count(db).await,
-            1,
-            "the connection is out of the transaction"
-        );
+        assert_eq!(count(db).await, 1, "the transaction has ended");
         Ok(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_commit_that_the_server_refuses_is_an_error() {
-    under_a_lock(&postgres(1).await, async |db| {
+async fn a_commit_that_the_server_rejects_is_an_error() {
+    with_lock(&postgres(1).await, async |db| {
         db.execute_unprepared(
             "CREATE TEMPORARY TABLE once (id INTEGER UNIQUE DEFERRABLE INITIALLY DEFERRED)",
         )
@@ -236,14 +233,14 @@ async fn a_commit_that_the_server_refuses_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_is_inside_a_transaction_ends_with_it() {
-    under_a_lock(&postgres(1).await, async |db| {
+async fn nested_transactions_end_with_the_outer_one() {
+    with_lock(&postgres(1).await, async |db| {
         let outer = db.begin().await?;
         let inner = outer.begin().await?;
         inner.execute_unprepared(WRITE).await?;
         outer.commit().await?;
         inner.execute_unprepared(WRITE).await.unwrap_err();
-        // Another transaction as deep as the first was is not mistaken for it.
+        // A new transaction at the same level is a different one.
         let outer = db.begin().await?;
         let other = outer.begin().await?;
         inner.execute_unprepared(WRITE).await.unwrap_err();
@@ -254,14 +251,14 @@ async fn what_is_inside_a_transaction_ends_with_it() {
         assert_eq!(
             count(db).await,
             0,
-            "nobody committed what was written inside"
+            "the inner transaction was not committed"
         );
         Ok(())
     })
     .await;
 }
 
-/// Its locks on rows go at once, not when the connection is used again.
+/// The rollback does not wait for the next statement on the connection.
 #[tokio::test]
 async fn a_dropped_transaction_is_rolled_back_soon() {
     let (db, mut observer, key, inner) =
@@ -270,7 +267,7 @@ async fn a_dropped_transaction_is_rolled_back_soon() {
     let tx = guard.begin().await.unwrap();
     let number = match inner.raw() {
         advisory_locking::RawLockKey::Single(number) => number,
-        advisory_locking::RawLockKey::Pair(..) => panic!("a key from text is one number"),
+        advisory_locking::RawLockKey::Pair(..) => panic!("a text key is one number"),
     };
     tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({number})"))
         .await
@@ -309,11 +306,11 @@ async fn a_transaction_that_outlives_the_body_is_reported() {
     }
 }
 
-/// A begin that has been sent and not answered.
+/// Polls `begin` on a transaction until it is in flight.
 macro_rules! in_flight {
     ($transaction:ident) => {
         loop {
-            // With a fresh budget, so that it is the server that it waits for, and not tokio that wants a pause.
+            // With a fresh coop budget, so that a pending poll waits for the server.
             tokio::task::yield_now().await;
             let mut beginning = Box::pin($transaction.begin());
             let begun = std::future::poll_fn(|context| {
@@ -324,17 +321,16 @@ macro_rules! in_flight {
             });
             match begun.await {
                 None => break beginning,
-                // The server was faster than the first look for its answer.
+                // The reply arrived before the first poll read the socket.
                 Some(begun) => begun?.rollback().await?,
             }
         }
     };
 }
 
-/// Savepoints are told apart also when one is dropped while another begins.
 #[tokio::test]
 async fn a_transaction_dropped_while_another_begins_in_it() {
-    under_a_lock(&postgres(1).await, async |db| {
+    with_lock(&postgres(1).await, async |db| {
         for drop_the_newest in [false, true] {
             let outer = db.begin().await?;
             outer.execute_unprepared(WRITE).await?;
@@ -360,17 +356,17 @@ async fn a_transaction_dropped_while_another_begins_in_it() {
     .await;
 }
 
-/// The begin of a savepoint completes after the transaction around it was dropped.
+/// The begin of a savepoint completes after the outer transaction was dropped.
 #[tokio::test]
-async fn a_transaction_that_is_dropped_takes_along_what_begins_in_it() {
-    under_a_lock(&postgres(1).await, async |db| {
+async fn a_begin_fails_if_its_outer_transaction_is_dropped() {
+    with_lock(&postgres(1).await, async |db| {
         let outer = db.begin().await?;
         outer.execute_unprepared(WRITE).await?;
         let inner = outer.begin().await?;
         let beginning = in_flight!(db);
         drop(inner);
         let newest = beginning.await;
-        assert!(newest.is_err(), "it is inside what was dropped");
+        assert!(newest.is_err(), "its outer transaction was dropped");
         assert_eq!(count(&outer).await, 1);
         outer.commit().await?;
         assert_eq!(count(db).await, 1);
