@@ -90,7 +90,7 @@ impl Hold {
         match *self {}
     }
 
-    pub(crate) const fn is_on<S: ?Sized>(&self, _session: &mut S) {
+    pub(crate) const fn set_session<S: ?Sized>(&self, _session: &mut S) {
         match *self {}
     }
 }
