@@ -1,30 +1,21 @@
-//! End of a lock manager.
-//!
-//! # Implementation details
-//!
-//! Closing fails all waiters at once and keeps the holders. Each later event that may be the last
-//! one calls [`Core::finish_closing`], which closes idle sessions as soon as no key is in use and
-//! responds to the closers as soon as no session is left. Consequence for users: after `close` has
-//! returned, every connection is back in its pool, or its session was told to terminate.
+//! The end of a locker.
 
 use std::time::Instant;
 
-use super::key_state::{KeyEvent, KeyPhase};
+use super::key_state::KeyPhase;
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
 
 impl<W> Core<W> {
-    /// Rejects all waiters and all later requests. Responds to `waiter` when the last lock is
-    /// released and the last session has ended.
+    /// Nobody is let in any more; those who wait are told. When the last lock is given back and the last session is gone, `waiter` is told.
     pub(crate) fn close(&mut self, waiter: W, _now: Instant) {
         self.fail_all();
         self.closing.get_or_insert_default().push(waiter);
         self.finish_closing();
     }
 
-    /// Ends the lock manager when no caller is left: the holders lose their locks, and all locks
-    /// are released.
+    /// Nobody is left who could ask: every lock is given back, and those who grant one have lost it.
     pub(crate) fn shut_down(&mut self, now: Instant) {
         self.fail_all();
         let sessions: Vec<_> = self.sessions.keys().copied().collect();
@@ -34,7 +25,7 @@ impl<W> Core<W> {
         for key in self.keys_in_use() {
             if let Some(key_state) = self.keys.get_mut(&key) {
                 key_state.holders.clear();
-                if matches!(key_state.phase(), KeyPhase::Held { .. }) {
+                if matches!(key_state.phase, KeyPhase::Held { .. }) {
                     self.grant_waiters(key, None, None, now);
                 }
             }
@@ -55,8 +46,8 @@ impl<W> Core<W> {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            if let KeyPhase::WaitingOnServer { session, .. } = key_state.phase() {
-                key_state.apply(KeyEvent::WaitEnded);
+            if let KeyPhase::WaitingOnServer { session, .. } = key_state.phase {
+                key_state.phase = KeyPhase::NotHeld;
                 self.terminate_session(session);
             }
             self.fail_waiters(key, LockErrorKind::Closed);
@@ -65,7 +56,7 @@ impl<W> Core<W> {
         }
     }
 
-    /// Fails all waiters of a key.
+    /// Everybody who waits for a key is told the same.
     pub(super) fn fail_waiters(&mut self, key: RawLockKey, kind: LockErrorKind) {
         let waiting = self
             .keys
@@ -76,7 +67,7 @@ impl<W> Core<W> {
         }
     }
 
-    /// Returns whether the lock manager is closed and nothing is left.
+    /// Whether it is closed and nothing is left.
     pub(crate) fn is_finished(&self) -> bool {
         self.closing.is_some()
             && self.keys.is_empty()
@@ -84,14 +75,13 @@ impl<W> Core<W> {
             && self.ending_sessions.is_empty()
     }
 
-    /// Handles the end of a session that was told to close or terminate.
+    /// The session is gone.
     pub(crate) fn on_session_closed(&mut self, id: SessionId) {
         self.ending_sessions.remove(&id);
         self.finish_closing();
     }
 
-    /// Closes the idle sessions if no key is in use, and responds to [`Core::close`] if no session
-    /// is left.
+    /// With no key in use the sessions are given back, and with no session left the locker is closed.
     pub(super) fn finish_closing(&mut self) {
         if self.closing.is_none() || !self.keys.is_empty() {
             return;

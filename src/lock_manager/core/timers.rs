@@ -1,12 +1,4 @@
-//! Timers: deadlines, polls, health checks.
-//!
-//! # Implementation details
-//!
-//! One ordered set of times and events. The driver sleeps until the first time and then calls
-//! [`Core::run_due_timers`]. A timer is removed as soon as its event has no meaning, so the set
-//! grows with the keys, the waiters with a deadline and the sessions in use. Consequence for users:
-//! a deadline is exact to the resolution of the driver's timer, and a session that does not answer
-//! is found within two keep-alive intervals.
+//! What happens when time passes.
 
 use std::time::Instant;
 
@@ -16,26 +8,26 @@ use super::{Core, RequestId, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 
-/// Event of a timer.
+/// What is to happen at a certain time.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Timer {
-    /// The deadline of a request passes.
+    /// The limit of a request passes.
     Deadline(RequestId, RawLockKey),
-    /// A key is polled.
+    /// A key is asked for again.
     Poll(RawLockKey),
-    /// The health of a session is checked.
+    /// A session is looked after.
     HealthCheck(SessionId),
 }
 
 impl<W> Core<W> {
-    /// Returns the time at which [`run_due_timers`](Self::run_due_timers) has work to do.
+    /// When [`run_due_timers`](Self::run_due_timers) has something to do, unless something else happens first.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Runs the timers that are due.
+    /// Time has passed.
     pub(crate) fn run_due_timers(&mut self, now: Instant) {
-        // Polls that are due together are sent in one batch.
+        // What is due is gathered, so that it is asked for together.
         let mut due = Vec::new();
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
@@ -49,7 +41,7 @@ impl<W> Core<W> {
             for key in due {
                 if let Some(key_state) = core.keys.get_mut(&key) {
                     key_state.next_poll = None;
-                    if key_state.phase() == KeyPhase::NotHeld {
+                    if matches!(key_state.phase, KeyPhase::NotHeld) {
                         core.send_acquire(key, now);
                     }
                 }
@@ -61,19 +53,19 @@ impl<W> Core<W> {
         let Some(request) = self.remove_request(id, key, now) else {
             return;
         };
-        // That the database cannot be reached is the more useful error.
+        // A database that cannot be reached is the better reason.
         let failure = self.open_failure.as_ref().filter(|_| !self.is_connected());
-        match failure.map(|failure| failure.message.clone()) {
-            Some(message) => {
+        match failure.map(|failure| failure.why.clone()) {
+            Some(why) => {
                 let error = LockError::new(LockErrorKind::Pool);
-                let error = error.with_key(&request.key).with_context(message);
+                let error = error.with_key(&request.key).with_context(why);
                 self.fail_with(request, error);
             }
             None => self.fail(request, LockErrorKind::TimedOut),
         }
     }
 
-    /// Schedules the health check of a session whose phase began at `since`.
+    /// A session that is in its phase since then will be looked after.
     pub(super) fn schedule_health_check(&mut self, id: SessionId, since: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
@@ -90,9 +82,9 @@ impl<W> Core<W> {
         }
     }
 
-    /// Checks a session: pings it if idle, and handles it as lost if its reply is overdue.
+    /// An idle session is asked whether it is alive; one that has not answered for too long is given up.
     fn health_check(&mut self, id: SessionId, now: Instant) {
-        let needed = self.is_used_by_its_key(id);
+        let used = self.is_used_by_its_key(id);
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -109,24 +101,23 @@ impl<W> Core<W> {
             SessionPhase::Executing { .. } | SessionPhase::Compensating { .. } => {
                 self.on_session_lost(id, LockErrorKind::Lost, now);
             }
-            // The key does not need the wait, and the wait did not end at its limit.
-            SessionPhase::WaitingOnServer { .. } if !needed => {
+            // Nobody waits for it any more, and it has not come back at its limit.
+            SessionPhase::WaitingOnServer { .. } if !used => {
                 self.terminate_session(id);
                 self.finish_closing();
             }
-            // The next phase schedules a health check.
+            // It is looked after again when it is granted, or when nobody waits for it any more.
             SessionPhase::Opening
             | SessionPhase::ProcessingReply
             | SessionPhase::WaitingOnServer { .. } => {}
         }
     }
 
-    /// Returns whether a dedicated session waits for its key or holds it.
-    pub(super) fn is_used_by_its_key(&self, id: SessionId) -> bool {
+    fn is_used_by_its_key(&self, id: SessionId) -> bool {
         self.sessions
             .get(&id)
             .and_then(|session| session.dedicated_key)
             .and_then(|key| self.keys.get(&key))
-            .is_some_and(|key_state| key_state.phase().session() == Some(id))
+            .is_some_and(|key_state| key_state.phase.session() == Some(id))
     }
 }

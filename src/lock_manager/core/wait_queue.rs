@@ -1,12 +1,4 @@
-//! FIFO wait queue of one key.
-//!
-//! # Implementation details
-//!
-//! A double-ended queue in the order of the request ids, with two counters: requests that do not
-//! wait, and requests that use [`WaitStrategy::Block`]. The core reads both at every event of the
-//! key, so the cost of an event does not grow with the length of the queue. The queue itself wakes
-//! no waiter; the core responds to each request that it removes. A cancelled request is found by
-//! binary search and may leave from any position.
+//! Those who wait for one key, in the order in which they came.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,16 +8,16 @@ use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::{LockMode, OnMissingLock, WaitStrategy};
 
-/// End of the wait of a request.
+/// How long somebody waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Deadline {
-    /// The request fails with this kind after one attempt.
+    /// Until the key was asked for no_wait; then it is refused with this kind.
     NoWait(LockErrorKind),
     At(Instant),
     Never,
 }
 
-/// Request of a waiter.
+/// Somebody who waits for a lock.
 #[derive(Debug)]
 pub(super) struct Request<W> {
     pub(super) id: RequestId,
@@ -40,7 +32,7 @@ pub(super) struct Request<W> {
 }
 
 impl<W> Request<W> {
-    /// Returns the kind with which a request that does not wait fails.
+    /// What somebody who does not wait is refused with.
     pub(super) const fn no_wait_kind(&self) -> Option<LockErrorKind> {
         match self.deadline {
             Deadline::NoWait(kind) => Some(kind),
@@ -53,10 +45,10 @@ impl<W> Request<W> {
     }
 }
 
-/// FIFO of requests, with counters.
+/// The queue. It counts what is asked of it at every turn, which must not cost more the longer it is.
 #[derive(Debug)]
 pub(super) struct WaitQueue<W> {
-    /// In ascending order of ids.
+    /// Their numbers grow.
     requests: VecDeque<Request<W>>,
     no_wait: usize,
     blocking: usize,
@@ -85,17 +77,16 @@ impl<W> WaitQueue<W> {
         self.requests.iter()
     }
 
-    /// Returns whether a request uses [`WaitStrategy::Block`].
+    /// Whether anybody wants to wait on the server.
     pub(super) const fn any_blocks(&self) -> bool {
         self.blocking > 0
     }
 
-    /// Appends a request with a greater id than all others.
+    /// Puts somebody who came later than all others at the end.
     pub(super) fn push(&mut self, request: Request<W>) {
         self.no_wait += usize::from(request.no_wait_kind().is_some());
         self.blocking += usize::from(request.blocks());
-        // Most keys have one waiter at a time, but a queue that grows starts with a capacity of
-        // four.
+        // Most keys have one who waits at a time, and a collection that grows begins with room for four.
         if self.requests.capacity() == 0 {
             self.requests.reserve_exact(1);
         }
@@ -104,14 +95,14 @@ impl<W> WaitQueue<W> {
 
     pub(super) fn pop(&mut self) -> Option<Request<W>> {
         let request = self.requests.pop_front();
-        // Locks are held for longer than they are waited for, so an empty queue keeps no memory.
+        // A lock is held for longer than it is waited for: with nobody behind the holder there is no queue to keep.
         if self.requests.is_empty() {
             self.requests = VecDeque::new();
         }
         request.inspect(|request| self.uncount(request.no_wait_kind().is_some(), request.blocks()))
     }
 
-    /// Removes a request and returns whether it was the first.
+    /// Takes one out, and says whether it was the first.
     pub(super) fn remove(&mut self, id: RequestId) -> Option<(Request<W>, bool)> {
         let position = self
             .requests
@@ -119,7 +110,7 @@ impl<W> WaitQueue<W> {
         self.remove_at(position.ok()?)
     }
 
-    /// Removes the first request that uses [`WaitStrategy::Block`].
+    /// Takes out the first of those who want to wait on the server.
     pub(super) fn remove_blocking(&mut self) -> Option<Request<W>> {
         let position = self.requests.iter().position(Request::blocks)?;
         self.remove_at(position).map(|(request, _)| request)
@@ -136,9 +127,9 @@ impl<W> WaitQueue<W> {
         self.blocking = self.blocking.saturating_sub(blocks as usize);
     }
 
-    /// Removes all requests that do not wait.
+    /// Takes out all who do not wait.
     pub(super) fn drain_no_wait(&mut self) -> Vec<Request<W>> {
-        // The usual case, which need not rebuild the queue.
+        // Nearly always there is nobody.
         if self.no_wait == 0 {
             return Vec::new();
         }
@@ -153,7 +144,7 @@ impl<W> WaitQueue<W> {
         drained
     }
 
-    /// Removes all requests.
+    /// Takes out all.
     pub(super) fn drain(&mut self) -> VecDeque<Request<W>> {
         (self.no_wait, self.blocking) = (0, 0);
         std::mem::take(&mut self.requests)
@@ -179,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn queue_capacity_is_one_then_zero_when_empty() {
+    fn a_line_takes_no_more_room_than_those_who_wait() {
         let mut queue = WaitQueue::default();
         queue.push(request(1));
         assert_eq!(queue.requests.capacity(), 1);
