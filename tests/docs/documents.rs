@@ -1,34 +1,11 @@
-//! The documents name files, features and examples that exist.
-#![expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test that fails says so by panicking"
-)]
+//! Documents name files, features and examples that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use crate::{ROOT, files, read};
 
-fn read(path: impl AsRef<Path>) -> String {
-    let path = Path::new(ROOT).join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The files of a directory whose name ends so.
-fn files(directory: &str, ending: &str) -> BTreeSet<PathBuf> {
-    let files: BTreeSet<_> = fs::read_dir(Path::new(ROOT).join(directory))
-        .expect("a directory")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.is_file() && path.to_string_lossy().ends_with(ending))
-        .collect();
-    assert!(!files.is_empty(), "no {ending} in {directory:?}");
-    files
-}
-
-/// Those beside the manifest, and the guide's pages.
+/// Returns the documents of the root directory and the guide's pages.
 fn documents() -> BTreeSet<PathBuf> {
     files("", ".md")
         .into_iter()
@@ -40,7 +17,7 @@ fn manifest() -> toml::Table {
     read("Cargo.toml").parse().expect("Cargo.toml is TOML")
 }
 
-/// Each example's features, as the manifest has them.
+/// Returns each example with its features in the manifest.
 fn examples() -> BTreeMap<String, String> {
     manifest()["example"]
         .as_array()
@@ -59,7 +36,7 @@ fn examples() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What stands between two texts, wherever they do.
+/// Returns every text between two markers.
 fn between<'t>(text: &'t str, before: &str, after: &str) -> Vec<&'t str> {
     text.split(before)
         .skip(1)
@@ -68,22 +45,49 @@ fn between<'t>(text: &'t str, before: &str, after: &str) -> Vec<&'t str> {
         .collect()
 }
 
+/// Both kinds of links: `[text](target)` and `[label]: target`.
 #[test]
 fn links_lead_to_files() {
     let mut seen = 0;
-    for document in files("", ".md") {
-        for target in between(&read(&document), "](", ")") {
-            if !target.contains("://") {
-                seen += 1;
-                let there = Path::new(ROOT).join(target).exists();
-                assert!(there, "{}: no {target}", document.display());
+    for document in documents() {
+        let text = read(&document);
+        let definitions = text
+            .lines()
+            .filter_map(|line| line.strip_prefix('[')?.split_once("]: "))
+            .map(|(_, target)| target);
+        for target in between(&text, "](", ")").into_iter().chain(definitions) {
+            if target.contains("://") || target.starts_with('#') {
+                continue;
+            }
+            seen += 1;
+            let directory = document.parent().expect("a directory");
+            let exists = directory.join(target).exists();
+            assert!(exists, "{}: no {target}", document.display());
+        }
+    }
+    assert!(seen > 30, "only {seen} links");
+}
+
+/// A page's links have a twin for the documentation, where `diesel.md` would lead nowhere.
+#[test]
+fn links_of_pages_are_in_the_guide() {
+    let twins = [read("src/guide/pages.md"), read("src/guide/items.md")].concat();
+    for page in files("docs", ".md") {
+        for line in read(&page).lines() {
+            let definition = line
+                .strip_prefix('[')
+                .and_then(|line| line.split_once("]: "));
+            let Some((label, target)) = definition else {
+                continue;
+            };
+            if !target.contains("://") || target.contains("docs.rs/advisory-locking/") {
+                let twin = format!("[{label}]: crate::");
+                assert!(twins.contains(&twin), "{}: [{label}]", page.display());
             }
         }
     }
-    assert!(seen > 5, "only {seen} links");
 }
 
-/// Of the code itself: `src/…`, `backends/…`, `scripts/…`, `examples/…`.
 #[test]
 fn paths_in_back_ticks_exist() {
     let mut seen = 0;
@@ -98,10 +102,11 @@ fn paths_in_back_ticks_exist() {
                 "docs/",
                 "tests/",
             ];
-            // An adapter to come is called `client`, a backend `database`.
-            let meant = !path.contains("client") && !path.contains("database");
-            if meant && ours.iter().any(|directory| path.starts_with(directory)) {
+            // CONTRIBUTING.md calls a new adapter `client` and a new backend `database`.
+            let exists_today = !path.contains("client") && !path.contains("database");
+            if exists_today && ours.iter().any(|directory| path.starts_with(directory)) {
                 seen += 1;
+                let path = path.split("::").next().unwrap_or_default();
                 let there = Path::new(ROOT).join(path).exists();
                 assert!(there, "{}: no {path}", document.display());
             }
@@ -111,12 +116,12 @@ fn paths_in_back_ticks_exist() {
 }
 
 #[test]
-fn features_that_commands_name_exist() {
+fn features_in_commands_exist() {
     let manifest = manifest();
     let features = manifest["features"].as_table().expect("a table");
     let mut seen = 0;
     for file in documents().into_iter().chain(files("examples", ".rs")) {
-        // Other crates have features of their own.
+        // Other crates have other features.
         let others =
             |line: &&str| line.contains("cargo add ") && !line.contains("advisory-locking");
         let text: Vec<_> = read(&file)
@@ -137,9 +142,9 @@ fn features_that_commands_name_exist() {
     assert!(seen > 10, "only {seen} features");
 }
 
-/// What a page says to write into a `Cargo.toml` is this release, with features that it has.
+/// A `Cargo.toml` of a page requires this release and features that it has.
 #[test]
-fn manifests_that_pages_show_are_right() {
+fn manifests_of_pages_are_valid() {
     let manifest = manifest();
     let features = manifest["features"].as_table().expect("a table");
     let version = manifest["package"]["version"].as_str().expect("a text");
@@ -155,7 +160,7 @@ fn manifests_that_pages_show_are_right() {
                     seen += 1;
                     let there = features.contains_key(feature.as_str().expect("a text"));
                     assert!(there, "{}: no feature {feature}", page.display());
-                    // The kit for unit tests never goes into the program.
+                    // The kit for unit tests is no dependency of the program.
                     let kit = feature.as_str() == Some("testing");
                     assert!(!kit || kind == "dev-dependencies", "{}", page.display());
                 }
@@ -165,9 +170,9 @@ fn manifests_that_pages_show_are_right() {
     assert!(seen > 5, "only {seen} features");
 }
 
-/// A scheme says where it comes from, how many keys it has in which space, and what is dangerous about it.
+/// A scheme documents its source, its number of keys, its key space and its dangers.
 #[test]
-fn every_scheme_warns() {
+fn every_scheme_documents_its_dangers() {
     let mut seen = 0;
     for file in files("src/schemes", ".rs") {
         let text = read(&file);
@@ -195,7 +200,7 @@ fn every_scheme_warns() {
     assert_eq!(seen, 22, "functions");
 }
 
-/// A page that is in the directory but not in the guide would never be seen, nor its program compiled. A recipe names its program.
+/// The guide includes every page, and a recipe names its program.
 #[test]
 fn every_page_is_in_the_guide() {
     let guide = read("src/guide.rs");
@@ -219,7 +224,7 @@ fn every_page_is_in_the_guide() {
     assert_eq!(recipes, 6);
 }
 
-/// Each example is in the manifest, with the features under which `scripts/examples` runs it and its first lines say so.
+/// The manifest lists each example with the features that `scripts/examples` and its first lines use.
 #[test]
 fn every_example_is_run() {
     let examples = examples();

@@ -1,13 +1,14 @@
-//! `SCENARIOS.md` names tests that exist and are run, and leaves out no number.
-#![expect(clippy::panic, reason = "a test that fails says so by panicking")]
+//! tests/SCENARIOS.md names tests that exist and are run, and skips no number.
 
 use std::fs;
 use std::path::Path;
 
-const TABLE: &str = include_str!("SCENARIOS.md");
+use crate::files;
+
+const TABLE: &str = include_str!("../SCENARIOS.md");
 const COUNT: usize = 92;
 
-/// The rows: a number, a scenario, and what shows it.
+/// Returns the rows: a number, a scenario, its tests.
 fn rows() -> Vec<[&'static str; 3]> {
     TABLE
         .lines()
@@ -16,11 +17,11 @@ fn rows() -> Vec<[&'static str; 3]> {
             let cells: Vec<_> = line.split(" | ").collect();
             <[_; 3]>::try_from(cells).unwrap_or_else(|cells| panic!("not three cells: {cells:?}"))
         })
-        .filter(|[number, ..]| !["nr", "who"].contains(number))
+        .filter(|[number, ..]| !["nr", "who", "system"].contains(number))
         .collect()
 }
 
-/// The rows that have a number: the scenarios. The others are promises, and refer to them.
+/// Returns the rows with a number. The others are promises of other systems and refer to them.
 fn scenarios() -> Vec<[&'static str; 3]> {
     let is_scenario = |row: &[&str; 3]| row[0].bytes().all(|byte| byte.is_ascii_digit());
     rows().into_iter().filter(is_scenario).collect()
@@ -30,9 +31,9 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
 }
 
-/// Why a test that is named is none; `None` if it is one.
+/// Returns the reason why a name is no test that runs, or `None`.
 fn fault_of(name: &str) -> Option<String> {
-    // What must not compile is a file, and all of its directory are tried.
+    // tests/compile_fail.rs compiles every file of this directory.
     if name.starts_with("tests/ui/fail/") {
         return read(name).is_none().then(|| "there is no such file".into());
     }
@@ -42,7 +43,7 @@ fn fault_of(name: &str) -> Option<String> {
     let Some(text) = read(path) else {
         return Some("there is no such file".into());
     };
-    // A program without the test harness is one test, and says its name.
+    // A program without the test harness is one test with a name.
     if text.contains(&format!("const NAME: &str = \"{function}\";")) {
         return None;
     }
@@ -53,12 +54,13 @@ fn fault_of(name: &str) -> Option<String> {
     else {
         return Some("there is no such function".into());
     };
-    // A case is run on every adapter by a list of its program's.
+    // A list in its program runs a case on every adapter.
     let lists = match path.split_once("/cases/") {
-        Some((program, _)) => ["main", "suite", "mount"]
-            .map(|file| read(&format!("{program}/{file}.rs")).unwrap_or_default())
-            .concat(),
-        // One for every pool is in a list below it.
+        Some((program, _)) => files(program, ".rs")
+            .iter()
+            .map(|file| crate::read(file))
+            .collect(),
+        // A list below it runs a generic test on every pool.
         None if text.contains(&generic) => after.to_owned(),
         None => String::new(),
     };
@@ -75,7 +77,7 @@ fn fault_of(name: &str) -> Option<String> {
     (!is_test).then(|| "it is not marked as a test".into())
 }
 
-/// The names in back-ticks that lead to tests.
+/// Returns the names in back-ticks that lead to tests.
 fn tests(shown_by: &str) -> Vec<&str> {
     let names = shown_by.split('`').skip(1).step_by(2);
     names.filter(|name| name.contains('/')).collect()
@@ -102,7 +104,7 @@ fn every_scenario_has_a_test_or_a_reason() {
     }
 }
 
-/// "not promised", or numbers of scenarios, or tests of its own.
+/// A promise refers to scenarios or tests, or is "not promised".
 #[test]
 fn every_promise_is_kept_somewhere() {
     let promises: Vec<_> = rows().into_iter().skip(COUNT).collect();
@@ -124,7 +126,7 @@ fn every_promise_is_kept_somewhere() {
 }
 
 #[test]
-fn every_test_that_is_named_is_run() {
+fn every_named_test_is_run() {
     let mut wrong = Vec::new();
     for [number, _, shown_by] in rows() {
         for name in tests(shown_by) {
@@ -134,9 +136,9 @@ fn every_test_that_is_named_is_run() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Limits are measured with a clock that never jumps.
+/// Limits use a monotonic clock.
 #[test]
-fn no_wall_clock_is_looked_at() {
+fn no_code_reads_the_wall_clock() {
     let mut seen = 0;
     let mut directories = vec!["src".to_owned(), "backends".to_owned()];
     while let Some(directory) = directories.pop() {
@@ -155,18 +157,21 @@ fn no_wall_clock_is_looked_at() {
     assert!(seen > 30, "only {seen} files");
 }
 
-/// The check itself bites.
+/// The check itself can fail.
 #[test]
-fn a_test_that_does_not_exist_is_seen() {
+fn missing_test_is_detected() {
     for name in [
-        "tests/scenarios.rs",
+        "tests/docs/scenarios.rs",
         "tests/no_such_file.rs::rows",
-        "tests/scenarios.rs::no_such_function",
-        "tests/scenarios.rs::rows",
+        "tests/docs/scenarios.rs::no_such_function",
+        "tests/docs/scenarios.rs::rows",
         "tests/conformance/cases/waiting.rs::queue",
         "tests/ui/fail/no_such_file.rs",
     ] {
         assert!(fault_of(name).is_some(), "{name}");
     }
-    assert_eq!(fault_of("tests/scenarios.rs::no_scenario_is_missing"), None);
+    assert_eq!(
+        fault_of("tests/docs/scenarios.rs::no_scenario_is_missing"),
+        None
+    );
 }

@@ -1,0 +1,304 @@
+//! The rules of CONTRIBUTING.md for prose and names, as far as a program can check them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{code_words, read, section, sources, table_rows};
+
+/// Violations that are left, by the beginning of a path. The numbers only shrink.
+const LEFT: &[(&str, usize)] = &[
+    ("backends/", 200),
+    ("benches/", 100),
+    ("examples/", 80),
+    ("scripts/", 40),
+    ("src/", 900),
+    ("tests/", 900),
+    ("fuzz/", 10),
+];
+
+/// First words of a summary that make it an indirect question.
+const QUESTIONS: [&str; 12] = [
+    "What", "Who", "Whose", "Whom", "Whether", "How", "When", "Where", "Which", "Those", "That",
+    "Why",
+];
+
+const MAX_WIDTH: usize = 100;
+/// The width of a code block on docs.rs.
+const MAX_CODE_WIDTH: usize = 84;
+const MAX_TEST_NAME: usize = 60;
+
+/// Returns the words of a text between single spaces: lower case, identifiers split.
+fn normalized(text: &str) -> String {
+    let mut words = String::from(" ");
+    let mut previous = ' ';
+    for c in text.chars() {
+        if c.is_uppercase() && previous.is_lowercase() {
+            words.push(' ');
+        }
+        if c.is_alphanumeric() || c == '\'' {
+            words.extend(c.to_lowercase());
+        } else if !words.ends_with(' ') {
+            words.push(' ');
+        }
+        previous = c;
+    }
+    if !words.ends_with(' ') {
+        words.push(' ');
+    }
+    words
+}
+
+/// Returns the words that DESIGN.md says are not used: those in back-ticks.
+fn rejected_words(design: &str) -> Vec<String> {
+    let glossary = section(design, "Glossary");
+    let rows = table_rows(glossary);
+    let others = glossary
+        .split("Other words that are not used:")
+        .nth(1)
+        .expect("the other words");
+    rows.iter()
+        .filter_map(|row| row.last())
+        .flat_map(|cell| code_words(cell))
+        .chain(code_words(others))
+        .map(normalized)
+        .collect()
+}
+
+/// Panics if violations are left, except for those that `LEFT` allows.
+fn check(rule: &str, violations: &[String]) {
+    let mut by_directory: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+    for violation in violations {
+        let directory = LEFT
+            .iter()
+            .map(|(directory, _)| *directory)
+            .find(|directory| violation.starts_with(directory));
+        by_directory
+            .entry(directory.unwrap_or_default())
+            .or_default()
+            .push(violation);
+    }
+    for (directory, violations) in by_directory {
+        let limit = LEFT.iter().find(|(known, _)| *known == directory);
+        let limit = limit.map_or(0, |(_, limit)| *limit);
+        assert!(
+            violations.len() <= limit,
+            "{rule}: {} in {directory:?}, not {limit}: {violations:#?}",
+            violations.len()
+        );
+    }
+}
+
+#[test]
+fn rejected_words_do_not_occur() {
+    let design = read("DESIGN.md");
+    let rejected = rejected_words(&design);
+    assert!(rejected.len() > 25, "only {} words", rejected.len());
+    let mut violations = Vec::new();
+    for path in sources() {
+        // The glossary itself lists them.
+        let text = match &*path {
+            "DESIGN.md" => design.replace(section(&design, "Glossary"), ""),
+            _ => read(&path),
+        };
+        for (number, line) in text.lines().enumerate() {
+            let words = normalized(line);
+            let found = rejected.iter().find(|word| words.contains(*word));
+            if let Some(word) = found {
+                violations.push(format!("{path}:{}:{word}", number + 1));
+            }
+        }
+    }
+    check("words", &violations);
+}
+
+/// Returns the documentation comments of a Rust file: line number and first line.
+fn summaries(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        let comment = line
+            .strip_prefix("///")
+            .or_else(|| line.strip_prefix("//!"));
+        if let (Some(comment), false) = (comment, inside) {
+            found.push((number + 1, comment.trim()));
+        }
+        inside = comment.is_some();
+    }
+    found
+}
+
+#[test]
+fn summaries_are_no_questions() {
+    let mut violations = Vec::new();
+    let mut seen = 0;
+    for path in sources().iter().filter(|path| path.ends_with(".rs")) {
+        for (number, summary) in summaries(&read(path)) {
+            seen += 1;
+            let first = summary.split(|c: char| !c.is_alphabetic()).next();
+            if first.is_some_and(|word| QUESTIONS.contains(&word)) {
+                violations.push(format!("{path}:{number}: {summary}"));
+            }
+        }
+    }
+    assert!(seen > 1_000, "only {seen} summaries");
+    check("summaries", &violations);
+}
+
+/// Tables and links may be longer.
+#[test]
+fn prose_wraps_at_100_columns() {
+    let mut violations = Vec::new();
+    for path in sources() {
+        let text = read(&path);
+        let mut in_block = false;
+        for (number, line) in text.lines().enumerate() {
+            let is_prose = if path.ends_with(".rs") {
+                line.trim_start().starts_with("//")
+            } else if path.ends_with(".md") {
+                in_block ^= line.trim_start().starts_with("```");
+                !in_block
+            } else {
+                line.starts_with('#')
+            };
+            let may_be_long = line.contains("http") || line.contains('|') || line.starts_with('[');
+            if is_prose && !may_be_long && line.chars().count() > MAX_WIDTH {
+                violations.push(format!("{path}:{}: {} columns", number + 1, line.len()));
+            }
+        }
+    }
+    check("width", &violations);
+}
+
+/// Returns the names of the test functions of a Rust file; every function of a list of cases is
+/// one.
+fn test_names(path: &str, text: &str) -> Vec<String> {
+    let is_case = path.contains("/cases/");
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for line in text.lines().map(str::trim_start) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_test = true;
+        }
+        let function = line
+            .trim_start_matches("pub(crate) ")
+            .trim_start_matches("pub(super) ")
+            .trim_start_matches("async ");
+        let Some(rest) = function.strip_prefix("fn ") else {
+            continue;
+        };
+        let name = rest.split(['(', '<']).next().unwrap_or_default();
+        if is_test || (is_case && line.starts_with("pub")) {
+            names.push(name.to_owned());
+        }
+        is_test = false;
+    }
+    names
+}
+
+#[test]
+fn test_names_are_short_statements() {
+    let mut violations = Vec::new();
+    let mut seen = 0;
+    for path in sources().iter().filter(|path| path.ends_with(".rs")) {
+        for name in test_names(path, &read(path)) {
+            seen += 1;
+            let first = name.split('_').next().unwrap_or_default();
+            let is_question = QUESTIONS.iter().any(|word| word.to_lowercase() == first);
+            if name.len() > MAX_TEST_NAME || is_question {
+                violations.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    assert!(seen > 300, "only {seen} tests");
+    check("test names", &violations);
+}
+
+/// Returns the Rust blocks of a Markdown text: line number and code.
+fn blocks(text: &str) -> Vec<(usize, String)> {
+    let mut blocks: Vec<(usize, String)> = Vec::new();
+    let mut in_block = false;
+    for (number, line) in text.lines().enumerate() {
+        if line == "```rust" {
+            in_block = true;
+            blocks.push((number + 2, String::new()));
+        } else if line == "```" {
+            in_block = false;
+        } else if let (true, Some((_, code))) = (in_block, blocks.last_mut()) {
+            code.push_str(line);
+            code.push('\n');
+        }
+    }
+    blocks
+}
+
+fn documents_with_blocks() -> impl Iterator<Item = String> {
+    let is_page = |path: &String| path.starts_with("docs/") || path == "README.md";
+    sources().into_iter().filter(is_page)
+}
+
+#[test]
+fn code_blocks_fit_the_page() {
+    let mut violations = Vec::new();
+    for path in documents_with_blocks() {
+        for (first, code) in blocks(&read(&path)) {
+            for (number, line) in code.lines().enumerate() {
+                if line.chars().count() > MAX_CODE_WIDTH {
+                    violations.push(format!("{path}:{}", first + number));
+                }
+            }
+        }
+    }
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+/// Returns the first part of each key that a block locks.
+fn keys(code: &str) -> BTreeSet<String> {
+    let before = [
+        "lock(\"",
+        "lock((\"",
+        "acquire(\"",
+        "acquire((\"",
+        "while_held(\"",
+        "let key = \"",
+        "let key = (\"",
+        "django_pglock(\"",
+    ];
+    // Of several lines: `.with_lock_while_held(` and the key below.
+    let code: String = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    let code = code.replace("( ", "(");
+    before
+        .iter()
+        .flat_map(|before| code.split(before).skip(1))
+        .filter_map(|rest| rest.split('"').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Doc tests run at the same time on one server.
+#[test]
+fn blocks_on_a_server_use_keys_of_their_own() {
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    for path in documents_with_blocks() {
+        for (line, code) in blocks(&read(&path)) {
+            let on_server = code.contains("PgConnection")
+                || code.contains("LockManager")
+                || code.contains("DatabaseConnection");
+            if !on_server {
+                continue;
+            }
+            for key in keys(&code) {
+                let block = format!("{path}:{line}");
+                if let Some(other) = owners.insert(key.clone(), block.clone()) {
+                    panic!("{other} and {block} lock {key:?}");
+                }
+            }
+        }
+    }
+    assert!(owners.len() > 20, "only {} keys: {owners:?}", owners.len());
+}
+
+#[test]
+fn words_are_found_in_identifiers() {
+    assert_eq!(normalized("fn give_back(&self)"), " fn give back self ");
+    assert_eq!(normalized("AsyncLocker, one's"), " async locker one's ");
+}
