@@ -1,4 +1,4 @@
-//! What is locked: [`LockKey`] and the ways to make one.
+//! [`LockKey`], the key of a lock, and the ways to make one.
 
 mod derive;
 mod from;
@@ -17,8 +17,10 @@ pub use part::{KeyPart, KeyText};
 
 /// The integers that name a lock on the server: its key space and its value.
 ///
-/// PostgreSQL keeps two spaces that never meet: `pg_advisory_lock(5)` and `pg_advisory_lock(0, 5)` are two locks, although
-/// their 64 bits are equal.
+/// PostgreSQL has [two key spaces that do not overlap]: `pg_advisory_lock(5)` and
+/// `pg_advisory_lock(0, 5)` are two locks, although their 64 bits are equal.
+///
+/// [two key spaces that do not overlap]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADVISORY-LOCKS
 #[expect(
     clippy::exhaustive_enums,
     reason = "PostgreSQL has exactly these two key spaces"
@@ -32,10 +34,12 @@ pub enum RawLockKey {
 }
 
 impl RawLockKey {
-    /// The columns `classid`, `objid` and `objsubid` under which the view `pg_locks` shows the lock.
+    /// Returns the columns `classid`, `objid` and `objsubid` of the lock in the view [`pg_locks`].
     ///
-    /// A single number shows as its high and low 32 bits, unsigned, with `objsubid` 1; a pair as its two numbers, unsigned,
-    /// with `objsubid` 2.
+    /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
+    ///
+    /// A single number shows as its high and low 32 bits, unsigned, with `objsubid` 1; a pair as
+    /// its two numbers, unsigned, with `objsubid` 2.
     ///
     /// # Examples
     ///
@@ -65,11 +69,12 @@ impl RawLockKey {
     }
 }
 
-/// The name of a lock: integers for the server, and the text they came from for people.
+/// The name of a lock: integers for the server, and the text that they were derived from, for logs.
 ///
-/// Two keys are equal when their [`RawLockKey`] is; the text is only remembered for logs and errors. Nothing but the integers
-/// is ever sent to a server, so any text is safe: empty, with NUL, megabytes long, in any script. Nothing is trimmed, folded
-/// or normalised: `"a"` and `"a "` are two locks, and so are the composed and the decomposed `é`.
+/// Two keys are equal if their [`RawLockKey`]s are equal. The text appears only in logs and errors.
+/// Only the integers are sent to a server, so every text is a valid key: empty, with NUL, megabytes
+/// long, in any script. The derivation does not trim, fold or normalise: `"a"` and `"a "` are two
+/// locks, and so are the composed and the decomposed `é`.
 ///
 /// # Shape and units
 ///
@@ -84,11 +89,17 @@ impl RawLockKey {
 ///
 /// # The derivation
 ///
-/// Fixed for ever, so that releases of a service and programs in other languages exclude each other. [BLAKE3] in derive-key
-/// mode with the context string `advisory-locking 2026-11-21 lock key v1`; the input is, for every part, its length in bytes
-/// as a little-endian `u64` followed by its bytes (so that `("ab", "c")` and `("a", "bc")` differ); the key is the first
-/// eight bytes of the output as a little-endian `i64`. Two names out of ten million share a key with a probability of about
-/// three in a million; the price of such a collision is that the two wait for each other.
+/// The derivation never changes, so that all releases of a service, and programs in other
+/// languages, exclude each other:
+///
+/// 1. The hash is [BLAKE3] in derive-key mode with the context string
+///    `advisory-locking 2026-11-21 lock key v1`.
+/// 2. The input is, for every part, its length in bytes as a little-endian `u64`, then its bytes.
+///    The length keeps `("ab", "c")` and `("a", "bc")` apart.
+/// 3. The key is the first eight bytes of the output as a little-endian `i64`.
+///
+/// Among ten million names, the probability that some two share a key is about three in a million.
+/// Two names with one key wait for each other needlessly; a collision never breaks exclusion.
 ///
 /// [BLAKE3]: https://github.com/BLAKE3-team/BLAKE3-specs
 ///
@@ -106,7 +117,7 @@ impl RawLockKey {
 #[derive(Clone)]
 pub struct LockKey {
     raw: RawLockKey,
-    /// Absent for keys made from integers. Shortened by [`part::label`].
+    /// Absent for keys made from integers. Shortened by [`part::append_label`].
     text: Option<Arc<str>>,
 }
 
@@ -128,8 +139,8 @@ impl LockKey {
 
     /// Derives the key of a sequence of parts of one type.
     ///
-    /// For parts of several types, use a tuple (`("sync", 4)`) or a [`KeyNamespace`]. No parts at all are a valid key too,
-    /// different from that of one empty text.
+    /// For parts of several types, use a tuple (`("sync", 4)`) or a [`KeyNamespace`]. No parts at
+    /// all are a valid key too, different from that of one empty text.
     ///
     /// # Examples
     ///
@@ -171,8 +182,9 @@ impl LockKey {
         self.raw
     }
 
-    /// The text the key came from, if it came from text: parts joined with `/`, or as another system's scheme joins them; control characters, quotes and back-slashes
-    /// escaped; shortened to about 120 bytes.
+    /// The text the key came from, if it came from text: parts joined with `/`, or as another
+    /// system's scheme joins them; control characters, quotes and back-slashes escaped; shortened
+    /// to about 120 bytes.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()

@@ -1,15 +1,15 @@
-//! The keys that other systems derive from a name, for a program beside them.
+//! Lock keys as other libraries derive them from a name.
 //!
-//! A lock excludes only those who ask for the same integers. A Django, Rails, .NET, Node, Go or Julia service derives them from
-//! a name in a way of its own. Each function here derives them in one of those ways, exactly: encoding, joins, byte order, sign and key
-//! space.
+//! Two programs exclude each other only if both lock the same integers. A Django, Rails, .NET,
+//! Node, Go or Julia service derives them from a name in a way of its own. Each function here
+//! reproduces one of those derivations exactly: encoding, joins, byte order, sign and key space.
 //!
 //! ```
 //! # #[cfg(feature = "diesel-sqlite")] {
 //! use advisory_locking::{AdvisoryLocking, LockOptions, schemes};
 //! use diesel::prelude::*;
 //!
-//! /// `with pglock.advisory("nightly-report"):` in the Django service keeps this out, and this keeps that out.
+//! /// Excludes `with pglock.advisory("nightly-report"):` of the Django service.
 //! fn report(conn: &mut SqliteConnection) -> QueryResult<()> {
 //!     let key = schemes::django_pglock("nightly-report")?;
 //!     conn.with_advisory_lock(key, LockOptions::no_wait(), |conn| {
@@ -21,13 +21,14 @@
 //! # }
 //! ```
 //!
-//! # Which to take
+//! # Choosing a scheme
 //!
-//! Nobody else asks for the lock: none of these. A plain [`LockKey`] of a text has 64 bits, and parts that do not run together.
+//! If no other program acquires the lock, use a plain [`LockKey`]: it has 64 bits, and its parts do
+//! not run together.
 //!
-//! Another program asks for it:
+//! If another program acquires the lock:
 //!
-//! | the other program | takes its locks through | here |
+//! | the other program | uses \| function |
 //! |---|---|---|
 //! | Python, Django | django-pglock | [`django_pglock`] |
 //! | | django-pglocks (with an s) | [`django_pglocks`] |
@@ -49,25 +50,32 @@
 //! | any | integers | [`LockKey::from`] an `i64` or an `(i32, i32)` |
 //! | a migration of | Rails, sqlx, golang-migrate, goose, Prisma | [`rails_migrations`], [`sqlx_migrations`], [`golang_migrate`], [`goose_migrations`], [`prisma_migrations`] |
 //!
-//! You write the other program too, and it has no such library yet: derive the plain key there, as [`LockKey`] says. It needs
-//! nothing but BLAKE3.
+//! If you also write the other program, derive the plain key there as [`LockKey`] describes. It
+//! needs only BLAKE3.
 //!
-//! # What is the same lock
+//! # Schemes with common keys
 //!
-//! * [`sha1_le`], [`pals`] without an application, and [`distributed_lock`] for the names that it hashes.
+//! * [`sha1_le`], [`pals`] without an application, and [`distributed_lock`] for the names that it
+//!   hashes.
 //! * [`crc32`](crc32()) and [`django_pglocks`], for the half of the names whose sum is below 2³¹.
-//! * Nothing else, however alike: [`django_pglock`] and [`sha256_be_joined`] read the same eight bytes in opposite orders;
-//!   [`npm_advisory_lock`] reads those of the former as a pair, and pairs and single numbers never meet.
+//! * No other two schemes agree, however similar they look: [`django_pglock`] and
+//!   [`sha256_be_joined`] read the same eight bytes in opposite orders; [`npm_advisory_lock`] reads
+//!   the bytes of the former as a pair, and a pair never conflicts with a single number.
 //!
-//! No scheme trims, folds or normalises: a trailing space counts, and the composed and the decomposed `é` differ.
+//! No scheme trims, folds or normalises: a trailing space counts, and the composed and the
+//! decomposed `é` differ.
 //!
-//! The other program's *kind* of lock does not matter: session-level and transaction-level, exclusive locks exclude each other, whoever takes
-//! them. The database does: all must be connected to the same one.
+//! Session-level and transaction-level locks exclude each other, whichever program holds them. Both
+//! programs must be connected to the same database.
 //!
-//! # To see that it is the same
+//! # Verifying a key
 //!
-//! While the other program holds its lock, ask the server: `SELECT classid, objid, objsubid FROM pg_locks WHERE locktype = 'advisory'`. The row
-//! is what [`pg_locks_columns`](RawLockKey::pg_locks_columns) says of the key here, and the `Display` of a [`LockKey`]:
+//! While the other program holds its lock, query [`pg_locks`]:
+//! `SELECT classid, objid, objsubid FROM pg_locks WHERE locktype = 'advisory'`. The row equals
+//! [`pg_locks_columns`](RawLockKey::pg_locks_columns) of the key, which the `Display` of a
+//! [`LockKey`] shows too:
+//!
+//! [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
 //!
 //! ```
 //! use advisory_locking::schemes;
@@ -79,11 +87,11 @@
 //!
 //! # Collisions
 //!
-//! Two names with one key wait for each other without need; code that takes both, one inside the other, on two connections, waits for
-//! itself. All single numbers share one space in a database, so the keys of one scheme also collide with those of another.
-//! The birthday bound, for names that are hashed evenly:
+//! Two names with one key block each other needlessly. Code that acquires both on two connections,
+//! one inside the other, blocks itself. All single numbers share one key space in a database, so
+//! keys of different schemes collide too. The birthday bound, for evenly hashed names:
 //!
-//! | keys | names at which some two collide: 1 in a million | 1 in 100 | 1 in 2 |
+//! | keys | names at which the probability of a collision is 1 in a million | 1 in 100 | 1 in 2 |
 //! |---|---|---|---|
 //! | 2³¹: [`with_advisory_lock`] | 66 | 6,570 | 54,562 |
 //! | 2³²: [`crc32`](crc32()), [`django_pglocks`], [`hashtext`](hashtext()), migrations | 93 | 9,291 | 77,163 |
@@ -91,8 +99,9 @@
 //!
 //! # Invalid names
 //!
-//! A name that the other system refuses is an error of the kind [`InvalidKey`](LockErrorKind::InvalidKey) here: nobody there could hold that lock.
-//! Where it accepts every text, so does the function.
+//! A name that the other system rejects is an error of the kind
+//! [`InvalidKey`](LockErrorKind::InvalidKey) here, because no client of that system could hold the
+//! lock. If the other system accepts every text, the function does too.
 
 mod blake2b;
 mod crc32;

@@ -1,12 +1,16 @@
-//! The native derivation of a key from its parts. Never change it: running fleets would stop excluding each other.
+//! The derivation of a key from its parts.
+//!
+//! Never change it: two releases of a service would no longer exclude each other.
 
 use super::part::append_label;
 use super::{KeyPart, LockKey, RawLockKey};
 
-/// BLAKE3's key-derivation context; names the crate, the day and the version of the scheme, as BLAKE3's authors advise.
+/// BLAKE3's key-derivation context; names the crate, the day and the version of the scheme, as
+/// BLAKE3's authors advise.
 const CONTEXT: &str = "advisory-locking 2026-11-21 lock key v1";
 
-/// A key in the making: the hash of the parts so far and their text. Cloned to derive many keys from one namespace.
+/// An unfinished derivation: the hash of the parts so far, and their text. A namespace clones it
+/// to derive many keys.
 #[derive(Clone, Debug)]
 pub(super) struct Derivation {
     hasher: blake3::Hasher,

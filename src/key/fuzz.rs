@@ -35,7 +35,8 @@ fn parts(left: &[u8], right: &[u8]) {
         LockKey::from_parts([left, right]),
         "the same parts are the same key"
     );
-    // A collision of 64 bits is not met by chance; one by construction would be a fault of the derivation.
+    // A collision of 64 bits is not met by chance; one by construction would be a fault of the
+    // derivation.
     let joined = [left, right].concat();
     assert_ne!(key, LockKey::from_bytes(&joined), "two parts are not one");
     if left != right {

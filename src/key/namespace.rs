@@ -5,9 +5,10 @@ use super::{KeyPart, LockKey};
 
 /// First parts that many keys share, such as the name of a service, of a tenant, or of a test.
 ///
-/// All locks of a database share its two key spaces. A namespace keeps the names of one service apart from those of another,
-/// and of one test from those of another that runs beside it. It is nothing but a first part:
-/// `KeyNamespace::new("billing").key("report")` equals `LockKey::from(("billing", "report"))`.
+/// All locks of a database share its two key spaces. A namespace keeps the names of one service
+/// apart from those of another, and of one test from those of another that runs beside it. It is
+/// nothing but a first part: `KeyNamespace::new("billing").key("report")` equals
+/// `LockKey::from(("billing", "report"))`.
 ///
 /// # Examples
 ///

@@ -1,11 +1,11 @@
-//! What a key can be made of, and how it is shown.
+//! The parts of a key, and their text form in logs.
 
 use std::borrow::Cow;
 
 /// A part of a key: text, bytes, or an integer (which counts as its decimal text).
 ///
-/// Implement it for your own identifiers by handing out the bytes that identify them. Keep them stable: they decide which
-/// programs exclude each other.
+/// Implement it for your own identifiers by returning the bytes that identify them. Keep the bytes
+/// stable: two programs exclude each other only if they use the same bytes.
 ///
 /// # Examples
 ///
@@ -86,9 +86,10 @@ impl<T: KeyText + ?Sized> KeyText for &T {}
 /// Longest remembered text, so that a key made from megabytes costs and logs a line.
 const LABEL_BYTES: usize = 120;
 
-/// Appends `bytes` to what a key is shown as: escaped, so that a log line stays one line, and cut at [`LABEL_BYTES`].
+/// Appends `bytes` to the text form of a key: escaped, so that a log line stays one line, and cut
+/// at [`LABEL_BYTES`].
 pub(crate) fn append_label(label: &mut String, bytes: &[u8]) {
-    // What is shown of `bytes` never needs more of them than this, however they are escaped.
+    // The label never shows more bytes than this, however they are escaped.
     let (head, rest) = bytes.split_at(bytes.len().min(LABEL_BYTES));
     let mut cut = !rest.is_empty();
     for character in String::from_utf8_lossy(head).chars() {

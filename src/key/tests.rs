@@ -1,6 +1,7 @@
 use super::*;
 
-/// Pinned for ever: a change here means that two releases of a service no longer exclude each other.
+/// Pinned for ever: a change here means that two releases of a service no longer exclude each
+/// other.
 #[test]
 fn native_derivation_is_golden() {
     let golden: [(&[&str], i64); 6] = [

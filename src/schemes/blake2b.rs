@@ -7,11 +7,12 @@ use crate::{LockKey, RawLockKey};
 
 /// BLAKE2b of eight bytes, little-endian: sqlalchemy-dlock for Python, on PostgreSQL.
 ///
-/// Source: `PostgresqlSadLockMixin.convert` of sqlalchemy-dlock 0.9.0. Its `str` is text and its `bytes` are bytes here; its integers are keys as
-/// they are: `LockKey::from(7_i64)`.
+/// Source: `PostgresqlSadLockMixin.convert` of sqlalchemy-dlock 0.9.0. Its `str` is text and its
+/// `bytes` are bytes here; its integers are keys as they are: `LockKey::from(7_i64)`.
 ///
-/// **Dangerous:** it reads the digest in the byte order of the machine; this is what x86-64 and arm64 compute. Releases 0.1.1 and 0.1.2 used CRC-64.
-/// The length is a parameter of BLAKE2b, so the key is not the beginning of a longer digest.
+/// **Dangerous:** it reads the digest in the byte order of the machine; this is what x86-64 and
+/// arm64 compute. Releases 0.1.1 and 0.1.2 used CRC-64. The length is a parameter of BLAKE2b, so
+/// the key is not the beginning of a longer digest.
 ///
 /// # Shape and units
 ///

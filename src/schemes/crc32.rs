@@ -3,7 +3,8 @@
 use super::single;
 use crate::LockKey;
 
-/// The CRC-32 of a text as zlib, PHP and Python compute it (ISO-HDLC, the reflected polynomial `0xEDB88320`).
+/// The CRC-32 of a text as zlib, PHP and Python compute it (ISO-HDLC, the reflected polynomial
+/// `0xEDB88320`).
 pub(super) fn checksum(text: &str) -> u32 {
     crc32fast::hash(text.as_bytes())
 }
@@ -15,12 +16,12 @@ pub(super) const fn signed(number: u32) -> i32 {
 
 /// The unsigned CRC-32 of the UTF-8 bytes, as one number: Django snippets, and symfony/lock.
 ///
-/// Source: `zlib.crc32(name.encode("utf-8"))` in Python; `crc32($name)`, as in `PostgreSqlStore` and `DoctrineDbalPostgreSqlStore` of
-/// symfony/lock (commit 091a6ff).
+/// Source: `zlib.crc32(name.encode("utf-8"))` in Python; `crc32($name)`, as in `PostgreSqlStore`
+/// and `DoctrineDbalPostgreSqlStore` of symfony/lock (commit 091a6ff).
 ///
-/// **Dangerous:** [32 bits collide](super#collisions), and people write such numbers by hand: every key lies between 0 and 4294967295,
-/// like a table's ids that somebody else locks as they are. A port that reads the sum as signed takes another lock for half of all names:
-/// that is [`django_pglocks`]. The empty text is the key 0.
+/// **Dangerous:** [32 bits collide](super#collisions). Every key lies between 0 and 4294967295, as
+/// do table ids that other code may lock directly. A port that reads the sum as signed locks
+/// another key for half of all names: see [`django_pglocks`]. The empty text is the key 0.
 ///
 /// # Shape and units
 ///
@@ -44,11 +45,12 @@ pub fn crc32(name: &str) -> LockKey {
 
 /// The CRC-32 of the UTF-8 bytes, as a signed 32-bit number that is widened: django-pglocks.
 ///
-/// Source: `advisory_lock` of django-pglocks 1.0.4 (Python). Its integers are keys as they are, `LockKey::from(7_i64)`, and so are
-/// its pairs, `LockKey::from((1, 2))`. Not to be confused with [`django_pglock`](super::django_pglock), another package.
+/// Source: `advisory_lock` of django-pglocks 1.0.4 (Python). Its integers are keys as they are,
+/// `LockKey::from(7_i64)`, and so are its pairs, `LockKey::from((1, 2))`. Not to be confused with
+/// [`django_pglock`](super::django_pglock), another package.
 ///
-/// **Dangerous:** [32 bits collide](super#collisions). For half of all names the key is 2³² below that of [`crc32`], so one of the two
-/// tried in a test with one name proves nothing.
+/// **Dangerous:** [32 bits collide](super#collisions). For half of all names the key is 2³² below
+/// that of [`crc32`], so a test with one name cannot tell the two apart.
 ///
 /// # Shape and units
 ///

@@ -3,13 +3,14 @@
 use super::{crc32, invalid, pair, sha1, single};
 use crate::{LockError, LockKey};
 
-/// At most so many ASCII characters fit into 64 bits, together with their number.
+/// Maximum number of ASCII characters that fit into 64 bits together with their count.
 const ASCII_CHARACTERS: usize = 9;
 
-/// What `new PostgresDistributedLock(new PostgresAdvisoryLockKey(name, allowHashing: true), …)` locks: DistributedLock for .NET.
+/// The key of DistributedLock for .NET: `new PostgresAdvisoryLockKey(name, allowHashing: true)`.
 ///
-/// Source: `PostgresAdvisoryLockKey` of DistributedLock.Postgres 2.8.1. Its provider, `PostgresDistributedSynchronizationProvider`, always allows
-/// hashing, so this is the usual key. The kinds of name are tried in this order:
+/// Source: `PostgresAdvisoryLockKey` of DistributedLock.Postgres 2.8.1. Its provider,
+/// `PostgresDistributedSynchronizationProvider`, always allows hashing, so this is the usual key.
+/// The forms of a name are tried in this order:
 ///
 /// | name | key space | derivation |
 /// |---|---|---|
@@ -20,12 +21,14 @@ const ASCII_CHARACTERS: usize = 9;
 ///
 /// Keys that .NET makes from integers are `LockKey::from(7_i64)` and `LockKey::from((1, 2))`.
 ///
-/// **Dangerous:** a name of 10 characters lives in another key space than one of 9. The crate distributed-lock-postgres 0.2.0, a port to Rust,
-/// takes other locks than .NET for short names.
+/// **Dangerous:** names of 9 and of 10 characters are in different key spaces. The crate
+/// distributed-lock-postgres 0.2.0, a port to Rust, derives keys that differ from .NET's for short
+/// names.
 ///
 /// # Shape and units
 ///
-/// A pair of `i32` or one `i64`, as the table says; 2⁶⁴ keys. Those of names up to 9 ASCII characters never collide with each other.
+/// A pair of `i32` or one `i64`, as the table says; 2⁶⁴ keys. Those of names up to 9 ASCII
+/// characters never collide with each other.
 ///
 /// # Examples
 ///
@@ -43,21 +46,21 @@ pub fn distributed_lock(name: &str) -> LockKey {
     encoded(name).unwrap_or_else(|| single(sha1::first_eight(name), name))
 }
 
-/// What `new PostgresAdvisoryLockKey(name)` is, without hashing: DistributedLock for .NET.
+/// The key of DistributedLock for .NET without hashing: `new PostgresAdvisoryLockKey(name)`.
 ///
-/// The key of [`distributed_lock`] for the names that say their number themselves.
+/// The key of [`distributed_lock`] for the names that encode their number.
 ///
 /// Source and dangers as there.
 ///
 /// # Shape and units
 ///
-/// A pair of `i32` or one `i64`, as the table of [`distributed_lock`] says; 2⁶⁴ keys. Two names of one kind share a key only where their
-/// hexadecimal digits are the same number.
+/// A pair of `i32` or one `i64`, as the table of [`distributed_lock`] says; 2⁶⁴ keys. Two names of
+/// one kind share a key only where their hexadecimal digits are the same number.
 ///
 /// # Errors
 ///
-/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a name that would have to be hashed, for which .NET throws a `FormatException`. Nothing
-/// is locked.
+/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a name that would have to be hashed, for
+/// which .NET throws a `FormatException`. Nothing is locked.
 ///
 /// # Examples
 ///
@@ -78,7 +81,8 @@ fn encoded(name: &str) -> Option<LockKey> {
     ascii(name).or_else(|| hexadecimal(name))
 }
 
-/// The characters, each in 7 bits; a 0; then ones for those that are missing, so that names of different lengths differ.
+/// Encodes each character in 7 bits, then a 0, then ones for the missing characters, so that names
+/// of different lengths differ.
 fn ascii(name: &str) -> Option<LockKey> {
     if name.len() > ASCII_CHARACTERS || !name.is_ascii() {
         return None;
@@ -116,7 +120,7 @@ fn hexadecimal(name: &str) -> Option<LockKey> {
     }
 }
 
-/// The number that .NET parses: hexadecimal digits, behind which it allows NULs.
+/// Parses a number as .NET does: hexadecimal digits, which NULs may follow.
 fn half(digits: &[u8]) -> Option<u32> {
     let end = digits.iter().rposition(|&byte| byte != 0)?;
     digits.get(..=end)?.iter().try_fold(0, |number, &digit| {

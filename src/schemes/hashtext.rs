@@ -7,13 +7,17 @@ fn hash(text: &str) -> Result<i32, LockError> {
     Ok(crc32::signed(lookup3::hash(server_text(text)?, 0).1))
 }
 
-/// What `pg_advisory_lock(hashtext('…'))` locks: snippets in every language, mpyw/laravel-database-advisory-lock for PHP.
+/// The key of `pg_advisory_lock(hashtext('…'))`: mpyw/laravel-database-advisory-lock for PHP, and
+/// snippets in many languages.
 ///
-/// Source: `hashtext` of PostgreSQL 15, as called by the latter (commit 48424ed); its number is widened with its sign.
+/// Source: `hashtext` of PostgreSQL 15, as the PHP package calls it (commit 48424ed); its number is
+/// widened with its sign.
 ///
-/// **Dangerous:** [32 bits collide](super#collisions). PostgreSQL does not document the function, and changed it between 8.3 and 8.4. It hashes the
-/// text in the encoding of the database, and this the UTF-8 bytes: in a database that is not UTF-8, only ASCII is the same lock. It is
-/// otherwise on a big-endian server, and under a nondeterministic collation. `hashtext(NULL)` locks nothing and says nothing.
+/// **Dangerous:** [32 bits collide](super#collisions). PostgreSQL does not document the function,
+/// and changed it between 8.3 and 8.4. It hashes the text in the encoding of the database, and this
+/// the UTF-8 bytes: in a database that is not UTF-8, only ASCII is the same lock. The value differs
+/// on a big-endian server and under a nondeterministic collation.
+/// `pg_advisory_lock(hashtext(NULL))` locks nothing and reports no error.
 ///
 /// # Shape and units
 ///
@@ -21,7 +25,8 @@ fn hash(text: &str) -> Result<i32, LockError> {
 ///
 /// # Errors
 ///
-/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a text with NUL, which the server refuses. Nothing is locked.
+/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a text with NUL, which the server refuses.
+/// Nothing is locked.
 ///
 /// # Examples
 ///
@@ -36,7 +41,7 @@ pub fn hashtext(text: &str) -> Result<LockKey, LockError> {
     Ok(single(i64::from(hash(text)?), text))
 }
 
-/// What `pg_advisory_lock(hashtext('…'), hashtext('…'))` locks.
+/// The key of `pg_advisory_lock(hashtext('…'), hashtext('…'))`.
 ///
 /// Source and dangers as with [`hashtext`]; the two texts do not run together.
 ///
@@ -46,7 +51,8 @@ pub fn hashtext(text: &str) -> Result<LockKey, LockError> {
 ///
 /// # Errors
 ///
-/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a text with NUL, which the server refuses. Nothing is locked.
+/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a text with NUL, which the server refuses.
+/// Nothing is locked.
 ///
 /// # Examples
 ///
@@ -65,10 +71,10 @@ pub fn hashtext_pair(first: &str, second: &str) -> Result<LockKey, LockError> {
     ))
 }
 
-/// What `pg_advisory_lock(hashtextextended('…', seed))` locks.
+/// The key of `pg_advisory_lock(hashtextextended('…', seed))`.
 ///
-/// Source: `hashtextextended` of PostgreSQL 15. With seed 0 its low 32 bits are [`hashtext`]. The dangers are the same, but for the
-/// collisions.
+/// Source: `hashtextextended` of PostgreSQL 15. With seed 0 its low 32 bits are [`hashtext`]. The
+/// dangers are those of [`hashtext`], except the collisions.
 ///
 /// # Shape and units
 ///
@@ -76,7 +82,8 @@ pub fn hashtext_pair(first: &str, second: &str) -> Result<LockKey, LockError> {
 ///
 /// # Errors
 ///
-/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a text with NUL, which the server refuses. Nothing is locked.
+/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a text with NUL, which the server refuses.
+/// Nothing is locked.
 ///
 /// # Examples
 ///

@@ -5,7 +5,8 @@
 /// Jenkins' golden ratio, and PostgreSQL's own start value.
 const START: u32 = 0x9e37_79b9_u32.wrapping_add(3_923_095);
 
-/// Two hashes of `bytes`: the high and the low half of `hashtextextended`. With seed 0 the low one is `hashtext`.
+/// Two hashes of `bytes`: the high and the low half of `hashtextextended`. With seed 0 the low one
+/// is `hashtext`.
 pub(super) fn hash(bytes: &[u8], seed: u64) -> (u32, u32) {
     // The server has no text of 4 GiB, so the fallback is never taken.
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -22,7 +23,8 @@ pub(super) fn hash(bytes: &[u8], seed: u64) -> (u32, u32) {
         state.add(words(block));
         state.mix();
     }
-    // The lowest byte of the third word was meant for the length, so the last bytes are moved up by one.
+    // The lowest byte of the third word was meant for the length, so the last bytes are moved up by
+    // one.
     let [a, b, c] = words(blocks.remainder());
     state.add([a, b, c << 8]);
     state.finish();

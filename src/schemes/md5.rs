@@ -6,13 +6,16 @@ use md5::{Digest, Md5};
 use super::{server_text, single};
 use crate::{LockError, LockKey};
 
-/// The first eight bytes of the MD5 of the text, big-endian: PormG for Julia, n0mn0m's `PostgresAdvisoryLock` for asyncio, good_job for Ruby.
+/// The first eight bytes of the MD5 of the text, big-endian: PormG for Julia, n0mn0m's
+/// `PostgresAdvisoryLock` for asyncio, good_job for Ruby.
 ///
-/// Source: the SQL `('x' || substr(md5($1), 1, 16))::bit(64)::bigint` of PormG's `with_advisory_lock` (commit 0615fd9), of PostgresAdvisoryLock
-/// (13cbd17) and of good_job (81db22b). good_job's text is the table's name, `-`, and the job's id: `"good_jobs-0f0c…"`.
+/// Source: the SQL `('x' || substr(md5($1), 1, 16))::bit(64)::bigint` of PormG's
+/// `with_advisory_lock` (commit 0615fd9), of PostgresAdvisoryLock (13cbd17) and of good_job
+/// (81db22b). good_job's text is the table's name, `-`, and the job's id: `"good_jobs-0f0c…"`.
 ///
-/// **Dangerous:** the server hashes the text in the encoding of its database, and this the UTF-8 bytes: in a database that is not UTF-8, only
-/// ASCII names are the same lock. MD5 is broken, so whoever chooses names could make two of one key: that costs a needless wait.
+/// **Dangerous:** the server hashes the text in the encoding of its database, and this the UTF-8
+/// bytes: in a database that is not UTF-8, only ASCII names are the same lock. MD5 is broken: a
+/// user who chooses names can construct two with one key, which costs a needless wait.
 ///
 /// # Shape and units
 ///
@@ -20,8 +23,8 @@ use crate::{LockError, LockKey};
 ///
 /// # Errors
 ///
-/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a text with NUL, which the server refuses, so that no such client can lock it.
-/// Nothing is locked.
+/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for a text with NUL, which the server refuses,
+/// so that no such client can lock it. Nothing is locked.
 ///
 /// # Examples
 ///

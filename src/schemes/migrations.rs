@@ -1,4 +1,5 @@
-//! The locks that migration tools take, so that a program keeps out of their way, or they out of its.
+//! The locks that migration tools take, so that a program keeps out of their way, or they out of
+//! its.
 
 use super::{crc32, single};
 use crate::LockKey;
@@ -11,13 +12,14 @@ fn salted(salt: u32, database: &str) -> LockKey {
     )
 }
 
-/// The lock of golang-migrate on PostgreSQL, given its database and what else names it.
+/// The key of golang-migrate on PostgreSQL, from the database's name and further names.
 ///
-/// Source: `GenerateAdvisoryLockId` of golang-migrate 4 (commit 18966c7). Its PostgreSQL drivers give, besides the database's name, the schema and the name of
-/// the migrations' table: `["public", "schema_migrations"]` by default.
+/// Source: `GenerateAdvisoryLockId` of golang-migrate 4 (commit 18966c7). Its PostgreSQL drivers
+/// add the schema and the name of the migrations' table to the database's name:
+/// `["public", "schema_migrations"]` by default.
 ///
-/// **Dangerous:** [32 bits collide](super#collisions), and the constant it multiplies with does not help. Old releases lock another key: the schema
-/// counts since 2018, the table since 2021.
+/// **Dangerous:** [32 bits collide](super#collisions), and the constant it multiplies with does not
+/// help. Old releases lock another key: the schema counts since 2018, the table since 2021.
 ///
 /// # Shape and units
 ///
@@ -40,11 +42,12 @@ pub fn golang_migrate(database: &str, additional: &[&str]) -> LockKey {
     single(i64::from(crc32::checksum(&text).wrapping_mul(SALT)), &text)
 }
 
-/// The lock of goose's session locker on PostgreSQL, unless it was given another.
+/// The key that goose locks by default on PostgreSQL (its `SessionLocker`).
 ///
 /// Source: `DefaultLockID` of goose 3 (commit 520411a); it is the CRC-32 of `goose`.
 ///
-/// **Dangerous:** the same for every table of migrations, so two services in one database wait for each other.
+/// **Dangerous:** the same for every table of migrations, so two services in one database wait for
+/// each other.
 ///
 /// # Shape and units
 ///
@@ -62,7 +65,7 @@ pub fn goose_migrations() -> LockKey {
     LockKey::from(4_097_083_626)
 }
 
-/// The lock of Prisma Migrate on PostgreSQL.
+/// The key of Prisma Migrate on PostgreSQL.
 ///
 /// Source: the schema engine of Prisma (commit 0425119), which has the number in its source.
 ///
@@ -84,11 +87,13 @@ pub fn prisma_migrations() -> LockKey {
     LockKey::from(72_707_369)
 }
 
-/// The lock of Active Record's migrations (Rails) on PostgreSQL, given what `current_database()` is.
+/// The lock of Active Record's migrations (Rails) on PostgreSQL, given what `current_database()`
+/// is.
 ///
 /// Source: `Migrator` of Active Record 6.1; the constant is the same in later releases.
 ///
-/// **Dangerous:** [32 bits collide](super#collisions), and the constant it multiplies with does not help. The same for every schema of the database.
+/// **Dangerous:** [32 bits collide](super#collisions), and the constant it multiplies with does not
+/// help. The same for every schema of the database.
 ///
 /// # Shape and units
 ///
@@ -107,11 +112,12 @@ pub fn rails_migrations(database: &str) -> LockKey {
     salted(2_053_462_845, database)
 }
 
-/// The lock of sqlx's migrations on PostgreSQL, given what `current_database()` is.
+/// The key of sqlx's migrations on PostgreSQL, from `current_database()`.
 ///
 /// Source: `generate_lock_id` of sqlx 0.8.6 and 0.9.0.
 ///
-/// **Dangerous:** [32 bits collide](super#collisions), and the constant it multiplies with does not help. The same for every schema of the database.
+/// **Dangerous:** [32 bits collide](super#collisions), and the constant it multiplies with does not
+/// help. The same for every schema of the database.
 ///
 /// # Shape and units
 ///

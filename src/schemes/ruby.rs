@@ -3,16 +3,18 @@
 use super::{crc32, pair};
 use crate::LockKey;
 
-/// The numbers that the gem keeps: PostgreSQL's second key space is signed, and it drops the sign bit.
+/// Bits that the gem keeps: the integers of a pair are signed, and the gem clears the sign bit.
 const MASK: u32 = 0x7fff_ffff;
 
 /// The CRC-32 without its highest bit, paired with a prefix: the Ruby gem with_advisory_lock.
 ///
-/// Source: `lock_keys_for` of with_advisory_lock 7.5.0, on PostgreSQL. `prefix` is what the Ruby processes have in the environment variable
-/// `WITH_ADVISORY_LOCK_PREFIX`, or `None` if it is not set; it counts as Ruby's `String#to_i` reads it. Names that are numbers in Ruby:
+/// Source: `lock_keys_for` of with_advisory_lock 7.5.0, on PostgreSQL. `prefix` is what the Ruby
+/// processes have in the environment variable `WITH_ADVISORY_LOCK_PREFIX`, or `None` if it is not
+/// set; it counts as Ruby's `String#to_i` reads it. Names that are numbers in Ruby:
 /// [`with_advisory_lock_number`].
 ///
-/// **Dangerous:** [31 bits collide](super#collisions). A prefix that is a word keeps nothing apart: like none at all, it is 0.
+/// **Dangerous:** [31 bits collide](super#collisions). A prefix that is a word separates nothing:
+/// like an absent prefix, it counts as 0.
 ///
 /// # Shape and units
 ///
@@ -36,9 +38,11 @@ pub fn with_advisory_lock(name: &str, prefix: Option<&str>) -> LockKey {
     keys(crc32::checksum(name), prefix, name)
 }
 
-/// A number as a name: the Ruby gem with_advisory_lock, where `with_advisory_lock(42)` and `with_advisory_lock("42")` are two locks.
+/// A number as a name: the Ruby gem with_advisory_lock, where `with_advisory_lock(42)` and
+/// `with_advisory_lock("42")` are two locks.
 ///
-/// Source and prefix as with [`with_advisory_lock`]. Ruby cuts a fraction off (`to_i`), so do that first.
+/// Source and prefix as with [`with_advisory_lock`]. Ruby cuts a fraction off (`to_i`), so do that
+/// first.
 ///
 /// **Dangerous:** only the lowest 31 bits count, so 0 and 2147483648 are one lock.
 ///
@@ -73,8 +77,9 @@ fn keys(first: u32, prefix: Option<&str>, text: &str) -> LockKey {
     )
 }
 
-/// The lowest 32 bits of what Ruby's `String#to_i` reads: white space, a sign, `0d` or not, digits with single underscores in between; what
-/// follows is ignored, and text that does not begin so is 0.
+/// Returns the lowest 32 bits of the number that Ruby's `String#to_i` reads: white space, a sign,
+/// `0d` or not, digits with single underscores between digits. The rest is ignored. Text without
+/// such a beginning is 0.
 fn to_i(text: &str) -> u32 {
     let text = text.trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
     let (negative, digits) = match text.as_bytes() {

@@ -12,13 +12,16 @@ pub(super) fn first_eight(text: &str) -> i64 {
     i64::from_le_bytes(first.into())
 }
 
-/// The first eight bytes of the SHA-1 of the UTF-8 bytes, little-endian: Python snippets with `struct.unpack('q', …)`.
+/// The first eight bytes of the SHA-1 of the UTF-8 bytes, little-endian: Python snippets with
+/// `struct.unpack('q', …)`.
 ///
-/// Source: `struct.unpack("q", hashlib.sha1(name.encode()).digest()[:8])`, as published in articles. [`pals`] without an application name
-/// is the same, and so are the names that [`distributed_lock`](super::distributed_lock) hashes.
+/// Source: `struct.unpack("q", hashlib.sha1(name.encode()).digest()[:8])`, as published in
+/// articles. [`pals`] without an application name is the same, and so are the names that
+/// [`distributed_lock`](super::distributed_lock) hashes.
 ///
-/// **Dangerous:** `'q'` is the byte order of the machine; this is what x86-64 and arm64 compute. SHA-1 is broken, so whoever chooses names
-/// could make two of one key: that costs a needless wait.
+/// **Dangerous:** `'q'` is the byte order of the machine; this is what x86-64 and arm64 compute.
+/// SHA-1 is broken: a user who chooses names can construct two with one key, which costs a needless
+/// wait.
 ///
 /// # Shape and units
 ///
@@ -36,11 +39,13 @@ pub fn sha1_le(name: &str) -> LockKey {
     single(first_eight(name), name)
 }
 
-/// The key of [`sha1_le`] of an application's name, a full stop, and the lock's name: PALs for Python.
+/// The key of [`sha1_le`] of an application's name, a full stop, and the lock's name: PALs for
+/// Python.
 ///
-/// Source: `Locker(app_name, …).lock(name)` of PALs 0.4.0. `None` is Python's `None`: then the name stands alone.
+/// Source: the method `lock` of PALs 0.4.0. `None` is Python's `None`: then the name stands alone.
 ///
-/// **Dangerous:** the join is not unique: `("a.b", "c")` and `("a", "b.c")` are one lock. For the rest see [`sha1_le`].
+/// **Dangerous:** the join is not unique: `("a.b", "c")` and `("a", "b.c")` are one lock. For the
+/// rest see [`sha1_le`].
 ///
 /// # Shape and units
 ///

@@ -14,11 +14,13 @@ fn first_eight(bytes: &[u8]) -> [u8; 8] {
 /// The first eight bytes of the SHA-256 of parts joined with `-`, big-endian: Python snippets with
 /// `int.from_bytes(…, byteorder="big", signed=True)`.
 ///
-/// Source: `acquire_advisory_lock(session, *ids)` of the article “Postgres advisory locks for python developers” (leontrolski, 2020), which
-/// joins `str(id)` of each. Text and integers are the same here as in Python. Of other types give the text that Python's `str` makes:
-/// `"True"`, `"None"`, `"1.0"`, `"b'bytes'"`.
+/// Source: `acquire_advisory_lock(session, *ids)` of the article “Postgres advisory locks for
+/// python developers” (leontrolski, 2020), which joins `str(id)` of each. Text and integers are the
+/// same here as in Python. Of other types give the text that Python's `str` makes: `"True"`,
+/// `"None"`, `"1.0"`, `"b'bytes'"`.
 ///
-/// **Dangerous:** the join is not unique: `("a-b", "c")` and `("a", "b-c")` are one lock, and no parts at all are the lock of one empty part.
+/// **Dangerous:** the join is not unique: `("a-b", "c")` and `("a", "b-c")` are one lock, and no
+/// parts at all are the lock of one empty part.
 ///
 /// # Shape and units
 ///
@@ -55,8 +57,9 @@ pub fn sha256_be_joined<P: KeyPart>(ids: impl IntoIterator<Item = P>) -> LockKey
 
 /// The first eight bytes of the SHA-256 of the UTF-8 bytes, little-endian: django-pglock.
 ///
-/// Source: `_cast_lock_id` of django-pglock 1.8.0 (Python). Its integers are keys as they are: `LockKey::from(7_i64)`. Its decorator without an
-/// id takes `"module.function"`. Not to be confused with [`django_pglocks`](super::django_pglocks), another package.
+/// Source: `_cast_lock_id` of django-pglock 1.8.0 (Python). Its integers are keys as they are:
+/// `LockKey::from(7_i64)`. Its decorator without an id takes `"module.function"`. Not to be
+/// confused with [`django_pglocks`](super::django_pglocks), another package.
 ///
 /// **Dangerous:** the same eight bytes are another lock as a pair: [`npm_advisory_lock`].
 ///
@@ -66,7 +69,8 @@ pub fn sha256_be_joined<P: KeyPart>(ids: impl IntoIterator<Item = P>) -> LockKey
 ///
 /// # Errors
 ///
-/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for the empty text, which django-pglock refuses. Nothing is locked.
+/// [`InvalidKey`](crate::LockErrorKind::InvalidKey) for the empty text, which django-pglock
+/// refuses. Nothing is locked.
 ///
 /// # Examples
 ///
@@ -88,7 +92,8 @@ pub fn django_pglock(name: &str) -> Result<LockKey, LockError> {
     ))
 }
 
-/// The first eight bytes of the SHA-256 of the UTF-8 bytes, as two little-endian numbers: the npm package advisory-lock.
+/// The first eight bytes of the SHA-256 of the UTF-8 bytes, as two little-endian numbers: the npm
+/// package advisory-lock.
 ///
 /// Source: `strToKey` of advisory-lock 2.0.0 (binded, Node.js).
 ///

@@ -11,12 +11,15 @@ use crate::LockKey;
 /// sqlx's name for itself in the derivation.
 const INFO: &[u8] = b"SQLx (Rust) Postgres advisory lock";
 
-/// HKDF-SHA256 of the UTF-8 bytes, eight bytes, little-endian: `PgAdvisoryLock::new` of sqlx for Rust.
+/// HKDF-SHA256 of the UTF-8 bytes, eight bytes, little-endian: `PgAdvisoryLock::new` of sqlx for
+/// Rust.
 ///
-/// Source: `PgAdvisoryLock` of sqlx 0.8.6 and 0.9.0; HKDF is [RFC 5869]. sqlx's `PgAdvisoryLockKey::BigInt` and `IntPair` are
-/// `LockKey::from(7_i64)` and `LockKey::from((1, 2))`.
+/// Source: `PgAdvisoryLock` of sqlx 0.8.6 and 0.9.0; HKDF is [RFC 5869]. sqlx's
+/// `PgAdvisoryLockKey::BigInt` and `IntPair` are `LockKey::from(7_i64)` and
+/// `LockKey::from((1, 2))`.
 ///
-/// **Dangerous:** nothing in the key itself, which sqlx declares stable. sqlx's migrations take another: [`sqlx_migrations`](super::sqlx_migrations).
+/// **Dangerous:** nothing in the key itself, which sqlx declares stable. sqlx's migrations take
+/// another: [`sqlx_migrations`](super::sqlx_migrations).
 ///
 /// [RFC 5869]: https://www.rfc-editor.org/rfc/rfc5869
 ///
@@ -34,8 +37,8 @@ const INFO: &[u8] = b"SQLx (Rust) Postgres advisory lock";
 #[doc(alias = "PgAdvisoryLock")]
 #[must_use]
 pub fn sqlx(name: &str) -> LockKey {
-    // Extract, with no salt; expand, of which the first block is enough. A shorter key of an HMAC is one padded with zeros, so an absent
-    // salt is a block of them.
+    // Extract, with no salt; expand, of which the first block is enough. A shorter key of an HMAC
+    // is one padded with zeros, so an absent salt is a block of them.
     let pseudo_random_key = mac(&[], &[name.as_bytes()]);
     let (first, _) = mac(&pseudo_random_key, &[INFO, &[1]]).split::<U8>();
     single(i64::from_le_bytes(first.into()), name)
