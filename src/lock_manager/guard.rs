@@ -101,9 +101,8 @@ impl OwnedLockGuard {
     ///
     /// # Panics
     ///
-    /// In a task of a tokio runtime: see
-    /// [blocking callers](super::LockManager#blocking-callers). The unwinding drops the guard, which
-    /// releases the lock.
+    /// In a task of a tokio runtime: see [blocking callers](super::LockManager#blocking-callers).
+    /// The unwinding drops the guard, which releases the lock.
     #[track_caller]
     pub fn release_blocking(self) -> Result<(), LockError> {
         block_on(|| self.0.release(Caller::Blocking))

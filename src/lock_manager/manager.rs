@@ -3,9 +3,9 @@
 //! # Implementation details
 //!
 //! Every call is a future over [`Shared`](super::shared::Shared), whatever the pool. An async
-//! method returns that future; its `*_blocking` twin runs it with `pollster` on the caller's thread.
-//! The pool decides where sessions run: on tasks of a tokio runtime (async pool), or on threads of
-//! their own (blocking pool, with [`BlockingPool`] as the adapter).
+//! method returns that future; its `*_blocking` twin runs it with `pollster` on the caller's
+//! thread. The pool decides where sessions run: on tasks of a tokio runtime (async pool), or on
+//! threads of their own (blocking pool, with [`BlockingPool`] as the adapter).
 //!
 //! A call may poll the session that it sends a statement to, which saves two context switches (see
 //! [`SessionTask`]). Over a blocking pool that poll runs the whole statement. So only a blocking
@@ -65,7 +65,8 @@ use crate::session::{AsyncBody, LockPool};
 /// * Dropping the last clone releases all locks, within a second if the server replies. Guards that
 ///   still exist then report a loss.
 /// * On SQLite every request is granted, or the locks exclude within this lock manager:
-///   [`LockManagerOptions::on_no_lock_backend`]. Fencing tokens count within the lock manager there.
+///   [`LockManagerOptions::on_no_lock_backend`]. Fencing tokens count within the lock manager
+///   there.
 ///
 /// # Pools
 ///
@@ -92,8 +93,9 @@ use crate::session::{AsyncBody, LockPool};
 /// The methods named `*_blocking` block their thread, as tokio's `blocking_*` methods do.
 ///
 /// * In a task of a tokio runtime, or in its `block_on`, they **panic** before they request
-///   anything. Call the async method there, or use [`spawn_blocking`] or [`block_in_place`]. Without
-///   the feature `async-lock-manager` the crate does not know of tokio, and they block the executor.
+///   anything. Call the async method there, or use [`spawn_blocking`] or [`block_in_place`].
+///   Without the feature `async-lock-manager` the crate does not know of tokio, and they block the
+///   executor.
 /// * Over an async pool they need the runtime of that pool to run. If it is a `current_thread`
 ///   runtime and no thread drives it, they wait until one does, also beyond their limit.
 ///
@@ -692,7 +694,8 @@ impl LockManager {
         self.handle.close().await;
     }
 
-    /// Closes as [`close`](Self::close) does, and blocks the thread until the holders have released.
+    /// Closes as [`close`](Self::close) does, and blocks the thread until the holders have
+    /// released.
     ///
     /// # Panics
     ///

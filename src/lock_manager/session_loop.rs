@@ -3,13 +3,13 @@
 //! # Implementation details
 //!
 //! A session carries out one [`SessionCommand`] after the other on a connection of the pool, and
-//! reports each result to the core. The core sends the next batch only after the reply, so a command
-//! that arrives during a statement can only end the session: it cancels the statement.
+//! reports each result to the core. The core sends the next batch only after the reply, so a
+//! command that arrives during a statement can only end the session: it cancels the statement.
 //!
-//! A connection on which locks may be held never returns to its pool: [`TerminateOnDrop`] terminates
-//! its session unless the core has confirmed that nothing is held. [`SessionReporter`] reports to
-//! the core if the loop is dropped at any other point, with its runtime or by a panic. So no caller
-//! waits for a session that has ended.
+//! A connection on which locks may be held never returns to its pool: [`TerminateOnDrop`]
+//! terminates its session unless the core has confirmed that nothing is held. [`SessionReporter`]
+//! reports to the core if the loop is dropped at any other point, with its runtime or by a panic.
+//! So no caller waits for a session that has ended.
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
@@ -206,7 +206,8 @@ async fn run<S: AsyncLockSession>(
     }
 }
 
-/// Repeats a failed acquire in a form that shows the SQLSTATE, and returns that error if it has one.
+/// Repeats a failed acquire in a form that shows the SQLSTATE, and returns that error if it has
+/// one.
 ///
 /// Some clients hide the SQLSTATE of an error. Only a batch of one acquire is repeated: after the
 /// failure of a longer batch the core retries each operation alone.

@@ -3,15 +3,16 @@
 //! # Implementation details
 //!
 //! To send a command to the owner (a task or a thread) and to be woken by it costs two context
-//! switches, which is expensive beside a statement that does not wait. Therefore a call that sends a
-//! command to an idle session polls the session once itself. That buys the uncontended cycle of 1.08
-//! to 1.10 times the two bare lock functions (`benches/lock_manager.rs`, section `uncontended`).
+//! switches, which is expensive beside a statement that does not wait. Therefore a call that sends
+//! a command to an idle session polls the session once itself. That buys the uncontended cycle of
+//! 1.08 to 1.10 times the two bare lock functions (`benches/lock_manager.rs`, section
+//! `uncontended`).
 //!
 //! On an async connection that poll sends the statement; the reply wakes the owner. On a blocking
 //! connection it runs the statement to its reply.
 //!
-//! The future is in a mutex. Its waker, [`SessionWaker`], wakes the owner, never a call: so a session
-//! does not depend on a call that is polled no more. While a call has claimed the session
+//! The future is in a mutex. Its waker, [`SessionWaker`], wakes the owner, never a call: so a
+//! session does not depend on a call that is polled no more. While a call has claimed the session
 //! ([`PollPermit`]), a wake-up is only noted. The permit passes it on to the owner when it is
 //! dropped. Dropping the owner drops the future, or marks it for the call that polls it right now.
 
@@ -106,7 +107,8 @@ impl SessionTask {
         self.poll()
     }
 
-    /// Claims the session for one poll by the caller. Returns `None` if another call has claimed it.
+    /// Claims the session for one poll by the caller. Returns `None` if another call has claimed
+    /// it.
     pub(super) fn try_claim(self: &Arc<Self>) -> Option<PollPermit> {
         let mut state = self.session_waker.state();
         let free = !std::mem::replace(&mut state.claimed, true);

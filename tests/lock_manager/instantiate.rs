@@ -25,26 +25,26 @@ macro_rules! most_cases {
 macro_rules! shared_server_cases {
     ($kind:ident, $caller:ident) => {
         cases!($kind, $caller,
-            exclusion: a_second_locker_is_refused, a_plain_lock_and_a_locker_exclude_each_other,
-                a_locker_excludes_plain_sql, users_of_one_locker_exclude_each_other,
-                contention_never_overlaps;
-            waiting: a_limit_passes_and_nothing_is_left, a_waiter_is_granted_when_the_key_is_free,
-                whoever_blocks_waits_in_the_servers_queue,
-                without_waiting_sessions_whoever_blocks_polls,
-                options_that_make_no_sense_are_refused;
-            all: each_key_once_and_in_order, none_if_one_is_refused, none_if_the_time_is_out,
-                opposite_orders_do_not_deadlock, a_thousand_keys_in_one_round_trip;
-            bodies: a_body_runs_under_the_lock, the_bodys_error_wins,
-                a_panic_in_a_body_gives_the_lock_back, a_guard_may_be_dropped_anywhere;
-            loss: a_holder_learns_of_its_loss, a_release_reports_a_loss,
-                an_idle_session_is_replaced, those_who_poll_go_on, those_who_block_go_on,
-                sessions_lose_only_their_own;
+            exclusion: second_manager_is_excluded, plain_lock_and_manager_exclude_each_other,
+                manager_excludes_plain_sql, callers_of_one_manager_exclude_each_other,
+                contending_holders_never_overlap;
+            waiting: elapsed_limit_leaves_nothing, waiter_is_granted_when_the_key_is_free,
+                blocking_waiter_waits_on_the_server,
+                blocking_waiter_polls_without_waiting_sessions,
+                invalid_options_are_rejected;
+            all: acquires_each_key_once_in_order, acquires_none_if_one_is_contended, acquires_none_if_the_limit_elapses,
+                opposite_orders_do_not_deadlock, thousand_keys_take_one_round_trip;
+            bodies: body_runs_under_the_lock, body_error_has_precedence,
+                panic_in_a_body_releases_the_lock, guard_dropped_anywhere_releases_the_lock;
+            loss: holder_learns_of_its_loss, release_reports_a_loss,
+                idle_session_is_replaced, polling_waiters_survive_session_loss, blocking_waiters_survive_session_loss,
+                session_loss_affects_its_own_locks_only;
             faults: silence_under_a_holder, silence_under_a_waiter, silence_under_a_poller,
-                closing_in_silence, a_lost_release, a_lost_grant;
-            closing: closing_drains, closing_does_not_wait_for_others,
-                the_last_clone_frees_everything, the_pool_gets_its_connections_back;
-            limits: a_pool_without_connections_is_told_of;
-            fencing: tokens_grow, an_unfit_sequence_is_refused, a_stale_writer_is_refused;
+                close_does_not_await_a_silent_server, a_lost_release, a_lost_grant;
+            closing: close_rejects_waiters_and_awaits_holders, close_does_not_await_server_waiters,
+                last_clone_releases_all_locks, connections_return_to_the_pool;
+            limits: exhausted_pool_is_reported;
+            fencing: tokens_grow, unsuitable_sequence_is_rejected, stale_writer_is_rejected;
         );
     };
 }
@@ -53,7 +53,7 @@ macro_rules! private_server_cases {
     ($kind:ident, $caller:ident) => {
         cases!($kind, $caller,
             faults: the_server_restarts, the_server_crashes;
-            limits: ten_thousand_keys_on_one_session, a_full_lock_table_refuses_what_does_not_fit;
+            limits: ten_thousand_keys_fit_on_one_session, full_lock_table_rejects_further_keys;
         );
     };
 }
@@ -64,9 +64,9 @@ macro_rules! queue_cases {
     ($($module:ident => $kind:ident;)*) => {$(
         mod $module {
             cases!($kind, Async,
-                queue: waiters_are_served_in_order, later_sharers_do_not_pass_a_waiting_writer, whoever_gives_up_leaves_the_queue,
-                    a_lock_that_is_handed_on_stays_on_the_server, turns_are_bounded, so_is_the_time,
-                    another_lockers_poller_gets_its_turn;
+                queue: waiters_are_served_in_order, sharers_do_not_overtake_a_waiting_writer, cancelled_waiter_leaves_the_queue,
+                    handed_off_lock_stays_held_on_the_server, hand_off_count_is_bounded, hand_off_time_is_bounded,
+                    poller_of_another_manager_is_served;
             );
         }
     )*};

@@ -1,4 +1,4 @@
-//! What only an async guard can do: tell of its loss while something else goes on.
+//! The loss signal of a guard: `lost`, and bodies that end with their lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,16 +21,16 @@ async fn manager(kind: PoolKind) -> LockManager {
     pool_under_test.manager(options).await.manager
 }
 
-/// Says that it was dropped.
-struct Dropped(Arc<AtomicBool>);
+/// Records its drop.
+struct DropFlag(Arc<AtomicBool>);
 
-impl Drop for Dropped {
+impl Drop for DropFlag {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }
 }
 
-async fn a_body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
+async fn body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
     let (manager, key, mut observer) = (
         manager(kind).await,
         fresh_key(),
@@ -38,7 +38,8 @@ async fn a_body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
     );
     let (dropped, (begun, begins)) = (Arc::default(), oneshot::channel());
     let call = tokio::spawn({
-        let (manager, key, dropped) = (manager.clone(), key.clone(), Dropped(Arc::clone(&dropped)));
+        let (manager, key, dropped) =
+            (manager.clone(), key.clone(), DropFlag(Arc::clone(&dropped)));
         async move {
             let body = async move |guard: &OwnedLockGuard| {
                 let _dropped = dropped;
@@ -53,7 +54,7 @@ async fn a_body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
     let error = timeout(PATIENCE, call).await.unwrap().unwrap().unwrap_err();
     assert_eq!((error.kind(), error.key()), (Lost, Some(&key)));
     assert!(dropped.load(Ordering::SeqCst));
-    // With its lock, a body comes to its end.
+    // A body that keeps its lock completes.
     let body = async |_: &OwnedLockGuard| Ok::<_, LockError>(7);
     assert_eq!(
         manager
@@ -65,8 +66,8 @@ async fn a_body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
     assert!(observer.is_free(&key));
 }
 
-/// Each time that it is waited for, and by several.
-async fn a_loss_is_heard(kind: PoolKind) {
+/// Also if awaited twice, and by several tasks.
+async fn lost_completes_for_every_listener(kind: PoolKind) {
     let (manager, mut observer) = (
         manager(kind).await,
         ServerObserver::at(&crate::support::url()),
@@ -75,14 +76,14 @@ async fn a_loss_is_heard(kind: PoolKind) {
     let one = manager.acquire(keys[0].clone(), no_wait()).await.unwrap();
     let other = manager.acquire(keys[1].clone(), no_wait()).await.unwrap();
     assert!(futures_util::poll!(std::pin::pin!(one.lost())).is_pending());
-    let hearing = tokio::spawn(async move {
+    let listening = tokio::spawn(async move {
         other.lost().await;
         other
     });
     observer.terminate_holder(&keys[0]);
     timeout(PATIENCE, one.lost()).await.unwrap();
     one.lost().await;
-    let other = timeout(PATIENCE, hearing).await.unwrap().unwrap();
+    let other = timeout(PATIENCE, listening).await.unwrap().unwrap();
     assert!(one.is_lost() && other.is_lost());
 }
 
@@ -90,13 +91,13 @@ macro_rules! on_every_pool {
     ($($pool:ident => $kind:expr;)*) => {$(
         mod $pool {
             #[test]
-            fn a_body_is_dropped_when_its_lock_is_lost() {
-                super::in_runtime(super::a_body_is_dropped_when_its_lock_is_lost($kind));
+            fn body_is_dropped_when_its_lock_is_lost() {
+                super::in_runtime(super::body_is_dropped_when_its_lock_is_lost($kind));
             }
 
             #[test]
-            fn a_loss_is_heard() {
-                super::in_runtime(super::a_loss_is_heard($kind));
+            fn lost_completes_for_every_listener() {
+                super::in_runtime(super::lost_completes_for_every_listener($kind));
             }
         }
     )*};

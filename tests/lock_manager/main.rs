@@ -1,4 +1,6 @@
-//! The managers on a real server, over every pool: each case is written once.
+//! The lock manager on a real server, with every pool and both kinds of callers.
+//!
+//! Each case is written once; `instantiate.rs` lists the cases and makes tests of them.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,4 +1,4 @@
-//! The pools that a manager may be made over.
+//! The pools of the tests: [`PoolUnderTest`].
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ impl PoolUnderTest {
         }
     }
 
-    /// A manager with a pool of its own.
+    /// Creates a lock manager with a pool of its own.
     pub(crate) async fn manager(&self, options: LockManagerOptions) -> TestManager {
         self.pool(4).await.manager(options)
     }
@@ -150,7 +150,7 @@ impl Pool {
         })
     }
 
-    /// Takes a lock as one does without a manager, on a connection of this pool.
+    /// Acquires a lock on a connection of this pool, without a lock manager.
     pub(crate) async fn with_plain_lock(
         &self,
         key: &LockKey,
@@ -168,7 +168,7 @@ impl Pool {
         })
     }
 
-    /// Has so many connections at no_wait, and tells of their sessions.
+    /// Checks out several connections, and returns the process ids of their sessions.
     pub(crate) async fn pids(&self, count: usize) -> Vec<i64> {
         let ping = LockBatch::new(
             BatchMode::Execute,

@@ -1,4 +1,4 @@
-//! Runtimes that end before their manager, and futures of it that are dropped half-way. On every pool of an async client.
+//! Runtimes that end before their lock manager, and calls that are dropped half-way.
 
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
-/// Ends with its runtime while it holds and waits. Guards have lost; whoever asks from elsewhere is refused and does not hang.
-fn a_runtime_ends(kind: PoolKind) {
+/// The runtime ends while the lock manager holds one lock and waits for another. Guards report a
+/// loss, and calls from other runtimes are rejected instead of hanging.
+fn ended_runtime_closes_the_manager(kind: PoolKind) {
     let (pool_under_test, home, elsewhere) = (
         PoolUnderTest::new(kind, Caller::Async),
         runtime(),
@@ -49,23 +50,23 @@ fn a_runtime_ends(kind: PoolKind) {
     observer.assert_soon_free(&held, "the end of the runtime");
     eventually("the end of the wait", || observer.waiters(&busy).is_empty());
     elsewhere.block_on(async {
-        // By its session that has gone, or by the manager that has.
+        // Rejected for the lost session, or for the closed lock manager.
         let told = timeout(PATIENCE, waiting).await.unwrap().unwrap();
         assert!(matches!(told, Some(Closed | Pool)), "{told:?}");
         assert!(guard.is_lost());
         assert_eq!(kind_of(guard.release().await), Some(Lost));
         for options in [no_wait(), poll()] {
-            let asked = timeout(PATIENCE, manager.acquire(&fresh_key(), options)).await;
-            assert_eq!(kind_of(asked.expect("an answer")), Some(Closed));
+            let requested = timeout(PATIENCE, manager.acquire(&fresh_key(), options)).await;
+            assert_eq!(kind_of(requested.expect("a response")), Some(Closed));
         }
         timeout(PATIENCE, manager.close())
             .await
-            .expect("nothing is left");
+            .expect("no session is left");
     });
 }
 
-/// It was made, and the runtime ended before anybody asked.
-fn a_runtime_ends_before_the_first_call(kind: PoolKind) {
+/// The runtime ends before the first call.
+fn first_call_after_the_runtime_is_rejected(kind: PoolKind) {
     let (pool_under_test, home, elsewhere) = (
         PoolUnderTest::new(kind, Caller::Async),
         runtime(),
@@ -74,13 +75,13 @@ fn a_runtime_ends_before_the_first_call(kind: PoolKind) {
     let manager = home.block_on(async { pool_under_test.manager(without_keep_alive()).await });
     drop(home);
     elsewhere.block_on(async {
-        let asked = timeout(PATIENCE, manager.acquire(&fresh_key(), poll())).await;
-        assert_eq!(kind_of(asked.expect("an answer")), Some(Closed));
+        let requested = timeout(PATIENCE, manager.acquire(&fresh_key(), poll())).await;
+        assert_eq!(kind_of(requested.expect("a response")), Some(Closed));
     });
 }
 
-/// The guard goes after the runtime has.
-fn a_guard_outlives_the_runtime(kind: PoolKind) {
+/// The guard is dropped after the runtime.
+fn guard_may_outlive_the_runtime(kind: PoolKind) {
     let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
     let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let guard = home.block_on(async {
@@ -95,8 +96,8 @@ fn a_guard_outlives_the_runtime(kind: PoolKind) {
     observer.assert_soon_free(&key, "the end of the runtime");
 }
 
-/// Whoever is dropped leaves nothing, wherever it was; whoever comes next is served.
-fn a_wait_is_dropped(kind: PoolKind) {
+/// A dropped waiter leaves neither a lock nor a wait on the server, and later calls are served.
+fn dropped_wait_leaves_nothing(kind: PoolKind) {
     let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
     let mut observer = ServerObserver::at(&pool_under_test.url);
     home.block_on(async {
@@ -104,7 +105,7 @@ fn a_wait_is_dropped(kind: PoolKind) {
         let [free, busy] = [fresh_key(), fresh_key()];
         let mut competitor = CompetingSession::holding(&busy);
 
-        let waiting = tokio::spawn(wait_for(manager.clone(), busy.clone()));
+        let waiting = tokio::spawn(acquire_and_release(manager.clone(), busy.clone()));
         observer.wait_for_waiters(&busy, 1);
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
@@ -116,7 +117,7 @@ fn a_wait_is_dropped(kind: PoolKind) {
             .unwrap_err();
         soon("a time-out", || observer.waiters(&busy).is_empty()).await;
 
-        // What it had before the one that it waits for.
+        // The locks that the call held before the contended one.
         let mut keys = vec![free.clone(), busy.clone()];
         keys.sort_by_key(LockKey::raw);
         timeout(limit, manager.acquire_all(keys, poll()))
@@ -131,7 +132,7 @@ fn a_wait_is_dropped(kind: PoolKind) {
     });
 }
 
-async fn wait_for(manager: TestManager, key: LockKey) {
+async fn acquire_and_release(manager: TestManager, key: LockKey) {
     drop(manager.acquire(&key, block()).await);
 }
 
@@ -145,9 +146,9 @@ async fn soon(after: &str, mut is_so: impl FnMut() -> bool) {
     assert!(found.is_ok(), "left behind after {after}");
 }
 
-/// A request is dropped each time it was pending, as often as it may be.
-fn a_call_is_dropped_at_each_point(kind: PoolKind) {
-    // One thread: what a call leaves to the manager's own tasks is not done before the call has been polled.
+/// Drops a call at its first pending poll, its second one, and so on.
+fn call_dropped_at_each_point_leaves_nothing(kind: PoolKind) {
+    // One thread, so that the lock manager's own tasks run only between two polls of the call.
     let home = Builder::new_current_thread().enable_all().build().unwrap();
     let pool_under_test = PoolUnderTest::new(kind, Caller::Async);
     let mut observer = ServerObserver::at(&pool_under_test.url);
@@ -178,13 +179,13 @@ fn a_call_is_dropped_at_each_point(kind: PoolKind) {
                 } else if limit > 1 {
                     break;
                 } else {
-                    // Now and then the server has answered before the call looks for it.
+                    // Sometimes the server replies before the first poll.
                     at_once += 1;
                     assert!(at_once < 100, "{method} was never pending");
                 }
             }
         }
-        // The same with its end.
+        // The same for `close` and `release`.
         let guard = manager.acquire(&fresh_key(), no_wait()).await.unwrap();
         assert!(crate::pending::drop_at(1, manager.close()).await.is_none());
         let refused = manager.acquire(&fresh_key(), no_wait()).await;
@@ -198,32 +199,35 @@ fn a_call_is_dropped_at_each_point(kind: PoolKind) {
     });
 }
 
-/// Whoever asks, or gives back, and does not look for the answer holds up nobody else on the same session.
-fn a_call_that_is_not_polled_holds_up_nobody(kind: PoolKind) {
+/// A request and a release whose futures are not polled do not block other calls on their session.
+fn unpolled_call_does_not_block_its_session(kind: PoolKind) {
     let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
     let mut observer = ServerObserver::at(&pool_under_test.url);
     home.block_on(async {
         let pool = pool_under_test.pool(2).await;
         let manager = pool.manager(without_keep_alive().max_sessions(1)).manager;
-        let [before, asked, key] = [fresh_key(), fresh_key(), fresh_key()];
+        let [before, requested, key] = [fresh_key(), fresh_key(), fresh_key()];
         let guard = manager.acquire(&before, no_wait()).await.unwrap();
-        let given_back = guard.release();
-        let mut acquiring = Box::pin(manager.acquire(&asked, no_wait()));
+        let releasing = guard.release();
+        let mut acquiring = Box::pin(manager.acquire(&requested, no_wait()));
         drop(crate::pending::until_pending(1, &mut acquiring).await);
 
         let other = timeout(PATIENCE, manager.acquire(&key, no_wait())).await;
-        let other = other.expect("it is not held up").unwrap();
-        soon("a release that nobody waits for", || {
+        let other = other.expect("not blocked").unwrap();
+        soon("a release that is not awaited", || {
             observer.is_free(&before)
         })
         .await;
-        drop((given_back, acquiring));
-        soon("a call that was not polled", || observer.is_free(&asked)).await;
+        drop((releasing, acquiring));
+        soon("a call that was not polled", || {
+            observer.is_free(&requested)
+        })
+        .await;
         other.release().await.unwrap();
     });
 }
 
-/// Takes a free key in one of the ways there are, and gives it back.
+/// Acquires a free key with the named method, and releases it.
 async fn call(manager: &TestManager, method: &str, key: &LockKey) {
     let keys = || vec![key.clone(), fresh_key()];
     let body = || Ok::<_, LockError>(());
@@ -274,8 +278,8 @@ macro_rules! on_pools {
 macro_rules! on_async_pools {
     ($($pool:ident => $kind:ident;)*) => {
         on_pools! {$(
-            $pool => $kind: a_runtime_ends, a_runtime_ends_before_the_first_call, a_guard_outlives_the_runtime,
-                a_wait_is_dropped, a_call_is_dropped_at_each_point, a_call_that_is_not_polled_holds_up_nobody;
+            $pool => $kind: ended_runtime_closes_the_manager, first_call_after_the_runtime_is_rejected, guard_may_outlive_the_runtime,
+                dropped_wait_leaves_nothing, call_dropped_at_each_point_leaves_nothing, unpolled_call_does_not_block_its_session;
         )*}
     };
 }
@@ -288,5 +292,5 @@ on_async_pools! {
 }
 
 on_pools! {
-    r2d2 => R2d2: a_call_is_dropped_at_each_point, a_call_that_is_not_polled_holds_up_nobody;
+    r2d2 => R2d2: call_dropped_at_each_point_leaves_nothing, unpolled_call_does_not_block_its_session;
 }

@@ -1,4 +1,5 @@
-//! What the server shows, and a competitor that takes locks with plain SQL. Neither goes through the crate.
+//! An observer of `pg_locks`, and a competitor that acquires locks with plain SQL. Neither uses the
+//! crate.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -9,8 +10,10 @@ use diesel::pg::PgConnection;
 
 use crate::support::{eventually, number, pid_of, run, text, url};
 
-/// The crate promises that nothing is left of a call that was dropped, or of a manager that is gone, after a second. A loaded machine has more; what is
-/// left behind stays for good, for no wait of these tests has a limit.
+/// The time in which a dropped call or lock manager must be cleaned up.
+///
+/// The crate promises a second; a loaded machine gets more. A lock that is not cleaned up stays for
+/// good, because no wait of these tests has a limit.
 pub(crate) const CLEANUP_DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) struct ServerObserver(pub(crate) PgConnection);
@@ -35,17 +38,17 @@ impl ServerObserver {
             .collect()
     }
 
-    /// The sessions that hold the key, one for each grant.
+    /// Returns the sessions that hold the key, one for each grant.
     pub(crate) fn holders(&mut self, key: &LockKey) -> Vec<i64> {
         self.pids(key, "granted")
     }
 
-    /// The sessions that wait for the key on the server.
+    /// Returns the sessions that wait for the key on the server.
     pub(crate) fn waiters(&mut self, key: &LockKey) -> Vec<i64> {
         self.pids(key, "NOT granted")
     }
 
-    /// Nobody holds the key or waits for it.
+    /// Returns true if no session holds the key or waits for it.
     pub(crate) fn is_free(&mut self, key: &LockKey) -> bool {
         self.pids(key, "true").is_empty()
     }
@@ -77,7 +80,7 @@ impl ServerObserver {
         }
     }
 
-    /// How many advisory locks the sessions hold or wait for.
+    /// Returns the number of advisory locks that the sessions hold or wait for.
     pub(crate) fn locks_of(&mut self, pids: &[i64]) -> i64 {
         let pids: Vec<_> = pids.iter().map(i64::to_string).collect();
         let pids = pids.join(", ");
@@ -100,7 +103,7 @@ impl ServerObserver {
     }
 }
 
-/// Another client, with plain SQL.
+/// A session that uses plain SQL.
 pub(crate) struct CompetingSession {
     conn: PgConnection,
     pub(crate) pid: i64,
@@ -138,13 +141,13 @@ impl CompetingSession {
         competitor
     }
 
-    /// Whether it gets the lock at once.
+    /// Returns true if the lock was acquired.
     pub(crate) fn try_lock(&mut self, key: &LockKey, mode: LockMode) -> bool {
         let took = call("pg_try_advisory_lock", key, mode);
         number(&mut self.conn, &format!("{took}::int")) == 1
     }
 
-    /// In exclusive mode.
+    /// Releases a lock in exclusive mode.
     pub(crate) fn unlock(&mut self, key: &LockKey) {
         self.unlock_in(key, LockMode::Exclusive);
     }
@@ -154,17 +157,17 @@ impl CompetingSession {
         assert_eq!(number(&mut self.conn, &format!("{gave}::int")), 1);
     }
 
-    /// Gets into the server's queue behind whoever is there; `then` is called as soon as it has the lock.
+    /// Joins the server's queue. `on_granted` is called as soon as the lock is granted.
     pub(crate) fn queue(
         mut self,
         observer: &mut ServerObserver,
         key: &LockKey,
-        then: impl FnOnce() + Send + 'static,
+        on_granted: impl FnOnce() + Send + 'static,
     ) -> QueuedSession {
         let (pid, lock) = (self.pid, call("pg_advisory_lock", key, LockMode::Exclusive));
         let thread = thread::spawn(move || {
             run(&mut self.conn, &format!("SELECT {lock}"));
-            then();
+            on_granted();
             self
         });
         eventually("a competitor in the queue", || {
@@ -175,7 +178,7 @@ impl CompetingSession {
 }
 
 impl QueuedSession {
-    /// It has the lock.
+    /// Waits until the lock is granted.
     pub(crate) fn granted(self) -> CompetingSession {
         self.0.join().unwrap()
     }

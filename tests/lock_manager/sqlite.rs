@@ -1,4 +1,4 @@
-//! Where there are no locks: everybody is let in as the options say, or the locks are the process's own.
+//! A backend without locks: every request is granted, or the locks exclude within the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,4 +1,4 @@
-//! Several keys at once.
+//! Calls that acquire several keys.
 
 use std::mem::ManuallyDrop;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::pool_under_test::PoolUnderTest;
 use crate::proxy::{Proxy, by_port, in_the_clear};
 use crate::server_observer::{CompetingSession, ServerObserver};
 
-/// So many keys, in the order in which they are taken.
+/// Returns new keys in ascending order of their raw keys, in which they are acquired.
 fn keys(count: usize) -> Vec<LockKey> {
     let mut keys: Vec<_> = (0..count).map(|_| fresh_key()).collect();
     keys.sort_by_key(LockKey::raw);
     keys
 }
 
-pub(crate) async fn each_key_once_and_in_order(pool_under_test: PoolUnderTest) {
+pub(crate) async fn acquires_each_key_once_in_order(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let (keys, mut observer) = (keys(5), ServerObserver::at(&pool_under_test.url));
     let named = [4, 1, 0, 3, 1, 2, 4].map(|at| keys[at].clone());
@@ -44,7 +44,7 @@ pub(crate) async fn each_key_once_and_in_order(pool_under_test: PoolUnderTest) {
     none.release().await.unwrap();
 }
 
-pub(crate) async fn none_if_one_is_refused(pool_under_test: PoolUnderTest) {
+pub(crate) async fn acquires_none_if_one_is_contended(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let (keys, mut observer) = (keys(5), ServerObserver::at(&pool_under_test.url));
     for busy in &keys {
@@ -55,7 +55,7 @@ pub(crate) async fn none_if_one_is_refused(pool_under_test: PoolUnderTest) {
             .unwrap_err();
         assert_eq!((error.kind(), error.key()), (HeldElsewhere, Some(busy)));
         for key in keys.iter().filter(|key| *key != busy) {
-            assert!(observer.is_free(key), "not when the call has returned");
+            assert!(observer.is_free(key), "held after the call has returned");
         }
         let shared = no_wait().shared();
         assert!(
@@ -69,7 +69,7 @@ pub(crate) async fn none_if_one_is_refused(pool_under_test: PoolUnderTest) {
     }
 }
 
-pub(crate) async fn none_if_the_time_is_out(pool_under_test: PoolUnderTest) {
+pub(crate) async fn acquires_none_if_the_limit_elapses(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let (keys, mut observer) = (keys(5), ServerObserver::at(&pool_under_test.url));
     let _competitor = CompetingSession::holding(&keys[3]);
@@ -81,7 +81,7 @@ pub(crate) async fn none_if_the_time_is_out(pool_under_test: PoolUnderTest) {
             .unwrap_err();
         assert_eq!((error.kind(), error.key()), (TimedOut, Some(&keys[3])));
         for key in [0, 1, 2, 4].map(|at| &keys[at]) {
-            assert!(observer.is_free(key), "not when the call has returned");
+            assert!(observer.is_free(key), "held after the call has returned");
         }
     }
 }
@@ -111,11 +111,7 @@ pub(crate) async fn opposite_orders_do_not_deadlock(pool_under_test: PoolUnderTe
                             .unwrap(),
                     );
                     let guards = manager.acquire_all(keys, options).await;
-                    guards
-                        .expect("nobody waits in a circle")
-                        .release()
-                        .await
-                        .unwrap();
+                    guards.expect("no deadlock").release().await.unwrap();
                 }
             })
         })
@@ -125,9 +121,9 @@ pub(crate) async fn opposite_orders_do_not_deadlock(pool_under_test: PoolUnderTe
     }
 }
 
-pub(crate) async fn a_thousand_keys_in_one_round_trip(pool_under_test: PoolUnderTest) {
+pub(crate) async fn thousand_keys_take_one_round_trip(pool_under_test: PoolUnderTest) {
     let (proxy, port) = Proxy::to(&pool_under_test.url);
-    // It ends with its connection, for which a test that fails cannot wait.
+    // The proxy ends with its connection, and a failing test must not wait for that.
     let proxy = ManuallyDrop::new(proxy);
     let through = PoolUnderTest {
         url: in_the_clear(&by_port(&pool_under_test.url, port)),
@@ -135,7 +131,7 @@ pub(crate) async fn a_thousand_keys_in_one_round_trip(pool_under_test: PoolUnder
     };
     let pool = through.pool(1).await;
     let manager = pool.manager(without_keep_alive());
-    // The connection is there, and its statements are prepared.
+    // Open the connection and prepare its statements.
     for _ in 0..2 {
         manager
             .acquire_all(keys(2), no_wait())
@@ -158,7 +154,7 @@ pub(crate) async fn a_thousand_keys_in_one_round_trip(pool_under_test: PoolUnder
     assert_eq!(given, 1);
     assert_eq!(observer.locks_of(&[holder]), 0);
     manager.close().await;
-    // Nothing of a manager that is closed keeps its pool, whatever it was to do later.
+    // A closed lock manager does not keep its pool, even with timers pending.
     drop((manager, pool));
     drop(ManuallyDrop::into_inner(proxy));
 }

@@ -1,4 +1,4 @@
-//! Bodies under a lock, and guards that travel.
+//! Bodies under a lock, and guards that move between threads.
 
 use std::panic::AssertUnwindSafe;
 
@@ -24,7 +24,7 @@ impl From<LockError> for Failure {
     }
 }
 
-pub(crate) async fn a_body_runs_under_the_lock(pool_under_test: PoolUnderTest) {
+pub(crate) async fn body_runs_under_the_lock(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let look = || {
@@ -55,7 +55,7 @@ pub(crate) async fn a_body_runs_under_the_lock(pool_under_test: PoolUnderTest) {
     assert_eq!(error.kind(), HeldElsewhere);
 }
 
-pub(crate) async fn the_bodys_error_wins(pool_under_test: PoolUnderTest) {
+pub(crate) async fn body_error_has_precedence(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test
         .manager(LockManagerOptions::new().keep_alive(super::NO_KEEP_ALIVE))
         .await;
@@ -70,7 +70,7 @@ pub(crate) async fn the_bodys_error_wins(pool_under_test: PoolUnderTest) {
         Err(Failure::Body)
     );
     assert!(observer.is_free(&key));
-    // Also over the error of the release: the body has ended the session.
+    // Also over the error of the release, after the body has terminated the session.
     let ends_the_session = || {
         let (key, mut observer) = (key.clone(), ServerObserver::at(&pool_under_test.url));
         move || {
@@ -84,7 +84,7 @@ pub(crate) async fn the_bodys_error_wins(pool_under_test: PoolUnderTest) {
         fails()
     });
     assert_eq!(failed.await, Err(Failure::Body));
-    // And its success does not hide that error.
+    // A successful body does not hide that error.
     let mut body = ends_the_session();
     let succeeded = manager.with_lock(&key, no_wait(), move || {
         body();
@@ -93,7 +93,7 @@ pub(crate) async fn the_bodys_error_wins(pool_under_test: PoolUnderTest) {
     assert_eq!(succeeded.await, Err(Failure::Lock));
 }
 
-pub(crate) async fn a_panic_in_a_body_gives_the_lock_back(pool_under_test: PoolUnderTest) {
+pub(crate) async fn panic_in_a_body_releases_the_lock(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let body = || -> Result<(), LockError> { std::panic::resume_unwind(Box::new("the body's")) };
@@ -110,7 +110,7 @@ pub(crate) async fn a_panic_in_a_body_gives_the_lock_back(pool_under_test: PoolU
         .unwrap();
 }
 
-pub(crate) async fn a_guard_may_be_dropped_anywhere(pool_under_test: PoolUnderTest) {
+pub(crate) async fn guard_dropped_anywhere_releases_the_lock(pool_under_test: PoolUnderTest) {
     type Way = (&'static str, fn(TestGuard));
     fn travels<T: Send + 'static>(guard: T) -> T {
         guard
@@ -136,7 +136,7 @@ pub(crate) async fn a_guard_may_be_dropped_anywhere(pool_under_test: PoolUnderTe
         dropping(travels(guard));
         observer.assert_soon_free(&key, where_);
     }
-    // It may also be released elsewhere.
+    // A guard may be released in another task.
     let key = fresh_key();
     let guard = manager.acquire(&key, no_wait()).await.unwrap();
     tokio::spawn(async move { guard.release().await.unwrap() })

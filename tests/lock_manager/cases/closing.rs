@@ -1,4 +1,4 @@
-//! The end of a manager.
+//! `close`, and the drop of the last clone.
 
 use advisory_locking::LockErrorKind::{Closed, Lost};
 use advisory_locking::LockOptions;
@@ -28,8 +28,8 @@ async fn is_closed(manager: &crate::test_manager::TestManager) {
     }
 }
 
-/// What is held is waited for; whoever waits is refused, and so is whoever comes later.
-pub(crate) async fn closing_drains(pool_under_test: PoolUnderTest) {
+/// `close` waits for holders, and rejects waiters and later calls.
+pub(crate) async fn close_rejects_waiters_and_awaits_holders(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
     let (key, other, mut observer) = (
         fresh_key(),
@@ -64,8 +64,8 @@ pub(crate) async fn closing_drains(pool_under_test: PoolUnderTest) {
     is_closed(&unused).await;
 }
 
-/// Whoever waits on the server is refused at no_wait, and the wait there ends or comes to nothing.
-pub(crate) async fn closing_does_not_wait_for_others(pool_under_test: PoolUnderTest) {
+/// The waiter is rejected at once. The wait on the server ends, or its grant is released.
+pub(crate) async fn close_does_not_await_server_waiters(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
     let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let mut competitor = CompetingSession::holding(&key);
@@ -77,8 +77,8 @@ pub(crate) async fn closing_does_not_wait_for_others(pool_under_test: PoolUnderT
     observer.wait_until_free(&key);
 }
 
-/// Guards outlive their manager, but have lost.
-pub(crate) async fn the_last_clone_frees_everything(pool_under_test: PoolUnderTest) {
+/// Guards that outlive their lock manager report a loss.
+pub(crate) async fn last_clone_releases_all_locks(pool_under_test: PoolUnderTest) {
     let (manager, mut observer) = (
         pool_under_test.manager(without_keep_alive()).await,
         ServerObserver::at(&pool_under_test.url),
@@ -103,7 +103,7 @@ pub(crate) async fn the_last_clone_frees_everything(pool_under_test: PoolUnderTe
     }
 }
 
-pub(crate) async fn the_pool_gets_its_connections_back(pool_under_test: PoolUnderTest) {
+pub(crate) async fn connections_return_to_the_pool(pool_under_test: PoolUnderTest) {
     let (pool, mut observer) = (
         pool_under_test.pool(2).await,
         ServerObserver::at(&pool_under_test.url),
@@ -118,7 +118,7 @@ pub(crate) async fn the_pool_gets_its_connections_back(pool_under_test: PoolUnde
         competitor.unlock(&other);
         acquiring.await.unwrap().unwrap().release().await.unwrap();
         guard.release().await.unwrap();
-        // Once it is closed, and once it is dropped.
+        // In the first round the manager is closed, in the second one it is dropped.
         if round == 0 {
             timeout(PATIENCE, manager.close()).await.unwrap();
         }

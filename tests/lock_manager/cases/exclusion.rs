@@ -1,4 +1,4 @@
-//! Who keeps out whom.
+//! Exclusion between callers, lock managers, plain locks and plain SQL.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ use crate::server_observer::{CompetingSession, ServerObserver};
 use crate::support::fresh_number;
 use crate::test_manager::TestManager;
 
-/// Held in one mode and asked for in another.
+/// The mode of the holder, and the mode of the request.
 const PAIRS: [(LockMode, LockMode); 4] = [
     (Exclusive, Exclusive),
     (Exclusive, Shared),
@@ -27,8 +27,8 @@ fn compatible(one: LockMode, other: LockMode) -> bool {
     (one, other) == (Shared, Shared)
 }
 
-/// Whoever does not wait is kept out, and told so as it asked.
-async fn is_kept_out(manager: &TestManager, key: &LockKey, mode: LockMode) {
+/// Asserts that requests that do not wait fail, each with its error.
+async fn assert_excluded(manager: &TestManager, key: &LockKey, mode: LockMode) {
     let error = manager
         .acquire(key, no_wait().mode(mode))
         .await
@@ -48,7 +48,7 @@ async fn is_kept_out(manager: &TestManager, key: &LockKey, mode: LockMode) {
     }
 }
 
-async fn is_let_in(manager: &TestManager, key: &LockKey, mode: LockMode) {
+async fn assert_granted(manager: &TestManager, key: &LockKey, mode: LockMode) {
     for options in [no_wait(), LockOptions::wait_up_to(Duration::ZERO)] {
         let guard = manager.acquire(key, options.mode(mode)).await.unwrap();
         assert_eq!((guard.key(), guard.mode()), (key, mode));
@@ -56,39 +56,39 @@ async fn is_let_in(manager: &TestManager, key: &LockKey, mode: LockMode) {
     }
 }
 
-async fn excluded_if_not_compatible(
+async fn assert_excluded_if_conflicting(
     manager: &TestManager,
     key: &LockKey,
     held: LockMode,
     asked: LockMode,
 ) {
     if compatible(held, asked) {
-        is_let_in(manager, key, asked).await;
+        assert_granted(manager, key, asked).await;
     } else {
-        is_kept_out(manager, key, asked).await;
+        assert_excluded(manager, key, asked).await;
     }
 }
 
-pub(crate) async fn a_second_locker_is_refused(pool_under_test: PoolUnderTest) {
+pub(crate) async fn second_manager_is_excluded(pool_under_test: PoolUnderTest) {
     let one = pool_under_test.manager(LockManagerOptions::new()).await;
     let other = pool_under_test.manager(LockManagerOptions::new()).await;
     for (held, asked) in PAIRS {
         let key = fresh_key();
         let guard = one.acquire(&key, no_wait().mode(held)).await.unwrap();
-        excluded_if_not_compatible(&other, &key, held, asked).await;
+        assert_excluded_if_conflicting(&other, &key, held, asked).await;
         guard.release().await.unwrap();
-        is_let_in(&other, &key, Exclusive).await;
+        assert_granted(&other, &key, Exclusive).await;
     }
 }
 
-pub(crate) async fn users_of_one_locker_exclude_each_other(pool_under_test: PoolUnderTest) {
+pub(crate) async fn callers_of_one_manager_exclude_each_other(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let mut observer = ServerObserver::at(&pool_under_test.url);
     for (held, asked) in PAIRS {
         let key = fresh_key();
         let guard = manager.acquire(&key, no_wait().mode(held)).await.unwrap();
-        excluded_if_not_compatible(&manager, &key, held, asked).await;
-        // Those who share here are one holder there.
+        assert_excluded_if_conflicting(&manager, &key, held, asked).await;
+        // Holders that share the lock in the process are one holder on the server.
         assert_eq!(observer.holders(&key).len(), 1);
         guard.release().await.unwrap();
         assert!(
@@ -98,12 +98,12 @@ pub(crate) async fn users_of_one_locker_exclude_each_other(pool_under_test: Pool
     }
 }
 
-pub(crate) async fn a_plain_lock_and_a_locker_exclude_each_other(pool_under_test: PoolUnderTest) {
+pub(crate) async fn plain_lock_and_manager_exclude_each_other(pool_under_test: PoolUnderTest) {
     let pool = pool_under_test.pool(3).await;
     let manager = pool.manager(LockManagerOptions::new());
     for (held, asked) in PAIRS {
         let key = fresh_key();
-        let meanwhile = async || excluded_if_not_compatible(&manager, &key, held, asked).await;
+        let meanwhile = async || assert_excluded_if_conflicting(&manager, &key, held, asked).await;
         pool.with_plain_lock(&key, no_wait().mode(held), meanwhile)
             .await
             .unwrap();
@@ -120,15 +120,15 @@ pub(crate) async fn a_plain_lock_and_a_locker_exclude_each_other(pool_under_test
     }
 }
 
-pub(crate) async fn a_locker_excludes_plain_sql(pool_under_test: PoolUnderTest) {
+pub(crate) async fn manager_excludes_plain_sql(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let mut competitor = CompetingSession::at(&pool_under_test.url);
     for (held, asked) in PAIRS {
-        // Both key spaces.
+        // One key of each key space.
         let half = i32::try_from(fresh_number()).unwrap();
         for key in [fresh_key(), LockKey::from((half, i32::MIN))] {
             assert!(competitor.try_lock(&key, held));
-            excluded_if_not_compatible(&manager, &key, held, asked).await;
+            assert_excluded_if_conflicting(&manager, &key, held, asked).await;
             competitor.unlock_in(&key, held);
 
             let guard = manager.acquire(&key, no_wait().mode(held)).await.unwrap();
@@ -141,11 +141,11 @@ pub(crate) async fn a_locker_excludes_plain_sql(pool_under_test: PoolUnderTest) 
     }
 }
 
-pub(crate) async fn contention_never_overlaps(pool_under_test: PoolUnderTest) {
+pub(crate) async fn contending_holders_never_overlap(pool_under_test: PoolUnderTest) {
     const TASKS: u32 = 12;
     const TURNS: u32 = 15;
     let key = fresh_key();
-    // One that hands on for ever, one that never does, one as they come.
+    // Hand-off by default, without hand-offs, and with three at most.
     let managers = [
         pool_under_test.manager(LockManagerOptions::new()).await,
         pool_under_test

@@ -1,7 +1,7 @@
-//! Servers that stop, and networks that fall silent or lose what was sent.
+//! Servers that stop, and networks that fall silent or lose messages.
 #![allow(
     clippy::future_not_send,
-    reason = "whoever has the private server has it on one thread"
+    reason = "the guard of the private server stays on one thread"
 )]
 
 use std::time::Duration;
@@ -24,16 +24,16 @@ use crate::server_observer::{CompetingSession, ServerObserver};
 use crate::support::{eventually, run};
 
 pub(crate) async fn the_server_restarts(pool_under_test: PoolUnderTest) {
-    everybody_is_thrown_out(pool_under_test, "fast").await;
+    all_sessions_are_terminated(pool_under_test, "fast").await;
 }
 
-/// Without telling anybody.
+/// As [`the_server_restarts`], without an orderly shutdown.
 pub(crate) async fn the_server_crashes(pool_under_test: PoolUnderTest) {
-    everybody_is_thrown_out(pool_under_test, "immediate").await;
+    all_sessions_are_terminated(pool_under_test, "immediate").await;
 }
 
-/// Whoever holds has lost, whoever waits goes on, in either way, and nothing is taken again for anybody.
-async fn everybody_is_thrown_out(pool_under_test: PoolUnderTest, mode: &str) {
+/// Holders report a loss, waiters of both strategies are served, and no lost lock is re-acquired.
+async fn all_sessions_are_terminated(pool_under_test: PoolUnderTest, mode: &str) {
     let server = Private::take();
     let pool_under_test = pool_under_test.on_server(server.url());
     let manager = pool_under_test
@@ -58,7 +58,7 @@ async fn everybody_is_thrown_out(pool_under_test: PoolUnderTest, mode: &str) {
     server.ctl(&["-m", mode, "-w", "restart"]);
     eventually("news of the loss", || guard.is_lost());
     for (key, options, acquiring) in waiting {
-        // The competitor may have been thrown out first, and for a moment the lock was this one's.
+        // The waiter may have been granted the lock between the ends of the two sessions.
         let released = acquiring.await.unwrap().unwrap().release().await;
         assert!(matches!(kind_of(released), None | Some(Lost)));
         let again = manager.acquire(&key, options).await.unwrap();
@@ -66,13 +66,13 @@ async fn everybody_is_thrown_out(pool_under_test: PoolUnderTest, mode: &str) {
         again.release().await.unwrap();
     }
     let mut observer = ServerObserver::at(&pool_under_test.url);
-    assert!(observer.is_free(&held), "taken again silently");
+    assert!(observer.is_free(&held), "re-acquired");
     assert_eq!(kind_of(guard.release().await), Some(Lost));
     let again = manager.acquire(&held, poll()).await.unwrap();
     again.release().await.unwrap();
 }
 
-/// What is new goes through; what was cut off stays so.
+/// Passes new connections on. Connections that were cut off stay so.
 fn pass(relay: &Relay) {
     relay.set(ToServer, Flow::Pass);
     relay.set(ToClient, Flow::Pass);
@@ -84,7 +84,7 @@ fn behind_a_relay(pool_under_test: &PoolUnderTest) -> (Relay, PoolUnderTest) {
     (relay, far)
 }
 
-/// The holder is told in time, while the server believes that it has the lock.
+/// The loss signal fires in time, while the lock is still held on the server.
 pub(crate) async fn silence_under_a_holder(pool_under_test: PoolUnderTest) {
     let (relay, far) = behind_a_relay(&pool_under_test);
     let manager = far
@@ -99,7 +99,7 @@ pub(crate) async fn silence_under_a_holder(pool_under_test: PoolUnderTest) {
     let generation = guard.generation();
     assert_eq!(kind_of(guard.release().await), Some(Lost));
 
-    // Those who wait are served as soon as the server has noticed too.
+    // Waiters are served as soon as the server has ended the session.
     pass(&relay);
     let acquiring = manager.spawn_acquire(&key, poll());
     let noticed = format!("SELECT pg_terminate_backend({holder})");
@@ -110,7 +110,7 @@ pub(crate) async fn silence_under_a_holder(pool_under_test: PoolUnderTest) {
     observer.wait_until_free(&key);
 }
 
-/// Whoever waits there is told at its limit, at which the server ends the wait by itself.
+/// The waiter times out at its limit, at which the server ends the wait by itself.
 pub(crate) async fn silence_under_a_waiter(pool_under_test: PoolUnderTest) {
     let (relay, far) = behind_a_relay(&pool_under_test);
     let manager = far.manager(without_keep_alive()).await;
@@ -125,7 +125,8 @@ pub(crate) async fn silence_under_a_waiter(pool_under_test: PoolUnderTest) {
     assert!(observer.is_free(&key));
 }
 
-/// It asks on a session that is cut off, and goes on as soon as that is known, long before its limit.
+/// The waiter polls on a session that is cut off. It is served on a new session long before its
+/// limit.
 pub(crate) async fn silence_under_a_poller(pool_under_test: PoolUnderTest) {
     let (relay, far) = behind_a_relay(&pool_under_test);
     let manager = far
@@ -145,8 +146,8 @@ pub(crate) async fn silence_under_a_poller(pool_under_test: PoolUnderTest) {
     assert_eq!(kind_of(other.release().await), Some(Lost));
 }
 
-/// What cannot be reached is not waited for.
-pub(crate) async fn closing_in_silence(pool_under_test: PoolUnderTest) {
+/// `close` ends although the server does not reply.
+pub(crate) async fn close_does_not_await_a_silent_server(pool_under_test: PoolUnderTest) {
     let (relay, far) = behind_a_relay(&pool_under_test);
     let manager = far
         .manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE))
@@ -157,7 +158,8 @@ pub(crate) async fn closing_in_silence(pool_under_test: PoolUnderTest) {
     assert_eq!(kind_of(guard.release().await), Some(Lost));
 }
 
-/// The connection breaks before the release has reached the server, which frees the lock with the session.
+/// The connection breaks before the release reaches the server. The end of the session frees the
+/// lock.
 pub(crate) async fn a_lost_release(pool_under_test: PoolUnderTest) {
     let (relay, far) = behind_a_relay(&pool_under_test);
     let manager = far.manager(without_keep_alive()).await;
@@ -176,13 +178,14 @@ pub(crate) async fn a_lost_release(pool_under_test: PoolUnderTest) {
     again.release().await.unwrap();
 }
 
-/// The server has granted, and the connection breaks before the answer is there. Whoever waits asks again, and whoever asks but once is told.
+/// The server grants the lock, and the connection breaks before the reply. A waiter requests the
+/// lock again; a request that does not wait fails.
 pub(crate) async fn a_lost_grant(pool_under_test: PoolUnderTest) {
     let (relay, far) = behind_a_relay(&pool_under_test);
     let manager = far.manager(without_keep_alive()).await;
     for (options, granted) in [(poll(), true), (no_wait(), false)] {
         let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
-        // Which opens the session.
+        // Opens the session.
         let first = manager.acquire(&fresh_key(), poll()).await.unwrap();
         relay.set(ToClient, Flow::Held);
         let acquiring = manager.spawn_acquire(&key, options);

@@ -1,4 +1,4 @@
-//! Tokens that grow, and storage that refuses a writer whose token is old.
+//! Tokens that increase, and storage that rejects a writer with an old token.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,13 +12,13 @@ use crate::pool_under_test::PoolUnderTest;
 use crate::server_observer::ServerObserver;
 use crate::support::{connect, fresh_name, number, run};
 
-/// Something in the database, until its value is dropped.
-struct Made {
+/// A sequence or table, dropped with this value.
+struct DatabaseObject {
     what: &'static str,
     name: String,
 }
 
-impl Made {
+impl DatabaseObject {
     fn create(what: &'static str, how: &str) -> Self {
         let name = fresh_name();
         run(&mut connect(), &format!("CREATE {what} {name} {how}"));
@@ -30,15 +30,15 @@ impl Made {
     }
 }
 
-impl Drop for Made {
+impl Drop for DatabaseObject {
     fn drop(&mut self) {
         run(&mut connect(), &format!("DROP {} {}", self.what, self.name));
     }
 }
 
-/// Over tasks, hand-offs, managers and the loss of sessions.
+/// Across tasks, hand-offs, lock managers and losses of sessions.
 pub(crate) async fn tokens_grow(pool_under_test: PoolUnderTest) {
-    let sequence = Made::create("SEQUENCE", "");
+    let sequence = DatabaseObject::create("SEQUENCE", "");
     for source in [TokenSource::TransactionId, sequence.source()] {
         let options = without_keep_alive().fencing_tokens(source.clone());
         let managers = [
@@ -66,7 +66,11 @@ pub(crate) async fn tokens_grow(pool_under_test: PoolUnderTest) {
                             .push(guard.fencing_token().expect("a token"));
                         guard.release().await.unwrap();
                         let guard = manager.acquire(&key, poll()).await.unwrap();
-                        assert_eq!(guard.fencing_token(), None, "nobody asked for one");
+                        assert_eq!(
+                            guard.fencing_token(),
+                            None,
+                            "a token without a request for one"
+                        );
                         guard.release().await.unwrap();
                     })
                 })
@@ -75,7 +79,7 @@ pub(crate) async fn tokens_grow(pool_under_test: PoolUnderTest) {
                 task.await.unwrap();
             }
             let guard = managers[round % 2].try_acquire_fenced(&key, poll()).await;
-            let guard = guard.unwrap().expect("nobody else has it");
+            let guard = guard.unwrap().expect("not contended");
             tokens.lock().unwrap().push(guard.fencing_token().unwrap());
             observer.terminate_holder(&key);
             drop(guard);
@@ -89,10 +93,11 @@ pub(crate) async fn tokens_grow(pool_under_test: PoolUnderTest) {
     }
 }
 
-/// The lock is not held then, and can be had without a token.
-pub(crate) async fn an_unfit_sequence_is_refused(pool_under_test: PoolUnderTest) {
+/// The failed call does not hold the lock, which can be acquired without a token.
+pub(crate) async fn unsuitable_sequence_is_rejected(pool_under_test: PoolUnderTest) {
     let mut observer = ServerObserver::at(&pool_under_test.url);
-    let unfit = ["CACHE 10", "CYCLE", "INCREMENT -1"].map(|how| Made::create("SEQUENCE", how));
+    let unfit =
+        ["CACHE 10", "CYCLE", "INCREMENT -1"].map(|how| DatabaseObject::create("SEQUENCE", how));
     let missing = TokenSource::Sequence("there_is_no_such_sequence".into());
     let sources = unfit.iter().map(|made| (made.source(), InvalidOptions));
     for (source, kind) in sources.chain([(missing, Database)]) {
@@ -111,9 +116,9 @@ pub(crate) async fn an_unfit_sequence_is_refused(pool_under_test: PoolUnderTest)
     }
 }
 
-/// A holder that has lost its lock, and does not know it, does no harm to storage that looks at tokens.
-pub(crate) async fn a_stale_writer_is_refused(pool_under_test: PoolUnderTest) {
-    let table = Made::create("TABLE", "(token bigint NOT NULL, value text NOT NULL)");
+/// A holder that does not know of its loss cannot write to storage that checks tokens.
+pub(crate) async fn stale_writer_is_rejected(pool_under_test: PoolUnderTest) {
+    let table = DatabaseObject::create("TABLE", "(token bigint NOT NULL, value text NOT NULL)");
     let mut storage = connect();
     run(
         &mut storage,
@@ -142,7 +147,7 @@ pub(crate) async fn a_stale_writer_is_refused(pool_under_test: PoolUnderTest) {
     let fresh = other.acquire_fenced(&key, no_wait()).await.unwrap();
     let new = fresh.fencing_token().unwrap();
     assert_eq!(write(new, "other"), 1);
-    assert!(!stale.is_lost(), "it does not know");
+    assert!(!stale.is_lost(), "the loss is not known yet");
     assert_eq!(write(old, "one, late"), 0);
     assert_eq!(write(new, "other, again"), 1);
     fresh.release().await.unwrap();

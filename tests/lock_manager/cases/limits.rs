@@ -1,8 +1,8 @@
-//! Many keys, and what there is too little of: locks on the server, connections in the pool.
+//! Many keys, and exhausted resources: the lock table of the server, connections of the pool.
 
 #![allow(
     clippy::future_not_send,
-    reason = "a case stays on its thread, and so does the server that it has for itself"
+    reason = "the guard of the private server stays on one thread"
 )]
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn keys(count: usize) -> Vec<LockKey> {
     (0..count).map(|_| fresh_key()).collect()
 }
 
-pub(crate) async fn ten_thousand_keys_on_one_session(pool_under_test: PoolUnderTest) {
+pub(crate) async fn ten_thousand_keys_fit_on_one_session(pool_under_test: PoolUnderTest) {
     let server = Private::take();
     let pool_under_test = pool_under_test.on_server(server.url());
     let manager = pool_under_test.pool(1).await.manager(without_keep_alive());
@@ -36,8 +36,8 @@ pub(crate) async fn ten_thousand_keys_on_one_session(pool_under_test: PoolUnderT
     manager.close().await;
 }
 
-/// Those that fit are granted, the others are told why, and what was held stays held.
-pub(crate) async fn a_full_lock_table_refuses_what_does_not_fit(pool_under_test: PoolUnderTest) {
+/// Requests are granted until the table is full, further ones fail, and held locks stay held.
+pub(crate) async fn full_lock_table_rejects_further_keys(pool_under_test: PoolUnderTest) {
     let server = Private::take();
     let pool_under_test = pool_under_test.on_server(server.url());
     let manager = pool_under_test.pool(1).await.manager(without_keep_alive());
@@ -77,7 +77,7 @@ pub(crate) async fn a_full_lock_table_refuses_what_does_not_fit(pool_under_test:
     assert_eq!(observer.locks_of(&[holder]), 0);
 }
 
-pub(crate) async fn a_pool_without_connections_is_told_of(pool_under_test: PoolUnderTest) {
+pub(crate) async fn exhausted_pool_is_reported(pool_under_test: PoolUnderTest) {
     // Long enough to connect on a loaded machine.
     let checkout = Duration::from_secs(2);
     let pool = PoolUnderTest {

@@ -1,4 +1,4 @@
-//! Sessions that end.
+//! Terminated sessions.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::pool_under_test::PoolUnderTest;
 use crate::server_observer::{CompetingSession, ServerObserver};
 use crate::support::eventually;
 
-/// Whoever holds is told without acquiring, releases with an error, and nothing is taken again for it.
-pub(crate) async fn a_holder_learns_of_its_loss(pool_under_test: PoolUnderTest) {
+/// The loss signal fires by itself, the release fails, and no lost lock is re-acquired.
+pub(crate) async fn holder_learns_of_its_loss(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test
         .manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE))
         .await;
@@ -27,12 +27,12 @@ pub(crate) async fn a_holder_learns_of_its_loss(pool_under_test: PoolUnderTest) 
     assert!(!guard.is_lost());
     observer.terminate_holder(&key);
     eventually("news of the loss", || guard.is_lost() && second.is_lost());
-    // The manager goes on, on a new session.
+    // The lock manager opens a new session.
     let third = manager.acquire(&fresh_key(), poll()).await.unwrap();
     assert!(third.generation() > guard.generation());
     assert!(
         observer.is_free(&key) && observer.is_free(&other),
-        "taken again silently"
+        "re-acquired"
     );
     assert_eq!(kind_of(guard.release().await), Some(Lost));
     assert_eq!(kind_of(second.release().await), Some(Lost));
@@ -40,8 +40,8 @@ pub(crate) async fn a_holder_learns_of_its_loss(pool_under_test: PoolUnderTest) 
     third.release().await.unwrap();
 }
 
-/// Nobody looks after the session, so the release itself finds it out; one that was waited for on the server too.
-pub(crate) async fn a_release_reports_a_loss(pool_under_test: PoolUnderTest) {
+/// Without a keep-alive the release itself detects the loss, also after a wait on the server.
+pub(crate) async fn release_reports_a_loss(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
     let mut observer = ServerObserver::at(&pool_under_test.url);
     for options in super::poll_and_block() {
@@ -51,20 +51,20 @@ pub(crate) async fn a_release_reports_a_loss(pool_under_test: PoolUnderTest) {
         competitor.unlock(&key);
         let guard = acquiring.await.unwrap().unwrap();
         observer.terminate_holder(&key);
-        assert!(!guard.is_lost(), "nobody has noticed");
+        assert!(!guard.is_lost(), "the loss is not known yet");
         assert_eq!(kind_of(guard.release().await), Some(Lost));
         let again = manager.acquire(&key, poll()).await.unwrap();
         again.release().await.unwrap();
     }
-    // Of several, each.
+    // For several keys as well.
     let keys = vec![fresh_key(), fresh_key()];
     let guards = manager.acquire_all(keys.clone(), no_wait()).await.unwrap();
     observer.terminate_holder(&keys[0]);
     assert_eq!(kind_of(guards.release().await), Some(Lost));
 }
 
-/// It ends while nothing is held on it. Those who wait do not notice; whoever asks but once is told at most once.
-pub(crate) async fn an_idle_session_is_replaced(pool_under_test: PoolUnderTest) {
+/// The session ends while it holds no lock. Waiters do not notice it.
+pub(crate) async fn idle_session_is_replaced(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
     let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     for options in super::poll_and_block() {
@@ -79,8 +79,8 @@ pub(crate) async fn an_idle_session_is_replaced(pool_under_test: PoolUnderTest) 
     }
 }
 
-/// The session on which somebody asks again and again ends between two questions.
-pub(crate) async fn those_who_poll_go_on(pool_under_test: PoolUnderTest) {
+/// The session on which a waiter polls ends between two polls.
+pub(crate) async fn polling_waiters_survive_session_loss(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
     let (key, other, mut observer) = (
         fresh_key(),
@@ -92,7 +92,7 @@ pub(crate) async fn those_who_poll_go_on(pool_under_test: PoolUnderTest) {
     let options = LockOptions::wait_forever().interval(Duration::from_millis(10));
     let acquiring = manager.spawn_acquire(&key, options);
     observer.terminate_holder(&other);
-    // The next question finds it out, for those who hold too.
+    // The next poll detects the loss, for holders on the same session as well.
     eventually("the loss", || held.is_lost());
     competitor.unlock(&key);
     let guard = acquiring.await.unwrap().unwrap();
@@ -101,7 +101,7 @@ pub(crate) async fn those_who_poll_go_on(pool_under_test: PoolUnderTest) {
     assert_eq!(kind_of(held.release().await), Some(Lost));
 }
 
-pub(crate) async fn sessions_lose_only_their_own(pool_under_test: PoolUnderTest) {
+pub(crate) async fn session_loss_affects_its_own_locks_only(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test
         .manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE))
         .await;
@@ -124,8 +124,8 @@ pub(crate) async fn sessions_lose_only_their_own(pool_under_test: PoolUnderTest)
     assert_eq!(kind_of(own_guard.release().await), Some(Lost));
 }
 
-/// A session that waits on the server is the manager's own affair: those who wait there go on without it.
-pub(crate) async fn those_who_block_go_on(pool_under_test: PoolUnderTest) {
+/// A session that waits on the server is internal to the lock manager: its waiters get a new one.
+pub(crate) async fn blocking_waiters_survive_session_loss(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
     let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
     let mut competitor = CompetingSession::holding(&key);

@@ -1,4 +1,5 @@
-//! The queue in the process, and how a lock is handed on in it. A request is in the queue when its future was polled.
+//! The wait queue in the process, and hand-offs. A request joins the queue when its future is
+//! polled.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -17,16 +18,16 @@ use crate::test_manager::{TestGuard, TestManager};
 
 pub(crate) type Request = Pin<Box<dyn Future<Output = TestGuard> + Send>>;
 
-/// Somebody who is in the queue now.
+/// Returns a request that has joined the queue.
 pub(crate) async fn queued(manager: &TestManager, key: &LockKey, options: LockOptions) -> Request {
     let (manager, key) = (manager.clone(), key.clone());
     let mut request: Request =
         Box::pin(async move { manager.acquire(&key, options).await.unwrap() });
-    assert!(poll!(&mut request).is_pending(), "it has to wait");
+    assert!(poll!(&mut request).is_pending(), "the request has to wait");
     request
 }
 
-/// Who had the lock, in order.
+/// The holders of the lock, in order.
 #[derive(Clone, Default)]
 struct HolderLog(Arc<Mutex<Vec<String>>>);
 
@@ -40,7 +41,7 @@ impl HolderLog {
     }
 }
 
-/// Takes its turn when that comes, and looks around.
+/// Holds the lock once, logs the holder and runs `look` under the lock.
 fn hold_and_log(
     request: Request,
     who: impl ToString + Send + 'static,
@@ -78,7 +79,7 @@ pub(crate) async fn waiters_are_served_in_order(pool_under_test: PoolUnderTest) 
     }
 }
 
-pub(crate) async fn later_sharers_do_not_pass_a_waiting_writer(pool_under_test: PoolUnderTest) {
+pub(crate) async fn sharers_do_not_overtake_a_waiting_writer(pool_under_test: PoolUnderTest) {
     let (manager, key, log) = (
         pool_under_test.manager(unlimited_hand_off()).await,
         fresh_key(),
@@ -86,7 +87,7 @@ pub(crate) async fn later_sharers_do_not_pass_a_waiting_writer(pool_under_test: 
     );
     let sharer = manager.acquire(&key, no_wait().shared()).await.unwrap();
     let writer = queued(&manager, &key, super::poll()).await;
-    // Not even those who do not wait, and could have it beside the one who has it.
+    // A request that does not wait does not overtake the writer either.
     assert!(
         manager
             .try_acquire(&key, no_wait().shared())
@@ -106,7 +107,7 @@ pub(crate) async fn later_sharers_do_not_pass_a_waiting_writer(pool_under_test: 
     assert_eq!(log.read(), "writer later");
 }
 
-pub(crate) async fn whoever_gives_up_leaves_the_queue(pool_under_test: PoolUnderTest) {
+pub(crate) async fn cancelled_waiter_leaves_the_queue(pool_under_test: PoolUnderTest) {
     for options in poll_and_block() {
         let (manager, key) = (
             pool_under_test.manager(unlimited_hand_off()).await,
@@ -122,8 +123,9 @@ pub(crate) async fn whoever_gives_up_leaves_the_queue(pool_under_test: PoolUnder
     }
 }
 
-/// A waiter in the server's queue gets a lock the moment that it is given back, so while it waits, the lock was not.
-pub(crate) async fn a_lock_that_is_handed_on_stays_on_the_server(pool_under_test: PoolUnderTest) {
+/// A waiter in the server's queue is granted a released lock at once. So while it waits, the lock
+/// was not released.
+pub(crate) async fn handed_off_lock_stays_held_on_the_server(pool_under_test: PoolUnderTest) {
     let (manager, key, log) = (
         pool_under_test.manager(unlimited_hand_off()).await,
         fresh_key(),
@@ -153,7 +155,8 @@ pub(crate) async fn a_lock_that_is_handed_on_stays_on_the_server(pool_under_test
     assert_eq!(log.read(), format!("{} competitor", order.join(" ")));
 }
 
-/// The holder, five who wait here, and between them and it a competitor in the server's queue.
+/// Logs a holder, five waiters of the same process, and a competitor in the server's queue that was
+/// there before the five.
 async fn between(pool_under_test: &PoolUnderTest, options: LockManagerOptions, expected: &str) {
     for wait in poll_and_block() {
         let (manager, key) = (pool_under_test.manager(options.clone()).await, fresh_key());
@@ -180,8 +183,8 @@ async fn between(pool_under_test: &PoolUnderTest, options: LockManagerOptions, e
     }
 }
 
-pub(crate) async fn turns_are_bounded(pool_under_test: PoolUnderTest) {
-    // The first holder's turn counts.
+pub(crate) async fn hand_off_count_is_bounded(pool_under_test: PoolUnderTest) {
+    // The first grant counts.
     between(
         &pool_under_test,
         without_keep_alive().hand_off_limit(3, super::NO_KEEP_ALIVE),
@@ -202,13 +205,14 @@ pub(crate) async fn turns_are_bounded(pool_under_test: PoolUnderTest) {
     .await;
 }
 
-pub(crate) async fn so_is_the_time(pool_under_test: PoolUnderTest) {
+pub(crate) async fn hand_off_time_is_bounded(pool_under_test: PoolUnderTest) {
     let no_time = without_keep_alive().hand_off_limit(u32::MAX, Duration::ZERO);
     between(&pool_under_test, no_time, "competitor 1 2 3 4 5").await;
 }
 
-/// Four tasks that never leave the key alone, until another process's poller had it three times.
-pub(crate) async fn another_lockers_poller_gets_its_turn(pool_under_test: PoolUnderTest) {
+/// Four tasks hold the key in turn until a polling caller of another lock manager has acquired it
+/// three times.
+pub(crate) async fn poller_of_another_manager_is_served(pool_under_test: PoolUnderTest) {
     let (busy, other) = (
         pool_under_test.manager(LockManagerOptions::new()).await,
         pool_under_test.manager(LockManagerOptions::new()).await,

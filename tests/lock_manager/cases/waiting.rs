@@ -1,4 +1,4 @@
-//! Waiting for somebody outside the process: acquiring again, or in the server's queue.
+//! Waits for holders outside the process: by polling, or in the server's queue.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::{block, fresh_key, kind_of, no_wait, poll, poll_and_block, within};
 use crate::pool_under_test::PoolUnderTest;
 use crate::server_observer::{CompetingSession, ServerObserver};
 
-pub(crate) async fn a_limit_passes_and_nothing_is_left(pool_under_test: PoolUnderTest) {
+pub(crate) async fn elapsed_limit_leaves_nothing(pool_under_test: PoolUnderTest) {
     const LIMIT: Duration = Duration::from_millis(60);
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
@@ -21,7 +21,7 @@ pub(crate) async fn a_limit_passes_and_nothing_is_left(pool_under_test: PoolUnde
         let options = within(LIMIT, strategy);
         let error = manager.acquire(&key, options).await.unwrap_err();
         assert_eq!((error.kind(), error.key()), (TimedOut, Some(&key)));
-        assert!(began.elapsed() >= LIMIT, "not before its limit");
+        assert!(began.elapsed() >= LIMIT, "before its limit");
         assert!(
             manager
                 .try_acquire(&key, options.shared())
@@ -43,7 +43,7 @@ pub(crate) async fn a_limit_passes_and_nothing_is_left(pool_under_test: PoolUnde
         .unwrap();
 }
 
-pub(crate) async fn a_waiter_is_granted_when_the_key_is_free(pool_under_test: PoolUnderTest) {
+pub(crate) async fn waiter_is_granted_when_the_key_is_free(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let forever = LockOptions::wait_forever;
     let ways = poll_and_block()
@@ -61,7 +61,7 @@ pub(crate) async fn a_waiter_is_granted_when_the_key_is_free(pool_under_test: Po
     }
 }
 
-pub(crate) async fn whoever_blocks_waits_in_the_servers_queue(pool_under_test: PoolUnderTest) {
+pub(crate) async fn blocking_waiter_waits_on_the_server(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
     let (key, shared, mut observer) = (
         fresh_key(),
@@ -73,13 +73,13 @@ pub(crate) async fn whoever_blocks_waits_in_the_servers_queue(pool_under_test: P
     let acquiring = manager.spawn_acquire(&key, block());
     observer.wait_for_waiters(&key, 1);
     let [waiter] = observer.waiters(&key)[..] else {
-        panic!("one waits")
+        panic!("not one waiter")
     };
     assert_ne!(waiter, observer.holder(&shared), "on a session of its own");
     let last = CompetingSession::at(&pool_under_test.url).queue(&mut observer, &key, || ());
     first.unlock(&key);
     let guard = acquiring.await.unwrap().unwrap();
-    // In the order in which they came.
+    // Served in order of arrival.
     assert_eq!(observer.holders(&key), [waiter]);
     assert_eq!(observer.waiters(&key).len(), 1);
     assert_ne!(guard.generation(), other.generation());
@@ -88,8 +88,8 @@ pub(crate) async fn whoever_blocks_waits_in_the_servers_queue(pool_under_test: P
     other.release().await.unwrap();
 }
 
-pub(crate) async fn without_waiting_sessions_whoever_blocks_polls(pool_under_test: PoolUnderTest) {
-    // A pool of one is enough then.
+pub(crate) async fn blocking_waiter_polls_without_waiting_sessions(pool_under_test: PoolUnderTest) {
+    // A pool of one connection suffices.
     let pool = pool_under_test.pool(1).await;
     let manager = pool.manager(LockManagerOptions::new().max_waiting_sessions(0));
     let (key, other) = (fresh_key(), fresh_key());
@@ -103,7 +103,7 @@ pub(crate) async fn without_waiting_sessions_whoever_blocks_polls(pool_under_tes
     other.release().await.unwrap();
 }
 
-pub(crate) async fn options_that_make_no_sense_are_refused(pool_under_test: PoolUnderTest) {
+pub(crate) async fn invalid_options_are_rejected(pool_under_test: PoolUnderTest) {
     let pool = pool_under_test.pool(1).await;
     let manager = pool.manager(LockManagerOptions::new());
     let key = fresh_key();
