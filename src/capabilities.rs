@@ -1,12 +1,12 @@
-//! What a connection can do: [`Capabilities`].
+//! Features of a backend: [`Capabilities`].
 
 use crate::session::Backend;
 
-/// What a connection's backend can do, for a program that wants to know before it relies on it.
+/// Features of the backend of a connection.
 ///
 /// # Examples
 ///
-/// Refusing to start in production on a database that excludes nobody:
+/// A program can refuse to start on a database without mutual exclusion:
 ///
 /// ```
 /// # #[cfg(feature = "rusqlite")] {
@@ -26,13 +26,14 @@ impl Capabilities {
         Self { backend }
     }
 
-    /// Which database answers.
+    /// Returns the database of the connection.
     #[must_use]
     pub const fn backend(self) -> Backend {
         self.backend
     }
 
-    /// Whether a granted lock keeps anybody out. `false` on SQLite, where the body always runs.
+    /// Returns `true` if a granted lock excludes other sessions; `false` on SQLite, where every
+    /// request is granted.
     #[must_use]
     pub const fn provides_mutual_exclusion(self) -> bool {
         match self.backend {

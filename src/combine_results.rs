@@ -1,10 +1,11 @@
-//! Precedence of two errors: the body's and the release's.
+//! Combination of the body's result with the release's result.
 
 use crate::error::LockError;
 use crate::events::release_failed;
 
-/// The result of a body and of what ended its lock: the body's error wins, and a lock that was not held to the end is an error
-/// also when the body succeeded.
+/// Combines the result of a body with the result of the release or commit. The error of the body
+/// takes precedence; the error of the release is logged then. If the body succeeded, the error of
+/// the release is returned.
 pub(crate) fn combine_results<T, E: From<LockError>>(
     body: Result<T, E>,
     ended: Result<(), LockError>,

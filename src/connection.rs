@@ -1,4 +1,12 @@
-//! Locks on one connection: the traits that callers use, the guards, and the transactions around a body.
+//! Locks on one connection: the traits that callers use, the guards, and transactions around a
+//! body.
+//!
+//! # Implementation details
+//!
+//! Each trait method logs the request, takes a snapshot of the session, and hands a machine of the
+//! module `protocol` to a driver. A grant becomes a guard, which owns the connection until the
+//! release. The result of the body and the result of the release become one by `combine_results`.
+//! Therefore no method returns while the crate holds a lock that the caller does not know of.
 
 #[cfg(feature = "_async")]
 mod async_body;

@@ -1,4 +1,14 @@
-//! Drivers of the protocol's machines: one for blocking sessions, one for async sessions.
+//! Drivers: they perform the actions of a machine on a session.
+//!
+//! # Implementation details
+//!
+//! `drive` passes each event to the machine and performs the action that the machine returns, until
+//! the machine is done. There are two drivers, one for blocking and one for async sessions. Both
+//! perform one action at a time, and neither decides anything.
+//!
+//! A drop guard covers the time in which an action is in flight. If the client library panics, or
+//! if the future is dropped, the state of the session is unknown. The guard then terminates the
+//! session. So no pool hands out a connection that may hold a lock.
 
 #[cfg(feature = "_async")]
 pub(crate) mod asynchronous;

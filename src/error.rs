@@ -1,4 +1,4 @@
-//! What went wrong: [`LockError`].
+//! Errors of lock operations: [`LockError`] and its kinds.
 
 #[cfg(test)]
 mod tests;
@@ -9,75 +9,88 @@ use std::fmt;
 
 use crate::key::LockKey;
 
-/// What went wrong, in terms a caller can act on. Every kind says whether the lock is held.
+/// Kind of a [`LockError`]. Each kind states whether the lock is held.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum LockErrorKind {
-    /// The server cancelled the statement: someone called `pg_cancel_backend`, or the application's `statement_timeout`
-    /// passed before a statement that does not wait had run. The lock is not held.
+    /// The server cancelled the statement. Either
+    /// [`pg_cancel_backend`](https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL)
+    /// was called, or the application's
+    /// [`statement_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-STATEMENT-TIMEOUT)
+    /// passed during a statement that does not wait. The lock is not held.
     Canceled,
-    /// The locker (module `locker`) is closed, or was closed while this call waited. The lock is not held.
+    /// The lock manager was closed before or during this call. The lock is not held.
     Closed,
-    /// The body succeeded, but the transaction begun for it did not commit. The work is rolled back and the
-    /// transaction-level lock is not held.
+    /// The body succeeded, but the commit of its transaction failed. The work is rolled back and
+    /// the transaction-level lock is not held.
     CommitFailed,
-    /// The driver or the database failed. The lock is not held: where that could not be made sure of, the session was
-    /// ended.
+    /// The client library or the database failed. The lock is not held. If the release could not be
+    /// confirmed, the session was terminated.
     Database,
-    /// The server found that this wait and others wait for each other, and ended this one. The lock is not held; locks
-    /// taken before still are.
+    /// The server detected a
+    /// [deadlock](https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-DEADLOCKS)
+    /// and ended this wait. The lock is not held. Locks acquired earlier are still held.
     Deadlock,
-    /// Another session holds the lock in a conflicting mode. The lock is not held. The `try_*` methods report this as a
-    /// value.
+    /// Another session holds the lock in a conflicting mode. The lock is not held. The `try_*`
+    /// methods return `None` or `false` instead.
     HeldElsewhere,
-    /// A session-level lock was asked for inside an open transaction. Nothing was sent; the lock is not held.
+    /// A session-level lock was requested inside an open transaction. Nothing was sent. The lock is
+    /// not held.
     ///
-    /// Releasing it before the commit would let the next holder read old data. Take a transaction-level lock
+    /// A release before the commit would let the next holder read old data. Acquire a
+    /// transaction-level lock
     /// ([`with_advisory_xact_lock`](crate::AdvisoryLocking::with_advisory_xact_lock),
-    /// [`acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock)), or say
+    /// [`acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock)), or set
     /// [`allow_in_transaction`](crate::LockOptions::allow_in_transaction).
     InTransaction,
-    /// The name is none in the system whose keys were asked for, which refuses it too. Nothing was sent; no lock is held.
+    /// The other system does not accept this name either. Nothing was sent. No lock is held.
     ///
-    /// From the feature `schemes` alone: every text is a [`LockKey`].
+    /// Returned only by functions of the module `schemes`. Every text is a valid [`LockKey`].
     InvalidKey,
-    /// The options contradict each other. Nothing was sent; the lock is not held.
+    /// The options contradict each other. Nothing was sent. The lock is not held.
     InvalidOptions,
-    /// The session ended while the lock was thought to be held, so the lock is not held, and another session may have held
-    /// it before the body was done.
+    /// The session ended before the release. The lock is not held. Another session may have held it
+    /// before the body ended.
     Lost,
-    /// The backend has no locks and the caller asked for [`OnMissingLock::Error`](crate::OnMissingLock::Error). The lock is
-    /// not held; the body did not run.
+    /// The backend has no locks and the options contain
+    /// [`OnMissingLock::Error`](crate::OnMissingLock::Error). The lock is not held. The body did
+    /// not run.
     NoMutualExclusion,
-    /// The server says that this session does not hold the lock: something else on the same connection released it. The
-    /// lock is not held, and another session may have held it before the body was done.
+    /// The server reports that this session does not hold the lock: another statement on the same
+    /// connection released it. The lock is not held. Another session may have held it before the
+    /// body ended.
     NotHeld,
-    /// A transaction-level lock was asked for outside a transaction, where it would be gone at once. Nothing was sent; the
-    /// lock is not held.
+    /// A transaction-level lock was requested outside a transaction, where it would be released at
+    /// once. Nothing was sent. The lock is not held.
     NotInTransaction,
-    /// The pool gave no connection. Nothing was sent; the lock is not held.
+    /// The pool returned no connection. Nothing was sent. The lock is not held.
     Pool,
-    /// Another session answered than the one that was granted the lock: a pooler that pools transactions stands in
-    /// between, or the connection behind the guard was exchanged.
+    /// Another session replied than the session that was granted the lock. Either a transaction
+    /// pooler multiplexes the connection, or the connection behind the guard was exchanged.
     ///
-    /// Whether the lock is still held, and by which session, cannot be known from here: it may stay with a session of the
-    /// pooler until the pooler closes it. Session-level locks need a direct connection or session pooling;
-    /// transaction-level locks also work where transactions are pooled, if the pooler knows prepared statements.
+    /// The client cannot tell which session holds the lock. A session of the pooler may hold it
+    /// until the pooler closes that session. Session-level locks need a direct connection or
+    /// session pooling. Transaction-level locks also work with transaction pooling, if the pooler
+    /// supports prepared statements.
     SessionChanged,
-    /// The limit passed before the lock was granted. The lock is not held. The `try_*` methods report this as a value.
+    /// The limit passed before the lock was granted. The lock is not held. The `try_*` methods
+    /// return `None` or `false` instead.
     TimedOut,
-    /// The server's lock table is full. The lock is not held. Asking again makes it worse; see `max_locks_per_transaction`.
+    /// The server's lock table is full. The lock is not held. Do not retry at once; raise
+    /// [`max_locks_per_transaction`](https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-MAX-LOCKS-PER-TRANSACTION).
     TooManyLocks,
-    /// The transaction is aborted: a statement in it has failed, and the server refuses everything but a rollback. The
-    /// lock is not held, or no longer once the transaction is rolled back.
+    /// The transaction is aborted: a statement in it failed, and the server accepts only a
+    /// rollback. The lock is not held after that rollback.
     ///
-    /// With Diesel, which hides the server's code, also reported when the lock statement itself was the one that failed;
-    /// the source tells.
+    /// Diesel hides the SQLSTATE, so this kind is also reported if the lock statement itself
+    /// failed. The source has the details.
     TransactionAborted,
-    /// The body or the holder of the guard left a transaction open that began under the lock. The connection was closed,
-    /// which rolled that transaction back (on SQLite it was rolled back, and the connection stays); the lock is not held.
+    /// The body or the holder of the guard left open a transaction that began under the lock. On
+    /// PostgreSQL the session was terminated, which rolled the transaction back. On SQLite the
+    /// transaction was rolled back and the connection stays usable. The lock is not held.
     TransactionLeftOpen,
-    /// The server has no such lock functions, or the adapter no such backend. The lock is not held.
+    /// The server lacks the lock functions, or the adapter does not support the backend. The lock
+    /// is not held.
     Unsupported,
 }
 
@@ -85,28 +98,28 @@ impl LockErrorKind {
     const fn message(self) -> &'static str {
         match self {
             Self::Canceled => "the server cancelled the lock statement",
-            Self::Closed => "the locker is closed",
+            Self::Closed => "the lock manager is closed",
             Self::CommitFailed => "the transaction under the lock was not committed",
-            Self::Database => "the database failed",
+            Self::Database => "the database or the client library failed",
             Self::Deadlock => "waiting for the lock would be a deadlock",
             Self::HeldElsewhere => "another session holds the lock",
             Self::InTransaction => {
                 "a session-level lock inside an open transaction would be released before the commit: \
                  use a transaction-level lock, or allow it with LockOptions::allow_in_transaction"
             }
-            Self::InvalidKey => "the name makes no key in that scheme",
+            Self::InvalidKey => "the name is not valid in this key scheme",
             Self::InvalidOptions => "the lock options contradict each other",
-            Self::Lost => "the session ended while the lock was thought to be held",
+            Self::Lost => "the session ended before the lock was released",
             Self::NoMutualExclusion => {
-                "the backend has no locks, and the caller does not accept that"
+                "the backend has no locks, and the options refuse to run without one"
             }
-            Self::NotHeld => "the session no longer holds the lock: something else released it",
+            Self::NotHeld => "the session no longer holds the lock: another statement released it",
             Self::NotInTransaction => {
                 "a transaction-level lock outside a transaction would protect nothing"
             }
-            Self::Pool => "the pool gave no connection",
+            Self::Pool => "the pool returned no connection",
             Self::SessionChanged => {
-                "another session answered than the one that was granted the lock: is a transaction pooler in between?"
+                "another session replied than the one that was granted the lock: is there a transaction pooler?"
             }
             Self::TimedOut => "the limit passed before the lock was granted",
             Self::TooManyLocks => "the server's lock table is full",
@@ -114,18 +127,19 @@ impl LockErrorKind {
             Self::TransactionLeftOpen => {
                 "a transaction begun under the lock was left open, and was rolled back"
             }
-            Self::Unsupported => "the server does not have these locks",
+            Self::Unsupported => "the server does not support these locks",
         }
     }
 }
 
-/// A lock that could not be taken, kept or released.
+/// Error of an acquire, of a release, or of a held lock that was lost.
 ///
-/// [`kind`](Self::kind) tells what happened and whether the lock is held. `Display` prints the kind, the key and the
-/// circumstances on one line; the driver's own error is the [`source`](StdError::source).
+/// [`kind`](Self::kind) states what happened and whether the lock is held. `Display` prints the
+/// kind, the context and the key on one line. [`source`](StdError::source) is the error of the
+/// client library.
 ///
-/// Converts into the error type of each client library, so that `?` works in a body that knows only that. The `LockError`
-/// can be taken out again:
+/// Converts into the error type of each client library, so that `?` works in a body with that error
+/// type. The table shows how to get the `LockError` back:
 ///
 /// | client | arrives as | except |
 /// |---|---|---|
@@ -147,58 +161,58 @@ pub struct LockError(Box<Inner>);
 struct Inner {
     kind: LockErrorKind,
     key: Option<LockKey>,
-    because: Option<Cow<'static, str>>,
+    context: Option<Cow<'static, str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl LockError {
-    /// An error of a kind, for the author of an adapter or of a test.
+    /// Creates an error of a kind. Intended for adapters and tests.
     #[must_use]
     pub fn new(kind: LockErrorKind) -> Self {
         Self(Box::new(Inner {
             kind,
             key: None,
-            because: None,
+            context: None,
             source: None,
         }))
     }
 
-    /// Adds the key.
+    /// Adds the key of the lock.
     #[must_use]
     pub fn with_key(mut self, key: &LockKey) -> Self {
         self.0.key = Some(key.clone());
         self
     }
 
-    /// Adds the driver's error.
+    /// Sets the source, usually the error of the client library.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Adds the circumstances.
+    /// Adds context, which `Display` prints after the kind.
     #[must_use]
-    pub fn with_context(mut self, circumstances: impl Into<Cow<'static, str>>) -> Self {
-        self.0.because = Some(circumstances.into());
+    pub fn with_context(mut self, context: impl Into<Cow<'static, str>>) -> Self {
+        self.0.context = Some(context.into());
         self
     }
 
-    /// What happened.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> LockErrorKind {
         self.0.kind
     }
 
-    /// The key, where the error is about one.
+    /// Returns the key of the lock; `None` if the error concerns no single key.
     #[must_use]
     pub fn key(&self) -> Option<&LockKey> {
         self.0.key.as_ref()
     }
 
-    /// Whether the lock was granted but cannot be vouched for until its release, so that another session may have run at
-    /// the same time: [`Lost`](LockErrorKind::Lost), [`NotHeld`](LockErrorKind::NotHeld) and
-    /// [`SessionChanged`](LockErrorKind::SessionChanged).
+    /// Returns `true` if the lock was granted but not held without interruption until its release.
+    /// Another session may have run at the same time. True for [`Lost`](LockErrorKind::Lost),
+    /// [`NotHeld`](LockErrorKind::NotHeld) and [`SessionChanged`](LockErrorKind::SessionChanged).
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(
@@ -207,11 +221,11 @@ impl LockError {
         )
     }
 
-    /// The client library's error behind this one, by value; this one again if the source is no `E`.
+    /// Returns the source as the client library's error type `E`.
     ///
     /// # Errors
     ///
-    /// This error, unchanged, if its source is no `E`.
+    /// This error, unchanged, if its source is not an `E`.
     pub fn into_client_error<E: StdError + 'static>(mut self) -> Result<E, Self> {
         match self.0.source.take().map(|source| source.downcast::<E>()) {
             Some(Ok(error)) => Ok(*error),
@@ -224,8 +238,8 @@ impl LockError {
 impl fmt::Display for LockError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.0.kind.message())?;
-        if let Some(because) = &self.0.because {
-            write!(formatter, ": {because}")?;
+        if let Some(context) = &self.0.context {
+            write!(formatter, ": {context}")?;
         }
         if let Some(key) = &self.0.key {
             write!(formatter, ": {key}")?;
@@ -241,7 +255,7 @@ impl fmt::Debug for LockError {
             .debug_struct("LockError")
             .field("kind", &inner.kind)
             .field("key", &inner.key)
-            .field("because", &inner.because)
+            .field("context", &inner.context)
             .field("source", &inner.source)
             .finish()
     }

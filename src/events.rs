@@ -1,4 +1,4 @@
-//! Log events of locks.
+//! Log events of lock operations, sent through [`tracing`](https://docs.rs/tracing).
 
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,14 +8,14 @@ use crate::key::LockKey;
 use crate::options::LockScope;
 use crate::protocol::Grant;
 
-/// Whatever a log sink does, a panic included, has no effect on a lock: events are sent between a grant and its release, and while a
-/// panic unwinds, where a second one would end the process.
+/// Runs a log call and ignores a panic of the subscriber. Events are sent between a grant and its
+/// release, and during a panic, where a second panic would abort the process.
 pub(crate) fn log(event: impl FnOnce()) {
-    // The panic hook has told of it.
+    // The panic hook has already reported the panic.
     let _ = catch_unwind(AssertUnwindSafe(event));
 }
 
-/// Logs that a lock is about to be asked for.
+/// Logs a lock request, before anything is sent.
 pub(crate) fn requested(key: &LockKey, scope: LockScope) {
     log(|| tracing::debug!(%key, ?scope, "requesting an advisory lock"));
 }
@@ -26,23 +26,23 @@ pub(crate) fn granted(grant: &Grant) {
     log(|| tracing::debug!(%key, ?mode, pid, "an advisory lock is granted"));
 }
 
-/// Logs a grant by a locker.
+/// Logs a grant by the lock manager.
 #[cfg(feature = "lock-manager")]
 pub(crate) fn granted_by_lock_manager(key: &LockKey, mode: crate::options::LockMode) {
     log(|| tracing::debug!(%key, ?mode, "an advisory lock is granted by a lock manager"));
 }
 
-/// Logs a release in order.
+/// Logs a successful release.
 pub(crate) fn released(key: &LockKey) {
     log(|| tracing::debug!(%key, "an advisory lock is released"));
 }
 
-/// Logs a release that failed where nobody can be told, with the chain of its causes.
+/// Logs a failed release that no caller receives, with its chain of causes.
 pub(crate) fn release_failed(error: &LockError) {
     log(|| {
         tracing::error!(
             error = error as &(dyn StdError + 'static),
-            "an advisory lock was not released in order"
+            "the release of an advisory lock failed"
         )
     });
 }

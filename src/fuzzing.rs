@@ -1,12 +1,12 @@
-//! What a fuzzer calls: bytes become a key, or the answers that a machine of the protocol gets.
+//! Entry points of the fuzz targets: bytes become a key, or the events of a machine.
 //!
-//! Built with `cfg(fuzzing)` for the targets in `fuzz/`, which look for bytes that reach new code, and in tests, which draw some at random in every
-//! run. Both panic on what must not be.
+//! Built with `cfg(fuzzing)` for the targets in `fuzz/`, and in tests, which run the same functions
+//! with random bytes. A target panics on a broken promise.
 
 pub use crate::key::fuzz::keys;
 pub use crate::protocol::fuzz::machines;
 
-/// Bytes, to be used up one after the other.
+/// Bytes that are used up one after the other.
 #[derive(Debug)]
 pub(crate) struct Bytes<'d>(pub(crate) &'d [u8]);
 
@@ -17,7 +17,7 @@ impl<'d> Bytes<'d> {
         Some(*first)
     }
 
-    /// One of a list; the first when the bytes are used up.
+    /// Returns an element of the list; the first one once the bytes are used up.
     pub(crate) fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
         let at = usize::from(self.next().unwrap_or(0)) % list.len();
         list[at]
@@ -39,17 +39,17 @@ impl<'d> Bytes<'d> {
 
 #[cfg(test)]
 mod tests {
-    /// Enough to reach every state of every machine, and quick in a debug build.
+    /// Enough iterations to reach every state of every machine, and fast in a debug build.
     const ITERATIONS: u64 = 20_000;
 
-    /// Shows the bytes that broke something.
+    /// Prints the bytes of a failed iteration.
     struct PrintOnPanic<'d>(&'d [u8]);
 
     impl Drop for PrintOnPanic<'_> {
-        #[allow(clippy::print_stdout, reason = "a test that fails says with what")]
+        #[allow(clippy::print_stdout, reason = "a failed test prints its input")]
         fn drop(&mut self) {
             if std::thread::panicking() {
-                println!("broken by {:?}", self.0);
+                println!("failed with {:?}", self.0);
             }
         }
     }

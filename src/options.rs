@@ -1,57 +1,63 @@
-//! How to take a lock: [`LockOptions`].
+//! Options of a lock request: [`LockOptions`].
 
 use std::time::Duration;
 
 use crate::error::{LockError, LockErrorKind};
 
-/// Who else may hold the lock at the same time.
+/// Lock mode: exclusive or shared. Names and meaning are those of [PostgreSQL's
+/// functions](https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADVISORY-LOCKS).
 #[expect(
     clippy::exhaustive_enums,
     reason = "PostgreSQL has exactly these two modes"
 )]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum LockMode {
-    /// Nobody else.
+    /// No other session holds the lock in any mode.
     #[default]
     Exclusive,
-    /// Others who ask for shared mode; nobody who asks for exclusive mode.
+    /// Other sessions may hold the lock in shared mode, and none in exclusive mode.
     Shared,
 }
 
-/// How to wait for a lock that another session holds.
+/// Way to wait for a lock that another session holds.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum WaitStrategy {
-    /// The server waits: the session queues in the order of arrival and is granted the lock as soon as it is free.
+    /// The session waits in the server's lock queue, which is first in, first out. The server
+    /// grants the lock as soon as the holder releases it.
     ///
-    /// Fair and quick to take over, and the server breaks deadlocks
-    /// ([`Deadlock`](LockErrorKind::Deadlock)). But a session that waits holds a snapshot: `CREATE INDEX CONCURRENTLY` under
-    /// the lock waits for it and one of the two is ended as a deadlock. Needs the language `plpgsql`, which every database
-    /// has unless it was dropped.
+    /// Use it for fairness and short hand-over times. The server detects deadlocks
+    /// ([`Deadlock`](LockErrorKind::Deadlock)). A waiting session holds a snapshot: [`CREATE INDEX
+    /// CONCURRENTLY`](https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY)
+    /// under the lock waits for that snapshot, and the server ends one of the two as a deadlock.
+    /// Needs the language [`plpgsql`](https://www.postgresql.org/docs/current/plpgsql.html), which
+    /// every database has by default.
     Block,
-    /// The client asks again and again, with growing, jittered pauses.
+    /// The client polls: it tries again after growing, jittered pauses.
     ///
-    /// Needs nothing of the server and stands in nobody's way, so it is the default. But it is not fair (a busy key goes
-    /// to those who queue on the server), takes the lock over only at its next turn, and two clients that wait for each
-    /// other wait until their limit.
+    /// The default, because it holds no snapshot and no place in the server's queue. It is not
+    /// fair: sessions in the server's queue are granted a contended lock first. A waiter acquires a
+    /// free lock only at its next poll. Two clients that wait for each other wait until their
+    /// limits, because the server cannot detect such a deadlock.
     #[default]
     Poll,
 }
 
-/// What to do on a backend that has no locks, such as SQLite.
+/// Behaviour on a backend without locks, such as SQLite.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum OnMissingLock {
-    /// Refuse with [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion); the body does not run.
+    /// Fails with [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion); the body does not run.
     Error,
-    /// Run the body unprotected and say nothing.
+    /// Runs the body without a lock and logs nothing.
     Ignore,
-    /// Run the body unprotected and log a warning, once per key, for a bounded number of keys.
+    /// Runs the body without a lock and logs a warning, once for each key and for a bounded number
+    /// of keys.
     #[default]
     Warn,
 }
 
-/// How long to wait.
+/// Limit of a wait.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub(crate) enum Wait {
     #[default]
@@ -60,13 +66,14 @@ pub(crate) enum Wait {
     Forever,
 }
 
-/// How to take a lock: whether to wait and how, in which mode, and what to do where there are no locks.
+/// Options of a lock request: wait, mode, and behaviour on a backend without locks.
 ///
-/// The default is not to wait, exclusive mode, a warning on backends without locks.
+/// The default is exclusive mode, no wait, and a warning on backends without locks.
 ///
 /// # Shape and units
 ///
-/// The keywords of PormG's `with_advisory_lock`, which these options mirror, and their defaults:
+/// The options mirror the keywords of `with_advisory_lock` in PormG (Julia), with the same
+/// defaults:
 ///
 /// | PormG | here |
 /// |---|---|
@@ -80,18 +87,22 @@ pub(crate) enum Wait {
 /// | `on_missing_lock=:error` | [`on_missing_lock(OnMissingLock::Error)`](Self::on_missing_lock) |
 /// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`allow_in_transaction()`](Self::allow_in_transaction) |
 ///
-/// Durations are measured with a monotonic clock. A wait on the server is rounded **up** to whole milliseconds, because
-/// PostgreSQL takes anything below one millisecond for "no limit".
+/// A monotonic clock measures durations. A wait on the server is rounded **up** to whole
+/// milliseconds, because
+/// [`lock_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT)
+/// treats zero as no limit.
 ///
 /// # Errors
 ///
-/// Options that contradict each other are refused with [`InvalidOptions`](LockErrorKind::InvalidOptions) by every method
-/// that takes them, on every backend, so that a mistake does not wait for production:
+/// Every method that takes options rejects contradictory options with
+/// [`InvalidOptions`](LockErrorKind::InvalidOptions), on every backend. So tests on SQLite find
+/// these mistakes:
 ///
-/// * an [`interval`](Self::interval) of zero, which would ask the server without pause;
+/// * an [`interval`](Self::interval) of zero, which would poll without a pause;
 /// * a [`strategy`](Self::strategy) or an [`interval`](Self::interval) on options that do not wait;
-/// * an [`interval`](Self::interval) together with [`WaitStrategy::Block`], which makes no pauses;
-/// * [`allow_in_transaction`](Self::allow_in_transaction) for a transaction-level lock, which is always in one.
+/// * an [`interval`](Self::interval) together with [`WaitStrategy::Block`], which does not poll;
+/// * [`allow_in_transaction`](Self::allow_in_transaction) for a transaction-level lock, which
+///   always is inside a transaction.
 ///
 /// # Examples
 ///
@@ -130,66 +141,70 @@ impl LockOptions {
         }
     }
 
-    /// Asks once; a lock held elsewhere is not waited for.
+    /// Tries once and does not wait.
     pub const fn no_wait() -> Self {
         Self::waiting(Wait::No)
     }
 
     /// Waits until the lock is granted or `limit` has passed.
     ///
-    /// Zero asks once. Any limit is valid up to [`Duration::MAX`], which is a limit still: only
-    /// [`wait_forever`](Self::wait_forever) has none.
+    /// A limit of zero tries once. Every limit up to [`Duration::MAX`] is valid and remains a
+    /// limit. Only [`wait_forever`](Self::wait_forever) has none.
     pub const fn wait_up_to(limit: Duration) -> Self {
         Self::waiting(Wait::UpTo(limit))
     }
 
-    /// Waits until the lock is granted, however long that takes.
+    /// Waits until the lock is granted, without a limit.
     ///
-    /// Prefer a limit. With [`WaitStrategy::Block`], a client that vanishes without closing its connection (a cut network)
-    /// keeps its place in the server's queue, may be granted the lock, and holds it until TCP gives up: by default after
-    /// more than two hours. A limit bounds that.
+    /// Prefer a limit. With [`WaitStrategy::Block`], a client behind a cut network keeps its place
+    /// in the server's queue. The server may grant it the lock, and the session holds it until the
+    /// server detects the dead TCP connection. With the [default keepalive
+    /// settings](https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-TCP-KEEPALIVES-IDLE)
+    /// of most systems that takes more than two hours. A limit bounds this time.
     pub const fn wait_forever() -> Self {
         Self::waiting(Wait::Forever)
     }
 
-    /// Asks for shared mode instead of exclusive mode.
+    /// Requests shared mode instead of exclusive mode.
     pub const fn shared(mut self) -> Self {
         self.mode = LockMode::Shared;
         self
     }
 
-    /// Asks for the given mode.
+    /// Requests the given mode.
     pub const fn mode(mut self, mode: LockMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Chooses how to wait; [`WaitStrategy::Poll`] unless said.
+    /// Sets the way to wait. Default: [`WaitStrategy::Poll`].
     pub const fn strategy(mut self, strategy: WaitStrategy) -> Self {
         self.strategy = Some(strategy);
         self
     }
 
-    /// The longest pause between two questions of [`WaitStrategy::Poll`]; 100 ms unless said.
+    /// Sets the longest pause between two polls of [`WaitStrategy::Poll`]. Default: 100 ms.
     ///
-    /// The first pause is up to a sixteenth of it, each further one up to twice the one before. Every pause is drawn at
-    /// random from the upper half of its range, so that clients that began together drift apart.
-    pub const fn interval(mut self, longest_pause: Duration) -> Self {
-        self.interval = Some(longest_pause);
+    /// The first pause is at most 1/16 of `max_pause`. The bound doubles after each poll until it
+    /// reaches `max_pause`. Each pause is random within the upper half of its bound, so that
+    /// clients that start together do not poll together.
+    pub const fn interval(mut self, max_pause: Duration) -> Self {
+        self.interval = Some(max_pause);
         self
     }
 
-    /// Chooses what happens on a backend without locks; [`OnMissingLock::Warn`] unless said.
+    /// Sets the behaviour on a backend without locks. Default: [`OnMissingLock::Warn`].
     pub const fn on_missing_lock(mut self, policy: OnMissingLock) -> Self {
         self.on_missing_lock = policy;
         self
     }
 
-    /// Allows a session-level lock inside an open transaction, which is refused otherwise.
+    /// Allows a session-level lock inside an open transaction, which is an error otherwise.
     ///
-    /// The lock is released when the guard goes or the body ends, **before** the transaction commits: the next holder does
-    /// not see what was written under the lock. Right only if the lock guards something that is not in this database. For
-    /// everything else, take the lock before the transaction begins, or take a transaction-level lock.
+    /// The lock is released when the guard is dropped or the body ends, **before** the transaction
+    /// commits. The next holder then does not see the data that was written under the lock. This is
+    /// correct only if the lock guards something outside this database. In all other cases acquire
+    /// the lock before the transaction begins, or use a transaction-level lock.
     pub const fn allow_in_transaction(mut self) -> Self {
         self.in_transaction = true;
         self
@@ -203,10 +218,10 @@ impl LockOptions {
         self.wait
     }
 
-    /// Whether somebody who is refused at first asks again.
+    /// Returns `true` if a contended request waits.
     #[cfg_attr(
         not(feature = "lock-manager"),
-        allow(dead_code, reason = "for a LockManager")
+        allow(dead_code, reason = "used by the lock manager")
     )]
     pub(crate) const fn waits(&self) -> bool {
         match self.wait {
@@ -232,7 +247,7 @@ impl LockOptions {
         self.in_transaction
     }
 
-    /// The options for a further wait when so much of the limit has passed; `None` if they do not wait.
+    /// Returns the options for the rest of a wait after `elapsed`; `None` if they do not wait.
     #[cfg(feature = "lock-manager")]
     pub(crate) fn after(mut self, elapsed: Duration) -> Option<Self> {
         match &mut self.wait {
@@ -243,11 +258,11 @@ impl LockOptions {
         Some(self)
     }
 
-    /// Refuses options that contradict each other.
+    /// Rejects options that contradict each other.
     pub(crate) fn validate(&self) -> Result<(), LockError> {
         let refuse = |why| Err(LockError::new(LockErrorKind::InvalidOptions).with_context(why));
         if self.interval == Some(Duration::ZERO) {
-            return refuse("an interval of zero would poll without pause");
+            return refuse("an interval of zero would poll without a pause");
         }
         if self.wait == Wait::No && (self.strategy.is_some() || self.interval.is_some()) {
             return refuse("options that do not wait have neither a strategy nor an interval");
@@ -259,7 +274,7 @@ impl LockOptions {
     }
 }
 
-/// Owner of a lock: the session, or its transaction.
+/// Lock scope in PostgreSQL's terms: session-level or transaction-level.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum LockScope {
     Session,
@@ -296,7 +311,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "lock-manager")]
-    fn what_is_left_of_a_limit() {
+    fn remaining_limit() {
         let left = |options: LockOptions| options.after(Duration::from_secs(2));
         let of = |seconds| LockOptions::wait_up_to(Duration::from_secs(seconds)).shared();
         assert_eq!(left(LockOptions::no_wait()), None);

@@ -1,15 +1,16 @@
-//! What two connections are to each other: [`PoolingMode`].
+//! Result of the pooler check: [`PoolingMode`].
 
 use crate::error::{LockError, LockErrorKind};
 
-/// What a probe of two connections found out about the sessions behind them.
+/// Relation between the server sessions behind two connections, as `detect_pooler` finds it.
 ///
-/// A pooler that pools transactions is invisible to the locks of one connection as long as nobody else uses the pooler. Two connections
-/// bring it to light, so a program whose session-level locks matter probes when it starts.
+/// A transaction pooler assigns a server session to a client for one transaction at a time. A
+/// single client cannot detect this while it is the only client of the pooler. The check therefore
+/// uses two connections. Programs that rely on session-level locks call `detect_pooler` at startup.
 ///
 /// # Examples
 ///
-/// Refusing to start where session-level locks do not work:
+/// A program refuses to start if session-level locks do not work:
 ///
 /// ```
 /// # #[cfg(all(feature = "diesel-postgres", feature = "r2d2"))] {
@@ -25,40 +26,41 @@ use crate::error::{LockError, LockErrorKind};
 /// # }
 /// ```
 #[non_exhaustive]
-#[must_use = "a probe changes nothing by itself"]
+#[must_use = "the result states whether session-level locks work"]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum PoolingMode {
-    /// Each connection kept a session of its own, and a lock held on one was refused to the other. The connections are direct, or a
-    /// pooler stands in between that keeps a session for a client as long as the client is connected. All locks work.
+    /// Each connection keeps its own session, and the connections exclude each other. They are
+    /// direct, or a pooler in session mode keeps one session for each client. All locks work.
     Dedicated,
-    /// A session was given to both, or one was given several, or took back what was set in it: a pooler stands in between that
-    /// pools transactions or statements. Session-level locks do not work; transaction-level locks do, if it pools transactions.
+    /// The connections do not keep their own sessions: a pooler multiplexes clients over sessions,
+    /// in transaction or statement mode. Session-level locks do not work. Transaction-level locks
+    /// work in transaction mode.
     Multiplexed,
-    /// A lock held on one was granted to the other: they are connected to different servers or databases. No lock works.
+    /// The connections do not exclude each other: they reach different servers or databases. No
+    /// lock works.
     DifferentServers,
-    /// The backend has no locks.
+    /// The backend has no locks, for example SQLite.
     NoLocks,
 }
 
 impl PoolingMode {
-    /// An error, unless session-level locks work.
+    /// Returns an error unless session-level locks work.
     ///
     /// # Errors
     ///
-    /// Nothing was locked.
+    /// No lock is held.
     ///
-    /// * [`SessionChanged`](LockErrorKind::SessionChanged): [`Shared`](Self::Multiplexed).
-    /// * [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion): [`Apart`](Self::DifferentServers) and
-    ///   [`WithoutLocks`](Self::NoLocks).
+    /// * [`SessionChanged`](LockErrorKind::SessionChanged) for [`Multiplexed`](Self::Multiplexed).
+    /// * [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion) for
+    ///   [`DifferentServers`](Self::DifferentServers) and [`NoLocks`](Self::NoLocks).
     pub fn require_dedicated_sessions(self) -> Result<(), LockError> {
         match self {
             Self::Dedicated => Ok(()),
-            Self::Multiplexed => Err(LockError::new(LockErrorKind::SessionChanged)
-                .with_context("two connections were probed; take transaction-level locks here")),
+            Self::Multiplexed => Err(LockError::new(LockErrorKind::SessionChanged).with_context(
+                "the pooler check found a transaction pooler; use transaction-level locks",
+            )),
             Self::DifferentServers => Err(LockError::new(LockErrorKind::NoMutualExclusion)
-                .with_context(
-                    "two connections were probed, and reach different servers or databases",
-                )),
+                .with_context("the pooler check found two different servers or databases")),
             Self::NoLocks => Err(LockError::new(LockErrorKind::NoMutualExclusion)),
         }
     }

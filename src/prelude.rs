@@ -1,4 +1,4 @@
-//! The traits to call, and the types that every call names.
+//! Prelude: the traits with the lock methods, and the types of their arguments and results.
 //!
 //! # Examples
 //!

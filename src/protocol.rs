@@ -1,8 +1,19 @@
-//! Taking and releasing a lock, as state machines without I/O.
+//! Locking protocol: acquire, release and transactions as state machines without I/O.
 //!
-//! Every decision stands here once: what to send, how long to pause, how to clean up. A [`Machine`] is told what happened and
-//! says what to do next; a driver ([`blocking`]) does it. So the same logic serves every adapter, blocking or async, and can be
-//! run against a model of the server with a fault at every step and without time passing.
+//! # Implementation details
+//!
+//! A [`Machine`] is a sans-I/O state machine. It handles an [`Event`] and returns the next
+//! [`Action`], which a driver performs on a session. The machines contain every decision:
+//! statements, pauses and clean-up. So the same logic serves blocking and async adapters. Tests run
+//! it against a model of the server, with a fault at each statement and without waiting.
+//!
+//! | machine | purpose |
+//! |---|---|
+//! | [`Acquire`] | acquires a session-level or transaction-level lock |
+//! | [`Release`] | releases one level of a session-level lock |
+//! | [`BeginAndAcquire`] | begins a transaction and acquires a transaction-level lock |
+//! | [`FinishTransaction`] | commits or rolls back that transaction |
+//! | [`PoolerCheck`] | detects a transaction pooler between two connections |
 
 mod acquire;
 mod backoff;
@@ -28,7 +39,7 @@ use crate::options::LockMode;
 use crate::session::{Backend, LockReply, Script, SessionError, Statement, TransactionState};
 use crate::stand_in::{Attempt, Hold, StandIn};
 
-/// What a machine asks its driver to do.
+/// Action that a driver performs for a machine.
 #[derive(Debug)]
 pub(crate) enum Action<T> {
     Query(Statement),
@@ -37,84 +48,87 @@ pub(crate) enum Action<T> {
     Commit,
     Rollback,
     Terminate,
-    /// Look again what the session is.
+    /// Take a new [`SessionSnapshot`].
     ReadSessionState,
     Sleep(Duration),
     Done(T),
 }
 
-/// What happened since the last step.
+/// Result of the last action.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Nothing yet; or the pause is over, or the connection condemned.
+    /// The machine starts, or a [`Sleep`](Action::Sleep) or [`Terminate`](Action::Terminate) is
+    /// complete.
     Ready,
-    /// What the session is after a [`Action::ReadSessionState`].
+    /// Snapshot after [`Action::ReadSessionState`].
     SessionState(SessionSnapshot),
-    /// The row of a [`Action::Query`].
+    /// Reply to [`Action::Query`].
     Row(Result<LockReply, SessionError>),
-    /// The end of a [`Action::Script`], [`Action::Begin`], [`Action::Commit`] or [`Action::Rollback`].
+    /// Result of [`Action::Script`], [`Action::Begin`], [`Action::Commit`] or [`Action::Rollback`].
     Ran(Result<(), SessionError>),
 }
 
 impl Event {
-    /// The row that was asked for.
+    /// Returns the row of a query; an error for any other event.
     fn row(self) -> Result<LockReply, SessionError> {
         match self {
             Self::Row(row) => row,
             Self::Ready | Self::SessionState(_) | Self::Ran(_) => Err(SessionError::new(
-                "the driver did not bring the row it was asked for",
+                "the driver returned no row for the query",
             )),
         }
     }
 
-    /// Whether what was to be run did run.
+    /// Returns the result of a command; an error for any other event.
     fn ran(self) -> Result<(), SessionError> {
         match self {
             Self::Ran(result) => result,
             Self::Row(row) => row.map(drop),
-            Self::Ready | Self::SessionState(_) => Err(SessionError::new(
-                "the driver did not run what it was asked to",
-            )),
+            Self::Ready | Self::SessionState(_) => {
+                Err(SessionError::new("the driver did not run the command"))
+            }
         }
     }
 }
 
-/// A piece of the protocol: told what happened, says what to do next.
+/// State machine of the protocol.
 pub(crate) trait Machine {
     type Output;
 
-    /// The next step. First called with [`Event::Ready`]; not called again after [`Action::Done`].
+    /// Handles an event and returns the next action. The first event is [`Event::Ready`]. Not
+    /// called again after [`Action::Done`].
     fn handle(&mut self, event: Event, now: Instant) -> Action<Self::Output>;
 
-    /// Whether a session would be left in disorder if the machine went no further, though nothing is in flight.
+    /// Returns `true` if the session needs a clean-up when the machine stops here, although no
+    /// action is in flight.
     #[cfg_attr(
         not(feature = "_async"),
-        allow(dead_code, reason = "a blocking call cannot be dropped half-way")
+        allow(dead_code, reason = "only async calls can be cancelled")
     )]
     fn needs_cleanup_if_dropped(&self) -> bool {
         false
     }
 
-    /// Who answers instead of the session, if somebody does.
+    /// Simulated call that answers instead of the session, in a test.
     fn attempt(&self) -> Option<&Attempt> {
         None
     }
 }
 
-/// What the session is and in which transaction, when a machine begins.
+/// State of a session at the start of a call.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionSnapshot {
     pub(crate) backend: Backend,
     pub(crate) transaction: TransactionState,
-    /// The longest that a wait may stay on the server at a time; for a session that cannot end one.
+    /// Longest time of one wait on the server, for a session that cannot cancel a wait.
     pub(crate) max_server_wait: Option<Duration>,
-    /// Who answers for the locks of a backend that has none.
+    /// Simulated locks of a test, for a backend without locks.
     pub(crate) stand_in: Option<StandIn>,
 }
 
 #[cfg(test)]
 impl SessionSnapshot {
-    /// PostgreSQL, in no transaction.
+    /// PostgreSQL without an open transaction.
     pub(crate) const fn idle() -> Self {
         Self {
             backend: Backend::Postgres,
@@ -125,17 +139,18 @@ impl SessionSnapshot {
     }
 }
 
-/// Proof that a lock was granted, with what its release needs.
+/// Record of a grant, with the data that the release needs.
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) key: LockKey,
     pub(crate) mode: LockMode,
-    /// The session that was granted the lock; `None` where there are no locks.
+    /// Process id of the session that was granted the lock; `None` on a backend without locks.
     pub(crate) pid: Option<i32>,
-    /// When the transaction began in which it was granted; `None` if the client knows of that transaction, or has no locks.
+    /// Start time of the transaction in which the lock was granted. `None` if the client knows of
+    /// that transaction, or if the backend has no locks.
     pub(crate) transaction_began: Option<i64>,
-    /// How deep in transactions the session was.
+    /// Depth of the client's transactions at the time of the grant.
     pub(crate) depth: u32,
-    /// What a stand-in has given, until it is given back.
+    /// Simulated lock of a test, released when this is dropped.
     pub(crate) hold: Option<Hold>,
 }

@@ -1,14 +1,15 @@
-//! What an async body is.
+//! Async closures that run under a lock.
 
-/// An async closure whose future can be required to be `Send`.
+/// Async closure whose future can be required to be `Send`.
 ///
-/// Stable Rust cannot say that of `AsyncFnOnce` alone. Implemented for every async closure and function; diesel-async does the
-/// same for its `transaction`. Write the closure `async |conn| { … }`: with `|conn| async move { … }`, the compiler says that the
+/// Stable Rust cannot name the future of an `AsyncFnOnce`. This trait does, as diesel-async does
+/// for its `transaction`. Every async closure and async function implements it. Write the closure
+/// as `async |conn| { … }`. For `|conn| async move { … }` the compiler reports that the
 /// "implementation of `AsyncFnOnce` is not general enough".
 pub trait AsyncBody<Arg, Out>:
     AsyncFnOnce(Arg) -> Out + FnOnce(Arg) -> <Self as AsyncBody<Arg, Out>>::Fut
 {
-    /// The closure's future.
+    /// Future that the closure returns.
     type Fut: Future<Output = Out>;
 }
 

@@ -1,4 +1,4 @@
-//! A lock that is held: [`AsyncAdvisoryLockGuard`].
+//! Guard of a session-level lock on an async connection: [`AsyncAdvisoryLockGuard`].
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -13,12 +13,13 @@ use crate::session::AsyncLockSession;
 use crate::session::{Script, ScriptKind};
 use crate::stand_in::Kept;
 
-/// A session-level lock that is held, and the connection it is held on: the twin of
-/// [`AdvisoryLockGuard`](crate::AdvisoryLockGuard).
+/// Guard of a held session-level lock, with the async connection that holds it. The async
+/// counterpart of [`AdvisoryLockGuard`](crate::AdvisoryLockGuard).
 ///
-/// [`release`](Self::release) gives the lock back and reports what happened. Dropping the guard gives it back without waiting: the
-/// statement is queued behind whatever the connection is doing, and a session that cannot give it back ends itself. Dropped inside a
-/// transaction, the guard ends the session at once.
+/// [`release`](Self::release) releases the lock and returns the errors of the release. Dropping the
+/// guard releases it without waiting. The release is queued behind the statements in flight, and
+/// the server terminates the session if the release fails. If the guard is dropped inside a
+/// transaction, the session is terminated at once.
 ///
 /// # Examples
 ///
@@ -31,11 +32,11 @@ use crate::stand_in::Kept;
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // In production, an `AsyncPgConnection`; in tests, SQLite, which excludes nobody.
-/// let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?;
-/// let mut guard = conn.acquire_advisory_lock("nightly-report", LockOptions::no_wait()).await?;
-/// diesel::sql_query("CREATE TABLE report (day TEXT)").execute(&mut *guard).await?; // the connection, through the guard
-/// guard.release().await?;
+/// // In production an `AsyncPgConnection`; in tests SQLite, which has no locks. let mut conn =
+/// SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?; let mut guard =
+/// conn.acquire_advisory_lock("nightly-report", LockOptions::no_wait()).await?;
+/// diesel::sql_query("CREATE TABLE report (day TEXT)").execute(&mut *guard).await?; // uses the
+/// connection guard.release().await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -63,27 +64,29 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
         guard
     }
 
-    /// The key of the lock.
+    /// Returns the key of the lock.
     #[must_use]
     pub const fn key(&self) -> &LockKey {
         &self.key
     }
 
-    /// The mode in which it is held.
+    /// Returns the mode of the lock.
     #[must_use]
     pub const fn mode(&self) -> LockMode {
         self.mode
     }
 
-    /// Releases the lock and tells whether it was held all the time.
+    /// Releases the lock and reports whether it was held without interruption.
     ///
     /// # Errors
     ///
-    /// Those of [`AdvisoryLockGuard::release`](crate::AdvisoryLockGuard::release). The lock is not held afterwards.
+    /// As [`AdvisoryLockGuard::release`](crate::AdvisoryLockGuard::release). The lock is not held
+    /// afterwards, with the exception stated there.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its first poll, it does what dropping the guard does. Dropped later, the session is ended.
+    /// If the future is dropped before its first poll, the effect is that of dropping the guard. If
+    /// it is dropped later, the session is terminated.
     pub async fn release(mut self) -> Result<(), LockError> {
         let session = &mut **self.conn;
         let snapshot = snapshot(session);
@@ -101,7 +104,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         let Some(grant) = self.grant.take() else {
             return;
         };
-        // Where there are no locks there is nothing to do, and nothing is asked of a connection that may be busy.
+        // Backends without locks: nothing to release, and the connection may be in use.
         let Some(pid) = grant.pid else { return };
         // What a stand-in has given goes with the grant.
         if grant.hold.is_some() {
@@ -119,7 +122,8 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
             &grant.key,
             grant.mode,
         );
-        // In a transaction the release could fail, or be seen before its commit, and nobody would wait to know.
+        // Inside a transaction the queued release could fail in the aborted transaction, or precede
+        // the commit. No caller would see that, so the session is terminated instead.
         let unsure = transaction.is_broken() || transaction.is_open_on_server();
         if unsure || !session.session_enqueue(&release) {
             session.session_start_terminate();

@@ -1,4 +1,4 @@
-//! The trait that users call on a connection: [`AsyncAdvisoryLocking`].
+//! Named locks on an async connection: [`AsyncAdvisoryLocking`].
 
 mod transaction;
 
@@ -17,22 +17,28 @@ use crate::pooling_mode::PoolingMode;
 use crate::protocol::{Acquire, Acquired, PoolerCheck};
 use crate::session::AsyncLockSession;
 
-/// Named locks on an async database connection: the twin of [`AdvisoryLocking`](crate::AdvisoryLocking), whose page has the contract.
+/// Named locks on an async database connection. The async counterpart of
+/// [`AdvisoryLocking`](crate::AdvisoryLocking), which documents the contract.
 ///
-/// A body is an async closure that is given the connection: `async |conn| { … }`. (`|conn| async move { … }` does not compile; the
-/// message is about `AsyncFnOnce` that is "not general enough".) The futures are `Send` if the body's is.
+/// A body is an async closure with the connection as its argument: `async |conn| { … }`. `|conn|
+/// async move { … }` does not compile; the compiler reports an `AsyncFnOnce` that is "not general
+/// enough". The futures are `Send` if the future of the body is.
 ///
 /// # Cancel safety
 ///
-/// Every future here may be dropped at any point, by `select!`, a timeout or an aborted task.
+/// Every future may be dropped at any point, by `select!`, a timeout or an aborted task.
 ///
 /// * Before its first poll: nothing was sent.
-/// * While it waits by polling: nothing is held. The place among those who poll is nobody's, so nothing is lost.
-/// * While a statement of ours is in flight, a wait on the server among them: the connection is closed, and the
-///   wait is cancelled, so that the session leaves the server's queue at once. (With diesel-async and a server that takes nothing but TLS it leaves at
-///   its limit. The adapter's page has more.) A pool replaces the connection. A new attempt queues anew.
-/// * While the body runs: the body is dropped where it is, and the lock is released as soon as a statement that it left in flight has
-///   ended. If the body was in a transaction, the connection is closed.
+/// * During a pause between two polls of [`WaitStrategy::Poll`](crate::WaitStrategy::Poll): nothing
+///   is held, and no place in a queue is lost.
+/// * While a lock statement is in flight, a wait on the server included: the session is terminated,
+///   and the pool discards the connection. A wait is cancelled first, so that the session leaves
+///   the server's queue at once. With diesel-async and a server that accepts only TLS, it leaves
+///   the queue at its limit; see the module `backends::diesel_async`. A new attempt starts
+///   at the end of the queue.
+/// * While the body runs: the body is dropped. The lock is released as soon as the statement that
+///   the body left in flight has ended. If the body was in a transaction, the session is
+///   terminated.
 ///
 /// # Examples
 ///
@@ -45,7 +51,7 @@ use crate::session::AsyncLockSession;
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // In production, an `AsyncPgConnection`; in tests, SQLite, which excludes nobody.
+/// // In production an `AsyncPgConnection`; in tests SQLite, which has no locks.
 /// let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?;
 /// conn.with_advisory_lock("driver_update_1", LockOptions::no_wait(), async |conn| {
 ///     diesel::sql_query("CREATE TABLE drivers (id INTEGER)").execute(conn).await
@@ -89,12 +95,13 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// Runs `body` under the session-level lock on `key` if it can be had: `None` if it is held elsewhere or the wait ran out, and
-    /// the body did not run.
+    /// Runs `body` under the session-level lock on `key`, or returns `None` if the lock is not
+    /// granted.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::try_with_advisory_lock`](crate::AdvisoryLocking::try_with_advisory_lock).
+    /// As
+    /// [`AdvisoryLocking::try_with_advisory_lock`](crate::AdvisoryLocking::try_with_advisory_lock).
     ///
     /// # Cancel safety
     ///
@@ -121,11 +128,13 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// Takes the session-level lock on `key` and holds it until the guard goes.
+    /// Acquires the session-level lock on `key` and returns a guard that holds it.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::acquire_advisory_lock`](crate::AdvisoryLocking::acquire_advisory_lock). The lock is not held.
+    /// As
+    /// [`AdvisoryLocking::acquire_advisory_lock`](crate::AdvisoryLocking::acquire_advisory_lock).
+    /// The lock is not held.
     ///
     /// # Cancel safety
     ///
@@ -144,11 +153,12 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// Takes the session-level lock on `key` if it can be had: `None` if it is held elsewhere or the wait ran out.
+    /// Acquires the session-level lock on `key`, or returns `None` if it is not granted.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::try_acquire_advisory_lock`](crate::AdvisoryLocking::try_acquire_advisory_lock).
+    /// As
+    /// [`AdvisoryLocking::try_acquire_advisory_lock`](crate::AdvisoryLocking::try_acquire_advisory_lock).
     ///
     /// # Cancel safety
     ///
@@ -168,11 +178,13 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// Takes the transaction-level lock on `key` inside the caller's open transaction, which holds it to its end.
+    /// Acquires the transaction-level lock on `key` inside the caller's open transaction. The lock
+    /// is held until that transaction ends.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock).
+    /// As
+    /// [`AdvisoryLocking::acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock).
     ///
     /// # Cancel safety
     ///
@@ -191,11 +203,13 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// Takes the transaction-level lock on `key` inside the caller's open transaction if it can be had.
+    /// Acquires the transaction-level lock on `key` inside the caller's open transaction, or
+    /// returns `false` if it is not granted.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::try_acquire_advisory_xact_lock`](crate::AdvisoryLocking::try_acquire_advisory_xact_lock).
+    /// As
+    /// [`AdvisoryLocking::try_acquire_advisory_xact_lock`](crate::AdvisoryLocking::try_acquire_advisory_xact_lock).
     ///
     /// # Cancel safety
     ///
@@ -215,15 +229,18 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// Begins a transaction, takes the transaction-level lock on `key`, runs `body`, and commits; or rolls back if the body fails.
+    /// Begins a transaction, acquires the transaction-level lock on `key`, runs `body`, and
+    /// commits. Rolls back if the body fails.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::with_advisory_xact_lock`](crate::AdvisoryLocking::with_advisory_xact_lock).
+    /// As
+    /// [`AdvisoryLocking::with_advisory_xact_lock`](crate::AdvisoryLocking::with_advisory_xact_lock).
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe, see [the trait](Self): dropped once the transaction has begun, the connection is closed, which rolls it back.
+    /// Cancel safe, see [the trait](Self). If the future is dropped after the transaction has
+    /// begun, the session is terminated, which rolls the transaction back.
     fn with_advisory_xact_lock<T, E, F>(
         &mut self,
         key: impl Into<LockKey>,
@@ -246,11 +263,13 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) if the lock can be had; `None` if not.
+    /// Like [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), but returns `None` if the
+    /// lock is not granted.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::try_with_advisory_xact_lock`](crate::AdvisoryLocking::try_with_advisory_xact_lock).
+    /// As
+    /// [`AdvisoryLocking::try_with_advisory_xact_lock`](crate::AdvisoryLocking::try_with_advisory_xact_lock).
     ///
     /// # Cancel safety
     ///
@@ -282,7 +301,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// Finds out with a second connection of the same source whether sessions are kept, so that session-level locks work.
+    /// Detects a transaction pooler, with a second connection to the same address.
     ///
     /// # Errors
     ///
@@ -290,7 +309,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, both connections are closed.
+    /// If the future is dropped before its end, both sessions are terminated, because one of them
+    /// may hold the test lock.
     fn detect_pooler(
         &mut self,
         other: &mut Self,
@@ -301,7 +321,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// What the connection's backend can do; asks no server.
+    /// Returns the features of the connection's backend. Sends nothing.
     fn capabilities(&mut self) -> Capabilities {
         Capabilities::of(self.session_backend())
     }
@@ -320,7 +340,7 @@ pub(crate) async fn acquire<S: AsyncLockSession>(
     drive(session, Acquire::new(key.clone(), options, scope, snapshot)).await
 }
 
-/// Runs a body on the connection of a guard, then releases.
+/// Runs a body on the connection of a guard, then releases the lock.
 pub(crate) async fn run_with_guard<C, S, T, E, F>(
     mut guard: AsyncAdvisoryLockGuard<C>,
     body: F,

@@ -1,4 +1,4 @@
-//! The trait that users call on a connection: [`AdvisoryLocking`].
+//! Named locks on a blocking connection: [`AdvisoryLocking`].
 
 mod transaction;
 
@@ -15,38 +15,50 @@ use crate::pooling_mode::PoolingMode;
 use crate::protocol::{Acquire, Acquired, PoolerCheck};
 use crate::session::LockSession;
 
-/// Named locks on a database connection.
+/// Named locks on a blocking database connection.
 ///
-/// On PostgreSQL, a lock keeps out every other session of the same database that asks for the same key, through this crate or
-/// by any other means. On SQLite there are no locks: the body runs unprotected, and [`LockOptions::on_missing_lock`] says
-/// whether that is worth a warning or an error.
+/// On PostgreSQL these are [advisory
+/// locks](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS). A lock
+/// excludes every other session of the same database that requests the same key, through this crate
+/// or by other means. SQLite has no such locks: the body runs without one, and
+/// [`LockOptions::on_missing_lock`] selects a warning, an error or silence.
 ///
 /// | | on the session | in a transaction |
 /// |---|---|---|
 /// | run a body under the lock | [`with_advisory_lock`](Self::with_advisory_lock), [`try_with_advisory_lock`](Self::try_with_advisory_lock) | [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), [`try_with_advisory_xact_lock`](Self::try_with_advisory_xact_lock) |
 /// | hold the lock | [`acquire_advisory_lock`](Self::acquire_advisory_lock), [`try_acquire_advisory_lock`](Self::try_acquire_advisory_lock) | [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock), [`try_acquire_advisory_xact_lock`](Self::try_acquire_advisory_xact_lock) |
 ///
-/// A *session-level* lock is held until it is released or the connection closes; commits and rollbacks do not touch it. A
-/// *transaction-level* lock is held until its transaction ends, and there is nothing to release. If what the lock guards is
-/// in this database, take the transaction-level lock: it cannot be released before the commit. If it is outside (a file, an
-/// external service), or a long series of transactions, take the session-level lock.
+/// A *session-level* lock is held until it is released or the session ends. Commits and rollbacks
+/// do not release it. A *transaction-level* lock is held until its transaction ends, and cannot be
+/// released earlier. Use a transaction-level lock for data in this database, because it covers the
+/// commit. Use a session-level lock for a resource outside the database (a file, an external
+/// service) or for a series of transactions.
 ///
 /// # Contract
 ///
-/// * The body runs only when this session was granted the lock, and the lock is released exactly once: on the normal path, on an
-///   error, and on a panic.
-/// * An error never hides a lock that is held: where the outcome is unknown, the connection is closed and no pool hands it out.
-/// * If the session was lost before the release, the caller gets an error, also when the body succeeded. Nothing reconnects.
-/// * The body's own error wins over an error of the release, which is logged.
-/// * The session's settings, `lock_timeout` and `statement_timeout` among them, are the same after as before; neither cuts a
-///   wait short.
-/// * The same session may take the same lock again; the server counts, and each guard gives back one level. There is no upgrade
-///   from shared to exclusive: an exclusive lock under one's own shared one is granted if nobody else shares it, and waits for the
-///   others if they do.
-/// * What the client knows of the transaction counts. A `BEGIN` sent as plain text is invisible to Diesel; it is noticed when a lock
-///   taken in it is released.
+/// * The body runs only if this session was granted the lock. The lock is released exactly once:
+///   after success, after an error, and after a panic.
+/// * An error never hides a held lock. If the state of the lock is unknown, the session is
+///   terminated and the pool discards the connection.
+/// * If the session ended before the release, the caller gets an error, even if the body succeeded.
+///   Nothing reconnects.
+/// * If both the body and the release fail, the caller gets the error of the body. The error of the
+///   release is logged.
+/// * The settings of the session,
+///   [`lock_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT)
+///   and
+///   [`statement_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-STATEMENT-TIMEOUT)
+///   included, are unchanged afterwards. Neither shortens a wait.
+/// * A session may acquire the same lock several times. The server counts, and each guard [releases
+///   one
+///   level](https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADVISORY-LOCKS).
+///   There is no upgrade from shared to exclusive: the exclusive request waits for the other
+///   sessions that share the lock.
+/// * The transaction state is the one that the client library knows. A `BEGIN` sent as plain text
+///   is invisible to Diesel; the release of a lock acquired in it detects it.
 ///
-/// Every method validates its options and the transaction first, on every backend; then nothing was sent if they are refused.
+/// Every method validates its options and the transaction state first, on every backend. If they
+/// are rejected, nothing was sent.
 ///
 /// # Examples
 ///
@@ -56,7 +68,7 @@ use crate::session::LockSession;
 /// use advisory_locking::{AdvisoryLocking, LockOptions};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // In production, a `PgConnection` of Diesel; in tests, SQLite.
+/// // In production a `PgConnection` of Diesel; in tests SQLite.
 /// let mut conn = rusqlite::Connection::open_in_memory()?;
 ///
 /// conn.with_advisory_lock("driver_update_1", LockOptions::wait_up_to(Duration::from_secs(10)), |conn| {
@@ -67,7 +79,7 @@ use crate::session::LockSession;
 /// let done = conn.try_with_advisory_lock(("sync", client_id), LockOptions::no_wait(), |conn| {
 ///     conn.execute("INSERT INTO drivers VALUES (?1)", [client_id])
 /// })?;
-/// assert_eq!(done, Some(1)); // `None`: somebody else is at it
+/// assert_eq!(done, Some(1)); // `None`: another session holds the lock
 /// # Ok(())
 /// # }
 /// # main().unwrap();
@@ -75,7 +87,7 @@ use crate::session::LockSession;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no advisory locks here",
-    label = "no lock session",
+    label = "no adapter for this connection type",
     note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md",
     note = "for an enum of connections, implement `advisory_locking::session::DelegateLockSession`"
 )]
@@ -84,13 +96,13 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// # Errors
     ///
-    /// The body's own error, or a [`LockError`] as `E`. The lock is not held afterwards. If the body ran and succeeded, its value
-    /// is dropped.
+    /// The error of the body, or a [`LockError`] as `E`. The lock is not held afterwards. If the
+    /// body succeeded and the release failed, the value of the body is dropped.
     ///
-    /// * The body did not run: [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere) without a wait,
-    ///   [`TimedOut`](crate::LockErrorKind::TimedOut) with one, and what
-    ///   [`acquire_advisory_lock`](Self::acquire_advisory_lock) reports besides.
-    /// * The body ran: what [`AdvisoryLockGuard::release`] reports.
+    /// * The body did not run: [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere) without a
+    ///   wait, [`TimedOut`](crate::LockErrorKind::TimedOut) with a limit, or another error of
+    ///   [`acquire_advisory_lock`](Self::acquire_advisory_lock).
+    /// * The body ran: the errors of [`AdvisoryLockGuard::release`].
     ///
     /// # Examples
     ///
@@ -108,12 +120,13 @@ pub trait AdvisoryLocking: LockSession + Sized {
         run_with_guard(guard, body)
     }
 
-    /// Runs `body` under the session-level lock on `key` if it can be had: `None` if it is held elsewhere or the wait ran out, and
-    /// the body did not run.
+    /// Runs `body` under the session-level lock on `key`, or returns `None` if the lock is not
+    /// granted.
     ///
     /// # Errors
     ///
-    /// As [`with_advisory_lock`](Self::with_advisory_lock), but for the two that are `None` here.
+    /// As [`with_advisory_lock`](Self::with_advisory_lock), except `HeldElsewhere` and `TimedOut`,
+    /// which are `None` here. The body did not run then.
     ///
     /// # Examples
     ///
@@ -133,19 +146,25 @@ pub trait AdvisoryLocking: LockSession + Sized {
         }
     }
 
-    /// Takes the session-level lock on `key` and holds it until the guard goes.
+    /// Acquires the session-level lock on `key` and returns a guard that holds it.
     ///
     /// # Errors
     ///
     /// The lock is not held.
     ///
-    /// * [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere), [`TimedOut`](crate::LockErrorKind::TimedOut).
-    /// * [`Deadlock`](crate::LockErrorKind::Deadlock), [`Canceled`](crate::LockErrorKind::Canceled),
-    ///   [`TooManyLocks`](crate::LockErrorKind::TooManyLocks), [`Unsupported`](crate::LockErrorKind::Unsupported),
-    ///   [`Database`](crate::LockErrorKind::Database): as the server or the client reports them.
-    /// * [`InvalidOptions`](crate::LockErrorKind::InvalidOptions), [`InTransaction`](crate::LockErrorKind::InTransaction),
+    /// * [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere),
+    ///   [`TimedOut`](crate::LockErrorKind::TimedOut): another session holds the lock.
+    /// * [`Deadlock`](crate::LockErrorKind::Deadlock),
+    ///   [`Canceled`](crate::LockErrorKind::Canceled),
+    ///   [`TooManyLocks`](crate::LockErrorKind::TooManyLocks),
+    ///   [`Unsupported`](crate::LockErrorKind::Unsupported),
+    ///   [`Database`](crate::LockErrorKind::Database): errors of the server or of the client
+    ///   library.
+    /// * [`InvalidOptions`](crate::LockErrorKind::InvalidOptions),
+    ///   [`InTransaction`](crate::LockErrorKind::InTransaction),
     ///   [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion): nothing was sent.
-    /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): two sessions answered.
+    /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): two sessions replied to this
+    ///   call.
     ///
     /// # Examples
     ///
@@ -161,11 +180,12 @@ pub trait AdvisoryLocking: LockSession + Sized {
             .map(|grant| AdvisoryLockGuard::new(self, grant))
     }
 
-    /// Takes the session-level lock on `key` if it can be had: `None` if it is held elsewhere or the wait ran out.
+    /// Acquires the session-level lock on `key`, or returns `None` if it is not granted.
     ///
     /// # Errors
     ///
-    /// As [`acquire_advisory_lock`](Self::acquire_advisory_lock), but for the two that are `None` here.
+    /// As [`acquire_advisory_lock`](Self::acquire_advisory_lock), except `HeldElsewhere` and
+    /// `TimedOut`, which are `None` here.
     ///
     /// # Examples
     ///
@@ -177,7 +197,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// let mut conn = rusqlite::Connection::open_in_memory()?;
     /// match conn.try_acquire_advisory_lock(("report", 2026), LockOptions::no_wait())? {
     ///     Some(guard) => guard.release()?,
-    ///     None => println!("somebody else writes it"),
+    ///     None => println!("another session writes it"),
     /// }
     /// # Ok(())
     /// # }
@@ -195,27 +215,35 @@ pub trait AdvisoryLocking: LockSession + Sized {
             .map(|grant| AdvisoryLockGuard::new(self, grant)))
     }
 
-    /// Takes the transaction-level lock on `key` inside the caller's open transaction, which holds it to its end.
+    /// Acquires the transaction-level lock on `key` inside the caller's open transaction. The lock
+    /// is held until that transaction ends.
     ///
-    /// A wait that ends without the lock leaves the transaction usable: it runs in a savepoint of its own. In a transaction that is
-    /// `REPEATABLE READ` or `SERIALIZABLE`, take the lock with another statement before the first one that reads: such a
-    /// transaction sees the data of the moment of its first statement, which may be this one, from before the wait.
+    /// A wait that ends without the lock leaves the transaction usable, because the wait runs in a
+    /// [savepoint](https://www.postgresql.org/docs/current/sql-savepoint.html). In a [`REPEATABLE
+    /// READ` or `SERIALIZABLE`](https://www.postgresql.org/docs/current/transaction-iso.html)
+    /// transaction, acquire the lock before the first statement that reads data. The snapshot of
+    /// such a transaction is taken by its first statement. If that statement is a lock request
+    /// which waits, the snapshot is older than the grant.
     ///
-    /// A rollback to a savepoint that was set before the lock was taken frees the lock.
+    /// A rollback to a savepoint that was set before the acquisition releases the lock.
     ///
     /// # Errors
     ///
     /// The lock is not held.
     ///
-    /// * [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere), [`TimedOut`](crate::LockErrorKind::TimedOut),
-    ///   [`Deadlock`](crate::LockErrorKind::Deadlock): the transaction is usable as before.
-    /// * [`NotInTransaction`](crate::LockErrorKind::NotInTransaction), [`InvalidOptions`](crate::LockErrorKind::InvalidOptions),
+    /// * [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere),
+    ///   [`TimedOut`](crate::LockErrorKind::TimedOut),
+    ///   [`Deadlock`](crate::LockErrorKind::Deadlock): the transaction remains usable.
+    /// * [`NotInTransaction`](crate::LockErrorKind::NotInTransaction),
+    ///   [`InvalidOptions`](crate::LockErrorKind::InvalidOptions),
     ///   [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion): nothing was sent.
-    /// * [`TransactionAborted`](crate::LockErrorKind::TransactionAborted): the transaction was, or is now, to be rolled back.
-    /// * These leave a transaction that may have to be rolled back:
-    ///   [`Canceled`](crate::LockErrorKind::Canceled), [`TooManyLocks`](crate::LockErrorKind::TooManyLocks),
-    ///   [`Unsupported`](crate::LockErrorKind::Unsupported), [`Database`](crate::LockErrorKind::Database): as the server or the
-    ///   client reports them.
+    /// * [`TransactionAborted`](crate::LockErrorKind::TransactionAborted): the caller must roll the
+    ///   transaction back.
+    /// * [`Canceled`](crate::LockErrorKind::Canceled),
+    ///   [`TooManyLocks`](crate::LockErrorKind::TooManyLocks),
+    ///   [`Unsupported`](crate::LockErrorKind::Unsupported),
+    ///   [`Database`](crate::LockErrorKind::Database): errors of the server or of the client
+    ///   library. The transaction may be aborted.
     ///
     /// # Examples
     ///
@@ -247,12 +275,13 @@ pub trait AdvisoryLocking: LockSession + Sized {
             .map(|grant| events::granted(&grant))
     }
 
-    /// Takes the transaction-level lock on `key` inside the caller's open transaction if it can be had: `false` if it is held
-    /// elsewhere or the wait ran out; the transaction is usable as before.
+    /// Acquires the transaction-level lock on `key` inside the caller's open transaction, or
+    /// returns `false` if it is not granted. The transaction remains usable.
     ///
     /// # Errors
     ///
-    /// As [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock), but for the two that are `false` here.
+    /// As [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock), except `HeldElsewhere`
+    /// and `TimedOut`, which are `false` here.
     ///
     /// # Examples
     ///
@@ -266,21 +295,25 @@ pub trait AdvisoryLocking: LockSession + Sized {
         Ok(acquired.granted().inspect(events::granted).is_some())
     }
 
-    /// Begins a transaction, takes the transaction-level lock on `key`, runs `body`, and commits; or rolls back if the body fails
-    /// or panics.
+    /// Begins a transaction, acquires the transaction-level lock on `key`, runs `body`, and
+    /// commits. Rolls back if the body fails or panics.
     ///
-    /// Inside an open transaction it begins a savepoint, as the client's own `transaction` does; the lock is then held to the end of
-    /// the outer transaction.
+    /// Inside an open transaction it begins a savepoint, as the client library's own `transaction`
+    /// does. The lock is then held until the outer transaction ends.
     ///
     /// # Errors
     ///
-    /// The body's own error, or a [`LockError`] as `E`. The lock is not held afterwards, unless an outer transaction still is open.
+    /// The error of the body, or a [`LockError`] as `E`. The lock is not held afterwards, unless an
+    /// outer transaction is still open.
     ///
-    /// * The body did not run: as [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock), or
+    /// * The body did not run: the errors of
+    ///   [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock), or
     ///   [`Database`](crate::LockErrorKind::Database) if the transaction did not begin.
-    /// * The body succeeded: [`CommitFailed`](crate::LockErrorKind::CommitFailed), with the client's error as its source;
-    ///   [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if it left a deeper transaction open;
-    ///   [`NotHeld`](crate::LockErrorKind::NotHeld) if it ended the transaction itself.
+    /// * The body succeeded: [`CommitFailed`](crate::LockErrorKind::CommitFailed), whose source is
+    ///   the client library's error;
+    ///   [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if the body left a
+    ///   nested transaction open; [`NotHeld`](crate::LockErrorKind::NotHeld) if the body ended the
+    ///   transaction itself.
     ///
     /// # Examples
     ///
@@ -313,12 +346,13 @@ pub trait AdvisoryLocking: LockSession + Sized {
         transaction::run_in_transaction(self, grant, body)
     }
 
-    /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) if the lock can be had: `None` if it is held elsewhere or the
-    /// wait ran out; then the body did not run and nothing was left begun.
+    /// Like [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), but returns `None` if the
+    /// lock is not granted. The body did not run then, and the transaction is rolled back.
     ///
     /// # Errors
     ///
-    /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), but for the two that are `None` here.
+    /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), except `HeldElsewhere` and
+    /// `TimedOut`, which are `None` here.
     ///
     /// # Examples
     ///
@@ -338,18 +372,21 @@ pub trait AdvisoryLocking: LockSession + Sized {
         }
     }
 
-    /// Finds out with a second connection of the same source whether sessions are kept, so that session-level locks work.
+    /// Detects a transaction pooler, with a second connection to the same address.
     ///
-    /// Both connections must be idle. It takes about thirty round trips; a program does it when it starts. That a
-    /// pooler stands in between which pools transactions is certain if it is reported. If the pooler is so busy that it gives
-    /// both connections the same sessions in all of them, by chance, it is not noticed.
+    /// Both connections must be idle. The check takes about thirty round trips, so programs run it
+    /// at startup. [`Multiplexed`](PoolingMode::Multiplexed) is certain when it is reported.
+    /// [`Dedicated`](PoolingMode::Dedicated) is not: a pooler may by chance assign the same session
+    /// to each connection in all round trips.
     ///
     /// # Errors
     ///
-    /// Nothing is left locked.
+    /// No lock is held afterwards.
     ///
-    /// * [`InTransaction`](crate::LockErrorKind::InTransaction): a transaction is open on one of them.
-    /// * [`Database`](crate::LockErrorKind::Database): a statement failed. On a server without `plpgsql` it always does.
+    /// * [`InTransaction`](crate::LockErrorKind::InTransaction): a transaction is open on one of
+    ///   the connections.
+    /// * [`Database`](crate::LockErrorKind::Database): a statement failed. Always returned by a
+    ///   server without `plpgsql`.
     ///
     /// # Examples
     ///
@@ -372,7 +409,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         drive_pair(self, other, check)
     }
 
-    /// What the connection's backend can do; asks no server.
+    /// Returns the features of the connection's backend. Sends nothing.
     ///
     /// # Examples
     ///
@@ -395,7 +432,7 @@ pub(crate) fn acquire<S: LockSession + ?Sized>(
     drive(session, Acquire::new(key.clone(), options, scope, snapshot))
 }
 
-/// Runs a body on the connection of a guard, then releases.
+/// Runs a body on the connection of a guard, then releases the lock.
 pub(crate) fn run_with_guard<C, T, E>(
     mut guard: AdvisoryLockGuard<C>,
     body: impl FnOnce(&mut C::Target) -> Result<T, E>,

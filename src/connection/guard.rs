@@ -1,4 +1,4 @@
-//! A lock that is held: [`AdvisoryLockGuard`].
+//! Guard of a session-level lock on a blocking connection: [`AdvisoryLockGuard`].
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -12,15 +12,15 @@ use crate::protocol::{Grant, Release};
 use crate::session::LockSession;
 use crate::stand_in::Kept;
 
-/// A session-level lock that is held, and the connection it is held on.
+/// Guard of a held session-level lock, with the connection that holds it.
 ///
-/// Dereferences to the connection, so that what is done under the lock is done on the connection that holds it. `C` is
-/// `&mut` a connection, or a pool's connection.
+/// Dereferences to the connection, so that statements under the lock run on the session that holds
+/// it. `C` is a `&mut` reference to a connection, or a connection of a pool.
 ///
-/// Dropping the guard releases the lock with one statement, also while a panic unwinds; what goes wrong then is logged.
-/// [`release`](Self::release) reports it. If the lock cannot be given back, the connection is closed, which frees it: at no
-/// time does a connection that may hold the lock go back to a pool. A guard that is leaked ([`std::mem::forget`]) holds the
-/// lock until its connection is closed.
+/// Dropping the guard releases the lock with one statement, also during a panic. Errors are logged
+/// then; [`release`](Self::release) returns them. If the release fails, the session is terminated,
+/// which releases the lock. So no connection that may hold the lock returns to a pool. A leaked
+/// guard ([`std::mem::forget`]) holds the lock until its session ends.
 ///
 /// # Examples
 ///
@@ -31,7 +31,7 @@ use crate::stand_in::Kept;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut conn = rusqlite::Connection::open_in_memory()?;
 /// let guard = conn.acquire_advisory_lock("nightly-report", LockOptions::no_wait())?;
-/// guard.execute_batch("CREATE TABLE report (day TEXT)")?; // the connection, through the guard
+/// guard.execute_batch("CREATE TABLE report (day TEXT)")?; // uses the connection
 /// guard.release()?;
 /// # Ok(())
 /// # }
@@ -43,7 +43,7 @@ pub struct AdvisoryLockGuard<C: DerefMut<Target: LockSession>> {
     conn: Kept<C>,
     key: LockKey,
     mode: LockMode,
-    /// Taken when the lock is given back.
+    /// `None` once the release has started.
     grant: Option<Grant>,
 }
 
@@ -63,33 +63,38 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
         guard
     }
 
-    /// The key of the lock.
+    /// Returns the key of the lock.
     #[must_use]
     pub const fn key(&self) -> &LockKey {
         &self.key
     }
 
-    /// The mode in which it is held.
+    /// Returns the mode of the lock.
     #[must_use]
     pub const fn mode(&self) -> LockMode {
         self.mode
     }
 
-    /// Releases the lock and tells whether it was held all the time.
+    /// Releases the lock and reports whether it was held without interruption.
     ///
-    /// Gives back one level of this key in this mode; other locks of the session, and outer levels of this one, stay.
+    /// Releases one level of this key in this mode. Other locks of the session and other levels of
+    /// this lock stay held.
     ///
     /// # Errors
     ///
-    /// The lock is not held afterwards, whatever is returned.
+    /// The lock is not held afterwards, with one exception in this list.
     ///
-    /// * [`Lost`](crate::LockErrorKind::Lost): the session had ended; another session may have held the lock meanwhile.
-    /// * [`NotHeld`](crate::LockErrorKind::NotHeld): something else on this connection had released it.
-    /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): another session answered than the one that was granted
-    ///   the lock. The one exception: the lock may stay with a session of the pooler.
-    /// * [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen): a transaction begun under the lock is still open;
-    ///   the connection was closed.
-    /// * [`Database`](crate::LockErrorKind::Database): the statement failed; the connection was closed.
+    /// * [`Lost`](crate::LockErrorKind::Lost): the session ended before the release. Another
+    ///   session may have held the lock since.
+    /// * [`NotHeld`](crate::LockErrorKind::NotHeld): another statement on this connection released
+    ///   the lock.
+    /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): another session replied than the
+    ///   one that was granted the lock. This is the exception: a session of a pooler may still hold
+    ///   the lock.
+    /// * [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen): a transaction that
+    ///   began under the lock is still open. The session was terminated.
+    /// * [`Database`](crate::LockErrorKind::Database): the release statement failed. The session
+    ///   was terminated.
     pub fn release(mut self) -> Result<(), LockError> {
         self.release_in_place()
     }

@@ -1,4 +1,4 @@
-//! The driver for async sessions.
+//! Driver for async sessions.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -8,12 +8,12 @@ use crate::session::AsyncLockSession;
 use crate::session::ScriptKind;
 use crate::stand_in::{Attempt, StandIn};
 
-/// Runs a machine to its end on a session.
+/// Runs a machine on a session until it is done.
 ///
 /// # Cancel safety
 ///
-/// Dropped while a statement is in flight, or while the machine owes a clean-up, it abandons the session. Dropped in a pause it
-/// leaves nothing behind.
+/// If the future is dropped while a statement is in flight, or while the machine needs a clean-up,
+/// the session is terminated. If it is dropped during a pause, nothing is left behind.
 pub(crate) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
 where
     S: AsyncLockSession,
@@ -40,11 +40,12 @@ where
     }
 }
 
-/// Runs a probe of two sessions to its end.
+/// Runs the pooler check on two sessions until it is done.
 ///
 /// # Cancel safety
 ///
-/// Dropped before its end it abandons both sessions: one of them may hold the probe's lock.
+/// If the future is dropped before its end, both sessions are terminated, because one of them may
+/// hold the test lock.
 pub(crate) async fn drive_pair<S: AsyncLockSession>(
     first: &mut S,
     second: &mut S,
@@ -105,7 +106,8 @@ async fn perform<S: AsyncLockSession, T>(
     })
 }
 
-/// A session between two steps; abandoned if it is dropped with something undone.
+/// Drop guard of a session that a machine drives. Terminates the session if an action is in flight
+/// or if the machine needs a clean-up.
 struct TerminateOnDrop<'s, S: AsyncLockSession, M: Machine> {
     session: &'s mut S,
     machine: M,
@@ -123,7 +125,7 @@ impl<S: AsyncLockSession, M: Machine> Drop for TerminateOnDrop<'_, S, M> {
     }
 }
 
-/// Two sessions under a probe; abandoned if it is dropped before its end.
+/// Drop guard of two sessions under the pooler check.
 struct TerminateBothOnDrop<'s, S: AsyncLockSession> {
     sessions: [&'s mut S; 2],
     check: PoolerCheck,
@@ -140,7 +142,7 @@ impl<S: AsyncLockSession> Drop for TerminateBothOnDrop<'_, S> {
     }
 }
 
-/// What the session is just now.
+/// Returns a snapshot of the session.
 pub(crate) fn snapshot<S: AsyncLockSession>(session: &mut S) -> SessionSnapshot {
     let backend = session.session_backend();
     SessionSnapshot {

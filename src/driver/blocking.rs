@@ -1,4 +1,4 @@
-//! The driver for blocking sessions.
+//! Driver for blocking sessions.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +9,8 @@ use crate::protocol::{Action, Event, Machine, PoolerCheck, SessionSnapshot, Side
 use crate::session::LockSession;
 use crate::stand_in::{Attempt, StandIn};
 
-/// Runs a machine to its end on a session.
-///
-/// If the client panics, nothing is known of the session, so it is condemned.
+/// Runs a machine on a session until it is done. If the client library panics, the session is
+/// terminated.
 pub(crate) fn drive<S, M>(session: &mut S, mut machine: M) -> M::Output
 where
     S: LockSession + ?Sized,
@@ -34,7 +33,8 @@ where
     }
 }
 
-/// A session that is at work, and is condemned if a panic ends that.
+/// Drop guard of a session that a machine drives. Terminates the session if the client library
+/// panics.
 struct TerminateOnUnwind<'s, S: LockSession + ?Sized> {
     session: &'s mut S,
     armed: bool,
@@ -54,7 +54,7 @@ impl<S: LockSession + ?Sized> Drop for TerminateOnUnwind<'_, S> {
     }
 }
 
-/// Runs a check of two sessions to its end.
+/// Runs the pooler check on two sessions until it is done.
 pub(crate) fn drive_pair<S>(
     first: &mut S,
     second: &mut S,
@@ -77,10 +77,11 @@ where
     }
 }
 
-/// Does what a drop owes. While a panic unwinds, a second one would end the process, so a client's goes no further then.
+/// Runs the action of a destructor. During a panic a second panic would abort the process, so it is
+/// caught then.
 pub(crate) fn run_in_drop(act: impl FnOnce()) {
     if thread::panicking() {
-        // The panic hook has told of it.
+        // The panic hook has already reported the panic.
         let _ = catch_unwind(AssertUnwindSafe(act));
     } else {
         act();
@@ -121,13 +122,13 @@ fn perform<S: LockSession + ?Sized, T>(
     })
 }
 
-/// What the session is just now.
+/// Returns a snapshot of the session.
 pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnapshot {
     let backend = session.session_backend();
     SessionSnapshot {
         backend,
         transaction: session.session_transaction_state(),
-        // A blocking call is not dropped in a wait.
+        // A blocking call cannot be cancelled during a wait, so its waits need no bound.
         max_server_wait: None,
         stand_in: StandIn::of(session, backend),
     }

@@ -1,4 +1,4 @@
-//! What an error says of itself.
+//! Texts, sources and `Debug` output of errors.
 
 use super::*;
 
@@ -26,7 +26,7 @@ const KINDS: [LockErrorKind; 19] = [
 
 /// Logs are searched by these texts, so no two kinds share one.
 #[test]
-fn each_kind_has_a_line_of_its_own() {
+fn each_kind_has_its_own_message() {
     let mut messages = KINDS.map(|kind| LockError::new(kind).to_string());
     messages.sort();
     for pair in messages.windows(2) {
@@ -38,7 +38,7 @@ fn each_kind_has_a_line_of_its_own() {
 }
 
 #[test]
-fn a_message_has_the_kind_the_circumstances_and_the_key() {
+fn message_has_kind_context_and_key() {
     let key = LockKey::from("nightly report");
     let error = LockError::new(LockErrorKind::TooManyLocks);
     assert_eq!(error.to_string(), "the server's lock table is full");
@@ -58,19 +58,19 @@ fn a_message_has_the_kind_the_circumstances_and_the_key() {
 }
 
 #[test]
-fn debugging_shows_all_there_is() {
+fn debug_shows_all_fields() {
     let shown = format!(
         "{:?}",
         LockError::new(LockErrorKind::Lost)
             .with_key(&LockKey::from("nightly report"))
-            .with_context("the circumstances")
+            .with_context("the context")
             .with_source("the driver's error")
     );
     for part in [
         "LockError",
         "Lost",
         "nightly report",
-        "the circumstances",
+        "the context",
         "the driver's error",
     ] {
         assert!(shown.contains(part), "{shown}");
@@ -78,7 +78,7 @@ fn debugging_shows_all_there_is() {
 }
 
 #[test]
-fn a_client_error_is_taken_out_as_what_it_is() {
+fn client_error_is_downcast() {
     let error = LockError::new(LockErrorKind::Database).with_source(fmt::Error);
     let error = error.into_client_error::<std::io::Error>().unwrap_err();
     assert!(error.source().is_some(), "another type leaves it in");

@@ -1,4 +1,4 @@
-//! Locks from an async pool: [`AsyncPooledAdvisoryLocking`].
+//! Named locks on connections of an async pool: [`AsyncPooledAdvisoryLocking`].
 
 use super::blocking::pool_error;
 use crate::capabilities::Capabilities;
@@ -13,11 +13,12 @@ use crate::pooling_mode::PoolingMode;
 use crate::session::{AsyncBody, AsyncLockPool, AsyncLockSession};
 use crate::stand_in::StandIn;
 
-/// Named locks from an async pool: the twin of [`PooledAdvisoryLocking`](crate::PooledAdvisoryLocking), whose page says how many
-/// connections that takes.
+/// Named locks on connections of an async pool. The async counterpart of
+/// [`PooledAdvisoryLocking`](crate::PooledAdvisoryLocking), which documents the required size of
+/// the pool.
 ///
-/// The methods do what those of [`AsyncAdvisoryLocking`] do, report what they report, and are as cancel safe; besides, each reports
-/// [`Pool`](crate::LockErrorKind::Pool) if the pool gives no connection.
+/// The methods behave as those of [`AsyncAdvisoryLocking`], cancel safety included. In addition,
+/// each returns [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection.
 ///
 /// # Examples
 ///
@@ -34,18 +35,17 @@ use crate::stand_in::StandIn;
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let manager = AsyncDieselConnectionManager::<SyncConnectionWrapper<SqliteConnection>>::new(":memory:");
-/// let pool = Pool::builder().max_size(1).build(manager).await?;
+/// let manager =
+/// AsyncDieselConnectionManager::<SyncConnectionWrapper<SqliteConnection>>::new(":memory:"); let
+/// pool = Pool::builder().max_size(1).build(manager).await?;
 /// pool.with_advisory_lock("nightly-report", LockOptions::no_wait(), async |conn| {
-///     diesel::sql_query("CREATE TABLE report (day TEXT)").execute(conn).await
-/// })
-/// .await?;
+/// diesel::sql_query("CREATE TABLE report (day TEXT)").execute(conn).await }) .await?;
 /// # Ok(())
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no async pool of connections with advisory locks here",
-    label = "no pool of advisory locks",
+    message = "`{Self}` is not an async pool of connections with advisory locks",
+    label = "no adapter for this pool type",
     note = "enable the features for its client library and its pool in Cargo.toml: see feature-matrix.md"
 )]
 pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
@@ -78,11 +78,13 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// Runs `body` under the session-level lock on `key` if it can be had; `None` if not.
+    /// Runs `body` under the session-level lock on `key`, or returns `None` if the lock is not
+    /// granted.
     ///
     /// # Errors
     ///
-    /// As [`AsyncAdvisoryLocking::try_with_advisory_lock`], and [`Pool`](crate::LockErrorKind::Pool).
+    /// As [`AsyncAdvisoryLocking::try_with_advisory_lock`], and
+    /// [`Pool`](crate::LockErrorKind::Pool).
     ///
     /// # Cancel safety
     ///
@@ -109,11 +111,12 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// Takes the session-level lock on `key` and holds it, and the connection, until the guard goes.
+    /// Acquires the session-level lock on `key`. The guard holds the lock and the connection.
     ///
     /// # Errors
     ///
-    /// As [`AsyncAdvisoryLocking::acquire_advisory_lock`], and [`Pool`](crate::LockErrorKind::Pool).
+    /// As [`AsyncAdvisoryLocking::acquire_advisory_lock`], and
+    /// [`Pool`](crate::LockErrorKind::Pool).
     ///
     /// # Cancel safety
     ///
@@ -134,11 +137,12 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// Takes the session-level lock on `key` if it can be had; `None` if not.
+    /// Acquires the session-level lock on `key`, or returns `None` if it is not granted.
     ///
     /// # Errors
     ///
-    /// As [`AsyncAdvisoryLocking::try_acquire_advisory_lock`], and [`Pool`](crate::LockErrorKind::Pool).
+    /// As [`AsyncAdvisoryLocking::try_acquire_advisory_lock`], and
+    /// [`Pool`](crate::LockErrorKind::Pool).
     ///
     /// # Cancel safety
     ///
@@ -159,11 +163,13 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// Begins a transaction on a connection of the pool, takes the transaction-level lock on `key`, runs `body`, and commits.
+    /// Begins a transaction on a connection of the pool, acquires the transaction-level lock on
+    /// `key`, runs `body`, and commits. Rolls back if the body fails.
     ///
     /// # Errors
     ///
-    /// As [`AsyncAdvisoryLocking::with_advisory_xact_lock`], and [`Pool`](crate::LockErrorKind::Pool).
+    /// As [`AsyncAdvisoryLocking::with_advisory_xact_lock`], and
+    /// [`Pool`](crate::LockErrorKind::Pool).
     ///
     /// # Cancel safety
     ///
@@ -188,11 +194,13 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) if the lock can be had; `None` if not.
+    /// Like [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), but returns `None` if the
+    /// lock is not granted.
     ///
     /// # Errors
     ///
-    /// As [`AsyncAdvisoryLocking::try_with_advisory_xact_lock`], and [`Pool`](crate::LockErrorKind::Pool).
+    /// As [`AsyncAdvisoryLocking::try_with_advisory_xact_lock`], and
+    /// [`Pool`](crate::LockErrorKind::Pool).
     ///
     /// # Cancel safety
     ///
@@ -217,16 +225,18 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// Finds out with two connections of the pool whether sessions are kept, so that session-level locks work. A pool of one cannot be
-    /// asked.
+    /// Detects a transaction pooler with two connections of the pool. A pool of one connection
+    /// returns an error.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler), and [`Pool`](crate::LockErrorKind::Pool).
+    /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler), and
+    /// [`Pool`](crate::LockErrorKind::Pool).
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, both connections are closed.
+    /// If the future is dropped before its end, both sessions are terminated, because one of them
+    /// may hold the test lock.
     fn detect_pooler(&self) -> impl Future<Output = Result<PoolingMode, LockError>> + Send {
         async move {
             let mut first = self.checkout().await.map_err(pool_error)?;
@@ -235,7 +245,8 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// What the pool's backend can do. Checks a connection out to see.
+    /// Returns the features of the pool's backend. Checks a connection out, because the connections
+    /// of a pool may be an enum over several backends.
     ///
     /// # Errors
     ///
@@ -250,7 +261,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
 
 impl<P: AsyncLockPool> AsyncPooledAdvisoryLocking for P {}
 
-/// A connection for a call whose options are in order; the others need none.
+/// Validates the options and checks a connection out.
 async fn connection<P: AsyncLockPool>(
     pool: &P,
     key: &LockKey,

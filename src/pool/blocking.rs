@@ -1,4 +1,4 @@
-//! Locks from a blocking pool: [`PooledAdvisoryLocking`].
+//! Named locks on connections of a blocking pool: [`PooledAdvisoryLocking`].
 
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
@@ -10,15 +10,17 @@ use crate::pooling_mode::PoolingMode;
 use crate::session::{LockPool, LockSession, SessionError};
 use crate::stand_in::StandIn;
 
-/// Named locks from a pool: each takes a connection, and keeps it while it waits and while it is held.
+/// Named locks on connections of a blocking pool. A lock occupies one connection while the caller
+/// waits and while the lock is held.
 ///
-/// The body runs on the connection that holds the lock, so a pool of one is enough for a body that uses what it is given. A body
-/// that takes a further connection from the same pool needs a pool with more connections than there are such bodies and waiters
-/// at a time. In a pool too small, they wait for each other until the pool's own time-out; where it was a lock that was asked for,
-/// that is an error of kind [`Pool`](LockErrorKind::Pool).
+/// The body runs on the connection that holds the lock, so a pool of one connection suffices for a
+/// body that uses only that connection. A body that checks out another connection of the same pool
+/// needs a larger pool: more connections than such bodies and waiters at one time. Otherwise they
+/// wait for each other until the pool's time-out, which this trait reports as
+/// [`Pool`](LockErrorKind::Pool).
 ///
-/// The methods do what those of [`AdvisoryLocking`] do, and report what they report; besides, each reports
-/// [`Pool`](LockErrorKind::Pool) if the pool gives no connection.
+/// The methods behave as those of [`AdvisoryLocking`]. In addition, each returns
+/// [`Pool`](LockErrorKind::Pool) if the pool returns no connection.
 ///
 /// # Examples
 ///
@@ -39,8 +41,8 @@ use crate::stand_in::StandIn;
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no pool of connections with advisory locks here",
-    label = "no lock pool",
+    message = "`{Self}` is not a pool of connections with advisory locks",
+    label = "no adapter for this pool type",
     note = "enable the features for its client library and its pool in Cargo.toml: see feature-matrix.md"
 )]
 pub trait PooledAdvisoryLocking: LockPool + Sized {
@@ -62,7 +64,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         run_with_guard(guard, body)
     }
 
-    /// Runs `body` under the session-level lock on `key` if it can be had; `None` if not.
+    /// Runs `body` under the session-level lock on `key`, or returns `None` if the lock is not
+    /// granted.
     ///
     /// # Errors
     ///
@@ -82,7 +85,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         }
     }
 
-    /// Takes the session-level lock on `key` and holds it, and the connection, until the guard goes.
+    /// Acquires the session-level lock on `key`. The guard holds the lock and the connection.
     ///
     /// # Errors
     ///
@@ -99,7 +102,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         Ok(AdvisoryLockGuard::new(conn, grant))
     }
 
-    /// Takes the session-level lock on `key` if it can be had; `None` if not.
+    /// Acquires the session-level lock on `key`, or returns `None` if it is not granted.
     ///
     /// # Errors
     ///
@@ -117,7 +120,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
             .map(|grant| AdvisoryLockGuard::new(conn, grant)))
     }
 
-    /// Begins a transaction on a connection of the pool, takes the transaction-level lock on `key`, runs `body`, and commits.
+    /// Begins a transaction on a connection of the pool, acquires the transaction-level lock on
+    /// `key`, runs `body`, and commits. Rolls back if the body fails or panics.
     ///
     /// # Errors
     ///
@@ -135,7 +139,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         connection(self, &key, &options)?.with_advisory_xact_lock(key, options, body)
     }
 
-    /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) if the lock can be had; `None` if not.
+    /// Like [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), but returns `None` if the
+    /// lock is not granted.
     ///
     /// # Errors
     ///
@@ -153,8 +158,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         connection(self, &key, &options)?.try_with_advisory_xact_lock(key, options, body)
     }
 
-    /// Finds out with two connections of the pool whether sessions are kept, so that session-level locks work. A pool of one cannot be
-    /// asked.
+    /// Detects a transaction pooler with two connections of the pool. A pool of one connection
+    /// returns an error.
     ///
     /// # Errors
     ///
@@ -169,7 +174,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         first.detect_pooler(&mut *second)
     }
 
-    /// What the pool's backend can do. Checks a connection out to see, for a pool may hold an enum of connections.
+    /// Returns the features of the pool's backend. Checks a connection out, because the connections
+    /// of a pool may be an enum over several backends.
     ///
     /// # Errors
     ///
@@ -182,7 +188,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
 
 impl<P: LockPool> PooledAdvisoryLocking for P {}
 
-/// A connection for a call whose options are in order; the others need none.
+/// Validates the options and checks a connection out.
 fn connection<P: LockPool>(
     pool: &P,
     key: &LockKey,

@@ -1,4 +1,29 @@
-//! Taking a lock.
+//! Acquisition of a lock.
+//!
+//! # Implementation details
+//!
+//! The machine first tries once. If the lock is contended and the options wait, it either polls
+//! with a [`Backoff`] or sends one wait to the server, which queues the session. After an error it
+//! cleans up before it reports.
+//!
+//! ```text
+//! Start ── Trying ──┬── granted
+//!           │       ├── contended ── Sleeping (poll) ── Trying
+//!           │       └── contended ── Waiting (block) ── granted
+//!           └─ error ── RevealingSqlState ── CheckingForLeak ── failed, or Terminating
+//! Waiting ── error ── RollingBackWait (in a transaction) ── ReleasingIfHeld, or CheckingForLeak
+//! ```
+//!
+//! The clean-up is necessary because PostgreSQL can report a time-out (55P03), a cancellation
+//! (57014) or a deadlock (40P01) although it granted the session-level lock: the error may arrive
+//! after the grant and before the statement ends. A rollback to a savepoint releases
+//! transaction-level locks, but not session-level locks.
+//!
+//! * After a time-out or a deadlock, one level is released if `pg_locks` shows the lock. A wait
+//!   proves that the session did not hold the lock in this mode before, so the level belongs to
+//!   this call.
+//! * After any other error, `pg_locks` cannot distinguish this call's level from an outer level of
+//!   the application. If it shows the lock, the session is terminated.
 
 mod clean_up;
 mod failure;
@@ -22,13 +47,13 @@ use crate::session::{
 };
 use crate::stand_in::{Attempt, StandIn};
 
-/// How an attempt ended that did not fail.
+/// Outcome of an acquire that did not fail.
 #[derive(Debug)]
 pub(crate) enum Acquired {
     Granted(Grant),
-    /// Held elsewhere, and the options say not to wait.
+    /// Contended, and the options do not wait.
     HeldElsewhere,
-    /// Still held elsewhere when the limit had passed.
+    /// Contended until the limit passed.
     TimedOut,
 }
 
@@ -40,7 +65,7 @@ impl Acquired {
         }
     }
 
-    /// For callers to whom a lock that is held elsewhere is an error.
+    /// Returns the grant. Contention and a passed limit become errors.
     pub(crate) fn granted_or_error(self, key: &LockKey) -> Result<Grant, LockError> {
         let kind = match self {
             Self::Granted(grant) => return Ok(grant),
@@ -51,13 +76,7 @@ impl Acquired {
     }
 }
 
-/// Takes a lock: one try; if the lock is busy, more tries with backoff or one wait on the server; after a failure, a clean-up.
-///
-/// The clean-up is the point. PostgreSQL can report that a wait timed out, was cancelled or was a deadlock *and have granted
-/// the session-level lock*. After a time-out or a deadlock one level is given back if it is there: a wait means that the session
-/// did not hold the lock in this mode before, so that level is ours. After any other error, `pg_locks` cannot tell an outer
-/// level of the application's from ours, so a session that shows the lock is condemned. Rolling back to a savepoint frees a
-/// transaction-level lock, but not a session-level one.
+/// Machine that acquires a lock.
 #[derive(Debug)]
 pub(crate) struct Acquire {
     key: LockKey,
@@ -69,22 +88,22 @@ pub(crate) struct Acquire {
     depth: u32,
     max_server_wait: Option<Duration>,
     backoff: Backoff,
-    /// When the first try was sent.
+    /// Time of the first try.
     began: Option<Instant>,
-    /// Which session answered the first try.
+    /// Process id of the session that replied to the first try.
     pid: Option<i32>,
-    /// When the transaction of the last try began.
+    /// Start time of the transaction of the last try.
     transaction_began: Option<i64>,
-    /// Who answers instead of a server.
+    /// Simulated call of a test.
     attempt: Option<Attempt>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Nothing to ask a server: the outcome is known.
+    /// The outcome is known without a server.
     Decided(Result<Acquired, LockError>),
-    Beginning,
+    Start,
     Trying,
     Sleeping,
     Waiting,
@@ -107,7 +126,7 @@ impl Acquire {
     ) -> Self {
         let transaction = snapshot.transaction;
         let state = match Self::decide(&key, options, scope, &snapshot) {
-            Ok(None) => State::Beginning,
+            Ok(None) => State::Start,
             Ok(Some(grant)) => State::Decided(Ok(Acquired::Granted(grant))),
             Err(error) => State::Decided(Err(error)),
         };
@@ -135,7 +154,7 @@ impl Acquire {
         }
     }
 
-    /// What can be said without a server.
+    /// Decides what does not need a server: invalid options, and backends without locks.
     fn decide(
         key: &LockKey,
         options: &LockOptions,
@@ -160,35 +179,35 @@ impl Acquire {
         }))
     }
 
-    /// Refuses what is wrong on every backend, so that a mistake shows in a test on SQLite.
+    /// Rejects calls that are invalid on every backend, so that tests on SQLite find the mistake.
     pub(super) fn check(
         key: &LockKey,
         options: &LockOptions,
         scope: LockScope,
         transaction: TransactionState,
     ) -> Result<(), LockError> {
-        let refuse = |kind| LockError::new(kind).with_key(key);
+        let error = |kind| LockError::new(kind).with_key(key);
         options.validate()?;
         if scope == LockScope::Transaction && options.allows_transaction() {
-            return Err(refuse(LockErrorKind::InvalidOptions)
+            return Err(error(LockErrorKind::InvalidOptions)
                 .with_context("a transaction-level lock is always inside a transaction"));
         }
         if transaction.is_broken() {
-            return Err(refuse(LockErrorKind::Database)
-                .with_context("the client has given this connection up"));
+            return Err(error(LockErrorKind::Database)
+                .with_context("the client marked this connection as broken"));
         }
         match scope {
             LockScope::Session if transaction.is_open() && !options.allows_transaction() => {
-                Err(refuse(LockErrorKind::InTransaction))
+                Err(error(LockErrorKind::InTransaction))
             }
             LockScope::Transaction if !transaction.is_open() => {
-                Err(refuse(LockErrorKind::NotInTransaction))
+                Err(error(LockErrorKind::NotInTransaction))
             }
             LockScope::Session | LockScope::Transaction => Ok(()),
         }
     }
 
-    /// What is left of the limit; `None` without one.
+    /// Returns the rest of the limit; `None` without a limit.
     fn remaining(&self, now: Instant) -> Option<Duration> {
         match self.wait {
             Wait::No => Some(Duration::ZERO),
@@ -238,15 +257,15 @@ impl Acquire {
         match row.answer {
             Some(true) => self.granted(),
             Some(false) => self.on_contended(now),
-            // The functions are strict: no key reached them.
+            // The lock functions are strict, so NULL means that no key arrived.
             None => self.on_try_failed(
                 Failure::new(LockErrorKind::Database)
-                    .with_context("the lock function answered NULL"),
+                    .with_context("the lock function returned NULL"),
             ),
         }
     }
 
-    /// Two tries were answered by two sessions. If the second was granted the lock, it can only be given back on that one.
+    /// Two sessions replied to two tries. A grant by the second session is released there.
     fn on_session_changed(&mut self, row: LockReply) -> NextAction {
         let failure = Failure::new(LockErrorKind::SessionChanged);
         if row.answer == Some(true) {
@@ -294,7 +313,7 @@ impl Acquire {
     fn transition(&mut self, event: Event, now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Decided(outcome) => Action::Done(outcome),
-            State::Beginning => {
+            State::Start => {
                 self.began = Some(now);
                 self.try_once()
             }
@@ -309,14 +328,13 @@ impl Acquire {
             },
             State::RollingBackWait(failure) => match event.ran() {
                 Ok(()) => self.clean_up_after_wait(failure, now),
-                Err(error) => self.terminate(
-                    Failure::from_statement(error)
-                        .with_context("a wait could not be rolled back, so the session was ended"),
-                ),
+                Err(error) => self.terminate(Failure::from_statement(error).with_context(
+                    "the wait could not be rolled back, so the session was terminated",
+                )),
             },
             State::ReleasingIfHeld(failure) => self.on_released_if_held(event.row(), failure, now),
             State::RevealingSqlState(failure) => match event.ran() {
-                // Whatever it was, it has passed; the first error is all there is to report.
+                // The statement succeeds now, so its SQLSTATE stays unknown.
                 Ok(()) => self.check_for_leak(failure),
                 Err(error) if error.is_disconnected() => self.terminate(failure),
                 Err(error) => self.check_for_leak(failure.with_revealed_kind(error)),
@@ -325,7 +343,7 @@ impl Acquire {
             State::Terminating(failure) => self.fail(failure),
             State::Finished => Action::Done(Err(LockError::new(LockErrorKind::Database)
                 .with_key(&self.key)
-                .with_context("a finished attempt was driven on"))),
+                .with_context("the machine is already done"))),
         }
     }
 }

@@ -1,11 +1,16 @@
-//! The backoff of a client that polls.
+//! Backoff between polls.
+//!
+//! # Implementation details
+//!
+//! Exponential backoff with "equal jitter" (Marc Brooker, [Exponential Backoff and
+//! Jitter](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)). Each pause
+//! is random within the upper half of a range. The range doubles after each pause until it reaches
+//! the maximum. Growth reduces the load while a lock is held for long. Jitter separates clients
+//! that started together. The lower half is excluded so that no pause is close to zero.
 
 use std::time::Duration;
 
-/// Growing, jittered backoff: each is drawn from the upper half of a range that doubles until it reaches the max pause.
-///
-/// Growing, so that a lock that is free soon is taken soon and one that is held long is not asked for often. Jittered, so that
-/// clients that began together do not ask together. The lower half is left out so that no pause is near zero ("equal jitter").
+/// Jittered exponential backoff.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     range: Duration,
@@ -14,7 +19,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The first range is this part of the max pause: four doublings.
+    /// Ratio of the maximum to the first range: four doublings.
     const FIRST: u32 = 16;
 
     pub(crate) fn new(max: Duration, random: fastrand::Rng) -> Self {
@@ -25,10 +30,10 @@ impl Backoff {
         }
     }
 
-    /// Backoff that begin with another range than the first.
+    /// Starts with the given range.
     #[cfg_attr(
         not(feature = "lock-manager"),
-        allow(dead_code, reason = "for those who hand a lock on")
+        allow(dead_code, reason = "used by the lock manager")
     )]
     pub(crate) fn starting_at(range: Duration, max: Duration, random: fastrand::Rng) -> Self {
         Self {
@@ -42,7 +47,7 @@ impl Backoff {
         let range = self.range;
         self.range = range.saturating_mul(2).min(self.max);
         let half = range / 2;
-        // A product with a factor in [0, 1) cannot overflow.
+        // A product with a factor in [0, 1) does not overflow.
         (half + half.mul_f64(self.random.f64())).max(Duration::from_nanos(1))
     }
 }
@@ -52,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_the_longest_and_never_pass_it() {
+    fn pauses_grow_to_the_maximum() {
         let max = Duration::from_millis(100);
         for seed in 0..200 {
             let mut backoff = Backoff::new(max, fastrand::Rng::with_seed(seed));
@@ -76,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn no_interval_is_too_short_or_too_long() {
+    fn extreme_intervals_are_valid() {
         for max in [
             Duration::from_nanos(1),
             Duration::from_nanos(3),

@@ -1,4 +1,10 @@
-//! Beginning a transaction and taking its lock.
+//! Begin of a transaction with its lock.
+//!
+//! # Implementation details
+//!
+//! Begins a transaction, or a savepoint inside one, and runs an [`Acquire`] in it. If the lock is
+//! not granted, the transaction is rolled back. If the result of `BEGIN` or of the rollback is
+//! unknown, the session is terminated.
 
 use std::time::Instant;
 
@@ -10,8 +16,7 @@ use crate::options::LockScope;
 use crate::session::{Backend, SessionError};
 use crate::stand_in::{Attempt, StandIn};
 
-/// Begins a transaction (or a savepoint in one) and takes a transaction-level lock in it. If the lock is not granted, what was
-/// begun is rolled back.
+/// Machine that begins a transaction and acquires a transaction-level lock in it.
 #[derive(Debug)]
 pub(crate) struct BeginAndAcquire {
     key: LockKey,
@@ -37,7 +42,7 @@ type NextAction = Action<Result<Acquired, LockError>>;
 
 impl BeginAndAcquire {
     pub(crate) fn new(key: LockKey, options: &LockOptions, snapshot: SessionSnapshot) -> Self {
-        // Nothing is begun for a call that is refused anyway.
+        // A call that is rejected anyway begins no transaction.
         let inside = snapshot.transaction.nested();
         let state = match Acquire::check(&key, options, LockScope::Transaction, inside) {
             Ok(()) => State::Ready,
@@ -47,7 +52,8 @@ impl BeginAndAcquire {
             key,
             options: *options,
             backend: snapshot.backend,
-            // The lock of a transaction inside another one goes with the other one, whose end is the caller's.
+            // An inner transaction-level lock is released with the outer transaction, which the
+            // caller ends.
             stand_in: snapshot.stand_in.map(|stand_in| {
                 if inside.depth() == 1 {
                     stand_in.sees_the_end()
@@ -59,7 +65,7 @@ impl BeginAndAcquire {
         }
     }
 
-    /// What the server made of it is unknown. SQLite has no session to end; there, what is open is the caller's own.
+    /// Handles a failed begin, whose effect is unknown. SQLite has no session to terminate.
     fn on_begin_failed(&mut self, error: SessionError) -> NextAction {
         let error = LockError::new(LockErrorKind::Database)
             .with_key(&self.key)
@@ -94,7 +100,7 @@ impl BeginAndAcquire {
 impl Machine for BeginAndAcquire {
     type Output = Result<Acquired, LockError>;
 
-    /// From the begin to the end there is an open transaction, in the pauses too.
+    /// A transaction is open from `BEGIN` on, also during pauses.
     fn needs_cleanup_if_dropped(&self) -> bool {
         matches!(
             self.state,
@@ -140,7 +146,7 @@ impl Machine for BeginAndAcquire {
                 Event::Ready | Event::Row(_) | Event::Ran(_) => {
                     self.state = State::RollingBack(Err(LockError::new(LockErrorKind::Database)
                         .with_key(&self.key)
-                        .with_context("the driver did not look where it was asked to")));
+                        .with_context("the driver returned no session state")));
                     Action::Rollback
                 }
             },

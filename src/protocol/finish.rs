@@ -1,4 +1,11 @@
-//! BodyOutcome the transaction of a transaction-level lock.
+//! End of a transaction with its lock.
+//!
+//! # Implementation details
+//!
+//! Compares the depth of the client's transactions with the depth at the grant. If both are equal,
+//! it commits or rolls back. A greater depth means that the body left a transaction open, so the
+//! session is terminated. A smaller depth means that the body ended the transaction, and released
+//! the lock with it.
 
 use std::time::Instant;
 
@@ -6,14 +13,15 @@ use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::stand_in::{Attempt, Hold};
 
-/// How the body of a transaction-level lock ended.
+/// Outcome of the body of a transaction-level lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum BodyOutcome {
     Succeeded,
     Failed,
 }
 
-/// Ends the transaction that [`BeginAndAcquire`](super::BeginAndAcquire) began: commits it if the body succeeded, rolls it back if not.
+/// Machine that ends the transaction of [`BeginAndAcquire`](super::BeginAndAcquire): commits it if
+/// the body succeeded, otherwise rolls it back.
 #[derive(Debug)]
 pub(crate) struct FinishTransaction {
     grant: Grant,
@@ -25,7 +33,7 @@ pub(crate) struct FinishTransaction {
 
 #[derive(Debug)]
 enum State {
-    Beginning,
+    Start,
     Committing,
     RollingBack,
     Terminating(LockError),
@@ -43,7 +51,7 @@ impl FinishTransaction {
             outcome,
             depth,
             broken,
-            state: State::Beginning,
+            state: State::Start,
         }
     }
 
@@ -56,7 +64,7 @@ impl FinishTransaction {
         Action::Terminate
     }
 
-    fn begin(&mut self) -> NextAction {
+    fn start(&mut self) -> NextAction {
         if self.broken {
             return self.terminate(self.error(LockErrorKind::Lost));
         }
@@ -64,7 +72,7 @@ impl FinishTransaction {
             return self.terminate(self.error(LockErrorKind::TransactionLeftOpen));
         }
         if self.depth < self.grant.depth {
-            // The body ended the transaction itself, and the lock with it.
+            // The body ended the transaction, which released the lock.
             return Action::Done(Err(self.error(LockErrorKind::NotHeld)));
         }
         match self.outcome {
@@ -89,7 +97,7 @@ impl Machine for FinishTransaction {
 
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
-            State::Beginning => self.begin(),
+            State::Start => self.start(),
             State::Committing => Action::Done(event.ran().map_err(|error| {
                 self.error(LockErrorKind::CommitFailed).with_source(error.into_source())
             })),
@@ -97,7 +105,7 @@ impl Machine for FinishTransaction {
                 Ok(()) => Action::Done(Ok(())),
                 Err(error) => self.terminate(
                     self.error(LockErrorKind::Database)
-                        .with_context("the transaction under the lock could not be rolled back, so the session was ended")
+                        .with_context("the rollback of the transaction under the lock failed, so the session was terminated")
                         .with_source(error.into_source()),
                 ),
             },

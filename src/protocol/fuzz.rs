@@ -1,4 +1,4 @@
-//! Arbitrary answers, sensible or not, to every machine of the protocol.
+//! Fuzz target of the machines: arbitrary events, valid or not.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -17,12 +17,13 @@ use crate::session::{
     TransactionState,
 };
 
-/// Runs the machine that the first byte chooses, on the answers that the others make, to its end.
+/// Runs the machine that the first byte selects until it is done. The other bytes determine its
+/// events.
 ///
 /// # Panics
 ///
-/// If it does not end, asks for something afterwards, calls a lock granted that was not, or leaves something behind that it should have
-/// cleaned up.
+/// If the machine does not finish, acts after its end, reports a lock that was not granted, or
+/// leaves a lock or transaction behind.
 pub fn machines(data: &[u8]) {
     let mut server = FakeServer::new(data);
     match server.bytes.one_of(&[0, 1, 2, 3, 4]) {
@@ -34,21 +35,21 @@ pub fn machines(data: &[u8]) {
     }
 }
 
-/// A made-up session: what it answers, and what it is left with.
+/// Fake server session: scripted replies, and the state that they leave.
 struct FakeServer<'d> {
     bytes: Bytes<'d>,
     now: Instant,
     backend: Backend,
-    /// The last answer granted a lock.
+    /// The last reply granted a lock.
     granted: bool,
-    /// A session-level lock may be held that the caller does not know of.
+    /// The session may hold a session-level lock that the caller does not know of.
     may_hold: bool,
-    /// A transaction of the machine's may be open.
+    /// A transaction that the machine began may be open.
     may_be_open: bool,
     terminated: bool,
     committed: Option<bool>,
     rolled_back: bool,
-    /// What the release answered.
+    /// Reply to the release.
     released: Option<Option<bool>>,
 }
 
@@ -162,7 +163,7 @@ impl<'d> FakeServer<'d> {
             .with_disconnected(gone)
     }
 
-    /// When the bytes are used up, everything fails.
+    /// Returns a reply; an error once the bytes are used up.
     fn row(&mut self) -> Result<LockReply, SessionError> {
         match self.bytes.next() {
             Some(byte) if byte % 4 != 0 => {
@@ -186,7 +187,7 @@ impl<'d> FakeServer<'d> {
         }
     }
 
-    /// What no driver brings, now and then.
+    /// Returns, now and then, an event that no driver produces.
     fn invalid_event(&mut self) -> Option<Event> {
         if self.bytes.next()? % 16 != 0 {
             return None;
@@ -242,7 +243,7 @@ impl<'d> FakeServer<'d> {
             Action::Sleep(pause) => {
                 assert!(
                     *pause > Duration::ZERO,
-                    "a pause without an end would ask without pause"
+                    "a pause of zero would poll without a pause"
                 );
                 self.now += (*pause).min(Duration::from_secs(1));
                 Event::Ready
@@ -251,7 +252,7 @@ impl<'d> FakeServer<'d> {
         }
     }
 
-    /// Only where the machine takes it for a failure, and what was asked may have happened.
+    /// Only if the machine treats it as a failure, and the action may have happened.
     fn or_invalid_event(&mut self, event: Event) -> Event {
         match self.invalid_event() {
             Some(invalid_event @ (Event::Ready | Event::SessionState(_))) => {
@@ -302,7 +303,7 @@ impl<'d> FakeServer<'d> {
     }
 
     fn drive<M: Machine<Output: Debug>>(&mut self, machine: &mut M) -> M::Output {
-        // Each answer uses bytes up, and without any the machine has to come to its end.
+        // Each reply uses up bytes, and without bytes the machine must finish.
         let most = self.bytes.0.len() + 20;
         let mut event = Event::Ready;
         for _ in 0..most {
@@ -312,7 +313,7 @@ impl<'d> FakeServer<'d> {
                 let after = machine.handle(after, self.now);
                 assert!(
                     matches!(after, Action::Done(_)),
-                    "asked for {after:?} after its end"
+                    "returned {after:?} after its end"
                 );
                 return output;
             }
@@ -323,7 +324,7 @@ impl<'d> FakeServer<'d> {
 
     fn assert_clean(&self, kind: Option<LockErrorKind>) {
         assert!(!self.may_be_open, "a transaction is left open");
-        // Which session has it is not known then, and the error says so.
+        // With `SessionChanged` it is unknown which session holds the lock.
         let unknown = kind == Some(LockErrorKind::SessionChanged);
         assert!(!self.may_hold || unknown, "a lock is left");
     }
@@ -408,8 +409,8 @@ fn pooler_check(server: &mut FakeServer<'_>) {
     server.choose_backend();
     let mut check = PoolerCheck::new(&server.snapshot(), &server.snapshot());
     let outcome = server.drive(&mut check);
-    assert!(!server.may_hold, "the check's lock is left");
+    assert!(!server.may_hold, "the test lock is left");
     if matches!(outcome, Ok(PoolingMode::Dedicated)) {
-        assert!(!server.terminated, "what is sound is not terminated");
+        assert!(!server.terminated, "a dedicated session was terminated");
     }
 }

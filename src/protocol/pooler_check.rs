@@ -1,4 +1,16 @@
-//! Finding out what stands between two connections and their database.
+//! Detection of a transaction pooler.
+//!
+//! # Implementation details
+//!
+//! The check has two parts. In the first, each connection sets a marker in its session and reads it
+//! again in many transactions. A transaction pooler assigns one session to both connections or
+//! another session to one of them, so a marker is overwritten or missing. The order of the reads
+//! has no period of two. Otherwise a pooler that alternates between two idle sessions would always
+//! give each connection the same one.
+//!
+//! In the second part, one connection acquires a test lock and the other expects contention, which
+//! shows that both reach the same database. Nothing is prepared, because some poolers do not
+//! support prepared statements.
 
 #[cfg(test)]
 mod tests;
@@ -12,25 +24,18 @@ use crate::options::LockMode;
 use crate::pooling_mode::PoolingMode;
 use crate::session::{Backend, PoolerCheckStep, Script, ScriptKind, SessionError};
 
-/// Which of the two connections the last step is for.
+/// One of the two connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Side {
     First,
     Second,
 }
 
-/// Asks two connections in turn, in two parts.
-///
-/// Each leaves a mark of its own in its session and looks for it again and again. Whoever pools transactions gives one session to
-/// both, or another session to one of them: the mark is overwritten or missing. The order of the looks repeats with no period of two, or a pooler
-/// with two idle sessions that deals them out in turn would give each connection always the same one. Then one takes a lock and the other
-/// asks for it, to see whether they exclude each other at all.
-///
-/// Nothing is prepared, because prepared statements do not work through every pooler.
+/// Machine that detects a transaction pooler between two connections.
 #[derive(Debug)]
 pub(crate) struct PoolerCheck {
     key: LockKey,
-    /// The mark of the first connection; the second's is one more.
+    /// Marker of the first connection. The marker of the second is one more.
     marker: u64,
     side: Side,
     state: State,
@@ -40,19 +45,19 @@ pub(crate) struct PoolerCheck {
 enum State {
     Decided(Result<PoolingMode, LockError>),
     SettingMarkers,
-    /// So many looks have found the mark.
+    /// Number of markers found.
     CheckingMarkers(usize),
     AcquiringTestLock,
     ExpectingContention,
     ReleasingTestLock(PoolingMode),
-    /// The sessions that may be left with the lock.
+    /// Terminates both sessions; the side is the next one.
     Terminating(Result<PoolingMode, LockError>, Side),
     Finished,
 }
 
 type NextAction = Action<Result<PoolingMode, LockError>>;
 
-/// Who looks for its mark: four times this order.
+/// Connections that read their markers, in order; repeated four times.
 const CHECK_ORDER: [Side; 6] = [
     Side::First,
     Side::Second,
@@ -71,7 +76,7 @@ impl PoolerCheck {
             None => State::SettingMarkers,
         };
         Self {
-            // Nobody else asks for this key, but by chance.
+            // A random key, so that other clients do not request it.
             key: LockKey::from(fastrand::i64(..)),
             marker,
             side: Side::First,
@@ -79,40 +84,40 @@ impl PoolerCheck {
         }
     }
 
-    /// The connection that the last step is for.
+    /// Returns the connection of the last action.
     pub(crate) const fn side(&self) -> Side {
         self.side
     }
 
-    /// What can be said without a server.
+    /// Decides what does not need a server.
     fn decide(
         first: &SessionSnapshot,
         second: &SessionSnapshot,
     ) -> Option<Result<PoolingMode, LockError>> {
-        let refuse = |kind, why| Some(Err(LockError::new(kind).with_context(why)));
+        let error = |kind, why| Some(Err(LockError::new(kind).with_context(why)));
         if first.backend == Backend::Sqlite || second.backend == Backend::Sqlite {
             return Some(Ok(PoolingMode::NoLocks));
         }
         if first.transaction.is_broken() || second.transaction.is_broken() {
-            return refuse(
+            return error(
                 LockErrorKind::Database,
-                "the client has given a connection up",
+                "the client marked a connection as broken",
             );
         }
         if first.transaction.is_open_on_server() || second.transaction.is_open_on_server() {
-            // A pooler gives up a session only between transactions.
-            return refuse(
+            // A pooler reassigns a session only between transactions.
+            return error(
                 LockErrorKind::InTransaction,
-                "a probe has to see what happens between transactions",
+                "the pooler check needs connections without an open transaction",
             );
         }
         None
     }
 
-    fn send(&mut self, state: State, side: Side, probe: PoolerCheckStep) -> NextAction {
+    fn send(&mut self, state: State, side: Side, step: PoolerCheckStep) -> NextAction {
         self.state = state;
         self.side = side;
-        let kind = ScriptKind::PoolerCheck(probe);
+        let kind = ScriptKind::PoolerCheck(step);
         Action::Script(Script::new(kind, &self.key, LockMode::Exclusive))
     }
 
@@ -149,7 +154,7 @@ impl PoolerCheck {
         )
     }
 
-    /// The lock may be held by either session.
+    /// Terminates both sessions: either may hold the test lock.
     fn terminate(&mut self, outcome: Result<PoolingMode, LockError>) -> NextAction {
         self.state = State::Terminating(outcome, Side::Second);
         self.side = Side::First;
@@ -158,12 +163,12 @@ impl PoolerCheck {
 
     fn failed(error: SessionError) -> LockError {
         LockError::new(LockErrorKind::Database)
-            .with_context("the probe could not be run")
+            .with_context("the pooler check failed")
             .with_source(error.into_source())
     }
 }
 
-/// Whether a step of the probe itself said that it did not find what it looked for.
+/// Returns `true` if a step of the check found an unexpected state.
 fn is_check_failure(error: &SessionError) -> bool {
     error
         .code()
@@ -220,7 +225,7 @@ impl Machine for PoolerCheck {
             },
             State::ReleasingTestLock(outcome) => match event.ran() {
                 Ok(()) => Action::Done(Ok(outcome)),
-                // The lock went by itself, or stayed with another session.
+                // The lock was released early, or another session holds it.
                 Err(error) if is_check_failure(&error) => {
                     self.terminate(Ok(PoolingMode::Multiplexed))
                 }

@@ -1,4 +1,11 @@
-//! Giving back a session-level lock.
+//! Release of a session-level lock.
+//!
+//! # Implementation details
+//!
+//! One statement releases one level. It compares the process id and, outside a known transaction,
+//! the transaction start with those of the grant. It does nothing on another session or inside a
+//! transaction that the client does not know of. If the lock may still be held afterwards, the
+//! session is terminated.
 
 use std::time::Instant;
 
@@ -7,10 +14,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::session::{LockReply, SessionError, Statement, StatementKind, TransactionState};
 use crate::stand_in::{Attempt, Hold};
 
-/// Gives back one level of a session-level lock: one statement, which does nothing on another session than the one that was
-/// granted the lock and nothing inside a transaction that the client does not know of.
-///
-/// Where the lock may still be held afterwards, the session is condemned.
+/// Machine that releases one level of a session-level lock.
 #[derive(Debug)]
 pub(crate) struct Release {
     grant: Grant,
@@ -20,7 +24,7 @@ pub(crate) struct Release {
 
 #[derive(Debug)]
 enum State {
-    Beginning,
+    Start,
     Releasing { pid: i32 },
     VerifyingSession(SessionError),
     Terminating(LockError),
@@ -34,19 +38,19 @@ impl Release {
         Self {
             grant,
             transaction: snapshot.transaction,
-            state: State::Beginning,
+            state: State::Start,
         }
     }
 
-    fn begin(&mut self) -> NextAction {
-        // Also where there are no locks, so that the mistake shows in a test on SQLite.
+    fn start(&mut self) -> NextAction {
+        // Also checked on backends without locks, so that tests on SQLite find the mistake.
         if self.transaction.depth() > self.grant.depth {
             return self.terminate(self.error(LockErrorKind::TransactionLeftOpen));
         }
         let Some(pid) = self.grant.pid else {
             return Action::Done(Ok(()));
         };
-        // An inner lock's clean-up may have ended the session, or the client has seen it end.
+        // The clean-up of an inner lock may have terminated the session, or the client saw it end.
         if self.transaction.is_broken() {
             return self.terminate(self.error(LockErrorKind::Lost));
         }
@@ -72,11 +76,12 @@ impl Release {
             }) if pid != holder_pid => self.terminate(self.error(LockErrorKind::SessionChanged)),
             Ok(LockReply { answer: None, .. }) => {
                 self.terminate(self.error(LockErrorKind::TransactionLeftOpen).with_context(
-                    "the lock was taken inside a transaction that the client does not know of",
+                    "the lock was acquired inside a transaction that the client does not know of",
                 ))
             }
             Err(error) if error.is_disconnected() => self.failed(LockErrorKind::Lost, error),
-            // A client that hides codes may have hidden that the server has ended the session: the next statement shows it.
+            // The client hides the SQLSTATE, and with it perhaps the end of the session. A second
+            // statement shows it.
             Err(error) if error.code().is_none() => {
                 self.state = State::VerifyingSession(error);
                 Action::Query(Statement::new(
@@ -108,7 +113,8 @@ impl Release {
     fn failed(&mut self, kind: LockErrorKind, source: SessionError) -> NextAction {
         let mut error = self.error(kind).with_source(source.into_source());
         if kind == LockErrorKind::Database {
-            error = error.with_context("the lock could not be released, so the session was ended");
+            error =
+                error.with_context("the release statement failed, so the session was terminated");
         }
         self.terminate(error)
     }
@@ -124,7 +130,7 @@ impl Release {
 
     fn transition(&mut self, event: Event) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
-            State::Beginning => self.begin(),
+            State::Start => self.start(),
             State::Releasing { pid } => self.on_reply(event.row(), pid),
             State::VerifyingSession(error) => self.on_session_verified(event.row(), error),
             State::Terminating(error) => Action::Done(Err(error)),
@@ -156,7 +162,8 @@ mod tests {
     use crate::options::LockMode;
     use crate::session::SqlState;
 
-    /// Drives a release whose statements are answered as given, all of which it asks for. The session is condemned.
+    /// Drives a release with scripted replies, all of which are consumed. The session is
+    /// terminated.
     fn error_of<const N: usize>(answers: [Result<LockReply, SessionError>; N]) -> LockError {
         let grant = Grant {
             key: LockKey::from("key"),
@@ -168,16 +175,16 @@ mod tests {
         };
         let mut release = Release::new(grant, SessionSnapshot::idle());
         let mut answers = answers.into_iter();
-        let (mut event, mut condemned) = (Event::Ready, false);
+        let (mut event, mut terminated) = (Event::Ready, false);
         loop {
             event = match release.handle(event, Instant::now()) {
                 Action::Done(result) => {
-                    assert!(condemned, "the session was kept");
-                    assert_eq!(answers.count(), 0, "not all was asked");
+                    assert!(terminated, "the session was not terminated");
+                    assert_eq!(answers.count(), 0, "replies were left over");
                     return result.unwrap_err();
                 }
                 Action::Terminate => {
-                    condemned = true;
+                    terminated = true;
                     Event::Ready
                 }
                 Action::Query(_) => Event::Row(answers.next().unwrap()),
@@ -186,14 +193,13 @@ mod tests {
         }
     }
 
-    /// The same where the first statement failed without a code.
+    /// Returns the kind of the error after a first statement that failed without SQLSTATE.
     fn kind_after(next: Result<LockReply, SessionError>) -> LockErrorKind {
         error_of([Err(SessionError::new("a code is hidden")), next]).kind()
     }
 
-    /// The server has answered, and that is that.
     #[test]
-    fn an_error_with_a_code_is_not_doubted() {
+    fn error_with_a_code_is_final() {
         let refused = SessionError::new("refused").with_code(SqlState::new("42501"));
         let gone = SessionError::new("closed").with_disconnected(true);
         for (error, kind) in [
@@ -202,15 +208,15 @@ mod tests {
         ] {
             let error = error_of([Err(error)]);
             assert_eq!(error.kind(), kind);
-            // Who has lost needs no other reason.
-            let explained = error.to_string().contains("so the session was ended");
+            // A lost session needs no further explanation.
+            let explained = error.to_string().contains("so the session was terminated");
             assert_eq!(explained, kind == LockErrorKind::Database, "{error}");
         }
     }
 
-    /// Nothing was given back: another session answered, or a transaction that the client does not know of is open.
+    /// NULL means not released: another session replied, or an unknown transaction is open.
     #[test]
-    fn who_did_not_answer_tells_why() {
+    fn null_answer_is_classified_by_pid() {
         for (pid, kind) in [
             (1, LockErrorKind::TransactionLeftOpen),
             (2, LockErrorKind::SessionChanged),
@@ -224,15 +230,16 @@ mod tests {
         }
     }
 
-    /// tokio-postgres may show the server's 57P01 as an error of the statement, which Diesel reports without its code.
+    /// tokio-postgres may report 57P01 as an error of the statement, and Diesel hides that
+    /// SQLSTATE.
     #[test]
-    fn a_session_that_ended_unseen_is_lost() {
+    fn session_that_ended_unseen_is_lost() {
         let gone = SessionError::new("closed").with_disconnected(true);
         assert_eq!(kind_after(Err(gone)), LockErrorKind::Lost);
     }
 
     #[test]
-    fn a_session_that_lives_on_is_not() {
+    fn living_session_is_not_lost() {
         let row = LockReply {
             answer: Some(true),
             pid: 1,

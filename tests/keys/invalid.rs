@@ -73,7 +73,7 @@ fn the_error_says_why() {
     let error = schemes::django_pglock("").expect_err("no key");
     assert_eq!(
         error.to_string(),
-        "the name makes no key in that scheme: django-pglock refuses the empty text"
+        "the name is not valid in this key scheme: django-pglock refuses the empty text"
     );
     assert!(!error.is_lost());
 }

@@ -1,4 +1,4 @@
-//! A transaction around an async body, with its lock.
+//! Transaction with a lock around an async body.
 
 use super::super::AsyncBody;
 use crate::combine_results::combine_results;
@@ -11,7 +11,7 @@ use crate::options::LockScope;
 use crate::protocol::{Acquired, BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
 use crate::session::AsyncLockSession;
 
-/// Begins a transaction and takes its lock.
+/// Begins a transaction and acquires its transaction-level lock.
 pub(super) async fn begin_and_acquire<S: AsyncLockSession>(
     session: &mut S,
     key: &LockKey,
@@ -26,7 +26,7 @@ pub(super) async fn begin_and_acquire<S: AsyncLockSession>(
     .await
 }
 
-/// Runs a body in the transaction that [`begin_and_acquire`] began, and ends it.
+/// Runs a body in the transaction that [`begin_and_acquire`] began, then commits or rolls back.
 pub(super) async fn run_in_transaction<S, T, E, F>(
     session: &mut S,
     grant: Grant,
@@ -63,7 +63,8 @@ where
     )
 }
 
-/// The open transaction. There is no waiting for a rollback in a drop, so a body that is dropped or panics costs the connection.
+/// Open transaction. A destructor cannot await a rollback. So the session is terminated if the body
+/// panics or its future is dropped.
 struct TransactionScope<'s, S: AsyncLockSession> {
     session: &'s mut S,
     open: bool,

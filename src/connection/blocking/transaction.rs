@@ -1,4 +1,4 @@
-//! A transaction around a body, with its lock.
+//! Transaction with a lock around a body.
 
 use crate::combine_results::combine_results;
 use crate::driver::blocking::{drive, run_in_drop, snapshot};
@@ -10,7 +10,7 @@ use crate::options::LockScope;
 use crate::protocol::{Acquired, BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
 use crate::session::LockSession;
 
-/// Begins a transaction and takes its lock.
+/// Begins a transaction and acquires its transaction-level lock.
 pub(super) fn begin_and_acquire<S: LockSession>(
     session: &mut S,
     key: &LockKey,
@@ -24,7 +24,7 @@ pub(super) fn begin_and_acquire<S: LockSession>(
     )
 }
 
-/// Runs a body in the transaction that [`begin_and_acquire`] began, and ends it.
+/// Runs a body in the transaction that [`begin_and_acquire`] began, then commits or rolls back.
 pub(super) fn run_in_transaction<S, T, E>(
     session: &mut S,
     grant: Grant,
@@ -48,7 +48,7 @@ where
     combine_results(result, scope.finish(outcome))
 }
 
-/// The open transaction; rolled back if the body panics.
+/// Open transaction, rolled back if the body panics.
 struct TransactionScope<'s, S: LockSession> {
     session: &'s mut S,
     grant: Option<Grant>,

@@ -1,4 +1,9 @@
-//! What follows a failure, so that nothing is held that the caller does not know of.
+//! Clean-up after a failed acquire.
+//!
+//! # Implementation details
+//!
+//! Each path ends in [`fail`](Acquire::fail), after one of these: the server replied that the lock
+//! is not held, one level was released, or the session was terminated.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +15,20 @@ use crate::protocol::Action;
 use crate::session::{LockReply, ScriptKind, SessionError, StatementKind, TransactionContext};
 
 impl Acquire {
-    /// A statement that does not wait failed, or answered what it never should.
+    /// Handles the failure of a statement that does not wait.
     pub(super) fn on_try_failed(&mut self, mut failure: Failure) -> NextAction {
         if failure.session_ended() {
             return self.terminate(failure);
         }
         match (self.scope, self.context) {
-            // The failed statement has aborted the transaction, whose end frees the lock.
+            // The failed statement aborted the transaction; its end releases the lock.
             (LockScope::Transaction, _) => {
                 if failure.kind == LockErrorKind::Database && failure.source.is_some() {
                     failure.kind = LockErrorKind::TransactionAborted;
                 }
                 self.fail(failure)
             }
-            // In an aborted transaction nothing can be asked, and rolling it back would not free the lock.
+            // An aborted transaction accepts no query, and its rollback keeps session-level locks.
             (LockScope::Session, TransactionContext::InTransaction) => self.terminate(failure),
             (LockScope::Session, TransactionContext::Autocommit) if failure.hides_sqlstate() => {
                 self.state = State::RevealingSqlState(failure);
@@ -33,7 +38,7 @@ impl Acquire {
         }
     }
 
-    /// The server's wait ended with an error.
+    /// Handles an error of a wait on the server.
     pub(super) fn on_wait_failed(&mut self, error: SessionError, now: Instant) -> NextAction {
         let failure = Failure::from_session(error);
         if failure.session_ended() {
@@ -50,7 +55,7 @@ impl Acquire {
 
     pub(super) fn clean_up_after_wait(&mut self, failure: Failure, now: Instant) -> NextAction {
         match (self.scope, failure.kind) {
-            // The savepoint took it along.
+            // The rollback to the savepoint released the lock.
             (LockScope::Transaction, _) => self.on_wait_cleaned_up(failure, now),
             (LockScope::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
                 self.release_if_held(failure)
@@ -70,9 +75,9 @@ impl Acquire {
         failure: Failure,
         now: Instant,
     ) -> NextAction {
-        let context = "the clean-up after a wait failed, so the session was ended";
+        let context = "the clean-up after a wait failed, so the session was terminated";
         match answer {
-            // The wait may have taken the lock on the session that it ran on, and this one cannot give it back.
+            // The wait may hold the lock on its own session, which this one cannot release.
             Ok(row)
                 if self.is_other_session(row) && failure.kind != LockErrorKind::SessionChanged =>
             {
@@ -90,8 +95,8 @@ impl Acquire {
         }
     }
 
-    /// Nothing of the wait is left. The server's limit may have been shorter than ours: it knows none above 24.8 days, and a
-    /// session may have a shorter one.
+    /// Continues after a completed clean-up. The server's limit may be shorter than the limit of
+    /// the call: it is at most `i32::MAX` ms (24.8 days), and the session may bound it further.
     pub(super) fn on_wait_cleaned_up(&mut self, failure: Failure, now: Instant) -> NextAction {
         let remaining = self.remaining(now);
         let again = match remaining {
@@ -127,7 +132,7 @@ impl Acquire {
         }
     }
 
-    /// Whether another session answered than the one that was tried: what it shows says nothing of that one.
+    /// Returns `true` if the reply came from another session, which knows nothing of this one.
     fn is_other_session(&self, row: LockReply) -> bool {
         self.pid.is_some_and(|pid| pid != row.pid)
     }
@@ -137,7 +142,7 @@ impl Acquire {
         Action::Terminate
     }
 
-    /// Nothing is held and the session is in order, or condemned.
+    /// Reports the failure. The lock is not held, and the session is clean or terminated.
     pub(super) fn fail(&mut self, failure: Failure) -> NextAction {
         self.state = State::Finished;
         Action::Done(match failure.kind {

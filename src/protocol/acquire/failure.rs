@@ -1,11 +1,11 @@
-//! Why a lock is not held.
+//! Reason of a failed acquire, kept during the clean-up.
 
 use crate::backends::postgres;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::session::SessionError;
 
-/// Why the lock is not held, while the clean-up runs.
+/// Reason of a failed acquire.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) kind: LockErrorKind,
@@ -30,8 +30,9 @@ impl Failure {
         }
     }
 
-    /// Of a statement that does not wait for the lock. If it timed out or was in a deadlock all the same, it waited for something else,
-    /// such as a catalogue, and that says nothing about who has the lock.
+    /// Creates the failure of a statement that does not wait for the lock. A time-out or deadlock
+    /// of such a statement concerns another object, such as a catalog table. So its kind becomes
+    /// `Database`.
     pub(super) fn from_statement(error: SessionError) -> Self {
         let failure = Self::from_session(error);
         match failure.kind {
@@ -43,7 +44,7 @@ impl Failure {
         }
     }
 
-    /// The same failure with the kind of another error that came of asking again.
+    /// Replaces the kind by that of `error`, which a second attempt returned.
     pub(super) fn with_revealed_kind(self, error: SessionError) -> Self {
         let kind = Self::from_statement(error).kind;
         Self { kind, ..self }
@@ -73,7 +74,7 @@ impl Failure {
             .is_some_and(SessionError::is_disconnected)
     }
 
-    /// Whether the client hides the server's code, so that the kind is not known.
+    /// Returns `true` if the client library hides the SQLSTATE, so that the kind is unknown.
     pub(super) fn hides_sqlstate(&self) -> bool {
         self.source
             .as_ref()

@@ -1,15 +1,15 @@
-//! What is sent, one thing after the other, and what comes of it. The conformance suite shows what that does to a server.
+//! Actions and outcome of a scripted acquire. The conformance suite tests the same on a server.
 
 use super::*;
 use crate::session::{SessionError, SqlState};
 
 const LIMIT: Duration = Duration::from_millis(10);
 
-/// What is answered by one session, and by another to which a pooler may send a statement.
+/// Process ids: the session of the connection, and another one to which a pooler may route.
 const SESSION: i32 = 1;
 const ANOTHER: i32 = 2;
 
-/// Each event with the milliseconds since the attempt began.
+/// Events, each with the milliseconds since the start.
 type Script = Vec<(u64, Event)>;
 
 fn row(answer: Option<bool>, pid: i32) -> Event {
@@ -32,7 +32,7 @@ fn gone() -> SessionError {
     SessionError::new("closed").with_disconnected(true)
 }
 
-/// A name for each step, and how the attempt ended. The script is used up.
+/// Returns the names of the actions and the outcome. The script is used up.
 fn play(options: LockOptions, script: Script) -> (Vec<&'static str>, Result<Acquired, LockError>) {
     play_on(options, None, script)
 }
@@ -54,17 +54,17 @@ fn play_on(
             match acquire.handle(event, began + Duration::from_millis(after)) {
                 Action::Query(statement) => match statement.kind() {
                     StatementKind::TryAcquire => "try",
-                    StatementKind::ReleaseIfHeld => "give back",
-                    StatementKind::IsHeld => "look",
+                    StatementKind::ReleaseIfHeld => "release if held",
+                    StatementKind::IsHeld => "check",
                     other => unreachable!("{other:?}"),
                 },
                 Action::Script(script) => match script.kind() {
                     ScriptKind::Wait { .. } => "wait",
-                    ScriptKind::RevealSqlState => "diagnose",
+                    ScriptKind::RevealSqlState => "reveal",
                     other => unreachable!("{other:?}"),
                 },
                 Action::Sleep(_) => "sleep",
-                Action::Terminate => "condemn",
+                Action::Terminate => "terminate",
                 Action::Done(outcome) => {
                     assert_eq!(script.count(), 0, "it ended after {sent:?}");
                     return (sent, outcome);
@@ -96,9 +96,9 @@ fn blocking() -> LockOptions {
     LockOptions::wait_up_to(LIMIT).strategy(WaitStrategy::Block)
 }
 
-/// What was granted by another session than the one that was tried first can only be given back there.
+/// Only the other session can release what it granted.
 #[test]
-fn tries_answered_by_two_sessions_are_told_of() {
+fn replies_of_two_sessions_are_an_error() {
     let answered = |answer| {
         vec![
             (0, row(Some(false), SESSION)),
@@ -112,23 +112,23 @@ fn tries_answered_by_two_sessions_are_told_of() {
     let mut script = answered(true);
     script.push((0, row(Some(true), ANOTHER)));
     let granted = play(polling(), script);
-    let sent = ["try", "sleep", "try", "give back"];
+    let sent = ["try", "sleep", "try", "release if held"];
     assert_fails(granted, &sent, LockErrorKind::SessionChanged);
 }
 
-/// A session that is there still is asked whether it was granted the lock all the same.
+/// A session that still exists is asked for a granted lock.
 #[test]
-fn a_try_that_fails_is_looked_after() {
+fn failed_try_is_checked_for_a_leak() {
     for (code, kind) in [
         ("53200", LockErrorKind::TooManyLocks),
         ("57014", LockErrorKind::Canceled),
-        // It waited for something else than the lock.
+        // It waited for another object than the lock.
         ("55P03", LockErrorKind::Database),
         ("40P01", LockErrorKind::Database),
     ] {
         for (held, sent) in [
-            (false, ["try", "look"].as_slice()),
-            (true, ["try", "look", "condemn"].as_slice()),
+            (false, ["try", "check"].as_slice()),
+            (true, ["try", "check", "terminate"].as_slice()),
         ] {
             let mut script = vec![
                 (0, Event::Row(Err(coded(code)))),
@@ -142,15 +142,15 @@ fn a_try_that_fails_is_looked_after() {
 }
 
 #[test]
-fn a_session_that_ended_is_asked_nothing() {
+fn ended_session_gets_no_statement() {
     let script = vec![(0, Event::Row(Err(gone()))), (0, Event::Ready)];
-    let sent = ["try", "condemn"];
+    let sent = ["try", "terminate"];
     assert_fails(play(polling(), script), &sent, LockErrorKind::Database);
 }
 
-/// A client that hides codes is asked again in a way that shows them.
+/// A second statement reveals a hidden SQLSTATE.
 #[test]
-fn a_hidden_code_is_asked_for() {
+fn hidden_sqlstate_is_revealed() {
     let failed = || (0, Event::Row(Err(hidden())));
     let unheld = || (0, row(Some(false), SESSION));
     for (again, kind) in [
@@ -160,37 +160,38 @@ fn a_hidden_code_is_asked_for() {
         (Err(hidden()), LockErrorKind::Database),
     ] {
         let script = vec![failed(), (0, Event::Ran(again)), unheld()];
-        let sent = ["try", "diagnose", "look"];
+        let sent = ["try", "reveal", "check"];
         assert_fails(play(polling(), script), &sent, kind);
     }
     let script = vec![failed(), (0, Event::Ran(Err(gone()))), (0, Event::Ready)];
-    let sent = ["try", "diagnose", "condemn"];
+    let sent = ["try", "reveal", "terminate"];
     assert_fails(play(polling(), script), &sent, LockErrorKind::Database);
 }
 
-/// What another session shows says nothing of the one that was tried.
+/// Another session knows nothing of the session that was tried.
 #[test]
-fn a_look_answered_elsewhere_is_told_of() {
+fn leak_check_by_another_session_is_an_error() {
     let script = vec![
         (0, row(Some(false), SESSION)),
         (0, Event::Ready),
         (0, Event::Row(Err(coded("57014")))),
         (0, row(Some(false), ANOTHER)),
     ];
-    let sent = ["try", "sleep", "try", "look"];
+    let sent = ["try", "sleep", "try", "check"];
     let kind = LockErrorKind::SessionChanged;
     assert_fails(play(polling(), script), &sent, kind);
 }
 
 #[test]
-fn no_answer_is_no_grant() {
+fn null_answer_is_not_a_grant() {
     let script = vec![(0, row(None, SESSION)), (0, row(Some(false), SESSION))];
     let kind = LockErrorKind::Database;
-    let error = assert_fails(play(polling(), script), &["try", "look"], kind);
+    let error = assert_fails(play(polling(), script), &["try", "check"], kind);
     assert!(error.to_string().contains("NULL"), "{error}");
 }
 
-/// A wait that ended at its limit may have been granted the lock, so one level is given back if it is there.
+/// Script of a contended try and a wait that ends with an error. The wait may have been granted the
+/// lock.
 fn waited(ended: &str, at: u64) -> Script {
     vec![
         (0, row(Some(false), SESSION)),
@@ -199,33 +200,33 @@ fn waited(ended: &str, at: u64) -> Script {
 }
 
 #[test]
-fn a_wait_is_cleaned_up() {
-    for given_back in [Some(true), None] {
+fn failed_wait_is_cleaned_up() {
+    for released in [Some(true), None] {
         let mut script = waited("55P03", 12);
-        script.push((12, row(given_back, SESSION)));
+        script.push((12, row(released, SESSION)));
         let (sent, outcome) = play(blocking(), script);
-        assert_eq!(sent, ["try", "wait", "give back"]);
+        assert_eq!(sent, ["try", "wait", "release if held"]);
         assert!(matches!(outcome, Ok(Acquired::TimedOut)));
     }
     let mut script = waited("55P03", 12);
     script.extend([(12, row(Some(false), SESSION)), (12, Event::Ready)]);
-    let sent = ["try", "wait", "give back", "condemn"];
+    let sent = ["try", "wait", "release if held", "terminate"];
     assert_fails(play(blocking(), script), &sent, LockErrorKind::Database);
 }
 
-/// A pooler may send the clean-up to another session than the wait, which may have been granted the lock as it timed out.
+/// A pooler may route the clean-up to another session, while the first one holds the lock.
 #[test]
-fn a_wait_cleaned_up_elsewhere_is_not_called_timed_out() {
+fn clean_up_by_another_session_is_no_timeout() {
     let mut script = waited("55P03", 12);
     script.push((12, row(None, ANOTHER)));
-    let sent = ["try", "wait", "give back"];
+    let sent = ["try", "wait", "release if held"];
     let kind = LockErrorKind::SessionChanged;
     assert_fails(play(blocking(), script), &sent, kind);
 }
 
-/// The server may end a wait before our limit; a deadlock is no such end, whenever it comes.
+/// The server may end a wait before the limit of the call. A deadlock is final at any time.
 #[test]
-fn a_wait_that_ended_early_goes_on() {
+fn wait_that_ended_early_continues() {
     let mut script = waited("55P03", 2);
     script.extend([
         (2, row(None, SESSION)),
@@ -233,18 +234,21 @@ fn a_wait_that_ended_early_goes_on() {
         (12, row(None, SESSION)),
     ]);
     let (sent, outcome) = play(blocking(), script);
-    assert_eq!(sent, ["try", "wait", "give back", "wait", "give back"]);
+    assert_eq!(
+        sent,
+        ["try", "wait", "release if held", "wait", "release if held"]
+    );
     assert!(matches!(outcome, Ok(Acquired::TimedOut)));
 
     let mut script = waited("40P01", 2);
     script.push((2, row(None, SESSION)));
-    let sent = ["try", "wait", "give back"];
+    let sent = ["try", "wait", "release if held"];
     assert_fails(play(blocking(), script), &sent, LockErrorKind::Deadlock);
 }
 
-/// A wait without a limit goes on too where a session cannot wait that long at a time, and only there.
+/// A session with bounded waits continues a wait without a limit. Other sessions do not.
 #[test]
-fn a_wait_for_ever_is_one_of_many() {
+fn unlimited_wait_continues_in_bounded_parts() {
     let forever = LockOptions::wait_forever().strategy(WaitStrategy::Block);
     let script = || {
         let mut script = waited("55P03", 2);
@@ -252,11 +256,11 @@ fn a_wait_for_ever_is_one_of_many() {
         script
     };
     let (sent, outcome) = play(forever, script());
-    assert_eq!(sent, ["try", "wait", "give back"]);
+    assert_eq!(sent, ["try", "wait", "release if held"]);
     assert!(matches!(outcome, Ok(Acquired::TimedOut)));
     let mut longer = script();
     longer.push((4, Event::Ran(Ok(()))));
     let (sent, outcome) = play_on(forever, Some(Duration::from_millis(2)), longer);
-    assert_eq!(sent, ["try", "wait", "give back", "wait"]);
+    assert_eq!(sent, ["try", "wait", "release if held", "wait"]);
     assert!(matches!(outcome, Ok(Acquired::Granted(_))));
 }

@@ -1,23 +1,25 @@
+//! The pooler check against a simulated pooler.
+
 use std::collections::{HashMap, HashSet};
 
 use super::*;
 use crate::key::RawLockKey;
 use crate::session::{SqlState, TransactionState};
 
-/// Which of the pooler's sessions the next statement of a connection gets.
+/// Assignment of the pooler's sessions to connections.
 #[derive(Clone, Copy, Debug)]
 enum Policy {
-    /// One for each connection, as without a pooler or with one that pools sessions.
+    /// One session for each connection, as without a pooler or in session mode.
     Own,
-    /// The one that was used last, as PgBouncer does on its own.
+    /// The session that was used last, as PgBouncer does by default.
     LastUsed,
-    /// One of so many after the other, as PgBouncer does with `server_round_robin`.
+    /// This many sessions in turn, as PgBouncer does with `server_round_robin`.
     InTurn(usize),
-    /// Any of so many, because others use the pooler too.
+    /// A random one of this many sessions, as with other clients of the pooler.
     Any(usize),
-    /// The same one, and forgets everything after each transaction.
+    /// One session, reset after each transaction.
     Forgetful,
-    /// One each, on two servers.
+    /// One session for each connection, on two servers.
     TwoServers,
 }
 
@@ -27,14 +29,14 @@ struct Session {
     levels: HashMap<RawLockKey, u32>,
 }
 
-/// A pooler with its sessions, and a script of failures.
+/// Pooler with its sessions and scripted failures.
 struct Pooler {
     policy: Policy,
     sessions: HashMap<usize, Session>,
     requests: usize,
     /// The request that fails, counted from 0.
     fails: Option<usize>,
-    /// The request before which every lock goes by itself.
+    /// The request before which all locks are released.
     frees: Option<usize>,
     random: fastrand::Rng,
     terminated: HashSet<usize>,
@@ -141,17 +143,17 @@ impl Pooler {
 }
 
 #[test]
-fn kept_sessions_are_known() {
+fn dedicated_sessions_are_detected() {
     let mut pooler = Pooler::new(Policy::Own);
     assert_eq!(pooler.check().unwrap(), PoolingMode::Dedicated);
     assert!(pooler.holds_nothing() && pooler.terminated.is_empty());
-    // Two marks, each looked for twelve times, and a lock that is taken, refused and given back.
+    // Two markers, each read twelve times; a lock that is acquired, contended and released.
     assert_eq!(pooler.requests, 2 + 2 * 12 + 3);
 }
 
-/// What was granted is not there any more when it is given back: it may be left in either session.
+/// The test lock is gone at its release, so either session may hold it.
 #[test]
-fn a_lock_that_goes_by_itself_is_known() {
+fn early_release_of_the_test_lock_is_detected() {
     let mut sound = Pooler::new(Policy::Own);
     let _ = sound.check();
     let mut pooler = Pooler::new(Policy::Own);
@@ -161,7 +163,7 @@ fn a_lock_that_goes_by_itself_is_known() {
 }
 
 #[test]
-fn pooled_transactions_are_known() {
+fn transaction_poolers_are_detected() {
     let mut policies = vec![Policy::LastUsed, Policy::Forgetful];
     policies.extend((1..30).map(Policy::InTurn));
     policies.extend((1..30).map(Policy::Any));
@@ -177,15 +179,15 @@ fn pooled_transactions_are_known() {
 }
 
 #[test]
-fn two_servers_are_known() {
+fn two_servers_are_detected() {
     let mut pooler = Pooler::new(Policy::TwoServers);
     assert_eq!(pooler.check().unwrap(), PoolingMode::DifferentServers);
     assert!(pooler.terminated.is_empty());
 }
 
-/// Whatever fails, and also where it was not noticed that the lock was granted.
+/// Also if the failed statement was granted the lock.
 #[test]
-fn a_failure_leaves_no_lock() {
+fn failed_check_leaves_no_lock() {
     let mut sound = Pooler::new(Policy::Own);
     let _ = sound.check();
     for fails in 0..sound.requests {
@@ -205,7 +207,7 @@ fn a_failure_leaves_no_lock() {
 }
 
 #[test]
-fn nothing_is_sent_where_there_is_nothing_to_probe() {
+fn sends_nothing_without_postgres() {
     let idle = SessionSnapshot::idle;
     let sqlite = || SessionSnapshot {
         backend: Backend::Sqlite,
@@ -236,7 +238,7 @@ fn nothing_is_sent_where_there_is_nothing_to_probe() {
 }
 
 #[test]
-fn what_is_required_is_told_by_kind() {
+fn require_reports_the_error_kind() {
     let kind = |sessions: PoolingMode| {
         let required = sessions.require_dedicated_sessions();
         required.err().map(|error| error.kind())
