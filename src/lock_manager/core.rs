@@ -1,10 +1,22 @@
-//! What a locker does, without I/O: who waits, who holds, what to ask of which session.
+//! Sans-I/O state machine of a lock manager: keys, wait queues, sessions.
 //!
-//! A [`Core`] is told what happened and answers with [`Command`]s; a driver carries them out. It serves the blocking locker and the async
-//! one, and can be run against a model of the server, with every fault and without time passing.
+//! # Implementation details
 //!
-//! One key_state for each key in use, with its queue; a few sessions, each with at most one statement in flight. What is asked while a
-//! statement is in flight goes with the next, all together.
+//! A driver reports events to [`Core`] by method calls and then performs the [`Command`]s that
+//! [`take_commands`](Core::take_commands) returns. The core has neither clock nor thread: the
+//! driver passes the time and calls [`run_due_timers`](Core::run_due_timers) at
+//! [`next_timer`](Core::next_timer). Therefore one core serves blocking and async callers, and the
+//! unit tests run it against a simulated server with injected faults.
+//!
+//! The data structure is a tree of keys in use and a tree of sessions. A key has a phase and a FIFO
+//! wait queue; [`key_state`] has the table of its transitions. A session has an outbox and at most
+//! one statement in flight. Operations that are added while a statement is in flight leave together
+//! in the next batch, so many keys need few statements.
+//!
+//! The reply of a session moves each key of the batch to its next phase. A key that is held grants
+//! its first waiters: the core emits [`Command::Granted`], and the driver wakes the waiter.
+//! Consequence for users: the waiters of one process are granted a key in the order of their
+//! requests. A request that does not wait never overtakes a waiter.
 
 mod batch_failure;
 mod batches;
@@ -34,15 +46,17 @@ use sessions::SessionState;
 use timers::Timer;
 use wait_queue::{Deadline, Request};
 
-/// A longer pause than this is as good as none; and it can be added to a time.
+/// Upper bound of a poll interval. Its sum with an [`Instant`] does not overflow.
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A session of the locker's. Never used twice, so it is the generation of what is held on it too.
+/// Session of a lock manager.
+///
+/// An id is never reused, so it also is the generation of the locks that the session holds.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct SessionId(u64);
 
 impl SessionId {
-    /// What stands for a session where this process alone is excluded.
+    /// Stands for a session if the backend has no locks and the process excludes its own callers.
     pub(crate) const IN_PROCESS: Self = Self(0);
 
     pub(crate) const fn generation(self) -> u64 {
@@ -50,99 +64,108 @@ impl SessionId {
     }
 }
 
-/// Somebody who waits for a lock.
+/// Identifies a request. Later requests have greater ids.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct RequestId(u64);
 
-/// Proof that a lock was granted.
+/// Identifies a grant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct GrantId(u64);
+
+/// Granted lock; the holder passes it to [`Core::release`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct LockGrant {
-    id: u64,
+    id: GrantId,
     pub(crate) key: RawLockKey,
-    /// The session it is held on; `None` where there are no locks.
+    /// Session that holds the lock. `None`: granted without a lock.
     pub(crate) session: Option<SessionId>,
     pub(crate) token: Option<i64>,
 }
 
-/// What the driver is to do. `W` is whatever it gives its answers to.
+/// Action for the driver. `W` is the driver's handle of a caller that waits for a response.
 #[derive(Debug)]
 pub(crate) enum Command<W> {
-    /// Check a connection out, and tell of it with [`Core::on_opened`].
+    /// Check out a connection and report it with [`Core::on_opened`].
     Open { session: SessionId },
-    /// Run a round on the session, and tell of it with [`Core::on_batch_result`].
+    /// Run a batch on the session and report the reply with [`Core::on_batch_result`].
     RunBatch {
         session: SessionId,
         batch: LockBatch,
     },
-    /// Wait for the lock on the server, on this session; check a connection out for it if it has none yet. Tell of it with
-    /// [`Core::on_wait_ended`].
+    /// Wait for the lock in the server's queue and report the end with [`Core::on_wait_ended`].
+    ///
+    /// The driver first checks out a connection if the session has none.
     WaitOnServer {
         session: SessionId,
         key: LockKey,
         options: LockOptions,
     },
-    /// Give the connection back: nothing is held on it. Tell of it with [`Core::on_session_closed`].
+    /// Return the connection to the pool; the session holds no lock. Report it with
+    /// [`Core::on_session_closed`].
     Close { session: SessionId },
-    /// End the session, whatever it is doing. Tell of it with [`Core::on_session_closed`].
+    /// Terminate the session, also with a statement in flight. Report it with
+    /// [`Core::on_session_closed`].
     Terminate { session: SessionId },
-    /// What is held on the session is lost.
+    /// Signal the loss to every holder of a lock on the session.
     SessionLost { session: SessionId },
-    /// The lock is granted.
+    /// Respond to a request: granted.
     Granted { waiter: W, grant: LockGrant },
-    /// The lock is not granted.
+    /// Respond to a request: not granted.
     Failed { waiter: W, error: LockError },
-    /// The lock is given back; or an error says what became of it.
+    /// Respond to a release.
     Released {
         waiter: W,
         result: Result<(), LockErrorKind>,
     },
-    /// The locker is closed, and every session gone.
+    /// Respond to [`Core::close`]: every session has ended.
     Closed { waiter: W },
 }
 
-/// How a wait on the server ended.
+/// Result of a wait in the server's queue.
 #[derive(Debug)]
 pub(crate) enum WaitOutcome {
-    /// Granted to this session of the server's.
+    /// Granted; `pid` is the server's process id of the session.
     Granted { pid: i32 },
-    /// The limit has passed.
+    /// The limit of the wait has passed.
     TimedOut,
-    /// Not granted.
+    /// The wait failed.
     Failed(LockError),
 }
 
-/// Everything a locker knows.
+/// State machine of a lock manager.
 #[derive(Debug)]
 pub(crate) struct Core<W> {
     settings: Settings,
-    /// A tree, because most lockers have few keys at a time, and then there is nothing to hash. Boxed, because a third of a tree's places, or more,
-    /// are empty.
+    /// Keys in use. A tree, because most lock managers have few keys at a time. The values are
+    /// boxed, because a third or more of the slots of a tree node are empty.
     keys: BTreeMap<RawLockKey, Box<KeyState<W>>>,
     sessions: BTreeMap<SessionId, SessionState<W>>,
-    /// Sessions that were ended, or given back, and are not yet gone.
+    /// Sessions that were told to close or terminate and have not reported their end.
     ending_sessions: BTreeSet<SessionId>,
     timers: BTreeSet<(Instant, Timer)>,
-    /// What the pool's connections lead to, once one was seen.
+    /// Backend of the pool; known after the first session was opened.
     backend: Option<Backend>,
-    /// Why no session could be opened, since the last one that could.
+    /// Last failure to open a session; `None` after a session was opened.
     open_failure: Option<OpenFailure>,
+    /// Callers of [`Core::close`]; `Some` as soon as the lock manager is closed.
     closing: Option<Vec<W>>,
+    /// Counter of request, grant and session ids and of in-process fencing tokens.
     last_id: u64,
-    /// Where the grid of the times to ask again begins.
+    /// Origin of the aligned poll times.
     epoch: Instant,
     random: fastrand::Rng,
     commands: Vec<Command<W>>,
-    /// Nothing is sent yet: more is to go with it.
+    /// Nothing is flushed: [`Core::batched`] collects operations.
     batching: bool,
 }
 
-/// Sessions cannot be had.
+/// Last failure to open a session, and the backoff until the next attempt.
 #[derive(Debug)]
 struct OpenFailure {
-    why: String,
-    pauses: Backoff,
-    /// When one more is tried.
-    due: Instant,
+    message: String,
+    backoff: Backoff,
+    /// Earliest time of the next attempt.
+    retry_at: Instant,
 }
 
 impl<W> Core<W> {
@@ -164,9 +187,10 @@ impl<W> Core<W> {
         }
     }
 
-    /// Asks for a lock. The answer is a [`Command::Granted`] or [`Command::Failed`], perhaps among the next commands.
+    /// Adds a request. The response is a [`Command::Granted`] or a [`Command::Failed`], possibly
+    /// among the next commands.
     ///
-    /// `options` are in order.
+    /// `options` must be valid.
     pub(crate) fn request(
         &mut self,
         key: LockKey,
@@ -199,21 +223,21 @@ impl<W> Core<W> {
         id
     }
 
-    /// Somebody waits no longer. Nothing happens if the answer is on its way.
+    /// Removes a request. Does nothing if the response was already emitted.
     pub(crate) fn cancel(&mut self, id: RequestId, key: RawLockKey, now: Instant) {
         drop(self.remove_request(id, key, now));
     }
 
-    /// Gives a lock back; `waiter` is told how that went.
+    /// Releases a lock. The response to `waiter` is a [`Command::Released`].
     pub(crate) fn release(&mut self, grant: LockGrant, waiter: Option<W>, now: Instant) {
         let Some(session) = grant.session else {
             self.reply(waiter, Ok(()));
             return;
         };
         let held = self.keys.get_mut(&grant.key).is_some_and(|key_state| {
-            let place = key_state.holders.iter().position(|id| *id == grant.id);
-            place
-                .map(|place| key_state.holders.swap_remove(place))
+            let position = key_state.holders.iter().position(|id| *id == grant.id);
+            position
+                .map(|position| key_state.holders.swap_remove(position))
                 .is_some()
         });
         if held {
@@ -223,9 +247,9 @@ impl<W> Core<W> {
         }
     }
 
-    /// What is to be done now, in order. The next commands go where `room` is, which is empty.
-    pub(crate) const fn take_commands(&mut self, room: Vec<Command<W>>) -> Vec<Command<W>> {
-        std::mem::replace(&mut self.commands, room)
+    /// Returns the commands to perform, in order. `buffer`, which is empty, receives the next ones.
+    pub(crate) const fn take_commands(&mut self, buffer: Vec<Command<W>>) -> Vec<Command<W>> {
+        std::mem::replace(&mut self.commands, buffer)
     }
 
     fn next_id(&mut self) -> u64 {
@@ -244,9 +268,9 @@ impl<W> Core<W> {
         request: Request<W>,
         session: Option<SessionId>,
         token: Option<i64>,
-    ) -> u64 {
+    ) -> GrantId {
         self.cancel_deadline(&request);
-        let id = self.next_id();
+        let id = GrantId(self.next_id());
         let grant = LockGrant {
             id,
             key: request.key.raw(),

@@ -1,4 +1,11 @@
-//! The news that a session is lost, for everybody who holds a lock on it.
+//! Signal that a session is lost, for every holder of a lock on it.
+//!
+//! # Implementation details
+//!
+//! A flag for callers that check, and a shared oneshot channel for callers that await. Firing sets
+//! the flag, then wakes every waiting task; it has no effect when repeated. The guards of all locks
+//! on a session share one signal. Consequence for users: `is_lost` needs no runtime and does not
+//! lock a mutex.
 
 use std::sync::OnceLock;
 use std::sync::{Mutex, PoisonError};
@@ -7,14 +14,14 @@ use futures_channel::oneshot;
 use futures_util::FutureExt;
 use futures_util::future::Shared;
 
-/// Whether the session of a lock is lost, and when.
+/// One-shot signal that a session is lost.
 #[derive(Debug)]
 pub(super) struct LossSignal {
     fired: OnceLock<()>,
     sender: Mutex<Option<oneshot::Sender<()>>>,
     #[cfg_attr(
         not(feature = "async-lock-manager"),
-        allow(dead_code, reason = "threads ask, and are not receiver")
+        allow(dead_code, reason = "blocking callers check the flag")
     )]
     receiver: Shared<oneshot::Receiver<()>>,
 }
@@ -38,7 +45,7 @@ impl LossSignal {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        // Nobody may be listening.
+        // The receivers may have been dropped.
         sender.map(|sender| sender.send(()));
     }
 
@@ -46,13 +53,13 @@ impl LossSignal {
         self.fired.get().is_some()
     }
 
-    /// Ends when the session is lost.
+    /// Completes when the session is lost.
     #[cfg_attr(
         not(feature = "async-lock-manager"),
-        allow(dead_code, reason = "threads ask, and are not receiver")
+        allow(dead_code, reason = "blocking callers check the flag")
     )]
     pub(super) async fn wait(&self) {
-        // It cannot be cancelled while this borrows what would cancel it.
+        // Each call polls its own clone, so dropping one future does not affect the others.
         let _ = self.receiver.clone().await;
     }
 }

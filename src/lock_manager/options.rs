@@ -1,22 +1,24 @@
-//! How a locker works: [`LockManagerOptions`].
+//! Options of a lock manager: [`LockManagerOptions`].
 
 use std::time::Duration;
 
 use crate::error::{LockError, LockErrorKind};
 use crate::session::TokenSource;
 
-/// What a locker does on a backend that has no locks, such as SQLite.
+/// Behavior of a lock manager on a backend that has no locks, such as SQLite.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum NoLockBackend {
-    /// Nothing: everybody is let in, as [`OnMissingLock`](crate::OnMissingLock) says. The same as without a locker.
+    /// Grants every request without a lock, as [`OnMissingLock`](crate::OnMissingLock) says. This
+    /// is the behavior without a lock manager.
     #[default]
     NoOp,
-    /// A real lock among the users of this locker: the queue that it has anyway. Other processes, and other lockers, are not excluded.
+    /// Excludes the callers of this lock manager with its wait queues. Other processes and other
+    /// lock managers are not excluded.
     InProcess,
 }
 
-/// How a locker works: on how many sessions, how long it hands a lock on, how it notices that a session is gone.
+/// Options of a lock manager: number of sessions, hand-off limit, keep-alive, fencing tokens.
 ///
 /// # Examples
 ///
@@ -25,7 +27,7 @@ pub enum NoLockBackend {
 /// use advisory_locking::lock_manager::LockManagerOptions;
 ///
 /// let options = LockManagerOptions::new()
-///     .sessions(2)
+///     .max_sessions(2)
 ///     .hand_off_limit(100, Duration::from_millis(20))
 ///     .keep_alive(Duration::from_secs(2));
 /// assert_ne!(options, LockManagerOptions::new());
@@ -34,28 +36,29 @@ pub enum NoLockBackend {
 #[must_use]
 pub struct LockManagerOptions(pub(crate) Settings);
 
-/// The options, for the core.
+/// Settings of the core.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) max_sessions: usize,
     pub(crate) max_waiting_sessions: usize,
     pub(crate) max_hand_offs: u32,
-    pub(crate) max_tenure: Duration,
+    pub(crate) max_hand_off_time: Duration,
     pub(crate) keep_alive: Duration,
     pub(crate) token_source: TokenSource,
     pub(crate) no_lock_backend: NoLockBackend,
-    /// How many steps go in one round: so many that the round trip is no longer what costs, so few that nobody waits long for others.
+    /// Maximum number of operations in a batch: large enough that the round trip is not the
+    /// bottleneck, small enough to bound the latency.
     pub(crate) max_batch_len: usize,
 }
 
 impl LockManagerOptions {
-    /// The defaults, which stand at each option.
+    /// Returns the defaults, which the documentation of each option names.
     pub const fn new() -> Self {
         Self(Settings {
             max_sessions: 1,
             max_waiting_sessions: 1,
             max_hand_offs: u32::MAX,
-            max_tenure: Duration::from_millis(50),
+            max_hand_off_time: Duration::from_millis(50),
             keep_alive: Duration::from_secs(5),
             token_source: TokenSource::TransactionId,
             no_lock_backend: NoLockBackend::NoOp,
@@ -63,38 +66,49 @@ impl LockManagerOptions {
         })
     }
 
-    /// How many sessions, and so connections of the pool, hold and ask for locks; 1 unless said, at least 1.
+    /// Sets the maximum number of sessions, and thereby connections of the pool, that acquire and
+    /// hold locks. Default 1, minimum 1.
     ///
-    /// One serves thousands of keys: what is asked while a statement is in flight goes with the next. A lost session loses its own locks only,
-    /// which is what more are good for. The first is opened at the first call, the others when all are busy; nobody waits for those.
+    /// One session serves thousands of keys, because operations that arrive while a statement is in
+    /// flight share the next statement. A lost session loses only its own locks; that is the
+    /// benefit of more sessions. The first session is opened by the first call. Further ones are
+    /// opened when all are busy, and no call waits for them.
     pub const fn max_sessions(mut self, sessions: usize) -> Self {
         self.0.max_sessions = sessions;
         self
     }
 
-    /// How many sessions more may wait on the server, each for one key; 1 unless said.
+    /// Sets the maximum number of additional sessions that wait on the server, each for one key.
+    /// Default 1.
     ///
-    /// For keys whose first waiter asks with [`WaitStrategy::Block`](crate::WaitStrategy::Block). With all of them busy, or with 0, such a key is polled.
+    /// They serve keys whose first waiter uses [`WaitStrategy::Block`](crate::WaitStrategy::Block).
+    /// Such a key is polled if all of them are occupied, or with 0.
     pub const fn max_waiting_sessions(mut self, sessions: usize) -> Self {
         self.0.max_waiting_sessions = sessions;
         self
     }
 
-    /// How often and how long a lock is handed on in this process before it is given back to the server, for other processes; any number of
-    /// times within 50 ms unless said.
+    /// Limits how often and how long a lock is handed off in this process before it is released for
+    /// other processes. Default: any number of times within 50 ms.
     ///
-    /// A hand-off costs no round trip. When one of the two bounds is reached, the lock is given back. Those who wait on the server have it then.
-    /// Those who poll do not show, so the lock is left to them for a pause: as long as theirs (half to the whole of the first waiter's
-    /// [`interval`](crate::LockOptions::interval)) if somebody took it in the last one, else half as long as the last, down to a sixteenth. If the
-    /// first waiter waits on the server itself, there is no pause, and those who poll elsewhere come after all who wait there. With 0 or 1
-    /// turns, every holder asks the server.
+    /// A hand-off costs no round trip. When the count or the time is reached, the lock is released.
+    /// What follows depends on the first waiter of this process:
     ///
-    /// Shared locks too: whoever comes after the bound waits until all who share the lock have given it back.
+    /// | first waiter | next acquire | who may acquire the lock before |
+    /// |---|---|---|
+    /// | blocks ([`WaitStrategy::Block`](crate::WaitStrategy::Block)) | at once | sessions that wait in the server's queue |
+    /// | polls, and another session held the lock at the last attempt | after one [`interval`](crate::LockOptions::interval) (half to whole) | also clients that poll |
+    /// | polls, and no other session was seen | after half of the last such pause, at least 1/16 of the interval | also clients that poll |
     ///
-    /// The default is what was measured with four processes, in each of them 16 tasks that hold one key for 1 ms and poll (`benches/lock_manager.rs`, part
-    /// `tenure`). The longer the time, the less of it passes while the lock is with nobody; the shorter, the more evenly it goes round:
+    /// The pause exists because the server does not show clients that poll. With a count of 0 or 1
+    /// every holder acquires from the server. The limit also applies to shared locks: after it a
+    /// new request waits until all holders have released.
     ///
-    /// | time | holders a second, all processes | Jain's index between processes: median, and the lower of two runs of 4 s |
+    /// The default was measured with four processes. In each of them, 16 tasks hold one key for 1
+    /// ms and poll (`benches/lock_manager.rs`, part `tenure`). A longer time leaves the lock free
+    /// for less of the time; a shorter one distributes it more evenly:
+    ///
+    /// | time | holders per second, all processes | Jain's index between processes: median, and the lower of two runs of 4 s |
     /// |---|---|---|
     /// | 10 ms | 213 | 0.92, 0.73 |
     /// | 20 ms | 266 | 0.98, 0.96 |
@@ -102,41 +116,45 @@ impl LockManagerOptions {
     /// | 100 ms | 396 | 0.94, 0.92 |
     /// | 200 ms | 427 | 0.93, 0.84 |
     ///
-    /// Runs differ: who comes next is a matter of chance among those who poll, and at 100 ms there are some 40 turns in 4 s.
-    pub const fn hand_off_limit(mut self, turns: u32, time: Duration) -> Self {
-        (self.0.max_hand_offs, self.0.max_tenure) = (turns, time);
+    /// Results vary between runs, because the next holder among polling clients is random. At 100
+    /// ms, 4 s have only some 40 such changes of the process.
+    pub const fn hand_off_limit(mut self, count: u32, time: Duration) -> Self {
+        (self.0.max_hand_offs, self.0.max_hand_off_time) = (count, time);
         self
     }
 
-    /// How often an idle session is asked whether it is alive, and how long it has to answer; 5 s unless said.
+    /// Sets the interval at which idle sessions are checked and the time in which a session must
+    /// reply. Default 5 s.
     ///
-    /// A session that is gone is noticed within **twice** this time, whether or not the network says so. A guard's holder is told by
-    /// `is_lost()` and `lost()`. A wait on the server cannot be asked: one whose connection is gone without a sign ends at its limit.
+    /// A lost session is detected within **twice** this time, also if the network does not report
+    /// it. `is_lost()` and `lost()` of the guard notify the holder. A session that waits on the
+    /// server cannot be checked: if its connection is lost silently, the wait ends at its limit.
     pub const fn keep_alive(mut self, every: Duration) -> Self {
         self.0.keep_alive = every;
         self
     }
 
-    /// Where fencing tokens come from; [`TokenSource::TransactionId`] unless said.
+    /// Sets the source of fencing tokens. Default [`TokenSource::TransactionId`].
     pub fn fencing_tokens(mut self, source: TokenSource) -> Self {
         self.0.token_source = source;
         self
     }
 
-    /// What to do on a backend without locks; [`NoLockBackend::NoOp`] unless said.
+    /// Sets the behavior on a backend without locks. Default [`NoLockBackend::NoOp`].
     pub const fn on_no_lock_backend(mut self, policy: NoLockBackend) -> Self {
         self.0.no_lock_backend = policy;
         self
     }
 
-    /// Refuses what cannot work.
+    /// Returns an error for options that cannot work.
     pub(crate) fn validate(&self) -> Result<(), LockError> {
-        let refuse = |why| Err(LockError::new(LockErrorKind::InvalidOptions).with_context(why));
+        let invalid =
+            |message| Err(LockError::new(LockErrorKind::InvalidOptions).with_context(message));
         if self.0.max_sessions == 0 {
-            return refuse("a locker needs a session");
+            return invalid("a lock manager needs a session");
         }
         if self.0.keep_alive.is_zero() {
-            return refuse("a keep-alive of zero would ask without pause");
+            return invalid("a keep-alive of zero would check without a pause");
         }
         Ok(())
     }

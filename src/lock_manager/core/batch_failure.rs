@@ -1,101 +1,108 @@
-//! What becomes of a round that failed on a session that lives.
+//! Failure of a batch on a session that lives: compensation and retry.
+//!
+//! # Implementation details
+//!
+//! The failed operations stay in the phase of the session, [`SessionPhase::Compensating`], while a
+//! second batch releases the locks that the first may have acquired. The keys keep their phases
+//! until its reply, so no waiter is woken before the compensation. A compensation that fails is
+//! the end of the session. Consequence for users: an error that one key causes, such as a full lock
+//! table, fails the waiter of that key and not the waiters of other keys in the same batch.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::key_state::KeyPhase;
-use super::sessions::{Failure, SessionPhase};
+use super::key_state::{KeyEvent, KeyPhase};
+use super::sessions::{BatchFailure, SessionPhase};
 use super::{Command, Core, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 use crate::session::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
 
 impl<W> Core<W> {
-    /// Tokens cannot be drawn from that sequence: whoever is first is told.
+    /// Handles a sequence that cannot issue fencing tokens: the first waiter fails.
     pub(super) fn on_bad_sequence(&mut self, key: RawLockKey, now: Instant) {
-        let failure = Failure {
+        let failure = BatchFailure {
             kind: LockErrorKind::InvalidOptions,
-            why: "fencing tokens need a sequence that counts up, with CACHE 1 and NO CYCLE"
+            message: "fencing tokens need a sequence that counts up, with CACHE 1 and NO CYCLE"
                 .to_owned(),
         };
         self.fail_first(key, &failure, now);
     }
 
-    /// The first in the queue is told of an error, and the key goes on without it.
-    fn fail_first(&mut self, key: RawLockKey, failure: &Failure, now: Instant) {
+    /// Fails the first waiter; the key goes on with the next one.
+    fn fail_first(&mut self, key: RawLockKey, failure: &BatchFailure, now: Instant) {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
         key_state.retry_alone = false;
         let first = key_state.queue.pop();
-        match key_state.phase {
-            KeyPhase::Acquiring { .. } => key_state.phase = KeyPhase::NotHeld,
-            KeyPhase::IssuingToken { session, mode } => {
-                key_state.phase = KeyPhase::Held { session, mode }
-            }
-            KeyPhase::NotHeld
-            | KeyPhase::WaitingOnServer { .. }
-            | KeyPhase::Held { .. }
-            | KeyPhase::Releasing { .. } => {}
-        }
+        key_state.apply(KeyEvent::OperationFailed);
         if let Some(request) = first {
             let error = LockError::new(failure.kind).with_key(&request.key);
-            let error = error.with_context(failure.why.clone());
+            let error = error.with_context(failure.message.clone());
             self.fail_with(request, error);
         }
-        match self.keys.get(&key).map(|key_state| &key_state.phase) {
+        match self.keys.get(&key).map(|key_state| key_state.phase()) {
             Some(KeyPhase::Held { .. }) => self.grant_waiters(key, None, None, now),
             Some(KeyPhase::NotHeld) => self.send_acquire(key, now),
             Some(_) | None => {}
         }
     }
 
-    /// A round failed on a session that lives, and nobody knows how far it got. SessionState-level locks outlive an error, so what it took is
-    /// given back. No lock is taken twice on a session, so whatever is shown there is of this batch, or was to be given back.
+    /// Sends a batch that releases what the failed batch may have acquired.
+    ///
+    /// The error does not say how many operations were executed, and [session-level locks outlive
+    /// an error](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS). A
+    /// key is acquired at most once per session, so a lock that the session shows was acquired by
+    /// the failed batch, or was to be released by it.
     pub(super) fn start_compensation(
         &mut self,
         id: SessionId,
         ops: Arc<[LockOp]>,
-        error: Failure,
+        failure: BatchFailure,
         now: Instant,
     ) {
-        let mut undone: Vec<_> = ops
+        let mut releases: Vec<_> = ops
             .iter()
             .filter(|op| op.kind() != LockOpKind::IssueToken)
             .copied()
             .collect();
-        // A lock that was given back and taken again, one after the other, is given back once.
-        undone.dedup_by_key(|op| (op.key(), op.mode()));
+        // A key that the batch releases and acquires again is released once.
+        releases.dedup_by_key(|op| (op.key(), op.mode()));
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
         let tokens = TokenSource::TransactionId;
-        let batch = LockBatch::new(BatchMode::Compensate, session.pid, undone, tokens);
-        session.phase = SessionPhase::Compensating { ops, error };
+        let batch = LockBatch::new(BatchMode::Compensate, session.pid, releases, tokens);
+        session.phase = SessionPhase::Compensating { ops, failure };
         session.phase_start = now;
         self.commands.push(Command::RunBatch { session: id, batch });
     }
 
-    /// A failed round is undone. If it was of one op, whoever it was for is told; else each is asked again in a round of its own.
+    /// Handles the end of the compensation.
+    ///
+    /// If one operation was to acquire or to issue a token, its waiter fails with the error of the
+    /// batch. Otherwise each such operation is retried in a batch of its own, to find the one that
+    /// fails.
     pub(super) fn on_compensated(
         &mut self,
         id: SessionId,
         ops: &[LockOp],
-        failure: &Failure,
+        failure: &BatchFailure,
         now: Instant,
     ) {
-        let asked = ops.iter().filter(|op| op.kind() != LockOpKind::Release);
-        let alone = asked.count() == 1;
+        let acquiring = ops.iter().filter(|op| op.kind() != LockOpKind::Release);
+        let is_only = acquiring.count() == 1;
         for op in ops {
             let key = op.key();
             match op.kind() {
                 LockOpKind::Release => self.on_released(key, true, now),
-                LockOpKind::Acquire { .. } | LockOpKind::IssueToken if alone => {
+                LockOpKind::Acquire { .. } | LockOpKind::IssueToken if is_only => {
                     self.fail_first(key, failure, now);
                 }
                 LockOpKind::Acquire { .. } => {
                     if let Some(key_state) = self.keys.get_mut(&key) {
-                        key_state.phase = KeyPhase::NotHeld;
+                        key_state.apply(KeyEvent::OperationFailed);
                         key_state.retry_alone = true;
                         self.send_acquire(key, now);
                     }

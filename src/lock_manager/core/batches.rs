@@ -1,10 +1,19 @@
-//! What is sent to a session and what its answers mean.
+//! Batches: what is sent to a session, and what the replies mean.
+//!
+//! # Implementation details
+//!
+//! Each session has an outbox. If the session is idle, an operation is sent at once; otherwise it
+//! waits for the reply in flight and leaves with all other operations of the outbox, up to the
+//! maximum length of a batch. The reply has one answer per operation, in order, and each answer is
+//! an event of its key. A reply also acknowledges the releases whose lock was handed off before
+//! the batch was sent. Consequence for users: under load a call waits for the batch in flight and
+//! for its own, and the number of statements does not depend on the number of keys.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::key_state::KeyPhase;
-use super::sessions::{Failure, SessionPhase};
+use super::key_state::{KeyEvent, KeyPhase};
+use super::sessions::{BatchFailure, SessionPhase};
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
@@ -13,7 +22,7 @@ use crate::session::{
 };
 
 impl<W> Core<W> {
-    /// Adds ops to what is asked next on a session; `alone`, each in a round of its own.
+    /// Adds operations to the outbox of a session; with `alone`, each in a batch of its own.
     pub(super) fn enqueue_ops(&mut self, id: SessionId, ops: &[LockOp], alone: bool, now: Instant) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.outbox.extend(ops.iter().map(|op| (*op, alone)));
@@ -21,14 +30,17 @@ impl<W> Core<W> {
         }
     }
 
-    /// As [`ack_after_next_reply`](Self::ack_after_next_reply), with a round that is about to be asked for.
+    /// Acknowledges a release with the reply to the batch that the caller is about to send.
     pub(super) fn ack_with_next_batch(&mut self, id: SessionId, releaser: Option<W>) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.pending_acks.extend(releaser);
         }
     }
 
-    /// Tells a releaser after the next answer that the session was alive until then: what it gave back is still held, for another.
+    /// Acknowledges a release after the next reply of the session.
+    ///
+    /// The lock was handed off and stays on the session. The reply proves that the session was
+    /// alive until the hand-off.
     pub(super) fn ack_after_next_reply(
         &mut self,
         id: SessionId,
@@ -46,7 +58,7 @@ impl<W> Core<W> {
         }
     }
 
-    /// What is asked and given back meanwhile goes together.
+    /// Collects the operations that `act` adds, then sends one batch per session.
     pub(crate) fn batched<T>(&mut self, now: Instant, act: impl FnOnce(&mut Self) -> T) -> T {
         self.batching = true;
         let value = act(self);
@@ -58,9 +70,9 @@ impl<W> Core<W> {
         value
     }
 
-    /// Sends what there is to send, if the session is idle.
+    /// Sends the next batch if the session is idle.
     pub(super) fn flush(&mut self, id: SessionId, now: Instant) {
-        let most = self.settings.max_batch_len;
+        let max_len = self.settings.max_batch_len;
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -68,11 +80,11 @@ impl<W> Core<W> {
         if !idle || (session.outbox.is_empty() && session.pending_acks.is_empty()) {
             return;
         }
-        let mut ahead = session.outbox.iter().take(most);
-        let count = match ahead.position(|(_, alone)| *alone) {
+        let mut candidates = session.outbox.iter().take(max_len);
+        let count = match candidates.position(|(_, alone)| *alone) {
             Some(0) => 1,
-            Some(place) => place,
-            None => session.outbox.len().min(most),
+            Some(position) => position,
+            None => session.outbox.len().min(max_len),
         };
         let ops = session.outbox.drain(..count);
         let ops = ops.map(|(op, _)| op).collect();
@@ -80,20 +92,20 @@ impl<W> Core<W> {
         self.send_batch(id, ops, acks, now);
     }
 
-    /// Asks whether the session is alive.
+    /// Sends an empty batch: the health check.
     pub(super) fn ping(&mut self, id: SessionId, now: Instant) {
         self.send_batch(id, Arc::default(), Vec::new(), now);
     }
 
     fn send_batch(&mut self, id: SessionId, ops: Arc<[LockOp]>, acks: Vec<W>, now: Instant) {
-        // What asks the sequence fails with it, so it is asked for tokens only.
-        let draws = |op: &LockOp| {
+        // A statement that reads the sequence fails with it, so it is read for tokens only.
+        let issues_token = |op: &LockOp| {
             matches!(
                 op.kind(),
                 LockOpKind::IssueToken | LockOpKind::Acquire { with_token: true }
             )
         };
-        let tokens = if ops.iter().any(draws) {
+        let tokens = if ops.iter().any(issues_token) {
             self.settings.token_source.clone()
         } else {
             TokenSource::TransactionId
@@ -106,23 +118,23 @@ impl<W> Core<W> {
         }
     }
 
-    /// A round was answered.
+    /// Handles the result of a batch.
     pub(crate) fn on_batch_result(
         &mut self,
         id: SessionId,
-        answer: Result<BatchReply, SessionError>,
+        result: Result<BatchReply, SessionError>,
         now: Instant,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        let reply = match answer {
+        let reply = match result {
             Ok(reply) if reply.pid == session.pid => Ok(reply),
             Ok(_) => return self.on_session_lost(id, LockErrorKind::SessionChanged, now),
             Err(error) if error.is_disconnected() => {
                 return self.on_session_lost(id, LockErrorKind::Lost, now);
             }
-            Err(error) => Err(Failure::of(&error)),
+            Err(error) => Err(BatchFailure::of(&error)),
         };
         session.phase_start = now;
         match (
@@ -136,17 +148,18 @@ impl<W> Core<W> {
                 self.on_batch_reply(id, &ops, reply, now);
             }
             (SessionPhase::Executing { ops, acks }, Err(failure)) => {
-                // Some clients do not show whether the server has said so: the next answer tells whether the session lives.
+                // Some client libraries do not show whether the error came from the server. The
+                // reply to the compensation shows whether the session lives.
                 session.pending_acks.extend(acks);
                 self.start_compensation(id, ops, failure, now);
             }
-            (SessionPhase::Compensating { ops, error }, Ok(_)) => {
-                self.on_compensated(id, &ops, &error, now)
+            (SessionPhase::Compensating { ops, failure }, Ok(_)) => {
+                self.on_compensated(id, &ops, &failure, now)
             }
             (SessionPhase::Compensating { .. }, Err(_)) => {
                 return self.on_session_lost(id, LockErrorKind::Lost, now);
             }
-            // Nothing was asked.
+            // The session had no batch in flight.
             (
                 SessionPhase::Opening
                 | SessionPhase::Idle
@@ -160,7 +173,8 @@ impl<W> Core<W> {
         self.on_idle(id, now);
     }
 
-    /// A session has nothing in flight: it sends what has gathered, or is given back if it was for one key that is gone.
+    /// Handles a session without a statement in flight: sends its next batch, or closes a dedicated
+    /// session that its key does not use.
     pub(super) fn on_idle(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
@@ -169,11 +183,11 @@ impl<W> Core<W> {
             return;
         }
         session.phase = SessionPhase::Idle;
-        let unused = session.dedicated_key.is_some_and(|key| {
-            let phase = self.keys.get(&key).map(|key_state| &key_state.phase);
-            phase.and_then(KeyPhase::session) != Some(id)
-        });
-        if unused && session.outbox.is_empty() && session.pending_acks.is_empty() {
+        let unused = session.dedicated_key.is_some() && !self.is_used_by_its_key(id);
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        if unused && session.is_idle() {
             self.close_session(id);
         } else {
             self.flush(id, now);
@@ -186,7 +200,7 @@ impl<W> Core<W> {
         if answers.len() != ops.len() {
             return self.on_session_lost(id, LockErrorKind::SessionChanged, now);
         }
-        let unfit = reply.token == Some(0);
+        let bad_sequence = reply.token == Some(0);
         for (op, answer) in ops.iter().zip(answers) {
             let key = op.key();
             match (op.kind(), answer) {
@@ -194,7 +208,7 @@ impl<W> Core<W> {
                     let token = with_token.then_some(self.token(number, reply.token));
                     self.on_granted(key, id, op.mode(), token, now);
                 }
-                (LockOpKind::Acquire { with_token: true }, None) if unfit => {
+                (LockOpKind::Acquire { with_token: true }, None) if bad_sequence => {
                     self.on_bad_sequence(key, now)
                 }
                 (LockOpKind::Acquire { .. }, None) => self.on_contended(key, id, op.mode(), now),
@@ -208,7 +222,8 @@ impl<W> Core<W> {
         }
     }
 
-    /// The token of a op: the number it answered, from a sequence; else the transaction's id.
+    /// Returns the fencing token of an operation: its own number from a sequence, else the id of
+    /// the transaction.
     fn token(&self, number: i64, transaction: Option<i64>) -> i64 {
         match self.settings.token_source {
             TokenSource::Sequence(_) => number,
@@ -216,11 +231,11 @@ impl<W> Core<W> {
         }
     }
 
-    /// The token is there for the first in the queue who wants one.
+    /// Handles an issued token for the first waiter that needs one.
     fn on_token(&mut self, key: RawLockKey, token: Option<i64>, now: Instant) {
         if let Some(key_state) = self.keys.get_mut(&key) {
-            if let KeyPhase::IssuingToken { session, mode } = key_state.phase {
-                key_state.phase = KeyPhase::Held { session, mode };
+            if matches!(key_state.phase(), KeyPhase::IssuingToken { .. }) {
+                key_state.apply(KeyEvent::TokenIssued);
                 self.grant_waiters(key, token, None, now);
             }
         }

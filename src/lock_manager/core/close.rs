@@ -1,21 +1,30 @@
-//! The end of a locker.
+//! End of a lock manager.
+//!
+//! # Implementation details
+//!
+//! Closing fails all waiters at once and keeps the holders. Each later event that may be the last
+//! one calls [`Core::finish_closing`], which closes idle sessions as soon as no key is in use and
+//! responds to the closers as soon as no session is left. Consequence for users: after `close` has
+//! returned, every connection is back in its pool, or its session was told to terminate.
 
 use std::time::Instant;
 
-use super::key_state::KeyPhase;
+use super::key_state::{KeyEvent, KeyPhase};
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
 
 impl<W> Core<W> {
-    /// Nobody is let in any more; those who wait are told. When the last lock is given back and the last session is gone, `waiter` is told.
+    /// Rejects all waiters and all later requests. Responds to `waiter` when the last lock is
+    /// released and the last session has ended.
     pub(crate) fn close(&mut self, waiter: W, _now: Instant) {
         self.fail_all();
         self.closing.get_or_insert_default().push(waiter);
         self.finish_closing();
     }
 
-    /// Nobody is left who could ask: every lock is given back, and those who grant one have lost it.
+    /// Ends the lock manager when no caller is left: the holders lose their locks, and all locks
+    /// are released.
     pub(crate) fn shut_down(&mut self, now: Instant) {
         self.fail_all();
         let sessions: Vec<_> = self.sessions.keys().copied().collect();
@@ -25,7 +34,7 @@ impl<W> Core<W> {
         for key in self.keys_in_use() {
             if let Some(key_state) = self.keys.get_mut(&key) {
                 key_state.holders.clear();
-                if matches!(key_state.phase, KeyPhase::Held { .. }) {
+                if matches!(key_state.phase(), KeyPhase::Held { .. }) {
                     self.grant_waiters(key, None, None, now);
                 }
             }
@@ -46,8 +55,8 @@ impl<W> Core<W> {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            if let KeyPhase::WaitingOnServer { session, .. } = key_state.phase {
-                key_state.phase = KeyPhase::NotHeld;
+            if let KeyPhase::WaitingOnServer { session, .. } = key_state.phase() {
+                key_state.apply(KeyEvent::WaitEnded);
                 self.terminate_session(session);
             }
             self.fail_waiters(key, LockErrorKind::Closed);
@@ -56,7 +65,7 @@ impl<W> Core<W> {
         }
     }
 
-    /// Everybody who waits for a key is told the same.
+    /// Fails all waiters of a key.
     pub(super) fn fail_waiters(&mut self, key: RawLockKey, kind: LockErrorKind) {
         let waiting = self
             .keys
@@ -67,7 +76,7 @@ impl<W> Core<W> {
         }
     }
 
-    /// Whether it is closed and nothing is left.
+    /// Returns whether the lock manager is closed and nothing is left.
     pub(crate) fn is_finished(&self) -> bool {
         self.closing.is_some()
             && self.keys.is_empty()
@@ -75,13 +84,14 @@ impl<W> Core<W> {
             && self.ending_sessions.is_empty()
     }
 
-    /// The session is gone.
+    /// Handles the end of a session that was told to close or terminate.
     pub(crate) fn on_session_closed(&mut self, id: SessionId) {
         self.ending_sessions.remove(&id);
         self.finish_closing();
     }
 
-    /// With no key in use the sessions are given back, and with no session left the locker is closed.
+    /// Closes the idle sessions if no key is in use, and responds to [`Core::close`] if no session
+    /// is left.
     pub(super) fn finish_closing(&mut self) {
         if self.closing.is_none() || !self.keys.is_empty() {
             return;

@@ -1,8 +1,21 @@
-//! One key that is held: who has it next, and when it is given back.
+//! Held keys: grants to waiters, hand-off between them, release.
+//!
+//! # Implementation details
+//!
+//! [`Core::grant_waiters`] runs when a key is granted, when a holder releases it and when a request
+//! arrives or leaves. It grants the lock to the first waiters without the server and emits
+//! [`Command::Granted`](super::Command::Granted), which wakes them. A hand-off therefore costs no
+//! round trip. The releaser receives its response after the next reply of the session, which proves
+//! that the session was alive until the hand-off.
+//!
+//! A hand-off limit (count and time) bounds this. When it is reached, the key is released and
+//! acquired again in one batch. If the first waiter polls, the acquire follows after a pause,
+//! because the server does not show clients that poll. Consequence for users: a hot key costs one
+//! round trip for many holders, and other processes have a chance at each hand-off limit.
 
 use std::time::Instant;
 
-use super::key_state::{KeyPhase, KeyState};
+use super::key_state::{KeyEvent, KeyPhase, KeyState};
 use super::{Core, RequestId, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
@@ -10,7 +23,7 @@ use crate::options::{LockMode, WaitStrategy};
 use crate::session::{LockOp, LockOpKind};
 
 impl<W> Core<W> {
-    /// It was granted: the queue is served.
+    /// Handles a grant: the key is held, so its waiters are granted.
     pub(super) fn on_granted(
         &mut self,
         key: RawLockKey,
@@ -21,16 +34,18 @@ impl<W> Core<W> {
     ) {
         self.cancel_poll(key);
         if let Some(key_state) = self.keys.get_mut(&key) {
-            key_state.phase = KeyPhase::Held { session, mode };
-            key_state.tenure_start.get_or_insert(now);
+            key_state.apply(KeyEvent::Granted { session, mode });
+            key_state.hand_offs_since.get_or_insert(now);
             key_state.backoff = None;
             key_state.retry_alone = false;
         }
         self.grant_waiters(key, token, None, now);
     }
 
-    /// The lock is held: whoever may have it next gets it; with nobody left, it is given back. `releaser` is told when it is certain that
-    /// it was held until now.
+    /// Grants the first waiters of a held key, then releases the key if it has no holder.
+    ///
+    /// `token` is the fencing token for the first waiter that needs one. `releaser` gets its
+    /// response as soon as a reply proves that the lock was held until now.
     pub(super) fn grant_waiters(
         &mut self,
         key: RawLockKey,
@@ -42,7 +57,7 @@ impl<W> Core<W> {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 return;
             };
-            let KeyPhase::Held { session, mode } = key_state.phase else {
+            let KeyPhase::Held { session, mode } = key_state.phase() else {
                 return;
             };
             if !key_state.can_grant_next(session, mode, &self.settings, now) {
@@ -50,11 +65,12 @@ impl<W> Core<W> {
             }
             let fenced = key_state.queue.front().is_some_and(|next| next.fenced);
             if fenced && token.is_none() && session != SessionId::IN_PROCESS {
-                key_state.phase = KeyPhase::IssuingToken { session, mode };
-                // The answer to the draw is the releaser's too. Those who do not wait may be let in after it.
+                key_state.apply(KeyEvent::TokenRequested);
+                // The reply to this operation also acknowledges the release. Requests that do not
+                // wait are decided after it, because they may share the lock.
                 self.ack_with_next_batch(session, releaser);
-                let draw = LockOp::new(LockOpKind::IssueToken, key, mode);
-                return self.enqueue_ops(session, &[draw], false, now);
+                let op = LockOp::new(LockOpKind::IssueToken, key, mode);
+                return self.enqueue_ops(session, &[op], false, now);
             }
             if fenced && token.is_none() {
                 token = Some(self.process_token());
@@ -66,18 +82,18 @@ impl<W> Core<W> {
             }
         };
         self.fail_no_wait(key);
-        let free = self
+        let is_free = self
             .keys
             .get(&key)
             .is_some_and(|key_state| key_state.holders.is_empty());
-        if free {
+        if is_free {
             self.start_release(key, releaser, now);
         } else {
             self.ack_after_next_reply(session, releaser, now);
         }
     }
 
-    /// A holder has given the lock up.
+    /// Handles the release by one holder.
     pub(super) fn on_holder_released(
         &mut self,
         key: RawLockKey,
@@ -85,92 +101,81 @@ impl<W> Core<W> {
         releaser: Option<W>,
         now: Instant,
     ) {
-        match self.keys.get(&key).map(|key_state| &key_state.phase) {
+        match self.keys.get(&key).map(|key_state| key_state.phase()) {
             Some(KeyPhase::Held { .. }) => self.grant_waiters(key, None, releaser, now),
             Some(_) | None => self.ack_after_next_reply(session, releaser, now),
         }
     }
 
-    /// Nobody holds it: it is given back, and asked for reacquire at once if somebody waits whose turn it is.
+    /// Releases the lock on the server.
+    ///
+    /// Waiters that are left are acquired for in the same batch, or after a pause for other
+    /// processes.
     fn start_release(&mut self, key: RawLockKey, releaser: Option<W>, now: Instant) {
-        let asked = RequestId(self.last_id);
+        let newest = RequestId(self.last_id);
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
-        let KeyPhase::Held { session, mode } = key_state.phase else {
+        let KeyPhase::Held { session, mode } = key_state.phase() else {
             return;
         };
         if session == SessionId::IN_PROCESS {
-            key_state.phase = KeyPhase::NotHeld;
+            key_state.apply(KeyEvent::Released);
             self.reply(releaser, Ok(()));
             return self.send_acquire(key, now);
         }
-        let overdue = key_state.hand_off_limit_reached(&self.settings, now);
-        // A server that has a queue gives it to the others who wait there, before it gives it to us reacquire. Those who poll need time.
+        let limit_reached = key_state.hand_off_limit_reached(&self.settings, now);
+        // The server grants the lock to sessions in its queue before it grants it to this session
+        // again. Polling clients are not in that queue, so they need a pause.
         let polls = |key_state: &KeyState<W>| {
             let next = key_state.queue.front();
             next.is_some_and(|next| next.strategy != WaitStrategy::Block)
         };
-        let yields =
-            (overdue && polls(key_state)).then(|| key_state.yield_backoff(&mut self.random));
-        let yields = yields.flatten();
-        let next = key_state.queue.front();
-        let pauses = yields.is_some();
-        let reacquire = next.filter(|_| !pauses).map(|next| {
-            let (kind, mode) = (
-                LockOpKind::Acquire {
-                    with_token: next.fenced,
-                },
-                next.mode,
-            );
-            LockOp::new(kind, key, mode)
+        let yield_backoff =
+            (limit_reached && polls(key_state)).then(|| key_state.yield_backoff(&mut self.random));
+        let yield_backoff = yield_backoff.flatten();
+        let yields = yield_backoff.is_some();
+        let next = key_state.queue.front().filter(|_| !yields);
+        let acquire = next.map(|next| {
+            let with_token = next.fenced;
+            LockOp::new(LockOpKind::Acquire { with_token }, key, next.mode)
         });
-        if overdue || reacquire.is_none() {
-            key_state.reset_tenure();
+        let reacquire = acquire.is_some();
+        if limit_reached || !reacquire {
+            key_state.reset_hand_offs();
         }
-        if pauses {
-            key_state.backoff = yields;
+        if yields {
+            key_state.backoff = yield_backoff;
         }
-        key_state.newest_when_sent = asked;
-        key_state.phase = KeyPhase::Releasing {
-            session,
-            releaser,
-            reacquire: reacquire.is_some(),
-        };
+        key_state.newest_when_sent = newest;
+        key_state.releaser = releaser;
+        key_state.apply(KeyEvent::ReleaseSent { reacquire });
         let mut ops = vec![LockOp::new(LockOpKind::Release, key, mode)];
-        ops.extend(reacquire);
+        ops.extend(acquire);
         self.enqueue_ops(session, &ops, false, now);
-        if pauses {
+        if yields {
             self.poll_later(key, now);
         }
     }
 
-    /// It is given back.
+    /// Handles the reply to a release.
     pub(super) fn on_released(&mut self, key: RawLockKey, held: bool, now: Instant) {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
-        let phase = std::mem::replace(&mut key_state.phase, KeyPhase::NotHeld);
-        let KeyPhase::Releasing {
-            session,
-            releaser,
-            reacquire,
-        } = phase
-        else {
-            key_state.phase = phase;
+        let KeyPhase::Releasing { reacquire, .. } = key_state.phase() else {
             return;
         };
-        if reacquire {
-            key_state.phase = KeyPhase::Acquiring { session };
-        }
-        let waits_for_its_turn = key_state.next_poll.is_some();
+        key_state.apply(KeyEvent::Released);
+        let releaser = key_state.releaser.take();
+        let yields = key_state.next_poll.is_some();
         let result = if held {
             Ok(())
         } else {
             Err(LockErrorKind::NotHeld)
         };
         self.reply(releaser, result);
-        if !reacquire && !waits_for_its_turn {
+        if !reacquire && !yields {
             self.send_acquire(key, now);
         }
     }

@@ -1,79 +1,151 @@
-//! What is known of a key in use.
+//! State of one key: phase, wait queue, holders, poll schedule, hand-off limit.
+//!
+//! # Implementation details
+//!
+//! The phase says which session, if any, works on the key. [`KeyState::apply`] is the only function
+//! that assigns it, and a test compares that function with this table. A pair of phase and event
+//! that is not listed leaves the phase as it is. `reacquire` is the flag of
+//! [`KeyPhase::Releasing`]. "Commands" are emitted by the handler of the event.
+//!
+//! | phase | event | next phase | reported by | commands, next event |
+//! |---|---|---|---|---|
+//! | `NotHeld` | `AcquireSent` | `Acquiring` | first request of a key; poll timer; after a release or a failure with waiters left | `RunBatch` with `Acquire`; `Open` if a further session is needed |
+//! | `NotHeld` | `Granted` | `Held` | the same, on a backend without locks and with [`NoLockBackend::InProcess`] | grants waiters |
+//! | `NotHeld` | `WaitStarted` | `WaitingOnServer` | contended, and the first waiter uses [`WaitStrategy::Block`] | `WaitOnServer` |
+//! | `Acquiring` | `Granted` | `Held` | reply to `Acquire` | grants waiters |
+//! | `Acquiring` | `Contended` | `NotHeld` | reply to `Acquire` | `Failed` for requests that do not wait; then `WaitStarted`, a poll timer, or `AcquireSent` for a newer request that does not wait |
+//! | `Acquiring` | `OperationFailed` | `NotHeld` | compensated batch; unfit sequence; session cannot be opened; backend without locks | `Failed` for the waiters that the error concerns; then `AcquireSent`, `Granted` in the process, or a poll timer |
+//! | `WaitingOnServer` | `Granted` | `Held` | end of the server wait | grants waiters |
+//! | `WaitingOnServer` | `WaitEnded` | `NotHeld` | end of the server wait; no blocking waiter left; lock manager closed | `Close` or `Terminate` of the session; `Failed` for the waiter that the error concerns; poll timer |
+//! | `Held` | `TokenRequested` | `IssuingToken` | first waiter is next and needs a fencing token | `RunBatch` with `IssueToken` |
+//! | `Held` | `ReleaseSent` | `Releasing` | no holder, and no waiter that may be granted now | `RunBatch` with `Release`, and with `Acquire` if `reacquire`; poll timer if the key yields |
+//! | `IssuingToken` | `TokenIssued` | `Held` | reply to `IssueToken` | grants waiters |
+//! | `IssuingToken` | `OperationFailed` | `Held` | compensated batch; unfit sequence | `Failed` for the first waiter; grants waiters |
+//! | `Releasing` | `Released` | `NotHeld`, or `Acquiring` if `reacquire` | reply to `Release`; compensated batch | `Released`; without `reacquire` and poll timer, `AcquireSent` for the next waiter |
+//! | `Held` in the process | `Released` | `NotHeld` | no holder, and no waiter that may be granted now | `Released`; `Granted` for the next waiter |
+//! | every phase with a session | `SessionLost` | `NotHeld` | error of a session; missed keep-alive | `SessionLost`, `Terminate`; `Released` with an error; `Failed` for requests that do not wait, and for all if the session changed; poll timer |
+//!
+//! "Grants waiters" is [`Core::grant_waiters`](super::Core::grant_waiters): it emits `Granted`
+//! while the first waiter is compatible and the hand-off limit is not reached. Then it reports
+//! `TokenRequested`, or `ReleaseSent` if the key has no holder. A new request, a cancelled first
+//! request and a released holder of a `Held` key call it too.
+//!
+//! A key that is `NotHeld` and has no waiter is removed, together with its timers. So the memory of
+//! a lock manager grows with the keys in use only.
+//!
+//! [`NoLockBackend::InProcess`]: crate::lock_manager::NoLockBackend::InProcess
+//! [`WaitStrategy::Block`]: crate::WaitStrategy::Block
 
 use std::time::{Duration, Instant};
 
 use super::wait_queue::WaitQueue;
-use super::{RequestId, SessionId};
+use super::{GrantId, RequestId, SessionId};
 use crate::lock_manager::options::Settings;
 use crate::options::LockMode;
 use crate::protocol::Backoff;
 
-/// The backoff of a key end on a grid as fine as this part of the interval.
+/// Polls are aligned to multiples of the poll interval divided by this number.
 const POLL_ALIGNMENT: u32 = 16;
 
-/// A key in use.
+/// State of a key in use.
 #[derive(Debug)]
 pub(super) struct KeyState<W> {
+    phase: KeyPhase,
     pub(super) queue: WaitQueue<W>,
-    pub(super) holders: Vec<u64>,
-    pub(super) phase: KeyPhase<W>,
-    /// The last request that was there when the key was asked for.
+    pub(super) holders: Vec<GrantId>,
+    /// Caller whose release is in flight; `Some` only while [`KeyPhase::Releasing`].
+    pub(super) releaser: Option<W>,
+    /// Newest request when the acquire was sent. The reply answers no later request.
     pub(super) newest_when_sent: RequestId,
-    /// Since when others have had no chance to get it, and how often it was handed on.
-    pub(super) tenure_start: Option<Instant>,
+    /// Time of the first grant since other processes last had a chance to acquire the lock.
+    pub(super) hand_offs_since: Option<Instant>,
+    /// Number of grants since then.
     pub(super) hand_offs: u32,
-    /// When it is asked for reacquire.
+    /// Time of the poll timer.
     pub(super) next_poll: Option<Instant>,
     pub(super) backoff: Option<Backoff>,
-    /// For which part of an interval it is left to others when it was handed on for long enough: a part of one in `POLL_ALIGNMENT`, or the whole, or a
-    /// half, a quarter, … after it has been left to others for nothing.
+    /// The first pause after the hand-off limit is at most the poll interval divided by this
+    /// number: 1 after contention from outside was seen, doubled by each such pause, at most
+    /// [`POLL_ALIGNMENT`].
     pub(super) yield_divisor: u32,
-    /// It was asked for in a round that failed, so it is asked for alone.
+    /// The last acquire was part of a failed batch, so the next one is a batch of its own.
     pub(super) retry_alone: bool,
 }
 
-/// Where the lock of a key is.
-#[derive(Debug)]
-pub(super) enum KeyPhase<W> {
-    /// With nobody of ours.
+/// Phase of a key. See the transition table of the [module](self).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum KeyPhase {
+    /// No session of this lock manager holds the lock or has sent an acquire.
     NotHeld,
-    /// A session asks for it.
+    /// An acquire is in the outbox of the session, or in flight.
     Acquiring { session: SessionId },
-    /// A session of its own waits for it on the server.
+    /// A session dedicated to the key waits in the server's queue.
     WaitingOnServer { session: SessionId, mode: LockMode },
-    /// A session has it.
+    /// The session holds the lock.
     Held { session: SessionId, mode: LockMode },
-    /// A session has it and draws a token for the first in the queue.
+    /// The session holds the lock and issues a fencing token for the first waiter.
     IssuingToken { session: SessionId, mode: LockMode },
-    /// It is given back; and perhaps asked for reacquire in the same breath.
-    Releasing {
-        session: SessionId,
-        releaser: Option<W>,
-        reacquire: bool,
-    },
+    /// A release is in the outbox of the session, or in flight; with `reacquire`, an acquire
+    /// follows in the same batch.
+    Releasing { session: SessionId, reacquire: bool },
 }
 
-impl<W> KeyPhase<W> {
-    pub(super) const fn session(&self) -> Option<SessionId> {
+impl KeyPhase {
+    pub(super) const fn session(self) -> Option<SessionId> {
         match self {
             Self::NotHeld => None,
             Self::Acquiring { session }
             | Self::WaitingOnServer { session, .. }
             | Self::Held { session, .. }
             | Self::IssuingToken { session, .. }
-            | Self::Releasing { session, .. } => Some(*session),
+            | Self::Releasing { session, .. } => Some(session),
         }
     }
+}
+
+/// Event that moves a key to another phase.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum KeyEvent {
+    /// An acquire was added to the outbox of the session.
+    AcquireSent {
+        session: SessionId,
+    },
+    /// The session holds the lock.
+    Granted {
+        session: SessionId,
+        mode: LockMode,
+    },
+    /// Another session holds the lock in a conflicting mode.
+    Contended,
+    /// The acquire or the token failed; the session lives.
+    OperationFailed,
+    /// The session was told to wait in the server's queue.
+    WaitStarted {
+        session: SessionId,
+        mode: LockMode,
+    },
+    /// The wait in the server's queue ended without the lock.
+    WaitEnded,
+    /// An operation for a fencing token was added to the outbox.
+    TokenRequested,
+    TokenIssued,
+    /// A release was added to the outbox, and an acquire if `reacquire`.
+    ReleaseSent {
+        reacquire: bool,
+    },
+    Released,
+    SessionLost,
 }
 
 impl<W> Default for KeyState<W> {
     fn default() -> Self {
         Self {
+            phase: KeyPhase::NotHeld,
             queue: WaitQueue::default(),
             holders: Vec::new(),
-            phase: KeyPhase::NotHeld,
+            releaser: None,
             newest_when_sent: RequestId(0),
-            tenure_start: None,
+            hand_offs_since: None,
             hand_offs: 0,
             next_poll: None,
             backoff: None,
@@ -84,50 +156,98 @@ impl<W> Default for KeyState<W> {
 }
 
 impl<W> KeyState<W> {
-    /// One more holds it.
-    pub(super) fn add_holder(&mut self, holder: u64) {
-        // Most keys have one holder, and a collection that grows begins with room for four.
+    pub(super) const fn phase(&self) -> KeyPhase {
+        self.phase
+    }
+
+    /// Moves to the next phase: the transition table of the [module](self).
+    pub(super) const fn apply(&mut self, event: KeyEvent) {
+        use {KeyEvent as Event, KeyPhase as Phase};
+        self.phase = match (self.phase, event) {
+            (Phase::NotHeld, Event::AcquireSent { session })
+            | (
+                Phase::Releasing {
+                    session,
+                    reacquire: true,
+                },
+                Event::Released,
+            ) => Phase::Acquiring { session },
+            (
+                Phase::NotHeld | Phase::Acquiring { .. } | Phase::WaitingOnServer { .. },
+                Event::Granted { session, mode },
+            )
+            | (
+                Phase::IssuingToken { session, mode },
+                Event::TokenIssued | Event::OperationFailed,
+            ) => Phase::Held { session, mode },
+            (Phase::NotHeld, Event::WaitStarted { session, mode }) => {
+                Phase::WaitingOnServer { session, mode }
+            }
+            (Phase::Held { session, mode }, Event::TokenRequested) => {
+                Phase::IssuingToken { session, mode }
+            }
+            (Phase::Held { session, .. }, Event::ReleaseSent { reacquire }) => {
+                Phase::Releasing { session, reacquire }
+            }
+            (Phase::Acquiring { .. }, Event::Contended | Event::OperationFailed)
+            | (Phase::WaitingOnServer { .. }, Event::WaitEnded)
+            | (
+                Phase::Releasing {
+                    reacquire: false, ..
+                }
+                | Phase::Held {
+                    session: SessionId::IN_PROCESS,
+                    ..
+                },
+                Event::Released,
+            )
+            | (_, Event::SessionLost) => Phase::NotHeld,
+            (unchanged, _) => unchanged,
+        };
+    }
+
+    /// Adds a holder.
+    pub(super) fn add_holder(&mut self, holder: GrantId) {
+        // Most keys have one holder, but a vector that grows starts with a capacity of four.
         if self.holders.capacity() == 0 {
             self.holders.reserve_exact(1);
         }
         self.holders.push(holder);
     }
 
-    /// Whether it has been handed on in this process for as long as others can be made to wait.
+    /// Returns whether the lock must be released for other processes before it is handed off again.
     pub(super) fn hand_off_limit_reached(&self, settings: &Settings, now: Instant) -> bool {
-        let held_for = self
-            .tenure_start
+        let elapsed = self
+            .hand_offs_since
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.hand_offs > 0
-            && (self.hand_offs >= settings.max_hand_offs || held_for >= settings.max_tenure)
+            && (self.hand_offs >= settings.max_hand_offs || elapsed >= settings.max_hand_off_time)
     }
 
-    /// Others have their chance to get it.
-    pub(super) const fn reset_tenure(&mut self) {
-        (self.tenure_start, self.hand_offs) = (None, 0);
+    /// Restarts the hand-off limit: other processes have a chance to acquire the lock.
+    pub(super) const fn reset_hand_offs(&mut self) {
+        (self.hand_offs_since, self.hand_offs) = (None, 0);
     }
 
-    /// The pause in which others may get it: a whole interval if somebody did the last time, and half of the last one if nobody did.
+    /// Returns the backoff of the pause in which other processes may acquire the lock.
     ///
-    /// Those who poll do not show. So a pause is the only way to find out, and one that is as long as theirs is the only fair one; but where
-    /// nobody else is there it would be time lost.
+    /// The server does not show polling clients, so only a pause can find them. It is fair if it is
+    /// as long as theirs: one poll interval after contention from outside. Without contention it is
+    /// lost time, so each pause halves the next one.
     pub(super) fn yield_backoff(&mut self, random: &mut fastrand::Rng) -> Option<Backoff> {
         let next = self.queue.front()?;
-        let backoff = Backoff::starting_at(
-            next.interval / self.yield_divisor,
-            next.interval,
-            random.fork(),
-        );
+        let first = next.interval / self.yield_divisor;
+        let backoff = Backoff::starting_at(first, next.interval, random.fork());
         self.yield_divisor = self.yield_divisor.saturating_mul(2).min(POLL_ALIGNMENT);
         Some(backoff)
     }
 
-    /// Somebody else has it.
+    /// Records that another session holds the lock.
     pub(super) const fn record_outside_contention(&mut self) {
         self.yield_divisor = 1;
     }
 
-    /// Whether the first in the queue may have it now, as it is held.
+    /// Returns whether the first waiter may be granted the lock as `session` holds it.
     pub(super) fn can_grant_next(
         &self,
         session: SessionId,
@@ -135,18 +255,20 @@ impl<W> KeyState<W> {
         settings: &Settings,
         now: Instant,
     ) -> bool {
-        // Where this process alone is excluded, there are no others.
-        let others_wait =
+        // In the process there are no other processes to release the lock for.
+        let must_release =
             session != SessionId::IN_PROCESS && self.hand_off_limit_reached(settings, now);
         self.queue.front().is_some_and(|next| {
             let alone = self.holders.is_empty();
-            next.mode == held && (alone || held == LockMode::Shared) && !others_wait
+            next.mode == held && (alone || held == LockMode::Shared) && !must_release
         })
     }
 
-    /// When to ask reacquire: after a pause of the first in the queue, and never later than after its interval.
+    /// Returns the time of the next poll: after the backoff of the first waiter, at most its
+    /// interval.
     ///
-    /// On a grid, so that keys that wait in the same rhythm are asked for in the same statement. Other processes have other grids.
+    /// Times are aligned relative to `epoch`, so that keys with the same interval are polled in one
+    /// statement. Each lock manager has its own epoch, so that processes do not poll together.
     pub(super) fn next_poll_at(
         &mut self,
         epoch: Instant,
@@ -160,15 +282,114 @@ impl<W> KeyState<W> {
             .get_or_insert_with(|| Backoff::new(interval, random.fork()));
         let pause = backoff.next();
         let due = now.checked_add(pause).unwrap_or(now);
-        let grid = (interval / POLL_ALIGNMENT).as_nanos().max(1);
-        let since = due.saturating_duration_since(epoch).as_nanos();
-        let late = u64::try_from(since.next_multiple_of(grid) - since).unwrap_or(0);
-        let late = Duration::from_nanos(late);
-        if pause.saturating_add(late) <= interval {
-            return due.checked_add(late).unwrap_or(due);
+        let alignment = (interval / POLL_ALIGNMENT).as_nanos().max(1);
+        let elapsed = due.saturating_duration_since(epoch).as_nanos();
+        let later = u64::try_from(elapsed.next_multiple_of(alignment) - elapsed).unwrap_or(0);
+        let later = Duration::from_nanos(later);
+        if pause.saturating_add(later) <= interval {
+            return due.checked_add(later).unwrap_or(due);
         }
-        // The point of the grid before, which is no shorter pause than the upper half's.
-        let early = (interval / POLL_ALIGNMENT).saturating_sub(late);
-        due.checked_sub(early).unwrap_or(due)
+        // The next aligned time exceeds the interval. The previous one is still in its upper half.
+        let earlier = (interval / POLL_ALIGNMENT).saturating_sub(later);
+        due.checked_sub(earlier).unwrap_or(due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: SessionId = SessionId(1);
+    const MODE: LockMode = LockMode::Shared;
+
+    fn phases() -> Vec<KeyPhase> {
+        let (session, mode) = (SESSION, MODE);
+        vec![
+            KeyPhase::NotHeld,
+            KeyPhase::Acquiring { session },
+            KeyPhase::WaitingOnServer { session, mode },
+            KeyPhase::Held { session, mode },
+            KeyPhase::Held {
+                session: SessionId::IN_PROCESS,
+                mode,
+            },
+            KeyPhase::IssuingToken { session, mode },
+            KeyPhase::Releasing {
+                session,
+                reacquire: false,
+            },
+            KeyPhase::Releasing {
+                session,
+                reacquire: true,
+            },
+        ]
+    }
+
+    fn events() -> Vec<KeyEvent> {
+        let (session, mode) = (SESSION, MODE);
+        vec![
+            KeyEvent::AcquireSent { session },
+            KeyEvent::Granted { session, mode },
+            KeyEvent::Contended,
+            KeyEvent::OperationFailed,
+            KeyEvent::WaitStarted { session, mode },
+            KeyEvent::WaitEnded,
+            KeyEvent::TokenRequested,
+            KeyEvent::TokenIssued,
+            KeyEvent::ReleaseSent { reacquire: false },
+            KeyEvent::ReleaseSent { reacquire: true },
+            KeyEvent::Released,
+            KeyEvent::SessionLost,
+        ]
+    }
+
+    /// Name of a variant, from its debug text.
+    fn name(value: &impl std::fmt::Debug) -> String {
+        let text = format!("{value:?}");
+        text.split([' ', '(']).next().unwrap_or_default().to_owned()
+    }
+
+    /// Next phase according to the table, which is read from this file.
+    fn documented(phase: KeyPhase, event: KeyEvent) -> String {
+        let table = include_str!("key_state.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | "));
+        for row in table {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let in_process = phase.session() == Some(SessionId::IN_PROCESS);
+            let from = match cells[0] {
+                "every phase with a session" => phase.session().is_some(),
+                "`Held` in the process" => in_process,
+                cell => cell == format!("`{}`", name(&phase)),
+            };
+            if from && cells[1] == format!("`{}`", name(&event)) {
+                let reacquire = matches!(
+                    phase,
+                    KeyPhase::Releasing {
+                        reacquire: true,
+                        ..
+                    }
+                );
+                let place = if reacquire { 3 } else { 1 };
+                let next = cells[2].split('`').nth(place);
+                return next.or(cells[2].split('`').nth(1)).unwrap().to_owned();
+            }
+        }
+        name(&phase)
+    }
+
+    #[test]
+    fn transition_table_matches_the_code() {
+        for phase in phases() {
+            for event in events() {
+                let mut key_state = KeyState::<()> {
+                    phase,
+                    ..KeyState::default()
+                };
+                key_state.apply(event);
+                let next = name(&key_state.phase());
+                assert_eq!(next, documented(phase, event), "{phase:?}, {event:?}");
+            }
+        }
     }
 }

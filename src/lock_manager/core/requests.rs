@@ -1,8 +1,17 @@
-//! One key: who comes and goes, and when it is asked for.
+//! Requests of one key: arrival, cancellation, acquire, poll.
+//!
+//! # Implementation details
+//!
+//! A new request is appended to the wait queue of its key. Only the first request of an unused key
+//! sends an acquire; the requests behind it wait for the reply, for a hand-off or for the next
+//! poll. If the lock is contended, one timer per key schedules the next poll, with the backoff of
+//! the first waiter. So the load on the server depends on the number of keys and not on the number
+//! of waiters. Consequence for users: the options of the first waiter decide how the key is polled,
+//! or that it waits in the server's queue.
 
 use std::time::Instant;
 
-use super::key_state::KeyPhase;
+use super::key_state::{KeyEvent, KeyPhase};
 use super::timers::Timer;
 use super::wait_queue::{Deadline, Request};
 use super::{Command, Core, RequestId, SessionId};
@@ -14,7 +23,7 @@ use crate::options::{LockMode, WaitStrategy};
 use crate::session::{Backend, LockOp, LockOpKind};
 
 impl<W> Core<W> {
-    /// Puts a request into the queue of its key, or answers it.
+    /// Adds a request to the wait queue of its key, or responds at once.
     pub(super) fn enqueue(&mut self, request: Request<W>, now: Instant) {
         if self.closing.is_some() {
             return self.fail(request, LockErrorKind::Closed);
@@ -25,26 +34,27 @@ impl<W> Core<W> {
         let key = request.key.raw();
         let key_state = self.keys.entry(key).or_default();
         let was_empty = key_state.queue.is_empty();
-        let (limit, id) = (request.deadline, request.id);
+        let (deadline, id) = (request.deadline, request.id);
         key_state.queue.push(request);
-        if let Deadline::At(limit) = limit {
-            self.timers.insert((limit, Timer::Deadline(id, key)));
+        if let Deadline::At(at) = deadline {
+            self.timers.insert((at, Timer::Deadline(id, key)));
         }
-        let pauses = key_state.next_poll.is_some();
-        match key_state.phase {
+        let yields = key_state.next_poll.is_some();
+        match key_state.phase() {
             KeyPhase::NotHeld if was_empty => self.send_acquire(key, now),
             KeyPhase::Held { .. } => self.grant_waiters(key, None, None, now),
-            // Somebody is before it who waits.
+            // An earlier request waits, so one that does not wait fails.
             KeyPhase::NotHeld | KeyPhase::WaitingOnServer { .. } => self.fail_no_wait(key),
-            KeyPhase::Releasing { .. } if pauses => self.fail_no_wait(key),
-            // The answer tells.
+            KeyPhase::Releasing { .. } if yields => self.fail_no_wait(key),
+            // The reply of the session decides.
             KeyPhase::Acquiring { .. }
             | KeyPhase::IssuingToken { .. }
             | KeyPhase::Releasing { .. } => {}
         }
     }
 
-    /// Lets a request in where there are no locks and none are put in their place.
+    /// Grants a request without a lock: the backend has none and the process is not excluded
+    /// either.
     pub(super) fn grant_without_lock(&mut self, request: Request<W>) {
         match sqlite::admit(&request.key, request.on_missing_lock) {
             Ok(()) => {
@@ -64,7 +74,7 @@ impl<W> Core<W> {
             .is_some_and(|backend| backend != Backend::Postgres)
     }
 
-    /// A token where there is no database to draw it from.
+    /// Returns a fencing token that is unique in this process, for backends without locks.
     pub(super) fn process_token(&mut self) -> i64 {
         i64::try_from(self.next_id()).unwrap_or(i64::MAX)
     }
@@ -82,15 +92,15 @@ impl<W> Core<W> {
         });
     }
 
-    /// Its limit has no meaning any more.
+    /// Removes the timer of the deadline.
     pub(super) fn cancel_deadline(&mut self, request: &Request<W>) {
-        if let Deadline::At(limit) = request.deadline {
+        if let Deadline::At(at) = request.deadline {
             self.timers
-                .remove(&(limit, Timer::Deadline(request.id, request.key.raw())));
+                .remove(&(at, Timer::Deadline(request.id, request.key.raw())));
         }
     }
 
-    /// Takes a request out of its queue: it waits no longer, or its limit has passed.
+    /// Removes a request that was cancelled or whose deadline has passed.
     pub(super) fn remove_request(
         &mut self,
         id: RequestId,
@@ -100,11 +110,11 @@ impl<W> Core<W> {
         let key_state = self.keys.get_mut(&key)?;
         let (request, was_first) = key_state.queue.remove(id)?;
         let blocks = key_state.queue.any_blocks();
-        let nobody_left = key_state.queue.is_empty();
-        match key_state.phase {
+        let is_empty = key_state.queue.is_empty();
+        match key_state.phase() {
             KeyPhase::Held { .. } if was_first => self.grant_waiters(key, None, None, now),
             KeyPhase::WaitingOnServer { session, .. } if !blocks => {
-                key_state.phase = KeyPhase::NotHeld;
+                key_state.apply(KeyEvent::WaitEnded);
                 self.stop_server_wait(session, now);
                 self.poll_later(key, now);
             }
@@ -119,16 +129,19 @@ impl<W> Core<W> {
             | KeyPhase::Releasing { .. } => {}
         }
         self.cancel_deadline(&request);
-        if nobody_left {
+        if is_empty {
             self.cancel_poll(key);
         }
         self.remove_if_unused(key);
         Some(request)
     }
 
-    /// The key is asked for in the rhythm of the first in its queue, which `before` was: sooner if need be, and never later than it
-    /// would have been, for then it might never be.
-    fn reschedule_poll(&mut self, key: RawLockKey, before: &Request<W>, now: Instant) {
+    /// Reschedules the poll for the interval of a new first waiter; `previous` was the first
+    /// before.
+    ///
+    /// The poll moves only to an earlier time. Otherwise waiters that come and go could postpone it
+    /// forever.
+    fn reschedule_poll(&mut self, key: RawLockKey, previous: &Request<W>, now: Instant) {
         let epoch = self.epoch;
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
@@ -136,7 +149,7 @@ impl<W> Core<W> {
         let (Some(due), Some(next)) = (key_state.next_poll, key_state.queue.front()) else {
             return;
         };
-        if next.interval == before.interval {
+        if next.interval == previous.interval {
             return;
         }
         key_state.backoff = None;
@@ -146,13 +159,13 @@ impl<W> Core<W> {
         self.schedule_poll(key, sooner);
     }
 
-    /// The key is asked for now, in the mode of the first in its queue.
+    /// Sends an acquire in the mode of the first waiter; removes the key without a waiter.
     pub(super) fn send_acquire(&mut self, key: RawLockKey, now: Instant) {
         self.cancel_poll(key);
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
-        key_state.reset_tenure();
+        key_state.reset_hand_offs();
         let Some(next) = key_state.queue.front() else {
             return self.remove_if_unused(key);
         };
@@ -161,17 +174,17 @@ impl<W> Core<W> {
             return self.on_granted(key, SessionId::IN_PROCESS, mode, None, now);
         }
         let session = self.select_session(now);
-        let asked = RequestId(self.last_id);
+        let newest = RequestId(self.last_id);
         if let Some(key_state) = self.keys.get_mut(&key) {
-            key_state.phase = KeyPhase::Acquiring { session };
-            key_state.newest_when_sent = asked;
+            key_state.apply(KeyEvent::AcquireSent { session });
+            key_state.newest_when_sent = newest;
             let op = LockOp::new(LockOpKind::Acquire { with_token: fenced }, key, mode);
             let alone = key_state.retry_alone;
             self.enqueue_ops(session, &[op], alone, now);
         }
     }
 
-    /// The key is asked for after a pause, if anybody waits for it.
+    /// Schedules a poll for the first waiter; removes the key without a waiter.
     pub(super) fn poll_later(&mut self, key: RawLockKey, now: Instant) {
         let epoch = self.epoch;
         let Some(key_state) = self.keys.get_mut(&key) else {
@@ -202,7 +215,8 @@ impl<W> Core<W> {
         }
     }
 
-    /// Another session has it: those who do not wait are refused, the others ask again, or wait on the server.
+    /// Handles the reply "contended". Requests that do not wait fail. The first waiter then waits
+    /// on the server or polls.
     pub(super) fn on_contended(
         &mut self,
         key: RawLockKey,
@@ -213,11 +227,11 @@ impl<W> Core<W> {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
-        key_state.phase = KeyPhase::NotHeld;
-        key_state.reset_tenure();
+        key_state.apply(KeyEvent::Contended);
+        key_state.reset_hand_offs();
         key_state.record_outside_contention();
-        let asked = key_state.newest_when_sent;
-        while let Some((next, kind)) = self.pop_no_wait(key, asked, mode) {
+        let newest = key_state.newest_when_sent;
+        while let Some((next, kind)) = self.pop_no_wait(key, newest, mode) {
             self.fail(next, kind);
         }
         let front = self
@@ -225,37 +239,44 @@ impl<W> Core<W> {
             .get(&key)
             .and_then(|key_state| key_state.queue.front());
         if front.is_some_and(|next| next.no_wait_kind().is_some()) {
-            // Between the question and its answer the lock may have become free, and somebody may have come who knows.
+            // The request arrived after the acquire was sent, or its mode is weaker. The lock may
+            // be free for it by now, so it needs an attempt of its own.
             return self.send_acquire(key, now);
         }
         let blocks = front.is_some_and(|next| next.strategy == WaitStrategy::Block);
         self.fail_no_wait(key);
-        // A session of the key's own goes on to wait.
-        let own = self.is_dedicated(session).then_some(session);
-        if blocks && (own.is_some() || self.may_wait_on_server()) {
-            self.wait_on_server(key, own, now);
+        // A session that is dedicated to the key waits again.
+        let dedicated = self.is_dedicated(session).then_some(session);
+        if blocks && (dedicated.is_some() || self.may_wait_on_server()) {
+            self.wait_on_server(key, dedicated, now);
         } else {
             self.poll_later(key, now);
         }
     }
 
-    /// Takes the first in the queue if it does not wait and the answer no was for it too: it was there when the question was put, and
-    /// asks for no less than the question.
+    /// Removes the first request if it does not wait and the reply also answers it.
+    ///
+    /// The reply answers a request that was present when the acquire was sent and whose mode
+    /// conflicts at least as much as the mode of the acquire.
     fn pop_no_wait(
         &mut self,
         key: RawLockKey,
-        asked: RequestId,
+        newest: RequestId,
         mode: LockMode,
     ) -> Option<(Request<W>, LockErrorKind)> {
         let key_state = self.keys.get_mut(&key)?;
         let next = key_state.queue.front()?;
         let kind = next.no_wait_kind()?;
-        let meant = next.id <= asked && (next.mode == mode || mode == LockMode::Shared);
-        let next = if meant { key_state.queue.pop() } else { None };
+        let answered = next.id <= newest && (next.mode == mode || mode == LockMode::Shared);
+        let next = if answered {
+            key_state.queue.pop()
+        } else {
+            None
+        };
         next.map(|next| (next, kind))
     }
 
-    /// Refuses those who do not wait and have been passed over.
+    /// Fails requests that do not wait and that other requests or holders precede.
     pub(super) fn fail_no_wait(&mut self, key: RawLockKey) {
         for request in self.drain_no_wait(key) {
             if let Some(kind) = request.no_wait_kind() {
@@ -265,17 +286,17 @@ impl<W> Core<W> {
         self.remove_if_unused(key);
     }
 
-    /// Those who do not wait, and could not be asked for, are told why.
+    /// Fails requests that do not wait because the acquire did not reach a result.
     pub(super) fn fail_no_wait_with(
         &mut self,
         key: RawLockKey,
         kind: LockErrorKind,
-        why: &'static str,
+        message: &'static str,
     ) {
         for request in self.drain_no_wait(key) {
             let error = LockError::new(kind)
                 .with_key(&request.key)
-                .with_context(why);
+                .with_context(message);
             self.fail_with(request, error);
         }
     }
@@ -287,12 +308,12 @@ impl<W> Core<W> {
             .unwrap_or_default()
     }
 
-    /// A key that nobody uses takes no room.
+    /// Removes a key that is not held and has no waiter.
     pub(super) fn remove_if_unused(&mut self, key: RawLockKey) {
-        let idle = self.keys.get(&key).is_some_and(|key_state| {
-            key_state.queue.is_empty() && matches!(key_state.phase, KeyPhase::NotHeld)
+        let unused = self.keys.get(&key).is_some_and(|key_state| {
+            key_state.queue.is_empty() && key_state.phase() == KeyPhase::NotHeld
         });
-        if idle {
+        if unused {
             self.cancel_poll(key);
             self.keys.remove(&key);
         }

@@ -1,10 +1,20 @@
-//! The sessions: which one is asked, how one is opened, lost and given back.
+//! Sessions: selection, opening, loss, termination.
+//!
+//! # Implementation details
+//!
+//! Shared sessions execute batches for many keys; a dedicated session waits in the server's queue
+//! for one key. The first operation opens the first shared session, and a further one is opened,
+//! up to the maximum, when all have a statement in flight. A failure to open a session starts a
+//! backoff, after which one attempt is made for all keys. When a session ends, every key on it
+//! becomes not held: the holders are notified by a signal, and the waiters poll again on another
+//! session. Consequence for users: a lost session loses its own locks only, and no lock is
+//! acquired again in the place of a lost one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::key_state::KeyPhase;
+use super::key_state::KeyEvent;
 use super::timers::Timer;
 use super::{Command, Core, OpenFailure, SessionId};
 use crate::error::{LockError, LockErrorKind};
@@ -12,55 +22,55 @@ use crate::key::RawLockKey;
 use crate::protocol::Backoff;
 use crate::session::{Backend, LockOp, SessionError};
 
-/// The longest pause between two attempts to have a session.
+/// Upper bound of the backoff between attempts to open a session.
 const MAX_REOPEN_BACKOFF: Duration = Duration::from_secs(1);
 
-/// What a session does, with at most one statement in flight.
+/// Phase of a session, which has at most one statement in flight.
 #[derive(Debug)]
 pub(super) enum SessionPhase<W> {
-    /// Its connection is being checked out.
+    /// The driver checks out a connection.
     Opening,
     Idle,
-    /// A round is in flight. `acks` have given back what is still held for others, before it was sent.
+    /// A batch is in flight. Its reply acknowledges the releases of `acks`.
     Executing {
         ops: Arc<[LockOp]>,
         acks: Vec<W>,
     },
-    /// A round has failed; what it took is being given back.
+    /// A batch has failed; the locks that it may have acquired are being released.
     Compensating {
         ops: Arc<[LockOp]>,
-        error: Failure,
+        failure: BatchFailure,
     },
-    /// What it has answered is being dealt with.
+    /// The core processes a reply.
     ProcessingReply,
-    /// It waits on the server, which ends the wait at this time.
+    /// The session waits in the server's queue, at most until this time.
     WaitingOnServer {
         until: Option<Instant>,
     },
 }
 
-/// Why a round failed.
+/// Error of a batch, for each request that it concerns.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
+pub(super) struct BatchFailure {
     pub(super) kind: LockErrorKind,
-    pub(super) why: String,
+    pub(super) message: String,
 }
 
-/// One connection and what is to be asked on it.
+/// State of a session.
 #[derive(Debug)]
 pub(super) struct SessionState<W> {
     pub(super) phase: SessionPhase<W>,
-    /// The server's session; 0 before it has answered.
+    /// Process id of the session on the server; 0 before its first reply.
     pub(super) pid: i32,
-    /// What goes with the next round; with `true`, in a round of its own.
+    /// Operations to send. `true`: in a batch of its own.
     pub(super) outbox: VecDeque<(LockOp, bool)>,
-    /// Who is told after the next round that the session was alive.
+    /// Releasers whose response is the next reply.
     pub(super) pending_acks: Vec<W>,
-    /// The only key of a session that waits on the server.
+    /// Key of a session that waits, or has waited, in the server's queue.
     pub(super) dedicated_key: Option<RawLockKey>,
-    /// Since when it has been in its phase.
+    /// Time of the last change of the phase, or of the last reply.
     pub(super) phase_start: Instant,
-    /// When it is looked after.
+    /// Time of the health-check timer.
     pub(super) health_check: Option<Instant>,
 }
 
@@ -69,7 +79,7 @@ impl<W> SessionState<W> {
         matches!(self.phase, SessionPhase::Opening)
     }
 
-    /// Whether nothing is in flight and nothing is to be sent.
+    /// Returns whether nothing is in flight and nothing is to be sent.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.phase, SessionPhase::Idle)
             && self.outbox.is_empty()
@@ -78,9 +88,12 @@ impl<W> SessionState<W> {
 }
 
 impl<W> Core<W> {
-    /// The session to ask next: one that is idle, else the one with the least to do; and then there is to be one more, for the next time.
+    /// Returns the session for the next operation: an idle one, else the one with the shortest
+    /// outbox.
     ///
-    /// Nothing is left to a session that is being opened, unless there is no other: the pool may have none to give for long.
+    /// If all are busy with a statement, a further session is opened for later operations. A
+    /// session that is being opened is used only if there is no other, because the pool may have no
+    /// connection for a long time.
     pub(super) fn select_session(&mut self, now: Instant) -> SessionId {
         let shared = self.shared_sessions();
         let count = shared.clone().count();
@@ -93,9 +106,9 @@ impl<W> Core<W> {
             return self.open_session(now);
         };
         let (id, idle) = (*id, matches!(session.phase, SessionPhase::Idle));
-        let failed = self.open_failure.as_ref();
-        let again = failed.is_none_or(|failure| failure.due <= now);
-        if !idle && !opening && again && count < self.settings.max_sessions {
+        let failure = self.open_failure.as_ref();
+        let may_open = failure.is_none_or(|failure| failure.retry_at <= now);
+        if !idle && !opening && may_open && count < self.settings.max_sessions {
             self.open_session(now);
         }
         id
@@ -106,7 +119,7 @@ impl<W> Core<W> {
         sessions.filter(|(_, session)| session.dedicated_key.is_none())
     }
 
-    /// Whether there is a session that can be asked.
+    /// Returns whether a shared session is open.
     pub(super) fn is_connected(&self) -> bool {
         self.shared_sessions()
             .any(|(_, session)| !session.is_opening())
@@ -140,7 +153,8 @@ impl<W> Core<W> {
         id
     }
 
-    /// A connection was checked out, or could not be. `pid` is the server's session that answered on it.
+    /// Handles a connection that was checked out, or the failure to do so. `pid` is the process id
+    /// of the session on the server.
     pub(crate) fn on_opened(
         &mut self,
         id: SessionId,
@@ -151,7 +165,7 @@ impl<W> Core<W> {
             return;
         };
         if !session.is_opening() {
-            // Nothing was asked.
+            // The session was open already.
             return self.on_session_lost(id, LockErrorKind::Lost, now);
         }
         match opened {
@@ -171,14 +185,14 @@ impl<W> Core<W> {
         }
     }
 
-    /// There are no locks: nobody needs the session.
+    /// Handles a backend without locks, which needs no session.
     fn on_no_lock_backend(&mut self, id: SessionId, now: Instant) {
         self.close_session(id);
         for key in self.keys_of(id) {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            key_state.phase = KeyPhase::NotHeld;
+            key_state.apply(KeyEvent::OperationFailed);
             if !self.is_no_op() {
                 self.send_acquire(key, now);
                 continue;
@@ -194,28 +208,31 @@ impl<W> Core<W> {
         }
     }
 
-    /// No connection could be had. Those who ask once are told; the others too, unless there was one before: then the database may be on its way
-    /// back, and they ask again until their limits.
+    /// Handles the failure to open a session.
+    ///
+    /// Requests that do not wait fail. All others fail too, unless a session was open before and
+    /// the pool has no connection: then the database may return, and they are retried until their
+    /// deadlines.
     fn on_open_failed(&mut self, id: SessionId, error: LockError, now: Instant) {
         self.sessions.remove(&id);
-        let (kind, why) = (error.kind(), error_chain(&error));
+        let (kind, message) = (error.kind(), error_chain(&error));
         let may_return = self.backend.is_some() && kind == LockErrorKind::Pool;
-        let due = self.schedule_reopen(why.clone(), now);
+        let retry_at = self.schedule_reopen(message.clone(), now);
         for key in self.keys_of(id) {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            key_state.phase = KeyPhase::NotHeld;
-            let told: Vec<_> = if may_return {
+            key_state.apply(KeyEvent::OperationFailed);
+            let failed: Vec<_> = if may_return {
                 key_state.queue.drain_no_wait()
             } else {
                 key_state.queue.drain().into()
             };
-            self.schedule_poll(key, due);
-            for request in told {
+            self.schedule_poll(key, retry_at);
+            for request in failed {
                 let error = LockError::new(kind)
                     .with_key(&request.key)
-                    .with_context(why.clone());
+                    .with_context(message.clone());
                 self.fail_with(request, error);
             }
             self.remove_if_unused(key);
@@ -223,20 +240,22 @@ impl<W> Core<W> {
         self.finish_closing();
     }
 
-    /// Notes that a session could not be had. Returns when one more is tried.
-    fn schedule_reopen(&mut self, why: String, now: Instant) -> Instant {
+    /// Records the failure to open a session. Returns the time of the next attempt.
+    fn schedule_reopen(&mut self, message: String, now: Instant) -> Instant {
         let random = &mut self.random;
         let failure = self.open_failure.get_or_insert_with(|| OpenFailure {
-            why: String::new(),
-            pauses: Backoff::new(MAX_REOPEN_BACKOFF, random.fork()),
-            due: now,
+            message: String::new(),
+            backoff: Backoff::new(MAX_REOPEN_BACKOFF, random.fork()),
+            retry_at: now,
         });
-        let due = now.checked_add(failure.pauses.next()).unwrap_or(now);
-        (failure.why, failure.due) = (why, due);
-        due
+        let retry_at = now.checked_add(failure.backoff.next()).unwrap_or(now);
+        (failure.message, failure.retry_at) = (message, retry_at);
+        retry_at
     }
 
-    /// The session has ended, or cannot be relied on: everything on it is lost.
+    /// Handles a session that has ended or cannot be relied on: every lock on it is lost.
+    ///
+    /// No lost lock is acquired again for its holder.
     pub(super) fn on_session_lost(&mut self, id: SessionId, kind: LockErrorKind, now: Instant) {
         if !self.sessions.contains_key(&id) {
             return;
@@ -261,15 +280,14 @@ impl<W> Core<W> {
                 continue;
             };
             key_state.holders.clear();
-            key_state.reset_tenure();
-            let phase = std::mem::replace(&mut key_state.phase, KeyPhase::NotHeld);
-            if let KeyPhase::Releasing { releaser, .. } = phase {
-                self.reply(releaser, Err(kind));
-            }
+            key_state.reset_hand_offs();
+            key_state.apply(KeyEvent::SessionLost);
+            let releaser = key_state.releaser.take();
+            self.reply(releaser, Err(kind));
             if kind == LockErrorKind::SessionChanged {
                 self.fail_waiters(key, kind);
             }
-            // It was asked once for those who do not wait.
+            // Requests that do not wait have had their one attempt.
             self.fail_no_wait_with(
                 key,
                 LockErrorKind::Database,
@@ -280,12 +298,12 @@ impl<W> Core<W> {
         self.finish_closing();
     }
 
-    /// The session is ended, whatever it does; nothing is held on it that anybody knows of.
+    /// Terminates a session; no holder has a lock on it.
     pub(super) fn terminate_session(&mut self, id: SessionId) {
         self.remove_session(id, Command::Terminate { session: id });
     }
 
-    /// The connection goes back to its pool: nothing is held on it.
+    /// Closes a session, which holds no lock.
     pub(super) fn close_session(&mut self, id: SessionId) {
         self.remove_session(id, Command::Close { session: id });
     }
@@ -300,14 +318,14 @@ impl<W> Core<W> {
         Some(session)
     }
 
-    /// The keys that are with a session, in their order.
+    /// Returns the keys that a session works on or holds, in ascending order.
     pub(super) fn keys_of(&self, id: SessionId) -> Vec<RawLockKey> {
         let keys = self.keys.iter();
-        let keys = keys.filter(|(_, key_state)| key_state.phase.session() == Some(id));
+        let keys = keys.filter(|(_, key_state)| key_state.phase().session() == Some(id));
         keys.map(|(key, _)| *key).collect()
     }
 
-    /// Whether a session is for one key, on which it has waited.
+    /// Returns whether a session is dedicated to one key.
     pub(super) fn is_dedicated(&self, id: SessionId) -> bool {
         self.sessions
             .get(&id)
@@ -315,7 +333,7 @@ impl<W> Core<W> {
     }
 }
 
-/// An error with its causes, for many who are to be told.
+/// Joins the causes of an error to a text that several requests can share.
 pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let causes = std::iter::successors(error.source(), |error| error.source());
@@ -328,12 +346,11 @@ pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A round's error, for those whom it hit.
-impl Failure {
+impl BatchFailure {
     pub(super) fn of(error: &SessionError) -> Self {
         Self {
             kind: crate::backends::postgres::classify(error.code()),
-            why: error_chain(error),
+            message: error_chain(error),
         }
     }
 }

@@ -1,4 +1,12 @@
-//! What happens when time passes.
+//! Timers: deadlines, polls, health checks.
+//!
+//! # Implementation details
+//!
+//! One ordered set of times and events. The driver sleeps until the first time and then calls
+//! [`Core::run_due_timers`]. A timer is removed as soon as its event has no meaning, so the set
+//! grows with the keys, the waiters with a deadline and the sessions in use. Consequence for users:
+//! a deadline is exact to the resolution of the driver's timer, and a session that does not answer
+//! is found within two keep-alive intervals.
 
 use std::time::Instant;
 
@@ -8,26 +16,26 @@ use super::{Core, RequestId, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 
-/// What is to happen at a certain time.
+/// Event of a timer.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Timer {
-    /// The limit of a request passes.
+    /// The deadline of a request passes.
     Deadline(RequestId, RawLockKey),
-    /// A key is asked for again.
+    /// A key is polled.
     Poll(RawLockKey),
-    /// A session is looked after.
+    /// The health of a session is checked.
     HealthCheck(SessionId),
 }
 
 impl<W> Core<W> {
-    /// When [`run_due_timers`](Self::run_due_timers) has something to do, unless something else happens first.
+    /// Returns the time at which [`run_due_timers`](Self::run_due_timers) has work to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Time has passed.
+    /// Runs the timers that are due.
     pub(crate) fn run_due_timers(&mut self, now: Instant) {
-        // What is due is gathered, so that it is asked for together.
+        // Polls that are due together are sent in one batch.
         let mut due = Vec::new();
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
@@ -41,7 +49,7 @@ impl<W> Core<W> {
             for key in due {
                 if let Some(key_state) = core.keys.get_mut(&key) {
                     key_state.next_poll = None;
-                    if matches!(key_state.phase, KeyPhase::NotHeld) {
+                    if key_state.phase() == KeyPhase::NotHeld {
                         core.send_acquire(key, now);
                     }
                 }
@@ -53,19 +61,19 @@ impl<W> Core<W> {
         let Some(request) = self.remove_request(id, key, now) else {
             return;
         };
-        // A database that cannot be reached is the better reason.
+        // That the database cannot be reached is the more useful error.
         let failure = self.open_failure.as_ref().filter(|_| !self.is_connected());
-        match failure.map(|failure| failure.why.clone()) {
-            Some(why) => {
+        match failure.map(|failure| failure.message.clone()) {
+            Some(message) => {
                 let error = LockError::new(LockErrorKind::Pool);
-                let error = error.with_key(&request.key).with_context(why);
+                let error = error.with_key(&request.key).with_context(message);
                 self.fail_with(request, error);
             }
             None => self.fail(request, LockErrorKind::TimedOut),
         }
     }
 
-    /// A session that is in its phase since then will be looked after.
+    /// Schedules the health check of a session whose phase began at `since`.
     pub(super) fn schedule_health_check(&mut self, id: SessionId, since: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
@@ -82,9 +90,9 @@ impl<W> Core<W> {
         }
     }
 
-    /// An idle session is asked whether it is alive; one that has not answered for too long is given up.
+    /// Checks a session: pings it if idle, and handles it as lost if its reply is overdue.
     fn health_check(&mut self, id: SessionId, now: Instant) {
-        let used = self.is_used_by_its_key(id);
+        let needed = self.is_used_by_its_key(id);
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -101,23 +109,24 @@ impl<W> Core<W> {
             SessionPhase::Executing { .. } | SessionPhase::Compensating { .. } => {
                 self.on_session_lost(id, LockErrorKind::Lost, now);
             }
-            // Nobody waits for it any more, and it has not come back at its limit.
-            SessionPhase::WaitingOnServer { .. } if !used => {
+            // The key does not need the wait, and the wait did not end at its limit.
+            SessionPhase::WaitingOnServer { .. } if !needed => {
                 self.terminate_session(id);
                 self.finish_closing();
             }
-            // It is looked after again when it is granted, or when nobody waits for it any more.
+            // The next phase schedules a health check.
             SessionPhase::Opening
             | SessionPhase::ProcessingReply
             | SessionPhase::WaitingOnServer { .. } => {}
         }
     }
 
-    fn is_used_by_its_key(&self, id: SessionId) -> bool {
+    /// Returns whether a dedicated session waits for its key or holds it.
+    pub(super) fn is_used_by_its_key(&self, id: SessionId) -> bool {
         self.sessions
             .get(&id)
             .and_then(|session| session.dedicated_key)
             .and_then(|key| self.keys.get(&key))
-            .is_some_and(|key_state| key_state.phase.session() == Some(id))
+            .is_some_and(|key_state| key_state.phase().session() == Some(id))
     }
 }

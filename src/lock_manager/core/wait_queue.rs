@@ -1,4 +1,12 @@
-//! Those who wait for one key, in the order in which they came.
+//! FIFO wait queue of one key.
+//!
+//! # Implementation details
+//!
+//! A double-ended queue in the order of the request ids, with two counters: requests that do not
+//! wait, and requests that use [`WaitStrategy::Block`]. The core reads both at every event of the
+//! key, so the cost of an event does not grow with the length of the queue. The queue itself wakes
+//! no waiter; the core responds to each request that it removes. A cancelled request is found by
+//! binary search and may leave from any position.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,16 +16,16 @@ use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::{LockMode, OnMissingLock, WaitStrategy};
 
-/// How long somebody waits.
+/// End of the wait of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Deadline {
-    /// Until the key was asked for no_wait; then it is refused with this kind.
+    /// The request fails with this kind after one attempt.
     NoWait(LockErrorKind),
     At(Instant),
     Never,
 }
 
-/// Somebody who waits for a lock.
+/// Request of a waiter.
 #[derive(Debug)]
 pub(super) struct Request<W> {
     pub(super) id: RequestId,
@@ -32,7 +40,7 @@ pub(super) struct Request<W> {
 }
 
 impl<W> Request<W> {
-    /// What somebody who does not wait is refused with.
+    /// Returns the kind with which a request that does not wait fails.
     pub(super) const fn no_wait_kind(&self) -> Option<LockErrorKind> {
         match self.deadline {
             Deadline::NoWait(kind) => Some(kind),
@@ -45,10 +53,10 @@ impl<W> Request<W> {
     }
 }
 
-/// The queue. It counts what is asked of it at every turn, which must not cost more the longer it is.
+/// FIFO of requests, with counters.
 #[derive(Debug)]
 pub(super) struct WaitQueue<W> {
-    /// Their numbers grow.
+    /// In ascending order of ids.
     requests: VecDeque<Request<W>>,
     no_wait: usize,
     blocking: usize,
@@ -77,16 +85,17 @@ impl<W> WaitQueue<W> {
         self.requests.iter()
     }
 
-    /// Whether anybody wants to wait on the server.
+    /// Returns whether a request uses [`WaitStrategy::Block`].
     pub(super) const fn any_blocks(&self) -> bool {
         self.blocking > 0
     }
 
-    /// Puts somebody who came later than all others at the end.
+    /// Appends a request with a greater id than all others.
     pub(super) fn push(&mut self, request: Request<W>) {
         self.no_wait += usize::from(request.no_wait_kind().is_some());
         self.blocking += usize::from(request.blocks());
-        // Most keys have one who waits at a time, and a collection that grows begins with room for four.
+        // Most keys have one waiter at a time, but a queue that grows starts with a capacity of
+        // four.
         if self.requests.capacity() == 0 {
             self.requests.reserve_exact(1);
         }
@@ -95,14 +104,14 @@ impl<W> WaitQueue<W> {
 
     pub(super) fn pop(&mut self) -> Option<Request<W>> {
         let request = self.requests.pop_front();
-        // A lock is held for longer than it is waited for: with nobody behind the holder there is no queue to keep.
+        // Locks are held for longer than they are waited for, so an empty queue keeps no memory.
         if self.requests.is_empty() {
             self.requests = VecDeque::new();
         }
         request.inspect(|request| self.uncount(request.no_wait_kind().is_some(), request.blocks()))
     }
 
-    /// Takes one out, and says whether it was the first.
+    /// Removes a request and returns whether it was the first.
     pub(super) fn remove(&mut self, id: RequestId) -> Option<(Request<W>, bool)> {
         let position = self
             .requests
@@ -110,7 +119,7 @@ impl<W> WaitQueue<W> {
         self.remove_at(position.ok()?)
     }
 
-    /// Takes out the first of those who want to wait on the server.
+    /// Removes the first request that uses [`WaitStrategy::Block`].
     pub(super) fn remove_blocking(&mut self) -> Option<Request<W>> {
         let position = self.requests.iter().position(Request::blocks)?;
         self.remove_at(position).map(|(request, _)| request)
@@ -127,9 +136,9 @@ impl<W> WaitQueue<W> {
         self.blocking = self.blocking.saturating_sub(blocks as usize);
     }
 
-    /// Takes out all who do not wait.
+    /// Removes all requests that do not wait.
     pub(super) fn drain_no_wait(&mut self) -> Vec<Request<W>> {
-        // Nearly always there is nobody.
+        // The usual case, which need not rebuild the queue.
         if self.no_wait == 0 {
             return Vec::new();
         }
@@ -144,7 +153,7 @@ impl<W> WaitQueue<W> {
         drained
     }
 
-    /// Takes out all.
+    /// Removes all requests.
     pub(super) fn drain(&mut self) -> VecDeque<Request<W>> {
         (self.no_wait, self.blocking) = (0, 0);
         std::mem::take(&mut self.requests)
@@ -170,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_takes_no_more_room_than_those_who_wait() {
+    fn queue_capacity_is_one_then_zero_when_empty() {
         let mut queue = WaitQueue::default();
         queue.push(request(1));
         assert_eq!(queue.requests.capacity(), 1);

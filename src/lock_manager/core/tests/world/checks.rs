@@ -83,7 +83,10 @@ impl World {
                 "{turns:?} of {settings:?}"
             );
             let held = now - turns.since;
-            assert!(held < settings.max_tenure, "{held:?} of {settings:?}");
+            assert!(
+                held < settings.max_hand_off_time,
+                "{held:?} of {settings:?}"
+            );
         }
     }
 
