@@ -1,91 +1,101 @@
-//! The core moved by hand, rule by rule; and over a model of the server, with every fault and without time passing.
+//! Unit tests of the core: step by step with a harness, and as a seeded simulation with faults.
 //!
-//! * `ADVISORY_LOCKING_LOCKER_SEED=n` plays one seed of the simulation.
-//! * `ADVISORY_LOCKING_LOCKER_SEEDS=n` plays so many, instead of 200.
+//! * `ADVISORY_LOCKING_LOCK_MANAGER_SEED=n` simulates one seed.
+//! * `ADVISORY_LOCKING_LOCK_MANAGER_SEEDS=n` sets the number of seeds (default 200).
 
-#![allow(clippy::print_stdout, reason = "it tells how fast it was")]
+#![allow(clippy::print_stdout, reason = "the test prints its speed")]
 
+mod batch_failures;
 mod closing;
-mod failures;
+mod coverage;
 mod hand_off;
-mod losses;
-mod met;
-mod play;
-mod queueing;
+mod harness;
+mod requests;
 mod server;
-mod waits;
-mod world;
+mod server_waits;
+mod sessions;
+mod simulation;
 
 use std::time::{Duration, Instant};
 
 use crate::lock_manager::options::LockManagerOptions;
-use met::Met;
-use world::{Plan, World};
+use coverage::Coverage;
+use simulation::{Plan, Simulation};
 
-/// Played in every run.
+/// Number of seeds in every run.
 const SEEDS: u64 = 200;
 
 fn from_environment(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     let number = value.parse();
-    Some(number.unwrap_or_else(|_| panic!("{name}={value} is no number")))
+    Some(number.unwrap_or_else(|_| panic!("{name}={value} is not a number")))
 }
 
-fn play(seed: u64) -> Met {
-    // Every fourth without faults: then nothing is lost.
+fn simulate(seed: u64) -> Coverage {
+    // Every fourth seed has no faults; then no session is lost.
     let faulty = seed % 4 > 0 || seed % 3 == 0;
-    let mut world = World::new(Plan::of(seed, faulty));
-    world.run();
-    let lost = world.met.of("lost session") + world.met.of("silent session given up");
+    let mut simulation = Simulation::new(Plan::of(seed, faulty));
+    simulation.run();
+    let lost = simulation.coverage.of("lost session")
+        + simulation.coverage.of("silent session terminated");
     assert!(
-        faulty || lost <= 10 * world.met.of("shut down"),
+        faulty || lost <= 10 * simulation.coverage.of("shut down"),
         "{lost} lost"
     );
-    world.met
+    simulation.coverage
 }
 
 #[test]
-fn locks_exclude_and_nothing_is_left_whatever_happens() {
-    if let Some(seed) = from_environment("ADVISORY_LOCKING_LOCKER_SEED") {
-        println!("{:?}", play(seed));
+fn simulated_lock_managers_exclude_under_faults() {
+    if let Some(seed) = from_environment("ADVISORY_LOCKING_LOCK_MANAGER_SEED") {
+        println!("{:?}", simulate(seed));
         return;
     }
-    let seeds = from_environment("ADVISORY_LOCKING_LOCKER_SEEDS").unwrap_or(SEEDS);
+    let seeds = from_environment("ADVISORY_LOCKING_LOCK_MANAGER_SEEDS").unwrap_or(SEEDS);
     let began = Instant::now();
-    let mut sum = Met::default();
+    let mut sum = Coverage::default();
     for seed in 0..seeds {
-        match std::panic::catch_unwind(|| play(seed)) {
-            Ok(met) => sum.add(&met),
-            Err(_) => panic!("replay with ADVISORY_LOCKING_LOCKER_SEED={seed}"),
+        match std::panic::catch_unwind(|| simulate(seed)) {
+            Ok(coverage) => sum.add(&coverage),
+            Err(_) => panic!("replay with ADVISORY_LOCKING_LOCK_MANAGER_SEED={seed}"),
         }
     }
     let rate = sum.steps as f64 / began.elapsed().as_secs_f64();
     println!("{seeds} seeds, {rate:.0} steps a second: {sum:?}");
-    // What is to be shown has happened, and not once.
+    // Each required event has occurred often enough.
     let missing = sum.missing(seeds / 20);
-    assert!(missing.is_empty(), "too seldom: {missing:?}");
+    assert!(missing.is_empty(), "not covered: {missing:?}");
 }
 
-/// Nothing but the seed decides.
+/// The seed alone determines a run.
 #[test]
-fn a_seed_replays() {
+fn seed_replays() {
     for seed in [1, 5, 7] {
-        assert_eq!(play(seed), play(seed));
+        assert_eq!(simulate(seed), simulate(seed));
     }
 }
 
-/// With all of them polling for one key without a break: the bounds of a hand-off are kept, and let every process in.
+/// Four processes poll for one key without a break. The hand-off limit is respected, and every
+/// process is granted the key.
 #[test]
-fn every_process_has_its_turn() {
+fn hot_key_is_granted_to_every_process() {
     for seed in 0..3 {
         let options = LockManagerOptions::new().hand_off_limit(20, Duration::from_millis(5));
-        let mut world = World::new(Plan::crowd(seed, vec![options; 4], 800));
-        world.run();
-        let granted: Vec<_> = world.granted.values().copied().collect();
+        let mut simulation = Simulation::new(Plan::single_hot_key(seed, vec![options; 4], 800));
+        simulation.run();
+        let granted: Vec<_> = simulation.grant_counts.values().copied().collect();
         assert_eq!((granted.len(), granted.iter().sum::<u64>()), (4, 800));
-        // Four others, each with its tenure and a pause.
+        // Four other processes, each with its hand-off time and a pause.
         let bound = 4 * 5 * Duration::from_millis(5 + 4);
-        assert!(world.longest <= bound, "{:?} without a turn", world.longest);
-        assert!(world.met.of("handed on") > 400, "{:?}", world.met);
+        assert!(
+            simulation.longest_gap <= bound,
+            "{:?} without a grant",
+            simulation.longest_gap
+        );
+        assert!(
+            simulation.coverage.of("handed off") > 400,
+            "{:?}",
+            simulation.coverage
+        );
     }
 }

@@ -1,11 +1,11 @@
-//! The end of a locker; and backends without locks.
+//! End of a lock manager; backends without locks.
 
-use super::play::{Play, millis};
+use super::harness::{CoreHarness, millis};
 use crate::lock_manager::options::{LockManagerOptions, NoLockBackend};
 use crate::options::{LockOptions, OnMissingLock, WaitStrategy};
 use crate::session::Backend;
 
-const NOTHING: [&str; 0] = [];
+const NO_COMMANDS: [&str; 0] = [];
 
 fn no_wait() -> LockOptions {
     LockOptions::no_wait()
@@ -15,240 +15,246 @@ fn forever() -> LockOptions {
     LockOptions::wait_forever()
 }
 
-fn closes(play: &mut Play, who: &'static str) -> Vec<String> {
-    play.core.close(who, play.now);
-    play.commands()
+fn close(harness: &mut CoreHarness, who: &'static str) -> Vec<String> {
+    harness.core.close(who, harness.now);
+    harness.commands()
 }
 
-fn shuts_down(play: &mut Play) -> Vec<String> {
-    play.core.shut_down(play.now);
-    play.commands()
-}
-
-#[test]
-fn nothing_was_begun_so_it_is_closed() {
-    let mut play = Play::new(LockManagerOptions::new());
-    assert!(!play.core.is_finished());
-    assert_eq!(closes(&mut play, "end"), ["closed end"]);
-    assert!(play.core.is_finished());
-    assert_eq!(closes(&mut play, "again"), ["closed again"]);
+fn shut_down(harness: &mut CoreHarness) -> Vec<String> {
+    harness.core.shut_down(harness.now);
+    harness.commands()
 }
 
 #[test]
-fn it_is_closed_when_the_last_session_is_gone() {
-    let mut play = Play::opened(LockManagerOptions::new());
-    assert_eq!(closes(&mut play, "end"), ["close s1"]);
-    assert!(!play.core.is_finished());
-    assert_eq!(play.is_gone("s1"), ["closed end"]);
-    assert!(play.core.is_finished());
-    assert_eq!(play.timers(), 0);
+fn close_without_sessions_completes() {
+    let mut harness = CoreHarness::new(LockManagerOptions::new());
+    assert!(!harness.core.is_finished());
+    assert_eq!(close(&mut harness, "end"), ["closed end"]);
+    assert!(harness.core.is_finished());
+    assert_eq!(close(&mut harness, "again"), ["closed again"]);
 }
 
 #[test]
-fn those_who_wait_are_told_and_those_who_hold_keep_it() {
-    let mut play = Play::opened(LockManagerOptions::new());
-    play.asks("ann", 1, &no_wait());
-    play.answers("s1", "y");
-    play.asks("ben", 1, &forever());
-    play.asks("cy", 2, &LockOptions::wait_up_to(millis(20)));
-    play.answers("s1", "n");
-    let mut told = closes(&mut play, "end");
-    told.sort();
-    assert_eq!(told, ["refused ben: Closed", "refused cy: Closed"]);
-    assert_eq!(play.asks("dot", 1, &no_wait()), ["refused dot: Closed"]);
-    assert_eq!(play.releases("ann"), ["send s1: give back 1"]);
-    assert!(!play.core.is_finished());
-    assert_eq!(play.answers("s1", "y"), ["released ann", "close s1"]);
-    assert_eq!(play.timers(), 0);
-    assert_eq!(play.is_gone("s1"), ["closed end"]);
+fn close_completes_with_the_last_session() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    assert_eq!(close(&mut harness, "end"), ["close s1"]);
+    assert!(!harness.core.is_finished());
+    assert_eq!(harness.end_session("s1"), ["closed end"]);
+    assert!(harness.core.is_finished());
+    assert_eq!(harness.timer_count(), 0);
 }
 
 #[test]
-fn it_waits_for_an_answer_that_may_be_a_grant() {
-    let mut play = Play::opened(LockManagerOptions::new());
-    play.asks("ann", 1, &forever());
-    assert_eq!(closes(&mut play, "end"), ["refused ann: Closed"]);
-    assert_eq!(closes(&mut play, "too"), NOTHING);
-    assert_eq!(play.answers("s1", "y"), ["send s1: give back 1"]);
-    assert_eq!(play.answers("s1", "y"), ["close s1"]);
-    assert_eq!(play.is_gone("s1"), ["closed end", "closed too"]);
-}
-
-#[test]
-fn a_session_that_is_being_opened_goes_when_it_is_there_or_cannot_be_had() {
-    let mut play = Play::new(LockManagerOptions::new());
-    play.asks("ann", 1, &forever());
-    assert_eq!(closes(&mut play, "end"), ["refused ann: Closed"]);
-    assert_eq!(play.opens("s1"), ["send s1: take 1"]);
-    assert_eq!(play.answers("s1", "n"), ["close s1"]);
-    let mut play = Play::new(LockManagerOptions::new());
-    play.asks("ann", 1, &forever());
-    closes(&mut play, "end");
-    assert_eq!(play.cannot_open("s1"), ["closed end"]);
-}
-
-#[test]
-fn a_wait_on_the_server_is_ended() {
-    let mut play = Play::opened(LockManagerOptions::new());
-    play.asks("ann", 1, &forever().strategy(WaitStrategy::Block));
-    play.answers("s1", "n");
-    let told = ["abandon s2", "refused ann: Closed", "close s1"];
-    assert_eq!(closes(&mut play, "end"), told);
-    assert_eq!(play.is_gone("s1"), NOTHING);
-    assert_eq!(play.is_gone("s2"), ["closed end"]);
-}
-
-#[test]
-fn a_wait_that_does_not_come_back_keeps_nobody_from_closing() {
-    let mut play = Play::opened(LockManagerOptions::new());
-    let block = LockOptions::wait_up_to(millis(20)).strategy(WaitStrategy::Block);
-    play.asks("ann", 1, &block);
-    play.answers("s1", "n");
-    play.later(millis(20));
-    assert_eq!(closes(&mut play, "end"), ["close s1"]);
-    play.is_gone("s1");
-    assert_eq!(play.later(millis(5_000)), ["abandon s2"]);
-    assert_eq!(play.is_gone("s2"), ["closed end"]);
-}
-
-#[test]
-fn a_lost_session_keeps_nobody_from_closing() {
-    let mut play = Play::opened(LockManagerOptions::new());
-    play.asks("ann", 1, &no_wait());
-    play.answers("s1", "y");
-    closes(&mut play, "end");
-    play.later(millis(5_000));
-    assert_eq!(play.dies("s1"), ["lost s1", "abandon s1"]);
-    assert_eq!(play.is_gone("s1"), ["closed end"]);
-}
-
-#[test]
-fn a_locker_that_is_shut_down_gives_everything_back() {
-    let mut play = Play::opened(LockManagerOptions::new());
-    play.asks("ann", 1, &no_wait());
-    play.answers("s1", "y");
-    play.asks("ben", 1, &forever());
-    let told = shuts_down(&mut play);
+fn close_rejects_waiters_and_keeps_holders() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &no_wait());
+    harness.reply("s1", "y");
+    harness.request("ben", 1, &forever());
+    harness.request("cy", 2, &LockOptions::wait_up_to(millis(20)));
+    harness.reply("s1", "n");
+    let mut commands = close(&mut harness, "end");
+    commands.sort();
+    assert_eq!(commands, ["failed ben: Closed", "failed cy: Closed"]);
     assert_eq!(
-        told,
+        harness.request("dot", 1, &no_wait()),
+        ["failed dot: Closed"]
+    );
+    assert_eq!(harness.release("ann"), ["run s1: release 1"]);
+    assert!(!harness.core.is_finished());
+    assert_eq!(harness.reply("s1", "y"), ["released ann", "close s1"]);
+    assert_eq!(harness.timer_count(), 0);
+    assert_eq!(harness.end_session("s1"), ["closed end"]);
+}
+
+#[test]
+fn close_waits_for_a_reply_that_may_be_a_grant() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &forever());
+    assert_eq!(close(&mut harness, "end"), ["failed ann: Closed"]);
+    assert_eq!(close(&mut harness, "too"), NO_COMMANDS);
+    assert_eq!(harness.reply("s1", "y"), ["run s1: release 1"]);
+    assert_eq!(harness.reply("s1", "y"), ["close s1"]);
+    assert_eq!(harness.end_session("s1"), ["closed end", "closed too"]);
+}
+
+#[test]
+fn close_waits_for_opening_session() {
+    let mut harness = CoreHarness::new(LockManagerOptions::new());
+    harness.request("ann", 1, &forever());
+    assert_eq!(close(&mut harness, "end"), ["failed ann: Closed"]);
+    assert_eq!(harness.open("s1"), ["run s1: acquire 1"]);
+    assert_eq!(harness.reply("s1", "n"), ["close s1"]);
+    let mut harness = CoreHarness::new(LockManagerOptions::new());
+    harness.request("ann", 1, &forever());
+    close(&mut harness, "end");
+    assert_eq!(harness.fail_open("s1"), ["closed end"]);
+}
+
+#[test]
+fn close_terminates_a_server_wait() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &forever().strategy(WaitStrategy::Block));
+    harness.reply("s1", "n");
+    let commands = ["terminate s2", "failed ann: Closed", "close s1"];
+    assert_eq!(close(&mut harness, "end"), commands);
+    assert_eq!(harness.end_session("s1"), NO_COMMANDS);
+    assert_eq!(harness.end_session("s2"), ["closed end"]);
+}
+
+#[test]
+fn close_completes_despite_an_overdue_server_wait() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    let block = LockOptions::wait_up_to(millis(20)).strategy(WaitStrategy::Block);
+    harness.request("ann", 1, &block);
+    harness.reply("s1", "n");
+    harness.advance(millis(20));
+    assert_eq!(close(&mut harness, "end"), ["close s1"]);
+    harness.end_session("s1");
+    assert_eq!(harness.advance(millis(5_000)), ["terminate s2"]);
+    assert_eq!(harness.end_session("s2"), ["closed end"]);
+}
+
+#[test]
+fn close_completes_despite_a_lost_session() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &no_wait());
+    harness.reply("s1", "y");
+    close(&mut harness, "end");
+    harness.advance(millis(5_000));
+    assert_eq!(harness.disconnect("s1"), ["lost s1", "terminate s1"]);
+    assert_eq!(harness.end_session("s1"), ["closed end"]);
+}
+
+#[test]
+fn shut_down_releases_every_lock() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &no_wait());
+    harness.reply("s1", "y");
+    harness.request("ben", 1, &forever());
+    let commands = shut_down(&mut harness);
+    assert_eq!(
+        commands,
         [
-            "refused ben: Closed",
+            "failed ben: Closed",
             "lost s1",
-            "lost process",
-            "send s1: give back 1"
+            "lost in-process",
+            "run s1: release 1"
         ]
     );
-    assert_eq!(play.releases("ann"), ["released ann: Lost"]);
-    assert_eq!(play.answers("s1", "y"), ["close s1"]);
-    play.is_gone("s1");
-    assert!(play.core.is_finished());
+    assert_eq!(harness.release("ann"), ["released ann: Lost"]);
+    assert_eq!(harness.reply("s1", "y"), ["close s1"]);
+    harness.end_session("s1");
+    assert!(harness.core.is_finished());
 }
 
 #[test]
-fn a_locker_that_is_closed_can_be_shut_down() {
-    let mut play = Play::opened(LockManagerOptions::new());
-    play.asks("ann", 1, &no_wait());
-    play.answers("s1", "y");
-    closes(&mut play, "end");
-    let told = ["lost s1", "lost process", "send s1: give back 1"];
-    assert_eq!(shuts_down(&mut play), told);
-    play.answers("s1", "y");
-    assert_eq!(play.is_gone("s1"), ["closed end"]);
+fn shut_down_is_possible_after_close() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &no_wait());
+    harness.reply("s1", "y");
+    close(&mut harness, "end");
+    let commands = ["lost s1", "lost in-process", "run s1: release 1"];
+    assert_eq!(shut_down(&mut harness), commands);
+    harness.reply("s1", "y");
+    assert_eq!(harness.end_session("s1"), ["closed end"]);
 }
 
 #[test]
-fn a_locker_that_is_shut_down_while_it_draws_gives_the_lock_back() {
-    let mut play = Play::opened(LockManagerOptions::new());
-    play.asks("ann", 1, &forever().shared());
-    play.answers("s1", "y");
-    play.asks_fenced("ben", 1, &forever().shared());
-    shuts_down(&mut play);
-    assert_eq!(play.answers("s1", "y"), ["send s1: give back shared 1"]);
+fn shut_down_releases_while_a_token_is_issued() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &forever().shared());
+    harness.reply("s1", "y");
+    harness.request_with_token("ben", 1, &forever().shared());
+    shut_down(&mut harness);
+    assert_eq!(harness.reply("s1", "y"), ["run s1: release shared 1"]);
 }
 
-fn without(policy: NoLockBackend) -> Play {
-    let mut play = Play::new(LockManagerOptions::new().on_no_lock_backend(policy));
-    play.asks("ann", 1, &forever());
-    play.asks_fenced("ben", 1, &LockOptions::wait_up_to(millis(20)));
-    play
+fn with_no_lock_backend(policy: NoLockBackend) -> CoreHarness {
+    let mut harness = CoreHarness::new(LockManagerOptions::new().on_no_lock_backend(policy));
+    harness.request("ann", 1, &forever());
+    harness.request_with_token("ben", 1, &LockOptions::wait_up_to(millis(20)));
+    harness
 }
 
 #[test]
-fn where_there_are_no_locks_everybody_is_let_in() {
-    let mut play = without(NoLockBackend::NoOp);
-    let told = play.opens_to("s1", Backend::Sqlite);
-    assert_eq!(told[..2], ["close s1", "granted ann"]);
-    assert!(told[2].starts_with("granted ben with "), "{told:?}");
-    assert_eq!((play.keys(), play.timers()), (0, 0));
-    assert_eq!(play.asks("cy", 1, &no_wait()), ["granted cy"]);
-    assert_eq!(play.releases("ann"), ["released ann"]);
+fn no_lock_backend_grants_every_request() {
+    let mut harness = with_no_lock_backend(NoLockBackend::NoOp);
+    let commands = harness.open_to("s1", Backend::Sqlite);
+    assert_eq!(commands[..2], ["close s1", "granted ann"]);
+    assert!(commands[2].starts_with("granted ben with "), "{commands:?}");
+    assert_eq!((harness.key_count(), harness.timer_count()), (0, 0));
+    assert_eq!(harness.request("cy", 1, &no_wait()), ["granted cy"]);
+    assert_eq!(harness.release("ann"), ["released ann"]);
     let refuse = no_wait().on_missing_lock(OnMissingLock::Error);
-    let told = play.asks("dot", 1, &refuse);
-    assert_eq!(told, ["refused dot: NoMutualExclusion"]);
+    let commands = harness.request("dot", 1, &refuse);
+    assert_eq!(commands, ["failed dot: NoMutualExclusion"]);
 }
 
 #[test]
-fn where_there_are_no_locks_tokens_still_grow() {
-    let mut play = without(NoLockBackend::NoOp);
-    play.opens_to("s1", Backend::Sqlite);
-    let token = |told: Vec<String>| -> i64 {
-        let words: Vec<_> = told[0].split(' ').collect();
+fn no_lock_backend_tokens_grow() {
+    let mut harness = with_no_lock_backend(NoLockBackend::NoOp);
+    harness.open_to("s1", Backend::Sqlite);
+    let token = |commands: Vec<String>| -> i64 {
+        let words: Vec<_> = commands[0].split(' ').collect();
         words[3].parse().expect("a token")
     };
-    let first = token(play.asks_fenced("cy", 1, &no_wait()));
-    assert!(first < token(play.asks_fenced("dot", 1, &no_wait())));
+    let first = token(harness.request_with_token("cy", 1, &no_wait()));
+    assert!(first < token(harness.request_with_token("dot", 1, &no_wait())));
 }
 
 #[test]
-fn the_queue_of_the_process_is_a_lock_of_its_own() {
-    let mut play = without(NoLockBackend::InProcess);
+fn in_process_queue_excludes_callers() {
+    let mut harness = with_no_lock_backend(NoLockBackend::InProcess);
     assert_eq!(
-        play.opens_to("s1", Backend::Sqlite),
+        harness.open_to("s1", Backend::Sqlite),
         ["close s1", "granted ann"]
     );
     assert_eq!(
-        play.asks("cy", 1, &no_wait()),
-        ["refused cy: HeldElsewhere"]
+        harness.request("cy", 1, &no_wait()),
+        ["failed cy: HeldElsewhere"]
     );
-    let told = play.releases("ann");
-    assert!(told[0].starts_with("granted ben with "), "{told:?}");
-    assert_eq!(told[1], "released ann");
-    assert_eq!(play.releases("ben"), ["released ben"]);
-    assert_eq!((play.keys(), play.timers()), (0, 0));
+    let commands = harness.release("ann");
+    assert!(commands[0].starts_with("granted ben with "), "{commands:?}");
+    assert_eq!(commands[1], "released ann");
+    assert_eq!(harness.release("ben"), ["released ben"]);
+    assert_eq!((harness.key_count(), harness.timer_count()), (0, 0));
 }
 
-/// The bounds of a hand-off are for other processes.
+/// The hand-off limit exists for other processes only.
 #[test]
-fn in_the_process_a_shared_lock_is_shared_however_long() {
+fn in_process_sharing_has_no_hand_off_limit() {
     let options = LockManagerOptions::new().on_no_lock_backend(NoLockBackend::InProcess);
-    let mut play = Play::new(options.hand_off_limit(1, millis(1)));
-    play.asks("ann", 1, &forever().shared());
-    play.opens_to("s1", Backend::Sqlite);
-    play.later(millis(1_000));
-    assert_eq!(play.asks("ben", 1, &no_wait().shared()), ["granted ben"]);
-    assert_eq!(play.asks("cy", 1, &forever()), NOTHING);
-    play.drops("ann");
-    assert_eq!(play.drops("ben"), ["granted cy"]);
-    play.asks("dot", 1, &forever());
-    assert_eq!(play.drops("cy"), ["granted dot"]);
-}
-
-#[test]
-fn a_limit_passes_in_the_process_too() {
-    let mut play = without(NoLockBackend::InProcess);
-    play.opens_to("s1", Backend::Sqlite);
-    assert_eq!(play.later(millis(20)), ["refused ben: TimedOut"]);
-}
-
-#[test]
-fn a_lock_of_the_process_is_lost_when_the_locker_is_shut_down() {
-    let mut play = without(NoLockBackend::InProcess);
-    play.opens_to("s1", Backend::Sqlite);
+    let mut harness = CoreHarness::new(options.hand_off_limit(1, millis(1)));
+    harness.request("ann", 1, &forever().shared());
+    harness.open_to("s1", Backend::Sqlite);
+    harness.advance(millis(1_000));
     assert_eq!(
-        shuts_down(&mut play),
-        ["refused ben: Closed", "lost process"]
+        harness.request("ben", 1, &no_wait().shared()),
+        ["granted ben"]
     );
-    assert_eq!(play.releases("ann"), ["released ann: Lost"]);
-    assert_eq!(play.is_gone("s1"), NOTHING);
-    assert!(play.core.is_finished());
+    assert_eq!(harness.request("cy", 1, &forever()), NO_COMMANDS);
+    harness.drop_guard("ann");
+    assert_eq!(harness.drop_guard("ben"), ["granted cy"]);
+    harness.request("dot", 1, &forever());
+    assert_eq!(harness.drop_guard("cy"), ["granted dot"]);
+}
+
+#[test]
+fn in_process_deadline_passes() {
+    let mut harness = with_no_lock_backend(NoLockBackend::InProcess);
+    harness.open_to("s1", Backend::Sqlite);
+    assert_eq!(harness.advance(millis(20)), ["failed ben: TimedOut"]);
+}
+
+#[test]
+fn in_process_lock_is_lost_at_shut_down() {
+    let mut harness = with_no_lock_backend(NoLockBackend::InProcess);
+    harness.open_to("s1", Backend::Sqlite);
+    assert_eq!(
+        shut_down(&mut harness),
+        ["failed ben: Closed", "lost in-process"]
+    );
+    assert_eq!(harness.release("ann"), ["released ann: Lost"]);
+    assert_eq!(harness.end_session("s1"), NO_COMMANDS);
+    assert!(harness.core.is_finished());
 }

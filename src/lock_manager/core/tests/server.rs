@@ -1,4 +1,4 @@
-//! A model of the server: sessions, locks with levels, those who wait, tokens.
+//! Simulated server: sessions, locks with modes, wait queues, tokens.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,9 +8,9 @@ use crate::session::{
     BatchMode, BatchReply, LockBatch, LockOpKind, SessionError, SqlState, TokenSource,
 };
 
-/// A lock somebody has, or waits for.
+/// Lock that a session holds or waits for.
 #[derive(Clone, Copy, Debug)]
-struct Claim {
+struct LockEntry {
     pid: i32,
     mode: LockMode,
 }
@@ -19,18 +19,18 @@ struct Claim {
 pub(super) struct Server {
     pids: i32,
     alive: Vec<i32>,
-    held: BTreeMap<RawLockKey, Vec<Claim>>,
-    waiting: BTreeMap<RawLockKey, VecDeque<Claim>>,
+    held: BTreeMap<RawLockKey, Vec<LockEntry>>,
+    waiting: BTreeMap<RawLockKey, VecDeque<LockEntry>>,
     transaction: i64,
     sequence: i64,
-    /// The sequence has a cache, so its numbers do not only grow.
-    unfit: bool,
+    /// The sequence has a cache, so its numbers are not in ascending order.
+    bad_sequence: bool,
 }
 
 impl Server {
-    pub(super) fn new(unfit: bool) -> Self {
+    pub(super) fn new(bad_sequence: bool) -> Self {
         Self {
-            unfit,
+            bad_sequence,
             ..Self::default()
         }
     }
@@ -45,16 +45,16 @@ impl Server {
         self.alive.contains(&pid)
     }
 
-    /// Ends a session; those who wait for what it had are granted it.
+    /// Ends a session and grants its locks to waiters.
     pub(super) fn terminate(&mut self, pid: i32) {
         self.alive.retain(|other| *other != pid);
-        for claims in self.held.values_mut() {
-            claims.retain(|claim| claim.pid != pid);
+        for entries in self.held.values_mut() {
+            entries.retain(|entry| entry.pid != pid);
         }
-        for claims in self.waiting.values_mut() {
-            claims.retain(|claim| claim.pid != pid);
+        for entries in self.waiting.values_mut() {
+            entries.retain(|entry| entry.pid != pid);
         }
-        self.grant_waiting();
+        self.grant_waiters();
     }
 
     pub(super) fn sessions(&self) -> &[i32] {
@@ -62,11 +62,11 @@ impl Server {
     }
 
     pub(super) fn holds(&self, pid: i32, key: RawLockKey, mode: LockMode) -> bool {
-        let claims = self.held.get(&key);
-        claims.is_some_and(|claims| {
-            claims
+        let entries = self.held.get(&key);
+        entries.is_some_and(|entries| {
+            entries
                 .iter()
-                .any(|claim| claim.pid == pid && claim.mode == mode)
+                .any(|entry| entry.pid == pid && entry.mode == mode)
         })
     }
 
@@ -75,56 +75,59 @@ impl Server {
     }
 
     fn conflicts(&self, pid: i32, key: RawLockKey, mode: LockMode) -> bool {
-        let excludes = |claim: &Claim| {
-            claim.pid != pid && (claim.mode == LockMode::Exclusive || mode == LockMode::Exclusive)
+        let excludes = |entry: &LockEntry| {
+            entry.pid != pid && (entry.mode == LockMode::Exclusive || mode == LockMode::Exclusive)
         };
         let held = self.held.get(&key).into_iter().flatten();
         let waiting = self.waiting.get(&key).into_iter().flatten();
         held.chain(waiting).any(excludes)
     }
 
-    fn take(&mut self, pid: i32, key: RawLockKey, mode: LockMode) -> bool {
+    fn try_acquire(&mut self, pid: i32, key: RawLockKey, mode: LockMode) -> bool {
         let free = !self.conflicts(pid, key, mode);
         if free {
-            self.held.entry(key).or_default().push(Claim { pid, mode });
+            self.held
+                .entry(key)
+                .or_default()
+                .push(LockEntry { pid, mode });
         }
         free
     }
 
-    fn give_back(&mut self, pid: i32, key: RawLockKey, mode: LockMode) -> bool {
-        let claims = self.held.entry(key).or_default();
-        let place = claims
+    fn release(&mut self, pid: i32, key: RawLockKey, mode: LockMode) -> bool {
+        let entries = self.held.entry(key).or_default();
+        let position = entries
             .iter()
-            .position(|claim| claim.pid == pid && claim.mode == mode);
-        if let Some(place) = place {
-            claims.remove(place);
+            .position(|entry| entry.pid == pid && entry.mode == mode);
+        if let Some(position) = position {
+            entries.remove(position);
         }
-        self.grant_waiting();
-        place.is_some()
+        self.grant_waiters();
+        position.is_some()
     }
 
-    /// Queues for a lock, or takes it.
+    /// Acquires a lock, or appends to its queue.
     pub(super) fn wait(&mut self, pid: i32, key: RawLockKey, mode: LockMode) {
-        if !self.take(pid, key, mode) {
-            let claim = Claim { pid, mode };
-            self.waiting.entry(key).or_default().push_back(claim);
+        if !self.try_acquire(pid, key, mode) {
+            let entry = LockEntry { pid, mode };
+            self.waiting.entry(key).or_default().push_back(entry);
         }
     }
 
     pub(super) fn leave_queue(&mut self, pid: i32, key: RawLockKey) {
-        let claims = self.waiting.entry(key).or_default();
-        claims.retain(|claim| claim.pid != pid);
-        self.grant_waiting();
+        let entries = self.waiting.entry(key).or_default();
+        entries.retain(|entry| entry.pid != pid);
+        self.grant_waiters();
     }
 
-    fn grant_waiting(&mut self) {
+    fn grant_waiters(&mut self) {
         let keys: Vec<_> = self.waiting.keys().copied().collect();
         for key in keys {
             while let Some(next) = self.waiting.get_mut(&key).and_then(VecDeque::pop_front) {
                 let held = self.held.entry(key).or_default();
-                let excluded = held.iter().any(|claim| {
-                    claim.pid != next.pid
-                        && (claim.mode == LockMode::Exclusive || next.mode == LockMode::Exclusive)
+                let excluded = held.iter().any(|entry| {
+                    entry.pid != next.pid
+                        && (entry.mode == LockMode::Exclusive || next.mode == LockMode::Exclusive)
                 });
                 if excluded {
                     self.waiting.entry(key).or_default().push_front(next);
@@ -135,42 +138,44 @@ impl Server {
         }
     }
 
-    /// Runs a round; with `fail_at`, the step of that number fails, and those before it have been done.
+    /// Runs a batch. With `fail_at`, the operation of that index fails after the earlier ones were
+    /// executed.
     pub(super) fn run(
         &mut self,
         pid: i32,
-        round: &LockBatch,
+        batch: &LockBatch,
         fail_at: Option<usize>,
     ) -> Result<BatchReply, SessionError> {
-        let sequence = matches!(round.tokens(), TokenSource::Sequence(_));
-        let unfit = sequence && self.unfit;
+        let sequence = matches!(batch.tokens(), TokenSource::Sequence(_));
+        let bad_sequence = sequence && self.bad_sequence;
         let mut answers = Vec::new();
-        let mut draws = false;
-        for (place, step) in round.ops().iter().enumerate() {
-            if fail_at == Some(place) {
+        let mut any_issued = false;
+        for (position, op) in batch.ops().iter().enumerate() {
+            if fail_at == Some(position) {
                 let code = SqlState::new("53200");
                 return Err(SessionError::new("the model's lock table is full").with_code(code));
             }
-            let (key, mode) = (step.key(), step.mode());
-            let (yes, drawn) = match (round.mode(), step.kind()) {
+            let (key, mode) = (op.key(), op.mode());
+            let (yes, issued) = match (batch.mode(), op.kind()) {
                 (BatchMode::Compensate, _) => (
-                    self.holds(pid, key, mode) && self.give_back(pid, key, mode),
+                    self.holds(pid, key, mode) && self.release(pid, key, mode),
                     false,
                 ),
                 (BatchMode::Execute, LockOpKind::Acquire { with_token }) => {
-                    let granted = !(with_token && unfit) && self.take(pid, key, mode);
+                    let granted = !(with_token && bad_sequence) && self.try_acquire(pid, key, mode);
                     (granted, granted && with_token)
                 }
-                (BatchMode::Execute, LockOpKind::Release) => {
-                    (self.give_back(pid, key, mode), false)
-                }
+                (BatchMode::Execute, LockOpKind::Release) => (self.release(pid, key, mode), false),
                 (BatchMode::Execute, LockOpKind::IssueToken) => {
-                    assert!(self.holds(pid, key, mode), "a token for a lock not held");
-                    (!unfit, !unfit)
+                    assert!(
+                        self.holds(pid, key, mode),
+                        "a token for a lock that is not held"
+                    );
+                    (!bad_sequence, !bad_sequence)
                 }
             };
-            draws |= drawn;
-            let number = if sequence && drawn {
+            any_issued |= issued;
+            let number = if sequence && issued {
                 self.sequence += 1;
                 self.sequence
             } else {
@@ -179,8 +184,8 @@ impl Server {
             answers.push(yes.then_some(number));
         }
         let token = if sequence {
-            Some(i64::from(!unfit))
-        } else if draws {
+            Some(i64::from(!bad_sequence))
+        } else if any_issued {
             self.transaction += 1;
             Some(self.transaction)
         } else {

@@ -1,23 +1,20 @@
-//! What a core wants done.
+//! Driver of the simulated cores: performs their commands.
 
-use super::{Connection, Event, World};
+use super::{Connection, Event, Simulation};
 use crate::lock_manager::core::{Command, SessionId};
 use crate::options::{LockMode, Wait};
 
-impl World {
-    pub(super) fn carry_out(&mut self, process: usize) {
+impl Simulation {
+    pub(super) fn perform_commands(&mut self, process: usize) {
         for command in self.cores[process].take_commands(Vec::new()) {
             match command {
                 Command::Open { session } => {
-                    let delay = self.micros(100..1_000);
-                    self.at(delay, Event::Opened(process, session));
+                    let delay = self.random_micros(100..1_000);
+                    self.at(delay, Event::ConnectionOpened(process, session));
                 }
-                Command::RunBatch {
-                    session,
-                    batch: round,
-                } => {
-                    let delay = self.micros(20..60);
-                    self.at(delay, Event::Ran(process, session, round));
+                Command::RunBatch { session, batch } => {
+                    let delay = self.random_micros(20..60);
+                    self.at(delay, Event::BatchArrives(process, session, batch));
                 }
                 Command::WaitOnServer {
                     session,
@@ -29,7 +26,7 @@ impl World {
                     let mode = options.lock_mode();
                     let connection = Connection {
                         pid,
-                        waits: Some((key.raw(), mode)),
+                        waits_for: Some((key.raw(), mode)),
                         silent: None,
                     };
                     self.connections.insert((process, session), connection);
@@ -37,7 +34,7 @@ impl World {
                         self.server.wait(pid, key.raw(), mode);
                     }
                     if let Wait::UpTo(limit) = options.wait() {
-                        self.at(limit, Event::Limit(process, session));
+                        self.at(limit, Event::ServerWaitLimit(process, session));
                     }
                 }
                 Command::Close { session } => {
@@ -45,17 +42,14 @@ impl World {
                     self.end_connection(process, session, true);
                 }
                 Command::Terminate { session } => self.end_connection(process, session, true),
-                Command::SessionLost { session } => self.lost(process, session),
-                Command::Granted {
-                    waiter,
-                    grant: hold,
-                } => self.granted(process, waiter, hold),
+                Command::SessionLost { session } => self.on_session_lost(process, session),
+                Command::Granted { waiter, grant } => self.granted(process, waiter, grant),
                 Command::Failed { waiter, error } => {
-                    self.met.refused(error.kind());
+                    self.coverage.failed(error.kind());
                     self.finish(waiter);
                 }
                 Command::Released { waiter, result } => self.released(waiter, result),
-                Command::Closed { .. } => self.met.count("closed"),
+                Command::Closed { .. } => self.coverage.count("closed"),
             }
         }
     }
@@ -67,36 +61,38 @@ impl World {
         for key in &self.keys {
             for mode in [LockMode::Exclusive, LockMode::Shared] {
                 let held = self.server.holds(connection.pid, key.raw(), mode);
-                assert!(!held, "given to the pool with {key}");
+                assert!(!held, "returned to the pool with {key}");
             }
         }
     }
 
-    fn lost(&mut self, process: usize, session: SessionId) {
+    fn on_session_lost(&mut self, process: usize, session: SessionId) {
         let silent = self.connections.get(&(process, session));
-        self.met
+        self.coverage
             .count(match silent.and_then(|connection| connection.silent) {
-                Some(since) if since < self.now => "silent session given up",
+                Some(since) if since < self.now => "silent session terminated",
                 _ => "lost session",
             });
         for task in self.tasks.values_mut() {
-            let on_it = task.hold.is_some_and(|hold| hold.session == Some(session));
+            let on_it = task
+                .grant
+                .is_some_and(|grant| grant.session == Some(session));
             if on_it && task.process == process {
                 task.lost = true;
-                self.met.count("lost holder");
+                self.coverage.count("lost holder");
             }
         }
     }
 
-    /// The connection goes; the server ends its session.
+    /// Removes a connection and ends its session on the server.
     pub(super) fn end_connection(&mut self, process: usize, session: SessionId, tell: bool) {
         if let Some(connection) = self.connections.remove(&(process, session)) {
             self.server.terminate(connection.pid);
-            self.turns.retain(|(of, _), _| *of != process);
+            self.hand_offs.retain(|(of, _), _| *of != process);
         }
         if tell {
-            let delay = self.micros(0..100);
-            self.at(delay, Event::Gone(process, session));
+            let delay = self.random_micros(0..100);
+            self.at(delay, Event::SessionEnded(process, session));
         }
     }
 }

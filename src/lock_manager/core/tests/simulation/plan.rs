@@ -1,39 +1,39 @@
-//! What a seed is to play.
+//! Plan of a simulation, derived from its seed.
 
 use std::time::Duration;
 
 use crate::lock_manager::options::{LockManagerOptions, NoLockBackend};
 use crate::session::TokenSource;
 
-/// What can go wrong, each once in so many chances; 0 is never.
+/// Probability of each fault as one in so many; 0 is never.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct Faults {
-    /// A session ends, at any time.
+    /// A session is terminated.
     pub(super) terminated: u32,
-    /// A round fails in its midst.
+    /// A batch fails at one of its operations.
     pub(super) failed: u32,
-    /// A round runs, and its answer is lost with the session.
+    /// A batch is executed, and its reply is lost with the session.
     pub(super) lost: u32,
-    /// A round is answered too late, or never.
+    /// A reply arrives late or never.
     pub(super) silent: u32,
-    /// No connection can be had.
-    pub(super) unopened: u32,
+    /// No connection can be checked out.
+    pub(super) open_failed: u32,
 }
 
 #[derive(Clone, Debug)]
 pub(in super::super) struct Plan {
     pub(super) seed: u64,
-    pub(super) lockers: Vec<LockManagerOptions>,
+    pub(super) managers: Vec<LockManagerOptions>,
     pub(super) keys: i64,
     pub(super) tasks: u32,
     pub(super) faults: Faults,
-    pub(super) without_locks: bool,
-    /// The sequence of the tokens is no good.
-    pub(super) unfit: bool,
-    /// The first locker is shut down in the midst.
+    pub(super) no_locks: bool,
+    /// The sequence of the tokens has a cache.
+    pub(super) bad_sequence: bool,
+    /// The first lock manager is shut down during the run.
     pub(super) shut_down: bool,
-    /// Everybody wants the one key alone and polls for it until they have it, and new ones come all the time.
-    pub(super) crowd: bool,
+    /// All tasks poll for one key in exclusive mode, and new tasks start all the time.
+    pub(super) single_hot_key: bool,
 }
 
 pub(super) const KEEP_ALIVE: Duration = Duration::from_millis(10);
@@ -57,7 +57,7 @@ impl Plan {
             LockManagerOptions::new().hand_off_limit(3, Duration::from_millis(5)),
             LockManagerOptions::new().hand_off_limit(0, Duration::ZERO),
         ];
-        let lockers = (0..1 + seed % 3).map(|at| {
+        let managers = (0..1 + seed % 3).map(|at| {
             let options = options[((at + seed / 4) % 4) as usize].clone();
             let options = options
                 .fencing_tokens(source.clone())
@@ -69,30 +69,34 @@ impl Plan {
             failed: 20,
             lost: 150,
             silent: 200,
-            unopened: 10,
+            open_failed: 10,
         };
         Self {
             seed,
-            lockers: lockers.collect(),
+            managers: managers.collect(),
             keys: 1 + i64::try_from(seed % 7).expect("a small number"),
             tasks: 200,
             faults: if faulty { faults } else { Faults::default() },
-            without_locks: seed % 8 == 7,
-            unfit: seed % 4 == 3,
+            no_locks: seed % 8 == 7,
+            bad_sequence: seed % 4 == 3,
             shut_down: seed % 5 == 4,
-            crowd: false,
+            single_hot_key: false,
         }
     }
 
-    /// Processes that have always somebody who wants the same key.
-    pub(in super::super) fn crowd(seed: u64, lockers: Vec<LockManagerOptions>, tasks: u32) -> Self {
+    /// Returns a plan in which every process always has a waiter for the same key.
+    pub(in super::super) fn single_hot_key(
+        seed: u64,
+        managers: Vec<LockManagerOptions>,
+        tasks: u32,
+    ) -> Self {
         Self {
-            lockers,
+            managers,
             keys: 1,
             tasks,
-            without_locks: false,
+            no_locks: false,
             shut_down: false,
-            crowd: true,
+            single_hot_key: true,
             ..Self::of(seed, false)
         }
     }

@@ -1,110 +1,111 @@
-//! Lockers of several processes over one model server, with tasks that come and go and faults at every turn. Seeded; time is the world's.
+//! Seeded simulation: lock managers of several processes over one simulated server, with tasks,
+//! faults and simulated time.
 
-mod checks;
-mod happenings;
-mod orders;
+mod commands;
+mod events;
+mod invariants;
 mod plan;
 mod tasks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use super::met::Met;
+use super::coverage::Coverage;
 use super::server::Server;
 use crate::key::{LockKey, RawLockKey};
 use crate::lock_manager::core::{Core, RequestId, SessionId};
 use crate::options::LockMode;
 use crate::session::{Backend, BatchReply, LockBatch, SessionError};
 
-use checks::Turns;
+use invariants::HandOffs;
 pub(super) use plan::Plan;
 use tasks::Task;
 
 #[derive(Debug)]
 enum Event {
-    Opened(usize, SessionId),
-    Ran(usize, SessionId, LockBatch),
-    /// What was answered arrives.
-    Arrives(usize, SessionId, Result<BatchReply, SessionError>),
-    Gone(usize, SessionId),
-    /// A task gives its lock back.
-    Released(usize, u64),
-    /// A task stops waiting.
-    Cancelled(usize, u64),
-    /// A new task comes.
-    Arrived,
-    /// A session's wait on the server reaches its limit.
-    Limit(usize, SessionId),
-    /// The last user of a locker goes, whoever holds what.
+    ConnectionOpened(usize, SessionId),
+    BatchArrives(usize, SessionId, LockBatch),
+    /// A reply reaches the driver.
+    ReplyArrives(usize, SessionId, Result<BatchReply, SessionError>),
+    SessionEnded(usize, SessionId),
+    /// A task releases its lock.
+    TaskReleases(usize, u64),
+    /// A task cancels its request.
+    TaskCancels(usize, u64),
+    /// A task starts.
+    TaskArrives,
+    /// The limit of a wait on the server passes.
+    ServerWaitLimit(usize, SessionId),
+    /// The last handle of a lock manager is dropped, also while locks are held.
     ShutDown(usize),
 }
 
-/// A session as the world sees it.
+/// State of a session outside the core.
 #[derive(Clone, Copy, Debug)]
 struct Connection {
     pid: i32,
-    waits: Option<(RawLockKey, LockMode)>,
-    /// Since when it has been dead, or has left a round without an answer.
+    waits_for: Option<(RawLockKey, LockMode)>,
+    /// Time since which the session has been dead or has owed a reply.
     silent: Option<Instant>,
 }
 
-pub(super) struct World {
+pub(super) struct Simulation {
     plan: Plan,
     pub(super) cores: Vec<Core<u64>>,
     pub(super) server: Server,
     random: fastrand::Rng,
     pub(super) now: Instant,
     events: BTreeMap<(Instant, u64), Event>,
-    serial: u64,
+    last_id: u64,
     connections: BTreeMap<(usize, SessionId), Connection>,
     tasks: HashMap<u64, Task>,
     keys: Vec<LockKey>,
-    to_come: u32,
-    /// Of every grant, and of the exclusive ones.
+    tasks_left: u32,
+    /// Last token of all grants, and of exclusive grants.
     last_tokens: HashMap<RawLockKey, (i64, i64)>,
     last_granted: HashMap<(usize, RawLockKey), RequestId>,
-    turns: HashMap<(usize, RawLockKey), Turns>,
-    /// When each process was last granted something, and the longest that one waited for that.
-    served: HashMap<usize, Instant>,
-    pub(super) longest: Duration,
-    pub(super) granted: HashMap<usize, u64>,
-    pub(super) met: Met,
+    hand_offs: HashMap<(usize, RawLockKey), HandOffs>,
+    /// Time of the last grant per process, and the longest time between two grants.
+    last_grant: HashMap<usize, Instant>,
+    pub(super) longest_gap: Duration,
+    pub(super) grant_counts: HashMap<usize, u64>,
+    pub(super) coverage: Coverage,
 }
 
-impl World {
+impl Simulation {
     pub(super) fn new(plan: Plan) -> Self {
         let mut random = fastrand::Rng::with_seed(plan.seed);
         let now = Instant::now();
-        let options = plan.lockers.iter();
+        let options = plan.managers.iter();
         let cores = options.map(|options| Core::new(options.0.clone(), random.fork(), now));
         Self {
             cores: cores.collect(),
-            server: Server::new(plan.unfit),
+            server: Server::new(plan.bad_sequence),
             now,
             events: BTreeMap::new(),
-            serial: 0,
+            last_id: 0,
             connections: BTreeMap::new(),
             tasks: HashMap::new(),
             keys: (0..plan.keys).map(LockKey::from).collect(),
-            to_come: 0,
+            tasks_left: 0,
             last_tokens: HashMap::new(),
             last_granted: HashMap::new(),
-            turns: HashMap::new(),
-            served: HashMap::new(),
-            longest: Duration::ZERO,
-            granted: HashMap::new(),
-            met: Met::default(),
+            hand_offs: HashMap::new(),
+            last_grant: HashMap::new(),
+            longest_gap: Duration::ZERO,
+            grant_counts: HashMap::new(),
+            coverage: Coverage::default(),
             random,
             plan,
         }
     }
 
     fn at(&mut self, delay: Duration, event: Event) {
-        self.serial += 1;
-        self.events.insert((self.now + delay, self.serial), event);
+        self.last_id += 1;
+        self.events.insert((self.now + delay, self.last_id), event);
     }
 
-    fn micros(&mut self, range: std::ops::Range<u64>) -> Duration {
+    fn random_micros(&mut self, range: std::ops::Range<u64>) -> Duration {
         Duration::from_micros(self.random.u64(range))
     }
 
@@ -112,16 +113,16 @@ impl World {
         one_in > 0 && self.random.u32(0..one_in) == 0
     }
 
-    /// Lets the tasks come, runs until all are gone, and checks that nothing is left.
+    /// Runs until all tasks have ended, then checks that nothing is left.
     pub(super) fn run(&mut self) {
-        self.to_come = self.plan.tasks;
-        self.at(Duration::ZERO, Event::Arrived);
+        self.tasks_left = self.plan.tasks;
+        self.at(Duration::ZERO, Event::TaskArrives);
         if self.plan.shut_down {
-            let when = self.micros(0..20_000);
+            let when = self.random_micros(0..20_000);
             self.at(when, Event::ShutDown(0));
         }
         while self.step() {
-            if self.tasks.is_empty() && self.to_come == 0 {
+            if self.tasks.is_empty() && self.tasks_left == 0 {
                 break;
             }
         }
@@ -129,15 +130,19 @@ impl World {
         self.end();
     }
 
-    /// Every locker is closed; then the server has no locks and no sessions of theirs.
+    /// Closes every lock manager; then the server has no locks and no sessions.
     fn end(&mut self) {
         for process in 0..self.cores.len() {
             let now = self.now;
             self.cores[process].close(u64::MAX, now);
-            self.carry_out(process);
+            self.perform_commands(process);
         }
-        while self.met.of("closed") < self.cores.len() as u64 {
-            assert!(self.step(), "a locker does not close: {:?}", self.cores);
+        while self.coverage.of("closed") < self.cores.len() as u64 {
+            assert!(
+                self.step(),
+                "a lock manager does not close: {:?}",
+                self.cores
+            );
         }
         for core in &self.cores {
             assert!(core.is_finished());
@@ -149,7 +154,7 @@ impl World {
         assert_eq!(self.server.sessions(), [0; 0], "sessions are left");
     }
 
-    /// The next thing happens. `false`: nothing will.
+    /// Performs the next event. `false`: there is none.
     fn step(&mut self) -> bool {
         let timers = self.cores.iter().enumerate();
         let timer = timers
@@ -160,7 +165,7 @@ impl World {
             (Some(at), timer) if timer.is_none_or(|(timer, _)| at <= timer) => {
                 self.now = self.now.max(at);
                 if let Some((_, event)) = self.events.pop_first() {
-                    self.happen(event);
+                    self.handle_event(event);
                 }
             }
             (_, Some((at, process))) => {
@@ -168,14 +173,17 @@ impl World {
                 let now = self.now;
                 self.cores[process].run_due_timers(now);
                 let next = self.cores[process].next_timer();
-                assert!(next.is_none_or(|next| next > now), "a tick leaves work");
-                self.carry_out(process);
+                assert!(next.is_none_or(|next| next > now), "due timers are left");
+                self.perform_commands(process);
             }
-            (Some(_), None) => unreachable!("the first arm has it"),
+            (Some(_), None) => unreachable!("the first arm matches"),
             (None, None) => return false,
         }
-        self.met.steps += 1;
-        assert!(self.met.steps < 1_000_000, "it does not come to an end");
+        self.coverage.steps += 1;
+        assert!(
+            self.coverage.steps < 1_000_000,
+            "the simulation does not end"
+        );
         if self.chance(self.plan.faults.terminated) {
             let alive = self.server.sessions();
             if !alive.is_empty() {
@@ -183,13 +191,13 @@ impl World {
                 self.server.terminate(pid);
             }
         }
-        self.grants_arrive();
+        self.report_server_waits();
         self.check();
         true
     }
 
     fn backend(&self) -> Backend {
-        if self.plan.without_locks {
+        if self.plan.no_locks {
             Backend::Sqlite
         } else {
             Backend::Postgres

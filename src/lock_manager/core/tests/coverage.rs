@@ -1,54 +1,54 @@
-//! What happened in the worlds, so that it is seen that everything did.
+//! Coverage of the simulation: proves that each kind of event has occurred.
 
 use std::collections::BTreeMap;
 
 use crate::error::LockErrorKind;
 
-/// How often each kind of thing has happened.
+/// Number of occurrences of each event.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub(super) struct Met {
+pub(super) struct Coverage {
     pub(super) steps: u64,
     counts: BTreeMap<String, u64>,
 }
 
-/// What must have happened in every run of the seeds.
-const EXPECTED: [&str; 33] = [
-    "answer too late",
+/// Events that must occur in every run of the seeds.
+const REQUIRED: [&str; 33] = [
+    "late reply",
     "cancelled",
     "closed",
-    "dropped before it was granted",
+    "granted after cancellation",
     "granted",
     "granted of several keys",
-    "granted on a session of its own",
+    "granted on a dedicated session",
     "granted with a token",
     "granted with a token of a sequence",
     "granted without locks",
     "granted in the process",
-    "handed on",
+    "handed off",
     "lost holder",
     "lost session",
-    "no session",
+    "open failure",
     "pinged",
-    "refused Closed",
-    "refused Database",
-    "refused HeldElsewhere",
-    "refused InvalidOptions",
-    "refused Pool",
-    "refused TimedOut",
-    "refused TooManyLocks",
+    "failed Closed",
+    "failed Database",
+    "failed HeldElsewhere",
+    "failed InvalidOptions",
+    "failed Pool",
+    "failed TimedOut",
+    "failed TooManyLocks",
     "released",
     "released Lost",
-    "round",
-    "round of many",
-    "round that gives back and takes again",
+    "batch",
+    "batch of many",
+    "batch that releases and reacquires",
     "shut down",
     "shut down with holders",
-    "silent session given up",
-    "undone",
+    "silent session terminated",
+    "compensated",
     "waited on the server",
 ];
 
-impl Met {
+impl Coverage {
     pub(super) fn count(&mut self, what: &str) {
         match self.counts.get_mut(what) {
             Some(count) => *count += 1,
@@ -58,8 +58,8 @@ impl Met {
         }
     }
 
-    pub(super) fn refused(&mut self, kind: LockErrorKind) {
-        self.count(&format!("refused {kind:?}"));
+    pub(super) fn failed(&mut self, kind: LockErrorKind) {
+        self.count(&format!("failed {kind:?}"));
     }
 
     pub(super) fn of(&self, what: &str) -> u64 {
@@ -73,9 +73,9 @@ impl Met {
         }
     }
 
-    /// Whatever should have happened, and has not at least so often.
+    /// Returns the required events that occurred less often than `at_least`.
     pub(super) fn missing(&self, at_least: u64) -> Vec<(&'static str, u64)> {
-        let counts = EXPECTED.iter().map(|what| (*what, self.of(what)));
+        let counts = REQUIRED.iter().map(|what| (*what, self.of(what)));
         counts.filter(|(_, count)| *count < at_least).collect()
     }
 }

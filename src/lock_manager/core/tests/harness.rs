@@ -1,4 +1,4 @@
-//! A core and everybody around it, moved by hand: what happens is said, and what the core wants done is read.
+//! Harness that drives a core step by step and returns its commands as text.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -18,40 +18,42 @@ pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A core whose waiters are names. Sessions are named `s1`, `s2`, … in the order in which they appear.
-pub(super) struct Play {
+/// Scripted driver of a core.
+///
+/// Waiters are names. Sessions are named `s1`, `s2`, … in the order in which they appear.
+pub(super) struct CoreHarness {
     pub(super) core: Core<&'static str>,
     pub(super) now: Instant,
     sessions: Vec<SessionId>,
-    rounds: HashMap<SessionId, LockBatch>,
-    holds: HashMap<&'static str, LockGrant>,
+    batches: HashMap<SessionId, LockBatch>,
+    grants: HashMap<&'static str, LockGrant>,
     requests: HashMap<&'static str, (RequestId, RawLockKey)>,
     transaction: i64,
-    steps: u32,
+    advances: u32,
 }
 
-impl Play {
+impl CoreHarness {
     pub(super) fn new(options: LockManagerOptions) -> Self {
         let now = Instant::now();
         Self {
             core: Core::new(options.0, fastrand::Rng::with_seed(7), now),
             now,
             sessions: Vec::new(),
-            rounds: HashMap::new(),
-            holds: HashMap::new(),
+            batches: HashMap::new(),
+            grants: HashMap::new(),
             requests: HashMap::new(),
             transaction: 0,
-            steps: 0,
+            advances: 0,
         }
     }
 
-    /// With one session that is open, and idle.
+    /// Returns a harness with one idle session.
     pub(super) fn opened(options: LockManagerOptions) -> Self {
-        let mut play = Self::new(options);
-        play.asks("first", 0, &LockOptions::no_wait());
-        play.opens("s1");
-        play.answers("s1", "n");
-        play
+        let mut harness = Self::new(options);
+        harness.request("first", 0, &LockOptions::no_wait());
+        harness.open("s1");
+        harness.reply("s1", "n");
+        harness
     }
 
     fn id(&self, session: &str) -> SessionId {
@@ -61,29 +63,26 @@ impl Play {
 
     fn name(&mut self, session: SessionId) -> String {
         if session == SessionId::IN_PROCESS {
-            return "process".to_owned();
+            return "in-process".to_owned();
         }
         let known = self.sessions.iter().position(|id| *id == session);
-        let place = known.unwrap_or_else(|| {
+        let position = known.unwrap_or_else(|| {
             self.sessions.push(session);
             self.sessions.len() - 1
         });
-        format!("s{}", place + 1)
+        format!("s{}", position + 1)
     }
 
-    /// What the core wants done now.
+    /// Returns the commands of the core as text.
     pub(super) fn commands(&mut self) -> Vec<String> {
         let commands = self.core.take_commands(Vec::new());
         commands
             .into_iter()
             .map(|command| match command {
                 Command::Open { session } => format!("open {}", self.name(session)),
-                Command::RunBatch {
-                    session,
-                    batch: round,
-                } => {
-                    let text = format!("send {}:{}", self.name(session), spell(&round));
-                    self.rounds.insert(session, round);
+                Command::RunBatch { session, batch } => {
+                    let text = format!("run {}:{}", self.name(session), describe(&batch));
+                    self.batches.insert(session, batch);
                     text
                 }
                 Command::WaitOnServer {
@@ -101,20 +100,17 @@ impl Play {
                     format!("wait {}: {mode}{key} {limit}", self.name(session))
                 }
                 Command::Close { session } => format!("close {}", self.name(session)),
-                Command::Terminate { session } => format!("abandon {}", self.name(session)),
+                Command::Terminate { session } => format!("terminate {}", self.name(session)),
                 Command::SessionLost { session } => format!("lost {}", self.name(session)),
-                Command::Granted {
-                    waiter,
-                    grant: hold,
-                } => {
-                    self.holds.insert(waiter, hold);
-                    match hold.token {
+                Command::Granted { waiter, grant } => {
+                    self.grants.insert(waiter, grant);
+                    match grant.token {
                         Some(token) => format!("granted {waiter} with {token}"),
                         None => format!("granted {waiter}"),
                     }
                 }
                 Command::Failed { waiter, error } => {
-                    format!("refused {waiter}: {:?}", error.kind())
+                    format!("failed {waiter}: {:?}", error.kind())
                 }
                 Command::Released { waiter, result } => match result {
                     Ok(()) => format!("released {waiter}"),
@@ -125,69 +121,69 @@ impl Play {
             .collect()
     }
 
-    pub(super) fn asks(
+    pub(super) fn request(
         &mut self,
-        who: &'static str,
+        waiter: &'static str,
         key: i64,
         options: &LockOptions,
     ) -> Vec<String> {
-        self.request(who, key, options, false)
+        self.add_request(waiter, key, options, false)
     }
 
-    /// With a fencing token.
-    pub(super) fn asks_fenced(
+    /// Requests a lock with a fencing token.
+    pub(super) fn request_with_token(
         &mut self,
-        who: &'static str,
+        waiter: &'static str,
         key: i64,
         options: &LockOptions,
     ) -> Vec<String> {
-        self.request(who, key, options, true)
+        self.add_request(waiter, key, options, true)
     }
 
-    fn request(
+    fn add_request(
         &mut self,
-        who: &'static str,
+        waiter: &'static str,
         key: i64,
         options: &LockOptions,
         fenced: bool,
     ) -> Vec<String> {
         let key = LockKey::from(key);
-        let space = key.raw();
-        let id = self.core.request(key, options, fenced, who, self.now);
-        self.requests.insert(who, (id, space));
+        let raw = key.raw();
+        let id = self.core.request(key, options, fenced, waiter, self.now);
+        self.requests.insert(waiter, (id, raw));
         self.commands()
     }
 
-    pub(super) fn cancels(&mut self, who: &'static str) -> Vec<String> {
-        let (id, key) = self.requests[who];
+    pub(super) fn cancel(&mut self, waiter: &'static str) -> Vec<String> {
+        let (id, key) = self.requests[waiter];
         self.core.cancel(id, key, self.now);
         self.commands()
     }
 
-    pub(super) fn releases(&mut self, who: &'static str) -> Vec<String> {
-        let hold = self.holds[who];
-        self.core.release(hold, Some(who), self.now);
+    pub(super) fn release(&mut self, waiter: &'static str) -> Vec<String> {
+        let grant = self.grants[waiter];
+        self.core.release(grant, Some(waiter), self.now);
         self.commands()
     }
 
-    pub(super) fn drops(&mut self, who: &'static str) -> Vec<String> {
-        let hold = self.holds[who];
-        self.core.release(hold, None, self.now);
+    pub(super) fn drop_guard(&mut self, waiter: &'static str) -> Vec<String> {
+        let grant = self.grants[waiter];
+        self.core.release(grant, None, self.now);
         self.commands()
     }
 
-    pub(super) fn opens(&mut self, session: &str) -> Vec<String> {
-        self.opens_to(session, Backend::Postgres)
+    pub(super) fn open(&mut self, session: &str) -> Vec<String> {
+        self.open_to(session, Backend::Postgres)
     }
 
-    pub(super) fn opens_to(&mut self, session: &str, backend: Backend) -> Vec<String> {
+    pub(super) fn open_to(&mut self, session: &str, backend: Backend) -> Vec<String> {
         let id = self.id(session);
         self.core
             .on_opened(id, Ok((backend, self.pid(session))), self.now);
         self.commands()
     }
 
-    pub(super) fn cannot_open(&mut self, session: &str) -> Vec<String> {
+    pub(super) fn fail_open(&mut self, session: &str) -> Vec<String> {
         let id = self.id(session);
         let error = LockError::new(LockErrorKind::Pool);
         self.core.on_opened(id, Err(error), self.now);
@@ -198,43 +194,39 @@ impl Play {
         self.id(session).generation()
     }
 
-    /// The server's session behind one of ours.
+    /// Returns the process id of a session on the server.
     pub(super) fn pid(&self, session: &str) -> i32 {
         100 + i32::try_from(self.id(session).generation()).expect("few sessions")
     }
 
-    /// The answers to the last round: `y` or `n` for each step.
-    pub(super) fn answers(&mut self, session: &str, answers: &str) -> Vec<String> {
-        self.answers_as(session, answers, self.pid(session))
+    /// Replies to the last batch: `y` or `n` for each operation.
+    pub(super) fn reply(&mut self, session: &str, answers: &str) -> Vec<String> {
+        self.reply_from_pid(session, answers, self.pid(session))
     }
 
-    /// From this session of the server's.
-    pub(super) fn answers_as(&mut self, session: &str, answers: &str, pid: i32) -> Vec<String> {
+    /// Replies from the session with this process id.
+    pub(super) fn reply_from_pid(&mut self, session: &str, answers: &str, pid: i32) -> Vec<String> {
         let id = self.id(session);
-        let round = self.rounds.get(&id).expect("a round was sent");
-        assert_eq!(round.ops().len(), answers.len(), "{}", spell(round));
-        let drawn = round
-            .ops()
-            .iter()
-            .zip(answers.chars())
-            .any(|(step, answer)| {
-                answer == 'y'
-                    && matches!(
-                        step.kind(),
-                        LockOpKind::Acquire { with_token: true } | LockOpKind::IssueToken
-                    )
-            });
-        self.transaction += i64::from(drawn);
+        let batch = self.batches.get(&id).expect("a batch was sent");
+        assert_eq!(batch.ops().len(), answers.len(), "{}", describe(batch));
+        let issued = batch.ops().iter().zip(answers.chars()).any(|(op, answer)| {
+            answer == 'y'
+                && matches!(
+                    op.kind(),
+                    LockOpKind::Acquire { with_token: true } | LockOpKind::IssueToken
+                )
+        });
+        self.transaction += i64::from(issued);
         let answers: Vec<_> = answers.chars().map(|a| (a == 'y').then_some(1)).collect();
         let row = BatchReply {
             answers: (!answers.is_empty()).then_some(answers),
-            token: drawn.then_some(self.transaction),
+            token: issued.then_some(self.transaction),
             pid,
         };
-        self.hears(session, Ok(row))
+        self.reply_with(session, Ok(row))
     }
 
-    pub(super) fn hears(
+    pub(super) fn reply_with(
         &mut self,
         session: &str,
         answer: Result<BatchReply, SessionError>,
@@ -244,86 +236,86 @@ impl Play {
         self.commands()
     }
 
-    /// The server's lock table is full.
-    pub(super) fn fails(&mut self, session: &str) -> Vec<String> {
+    /// Fails the last batch: the lock table of the server is full.
+    pub(super) fn fail_batch(&mut self, session: &str) -> Vec<String> {
         let error = SessionError::new("full").with_code(SqlState::new("53200"));
-        self.hears(session, Err(error))
+        self.reply_with(session, Err(error))
     }
 
-    pub(super) fn dies(&mut self, session: &str) -> Vec<String> {
-        self.hears(
+    pub(super) fn disconnect(&mut self, session: &str) -> Vec<String> {
+        self.reply_with(
             session,
             Err(SessionError::new("gone").with_disconnected(true)),
         )
     }
 
-    pub(super) fn waited(&mut self, session: &str, waited: WaitOutcome) -> Vec<String> {
+    pub(super) fn end_wait(&mut self, session: &str, waited: WaitOutcome) -> Vec<String> {
         let id = self.id(session);
         self.core.on_wait_ended(id, waited, self.now);
         self.commands()
     }
 
-    pub(super) fn is_granted(&mut self, session: &str) -> Vec<String> {
+    pub(super) fn grant_wait(&mut self, session: &str) -> Vec<String> {
         let pid = self.pid(session);
-        self.waited(session, WaitOutcome::Granted { pid })
+        self.end_wait(session, WaitOutcome::Granted { pid })
     }
 
-    pub(super) fn is_gone(&mut self, session: &str) -> Vec<String> {
+    pub(super) fn end_session(&mut self, session: &str) -> Vec<String> {
         let id = self.id(session);
         self.core.on_session_closed(id);
         self.commands()
     }
 
-    /// Time passes, and nothing else happens.
-    pub(super) fn later(&mut self, pause: Duration) -> Vec<String> {
-        self.steps += 1;
-        assert!(self.steps < 10_000, "the core does not come to rest");
+    /// Advances the time, which is the only event.
+    pub(super) fn advance(&mut self, pause: Duration) -> Vec<String> {
+        self.advances += 1;
+        assert!(self.advances < 10_000, "the core emits timers without end");
         self.now += pause;
         self.core.run_due_timers(self.now);
         self.commands()
     }
 
-    /// How long until the core has something to do.
-    pub(super) fn next(&self) -> Option<Duration> {
+    /// Returns the time until the next timer.
+    pub(super) fn next_timer(&self) -> Option<Duration> {
         let at = self.core.next_timer()?;
         Some(at.saturating_duration_since(self.now))
     }
 
-    /// Time passes until the core has something to do.
-    pub(super) fn until_next(&mut self) -> Vec<String> {
-        let pause = self.next().expect("nothing is to be done");
-        self.later(pause)
+    /// Advances the time to the next timer.
+    pub(super) fn advance_to_next_timer(&mut self) -> Vec<String> {
+        let pause = self.next_timer().expect("a timer is scheduled");
+        self.advance(pause)
     }
 
-    pub(super) fn tokens_asked_of(&self, session: &str) -> TokenSource {
-        self.rounds[&self.id(session)].tokens().clone()
+    pub(super) fn token_source_of(&self, session: &str) -> TokenSource {
+        self.batches[&self.id(session)].tokens().clone()
     }
 
-    pub(super) fn keys(&self) -> usize {
+    pub(super) fn key_count(&self) -> usize {
         self.core.keys.len()
     }
 
-    pub(super) fn timers(&self) -> usize {
+    pub(super) fn timer_count(&self) -> usize {
         self.core.timers.len()
     }
 }
 
-fn spell(round: &LockBatch) -> String {
-    let steps = round.ops().iter().map(|step| {
-        let what = match (round.mode(), step.kind()) {
-            (BatchMode::Compensate, _) => "undo",
-            (BatchMode::Execute, LockOpKind::Acquire { with_token: false }) => "take",
-            (BatchMode::Execute, LockOpKind::Acquire { with_token: true }) => "take fenced",
-            (BatchMode::Execute, LockOpKind::Release) => "give back",
-            (BatchMode::Execute, LockOpKind::IssueToken) => "draw",
+fn describe(batch: &LockBatch) -> String {
+    let ops = batch.ops().iter().map(|op| {
+        let what = match (batch.mode(), op.kind()) {
+            (BatchMode::Compensate, _) => "compensate",
+            (BatchMode::Execute, LockOpKind::Acquire { with_token: false }) => "acquire",
+            (BatchMode::Execute, LockOpKind::Acquire { with_token: true }) => "acquire with token",
+            (BatchMode::Execute, LockOpKind::Release) => "release",
+            (BatchMode::Execute, LockOpKind::IssueToken) => "issue token",
         };
-        format!(" {what} {}{}", mode(step.mode()), number(step.key()))
+        format!(" {what} {}{}", mode(op.mode()), number(op.key()))
     });
-    let steps: Vec<_> = steps.collect();
-    if steps.is_empty() {
+    let ops: Vec<_> = ops.collect();
+    if ops.is_empty() {
         " ping".to_owned()
     } else {
-        steps.join(",")
+        ops.join(",")
     }
 }
 

@@ -1,0 +1,347 @@
+//! Failed batches on a session that lives; fencing tokens.
+
+use super::harness::{CoreHarness, millis};
+use crate::lock_manager::options::LockManagerOptions;
+use crate::options::LockOptions;
+use crate::session::{BatchReply, SessionError, TokenSource};
+
+const NO_COMMANDS: [&str; 0] = [];
+
+fn no_wait() -> LockOptions {
+    LockOptions::no_wait()
+}
+
+fn forever() -> LockOptions {
+    LockOptions::wait_forever()
+}
+
+fn harness() -> CoreHarness {
+    CoreHarness::opened(LockManagerOptions::new())
+}
+
+fn with_sequence() -> (CoreHarness, TokenSource) {
+    let source = TokenSource::Sequence("fencing".into());
+    let harness = CoreHarness::opened(LockManagerOptions::new().fencing_tokens(source.clone()));
+    (harness, source)
+}
+
+#[test]
+fn failed_batch_is_compensated_before_replies() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever());
+    assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 1"]);
+    assert_eq!(harness.reply("s1", "y"), ["failed ann: TooManyLocks"]);
+    assert_eq!(harness.key_count(), 0);
+}
+
+#[test]
+fn next_waiter_is_acquired_for_after_a_failure() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever());
+    harness.request("ben", 1, &forever());
+    harness.fail_batch("s1");
+    let commands = harness.reply("s1", "n");
+    assert_eq!(commands, ["failed ann: TooManyLocks", "run s1: acquire 1"]);
+    assert_eq!(harness.reply("s1", "y"), ["granted ben"]);
+}
+
+#[test]
+fn failed_batch_is_retried_one_by_one() {
+    let mut harness = harness();
+    harness.request("zoe", 9, &no_wait());
+    for (who, key) in [("ann", 1), ("ben", 2), ("cy", 3)] {
+        harness.request(who, key, &forever());
+    }
+    harness.reply("s1", "n");
+    assert_eq!(
+        harness.fail_batch("s1"),
+        ["run s1: compensate 1, compensate 2, compensate 3"]
+    );
+    assert_eq!(harness.reply("s1", "yyn"), ["run s1: acquire 1"]);
+    assert_eq!(
+        harness.reply("s1", "y"),
+        ["granted ann", "run s1: acquire 2"]
+    );
+    // Only `ben` causes the error.
+    assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 2"]);
+    let commands = harness.reply("s1", "n");
+    assert_eq!(commands, ["failed ben: TooManyLocks", "run s1: acquire 3"]);
+    // Later operations share a batch again.
+    harness.request("dot", 4, &no_wait());
+    harness.request("eve", 5, &no_wait());
+    let answer = harness.reply("s1", "y");
+    assert_eq!(answer, ["granted cy", "run s1: acquire 4, acquire 5"]);
+}
+
+#[test]
+fn isolated_retry_keeps_order() {
+    let mut harness = harness();
+    for (who, key) in [("ann", 1), ("ben", 2)] {
+        harness.request(who, key, &no_wait());
+        harness.reply("s1", "y");
+    }
+    harness.advance(millis(5_000));
+    harness.request("cy", 3, &forever());
+    harness.request("dot", 4, &forever());
+    harness.reply("s1", "");
+    assert_eq!(
+        harness.fail_batch("s1"),
+        ["run s1: compensate 3, compensate 4"]
+    );
+    // Released during the compensation, so before the retries.
+    harness.drop_guard("ann");
+    harness.drop_guard("ben");
+    let sent = harness.reply("s1", "nn");
+    assert_eq!(sent, ["run s1: release 1, release 2"]);
+    assert_eq!(harness.reply("s1", "yy"), ["run s1: acquire 3"]);
+}
+
+#[test]
+fn reacquire_in_a_failed_batch_is_compensated_once() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new().hand_off_limit(1, millis(100)));
+    let block = forever().strategy(crate::options::WaitStrategy::Block);
+    harness.request("ann", 1, &block);
+    harness.request("ben", 1, &block);
+    harness.reply("s1", "y");
+    assert_eq!(harness.release("ann"), ["run s1: release 1, acquire 1"]);
+    assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 1"]);
+    // The lock was held until then, because the session has replied.
+    let commands = harness.reply("s1", "y");
+    assert_eq!(commands, ["released ann", "failed ben: TooManyLocks"]);
+}
+
+#[test]
+fn lock_released_in_failed_batch_can_be_requested_again() {
+    let mut harness = harness();
+    harness.request("ann", 1, &no_wait());
+    harness.reply("s1", "y");
+    harness.release("ann");
+    harness.request("ben", 1, &no_wait());
+    assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 1"]);
+    let commands = harness.reply("s1", "n");
+    assert_eq!(commands, ["released ann", "run s1: acquire 1"]);
+}
+
+#[test]
+fn failed_compensation_loses_the_session() {
+    let mut harness = harness();
+    harness.request("ann", 1, &no_wait());
+    harness.fail_batch("s1");
+    let lost = ["lost s1", "terminate s1", "failed ann: Database"];
+    assert_eq!(harness.fail_batch("s1"), lost);
+}
+
+/// A client library that hides SQLSTATEs reports the end of a session like any other error.
+#[test]
+fn error_acks_no_release() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever().shared());
+    harness.reply("s1", "y");
+    harness.request("ben", 1, &forever().shared());
+    harness.advance(millis(5_000));
+    assert_eq!(harness.release("ann"), NO_COMMANDS);
+    harness.request("cy", 2, &no_wait());
+    assert_eq!(harness.reply("s1", ""), ["run s1: acquire 2"]);
+    let undoes = harness.reply_with("s1", Err(SessionError::new("something")));
+    assert_eq!(undoes, ["run s1: compensate 2"]);
+    let commands = harness.reply_with("s1", Err(SessionError::new("something")));
+    let lost = [
+        "lost s1",
+        "terminate s1",
+        "released ann: Lost",
+        "failed cy: Database",
+    ];
+    assert_eq!(commands, lost);
+}
+
+#[test]
+fn reply_after_an_error_acks_the_release() {
+    let mut harness = harness();
+    for who in ["ann", "ben"] {
+        harness.request(who, 1, &forever().shared());
+    }
+    harness.reply("s1", "y");
+    harness.drop_guard("ben");
+    harness.request("ben", 1, &forever().shared());
+    harness.request("cy", 2, &no_wait());
+    harness.release("ann");
+    assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 2"]);
+    let commands = harness.reply("s1", "n");
+    assert_eq!(commands, ["failed cy: TooManyLocks", "run s1: ping"]);
+    assert_eq!(harness.reply("s1", ""), ["released ann"]);
+}
+
+#[test]
+fn token_comes_with_the_grant() {
+    let mut harness = harness();
+    assert_eq!(
+        harness.request_with_token("ann", 1, &no_wait()),
+        ["run s1: acquire with token 1"]
+    );
+    assert_eq!(harness.reply("s1", "y"), ["granted ann with 1"]);
+}
+
+#[test]
+fn token_is_issued_per_holder() {
+    let mut harness = harness();
+    harness.request_with_token("ann", 1, &forever());
+    harness.request_with_token("ben", 1, &forever());
+    assert_eq!(harness.reply("s1", "y"), ["granted ann with 1"]);
+    // The reply also acknowledges the release.
+    assert_eq!(harness.release("ann"), ["run s1: issue token 1"]);
+    assert_eq!(
+        harness.reply("s1", "y"),
+        ["released ann", "granted ben with 2"]
+    );
+}
+
+#[test]
+fn unneeded_token_is_dropped() {
+    let mut harness = harness();
+    harness.request_with_token("ann", 1, &forever());
+    harness.request("ben", 1, &forever());
+    harness.cancel("ann");
+    assert_eq!(harness.reply("s1", "y"), ["granted ben"]);
+    harness.request_with_token("cy", 1, &forever());
+    harness.drop_guard("ben");
+    harness.cancel("cy");
+    assert_eq!(harness.reply("s1", "y"), ["run s1: release 1"]);
+}
+
+#[test]
+fn shared_holders_have_distinct_tokens() {
+    let mut harness = harness();
+    harness.request_with_token("ann", 1, &forever().shared());
+    harness.request_with_token("ben", 1, &forever().shared());
+    let granted = harness.reply("s1", "y");
+    assert_eq!(
+        granted,
+        ["granted ann with 1", "run s1: issue token shared 1"]
+    );
+    // The lock is held by `ann`, who may release it.
+    assert_eq!(harness.drop_guard("ann"), NO_COMMANDS);
+    assert_eq!(harness.reply("s1", "y"), ["granted ben with 2"]);
+}
+
+#[test]
+fn no_wait_sharer_is_granted_after_token() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever().shared());
+    harness.reply("s1", "y");
+    harness.request_with_token("ben", 1, &forever().shared());
+    assert_eq!(harness.request("cy", 1, &no_wait().shared()), NO_COMMANDS);
+    assert_eq!(
+        harness.reply("s1", "y"),
+        ["granted ben with 1", "granted cy"]
+    );
+}
+
+#[test]
+fn failed_token_fails_the_first_waiter() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever().shared());
+    harness.reply("s1", "y");
+    harness.request_with_token("ben", 1, &forever().shared());
+    harness.request("cy", 1, &forever().shared());
+    // The batch acquired no lock, so the compensation only checks whether the session lives.
+    assert_eq!(harness.fail_batch("s1"), ["run s1: ping"]);
+    assert_eq!(
+        harness.reply("s1", ""),
+        ["failed ben: TooManyLocks", "granted cy"]
+    );
+}
+
+#[test]
+fn failed_token_in_a_batch_is_retried_alone() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever().shared());
+    harness.reply("s1", "y");
+    harness.request("zoe", 9, &no_wait());
+    harness.request_with_token("ben", 1, &forever().shared());
+    harness.request("cy", 2, &no_wait());
+    assert_eq!(
+        harness.reply("s1", "n"),
+        [
+            "failed zoe: HeldElsewhere",
+            "run s1: issue token shared 1, acquire 2"
+        ]
+    );
+    assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 2"]);
+    assert_eq!(harness.reply("s1", "n"), ["run s1: issue token shared 1"]);
+    assert_eq!(
+        harness.reply("s1", "y"),
+        ["granted ben with 1", "run s1: acquire 2"]
+    );
+}
+
+#[test]
+fn sequence_issues_a_number_per_operation() {
+    let (mut harness, source) = with_sequence();
+    harness.request_with_token("ann", 1, &forever());
+    assert_eq!(harness.token_source_of("s1"), source);
+    let reply = |number| BatchReply {
+        answers: Some(vec![Some(number)]),
+        token: Some(1),
+        pid: 0,
+    };
+    let pid = harness.pid("s1");
+    assert_eq!(
+        harness.reply_with("s1", Ok(BatchReply { pid, ..reply(41) })),
+        ["granted ann with 41"]
+    );
+    harness.request_with_token("ben", 1, &forever());
+    harness.drop_guard("ann");
+    assert_eq!(harness.token_source_of("s1"), source);
+    assert_eq!(
+        harness.reply_with("s1", Ok(BatchReply { pid, ..reply(42) })),
+        ["granted ben with 42"]
+    );
+}
+
+/// The sequence may not exist; then each batch that names it fails.
+#[test]
+fn sequence_is_named_only_for_tokens() {
+    let (mut harness, _) = with_sequence();
+    harness.request("ann", 1, &forever());
+    assert_eq!(harness.token_source_of("s1"), TokenSource::TransactionId);
+    harness.reply("s1", "y");
+    harness.advance(millis(5_000));
+    assert_eq!(harness.token_source_of("s1"), TokenSource::TransactionId);
+}
+
+#[test]
+fn bad_sequence_fails_each_fenced_request() {
+    let (mut harness, _) = with_sequence();
+    let bad_sequence = BatchReply {
+        answers: Some(vec![None]),
+        token: Some(0),
+        pid: harness.pid("s1"),
+    };
+    harness.request_with_token("ann", 1, &forever());
+    harness.request("ben", 1, &forever());
+    harness.request_with_token("cy", 1, &forever());
+    let commands = harness.reply_with("s1", Ok(bad_sequence.clone()));
+    assert_eq!(
+        commands,
+        ["failed ann: InvalidOptions", "run s1: acquire 1"]
+    );
+    harness.reply("s1", "y");
+    assert_eq!(harness.drop_guard("ben"), ["run s1: issue token 1"]);
+    let commands = harness.reply_with("s1", Ok(bad_sequence));
+    assert_eq!(commands, ["failed cy: InvalidOptions", "run s1: release 1"]);
+}
+
+#[test]
+fn good_sequence_reports_contention() {
+    let (mut harness, _) = with_sequence();
+    harness.request_with_token("ann", 1, &no_wait());
+    let contended = BatchReply {
+        answers: Some(vec![None]),
+        token: Some(1),
+        pid: harness.pid("s1"),
+    };
+    assert_eq!(
+        harness.reply_with("s1", Ok(contended)),
+        ["failed ann: HeldElsewhere"]
+    );
+}
