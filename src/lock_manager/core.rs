@@ -240,6 +240,7 @@ impl<W> Core<W> {
                 .map(|position| key_state.holders.swap_remove(position))
                 .is_some()
         });
+        // A lost session has removed its holders.
         if held {
             self.on_holder_released(grant.key, session, waiter, now);
         } else {

@@ -20,6 +20,9 @@ use crate::session::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
 
 impl<W> Core<W> {
     /// Handles a sequence that cannot issue fencing tokens: the first waiter fails.
+    ///
+    /// A sequence with a [`CACHE`](https://www.postgresql.org/docs/current/sql-createsequence.html)
+    /// greater than 1 may issue numbers out of order between sessions.
     pub(super) fn on_bad_sequence(&mut self, key: RawLockKey, now: Instant) {
         let failure = BatchFailure {
             kind: LockErrorKind::InvalidOptions,
@@ -67,7 +70,8 @@ impl<W> Core<W> {
             .filter(|op| op.kind() != LockOpKind::IssueToken)
             .copied()
             .collect();
-        // A key that the batch releases and acquires again is released once.
+        // A release and a reacquire of a key in the same mode are adjacent. One of them was executed
+        // last or not at all, so the session holds the lock at most once.
         releases.dedup_by_key(|op| (op.key(), op.mode()));
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
@@ -91,6 +95,7 @@ impl<W> Core<W> {
         failure: &BatchFailure,
         now: Instant,
     ) {
+        // A release has no waiter that could fail.
         let acquiring = ops.iter().filter(|op| op.kind() != LockOpKind::Release);
         let is_only = acquiring.count() == 1;
         for op in ops {
@@ -107,6 +112,7 @@ impl<W> Core<W> {
                         self.send_acquire(key, now);
                     }
                 }
+                // The lock is held, so the key stays in its phase.
                 LockOpKind::IssueToken => self.enqueue_ops(id, &[*op], true, now),
             }
         }

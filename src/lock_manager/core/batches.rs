@@ -82,6 +82,7 @@ impl<W> Core<W> {
         }
         let mut candidates = session.outbox.iter().take(max_len);
         let count = match candidates.position(|(_, alone)| *alone) {
+            // The first operation is to be sent alone; otherwise the batch ends before such one.
             Some(0) => 1,
             Some(position) => position,
             None => session.outbox.len().min(max_len),
@@ -130,6 +131,7 @@ impl<W> Core<W> {
         };
         let reply = match result {
             Ok(reply) if reply.pid == session.pid => Ok(reply),
+            // A pooler has executed the batch in another session.
             Ok(_) => return self.on_session_lost(id, LockErrorKind::SessionChanged, now),
             Err(error) if error.is_disconnected() => {
                 return self.on_session_lost(id, LockErrorKind::Lost, now);
@@ -196,10 +198,12 @@ impl<W> Core<W> {
     }
 
     fn on_batch_reply(&mut self, id: SessionId, ops: &[LockOp], reply: BatchReply, now: Instant) {
+        // In another session the statement executes no operation and returns no answers.
         let answers = reply.answers.unwrap_or_default();
         if answers.len() != ops.len() {
             return self.on_session_lost(id, LockErrorKind::SessionChanged, now);
         }
+        // With a sequence, 0 instead of 1 reports that it may issue numbers out of order.
         let bad_sequence = reply.token == Some(0);
         for (op, answer) in ops.iter().zip(answers) {
             let key = op.key();

@@ -28,6 +28,7 @@ impl<W> Core<W> {
     pub(crate) fn shut_down(&mut self, now: Instant) {
         self.fail_all();
         let sessions: Vec<_> = self.sessions.keys().copied().collect();
+        // Locks that exclude this process only are lost as well.
         for session in sessions.into_iter().chain([SessionId::IN_PROCESS]) {
             self.commands.push(Command::SessionLost { session });
         }
@@ -55,6 +56,7 @@ impl<W> Core<W> {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
+            // Keys in other phases go on until their reply, which may be a grant to release.
             if let KeyPhase::WaitingOnServer { session, .. } = key_state.phase() {
                 key_state.apply(KeyEvent::WaitEnded);
                 self.terminate_session(session);

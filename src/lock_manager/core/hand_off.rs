@@ -44,8 +44,8 @@ impl<W> Core<W> {
 
     /// Grants the first waiters of a held key, then releases the key if it has no holder.
     ///
-    /// `token` is the fencing token for the first waiter that needs one. `releaser` gets its
-    /// response as soon as a reply proves that the lock was held until now.
+    /// `token` is the fencing token for the first waiter that needs one. `releaser` receives
+    /// its response as soon as a reply proves that the lock was held until now.
     pub(super) fn grant_waiters(
         &mut self,
         key: RawLockKey,
@@ -73,6 +73,7 @@ impl<W> Core<W> {
                 return self.enqueue_ops(session, &[op], false, now);
             }
             if fenced && token.is_none() {
+                // In the process there is no server to issue the token.
                 token = Some(self.process_token());
             } else if let Some(next) = key_state.queue.pop() {
                 key_state.hand_offs = key_state.hand_offs.saturating_add(1);
@@ -169,6 +170,7 @@ impl<W> Core<W> {
         key_state.apply(KeyEvent::Released);
         let releaser = key_state.releaser.take();
         let yields = key_state.next_poll.is_some();
+        // `held` is false if the server reports that the session did not hold the lock.
         let result = if held {
             Ok(())
         } else {

@@ -174,6 +174,7 @@ impl<W> Core<W> {
             return self.on_granted(key, SessionId::IN_PROCESS, mode, None, now);
         }
         let session = self.select_session(now);
+        // Ids ascend, so the last id is at least that of the newest request.
         let newest = RequestId(self.last_id);
         if let Some(key_state) = self.keys.get_mut(&key) {
             key_state.apply(KeyEvent::AcquireSent { session });

@@ -84,6 +84,8 @@ impl<W> Core<W> {
             Some(SessionPhase::WaitingOnServer { until: Some(limit) }) if *limit <= now => {
                 self.schedule_health_check(id, now)
             }
+            // A [cancel request](https://www.postgresql.org/docs/current/protocol-flow.html) may
+            // arrive after the grant, and then the session would keep the lock.
             Some(_) | None => self.terminate_session(id),
         }
     }

@@ -291,8 +291,9 @@ impl<W> Core<W> {
             self.fail_no_wait_with(
                 key,
                 LockErrorKind::Database,
-                "the session ended before it answered",
+                "the session ended before its reply",
             );
+            // After a pause: a server that restarts ends the sessions of all processes at once.
             self.poll_later(key, now);
         }
         self.finish_closing();
@@ -320,6 +321,7 @@ impl<W> Core<W> {
 
     /// Returns the keys that a session works on or holds, in ascending order.
     pub(super) fn keys_of(&self, id: SessionId) -> Vec<RawLockKey> {
+        // A scan of all keys, because sessions seldom end.
         let keys = self.keys.iter();
         let keys = keys.filter(|(_, key_state)| key_state.phase().session() == Some(id));
         keys.map(|(key, _)| *key).collect()
