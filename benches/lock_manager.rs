@@ -1,14 +1,22 @@
-//! The lockers against what one would take instead: sqlx's lock, two statements of one's own, a queue of one's own over one connection,
-//! and the statements of PormG. In one process and one run:
+//! The lock manager, compared with alternatives: sqlx's lock, the two bare lock functions, a mutex
+//! before one connection, and the statements of PormG. All in one process and one run:
 //!
 //! ```sh
-//! scripts/postgres run -- cargo bench --features diesel-async-postgres,bb8,diesel-postgres,r2d2,sea-orm,async-lock-manager --bench locker
+//! scripts/postgres run -- cargo bench --features \
+//!     diesel-async-postgres,bb8,diesel-postgres,r2d2,sea-orm,async-lock-manager \
+//!     --bench lock_manager
 //! ```
 //!
-//! It prints its figures, and writes them and the plots of README to `benches/results/`. After `--`, `--smoke` makes it a matter of seconds
-//! and writes nothing, and the names of parts run those alone (`uncontended`, `hot-key`, `held`, `waiting`, `hand-off`, `processes`, `tenure`).
-//! `taskset -c 1` and the like change what is compared: the clients and the server share the processors. What nobody contends for is measured
-//! on one processor and on one each anyway.
+//! It prints its results, and writes them and the charts of README to `benches/results/`. Arguments
+//! after `--`:
+//!
+//! | argument | effect |
+//! |---|---|
+//! | `--smoke` | runs for seconds only, and writes no file |
+//! | `uncontended`, `hot-key`, `many-keys`, `waiting`, `hand-off`, `processes`, `hand-off-time` | runs these sections alone |
+//!
+//! With `taskset -c 1` the clients and the server share a CPU, which changes the comparison. The
+//! section `uncontended` sets the CPU affinity itself.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -17,7 +25,7 @@
     clippy::print_stderr,
     clippy::unwrap_used,
     missing_docs,
-    reason = "a bench prints, and what goes wrong in it ends it"
+    reason = "a bench prints, and a failure ends it"
 )]
 
 #[allow(dead_code, reason = "the other benches need more of it")]
@@ -25,23 +33,23 @@
 mod baseline;
 #[path = "lock_manager/contenders.rs"]
 mod contenders;
-#[path = "lock_manager/figures.rs"]
-mod figures;
+#[path = "lock_manager/cpu_affinity.rs"]
+mod cpu_affinity;
 #[path = "lock_manager/hand_off.rs"]
 mod hand_off;
-#[path = "lock_manager/held.rs"]
-mod held;
 #[path = "lock_manager/hot_key.rs"]
 mod hot_key;
 #[allow(dead_code, reason = "the other benches need more of it")]
 #[path = "shared/interleave.rs"]
 mod interleave;
+#[path = "lock_manager/many_keys.rs"]
+mod many_keys;
 #[path = "lock_manager/plots.rs"]
 mod plots;
 #[path = "lock_manager/processes.rs"]
 mod processes;
-#[path = "lock_manager/processor.rs"]
-mod processor;
+#[path = "lock_manager/results.rs"]
+mod results;
 #[path = "lock_manager/server.rs"]
 mod server;
 #[path = "lock_manager/uncontended.rs"]
@@ -51,28 +59,28 @@ mod waiting;
 
 use std::time::Instant;
 
-use figures::Figures;
+use results::Results;
 
-/// A part of the run: its name, and what it measures.
-type Part = (&'static str, fn(&Scale, &mut Figures));
+/// A section of the run: its name and its function.
+type Section = (&'static str, fn(&Scale, &mut Results));
 
-const PARTS: [Part; 7] = [
+const SECTIONS: [Section; 7] = [
     ("uncontended", uncontended::measure),
     ("hot-key", hot_key::measure),
-    ("held", held::measure),
+    ("many-keys", many_keys::measure),
     ("waiting", waiting::measure),
     ("hand-off", hand_off::measure),
     ("processes", processes::measure),
-    ("tenure", processes::measure_tenures),
+    ("hand-off-time", processes::measure_hand_off_times),
 ];
 
-/// How long and how often, in full or for a run that only shows that everything works.
+/// The scale of the measurements: full, or a smoke run.
 pub(crate) struct Scale {
     smoke: bool,
 }
 
 impl Scale {
-    pub(crate) const fn of<T>(&self, full: T, smoke: T) -> T
+    pub(crate) const fn pick<T>(&self, full: T, smoke: T) -> T
     where
         T: Copy,
     {
@@ -94,30 +102,30 @@ fn main() {
         .filter(|word| !word.starts_with("--"))
         .collect();
     for name in &chosen {
-        let known = PARTS.iter().any(|(part, _)| part == name);
-        assert!(known, "there is no part {name}");
+        let known = SECTIONS.iter().any(|(part, _)| part == name);
+        assert!(known, "there is no section {name}");
     }
-    server::make_room();
-    let mut figures = Figures::default();
+    server::ensure_lock_table_size();
+    let mut results = Results::default();
     let began = Instant::now();
-    for (name, measure) in PARTS {
+    for (name, measure) in SECTIONS {
         if chosen.is_empty() || chosen.iter().any(|part| *part == name) {
-            measure(&scale, &mut figures);
+            measure(&scale, &mut results);
             eprintln!("{name}: done after {:.0} s", began.elapsed().as_secs_f64());
         }
     }
-    figures.print();
+    results.print();
     if chosen.is_empty() && !scale.smoke {
-        figures.write();
-        plots::draw(&figures);
+        results.write();
+        plots::draw(&results);
     }
 }
 
-/// What this program does as a process of its own.
+/// Runs this program as a child process of the bench.
 fn run_child(arguments: &[String]) {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["held", how, keys] => held::hold(how, keys.parse().unwrap()),
+        ["many-keys", how, keys] => many_keys::hold(how, keys.parse().unwrap()),
         ["contend", kind, tasks, millis] => {
             processes::contend(kind, tasks.parse().unwrap(), millis.parse().unwrap());
         }

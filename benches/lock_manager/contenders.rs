@@ -1,4 +1,4 @@
-//! Who takes part: a cycle of each takes the lock, is inside, and gives it back.
+//! The contenders. A cycle of each acquires the lock, runs a body and releases the lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,17 +15,20 @@ use tokio_postgres::{Client, Statement};
 
 use crate::server::{connect, url_as};
 
-/// Whoever finds somebody inside was let in too early. And whether they are to stop.
+/// A check that two holders never overlap, and the flag that ends a measurement.
 #[derive(Default)]
-pub(crate) struct Room {
+pub(crate) struct ExclusionCheck {
     taken: AtomicBool,
     over: AtomicBool,
 }
 
-impl Room {
-    /// Is inside for a moment.
-    pub(crate) fn pass(&self) {
-        assert!(!self.taken.swap(true, Ordering::AcqRel), "two at once");
+impl ExclusionCheck {
+    /// Enters and leaves the body; panics if another holder is in it.
+    pub(crate) fn enter_and_leave(&self) {
+        assert!(
+            !self.taken.swap(true, Ordering::AcqRel),
+            "two holders at once"
+        );
         self.taken.store(false, Ordering::Release);
     }
 
@@ -38,40 +41,40 @@ impl Room {
     }
 }
 
-/// Somebody who takes a lock, passes the room and gives it back.
+/// A contender.
 pub(crate) trait Cycle: Send + Sync + 'static {
-    /// False if it was over before its turn came.
-    fn cycle(&self, room: &Room) -> impl Future<Output = bool> + Send;
+    /// Runs one cycle. Returns false if the measurement ended before the lock was granted.
+    fn cycle(&self, check: &ExclusionCheck) -> impl Future<Output = bool> + Send;
 }
 
-/// This crate's.
+/// The lock manager of this crate.
 pub(crate) struct Ours {
-    pub(crate) locker: LockManager,
+    pub(crate) manager: LockManager,
     pub(crate) key: LockKey,
     pub(crate) options: LockOptions,
-    /// How long each is inside.
-    pub(crate) stay: Duration,
+    /// The time that each holder keeps the lock.
+    pub(crate) hold_time: Duration,
 }
 
 impl Ours {
     pub(crate) async fn new(name: &str, options: LockManagerOptions, wait: LockOptions) -> Self {
         Self {
-            locker: LockManager::over_async_pool_with(bb8_pool(name).await, options).unwrap(),
+            manager: LockManager::over_async_pool_with(bb8_pool(name).await, options).unwrap(),
             key: LockKey::from(("benches/lock_manager", "hot")),
             options: wait,
-            stay: Duration::ZERO,
+            hold_time: Duration::ZERO,
         }
     }
 }
 
 impl Cycle for Ours {
-    async fn cycle(&self, room: &Room) -> bool {
-        let guard = self.locker.acquire(self.key.clone(), self.options).await;
+    async fn cycle(&self, check: &ExclusionCheck) -> bool {
+        let guard = self.manager.acquire(self.key.clone(), self.options).await;
         let guard = guard.unwrap();
-        if self.stay.is_zero() {
-            room.pass();
+        if self.hold_time.is_zero() {
+            check.enter_and_leave();
         } else {
-            tokio::time::sleep(self.stay).await;
+            tokio::time::sleep(self.hold_time).await;
         }
         guard.release().await.unwrap();
         true
@@ -86,7 +89,7 @@ pub(crate) fn block() -> LockOptions {
     LockOptions::wait_forever().strategy(WaitStrategy::Block)
 }
 
-/// A pool as large as the lockers of this bench need.
+/// Returns a pool that is large enough for each lock manager of this bench.
 pub(crate) async fn bb8_pool(name: &str) -> bb8::Pool<AsyncPgConnection> {
     let manager = AsyncDieselConnectionManager::new(url_as(name));
     bb8::Pool::builder()
@@ -96,7 +99,7 @@ pub(crate) async fn bb8_pool(name: &str) -> bb8::Pool<AsyncPgConnection> {
         .unwrap()
 }
 
-/// sqlx's own lock: a connection for each that waits.
+/// sqlx's own lock, with a connection for each waiter.
 pub(crate) struct Sqlx {
     pool: PgPool,
     lock: PgAdvisoryLock,
@@ -117,49 +120,53 @@ pub(crate) async fn sqlx_pool(name: &str, connections: u32) -> PgPool {
 }
 
 impl Cycle for Sqlx {
-    async fn cycle(&self, room: &Room) -> bool {
+    async fn cycle(&self, check: &ExclusionCheck) -> bool {
         let conn = self.pool.acquire().await.unwrap();
-        if room.is_over() {
+        if check.is_over() {
             return false;
         }
         let guard = self.lock.acquire(conn).await.unwrap();
-        room.pass();
+        check.enter_and_leave();
         guard.release_now().await.unwrap();
         true
     }
 }
 
-/// Two prepared statements on one connection.
+/// The two lock functions, prepared, on one connection.
 pub(crate) struct Raw {
     client: Client,
-    ask: Statement,
+    try_acquire: Statement,
     release: Statement,
 }
 
 impl Raw {
     pub(crate) async fn new(name: &str) -> Self {
         let client = connect(name).await;
-        let ask = client.prepare("SELECT pg_try_advisory_lock($1)").await;
+        let try_acquire = client.prepare("SELECT pg_try_advisory_lock($1)").await;
         let release = client.prepare("SELECT pg_advisory_unlock($1)").await;
         Self {
-            ask: ask.unwrap(),
+            try_acquire: try_acquire.unwrap(),
             release: release.unwrap(),
             client,
         }
     }
 
-    pub(crate) async fn take(&self, key: i64) {
-        let row = self.client.query_one(&self.ask, &[&key]).await.unwrap();
+    pub(crate) async fn acquire(&self, key: i64) {
+        let row = self
+            .client
+            .query_one(&self.try_acquire, &[&key])
+            .await
+            .unwrap();
         assert!(row.get::<_, bool>(0));
     }
 
-    pub(crate) async fn give_back(&self, key: i64) {
+    pub(crate) async fn release(&self, key: i64) {
         let row = self.client.query_one(&self.release, &[&key]).await.unwrap();
         assert!(row.get::<_, bool>(0));
     }
 }
 
-/// A queue of one's own in front of one connection: nobody else is waited for, and each cycle is two round trips.
+/// A mutex before one connection. No other session contends, and each cycle takes two round trips.
 pub(crate) struct Queue(Mutex<Raw>);
 
 impl Queue {
@@ -169,19 +176,19 @@ impl Queue {
 }
 
 impl Cycle for Queue {
-    async fn cycle(&self, room: &Room) -> bool {
+    async fn cycle(&self, check: &ExclusionCheck) -> bool {
         let raw = self.0.lock().await;
-        if room.is_over() {
+        if check.is_over() {
             return false;
         }
-        raw.take(1).await;
-        room.pass();
-        raw.give_back(1).await;
+        raw.acquire(1).await;
+        check.enter_and_leave();
+        raw.release(1).await;
         true
     }
 }
 
-/// What PormG sends, which makes the number of the key in each statement.
+/// The statements of PormG, which computes the key in each statement.
 pub(crate) struct Pormg {
     idle: Mutex<tokio::sync::mpsc::Receiver<Client>>,
     back: tokio::sync::mpsc::Sender<Client>,
@@ -218,11 +225,11 @@ impl Pormg {
     }
 
     /// With `wait = true, interval_ms = 100`.
-    async fn poll(client: &Client, room: &Room) -> bool {
+    async fn poll(client: &Client, check: &ExclusionCheck) -> bool {
         let ask = with_key!("pg_try_advisory_lock");
         while !Self::ask(client, ask, |row| row.get(0)).await {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            if room.is_over() {
+            if check.is_over() {
                 return false;
             }
         }
@@ -241,18 +248,18 @@ impl Pormg {
 }
 
 impl Cycle for Pormg {
-    async fn cycle(&self, room: &Room) -> bool {
+    async fn cycle(&self, check: &ExclusionCheck) -> bool {
         let client = self.idle.lock().await.recv().await.unwrap();
-        let granted = !room.is_over()
+        let granted = !check.is_over()
             && match self.waits {
                 WaitStrategy::Block => {
                     Self::block(&client).await;
                     true
                 }
-                _ => Self::poll(&client, room).await,
+                _ => Self::poll(&client, check).await,
             };
         if granted {
-            room.pass();
+            check.enter_and_leave();
             assert!(Self::ask(&client, with_key!("pg_advisory_unlock"), |row| row.get(0)).await);
         }
         self.back.send(client).await.unwrap();
@@ -260,17 +267,17 @@ impl Cycle for Pormg {
     }
 }
 
-/// Lets so many tasks make cycles for a time, and tells how many there were a second.
+/// Runs cycles in several tasks for a time, and returns the cycles per second.
 pub(crate) async fn cycles_per_second(who: &Arc<impl Cycle>, tasks: usize, time: Duration) -> f64 {
-    let room = Arc::new(Room::default());
+    let check = Arc::new(ExclusionCheck::default());
     let counted: Vec<_> = (0..tasks)
         .map(|_| {
-            let (who, room) = (Arc::clone(who), Arc::clone(&room));
+            let (who, check) = (Arc::clone(who), Arc::clone(&check));
             tokio::spawn(async move {
                 let mut count = 0_u32;
-                while !room.is_over() {
-                    let done = who.cycle(&room).await;
-                    count += u32::from(done && !room.is_over());
+                while !check.is_over() {
+                    let done = who.cycle(&check).await;
+                    count += u32::from(done && !check.is_over());
                 }
                 count
             })
@@ -278,7 +285,7 @@ pub(crate) async fn cycles_per_second(who: &Arc<impl Cycle>, tasks: usize, time:
         .collect();
     let began = std::time::Instant::now();
     tokio::time::sleep(time).await;
-    room.end();
+    check.end();
     let time = began.elapsed();
     let mut count = 0;
     for counted in counted {

@@ -1,4 +1,4 @@
-//! One key that everybody in the process wants.
+//! One key that all tasks of the process contend for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,27 +8,27 @@ use advisory_locking::lock_manager::LockManagerOptions;
 
 use crate::Scale;
 use crate::contenders::{Ours, Pormg, Queue, Sqlx, cycles_per_second, poll};
-use crate::figures::{Figures, median};
-use crate::server::{Control, runtime};
+use crate::results::{Results, median};
+use crate::server::{ServerStats, runtime};
 
 pub(crate) const OURS: &str = "LockManager";
 pub(crate) const SQLX: &str = "sqlx PgAdvisoryLock";
 
-/// What the server is asked to give to those who need a connection for each task.
+/// The most connections of a contender that needs one for each task.
 const CONNECTIONS: usize = 64;
 
 pub(crate) fn part(tasks: usize) -> String {
     format!("hot key, {tasks} tasks")
 }
 
-pub(crate) fn measure(scale: &Scale, figures: &mut Figures) {
+pub(crate) fn measure(scale: &Scale, results: &mut Results) {
     for tasks in [8, 64, 1_000] {
-        runtime().block_on(measure_with(tasks, scale, figures));
+        runtime().block_on(measure_with(tasks, scale, results));
     }
 }
 
-/// They take turns in rounds, so that a machine that slows down slows all of them down.
-async fn measure_with(tasks: usize, scale: &Scale, figures: &mut Figures) {
+/// Interleaves the contenders, so that a slow phase of the machine affects all of them.
+async fn measure_with(tasks: usize, scale: &Scale, results: &mut Results) {
     let connections = tasks.min(CONNECTIONS);
     let limit = u32::try_from(connections).unwrap();
     let ours = Arc::new(Ours::new("ours", LockManagerOptions::new(), poll()).await);
@@ -38,15 +38,15 @@ async fn measure_with(tasks: usize, scale: &Scale, figures: &mut Figures) {
     let pormg_block = Arc::new(Pormg::new("pormg_block", connections, WaitStrategy::Block).await);
     let names = [
         (OURS, "ours"),
-        ("a mutex, and a connection of one's own", "queue"),
+        ("a mutex before one connection", "queue"),
         (SQLX, "sqlx"),
         ("the statements of PormG, :poll", "pormg_poll"),
         ("the statements of PormG, :block", "pormg_block"),
     ];
-    let time = Duration::from_millis(scale.of(300, 30));
+    let time = Duration::from_millis(scale.pick(300, 30));
     let mut rounds: [Vec<f64>; 5] = Default::default();
     // The first round opens connections.
-    for round in 0..scale.of(6, 2) {
+    for round in 0..scale.pick(6, 2) {
         let taken = [
             cycles_per_second(&ours, tasks, time).await,
             cycles_per_second(&queue, tasks, time).await,
@@ -61,14 +61,14 @@ async fn measure_with(tasks: usize, scale: &Scale, figures: &mut Figures) {
                 .for_each(|(all, one)| all.push(one));
         }
     }
-    let control = Control::new().await;
+    let stats = ServerStats::new().await;
     let part = part(tasks);
     for ((who, name), taken) in names.into_iter().zip(&rounds) {
-        let sessions = control.sessions(name).await;
-        figures.add(&part, who, "cycles/s", median(taken.clone()));
+        let sessions = stats.sessions(name).await;
+        results.add(&part, who, "cycles/s", median(taken.clone()));
         let ratios = taken.iter().zip(&rounds[2]).map(|(one, sqlx)| one / sqlx);
-        figures.add(&part, who, "× sqlx", median(ratios));
-        figures.add(
+        results.add(&part, who, "× sqlx", median(ratios));
+        results.add(
             &part,
             who,
             "sessions",

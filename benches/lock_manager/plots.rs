@@ -1,14 +1,15 @@
-//! The plots of README: bars, as SVG by hand. Legible on light and dark pages, because the text takes the colour that the page prefers.
+//! The bar charts of README, written as SVG. They are legible on light and dark pages, because the
+//! text uses the preferred colour of the page.
 
 use std::fmt::Write;
 use std::fs;
 
-use crate::figures::{Figures, plain, result};
+use crate::results::{Results, plain, result};
 use crate::{hot_key, processes};
 
 const WIDTH: u32 = 760;
 const LABELS: u32 = 300;
-/// What is left for bars, with room for a value after the longest.
+/// The width that is left for bars, with space for a value after the longest bar.
 const BARS: f64 = 260.0;
 const LINE: u32 = 22;
 
@@ -29,12 +30,12 @@ struct Bar {
     is_ours: bool,
 }
 
-/// Draws what was measured.
-pub(crate) fn draw(figures: &Figures) {
+/// Draws the charts of the sections that were measured.
+pub(crate) fn draw(results: &Results) {
     let cycles = |part: &str, note: &dyn Fn(&str) -> String| {
-        let bars = figures.contenders(part).into_iter().map(|who| Bar {
+        let bars = results.contenders(part).into_iter().map(|who| Bar {
             label: who.to_owned(),
-            value: figures.value(part, who, "cycles/s").unwrap(),
+            value: results.value(part, who, "cycles/s").unwrap(),
             text: note(who),
             is_ours: who.starts_with(hot_key::OURS),
         });
@@ -43,7 +44,7 @@ pub(crate) fn draw(figures: &Figures) {
     let hot = [8, 64, 1_000].map(|tasks| {
         let part = hot_key::part(tasks);
         let sessions = |who: &str| {
-            let sessions = figures.value(&part, who, "sessions").unwrap();
+            let sessions = results.value(&part, who, "sessions").unwrap();
             format!(
                 ", {} session{}",
                 plain_count(sessions),
@@ -56,7 +57,7 @@ pub(crate) fn draw(figures: &Figures) {
     write("lock-manager-hot-key.svg", &bars(title, &hot));
 
     let fairness = |who: &str| {
-        let jain = figures.value(processes::PART, who, "Jain").unwrap();
+        let jain = results.value(processes::PART, who, "Jain").unwrap();
         format!(", Jain's index {jain:.2}")
     };
     let title = "One lock that four processes want: cycles a second";
@@ -74,7 +75,7 @@ fn write(file: &str, svg: &str) {
     fs::write(result(file), svg).unwrap();
 }
 
-/// Groups of bars, all to one scale, which begins at nothing.
+/// Draws groups of bars with one scale, which begins at zero.
 fn bars(title: &str, groups: &[(String, Vec<Bar>)]) -> String {
     let most = groups
         .iter()
@@ -127,7 +128,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// 12345.6 as 12,346.
+/// Formats 12345.6 as 12,346.
 fn thousands(value: f64) -> String {
     let digits = if value < 100.0 {
         plain(value)

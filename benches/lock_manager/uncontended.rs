@@ -1,5 +1,6 @@
-//! A lock that nobody else wants, against the two bare lock functions sent through the same client, prepared, on a connection that is kept,
-//! as a locker keeps its own; on one processor and on one each, if they can be had.
+//! The uncontended cycle, compared with the two bare lock functions: prepared, through the same
+//! client library, on one connection that stays checked out. Measured with client and server on one
+//! CPU, and on one CPU each, where the CPU affinity may be set.
 
 use std::sync::Arc;
 
@@ -14,47 +15,51 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::Scale;
 use crate::baseline::{number, pg_advisory_unlock, pg_try_advisory_lock};
-use crate::contenders::{Cycle, Raw, Room, Sqlx, bb8_pool, sqlx_pool};
-use crate::figures::Figures;
+use crate::contenders::{Cycle, ExclusionCheck, Raw, Sqlx, bb8_pool, sqlx_pool};
+use crate::cpu_affinity::{CpuPin, CpuPlacement};
 use crate::interleave::{Contender, run_interleaved_for};
-use crate::processor::{Place, Placed};
+use crate::results::Results;
 use crate::server::{runtime, url};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
-pub(crate) fn measure(scale: &Scale, figures: &mut Figures) {
-    let rounds = scale.of(601, 11);
-    for place in Place::ALL {
-        let Some(_placed) = Placed::take(place) else {
-            println!("uncontended, {}: cannot be had here", place.name());
+pub(crate) fn measure(scale: &Scale, results: &mut Results) {
+    let rounds = scale.pick(601, 11);
+    for placement in CpuPlacement::ALL {
+        let Some(_pin) = CpuPin::pin(placement) else {
+            println!("uncontended, {}: not possible here", placement.name());
             continue;
         };
-        measure_at(&format!("uncontended, {}", place.name()), rounds, figures);
+        measure_at(
+            &format!("uncontended, {}", placement.name()),
+            rounds,
+            results,
+        );
     }
 }
 
-fn measure_at(title: &str, rounds: usize, figures: &mut Figures) {
-    blocking(title, rounds, figures);
+fn measure_at(title: &str, rounds: usize, results: &mut Results) {
+    blocking(title, rounds, results);
     let one_thread = Builder::new_current_thread().enable_all().build().unwrap();
     for (runtime, threads) in [(one_thread, "one thread"), (runtime(), "several threads")] {
-        measure_async(&runtime, &format!("{title}, {threads}"), rounds, figures);
+        measure_async(&runtime, &format!("{title}, {threads}"), rounds, results);
     }
 }
 
-fn report(figures: &mut Figures, part: &str, rounds: usize, mut contenders: Vec<Contender<'_>>) {
+fn report(results: &mut Results, part: &str, rounds: usize, mut contenders: Vec<Contender<'_>>) {
     let taken = run_interleaved_for(rounds, &mut contenders);
     for (at, name) in taken.names().iter().enumerate() {
-        figures.add(part, name, "µs", taken.nanos(at) / 1e3);
-        figures.add(part, name, "ratio", taken.ratio(at, 0));
+        results.add(part, name, "µs", taken.nanos(at) / 1e3);
+        results.add(part, name, "ratio", taken.ratio(at, 0));
     }
 }
 
-fn blocking(title: &str, rounds: usize, figures: &mut Figures) {
+fn blocking(title: &str, rounds: usize, results: &mut Results) {
     use diesel::RunQueryDsl;
 
     let manager = ConnectionManager::<PgConnection>::new(url());
     let pool = Pool::builder().max_size(2).build(manager).unwrap();
-    let locker = LockManager::over_blocking_pool(pool.clone()).unwrap();
+    let manager = LockManager::over_blocking_pool(pool.clone()).unwrap();
     let mut conn = pool.get().unwrap();
     let key = LockKey::from("benches/lock_manager/uncontended");
     let number = number(&key);
@@ -70,20 +75,20 @@ fn blocking(title: &str, rounds: usize, figures: &mut Figures) {
         }),
         Contender::new("LockManager, blocking", |count| {
             for _ in 0..count {
-                let guard = locker.acquire_blocking(key.clone(), NO_WAIT).unwrap();
+                let guard = manager.acquire_blocking(key.clone(), NO_WAIT).unwrap();
                 guard.release_blocking().unwrap();
             }
         }),
     ];
     report(
-        figures,
+        results,
         &format!("{title}, Diesel, r2d2"),
         rounds,
         contenders,
     );
 }
 
-/// A contender whose cycles are awaited, one after the other, in a task.
+/// Makes a contender whose cycles are awaited one after the other in a task.
 macro_rules! cycles {
     ($runtime:expr, $name:literal, $shared:expr, $cycle:expr) => {{
         let shared = Arc::new($shared);
@@ -99,7 +104,7 @@ macro_rules! cycles {
     }};
 }
 
-fn measure_async(runtime: &Runtime, title: &str, rounds: usize, figures: &mut Figures) {
+fn measure_async(runtime: &Runtime, title: &str, rounds: usize, results: &mut Results) {
     let key = LockKey::from("benches/lock_manager/uncontended");
     let number = number(&key);
     let _entered = runtime.enter();
@@ -114,7 +119,7 @@ fn measure_async(runtime: &Runtime, title: &str, rounds: usize, figures: &mut Fi
         )
     });
     let conn = runtime.block_on(pool.dedicated_connection()).unwrap();
-    let locker = LockManager::over_async_pool(pool).unwrap();
+    let manager = LockManager::over_async_pool(pool).unwrap();
     let contenders = vec![
         cycles!(
             runtime,
@@ -122,13 +127,13 @@ fn measure_async(runtime: &Runtime, title: &str, rounds: usize, figures: &mut Fi
             tokio::sync::Mutex::new(conn),
             move |conn| { functions(conn, number) }
         ),
-        cycles!(runtime, "LockManager", (locker, key.clone()), ours),
+        cycles!(runtime, "LockManager", (manager, key.clone()), ours),
     ];
     let part = format!("{title}, diesel-async, bb8");
-    report(figures, &part, rounds, contenders);
+    report(results, &part, rounds, contenders);
 
     let conn = runtime.block_on(sqlx.acquire()).unwrap().detach();
-    let locker =
+    let manager =
         LockManager::over_async_pool(SqlxPostgresConnector::from_sqlx_postgres_pool(sqlx)).unwrap();
     let contenders = vec![
         cycles!(
@@ -137,13 +142,13 @@ fn measure_async(runtime: &Runtime, title: &str, rounds: usize, figures: &mut Fi
             tokio::sync::Mutex::new(conn),
             move |conn| { sqlx_functions(conn, number) }
         ),
-        cycles!(runtime, "LockManager", (locker, key), ours),
+        cycles!(runtime, "LockManager", (manager, key), ours),
         cycles!(
             runtime,
             "sqlx PgAdvisoryLock",
             sqlx_lock,
             async |lock: &Sqlx| {
-                assert!(lock.cycle(&Room::default()).await);
+                assert!(lock.cycle(&ExclusionCheck::default()).await);
             }
         ),
         cycles!(
@@ -151,17 +156,17 @@ fn measure_async(runtime: &Runtime, title: &str, rounds: usize, figures: &mut Fi
             "the two functions, tokio-postgres",
             raw,
             async |raw: &Raw| {
-                raw.take(number).await;
-                raw.give_back(number).await;
+                raw.acquire(number).await;
+                raw.release(number).await;
             }
         ),
     ];
     let part = format!("{title}, SeaORM");
-    report(figures, &part, rounds, contenders);
+    report(results, &part, rounds, contenders);
 }
 
-async fn ours((locker, key): &(LockManager, LockKey)) {
-    let guard = locker.acquire(key.clone(), NO_WAIT).await.unwrap();
+async fn ours((manager, key): &(LockManager, LockKey)) {
+    let guard = manager.acquire(key.clone(), NO_WAIT).await.unwrap();
     guard.release().await.unwrap();
 }
 

@@ -1,20 +1,20 @@
-//! On which processors the clients and the server are.
+//! The CPU affinity of the clients and the server.
 
 use std::path::Path;
 
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Where the two are.
+/// The CPUs of the clients and the server.
 #[derive(Clone, Copy)]
-pub(crate) enum Place {
-    /// All on one: what is compared is the work of both.
+pub(crate) enum CpuPlacement {
+    /// One CPU for all: the sum of their work is compared.
     Together,
-    /// Each on one of its own, as if each had a machine: what is compared is how long one waits.
+    /// One CPU each, as with two machines: the time that a client waits is compared.
     Apart,
 }
 
-impl Place {
+impl CpuPlacement {
     pub(crate) const ALL: [Self; 2] = [Self::Together, Self::Apart];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -25,26 +25,27 @@ impl Place {
     }
 }
 
-/// Keeps this thread, the threads that it starts and the private server's new sessions where they are to be, until this is dropped.
+/// Pins this thread, the threads that it starts and new sessions of the private server to CPUs.
 ///
-/// Left to itself, the scheduler decides which of two sessions shares the client's processor, and wakes the other across: the same statement
-/// takes a quarter of the time or four times as long, for as long as it likes, whatever is compared.
-pub(crate) struct Placed {
+/// Without it the scheduler decides which of two sessions shares the CPU of the client. The same
+/// statement takes a quarter of the time or four times as long, whatever is compared.
+pub(crate) struct CpuPin {
     before: [(Option<Pid>, CpuSet); 2],
 }
 
-impl Placed {
-    /// `None` where there is no private server, or it may not be moved, or there is one processor and two are wanted.
-    pub(crate) fn take(place: Place) -> Option<Self> {
+impl CpuPin {
+    /// Returns `None` without a private server, without permission, or without a second CPU for
+    /// [`Apart`](CpuPlacement::Apart).
+    pub(crate) fn pin(placement: CpuPlacement) -> Option<Self> {
         let directory = std::env::var_os("ADVISORY_LOCKING_PGDATA")?;
         let file = std::fs::read_to_string(Path::new(&directory).join("postmaster.pid")).ok()?;
         let server = Some(Pid::from_raw(file.lines().next()?.parse().ok()?)?);
         let all = sched_getaffinity(None).ok()?;
         let mut there = (0..CpuSet::MAX_CPU).rev().filter(|at| all.is_set(*at));
         let last = there.next()?;
-        let servers = match place {
-            Place::Together => last,
-            Place::Apart => there.next()?,
+        let servers = match placement {
+            CpuPlacement::Together => last,
+            CpuPlacement::Apart => there.next()?,
         };
         let before = [(server, sched_getaffinity(server).ok()?), (None, all)];
         for ((process, _), processor) in before.iter().zip([servers, last]) {
@@ -56,10 +57,10 @@ impl Placed {
     }
 }
 
-impl Drop for Placed {
+impl Drop for CpuPin {
     fn drop(&mut self) {
         for (process, before) in &self.before {
-            sched_setaffinity(*process, before).expect("they were there before");
+            sched_setaffinity(*process, before).expect("the affinity was valid before");
         }
     }
 }
