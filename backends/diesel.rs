@@ -5,17 +5,19 @@
 //!
 //! # Transactions
 //!
-//! What counts is what Diesel's transaction manager knows. The transaction of
-//! [`begin_test_transaction`](diesel::Connection::begin_test_transaction) does not count, so that code that takes session-level
-//! locks can be tested in one; the application's own transactions inside it do. A `BEGIN` sent as plain text is invisible: a
-//! session-level lock is granted in it, and its release reports
-//! [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if that transaction is still open.
+//! The crate sees the transactions that Diesel's transaction manager tracks. The transaction of
+//! [`begin_test_transaction`](diesel::Connection::begin_test_transaction) does not count, so code
+//! that acquires session-level locks can be tested in one. Transactions inside it count.
+//!
+//! A `BEGIN` sent as plain text is invisible. A session-level lock is granted in it, and its release
+//! reports [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if that transaction is
+//! still open.
 //!
 //! # Errors
 //!
-//! `LockError` converts into [`diesel::result::Error`], so that `?` works in a body that returns Diesel's errors: it arrives as
-//! `QueryBuilderError`, whose box downcasts to [`LockError`]. A commit that failed arrives as Diesel's own error, so that code that
-//! retries after a serialization failure still sees one.
+//! `LockError` converts into [`diesel::result::Error`], so that `?` works in a body that returns
+//! Diesel's errors. It becomes a `QueryBuilderError`, whose box downcasts to [`LockError`]. A failed
+//! commit becomes Diesel's own error, so code that retries after a serialization failure sees one.
 //!
 //! ```
 //! # #[cfg(feature = "diesel-sqlite")] {
@@ -38,10 +40,6 @@ mod blocking;
 mod postgres;
 #[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
 pub(crate) mod prepared;
-#[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
-pub(crate) mod rounds;
-#[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
-pub(crate) mod single;
 #[cfg(feature = "diesel-sqlite")]
 mod sqlite;
 
@@ -53,8 +51,11 @@ use ::diesel::result::{DatabaseErrorKind, Error};
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{SessionError, SqlState, TransactionState};
 
-/// What a transaction manager's depth, and whether it calls itself broken, say. It does so in a transaction, unless it is a test's:
-/// the only way to see that flag; and outside one, if a statement of its own was dropped in flight (diesel-async).
+/// Derives the state from a transaction manager's depth and from its answer whether it is broken.
+///
+/// Inside a transaction the manager calls itself broken unless it is a test's transaction, whose
+/// flag Diesel shows in no other way. Outside one it does so if a statement of the manager was
+/// dropped in flight (diesel-async).
 pub(crate) fn transaction_state_of(
     depth: QueryResult<Option<NonZeroU32>>,
     broken: bool,
@@ -67,7 +68,8 @@ pub(crate) fn transaction_state_of(
     }
 }
 
-/// Diesel shows the code of a few errors as a kind, and of ours in the constraint name.
+/// Converts an error. Diesel hides the SQLSTATE: it shows a few as a kind, and the crate's scripts put
+/// theirs into the constraint name.
 pub(crate) fn session_error(error: Error) -> SessionError {
     let (code, disconnected) = match &error {
         Error::DatabaseError(kind, information) => {
@@ -93,7 +95,8 @@ pub(crate) fn session_error(error: Error) -> SessionError {
         .with_disconnected(disconnected)
 }
 
-/// As `QueryBuilderError`, whose box downcasts to [`LockError`]; a failed commit as Diesel's own error.
+/// Converts into `QueryBuilderError`, whose box downcasts to [`LockError`], or a failed commit into
+/// Diesel's own error.
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
         if error.kind() != LockErrorKind::CommitFailed {

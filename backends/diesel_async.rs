@@ -1,19 +1,24 @@
 //! diesel-async: `AsyncPgConnection` with the locks of PostgreSQL, `SyncConnectionWrapper<SqliteConnection>` with the no-op.
 //!
-//! What the page on [`diesel`](super::diesel) says of transactions and errors holds here too.
+//! Transactions and errors work as for [`diesel`](super::diesel).
 //!
 //! # Dropped futures
 //!
-//! diesel-async cannot tell what became of a statement whose future was dropped, so a connection that was dropped in the midst of a
-//! statement of ours is ended: two statements that end the session are queued behind it (one of them may be hit by the cancel that
-//! shortens a wait), its transaction manager is marked as broken, and pools replace it. Nothing is waited for. The cancel is sent by a
-//! task, or by a thread where there is no tokio runtime, or no more. With
-//! `sslmode=require` or a server that speaks nothing but TLS there is none, because it goes over a connection of its own, in the clear, and the
-//! wait lasts to its limit; so it does if the process ends before the cancel is sent. There, give every
+//! diesel-async does not track a statement whose future was dropped. So if the future of a lock
+//! statement is dropped in flight, the crate terminates the session without waiting:
+//!
+//! * It queues the statements that terminate the session, twice. A cancel request may hit one.
+//! * It marks the transaction manager as broken, so that a pool discards the connection.
+//! * It cancels a wait for a lock, from a task, or from a thread if no tokio runtime is running.
+//!
+//! With `sslmode=require`, or a server that accepts TLS only, a wait is not cancelled, because the
+//! cancel request uses an unencrypted connection of its own. The wait then lasts to its limit, as it
+//! does if the process ends first. There, give every
 //! [`WaitStrategy::Block`](crate::WaitStrategy::Block) a limit, or poll.
 //!
-//! On SQLite there is no session to end: what is open is rolled back and the connection is marked as broken. diesel-async itself
-//! panics there when a statement in flight is dropped in a runtime of one thread; its wrapper wants a runtime of several.
+//! SQLite has no session to terminate. The crate rolls back the open transaction and marks the
+//! connection as broken. diesel-async 0.9 itself panics if the future of a statement is dropped in a
+//! runtime of one thread; its wrapper needs a runtime of several.
 
 #[cfg(feature = "diesel-async-postgres")]
 mod postgres;
@@ -29,7 +34,7 @@ use ::diesel_async::{AsyncConnection, SimpleAsyncConnection, TransactionManager}
 use crate::backends::diesel::{session_error, transaction_state_of};
 use crate::session::{SessionError, TransactionState};
 
-/// What diesel-async's transaction manager knows.
+/// Returns the transaction manager's view of the transaction.
 fn transaction_state<C: AsyncConnection>(conn: &mut C) -> TransactionState {
     let depth = manager_status(conn).transaction_depth();
     transaction_state_of(
@@ -60,8 +65,9 @@ async fn rollback<C: AsyncConnection>(conn: &mut C) -> Result<(), SessionError> 
         .map_err(session_error)
 }
 
-/// Hands a message to whatever talks to the database and does not wait for the answer: the first poll sends it, behind what runs.
-fn queue<C: SimpleAsyncConnection>(conn: &mut C, sql: &str) -> bool {
+/// Sends a message behind the statement in flight, without waiting for the reply. The first poll
+/// hands the message to the task that talks to the server.
+fn send_detached<C: SimpleAsyncConnection>(conn: &mut C, sql: &str) -> bool {
     let message = pin!(conn.batch_execute(sql));
     let polled = message.poll(&mut Context::from_waker(Waker::noop()));
     !matches!(polled, Poll::Ready(Err(_)))

@@ -6,7 +6,7 @@ use diesel::connection::{TransactionManager, TransactionManagerStatus};
 use super::{session_error, transaction_state_of};
 use crate::session::{SessionError, TransactionState};
 
-/// What Diesel's transaction manager knows.
+/// Returns the transaction manager's view of the transaction.
 pub(super) fn transaction_state<C: Connection>(conn: &mut C) -> TransactionState {
     let depth = manager_status(conn).transaction_depth();
     transaction_state_of(

@@ -4,21 +4,14 @@ use diesel::RunQueryDsl;
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 
-use super::prepared::{self, Prepared, with_prepared};
-use super::rounds::{PreparedRound, round_row, with_round};
+use super::prepared::{Prepared, with_prepared};
 use super::session_error;
-use super::single::{PreparedStep, with_step};
 use crate::backends::postgres::{COMMIT, TerminateSequence};
 use crate::session::{
-    Backend, BatchReply, LockBatch, LockReply, LockSession, Script, SessionError, SingleOp,
-    Statement, TransactionState,
+    Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
 };
 
-impl<const SHAPE: u8> RunQueryDsl<PgConnection> for Prepared<SHAPE> {}
-
-impl<const SHAPE: u8> RunQueryDsl<PgConnection> for PreparedRound<SHAPE> {}
-
-impl<const SHAPE: u8> RunQueryDsl<PgConnection> for PreparedStep<SHAPE> {}
+impl<const ID: u8> RunQueryDsl<PgConnection> for Prepared<ID> {}
 
 impl LockSession for PgConnection {
     fn session_backend(&mut self) -> Backend {
@@ -37,10 +30,10 @@ impl LockSession for PgConnection {
         if super::blocking::transaction_state(self) != TransactionState::open(1) {
             return super::blocking::commit(self);
         }
-        // Diesel follows the state that the server tells, so it knows when this has ended the transaction.
+        // Diesel reads the transaction state from libpq, so it notices the end of the transaction.
         self.batch_execute(COMMIT).map_err(|error| {
             if super::blocking::transaction_state(self).is_open() {
-                // The commit's error is the one to report.
+                // The caller gets the error of the commit.
                 let _ = super::blocking::rollback(self);
             }
             session_error(error)
@@ -51,27 +44,17 @@ impl LockSession for PgConnection {
         super::blocking::rollback(self)
     }
 
-    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         let row = with_prepared!(statement, prepared => prepared.get_result(self));
-        row.map(prepared::row).map_err(session_error)
+        row.map_err(session_error)
     }
 
-    fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
-        self.batch_execute(&batch.sql()).map_err(session_error)
+    fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        self.batch_execute(&script.sql()).map_err(session_error)
     }
 
-    fn session_execute_batch(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError> {
-        let columns = with_round!(round, prepared => prepared.get_result(self));
-        columns.map(round_row).map_err(session_error)
-    }
-
-    fn session_execute_single(&mut self, step: &SingleOp) -> Result<Option<bool>, SessionError> {
-        let answer = with_step!(step, prepared => prepared.get_result(self));
-        answer.map_err(session_error)
-    }
-
-    /// Marking the transaction manager alone would not do: any statement that goes through repairs the mark. A session that the
-    /// server has ended does not come back.
+    /// Marking the transaction manager alone is not enough: the next statement that succeeds
+    /// removes the mark. A session that the server has ended stays ended.
     fn session_terminate(&mut self) {
         let (mut sequence, mut last) = (TerminateSequence::default(), None);
         while let Some(sql) = sequence.next(last) {

@@ -1,88 +1,49 @@
-//! A statement of the protocol as a query of Diesel's.
+//! A statement of the protocol as a query of Diesel.
+//!
+//! # Implementation details
+//!
+//! Diesel caches a prepared statement by the type of its query if that has a static `QueryId`. So
+//! each [`StatementId`](crate::session::StatementId) has a type of its own, and no call builds or
+//! hashes a text. The reply is [`Untyped`], so one row type serves all statements, and columns are
+//! read by their index.
 
 use diesel::QueryResult;
-use diesel::pg::Pg;
-use diesel::pg::data_types::PgTimestamp;
+use diesel::deserialize::{self, FromSql, QueryableByName};
+use diesel::pg::{Pg, PgValue};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Timestamptz};
+use diesel::row::{Field, NamedRow, Row as DieselRow};
+use diesel::serialize::{self, Output, ToSql};
+use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Untyped};
 
-use crate::key::RawLockKey;
-use crate::options::LockMode;
-use crate::session::{Bind, LockReply, Statement, StatementKind};
+use crate::session::{Bind, Cell, Row, Statement};
 
-/// A statement as Diesel wants it. `SHAPE` decides its text, so Diesel may keep it in its cache of prepared statements under this
-/// type, and need not write and hash the text to find it there. Made by [`with_prepared`].
-pub(crate) struct Prepared<const SHAPE: u8>(Text);
-
-/// A text and its values.
-pub(super) struct Text {
+/// A statement whose id is `ID`. Made by [`with_prepared`].
+pub(crate) struct Prepared<const ID: u8> {
     sql: &'static str,
-    binds: Vec<Value>,
+    binds: [Option<Bind>; 4],
 }
 
-/// A value in the form that Diesel binds.
-enum Value {
-    Int4(i32),
-    Int8(i64),
-    Timestamptz(PgTimestamp),
-}
-
-impl From<Bind> for Value {
-    fn from(bind: Bind) -> Self {
-        match bind {
-            Bind::Int4(number) => Self::Int4(number),
-            Bind::Int8(number) => Self::Int8(number),
-            Bind::Timestamptz(time) => Self::Timestamptz(PgTimestamp(time)),
+impl<const ID: u8> Prepared<ID> {
+    /// `statement` must have this id.
+    pub(crate) fn new(statement: &Statement) -> Self {
+        Self {
+            sql: statement.sql(),
+            binds: statement.bind_slots(),
         }
     }
 }
 
-impl<const SHAPE: u8> Prepared<SHAPE> {
-    /// `statement` must be of this shape.
-    pub(crate) fn new(statement: &Statement) -> Self {
-        Self(Text::new(statement.sql(), statement.binds()))
-    }
-}
-
-impl Text {
-    pub(super) fn new(sql: &'static str, binds: impl Iterator<Item = Bind>) -> Self {
-        let binds = binds.map(Value::from).collect();
-        Self { sql, binds }
-    }
-
-    pub(super) fn walk<'b>(&'b self, pass: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        write(pass, self.sql, &self.binds, |pass, bind| match bind {
-            Value::Int4(number) => pass.push_bind_param::<Integer, _>(number),
-            Value::Int8(number) => pass.push_bind_param::<BigInt, _>(number),
-            Value::Timestamptz(time) => pass.push_bind_param::<Timestamptz, _>(time),
-        })
-    }
-}
-
-/// A number for all that decides a statement's text: kind, key space and mode.
-pub(crate) fn shape(statement: &Statement) -> u8 {
-    let kind = match statement.kind() {
-        StatementKind::TryAcquire => 0,
-        StatementKind::TryAcquireXact => 1,
-        StatementKind::Release { .. } => 2,
-        StatementKind::ReleaseIfHeld => 3,
-        StatementKind::IsHeld => 4,
-    };
-    let pair = u8::from(matches!(statement.key(), RawLockKey::Pair(..)));
-    let shared = u8::from(statement.mode() == LockMode::Shared);
-    4 * kind + 2 * pair + shared
-}
-
-/// Evaluates an expression with `$prepared` of the statement's own type.
+/// Evaluates an expression with `$prepared` of the type for the statement's id.
 macro_rules! with_prepared {
     ($statement:expr, $prepared:ident => $run:expr) => {
-        with_prepared!(@shapes $statement, $prepared => $run,
-            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18; 19)
+        with_prepared!(@ids $statement, $prepared => $run,
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29; 30)
     };
-    (@shapes $statement:expr, $prepared:ident => $run:expr, $($shape:literal)*; $last:literal) => {
-        match $crate::backends::diesel::prepared::shape($statement) {
-            $($shape => {
-                let $prepared = $crate::backends::diesel::prepared::Prepared::<$shape>::new($statement);
+    (@ids $statement:expr, $prepared:ident => $run:expr, $($id:literal)*; $last:literal) => {{
+        const _: () = assert!($last + 1 == $crate::session::StatementId::COUNT);
+        match $statement.id().number() {
+            $($id => {
+                let $prepared = $crate::backends::diesel::prepared::Prepared::<$id>::new($statement);
                 $run
             })*
             _ => {
@@ -90,86 +51,69 @@ macro_rules! with_prepared {
                 $run
             }
         }
-    };
+    }};
 }
 pub(crate) use with_prepared;
 
-impl<const SHAPE: u8> QueryFragment<Pg> for Prepared<SHAPE> {
-    fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        self.0.walk(&mut pass)
-    }
-}
-
-/// Writes a text with its parameters. Diesel writes `$1`, `$2`, … itself, so the text is cut at its own, which are in that order.
-pub(super) fn write<'b, B: 'b>(
-    pass: &mut AstPass<'_, 'b, Pg>,
-    sql: &str,
-    binds: impl IntoIterator<Item = &'b B>,
-    push: impl Fn(&mut AstPass<'_, 'b, Pg>, &'b B) -> QueryResult<()>,
-) -> QueryResult<()> {
-    let mut pieces = sql.split('$');
-    pass.push_sql(pieces.next().unwrap_or_default());
-    for (piece, bind) in pieces.zip(binds) {
-        push(pass, bind)?;
-        pass.push_sql(piece.trim_start_matches(|digit: char| digit.is_ascii_digit()));
-    }
-    Ok(())
-}
-
-impl<const SHAPE: u8> QueryId for Prepared<SHAPE> {
+impl<const ID: u8> QueryId for Prepared<ID> {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<const SHAPE: u8> Query for Prepared<SHAPE> {
-    type SqlType = (Nullable<Bool>, Integer, Timestamptz);
+impl<const ID: u8> Query for Prepared<ID> {
+    type SqlType = Untyped;
 }
 
-/// The columns as Diesel reads them.
-pub(crate) type Columns = (Option<bool>, i32, PgTimestamp);
-
-/// The row of a statement of the protocol.
-pub(crate) fn row((answer, pid, PgTimestamp(transaction_began)): Columns) -> LockReply {
-    LockReply {
-        answer,
-        pid,
-        transaction_began,
+impl<const ID: u8> QueryFragment<Pg> for Prepared<ID> {
+    fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        // Diesel writes `$1`, `$2`, … itself, so the text is cut at its own, which are in order.
+        let mut pieces = self.sql.split('$');
+        pass.push_sql(pieces.next().unwrap_or_default());
+        for (piece, bind) in pieces.zip(self.binds.iter().flatten()) {
+            match bind {
+                Bind::Int4(number) => pass.push_bind_param::<Integer, _>(number)?,
+                Bind::Int8(number) => pass.push_bind_param::<BigInt, _>(number)?,
+                Bind::Timestamptz(_) => pass.push_bind_param::<Timestamptz, _>(bind)?,
+                Bind::Int8Array(numbers) => pass.push_bind_param::<Array<BigInt>, _>(numbers)?,
+                Bind::Text(text) => pass.push_bind_param::<Text, str>(text)?,
+            }
+            pass.push_sql(piece.trim_start_matches(|digit: char| digit.is_ascii_digit()));
+        }
+        Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
+/// Diesel has no type for the bare microseconds that can be borrowed.
+impl ToSql<Timestamptz, Pg> for Bind {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        match self {
+            Self::Timestamptz(micros) => ToSql::<BigInt, Pg>::to_sql(micros, out),
+            _ => Err("the value is no timestamptz".into()),
+        }
+    }
+}
 
-    use super::*;
-    use crate::key::LockKey;
-
-    /// Two texts of one shape would be one prepared statement.
-    #[test]
-    fn every_shape_is_one_text() {
-        let kinds = [
-            StatementKind::TryAcquire,
-            StatementKind::TryAcquireXact,
-            StatementKind::Release {
-                pid: 1,
-                transaction_began: None,
-            },
-            StatementKind::ReleaseIfHeld,
-            StatementKind::IsHeld,
-        ];
-        let mut texts = HashMap::new();
-        for kind in kinds {
-            for key in [LockKey::from(1), LockKey::from((1, 2))] {
-                for mode in [LockMode::Exclusive, LockMode::Shared] {
-                    let statement = Statement::new(kind, &key, mode);
-                    texts.insert(shape(&statement), statement.sql());
-                }
+impl QueryableByName<Pg> for Row {
+    fn build<'a>(row: &impl NamedRow<'a, Pg>) -> deserialize::Result<Self> {
+        let mut columns = [const { Cell::Null }; Self::COLUMNS];
+        for (index, column) in columns.iter_mut().enumerate() {
+            let field = DieselRow::get(row, index);
+            if let Some(value) = field.as_ref().and_then(Field::value) {
+                *column = cell(value)?;
             }
         }
-        let mut shapes: Vec<_> = texts.keys().copied().collect();
-        shapes.sort_unstable();
-        assert_eq!(shapes, (0..20).collect::<Vec<_>>());
-        let different: std::collections::HashSet<_> = texts.values().collect();
-        assert_eq!(different.len(), 20);
+        Ok(Self::new(columns))
     }
+}
+
+/// Reads a column. Numbers are in network byte order, whatever their type.
+fn cell(value: PgValue<'_>) -> deserialize::Result<Cell> {
+    let bytes = value.as_bytes();
+    Ok(match *bytes {
+        [byte] => Cell::Number(byte.into()),
+        [a, b, c, d] => Cell::Number(i32::from_be_bytes([a, b, c, d]).into()),
+        [a, b, c, d, e, f, g, h] => Cell::Number(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
+        // An array has a header of 12 bytes, so it is never taken for a number.
+        _ => Cell::Numbers(FromSql::<Array<Nullable<BigInt>>, Pg>::from_sql(value)?),
+    })
 }

@@ -1,4 +1,4 @@
-//! `SqliteConnection`: the no-op.
+//! `SqliteConnection`, which has no locks.
 
 use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
@@ -27,7 +27,7 @@ impl LockSession for SqliteConnection {
     }
 
     fn session_terminate(&mut self) {
-        // There is no session to end; what was left open is rolled back. It fails if nothing is open.
+        // There is no session to end. This ends an open transaction, and fails without one.
         let _ = self.batch_execute("ROLLBACK");
         super::blocking::manager_status(self).set_in_error();
     }

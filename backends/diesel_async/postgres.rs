@@ -7,15 +7,11 @@ use std::time::Duration;
 use diesel::connection::TransactionManagerStatus;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use crate::backends::diesel::prepared::{self, with_prepared};
-use crate::backends::diesel::rounds::{round_row, with_round};
+use crate::backends::diesel::prepared::with_prepared;
 use crate::backends::diesel::session_error;
-use crate::backends::diesel::single::with_step;
 use crate::backends::postgres::{COMMIT, TERMINATE_STATEMENTS, TerminateSequence};
-use crate::session::AsyncLockSession;
 use crate::session::{
-    Backend, BatchReply, LockBatch, LockReply, Script, SessionError, SingleOp, Statement,
-    TransactionState,
+    AsyncLockSession, Backend, Row, Script, SessionError, Statement, TransactionState,
 };
 
 impl AsyncLockSession for AsyncPgConnection {
@@ -41,7 +37,7 @@ impl AsyncLockSession for AsyncPgConnection {
                 Ok(())
             }
             Err(error) => {
-                // The commit's error is the one to report.
+                // The caller gets the error of the commit.
                 let _ = self.session_rollback().await;
                 Err(session_error(error))
             }
@@ -52,41 +48,26 @@ impl AsyncLockSession for AsyncPgConnection {
         if self.session_transaction_state() != TransactionState::open(1) {
             return super::rollback(self).await;
         }
-        // diesel-async's own panics in a debug build if a statement of its transaction manager was dropped in flight.
+        // diesel-async's own rollback panics in a debug build if a statement of its transaction
+        // manager was dropped in flight (seen with diesel-async 0.9.2).
         let rolled_back = self.batch_execute("ROLLBACK").await;
         match rolled_back {
             Ok(()) => *super::manager_status(self) = TransactionManagerStatus::default(),
-            // The transaction is over all the same: with its session, if nothing else.
+            // The transaction has ended even so, at the latest with its session.
             Err(_) => super::manager_status(self).set_in_error(),
         }
         rolled_back.map_err(session_error)
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         let row = with_prepared!(statement, prepared => prepared.get_result(self).await);
-        row.map(prepared::row).map_err(session_error)
+        row.map_err(session_error)
     }
 
-    async fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
-        self.batch_execute(&batch.sql())
+    async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        self.batch_execute(&script.sql())
             .await
             .map_err(session_error)
-    }
-
-    async fn session_execute_batch(
-        &mut self,
-        round: &LockBatch,
-    ) -> Result<BatchReply, SessionError> {
-        let columns = with_round!(round, prepared => prepared.get_result(self).await);
-        columns.map(round_row).map_err(session_error)
-    }
-
-    async fn session_execute_single(
-        &mut self,
-        step: &SingleOp,
-    ) -> Result<Option<bool>, SessionError> {
-        let answer = with_step!(step, prepared => prepared.get_result(self).await);
-        answer.map_err(session_error)
     }
 
     async fn session_terminate(&mut self) {
@@ -98,30 +79,32 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     fn session_start_terminate(&mut self) {
-        // The cancel may come late and hit what is queued after the wait, so the end of the session is queued more than once. What comes
-        // first twice in a row: next is a `ROLLBACK`, which outside a transaction writes a warning.
+        // A late cancel request may hit a statement that is queued behind the wait, so all are
+        // queued twice. The first is queued once more, because the second begins with a `ROLLBACK`,
+        // which writes a warning outside a transaction.
         let [plain, ..] = TERMINATE_STATEMENTS;
         let all = TERMINATE_STATEMENTS
             .into_iter()
             .cycle()
             .take(2 * TERMINATE_STATEMENTS.len());
         for sql in std::iter::once(plain).chain(all) {
-            super::queue(self, sql);
+            super::send_detached(self, sql);
         }
         super::manager_status(self).set_in_error();
     }
 
-    /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel request at once, which has ended poolers.
+    /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel request at once,
+    /// which has crashed poolers.
     fn session_cancel_and_terminate(&mut self) {
         self.session_start_terminate();
         cancel::cancel(self.cancel_token());
     }
 
-    fn session_enqueue(&mut self, batch: &Script) -> bool {
-        batch
+    fn session_enqueue(&mut self, script: &Script) -> bool {
+        script
             .messages()
             .iter()
-            .all(|message| super::queue(self, message))
+            .all(|message| super::send_detached(self, message))
     }
 
     async fn session_sleep(&mut self, pause: Duration) {
@@ -129,7 +112,8 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 }
 
-/// diesel-async releases the savepoint, and if that fails leaves the transaction aborted.
+/// Releases a savepoint. If that fails, diesel-async leaves the transaction aborted, so this rolls
+/// back to the savepoint.
 async fn commit_savepoint(conn: &mut AsyncPgConnection) -> Result<(), SessionError> {
     let depth = super::manager_status(conn)
         .transaction_depth()
@@ -139,7 +123,7 @@ async fn commit_savepoint(conn: &mut AsyncPgConnection) -> Result<(), SessionErr
         return Ok(());
     };
     if let Some(depth) = depth.filter(|depth| depth.get() > 1) {
-        // Diesel's name for it.
+        // Diesel's name of the savepoint.
         let name = format!("diesel_savepoint_{}", depth.get() - 1);
         let undo = format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}");
         if conn.batch_execute(&undo).await.is_err() {

@@ -1,4 +1,4 @@
-//! `SyncConnectionWrapper<SqliteConnection>`: the no-op.
+//! `SyncConnectionWrapper<SqliteConnection>`, which has no locks.
 
 use std::time::Duration;
 
@@ -32,18 +32,19 @@ impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
     }
 
     async fn session_terminate(&mut self) {
-        // There is no session to end; what was left open is rolled back. It fails if nothing is open.
+        // There is no session to end. This ends an open transaction, and fails without one.
         let _ = self.batch_execute("ROLLBACK").await;
         super::manager_status(self).set_in_error();
     }
 
     fn session_start_terminate(&mut self) {
         super::manager_status(self).set_in_error();
-        // diesel-async waits for a statement that is dropped, and panics where it cannot: in a runtime of one thread.
+        // diesel-async blocks on a statement that is dropped, which panics in a runtime of one
+        // thread (seen with diesel-async 0.9.2).
         let runtime = Handle::try_current();
         if runtime.is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread) {
-            // It fails if nothing is open.
-            super::queue(self, "ROLLBACK");
+            // It fails without an open transaction.
+            super::send_detached(self, "ROLLBACK");
         }
     }
 

@@ -1,65 +1,106 @@
-use super::*;
-use crate::session::{BatchMode, TokenSource};
+use std::collections::{BTreeMap, HashSet};
 
+use super::*;
+use crate::key::{LockKey, RawLockKey};
+use crate::options::LockMode;
+
+const PID: i32 = 7;
 const KINDS: [StatementKind; 5] = [
     StatementKind::TryAcquire,
     StatementKind::TryAcquireXact,
     StatementKind::Release {
-        pid: 7,
+        pid: PID,
         transaction_began: Some(9),
     },
     StatementKind::ReleaseIfHeld,
     StatementKind::IsHeld,
 ];
-const KEYS: [RawLockKey; 2] = [RawLockKey::Single(i64::MIN), RawLockKey::Pair(-1, 2)];
 const MODES: [LockMode; 2] = [LockMode::Exclusive, LockMode::Shared];
+const ACQUIRE: LockOpKind = LockOpKind::Acquire { with_token: false };
 
-/// Every text, so that a rule about all of them is tested on all of them.
-fn every_text() -> Vec<String> {
-    let mut texts = Vec::new();
-    for key in KEYS {
+fn keys() -> [LockKey; 2] {
+    [LockKey::from(i64::MIN), LockKey::from((-1, 2))]
+}
+
+fn batch(mode: BatchMode, pid: i32, ops: &[LockOpKind], tokens: TokenSource) -> LockBatch {
+    let op = |kind: &LockOpKind| LockOp::new(*kind, LockKey::from((1, -2)).raw(), LockMode::Shared);
+    let ops: Vec<_> = ops.iter().map(op).collect();
+    LockBatch::new(mode, pid, ops, tokens)
+}
+
+/// The statements of batches: with the transaction's id, with a sequence, and a compensation.
+fn batches() -> [Statement; 3] {
+    let sequence = || TokenSource::Sequence("fencing".into());
+    [
+        batch(BatchMode::Execute, 0, &[], TokenSource::TransactionId),
+        batch(BatchMode::Execute, 0, &[], sequence()),
+        batch(BatchMode::Compensate, 0, &[], sequence()),
+    ]
+    .map(Statement::for_batch)
+}
+
+/// One statement of each text.
+fn every_statement() -> Vec<Statement> {
+    let mut statements = Vec::from(batches());
+    for key in keys() {
         for mode in MODES {
-            texts.extend(KINDS.map(|kind| statement(kind, key, mode).to_owned()));
-            texts.push(batch(ScriptKind::RevealSqlState, key, mode));
-            texts.push(batch(
-                ScriptKind::ReleaseOrTerminate {
-                    pid: 7,
-                    transaction_began: Some(9),
-                    nonce: 8,
-                },
-                key,
-                mode,
-            ));
-            for step in [
-                PoolerCheckStep::SetMarker { mark: 7 },
-                PoolerCheckStep::CheckMarker { mark: 7 },
-                PoolerCheckStep::AcquireTestLock,
-                PoolerCheckStep::ExpectContention,
-                PoolerCheckStep::ReleaseTestLock,
-            ] {
-                texts.push(batch(ScriptKind::PoolerCheck(step), key, mode));
-            }
-            texts.push(batch(ScriptKind::RollBackWait, key, mode));
-            for in_transaction in [false, true] {
-                for place in [
-                    TransactionContext::Autocommit,
-                    TransactionContext::InTransaction,
-                ] {
-                    texts.push(batch(
-                        ScriptKind::Wait {
-                            in_transaction,
-                            place,
-                            limit_ms: 50,
-                        },
-                        key,
-                        mode,
-                    ));
-                }
+            statements.extend(KINDS.map(|kind| Statement::new(kind, &key, mode)));
+            for kind in [ACQUIRE, LockOpKind::Release] {
+                let op = LockOp::new(kind, key.raw(), mode);
+                let tokens = TokenSource::TransactionId;
+                let batch = LockBatch::new(BatchMode::Execute, PID, [op], tokens);
+                statements.push(Statement::for_batch(batch));
             }
         }
     }
-    texts.extend(end_unless_released(7, 8));
-    texts.extend(rounds().map(str::to_owned));
+    statements
+}
+
+/// Every text, so that a test of a rule covers all of them.
+fn every_text() -> Vec<String> {
+    let statements = every_statement();
+    let mut texts: Vec<_> = statements
+        .iter()
+        .map(|statement| statement.sql().to_owned())
+        .collect();
+    let mut kinds = vec![
+        ScriptKind::RevealSqlState,
+        ScriptKind::RollBackWait,
+        ScriptKind::ReleaseOrTerminate {
+            pid: PID,
+            transaction_began: Some(9),
+            nonce: 8,
+        },
+    ];
+    for step in [
+        PoolerCheckStep::SetMarker { mark: 7 },
+        PoolerCheckStep::CheckMarker { mark: 7 },
+        PoolerCheckStep::AcquireTestLock,
+        PoolerCheckStep::ExpectContention,
+        PoolerCheckStep::ReleaseTestLock,
+    ] {
+        kinds.push(ScriptKind::PoolerCheck(step));
+    }
+    for in_transaction in [false, true] {
+        for place in [
+            TransactionContext::Autocommit,
+            TransactionContext::InTransaction,
+        ] {
+            kinds.push(ScriptKind::Wait {
+                in_transaction,
+                place,
+                limit_ms: 50,
+            });
+        }
+    }
+    for key in keys() {
+        for mode in MODES {
+            let messages = kinds
+                .iter()
+                .map(|kind| Script::new(*kind, &key, mode).messages());
+            texts.extend(messages.flatten());
+        }
+    }
     texts.extend(TERMINATE_STATEMENTS.map(str::to_owned));
     texts
 }
@@ -92,47 +133,65 @@ fn every_name_is_qualified() {
     }
 }
 
+/// Diesel caches a prepared statement by the id, so two texts of one id would be one statement.
 #[test]
-fn parameters_match_the_binds() {
-    for kind in KINDS {
-        for key in KEYS {
-            let count = binds(kind, key).count();
-            for mode in MODES {
-                let text = statement(kind, key, mode);
-                let parameters: Vec<_> = text.split('$').skip(1).map(|rest| &rest[..1]).collect();
-                assert_eq!(parameters, ["1", "2", "3", "4"][..count], "{kind:?} {text}");
-            }
-        }
+fn statement_ids_are_dense_and_select_the_text() {
+    let statements = every_statement();
+    let by_id: BTreeMap<_, _> = statements
+        .iter()
+        .map(|statement| (statement.id().number(), statement.sql()))
+        .collect();
+    assert!(by_id.keys().copied().eq(0..StatementId::COUNT));
+    assert_eq!(statements.len(), by_id.len());
+    let texts: HashSet<_> = by_id.values().collect();
+    assert_eq!(texts.len(), by_id.len());
+}
+
+/// Diesel numbers parameters itself.
+#[test]
+fn parameters_are_in_order_and_match_the_binds() {
+    for statement in every_statement() {
+        let text = statement.sql();
+        let parameters: Vec<_> = text.split('$').skip(1).map(|rest| &rest[..1]).collect();
+        let count = statement.binds().count();
+        assert_eq!(parameters, ["1", "2", "3", "4"][..count], "{text}");
     }
 }
 
 #[test]
-fn texts_differ_by_mode_and_key_space() {
-    for kind in KINDS {
-        let texts: std::collections::HashSet<_> = KEYS
-            .iter()
-            .flat_map(|key| MODES.map(|mode| statement(kind, *key, mode)))
-            .collect();
-        assert_eq!(texts.len(), 4, "{kind:?}");
-    }
-}
-
-#[test]
-fn codes_become_kinds() {
-    for (code, kind) in [
-        ("25P02", LockErrorKind::TransactionAborted),
-        ("40P01", LockErrorKind::Deadlock),
-        ("42883", LockErrorKind::Unsupported),
-        ("0A000", LockErrorKind::Unsupported),
-        ("53200", LockErrorKind::TooManyLocks),
-        ("55P03", LockErrorKind::TimedOut),
-        ("57014", LockErrorKind::Canceled),
-        ("42501", LockErrorKind::Database),
-        ("57P01", LockErrorKind::Database),
+fn single_operation_without_token_has_a_short_text() {
+    for (kind, function) in [
+        (ACQUIRE, ".pg_try_advisory_lock_shared("),
+        (LockOpKind::Release, ".pg_advisory_unlock_shared("),
     ] {
-        assert_eq!(classify(SqlState::new(code)), kind, "{code}");
+        let batch = batch(BatchMode::Execute, PID, &[kind], TokenSource::default());
+        let statement = Statement::for_batch(batch.clone());
+        assert!(statement.sql().contains(function));
+        let binds = [Bind::Int4(PID), Bind::Int4(1), Bind::Int4(-2)];
+        assert!(statement.binds().eq(binds));
+        assert_eq!(statement.pid_column(), None);
+        assert_eq!(statement.request(), &Request::Batch(batch));
     }
-    assert_eq!(classify(None), LockErrorKind::Database);
+}
+
+#[test]
+fn other_batches_use_the_batch_text() {
+    let [any, _, compensate] = batches();
+    let of = |mode, pid, ops: &[LockOpKind]| {
+        Statement::for_batch(batch(mode, pid, ops, TokenSource::default()))
+    };
+    for ops in [
+        &[][..],
+        &[LockOpKind::Acquire { with_token: true }],
+        &[LockOpKind::IssueToken],
+        &[ACQUIRE, ACQUIRE],
+    ] {
+        assert_eq!(of(BatchMode::Execute, PID, ops).sql(), any.sql());
+    }
+    // The short text needs to know the session.
+    assert_eq!(of(BatchMode::Execute, 0, &[ACQUIRE]).sql(), any.sql());
+    let released = of(BatchMode::Compensate, PID, &[ACQUIRE]);
+    assert_eq!(released.sql(), compensate.sql());
 }
 
 #[test]
@@ -149,71 +208,33 @@ fn design_shows_the_statements_that_are_sent() {
         place: TransactionContext::Autocommit,
         limit_ms: 1500,
     };
+    let key = LockKey::from(42);
+    assert_eq!(key.raw(), RawLockKey::Single(42));
+    let statement = |kind| {
+        Statement::new(kind, &key, LockMode::Exclusive)
+            .sql()
+            .to_owned()
+    };
     let sent = [
-        statement(try_once, RawLockKey::Single(42), LockMode::Exclusive).to_owned(),
-        statement(release, RawLockKey::Single(42), LockMode::Exclusive).to_owned(),
-        batch(wait, RawLockKey::Single(42), LockMode::Exclusive),
+        statement(try_once),
+        statement(release),
+        Script::new(wait, &key, LockMode::Exclusive).sql(),
     ];
     for sql in sent {
-        assert!(design.contains(&words(&sql)), "DESIGN.md has not {sql}");
+        assert!(
+            design.contains(&words(&sql)),
+            "DESIGN.md does not show {sql}"
+        );
     }
 }
 
-/// What a sequence sends when each statement ends like that.
-fn condemned_by(mut end: impl FnMut(usize) -> Result<(), SessionError>) -> Vec<&'static str> {
-    let (mut sequence, mut last, mut sent) = (TerminateSequence::default(), None, Vec::new());
-    while let Some(sql) = sequence.next(last) {
-        last = Some(end(sent.len()));
-        sent.push(sql);
-    }
-    sent
-}
-
+/// An expression calls a function (a word before a parenthesis), an operator or a type.
 #[test]
-fn a_condemnation_goes_on_until_something_went_through() {
-    let gone = || Err(SessionError::new("closed").with_disconnected(true));
-    let cancelled = || Err(SessionError::new("cancelled"));
-    assert_eq!(condemned_by(|_| gone()), TERMINATE_STATEMENTS[..1]);
-    // Ended by the first, which the client learns by the second.
-    assert_eq!(
-        condemned_by(|sent| if sent == 0 { Ok(()) } else { gone() }),
-        TERMINATE_STATEMENTS[..2]
-    );
-    // All locks were freed, which is all that could be done.
-    let may_not_end = |sent| if sent == 2 { Ok(()) } else { cancelled() };
-    assert_eq!(condemned_by(may_not_end), TERMINATE_STATEMENTS);
-    let hit_seven_times = |sent| if sent < 7 { cancelled() } else { gone() };
-    assert_eq!(condemned_by(hit_seven_times).len(), 8);
-    // For ever is too long.
-    assert_eq!(condemned_by(|_| cancelled()).len(), 48);
-}
-
-/// The texts of rounds, with a sequence and without.
-fn rounds() -> [&'static str; 3] {
-    let sequence = TokenSource::Sequence("fencing".into());
-    [
-        round(BatchMode::Execute, &TokenSource::TransactionId),
-        round(BatchMode::Execute, &sequence),
-        round(BatchMode::Compensate, &sequence),
-    ]
-}
-
-/// Diesel numbers them by itself.
-#[test]
-fn the_parameters_of_rounds_stand_once_each_and_in_order() {
-    let parameters = |text: &str| -> String {
-        let numbers = text.split('$').skip(1).map(|rest| &rest[..1]);
-        numbers.collect()
-    };
-    assert_eq!(rounds().map(parameters), ["123", "1234", "123"]);
-}
-
-/// What an expression calls is a word and a parenthesis, an operator or a type.
-#[test]
-fn nothing_in_a_round_is_found_by_search_path() {
-    // Not calls, but SQL itself.
-    const WORDS: [&str; 6] = ["ROWS FROM", "FROM", "SELECT", "AS step", "JOIN", "OPERATOR"];
-    for text in rounds() {
+fn batch_sql_is_schema_qualified() {
+    // Syntax of SQL, not calls.
+    const WORDS: [&str; 6] = ["ROWS FROM", "FROM", "SELECT", "AS op", "JOIN", "OPERATOR"];
+    for statement in batches() {
+        let text = statement.sql();
         let unquoted: String = text.split('\'').step_by(2).collect();
         for (at, _) in unquoted.match_indices('(') {
             let before = unquoted[..at].trim_end();
@@ -240,13 +261,13 @@ fn nothing_in_a_round_is_found_by_search_path() {
             (_, rest) = operator.split_once(')').unwrap();
         }
         assert!(!rest.contains(['=', '<', '>', '&']), "{rest}");
-        // So does `CASE value WHEN`.
+        // `CASE value WHEN` has an implicit operator.
         assert_eq!(
             unquoted.matches("CASE ").count(),
             unquoted.matches("CASE WHEN ").count(),
             "{text}"
         );
-        // `BETWEEN`, `IN` and the like are operators that cannot be named.
+        // `BETWEEN`, `IN` and others have implicit operators, which have no qualified form.
         for hidden in [
             " IN (", "BETWEEN", "LIKE", "DISTINCT", "GREATEST", "LEAST", "NULLIF", "ANY",
         ] {

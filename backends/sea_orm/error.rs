@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sea_orm::sqlx::Error;
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 
+use crate::backends::postgres::classify;
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{SessionError, SqlState};
 
@@ -59,7 +60,7 @@ pub(super) fn code(error: &DbErr) -> Option<SqlState> {
 
 /// Returns whether the statement failed because its transaction is aborted.
 pub(super) fn is_aborted(error: &DbErr) -> bool {
-    code(error).is_some_and(|code| code.as_str() == "25P02")
+    classify(code(error)) == LockErrorKind::TransactionAborted
 }
 
 /// Returns whether the connection can no longer be used.

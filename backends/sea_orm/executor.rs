@@ -16,7 +16,7 @@ use super::state::InFlight;
 use super::statements::to_sqlx_query;
 use super::transaction_log::TransactionId;
 use super::values::lock_row;
-use crate::session::LockReply;
+use crate::session::Row;
 
 /// Rows of a statement, in the order of their arrival.
 pub(super) type Rows<'r> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'r>>;
@@ -148,7 +148,7 @@ impl<'t> Executor<'t> {
     }
 
     /// Returns the reply of a lock statement.
-    pub(super) async fn query_row(self, statement: Statement) -> Result<LockReply, DbErr> {
+    pub(super) async fn query_row(self, statement: Statement) -> Result<Row, DbErr> {
         let row = self.query_one(statement).await?.ok_or_else(|| {
             DbErr::Query(RuntimeErr::Internal(
                 "a lock statement returned no row".to_owned(),

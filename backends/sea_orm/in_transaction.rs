@@ -16,7 +16,7 @@ use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::session::AsyncLockSession;
 use crate::session::{
-    Backend, Bind, LockReply, Script, ScriptKind, SessionError, Statement, TransactionState,
+    Backend, Bind, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
 };
 
 /// Longest time that a wait in SeaORM's own transaction stays on the server.
@@ -212,15 +212,17 @@ impl AsyncLockSession for InTransaction<'_> {
         Err(not_owner_of_transaction())
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match self.executor {
             Executor::Postgres(pinned, id) => pinned.query(id, statement).await,
             executor => {
                 let values = statement.binds().map(|bind| match bind {
                     Bind::Int4(number) => Ok(Value::from(number)),
                     Bind::Int8(number) => Ok(Value::from(number)),
-                    // Only the release of a session-level lock has one, which does not occur here.
-                    Bind::Timestamptz(_) => Err(SessionError::unsupported(statement)),
+                    // A release or a batch of session-level locks, which are not acquired here.
+                    Bind::Timestamptz(_) | Bind::Int8Array(_) | Bind::Text(_) => {
+                        Err(SessionError::unsupported(statement))
+                    }
                 });
                 let values = values.collect::<Result<Vec<_>, _>>()?;
                 let statement =

@@ -27,7 +27,7 @@ use super::state::{InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
 use crate::backends::postgres::TerminateSequence;
-use crate::session::{BatchReply, LockBatch, LockReply, SingleOp, Statement, TransactionState};
+use crate::session::{Row, Statement, TransactionState};
 
 /// Pinned connection. Clones share the connection.
 #[derive(Clone, Debug)]
@@ -118,21 +118,9 @@ impl PostgresConnection {
         &self,
         transaction: Option<TransactionId>,
         statement: &Statement,
-    ) -> Result<LockReply, DbErr> {
+    ) -> Result<Row, DbErr> {
         let mut state = self.lock_in(transaction).await?;
         state.run_statement(statement).await
-    }
-
-    /// Runs a batch of lock operations.
-    pub(super) async fn execute_batch(&self, batch: &LockBatch) -> Result<BatchReply, DbErr> {
-        let mut state = self.lock().await?;
-        state.run_batch(batch).await
-    }
-
-    /// Runs a single lock operation of a lock manager.
-    pub(super) async fn execute_single(&self, op: &SingleOp) -> Result<Option<bool>, DbErr> {
-        let mut state = self.lock().await?;
-        state.run_single(op).await
     }
 
     /// Sends a script, in a transaction that must still be open if one is named.

@@ -10,10 +10,7 @@ use super::handle::PinnedConnection;
 use super::native::NativeConnection;
 use super::pinned::PostgresConnection;
 use crate::session::{AsyncLockPool, AsyncLockSession};
-use crate::session::{
-    Backend, BatchReply, LockBatch, LockReply, Script, SessionError, SingleOp, Statement,
-    TransactionState,
-};
+use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionState};
 
 impl AsyncLockPool for DatabaseConnection {
     type Session = PinnedConnection;
@@ -86,7 +83,7 @@ impl AsyncLockSession for PinnedConnection {
         .map_err(session_error)
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match &self.0 {
             ConnectionInner::Postgres(pinned) => {
                 pinned.query(None, statement).await.map_err(session_error)
@@ -102,30 +99,6 @@ impl AsyncLockSession for PinnedConnection {
                 .await
                 .map_err(session_error),
             ConnectionInner::Native(_) => Err(SessionError::unsupported(script)),
-        }
-    }
-
-    async fn session_execute_batch(
-        &mut self,
-        batch: &LockBatch,
-    ) -> Result<BatchReply, SessionError> {
-        match &self.0 {
-            ConnectionInner::Postgres(pinned) => {
-                pinned.execute_batch(batch).await.map_err(session_error)
-            }
-            ConnectionInner::Native(_) => Err(SessionError::unsupported(batch)),
-        }
-    }
-
-    async fn session_execute_single(
-        &mut self,
-        op: &SingleOp,
-    ) -> Result<Option<bool>, SessionError> {
-        match &self.0 {
-            ConnectionInner::Postgres(pinned) => {
-                pinned.execute_single(op).await.map_err(session_error)
-            }
-            ConnectionInner::Native(_) => Err(SessionError::unsupported(op)),
         }
     }
 

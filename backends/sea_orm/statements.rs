@@ -1,16 +1,15 @@
 //! What is sent over a pinned connection: the protocol's statements and the body's.
 
-use sea_orm::sqlx::Arguments as _;
 use sea_orm::sqlx::postgres::{PgArguments, PgRow};
 use sea_orm::sqlx::query::Query;
-use sea_orm::sqlx::{self, AssertSqlSafe, Executor as _, Postgres, Row as _};
+use sea_orm::sqlx::{self, AssertSqlSafe, Executor as _, Postgres};
 use sea_orm::{DbErr, ExecResult, QueryResult};
 use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, query_error};
 use super::state::{InFlight, PinnedState};
-use super::values::{answer, arguments, lock_row};
-use crate::session::{BatchReply, LockBatch, LockReply, SingleOp, Statement};
+use super::values::{arguments, lock_row};
+use crate::session::{Row, Statement};
 
 /// SeaORM's statement as sqlx wants it.
 pub(super) fn to_sqlx_query(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
@@ -21,50 +20,14 @@ pub(super) fn to_sqlx_query(statement: &sea_orm::Statement) -> Query<'_, Postgre
     sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
 }
 
-/// The values of a statement of the protocol about many locks.
-fn batch_arguments(batch: &LockBatch) -> sqlx::Result<PgArguments> {
-    let mut arguments = PgArguments::default();
-    let sequence = batch.sequence();
-    let added = arguments
-        .add(batch.pid())
-        .and_then(|()| arguments.add(batch.codes()))
-        .and_then(|()| arguments.add(batch.numbers()))
-        .and_then(|()| sequence.map_or(Ok(()), |sequence| arguments.add(sequence)));
-    added.map(|()| arguments).map_err(sqlx::Error::Encode)
-}
-
-/// The row of a statement of the protocol about many locks.
-fn batch_reply(row: &PgRow) -> sqlx::Result<BatchReply> {
-    Ok(BatchReply {
-        answers: row.try_get(0)?,
-        token: row.try_get(1)?,
-        pid: row.try_get(2)?,
-    })
-}
-
 impl PinnedState {
-    /// A statement of the protocol.
-    pub(super) async fn run_statement(
-        &mut self,
-        statement: &Statement,
-    ) -> Result<LockReply, DbErr> {
+    /// Runs a statement of the protocol and notes which session ran it.
+    pub(super) async fn run_statement(&mut self, statement: &Statement) -> Result<Row, DbErr> {
         let row = self.fetch_row(statement.sql(), arguments(statement.binds()));
         let row = lock_row(&row.await?).map_err(query_error)?;
-        self.pid = Some(row.pid);
-        Ok(row)
-    }
-
-    /// A statement of the protocol about one of many locks.
-    pub(super) async fn run_single(&mut self, op: &SingleOp) -> Result<Option<bool>, DbErr> {
-        let row = self.fetch_row(op.sql(), arguments(op.binds()));
-        answer(&row.await?).map_err(query_error)
-    }
-
-    /// A statement of the protocol about many locks.
-    pub(super) async fn run_batch(&mut self, batch: &LockBatch) -> Result<BatchReply, DbErr> {
-        let row = self.fetch_row(batch.sql(), batch_arguments(batch));
-        let row = batch_reply(&row.await?).map_err(query_error)?;
-        self.pid = Some(row.pid);
+        if let Some(column) = statement.pid_column() {
+            self.pid = row.pid_in(column);
+        }
         Ok(row)
     }
 

@@ -5,16 +5,18 @@
 //! dates.
 
 use sea_orm::sqlx::encode::IsNull;
-use sea_orm::sqlx::error::{BoxDynError, UnexpectedNullError};
+use sea_orm::sqlx::error::BoxDynError;
 use sea_orm::sqlx::postgres::types::Oid;
 use sea_orm::sqlx::postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, PgValueFormat};
 use sea_orm::sqlx::{self, Arguments as _, Encode, Postgres, Row as _, Type, ValueRef as _};
 
-use crate::session::{Bind, LockReply};
+use crate::session::{Bind, Cell, Row};
 
 // Their numbers in `pg_type`, which are the same on every server.
 const INT8: Oid = Oid(20);
 const INT4: Oid = Oid(23);
+const TEXT: Oid = Oid(25);
+const INT8_ARRAY: Oid = Oid(1016);
 const TIMESTAMPTZ: Oid = Oid(1184);
 
 /// A value to send.
@@ -28,11 +30,13 @@ impl Type<Postgres> for Param {
 
 impl Encode<'_, Postgres> for Param {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        match self.0 {
+        match &self.0 {
             Bind::Int4(number) => buffer.extend_from_slice(&number.to_be_bytes()),
             Bind::Int8(number) | Bind::Timestamptz(number) => {
                 buffer.extend_from_slice(&number.to_be_bytes());
             }
+            Bind::Int8Array(numbers) => return numbers.encode_by_ref(buffer),
+            Bind::Text(text) => buffer.extend_from_slice(text.as_bytes()),
         }
         Ok(IsNull::No)
     }
@@ -42,13 +46,15 @@ impl Encode<'_, Postgres> for Param {
             Bind::Int4(_) => INT4,
             Bind::Int8(_) => INT8,
             Bind::Timestamptz(_) => TIMESTAMPTZ,
+            Bind::Int8Array(_) => INT8_ARRAY,
+            Bind::Text(_) => TEXT,
         }))
     }
 }
 
 /// The values of a statement.
 pub(super) fn arguments(binds: impl Iterator<Item = Bind>) -> sqlx::Result<PgArguments> {
-    // Four values at most, of eight bytes at most, each after its length.
+    // At most four values, usually of at most eight bytes, each after its length.
     let mut arguments = PgArguments::default();
     arguments.reserve(4, 4 * (4 + 8));
     for bind in binds {
@@ -57,36 +63,30 @@ pub(super) fn arguments(binds: impl Iterator<Item = Bind>) -> sqlx::Result<PgArg
     Ok(arguments)
 }
 
-/// The row of a statement.
-pub(super) fn lock_row(row: &PgRow) -> sqlx::Result<LockReply> {
-    let narrow = |error: std::num::TryFromIntError| decode_error(1, error.into());
-    Ok(LockReply {
-        answer: answer(row)?,
-        pid: i32::try_from(number(row, 1)?).map_err(narrow)?,
-        transaction_began: number(row, 2)?,
-    })
+/// Reads the row of a statement.
+pub(super) fn lock_row(row: &PgRow) -> sqlx::Result<Row> {
+    let mut columns = [const { Cell::Null }; Row::COLUMNS];
+    for (index, column) in columns.iter_mut().enumerate().take(row.len()) {
+        *column = cell(row, index)?;
+    }
+    Ok(Row::new(columns))
 }
 
-/// The first column, a nullable `bool`.
-pub(super) fn answer(row: &PgRow) -> sqlx::Result<Option<bool>> {
-    Ok(nullable(row, 0)?.map(|number| number != 0))
-}
-
-fn number(row: &PgRow, column: usize) -> sqlx::Result<i64> {
-    nullable(row, column)?.ok_or_else(|| decode_error(column, Box::new(UnexpectedNullError)))
-}
-
-/// A column that is a number to the server, whatever it is to SQL: of as many bytes as it has, the
-/// first one first.
-fn nullable(row: &PgRow, column: usize) -> sqlx::Result<Option<i64>> {
+/// Reads a column. Numbers are in network byte order, whatever their type.
+fn cell(row: &PgRow, column: usize) -> sqlx::Result<Cell> {
     let value = row.try_get_raw(column)?;
     if value.is_null() {
-        return Ok(None);
+        return Ok(Cell::Null);
     }
-    let bytes = value.as_bytes();
-    bytes
-        .and_then(|bytes| decode_number(value.format(), bytes))
-        .map(Some)
+    let bytes = value
+        .as_bytes()
+        .map_err(|error| decode_error(column, error))?;
+    // An array has a header of 12 bytes.
+    if bytes.len() > 8 {
+        return row.try_get(column).map(Cell::Numbers);
+    }
+    decode_number(value.format(), bytes)
+        .map(Cell::Number)
         .map_err(|error| decode_error(column, error))
 }
 
@@ -153,12 +153,14 @@ mod tests {
                 1184,
                 i64::MIN.to_be_bytes().as_slice(),
             ),
+            (Bind::Text("seq".into()), 25, b"seq".as_slice()),
         ] {
+            let param = Param(bind);
             let mut buffer = PgArgumentBuffer::default();
-            let null = Param(bind).encode_by_ref(&mut buffer).unwrap();
+            let null = param.encode_by_ref(&mut buffer).unwrap();
             assert!(matches!(null, IsNull::No));
             assert_eq!(buffer.as_slice(), bytes);
-            let produced = Param(bind).produces().and_then(|kind| kind.oid());
+            let produced = param.produces().and_then(|kind| kind.oid());
             assert_eq!(produced, Some(Oid(oid)));
         }
     }

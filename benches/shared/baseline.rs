@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 
 use advisory_locking::session::{
-    Backend, LockReply, LockSession, SessionError, Statement, TransactionState,
+    Backend, LockReply, LockSession, Row, SessionError, Statement, TransactionState,
 };
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions, RawLockKey};
 use diesel::QueryResult;
@@ -140,12 +140,12 @@ impl LockSession for Recorder {
         Ok(())
     }
 
-    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         self.0.push(statement.sql());
-        Ok(LockReply {
+        Ok(Row::from(LockReply {
             answer: Some(true),
             pid: 1,
             transaction_began: 0,
-        })
+        }))
     }
 }

@@ -4,8 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::protocol::{Action, Event, Machine, PoolerCheck, SessionSnapshot, Side};
-use crate::session::AsyncLockSession;
-use crate::session::ScriptKind;
+use crate::session::{AsyncLockSession, LockReply, ScriptKind};
 use crate::stand_in::{Attempt, StandIn};
 
 /// Runs a machine on a session until it is done.
@@ -81,7 +80,10 @@ async fn perform<S: AsyncLockSession, T>(
     ControlFlow::Continue(match action {
         Action::Query(statement) => Event::Row(match attempt {
             Some(attempt) => attempt.query(&statement),
-            None => session.session_query(&statement).await,
+            None => session
+                .session_query(&statement)
+                .await
+                .and_then(LockReply::try_from),
         }),
         Action::Script(script) => Event::Ran(match attempt {
             Some(attempt) => attempt.batch_async(&script, session).await,

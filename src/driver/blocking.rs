@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::protocol::{Action, Event, Machine, PoolerCheck, SessionSnapshot, Side};
-use crate::session::LockSession;
+use crate::session::{LockReply, LockSession};
 use crate::stand_in::{Attempt, StandIn};
 
 /// Runs a machine on a session until it is done. If the client library panics, the session is
@@ -97,7 +97,9 @@ fn perform<S: LockSession + ?Sized, T>(
     ControlFlow::Continue(match action {
         Action::Query(statement) => Event::Row(match attempt {
             Some(attempt) => attempt.query(&statement),
-            None => session.session_query(&statement),
+            None => session
+                .session_query(&statement)
+                .and_then(LockReply::try_from),
         }),
         Action::Script(script) => Event::Ran(match attempt {
             Some(attempt) => attempt.batch(&script),

@@ -3,7 +3,7 @@
 use crate::fuzzing::Bytes;
 use crate::key::{KeyNamespace, LockKey, RawLockKey};
 use crate::options::LockMode;
-use crate::session::{ScriptKind, Statement, StatementKind, TransactionContext};
+use crate::session::{Script, ScriptKind, Statement, StatementKind, TransactionContext};
 
 /// Makes keys of the bytes in every way there is, and checks what is promised of them.
 ///
@@ -86,7 +86,7 @@ fn shown(key: &LockKey) {
         RawLockKey::Single(number) => vec![number],
         RawLockKey::Pair(first, second) => vec![first.into(), second.into()],
     };
-    let sent = crate::backends::postgres::batch(wait, key.raw(), LockMode::Exclusive);
+    let sent = Script::new(wait, key, LockMode::Exclusive).sql();
     for number in &numbers {
         assert!(sent.contains(&format!("'{number}'::")), "{sent}");
     }

@@ -6,10 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::session::{AsyncLockPool, AsyncLockSession, LockPool, LockSession};
-use crate::session::{
-    Backend, BatchReply, LockBatch, LockReply, Script, SessionError, SingleOp, Statement,
-    TransactionState,
-};
+use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionState};
 
 /// A blocking pool as an async one.
 pub(super) struct BlockingPool<P>(pub(super) P);
@@ -68,26 +65,12 @@ impl<C: DerefMut<Target: LockSession> + Send> AsyncLockSession for BlockingSessi
         self.0.session_rollback()
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         self.0.session_query(statement)
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         self.0.session_execute(script)
-    }
-
-    async fn session_execute_batch(
-        &mut self,
-        batch: &LockBatch,
-    ) -> Result<BatchReply, SessionError> {
-        self.0.session_execute_batch(batch)
-    }
-
-    async fn session_execute_single(
-        &mut self,
-        operation: &SingleOp,
-    ) -> Result<Option<bool>, SessionError> {
-        self.0.session_execute_single(operation)
     }
 
     async fn session_terminate(&mut self) {

@@ -34,7 +34,7 @@ use crate::protocol::{Acquire, Acquired};
 use crate::session::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
     Backend, BatchMode, BatchReply, LockBatch, LockOpKind, Script, ScriptKind, SessionError,
-    TokenSource,
+    Statement, TokenSource,
 };
 
 /// Runs a session until a command returns its connection to the pool or terminates it.
@@ -162,7 +162,7 @@ async fn open<P: AsyncLockPool>(pool: &P) -> Result<Opened<P::Connection>, LockE
         Vec::new(),
         TokenSource::TransactionId,
     );
-    match conn.session_execute_batch(&ping).await {
+    match query(&mut *conn, &ping).await {
         Ok(reply) => Ok((Some(conn), backend, reply.pid)),
         Err(error) => {
             let kind = match classify(error.code()) {
@@ -187,18 +187,21 @@ async fn checkout<P: AsyncLockPool>(
     Ok(conn)
 }
 
+/// Sends a batch and reads the reply.
+async fn query<S: AsyncLockSession>(
+    session: &mut S,
+    batch: &LockBatch,
+) -> Result<BatchReply, SessionError> {
+    let statement = Statement::for_batch(batch.clone());
+    let row = session.session_query(&statement).await?;
+    BatchReply::from_row(row, batch.pid())
+}
+
 async fn run<S: AsyncLockSession>(
     session: &mut S,
     batch: &LockBatch,
 ) -> Result<BatchReply, SessionError> {
-    let reply = match batch.single() {
-        Some(operation) => {
-            let reply = session.session_execute_single(&operation).await;
-            reply.map(|reply| operation.row_of(reply))
-        }
-        None => session.session_execute_batch(batch).await,
-    };
-    match reply {
+    match query(session, batch).await {
         Err(error) if error.code().is_none() && !error.is_disconnected() => {
             Err(with_revealed_sqlstate(session, batch, error).await)
         }
@@ -222,7 +225,7 @@ async fn with_revealed_sqlstate<S: AsyncLockSession>(
     if !matches!(operation.kind(), LockOpKind::Acquire { .. }) {
         return error;
     }
-    let script = Script::of_space(
+    let script = Script::with_raw_key(
         ScriptKind::RevealSqlState,
         operation.key(),
         operation.mode(),

@@ -210,7 +210,9 @@ impl<'d> FakeServer<'d> {
         match action {
             Action::Query(statement) => {
                 let row = self.row();
-                self.record_row(statement.kind(), &row);
+                if let Some(kind) = statement.kind() {
+                    self.record_row(kind, &row);
+                }
                 Event::Row(row)
             }
             Action::Script(script) => {

@@ -87,14 +87,16 @@ impl Attempt {
             transaction_began: 0,
         };
         match statement.kind() {
-            StatementKind::TryAcquire | StatementKind::TryAcquireXact => self
+            Some(StatementKind::TryAcquire | StatementKind::TryAcquireXact) => self
                 .table
                 .try_acquire(&self.request)
                 .map(|granted| answered(Some(granted))),
-            StatementKind::Release { .. } => self.table.release(&self.request),
+            Some(StatementKind::Release { .. }) => self.table.release(&self.request),
             // A wait that failed has left nothing here.
-            StatementKind::ReleaseIfHeld => Ok(answered(None)),
-            StatementKind::IsHeld => Ok(answered(Some(false))),
+            Some(StatementKind::ReleaseIfHeld) => Ok(answered(None)),
+            Some(StatementKind::IsHeld) => Ok(answered(Some(false))),
+            // Only a lock manager sends batches, and none on SQLite.
+            None => Err(SessionError::unsupported(statement)),
         }
     }
 

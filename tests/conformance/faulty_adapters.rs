@@ -1,8 +1,8 @@
 //! Tests of the suite: adapters with a planted defect must fail it.
 
 use advisory_locking::session::{
-    Backend, BatchReply, LockBatch, LockReply, LockSession, Script, SessionError, Statement,
-    StatementKind, TransactionState,
+    Backend, LockReply, LockSession, Row, Script, SessionError, Statement, StatementKind,
+    TransactionState,
 };
 use advisory_locking::{LockErrorKind, LockKey, LockMode};
 
@@ -97,29 +97,29 @@ impl LockSession for FaultySession {
         self.session.session_rollback()
     }
 
-    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         let pid = self.session.pid();
         let faulty_reply = |answer| {
-            Ok(LockReply {
+            Ok(Row::from(LockReply {
                 answer,
                 pid,
                 transaction_began: 0,
-            })
+            }))
         };
         match (self.defect, statement.kind()) {
-            (Defect::DoesNotExclude, StatementKind::TryAcquire) => faulty_reply(Some(true)),
-            (Defect::DoesNotRelease, StatementKind::Release { .. }) => faulty_reply(Some(true)),
-            (Defect::LeaksAfterFailedWait, StatementKind::ReleaseIfHeld) => faulty_reply(None),
+            (Defect::DoesNotExclude, Some(StatementKind::TryAcquire)) => faulty_reply(Some(true)),
+            (Defect::DoesNotRelease, Some(StatementKind::Release { .. })) => {
+                faulty_reply(Some(true))
+            }
+            (Defect::LeaksAfterFailedWait, Some(StatementKind::ReleaseIfHeld)) => {
+                faulty_reply(None)
+            }
             _ => self.session.session_query(statement),
         }
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         self.session.session_execute(script)
-    }
-
-    fn session_execute_batch(&mut self, batch: &LockBatch) -> Result<BatchReply, SessionError> {
-        self.session.session_execute_batch(batch)
     }
 
     fn session_terminate(&mut self) {

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use advisory_locking::session::{AsyncLockPool, AsyncLockSession};
 use advisory_locking::session::{
-    Backend, BatchReply, LockBatch, LockReply, LockSession, Script, SessionError, Statement,
-    TransactionState,
+    Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
 };
 
 use crate::model::ModelSession;
@@ -82,21 +81,13 @@ impl AsyncLockSession for AsyncSession {
         self.request(LockSession::session_rollback).await
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         self.request(|session| LockSession::session_query(session, statement))
             .await
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         self.request(|session| LockSession::session_execute(session, script))
-            .await
-    }
-
-    async fn session_execute_batch(
-        &mut self,
-        batch: &LockBatch,
-    ) -> Result<BatchReply, SessionError> {
-        self.request(|session| LockSession::session_execute_batch(session, batch))
             .await
     }
 
@@ -111,7 +102,7 @@ impl AsyncLockSession for AsyncSession {
     fn session_enqueue(&mut self, script: &Script) -> bool {
         // The planned faults count requests that wait for a reply, so they do not apply here.
         let pid = self.0.pid();
-        let queued = self.0.model().run(|server| server.batch(pid, script));
+        let queued = self.0.model().run(|server| server.script(pid, script));
         queued.is_ok()
     }
 

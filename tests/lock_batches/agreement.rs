@@ -1,9 +1,9 @@
-//! The model of the server against the server: the same rounds, chosen at random, on both.
+//! The model of the server against a server: the same random batches on both.
 
 use std::collections::HashSet;
 
 use advisory_locking::session::{
-    BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, LockSession, TokenSource,
+    BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, LockSession, Statement, TokenSource,
 };
 use advisory_locking::{LockKey, LockMode};
 
@@ -14,7 +14,7 @@ use crate::throwaway::Database;
 
 const SESSIONS: usize = 3;
 
-fn step(random: &mut fastrand::Rng, keys: &[LockKey]) -> LockOp {
+fn random_op(random: &mut fastrand::Rng, keys: &[LockKey]) -> LockOp {
     let kinds = [
         LockOpKind::Acquire { with_token: false },
         LockOpKind::Acquire { with_token: true },
@@ -26,23 +26,24 @@ fn step(random: &mut fastrand::Rng, keys: &[LockKey]) -> LockOp {
     LockOp::new(kinds[random.usize(..4)], key, modes[random.usize(..2)])
 }
 
-/// The answers without the order in which a sequence was asked, and the token without the number of the transaction.
-fn shape(round: &LockBatch, row: BatchReply) -> impl PartialEq + std::fmt::Debug {
-    let answers = row.answers.map(|answers| {
+/// The reply without what may differ: the order in which a sequence issued tokens, and the id of the
+/// transaction.
+fn comparable(batch: &LockBatch, reply: BatchReply) -> impl PartialEq + std::fmt::Debug {
+    let answers = reply.answers.map(|answers| {
         let mut sorted = answers.clone();
         sorted.sort_unstable();
         let yes: Vec<_> = answers.iter().map(Option::is_some).collect();
         (yes, sorted)
     });
-    let token = match round.tokens() {
-        TokenSource::TransactionId => row.token.map(|_| 0),
-        _ => row.token,
+    let token = match batch.tokens() {
+        TokenSource::TransactionId => reply.token.map(|_| 0),
+        _ => reply.token,
     };
     (answers, token)
 }
 
 #[test]
-fn the_model_answers_as_the_server_does() {
+fn model_replies_as_the_server_does() {
     let database = Database::create();
     run(
         &mut database.connect(),
@@ -67,58 +68,54 @@ fn the_model_answers_as_the_server_does() {
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut yes, mut singles) = (0, 0);
     for turn in 0..2_000 {
-        let mut steps: Vec<_> = (0..random.usize(..6))
-            .map(|_| step(&mut random, &keys))
+        let mut ops: Vec<_> = (0..random.usize(..6))
+            .map(|_| random_op(&mut random, &keys))
             .collect();
-        let kind = if random.u8(..4) == 0 {
+        let mode = if random.u8(..4) == 0 {
             BatchMode::Compensate
         } else {
             BatchMode::Execute
         };
-        if kind == BatchMode::Compensate {
-            // Each lock once: which of two steps gives a level back is nobody's business.
+        if mode == BatchMode::Compensate {
+            // Each lock once, because either of two operations may release a level.
             let mut named = HashSet::new();
-            steps.retain(|step| named.insert((step.key(), step.mode())));
+            ops.retain(|op| named.insert((op.key(), op.mode())));
         }
-        let (asked, meant) = (random.usize(..SESSIONS), random.usize(..SESSIONS));
-        // Mostly the one that is asked.
-        let meant = if random.bool() { asked } else { meant };
+        let (asked, expected) = (random.usize(..SESSIONS), random.usize(..SESSIONS));
+        // Mostly the session that gets the batch.
+        let expected = if random.bool() { asked } else { expected };
+        // The text of a single operation neither asks a sequence nor returns a token.
+        let single = mode == BatchMode::Execute
+            && matches!(&*ops, [op] if !matches!(
+                op.kind(),
+                LockOpKind::Acquire { with_token: true } | LockOpKind::IssueToken
+            ));
+        singles += usize::from(single);
         let tokens = match random.u8(..8) {
+            _ if single => TokenSource::TransactionId,
             0 => TokenSource::Sequence("cycling".into()),
-            // Whether a sequence is missing need not be looked at where nothing is done.
-            1 if asked == meant && !steps.is_empty() => TokenSource::Sequence("missing".into()),
+            // A batch that does nothing need not look for the sequence.
+            1 if asked == expected && !ops.is_empty() => TokenSource::Sequence("missing".into()),
             2 | 3 => TokenSource::Sequence("growing".into()),
             _ => TokenSource::TransactionId,
         };
-        let round = |pid| LockBatch::new(kind, pid, steps.clone(), tokens.clone());
-
-        let pid = real[meant].pid;
-        if let Some(single) = round(modelled[meant].pid()).single() {
-            // The model knows rounds only, so this is what the port does by itself for a client that does not know single steps.
-            let theirs = real[asked].single_meaning(pid, steps[0]);
-            let ours = LockSession::session_execute_single(&mut modelled[asked], &single);
-            singles += 1;
-            assert_eq!(
-                ours.ok(),
-                theirs.ok(),
-                "seed {seed}, turn {turn}: {single:?}"
-            );
-            continue;
-        }
-        let theirs = real[asked].ask_meaning(pid, kind, &steps, &tokens);
-        let round = round(modelled[meant].pid());
-        let ours = LockSession::session_execute_batch(&mut modelled[asked], &round);
+        let pid = real[expected].pid;
+        let theirs = real[asked].send_to_pid(pid, mode, &ops, &tokens);
+        let batch = LockBatch::new(mode, modelled[expected].pid(), &*ops, tokens);
+        let statement = Statement::for_batch(batch.clone());
+        let row = LockSession::session_query(&mut modelled[asked], &statement);
+        let ours = row.and_then(|row| BatchReply::from_row(row, batch.pid()));
         yes += ours
             .iter()
             .flat_map(|row| row.answers.iter().flatten())
             .flatten()
             .count();
         assert_eq!(
-            ours.map(|row| shape(&round, row)).ok(),
-            theirs.map(|row| shape(&round, row)).ok(),
-            "seed {seed}, turn {turn}: session {asked} was asked {round:?}"
+            ours.map(|reply| comparable(&batch, reply)).ok(),
+            theirs.map(|reply| comparable(&batch, reply)).ok(),
+            "seed {seed}, turn {turn}: session {asked} got {batch:?}"
         );
     }
-    assert!(yes > 1_000, "{yes}: it was about nothing");
-    assert!(singles > 50, "{singles}: hardly a single step");
+    assert!(yes > 1_000, "only {yes} operations succeeded");
+    assert!(singles > 50, "only {singles} single operations");
 }

@@ -1,4 +1,4 @@
-//! What every client must do. No client is named here.
+//! The cases that every client must pass. They name no client.
 
 pub(crate) mod answers;
 pub(crate) mod failing;
@@ -11,7 +11,7 @@ use diesel::pg::PgConnection;
 
 use crate::support::number;
 
-/// How many advisory locks a session holds.
+/// Returns the number of advisory locks that a session holds.
 fn locks_of(observer: &mut PgConnection, pid: i32) -> i64 {
     let locks = format!(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = {pid}"

@@ -1,4 +1,4 @@
-//! The clients, behind one face that blocks.
+//! The clients, behind one blocking interface.
 
 use std::sync::LazyLock;
 
@@ -9,23 +9,21 @@ use advisory_locking::session::AsyncLockPool;
 #[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::session::{
-    BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, LockSession, SessionError, SingleOp,
-    TokenSource,
+    BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, LockSession, Row, SessionError,
+    Statement, TokenSource,
 };
 use advisory_locking::{LockKey, LockMode};
 use tokio::runtime::Runtime;
 
-/// What a client connects with: the server's URL, without parameters.
+/// Opens a session at the URL of a server.
 pub(crate) type Connect = fn(&str) -> Session;
 
-/// What a locker asks of a client.
+/// The part of a client that a lock manager uses.
 trait Client: Send {
-    fn round(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError>;
-
-    fn single_step(&mut self, step: &SingleOp) -> Result<Option<bool>, SessionError>;
+    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError>;
 }
 
-/// A session of the server, and its process id.
+/// A server session and its process id.
 pub(crate) struct Session {
     client: Box<dyn Client>,
     pub(crate) pid: i32,
@@ -40,27 +38,19 @@ pub(crate) fn diesel(url: &str) -> Session {
 struct Blocking(PgConnection);
 
 impl Client for Blocking {
-    fn round(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError> {
-        self.0.session_execute_batch(round)
-    }
-
-    fn single_step(&mut self, step: &SingleOp) -> Result<Option<bool>, SessionError> {
-        self.0.session_execute_single(step)
+    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        self.0.session_query(statement)
     }
 }
 
-/// Something that leads to an async session.
+/// A connection, or a pointer to one, of an async client.
 #[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
 struct Async<C>(C);
 
 #[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
 impl<C: std::ops::DerefMut<Target: AsyncLockSession> + Send> Client for Async<C> {
-    fn round(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError> {
-        RUNTIME.block_on(self.0.session_execute_batch(round))
-    }
-
-    fn single_step(&mut self, step: &SingleOp) -> Result<Option<bool>, SessionError> {
-        RUNTIME.block_on(self.0.session_execute_single(step))
+    fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        RUNTIME.block_on(self.0.session_query(statement))
     }
 }
 
@@ -90,94 +80,94 @@ impl Session {
             pid: 0,
         };
         session.pid = session
-            .ask(BatchMode::Execute, &[], &TokenSource::TransactionId)
+            .send(BatchMode::Execute, &[], &TokenSource::TransactionId)
             .unwrap()
             .pid;
         session
     }
 
-    /// Sends a round that means this session.
-    pub(crate) fn ask(
+    /// Sends a batch to this session, with the text of any batch.
+    pub(crate) fn send(
         &mut self,
-        kind: BatchMode,
-        steps: &[LockOp],
+        mode: BatchMode,
+        ops: &[LockOp],
         tokens: &TokenSource,
     ) -> Result<BatchReply, SessionError> {
-        self.ask_meaning(self.pid, kind, steps, tokens)
+        // With a process id, one operation without a token would use the short text.
+        let pid = if ops.len() == 1 { 0 } else { self.pid };
+        self.send_to_pid(pid, mode, ops, tokens)
     }
 
-    pub(crate) fn ask_meaning(
+    pub(crate) fn send_to_pid(
         &mut self,
         pid: i32,
-        kind: BatchMode,
-        steps: &[LockOp],
+        mode: BatchMode,
+        ops: &[LockOp],
         tokens: &TokenSource,
     ) -> Result<BatchReply, SessionError> {
-        let round = LockBatch::new(kind, pid, steps.to_vec(), tokens.clone());
-        self.client.round(&round)
+        let batch = LockBatch::new(mode, pid, ops, tokens.clone());
+        let row = self.client.query(&Statement::for_batch(batch))?;
+        BatchReply::from_row(row, pid)
     }
 
-    /// Sends a single step that means this session.
-    pub(crate) fn single(&mut self, step: LockOp) -> Option<bool> {
-        self.single_meaning(self.pid, step).unwrap()
+    /// Sends one operation to this session, with the short text.
+    pub(crate) fn single(&mut self, op: LockOp) -> Option<bool> {
+        self.single_to_pid(self.pid, op)
     }
 
-    pub(crate) fn single_meaning(
-        &mut self,
-        pid: i32,
-        step: LockOp,
-    ) -> Result<Option<bool>, SessionError> {
+    pub(crate) fn single_to_pid(&mut self, pid: i32, op: LockOp) -> Option<bool> {
         let tokens = TokenSource::TransactionId;
-        let round = LockBatch::new(BatchMode::Execute, pid, vec![step], tokens);
-        let single = round.single().expect("it draws no token");
-        self.client.single_step(&single)
+        let reply = self.send_to_pid(pid, BatchMode::Execute, &[op], &tokens);
+        let answers = reply.unwrap().answers?;
+        assert_eq!(answers.len(), 1);
+        Some(answers[0].is_some())
     }
 
-    /// Sends steps that must be answered, and without tokens.
-    pub(crate) fn serve(&mut self, steps: &[LockOp]) -> Vec<Option<i64>> {
-        let row = self.serve_with(steps, &TokenSource::TransactionId);
-        assert_eq!(row.token, None);
-        row.answers.expect("an answer for each step")
+    /// Executes operations that must have an answer and want no token.
+    pub(crate) fn execute(&mut self, ops: &[LockOp]) -> Vec<Option<i64>> {
+        let reply = self.execute_with(ops, &TokenSource::TransactionId);
+        assert_eq!(reply.token, None);
+        reply.answers.expect("an answer for each operation")
     }
 
-    pub(crate) fn serve_with(&mut self, steps: &[LockOp], tokens: &TokenSource) -> BatchReply {
-        let row = self.ask(BatchMode::Execute, steps, tokens).unwrap();
-        assert_eq!(row.pid, self.pid);
-        row
+    pub(crate) fn execute_with(&mut self, ops: &[LockOp], tokens: &TokenSource) -> BatchReply {
+        let reply = self.send(BatchMode::Execute, ops, tokens).unwrap();
+        assert_eq!(reply.pid, self.pid);
+        reply
     }
 
-    pub(crate) fn undo(&mut self, steps: &[LockOp]) -> Vec<Option<i64>> {
-        let row = self
-            .ask(BatchMode::Compensate, steps, &TokenSource::TransactionId)
+    pub(crate) fn compensate(&mut self, ops: &[LockOp]) -> Vec<Option<i64>> {
+        let reply = self
+            .send(BatchMode::Compensate, ops, &TokenSource::TransactionId)
             .unwrap();
-        assert_eq!((row.token, row.pid), (None, self.pid));
-        row.answers.expect("an answer for each step")
+        assert_eq!((reply.token, reply.pid), (None, self.pid));
+        reply.answers.expect("an answer for each operation")
     }
 }
 
-const TAKE: LockOpKind = LockOpKind::Acquire { with_token: false };
+const ACQUIRE: LockOpKind = LockOpKind::Acquire { with_token: false };
 
-pub(crate) fn take_in(mode: LockMode, key: &LockKey) -> LockOp {
-    LockOp::new(TAKE, key.raw(), mode)
+pub(crate) fn acquire_in(mode: LockMode, key: &LockKey) -> LockOp {
+    LockOp::new(ACQUIRE, key.raw(), mode)
 }
 
-pub(crate) fn give_back_in(mode: LockMode, key: &LockKey) -> LockOp {
+pub(crate) fn release_in(mode: LockMode, key: &LockKey) -> LockOp {
     LockOp::new(LockOpKind::Release, key.raw(), mode)
 }
 
-pub(crate) fn take(key: &LockKey) -> LockOp {
-    take_in(LockMode::Exclusive, key)
+pub(crate) fn acquire(key: &LockKey) -> LockOp {
+    acquire_in(LockMode::Exclusive, key)
 }
 
-pub(crate) fn take_fenced(key: &LockKey) -> LockOp {
-    let fenced = LockOpKind::Acquire { with_token: true };
-    LockOp::new(fenced, key.raw(), LockMode::Exclusive)
+pub(crate) fn acquire_with_token(key: &LockKey) -> LockOp {
+    let kind = LockOpKind::Acquire { with_token: true };
+    LockOp::new(kind, key.raw(), LockMode::Exclusive)
 }
 
-pub(crate) fn give_back(key: &LockKey) -> LockOp {
-    give_back_in(LockMode::Exclusive, key)
+pub(crate) fn release(key: &LockKey) -> LockOp {
+    release_in(LockMode::Exclusive, key)
 }
 
-pub(crate) fn draw(key: &LockKey) -> LockOp {
+pub(crate) fn issue_token(key: &LockKey) -> LockOp {
     LockOp::new(LockOpKind::IssueToken, key.raw(), LockMode::Exclusive)
 }

@@ -1,4 +1,4 @@
-//! Many locks in one statement, on a real PostgreSQL server, through every client that has the locks.
+//! Batches of lock operations on a real PostgreSQL server, through every client.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -18,7 +18,7 @@ mod client;
 mod cluster;
 #[path = "../model/mod.rs"]
 mod model;
-#[allow(dead_code, reason = "the tests of round trips need more of it")]
+#[allow(dead_code, reason = "the tests of batch trips need more of it")]
 #[path = "../postgres/proxy.rs"]
 mod proxy;
 #[allow(dead_code, reason = "the tests of faults need more of it")]
@@ -28,7 +28,7 @@ mod support;
 #[path = "../postgres/throwaway.rs"]
 mod throwaway;
 
-rounds! {
+lock_batches! {
     diesel => crate::client::diesel;
     #[cfg(feature = "diesel-async-postgres")]
     diesel_async => crate::client::diesel_async;

@@ -1,28 +1,28 @@
-//! Names each case once and each client once.
+//! Instantiates each case for each client.
 
-macro_rules! rounds {
+macro_rules! lock_batches {
     ($($(#[$attribute:meta])* $name:ident => $connect:path;)*) => {$(
         $(#[$attribute])*
         mod $name {
-            rounds! { @cases $connect:
-                answers: answers_come_in_the_order_of_the_steps,
-                answers: every_step_is_about_the_lock_that_it_names,
-                answers: another_session_does_nothing,
-                answers: without_steps_it_asks_whether_the_session_lives,
-                answers: a_warm_round_is_one_round_trip,
+            lock_batches! { @cases $connect:
+                answers: answers_are_in_the_order_of_the_operations,
+                answers: operation_affects_the_lock_it_names,
+                answers: other_session_runs_no_operation,
+                answers: empty_batch_tests_whether_the_session_is_alive,
+                answers: prepared_batch_is_one_round_trip,
                 tokens: tokens_grow_over_grants_and_sessions,
-                tokens: a_sequence_gives_each_lock_its_own_token,
-                tokens: who_is_not_granted_draws_nothing,
-                tokens: a_token_is_drawn_after_the_grants,
-                sequences: a_sequence_that_does_not_only_grow_is_refused,
-                sequences: a_sequence_is_named_as_in_a_statement,
-                failing: a_round_that_failed_half_way_is_undone,
-                failing: a_round_with_a_missing_sequence_is_undone,
-                single: a_single_step_is_about_the_lock_that_it_names,
-                single: a_single_step_of_another_session_does_nothing,
-                single: a_warm_single_step_is_one_round_trip,
+                tokens: sequence_issues_a_token_per_lock,
+                tokens: contended_acquire_issues_no_token,
+                tokens: token_is_issued_after_the_grants,
+                sequences: invalid_sequence_issues_no_token,
+                sequences: sequence_name_is_read_as_regclass,
+                failing: failed_batch_is_compensated,
+                failing: batch_with_a_missing_sequence_is_compensated,
+                single: single_operation_affects_the_lock_it_names,
+                single: single_operation_does_nothing_on_another_session,
+                single: prepared_single_operation_is_one_round_trip,
                 large: ten_thousand_locks,
-                large: a_lock_table_that_is_full,
+                large: full_lock_table_is_compensated,
             }
         }
     )*};

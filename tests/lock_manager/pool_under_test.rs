@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use advisory_locking::lock_manager::{LockManager, LockManagerOptions};
 use advisory_locking::session::{AsyncLockPool, AsyncLockSession, LockPool};
-use advisory_locking::session::{BatchMode, LockBatch, LockSession, TokenSource};
+use advisory_locking::session::{
+    BatchMode, BatchReply, LockBatch, LockSession, Statement, TokenSource,
+};
 use advisory_locking::{
     AsyncPooledAdvisoryLocking, LockError, LockKey, LockOptions, PooledAdvisoryLocking,
 };
@@ -170,25 +172,27 @@ impl Pool {
 
     /// Checks out several connections, and returns the process ids of their sessions.
     pub(crate) async fn pids(&self, count: usize) -> Vec<i64> {
-        let ping = LockBatch::new(
+        let ping = Statement::for_batch(LockBatch::new(
             BatchMode::Execute,
             0,
             Vec::new(),
             TokenSource::TransactionId,
-        );
+        ));
         let mut pids = Vec::new();
         with!(&self.connections, pool => {
             let mut out = Vec::new();
             for _ in 0..count {
                 let mut conn = pool.checkout().await.unwrap();
-                pids.push(i64::from(conn.session_execute_batch(&ping).await.unwrap().pid));
+                let row = conn.session_query(&ping).await.unwrap();
+                pids.push(i64::from(BatchReply::from_row(row, 0).unwrap().pid));
                 out.push(conn);
             }
         }, {
             let mut out = Vec::new();
             for _ in 0..count {
                 let mut conn = pool.checkout().unwrap();
-                pids.push(i64::from(conn.session_execute_batch(&ping).unwrap().pid));
+                let row = conn.session_query(&ping).unwrap();
+                pids.push(i64::from(BatchReply::from_row(row, 0).unwrap().pid));
                 out.push(conn);
             }
         });

@@ -1,8 +1,9 @@
-//! PostgreSQL's advisory locks in memory, for tests without a server and for faults that no server produces on demand.
+//! PostgreSQL's advisory locks in memory, for tests without a server and for faults that no server
+//! produces on demand.
 //!
-//! [`server`] is a state machine without threads or time: whoever drives it says when a limit has passed and when deadlocks
-//! are looked for. [`session`] is a blocking client of it. That the model is right is checked against a real server by the
-//! agreement scripts of the conformance suite.
+//! [`server`] is a state machine without threads or time. Its driver decides when a limit has passed
+//! and when the server looks for deadlocks. [`session`] is a blocking client. The agreement scripts
+//! of the conformance suite compare the model with a real server.
 #![allow(
     dead_code,
     unused_imports,
@@ -16,10 +17,10 @@
     reason = "a model that is used wrongly fails its test"
 )]
 
+pub(crate) mod batches;
 pub(crate) mod deadlock;
 pub(crate) mod fault;
 pub(crate) mod queue;
-pub(crate) mod rounds;
 pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod statements;

@@ -1,10 +1,10 @@
-//! The lock manager: who holds what, and who waits in which order.
+//! The server: holders, and the wait queue of each key.
 
 use std::collections::BTreeMap;
 
 use advisory_locking::{LockMode, RawLockKey};
 
-use super::rounds::Tokens;
+use super::batches::Tokens;
 
 /// The process id of a session.
 pub(crate) type Pid = i32;
@@ -20,14 +20,14 @@ pub(crate) struct Lock {
     pub(crate) mode: LockMode,
 }
 
-/// Who owns a level of a lock.
+/// The owner of a level of a lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Level {
     Session,
     Transaction,
 }
 
-/// What became of a request at once.
+/// The immediate result of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Requested {
     Granted,
@@ -56,7 +56,7 @@ pub(super) struct Waiter {
 pub(super) struct Frame {
     pub(super) name: String,
     pub(super) locks: Vec<Lock>,
-    /// When the transaction began; of the first frame.
+    /// The start of the transaction, in the first frame.
     pub(super) began: i64,
     pub(super) written: i64,
 }
@@ -101,7 +101,7 @@ pub(crate) struct Server {
     pub(super) last_start: i64,
     pub(super) last_ticket: Ticket,
     pub(super) tokens: Tokens,
-    /// How many keys fit.
+    /// The number of keys that fit.
     pub(crate) capacity: usize,
 }
 

@@ -5,14 +5,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use advisory_locking::session::{
-    Backend, BatchReply, LockBatch, LockReply, LockSession, Script, ScriptKind, SessionError,
+    Backend, BatchReply, LockReply, LockSession, Request, Row, Script, ScriptKind, SessionError,
     SqlState, Statement, StatementKind, TransactionState,
 };
 use advisory_locking::{LockKey, RawLockKey};
 
 use super::fault::{ClientPanic, Fault, Faults};
 use super::server::{Code, Held, Pid, Server, Ticket};
-use super::statements::Batched;
+use super::statements::ScriptResult;
 
 /// After this long a wait looks for a deadlock; PostgreSQL's default is a second.
 const DEADLOCK_TIMEOUT: Duration = Duration::from_millis(50);
@@ -111,7 +111,7 @@ impl ModelSession {
         self.pid
     }
 
-    /// Whether the session lives.
+    /// Returns whether the session is alive.
     pub(crate) fn is_alive(&self) -> bool {
         self.model.server().sessions.contains_key(&self.pid)
     }
@@ -186,26 +186,42 @@ impl ModelSession {
         }
     }
 
-    /// Whether the client's next transaction is the server's outermost.
+    /// Returns whether the client's next transaction is the server's outermost.
     const fn is_outermost(&self, depth: u32) -> bool {
         depth == 0 && !self.test
     }
 
-    fn run_batch(&self, batch: &Script) -> Result<(), Code> {
+    fn run_script(&self, script: &Script) -> Result<(), Code> {
         let pid = self.pid;
-        match self.model.run(|server| server.batch(pid, batch))? {
-            Batched::Ran => Ok(()),
-            Batched::Queued(ticket) => {
-                let limit = match batch.kind() {
+        match self.model.run(|server| server.script(pid, script))? {
+            ScriptResult::Done => Ok(()),
+            ScriptResult::Queued(ticket) => {
+                let limit = match script.kind() {
                     ScriptKind::Wait { limit_ms, .. } if limit_ms > 0 => {
                         Some(Duration::from_millis(u64::from(limit_ms.unsigned_abs())))
                     }
                     _ => None,
                 };
                 self.model.wait(ticket, limit)?;
-                self.model.run(|server| server.finish_batch(pid, batch))
+                self.model.run(|server| server.finish_script(pid, script))
             }
         }
+    }
+}
+
+/// A reply whose first column is null, as if the lock function had not been called.
+fn null_row(statement: &Statement, pid: Pid) -> Row {
+    match statement.request() {
+        Request::Batch(_) => Row::from(BatchReply {
+            answers: None,
+            token: None,
+            pid,
+        }),
+        _ => Row::from(LockReply {
+            answer: None,
+            pid,
+            transaction_began: 0,
+        }),
     }
 }
 
@@ -268,50 +284,28 @@ impl LockSession for ModelSession {
         })
     }
 
-    fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
-        // The clean-up looks at what is there, and null is a true answer of it.
-        let looks = matches!(
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        // To a check of what is held, null is a valid reply.
+        let checks = matches!(
             statement.kind(),
-            StatementKind::ReleaseIfHeld | StatementKind::IsHeld
+            Some(StatementKind::ReleaseIfHeld | StatementKind::IsHeld)
         );
-        let null = !looks && self.faults.is_next(Fault::Null);
+        let null = !checks && self.faults.is_next(Fault::Null);
         self.request(false, |session| {
             let pid = session.pid;
             session.model.run(|server| {
                 if null {
                     server.written(pid)?;
-                    return Ok(LockReply {
-                        answer: None,
-                        pid,
-                        transaction_began: 0,
-                    });
+                    return Ok(null_row(statement, pid));
                 }
                 server.query(pid, statement)
             })
         })
     }
 
-    fn session_execute(&mut self, batch: &Script) -> Result<(), SessionError> {
-        let shows_code = !matches!(batch.kind(), ScriptKind::RollBackWait);
-        self.request(shows_code, |session| session.run_batch(batch))
-    }
-
-    fn session_execute_batch(&mut self, round: &LockBatch) -> Result<BatchReply, SessionError> {
-        let null = self.faults.is_next(Fault::Null);
-        self.request(false, |session| {
-            let pid = session.pid;
-            session.model.run(|server| {
-                if null {
-                    server.written(pid)?;
-                    return Ok(BatchReply {
-                        answers: None,
-                        token: None,
-                        pid,
-                    });
-                }
-                server.round(pid, round)
-            })
-        })
+    fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        let shows_code = !matches!(script.kind(), ScriptKind::RollBackWait);
+        self.request(shows_code, |session| session.run_script(script))
     }
 
     fn session_terminate(&mut self) {

@@ -1,32 +1,47 @@
-//! What the library's statements do, by their kind and not by their text.
+//! The effect of the statements and scripts of the crate, by their kind and not by their text.
 
 use advisory_locking::session::{
-    LockReply, Script, ScriptKind, Statement, StatementKind, TransactionContext,
+    LockReply, Request, Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
 };
+use advisory_locking::{LockMode, RawLockKey};
 
 use super::server::{Code, Level, Lock, Pid, Requested, Server, Ticket};
 
 /// The savepoint around a wait inside a transaction.
 const SAVEPOINT: &str = "advisory_locking";
 
-/// What became of a batch at once.
+/// The immediate result of a script.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Batched {
-    Ran,
-    /// When the wait has ended well, the batch goes on with [`Server::finish_batch`].
+pub(crate) enum ScriptResult {
+    Done,
+    /// The script waits. After the grant it continues with [`Server::finish_script`].
     Queued(Ticket),
 }
 
 impl Server {
-    /// Runs a statement; none of them waits.
-    pub(crate) fn query(&mut self, pid: Pid, statement: &Statement) -> Result<LockReply, Code> {
-        let lock = Lock {
-            key: statement.key(),
-            mode: statement.mode(),
-        };
+    /// Runs a statement. None of them waits.
+    pub(crate) fn query(&mut self, pid: Pid, statement: &Statement) -> Result<Row, Code> {
+        match statement.request() {
+            Request::Lock { kind, key, mode } => {
+                let reply = self.lock_statement(pid, *kind, *key, *mode)?;
+                Ok(reply.into())
+            }
+            Request::Batch(batch) => Ok(self.batch(pid, batch)?.into()),
+            request => panic!("the model does not know {request:?}"),
+        }
+    }
+
+    fn lock_statement(
+        &mut self,
+        pid: Pid,
+        kind: StatementKind,
+        key: RawLockKey,
+        mode: LockMode,
+    ) -> Result<LockReply, Code> {
+        let lock = Lock { key, mode };
         self.usable(pid)?;
         let began = self.transaction_began(pid);
-        let answer = match statement.kind() {
+        let answer = match kind {
             StatementKind::TryAcquire => {
                 Some(self.request(pid, lock, Level::Session, false)? == Requested::Granted)
             }
@@ -57,31 +72,31 @@ impl Server {
         })
     }
 
-    /// Begins a batch.
-    pub(crate) fn batch(&mut self, pid: Pid, batch: &Script) -> Result<Batched, Code> {
+    /// Begins a script.
+    pub(crate) fn script(&mut self, pid: Pid, script: &Script) -> Result<ScriptResult, Code> {
         let lock = Lock {
-            key: batch.key(),
-            mode: batch.mode(),
+            key: script.key(),
+            mode: script.mode(),
         };
-        match batch.kind() {
+        match script.kind() {
             ScriptKind::RevealSqlState => {
                 if self.request(pid, lock, Level::Session, false)? == Requested::Granted {
                     self.unlock(pid, lock)?;
                 }
-                Ok(Batched::Ran)
+                Ok(ScriptResult::Done)
             }
             ScriptKind::ReleaseOrTerminate {
                 pid: granted_to,
                 transaction_began,
                 ..
             } => {
-                self.release_or_end(pid, granted_to, transaction_began, lock);
-                Ok(Batched::Ran)
+                self.release_or_terminate(pid, granted_to, transaction_began, lock);
+                Ok(ScriptResult::Done)
             }
             ScriptKind::RollBackWait => {
                 self.rollback_to(pid, SAVEPOINT)?;
                 self.release_savepoint(pid, SAVEPOINT)?;
-                Ok(Batched::Ran)
+                Ok(ScriptResult::Done)
             }
             ScriptKind::Wait {
                 in_transaction,
@@ -97,10 +112,10 @@ impl Server {
                     Level::Session
                 };
                 match self.request(pid, lock, level, true)? {
-                    Requested::Queued(ticket) => Ok(Batched::Queued(ticket)),
+                    Requested::Queued(ticket) => Ok(ScriptResult::Queued(ticket)),
                     Requested::Granted | Requested::Busy => {
-                        self.finish_batch(pid, batch)?;
-                        Ok(Batched::Ran)
+                        self.finish_script(pid, script)?;
+                        Ok(ScriptResult::Done)
                     }
                 }
             }
@@ -108,24 +123,26 @@ impl Server {
         }
     }
 
-    /// The five messages of a guard that is dropped: none of them is waited for, and each runs whatever became of the others.
-    fn release_or_end(&mut self, pid: Pid, granted_to: Pid, taken: Option<i64>, lock: Lock) {
+    /// Runs the five messages of a guard that is dropped. No task waits for a reply, and each message
+    /// runs whatever the others returned.
+    fn release_or_terminate(&mut self, pid: Pid, granted_to: Pid, began: Option<i64>, lock: Lock) {
         if !self.sessions.contains_key(&pid) {
             return;
         }
-        let still_open = taken == Some(self.transaction_began(pid));
-        // What is noted in a transaction goes with it.
-        let noted = self.session(pid).frames.is_empty();
-        let released = granted_to == pid && !still_open && self.unlock(pid, lock).is_ok() && noted;
+        let still_open = began == Some(self.transaction_began(pid));
+        // A setting that is set in a transaction is lost with it.
+        let recorded = self.session(pid).frames.is_empty();
+        let released =
+            granted_to == pid && !still_open && self.unlock(pid, lock).is_ok() && recorded;
         let _ = self.rollback(pid);
         if granted_to == pid && !released {
             self.terminate(pid);
         }
     }
 
-    /// Runs what a batch does after its wait.
-    pub(crate) fn finish_batch(&mut self, pid: Pid, batch: &Script) -> Result<(), Code> {
-        match batch.kind() {
+    /// Runs the statements of a script after its wait.
+    pub(crate) fn finish_script(&mut self, pid: Pid, script: &Script) -> Result<(), Code> {
+        match script.kind() {
             ScriptKind::Wait {
                 place: TransactionContext::InTransaction,
                 ..

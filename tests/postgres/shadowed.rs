@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use advisory_locking::session::{
-    BatchMode, LockBatch, LockOp, LockOpKind, LockSession, TokenSource,
+    BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, LockSession, Statement, TokenSource,
 };
 use advisory_locking::{
     AdvisoryLocking, LockErrorKind, LockKey, LockMode, LockOptions, WaitStrategy,
@@ -138,8 +138,15 @@ fn rounds_call_nothing_else_either() {
                 let mut ask = |kind, step| {
                     let step = LockOp::new(step, key.raw(), mode);
                     let pid = i32::try_from(pid).unwrap();
-                    let round = LockBatch::new(kind, pid, vec![step], tokens.clone());
-                    conn.session_execute_batch(&round).unwrap()
+                    // With a pid, one operation without a token would use the short text.
+                    let pid = if step.kind() == LockOpKind::Release {
+                        0
+                    } else {
+                        pid
+                    };
+                    let batch = LockBatch::new(kind, pid, vec![step], tokens.clone());
+                    let row = conn.session_query(&Statement::for_batch(batch)).unwrap();
+                    BatchReply::from_row(row, pid).unwrap()
                 };
                 for (kind, step) in [
                     (BatchMode::Execute, LockOpKind::Release),
@@ -158,11 +165,12 @@ fn rounds_call_nothing_else_either() {
                     (LockOpKind::Release, ""),
                 ] {
                     let step = LockOp::new(step, key.raw(), mode);
-                    let pid_meant = i32::try_from(pid).unwrap();
+                    let own_pid = i32::try_from(pid).unwrap();
                     let tokens = tokens.clone();
-                    let round = LockBatch::new(BatchMode::Execute, pid_meant, vec![step], tokens);
-                    let single = round.single().unwrap();
-                    assert_eq!(conn.session_execute_single(&single).unwrap(), Some(true));
+                    let batch = LockBatch::new(BatchMode::Execute, own_pid, vec![step], tokens);
+                    let row = conn.session_query(&Statement::for_batch(batch)).unwrap();
+                    let reply = BatchReply::from_row(row, own_pid).unwrap();
+                    assert_eq!(reply.answers, Some(vec![Some(1)]));
                     assert_eq!(held(&mut observer, &key, pid), shown);
                 }
             }

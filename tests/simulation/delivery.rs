@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use advisory_locking::session::Row;
 use advisory_locking::session::ScriptKind;
 
-use crate::link::{Answer, Done, Message, Waiting, execute};
+use crate::link::{Done, Message, Waiting, execute};
 use crate::model::Code;
 use crate::simulation::State;
 
 impl State {
-    fn answer(&mut self, link: usize, message: u64, reply: Result<Option<Answer>, Code>) {
+    fn answer(&mut self, link: usize, message: u64, reply: Result<Option<Row>, Code>) {
         let gone = !self.server.is_alive(self.links[link].pid);
         self.trace(|| format!("link {link}: message {message}: {reply:?}"));
         self.links[link].answered_by = self.links[link].pid;
@@ -76,7 +77,7 @@ impl State {
                 self.server.terminate(pid);
                 Err("08006")
             }
-            (_, Ok(Done::Answered(answer))) => Ok(Some(answer)),
+            (_, Ok(Done::Answered(row))) => Ok(Some(row)),
             (_, Ok(Done::Ran)) => Ok(None),
             (_, Err(code)) => Err(code),
         };
@@ -133,7 +134,7 @@ impl State {
                 let code = ["55P03", "55P03", "57014", "40P01"][self.rng.usize(..4)];
                 Err(self.server.fail(pid, code))
             }
-            Ok(()) => self.server.finish_batch(pid, &script).map(|()| None),
+            Ok(()) => self.server.finish_script(pid, &script).map(|()| None),
             Err(code) => Err(code),
         };
         self.answer(number, message, reply);

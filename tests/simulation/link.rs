@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::session::{
-    Backend, BatchReply, LockBatch, LockReply, Script, ScriptKind, SessionError, SqlState,
-    Statement, TransactionState,
+    Backend, Row, Script, ScriptKind, SessionError, SqlState, Statement, TransactionState,
 };
 
-use crate::model::statements::Batched;
+use crate::model::statements::ScriptResult;
 use crate::model::{Code, Pid, Server, Ticket};
 use crate::simulation::Simulation;
 
@@ -19,7 +18,6 @@ use crate::simulation::Simulation;
 pub(crate) enum Message {
     Query(Statement),
     Script(Script),
-    LockBatch(LockBatch),
     /// With the client's transaction depth.
     Begin(u32),
     Commit(u32),
@@ -29,13 +27,7 @@ pub(crate) enum Message {
 }
 
 /// Reply to a message: a row or nothing; or the SQLSTATE, and `true` if the session has ended.
-pub(crate) type Reply = Result<Option<Answer>, (Code, bool)>;
-
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Row(LockReply),
-    LockBatch(BatchReply),
-}
+pub(crate) type Reply = Result<Option<Row>, (Code, bool)>;
 
 pub(crate) struct Link {
     pub(crate) client: usize,
@@ -140,7 +132,7 @@ impl Session {
         &self,
         message: Message,
         shows_code: bool,
-    ) -> Result<Option<Answer>, SessionError> {
+    ) -> Result<Option<Row>, SessionError> {
         let number = self.send(message);
         let awaiting = Awaiting(self);
         self.simulation.state().links[self.link].awaited = Some(number);
@@ -199,11 +191,11 @@ impl AsyncLockSession for Session {
             .map(drop)
     }
 
-    async fn session_query(&mut self, statement: &Statement) -> Result<LockReply, SessionError> {
-        match self.request(Message::Query(*statement), false).await? {
-            Some(Answer::Row(row)) => Ok(row),
-            _ => Err(SessionError::new("a query returns a row")),
-        }
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        let row = self
+            .request(Message::Query(statement.clone()), false)
+            .await?;
+        row.ok_or_else(|| SessionError::new("a query returns a row"))
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
@@ -211,19 +203,6 @@ impl AsyncLockSession for Session {
         self.request(Message::Script(*script), shows_code)
             .await
             .map(drop)
-    }
-
-    async fn session_execute_batch(
-        &mut self,
-        batch: &LockBatch,
-    ) -> Result<BatchReply, SessionError> {
-        match self
-            .request(Message::LockBatch(batch.clone()), false)
-            .await?
-        {
-            Some(Answer::LockBatch(row)) => Ok(row),
-            _ => Err(SessionError::new("a batch returns a batch reply")),
-        }
     }
 
     async fn session_terminate(&mut self) {
@@ -263,15 +242,11 @@ pub(crate) fn execute(server: &mut Server, pid: Pid, message: &Message) -> Resul
     match message {
         Message::Query(statement) => {
             let row = server.query(pid, statement)?;
-            Ok(Done::Answered(Answer::Row(row)))
+            Ok(Done::Answered(row))
         }
-        Message::LockBatch(batch) => {
-            let row = server.round(pid, batch)?;
-            Ok(Done::Answered(Answer::LockBatch(row)))
-        }
-        Message::Script(script) => server.batch(pid, script).map(|batched| match batched {
-            Batched::Ran => Done::Ran,
-            Batched::Queued(ticket) => Done::Queued(ticket),
+        Message::Script(script) => server.script(pid, script).map(|result| match result {
+            ScriptResult::Done => Done::Ran,
+            ScriptResult::Queued(ticket) => Done::Queued(ticket),
         }),
         Message::Begin(0) => server.begin(pid).map(|()| Done::Ran),
         Message::Begin(depth) => server
@@ -300,6 +275,6 @@ pub(crate) fn execute(server: &mut Server, pid: Pid, message: &Message) -> Resul
 
 pub(crate) enum Done {
     Ran,
-    Answered(Answer),
+    Answered(Row),
     Queued(Ticket),
 }

@@ -1,4 +1,4 @@
-//! Ending a wait on the server whose future was dropped.
+//! Cancel requests for a wait on the server whose future was dropped.
 
 use std::time::Duration;
 
@@ -7,9 +7,11 @@ use tokio_postgres::{CancelToken, NoTls};
 
 use crate::backends::background::{self, Job};
 
-/// Cancels what runs on a connection until it is surely gone; in the background, with or without a runtime.
+/// Sends [cancel requests] in the background, with or without a runtime.
+///
+/// [cancel requests]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
 pub(super) fn cancel(token: CancelToken) {
-    let requests = Requests {
+    let requests = CancelRequests {
         token,
         left: 8,
         pause: Duration::from_millis(20),
@@ -17,15 +19,17 @@ pub(super) fn cancel(token: CancelToken) {
     background::run(requests, Handle::try_current().ok());
 }
 
-/// Once is not enough: a cancel that overtakes the wait on its way to the server hits nothing. Too often does no harm, for when the
-/// session has ended, nobody else answers to its secret key.
-struct Requests {
+/// Repeated cancel requests.
+///
+/// One is not enough: a request that overtakes the wait on its way to the server hits nothing. A
+/// request too many does no harm, because no later session has the same secret key.
+struct CancelRequests {
     token: CancelToken,
     left: u32,
     pause: Duration,
 }
 
-impl Job for Requests {
+impl Job for CancelRequests {
     async fn run(&mut self) {
         while self.left > 0 {
             let _ = self.token.cancel_query(NoTls).await;

@@ -53,9 +53,9 @@ fn play_on(
         sent.push(
             match acquire.handle(event, began + Duration::from_millis(after)) {
                 Action::Query(statement) => match statement.kind() {
-                    StatementKind::TryAcquire => "try",
-                    StatementKind::ReleaseIfHeld => "release if held",
-                    StatementKind::IsHeld => "check",
+                    Some(StatementKind::TryAcquire) => "try",
+                    Some(StatementKind::ReleaseIfHeld) => "release if held",
+                    Some(StatementKind::IsHeld) => "check",
                     other => unreachable!("{other:?}"),
                 },
                 Action::Script(script) => match script.kind() {

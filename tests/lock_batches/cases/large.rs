@@ -1,23 +1,23 @@
-//! Rounds of very many steps, on a server of their own.
+//! Batches of very many operations, on a server of their own.
 
 use advisory_locking::LockKey;
 use advisory_locking::session::BatchMode::Execute;
 use advisory_locking::session::TokenSource;
 
 use super::locks_of;
-use crate::client::{Connect, give_back, take};
+use crate::client::{Connect, acquire, release};
 use crate::cluster::Private;
 use crate::proxy::{Proxy, by_port, in_the_clear};
 use crate::support::eventually;
 
 fn keys(count: i64) -> Vec<LockKey> {
-    // From far apart, so that no order of keys is the order of steps.
+    // Far apart, so that the order of keys is not the order of operations.
     (0..count)
         .map(|number| LockKey::from(number.wrapping_mul(-7_046_029_254_386_353_131)))
         .collect()
 }
 
-/// Until the sessions of a case are over: the lock table is everybody's.
+/// Waits until the sessions of a case have ended, because all sessions share the lock table.
 fn until_empty(private: &Private) {
     let mut observer = private.connect();
     eventually("an empty lock table", || {
@@ -33,53 +33,53 @@ pub(crate) fn ten_thousand_locks(open: Connect) {
     let mut observer = private.connect();
     let (mut session, mut other) = (open(&private.url()), open(&private.url()));
     let keys = keys(10_000);
-    let busy: Vec<_> = keys.iter().step_by(7).map(take).collect();
-    assert!(other.serve(&busy).iter().all(Option::is_some));
+    let contended: Vec<_> = keys.iter().step_by(7).map(acquire).collect();
+    assert!(other.execute(&contended).iter().all(Option::is_some));
 
     let expected: Vec<_> = (0..keys.len())
         .map(|at| (at % 7 != 0).then_some(1))
         .collect();
-    let steps: Vec<_> = keys.iter().map(take).collect();
-    assert!(session.serve(&steps) == expected, "the answers, in order");
-    let granted = i64::try_from(keys.len() - busy.len()).unwrap();
+    let ops: Vec<_> = keys.iter().map(acquire).collect();
+    assert!(session.execute(&ops) == expected, "the answers, in order");
+    let granted = i64::try_from(keys.len() - contended.len()).unwrap();
     assert_eq!(locks_of(&mut observer, session.pid), granted);
 
-    let back: Vec<_> = keys.iter().map(give_back).collect();
-    assert!(session.serve(&back) == expected, "the answers, in order");
+    let back: Vec<_> = keys.iter().map(release).collect();
+    assert!(session.execute(&back) == expected, "the answers, in order");
     assert_eq!(locks_of(&mut observer, session.pid), 0);
     drop((session, other));
     until_empty(&private);
 }
 
-pub(crate) fn a_lock_table_that_is_full(open: Connect) {
+pub(crate) fn full_lock_table_is_compensated(open: Connect) {
     let private = Private::take();
     let mut observer = private.connect();
     let (proxy, port) = Proxy::to(&private.url());
     let mut session = open(&in_the_clear(&by_port(&private.url(), port)));
-    // More than fit.
+    // More than the lock table holds.
     let keys = keys(100_000);
     let (kept, wanted) = keys.split_at(100);
-    let kept: Vec<_> = kept.iter().map(take).collect();
-    let wanted: Vec<_> = wanted.iter().map(take).collect();
-    assert!(session.serve(&kept).iter().all(Option::is_some));
+    let kept: Vec<_> = kept.iter().map(acquire).collect();
+    let wanted: Vec<_> = wanted.iter().map(acquire).collect();
+    assert!(session.execute(&kept).iter().all(Option::is_some));
 
     let error = session
-        .ask(Execute, &wanted, &TokenSource::default())
+        .send(Execute, &wanted, &TokenSource::default())
         .unwrap_err();
     assert!(!error.is_disconnected(), "{error:?}");
     if let Some(code) = error.code() {
         assert_eq!(code.as_str(), "53200");
     }
     let left = locks_of(&mut observer, session.pid);
-    assert!(left > 1_000, "{left}: it failed in the midst");
+    assert!(left > 1_000, "{left}: the batch failed in the middle");
 
     let before = proxy.notices();
-    let undone = session.undo(&wanted);
+    let compensated = session.compensate(&wanted);
     assert_eq!(proxy.notices() - before, 0, "a warning");
-    let given_back = undone.iter().filter(|answer| answer.is_some()).count();
-    assert_eq!(i64::try_from(given_back).unwrap(), left - 100);
+    let released = compensated.iter().filter(|answer| answer.is_some()).count();
+    assert_eq!(i64::try_from(released).unwrap(), left - 100);
     assert_eq!(locks_of(&mut observer, session.pid), 100);
-    assert!(session.serve(&kept).iter().all(Option::is_some));
+    assert!(session.execute(&kept).iter().all(Option::is_some));
     drop(session);
     until_empty(&private);
 }

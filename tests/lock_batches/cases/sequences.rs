@@ -1,14 +1,14 @@
-//! Which sequences tokens are drawn from.
+//! The sequences that may issue tokens.
 
 use advisory_locking::LockKey;
 use advisory_locking::session::TokenSource;
 
 use super::locks_of;
-use crate::client::{Connect, draw, give_back, take, take_fenced};
+use crate::client::{Connect, acquire, acquire_with_token, issue_token, release};
 use crate::support::{fresh_key, run};
 use crate::throwaway::Database;
 
-pub(crate) fn a_sequence_that_does_not_only_grow_is_refused(open: Connect) {
+pub(crate) fn invalid_sequence_issues_no_token(open: Connect) {
     let database = Database::create();
     let mut admin = database.connect();
     run(
@@ -19,24 +19,24 @@ pub(crate) fn a_sequence_that_does_not_only_grow_is_refused(open: Connect) {
     let mut session = open(&database.url());
     let kept: LockKey = fresh_key();
     for name in ["cached", "cycling", "falling", "none_at_all"] {
-        let [fenced, plain] = [fresh_key(), fresh_key()];
-        assert_eq!(session.serve(&[take(&kept)]), [Some(1)]);
-        let steps = [
-            take_fenced(&fenced),
-            take(&plain),
-            draw(&kept),
-            give_back(&kept),
+        let [with_token, plain] = [fresh_key(), fresh_key()];
+        assert_eq!(session.execute(&[acquire(&kept)]), [Some(1)]);
+        let ops = [
+            acquire_with_token(&with_token),
+            acquire(&plain),
+            issue_token(&kept),
+            release(&kept),
         ];
-        let row = session.serve_with(&steps, &TokenSource::Sequence(name.into()));
-        // What wants no token is done all the same.
+        let row = session.execute_with(&ops, &TokenSource::Sequence(name.into()));
+        // Operations that want no token run even so.
         let answers = vec![None, Some(1), None, Some(1)];
         assert_eq!((row.answers, row.token), (Some(answers), Some(0)), "{name}");
         assert_eq!(locks_of(&mut admin, session.pid), 1, "{name}");
-        assert_eq!(session.serve(&[give_back(&plain)]), [Some(1)], "{name}");
+        assert_eq!(session.execute(&[release(&plain)]), [Some(1)], "{name}");
     }
 }
 
-pub(crate) fn a_sequence_is_named_as_in_a_statement(open: Connect) {
+pub(crate) fn sequence_name_is_read_as_regclass(open: Connect) {
     let database = Database::create();
     run(
         &mut database.connect(),
@@ -50,8 +50,8 @@ pub(crate) fn a_sequence_is_named_as_in_a_statement(open: Connect) {
         ("\"Fencing\"", 200),
         ("\"Fencing\"", 207),
     ] {
-        let row = session.serve_with(
-            &[take_fenced(&fresh_key())],
+        let row = session.execute_with(
+            &[acquire_with_token(&fresh_key())],
             &TokenSource::Sequence(name.into()),
         );
         assert_eq!(

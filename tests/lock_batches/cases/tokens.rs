@@ -1,11 +1,13 @@
-//! Fencing tokens: each greater than every one that was drawn under the same lock before.
+//! Fencing tokens: each is greater than every earlier token of the same lock.
 
 use std::thread;
 
 use advisory_locking::session::{LockOp, TokenSource};
 use advisory_locking::{LockKey, LockMode};
 
-use crate::client::{Connect, Session, draw, give_back, take, take_fenced, take_in};
+use crate::client::{
+    Connect, Session, acquire, acquire_in, acquire_with_token, issue_token, release,
+};
 use crate::support::{
     connect, eventually, fresh_key, fresh_name, number, run, until_it_waits, url,
 };
@@ -32,9 +34,9 @@ impl Drop for Sequence {
     }
 }
 
-/// The token of a round's only step.
-fn token_of(session: &mut Session, step: LockOp, tokens: &TokenSource) -> i64 {
-    let row = session.serve_with(&[step], tokens);
+/// Returns the token of a batch's only operation.
+fn token_of(session: &mut Session, op: LockOp, tokens: &TokenSource) -> i64 {
+    let row = session.execute_with(&[op], tokens);
     let answer = row.answers.unwrap()[0].expect("granted");
     match tokens {
         TokenSource::TransactionId => row.token.expect("a token"),
@@ -46,7 +48,7 @@ fn token_of(session: &mut Session, step: LockOp, tokens: &TokenSource) -> i64 {
 }
 
 fn granted(session: &mut Session, key: &LockKey, tokens: &TokenSource) -> i64 {
-    token_of(session, take_fenced(key), tokens)
+    token_of(session, acquire_with_token(key), tokens)
 }
 
 pub(crate) fn tokens_grow_over_grants_and_sessions(open: Connect) {
@@ -58,30 +60,34 @@ pub(crate) fn tokens_grow_over_grants_and_sessions(open: Connect) {
         for turn in 0..6 {
             let session = &mut sessions[turn % 2];
             // A grant, one within it, and a token without a grant.
-            for step in [take_fenced(&key), take_fenced(&key), draw(&key)] {
-                let token = token_of(session, step, &tokens);
+            for op in [
+                acquire_with_token(&key),
+                acquire_with_token(&key),
+                issue_token(&key),
+            ] {
+                let token = token_of(session, op, &tokens);
                 assert!(token > last, "{token} after {last}, {tokens:?}");
                 last = token;
             }
             assert_eq!(
-                session.serve(&[give_back(&key), give_back(&key)]),
+                session.execute(&[release(&key), release(&key)]),
                 [Some(1), Some(1)]
             );
         }
     }
 }
 
-pub(crate) fn a_sequence_gives_each_lock_its_own_token(open: Connect) {
+pub(crate) fn sequence_issues_a_token_per_lock(open: Connect) {
     let sequence = Sequence::create();
     let mut session = open(&url());
     let keys = [fresh_key(), fresh_key(), fresh_key()];
-    let steps = [
-        take_fenced(&keys[0]),
-        take(&keys[1]),
-        take_fenced(&keys[2]),
-        give_back(&keys[1]),
+    let ops = [
+        acquire_with_token(&keys[0]),
+        acquire(&keys[1]),
+        acquire_with_token(&keys[2]),
+        release(&keys[1]),
     ];
-    let row = session.serve_with(&steps, &sequence.source());
+    let row = session.execute_with(&ops, &sequence.source());
     assert_eq!(row.token, Some(1));
     let answers = row.answers.unwrap();
     assert_eq!((answers[1], answers[3]), (Some(1), Some(1)));
@@ -90,34 +96,37 @@ pub(crate) fn a_sequence_gives_each_lock_its_own_token(open: Connect) {
     assert_eq!(tokens, [1, 2]);
 
     // A transaction has one id, for all its locks.
-    let row = session.serve_with(&steps, &TokenSource::TransactionId);
+    let row = session.execute_with(&ops, &TokenSource::TransactionId);
     assert_eq!(row.answers, Some(vec![Some(1); 4]));
     assert!(row.token.is_some());
 }
 
-pub(crate) fn who_is_not_granted_draws_nothing(open: Connect) {
+pub(crate) fn contended_acquire_issues_no_token(open: Connect) {
     let sequence = Sequence::create();
     let (mut session, mut other) = (open(&url()), open(&url()));
-    let [busy, free] = [fresh_key(), fresh_key()];
-    assert_eq!(other.serve(&[take(&busy)]), [Some(1)]);
+    let [contended, free] = [fresh_key(), fresh_key()];
+    assert_eq!(other.execute(&[acquire(&contended)]), [Some(1)]);
 
-    let steps = [take_fenced(&busy), take(&free)];
-    let row = session.serve_with(&steps, &TokenSource::TransactionId);
+    let ops = [acquire_with_token(&contended), acquire(&free)];
+    let row = session.execute_with(&ops, &TokenSource::TransactionId);
     assert_eq!((row.answers, row.token), (Some(vec![None, Some(1)]), None));
-    let row = session.serve_with(&steps, &sequence.source());
+    let row = session.execute_with(&ops, &sequence.source());
     assert_eq!(
         (row.answers, row.token),
         (Some(vec![None, Some(1)]), Some(1))
     );
-    let drawn = format!("SELECT is_called::int FROM {}", sequence.0);
-    assert_eq!(number(&mut connect(), &drawn), 0);
+    let issued = format!("SELECT is_called::int FROM {}", sequence.0);
+    assert_eq!(number(&mut connect(), &issued), 0);
 }
 
-/// Somebody has the second lock when a round asks for the first one; then draws a token and gives the lock back; then the round comes to
-/// it. The round's token must be the greater one, so it may not be drawn before its last grant.
+/// A batch must issue its token after its last grant.
 ///
-/// In this database, to take a single number in shared mode is to wait at that gate.
-pub(crate) fn a_token_is_drawn_after_the_grants(open: Connect) {
+/// Another session holds the second lock while a batch acquires the first. The other session issues
+/// a token and releases the lock, and then the batch acquires it. The token of the batch must be the
+/// greater one.
+///
+/// In this database, acquiring a single number in shared mode waits at a gate.
+pub(crate) fn token_is_issued_after_the_grants(open: Connect) {
     let database = Database::create();
     let (mut admin, mut keeper) = (database.connect(), database.connect());
     run(
@@ -139,12 +148,19 @@ pub(crate) fn a_token_is_drawn_after_the_grants(open: Connect) {
         granted(&mut quick, &second, &tokens);
         let (row, theirs) = thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                let gate = take_in(LockMode::Shared, &gate);
-                slow.serve_with(&[take_fenced(&first), gate, take_fenced(&second)], &tokens)
+                let gate = acquire_in(LockMode::Shared, &gate);
+                slow.execute_with(
+                    &[
+                        acquire_with_token(&first),
+                        gate,
+                        acquire_with_token(&second),
+                    ],
+                    &tokens,
+                )
             });
             until_it_waits(&mut admin, slow_pid);
-            let theirs = token_of(&mut quick, draw(&second), &tokens);
-            assert_eq!(quick.serve(&[give_back(&second)]), [Some(1)]);
+            let theirs = token_of(&mut quick, issue_token(&second), &tokens);
+            assert_eq!(quick.execute(&[release(&second)]), [Some(1)]);
             run(&mut keeper, "SELECT pg_advisory_unlock(1)");
             (waiting.join().unwrap(), theirs)
         });

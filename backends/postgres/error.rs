@@ -1,19 +1,23 @@
-//! How a client library fails.
+//! SQLSTATE codes, their meaning for a lock statement, and the error of a client library.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// A five-character code of the SQL standard, as PostgreSQL sends it with every error.
+use crate::error::LockErrorKind;
+
+/// A five-character code of the SQL standard, which PostgreSQL sends with every [error].
 ///
-/// Kinds of errors are told apart by it and never by the text of a message, which servers translate.
+/// The crate distinguishes errors by this code only: servers translate the text of a message.
+///
+/// [error]: https://www.postgresql.org/docs/current/errcodes-appendix.html
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct SqlState([u8; 5]);
 
 impl SqlState {
-    /// Prefix of the constraint name under which our statements report a code to clients that hide it.
+    /// Prefix of the constraint name in which the crate's scripts report a code.
     pub(crate) const CONSTRAINT_PREFIX: &str = "advisory-locking ";
 
-    /// A code from its text, such as `"55P03"`. `None` if it is not five ASCII letters or digits.
+    /// Parses a code such as `"55P03"`. Returns `None` unless it is five ASCII letters or digits.
     #[must_use]
     pub fn new(code: &str) -> Option<Self> {
         let bytes: [u8; 5] = code.as_bytes().try_into().ok()?;
@@ -23,28 +27,51 @@ impl SqlState {
             .then_some(Self(bytes))
     }
 
-    /// The code that a statement of this crate put in the constraint name of its error.
+    /// Reads the code that a script of this crate put in the constraint name of its error.
     ///
-    /// Some clients (Diesel) show a constraint name but no code. The statements that wait catch the error on the server
-    /// and raise it again with the code there.
+    /// Diesel shows the constraint name of an error and hides its code. The crate's scripts catch
+    /// an error on the server and raise it again with the code in the constraint name.
     #[must_use]
     pub fn from_constraint(name: &str) -> Option<Self> {
         Self::new(name.strip_prefix(Self::CONSTRAINT_PREFIX)?)
     }
 
-    /// The code's text.
+    /// Returns the code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // Only ASCII gets in, so the fallback is never taken.
+        // `new` accepts ASCII only, so the fallback is never used.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Whether the server ends the session with this error: classes 08 and 57P, and the two idle timeouts.
+    /// Returns whether the server ends the session with this error.
     pub(crate) fn ends_session(self) -> bool {
         matches!(
             &self.0,
-            [b'0', b'8', ..] | b"57P01" | b"57P02" | b"57P03" | b"57P05" | b"25P03"
+            // Connection exceptions.
+            [b'0', b'8', ..]
+            // The server terminates the session, has crashed, or does not accept sessions yet.
+            | b"57P01" | b"57P02" | b"57P03"
+            // `idle_session_timeout` and `idle_in_transaction_session_timeout`.
+            | b"57P05" | b"25P03"
         )
+    }
+}
+
+/// Returns the meaning of a code for a lock statement. A code that says nothing about locks is
+/// [`LockErrorKind::Database`].
+///
+/// See the manual's list of [codes](https://www.postgresql.org/docs/current/errcodes-appendix.html).
+pub(crate) fn classify(code: Option<SqlState>) -> LockErrorKind {
+    match code.as_ref().map(SqlState::as_str) {
+        Some("25P02") => LockErrorKind::TransactionAborted,
+        Some("40P01") => LockErrorKind::Deadlock,
+        Some("53200") => LockErrorKind::TooManyLocks,
+        Some("55P03") => LockErrorKind::TimedOut,
+        Some("57014") => LockErrorKind::Canceled,
+        // Undefined function, feature not supported: a server that speaks PostgreSQL's protocol
+        // and has no advisory locks.
+        Some("42883" | "0A000") => LockErrorKind::Unsupported,
+        _ => LockErrorKind::Database,
     }
 }
 
@@ -60,7 +87,7 @@ impl fmt::Display for SqlState {
     }
 }
 
-/// An error of a client library, with what the protocol needs to know of it.
+/// An error of a client library, with its code and the state of the connection.
 #[derive(Debug)]
 pub struct SessionError {
     code: Option<SqlState>,
@@ -70,7 +97,7 @@ pub struct SessionError {
 }
 
 impl SessionError {
-    /// An error of which nothing is known but that it happened.
+    /// Wraps a client's error, without a code, on a connection that is still open.
     #[must_use]
     pub fn new(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
@@ -81,8 +108,8 @@ impl SessionError {
         }
     }
 
-    /// A pool whose connections can have neither locks nor the no-op. It is reported as
-    /// [`Unsupported`](crate::LockErrorKind::Unsupported).
+    /// Wraps the error of a pool of a backend that this crate does not support. The caller gets
+    /// [`Unsupported`](LockErrorKind::Unsupported).
     #[must_use]
     pub fn unsupported_backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
@@ -91,7 +118,7 @@ impl SessionError {
         }
     }
 
-    /// Adds the server's code. Some codes say that the session has ended.
+    /// Adds the server's code. Some codes imply that the session has ended.
     #[must_use]
     pub fn with_code(mut self, code: Option<SqlState>) -> Self {
         self.code = code;
@@ -99,7 +126,7 @@ impl SessionError {
         self
     }
 
-    /// Says that the connection is gone, and so the session.
+    /// Adds that the connection, and so the session, has ended.
     #[must_use]
     pub fn with_disconnected(mut self, disconnected: bool) -> Self {
         self.disconnected |= disconnected;
@@ -107,16 +134,16 @@ impl SessionError {
     }
 
     pub(crate) fn unsupported(request: &impl fmt::Debug) -> Self {
-        Self::new(format!("a backend without locks was asked for {request:?}"))
+        Self::new(format!("this session cannot run {request:?}"))
     }
 
-    /// The server's code, where the client shows it.
+    /// Returns the server's code. `None` if the client hides it.
     #[must_use]
     pub const fn code(&self) -> Option<SqlState> {
         self.code
     }
 
-    /// Whether the session is known to have ended.
+    /// Returns whether the session is known to have ended.
     #[must_use]
     pub const fn is_disconnected(&self) -> bool {
         self.disconnected
@@ -151,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_is_five_letters_or_digits() {
+    fn sqlstate_is_five_letters_or_digits() {
         assert_eq!(
             SqlState::new("55P03")
                 .map(|code| code.to_string())
@@ -164,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_constraint_carries_a_code() {
+    fn code_is_read_from_our_constraint_only() {
         assert_eq!(
             SqlState::from_constraint("advisory-locking 40P01"),
             SqlState::new("40P01")
@@ -175,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_that_end_the_session_say_so() {
+    fn session_ending_codes_are_disconnects() {
         let ended = |code| {
             SessionError::new("x")
                 .with_code(SqlState::new(code))
@@ -187,5 +214,23 @@ mod tests {
         for code in ["57014", "55P03", "40P01", "25P02", "53200", "42883"] {
             assert!(!ended(code), "{code}");
         }
+    }
+
+    #[test]
+    fn classify_maps_codes_to_kinds() {
+        for (code, kind) in [
+            ("25P02", LockErrorKind::TransactionAborted),
+            ("40P01", LockErrorKind::Deadlock),
+            ("42883", LockErrorKind::Unsupported),
+            ("0A000", LockErrorKind::Unsupported),
+            ("53200", LockErrorKind::TooManyLocks),
+            ("55P03", LockErrorKind::TimedOut),
+            ("57014", LockErrorKind::Canceled),
+            ("42501", LockErrorKind::Database),
+            ("57P01", LockErrorKind::Database),
+        ] {
+            assert_eq!(classify(SqlState::new(code)), kind, "{code}");
+        }
+        assert_eq!(classify(None), LockErrorKind::Database);
     }
 }

@@ -1,4 +1,4 @@
-//! Many locks in one statement, and the tokens.
+//! Batches of lock operations, and fencing tokens.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use advisory_locking::session::{
 
 use super::server::{Code, Level, Lock, Pid, Requested, Server};
 
-/// Where tokens come from.
+/// The sources of fencing tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
     last_transaction: i64,
@@ -22,7 +22,7 @@ struct Sequence {
 }
 
 impl Server {
-    /// `CREATE SEQUENCE`; with a cache, a cycle or a negative increment, it does not only grow.
+    /// `CREATE SEQUENCE`. `only_grows` is false with a cache, a cycle or a negative increment.
     pub(crate) fn create_sequence(&mut self, name: &str, only_grows: bool) {
         let sequence = Sequence {
             only_grows,
@@ -31,13 +31,13 @@ impl Server {
         self.tokens.sequences.insert(name.to_owned(), sequence);
     }
 
-    /// Runs a round. What was taken before one of its steps fails stays taken.
-    pub(crate) fn round(&mut self, pid: Pid, round: &LockBatch) -> Result<BatchReply, Code> {
+    /// Runs a batch. Locks that were acquired before one of its operations fails stay acquired.
+    pub(super) fn batch(&mut self, pid: Pid, batch: &LockBatch) -> Result<BatchReply, Code> {
         self.usable(pid)?;
-        let meant = round.pid() == 0 || round.pid() == pid;
-        let (answers, token) = match round.mode() {
-            BatchMode::Execute => self.serve(pid, meant, round)?,
-            BatchMode::Compensate if meant => (self.undo(pid, round.ops())?, None),
+        let expected = batch.pid() == 0 || batch.pid() == pid;
+        let (answers, token) = match batch.mode() {
+            BatchMode::Execute => self.execute_ops(pid, expected, batch)?,
+            BatchMode::Compensate if expected => (self.compensate(pid, batch.ops())?, None),
             BatchMode::Compensate => (Vec::new(), None),
             kind => panic!("the model does not know {kind:?}"),
         };
@@ -48,38 +48,40 @@ impl Server {
         })
     }
 
-    fn serve(
+    fn execute_ops(
         &mut self,
         pid: Pid,
-        meant: bool,
-        round: &LockBatch,
+        expected: bool,
+        batch: &LockBatch,
     ) -> Result<(Vec<Option<i64>>, Option<i64>), Code> {
-        if !meant || round.ops().is_empty() {
+        if !expected || batch.ops().is_empty() {
             return Ok((Vec::new(), None));
         }
-        let only_grows = match round.sequence() {
-            None => None,
-            Some(name) => match self.tokens.sequences.get(name) {
+        let only_grows = match batch.tokens() {
+            TokenSource::Sequence(name) => match self.tokens.sequences.get(&**name) {
                 None => return Err(self.fail(pid, "42P01")),
                 Some(sequence) => Some(sequence.only_grows),
             },
+            _ => None,
         };
-        let mut served = Vec::new();
-        for step in round.ops() {
-            let fenced = matches!(
-                step.kind(),
+        let mut results = Vec::new();
+        for op in batch.ops() {
+            let with_token = matches!(
+                op.kind(),
                 LockOpKind::Acquire { with_token: true } | LockOpKind::IssueToken
             );
-            let may_take = !fenced || only_grows.unwrap_or(true);
-            served.push((fenced, may_take && self.step(pid, step)?));
+            let may_acquire = !with_token || only_grows.unwrap_or(true);
+            results.push((with_token, may_acquire && self.run_op(pid, op)?));
         }
-        // All tokens are drawn after the last grant.
-        let draws = served.iter().any(|(fenced, yes)| *fenced && *yes);
-        match round.tokens() {
+        // All tokens are issued after the last grant.
+        let issues_token = results
+            .iter()
+            .any(|(with_token, granted)| *with_token && *granted);
+        match batch.tokens() {
             TokenSource::Sequence(name) => {
                 let sequence = self.tokens.sequences.get_mut(&**name);
                 let sequence = sequence.expect("it was found before");
-                let answer = |(fenced, yes)| match (fenced, yes) {
+                let answer = |(with_token, granted)| match (with_token, granted) {
                     (_, false) => None,
                     (false, true) => Some(1),
                     (true, true) => {
@@ -87,21 +89,21 @@ impl Server {
                         Some(sequence.last)
                     }
                 };
-                let answers = served.into_iter().map(answer).collect();
+                let answers = results.into_iter().map(answer).collect();
                 Ok((answers, only_grows.map(i64::from)))
             }
             _ => {
-                self.tokens.last_transaction += i64::from(draws);
-                let token = draws.then_some(self.tokens.last_transaction);
-                let answers = served.into_iter().map(|(_, yes)| yes.then_some(1));
+                self.tokens.last_transaction += i64::from(issues_token);
+                let token = issues_token.then_some(self.tokens.last_transaction);
+                let answers = results.into_iter().map(|(_, granted)| granted.then_some(1));
                 Ok((answers.collect(), token))
             }
         }
     }
 
-    fn step(&mut self, pid: Pid, step: &LockOp) -> Result<bool, Code> {
-        let lock = lock_of(step);
-        match step.kind() {
+    fn run_op(&mut self, pid: Pid, op: &LockOp) -> Result<bool, Code> {
+        let lock = lock_of(op);
+        match op.kind() {
             LockOpKind::Acquire { .. } => {
                 Ok(self.request(pid, lock, Level::Session, false)? == Requested::Granted)
             }
@@ -111,21 +113,21 @@ impl Server {
         }
     }
 
-    fn undo(&mut self, pid: Pid, steps: &[LockOp]) -> Result<Vec<Option<i64>>, Code> {
-        // What is shown is what was held before the first is given back.
-        let shown = |step: &LockOp| (lock_of(step), self.holds(pid, lock_of(step)));
-        let steps: Vec<_> = steps.iter().map(shown).collect();
+    fn compensate(&mut self, pid: Pid, ops: &[LockOp]) -> Result<Vec<Option<i64>>, Code> {
+        // The server reads `pg_locks` before it releases the first lock.
+        let shown = |op: &LockOp| (lock_of(op), self.holds(pid, lock_of(op)));
+        let ops: Vec<_> = ops.iter().map(shown).collect();
         let undo = |(lock, shown)| {
             let yes = shown && self.unlock(pid, lock)?;
             Ok(yes.then_some(1))
         };
-        steps.into_iter().map(undo).collect()
+        ops.into_iter().map(undo).collect()
     }
 }
 
-fn lock_of(step: &LockOp) -> Lock {
+fn lock_of(op: &LockOp) -> Lock {
     Lock {
-        key: step.key(),
-        mode: step.mode(),
+        key: op.key(),
+        mode: op.mode(),
     }
 }

@@ -1,0 +1,379 @@
+//! Batches: many lock operations of a lock manager in one statement.
+//!
+//! # Implementation details
+//!
+//! The operations travel as two arrays, codes and keys, which the text unnests in order. So one
+//! prepared text serves every batch. Each parameter occurs once and in order, because Diesel
+//! numbers parameters itself; therefore the parameters are named in `FROM`.
+
+use std::sync::Arc;
+
+use super::Bind;
+use crate::key::RawLockKey;
+use crate::options::LockMode;
+
+/// The action of a [`LockOp`].
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum LockOpKind {
+    /// Acquires the session-level lock if it is free.
+    Acquire {
+        /// Whether a grant issues a fencing token.
+        with_token: bool,
+    },
+    /// Releases one level of the session-level lock.
+    Release,
+    /// Issues a fencing token for a lock that is held.
+    IssueToken,
+}
+
+/// One operation of a [`LockBatch`]: the action, the lock and its mode.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct LockOp {
+    kind: LockOpKind,
+    key: RawLockKey,
+    mode: LockMode,
+}
+
+impl LockOp {
+    /// Returns an operation. A lock manager makes them; this is for the tests of an adapter.
+    #[must_use]
+    pub const fn new(kind: LockOpKind, key: RawLockKey, mode: LockMode) -> Self {
+        Self { kind, key, mode }
+    }
+
+    /// Returns the action.
+    #[must_use]
+    pub const fn kind(&self) -> LockOpKind {
+        self.kind
+    }
+
+    /// Returns the key of the lock.
+    #[must_use]
+    pub const fn key(&self) -> RawLockKey {
+        self.key
+    }
+
+    /// Returns the mode of the lock.
+    #[must_use]
+    pub const fn mode(&self) -> LockMode {
+        self.mode
+    }
+
+    pub(super) const fn is_release(&self) -> bool {
+        matches!(self.kind, LockOpKind::Release)
+    }
+
+    const fn wants_token(&self) -> bool {
+        matches!(
+            self.kind,
+            LockOpKind::Acquire { with_token: true } | LockOpKind::IssueToken
+        )
+    }
+
+    /// The operation as a number: bit 0 is shared mode, bit 1 a pair of numbers, bits 2 and 3 the
+    /// action, bit 4 a fencing token.
+    fn code(&self) -> i64 {
+        let shared = i64::from(self.mode == LockMode::Shared);
+        let pair = i64::from(matches!(self.key, RawLockKey::Pair(..)));
+        let action = match self.kind {
+            LockOpKind::Acquire { .. } => 0,
+            LockOpKind::Release => 1,
+            LockOpKind::IssueToken => 2,
+        };
+        16 * i64::from(self.wants_token()) + 4 * action + 2 * pair + shared
+    }
+
+    /// The key as a number. A pair has its first number in the upper half.
+    fn number(&self) -> i64 {
+        match self.key {
+            RawLockKey::Single(number) => number,
+            RawLockKey::Pair(first, second) => {
+                (i64::from(first) << 32) | (i64::from(second) & 0xFFFF_FFFF)
+            }
+        }
+    }
+}
+
+/// The source of fencing tokens.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub enum TokenSource {
+    /// The id of the transaction, by [`pg_current_xact_id()`]. It needs no DDL, consumes a
+    /// transaction id per batch that issues a token, and is not available on a standby.
+    ///
+    /// [`pg_current_xact_id()`]: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
+    #[default]
+    TransactionId,
+    /// A [sequence], by its name as `regclass` reads it (`fencing`, `app.fencing`, `"Fencing"`). It
+    /// must count up, with `CACHE 1` and `NO CYCLE`.
+    ///
+    /// [sequence]: https://www.postgresql.org/docs/current/sql-createsequence.html
+    Sequence(Arc<str>),
+}
+
+/// The purpose of a [`LockBatch`].
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum BatchMode {
+    /// Runs the operations in order. Without operations, it tests whether the session is alive.
+    Execute,
+    /// Compensates a batch that failed at an unknown operation. It releases one level of every
+    /// named lock that `pg_locks` shows for this session, and logs no warning for the others. Each
+    /// lock is named once.
+    Compensate,
+}
+
+/// Lock operations that run in one [`Statement`](super::Statement).
+///
+/// The reply is a [`BatchReply`](super::BatchReply).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LockBatch {
+    mode: BatchMode,
+    pid: i32,
+    ops: Arc<[LockOp]>,
+    tokens: TokenSource,
+}
+
+impl LockBatch {
+    /// Returns a batch. A lock manager makes them; this is for the tests of an adapter.
+    #[must_use]
+    pub fn new(
+        mode: BatchMode,
+        pid: i32,
+        ops: impl Into<Arc<[LockOp]>>,
+        tokens: TokenSource,
+    ) -> Self {
+        Self {
+            mode,
+            pid,
+            ops: ops.into(),
+            tokens,
+        }
+    }
+
+    /// Returns the purpose.
+    #[must_use]
+    pub const fn mode(&self) -> BatchMode {
+        self.mode
+    }
+
+    /// Returns the process id of the expected session; any other session does nothing. 0 expects no
+    /// particular session.
+    #[must_use]
+    pub const fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Returns the operations, in order.
+    #[must_use]
+    pub fn ops(&self) -> &[LockOp] {
+        &self.ops
+    }
+
+    /// Returns the source of fencing tokens.
+    #[must_use]
+    pub const fn tokens(&self) -> &TokenSource {
+        &self.tokens
+    }
+
+    /// The only operation, if a shorter text can run it: it wants no token, and the session is
+    /// known.
+    pub(super) fn single_op(&self) -> Option<&LockOp> {
+        match (self.mode, &*self.ops) {
+            (BatchMode::Execute, [op]) if self.pid != 0 && !op.wants_token() => Some(op),
+            _ => None,
+        }
+    }
+
+    /// The number of the text among those of batches.
+    pub(super) const fn text_number(&self) -> u8 {
+        match (self.mode, &self.tokens) {
+            (BatchMode::Execute, TokenSource::TransactionId) => 0,
+            (BatchMode::Execute, TokenSource::Sequence(_)) => 1,
+            (BatchMode::Compensate, _) => 2,
+        }
+    }
+
+    pub(super) const fn sql(&self) -> &'static str {
+        match (self.mode, &self.tokens) {
+            (BatchMode::Execute, TokenSource::TransactionId) => EXECUTE_WITH_TRANSACTION_ID,
+            (BatchMode::Execute, TokenSource::Sequence(_)) => EXECUTE_WITH_SEQUENCE,
+            (BatchMode::Compensate, _) => COMPENSATE,
+        }
+    }
+}
+
+/// The values to bind: the session, the codes, the keys and the name of the sequence.
+pub(super) fn binds(batch: &LockBatch) -> [Option<Bind>; 4] {
+    let codes = batch.ops.iter().map(LockOp::code).collect();
+    let numbers = batch.ops.iter().map(LockOp::number).collect();
+    let sequence = match (batch.mode, &batch.tokens) {
+        (BatchMode::Execute, TokenSource::Sequence(name)) => Some(Bind::Text(Arc::clone(name))),
+        (BatchMode::Execute, TokenSource::TransactionId) | (BatchMode::Compensate, _) => None,
+    };
+    [
+        Some(Bind::Int4(batch.pid)),
+        Some(Bind::Int8Array(codes)),
+        Some(Bind::Int8Array(numbers)),
+        sequence,
+    ]
+}
+
+/// The expected session and the operations.
+macro_rules! ops {
+    () => {
+        "(SELECT $1::pg_catalog.int4 AS pid) AS expected, \
+         ROWS FROM (pg_catalog.unnest($2::pg_catalog.int8[]), pg_catalog.unnest($3::pg_catalog.int8[])) \
+         WITH ORDINALITY AS op (code, number, ordinal)"
+    };
+}
+
+/// The condition that stops any other session.
+macro_rules! pid_matches {
+    () => {
+        "expected.pid OPERATOR(pg_catalog.=) 0 OR expected.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
+    };
+}
+
+/// The pair of numbers in `$number`: its two halves with their signs.
+macro_rules! halves {
+    ($number:literal) => {
+        concat!(
+            "(",
+            $number,
+            " OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4, ((",
+            $number,
+            " OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4"
+        )
+    };
+}
+
+/// The condition that the bits of an operation's code under `$mask` are `$bits`.
+///
+/// `CASE code WHEN bits` would look for its `=` on the `search_path`.
+macro_rules! code_is {
+    ($mask:literal, $bits:literal) => {
+        concat!(
+            "(op.code OPERATOR(pg_catalog.&) ",
+            $mask,
+            ") OPERATOR(pg_catalog.=) ",
+            $bits
+        )
+    };
+}
+
+/// The four calls of a function, by mode and key space.
+macro_rules! by_code {
+    ($exclusive:literal, $mask:literal, $first:literal, $second:literal, $third:literal, $fourth:literal) => {
+        concat!(
+            "WHEN ",
+            code_is!($mask, $first),
+            " THEN pg_catalog.",
+            $exclusive,
+            "(op.number) ",
+            "WHEN ",
+            code_is!($mask, $second),
+            " THEN pg_catalog.",
+            $exclusive,
+            "_shared(op.number) ",
+            "WHEN ",
+            code_is!($mask, $third),
+            " THEN pg_catalog.",
+            $exclusive,
+            "(",
+            halves!("op.number"),
+            ") ",
+            "WHEN ",
+            code_is!($mask, $fourth),
+            " THEN pg_catalog.",
+            $exclusive,
+            "_shared(",
+            halves!("op.number"),
+            ") "
+        )
+    };
+}
+
+/// The text that runs the operations in order and then issues the tokens.
+///
+/// A transaction gets its id when a statement first asks for it. So the text asks after the last
+/// grant. If it asked in between, another session could issue a greater token for a lock, release
+/// that lock, and a later operation of this batch would acquire it with the smaller token.
+/// A sequence issues a token per operation, after the grant of that operation.
+///
+/// The inner query calls [volatile functions], so the planner does not merge it into the outer
+/// ones, and each function is called once per operation.
+///
+/// [volatile functions]: https://www.postgresql.org/docs/current/xfunc-volatility.html
+macro_rules! execute_batch {
+    ($also:literal, $may_acquire:literal, $from:literal, $number:literal, $second:literal) => {
+        concat!(
+            "SELECT result.answers, result.token, pg_catalog.pg_backend_pid() FROM (SELECT ",
+            "pg_catalog.array_agg(CASE WHEN op.granted THEN ",
+            $number,
+            " END ORDER BY op.ordinal) AS answers, ",
+            $second,
+            " FROM (SELECT op.ordinal, op.code OPERATOR(pg_catalog.>=) 16 AS with_token, ",
+            $also,
+            "CASE WHEN op.code OPERATOR(pg_catalog.<) 16 OR ",
+            $may_acquire,
+            " THEN CASE ",
+            by_code!("pg_try_advisory_lock", "15", "0", "1", "2", "3"),
+            by_code!("pg_advisory_unlock", "15", "4", "5", "6", "7"),
+            "ELSE true END END AS granted FROM ",
+            ops!(),
+            $from,
+            " WHERE ",
+            pid_matches!(),
+            ") AS op) AS result"
+        )
+    };
+}
+
+const EXECUTE_WITH_TRANSACTION_ID: &str = execute_batch!(
+    "",
+    "true",
+    "",
+    "1::pg_catalog.int8",
+    "CASE WHEN pg_catalog.bool_or(op.granted AND op.with_token) \
+     THEN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8 END AS token"
+);
+
+/// Numbers that a session keeps in a [cache], or that start again, do not grow over all sessions.
+///
+/// [cache]: https://www.postgresql.org/docs/current/sql-createsequence.html#SQL-CREATESEQUENCE-NOTES
+const EXECUTE_WITH_SEQUENCE: &str = execute_batch!(
+    "seq.sequence, definition.valid, ",
+    "definition.valid",
+    " CROSS JOIN (SELECT $4::pg_catalog.text::pg_catalog.regclass AS sequence) AS seq \
+     LEFT JOIN (SELECT seqrelid, seqcache OPERATOR(pg_catalog.=) 1 AND seqincrement OPERATOR(pg_catalog.>) 0 \
+     AND NOT seqcycle AS valid FROM pg_catalog.pg_sequence) AS definition ON definition.seqrelid OPERATOR(pg_catalog.=) seq.sequence",
+    "CASE WHEN op.with_token THEN pg_catalog.nextval(op.sequence) ELSE 1 END",
+    "pg_catalog.min(CASE WHEN op.valid THEN 1::pg_catalog.int8 ELSE 0 END) AS token"
+);
+
+/// The text that releases the named locks that `pg_locks` shows for this session.
+const COMPENSATE: &str = concat!(
+    "SELECT result.answers, NULL::pg_catalog.int8, pg_catalog.pg_backend_pid() FROM (SELECT ",
+    "pg_catalog.array_agg(CASE WHEN op.released THEN 1::pg_catalog.int8 END ORDER BY op.ordinal) AS answers FROM (SELECT op.ordinal, ",
+    "CASE WHEN held.granted THEN CASE ",
+    by_code!("pg_advisory_unlock", "3", "0", "1", "2", "3"),
+    "END END AS released FROM ",
+    ops!(),
+    " LEFT JOIN pg_catalog.pg_locks AS held ON held.locktype OPERATOR(pg_catalog.=) 'advisory' AND held.granted ",
+    "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
+    "AND held.classid::pg_catalog.int8 OPERATOR(pg_catalog.=) ",
+    "((op.number OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.&) 4294967295) ",
+    "AND held.objid::pg_catalog.int8 OPERATOR(pg_catalog.=) (op.number OPERATOR(pg_catalog.&) 4294967295) ",
+    "AND held.objsubid OPERATOR(pg_catalog.=) ",
+    "CASE WHEN ",
+    code_is!("2", "0"),
+    " THEN 1 ELSE 2 END ",
+    "AND held.mode OPERATOR(pg_catalog.=) ",
+    "CASE WHEN ",
+    code_is!("1", "0"),
+    " THEN 'ExclusiveLock' ELSE 'ShareLock' END WHERE ",
+    pid_matches!(),
+    ") AS op) AS result"
+);

@@ -1,0 +1,256 @@
+//! The texts about one lock: those of a connection, and single operations of a lock manager.
+
+use super::{Bind, LockOp, NEGATIVE_INFINITY, StatementKind};
+use crate::key::RawLockKey;
+use crate::options::LockMode;
+
+/// The columns after the answer: the session and the start of its transaction.
+///
+/// Outside a transaction each statement is a transaction of its own, so two statements with equal
+/// starts ran in one transaction. [`CURRENT_TIMESTAMP`] is a keyword, so no `search_path` changes
+/// it.
+///
+/// [`CURRENT_TIMESTAMP`]: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-CURRENT
+macro_rules! session_columns {
+    () => {
+        ", pg_catalog.pg_backend_pid(), CURRENT_TIMESTAMP"
+    };
+}
+
+/// Chooses one of four texts made by `$text!`: by mode (suffix of the function, mode in `pg_locks`)
+/// and by key space (parameters of the key, `objsubid`).
+///
+/// Each parameter occurs once and in order, because Diesel numbers parameters itself.
+macro_rules! by_mode_and_space {
+    ($mode:expr, $key:expr, $text:ident, $single:literal, $pair:literal) => {
+        match ($mode, $key) {
+            (LockMode::Exclusive, RawLockKey::Single(_)) => {
+                $text!("", "ExclusiveLock", $single, "1")
+            }
+            (LockMode::Exclusive, RawLockKey::Pair(..)) => $text!("", "ExclusiveLock", $pair, "2"),
+            (LockMode::Shared, RawLockKey::Single(_)) => {
+                $text!("_shared", "ShareLock", $single, "1")
+            }
+            (LockMode::Shared, RawLockKey::Pair(..)) => $text!("_shared", "ShareLock", $pair, "2"),
+        }
+    };
+}
+
+macro_rules! try_session {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        concat!(
+            "SELECT pg_catalog.pg_try_advisory_lock",
+            $suffix,
+            "(",
+            $key,
+            ")",
+            session_columns!()
+        )
+    };
+}
+
+macro_rules! try_in_transaction {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        concat!(
+            "SELECT pg_catalog.pg_try_advisory_xact_lock",
+            $suffix,
+            "(",
+            $key,
+            ")",
+            session_columns!()
+        )
+    };
+}
+
+macro_rules! release {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        concat!(
+            "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 ",
+            "AND CURRENT_TIMESTAMP OPERATOR(pg_catalog.<>) $2::pg_catalog.timestamptz ",
+            "THEN pg_catalog.pg_advisory_unlock",
+            $suffix,
+            "(",
+            $key,
+            ") END",
+            session_columns!()
+        )
+    };
+}
+
+/// The row of [`pg_locks`] for the lock, if this session holds it.
+///
+/// A session holds locks of one database only, so the text does not compare the database. Reading
+/// `pg_database`, which all databases share, would need room in the lock table, which may be full.
+///
+/// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
+macro_rules! from_pg_locks {
+    ($shown:literal, $classid:literal, $objid:literal, $objsubid:literal) => {
+        concat!(
+            " FROM pg_catalog.pg_locks AS held WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory' ",
+            "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
+            "AND held.classid OPERATOR(pg_catalog.=) ",
+            $classid,
+            "::pg_catalog.int8::pg_catalog.oid ",
+            "AND held.objid OPERATOR(pg_catalog.=) ",
+            $objid,
+            "::pg_catalog.int8::pg_catalog.oid ",
+            "AND held.objsubid OPERATOR(pg_catalog.=) ",
+            $objsubid,
+            " AND held.mode OPERATOR(pg_catalog.=) '",
+            $shown,
+            "' AND held.granted"
+        )
+    };
+}
+
+macro_rules! release_if_held {
+    ($suffix:literal, $shown:literal, $key:literal, "1") => {
+        release_if_held!($suffix, $key, from_pg_locks!($shown, "$2", "$3", "1"))
+    };
+    ($suffix:literal, $shown:literal, $key:literal, "2") => {
+        release_if_held!($suffix, $key, from_pg_locks!($shown, "$3", "$4", "2"))
+    };
+    ($suffix:literal, $key:literal, $from:expr) => {
+        concat!(
+            "SELECT (SELECT pg_catalog.pg_advisory_unlock",
+            $suffix,
+            "(",
+            $key,
+            ")",
+            $from,
+            ")",
+            session_columns!()
+        )
+    };
+}
+
+macro_rules! is_held {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:tt) => {
+        concat!(
+            "SELECT EXISTS (SELECT",
+            from_pg_locks!($shown, "$1", "$2", $objsubid),
+            ")",
+            session_columns!()
+        )
+    };
+}
+
+/// Returns the text of a statement of a connection.
+pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) -> &'static str {
+    match kind {
+        StatementKind::TryAcquire => by_mode_and_space!(
+            mode,
+            key,
+            try_session,
+            "$1::pg_catalog.int8",
+            "$1::pg_catalog.int4, $2::pg_catalog.int4"
+        ),
+        StatementKind::TryAcquireXact => by_mode_and_space!(
+            mode,
+            key,
+            try_in_transaction,
+            "$1::pg_catalog.int8",
+            "$1::pg_catalog.int4, $2::pg_catalog.int4"
+        ),
+        StatementKind::Release { .. } => by_mode_and_space!(
+            mode,
+            key,
+            release,
+            "$3::pg_catalog.int8",
+            "$3::pg_catalog.int4, $4::pg_catalog.int4"
+        ),
+        StatementKind::ReleaseIfHeld => by_mode_and_space!(
+            mode,
+            key,
+            release_if_held,
+            "$1::pg_catalog.int8",
+            "$1::pg_catalog.int4, $2::pg_catalog.int4"
+        ),
+        StatementKind::IsHeld => by_mode_and_space!(mode, key, is_held, "", ""),
+    }
+}
+
+/// Returns the values of a statement of a connection, in the order of its parameters.
+pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
+    let (classid, objid, _) = key.pg_locks_columns();
+    let columns = || [classid, objid].map(|column| Some(Bind::Int8(column.into())));
+    let [first, second] = key_binds(key);
+    match kind {
+        StatementKind::TryAcquire | StatementKind::TryAcquireXact => [first, second, None, None],
+        StatementKind::Release {
+            pid,
+            transaction_began,
+        } => {
+            let began = Bind::Timestamptz(transaction_began.unwrap_or(NEGATIVE_INFINITY));
+            [Some(Bind::Int4(pid)), Some(began), first, second]
+        }
+        StatementKind::ReleaseIfHeld => {
+            let [classid, objid] = columns();
+            // A key of one number has one parameter only.
+            match second {
+                Some(_) => [first, second, classid, objid],
+                None => [first, classid, objid, None],
+            }
+        }
+        StatementKind::IsHeld => {
+            let [classid, objid] = columns();
+            [classid, objid, None, None]
+        }
+    }
+}
+
+/// Returns the key as the lock functions take it: one `int8` or two `int4`.
+pub(super) const fn key_binds(key: RawLockKey) -> [Option<Bind>; 2] {
+    match key {
+        RawLockKey::Single(number) => [Some(Bind::Int8(number)), None],
+        RawLockKey::Pair(first, second) => [Some(Bind::Int4(first)), Some(Bind::Int4(second))],
+    }
+}
+
+/// The text of a single operation. It does nothing on another session than the expected one, and
+/// returns null there. So no lock is acquired on a session that the lock manager does not know.
+macro_rules! if_pid_matches {
+    ($function:literal, $suffix:literal, $key:literal) => {
+        concat!(
+            "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 THEN pg_catalog.",
+            $function,
+            $suffix,
+            "(",
+            $key,
+            ") END"
+        )
+    };
+}
+
+macro_rules! single_acquire {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        if_pid_matches!("pg_try_advisory_lock", $suffix, $key)
+    };
+}
+
+macro_rules! single_release {
+    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+        if_pid_matches!("pg_advisory_unlock", $suffix, $key)
+    };
+}
+
+/// Returns the text of a single operation, which issues no token.
+pub(super) const fn single_op_sql(op: &LockOp) -> &'static str {
+    if op.is_release() {
+        by_mode_and_space!(
+            op.mode(),
+            op.key(),
+            single_release,
+            "$2::pg_catalog.int8",
+            "$2::pg_catalog.int4, $3::pg_catalog.int4"
+        )
+    } else {
+        by_mode_and_space!(
+            op.mode(),
+            op.key(),
+            single_acquire,
+            "$2::pg_catalog.int8",
+            "$2::pg_catalog.int4, $3::pg_catalog.int4"
+        )
+    }
+}

@@ -1,0 +1,241 @@
+//! The row of a [`Statement`](super::Statement), and its two readings.
+
+use super::SessionError;
+
+/// A column of a [`Row`].
+///
+/// The crate's statements return numbers only, so the types that share a representation share a
+/// variant.
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "an adapter must be able to return every value"
+)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Cell {
+    /// A null, or a column that the statement does not return.
+    #[default]
+    Null,
+    /// A `bool` (0 or 1), an `int4`, an `int8`, or the microseconds of a `timestamptz`.
+    Number(i64),
+    /// An `int8[]`.
+    Numbers(Vec<Option<i64>>),
+}
+
+impl Cell {
+    fn number(self) -> Result<Option<i64>, SessionError> {
+        match self {
+            Self::Null => Ok(None),
+            Self::Number(number) => Ok(Some(number)),
+            Self::Numbers(_) => Err(unexpected("an array")),
+        }
+    }
+
+    fn pid(self) -> Result<i32, SessionError> {
+        let pid = self.number()?.and_then(|number| number.try_into().ok());
+        pid.ok_or_else(|| unexpected("no process id"))
+    }
+
+    fn numbers(self) -> Result<Option<Vec<Option<i64>>>, SessionError> {
+        match self {
+            Self::Null => Ok(None),
+            Self::Numbers(numbers) => Ok(Some(numbers)),
+            Self::Number(_) => Err(unexpected("a number")),
+        }
+    }
+}
+
+#[cold]
+fn unexpected(found: &str) -> SessionError {
+    SessionError::new(format!("a lock statement returned {found}"))
+}
+
+/// The row that a [`Statement`](super::Statement) returns. An adapter fills in the columns and does
+/// not interpret them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Row([Cell; 3]);
+
+impl Row {
+    /// The greatest number of columns.
+    pub const COLUMNS: usize = 3;
+
+    /// Returns a row of these columns. Those that the statement does not return are
+    /// [`Null`](Cell::Null).
+    #[must_use]
+    pub const fn new(columns: [Cell; Self::COLUMNS]) -> Self {
+        Self(columns)
+    }
+
+    /// The process id in a [column](super::Statement::pid_column).
+    #[cfg(feature = "sea-orm")]
+    pub(crate) fn pid_in(&self, column: usize) -> Option<i32> {
+        match self.0.get(column) {
+            Some(Cell::Number(pid)) => (*pid).try_into().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// The reply to a statement about one lock.
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a session without SQL builds it and converts it into a row"
+)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LockReply {
+    /// The first column. Its meaning depends on the [`StatementKind`](super::StatementKind).
+    pub answer: Option<bool>,
+    /// The second column: the process id of the session that ran the statement.
+    pub pid: i32,
+    /// The third column: the start of the transaction in which the statement ran, in microseconds
+    /// since 2000-01-01 UTC.
+    ///
+    /// Outside a transaction every statement is a transaction of its own.
+    pub transaction_began: i64,
+}
+
+impl TryFrom<Row> for LockReply {
+    type Error = SessionError;
+
+    fn try_from(Row([answer, pid, began]): Row) -> Result<Self, SessionError> {
+        let began = began.number()?;
+        Ok(Self {
+            answer: answer.number()?.map(|number| number != 0),
+            pid: pid.pid()?,
+            transaction_began: began.ok_or_else(|| unexpected("no transaction start"))?,
+        })
+    }
+}
+
+impl From<LockReply> for Row {
+    fn from(reply: LockReply) -> Self {
+        Self([
+            reply
+                .answer
+                .map_or(Cell::Null, |yes| Cell::Number(yes.into())),
+            Cell::Number(reply.pid.into()),
+            Cell::Number(reply.transaction_began),
+        ])
+    }
+}
+
+/// The reply to a [`LockBatch`](super::LockBatch).
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a session without SQL builds it and converts it into a row"
+)]
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BatchReply {
+    /// The answer to each operation, in order. `None` if the batch has no operations, or if another
+    /// session than the expected one ran the statement, which did nothing then.
+    ///
+    /// The answer to one operation is `None` if the lock was not granted or not held. Otherwise it
+    /// is the fencing token, if a sequence issues tokens and the operation wants one, or 1.
+    pub answers: Option<Vec<Option<i64>>>,
+    /// The transaction's id, which is the fencing token of every operation that wants one.
+    ///
+    /// If a sequence issues tokens: 1 if the sequence is valid. 0 if it may return a number twice
+    /// or count down; then no operation that wants a token was granted.
+    pub token: Option<i64>,
+    /// The process id of the session that ran the statement. 0: unknown, and not the expected one.
+    pub pid: i32,
+}
+
+impl BatchReply {
+    /// Reads the row of a batch that expects the session `pid`.
+    ///
+    /// The statement for one operation returns one column, a nullable `bool`. Null: another session
+    /// than `pid` ran it. The statement for any batch returns the three fields.
+    ///
+    /// # Errors
+    ///
+    /// If a column has another type.
+    pub fn from_row(row: Row, pid: i32) -> Result<Self, SessionError> {
+        match row {
+            Row([granted, Cell::Null, Cell::Null]) => {
+                let granted = granted.number()?.map(|number| number != 0);
+                Ok(Self {
+                    answers: granted.map(|granted| vec![granted.then_some(1)]),
+                    token: None,
+                    pid: granted.map_or(0, |_| pid),
+                })
+            }
+            Row([answers, token, pid]) => Ok(Self {
+                answers: answers.numbers()?,
+                token: token.number()?,
+                pid: pid.pid()?,
+            }),
+        }
+    }
+}
+
+impl From<BatchReply> for Row {
+    fn from(reply: BatchReply) -> Self {
+        Self([
+            reply.answers.map_or(Cell::Null, Cell::Numbers),
+            reply.token.map_or(Cell::Null, Cell::Number),
+            Cell::Number(reply.pid.into()),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lock_reply_survives_the_row() {
+        for answer in [None, Some(false), Some(true)] {
+            let reply = LockReply {
+                answer,
+                pid: 7,
+                transaction_began: i64::MIN,
+            };
+            assert_eq!(LockReply::try_from(Row::from(reply)).unwrap(), reply);
+        }
+    }
+
+    #[test]
+    fn batch_reply_survives_the_row() {
+        for answers in [None, Some(vec![Some(1), None])] {
+            let reply = BatchReply {
+                answers,
+                token: Some(0),
+                pid: 7,
+            };
+            let read = BatchReply::from_row(Row::from(reply.clone()), 8);
+            assert_eq!(read.unwrap(), reply);
+        }
+    }
+
+    #[test]
+    fn single_column_is_the_reply_to_one_operation() {
+        for (cell, answers, pid) in [
+            (Cell::Number(1), Some(vec![Some(1)]), 7),
+            (Cell::Number(0), Some(vec![None]), 7),
+            (Cell::Null, None, 0),
+        ] {
+            let row = Row::new([cell, Cell::Null, Cell::Null]);
+            let reply = BatchReply::from_row(row, 7).unwrap();
+            assert_eq!(
+                (reply.answers, reply.token, reply.pid),
+                (answers, None, pid)
+            );
+        }
+    }
+
+    #[test]
+    fn column_of_another_type_is_an_error() {
+        let array = || Cell::Numbers(Vec::new());
+        let pid = || Cell::Number(7);
+        for row in [
+            Row::new([array(), pid(), pid()]),
+            Row::new([pid(), Cell::Null, pid()]),
+            Row::new([pid(), Cell::Number(i64::MAX), pid()]),
+            Row::new([pid(), pid(), Cell::Null]),
+        ] {
+            assert!(LockReply::try_from(row.clone()).is_err(), "{row:?}");
+        }
+        let number = Row::new([pid(), Cell::Null, pid()]);
+        assert!(BatchReply::from_row(number, 7).is_err());
+    }
+}

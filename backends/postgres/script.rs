@@ -1,0 +1,343 @@
+//! Scripts: several statements that return nothing, in one [simple-query] message.
+//!
+//! A script has no parameters and is never prepared, so that a client can send it whatever the
+//! state of the session, and through every pooler. Its keys and limits are written into the text.
+//!
+//! [simple-query]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
+
+use std::time::Duration;
+
+use super::{NEGATIVE_INFINITY, SqlState};
+use crate::key::{LockKey, RawLockKey};
+use crate::options::LockMode;
+
+/// The transaction around a script, which decides how the script restores the settings.
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a session is in a transaction or it is not"
+)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum TransactionContext {
+    /// No transaction: the script is a transaction of its own, and its settings end with it.
+    Autocommit,
+    /// A transaction of the application or of a test: a savepoint shields it, and the script
+    /// restores the settings.
+    InTransaction,
+}
+
+/// The action of a [`Script`].
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum ScriptKind {
+    /// Acquires the session-level lock if it is free and releases it, so that an error shows its
+    /// SQLSTATE.
+    RevealSqlState,
+    /// One step of the pooler check, which compares two connections.
+    PoolerCheck(PoolerCheckStep),
+    /// Releases one level of the session-level lock as [`StatementKind::Release`] does, or
+    /// terminates the session if that fails.
+    ///
+    /// For a guard that is dropped, so that no task waits for the replies. It is sent as several
+    /// [messages](Script::messages).
+    ///
+    /// [`StatementKind::Release`]: super::StatementKind::Release
+    ReleaseOrTerminate {
+        /// The session that was granted the lock.
+        pid: i32,
+        /// The start of the transaction of the grant, as for [`StatementKind::Release`].
+        ///
+        /// [`StatementKind::Release`]: super::StatementKind::Release
+        transaction_began: Option<i64>,
+        /// A number of this release, by which the last message recognizes that the first succeeded.
+        nonce: u64,
+    },
+    /// Rolls back a failed [`Wait`](Self::Wait) inside a transaction, which continues.
+    RollBackWait,
+    /// Waits for the session-level lock, or inside a transaction for a lock of either scope.
+    Wait {
+        /// Whether the lock is a transaction-level one.
+        in_transaction: bool,
+        /// The transaction around the wait.
+        place: TransactionContext,
+        /// The [`lock_timeout`] in milliseconds, 1 to `i32::MAX`. 0: no limit.
+        ///
+        /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
+        limit_ms: i32,
+    },
+}
+
+/// One step of the pooler check, on one connection.
+///
+/// A step that finds a contradiction fails with
+/// [`CHECK_FAILED_SQLSTATE`](Self::CHECK_FAILED_SQLSTATE).
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum PoolerCheckStep {
+    /// Sets a marker in the session.
+    SetMarker {
+        /// The marker.
+        mark: u64,
+    },
+    /// Fails unless the session has the marker of this connection.
+    CheckMarker {
+        /// The marker.
+        mark: u64,
+    },
+    /// Acquires the session-level lock, without waiting.
+    AcquireTestLock,
+    /// Fails unless the session-level lock is contended. A lock that was granted is released.
+    ExpectContention,
+    /// Releases the session-level lock.
+    ReleaseTestLock,
+}
+
+impl PoolerCheckStep {
+    /// The code of a step that finds a contradiction.
+    ///
+    /// The SQL standard leaves classes from `I` to `Z` to implementations. PostgreSQL uses [none]
+    /// that begins with `Z`.
+    ///
+    /// [none]: https://www.postgresql.org/docs/current/errcodes-appendix.html
+    pub const CHECK_FAILED_SQLSTATE: &str = "ZAL01";
+}
+
+/// Statements that return nothing, sent as one message and never prepared.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Script {
+    kind: ScriptKind,
+    key: RawLockKey,
+    mode: LockMode,
+}
+
+impl Script {
+    pub(crate) const fn new(kind: ScriptKind, key: &LockKey, mode: LockMode) -> Self {
+        Self::with_raw_key(kind, key.raw(), mode)
+    }
+
+    pub(crate) const fn with_raw_key(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> Self {
+        Self { kind, key, mode }
+    }
+
+    /// Returns the limit of a wait as [`lock_timeout`] takes it. `None` is no limit.
+    ///
+    /// It is rounded up to whole milliseconds, because 0 would disable the limit, and at most
+    /// `i32::MAX`, the server's maximum.
+    ///
+    /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
+    pub(crate) fn limit_ms(limit: Option<Duration>) -> i32 {
+        limit.map_or(0, |limit| {
+            i32::try_from(limit.as_nanos().div_ceil(1_000_000))
+                .unwrap_or(i32::MAX)
+                .max(1)
+        })
+    }
+
+    /// Returns the action.
+    #[must_use]
+    pub const fn kind(&self) -> ScriptKind {
+        self.kind
+    }
+
+    /// Returns the key of the lock.
+    #[must_use]
+    pub const fn key(&self) -> RawLockKey {
+        self.key
+    }
+
+    /// Returns the mode of the lock.
+    #[must_use]
+    pub const fn mode(&self) -> LockMode {
+        self.mode
+    }
+
+    /// Returns the text for PostgreSQL.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        sql(self.kind, self.key, self.mode)
+    }
+
+    /// Returns the messages to queue, in order, if no task waits for the replies: the text, and the
+    /// statements that terminate the session if it failed.
+    #[must_use]
+    pub fn messages(&self) -> Vec<String> {
+        let mut messages = vec![self.sql()];
+        if let ScriptKind::ReleaseOrTerminate { pid, nonce, .. } = self.kind {
+            messages.extend(terminate_unless_released(pid, nonce));
+        }
+        messages
+    }
+}
+
+/// The text of a script.
+fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
+    let call = |function: &str| call(function, key, mode);
+    match kind {
+        ScriptKind::RevealSqlState => with_sqlstate_in_constraint(&format!(
+            "IF {} THEN PERFORM {}; END IF;",
+            call("pg_try_advisory_lock"),
+            call("pg_advisory_unlock")
+        )),
+        ScriptKind::PoolerCheck(step) => pooler_check(step, key, mode),
+        ScriptKind::ReleaseOrTerminate {
+            pid,
+            transaction_began,
+            nonce,
+        } => format!(
+            // The text form of a time depends on settings. The binary form is what the try returned.
+            "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
+             WHEN pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex') \
+             OPERATOR(pg_catalog.=) '{:016x}' THEN NULL \
+             ELSE CASE WHEN {} IS NOT NULL THEN pg_catalog.set_config({RELEASED_SETTING}, '{nonce}', false) END END",
+            transaction_began.unwrap_or(NEGATIVE_INFINITY),
+            call("pg_advisory_unlock")
+        ),
+        ScriptKind::RollBackWait => {
+            format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
+        }
+        ScriptKind::Wait {
+            in_transaction,
+            place,
+            limit_ms,
+        } => {
+            let function = if in_transaction {
+                "pg_advisory_xact_lock"
+            } else {
+                "pg_advisory_lock"
+            };
+            let wait = format!(
+                "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {limit_ms}; {}",
+                with_sqlstate_in_constraint(&format!("PERFORM {};", call(function)))
+            );
+            match place {
+                TransactionContext::Autocommit => wait,
+                TransactionContext::InTransaction => format!(
+                    "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {wait}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
+                ),
+            }
+        }
+    }
+}
+
+/// The text of one step of the pooler check.
+fn pooler_check(step: PoolerCheckStep, key: RawLockKey, mode: LockMode) -> String {
+    let code = PoolerCheckStep::CHECK_FAILED_SQLSTATE;
+    let unless = |found: &str, otherwise: &str| {
+        with_sqlstate_in_constraint(&format!(
+            "IF NOT COALESCE({found}, false) THEN {otherwise}RAISE EXCEPTION USING ERRCODE = '{code}', \
+             MESSAGE = 'advisory-locking: a probe found a contradiction'; END IF;"
+        ))
+    };
+    match step {
+        PoolerCheckStep::SetMarker { mark } => {
+            format!("SELECT pg_catalog.set_config({MARKER_SETTING}, '{mark}', false)")
+        }
+        PoolerCheckStep::CheckMarker { mark } => unless(
+            &format!(
+                "pg_catalog.current_setting({MARKER_SETTING}, true) OPERATOR(pg_catalog.=) '{mark}'"
+            ),
+            "",
+        ),
+        PoolerCheckStep::AcquireTestLock => unless(&call("pg_try_advisory_lock", key, mode), ""),
+        PoolerCheckStep::ExpectContention => unless(
+            &format!("NOT {}", call("pg_try_advisory_lock", key, mode)),
+            &format!("PERFORM {}; ", call("pg_advisory_unlock", key, mode)),
+        ),
+        PoolerCheckStep::ReleaseTestLock => unless(&call("pg_advisory_unlock", key, mode), ""),
+    }
+}
+
+/// The setting in which the pooler check leaves its marker.
+const MARKER_SETTING: &str = "'advisory_locking.mark'";
+
+/// The setting in which a queued release records that it succeeded.
+const RELEASED_SETTING: &str = "'advisory_locking.released'";
+
+/// The messages behind a queued release. They terminate the session unless the release succeeded.
+///
+/// The release may have failed in an aborted transaction that the client does not know of. There,
+/// `BEGIN` fails and `ROLLBACK` ends the transaction. Elsewhere the two do nothing, without the
+/// warning that a bare `ROLLBACK` writes. The last message is sent twice, because a cancel request
+/// that was meant for another statement may hit one of them.
+fn terminate_unless_released(pid: i32, nonce: u64) -> [String; 4] {
+    let terminate = format!(
+        "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
+         WHEN COALESCE(pg_catalog.current_setting({RELEASED_SETTING}, true), '') OPERATOR(pg_catalog.<>) '{nonce}' \
+         THEN pg_catalog.pg_terminate_backend({pid}) END"
+    );
+    [
+        "BEGIN".to_owned(),
+        "ROLLBACK".to_owned(),
+        terminate.clone(),
+        terminate,
+    ]
+}
+
+/// The savepoint around a wait inside a transaction.
+const SAVEPOINT: &str = "advisory_locking";
+
+/// The statements that save and restore the settings of the transaction around a wait.
+///
+/// [`SET LOCAL`] survives `RELEASE SAVEPOINT`.
+///
+/// [`SET LOCAL`]: https://www.postgresql.org/docs/current/sql-set.html
+const SAVE_SETTINGS: &str = "SELECT \
+    pg_catalog.set_config('advisory_locking.statement_timeout', pg_catalog.current_setting('statement_timeout'), true), \
+    pg_catalog.set_config('advisory_locking.lock_timeout', pg_catalog.current_setting('lock_timeout'), true)";
+const RESTORE_SETTINGS: &str = "SELECT \
+    pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('advisory_locking.statement_timeout'), true), \
+    pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('advisory_locking.lock_timeout'), true)";
+
+/// A block that runs `body` and raises any error again with its SQLSTATE in the constraint name,
+/// which clients show that hide the SQLSTATE itself. The text and the SQLSTATE of the error stay.
+///
+/// [`OTHERS`] does not match `query_canceled`, so the block names that too. The error that it raises
+/// keeps its SQLSTATE, so the server's log and other clients still see a deadlock or a time-out.
+///
+/// [`OTHERS`]: https://www.postgresql.org/docs/current/plpgsql-control-structures.html#PLPGSQL-ERROR-TRAPPING
+fn with_sqlstate_in_constraint(body: &str) -> String {
+    let prefix = SqlState::CONSTRAINT_PREFIX;
+    format!(
+        "DO $advisory_locking$ BEGIN {body} EXCEPTION WHEN OTHERS OR query_canceled THEN \
+         RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM, \
+         CONSTRAINT = pg_catalog.concat('{prefix}', SQLSTATE); END $advisory_locking$"
+    )
+}
+
+/// A call of a lock function with the key written out. The numbers are quoted and have a type,
+/// because a bare `-9223372036854775808` is not an `int8`.
+fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
+    let suffix = match mode {
+        LockMode::Exclusive => "",
+        LockMode::Shared => "_shared",
+    };
+    match key {
+        RawLockKey::Single(number) => {
+            format!("pg_catalog.{function}{suffix}('{number}'::pg_catalog.int8)")
+        }
+        RawLockKey::Pair(first, second) => {
+            format!(
+                "pg_catalog.{function}{suffix}('{first}'::pg_catalog.int4, '{second}'::pg_catalog.int4)"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limit_rounds_up_and_is_never_zero() {
+        let limit = |limit| Script::limit_ms(Some(limit));
+        assert_eq!(limit(Duration::ZERO), 1);
+        assert_eq!(limit(Duration::from_nanos(1)), 1);
+        assert_eq!(limit(Duration::from_micros(400)), 1);
+        assert_eq!(limit(Duration::from_millis(1)), 1);
+        assert_eq!(limit(Duration::from_nanos(1_000_001)), 2);
+        assert_eq!(limit(Duration::from_secs(10)), 10_000);
+        assert_eq!(limit(Duration::from_millis(i32::MAX as u64)), i32::MAX);
+        assert_eq!(limit(Duration::from_secs(25 * 86_400)), i32::MAX);
+        assert_eq!(limit(Duration::MAX), i32::MAX);
+        assert_eq!(Script::limit_ms(None), 0);
+    }
+}

@@ -1,0 +1,240 @@
+//! Prepared statements: the request, the id of the text, and the values to bind.
+
+use std::sync::Arc;
+
+use super::batch::{self, LockBatch};
+use super::lock;
+use crate::key::{LockKey, RawLockKey};
+use crate::options::LockMode;
+
+/// The action of a [`Statement`] about one lock. The reply is a [`LockReply`](super::LockReply).
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum StatementKind {
+    /// Acquires the session-level lock if it is free. True: granted.
+    TryAcquire,
+    /// Acquires the transaction-level lock if it is free. True: granted.
+    TryAcquireXact,
+    /// Releases one level of the session-level lock, if the session is `pid` and the transaction
+    /// that acquired the lock has ended.
+    ///
+    /// True: released. False: not held. Null: one of the two conditions failed, and the statement
+    /// did nothing.
+    Release {
+        /// The session that was granted the lock.
+        pid: i32,
+        /// The [`transaction_began`](super::LockReply::transaction_began) of the grant. `None` if
+        /// the client knows of the transaction of the grant, so that a release inside it is valid.
+        transaction_began: Option<i64>,
+    },
+    /// Releases one level if `pg_locks` shows the lock for this session. Unlike
+    /// [`Release`](Self::Release), it never writes a warning to the server's log.
+    ///
+    /// True: released. Null: not held.
+    ReleaseIfHeld,
+    /// Returns whether `pg_locks` shows the lock for this session.
+    IsHeld,
+}
+
+/// The meaning of a [`Statement`], for a session that has no SQL: a test kit or a model.
+#[non_exhaustive]
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Request {
+    /// One lock of a connection.
+    Lock {
+        /// The action.
+        kind: StatementKind,
+        /// The key of the lock.
+        key: RawLockKey,
+        /// The mode of the lock.
+        mode: LockMode,
+    },
+    /// Operations of a lock manager.
+    Batch(LockBatch),
+}
+
+/// The number of a statement's text: equal ids, equal texts.
+///
+/// The numbers are dense, so that a client with a statement cache can use one type for each.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct StatementId(u8);
+
+impl StatementId {
+    /// The number of different texts.
+    pub const COUNT: u8 = 31;
+
+    const FIRST_SINGLE: u8 = 20;
+    const FIRST_BATCH: u8 = 28;
+
+    /// Returns the number, less than [`COUNT`](Self::COUNT).
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    const fn of_lock(kind: StatementKind, key: RawLockKey, mode: LockMode) -> Self {
+        let kind = match kind {
+            StatementKind::TryAcquire => 0,
+            StatementKind::TryAcquireXact => 1,
+            StatementKind::Release { .. } => 2,
+            StatementKind::ReleaseIfHeld => 3,
+            StatementKind::IsHeld => 4,
+        };
+        Self(4 * kind + variant(key, mode))
+    }
+
+    fn of_batch(batch: &LockBatch) -> Self {
+        match batch.single_op() {
+            Some(op) => {
+                let release = 4 * u8::from(op.is_release());
+                Self(Self::FIRST_SINGLE + release + variant(op.key(), op.mode()))
+            }
+            None => Self(Self::FIRST_BATCH + batch.text_number()),
+        }
+    }
+}
+
+/// The number of a text among the four for both key spaces and both modes.
+const fn variant(key: RawLockKey, mode: LockMode) -> u8 {
+    let pair = matches!(key, RawLockKey::Pair(..)) as u8;
+    let shared = matches!(mode, LockMode::Shared) as u8;
+    2 * pair + shared
+}
+
+/// A prepared statement that returns one [`Row`](super::Row).
+///
+/// The sender of a statement reads the row as a [`LockReply`](super::LockReply) or, for a
+/// [batch](Self::for_batch), as a [`BatchReply`](super::BatchReply).
+///
+/// # Examples
+///
+/// A batch of one operation without a fencing token is a statement of its own, which costs the
+/// server less than half of the work:
+///
+/// ```
+/// use advisory_locking::session::{BatchMode, Bind, LockBatch, LockOp, LockOpKind, Statement};
+/// use advisory_locking::session::TokenSource;
+/// use advisory_locking::{LockKey, LockMode};
+///
+/// let key = LockKey::from(42).raw();
+/// let acquire = LockOpKind::Acquire { with_token: false };
+/// let acquire = LockOp::new(acquire, key, LockMode::Exclusive);
+/// let release = LockOp::new(LockOpKind::Release, key, LockMode::Exclusive);
+/// let batch = |ops: &[LockOp]| {
+///     LockBatch::new(BatchMode::Execute, 7, ops, TokenSource::default())
+/// };
+///
+/// let one = Statement::for_batch(batch(&[acquire]));
+/// assert!(one.binds().eq([Bind::Int4(7), Bind::Int8(42)]));
+///
+/// let two = Statement::for_batch(batch(&[acquire, release]));
+/// assert_eq!(two.binds().last(), Some(Bind::Int8Array(vec![42, 42])));
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Statement {
+    id: StatementId,
+    request: Request,
+}
+
+impl Statement {
+    pub(crate) const fn new(kind: StatementKind, key: &LockKey, mode: LockMode) -> Self {
+        let key = key.raw();
+        Self {
+            id: StatementId::of_lock(kind, key, mode),
+            request: Request::Lock { kind, key, mode },
+        }
+    }
+
+    /// Returns the statement that runs a batch: a short text for one operation without a fencing
+    /// token, sent to a known session; otherwise the text of any batch.
+    #[must_use]
+    pub fn for_batch(batch: LockBatch) -> Self {
+        Self {
+            id: StatementId::of_batch(&batch),
+            request: Request::Batch(batch),
+        }
+    }
+
+    /// Returns the number of the text.
+    #[must_use]
+    pub const fn id(&self) -> StatementId {
+        self.id
+    }
+
+    /// Returns the meaning, for a session that does not run the text.
+    #[must_use]
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Returns the action on one lock. `None` for a batch.
+    #[must_use]
+    pub const fn kind(&self) -> Option<StatementKind> {
+        match self.request {
+            Request::Lock { kind, .. } => Some(kind),
+            Request::Batch(_) => None,
+        }
+    }
+
+    /// Returns the text for PostgreSQL, with `$1`, `$2`, … for the [`binds`](Self::binds).
+    ///
+    /// It returns one row of at most three columns. Their types are `bool`, `int4`, `int8`,
+    /// `timestamptz` and `int8[]`, in the binary format. Each may be null.
+    #[must_use]
+    pub fn sql(&self) -> &'static str {
+        match &self.request {
+            Request::Lock { kind, key, mode } => lock::sql(*kind, *key, *mode),
+            Request::Batch(batch) => match batch.single_op() {
+                Some(op) => lock::single_op_sql(op),
+                None => batch.sql(),
+            },
+        }
+    }
+
+    /// Returns the values to bind, in the order of the parameters.
+    pub fn binds(&self) -> impl Iterator<Item = Bind> + use<> {
+        self.bind_slots().into_iter().flatten()
+    }
+
+    /// The values to bind, without an allocation. The used slots come first.
+    pub(crate) fn bind_slots(&self) -> [Option<Bind>; 4] {
+        match &self.request {
+            Request::Lock { kind, key, .. } => lock::binds(*kind, *key),
+            Request::Batch(batch) => match batch.single_op() {
+                Some(op) => {
+                    let [first, second] = lock::key_binds(op.key());
+                    [Some(Bind::Int4(batch.pid())), first, second, None]
+                }
+                None => batch::binds(batch),
+            },
+        }
+    }
+
+    /// The column of the reply that holds the process id of the session, if there is one.
+    #[cfg(any(test, feature = "sea-orm"))]
+    pub(crate) fn pid_column(&self) -> Option<usize> {
+        match &self.request {
+            Request::Lock { .. } => Some(1),
+            Request::Batch(batch) => batch.single_op().is_none().then_some(2),
+        }
+    }
+}
+
+/// A value to bind to a parameter.
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "an adapter must be able to bind every value"
+)]
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Bind {
+    /// An `int4`.
+    Int4(i32),
+    /// An `int8`.
+    Int8(i64),
+    /// A `timestamptz`, in microseconds since 2000-01-01 UTC. That is PostgreSQL's binary format.
+    Timestamptz(i64),
+    /// An `int8[]` without nulls.
+    Int8Array(Vec<i64>),
+    /// A `text`.
+    Text(Arc<str>),
+}
