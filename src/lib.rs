@@ -97,7 +97,7 @@ mod protocol;
 #[cfg(feature = "schemes")]
 pub mod schemes;
 pub mod session;
-mod stand_in;
+mod simulation;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -37,7 +37,7 @@ pub(crate) use release::Release;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::session::{Backend, LockReply, Script, SessionError, Statement, TransactionState};
-use crate::stand_in::{Attempt, Hold, StandIn};
+use crate::simulation::{SimulatedCall, SimulatedHold, SimulatedLocks};
 
 /// Action that a driver performs for a machine.
 #[derive(Debug)]
@@ -109,8 +109,8 @@ pub(crate) trait Machine {
         false
     }
 
-    /// Simulated call that answers instead of the session, in a test.
-    fn attempt(&self) -> Option<&Attempt> {
+    /// Returns the simulated call that answers instead of the session, in a unit test.
+    fn simulated_call(&self) -> Option<&SimulatedCall> {
         None
     }
 }
@@ -122,8 +122,8 @@ pub(crate) struct SessionSnapshot {
     pub(crate) transaction: TransactionState,
     /// Longest time of one wait on the server, for a session that cannot cancel a wait.
     pub(crate) max_server_wait: Option<Duration>,
-    /// Simulated locks of a test, for a backend without locks.
-    pub(crate) stand_in: Option<StandIn>,
+    /// Simulated locks of a unit test, for a backend without locks.
+    pub(crate) simulation: Option<SimulatedLocks>,
 }
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ impl SessionSnapshot {
             backend: Backend::Postgres,
             transaction: TransactionState::none(),
             max_server_wait: None,
-            stand_in: None,
+            simulation: None,
         }
     }
 }
@@ -151,6 +151,6 @@ pub(crate) struct Grant {
     pub(crate) transaction_began: Option<i64>,
     /// Depth of the client's transactions at the time of the grant.
     pub(crate) depth: u32,
-    /// Simulated lock of a test, released when this is dropped.
-    pub(crate) hold: Option<Hold>,
+    /// Simulated lock of a unit test, released when this is dropped.
+    pub(crate) simulated_hold: Option<SimulatedHold>,
 }

@@ -1,17 +1,18 @@
-//! For unit tests on SQLite: somebody who has the lock, faults, and a record of what was acquired.
+//! Unit-test kit for SQLite: simulated contention, injected faults, and a record of lock events.
 //!
-//! On SQLite the body always runs, so a test never sees what the code does when *somebody else has the lock*, when a wait runs out, or
-//! when the lock is lost under it. [`TestLocks`] answers instead of the database, for the threads and tasks of one test:
+//! On SQLite every request is granted. So a test on SQLite never exercises a contended lock, a wait
+//! that reaches its limit, or a lost lock. [`TestLocks`] simulates the locks for the threads and
+//! tasks of one test:
 //!
 //! ```
 //! # #[cfg(feature = "rusqlite")] {
 //! use advisory_locking::testing::{Event, TestLocks};
 //! use advisory_locking::{AdvisoryLocking, LockOptions};
 //!
-//! /// Part of a service. In production, on PostgreSQL.
+//! /// Part of a service, which uses PostgreSQL in production.
 //! fn sync(conn: &mut impl AdvisoryLocking, client_id: i32) -> Result<&'static str, advisory_locking::LockError> {
 //!     let synced = conn.try_with_advisory_lock(("sync", client_id), LockOptions::no_wait(), |_| Ok("synced"))?;
-//!     Ok(synced.unwrap_or("somebody else is at it"))
+//!     Ok(synced.unwrap_or("skipped"))
 //! }
 //!
 //! // #[test]
@@ -19,10 +20,10 @@
 //!     let mut conn = rusqlite::Connection::open_in_memory().unwrap();
 //!     let locks = TestLocks::enter();
 //!
-//!     let elsewhere = locks.hold_from_other_session(("sync", 4));
-//!     assert_eq!(sync(&mut conn, 4).unwrap(), "somebody else is at it");
+//!     let other = locks.hold_from_other_session(("sync", 4));
+//!     assert_eq!(sync(&mut conn, 4).unwrap(), "skipped");
 //!     assert_eq!(sync(&mut conn, 5).unwrap(), "synced");
-//!     drop(elsewhere);
+//!     drop(other);
 //!     assert_eq!(sync(&mut conn, 4).unwrap(), "synced");
 //!
 //!     assert_eq!(locks.events(), [
@@ -35,47 +36,57 @@
 //! # }
 //! ```
 //!
-//! The program `examples/testing.rs` is a service with its tests, which run on SQLite, and the same service on PostgreSQL.
+//! The example `examples/testing.rs` is a service with unit tests on SQLite, which runs on
+//! PostgreSQL in production.
 //!
-//! # What answers
+//! # Simulation
 //!
-//! Where PostgreSQL would be sent a statement, the test's locks are asked; everything else is what runs in production: the options and
-//! transactions that are refused, the pauses and limits of a wait, the clean-up, the errors. A lock that is
-//! [held elsewhere](TestLocks::hold_from_other_session) refuses a call that does not wait, lets a call with a limit run into it, and is granted to
-//! one that waits when it is free.
+//! A lock table in memory replies to each lock statement that would be sent to PostgreSQL. All
+//! other code is that of production: validation, pauses, limits, clean-up and errors. A lock of
+//! [another session](TestLocks::hold_from_other_session) has these effects:
 //!
-//! PostgreSQL is never touched: on a connection to it, the test's locks do nothing and take nothing down. Nor does anything change on
-//! SQLite outside a test that has entered. [`OnMissingLock`](crate::OnMissingLock) still decides whether a call may run without a lock.
+//! | call | effect |
+//! |---|---|
+//! | does not wait | the lock is contended |
+//! | waits with a limit | the limit passes, unless the lock is released before |
+//! | waits without a limit | the lock is granted when it is released |
+//!
+//! Connections to PostgreSQL are not affected: nothing is simulated and nothing is recorded. SQLite
+//! outside a test scope is not affected either. [`OnMissingLock`](crate::OnMissingLock) still
+//! decides whether a call runs without a lock.
 //!
 //! # Threads and tasks
 //!
-//! Tests that run side by side do not see each other. What belongs to a test is chosen by the thread or the future that runs:
+//! Parallel tests do not see each other. The thread or the future that runs determines the test:
 //!
-//! | what asks for the lock | how it belongs to the test |
+//! | code under test | attached by |
 //! |---|---|
-//! | the thread of the test, and in it the future of `#[tokio::test]` and all that `tokio::spawn` starts in its one-thread runtime | [`TestLocks::enter`] |
-//! | another thread | [`join`](TestLocks::attach) there |
-//! | a future that is spawned elsewhere | [`run`](TestLocks::scope) around it |
-//! | whatever the threads of a runtime or of a thread pool run | [`attach_thread`](TestLocks::attach_thread), when they start |
+//! | the thread of the test, with the future of `#[tokio::test]` and all tasks in its single-threaded runtime | [`TestLocks::enter`] |
+//! | another thread | [`attach`](TestLocks::attach) on that thread |
+//! | a future that is spawned on another thread | [`scope`](TestLocks::scope) around it |
+//! | all work of the threads of a runtime or thread pool | [`attach_thread`](TestLocks::attach_thread) when a thread starts |
 //!
-//! A lock is released where it was taken, on whatever thread its guard is dropped.
+//! A lock belongs to the test in which it was acquired, on whatever thread its guard is dropped.
 //!
-//! # Lockers
+//! # Lock managers
 //!
-//! A locker takes its locks on sessions of its own, and on SQLite on none, so a test's locks do not reach it. It has a way of its own: with
-//! `NoLockBackend::InProcess`, a guard that the test takes from a clone keeps the tested code out, for as long as it lives.
+//! A lock manager acquires its locks on sessions of its own, and on SQLite without sessions, so
+//! `TestLocks` does not apply to it. Use `NoLockBackend::InProcess` instead: a guard that the test
+//! acquires from a clone of the manager excludes the code under test.
 //!
 //! # In production
 //!
-//! Turn the feature on under `[dev-dependencies]` alone; then `cargo build` does not have it: a program that names this module does not compile. (With the
-//! resolver of Rust's editions before 2021 it has; say `resolver = "2"`.) Should it be on, nothing changes unless something enters.
+//! Enable the feature under `[dev-dependencies]` only. Then `cargo build` compiles without it, and
+//! production code that names this module does not compile. This needs resolver 2, the default
+//! since the edition 2021 (`resolver = "2"` in older editions). If the feature is enabled in
+//! production, nothing changes unless the program enters a test scope.
 
 mod context;
 mod event;
 mod fault;
 mod other_session;
 mod shared_table;
-pub(crate) mod stand_in;
+pub(crate) mod simulation;
 mod table;
 
 use std::fmt;
@@ -91,14 +102,16 @@ use crate::key::LockKey;
 use crate::options::LockMode;
 use shared_table::SharedLockTable;
 
-/// The locks of one test, see [the module](self). Clones are the same locks.
+/// Simulated locks of one test, see [the module](self). Clones refer to the same locks.
 #[derive(Clone)]
 pub struct TestLocks {
     table: Arc<SharedLockTable>,
 }
 
 impl TestLocks {
-    /// New locks, for this thread until the result is dropped. Nobody excludes anybody, as always on SQLite, until the test says so.
+    /// Creates locks and attaches this thread until the result is dropped. Sessions of the test do
+    /// not exclude each other, as always on SQLite. Only [other
+    /// sessions](Self::hold_from_other_session) do.
     ///
     /// # Examples
     ///
@@ -107,20 +120,24 @@ impl TestLocks {
         Self::new().attach()
     }
 
-    /// New locks that exclude: as on PostgreSQL, a session that asks for a key that another one holds waits or is told so.
+    /// Creates locks that exclude, as on PostgreSQL, and attaches this thread. A session that
+    /// requests a key which another session holds waits or finds it contended.
     ///
-    /// For a test of several threads or tasks, each with a connection of its own, that join or run in these locks. They reach no
-    /// further: other processes are not kept out, and [`capabilities`](crate::AdvisoryLocking::capabilities) say what they always do.
-    /// [`OnMissingLock::Error`](crate::OnMissingLock::Error) is content with them.
+    /// Use it to test several threads or tasks, each with its own connection, that are attached to
+    /// these locks. Other processes are not excluded, and
+    /// [`capabilities`](crate::AdvisoryLocking::capabilities) are those of the backend.
+    /// [`OnMissingLock::Error`](crate::OnMissingLock::Error) accepts these locks.
     ///
-    /// A session is a connection, and may take a lock again that it holds; rusqlite's `Transaction` and `Savepoint` count as
-    /// connections of their own. Waits in the queue are granted in order, and a deadlock among them is found at once.
+    /// A session is a connection and may acquire a lock again that it holds. A `Transaction` or
+    /// `Savepoint` of rusqlite counts as its own connection. The wait queue grants locks in order
+    /// and detects deadlocks at once.
     ///
-    /// The end of a transaction that the crate did not begin cannot be seen on SQLite. So
+    /// On SQLite the crate cannot observe the end of a transaction that it did not begin. So these
+    /// calls fail with [`Unsupported`](crate::LockErrorKind::Unsupported), unless the session
+    /// already holds the lock:
     /// [`acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock), and
-    /// [`with_advisory_xact_lock`](crate::AdvisoryLocking::with_advisory_xact_lock) inside a transaction, are refused with
-    /// [`Unsupported`](crate::LockErrorKind::Unsupported), unless the session holds the lock already. Test those on PostgreSQL, or
-    /// without exclusion.
+    /// [`with_advisory_xact_lock`](crate::AdvisoryLocking::with_advisory_xact_lock) inside a
+    /// transaction. Test them on PostgreSQL, or with [`enter`](Self::enter).
     ///
     /// # Examples
     ///
@@ -132,11 +149,11 @@ impl TestLocks {
     ///
     /// let locks = TestLocks::enter_exclusive();
     /// let wait = LockOptions::wait_up_to(Duration::from_secs(10)).strategy(WaitStrategy::Block);
-    /// let counter = std::sync::Mutex::new((0, 0)); // now, and at most
+    /// let counter = std::sync::Mutex::new(());
     /// std::thread::scope(|scope| {
     ///     for _ in 0..4 {
     ///         scope.spawn(|| {
-    ///             let _here = locks.attach();
+    ///             let _scope = locks.attach();
     ///             let mut conn = rusqlite::Connection::open_in_memory().unwrap();
     ///             conn.with_advisory_lock("counter", wait, |_| {
     ///                 assert!(counter.try_lock().is_ok(), "two at once");
@@ -151,7 +168,7 @@ impl TestLocks {
         Self::new_exclusive().attach()
     }
 
-    /// New locks that nothing belongs to yet; otherwise as [`enter`](Self::enter).
+    /// Creates locks without attaching a thread. Otherwise as [`enter`](Self::enter).
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -159,7 +176,8 @@ impl TestLocks {
         }
     }
 
-    /// New locks that nothing belongs to yet; otherwise as [`enter_exclusive`](Self::enter_exclusive).
+    /// Creates locks without attaching a thread. Otherwise as
+    /// [`enter_exclusive`](Self::enter_exclusive).
     #[must_use]
     pub fn new_exclusive() -> Self {
         Self {
@@ -167,15 +185,15 @@ impl TestLocks {
         }
     }
 
-    /// Makes this thread belong to these locks until the result is dropped.
+    /// Attaches this thread to these locks until the result is dropped.
     ///
-    /// Inside other locks, these go first.
+    /// If the thread is attached to several locks, the innermost ones apply.
     pub fn attach(&self) -> TestScope {
         TestScope::new(self.clone())
     }
 
-    /// Makes this thread belong to these locks until it ends: for the threads of a runtime, so that tasks which the tested code spawns
-    /// belong to the test too.
+    /// Attaches this thread to these locks until the thread ends. Call it when the threads of a
+    /// runtime start, so that tasks which the tested code spawns belong to the test.
     ///
     /// # Examples
     ///
@@ -198,70 +216,77 @@ impl TestLocks {
         context::push(&self.table);
     }
 
-    /// Makes a future belong to these locks, on whatever thread it is polled.
+    /// Attaches a future to these locks, on whatever thread it is polled.
     ///
-    /// Not what it spawns: run that in them as well, or let the threads of its runtime [join](Self::attach_thread).
+    /// Tasks that the future spawns are not attached. Wrap them as well, or [attach the
+    /// threads](Self::attach_thread) of their runtime.
     ///
     /// # Cancel safety
     ///
-    /// As the future's.
+    /// Cancel safe if the future is.
     pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         let locks = self.clone();
         async move {
             let mut future = pin!(future);
             std::future::poll_fn(move |context| {
-                let _here = locks.attach();
+                let _scope = locks.attach();
                 future.as_mut().poll(context)
             })
             .await
         }
     }
 
-    /// Another session holds the lock, exclusively, until the result is dropped. One that already holds it in the test goes on holding.
+    /// Makes another session hold the lock in exclusive mode until the result is dropped. A session
+    /// of the test that already holds the lock keeps it.
     pub fn hold_from_other_session(&self, key: impl Into<LockKey>) -> OtherSessionLock {
         OtherSessionLock::new(self, key.into(), LockMode::Exclusive)
     }
 
-    /// Another session shares the lock until the result is dropped: readers get it, writers do not.
+    /// Makes another session hold the lock in shared mode until the result is dropped. Shared
+    /// requests are granted, exclusive requests are contended.
     pub fn share_from_other_session(&self, key: impl Into<LockKey>) -> OtherSessionLock {
         OtherSessionLock::new(self, key.into(), LockMode::Shared)
     }
 
-    /// Plans a fault for the next call or holder of this key that it can take_fault. Several are used up in order.
+    /// Injects a fault into the next call or holder of this key to which it applies. Several faults
+    /// apply in order.
     pub fn inject_fault(&self, key: impl Into<LockKey>, fault: Fault) {
         self.table.schedule_fault(key.into(), fault);
     }
 
-    /// Ends the sessions of the test that hold the lock just now, as [`Fault::Lost`] does. Returns how many locks were lost so.
+    /// Terminates the sessions of the test that hold the lock, as [`Fault::Lost`] does. Returns the
+    /// number of lost locks.
     ///
-    /// What is not seen to end, a transaction-level lock in the caller's own transaction, cannot be lost.
+    /// Transaction-level locks in transactions that the crate did not begin are not included.
     pub fn terminate_holders(&self, key: impl Into<LockKey>) -> usize {
         self.table.terminate_holders(&key.into())
     }
 
-    /// Whether a session of the test holds the lock and its end will be seen.
+    /// Returns `true` if a session of the test holds the lock, unless it is a transaction-level
+    /// lock in a transaction that the crate did not begin.
     #[must_use]
     pub fn is_held(&self, key: impl Into<LockKey>) -> bool {
         self.table.is_held(&key.into())
     }
 
-    /// How often a session of the test found the lock busy: once per call that does not wait or waits in the queue, and once per try
-    /// of one that polls. A test that waits for it to grow knows that somebody waits.
+    /// Returns the number of times that a session of the test found the lock contended. A call that
+    /// does not wait or waits in the queue counts once; a call that polls counts once for each try.
+    /// A test that waits for the number to grow knows that a waiter exists.
     #[must_use]
     pub fn contention_count(&self, key: impl Into<LockKey>) -> usize {
         self.table.contention_count(&key.into())
     }
 
-    /// What happened so far, in order.
+    /// Returns the recorded events in order.
     ///
-    /// A transaction-level lock in the caller's own transaction is not seen to be released. A call whose pool gave no connection asked
-    /// for nothing.
+    /// The release of a transaction-level lock in a transaction that the crate did not begin is not
+    /// recorded. A call whose pool returned no connection records nothing.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.table.events()
     }
 
-    /// What happened since this was called last, in order.
+    /// Returns and removes the recorded events, in order.
     #[must_use]
     pub fn take_events(&self) -> Vec<Event> {
         self.table.take_events()

@@ -11,7 +11,6 @@ use crate::options::LockMode;
 use crate::protocol::{Grant, Release};
 use crate::session::AsyncLockSession;
 use crate::session::{Script, ScriptKind};
-use crate::stand_in::Kept;
 
 /// Guard of a held session-level lock, with the async connection that holds it. The async
 /// counterpart of [`AdvisoryLockGuard`](crate::AdvisoryLockGuard).
@@ -42,7 +41,7 @@ use crate::stand_in::Kept;
 /// ```
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>> {
-    conn: Kept<C>,
+    conn: Box<C>,
     key: LockKey,
     mode: LockMode,
     grant: Option<Grant>,
@@ -50,8 +49,8 @@ pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>>
 
 impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuard<C> {
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
-        let mut conn = Kept::new(conn);
-        if let Some(hold) = &grant.hold {
+        let mut conn = Box::new(conn);
+        if let Some(hold) = &grant.simulated_hold {
             hold.set_session(&mut **conn);
         }
         let guard = Self {
@@ -107,7 +106,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         // Backends without locks: nothing to release, and the connection may be in use.
         let Some(pid) = grant.pid else { return };
         // What a stand-in has given goes with the grant.
-        if grant.hold.is_some() {
+        if grant.simulated_hold.is_some() {
             return;
         }
         let session = &mut **self.conn;

@@ -10,7 +10,6 @@ use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::protocol::{Grant, Release};
 use crate::session::LockSession;
-use crate::stand_in::Kept;
 
 /// Guard of a held session-level lock, with the connection that holds it.
 ///
@@ -40,7 +39,7 @@ use crate::stand_in::Kept;
 /// ```
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct AdvisoryLockGuard<C: DerefMut<Target: LockSession>> {
-    conn: Kept<C>,
+    conn: Box<C>,
     key: LockKey,
     mode: LockMode,
     /// `None` once the release has started.
@@ -49,8 +48,8 @@ pub struct AdvisoryLockGuard<C: DerefMut<Target: LockSession>> {
 
 impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
-        let mut conn = Kept::new(conn);
-        if let Some(hold) = &grant.hold {
+        let mut conn = Box::new(conn);
+        if let Some(hold) = &grant.simulated_hold {
             hold.set_session(&mut **conn);
         }
         let guard = Self {

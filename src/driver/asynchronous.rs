@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::protocol::{Action, Event, Machine, PoolerCheck, SessionSnapshot, Side};
 use crate::session::{AsyncLockSession, LockReply, ScriptKind};
-use crate::stand_in::{Attempt, StandIn};
+use crate::simulation::{SimulatedCall, SimulatedLocks};
 
 /// Runs a machine on a session until it is done.
 ///
@@ -31,7 +31,7 @@ where
         let action = guard.machine.handle(event, now);
         guard.in_flight = !matches!(action, Action::Sleep(_) | Action::Done(_));
         guard.waits_on_server = matches!(&action, Action::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }));
-        match perform(guard.session, guard.machine.attempt(), action).await {
+        match perform(guard.session, guard.machine.simulated_call(), action).await {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
         }
@@ -74,23 +74,23 @@ pub(crate) async fn drive_pair<S: AsyncLockSession>(
 /// Takes a step, on the session or on what answers instead of it.
 async fn perform<S: AsyncLockSession, T>(
     session: &mut S,
-    attempt: Option<&Attempt>,
+    call: Option<&SimulatedCall>,
     action: Action<T>,
 ) -> ControlFlow<T, Event> {
     ControlFlow::Continue(match action {
-        Action::Query(statement) => Event::Row(match attempt {
-            Some(attempt) => attempt.query(&statement),
+        Action::Query(statement) => Event::Row(match call {
+            Some(call) => call.query(&statement),
             None => session
                 .session_query(&statement)
                 .await
                 .and_then(LockReply::try_from),
         }),
-        Action::Script(script) => Event::Ran(match attempt {
-            Some(attempt) => attempt.batch_async(&script, session).await,
+        Action::Script(script) => Event::Ran(match call {
+            Some(call) => call.execute_async(&script, session).await,
             None => session.session_execute(&script).await,
         }),
         Action::Begin => Event::Ran(session.session_begin().await),
-        Action::Commit => Event::Ran(match attempt.map_or(Ok(()), Attempt::before_commit) {
+        Action::Commit => Event::Ran(match call.map_or(Ok(()), SimulatedCall::before_commit) {
             Ok(()) => session.session_commit().await,
             Err(error) => session.session_rollback().await.and(Err(error)),
         }),
@@ -151,6 +151,6 @@ pub(crate) fn snapshot<S: AsyncLockSession>(session: &mut S) -> SessionSnapshot 
         backend,
         transaction: session.session_transaction_state(),
         max_server_wait: session.session_max_server_wait(),
-        stand_in: StandIn::of(session, backend),
+        simulation: SimulatedLocks::of(session, backend),
     }
 }

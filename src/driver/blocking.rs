@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::protocol::{Action, Event, Machine, PoolerCheck, SessionSnapshot, Side};
 use crate::session::{LockReply, LockSession};
-use crate::stand_in::{Attempt, StandIn};
+use crate::simulation::{SimulatedCall, SimulatedLocks};
 
 /// Runs a machine on a session until it is done. If the client library panics, the session is
 /// terminated.
@@ -23,7 +23,7 @@ where
     let mut event = Event::Ready;
     loop {
         let action = machine.handle(event, Instant::now());
-        match perform(guard.session, machine.attempt(), action) {
+        match perform(guard.session, machine.simulated_call(), action) {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => {
                 guard.disarm();
@@ -91,22 +91,22 @@ pub(crate) fn run_in_drop(act: impl FnOnce()) {
 /// Takes a step, on the session or on what answers instead of it.
 fn perform<S: LockSession + ?Sized, T>(
     session: &mut S,
-    attempt: Option<&Attempt>,
+    call: Option<&SimulatedCall>,
     action: Action<T>,
 ) -> ControlFlow<T, Event> {
     ControlFlow::Continue(match action {
-        Action::Query(statement) => Event::Row(match attempt {
-            Some(attempt) => attempt.query(&statement),
+        Action::Query(statement) => Event::Row(match call {
+            Some(call) => call.query(&statement),
             None => session
                 .session_query(&statement)
                 .and_then(LockReply::try_from),
         }),
-        Action::Script(script) => Event::Ran(match attempt {
-            Some(attempt) => attempt.batch(&script),
+        Action::Script(script) => Event::Ran(match call {
+            Some(call) => call.execute(&script),
             None => session.session_execute(&script),
         }),
         Action::Begin => Event::Ran(session.session_begin()),
-        Action::Commit => Event::Ran(match attempt.map_or(Ok(()), Attempt::before_commit) {
+        Action::Commit => Event::Ran(match call.map_or(Ok(()), SimulatedCall::before_commit) {
             Ok(()) => session.session_commit(),
             Err(error) => session.session_rollback().and(Err(error)),
         }),
@@ -132,6 +132,6 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
         transaction: session.session_transaction_state(),
         // A blocking call cannot be cancelled during a wait, so its waits need no bound.
         max_server_wait: None,
-        stand_in: StandIn::of(session, backend),
+        simulation: SimulatedLocks::of(session, backend),
     }
 }

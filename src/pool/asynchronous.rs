@@ -11,7 +11,7 @@ use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
 use crate::session::{AsyncBody, AsyncLockPool, AsyncLockSession};
-use crate::stand_in::StandIn;
+use crate::simulation::SimulatedLocks;
 
 /// Named locks on connections of an async pool. The async counterpart of
 /// [`PooledAdvisoryLocking`](crate::PooledAdvisoryLocking), which documents the required size of
@@ -270,7 +270,9 @@ async fn connection<P: AsyncLockPool>(
     options.validate()?;
     let checked_out = pool.checkout().await.and_then(|mut conn| {
         let backend = conn.session_backend();
-        match StandIn::of(&mut *conn, backend).and_then(|stand_in| stand_in.fails_checkout(key)) {
+        match SimulatedLocks::of(&mut *conn, backend)
+            .and_then(|simulation| simulation.fails_checkout(key))
+        {
             Some(error) => Err(error),
             None => Ok(conn),
         }

@@ -8,7 +8,7 @@ use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
 use crate::session::{LockPool, LockSession, SessionError};
-use crate::stand_in::StandIn;
+use crate::simulation::SimulatedLocks;
 
 /// Named locks on connections of a blocking pool. A lock occupies one connection while the caller
 /// waits and while the lock is held.
@@ -197,7 +197,9 @@ fn connection<P: LockPool>(
     options.validate()?;
     let checked_out = pool.checkout().and_then(|mut conn| {
         let backend = conn.session_backend();
-        match StandIn::of(&mut *conn, backend).and_then(|stand_in| stand_in.fails_checkout(key)) {
+        match SimulatedLocks::of(&mut *conn, backend)
+            .and_then(|simulation| simulation.fails_checkout(key))
+        {
             Some(error) => Err(error),
             None => Ok(conn),
         }

@@ -45,7 +45,7 @@ use crate::session::{
     Backend, LockReply, Script, ScriptKind, Statement, StatementKind, TransactionContext,
     TransactionState,
 };
-use crate::stand_in::{Attempt, StandIn};
+use crate::simulation::{SimulatedCall, SimulatedLocks};
 
 /// Outcome of an acquire that did not fail.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub(crate) struct Acquire {
     /// Start time of the transaction of the last try.
     transaction_began: Option<i64>,
     /// Simulated call of a test.
-    attempt: Option<Attempt>,
+    call: Option<SimulatedCall>,
     state: State,
 }
 
@@ -146,9 +146,9 @@ impl Acquire {
             began: None,
             pid: None,
             transaction_began: None,
-            attempt: snapshot
-                .stand_in
-                .map(|stand_in| stand_in.attempt(&key, options.lock_mode(), scope)),
+            call: snapshot
+                .simulation
+                .map(|simulation| simulation.call(&key, options.lock_mode(), scope)),
             state,
             key,
         }
@@ -165,17 +165,17 @@ impl Acquire {
         if snapshot.backend == Backend::Postgres {
             return Ok(None);
         }
-        let stand_in = snapshot.stand_in.as_ref();
-        if !stand_in.is_some_and(StandIn::provides_exclusion) {
+        let simulation = snapshot.simulation.as_ref();
+        if !simulation.is_some_and(SimulatedLocks::provides_exclusion) {
             sqlite::admit(key, options.missing_lock_policy())?;
         }
-        Ok(stand_in.is_none().then(|| Grant {
+        Ok(simulation.is_none().then(|| Grant {
             key: key.clone(),
             mode: options.lock_mode(),
             pid: None,
             transaction_began: None,
             depth: snapshot.transaction.depth(),
-            hold: None,
+            simulated_hold: None,
         }))
     }
 
@@ -285,7 +285,7 @@ impl Acquire {
                 .transaction_began
                 .filter(|_| self.context == TransactionContext::Autocommit),
             depth: self.depth,
-            hold: self.attempt.as_ref().and_then(Attempt::hold),
+            simulated_hold: self.call.as_ref().and_then(SimulatedCall::hold),
         })))
     }
 
@@ -353,13 +353,13 @@ impl Machine for Acquire {
 
     fn handle(&mut self, event: Event, now: Instant) -> NextAction {
         let action = self.transition(event, now);
-        if let (Action::Done(outcome), Some(attempt)) = (&action, &self.attempt) {
-            attempt.ended(outcome);
+        if let (Action::Done(outcome), Some(call)) = (&action, &self.call) {
+            call.ended(outcome);
         }
         action
     }
 
-    fn attempt(&self) -> Option<&Attempt> {
-        self.attempt.as_ref()
+    fn simulated_call(&self) -> Option<&SimulatedCall> {
+        self.call.as_ref()
     }
 }

@@ -14,7 +14,7 @@ use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::session::{Backend, SessionError};
-use crate::stand_in::{Attempt, StandIn};
+use crate::simulation::{SimulatedCall, SimulatedLocks};
 
 /// Machine that begins a transaction and acquires a transaction-level lock in it.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct BeginAndAcquire {
     key: LockKey,
     options: LockOptions,
     backend: Backend,
-    stand_in: Option<StandIn>,
+    simulation: Option<SimulatedLocks>,
     state: State,
 }
 
@@ -54,11 +54,11 @@ impl BeginAndAcquire {
             backend: snapshot.backend,
             // An inner transaction-level lock is released with the outer transaction, which the
             // caller ends.
-            stand_in: snapshot.stand_in.map(|stand_in| {
+            simulation: snapshot.simulation.map(|simulation| {
                 if inside.depth() == 1 {
-                    stand_in.sees_the_end()
+                    simulation.owns_transaction()
                 } else {
-                    stand_in
+                    simulation
                 }
             }),
             state,
@@ -108,9 +108,9 @@ impl Machine for BeginAndAcquire {
         )
     }
 
-    fn attempt(&self) -> Option<&Attempt> {
+    fn simulated_call(&self) -> Option<&SimulatedCall> {
         match &self.state {
-            State::Acquiring(acquire) => acquire.attempt(),
+            State::Acquiring(acquire) => acquire.simulated_call(),
             _ => None,
         }
     }
@@ -132,7 +132,7 @@ impl Machine for BeginAndAcquire {
             State::ReadingSessionState => match event {
                 Event::SessionState(snapshot) => {
                     let snapshot = SessionSnapshot {
-                        stand_in: self.stand_in.take(),
+                        simulation: self.simulation.take(),
                         ..snapshot
                     };
                     let acquire = Acquire::new(

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
-use crate::stand_in::{Attempt, Hold};
+use crate::simulation::{SimulatedCall, SimulatedHold};
 
 /// Outcome of the body of a transaction-level lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -91,8 +91,8 @@ impl FinishTransaction {
 impl Machine for FinishTransaction {
     type Output = Result<(), LockError>;
 
-    fn attempt(&self) -> Option<&Attempt> {
-        self.grant.hold.as_ref().map(Hold::attempt)
+    fn simulated_call(&self) -> Option<&SimulatedCall> {
+        self.grant.simulated_hold.as_ref().map(SimulatedHold::call)
     }
 
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {

@@ -102,7 +102,7 @@ impl<'d> FakeServer<'d> {
             backend: self.backend,
             transaction,
             max_server_wait: self.bytes.one_of(&[None, Some(Duration::from_secs(1))]),
-            stand_in: None,
+            simulation: None,
         }
     }
 
@@ -370,7 +370,7 @@ fn grant(server: &mut FakeServer<'_>) -> Grant {
         pid: server.bytes.one_of(&[Some(1), Some(1), Some(1), None]),
         transaction_began: None,
         depth: server.bytes.one_of(&[0, 1, 2]),
-        hold: None,
+        simulated_hold: None,
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{LockReply, SessionError, Statement, StatementKind, TransactionState};
-use crate::stand_in::{Attempt, Hold};
+use crate::simulation::{SimulatedCall, SimulatedHold};
 
 /// Machine that releases one level of a session-level lock.
 #[derive(Debug)]
@@ -142,14 +142,14 @@ impl Release {
 impl Machine for Release {
     type Output = Result<(), LockError>;
 
-    fn attempt(&self) -> Option<&Attempt> {
-        self.grant.hold.as_ref().map(Hold::attempt)
+    fn simulated_call(&self) -> Option<&SimulatedCall> {
+        self.grant.simulated_hold.as_ref().map(SimulatedHold::call)
     }
 
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         let action = self.transition(event);
-        if let (Action::Done(Err(error)), Some(attempt)) = (&action, self.attempt()) {
-            attempt.not_released(error.kind());
+        if let (Action::Done(Err(error)), Some(call)) = (&action, self.simulated_call()) {
+            call.not_released(error.kind());
         }
         action
     }
@@ -171,7 +171,7 @@ mod tests {
             pid: Some(1),
             transaction_began: Some(1),
             depth: 0,
-            hold: None,
+            simulated_hold: None,
         };
         let mut release = Release::new(grant, SessionSnapshot::idle());
         let mut answers = answers.into_iter();

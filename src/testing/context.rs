@@ -1,4 +1,4 @@
-//! Which threads and tasks belong to a test.
+//! Attachment of threads and tasks to tests.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,38 +10,39 @@ use super::TestLocks;
 use super::shared_table::SharedLockTable;
 
 thread_local! {
-    /// The tests that this thread belongs to, the innermost last.
+    /// Lock tables that this thread is attached to, the innermost last.
     static CURRENT: RefCell<Vec<Arc<SharedLockTable>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The innermost test that this thread belongs to. None while the thread ends.
+/// Returns the innermost lock table of this thread; `None` while the thread ends.
 pub(super) fn current() -> Option<Arc<SharedLockTable>> {
     CURRENT
-        .try_with(|here| here.borrow().last().cloned())
+        .try_with(|tables| tables.borrow().last().cloned())
         .ok()
         .flatten()
 }
 
 pub(super) fn push(table: &Arc<SharedLockTable>) {
-    CURRENT.with(|here| here.borrow_mut().push(Arc::clone(table)));
+    CURRENT.with(|tables| tables.borrow_mut().push(Arc::clone(table)));
 }
 
-/// Leaves the innermost scope of this test, in whatever order scopes are left.
+/// Detaches the thread from the innermost scope of this table. Scopes may end in any order.
 fn remove(table: &Arc<SharedLockTable>) {
-    // Nothing is left to leave on a thread that ends.
-    let _ = CURRENT.try_with(|here| {
-        let mut here = here.borrow_mut();
-        if let Some(index) = here.iter().rposition(|entered| Arc::ptr_eq(entered, table)) {
-            here.remove(index);
+    // A thread that ends has no stack to change.
+    let _ = CURRENT.try_with(|tables| {
+        let mut tables = tables.borrow_mut();
+        if let Some(index) = tables.iter().rposition(|entry| Arc::ptr_eq(entry, table)) {
+            tables.remove(index);
         }
     });
 }
 
-/// This thread belongs to a test until this is dropped. Dereferences to the test's [`TestLocks`].
-#[must_use = "the thread leaves the test when this is dropped"]
+/// Attachment of this thread to the locks of a test, until it is dropped. Dereferences to
+/// [`TestLocks`].
+#[must_use = "the thread is detached from the test when this is dropped"]
 pub struct TestScope {
     locks: TestLocks,
-    /// As a `MutexGuard`, it can be lent to other threads but is dropped on its own.
+    /// Like a `MutexGuard`, it is `Sync` but not `Send`.
     on_this_thread: PhantomData<MutexGuard<'static, ()>>,
 }
 

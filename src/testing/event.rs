@@ -1,4 +1,4 @@
-//! EventKind is taken down.
+//! Recorded events: [`Event`] and [`EventKind`].
 
 use std::fmt;
 
@@ -8,28 +8,29 @@ use crate::options::LockMode;
 use crate::options::LockScope;
 use crate::protocol::Acquired;
 
-/// EventKind happened to a lock, in an [`Event`].
+/// Kind of an [`Event`].
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EventKind {
     /// A call was granted the lock.
     Acquired,
-    /// A call that does not wait found it held elsewhere.
+    /// A call that does not wait found the lock contended.
     HeldElsewhere,
-    /// A call failed otherwise, or was refused.
+    /// A call failed or was rejected with an error of this kind.
     NotAcquired(LockErrorKind),
-    /// The lock was gone before it could be given back, or that failed.
+    /// The lock was lost, or its release failed.
     NotReleased(LockErrorKind),
-    /// The lock was given back.
+    /// The lock was released.
     Released,
     /// The limit of a call passed.
     TimedOut,
 }
 
-/// Something that happened to a lock: what, and to which key, in which mode and at which level.
+/// Recorded event of a lock: kind, key, mode and lock scope.
 ///
-/// Made for comparing: the constructors make the events that a test expects. They stand for an exclusive session-level lock, unless
-/// [`shared`](Self::shared) or [`in_transaction`](Self::in_transaction) say otherwise.
+/// Tests compare recorded events with expected ones from the constructors. The constructors create
+/// events of an exclusive session-level lock; [`shared`](Self::shared) and
+/// [`in_transaction`](Self::in_transaction) change that.
 ///
 /// # Examples
 ///
@@ -67,75 +68,75 @@ impl Event {
         Self::new(kind, key.into(), LockMode::Exclusive, LockScope::Session)
     }
 
-    /// A call was granted the lock.
+    /// Creates the event of a granted call.
     #[must_use]
     pub fn acquired(key: impl Into<LockKey>) -> Self {
         Self::expected(EventKind::Acquired, key)
     }
 
-    /// A call that does not wait found the lock held elsewhere.
+    /// Creates the event of a call that does not wait and found the lock contended.
     #[must_use]
     pub fn held_elsewhere(key: impl Into<LockKey>) -> Self {
         Self::expected(EventKind::HeldElsewhere, key)
     }
 
-    /// The limit of a call passed.
+    /// Creates the event of a call whose limit passed.
     #[must_use]
     pub fn timed_out(key: impl Into<LockKey>) -> Self {
         Self::expected(EventKind::TimedOut, key)
     }
 
-    /// A call failed, or was refused, with an error of this kind.
+    /// Creates the event of a call that failed or was rejected with an error of this kind.
     #[must_use]
     pub fn not_acquired(key: impl Into<LockKey>, kind: LockErrorKind) -> Self {
         Self::expected(EventKind::NotAcquired(kind), key)
     }
 
-    /// The lock was given back.
+    /// Creates the event of a release.
     #[must_use]
     pub fn released(key: impl Into<LockKey>) -> Self {
         Self::expected(EventKind::Released, key)
     }
 
-    /// The lock was gone before it could be given back, or that failed.
+    /// Creates the event of a lost lock or a failed release.
     #[must_use]
     pub fn not_released(key: impl Into<LockKey>, kind: LockErrorKind) -> Self {
         Self::expected(EventKind::NotReleased(kind), key)
     }
 
-    /// The same, of a lock in shared mode.
+    /// Changes the mode to shared.
     #[must_use]
     pub fn shared(mut self) -> Self {
         self.mode = LockMode::Shared;
         self
     }
 
-    /// The same, of a transaction-level lock.
+    /// Changes the lock scope to transaction-level.
     #[must_use]
     pub fn in_transaction(mut self) -> Self {
         self.scope = LockScope::Transaction;
         self
     }
 
-    /// EventKind happened.
+    /// Returns the kind of the event.
     #[must_use]
     pub const fn kind(&self) -> EventKind {
         self.kind
     }
 
-    /// The lock.
+    /// Returns the key of the lock.
     #[must_use]
     pub const fn key(&self) -> &LockKey {
         &self.key
     }
 
-    /// The mode that was asked for.
+    /// Returns the requested mode.
     #[must_use]
     pub const fn mode(&self) -> LockMode {
         self.mode
     }
 
-    /// Whether it is a transaction-level lock.
+    /// Returns `true` for a transaction-level lock.
     #[must_use]
     pub fn is_in_transaction(&self) -> bool {
         self.scope == LockScope::Transaction
@@ -164,7 +165,8 @@ impl fmt::Display for Event {
     }
 }
 
-/// How a call ended, unless it was granted the lock, which is taken down with the grant.
+/// Returns the event kind of a call that was not granted the lock. A grant is recorded by the
+/// table.
 pub(super) fn not_granted(
     outcome: &Result<Acquired, crate::error::LockError>,
 ) -> Option<EventKind> {

@@ -1,42 +1,46 @@
-//! Faults on demand.
+//! Injected faults.
 
 use crate::options::LockScope;
 use crate::session::{SessionError, SqlState};
 
-/// Something that goes wrong with a lock on PostgreSQL, for [`TestLocks::inject_fault`](super::TestLocks::inject_fault).
+/// Fault of a lock on PostgreSQL, for [`TestLocks::inject_fault`](super::TestLocks::inject_fault).
 ///
-/// Each strikes where it does on a server, and then is used up.
+/// Each fault applies once, at the point where it occurs on a server.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Fault {
-    /// The next call is cancelled: [`Canceled`](crate::LockErrorKind::Canceled).
+    /// The server cancels the next call: [`Canceled`](crate::LockErrorKind::Canceled).
     Canceled,
-    /// The next call fails for a reason of the database's: [`Database`](crate::LockErrorKind::Database).
+    /// The next call fails with a database error: [`Database`](crate::LockErrorKind::Database).
     Database,
-    /// The next wait in the server's queue ([`WaitStrategy::Block`](crate::WaitStrategy::Block)) is ended as a deadlock:
-    /// [`Deadlock`](crate::LockErrorKind::Deadlock). Until then the lock is busy, so a call that polls runs into its limit, as two that
-    /// poll for each other's lock do on PostgreSQL.
+    /// The next wait in the server's queue ([`WaitStrategy::Block`](crate::WaitStrategy::Block))
+    /// ends as a deadlock: [`Deadlock`](crate::LockErrorKind::Deadlock). Until then the lock is
+    /// contended. A call that polls runs into its limit, as two clients do on PostgreSQL that poll
+    /// for each other's lock.
     Deadlock,
-    /// The session ends while the next holder has the lock. The release of a session-level lock reports
-    /// [`Lost`](crate::LockErrorKind::Lost), a transaction of `with_advisory_xact_lock`
-    /// [`CommitFailed`](crate::LockErrorKind::CommitFailed) if its body succeeded; it is rolled back. The connection is condemned.
+    /// The session ends while the next holder has the lock. The release of a session-level lock
+    /// returns [`Lost`](crate::LockErrorKind::Lost). `with_advisory_xact_lock` rolls back, and
+    /// returns [`CommitFailed`](crate::LockErrorKind::CommitFailed) if its body succeeded. The pool
+    /// discards the connection.
     Lost,
-    /// Something else gives back the next holder's session-level lock: its release reports
+    /// Another statement releases the next holder's session-level lock. Its release returns
     /// [`NotHeld`](crate::LockErrorKind::NotHeld).
     NotHeld,
-    /// A pool gives no connection for the next call: [`Pool`](crate::LockErrorKind::Pool). Calls on a connection are not touched.
+    /// The pool returns no connection for the next call: [`Pool`](crate::LockErrorKind::Pool).
+    /// Calls on a connection are not affected.
     Pool,
-    /// Another session answers the release of the next holder's session-level lock:
+    /// Another session replies to the release of the next holder's session-level lock:
     /// [`SessionChanged`](crate::LockErrorKind::SessionChanged).
     SessionChanged,
-    /// The lock table is full at the next call: [`TooManyLocks`](crate::LockErrorKind::TooManyLocks).
+    /// The lock table is full at the next call:
+    /// [`TooManyLocks`](crate::LockErrorKind::TooManyLocks).
     TooManyLocks,
 }
 
 impl Fault {
-    /// Whether it strikes a call that asks; with its code.
+    /// Returns the server error if the fault applies to an acquire call.
     pub(super) fn acquire_error(self) -> Option<SessionError> {
-        let (code, what) = match self {
+        let (code, message) = match self {
             Self::Canceled => ("57014", "canceled"),
             Self::Database => ("XX000", "failed"),
             Self::TooManyLocks => ("53200", "out of shared memory"),
@@ -44,10 +48,10 @@ impl Fault {
                 return None;
             }
         };
-        Some(server_error(code, what))
+        Some(server_error(code, message))
     }
 
-    /// Whether it strikes a holder.
+    /// Returns `true` if the fault applies to a holder.
     pub(super) const fn applies_to_holder(self, scope: LockScope) -> bool {
         match self {
             Self::Lost => true,
@@ -59,7 +63,7 @@ impl Fault {
     }
 }
 
-/// As a server would report it. The code alone tells what it is; the text says that a test request it.
-pub(super) fn server_error(code: &str, what: &str) -> SessionError {
-    SessionError::new(format!("the test's locks: {what}")).with_code(SqlState::new(code))
+/// Returns the error of a server. The SQLSTATE determines its kind; the text marks it as injected.
+pub(super) fn server_error(code: &str, message: &str) -> SessionError {
+    SessionError::new(format!("simulated lock: {message}")).with_code(SqlState::new(code))
 }

@@ -1,10 +1,11 @@
-//! A session that is not the test's.
+//! Locks of simulated sessions outside the test.
 
 use super::TestLocks;
 use crate::key::LockKey;
 use crate::options::LockMode;
 
-/// While it lives, another session holds a lock. See [`TestLocks::hold_from_other_session`].
+/// Lock that another session holds until this is dropped. See
+/// [`TestLocks::hold_from_other_session`].
 #[must_use = "the other session releases the lock when this is dropped"]
 #[derive(Debug)]
 pub struct OtherSessionLock {
@@ -22,7 +23,7 @@ impl OtherSessionLock {
         }
     }
 
-    /// The lock.
+    /// Returns the key of the lock.
     #[must_use]
     pub const fn key(&self) -> &LockKey {
         &self.key

@@ -1,4 +1,10 @@
-//! The locks of one test: the table, and waiting for it.
+//! Lock table shared by the threads and tasks of a test.
+//!
+//! # Implementation details
+//!
+//! A mutex around a [`Table`]. Each change wakes all waiters: threads through a condition variable,
+//! tasks through their wakers. Each waiter then checks the table again. Waiters are few, so the
+//! extra wake-ups cost little.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +20,7 @@ use crate::options::LockMode;
 use crate::protocol::Acquired;
 use crate::session::{LockReply, SessionError};
 
-/// The locks of one test, shared by its threads and tasks.
+/// Lock table of one test.
 #[derive(Debug)]
 pub(super) struct SharedLockTable {
     table: Mutex<Table>,
@@ -30,11 +36,11 @@ impl SharedLockTable {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Nothing in the table panics half-way.
+        // No operation of the table panics half-way.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something after which others may go on.
+    /// Changes the table, then wakes all waiters.
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
         let mut table = self.table();
         let changed = change(&mut table);
@@ -119,7 +125,7 @@ impl SharedLockTable {
         self.table().take_events()
     }
 
-    /// Waits in the queue on this thread.
+    /// Waits in the queue and blocks this thread.
     pub(super) fn wait(
         &self,
         request: &LockRequest,
@@ -147,7 +153,7 @@ impl SharedLockTable {
         Ok(())
     }
 
-    /// Waits in the queue in this task; the session's own timer keeps the limit.
+    /// Waits in the queue and suspends this task. The session's timer measures the limit.
     #[cfg(feature = "_async")]
     pub(super) async fn wait_async<S: crate::session::AsyncLockSession>(
         &self,
@@ -189,7 +195,7 @@ impl SharedLockTable {
     }
 }
 
-/// A position in the queue, left when the wait is over, has failed or is dropped.
+/// Slot in the wait queue, removed when the wait ends, fails or is dropped.
 struct QueueSlot<'w> {
     table: &'w SharedLockTable,
     request: &'w LockRequest,
@@ -202,7 +208,8 @@ impl Drop for QueueSlot<'_> {
     }
 }
 
-/// As a server reports the end of a wait; so the protocol's own clean-up runs.
+/// Returns the error of a server whose `lock_timeout` passed, so that the clean-up of the protocol
+/// runs.
 fn timed_out() -> SessionError {
     server_error("55P03", "the limit of the wait passed")
 }

@@ -1,4 +1,10 @@
-//! Who holds what, who queues for it, and what is to go wrong. Pure bookkeeping: nothing waits here.
+//! Lock table of a test: holders, waiters, faults and events.
+//!
+//! # Implementation details
+//!
+//! Holders and the wait queue are two vectors in order of arrival. A waiter is granted the lock
+//! when no conflicting holder and no conflicting earlier waiter remain. The table never blocks;
+//! [`SharedLockTable`](super::shared_table::SharedLockTable) waits and wakes.
 
 mod conflicts;
 
@@ -12,12 +18,12 @@ use crate::options::LockMode;
 use crate::options::LockScope;
 use crate::session::{LockReply, SessionError};
 
-/// Who holds or wants a lock.
+/// Owner of a held lock or of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Owner {
-    /// The session whose connection is at this address.
+    /// Session of the test, by the address of its connection.
     TestSession(usize),
-    /// A session that is not the test's, by the number of its lock. It excludes everybody.
+    /// Simulated session outside the test, by the number of its lock. It excludes all sessions.
     OtherSession(i32),
 }
 
@@ -27,17 +33,17 @@ impl Owner {
     }
 }
 
-/// EventKind a call wants.
+/// Lock request of one call.
 #[derive(Clone, Debug)]
 pub(super) struct LockRequest {
-    /// Different for every call; a session's process id to the protocol.
+    /// Unique number of the call; the protocol sees it as the process id.
     pub(super) number: i32,
     pub(super) owner: Owner,
     pub(super) key: LockKey,
     pub(super) mode: LockMode,
     pub(super) scope: LockScope,
-    /// Whether it will be told when the lock is given back.
-    pub(super) sees_the_end: bool,
+    /// `true` if the table observes the release.
+    pub(super) observes_release: bool,
 }
 
 impl LockRequest {
@@ -60,7 +66,7 @@ struct Waiting {
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// Whether sessions of the test exclude each other.
+    /// `true` if sessions of the test exclude each other.
     excludes: bool,
     last_number: i32,
     held: Vec<Held>,
@@ -103,15 +109,15 @@ impl Table {
         self.faults.push((key, fault));
     }
 
-    /// The first planned fault of this key that is request, used up.
-    fn take_fault<T>(&mut self, key: &LockKey, request: impl Fn(Fault) -> Option<T>) -> Option<T> {
+    /// Removes and returns the first injected fault of this key that `select` accepts.
+    fn take_fault<T>(&mut self, key: &LockKey, select: impl Fn(Fault) -> Option<T>) -> Option<T> {
         let (index, found) =
             self.faults
                 .iter()
                 .enumerate()
                 .find_map(|(index, (planned, fault))| {
                     (planned == key)
-                        .then(|| request(*fault))?
+                        .then(|| select(*fault))?
                         .map(|found| (index, found))
                 })?;
         self.faults.remove(index);
@@ -121,21 +127,21 @@ impl Table {
     pub(super) fn fails_checkout(&mut self, key: &LockKey) -> Option<SessionError> {
         self.take_fault(key, |fault| {
             (fault == Fault::Pool)
-                .then(|| SessionError::new("the test's locks: the pool gives no connection"))
+                .then(|| SessionError::new("injected fault: the pool returned no connection"))
         })
     }
 
-    /// A statement that does not wait.
+    /// Tries to acquire the lock without waiting.
     pub(super) fn try_acquire(&mut self, request: &LockRequest) -> Result<bool, SessionError> {
         if let Some(error) = self.take_fault(&request.key, Fault::acquire_error) {
             return Err(error);
         }
         let holds = self.holds(request);
-        if self.excludes && !request.sees_the_end && !holds {
+        if self.excludes && !request.observes_release && !holds {
             return Err(server_error(
                 "0A000",
-                "nobody sees the end of a transaction that the crate did not begin, so exclusion needs \
-                 with_advisory_xact_lock outside a transaction",
+                "the end of a transaction that the crate did not begin is not observed, so \
+                 exclusion needs with_advisory_xact_lock outside a transaction",
             ));
         }
         let in_deadlock = self
@@ -151,7 +157,7 @@ impl Table {
         Ok(true)
     }
 
-    /// Joins the queue, unless that is a deadlock.
+    /// Appends the request to the wait queue. Fails if that closes a cycle of waits.
     pub(super) fn enqueue(&mut self, request: &LockRequest) -> Result<(), SessionError> {
         let planned = self.take_fault(&request.key, |fault| {
             (fault == Fault::Deadlock).then_some(())
@@ -166,7 +172,7 @@ impl Table {
         Ok(())
     }
 
-    /// Grants the lock to one who queues for it, if it is its turn. Notes whom to wake otherwise.
+    /// Grants the lock to a waiter if nothing blocks it. Otherwise stores its waker.
     pub(super) fn try_grant_queued(
         &mut self,
         request: &LockRequest,
@@ -192,7 +198,7 @@ impl Table {
         }
     }
 
-    /// Those who queue, to be woken when something has changed.
+    /// Removes and returns the wakers of all waiters.
     pub(super) fn wakers(&mut self) -> Vec<Waker> {
         let wakers = self.queue.iter_mut().map(|waiting| waiting.waker.take());
         wakers.flatten().collect()
@@ -207,41 +213,41 @@ impl Table {
                 key,
                 mode,
                 scope: LockScope::Session,
-                sees_the_end: true,
+                observes_release: true,
             },
             fault: None,
         });
         number
     }
 
-    /// EventKind a release answers. The lock is gone afterwards, whatever that is.
+    /// Releases the lock and returns the reply. The lock is not held afterwards.
     pub(super) fn release(&mut self, request: &LockRequest) -> Result<LockReply, SessionError> {
-        let answered = |answer, pid| LockReply {
+        let reply = |answer, pid| LockReply {
             answer,
             pid,
             transaction_began: 0,
         };
         let Some(held) = self.remove(request.number) else {
-            return Ok(answered(Some(false), request.number));
+            return Ok(reply(Some(false), request.number));
         };
         match held.fault {
             None => {
                 self.record(request, EventKind::Released);
-                Ok(answered(Some(true), request.number))
+                Ok(reply(Some(true), request.number))
             }
-            Some(Fault::NotHeld) => Ok(answered(Some(false), request.number)),
-            Some(Fault::SessionChanged) => Ok(answered(None, self.next_number())),
+            Some(Fault::NotHeld) => Ok(reply(Some(false), request.number)),
+            Some(Fault::SessionChanged) => Ok(reply(None, self.next_number())),
             Some(_) => Err(session_ended()),
         }
     }
 
-    /// A release has failed, for whatever reason; it has made sure that nothing is held.
+    /// Records a failed release, after which the lock is not held.
     pub(super) fn not_released(&mut self, request: &LockRequest, kind: LockErrorKind) {
         let _ = self.remove(request.number);
         self.record(request, EventKind::NotReleased(kind));
     }
 
-    /// The holder is gone, without a word or after one.
+    /// Releases the lock of a dropped holder.
     pub(super) fn on_hold_dropped(&mut self, request: &LockRequest) {
         let Some(held) = self.remove(request.number) else {
             return;
@@ -262,7 +268,7 @@ impl Table {
         if lost { Err(session_ended()) } else { Ok(()) }
     }
 
-    /// Ends the sessions of the test that hold the lock. Returns how many locks were lost.
+    /// Terminates the sessions of the test that hold the lock. Returns the number of lost locks.
     pub(super) fn terminate_holders(&mut self, key: &LockKey) -> usize {
         let mut lost = 0;
         for held in &mut self.held {
@@ -301,7 +307,7 @@ impl Table {
 
     fn grant(&mut self, request: &LockRequest) {
         self.record(request, EventKind::Acquired);
-        if request.sees_the_end {
+        if request.observes_release {
             let fault = self.take_fault(&request.key, |fault| {
                 fault.applies_to_holder(request.scope).then_some(fault)
             });
@@ -325,14 +331,14 @@ impl Table {
 }
 
 impl Held {
-    /// A session that ended holds nothing, whatever its holder thinks.
+    /// A terminated session holds nothing.
     fn is_lost(&self) -> bool {
         self.fault == Some(Fault::Lost)
     }
 }
 
 fn session_ended() -> SessionError {
-    server_error("57P01", "the session was ended")
+    server_error("57P01", "the session was terminated")
 }
 
 #[cfg(test)]

@@ -1,26 +1,28 @@
-//! Who is in whose way.
+//! Conflicts between requests and holders.
 
 use super::{LockRequest, Owner, Table};
 use crate::options::LockMode;
 
 impl Table {
-    /// Whether the session has the lock already, in any mode.
+    /// Returns `true` if the session holds the lock in any mode.
     pub(super) fn holds(&self, request: &LockRequest) -> bool {
         self.held
             .iter()
             .any(|held| held.by.key == request.key && held.by.owner == request.owner)
     }
 
-    /// Whether one stands in the other's way: they want the same key, not both to share it, and one of them is elsewhere or sessions
-    /// exclude each other.
+    /// Returns `true` if the two requests conflict. They must have the same key and different
+    /// owners, not both be shared, and be subject to exclusion: one is outside the test, or
+    /// sessions of the test exclude each other.
     pub(super) fn conflict(&self, other: &LockRequest, request: &LockRequest) -> bool {
         let shared = other.mode == LockMode::Shared && request.mode == LockMode::Shared;
         let apart = matches!(other.owner, Owner::OtherSession(_)) || self.excludes;
         other.key == request.key && other.owner != request.owner && !shared && apart
     }
 
-    /// Those in the way of one who has so many before it in the queue. As on a server, a newcomer stands behind those who queue, also if
-    /// it would get on with the holder; but who has the lock already does not stand in line.
+    /// Returns the owners that block `request` when `ahead` requests are queued before it. As in
+    /// PostgreSQL, a new request waits behind conflicting earlier requests, even if it is
+    /// compatible with the holders. An owner that already holds the lock does not wait behind them.
     pub(super) fn blockers(&self, request: &LockRequest, ahead: usize) -> Vec<Owner> {
         let holders = self
             .held
@@ -41,7 +43,7 @@ impl Table {
         !self.blockers(request, ahead).is_empty()
     }
 
-    /// Whether those in the way wait for this one, by whatever detours.
+    /// Returns `true` if the owners that block `request` wait for it, directly or through others.
     pub(super) fn is_deadlock(&self, request: &LockRequest) -> bool {
         let mut found = self.blockers(request, self.queue.len());
         let mut seen = Vec::new();

@@ -1,4 +1,4 @@
-//! The queue: who goes first, and who waits for whom.
+//! Order of the wait queue, and deadlocks.
 
 use LockMode::{Exclusive, Shared};
 
@@ -12,18 +12,18 @@ fn request(table: &mut Table, session: usize, key: i64, mode: LockMode) -> LockR
         key: LockKey::from(key),
         mode,
         scope: LockScope::Session,
-        sees_the_end: true,
+        observes_release: true,
     }
 }
 
-/// A session that is granted the lock at once.
+/// Returns a request that is granted at once.
 fn holder(table: &mut Table, session: usize, key: i64, mode: LockMode) -> LockRequest {
     let request = request(table, session, key, mode);
     assert!(table.try_acquire(&request).unwrap(), "{request:?}");
     request
 }
 
-/// A session that queues.
+/// Returns a request that waits in the queue.
 fn waiter(table: &mut Table, session: usize, key: i64, mode: LockMode) -> LockRequest {
     let request = request(table, session, key, mode);
     assert!(!table.try_acquire(&request).unwrap(), "{request:?}");
@@ -32,7 +32,7 @@ fn waiter(table: &mut Table, session: usize, key: i64, mode: LockMode) -> LockRe
 }
 
 #[test]
-fn the_queue_is_served_in_order() {
+fn queue_is_first_in_first_out() {
     let mut table = Table::new(true);
     let first = holder(&mut table, 1, 7, Exclusive);
     let second = waiter(&mut table, 2, 7, Exclusive);
@@ -49,20 +49,20 @@ fn the_queue_is_served_in_order() {
 }
 
 #[test]
-fn readers_do_not_overtake_a_writer_that_queues() {
+fn readers_do_not_overtake_a_waiting_writer() {
     let mut table = Table::new(true);
     let reader = holder(&mut table, 1, 7, Shared);
     let writer = waiter(&mut table, 2, 7, Exclusive);
     let late = request(&mut table, 3, 7, Shared);
     assert!(!table.try_acquire(&late).unwrap());
-    // But who has it already is not made to wait.
+    // An owner that already holds the lock does not wait.
     holder(&mut table, 1, 7, Shared);
     table.release(&reader).unwrap();
     assert!(!table.try_grant_queued(&writer, None), "one level is left");
 }
 
 #[test]
-fn a_place_in_the_queue_can_be_left() {
+fn removed_waiter_unblocks_the_next() {
     let mut table = Table::new(true);
     let reader = holder(&mut table, 1, 7, Shared);
     let writer = waiter(&mut table, 2, 7, Exclusive);
@@ -75,7 +75,7 @@ fn a_place_in_the_queue_can_be_left() {
 }
 
 #[test]
-fn a_cycle_is_a_deadlock_for_the_one_who_closes_it() {
+fn last_waiter_of_a_cycle_is_a_deadlock() {
     let mut table = Table::new(true);
     for (session, key) in [(1, 1), (2, 2), (3, 3)] {
         holder(&mut table, session, key, Exclusive);
@@ -85,12 +85,12 @@ fn a_cycle_is_a_deadlock_for_the_one_who_closes_it() {
     let closing = request(&mut table, 3, 1, Exclusive);
     let error = table.enqueue(&closing).unwrap_err();
     assert_eq!(error.code(), SqlState::new("40P01"));
-    // Others may wait for those in it.
+    // Other sessions may wait for members of the cycle.
     waiter(&mut table, 4, 1, Exclusive);
 }
 
 #[test]
-fn two_who_share_and_both_want_more_are_a_deadlock() {
+fn two_upgrades_from_shared_are_a_deadlock() {
     let mut table = Table::new(true);
     holder(&mut table, 1, 7, Shared);
     holder(&mut table, 2, 7, Shared);
@@ -100,15 +100,15 @@ fn two_who_share_and_both_want_more_are_a_deadlock() {
 }
 
 #[test]
-fn without_exclusion_only_those_elsewhere_are_in_the_way() {
+fn only_other_sessions_block_without_exclusion() {
     let mut table = Table::new(false);
     holder(&mut table, 1, 7, Exclusive);
     holder(&mut table, 2, 7, Exclusive);
-    let elsewhere = table.hold_from_other_session(LockKey::from(7), Shared);
+    let other = table.hold_from_other_session(LockKey::from(7), Shared);
     let writer = waiter(&mut table, 3, 7, Exclusive);
     let second_writer = waiter(&mut table, 4, 7, Exclusive);
     holder(&mut table, 5, 7, Shared);
-    table.remove_other_session(elsewhere);
+    table.remove_other_session(other);
     assert!(table.try_grant_queued(&second_writer, None));
     assert!(table.try_grant_queued(&writer, None));
 }

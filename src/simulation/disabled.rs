@@ -1,6 +1,4 @@
-//! Without the feature `testing`: values that cannot exist.
-
-use std::ops::{Deref, DerefMut};
+//! Uninhabited types for builds without the feature `testing`.
 
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -9,11 +7,11 @@ use crate::options::LockScope;
 use crate::protocol::Acquired;
 use crate::session::{Backend, LockReply, Script, SessionError, Statement};
 
-/// Nobody.
+/// Uninhabited: there are no simulated locks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum StandIn {}
+pub(crate) enum SimulatedLocks {}
 
-impl StandIn {
+impl SimulatedLocks {
     #[inline]
     pub(crate) const fn of<S: ?Sized>(_session: &mut S, _backend: Backend) -> Option<Self> {
         None
@@ -23,16 +21,16 @@ impl StandIn {
         match *self {}
     }
 
-    pub(crate) const fn sees_the_end(self) -> Self {
+    pub(crate) const fn owns_transaction(self) -> Self {
         self
     }
 
-    pub(crate) const fn attempt(
+    pub(crate) const fn call(
         self,
         _key: &LockKey,
         _mode: LockMode,
-        _level: LockScope,
-    ) -> Attempt {
+        _scope: LockScope,
+    ) -> SimulatedCall {
         match self {}
     }
 
@@ -41,24 +39,27 @@ impl StandIn {
     }
 }
 
-/// An attempt that nobody answers.
+/// Uninhabited: no call is simulated.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Attempt {}
+pub(crate) enum SimulatedCall {}
 
-impl Attempt {
+impl SimulatedCall {
     pub(crate) fn query(&self, _statement: &Statement) -> Result<LockReply, SessionError> {
         match *self {}
     }
 
-    pub(crate) fn batch(&self, _batch: &Script) -> Result<(), SessionError> {
+    pub(crate) fn execute(&self, _script: &Script) -> Result<(), SessionError> {
         match *self {}
     }
 
     #[cfg(feature = "_async")]
-    #[expect(clippy::unused_async, reason = "the twin of a method that does wait")]
-    pub(crate) async fn batch_async<S>(
+    #[expect(
+        clippy::unused_async,
+        reason = "matches the signature with the feature `testing`"
+    )]
+    pub(crate) async fn execute_async<S>(
         &self,
-        _batch: &Script,
+        _script: &Script,
         _session: &mut S,
     ) -> Result<(), SessionError> {
         match *self {}
@@ -68,7 +69,7 @@ impl Attempt {
         match *self {}
     }
 
-    pub(crate) const fn hold(&self) -> Option<Hold> {
+    pub(crate) const fn hold(&self) -> Option<SimulatedHold> {
         match *self {}
     }
 
@@ -81,40 +82,16 @@ impl Attempt {
     }
 }
 
-/// A lock that nobody holds.
+/// Uninhabited: no simulated lock is held.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Hold {}
+pub(crate) enum SimulatedHold {}
 
-impl Hold {
-    pub(crate) const fn attempt(&self) -> &Attempt {
+impl SimulatedHold {
+    pub(crate) const fn call(&self) -> &SimulatedCall {
         match *self {}
     }
 
     pub(crate) const fn set_session<S: ?Sized>(&self, _session: &mut S) {
         match *self {}
-    }
-}
-
-/// A guard's connection, where it is.
-#[derive(Debug)]
-pub(crate) struct Kept<C>(C);
-
-impl<C> Kept<C> {
-    pub(crate) const fn new(conn: C) -> Self {
-        Self(conn)
-    }
-}
-
-impl<C> Deref for Kept<C> {
-    type Target = C;
-
-    fn deref(&self) -> &C {
-        &self.0
-    }
-}
-
-impl<C> DerefMut for Kept<C> {
-    fn deref_mut(&mut self) -> &mut C {
-        &mut self.0
     }
 }

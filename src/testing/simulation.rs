@@ -1,7 +1,12 @@
-//! What the protocol sees of the kit: an answer to each statement that it would send to a server.
+//! Simulated locks: replies to the statements of the protocol, from a lock table in memory.
+//!
+//! # Implementation details
+//!
+//! A session is identified by the address of its connection. A guard boxes its connection, so the
+//! address stays valid when the guard moves. Each acquire call gets a number, which also serves as
+//! its process id. A [`SimulatedHold`] in the grant releases the lock when the grant is dropped, on
+//! every path.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,72 +21,71 @@ use crate::session::{
     Backend, LockReply, Script, ScriptKind, SessionError, Statement, StatementKind,
 };
 
-/// The locks of the test that this thread or task belongs to, as one session sees them.
+/// Lock table of the current test, as one session sees it.
 #[derive(Clone, Debug)]
-pub(crate) struct StandIn {
+pub(crate) struct SimulatedLocks {
     table: Arc<SharedLockTable>,
     owner: Owner,
-    sees_the_end: bool,
+    observes_release: bool,
 }
 
-impl StandIn {
-    /// Nobody outside a test, and nobody for a database that has locks.
-    ///
-    /// A session is told from others by where its connection is. That holds good because a guard keeps its connection in one position.
+impl SimulatedLocks {
+    /// Returns the simulated locks of the current test. `None` outside a test, and for a backend
+    /// with locks.
     pub(crate) fn of<S: ?Sized>(session: &mut S, backend: Backend) -> Option<Self> {
         match backend {
             Backend::Postgres => None,
             Backend::Sqlite => context::current().map(|table| Self {
                 table,
                 owner: Owner::session(session),
-                sees_the_end: false,
+                observes_release: false,
             }),
         }
     }
 
-    /// Whether a lock keeps the other sessions of the test out.
+    /// Returns `true` if the sessions of the test exclude each other.
     pub(crate) fn provides_exclusion(&self) -> bool {
         self.table.excludes()
     }
 
-    /// For a transaction that the crate itself ends.
-    pub(crate) fn sees_the_end(self) -> Self {
+    /// Marks a transaction that the crate ends itself, so that the end of its lock is observed.
+    pub(crate) fn owns_transaction(self) -> Self {
         Self {
-            sees_the_end: true,
+            observes_release: true,
             ..self
         }
     }
 
-    pub(crate) fn attempt(self, key: &LockKey, mode: LockMode, scope: LockScope) -> Attempt {
-        Attempt {
+    pub(crate) fn call(self, key: &LockKey, mode: LockMode, scope: LockScope) -> SimulatedCall {
+        SimulatedCall {
             request: LockRequest {
                 number: self.table.next_number(),
                 owner: self.owner,
                 key: key.clone(),
                 mode,
                 scope,
-                sees_the_end: self.sees_the_end || scope == LockScope::Session,
+                observes_release: self.observes_release || scope == LockScope::Session,
             },
             table: self.table,
         }
     }
 
-    /// Whether the pool is to have failed.
+    /// Returns the injected fault of the pool, if there is one.
     pub(crate) fn fails_checkout(&self, key: &LockKey) -> Option<SessionError> {
         self.table.fails_checkout(key)
     }
 }
 
-/// One call that asks for a lock.
+/// One acquire call.
 #[derive(Clone, Debug)]
-pub(crate) struct Attempt {
+pub(crate) struct SimulatedCall {
     table: Arc<SharedLockTable>,
     request: LockRequest,
 }
 
-impl Attempt {
+impl SimulatedCall {
     pub(crate) fn query(&self, statement: &Statement) -> Result<LockReply, SessionError> {
-        let answered = |answer| LockReply {
+        let reply = |answer| LockReply {
             answer,
             pid: self.request.number,
             transaction_began: 0,
@@ -90,61 +94,62 @@ impl Attempt {
             Some(StatementKind::TryAcquire | StatementKind::TryAcquireXact) => self
                 .table
                 .try_acquire(&self.request)
-                .map(|granted| answered(Some(granted))),
+                .map(|granted| reply(Some(granted))),
             Some(StatementKind::Release { .. }) => self.table.release(&self.request),
-            // A wait that failed has left nothing here.
-            Some(StatementKind::ReleaseIfHeld) => Ok(answered(None)),
-            Some(StatementKind::IsHeld) => Ok(answered(Some(false))),
+            // A failed wait leaves no lock in the table.
+            Some(StatementKind::ReleaseIfHeld) => Ok(reply(None)),
+            Some(StatementKind::IsHeld) => Ok(reply(Some(false))),
             // Only a lock manager sends batches, and none on SQLite.
             None => Err(SessionError::unsupported(statement)),
         }
     }
 
-    pub(crate) fn batch(&self, batch: &Script) -> Result<(), SessionError> {
-        match limit(batch) {
+    pub(crate) fn execute(&self, script: &Script) -> Result<(), SessionError> {
+        match limit(script) {
             Some(limit) => self.table.wait(&self.request, limit),
             None => Ok(()),
         }
     }
 
     #[cfg(feature = "_async")]
-    pub(crate) async fn batch_async<S: crate::session::AsyncLockSession>(
+    pub(crate) async fn execute_async<S: crate::session::AsyncLockSession>(
         &self,
-        batch: &Script,
+        script: &Script,
         session: &mut S,
     ) -> Result<(), SessionError> {
-        match limit(batch) {
+        match limit(script) {
             Some(limit) => self.table.wait_async(&self.request, limit, session).await,
             None => Ok(()),
         }
     }
 
-    /// Whether the session still is there to commit.
+    /// Returns an error if the session was terminated by an injected fault.
     pub(crate) fn before_commit(&self) -> Result<(), SessionError> {
         self.table.before_commit(&self.request)
     }
 
-    /// What is held after a grant, if its end will be seen.
-    pub(crate) fn hold(&self) -> Option<Hold> {
-        self.request.sees_the_end.then(|| Hold {
-            attempt: self.clone(),
-        })
+    /// Returns the holder of a granted lock, if the end of the lock is observed.
+    pub(crate) fn hold(&self) -> Option<SimulatedHold> {
+        self.request
+            .observes_release
+            .then(|| SimulatedHold { call: self.clone() })
     }
 
-    /// Takes down that a release failed.
+    /// Records a failed release.
     pub(crate) fn not_released(&self, kind: LockErrorKind) {
         self.table.not_released(&self.request, kind);
     }
 
-    /// Takes down how a call ended that was not granted the lock.
+    /// Records the outcome of a call that was not granted the lock.
     pub(crate) fn ended(&self, outcome: &Result<Acquired, LockError>) {
         self.table.ended(&self.request, outcome);
     }
 }
 
-/// The limit of a wait: `Some(None)` waits for ever. `None` if the batch does not wait.
-fn limit(batch: &Script) -> Option<Option<Duration>> {
-    match batch.kind() {
+/// Returns the limit of a wait. `Some(None)` waits without a limit; `None` means that the script
+/// does not wait.
+fn limit(script: &Script) -> Option<Option<Duration>> {
+    match script.kind() {
         ScriptKind::Wait { limit_ms, .. } => {
             let limit = u64::try_from(limit_ms).ok().filter(|limit| *limit > 0);
             Some(limit.map(Duration::from_millis))
@@ -156,56 +161,27 @@ fn limit(batch: &Script) -> Option<Option<Duration>> {
     }
 }
 
-/// A lock that is held. However its holder ends, it is given back when this is dropped.
+/// Held lock. It is released when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Hold {
-    attempt: Attempt,
+pub(crate) struct SimulatedHold {
+    call: SimulatedCall,
 }
 
-impl Hold {
-    pub(crate) const fn attempt(&self) -> &Attempt {
-        &self.attempt
+impl SimulatedHold {
+    pub(crate) const fn call(&self) -> &SimulatedCall {
+        &self.call
     }
 
-    /// The holder's connection has come to its position.
+    /// Sets the session of the holder, once its connection has its final address.
     pub(crate) fn set_session<S: ?Sized>(&self, session: &mut S) {
-        let Attempt { table, request } = &self.attempt;
+        let SimulatedCall { table, request } = &self.call;
         table.set_owner(request.number, Owner::session(session));
     }
 }
 
-impl Drop for Hold {
+impl Drop for SimulatedHold {
     fn drop(&mut self) {
-        let Attempt { table, request } = &self.attempt;
+        let SimulatedCall { table, request } = &self.call;
         table.on_hold_dropped(request);
-    }
-}
-
-/// A guard's connection, in a position where it stays when the guard is moved.
-pub(crate) struct Kept<C>(Box<C>);
-
-impl<C> Kept<C> {
-    pub(crate) fn new(conn: C) -> Self {
-        Self(Box::new(conn))
-    }
-}
-
-impl<C> Deref for Kept<C> {
-    type Target = C;
-
-    fn deref(&self) -> &C {
-        &self.0
-    }
-}
-
-impl<C> DerefMut for Kept<C> {
-    fn deref_mut(&mut self) -> &mut C {
-        &mut self.0
-    }
-}
-
-impl<C: fmt::Debug> fmt::Debug for Kept<C> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
     }
 }
