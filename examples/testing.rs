@@ -1,11 +1,12 @@
-//! A service whose unit tests run on SQLite, contention and faults included, and which runs on PostgreSQL.
+//! A service that uses PostgreSQL in production. Its unit tests run on SQLite, with simulated
+//! contention and injected faults.
 //!
 //! ```text
 //! cargo test --example testing --features diesel-postgres,diesel-sqlite,testing
 //! scripts/postgres run -- cargo run --example testing --features diesel-postgres,diesel-sqlite,testing
 //! ```
 //!
-//! In a project of yours, the feature `testing` is turned on under `[dev-dependencies]`.
+//! Real projects enable the feature `testing` under `[dev-dependencies]`.
 #![cfg_attr(
     test,
     allow(dead_code, reason = "the tests do not run the program itself")
@@ -29,15 +30,15 @@ const TABLE: &str = "CREATE TABLE reports (day TEXT NOT NULL)";
 #[derive(Debug, Eq, PartialEq)]
 enum Report {
     Written,
-    /// Somebody else was at it for as long as we cared to wait.
-    SomebodyElse,
-    /// Written, but the lock was lost meanwhile: somebody else may have written it too.
+    /// Another session held the lock until the limit passed.
+    Contended,
+    /// Written, but the lock was lost before the release. Another session may have written it too.
     InDoubt,
 }
 
-/// The function to test.
-fn write_report(conn: &mut AnyConnection, day: &str, patience: Duration) -> QueryResult<Report> {
-    let wait = LockOptions::wait_up_to(patience).on_missing_lock(OnMissingLock::Ignore);
+/// The function under test.
+fn write_report(conn: &mut AnyConnection, day: &str, limit: Duration) -> QueryResult<Report> {
+    let wait = LockOptions::wait_up_to(limit).on_missing_lock(OnMissingLock::Ignore);
     let written = conn.try_with_advisory_lock(("report", day), wait, |conn| {
         diesel::sql_query("INSERT INTO reports VALUES ($1)")
             .bind::<Text, _>(day)
@@ -45,7 +46,7 @@ fn write_report(conn: &mut AnyConnection, day: &str, patience: Duration) -> Quer
     });
     match written {
         Ok(Some(_)) => Ok(Report::Written),
-        Ok(None) => Ok(Report::SomebodyElse),
+        Ok(None) => Ok(Report::Contended),
         Err(Error::QueryBuilderError(error))
             if error.downcast_ref().is_some_and(LockError::is_lost) =>
         {
@@ -55,7 +56,7 @@ fn write_report(conn: &mut AnyConnection, day: &str, patience: Duration) -> Quer
     }
 }
 
-/// In production: here with a second session that has the lock, which on SQLite keeps nobody out.
+/// The program in production. A second session holds the lock, which excludes nothing on SQLite.
 fn main() -> Outcome {
     let database = Database::create("testing", TABLE)?;
     let (mut conn, mut second) = (database.connect()?, database.connect()?);
@@ -64,15 +65,15 @@ fn main() -> Outcome {
         "monday is written",
     )?;
 
-    let elsewhere = second.acquire_advisory_lock(("report", "tuesday"), LockOptions::no_wait())?;
+    let other = second.acquire_advisory_lock(("report", "tuesday"), LockOptions::no_wait())?;
     let expected = if database.excludes() {
-        Report::SomebodyElse
+        Report::Contended
     } else {
         Report::Written
     };
     let report = write_report(&mut conn, "tuesday", SHORT)?;
     check(report == expected, &format!("tuesday: {report:?}"))?;
-    Ok(elsewhere.release()?)
+    Ok(other.release()?)
 }
 
 #[cfg(test)]
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_written_under_its_lock() {
+    fn report_is_written_under_its_lock() {
         let locks = TestLocks::enter();
         assert_eq!(
             write_report(&mut connect(), "monday", SHORT).unwrap(),
@@ -100,15 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn while_somebody_else_is_at_it_nothing_is_written() {
+    fn contended_lock_writes_nothing() {
         let locks = TestLocks::enter();
-        let _elsewhere = locks.hold_from_other_session(("report", "monday"));
+        let _other = locks.hold_from_other_session(("report", "monday"));
         assert_eq!(
             write_report(&mut connect(), "monday", SHORT).unwrap(),
-            Report::SomebodyElse
+            Report::Contended
         );
         assert_eq!(locks.events(), [Event::timed_out(("report", "monday"))]);
-        // Another day is another lock.
+        // Another day has another key.
         assert_eq!(
             write_report(&mut connect(), "tuesday", SHORT).unwrap(),
             Report::Written
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_lost_leaves_a_doubt() {
+    fn lost_lock_is_in_doubt() {
         let locks = TestLocks::enter();
         locks.inject_fault(("report", "monday"), Fault::Lost);
         assert_eq!(
@@ -128,13 +129,13 @@ mod tests {
     #[test]
     fn two_at_once_take_turns() {
         let locks = TestLocks::enter_exclusive();
-        let patience = Duration::from_secs(60);
+        let limit = Duration::from_secs(60);
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     let _here = locks.attach();
                     assert_eq!(
-                        write_report(&mut connect(), "monday", patience).unwrap(),
+                        write_report(&mut connect(), "monday", limit).unwrap(),
                         Report::Written
                     );
                 });

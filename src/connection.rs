@@ -18,7 +18,7 @@ mod blocking;
 mod guard;
 
 #[cfg(feature = "_async")]
-pub use async_body::AsyncBody;
+pub use async_body::{AsyncBody, AsyncLockBody};
 #[cfg(feature = "_async")]
 pub use async_guard::AsyncAdvisoryLockGuard;
 #[cfg(feature = "_async")]

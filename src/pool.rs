@@ -10,8 +10,34 @@
 mod asynchronous;
 mod blocking;
 
+use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::session::{Backend, SessionError};
+use crate::simulation::SimulatedLocks;
+
 #[cfg(feature = "_async")]
 pub use asynchronous::AsyncPooledAdvisoryLocking;
 pub use blocking::PooledAdvisoryLocking;
-#[cfg(feature = "lock-manager")]
-pub(crate) use blocking::pool_error;
+
+/// Returns the fault that a unit test injected into the check-out of this connection.
+fn injected_fault<S: ?Sized>(
+    session: &mut S,
+    backend: Backend,
+    key: &LockKey,
+) -> Result<(), SessionError> {
+    let simulation = SimulatedLocks::of(session, backend);
+    match simulation.and_then(|simulation| simulation.fails_checkout(key)) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Converts the error of a check-out.
+pub(crate) fn pool_error(error: SessionError) -> LockError {
+    let kind = if error.is_unsupported_backend() {
+        LockErrorKind::Unsupported
+    } else {
+        LockErrorKind::Pool
+    };
+    LockError::new(kind).with_source(error.into_source())
+}

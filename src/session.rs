@@ -14,7 +14,7 @@ pub use crate::backends::postgres::{
     StatementKind, TokenSource, TransactionContext,
 };
 #[cfg(feature = "_async")]
-pub use crate::connection::AsyncBody;
+pub use crate::connection::{AsyncBody, AsyncLockBody};
 #[cfg(feature = "_async")]
 pub use asynchronous::AsyncLockSession;
 #[cfg(feature = "_async")]

@@ -20,3 +20,21 @@ where
 {
     type Fut = Fut;
 }
+
+/// Body of a lock method: an async closure that borrows the connection, with a `Send` future.
+///
+/// Abbreviates the bounds of the async traits. Every closure `async |conn| { … }` implements it if
+/// its captures and its future are `Send`.
+pub trait AsyncLockBody<S, T, E>:
+    for<'r> AsyncFnOnce(&'r mut S) -> Result<T, E>
+    + for<'r> AsyncBody<&'r mut S, Result<T, E>, Fut: Send>
+    + Send
+{
+}
+
+impl<F, S, T, E> AsyncLockBody<S, T, E> for F where
+    F: for<'r> AsyncFnOnce(&'r mut S) -> Result<T, E>
+        + for<'r> AsyncBody<&'r mut S, Result<T, E>, Fut: Send>
+        + Send
+{
+}

@@ -105,7 +105,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         };
         // Backends without locks: nothing to release, and the connection may be in use.
         let Some(pid) = grant.pid else { return };
-        // What a stand-in has given goes with the grant.
+        // The simulated lock of a unit test is released with the grant.
         if grant.simulated_hold.is_some() {
             return;
         }

@@ -4,7 +4,7 @@ mod transaction;
 
 use std::ops::DerefMut;
 
-use super::{AsyncAdvisoryLockGuard, AsyncBody};
+use super::{AsyncAdvisoryLockGuard, AsyncLockBody};
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive, drive_pair, snapshot};
@@ -82,9 +82,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         body: F,
     ) -> impl Future<Output = Result<T, E>> + Send
     where
-        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<T, E>
-            + AsyncBody<&'r mut Self, Result<T, E>, Fut: Send>
-            + Send,
+        F: AsyncLockBody<Self, T, E>,
         E: From<LockError> + Send,
         T: Send,
     {
@@ -113,9 +111,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         body: F,
     ) -> impl Future<Output = Result<Option<T>, E>> + Send
     where
-        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<T, E>
-            + AsyncBody<&'r mut Self, Result<T, E>, Fut: Send>
-            + Send,
+        F: AsyncLockBody<Self, T, E>,
         E: From<LockError> + Send,
         T: Send,
     {
@@ -248,9 +244,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         body: F,
     ) -> impl Future<Output = Result<T, E>> + Send
     where
-        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<T, E>
-            + AsyncBody<&'r mut Self, Result<T, E>, Fut: Send>
-            + Send,
+        F: AsyncLockBody<Self, T, E>,
         E: From<LockError> + Send,
         T: Send,
     {
@@ -281,9 +275,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         body: F,
     ) -> impl Future<Output = Result<Option<T>, E>> + Send
     where
-        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<T, E>
-            + AsyncBody<&'r mut Self, Result<T, E>, Fut: Send>
-            + Send,
+        F: AsyncLockBody<Self, T, E>,
         E: From<LockError> + Send,
         T: Send,
     {
@@ -348,9 +340,7 @@ pub(crate) async fn run_with_guard<C, S, T, E, F>(
 where
     C: DerefMut<Target = S> + Send,
     S: AsyncLockSession,
-    for<'r> F: AsyncFnOnce(&'r mut S) -> Result<T, E>
-        + AsyncBody<&'r mut S, Result<T, E>, Fut: Send>
-        + Send,
+    F: AsyncLockBody<S, T, E>,
     E: From<LockError> + Send,
     T: Send,
 {

@@ -1,6 +1,6 @@
 //! Named locks on connections of an async pool: [`AsyncPooledAdvisoryLocking`].
 
-use super::blocking::pool_error;
+use super::{injected_fault, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
@@ -10,8 +10,7 @@ use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
-use crate::session::{AsyncBody, AsyncLockPool, AsyncLockSession};
-use crate::simulation::SimulatedLocks;
+use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession};
 
 /// Named locks on connections of an async pool. The async counterpart of
 /// [`PooledAdvisoryLocking`](crate::PooledAdvisoryLocking), which documents the required size of
@@ -65,9 +64,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         body: F,
     ) -> impl Future<Output = Result<T, E>> + Send
     where
-        for<'r> F: AsyncFnOnce(&'r mut Self::Session) -> Result<T, E>
-            + AsyncBody<&'r mut Self::Session, Result<T, E>, Fut: Send>
-            + Send,
+        F: AsyncLockBody<Self::Session, T, E>,
         E: From<LockError> + Send,
         T: Send,
     {
@@ -96,9 +93,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         body: F,
     ) -> impl Future<Output = Result<Option<T>, E>> + Send
     where
-        for<'r> F: AsyncFnOnce(&'r mut Self::Session) -> Result<T, E>
-            + AsyncBody<&'r mut Self::Session, Result<T, E>, Fut: Send>
-            + Send,
+        F: AsyncLockBody<Self::Session, T, E>,
         E: From<LockError> + Send,
         T: Send,
     {
@@ -181,9 +176,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         body: F,
     ) -> impl Future<Output = Result<T, E>> + Send
     where
-        for<'r> F: AsyncFnOnce(&'r mut Self::Session) -> Result<T, E>
-            + AsyncBody<&'r mut Self::Session, Result<T, E>, Fut: Send>
-            + Send,
+        F: AsyncLockBody<Self::Session, T, E>,
         E: From<LockError> + Send,
         T: Send,
     {
@@ -212,9 +205,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         body: F,
     ) -> impl Future<Output = Result<Option<T>, E>> + Send
     where
-        for<'r> F: AsyncFnOnce(&'r mut Self::Session) -> Result<T, E>
-            + AsyncBody<&'r mut Self::Session, Result<T, E>, Fut: Send>
-            + Send,
+        F: AsyncLockBody<Self::Session, T, E>,
         E: From<LockError> + Send,
         T: Send,
     {
@@ -270,12 +261,7 @@ async fn connection<P: AsyncLockPool>(
     options.validate()?;
     let checked_out = pool.checkout().await.and_then(|mut conn| {
         let backend = conn.session_backend();
-        match SimulatedLocks::of(&mut *conn, backend)
-            .and_then(|simulation| simulation.fails_checkout(key))
-        {
-            Some(error) => Err(error),
-            None => Ok(conn),
-        }
+        injected_fault(&mut *conn, backend, key).map(|()| conn)
     });
     checked_out.map_err(|error| pool_error(error).with_key(key))
 }

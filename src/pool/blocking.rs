@@ -1,14 +1,13 @@
 //! Named locks on connections of a blocking pool: [`PooledAdvisoryLocking`].
 
+use super::{injected_fault, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
-use crate::error::{LockError, LockErrorKind};
+use crate::error::LockError;
 use crate::key::LockKey;
-
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
-use crate::session::{LockPool, LockSession, SessionError};
-use crate::simulation::SimulatedLocks;
+use crate::session::{LockPool, LockSession};
 
 /// Named locks on connections of a blocking pool. A lock occupies one connection while the caller
 /// waits and while the lock is held.
@@ -17,10 +16,10 @@ use crate::simulation::SimulatedLocks;
 /// body that uses only that connection. A body that checks out another connection of the same pool
 /// needs a larger pool: more connections than such bodies and waiters at one time. Otherwise they
 /// wait for each other until the pool's time-out, which this trait reports as
-/// [`Pool`](LockErrorKind::Pool).
+/// [`Pool`](crate::LockErrorKind::Pool).
 ///
 /// The methods behave as those of [`AdvisoryLocking`]. In addition, each returns
-/// [`Pool`](LockErrorKind::Pool) if the pool returns no connection.
+/// [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection.
 ///
 /// # Examples
 ///
@@ -50,7 +49,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::with_advisory_lock`], and [`Pool`](LockErrorKind::Pool).
+    /// As [`AdvisoryLocking::with_advisory_lock`], and [`Pool`](crate::LockErrorKind::Pool).
     fn with_advisory_lock<T, E>(
         &self,
         key: impl Into<LockKey>,
@@ -69,7 +68,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::try_with_advisory_lock`], and [`Pool`](LockErrorKind::Pool).
+    /// As [`AdvisoryLocking::try_with_advisory_lock`], and [`Pool`](crate::LockErrorKind::Pool).
     fn try_with_advisory_lock<T, E>(
         &self,
         key: impl Into<LockKey>,
@@ -89,7 +88,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::acquire_advisory_lock`], and [`Pool`](LockErrorKind::Pool).
+    /// As [`AdvisoryLocking::acquire_advisory_lock`], and [`Pool`](crate::LockErrorKind::Pool).
     fn acquire_advisory_lock(
         &self,
         key: impl Into<LockKey>,
@@ -106,7 +105,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::try_acquire_advisory_lock`], and [`Pool`](LockErrorKind::Pool).
+    /// As [`AdvisoryLocking::try_acquire_advisory_lock`], and [`Pool`](crate::LockErrorKind::Pool).
     fn try_acquire_advisory_lock(
         &self,
         key: impl Into<LockKey>,
@@ -125,7 +124,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::with_advisory_xact_lock`], and [`Pool`](LockErrorKind::Pool).
+    /// As [`AdvisoryLocking::with_advisory_xact_lock`], and [`Pool`](crate::LockErrorKind::Pool).
     fn with_advisory_xact_lock<T, E>(
         &self,
         key: impl Into<LockKey>,
@@ -144,7 +143,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::try_with_advisory_xact_lock`], and [`Pool`](LockErrorKind::Pool).
+    /// As [`AdvisoryLocking::try_with_advisory_xact_lock`], and
+    /// [`Pool`](crate::LockErrorKind::Pool).
     fn try_with_advisory_xact_lock<T, E>(
         &self,
         key: impl Into<LockKey>,
@@ -163,7 +163,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::detect_pooler`], and [`Pool`](LockErrorKind::Pool).
+    /// As [`AdvisoryLocking::detect_pooler`], and [`Pool`](crate::LockErrorKind::Pool).
     ///
     /// # Examples
     ///
@@ -179,7 +179,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ///
     /// # Errors
     ///
-    /// [`Pool`](LockErrorKind::Pool).
+    /// [`Pool`](crate::LockErrorKind::Pool).
     fn capabilities(&self) -> Result<Capabilities, LockError> {
         let mut conn = self.checkout().map_err(pool_error)?;
         Ok(Capabilities::of(conn.session_backend()))
@@ -197,21 +197,7 @@ fn connection<P: LockPool>(
     options.validate()?;
     let checked_out = pool.checkout().and_then(|mut conn| {
         let backend = conn.session_backend();
-        match SimulatedLocks::of(&mut *conn, backend)
-            .and_then(|simulation| simulation.fails_checkout(key))
-        {
-            Some(error) => Err(error),
-            None => Ok(conn),
-        }
+        injected_fault(&mut *conn, backend, key).map(|()| conn)
     });
     checked_out.map_err(|error| pool_error(error).with_key(key))
-}
-
-pub(crate) fn pool_error(error: SessionError) -> LockError {
-    let kind = if error.is_unsupported_backend() {
-        LockErrorKind::Unsupported
-    } else {
-        LockErrorKind::Pool
-    };
-    LockError::new(kind).with_source(error.into_source())
 }

@@ -1,4 +1,4 @@
-//! Every case on every async adapter, and the ways in which tasks belong to a test.
+//! Each case on each async adapter, and the attachment of tasks to tests.
 #![allow(
     clippy::future_not_send,
     reason = "what entered a thread stays on it, as the tests of an application do"
@@ -64,7 +64,7 @@ async fn sea_orm_pool() -> sea_orm::DatabaseConnection {
     sea_orm::Database::connect(options).await.unwrap()
 }
 
-/// Also in a transaction that the application has begun, which SeaORM code has by shared reference.
+/// Also in a transaction of the application, which SeaORM passes by shared reference.
 #[cfg(feature = "sea-orm")]
 #[tokio::test]
 async fn a_transaction_of_sea_orm_finds_the_lock_held() {
@@ -125,12 +125,13 @@ on_every_pool! {
     one_at_a_time,
 }
 
-/// Until a session of the test has found the lock busy so often, while other tasks of this thread run.
-async fn until_refused(locks: &TestLocks, key: impl Into<LockKey>, times: usize) {
+/// Waits until sessions of the test found the lock contended this many times, while other tasks of
+/// this thread run.
+async fn until_contended(locks: &TestLocks, key: impl Into<LockKey>, times: usize) {
     let key = key.into();
     let began = Instant::now();
     while locks.contention_count(key.clone()) < times {
-        assert!(began.elapsed() < LONG, "nobody asks for {key}");
+        assert!(began.elapsed() < LONG, "no session requests {key}");
         tokio::task::yield_now().await;
     }
 }
@@ -187,7 +188,7 @@ where
             let body = its_pool.with_advisory_lock("key", options, async |_| Ok::<_, LockError>(7));
             body.await.unwrap()
         });
-        until_refused(&locks, "key", 1).await;
+        until_contended(&locks, "key", 1).await;
         drop(elsewhere);
         assert_eq!(task.await.unwrap(), 7, "{strategy:?}");
     }
@@ -219,7 +220,7 @@ async fn faults_of_asking<P: AsyncLockPool>(pool: P) {
         (Fault::TooManyLocks, LockErrorKind::TooManyLocks),
     ] {
         locks.inject_fault("key", fault);
-        // A deadlock is found among those who queue.
+        // Waiters in the queue are checked for deadlocks.
         let options = wait(LONG, WaitStrategy::Block);
         let body = async |_: &mut P::Session| panic!("the body ran without the lock");
         let failed = pool.with_advisory_lock::<(), LockError, _>("key", options, body);
@@ -268,7 +269,7 @@ async fn a_guard_that_is_dropped_gives_the_lock_back<P: AsyncLockPool>(pool: P) 
     );
     drop(guard);
     assert!(!locks.is_held("key"));
-    // A body that is dropped gives it back too, in a scope as well.
+    // Dropping the body releases the lock too, also inside `scope`.
     for in_scope in [false, true] {
         let forever =
             async |_: &mut P::Session| std::future::pending::<Result<(), LockError>>().await;
@@ -331,9 +332,9 @@ async fn one_at_a_time<P: AsyncLockPool>(pool: P) {
     }
 }
 
-/// A wait in the queue that is dropped leaves it; as on PostgreSQL, its connection is given up.
+/// A dropped wait leaves the queue. As on PostgreSQL, its connection is broken.
 #[tokio::test]
-async fn a_wait_that_is_dropped_leaves_the_queue() {
+async fn dropped_wait_leaves_the_queue() {
     let locks = TestLocks::enter_exclusive();
     let (mut first, mut second, mut third) = (connect().await, connect().await, connect().await);
     let reader = first
@@ -348,21 +349,21 @@ async fn a_wait_that_is_dropped_leaves_the_queue() {
             Poll::Ready(())
         })
         .await;
-        // Behind a writer that queues.
+        // Behind a waiting writer.
         let busy = third.try_acquire_advisory_lock("key", QUIET.shared()).await;
         assert!(busy.unwrap().is_none());
     }
     let reader_too = third.try_acquire_advisory_lock("key", QUIET.shared()).await;
-    drop(reader_too.unwrap().expect("nobody queues any more"));
+    drop(reader_too.unwrap().expect("the queue is empty"));
     let given_up = second.acquire_advisory_lock("key", QUIET).await.map(drop);
     assert_eq!(given_up.unwrap_err().kind(), LockErrorKind::Database);
     reader.release().await.unwrap();
     assert!(!locks.is_held("key"));
 }
 
-/// One that is dropped in a pause has nothing in flight.
+/// A call that is dropped during a pause has nothing in flight.
 #[tokio::test]
-async fn a_poll_that_is_dropped_leaves_nothing() {
+async fn dropped_poll_leaves_nothing() {
     let locks = TestLocks::enter();
     let mut conn = connect().await;
     let elsewhere = locks.hold_from_other_session("key");
@@ -378,9 +379,9 @@ async fn a_poll_that_is_dropped_leaves_nothing() {
         .unwrap();
 }
 
-/// There is nothing to wait for, so the connection goes on.
+/// The release is immediate, so the connection stays usable.
 #[tokio::test]
-async fn a_guard_that_is_dropped_leaves_its_connection_in_order() {
+async fn dropped_guard_leaves_its_connection_usable() {
     let locks = TestLocks::enter();
     let mut conn = connect().await;
     drop(conn.acquire_advisory_lock("key", QUIET).await.unwrap());

@@ -1,4 +1,4 @@
-//! A lock that is held elsewhere, and the record, on every blocking adapter.
+//! Locks of another session, and recorded events, on each blocking adapter.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use advisory_locking::{
     AdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock, WaitStrategy,
 };
 
-use crate::{BOTH, LONG, QUIET, kind, unreached, until_refused, wait};
+use crate::{BOTH, LONG, QUIET, kind, unreachable_body, until_contended, wait};
 
 on_every_adapter! {
     refused_while_held_elsewhere,
     a_limit_passes_and_is_kept,
-    granted_when_the_other_lets_go,
+    granted_after_the_other_session_releases,
     readers_share_with_readers_elsewhere,
     the_record_has_key_mode_level_and_order,
     a_scope_that_is_refused_leaves_nothing_begun,
@@ -29,7 +29,7 @@ fn refused_while_held_elsewhere<S: AdvisoryLocking>(connect: fn() -> S) {
     let locks = TestLocks::enter();
     let elsewhere = locks.hold_from_other_session("key");
     assert_eq!(
-        conn.try_with_advisory_lock("key", QUIET, unreached)
+        conn.try_with_advisory_lock("key", QUIET, unreachable_body)
             .unwrap(),
         None
     );
@@ -39,7 +39,7 @@ fn refused_while_held_elsewhere<S: AdvisoryLocking>(connect: fn() -> S) {
             .is_none()
     );
     assert_eq!(
-        kind(conn.with_advisory_lock("key", QUIET, unreached)),
+        kind(conn.with_advisory_lock("key", QUIET, unreachable_body)),
         LockErrorKind::HeldElsewhere
     );
     let refused = conn.acquire_advisory_lock("key", QUIET).unwrap_err();
@@ -59,13 +59,13 @@ fn a_limit_passes_and_is_kept<S: AdvisoryLocking>(connect: fn() -> S) {
         let locks = TestLocks::enter();
         let _elsewhere = locks.hold_from_other_session("key");
         let began = Instant::now();
-        let outcome = conn.with_advisory_lock("key", wait(limit, strategy), unreached);
+        let outcome = conn.with_advisory_lock("key", wait(limit, strategy), unreachable_body);
         let waited = began.elapsed();
         assert_eq!(kind(outcome), LockErrorKind::TimedOut, "{strategy:?}");
         assert!(waited >= limit, "{strategy:?} waited {waited:?}");
         assert!(waited < LONG, "{strategy:?} waited {waited:?}");
         assert_eq!(locks.events(), [Event::timed_out("key")], "{strategy:?}");
-        // Its pauses are at least a thirty-second of the interval of 100 ms.
+        // Each pause is at least 1/32 of the interval of 100 ms.
         let tries = locks.contention_count("key");
         let at_most = match strategy {
             WaitStrategy::Poll => 20,
@@ -75,14 +75,15 @@ fn a_limit_passes_and_is_kept<S: AdvisoryLocking>(connect: fn() -> S) {
             (1..=at_most).contains(&tries),
             "{strategy:?}: {tries} tries"
         );
-        // Zero is one try.
-        let once = conn.try_with_advisory_lock("key", wait(Duration::ZERO, strategy), unreached);
+        // A limit of zero tries once.
+        let once =
+            conn.try_with_advisory_lock("key", wait(Duration::ZERO, strategy), unreachable_body);
         assert_eq!(once.unwrap(), None);
         assert_eq!(locks.contention_count("key"), tries + 1);
     }
 }
 
-fn granted_when_the_other_lets_go<S: AdvisoryLocking + 'static>(connect: fn() -> S) {
+fn granted_after_the_other_session_releases<S: AdvisoryLocking + 'static>(connect: fn() -> S) {
     let options = [
         wait(LONG, WaitStrategy::Block),
         wait(LONG, WaitStrategy::Poll),
@@ -100,7 +101,7 @@ fn granted_when_the_other_lets_go<S: AdvisoryLocking + 'static>(connect: fn() ->
                 ran.unwrap()
             }
         });
-        until_refused(&locks, "key", 1);
+        until_contended(&locks, "key", 1);
         assert!(!locks.is_held("key"));
         drop(elsewhere);
         assert_eq!(waiting.join().unwrap(), 7);
@@ -155,10 +156,10 @@ fn a_scope_that_is_refused_leaves_nothing_begun<S: AdvisoryLocking>(connect: fn(
         let mut conn = connect();
         let locks = TestLocks::enter();
         let _elsewhere = locks.hold_from_other_session("key");
-        let refused = conn.try_with_advisory_xact_lock("key", QUIET, unreached);
+        let refused = conn.try_with_advisory_xact_lock("key", QUIET, unreachable_body);
         assert_eq!(refused.unwrap(), None);
         let limit = wait(Duration::from_millis(5), strategy);
-        let timed_out = conn.with_advisory_xact_lock("key", limit, unreached);
+        let timed_out = conn.with_advisory_xact_lock("key", limit, unreachable_body);
         assert_eq!(kind(timed_out), LockErrorKind::TimedOut);
         assert!(!conn.session_transaction_state().is_open());
         assert_eq!(
@@ -183,7 +184,7 @@ fn in_the_callers_transaction<S: AdvisoryLocking>(connect: fn() -> S) {
         assert_eq!(kind(refused), LockErrorKind::TimedOut);
         drop(elsewhere);
         conn.acquire_advisory_xact_lock("key", QUIET).unwrap();
-        // The transaction is as usable as before.
+        // The transaction remains usable.
         assert!(conn.session_transaction_state().is_open());
         LockSession::session_commit(&mut conn).unwrap();
         let acquired = Event::acquired("key").in_transaction();
@@ -195,7 +196,7 @@ fn in_the_callers_transaction<S: AdvisoryLocking>(connect: fn() -> S) {
 fn the_policy_for_missing_locks_holds<S: AdvisoryLocking>(connect: fn() -> S) {
     let strict = LockOptions::no_wait().on_missing_lock(OnMissingLock::Error);
     let locks = TestLocks::enter();
-    let refused = connect().with_advisory_lock("key", strict, unreached);
+    let refused = connect().with_advisory_lock("key", strict, unreachable_body);
     assert_eq!(kind(refused), LockErrorKind::NoMutualExclusion);
     let refused = Event::not_acquired("key", LockErrorKind::NoMutualExclusion);
     assert_eq!(locks.events(), [refused]);

@@ -1,4 +1,4 @@
-//! PoolingMode of one test that exclude each other, on every blocking adapter.
+//! Sessions of one test that exclude each other, on each blocking adapter.
 
 use std::sync::Mutex;
 use std::thread;
@@ -8,11 +8,11 @@ use advisory_locking::session::LockSession;
 use advisory_locking::testing::{Event, TestLocks};
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, WaitStrategy};
 
-use crate::{BOTH, LONG, QUIET, until_refused, wait};
+use crate::{BOTH, LONG, QUIET, until_contended, wait};
 
 on_every_adapter! {
     a_second_session_is_refused_and_the_first_is_not,
-    levels_are_given_back_one_by_one,
+    levels_are_released_one_by_one,
     one_at_a_time,
     shared_mode_is_shared,
     a_deadlock_ends_one_of_the_two,
@@ -31,7 +31,7 @@ fn a_second_session_is_refused_and_the_first_is_not<S: AdvisoryLocking>(connect:
             .unwrap()
             .is_none()
     );
-    // The connection that has it may take it again, through its guard.
+    // The connection that holds the lock may acquire it again, through its guard.
     let inner = outer.acquire_advisory_lock("key", QUIET).unwrap();
     inner.release().unwrap();
     assert!(
@@ -48,7 +48,7 @@ fn a_second_session_is_refused_and_the_first_is_not<S: AdvisoryLocking>(connect:
         .unwrap();
 }
 
-fn levels_are_given_back_one_by_one<S: AdvisoryLocking>(connect: fn() -> S) {
+fn levels_are_released_one_by_one<S: AdvisoryLocking>(connect: fn() -> S) {
     let locks = TestLocks::enter_exclusive();
     let (mut first, mut second) = (connect(), connect());
     first
@@ -62,7 +62,7 @@ fn levels_are_given_back_one_by_one<S: AdvisoryLocking>(connect: fn() -> S) {
     assert!(!locks.is_held("key"));
 }
 
-/// Reads, lets the others run, and writes: any two at once lose an increment.
+/// Reads, yields, and writes: two bodies at once lose an increment.
 fn one_at_a_time<S: AdvisoryLocking>(connect: fn() -> S) {
     const THREADS: u32 = 8;
     const EACH: u32 = 50;
@@ -93,7 +93,7 @@ fn one_at_a_time<S: AdvisoryLocking>(connect: fn() -> S) {
         assert_eq!(*count.lock().unwrap(), THREADS * EACH, "{strategy:?}");
         let events = locks.events();
         assert_eq!(events.len(), usize::try_from(2 * THREADS * EACH).unwrap());
-        // The record is in order: never two acquired without a release in between.
+        // No two acquisitions follow each other without a release.
         for pair in events.chunks(2) {
             assert_eq!(pair, [Event::acquired("count"), Event::released("count")]);
         }
@@ -147,7 +147,7 @@ fn transactions_of_the_caller_are_refused<S: AdvisoryLocking>(connect: fn() -> S
     let nested = conn.with_advisory_xact_lock("key", QUIET, |_| Ok::<_, LockError>(()));
     assert_eq!(nested.unwrap_err().kind(), LockErrorKind::Unsupported);
     LockSession::session_rollback(&mut conn).unwrap();
-    // Held by the session to beyond the transaction's end, it can be taken again inside.
+    // The session holds the lock beyond the transaction, so it can acquire it again inside.
     let mut guard = conn.acquire_advisory_lock("key", QUIET).unwrap();
     LockSession::session_begin(&mut *guard).unwrap();
     guard.acquire_advisory_xact_lock("key", QUIET).unwrap();
@@ -166,7 +166,7 @@ fn scopes_exclude<S: AdvisoryLocking>(connect: fn() -> S) {
                     let body = |_: &mut S| Ok::<_, LockError>(());
                     connect().with_advisory_xact_lock("key", wait(LONG, strategy), body)
                 });
-                until_refused(&locks, "key", 1);
+                until_contended(&locks, "key", 1);
                 Ok::<_, LockError>(second)
             })
             .unwrap()
@@ -186,7 +186,7 @@ fn scopes_exclude<S: AdvisoryLocking>(connect: fn() -> S) {
     }
 }
 
-/// A session that has ended holds nothing, though its holder does not know yet.
+/// A terminated session holds nothing, although its holder does not know yet.
 fn a_lost_lock_is_free_for_others<S: AdvisoryLocking>(connect: fn() -> S) {
     let locks = TestLocks::enter_exclusive();
     let (mut first, mut second) = (connect(), connect());

@@ -1,18 +1,18 @@
-//! Faults on demand, on every blocking adapter.
+//! Injected faults, on each blocking adapter.
 
 use std::time::Duration;
 
 use advisory_locking::testing::{Event, Fault, TestLocks};
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, WaitStrategy};
 
-use crate::{LONG, QUIET, kind, unreached, wait};
+use crate::{LONG, QUIET, kind, unreachable_body, wait};
 
 on_every_adapter! {
     lost_in_the_body,
     lost_under_a_guard,
     a_release_that_fails,
     faults_of_asking,
-    a_deadlock_is_for_those_who_queue,
+    deadlock_is_reported_to_queued_waiters,
     a_scope_that_is_lost_is_rolled_back,
 }
 
@@ -28,13 +28,13 @@ fn lost_in_the_body<S: AdvisoryLocking>(connect: fn() -> S) {
     let error = outcome.unwrap_err();
     assert!(error.is_lost() && error.kind() == LockErrorKind::Lost);
 
-    // The body's own error wins.
+    // The error of the body takes precedence.
     locks.inject_fault("key", Fault::Lost);
     let own = LockError::new(LockErrorKind::Unsupported);
     let outcome = connect().with_advisory_lock("key", QUIET, |_| Err::<(), _>(own));
     assert_eq!(kind(outcome), LockErrorKind::Unsupported);
 
-    // Used up.
+    // The fault is used up.
     connect()
         .with_advisory_lock("key", QUIET, |_| Ok::<_, LockError>(()))
         .unwrap();
@@ -62,7 +62,7 @@ fn lost_under_a_guard<S: AdvisoryLocking>(connect: fn() -> S) {
     assert!(!locks.is_held("key"));
     assert_eq!(kind(guard.release()), LockErrorKind::Lost);
 
-    // A guard that is dropped tells nobody but the record.
+    // A dropped guard reports to the recorded events only.
     let guard = second.acquire_advisory_lock("key", QUIET).unwrap();
     assert_eq!(locks.terminate_holders("key"), 1);
     drop(guard);
@@ -102,14 +102,14 @@ fn faults_of_asking<S: AdvisoryLocking>(connect: fn() -> S) {
     for (fault, _) in faults {
         locks.inject_fault("key", fault);
     }
-    // In order, one a call, and for this key only.
+    // In order, one for each call, and for this key only.
     conn.acquire_advisory_lock("another key", QUIET)
         .unwrap()
         .release()
         .unwrap();
     for (_, expected) in faults {
         let error = conn
-            .with_advisory_lock("key", QUIET, unreached)
+            .with_advisory_lock("key", QUIET, unreachable_body)
             .unwrap_err();
         assert_eq!(error.kind(), expected);
         assert!(std::error::Error::source(&error).is_some());
@@ -120,18 +120,18 @@ fn faults_of_asking<S: AdvisoryLocking>(connect: fn() -> S) {
         .unwrap();
 }
 
-fn a_deadlock_is_for_those_who_queue<S: AdvisoryLocking>(connect: fn() -> S) {
+fn deadlock_is_reported_to_queued_waiters<S: AdvisoryLocking>(connect: fn() -> S) {
     let mut conn = connect();
     let locks = TestLocks::enter();
     locks.inject_fault("key", Fault::Deadlock);
     let short = Duration::from_millis(5);
     assert_eq!(
-        kind(conn.with_advisory_lock("key", QUIET, unreached)),
+        kind(conn.with_advisory_lock("key", QUIET, unreachable_body)),
         LockErrorKind::HeldElsewhere
     );
-    let polling = conn.with_advisory_lock("key", wait(short, WaitStrategy::Poll), unreached);
+    let polling = conn.with_advisory_lock("key", wait(short, WaitStrategy::Poll), unreachable_body);
     assert_eq!(kind(polling), LockErrorKind::TimedOut);
-    let queued = conn.with_advisory_lock("key", wait(LONG, WaitStrategy::Block), unreached);
+    let queued = conn.with_advisory_lock("key", wait(LONG, WaitStrategy::Block), unreachable_body);
     assert_eq!(kind(queued), LockErrorKind::Deadlock);
     conn.acquire_advisory_lock("key", QUIET)
         .unwrap()

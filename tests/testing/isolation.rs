@@ -1,4 +1,4 @@
-//! Tests that run side by side, and threads that belong to none.
+//! Parallel tests, and threads that are not attached.
 #![cfg(feature = "rusqlite")]
 
 use std::sync::Barrier;
@@ -14,15 +14,15 @@ fn connect() -> Connection {
     Connection::open_in_memory().unwrap()
 }
 
-/// Whether the lock can be had on this thread.
+/// Returns `true` if the lock is granted on this thread.
 fn is_free(key: &'static str) -> bool {
     let guard = connect().try_with_advisory_lock(key, QUIET, |_| Ok::<_, LockError>(()));
     guard.unwrap().is_some()
 }
 
-/// All at once, with one key: every other test has it held elsewhere, excludes, or plans a fault.
+/// Parallel tests with one key: contended, exclusive, or with an injected fault.
 #[test]
-fn many_tests_at_once_do_not_see_each_other() {
+fn parallel_tests_are_isolated() {
     const TESTS: usize = 64;
     let all = Barrier::new(TESTS);
     let one = |number: usize| {
@@ -56,7 +56,7 @@ fn many_tests_at_once_do_not_see_each_other() {
 }
 
 #[test]
-fn other_threads_belong_to_a_test_only_if_they_join() {
+fn threads_belong_to_a_test_only_if_attached() {
     let locks = TestLocks::enter();
     let _elsewhere = locks.hold_from_other_session("key");
     assert!(!is_free("key"));
@@ -78,7 +78,7 @@ fn other_threads_belong_to_a_test_only_if_they_join() {
 }
 
 #[test]
-fn nothing_stays_when_a_test_has_left() {
+fn leaving_a_scope_clears_its_state() {
     let locks = TestLocks::enter();
     let elsewhere = locks.hold_from_other_session("key");
     drop(locks);
@@ -97,7 +97,7 @@ fn nothing_stays_when_a_test_has_left() {
 }
 
 #[test]
-fn the_innermost_counts_in_whatever_order_they_are_left() {
+fn innermost_scope_applies_in_any_drop_order() {
     let outer = TestLocks::enter();
     let _elsewhere = outer.hold_from_other_session("key");
     let inner = TestLocks::enter();
@@ -112,14 +112,14 @@ fn the_innermost_counts_in_whatever_order_they_are_left() {
     assert!(is_free("key"));
 }
 
-/// A guard knows where it came from.
+/// A guard belongs to the test that acquired it.
 #[test]
-fn a_lock_is_given_back_where_it_was_taken() {
+fn lock_is_released_in_its_own_test() {
     let locks = TestLocks::enter_exclusive();
     let mut conn = connect();
     let guard = conn.acquire_advisory_lock("key", QUIET).unwrap();
     thread::scope(|scope| {
-        // On a thread that belongs to another test.
+        // On a thread that is attached to another test.
         scope.spawn(|| {
             let other = TestLocks::enter();
             assert!(guard.release().is_ok());

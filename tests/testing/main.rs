@@ -1,6 +1,6 @@
-//! The kit for unit tests: every case on every adapter, blocking and async.
+//! Tests of the unit-test kit: each case on each adapter, blocking and async.
 //!
-//! No server, and no sleeping: a case that needs somebody to wait watches for it with `refusals`.
+//! They use no server and no sleeps. A case that needs a waiter watches `contention_count`.
 
 #![cfg(any(feature = "rusqlite", feature = "diesel-sqlite"))]
 #![allow(
@@ -11,7 +11,7 @@
     reason = "a test fails by panicking"
 )]
 
-/// Each case as a test of each blocking adapter.
+/// Instantiates each case for each blocking adapter.
 macro_rules! on_every_adapter {
     ($($case:ident),* $(,)?) => {
         #[cfg(feature = "rusqlite")]
@@ -49,7 +49,7 @@ use advisory_locking::{
     LockError, LockErrorKind, LockKey, LockOptions, OnMissingLock, WaitStrategy,
 };
 
-/// As an application that knows of SQLite would say it.
+/// Options of an application that expects SQLite.
 const QUIET: LockOptions = LockOptions::no_wait().on_missing_lock(OnMissingLock::Ignore);
 
 /// Longer than any test takes.
@@ -63,18 +63,18 @@ fn wait(limit: Duration, strategy: WaitStrategy) -> LockOptions {
         .on_missing_lock(OnMissingLock::Ignore)
 }
 
-/// Until a session of the test has found the lock busy so often.
-fn until_refused(locks: &TestLocks, key: impl Into<LockKey>, times: usize) {
+/// Waits until sessions of the test found the lock contended this many times.
+fn until_contended(locks: &TestLocks, key: impl Into<LockKey>, times: usize) {
     let key = key.into();
     let began = Instant::now();
     while locks.contention_count(key.clone()) < times {
-        assert!(began.elapsed() < LONG, "nobody asks for {key}");
+        assert!(began.elapsed() < LONG, "no session requests {key}");
         std::thread::yield_now();
     }
 }
 
-/// The body must not run.
-fn unreached<S>(_: &mut S) -> Result<(), LockError> {
+/// Body that must not run.
+fn unreachable_body<S>(_: &mut S) -> Result<(), LockError> {
     panic!("the body ran without the lock")
 }
 

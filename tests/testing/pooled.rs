@@ -1,4 +1,4 @@
-//! r2d2: faults of the pool, and guards that move about with their connection.
+//! r2d2: faults of the pool, and guards that move with their connection.
 
 use advisory_locking::testing::{Event, Fault, TestLocks};
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, PooledAdvisoryLocking};
@@ -28,10 +28,10 @@ fn a_pool_fails_on_demand() {
     assert_eq!(error.kind(), LockErrorKind::Pool);
     assert!(error.key().is_some());
     assert_eq!(locks.events(), []);
-    // Used up, and the one connection is back.
+    // The fault is used up, and the only connection is back.
     pool.with_advisory_lock("key", QUIET, |_| Ok::<_, LockError>(()))
         .unwrap();
-    // A call on a connection is not touched.
+    // A call on a connection is not affected.
     locks.inject_fault("key", Fault::Pool);
     let mut conn = pool.get().unwrap();
     conn.acquire_advisory_lock("key", QUIET)
@@ -55,15 +55,16 @@ fn held_elsewhere_through_a_pool() {
     assert_eq!(locks.events().len(), 2);
 }
 
-/// Each connection is a session, wherever its guard is moved; no place that one has left counts as its own.
+/// Each connection is a session, wherever its guard moves. A previous address of a connection
+/// identifies no session.
 #[test]
-fn sessions_are_told_apart_however_their_guards_move() {
+fn sessions_stay_distinct_when_guards_move() {
     let pool = pool(4);
     let locks = TestLocks::enter_exclusive();
     let mut guards = Vec::new();
     for number in 0..3 {
         let mut guard = pool.acquire_advisory_lock(("key", number), QUIET).unwrap();
-        // Touched here, and moved away afterwards.
+        // Used here, then moved.
         guard
             .acquire_advisory_lock("touched", QUIET)
             .unwrap()
@@ -93,7 +94,7 @@ fn sessions_are_told_apart_however_their_guards_move() {
     assert_eq!(last, Event::released(("key", 0)));
 }
 
-/// A session that was lost is condemned: the pool has a new one.
+/// A lost session is broken, so the pool opens a new one.
 #[test]
 fn a_lost_connection_is_replaced() {
     let pool = pool(1);
@@ -109,10 +110,11 @@ fn a_lost_connection_is_replaced() {
     pool.with_advisory_lock("key", QUIET, mark).unwrap();
 }
 
-/// A locker's sessions are its own; what a test does instead of `held_elsewhere` is to hold the lock through a clone.
+/// A lock manager has its own sessions. Instead of `hold_from_other_session`, a test holds the lock
+/// through a clone.
 #[cfg(feature = "lock-manager")]
 #[test]
-fn a_locker_is_kept_out_by_its_clone() {
+fn clone_of_a_manager_excludes_it() {
     use std::time::{Duration, Instant};
 
     use advisory_locking::WaitStrategy;
@@ -121,19 +123,27 @@ fn a_locker_is_kept_out_by_its_clone() {
     let locks = TestLocks::enter();
     let _elsewhere = locks.hold_from_other_session("key");
     let in_process = LockManagerOptions::new().on_no_lock_backend(NoLockBackend::InProcess);
-    let locker = LockManager::over_blocking_pool_with(pool(1), in_process).unwrap();
-    let clone = locker.clone();
+    let manager = LockManager::over_blocking_pool_with(pool(1), in_process).unwrap();
+    let clone = manager.clone();
 
     let held = clone.acquire_blocking("key", QUIET).unwrap();
-    assert!(locker.try_acquire_blocking("key", QUIET).unwrap().is_none());
+    assert!(
+        manager
+            .try_acquire_blocking("key", QUIET)
+            .unwrap()
+            .is_none()
+    );
     let (began, limit) = (Instant::now(), Duration::from_millis(30));
     let short = crate::wait(limit, WaitStrategy::Poll);
-    let refused = locker.acquire_blocking("key", short).map(drop).unwrap_err();
+    let refused = manager
+        .acquire_blocking("key", short)
+        .map(drop)
+        .unwrap_err();
     assert_eq!(refused.kind(), LockErrorKind::TimedOut);
     assert!(began.elapsed() >= limit);
     let waiting = std::thread::spawn(move || {
         let options = crate::wait(crate::LONG, WaitStrategy::Poll);
-        locker.acquire_blocking("key", options)?.release_blocking()
+        manager.acquire_blocking("key", options)?.release_blocking()
     });
     drop(held);
     waiting.join().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! PostgreSQL is never touched, whatever a test has planned. Against the in-process model of it, so without a server.
+//! PostgreSQL is not affected by injected faults. Uses the in-process model of the server.
 
 use advisory_locking::testing::{Fault, TestLocks};
 use advisory_locking::{AdvisoryLocking, LockError, LockKey};

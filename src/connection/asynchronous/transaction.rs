@@ -1,6 +1,6 @@
 //! Transaction with a lock around an async body.
 
-use super::super::AsyncBody;
+use super::super::AsyncLockBody;
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive, snapshot};
 use crate::error::LockError;
@@ -34,9 +34,7 @@ pub(super) async fn run_in_transaction<S, T, E, F>(
 ) -> Result<T, E>
 where
     S: AsyncLockSession,
-    for<'r> F: AsyncFnOnce(&'r mut S) -> Result<T, E>
-        + AsyncBody<&'r mut S, Result<T, E>, Fut: Send>
-        + Send,
+    F: AsyncLockBody<S, T, E>,
     E: From<LockError> + Send,
     T: Send,
 {

@@ -1,4 +1,4 @@
-//! The ways in which tasks belong to a test.
+//! Attachment of tasks to tests.
 
 use advisory_locking::AsyncAdvisoryLocking;
 use advisory_locking::testing::TestLocks;
@@ -6,9 +6,9 @@ use advisory_locking::testing::TestLocks;
 use super::connect;
 use crate::QUIET;
 
-/// On a runtime of several threads, a task that is spawned belongs to the test in which its future runs.
+/// In a multi-threaded runtime, a spawned task belongs to the test whose `scope` wraps it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_tests_in_one_runtime_do_not_see_each_other() {
+async fn parallel_tests_in_one_runtime_are_isolated() {
     let tests: Vec<_> = (0..32)
         .map(|number| {
             let contended = number % 2 == 0;
@@ -41,7 +41,7 @@ async fn is_free() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_on_another_thread_belongs_to_a_test_only_if_it_runs_in_it() {
+async fn task_on_another_thread_needs_a_scope() {
     let locks = TestLocks::enter();
     let _elsewhere = locks.hold_from_other_session("key");
     assert!(!is_free().await);
@@ -49,9 +49,9 @@ async fn a_task_on_another_thread_belongs_to_a_test_only_if_it_runs_in_it() {
     assert!(!tokio::spawn(locks.scope(is_free())).await.unwrap());
 }
 
-/// What the tested code spawns on its own, on the threads of a runtime that has joined.
+/// Tasks that the tested code spawns on attached runtime threads.
 #[test]
-fn the_threads_of_a_runtime_can_join() {
+fn runtime_threads_can_be_attached() {
     let locks = TestLocks::new();
     let workers = locks.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
