@@ -103,7 +103,6 @@ mod statements;
 mod terminate;
 mod transaction_log;
 mod transactions;
-mod values;
 
 pub use handle::{PinnedConnection, PinnedTransaction, RowStream};
 pub use in_transaction::AsyncTransactionAdvisoryLocking;

@@ -13,9 +13,8 @@ use super::error::{query_error, transaction_ended_error};
 use super::native::{NativeConnection, NativeTransaction, OpenTransactions};
 use super::pinned::{PostgresConnection, PostgresTransaction};
 use super::state::InFlight;
-use super::statements::to_sqlx_query;
+use super::statements::{decode_row, to_sqlx_query};
 use super::transaction_log::TransactionId;
-use super::values::lock_row;
 use crate::session::Row;
 
 /// Rows of a statement, in the order of their arrival.
@@ -147,7 +146,7 @@ impl<'t> Executor<'t> {
         }, sea => sea.query_one_raw(statement).await)
     }
 
-    /// Returns the reply of a lock statement.
+    /// Returns the row of a lock statement.
     pub(super) async fn query_row(self, statement: Statement) -> Result<Row, DbErr> {
         let row = self.query_one(statement).await?.ok_or_else(|| {
             DbErr::Query(RuntimeErr::Internal(
@@ -159,7 +158,7 @@ impl<'t> Executor<'t> {
                 "a lock statement returned a row that is not PostgreSQL's".to_owned(),
             ))
         })?;
-        lock_row(row).map_err(query_error)
+        decode_row(row).map_err(query_error)
     }
 
     pub(super) async fn query_all(self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {

@@ -1,4 +1,4 @@
-//! The port on a pinned connection, and the pool that pins one.
+//! The ports: `DatabaseConnection` as a pool, and the pinned connection as a session.
 
 use std::time::Duration;
 
@@ -9,24 +9,26 @@ use super::executor::ConnectionInner;
 use super::handle::PinnedConnection;
 use super::native::NativeConnection;
 use super::pinned::PostgresConnection;
-use crate::session::{AsyncLockPool, AsyncLockSession};
-use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionState};
+use crate::session::{
+    AsyncLockPool, AsyncLockSession, Backend, Row, Script, SessionError, Statement,
+    TransactionState,
+};
 
 impl AsyncLockPool for DatabaseConnection {
     type Session = PinnedConnection;
     type Connection = Box<PinnedConnection>;
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
-        let session = match &self.inner {
+        let connection = match &self.inner {
             DatabaseConnectionType::SqlxPostgresPoolConnection(_) => {
-                let pinned =
-                    PostgresConnection::checkout(self.get_postgres_connection_pool()).await;
-                ConnectionInner::Postgres(pinned.map_err(session_error)?)
+                let pool = self.get_postgres_connection_pool();
+                let connection = PostgresConnection::checkout(pool).await;
+                ConnectionInner::Postgres(connection.map_err(session_error)?)
             }
             DatabaseConnectionType::Disconnected => {
                 return Err(SessionError::unsupported_backend("SeaORM is not connected"));
             }
-            // SeaORM's features add variants, and any crate may turn them on.
+            // Any crate in the build may enable a feature of SeaORM that adds a variant.
             #[allow(
                 unreachable_patterns,
                 reason = "the variants depend on SeaORM's features"
@@ -35,12 +37,12 @@ impl AsyncLockPool for DatabaseConnection {
                 DbBackend::Sqlite => ConnectionInner::Native(NativeConnection::new(self.clone())),
                 backend => {
                     return Err(SessionError::unsupported_backend(format!(
-                        "SeaORM's {backend:?} connection is no pool of PostgreSQL connections"
+                        "SeaORM's {backend:?} connection is not a pool of PostgreSQL connections"
                     )));
                 }
             },
         };
-        Ok(Box::new(PinnedConnection(session)))
+        Ok(Box::new(PinnedConnection(connection)))
     }
 }
 
@@ -54,47 +56,48 @@ impl AsyncLockSession for PinnedConnection {
 
     fn session_transaction_state(&mut self) -> TransactionState {
         match &self.0 {
-            ConnectionInner::Postgres(pinned) => pinned.transaction_state(),
-            ConnectionInner::Native(session) => session.transaction_state(),
+            ConnectionInner::Postgres(connection) => connection.transaction_state(),
+            ConnectionInner::Native(connection) => connection.transaction_state(),
         }
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(pinned) => pinned.begin().await.map(drop),
-            ConnectionInner::Native(session) => session.begin().await,
+            ConnectionInner::Postgres(connection) => connection.begin().await,
+            ConnectionInner::Native(connection) => connection.begin().await,
         }
         .map_err(session_error)
     }
 
     async fn session_commit(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(pinned) => pinned.commit().await,
-            ConnectionInner::Native(session) => session.commit().await,
+            ConnectionInner::Postgres(connection) => connection.commit().await,
+            ConnectionInner::Native(connection) => connection.commit().await,
         }
         .map_err(session_error)
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(pinned) => pinned.roll_back().await,
-            ConnectionInner::Native(session) => session.roll_back().await,
+            ConnectionInner::Postgres(connection) => connection.roll_back().await,
+            ConnectionInner::Native(connection) => connection.roll_back().await,
         }
         .map_err(session_error)
     }
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match &self.0 {
-            ConnectionInner::Postgres(pinned) => {
-                pinned.query(None, statement).await.map_err(session_error)
-            }
+            ConnectionInner::Postgres(connection) => connection
+                .query(None, statement)
+                .await
+                .map_err(session_error),
             ConnectionInner::Native(_) => Err(SessionError::unsupported(statement)),
         }
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         match &self.0 {
-            ConnectionInner::Postgres(pinned) => pinned
+            ConnectionInner::Postgres(connection) => connection
                 .execute_script(None, &script.sql())
                 .await
                 .map_err(session_error),
@@ -104,21 +107,21 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_terminate(&mut self) {
         match &mut self.0 {
-            ConnectionInner::Postgres(pinned) => pinned.terminate().await,
-            ConnectionInner::Native(session) => session.terminate().await,
+            ConnectionInner::Postgres(connection) => connection.terminate().await,
+            ConnectionInner::Native(connection) => connection.terminate().await,
         }
     }
 
     fn session_start_terminate(&mut self) {
         match &mut self.0 {
-            ConnectionInner::Postgres(pinned) => pinned.start_terminate(),
-            ConnectionInner::Native(session) => session.start_terminate(),
+            ConnectionInner::Postgres(connection) => connection.start_terminate(),
+            ConnectionInner::Native(connection) => connection.start_terminate(),
         }
     }
 
     fn session_enqueue(&mut self, script: &Script) -> bool {
         match &self.0 {
-            ConnectionInner::Postgres(pinned) => pinned.enqueue(script.messages()),
+            ConnectionInner::Postgres(connection) => connection.enqueue(script.messages()),
             ConnectionInner::Native(_) => false,
         }
     }

@@ -1,17 +1,29 @@
-//! What is sent over a pinned connection: the protocol's statements and the body's.
+//! Statements on a pinned connection: those of this crate, with their parameters and rows, and
+//! those of the body.
+//!
+//! # Implementation details
+//!
+//! sqlx has one Rust type for each PostgreSQL type. Here all parameters are one type, [`Param`],
+//! and all numbers are decoded by one function, which keeps the code of an acquire and a release
+//! small. It also covers `timestamptz`, which sqlx supports with one of its date features only.
 
-use sea_orm::sqlx::postgres::{PgArguments, PgRow};
+use sea_orm::sqlx::encode::IsNull;
+use sea_orm::sqlx::error::BoxDynError;
+use sea_orm::sqlx::postgres::types::Oid;
+use sea_orm::sqlx::postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, PgValueFormat};
 use sea_orm::sqlx::query::Query;
-use sea_orm::sqlx::{self, AssertSqlSafe, Executor as _, Postgres};
+use sea_orm::sqlx::{
+    self, Arguments as _, AssertSqlSafe, Encode, Executor as _, Postgres, Row as _, Type,
+    ValueRef as _,
+};
 use sea_orm::{DbErr, ExecResult, QueryResult};
 use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, query_error};
 use super::state::{InFlight, PinnedState};
-use super::values::{arguments, lock_row};
-use crate::session::{Row, Statement};
+use crate::session::{Bind, Cell, Row, Statement};
 
-/// SeaORM's statement as sqlx wants it.
+/// Converts a statement of SeaORM into a query of sqlx.
 pub(super) fn to_sqlx_query(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
     let values = statement
         .values
@@ -21,30 +33,24 @@ pub(super) fn to_sqlx_query(statement: &sea_orm::Statement) -> Query<'_, Postgre
 }
 
 impl PinnedState {
-    /// Runs a statement of the protocol and notes which session ran it.
+    /// Runs a lock statement and records the process id of its session.
     pub(super) async fn run_statement(&mut self, statement: &Statement) -> Result<Row, DbErr> {
-        let row = self.fetch_row(statement.sql(), arguments(statement.binds()));
-        let row = lock_row(&row.await?).map_err(query_error)?;
+        let arguments = arguments(statement.binds()).map_err(query_error)?;
+        self.in_flight = InFlight::LockStatement;
+        let query = (statement.sql(), Some(arguments));
+        let fetched = self.connection()?.fetch_optional(query).await;
+        let row = self.finish(fetched).and_then(|row| {
+            let row = row.ok_or(sqlx::Error::RowNotFound)?;
+            decode_row(&row)
+        });
+        let row = row.map_err(query_error)?;
         if let Some(column) = statement.pid_column() {
             self.pid = row.pid_in(column);
         }
         Ok(row)
     }
 
-    /// The row of a statement of the protocol. Not generic: there is one of it for all of them.
-    async fn fetch_row(
-        &mut self,
-        sql: &'static str,
-        arguments: sqlx::Result<PgArguments>,
-    ) -> Result<PgRow, DbErr> {
-        let query = (sql, Some(arguments.map_err(query_error)?));
-        self.in_flight = InFlight::LockStatement;
-        let answered = self.connection()?.fetch_optional(query).await;
-        let row = self.finish(answered).map_err(query_error)?;
-        row.ok_or_else(|| query_error(sqlx::Error::RowNotFound))
-    }
-
-    /// A message of the protocol.
+    /// Sends a script of this crate.
     pub(super) async fn run_script(&mut self, sql: &str) -> Result<(), DbErr> {
         self.in_flight = InFlight::LockStatement;
         let sent = self.send(sql).await;
@@ -90,5 +96,158 @@ impl PinnedState {
         let rows = to_sqlx_query(statement).fetch_all(self.connection()?).await;
         let rows: Vec<PgRow> = self.finish(rows).map_err(query_error)?;
         Ok(rows.into_iter().map(Into::into).collect())
+    }
+}
+
+// Object identifiers in `pg_type`, which are the same on every server.
+const INT8: Oid = Oid(20);
+const INT4: Oid = Oid(23);
+const TEXT: Oid = Oid(25);
+const INT8_ARRAY: Oid = Oid(1016);
+const TIMESTAMPTZ: Oid = Oid(1184);
+
+/// Bound parameter.
+struct Param(Bind);
+
+impl Type<Postgres> for Param {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(INT8)
+    }
+}
+
+impl Encode<'_, Postgres> for Param {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        match &self.0 {
+            Bind::Int4(number) => buffer.extend_from_slice(&number.to_be_bytes()),
+            Bind::Int8(number) | Bind::Timestamptz(number) => {
+                buffer.extend_from_slice(&number.to_be_bytes());
+            }
+            Bind::Int8Array(numbers) => return numbers.encode_by_ref(buffer),
+            Bind::Text(text) => buffer.extend_from_slice(text.as_bytes()),
+        }
+        Ok(IsNull::No)
+    }
+
+    fn produces(&self) -> Option<PgTypeInfo> {
+        Some(PgTypeInfo::with_oid(match self.0 {
+            Bind::Int4(_) => INT4,
+            Bind::Int8(_) => INT8,
+            Bind::Timestamptz(_) => TIMESTAMPTZ,
+            Bind::Int8Array(_) => INT8_ARRAY,
+            Bind::Text(_) => TEXT,
+        }))
+    }
+}
+
+/// Encodes the parameters of a lock statement.
+fn arguments(binds: impl Iterator<Item = Bind>) -> sqlx::Result<PgArguments> {
+    // At most four parameters, usually of at most eight bytes, each after its length.
+    let mut arguments = PgArguments::default();
+    arguments.reserve(4, 4 * (4 + 8));
+    for bind in binds {
+        arguments.add(Param(bind)).map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// Decodes the row of a lock statement.
+pub(super) fn decode_row(row: &PgRow) -> sqlx::Result<Row> {
+    let mut columns = [const { Cell::Null }; Row::COLUMNS];
+    for (index, column) in columns.iter_mut().enumerate().take(row.len()) {
+        *column = decode_cell(row, index)?;
+    }
+    Ok(Row::new(columns))
+}
+
+fn decode_cell(row: &PgRow, column: usize) -> sqlx::Result<Cell> {
+    let value = row.try_get_raw(column)?;
+    if value.is_null() {
+        return Ok(Cell::Null);
+    }
+    let bytes = value
+        .as_bytes()
+        .map_err(|error| decode_error(column, error))?;
+    // A number has eight bytes at most. An array begins with a header of twelve.
+    if bytes.len() > 8 {
+        return row.try_get(column).map(Cell::Numbers);
+    }
+    decode_number(value.format(), bytes)
+        .map(Cell::Number)
+        .map_err(|error| decode_error(column, error))
+}
+
+/// Decodes a number in network byte order, whatever its type.
+fn decode_number(format: PgValueFormat, bytes: &[u8]) -> Result<i64, BoxDynError> {
+    let unused_bits = 64_usize.checked_sub(8 * bytes.len());
+    match (format, unused_bits) {
+        (PgValueFormat::Binary, Some(unused_bits @ 0..64)) => {
+            let number = bytes
+                .iter()
+                .fold(0, |number, byte| number << 8 | i64::from(*byte));
+            // The two shifts extend the sign.
+            Ok(number << unused_bits >> unused_bits)
+        }
+        _ => Err(format!("not a number: {format:?} format, {} bytes", bytes.len()).into()),
+    }
+}
+
+#[cold]
+fn decode_error(column: usize, source: BoxDynError) -> sqlx::Error {
+    sqlx::Error::ColumnDecode {
+        index: column.to_string(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(bytes: &[u8]) -> Option<i64> {
+        decode_number(PgValueFormat::Binary, bytes).ok()
+    }
+
+    #[test]
+    fn numbers_of_every_width_are_decoded() {
+        assert_eq!((number(&[0]), number(&[1])), (Some(0), Some(1)));
+        for pid in [0, 1, 0x0102_0304, i32::MAX, -1, i32::MIN] {
+            assert_eq!(number(&pid.to_be_bytes()), Some(pid.into()));
+        }
+        for time in [0, 1, 0x0102_0304_0506_0708, i64::MAX, -1, i64::MIN] {
+            assert_eq!(number(&time.to_be_bytes()), Some(time));
+        }
+    }
+
+    #[test]
+    fn non_numeric_column_is_an_error() {
+        assert_eq!(number(&[]), None);
+        assert_eq!(number(&[0; 9]), None);
+        let text = decode_number(PgValueFormat::Text, b"t")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(text, "not a number: Text format, 1 bytes");
+    }
+
+    /// The server reads the bytes of a parameter as the type that is sent with it.
+    #[test]
+    fn parameters_are_sent_with_their_type() {
+        for (bind, oid, bytes) in [
+            (Bind::Int4(-2), 23, (-2_i32).to_be_bytes().as_slice()),
+            (Bind::Int8(-3), 20, (-3_i64).to_be_bytes().as_slice()),
+            (
+                Bind::Timestamptz(i64::MIN),
+                1184,
+                i64::MIN.to_be_bytes().as_slice(),
+            ),
+            (Bind::Text("seq".into()), 25, b"seq".as_slice()),
+        ] {
+            let param = Param(bind);
+            let mut buffer = PgArgumentBuffer::default();
+            let null = param.encode_by_ref(&mut buffer).unwrap();
+            assert!(matches!(null, IsNull::No));
+            assert_eq!(buffer.as_slice(), bytes);
+            let produced = param.produces().and_then(|kind| kind.oid());
+            assert_eq!(produced, Some(Oid(oid)));
+        }
     }
 }
