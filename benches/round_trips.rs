@@ -15,14 +15,8 @@
     reason = "a bench prints its results and ends at the first error"
 )]
 
-#[allow(dead_code, reason = "other programs use more of this module")]
-#[path = "../tests/postgres/proxy.rs"]
-mod proxy;
 #[path = "../tests/postgres/round_trips.rs"]
 mod round_trips;
-#[allow(dead_code, reason = "other programs use more of this module")]
-#[path = "../tests/postgres/support.rs"]
-mod support;
 
 fn main() {
     let lines = round_trips::measure();

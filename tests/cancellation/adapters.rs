@@ -1,4 +1,4 @@
-//! What is tested: each way to a connection, behind one face.
+//! The adapters under test: each way to a connection, behind one trait.
 
 use std::future::Future;
 
@@ -10,9 +10,9 @@ use advisory_locking::{
 use diesel::result::Error;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
-use crate::pools::{Pool, answers};
+use crate::pools::{Pool, assert_works};
 
-/// The calls that take a lock.
+/// A call that acquires a lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Call {
     Acquire,
@@ -36,13 +36,13 @@ pub(crate) const CALLS: [Call; 8] = [
     Call::TryInTransaction,
 ];
 
-/// A way to a connection, with one connection in all.
+/// A connection, or a pool of one connection.
 pub(crate) trait Adapter: Sized + Send {
     const NAME: &str;
 
     fn open(url: &str) -> impl Future<Output = Self> + Send;
 
-    /// Makes a call; its body runs a statement that takes a few milliseconds.
+    /// Makes a call. Its body runs a statement of a few milliseconds.
     fn call(
         &mut self,
         call: Call,
@@ -50,7 +50,7 @@ pub(crate) trait Adapter: Sized + Send {
         options: LockOptions,
     ) -> impl Future<Output = Result<(), LockError>> + Send;
 
-    /// A connection can be had and works; with a borrowed connection, it works or says that it is closed.
+    /// Asserts that a connection works. A borrowed connection may also be closed.
     fn check(&mut self) -> impl Future<Output = ()> + Send;
 }
 
@@ -62,7 +62,7 @@ async fn body(conn: &mut AsyncPgConnection) -> Result<(), LockError> {
         .map_err(failed)
 }
 
-/// An error of the client's, or the lock's own that travelled in one.
+/// Returns the lock error inside the client's error, or wraps the client's error.
 fn failed(error: Error) -> LockError {
     match error {
         Error::QueryBuilderError(inner) => match inner.downcast::<LockError>() {
@@ -73,7 +73,7 @@ fn failed(error: Error) -> LockError {
     }
 }
 
-/// The calls that a pool has too.
+/// Makes a call that pools have too.
 macro_rules! calls {
     ($conn:expr, $call:expr, $key:expr, $options:expr, $in_transaction:expr) => {
         match $call {
@@ -105,7 +105,7 @@ macro_rules! calls {
 
 pub(crate) use calls;
 
-/// The calls inside a transaction of the caller's, on a connection.
+/// Makes a call inside the caller's transaction, on a connection.
 async fn in_transaction(
     conn: &mut AsyncPgConnection,
     call: Call,
@@ -134,7 +134,7 @@ impl Adapter for Borrowed {
 
     async fn open(url: &str) -> Self {
         Self {
-            conn: connect(url).await,
+            conn: connect_async(url).await,
             url: url.to_owned(),
         }
     }
@@ -156,7 +156,7 @@ impl Adapter for Borrowed {
     }
 }
 
-/// A pool, and its connections taken by the pool's own methods.
+/// A pool, through its own methods.
 pub(crate) struct Pooled<P>(P);
 
 impl<P: Pool> Adapter for Pooled<P> {
@@ -179,20 +179,20 @@ impl<P: Pool> Adapter for Pooled<P> {
     }
 
     async fn check(&mut self) {
-        answers(&self.0).await;
+        assert_works(&self.0).await;
     }
 }
 
-pub(crate) async fn connect(url: &str) -> AsyncPgConnection {
+pub(crate) async fn connect_async(url: &str) -> AsyncPgConnection {
     AsyncPgConnection::establish(url).await.unwrap()
 }
 
-/// A connection nobody can replace is closed for good if a statement of ours was dropped on it.
+/// Replaces a connection that was closed because a statement of the library was dropped on it.
 pub(crate) async fn refresh(conn: &mut AsyncPgConnection, url: &str) {
     let transaction = AsyncLockSession::session_transaction_state(conn);
-    let unfit = transaction.is_broken() || transaction.is_open_on_server();
-    if unfit || !works(conn).await {
-        *conn = connect(url).await;
+    let broken = transaction.is_broken() || transaction.is_open_on_server();
+    if broken || !works(conn).await {
+        *conn = connect_async(url).await;
     }
 }
 

@@ -1,52 +1,54 @@
-//! Nothing blocks the executor: while the server is silent, every poll returns, and so does every drop.
+//! No poll and no drop blocks the executor while the server does not reply.
 //!
-//! A call lives in a runtime of one thread, and only that thread ends the silence. So what waits there for the server, in a poll, in
-//! a drop, or in a task that a drop has started, waits for ever; the thread of the test watches.
+//! A call runs in a runtime with one thread, and only that thread ends the stall of the proxy. So a
+//! poll, a drop, or a task that a drop has started would never return if it waited for the server.
+//! The thread of the test watches the duration of the stall.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use advisory_locking::{AsyncPooledAdvisoryLocking, LockOptions, WaitStrategy};
+use testkit::gate::Gate;
+use testkit::observer::Observe;
+use testkit::pending::until_pending;
+use testkit::proxy::Proxy;
+use testkit::server::{connect, fresh_key};
 
 use crate::adapters::{Adapter, Borrowed, CALLS, Pooled};
-use crate::observer::{Gate, Observer, fresh_key};
-use crate::pending::until_pending;
-use crate::pools::{Bb8, Deadpool, Mobc, Pool, answers, begin, in_runtime};
-use crate::silence::{Server, Switch};
+use crate::pools::{Bb8, Deadpool, Mobc, Pool, assert_works, begin, in_runtime};
 
-/// How long the executor may be silent with the server. What waits for it waits for ever, so a slow machine may take its time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Limit of a stall. A blocked executor waits for ever, so the limit can be long.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs a case on a thread of its own, and watches that it never waits for a silent server.
-fn watch<F: Future<Output = ()>>(case: impl FnOnce(Server) -> F + Send + 'static) {
-    let switch = Arc::new(Switch::default());
-    let server = Server::new(Arc::clone(&switch));
+/// Runs a case on a thread of its own, and asserts that it ends each stall.
+fn run_watched<F: Future<Output = ()>>(case: impl FnOnce(Proxy) -> F + Send + 'static) {
+    let proxy = Proxy::start();
+    let clock = proxy.stall_clock();
     let (alive, ended) = channel::<()>();
-    let playing = thread::spawn(move || {
-        in_runtime(case(server));
+    let running = thread::spawn(move || {
+        in_runtime(case(proxy));
         drop(alive);
     });
     while ended.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
         assert!(
-            switch.silent_for() < PATIENCE,
-            "the executor waits for a silent server"
+            clock.elapsed() < STALL_LIMIT,
+            "the executor waits for a stalled server"
         );
     }
-    if let Err(panic) = playing.join() {
+    if let Err(panic) = running.join() {
         std::panic::resume_unwind(panic);
     }
 }
 
-/// The longest that a poll or a drop took.
+/// The longest duration of a poll or a drop.
 #[derive(Default)]
-struct Longest(Duration);
+struct MaxDuration(Duration);
 
-impl Longest {
+impl MaxDuration {
     fn time<T>(&mut self, act: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         let value = act();
@@ -56,12 +58,13 @@ impl Longest {
 
     fn assert_short(&self, what: &str) {
         println!("{what}: the longest poll or drop took {:?}", self.0);
-        assert!(self.0 < PATIENCE / 10, "{what}: {:?}", self.0);
+        assert!(self.0 < STALL_LIMIT / 10, "{what}: {:?}", self.0);
     }
 }
 
-/// Polls a future a few times in the silence, then drops it. Whether it ended: what came before the silence may let it.
-async fn poll_and_drop<F: Future>(mut future: Pin<Box<F>>, longest: &mut Longest) -> bool {
+/// Polls a future a few times during the stall, then drops it. Returns `true` if it was ready,
+/// which a reply from before the stall allows.
+async fn poll_and_drop<F: Future>(mut future: Pin<Box<F>>, longest: &mut MaxDuration) -> bool {
     let mut ended = false;
     for _ in 0..4 {
         ended = poll_fn(|context| {
@@ -78,26 +81,26 @@ async fn poll_and_drop<F: Future>(mut future: Pin<Box<F>>, longest: &mut Longest
     ended
 }
 
-/// How often a call is pending is a matter of luck, for an answer may be there when it looks. Without answers it is pending for good.
-fn assert_waits(silent_from_the_start: bool, ended: bool, what: &str) {
+/// Asserts that a call that had no reply at all was not ready.
+fn assert_waits(stalled_from_the_start: bool, ended: bool, what: &str) {
     assert!(
-        !(silent_from_the_start && ended),
-        "{what}: it ended without an answer"
+        !(stalled_from_the_start && ended),
+        "{what}: it ended without a reply"
     );
 }
 
-/// What a drop has started gets its turn.
+/// Lets the tasks run that a drop has started.
 async fn tasks_run() {
     for _ in 0..4 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Every call, with the server falling silent at its first, second, third … pending point.
-async fn calls<A: Adapter>(server: Server) {
-    let (mut observer, mut longest) = (Observer::new(), Longest::default());
+/// Every call, stalled at each of its pending points in turn.
+async fn calls<A: Adapter>(proxy: Proxy) {
+    let (mut observer, mut longest) = (connect(), MaxDuration::default());
     for call in CALLS {
-        let mut adapter = A::open(&server.url()).await;
+        let mut adapter = A::open(&proxy.url()).await;
         for limit in 0.. {
             let key = fresh_key();
             let mut future = Box::pin(adapter.call(call, &key, LockOptions::no_wait()));
@@ -107,10 +110,10 @@ async fn calls<A: Adapter>(server: Server) {
                 result.expect(&what);
                 break;
             }
-            let silence = server.fall_silent();
+            let stall = proxy.stall();
             let ended = poll_and_drop(future, &mut longest).await;
             assert_waits(limit == 0, ended, &what);
-            drop(silence);
+            drop(stall);
             observer.assert_free(&key, &what).await;
             adapter.check().await;
         }
@@ -118,16 +121,16 @@ async fn calls<A: Adapter>(server: Server) {
     longest.assert_short(A::NAME);
 }
 
-/// The same while somebody else holds the lock, so that the silence meets a call that waits.
-async fn waits<A: Adapter>(server: Server) {
-    let (mut observer, mut longest) = (Observer::new(), Longest::default());
+/// Every call while another session holds the lock, stalled while the call waits.
+async fn waits<A: Adapter>(proxy: Proxy) {
+    let (mut observer, mut longest) = (connect(), MaxDuration::default());
     let mut gate = Gate::closed();
     let poll = LockOptions::wait_forever().interval(Duration::from_millis(1));
     let block = LockOptions::wait_forever().strategy(WaitStrategy::Block);
     for call in CALLS {
         for (options, queues) in [(poll, false), (block, true)] {
             let key = gate.key.clone();
-            let mut adapter = A::open(&server.url()).await;
+            let mut adapter = A::open(&proxy.url()).await;
             let mut future = Box::pin(adapter.call(call, &key, options));
             if queues {
                 tokio::select! {
@@ -138,23 +141,23 @@ async fn waits<A: Adapter>(server: Server) {
                 let waiting = until_pending(20, future.as_mut()).await;
                 assert!(waiting.is_none(), "granted though it is held");
             }
-            let silence = server.fall_silent();
+            let stall = proxy.stall();
             let ended = poll_and_drop(future, &mut longest).await;
             assert!(!ended, "{}: {call:?} ended though it is held", A::NAME);
-            drop(silence);
+            drop(stall);
             let what = format!("{}: {call:?} is still queued", A::NAME);
             let alone = |shown: &[_]| shown.len() == 1;
-            observer.wait_until(&key, alone, &what).await;
+            observer.wait_for(&key, alone, &what).await;
             adapter.check().await;
         }
     }
     longest.assert_short(A::NAME);
 }
 
-/// A guard dropped, in and outside a transaction, and its release.
-async fn guards<P: Pool>(server: Server) {
-    let (mut observer, mut longest) = (Observer::new(), Longest::default());
-    let pool = P::open(&server.url()).await;
+/// A dropped guard, in and outside a transaction, and a release, stalled at each pending point.
+async fn guards<P: Pool>(proxy: Proxy) {
+    let (mut observer, mut longest) = (connect(), MaxDuration::default());
+    let pool = P::open(&proxy.url()).await;
     for transaction in [false, true] {
         let key = fresh_key();
         let guard = pool.acquire_advisory_lock(&key, LockOptions::no_wait());
@@ -162,12 +165,12 @@ async fn guards<P: Pool>(server: Server) {
         if transaction {
             begin(&mut guard).await;
         }
-        let silence = server.fall_silent();
+        let stall = proxy.stall();
         longest.time(|| drop(guard));
         tasks_run().await;
-        drop(silence);
+        drop(stall);
         observer.assert_free(&key, "a guard dropped").await;
-        answers(&pool).await;
+        assert_works(&pool).await;
     }
     for limit in 0.. {
         let key = fresh_key();
@@ -177,12 +180,12 @@ async fn guards<P: Pool>(server: Server) {
             released.unwrap();
             break;
         }
-        let silence = server.fall_silent();
+        let stall = proxy.stall();
         let ended = poll_and_drop(release, &mut longest).await;
         assert_waits(limit == 0, ended, "the release");
-        drop(silence);
+        drop(stall);
         observer.assert_free(&key, "a release dropped").await;
-        answers(&pool).await;
+        assert_works(&pool).await;
     }
     longest.assert_short(P::NAME);
 }
@@ -194,12 +197,12 @@ macro_rules! for_each_adapter {
 
             #[test]
             fn calls_do_not_block() {
-                watch(calls::<$adapter>);
+                run_watched(calls::<$adapter>);
             }
 
             #[test]
             fn waits_do_not_block() {
-                watch(waits::<$adapter>);
+                run_watched(waits::<$adapter>);
             }
         }
     )*};
@@ -216,12 +219,12 @@ macro_rules! guards {
     ($($name:ident => $pool:ty;)*) => {$(
         #[test]
         fn $name() {
-            watch(guards::<$pool>);
+            run_watched(guards::<$pool>);
         }
     )*};
 }
 guards! {
-    guards_without_a_pool_do_not_block => crate::pools::Shared;
+    guards_without_a_pool_do_not_block => crate::pools::MutexPool;
     guards_of_bb8_do_not_block => Bb8;
     guards_of_deadpool_do_not_block => Deadpool;
     guards_of_mobc_do_not_block => Mobc;

@@ -1,22 +1,23 @@
-//! Every call, dropped at its first, second, third … pending point, until it completes.
+//! Every call, dropped at each of its pending points in turn, until it completes.
 //!
-//! How many points there are is not asked: an answer that is there already saves one. That there are any is shown in `blocking.rs`, with a
-//! silent server.
+//! The number of points is not asserted, because a reply may arrive before the poll. `blocking.rs`
+//! shows with a stalled server that there are some.
 
 use std::time::Duration;
 
 use advisory_locking::{AsyncAdvisoryLocking, LockOptions, WaitStrategy};
+use testkit::observer::Observe;
+use testkit::pending::drop_at;
+use testkit::server::{connect, fresh_key, url};
 
-use crate::adapters::{Adapter, Borrowed, CALLS, Pooled, connect};
-use crate::observer::{Observer, database_url, fresh_key};
-use crate::pending::drop_at;
+use crate::adapters::{Adapter, Borrowed, CALLS, Pooled, connect_async};
 use crate::pools::{Bb8, Deadpool, Mobc};
 
 /// The key is free: every call completes, and may be dropped before it does.
 async fn drop_everywhere<A: Adapter>() {
-    let mut observer = Observer::new();
+    let mut observer = connect();
     for call in CALLS {
-        let mut adapter = A::open(&database_url()).await;
+        let mut adapter = A::open(&url()).await;
         let mut limit = 0;
         loop {
             let key = fresh_key();
@@ -34,42 +35,42 @@ async fn drop_everywhere<A: Adapter>() {
     }
 }
 
-/// The key is held by somebody else, so the call waits when it is dropped.
+/// Another session holds the key, so the call waits when it is dropped.
 async fn drop_while_waiting<A: Adapter>(strategy: WaitStrategy) {
-    let mut observer = Observer::new();
-    let mut holder = connect(&database_url()).await;
+    let mut observer = connect();
+    let mut holder = connect_async(&url()).await;
     for call in CALLS {
         let key = fresh_key();
         let guard = holder
             .acquire_advisory_lock(&key, LockOptions::no_wait())
             .await
             .unwrap();
-        let mut adapter = A::open(&database_url()).await;
+        let mut adapter = A::open(&url()).await;
         let mut beyond = 0;
         for limit in 0..12 {
-            // Without a limit, or a wait that is left behind would end by itself.
+            // Without a limit, because a leaked wait would end at its limit.
             let options = LockOptions::wait_forever().strategy(strategy);
             let options = match strategy {
                 WaitStrategy::Poll => options.interval(Duration::from_millis(4)),
                 _ => options,
             };
-            let patience = Duration::from_millis(50);
+            let timeout = Duration::from_millis(50);
             let dropped = drop_at(limit, adapter.call(call, &key, options));
-            let reached = tokio::time::timeout(patience, dropped).await;
+            let reached = tokio::time::timeout(timeout, dropped).await;
             let what = format!(
                 "{}: {call:?} dropped at pending point {limit} of a wait",
                 A::NAME
             );
             assert!(!matches!(reached, Ok(Some(_))), "{what}: it did not wait");
             observer
-                .wait_until(
+                .wait_for(
                     &key,
-                    |shown| shown.len() == 1 && shown[0].granted,
+                    |entries| entries.len() == 1 && entries[0].granted,
                     &format!("{what}: still queued"),
                 )
                 .await;
             adapter.check().await;
-            // It waits at its last pending point; a slow machine may not have come so far at the first time.
+            // The last pending point is the wait. A slow machine may reach it at a later run only.
             beyond += u32::from(reached.is_err());
             if beyond == 3 {
                 break;

@@ -1,4 +1,4 @@
-//! Guards and bodies that are dropped, aborted or abandoned by a panic, on every adapter.
+//! Guards and bodies that are dropped, aborted or unwound, on every pool.
 
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
@@ -6,40 +6,46 @@ use advisory_locking::{
 };
 use diesel::sql_types::Integer;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use testkit::gate::Gate;
+use testkit::observer::{LockEntry, Observe};
+use testkit::proxy::Proxy;
+use testkit::server::{connect, fresh_key, url};
 
-use crate::adapters::connect;
-use crate::counted::Counted;
-use crate::observer::{Gate, Held, Observer, database_url, fresh_key};
-use crate::pools::{Pool, answers, begin, on_every_pool, open, pid, pid_of_next};
+use crate::adapters::connect_async;
+use crate::pools::{Pool, assert_works, begin, on_every_pool, open, pid, pid_of_next};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
 async fn a_dropped_guard_releases_and_keeps_the_connection<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let before = pid(&mut guard).await;
     drop(guard);
     observer.assert_free(&key, "dropping the guard").await;
-    assert_eq!(pid_of_next(&pool).await == before, P::KEEPS);
+    assert_eq!(pid_of_next(&pool).await == before, P::REUSES_CONNECTIONS);
 }
 
-/// The body's own statement goes on; the release is queued behind it.
-async fn a_body_dropped_in_a_statement_releases_when_that_ends<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+/// The body's statement continues, and the release is queued behind it.
+async fn a_body_dropped_in_a_statement_releases_after_it<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let mut gate = Gate::closed();
     let at_the_gate = gate.statement();
     let call = pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
         conn.batch_execute(&at_the_gate).await
     });
     gate.drop_there(&mut observer, call).await;
-    assert_eq!(observer.shown(&key).len(), 1, "the statement still runs");
+    assert_eq!(
+        observer.lock_entries(&key).len(),
+        1,
+        "the statement still runs"
+    );
     gate.open();
     observer.assert_free(&key, "the statement in flight").await;
-    answers(&pool).await;
+    assert_works(&pool).await;
 }
 
-async fn a_body_dropped_in_a_transaction_costs_the_connection<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+async fn a_body_dropped_in_a_transaction_discards_the_connection<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let (mut gate, mut before) = (Gate::closed(), 0);
     let at_the_gate = gate.statement();
     let call = pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
@@ -55,8 +61,8 @@ async fn a_body_dropped_in_a_transaction_costs_the_connection<P: Pool>() {
     assert_ne!(pid_of_next(&pool).await, before);
 }
 
-async fn a_body_dropped_under_a_transaction_level_lock_is_rolled_back<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+async fn a_body_dropped_under_an_xact_lock_is_rolled_back<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let (mut gate, mut before) = (Gate::closed(), 0);
     let at_the_gate = gate.statement();
     let call = pool.with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
@@ -73,7 +79,7 @@ async fn a_body_dropped_under_a_transaction_level_lock_is_rolled_back<P: Pool>()
 
 async fn a_guard_dropped_in_a_transaction_frees_the_key<P: Pool>() {
     for fails in [false, true] {
-        let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+        let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
         let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
         let before = pid(&mut guard).await;
         begin(&mut guard).await;
@@ -86,9 +92,9 @@ async fn a_guard_dropped_in_a_transaction_frees_the_key<P: Pool>() {
     }
 }
 
-/// The client sees no transaction there, so the release is sent, and fails.
-async fn a_guard_dropped_in_an_invisible_aborted_transaction_frees_the_key<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+/// The client does not see the transaction, so the release is sent, and fails.
+async fn a_guard_dropped_in_a_raw_aborted_transaction_frees_the_key<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     guard.batch_execute("BEGIN").await.unwrap();
     guard.batch_execute("SELECT 1/0").await.unwrap_err();
@@ -96,12 +102,12 @@ async fn a_guard_dropped_in_an_invisible_aborted_transaction_frees_the_key<P: Po
     observer
         .assert_free(&key, "a drop in an aborted transaction")
         .await;
-    answers(&pool).await;
+    assert_works(&pool).await;
 }
 
-/// What was condemned is never handed out again.
-async fn a_transaction_left_open_costs_the_connection<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+/// A terminated connection is not handed out again.
+async fn a_transaction_left_open_discards_the_connection<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let mut before = 0;
     let body = async |conn: &mut AsyncPgConnection| -> Result<(), LockError> {
         before = pid(conn).await;
@@ -117,7 +123,7 @@ async fn a_transaction_left_open_costs_the_connection<P: Pool>() {
     assert_ne!(pid_of_next(&pool).await, before);
 }
 
-async fn a_connection_given_back_in_a_transaction_is_not_handed_out<P: Pool>() {
+async fn a_connection_returned_in_a_transaction_is_discarded<P: Pool>() {
     let pool = open::<P>().await;
     let mut conn = pool.checkout().await.unwrap();
     let before = pid(&mut conn).await;
@@ -128,7 +134,7 @@ async fn a_connection_given_back_in_a_transaction_is_not_handed_out<P: Pool>() {
 
 async fn a_panic_in_the_body_frees_the_key_and_goes_on<P: Pool>() {
     for transaction in [false, true] {
-        let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+        let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
         let (pool_in_task, key_in_task) = (pool.clone(), key.clone());
         let task = tokio::spawn(async move {
             let body = async |_: &mut AsyncPgConnection| -> Result<(), LockError> {
@@ -146,13 +152,13 @@ async fn a_panic_in_the_body_frees_the_key_and_goes_on<P: Pool>() {
         });
         assert!(task.await.unwrap_err().is_panic());
         observer.assert_free(&key, "a panic").await;
-        answers(&pool).await;
+        assert_works(&pool).await;
     }
 }
 
 async fn an_aborted_task_frees_the_key<P: Pool>() {
     for transaction in [false, true] {
-        let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+        let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
         let (pool_in_task, key_in_task) = (pool.clone(), key.clone());
         let task = tokio::spawn(async move {
             let body = async |_: &mut AsyncPgConnection| -> Result<(), LockError> {
@@ -169,19 +175,23 @@ async fn an_aborted_task_frees_the_key<P: Pool>() {
             }
         });
         observer
-            .wait_until(&key, |shown| shown.len() == 1, "the task takes the lock")
+            .wait_for(
+                &key,
+                |entries| entries.len() == 1,
+                "the task acquires the lock",
+            )
             .await;
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
         observer.assert_free(&key, "an abort").await;
-        answers(&pool).await;
+        assert_works(&pool).await;
     }
 }
 
-/// A wait in a `select!` that starts anew each time.
-async fn attempts_that_start_anew_do_not_pile_up_in_the_queue<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
-    let mut holder = connect(&database_url()).await;
+/// A `select!` loop that restarts the wait.
+async fn restarted_attempts_do_not_pile_up_in_the_queue<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
+    let mut holder = connect_async(&url()).await;
     let guard = AsyncAdvisoryLocking::acquire_advisory_lock(&mut holder, &key, NO_WAIT)
         .await
         .unwrap();
@@ -189,55 +199,55 @@ async fn attempts_that_start_anew_do_not_pile_up_in_the_queue<P: Pool>() {
     for attempt in 0..10 {
         tokio::select! {
             _ = pool.acquire_advisory_lock(&key, options) => panic!("granted though it is held"),
-            () = observer.wait_until(&key, |shown| shown.len() == 2, "it queues") => {}
+            () = observer.wait_for(&key, |entries| entries.len() == 2, "it queues") => {}
         }
         let what = format!("attempt {attempt} is still queued");
         observer
-            .wait_until(&key, |shown| shown.len() == 1, &what)
+            .wait_for(&key, |entries| entries.len() == 1, &what)
             .await;
     }
     guard.release().await.unwrap();
     observer.assert_free(&key, "all attempts").await;
-    answers(&pool).await;
+    assert_works(&pool).await;
 }
 
-/// A cancel request may end a pooler in between, so none is sent where nothing of ours waits on the server.
+/// A pooler may end on a cancel request, so the library sends one only during a wait.
 #[tokio::test]
 async fn only_a_wait_is_cancelled() {
-    let (counted, mut observer) = (Counted::new(), Observer::new());
+    let (proxy, mut observer) = (Proxy::start(), connect());
 
-    let mut conn = connect(&counted.url()).await;
+    let mut conn = connect_async(&proxy.url()).await;
     let key = fresh_key();
     let call = conn.with_advisory_xact_lock(&key, NO_WAIT, async |_| {
         std::future::pending::<Result<(), LockError>>().await
     });
     tokio::select! {
         _ = call => panic!("the body never ends"),
-        () = observer.wait_until(&key, |shown| !shown.is_empty(), "the body begins") => {}
+        () = observer.wait_for(&key, |entries| !entries.is_empty(), "the body begins") => {}
     }
     drop(conn);
     observer.assert_free(&key, "the body").await;
-    assert_eq!(counted.connections(), 1);
+    assert_eq!(proxy.connections(), 1);
 
-    let mut conn = connect(&counted.url()).await;
+    let mut conn = connect_async(&proxy.url()).await;
     let mut gate = Gate::closed();
     let key = gate.key.clone();
     let wait = LockOptions::wait_forever().strategy(WaitStrategy::Block);
     gate.drop_there(&mut observer, conn.acquire_advisory_lock(&key, wait))
         .await;
-    let only_the_holder = |shown: &[Held]| shown.len() == 1;
+    let only_the_holder = |entries: &[LockEntry]| entries.len() == 1;
     observer
-        .wait_until(&key, only_the_holder, "the wait ends")
+        .wait_for(&key, only_the_holder, "the wait ends")
         .await;
-    assert!(counted.connections() > 2);
+    assert!(proxy.connections() > 2);
 }
 
-/// A body that borrows, awaits, opens a transaction and takes a further lock, all in a spawned task.
+/// The body borrows, awaits, opens a transaction and acquires another lock, in a spawned task.
 async fn a_body_may_borrow_and_nest_in_a_spawned_task<P: Pool>() {
     use advisory_locking::AsyncAdvisoryLocking;
     use diesel::{IntoSql, select};
 
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let (outer, inner) = (key.clone(), fresh_key());
     let task = tokio::spawn(async move {
         let mut steps = vec!["begin"];
@@ -267,15 +277,15 @@ async fn a_body_may_borrow_and_nest_in_a_spawned_task<P: Pool>() {
 
 on_every_pool! {
     a_dropped_guard_releases_and_keeps_the_connection
-    a_body_dropped_in_a_statement_releases_when_that_ends
-    a_body_dropped_in_a_transaction_costs_the_connection
-    a_body_dropped_under_a_transaction_level_lock_is_rolled_back
+    a_body_dropped_in_a_statement_releases_after_it
+    a_body_dropped_in_a_transaction_discards_the_connection
+    a_body_dropped_under_an_xact_lock_is_rolled_back
     a_guard_dropped_in_a_transaction_frees_the_key
-    a_guard_dropped_in_an_invisible_aborted_transaction_frees_the_key
-    a_transaction_left_open_costs_the_connection
-    a_connection_given_back_in_a_transaction_is_not_handed_out
+    a_guard_dropped_in_a_raw_aborted_transaction_frees_the_key
+    a_transaction_left_open_discards_the_connection
+    a_connection_returned_in_a_transaction_is_discarded
     a_panic_in_the_body_frees_the_key_and_goes_on
     an_aborted_task_frees_the_key
-    attempts_that_start_anew_do_not_pile_up_in_the_queue
+    restarted_attempts_do_not_pile_up_in_the_queue
     a_body_may_borrow_and_nest_in_a_spawned_task
 }

@@ -1,4 +1,5 @@
-//! Futures that are dropped half-way, on a real server: nothing may stay held or queued, and no pool may shrink.
+//! Futures that are dropped before they are ready, on a PostgreSQL server: no lock stays held or
+//! queued, and no pool loses a connection.
 
 #![cfg(all(
     feature = "diesel-postgres",
@@ -20,21 +21,12 @@
 
 mod adapters;
 mod blocking;
-mod counted;
 mod dropping;
 mod guards;
-mod observer;
-mod outside;
-mod pending;
+mod no_runtime;
 mod pools;
-#[allow(dead_code, reason = "the tests of round trips need more of it")]
-#[path = "../postgres/proxy.rs"]
-mod proxy;
 mod round_trips;
-#[path = "../postgres/rounds.rs"]
-mod rounds;
 mod sea_orm;
 mod sessions;
-mod silence;
 mod timeouts;
-mod upstream;
+mod upstream_bugs;

@@ -1,4 +1,4 @@
-//! The pools, each with one connection, and what the tests do with any of them.
+//! The pools, each with one connection, and helpers for any of them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use advisory_locking::session::SessionError;
 use diesel_async::pooled_connection::AsyncDieselConnectionManager;
 use diesel_async::pooled_connection::{bb8, deadpool, mobc};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, TransactionManager};
+use testkit::server::url;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::adapters::{connect, refresh, works};
-use crate::observer::database_url;
+use crate::adapters::{connect_async, refresh, works};
 
 /// A pool of one connection.
 pub(crate) trait Pool:
@@ -19,14 +19,14 @@ pub(crate) trait Pool:
 {
     const NAME: &str;
 
-    /// Whether a connection that is in order is still there after its way back into the pool.
-    const KEEPS: bool = true;
+    /// `true` if the pool reuses a connection that works.
+    const REUSES_CONNECTIONS: bool = true;
 
     fn open(url: &str) -> impl Future<Output = Self> + Send;
 }
 
-/// The pool hands out a connection that works.
-pub(crate) async fn answers<P: Pool>(pool: &P) {
+/// Asserts that the pool hands out a connection that works.
+pub(crate) async fn assert_works<P: Pool>(pool: &P) {
     let mut conn = pool.checkout().await.unwrap();
     assert!(works(&mut conn).await, "{}: not a connection", P::NAME);
 }
@@ -57,12 +57,12 @@ pub(crate) type Mobc = mobc::Pool<AsyncPgConnection>;
 
 impl Pool for Mobc {
     const NAME: &str = "mobc";
-    // diesel-async tells mobc that a connection in order is not.
-    const KEEPS: bool = false;
+    // diesel-async 0.9 inverts the result of its check for mobc: see `upstream_bugs`.
+    const REUSES_CONNECTIONS: bool = false;
 
     async fn open(url: &str) -> Self {
         let manager = AsyncDieselConnectionManager::new(url);
-        // Without the health check: what is unfit must not come so far.
+        // Without the health check, so that a broken connection would be handed out.
         Self::builder()
             .max_open(1)
             .test_on_check_out(false)
@@ -70,14 +70,14 @@ impl Pool for Mobc {
     }
 }
 
-/// No library's pool: one connection, made anew by whoever finds it closed.
+/// A user's own pool: one connection behind a mutex, replaced at checkout if it is closed.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct MutexPool {
     conn: Arc<Mutex<AsyncPgConnection>>,
     url: String,
 }
 
-impl AsyncLockPool for Shared {
+impl AsyncLockPool for MutexPool {
     type Session = AsyncPgConnection;
     type Connection = OwnedMutexGuard<AsyncPgConnection>;
 
@@ -88,12 +88,12 @@ impl AsyncLockPool for Shared {
     }
 }
 
-impl Pool for Shared {
+impl Pool for MutexPool {
     const NAME: &str = "no pool";
 
     async fn open(url: &str) -> Self {
         Self {
-            conn: Arc::new(Mutex::new(connect(url).await)),
+            conn: Arc::new(Mutex::new(connect_async(url).await)),
             url: url.to_owned(),
         }
     }
@@ -117,13 +117,13 @@ pub(crate) async fn begin(conn: &mut AsyncPgConnection) {
 }
 
 pub(crate) async fn open<P: Pool>() -> P {
-    P::open(&database_url()).await
+    P::open(&url()).await
 }
 
-/// Runs cases on each way to a connection.
+/// Makes a test of each case for each pool.
 macro_rules! on_every_pool {
     ($($case:ident)*) => {
-        on_every_pool!(@pool no_pool, $crate::pools::Shared, $($case)*);
+        on_every_pool!(@pool no_pool, $crate::pools::MutexPool, $($case)*);
         on_every_pool!(@pool bb8_pool, $crate::pools::Bb8, $($case)*);
         on_every_pool!(@pool deadpool_pool, $crate::pools::Deadpool, $($case)*);
         on_every_pool!(@pool mobc_pool, $crate::pools::Mobc, $($case)*);
@@ -141,7 +141,7 @@ macro_rules! on_every_pool {
 }
 pub(crate) use on_every_pool;
 
-/// As `#[tokio::test]` does.
+/// Runs a case as `#[tokio::test]` does.
 pub(crate) fn in_runtime(case: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

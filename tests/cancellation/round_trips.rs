@@ -1,20 +1,20 @@
-//! How many round trips a call takes on a warm `AsyncPgConnection`: as many as on a blocking one.
+//! Number of round trips of each call on a warm `AsyncPgConnection`, equal to the blocking one.
 
 use std::time::Duration;
 
 use advisory_locking::{AsyncAdvisoryLocking, LockError, LockKey, LockOptions, WaitStrategy};
 use diesel_async::AsyncPgConnection;
+use testkit::gate::Gate;
+use testkit::proxy::Proxy;
+use testkit::server::fresh_key;
 use tokio::runtime::Runtime;
 
-use crate::adapters::connect;
-use crate::observer::{Gate, database_url, fresh_key};
-use crate::proxy::Proxy;
-use crate::silence::by_port;
+use crate::adapters::connect_async;
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
-/// The round trips of an acquire, its release, a scope, a refusal, and a wait on the server that times out.
-async fn taken(conn: &mut AsyncPgConnection, proxy: &Proxy, busy: &LockKey) -> [u32; 5] {
+/// Counts an acquire, its release, a scope, a contended try, and a wait that times out.
+async fn taken(conn: &mut AsyncPgConnection, proxy: &Proxy, contended: &LockKey) -> [u32; 5] {
     let (key, mut before, mut taken) = (fresh_key(), proxy.round_trips(), [0; 5]);
     let mut count = |at: usize| {
         let now = proxy.round_trips();
@@ -29,12 +29,12 @@ async fn taken(conn: &mut AsyncPgConnection, proxy: &Proxy, busy: &LockKey) -> [
         .await
         .unwrap();
     count(2);
-    let refused = conn.try_acquire_advisory_lock(busy, NO_WAIT).await;
+    let refused = conn.try_acquire_advisory_lock(contended, NO_WAIT).await;
     assert!(refused.unwrap().is_none());
     count(3);
-    // Long enough that a slow machine has been refused before it is over, and waits.
+    // Long enough for the try and the start of the wait on a slow machine.
     let limited = LockOptions::wait_up_to(Duration::from_secs(1)).strategy(WaitStrategy::Block);
-    let timed_out = conn.try_acquire_advisory_lock(busy, limited).await;
+    let timed_out = conn.try_acquire_advisory_lock(contended, limited).await;
     assert!(timed_out.unwrap().is_none());
     count(4);
     taken
@@ -42,14 +42,14 @@ async fn taken(conn: &mut AsyncPgConnection, proxy: &Proxy, busy: &LockKey) -> [
 
 #[test]
 fn no_call_takes_more_than_promised() {
-    let (proxy, port) = Proxy::to(&database_url());
+    let proxy = Proxy::start();
     let gate = Gate::closed();
     let runtime = Runtime::new().unwrap();
     let warm = runtime.block_on(async {
-        let mut conn = connect(&by_port(port)).await;
+        let mut conn = connect_async(&proxy.url()).await;
         taken(&mut conn, &proxy, &gate.key).await;
         taken(&mut conn, &proxy, &gate.key).await
     });
-    // Acquire; release; begin, lock, commit; a refusal; try, wait, clean-up.
+    // Acquire; release; begin, lock, commit; contended try; try, wait, clean-up.
     assert_eq!(warm, [1, 1, 3, 1, 3]);
 }

@@ -1,4 +1,4 @@
-//! What becomes of a session and of its transactions, where the pool plays no part.
+//! Loss of sessions, and transactions in flight, without a pool.
 
 use std::future::Future;
 
@@ -9,22 +9,23 @@ use diesel::sql_types::Integer;
 use diesel::sqlite::SqliteConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use testkit::observer::Observe;
+use testkit::server::{connect, fresh_key, url};
 use tokio::sync::Notify;
 
 use crate::adapters;
-use crate::observer::{Observer, database_url, fresh_key};
-use crate::pools::{Deadpool, answers, open, pid};
+use crate::pools::{Deadpool, assert_works, open, pid};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
-async fn connect() -> AsyncPgConnection {
-    adapters::connect(&database_url()).await
+async fn connect_async() -> AsyncPgConnection {
+    adapters::connect_async(&url()).await
 }
 
 #[tokio::test]
 async fn a_session_that_is_terminated_under_the_lock_is_lost() {
-    let (mut conn, key) = (connect().await, fresh_key());
-    let mut other = connect().await;
+    let (mut conn, key) = (connect_async().await, fresh_key());
+    let mut other = connect_async().await;
     let result = conn
         .with_advisory_lock(&key, NO_WAIT, async |conn| {
             let terminate = diesel::sql_query("SELECT pg_terminate_backend($1)");
@@ -39,7 +40,7 @@ async fn a_session_that_is_terminated_under_the_lock_is_lost() {
     assert_eq!(result.unwrap_err().kind(), LockErrorKind::Lost);
 }
 
-/// There is no session to end on SQLite, but what was begun must not stay open.
+/// SQLite has no session to terminate, but the transaction must not stay open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_body_dropped_on_sqlite_is_rolled_back() {
     let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:")
@@ -59,7 +60,7 @@ async fn a_body_dropped_on_sqlite_is_rolled_back() {
         },
     );
     tokio::select! {
-        _ = call => panic!("it did not wait"),
+        _ = call => panic!("the body did not wait"),
         () = written.notified() => {}
     }
     let rows = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM written");
@@ -68,9 +69,9 @@ async fn a_body_dropped_on_sqlite_is_rolled_back() {
 }
 
 #[tokio::test]
-async fn a_guard_dropped_in_a_transaction_of_the_callers_frees_the_key() {
+async fn a_guard_dropped_in_the_callers_transaction_frees_the_key() {
     for fails in [false, true] {
-        let (pool, mut observer, key) = (open::<Deadpool>().await, Observer::new(), fresh_key());
+        let (pool, mut observer, key) = (open::<Deadpool>().await, connect(), fresh_key());
         let mut conn = pool.get().await.unwrap();
         let _: Result<(), diesel::result::Error> = conn
             .transaction(async |conn| {
@@ -85,14 +86,14 @@ async fn a_guard_dropped_in_a_transaction_of_the_callers_frees_the_key() {
             .await;
         drop(conn);
         observer.assert_free(&key, "a drop in a transaction").await;
-        answers(&pool).await;
+        assert_works(&pool).await;
     }
 }
 
-/// The server begins it all the same, and diesel-async counts no transaction.
+/// The server begins the transaction, but diesel-async does not count it.
 #[tokio::test]
-async fn a_begin_dropped_in_flight_is_not_taken_for_no_transaction() {
-    let (mut conn, mut observer, key) = (connect().await, Observer::new(), fresh_key());
+async fn a_begin_dropped_in_flight_is_noticed() {
+    let (mut conn, mut observer, key) = (connect_async().await, connect(), fresh_key());
     let result = conn
         .with_advisory_lock(&key, NO_WAIT, async |conn| {
             let mut begun =
@@ -108,10 +109,11 @@ async fn a_begin_dropped_in_flight_is_not_taken_for_no_transaction() {
     observer.assert_free(&key, "the body").await;
 }
 
-/// A transaction dropped at its savepoint leaves the scope's own to be rolled back; the body's error arrives, and no panic.
+/// The scope's own transaction is rolled back after the dropped savepoint. The body's error is
+/// returned, without a panic.
 #[tokio::test]
 async fn a_savepoint_dropped_in_flight_does_not_hide_the_bodys_error() {
-    let (mut conn, mut observer, key) = (connect().await, Observer::new(), fresh_key());
+    let (mut conn, mut observer, key) = (connect_async().await, connect(), fresh_key());
     let result: Result<(), diesel::result::Error> = conn
         .with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
             let mut begun =

@@ -1,5 +1,5 @@
-//! The lock's limit, the caller's own time-out and the release by the holder, all at the same moment. The server then reports a time-out and
-//! may have granted the lock; or nobody is left to hear of the grant.
+//! The lock's limit, the caller's time-out and the holder's release at the same time. The server
+//! may report a time-out and still have granted the lock, or the caller may be gone at the grant.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::{AdvisoryLocking, LockErrorKind, LockKey, LockOptions, WaitStrategy};
 use diesel::{Connection, PgConnection};
+use testkit::observer::{LockEntry, Observe};
+use testkit::proxy::Proxy;
+use testkit::server::{connect, fresh_key, raced_time_outs, url};
 
 use crate::adapters::{Adapter, Borrowed, Call, Pooled};
-use crate::counted::Counted;
-use crate::observer::{Held, Observer, database_url, fresh_key};
 use crate::pools::{Bb8, Deadpool, Mobc};
-use crate::rounds::time_outs;
 
-/// The calls that wait, one after the other.
+/// The calls that wait.
 const CALLS: [Call; 4] = [
     Call::Acquire,
     Call::With,
@@ -22,114 +22,120 @@ const CALLS: [Call; 4] = [
     Call::InTransaction,
 ];
 
-const IMPATIENT: [Call; 3] = [Call::Acquire, Call::With, Call::WithTransaction];
+/// The calls with a time-out of the caller.
+const WITH_CLIENT_TIMEOUT: [Call; 3] = [Call::Acquire, Call::With, Call::WithTransaction];
 
-/// So many run at the same time, each with a connection and a key of its own, for they do little but wait.
-const LANES: u32 = 4;
+/// Number of parallel runs, each with its own connection and key.
+const PARALLEL_RUNS: u32 = 4;
 
 const LIMIT: Duration = Duration::from_millis(3);
-const FOR_EVER: Duration = Duration::from_secs(600);
+const NO_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Met {
+struct Counts {
     granted: u32,
     timed_out: u32,
     dropped: u32,
 }
 
-/// What a round was for the caller.
+/// Result of a round for the caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Ended {
+enum RoundResult {
     Granted,
     TimedOut,
-    /// The caller lost patience first.
+    /// The caller's time-out came first.
     Dropped,
 }
 
-/// Plays rounds until so many have timed out, one way or the other.
-async fn play<A: Adapter>(url: &str, until: u32) -> Met {
-    let (mut adapter, mut observer, key) = (A::open(url).await, Observer::new(), fresh_key());
+/// Runs rounds until this many have ended with either time-out.
+async fn run_rounds<A: Adapter>(url: &str, until: u32) -> Counts {
+    let (mut adapter, mut observer, key) = (A::open(url).await, connect(), fresh_key());
     let holder = Holder::start(key.clone());
-    let mut met = Met::default();
+    let mut counts = Counts::default();
     for round in 0_usize.. {
-        if met.timed_out + met.dropped >= until {
+        if counts.timed_out + counts.dropped >= until {
             break;
         }
-        // Every fourth caller loses patience at the same moment. Not one that begins a transaction by itself: SeaORM's own begin, dropped in
-        // flight, leaves it to the next user of the connection.
-        let impatient = round % 4 == 3;
-        let call = if impatient {
-            IMPATIENT[round / 4 % IMPATIENT.len()]
+        // Every fourth caller has its own time-out at the same time. `InTransaction` has none:
+        // SeaORM's own `begin`, dropped in flight, leaves its transaction to the next user.
+        let has_timeout = round % 4 == 3;
+        let call = if has_timeout {
+            WITH_CLIENT_TIMEOUT[round / 4 % WITH_CLIENT_TIMEOUT.len()]
         } else {
             CALLS[round % CALLS.len()]
         };
         let what = format!("{}, {call:?}, round {round}", A::NAME);
-        let aim = holder.takes();
+        let aim = holder.acquire();
         let options = LockOptions::wait_up_to(LIMIT).strategy(WaitStrategy::Block);
-        holder.releases_about(Instant::now() + aim);
+        holder.release_about(Instant::now() + aim);
         let call = adapter.call(call, &key, options);
-        let patience = if impatient { aim } else { FOR_EVER };
-        let ended = match tokio::time::timeout(patience, call).await {
-            Err(_) => Ended::Dropped,
-            Ok(Ok(())) => Ended::Granted,
+        let timeout = if has_timeout { aim } else { NO_TIMEOUT };
+        let ended = match tokio::time::timeout(timeout, call).await {
+            Err(_) => RoundResult::Dropped,
+            Ok(Ok(())) => RoundResult::Granted,
             Ok(Err(error)) => {
                 assert_eq!(error.kind(), LockErrorKind::TimedOut, "{what}: {error:?}");
-                Ended::TimedOut
+                RoundResult::TimedOut
             }
         };
-        assert!(impatient || ended != Ended::Dropped, "{what} hangs");
-        holder.has_released((!impatient).then_some(ended));
+        assert!(has_timeout || ended != RoundResult::Dropped, "{what} hangs");
+        holder.finish_round((!has_timeout).then_some(ended));
         match ended {
-            Ended::Granted => met.granted += 1,
-            Ended::TimedOut => met.timed_out += 1,
-            Ended::Dropped => met.dropped += 1,
+            RoundResult::Granted => counts.granted += 1,
+            RoundResult::TimedOut => counts.timed_out += 1,
+            RoundResult::Dropped => counts.dropped += 1,
         }
-        if ended == Ended::Dropped {
+        if ended == RoundResult::Dropped {
             observer.assert_free(&key, &what).await;
             adapter.check().await;
         } else {
-            // Nobody has to be waited for: what was reported is so.
-            let left = observer.shown(&key);
-            assert!(<[Held]>::is_empty(&left), "{what}, {ended:?}: {left:?}");
+            // No background work is left, so the lock table matches at once.
+            let left = observer.lock_entries(&key);
+            assert!(
+                <[LockEntry]>::is_empty(&left),
+                "{what}, {ended:?}: {left:?}"
+            );
         }
     }
     adapter.check().await;
-    met
+    counts
 }
 
 async fn a_time_out_that_meets_the_grant_leaves_nothing<A: Adapter + 'static>() {
-    let counted = Counted::new();
-    let lanes: Vec<_> = (0..LANES)
+    let proxy = Proxy::start();
+    let runs: Vec<_> = (0..PARALLEL_RUNS)
         .map(|_| {
-            let url = counted.url();
-            tokio::spawn(async move { play::<A>(&url, time_outs().div_ceil(LANES)).await })
+            let url = proxy.url();
+            tokio::spawn(async move {
+                run_rounds::<A>(&url, raced_time_outs().div_ceil(PARALLEL_RUNS)).await
+            })
         })
         .collect();
-    let mut met = Met::default();
-    for lane in lanes {
-        let lane = lane.await.unwrap();
-        met.granted += lane.granted;
-        met.timed_out += lane.timed_out;
-        met.dropped += lane.dropped;
+    let mut counts = Counts::default();
+    for run in runs {
+        let run = run.await.unwrap();
+        counts.granted += run.granted;
+        counts.timed_out += run.timed_out;
+        counts.dropped += run.dropped;
     }
-    let warnings = counted.notices();
-    println!("{}: {met:?}, warnings: {}", A::NAME, warnings.len());
-    assert!(met.timed_out + met.dropped >= time_outs());
-    // Giving back what is not held would write one, here and into the server's log.
+    let warnings = proxy.notices();
+    println!("{}: {counts:?}, warnings: {}", A::NAME, warnings.len());
+    assert!(counts.timed_out + counts.dropped >= raced_time_outs());
+    // A release of a lock that is not held would write one, also into the server's log.
     assert!(warnings.is_empty(), "warnings of the server: {warnings:?}");
 }
 
 enum Order {
-    Take,
+    Acquire,
     ReleaseAbout(Instant),
-    /// How the round ended, if it is to be learned from. The lock is free when this is answered.
-    Ended(Option<Ended>),
+    /// The result of the round, if it adjusts the aim. The reply means that the lock is free.
+    RoundResult(Option<RoundResult>),
 }
 
-/// Somebody who holds the lock, on a thread of its own, and releases it about when the limit passes.
+/// A thread that holds the lock and releases it at about the limit.
 struct Holder {
     orders: Sender<Order>,
-    /// With each answer, how long after the call the release is to come.
+    /// Time from the call to the release, with each reply.
     done: Receiver<Duration>,
 }
 
@@ -141,29 +147,29 @@ impl Holder {
         Self { orders, done }
     }
 
-    /// Returns how long after the call the release is to come.
-    fn takes(&self) -> Duration {
-        self.orders.send(Order::Take).unwrap();
+    /// Acquires the lock. Returns the time from the call to the release.
+    fn acquire(&self) -> Duration {
+        self.orders.send(Order::Acquire).unwrap();
         self.done.recv().unwrap()
     }
 
-    fn releases_about(&self, moment: Instant) {
+    fn release_about(&self, moment: Instant) {
         self.orders.send(Order::ReleaseAbout(moment)).unwrap();
     }
 
-    fn has_released(&self, ended: Option<Ended>) {
-        self.orders.send(Order::Ended(ended)).unwrap();
+    fn finish_round(&self, ended: Option<RoundResult>) {
+        self.orders.send(Order::RoundResult(ended)).unwrap();
         self.done.recv().unwrap();
     }
 }
 
-/// Aims better from round to round, at the moment after which four in five waits have timed out.
+/// Adjusts the time of the release until four of five waits time out.
 fn hold(key: &LockKey, orders: &Receiver<Order>, done: &Sender<Duration>) {
     const STEP: Duration = Duration::from_micros(50);
     const JITTER_MICROS: u64 = 200;
-    let mut conn = PgConnection::establish(&database_url()).unwrap();
+    let mut conn = PgConnection::establish(&url()).unwrap();
     let mut aim = LIMIT;
-    while let Ok(Order::Take) = orders.recv() {
+    while let Ok(Order::Acquire) = orders.recv() {
         let guard = conn
             .acquire_advisory_lock(key, LockOptions::no_wait())
             .unwrap();
@@ -174,12 +180,12 @@ fn hold(key: &LockKey, orders: &Receiver<Order>, done: &Sender<Duration>) {
         let jitter = Duration::from_micros(fastrand::u64(..JITTER_MICROS));
         thread::sleep((moment + jitter).saturating_duration_since(Instant::now()));
         guard.release().unwrap();
-        let Ok(Order::Ended(ended)) = orders.recv() else {
+        let Ok(Order::RoundResult(ended)) = orders.recv() else {
             return;
         };
         aim = match ended {
-            Some(Ended::Granted) => aim + 4 * STEP,
-            Some(Ended::TimedOut | Ended::Dropped) => aim.saturating_sub(STEP),
+            Some(RoundResult::Granted) => aim + 4 * STEP,
+            Some(RoundResult::TimedOut | RoundResult::Dropped) => aim.saturating_sub(STEP),
             None => aim,
         };
         done.send(aim).unwrap();

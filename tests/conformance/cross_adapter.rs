@@ -5,18 +5,19 @@ use advisory_locking::LockMode::{Exclusive, Shared};
 use crate::actor::Outcome::{Answered, Done, Granted, NotGranted};
 use crate::actor::{Actor, SqlCommand};
 use crate::cases::{LONG, block, no_wait};
-use crate::fixture::{Fixture, Harness};
-use crate::harness::diesel_postgres;
+use crate::fixture::Fixture;
+use crate::harness::diesel_postgres::DIESEL;
+use crate::harness::postgres::{Adapter, url};
 
 /// Starts an actor of every adapter for PostgreSQL.
 fn all_adapters(fixture: &Fixture) -> Vec<Actor> {
     let mut actors = Vec::new();
-    let mut spawn = |adapter: &dyn Harness| actors.push(fixture.spawn_actor(adapter.actor()));
-    spawn(&diesel_postgres::new());
+    let mut spawn = |adapter: Adapter| actors.push(fixture.spawn_actor(adapter.actor(url())));
+    spawn(DIESEL);
     #[cfg(feature = "r2d2")]
-    spawn(&crate::harness::r2d2_postgres::new());
+    spawn(crate::harness::r2d2_postgres::R2D2);
     #[cfg(feature = "diesel-sqlite")]
-    spawn(&crate::harness::multi_connection::new());
+    spawn(crate::harness::multi_connection::MULTI_CONNECTION);
     #[cfg(all(
         feature = "diesel-sqlite",
         feature = "diesel-async-postgres",
@@ -26,18 +27,19 @@ fn all_adapters(fixture: &Fixture) -> Vec<Actor> {
         feature = "mobc"
     ))]
     {
-        spawn(&crate::harness::diesel_async::connection());
-        spawn(&crate::harness::diesel_async::bb8());
-        spawn(&crate::harness::diesel_async::deadpool());
-        spawn(&crate::harness::diesel_async::mobc());
+        use crate::harness::diesel_async;
+        spawn(diesel_async::DIESEL_ASYNC);
+        spawn(diesel_async::BB8);
+        spawn(diesel_async::DEADPOOL);
+        spawn(diesel_async::MOBC);
     }
     #[cfg(all(feature = "diesel-sqlite", feature = "sea-orm"))]
-    spawn(&crate::harness::sea_orm::on_postgres());
+    spawn(crate::harness::sea_orm::SEA_ORM);
     actors
 }
 
 fn run(case: fn(&Fixture)) {
-    Fixture::run(Box::new(diesel_postgres::new()), case);
+    Fixture::run(Box::new(DIESEL.on_test_server()), case);
 }
 
 #[test]

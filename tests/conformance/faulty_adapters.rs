@@ -4,12 +4,12 @@ use advisory_locking::session::{
     Backend, LockReply, LockSession, Row, Script, SessionError, Statement, StatementKind,
     TransactionState,
 };
-use advisory_locking::{LockErrorKind, LockKey, LockMode};
+use advisory_locking::{LockErrorKind, LockMode};
 
 use crate::actor::{ActorChannel, Outcome, SqlCommand};
 use crate::actor_blocking::{self, Client};
 use crate::cases::{self, assert_granted_and_released, block};
-use crate::fixture::{Fixture, Harness, LockEntry};
+use crate::fixture::{Fixture, Harness, LockTable};
 use crate::harness::model::{self, ModelHarness};
 use crate::pg_model::{Fault, ModelSession};
 
@@ -53,20 +53,8 @@ impl Harness for FaultyAdapter {
         })
     }
 
-    fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry> {
-        self.model.lock_entries(key)
-    }
-
-    fn excludes(&self) -> bool {
-        true
-    }
-
-    fn terminate(&self, pid: i32) {
-        self.model.terminate(pid);
-    }
-
-    fn cancel(&self, pid: i32) {
-        self.model.cancel(pid);
+    fn lock_table(&self) -> Option<&dyn LockTable> {
+        self.model.lock_table()
     }
 }
 

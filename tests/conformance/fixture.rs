@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use advisory_locking::{KeyNamespace, LockKey, LockMode, RawLockKey};
+use advisory_locking::{KeyNamespace, LockErrorKind, LockKey, LockMode, LockOptions, RawLockKey};
 
 use crate::actor::{Actor, ActorChannel, Command, OUTER_LIMIT, Outcome};
 
@@ -18,22 +18,26 @@ pub(crate) struct LockEntry {
     pub(crate) granted: bool,
 }
 
+/// The lock table of a server, and the functions of an administrator.
+pub(crate) trait LockTable {
+    /// Returns the holders of a key, then its waiters.
+    fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry>;
+
+    fn terminate(&self, pid: i32);
+
+    /// Cancels the statement of a session.
+    fn cancel(&self, pid: i32);
+}
+
 /// One adapter, and an observer of its database.
 pub(crate) trait Harness {
     /// Returns the function of a new actor's thread: it opens a connection and executes commands.
     fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send>;
 
-    /// Returns the holders and waiters of a key; empty on a backend without locks.
-    fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry>;
-
-    /// Returns `true` if the backend has locks.
-    fn excludes(&self) -> bool;
-
-    /// Terminates a session from another session.
-    fn terminate(&self, pid: i32);
-
-    /// Cancels a session's statement from another session.
-    fn cancel(&self, pid: i32);
+    /// Returns the server's lock table; `None` for a backend without locks.
+    fn lock_table(&self) -> Option<&dyn LockTable> {
+        None
+    }
 
     /// Returns `true` if the client counts nested savepoints.
     fn counts_savepoints(&self) -> bool {
@@ -147,7 +151,7 @@ impl Fixture {
     }
 
     pub(crate) fn excludes(&self) -> bool {
-        self.harness.excludes()
+        self.harness.lock_table().is_some()
     }
 
     pub(crate) fn counts_savepoints(&self) -> bool {
@@ -167,8 +171,39 @@ impl Fixture {
         }
     }
 
+    /// Asserts the outcome of a contended call. On a backend without locks the actor was granted the
+    /// lock, and releases it.
+    #[track_caller]
+    pub(crate) fn assert_contended(&self, actor: &Actor, outcome: Outcome, expected: Outcome) {
+        assert_eq!(outcome, self.contended_outcome(expected), "second session");
+        if outcome == Outcome::Granted {
+            assert_eq!(actor.release(), Outcome::Done);
+        }
+    }
+
+    /// Asserts that a `try_` method does not grant a contended lock.
+    #[track_caller]
+    pub(crate) fn assert_not_granted(&self, actor: &Actor, key: &LockKey, options: LockOptions) {
+        let outcome = actor.try_acquire(key, options);
+        self.assert_contended(actor, outcome, Outcome::NotGranted);
+    }
+
+    /// Asserts the error of a contended lock.
+    #[track_caller]
+    pub(crate) fn assert_acquire_fails(
+        &self,
+        actor: &Actor,
+        key: &LockKey,
+        options: LockOptions,
+        kind: LockErrorKind,
+    ) {
+        let outcome = actor.acquire(key, options);
+        self.assert_contended(actor, outcome, Outcome::Failed(kind));
+    }
+
     pub(crate) fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry> {
-        self.harness.lock_entries(key)
+        let table = self.harness.lock_table();
+        table.map_or_else(Vec::new, |table| table.lock_entries(key))
     }
 
     /// Asserts that a key has these holders and no waiters. It has no holders on a backend without
@@ -222,16 +257,21 @@ impl Fixture {
         });
     }
 
+    fn server(&self) -> &dyn LockTable {
+        let table = self.harness.lock_table();
+        table.expect("a backend without locks has no server sessions")
+    }
+
     pub(crate) fn terminate(&self, actor: &Actor) {
-        self.harness.terminate(pid(actor));
+        self.terminate_pid(pid(actor));
     }
 
     pub(crate) fn terminate_pid(&self, pid: i32) {
-        self.harness.terminate(pid);
+        self.server().terminate(pid);
     }
 
     pub(crate) fn cancel_pid(&self, pid: i32) {
-        self.harness.cancel(pid);
+        self.server().cancel(pid);
     }
 
     /// Asserts that all keys are free while the actors' sessions are still open.

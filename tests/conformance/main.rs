@@ -52,17 +52,17 @@ conformance! {
     model => crate::harness::model::showing_codes();
     model_hiding_codes => crate::harness::model::hiding_codes();
     #[cfg(feature = "diesel-postgres")]
-    diesel_postgres => crate::harness::diesel_postgres::new();
+    diesel_postgres => crate::harness::diesel_postgres::DIESEL.on_test_server();
     #[cfg(all(feature = "diesel-postgres", feature = "r2d2"))]
-    r2d2_postgres => crate::harness::r2d2_postgres::new();
+    r2d2_postgres => crate::harness::r2d2_postgres::R2D2.on_test_server();
     #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite"))]
-    multi_connection => crate::harness::multi_connection::new();
+    multi_connection => crate::harness::multi_connection::MULTI_CONNECTION.on_test_server();
     #[cfg(feature = "diesel-sqlite")]
-    diesel_sqlite => crate::harness::diesel_sqlite::new();
+    diesel_sqlite => crate::harness::diesel_sqlite::DIESEL;
     #[cfg(all(feature = "diesel-sqlite", feature = "r2d2"))]
-    r2d2_sqlite => crate::harness::r2d2_sqlite::new();
+    r2d2_sqlite => crate::harness::r2d2_sqlite::R2D2;
     #[cfg(feature = "rusqlite")]
-    rusqlite => crate::harness::rusqlite::new();
+    rusqlite => crate::harness::rusqlite::RUSQLITE;
 }
 
 // These harnesses share the observer and the plain SQL with Diesel's.
@@ -76,14 +76,14 @@ conformance! {
     feature = "mobc"
 ))]
 conformance! {
-    diesel_async_postgres => crate::harness::diesel_async::connection();
-    bb8_postgres => crate::harness::diesel_async::bb8();
-    deadpool_postgres => crate::harness::diesel_async::deadpool();
-    mobc_postgres => crate::harness::diesel_async::mobc();
-    diesel_async_sqlite => crate::harness::diesel_async::sqlite();
-    bb8_sqlite => crate::harness::diesel_async::sqlite_bb8();
-    deadpool_sqlite => crate::harness::diesel_async::sqlite_deadpool();
-    mobc_sqlite => crate::harness::diesel_async::sqlite_mobc();
+    diesel_async_postgres => crate::harness::diesel_async::DIESEL_ASYNC.on_test_server();
+    bb8_postgres => crate::harness::diesel_async::BB8.on_test_server();
+    deadpool_postgres => crate::harness::diesel_async::DEADPOOL.on_test_server();
+    mobc_postgres => crate::harness::diesel_async::MOBC.on_test_server();
+    diesel_async_sqlite => crate::harness::diesel_async::SQLITE;
+    bb8_sqlite => crate::harness::diesel_async::SQLITE_BB8;
+    deadpool_sqlite => crate::harness::diesel_async::SQLITE_DEADPOOL;
+    mobc_sqlite => crate::harness::diesel_async::SQLITE_MOBC;
 }
 
 #[cfg(all(
@@ -92,6 +92,6 @@ conformance! {
     feature = "sea-orm"
 ))]
 conformance! {
-    sea_orm_postgres => crate::harness::sea_orm::on_postgres();
-    sea_orm_sqlite => crate::harness::sea_orm::on_sqlite();
+    sea_orm_postgres => crate::harness::sea_orm::SEA_ORM.on_test_server();
+    sea_orm_sqlite => crate::harness::sea_orm::SQLITE;
 }

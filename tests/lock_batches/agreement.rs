@@ -6,11 +6,11 @@ use advisory_locking::session::{
     BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, LockSession, Statement, TokenSource,
 };
 use advisory_locking::{LockKey, LockMode};
+use testkit::observer::Observe;
+use testkit::temp::TempDatabase;
 
 use crate::client;
 use crate::model::{Model, ModelSession};
-use crate::support::run;
-use crate::throwaway::Database;
 
 const SESSIONS: usize = 3;
 
@@ -44,11 +44,10 @@ fn comparable(batch: &LockBatch, reply: BatchReply) -> impl PartialEq + std::fmt
 
 #[test]
 fn model_replies_as_the_server_does() {
-    let database = Database::create();
-    run(
-        &mut database.connect(),
-        "CREATE SEQUENCE growing; CREATE SEQUENCE cycling CYCLE",
-    );
+    let database = TempDatabase::create();
+    database
+        .connect()
+        .run("CREATE SEQUENCE growing; CREATE SEQUENCE cycling CYCLE");
     let model = Model::default();
     model.run(|server| {
         server.create_sequence("growing", true);

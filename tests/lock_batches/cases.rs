@@ -8,13 +8,12 @@ pub(crate) mod single;
 pub(crate) mod tokens;
 
 use diesel::pg::PgConnection;
-
-use crate::support::number;
+use testkit::observer::Observe;
 
 /// Returns the number of advisory locks that a session holds.
 fn locks_of(observer: &mut PgConnection, pid: i32) -> i64 {
     let locks = format!(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = {pid}"
     );
-    number(observer, &locks)
+    observer.number(&locks)
 }

@@ -13,20 +13,8 @@ mod mount;
 mod agreement;
 mod cases;
 mod client;
-#[allow(dead_code, reason = "the tests of faults need more of it")]
-#[path = "../real_faults/cluster.rs"]
-mod cluster;
 #[path = "../model/mod.rs"]
 mod model;
-#[allow(dead_code, reason = "the tests of batch trips need more of it")]
-#[path = "../postgres/proxy.rs"]
-mod proxy;
-#[allow(dead_code, reason = "the tests of faults need more of it")]
-#[path = "../postgres/support.rs"]
-mod support;
-#[allow(dead_code, reason = "the tests of faults need more of it")]
-#[path = "../postgres/throwaway.rs"]
-mod throwaway;
 
 lock_batches! {
     diesel => crate::client::diesel;

@@ -19,14 +19,15 @@ use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
 use diesel::{Connection as _, r2d2};
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
+use testkit::observer::Observe;
+use testkit::server::{connect_to, url};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::timeout;
 
-use crate::cases::{PATIENCE, fresh_key, kind_of, no_wait, poll, within, without_keep_alive};
+use crate::cases::{TIMEOUT, fresh_key, kind_of, no_wait, poll, within, without_keep_alive};
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::{PoolKind, PoolUnderTest};
-use crate::server_observer::{CompetingSession, ServerObserver};
-use crate::support::url;
 use crate::test_manager::Caller;
 
 const POOLS: [PoolKind; 2] = [PoolKind::Bb8, PoolKind::R2d2];
@@ -162,7 +163,7 @@ async fn counted_manager(kind: PoolKind, checkouts: &Arc<AtomicUsize>) -> LockMa
 
 #[test]
 fn release_blocking_in_a_task_panics_and_releases() {
-    let mut observer = ServerObserver::at(&url());
+    let mut observer = connect_to(&url());
     for kind in POOLS {
         runtime().block_on(async {
             let manager = manager(kind).await;
@@ -207,7 +208,7 @@ fn blocking_calls_work_on_threads_that_may_block() {
 
 #[test]
 fn guard_is_released_by_the_other_kind_of_caller() {
-    let mut observer = ServerObserver::at(&url());
+    let mut observer = connect_to(&url());
     for kind in POOLS {
         let runtime = runtime();
         let (manager, key) = (runtime.block_on(manager(kind)), fresh_key());
@@ -262,7 +263,7 @@ fn blocking_call_over_an_async_pool_waits_for_its_runtime() {
     assert!(!calling.is_finished(), "the runtime did not run");
     let result = runtime.block_on(async {
         let joining = spawn_blocking(move || calling.join().unwrap());
-        timeout(PATIENCE, joining).await.expect("served").unwrap()
+        timeout(TIMEOUT, joining).await.expect("served").unwrap()
     });
     // Its session may open before the timer sees the limit, or after it.
     if let Ok(guard) = result {
@@ -349,7 +350,7 @@ fn async_call_over_a_blocking_pool_runs_no_statement_itself() {
         guard.unwrap().release_blocking().unwrap();
     }
     assert!(threads.take_counts().0 > 0, "no call polled a session");
-    let options = within(PATIENCE, advisory_locking::WaitStrategy::Poll);
+    let options = within(TIMEOUT, advisory_locking::WaitStrategy::Poll);
     drop(manager.acquire_blocking(keys[1].clone(), options).unwrap());
     assert_eq!(threads.take_counts().0, 0, "a waiting call ran a statement");
     manager.close_blocking();
@@ -358,15 +359,15 @@ fn async_call_over_a_blocking_pool_runs_no_statement_itself() {
 /// Over a silent network, a call that ran the statement itself would block the executor.
 #[test]
 fn async_call_over_a_blocking_pool_can_be_cancelled() {
-    let relay = crate::relay::Relay::start(&url());
+    let proxy = testkit::proxy::Proxy::start();
     let pool_under_test = PoolUnderTest::new(PoolKind::R2d2, Caller::Async);
-    let pool_under_test = pool_under_test.on_server(relay.through(&url()));
-    let mut observer = ServerObserver::at(&url());
+    let pool_under_test = pool_under_test.on_server(proxy.url());
+    let mut observer = connect_to(&url());
     let key = fresh_key();
     single_threaded().block_on(async {
         let manager = pool_under_test.manager(without_keep_alive()).await.manager;
         let guard = manager.acquire(key.clone(), no_wait()).await.unwrap();
-        relay.fall_silent();
+        proxy.fall_silent();
         let limit = Duration::from_millis(100);
         let acquired = timeout(limit, manager.acquire(fresh_key(), no_wait())).await;
         acquired.expect_err("the network is silent");
@@ -374,7 +375,7 @@ fn async_call_over_a_blocking_pool_can_be_cancelled() {
         released.expect_err("the network is silent");
         drop(manager);
     });
-    relay.break_connections();
+    proxy.break_connections();
     observer.wait_until_free(&key);
 }
 

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use advisory_locking::LockErrorKind::Lost;
 use advisory_locking::lock_manager::{LockManager, LockManagerOptions, OwnedLockGuard};
 use advisory_locking::{LockError, LockKey};
+use testkit::observer::Observe;
+use testkit::server::connect;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::cases::{PATIENCE, SHORT_KEEP_ALIVE, fresh_key, no_wait};
+use crate::cases::{SHORT_KEEP_ALIVE, TIMEOUT, fresh_key, no_wait};
 use crate::instantiate::in_runtime;
 use crate::pool_under_test::{PoolKind, PoolUnderTest};
-use crate::server_observer::ServerObserver;
 use crate::test_manager::Caller;
 
 async fn manager(kind: PoolKind) -> LockManager {
@@ -31,11 +32,7 @@ impl Drop for DropFlag {
 }
 
 async fn body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
-    let (manager, key, mut observer) = (
-        manager(kind).await,
-        fresh_key(),
-        ServerObserver::at(&crate::support::url()),
-    );
+    let (manager, key, mut observer) = (manager(kind).await, fresh_key(), connect());
     let (dropped, (begun, begins)) = (Arc::default(), oneshot::channel());
     let call = tokio::spawn({
         let (manager, key, dropped) =
@@ -51,7 +48,7 @@ async fn body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
     });
     begins.await.unwrap();
     observer.terminate_holder(&key);
-    let error = timeout(PATIENCE, call).await.unwrap().unwrap().unwrap_err();
+    let error = timeout(TIMEOUT, call).await.unwrap().unwrap().unwrap_err();
     assert_eq!((error.kind(), error.key()), (Lost, Some(&key)));
     assert!(dropped.load(Ordering::SeqCst));
     // A body that keeps its lock completes.
@@ -68,10 +65,7 @@ async fn body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
 
 /// Also if awaited twice, and by several tasks.
 async fn lost_completes_for_every_listener(kind: PoolKind) {
-    let (manager, mut observer) = (
-        manager(kind).await,
-        ServerObserver::at(&crate::support::url()),
-    );
+    let (manager, mut observer) = (manager(kind).await, connect());
     let keys: [LockKey; 2] = [fresh_key(), fresh_key()];
     let one = manager.acquire(keys[0].clone(), no_wait()).await.unwrap();
     let other = manager.acquire(keys[1].clone(), no_wait()).await.unwrap();
@@ -81,9 +75,9 @@ async fn lost_completes_for_every_listener(kind: PoolKind) {
         other
     });
     observer.terminate_holder(&keys[0]);
-    timeout(PATIENCE, one.lost()).await.unwrap();
+    timeout(TIMEOUT, one.lost()).await.unwrap();
     one.lost().await;
-    let other = timeout(PATIENCE, listening).await.unwrap().unwrap();
+    let other = timeout(TIMEOUT, listening).await.unwrap().unwrap();
     assert!(one.is_lost() && other.is_lost());
 }
 

@@ -15,25 +15,11 @@ mod instantiate;
 mod auto_traits;
 mod blocking_calls;
 mod cases;
-#[allow(dead_code, reason = "other tests need more of it")]
-#[path = "../real_faults/cluster.rs"]
-mod cluster;
+mod competing_session;
 mod loss_signal;
-#[path = "../cancellation/pending.rs"]
-mod pending;
 mod pool_under_test;
-#[allow(dead_code, reason = "other tests need more of it")]
-#[path = "../postgres/proxy.rs"]
-mod proxy;
-#[allow(dead_code, reason = "other tests need more of it")]
-#[path = "../real_faults/relay.rs"]
-mod relay;
 mod runtimes;
-mod server_observer;
 mod sqlite;
-#[allow(dead_code, reason = "other tests need more of it")]
-#[path = "../postgres/support.rs"]
-mod support;
 mod test_manager;
 
 all_cases! {

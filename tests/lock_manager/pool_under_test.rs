@@ -15,8 +15,8 @@ use diesel::r2d2::ConnectionManager;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool, mobc};
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use testkit::server::{TIMEOUT, url};
 
-use crate::support::{PATIENCE, url};
 use crate::test_manager::{Caller, TestManager};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,7 +61,7 @@ impl PoolUnderTest {
             kind,
             caller,
             url: url(),
-            checkout: PATIENCE,
+            checkout: TIMEOUT,
         }
     }
 

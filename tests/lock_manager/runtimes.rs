@@ -5,13 +5,14 @@ use std::time::Duration;
 use advisory_locking::LockErrorKind::{Closed, Lost, Pool};
 use advisory_locking::lock_manager::OwnedLockGuard;
 use advisory_locking::{LockError, LockKey};
+use testkit::observer::Observe;
+use testkit::server::{block, connect_to, eventually};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::cases::{PATIENCE, fresh_key, kind_of, no_wait, poll, without_keep_alive};
+use crate::cases::{TIMEOUT, fresh_key, kind_of, no_wait, poll, without_keep_alive};
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::{PoolKind, PoolUnderTest};
-use crate::server_observer::{CLEANUP_DEADLINE, CompetingSession, ServerObserver};
-use crate::support::{block, eventually};
 use crate::test_manager::{Caller, TestManager};
 
 fn runtime() -> Runtime {
@@ -30,11 +31,7 @@ fn ended_runtime_closes_the_manager(kind: PoolKind) {
         runtime(),
         runtime(),
     );
-    let (held, busy, mut observer) = (
-        fresh_key(),
-        fresh_key(),
-        ServerObserver::at(&pool_under_test.url),
-    );
+    let (held, busy, mut observer) = (fresh_key(), fresh_key(), connect_to(&pool_under_test.url));
     let _competitor = CompetingSession::holding(&busy);
     let (manager, guard) = home.block_on(async {
         let manager = pool_under_test.manager(without_keep_alive()).await;
@@ -45,21 +42,21 @@ fn ended_runtime_closes_the_manager(kind: PoolKind) {
         let (manager, busy) = (manager.clone(), busy.clone());
         async move { kind_of(manager.acquire(&busy, block()).await) }
     });
-    observer.wait_for_waiters(&busy, 1);
+    observer.wait_until_waiters(&busy, 1);
     drop(home);
     observer.assert_soon_free(&held, "the end of the runtime");
     eventually("the end of the wait", || observer.waiters(&busy).is_empty());
     elsewhere.block_on(async {
         // Rejected for the lost session, or for the closed lock manager.
-        let told = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+        let told = timeout(TIMEOUT, waiting).await.unwrap().unwrap();
         assert!(matches!(told, Some(Closed | Pool)), "{told:?}");
         assert!(guard.is_lost());
         assert_eq!(kind_of(guard.release().await), Some(Lost));
         for options in [no_wait(), poll()] {
-            let requested = timeout(PATIENCE, manager.acquire(&fresh_key(), options)).await;
+            let requested = timeout(TIMEOUT, manager.acquire(&fresh_key(), options)).await;
             assert_eq!(kind_of(requested.expect("a response")), Some(Closed));
         }
-        timeout(PATIENCE, manager.close())
+        timeout(TIMEOUT, manager.close())
             .await
             .expect("no session is left");
     });
@@ -75,7 +72,7 @@ fn first_call_after_the_runtime_is_rejected(kind: PoolKind) {
     let manager = home.block_on(async { pool_under_test.manager(without_keep_alive()).await });
     drop(home);
     elsewhere.block_on(async {
-        let requested = timeout(PATIENCE, manager.acquire(&fresh_key(), poll())).await;
+        let requested = timeout(TIMEOUT, manager.acquire(&fresh_key(), poll())).await;
         assert_eq!(kind_of(requested.expect("a response")), Some(Closed));
     });
 }
@@ -83,7 +80,7 @@ fn first_call_after_the_runtime_is_rejected(kind: PoolKind) {
 /// The guard is dropped after the runtime.
 fn guard_may_outlive_the_runtime(kind: PoolKind) {
     let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let guard = home.block_on(async {
         let manager = pool_under_test.manager(without_keep_alive()).await;
         let guard = manager.acquire(&key, no_wait()).await.unwrap();
@@ -99,14 +96,14 @@ fn guard_may_outlive_the_runtime(kind: PoolKind) {
 /// A dropped waiter leaves neither a lock nor a wait on the server, and later calls are served.
 fn dropped_wait_leaves_nothing(kind: PoolKind) {
     let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     home.block_on(async {
         let manager = pool_under_test.manager(without_keep_alive()).await;
         let [free, busy] = [fresh_key(), fresh_key()];
         let mut competitor = CompetingSession::holding(&busy);
 
         let waiting = tokio::spawn(acquire_and_release(manager.clone(), busy.clone()));
-        observer.wait_for_waiters(&busy, 1);
+        observer.wait_until_waiters(&busy, 1);
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
         soon("an abort", || observer.waiters(&busy).is_empty()).await;
@@ -142,7 +139,7 @@ async fn soon(after: &str, mut is_so: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    let found = timeout(CLEANUP_DEADLINE, looking).await;
+    let found = timeout(TIMEOUT, looking).await;
     assert!(found.is_ok(), "left behind after {after}");
 }
 
@@ -151,7 +148,7 @@ fn call_dropped_at_each_point_leaves_nothing(kind: PoolKind) {
     // One thread, so that the lock manager's own tasks run only between two polls of the call.
     let home = Builder::new_current_thread().enable_all().build().unwrap();
     let pool_under_test = PoolUnderTest::new(kind, Caller::Async);
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     home.block_on(async {
         let pool = pool_under_test.pool(2).await;
         let manager = pool.manager(without_keep_alive());
@@ -170,7 +167,7 @@ fn call_dropped_at_each_point_leaves_nothing(kind: PoolKind) {
             loop {
                 let key = fresh_key();
                 let call = call(&manager, method, &key);
-                let completed = crate::pending::drop_at(limit, call).await.is_some();
+                let completed = testkit::pending::drop_at(limit, call).await.is_some();
                 soon(method, || observer.is_free(&key)).await;
                 let again = manager.acquire(&key, poll()).await.unwrap();
                 again.release().await.unwrap();
@@ -187,22 +184,26 @@ fn call_dropped_at_each_point_leaves_nothing(kind: PoolKind) {
         }
         // The same for `close` and `release`.
         let guard = manager.acquire(&fresh_key(), no_wait()).await.unwrap();
-        assert!(crate::pending::drop_at(1, manager.close()).await.is_none());
+        assert!(
+            testkit::pending::drop_at(1, manager.close())
+                .await
+                .is_none()
+        );
         let refused = manager.acquire(&fresh_key(), no_wait()).await;
         assert_eq!(kind_of(refused), Some(Closed));
         let key = guard.key().clone();
-        drop(crate::pending::drop_at(1, guard.release()).await);
+        drop(testkit::pending::drop_at(1, guard.release()).await);
         soon("a release", || observer.is_free(&key)).await;
         drop(manager);
         let pids = pool.pids(2).await;
-        assert_eq!(observer.locks_of(&pids), 0);
+        assert_eq!(observer.lock_count(&pids), 0);
     });
 }
 
 /// A request and a release whose futures are not polled do not block other calls on their session.
 fn unpolled_call_does_not_block_its_session(kind: PoolKind) {
     let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     home.block_on(async {
         let pool = pool_under_test.pool(2).await;
         let manager = pool.manager(without_keep_alive().max_sessions(1)).manager;
@@ -210,9 +211,9 @@ fn unpolled_call_does_not_block_its_session(kind: PoolKind) {
         let guard = manager.acquire(&before, no_wait()).await.unwrap();
         let releasing = guard.release();
         let mut acquiring = Box::pin(manager.acquire(&requested, no_wait()));
-        drop(crate::pending::until_pending(1, &mut acquiring).await);
+        drop(testkit::pending::until_pending(1, &mut acquiring).await);
 
-        let other = timeout(PATIENCE, manager.acquire(&key, no_wait())).await;
+        let other = timeout(TIMEOUT, manager.acquire(&key, no_wait())).await;
         let other = other.expect("not blocked").unwrap();
         soon("a release that is not awaited", || {
             observer.is_free(&before)

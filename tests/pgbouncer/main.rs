@@ -1,15 +1,16 @@
-//! Locks through PgBouncer, which every test starts for itself in front of the server of the tests. `scripts/test` brings both.
+//! Locks through PgBouncer. Each test starts its own in front of the test server.
 //!
-//! Where a pooler keeps a session for its client, everything works, and the suite of `tests/conformance` runs through it. Where it
-//! pools transactions, transaction-level locks work, for the clients that work there at all; session-level locks do not, and
-//! the tests hold what is promised then: it is reported if another session answers, and a probe with two connections tells.
+//! * Session mode: everything works, and the suite of `tests/conformance` runs through it.
+//! * Transaction mode: transaction-level locks work, for the clients that support this mode.
+//!   Session-level locks do not. A reply of another session is reported, and `detect_pooler`
+//!   recognizes the mode.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test that fails says so by panicking, and some print what they met"
+    reason = "a test fails by panicking, and some print their counts"
 )]
 
 #[macro_use]
@@ -24,23 +25,24 @@ mod actor_async;
 mod actor_blocking;
 #[path = "../conformance/cases/mod.rs"]
 mod cases;
-mod clients;
-#[allow(dead_code, reason = "not every harness is mounted here")]
+mod detection;
+#[allow(dead_code, reason = "not every harness is used here")]
 #[path = "../conformance/fixture.rs"]
 mod fixture;
 mod harness;
 mod pooler;
-mod probe;
 mod transactions;
+mod unprepared;
 
-// Every case, on a pooler that keeps sessions. One line for each client.
+// Every case in session mode. One line for each client.
 conformance! {
-    session_mode_diesel => crate::harness::pooled::session_mode(crate::clients::DIESEL);
-    session_mode_diesel_async => crate::harness::pooled::session_mode(crate::clients::DIESEL_ASYNC);
-    session_mode_sea_orm => crate::harness::pooled::session_mode(crate::clients::SEA_ORM);
+    session_mode_diesel => crate::harness::pooled::session_mode(crate::harness::diesel_postgres::DIESEL);
+    session_mode_diesel_async => crate::harness::pooled::session_mode(crate::harness::diesel_async::DIESEL_ASYNC);
+    session_mode_sea_orm => crate::harness::pooled::session_mode(crate::harness::sea_orm::SEA_ORM);
 }
 
-// Every case of transaction-level locks, on a pooler that does not. One line for each client that works there.
+// Every case of transaction-level locks in transaction mode. One line for each client that
+// supports it.
 conformance! {
     @only
     transactions: xact_lock_outside_is_refused, xact_lock_ends_with_the_transaction, rollback_to_a_savepoint_frees,
@@ -49,5 +51,5 @@ conformance! {
         a_scope_left_in_a_savepoint, a_scope_ended_by_its_body, a_scope_aborted_under_its_body,
         a_nested_scope_aborted_under_its_body;
     =>
-    transaction_mode_diesel => crate::harness::pooled::transaction_mode(crate::clients::DIESEL_UNPREPARED);
+    transaction_mode_diesel => crate::harness::pooled::transaction_mode(crate::unprepared::DIESEL_UNPREPARED);
 }

@@ -1,4 +1,4 @@
-//! A PgBouncer of a test's own, in front of the server of the tests.
+//! A PgBouncer of one test, in front of the test server.
 
 use std::fs::{self, Permissions};
 use std::net::{TcpListener, TcpStream};
@@ -9,21 +9,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use testkit::server::url;
 use tokio_postgres::config::Host;
 
-/// Longer than a pooler takes to start on a machine that stalls.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// As whom it runs when the tests are root, which PgBouncer refuses: Debian's `nobody` and `nogroup`.
-const NOBODY: u32 = 65_534;
+/// Limit of the start on a slow machine.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// User and group id of the pooler if the tests run as root, which PgBouncer rejects: Debian's
+/// unprivileged user and group.
+const UNPRIVILEGED_ID: u32 = 65_534;
 
-/// When a pooler takes a session back from a client.
+/// Pooling mode of PgBouncer: the scope for which a client keeps a server session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mode {
     Session,
     Transaction,
 }
 
-/// Stopped, and its directory deleted, when it is dropped.
+/// Stops the pooler and deletes its directory when it is dropped.
 pub(crate) struct Pooler {
     child: Child,
     directory: PathBuf,
@@ -31,7 +33,7 @@ pub(crate) struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one with so many sessions of its own, and further settings.
+    /// Starts a pooler with this many server sessions, and further settings.
     pub(crate) fn start(mode: Mode, sessions: u32, settings: &str) -> Self {
         let directory = directory();
         for _ in 0..20 {
@@ -41,15 +43,15 @@ impl Pooler {
                 directory: directory.clone(),
                 port,
             };
-            if let Some(pooler) = pooler.up() {
+            if let Some(pooler) = pooler.wait_until_listening() {
                 return pooler;
             }
         }
         panic!("PgBouncer found no free port in 20 attempts");
     }
 
-    /// The pooler once it listens; `None` if it has ended, because somebody else has taken the port.
-    fn up(mut self) -> Option<Self> {
+    /// Waits until the pooler listens. Returns `None` if it ended because its port is in use.
+    fn wait_until_listening(mut self) -> Option<Self> {
         let began = Instant::now();
         loop {
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
@@ -61,17 +63,17 @@ impl Pooler {
                     log.contains("already in use"),
                     "PgBouncer ended with {status}: {log}"
                 );
-                // The directory serves the next attempt.
+                // The next attempt uses the directory.
                 self.directory = PathBuf::new();
                 return None;
             }
-            assert!(began.elapsed() < PATIENCE, "PgBouncer does not listen");
+            assert!(began.elapsed() < START_LIMIT, "PgBouncer does not listen");
             thread::sleep(Duration::from_millis(2));
         }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("postgres://anybody@127.0.0.1:{}/pooled", self.port)
+        format!("postgres://any_user@127.0.0.1:{}/pooled", self.port)
     }
 }
 
@@ -81,7 +83,7 @@ impl Drop for Pooler {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            // Who left whom, and why.
+            // It shows the disconnects and their reasons.
             let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
             eprintln!("PgBouncer's log:\n{log}");
         }
@@ -91,22 +93,16 @@ impl Drop for Pooler {
     }
 }
 
-/// The server behind it.
-pub(crate) fn server_url() -> String {
-    std::env::var("DATABASE_URL")
-        .expect("no DATABASE_URL: run ./scripts/test, which starts a server and sets it")
-}
-
 fn directory() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("advisory-locking-pgbouncer.{}.{number}", std::process::id());
     let directory = std::env::temp_dir().join(name);
     fs::create_dir(&directory).expect("a temporary directory can be made");
-    // A password of DATABASE_URL is in there.
+    // The configuration contains the password of DATABASE_URL.
     fs::set_permissions(&directory, Permissions::from_mode(0o700)).expect("it is ours");
     if owner(&directory) == Some(0) {
-        chown(&directory, Some(NOBODY), Some(NOBODY)).expect("root may");
+        chown(&directory, Some(UNPRIVILEGED_ID), Some(UNPRIVILEGED_ID)).expect("root may");
     }
     directory
 }
@@ -121,7 +117,7 @@ fn free_port() -> u16 {
 }
 
 fn config(mode: Mode, sessions: u32, settings: &str, port: u16) -> String {
-    let server: tokio_postgres::Config = server_url().parse().expect("DATABASE_URL is one");
+    let server: tokio_postgres::Config = url().parse().expect("DATABASE_URL is one");
     let host = match server.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
         Some(Host::Unix(path)) => path.display().to_string(),
@@ -138,7 +134,7 @@ fn config(mode: Mode, sessions: u32, settings: &str, port: u16) -> String {
         Mode::Session => "session",
         Mode::Transaction => "transaction",
     };
-    // sqlx, and so SeaORM, sends the parameter that is ignored; without that it cannot connect.
+    // sqlx sends the ignored parameter, and could not connect otherwise.
     format!(
         "[databases]\n\
          pooled = host={host} port={server_port} dbname={database} user={user}{password}\n\
@@ -162,7 +158,8 @@ fn spawn(directory: &Path, config: &str) -> Child {
         .expect("PgBouncer is missing: run ./scripts/test, or install it (Debian: pgbouncer)")
 }
 
-/// `setpriv`, which every Linux has, gives root's rights up, and ends the pooler when the test's thread ends, however that happens.
+/// Runs PgBouncer with `setpriv`, which drops root's privileges, and kills the pooler when the
+/// test's thread ends.
 fn pooler_command(directory: &Path) -> Command {
     let program = if Path::new("/usr/sbin/pgbouncer").exists() {
         "/usr/sbin/pgbouncer"
@@ -171,8 +168,9 @@ fn pooler_command(directory: &Path) -> Command {
     };
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
-    if owner(directory) == Some(NOBODY) {
-        let [user, group] = ["--reuid", "--regid"].map(|option| format!("{option}={NOBODY}"));
+    if owner(directory) == Some(UNPRIVILEGED_ID) {
+        let [user, group] =
+            ["--reuid", "--regid"].map(|option| format!("{option}={UNPRIVILEGED_ID}"));
         command.args([&user, &group, "--clear-groups"]);
     }
     command.arg("--").arg(program);

@@ -1,32 +1,32 @@
-//! Transaction-level locks under contention, through a pooler that pools transactions: what each client can do there.
+//! Transaction-level locks under contention, through a pooler in transaction mode, for each client.
 
 use std::thread;
 use std::time::Duration;
 
 use advisory_locking::AsyncPooledAdvisoryLocking;
 use advisory_locking::backends::sea_orm::PinnedConnection;
-use advisory_locking::{
-    AdvisoryLocking, AsyncAdvisoryLocking, KeyNamespace, LockKey, LockOptions, WaitStrategy,
-};
-use diesel::connection::SimpleConnection;
+use advisory_locking::{AdvisoryLocking, AsyncAdvisoryLocking, LockKey, LockOptions, WaitStrategy};
 use diesel::pg::PgConnection;
 use diesel::sql_types::Integer;
 use diesel::{Connection, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, DbErr, Statement};
+use testkit::observer::Observe;
+use testkit::server::connect;
+use testkit::temp::TempObject;
 
 use crate::actor_async::on_runtime;
-use crate::clients::unprepared;
-use crate::pooler::{Mode, Pooler, server_url};
+use crate::pooler::{Mode, Pooler};
+use crate::unprepared::unprepared;
 
 const CLIENTS: usize = 4;
 const ROUNDS: usize = 50;
-/// Fewer than clients.
+/// Fewer sessions than clients.
 const SESSIONS: u32 = 2;
 
-/// A number in a table, which clients read and write back in two statements. Dropped with its value.
+/// A number in a table, which clients read and write back in two statements.
 struct Counter {
-    table: String,
+    table: TempObject,
     key: LockKey,
 }
 
@@ -37,23 +37,21 @@ struct Number {
 }
 
 impl Counter {
-    fn create(name: &str) -> Self {
-        let table = format!("al_counter_{}_{name}", std::process::id());
-        let create = format!("CREATE TABLE {table} AS SELECT 0 AS number");
-        server().batch_execute(&create).unwrap();
-        let key = KeyNamespace::new("pgbouncer").key(&table);
+    fn create() -> Self {
+        let table = TempObject::create("TABLE", "AS SELECT 0 AS number");
+        let key = LockKey::from(&*table.name);
         Self { table, key }
     }
 
     fn read(&self) -> String {
-        format!("SELECT number FROM {}", self.table)
+        format!("SELECT number FROM {}", self.table.name)
     }
 
     fn write(&self, number: i32) -> String {
-        format!("UPDATE {} SET number = {number}", self.table)
+        format!("UPDATE {} SET number = {number}", self.table.name)
     }
 
-    /// One more, as somebody does who relies on the lock.
+    /// Increments the number without protection other than the lock.
     fn increment(&self, conn: &mut PgConnection) -> QueryResult<()> {
         use diesel::RunQueryDsl;
         let Number { number } = sql_query(self.read()).get_result(conn)?;
@@ -72,7 +70,7 @@ impl Counter {
     async fn increment_sea_orm(&self, conn: &PinnedConnection) -> Result<(), DbErr> {
         let statement = |sql| Statement::from_string(DbBackend::Postgres, sql);
         let row = conn.query_one_raw(statement(self.read())).await?;
-        let row = row.ok_or_else(|| DbErr::RecordNotFound(self.table.clone()))?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound(self.table.name.clone()))?;
         let number: i32 = row.try_get_by_index(0)?;
         conn.execute_raw(statement(self.write(number + 1)))
             .await
@@ -80,23 +78,11 @@ impl Counter {
     }
 
     fn value(&self) -> usize {
-        use diesel::RunQueryDsl;
-        let row: Number = sql_query(self.read()).get_result(&mut server()).unwrap();
-        usize::try_from(row.number).unwrap()
+        usize::try_from(connect().number(&self.read())).unwrap()
     }
 }
 
-impl Drop for Counter {
-    fn drop(&mut self) {
-        let _ = server().batch_execute(&format!("DROP TABLE {}", self.table));
-    }
-}
-
-fn server() -> PgConnection {
-    PgConnection::establish(&server_url()).unwrap()
-}
-
-fn patient(strategy: WaitStrategy) -> LockOptions {
+fn wait_with(strategy: WaitStrategy) -> LockOptions {
     let options = LockOptions::wait_up_to(Duration::from_secs(20));
     match strategy {
         WaitStrategy::Poll => options.interval(Duration::from_millis(5)),
@@ -104,7 +90,7 @@ fn patient(strategy: WaitStrategy) -> LockOptions {
     }
 }
 
-/// Runs a client in each of several threads, and adds up what they did.
+/// Runs a client in each of several threads, and returns the sum of their increments.
 fn contend(client: impl Fn(usize) -> usize + Sync) -> usize {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
@@ -122,16 +108,18 @@ fn contend(client: impl Fn(usize) -> usize + Sync) -> usize {
 fn blocking_clients(
     counter: &Counter,
     strategy: WaitStrategy,
-    connect: fn(&str) -> PgConnection,
+    open: fn(&str) -> PgConnection,
 ) -> usize {
     let pooler = Pooler::start(Mode::Transaction, SESSIONS, "");
     contend(|_| {
-        let mut conn = connect(&pooler.url());
+        let mut conn = open(&pooler.url());
         (0..ROUNDS)
             .filter(|_| {
                 let key = counter.key.clone();
-                conn.with_advisory_xact_lock(key, patient(strategy), |conn| counter.increment(conn))
-                    .is_ok()
+                conn.with_advisory_xact_lock(key, wait_with(strategy), |conn| {
+                    counter.increment(conn)
+                })
+                .is_ok()
             })
             .count()
     })
@@ -140,17 +128,17 @@ fn blocking_clients(
 #[test]
 fn diesel_without_prepared_statements_loses_nothing() {
     for strategy in [WaitStrategy::Poll, WaitStrategy::Block] {
-        let counter = Counter::create(&format!("unprepared_{strategy:?}"));
+        let counter = Counter::create();
         let done = blocking_clients(&counter, strategy, unprepared);
         assert_eq!(done, CLIENTS * ROUNDS, "{strategy:?}");
         assert_eq!(counter.value(), done, "{strategy:?}");
     }
 }
 
-/// PgBouncer before 1.21 loses named statements, so this client fails there now and then. What it reports as done is done.
+/// PgBouncer before 1.21 loses named statements, so some calls fail. Each reported success is true.
 #[test]
-fn diesel_as_it_comes_reports_what_failed() {
-    let counter = Counter::create("prepared");
+fn diesel_with_prepared_statements_reports_failures() {
+    let counter = Counter::create();
     let done = blocking_clients(&counter, WaitStrategy::Poll, |url| {
         PgConnection::establish(url).unwrap()
     });
@@ -161,10 +149,10 @@ fn diesel_as_it_comes_reports_what_failed() {
     assert_eq!(counter.value(), done);
 }
 
-/// The same of diesel-async, which names statements already when it connects.
+/// The same for diesel-async, which prepares named statements when it connects.
 #[test]
-fn diesel_async_reports_what_failed() {
-    let counter = Counter::create("async");
+fn diesel_async_reports_failures() {
+    let counter = Counter::create();
     let pooler = Pooler::start(Mode::Transaction, SESSIONS, "");
     let done = contend(|_| {
         let mut done = 0;
@@ -175,7 +163,7 @@ fn diesel_async_reports_what_failed() {
             };
             for _ in 0..ROUNDS {
                 let key = counter.key.clone();
-                let options = patient(WaitStrategy::Poll);
+                let options = wait_with(WaitStrategy::Poll);
                 let body = async |conn: &mut AsyncPgConnection| counter.increment_async(conn).await;
                 done += usize::from(
                     conn.with_advisory_xact_lock(key, options, body)
@@ -190,10 +178,10 @@ fn diesel_async_reports_what_failed() {
     assert_eq!(counter.value(), done);
 }
 
-/// The same of SeaORM, whose sqlx names statements too.
+/// The same for SeaORM, whose sqlx uses named statements.
 #[test]
-fn sea_orm_reports_what_failed() {
-    let counter = Counter::create("sea_orm");
+fn sea_orm_reports_failures() {
+    let counter = Counter::create();
     let pooler = Pooler::start(Mode::Transaction, SESSIONS, "");
     let done = contend(|_| {
         let mut done = 0;
@@ -206,7 +194,7 @@ fn sea_orm_reports_what_failed() {
             };
             for _ in 0..ROUNDS {
                 let key = counter.key.clone();
-                let options = patient(WaitStrategy::Poll);
+                let options = wait_with(WaitStrategy::Poll);
                 let body =
                     async |conn: &mut PinnedConnection| counter.increment_sea_orm(conn).await;
                 done += usize::from(db.with_advisory_xact_lock(key, options, body).await.is_ok());

@@ -1,27 +1,25 @@
-//! Two sessions that wait for each other on the server. It ends the one that looks first.
+//! Deadlocks of two sessions. The session whose `deadlock_timeout` passes first is the victim.
 
 use std::thread;
 
 use advisory_locking::{AdvisoryLocking, LockErrorKind, LockKey, LockOptions};
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use testkit::observer::Observe;
+use testkit::server::{block, connect, fresh_key, kind_of};
 
-use super::support::{
-    block, connect, fresh_key, held, kind_of, number, pid_of, run, until_it_waits,
-};
-
-/// Runs `ask`, which holds `first` and is to wait for `second` until it is the victim, and then to give `first` back: another
-/// session holds `second` and waits for `first`, which it is to be granted in the end.
-pub(crate) fn in_a_deadlock(first: &LockKey, second: &LockKey, ask: impl FnOnce()) {
+/// Runs `victim` in a deadlock: it holds `first`, waits for `second`, fails, and releases `first`.
+/// Another session holds `second`, waits for `first`, and is granted it in the end.
+pub(crate) fn in_a_deadlock(first: &LockKey, second: &LockKey, victim: impl FnOnce()) {
     let mut other = connect();
-    // Only a session that waits as long as this looks for a deadlock. It is the victim then, so the other one never is.
-    run(&mut other, "SET deadlock_timeout = '1h'");
-    let pid = pid_of(&mut other);
+    // A session checks for deadlocks after this time, and becomes the victim. So this one never is.
+    other.run("SET deadlock_timeout = '1h'");
+    let pid = other.pid();
     let mut other = other.acquire_advisory_lock(second, block()).unwrap();
     let mut observer = connect();
     thread::scope(|scope| {
         let waiting = scope.spawn(move || other.acquire_advisory_lock(first, block()).map(drop));
-        until_it_waits(&mut observer, pid);
-        ask();
+        observer.wait_until_waiting(pid);
+        victim();
         waiting.join().unwrap().unwrap();
     });
 }
@@ -30,14 +28,14 @@ pub(crate) fn in_a_deadlock(first: &LockKey, second: &LockKey, ask: impl FnOnce(
 fn the_victim_keeps_its_first_lock() {
     let (first, second) = (fresh_key(), fresh_key());
     let (mut conn, mut observer) = (connect(), connect());
-    run(&mut conn, "SET deadlock_timeout = '20ms'");
-    let pid = pid_of(&mut conn);
+    conn.run("SET deadlock_timeout = '20ms'");
+    let pid = conn.pid();
     let mut guard = conn.acquire_advisory_lock(&first, block()).unwrap();
     in_a_deadlock(&first, &second, || {
         let ended = guard.acquire_advisory_lock(&second, block()).map(drop);
         assert_eq!(kind_of(ended), Some(LockErrorKind::Deadlock));
-        assert_eq!(held(&mut observer, &first, pid), "ExclusiveLock");
-        assert_eq!(held(&mut observer, &second, pid), "");
+        assert_eq!(observer.held_modes(&first, pid), "ExclusiveLock");
+        assert_eq!(observer.held_modes(&second, pid), "");
         guard.release().unwrap();
     });
 }
@@ -46,22 +44,19 @@ fn the_victim_keeps_its_first_lock() {
 fn at_transaction_level_the_transaction_goes_on() {
     let (first, second) = (fresh_key(), fresh_key());
     let (mut conn, mut observer) = (connect(), connect());
-    let pid = pid_of(&mut conn);
-    run(
-        &mut conn,
-        "SET deadlock_timeout = '20ms'; CREATE TEMP TABLE kept (number int)",
-    );
+    let pid = conn.pid();
+    conn.run("SET deadlock_timeout = '20ms'; CREATE TEMP TABLE kept (number int)");
     AnsiTransactionManager::begin_transaction(&mut conn).unwrap();
-    run(&mut conn, "INSERT INTO kept VALUES (1)");
+    conn.run("INSERT INTO kept VALUES (1)");
     conn.acquire_advisory_xact_lock(&first, LockOptions::no_wait())
         .unwrap();
-    // Not `conn.transaction`: the other session is granted its lock only when the transaction is over.
+    // `conn.transaction` would end after the closure, and the other session waits for that end.
     in_a_deadlock(&first, &second, || {
         let ended = conn.acquire_advisory_xact_lock(&second, block());
         assert_eq!(kind_of(ended), Some(LockErrorKind::Deadlock));
-        assert_eq!(held(&mut observer, &first, pid), "ExclusiveLock");
-        assert_eq!(held(&mut observer, &second, pid), "");
+        assert_eq!(observer.held_modes(&first, pid), "ExclusiveLock");
+        assert_eq!(observer.held_modes(&second, pid), "");
         AnsiTransactionManager::commit_transaction(&mut conn).unwrap();
     });
-    assert_eq!(number(&mut conn, "SELECT count(*) FROM kept"), 1);
+    assert_eq!(conn.number("SELECT count(*) FROM kept"), 1);
 }

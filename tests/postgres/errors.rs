@@ -1,11 +1,11 @@
-//! `?` in a body that returns Diesel's errors, and the way back.
+//! Conversion of a `LockError` to Diesel's error by `?`, and back.
 
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions};
 use diesel::pg::PgConnection;
 use diesel::result::Error;
 use diesel::{Connection, QueryResult};
-
-use super::support::{block, connect, fresh_key, run};
+use testkit::observer::Observe;
+use testkit::server::{block, connect, fresh_key};
 
 fn lock_error(error: Error) -> LockError {
     match error {
@@ -43,7 +43,7 @@ fn a_lock_error_comes_out_as_it_went_in() {
 fn the_source_is_diesels_own_error() {
     let mut conn = connect();
     let mut guard = conn.acquire_advisory_lock(fresh_key(), block()).unwrap();
-    run(&mut guard, "BEGIN");
+    guard.run("BEGIN");
     diesel::connection::SimpleConnection::batch_execute(&mut *guard, "SELECT 1 / 0").unwrap_err();
     let error = lock_error(Error::from(guard.release().unwrap_err()));
     assert_eq!(error.kind(), LockErrorKind::Database);

@@ -1,13 +1,12 @@
-//! The hash functions that the schemes compute without the server, against the server's own.
+//! The hash functions of `schemes`, compared with the server's.
 
 use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions, RawLockKey, schemes};
 use diesel::pg::PgConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Integer, Text};
+use testkit::server::{connect, fresh_name};
 
-use crate::support::{connect, fresh_name};
-
-/// What PormG, good_job and others send.
+/// The expression of PormG, good_job and others.
 const MD5: &str = "('x' || substr(md5(name), 1, 16))::bit(64)::bigint";
 
 #[derive(QueryableByName)]
@@ -22,7 +21,7 @@ struct Hashed {
     md5: i64,
 }
 
-/// Text of any script, of every length up to 80 characters, so that each length of the last block occurs.
+/// Returns text of any script with up to 80 characters, so each length of the last block occurs.
 fn random_text(random: &mut fastrand::Rng) -> String {
     let alphabet: [fn(&mut fastrand::Rng) -> char; 3] = [
         |random| random.char('\u{1}'..='\u{7f}'),
@@ -82,7 +81,7 @@ struct Granted {
     granted: bool,
 }
 
-/// Whether a session is granted the lock that an expression of SQL names. It keeps it to its end.
+/// Tries the lock of an SQL expression. The session keeps the lock until it ends.
 fn granted_by_sql(conn: &mut PgConnection, expression: &str, name: &str) -> bool {
     let statement = format!(
         "SELECT pg_try_advisory_lock({expression}) AS granted FROM (SELECT $1 AS name) AS given"

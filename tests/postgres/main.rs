@@ -1,27 +1,23 @@
-//! Diesel on a real PostgreSQL server: faults, races and bad inputs. `scripts/test` brings a server.
+//! Diesel on a PostgreSQL server: faults, races and bad inputs. `scripts/test` starts a server.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test that fails says so by panicking, and the raced ones print what they met"
+    reason = "a test fails by panicking, and the races print their counters"
 )]
 
-mod condemned;
+mod concurrent_index;
 mod deadlock;
 mod errors;
 #[cfg(feature = "schemes")]
 mod hashes;
-mod index;
 mod interrupted;
-mod missing;
-mod proxy;
-mod raced;
+mod permissions;
 mod round_trips;
-mod rounds;
+mod search_path;
 mod settings;
-mod shadowed;
-mod support;
-mod throwaway;
+mod terminated_sessions;
+mod timeout_race;
 mod transactions;

@@ -1,4 +1,4 @@
-//! How many round trips each call takes on a warm connection. The bench of the same name prints what is measured here.
+//! Number of round trips of each call on a warm connection. The bench of the same name prints it.
 
 use std::thread;
 use std::time::Duration;
@@ -6,22 +6,22 @@ use std::time::Duration;
 use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions, WaitStrategy};
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::pg::PgConnection;
+use testkit::observer::Observe;
+use testkit::proxy::CountedConnection;
+use testkit::server::{block, connect, fresh_key, poll, url};
 
-use super::proxy::Counted;
-use super::support::{block, connect, fresh_key, pid_of, poll, until_it_waits, url};
-
-/// A call, how many round trips it takes, and how many it may take.
+/// A call, its measured number of round trips, and its documented number.
 pub(crate) struct Line {
     pub(crate) call: &'static str,
     pub(crate) taken: u32,
     pub(crate) promised: u32,
 }
 
-/// Makes each call twice on one connection, and tells what the second one took.
+/// Makes each call twice on one connection, and returns the second measurement.
 pub(crate) fn measure() -> Vec<Line> {
-    let mut conn = Counted::connect(&url());
+    let mut conn = CountedConnection::connect(&url());
     let key = fresh_key();
-    let once = |conn: &mut Counted| {
+    let once = |conn: &mut CountedConnection| {
         [
             free(conn, &key),
             in_a_transaction(conn, &key),
@@ -40,7 +40,7 @@ const fn line(call: &'static str, promised: u32, taken: u32) -> Line {
     }
 }
 
-fn free(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
+fn free(conn: &mut CountedConnection, key: &LockKey) -> Vec<Line> {
     let mut lines = Vec::new();
     for (call, options) in [
         ("acquire, no wait", LockOptions::no_wait()),
@@ -74,7 +74,7 @@ fn free(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
     lines
 }
 
-fn in_a_transaction(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
+fn in_a_transaction(conn: &mut CountedConnection, key: &LockKey) -> Vec<Line> {
     AnsiTransactionManager::begin_transaction(&mut conn.conn).unwrap();
     let (no_wait, granted) = conn.round_trips(|conn| {
         conn.try_acquire_advisory_xact_lock(key, LockOptions::no_wait())
@@ -91,9 +91,9 @@ fn in_a_transaction(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
     ]
 }
 
-fn busy(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
+fn busy(conn: &mut CountedConnection, key: &LockKey) -> Vec<Line> {
     let (mut holder, mut observer) = (connect(), connect());
-    // Long enough that a slow machine has been refused before it is over, and waits.
+    // Long enough for the try and the start of the wait on a slow machine.
     let limited = LockOptions::wait_up_to(Duration::from_secs(1)).strategy(WaitStrategy::Block);
     let guard = holder.acquire_advisory_lock(key, block()).unwrap();
     let refused = |conn: &mut PgConnection, options| {
@@ -106,10 +106,10 @@ fn busy(conn: &mut Counted, key: &LockKey) -> Vec<Line> {
     let (asked, ()) = conn.round_trips(|conn| refused(conn, LockOptions::no_wait()));
     let (timed_out, ()) = conn.round_trips(|conn| refused(conn, limited));
 
-    let pid = pid_of(&mut conn.conn);
+    let pid = conn.conn.pid();
     let waited = thread::scope(|scope| {
         scope.spawn(|| {
-            until_it_waits(&mut observer, pid);
+            observer.wait_until_waiting(pid);
             guard.release().unwrap();
         });
         let (_, waited) = conn.round_trips_within(|conn, so_far| {
@@ -137,10 +137,10 @@ fn no_call_takes_more_than_promised() {
     }
 }
 
-/// A cached statement is still a question: the answer is the server's of now.
+/// A cached statement still asks the server.
 #[test]
 fn a_statement_from_the_cache_asks_the_server() {
-    let mut conn = Counted::connect(&url());
+    let mut conn = CountedConnection::connect(&url());
     let mut holder = connect();
     let key = fresh_key();
     let mut ask = || {
@@ -159,11 +159,10 @@ fn a_statement_from_the_cache_asks_the_server() {
     }
 }
 
-/// The proxy sees what the raced tests rely on.
+/// The timeout races rely on this count.
 #[test]
 fn the_proxy_counts_warnings() {
-    let mut conn = Counted::connect(&url());
-    let (taken, ()) =
-        conn.round_trips(|conn| super::support::run(conn, "SELECT pg_advisory_unlock(1)"));
+    let mut conn = CountedConnection::connect(&url());
+    let (taken, ()) = conn.round_trips(|conn| conn.run("SELECT pg_advisory_unlock(1)"));
     assert_eq!((taken, conn.notices()), (1, 1));
 }

@@ -1,4 +1,6 @@
-//! `lock_timeout` and `statement_timeout` are the application's: the same after as before, and no limit to a wait.
+//! The session's own
+//! [`lock_timeout` and `statement_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html):
+//! unchanged by every call, and without effect on its waits.
 
 use std::time::{Duration, Instant};
 
@@ -7,42 +9,43 @@ use advisory_locking::{
 };
 use diesel::Connection;
 use diesel::pg::PgConnection;
+use testkit::observer::{Observe, while_waiting};
+use testkit::server::{block, connect, connect_with, eventually, fresh_key, kind_of, poll};
+use testkit::temp::TempRole;
 
 use super::deadlock::in_a_deadlock;
-use super::support::{
-    block, connect, connect_with, eventually, fresh_key, kind_of, number, poll, run, timeouts,
-    while_it_waits,
-};
-use super::throwaway::Role;
 
-const OWN: [&str; 2] = ["7s", "9s"];
+const SESSION_SETTINGS: [&str; 2] = ["7s", "9s"];
+
+fn timeouts(conn: &mut PgConnection) -> [String; 2] {
+    ["lock_timeout", "statement_timeout"].map(|name| conn.setting(name))
+}
 
 #[test]
 fn set_by_role() {
-    let role = Role::create();
+    let role = TempRole::create();
     role.set("lock_timeout = '7s'");
     role.set("statement_timeout = '9s'");
-    every_ending(&mut connect_with(&role.login()), None);
+    all_outcomes(&mut connect_with(&role.login()), None);
 }
 
 #[test]
 fn set_by_session() {
     let mut conn = connect();
-    run(
-        &mut conn,
+    conn.run(
         "SET lock_timeout = '7s'; SET statement_timeout = '9s'; SET deadlock_timeout = '20ms'",
     );
-    every_ending(&mut conn, None);
+    all_outcomes(&mut conn, None);
 }
 
 #[test]
 fn set_by_transaction() {
     let set = "SET LOCAL lock_timeout = '7s'; SET LOCAL statement_timeout = '9s'";
-    every_ending(&mut connect(), Some(set));
+    all_outcomes(&mut connect(), Some(set));
 }
 
-/// How a lock is asked for. Gives back what it was granted.
-type Take = fn(&mut PgConnection, &LockKey, LockOptions) -> Result<(), LockError>;
+/// Acquires a lock, and releases it if it was granted.
+type AcquireFn = fn(&mut PgConnection, &LockKey, LockOptions) -> Result<(), LockError>;
 
 fn session_level(
     conn: &mut PgConnection,
@@ -61,9 +64,9 @@ fn transaction_level(
     conn.acquire_advisory_xact_lock(key, options)
 }
 
-/// Each way in which asking for a lock can end, with the settings looked at afterwards.
-fn every_ending(conn: &mut PgConnection, set_local: Option<&str>) {
-    let endings: [fn(&mut PgConnection, Take); 7] = [
+/// Produces each outcome of an acquire, and asserts the settings after it.
+fn all_outcomes(conn: &mut PgConnection, set_local: Option<&str>) {
+    let outcomes: [fn(&mut PgConnection, AcquireFn); 7] = [
         free,
         granted_while_polling,
         granted_while_blocking,
@@ -72,21 +75,29 @@ fn every_ending(conn: &mut PgConnection, set_local: Option<&str>) {
         canceled,
         deadlocked,
     ];
-    for (number, ending) in endings.into_iter().enumerate() {
+    for (number, outcome) in outcomes.into_iter().enumerate() {
         if set_local.is_none() {
-            ending(conn, session_level);
-            assert_eq!(timeouts(conn), OWN, "ending {number}, outside");
+            outcome(conn, session_level);
+            assert_eq!(
+                timeouts(conn),
+                SESSION_SETTINGS,
+                "outcome {number}, outside"
+            );
         }
-        for (level, take) in [session_level as Take, transaction_level]
+        for (scope, acquire) in [session_level as AcquireFn, transaction_level]
             .iter()
             .enumerate()
         {
             conn.transaction(|conn| {
                 if let Some(set) = set_local {
-                    run(conn, set);
+                    conn.run(set);
                 }
-                ending(conn, *take);
-                assert_eq!(timeouts(conn), OWN, "ending {number}, inside, {level}");
+                outcome(conn, *acquire);
+                assert_eq!(
+                    timeouts(conn),
+                    SESSION_SETTINGS,
+                    "outcome {number}, inside, {scope}"
+                );
                 diesel::QueryResult::Ok(())
             })
             .unwrap();
@@ -94,93 +105,93 @@ fn every_ending(conn: &mut PgConnection, set_local: Option<&str>) {
     }
     let before = match set_local {
         Some(_) => timeouts(&mut connect()),
-        None => OWN.map(str::to_owned),
+        None => SESSION_SETTINGS.map(str::to_owned),
     };
     assert_eq!(timeouts(conn), before);
 }
 
-fn free(conn: &mut PgConnection, take: Take) {
+fn free(conn: &mut PgConnection, acquire: AcquireFn) {
     for options in [LockOptions::no_wait(), poll(), block()] {
-        take(conn, &fresh_key(), options).unwrap();
+        acquire(conn, &fresh_key(), options).unwrap();
     }
 }
 
-fn granted_while_polling(conn: &mut PgConnection, take: Take) {
+fn granted_while_polling(conn: &mut PgConnection, acquire: AcquireFn) {
     let mut holder = connect();
     let key = fresh_key();
     let mut guard = Some(holder.acquire_advisory_lock(&key, poll()).unwrap());
-    let pid = super::support::pid_of(conn);
+    let pid = conn.pid();
     let mut observer = connect();
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| take(conn, &key, poll()));
+        let asking = scope.spawn(|| acquire(conn, &key, poll()));
         let asks = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND query LIKE '%pg_try%'"
         );
-        eventually("a try", || number(&mut observer, &asks) > 0);
+        eventually("a try", || observer.number(&asks) > 0);
         drop(guard.take());
         asking.join().unwrap().unwrap();
     });
 }
 
-fn granted_while_blocking(conn: &mut PgConnection, take: Take) {
+fn granted_while_blocking(conn: &mut PgConnection, acquire: AcquireFn) {
     let mut holder = connect();
     let key = fresh_key();
     let guard = holder.acquire_advisory_lock(&key, poll()).unwrap();
-    while_it_waits(
+    while_waiting(
         conn,
-        |conn| take(conn, &key, block()),
+        |conn| acquire(conn, &key, block()),
         |_, _| guard.release().unwrap(),
     )
     .unwrap();
 }
 
-fn timed_out_polling(conn: &mut PgConnection, take: Take) {
-    timed_out(conn, take, WaitStrategy::Poll);
+fn timed_out_polling(conn: &mut PgConnection, acquire: AcquireFn) {
+    timed_out(conn, acquire, WaitStrategy::Poll);
 }
 
-fn timed_out_blocking(conn: &mut PgConnection, take: Take) {
-    timed_out(conn, take, WaitStrategy::Block);
+fn timed_out_blocking(conn: &mut PgConnection, acquire: AcquireFn) {
+    timed_out(conn, acquire, WaitStrategy::Block);
 }
 
-fn timed_out(conn: &mut PgConnection, take: Take, strategy: WaitStrategy) {
+fn timed_out(conn: &mut PgConnection, acquire: AcquireFn, strategy: WaitStrategy) {
     let mut holder = connect();
     let key = fresh_key();
     let _guard = holder.acquire_advisory_lock(&key, poll()).unwrap();
     let limited = LockOptions::wait_up_to(Duration::from_millis(20)).strategy(strategy);
-    let ended = take(conn, &key, limited);
+    let ended = acquire(conn, &key, limited);
     assert_eq!(kind_of(ended), Some(LockErrorKind::TimedOut));
 }
 
-fn canceled(conn: &mut PgConnection, take: Take) {
+fn canceled(conn: &mut PgConnection, acquire: AcquireFn) {
     let mut holder = connect();
     let key = fresh_key();
     let _guard = holder.acquire_advisory_lock(&key, poll()).unwrap();
-    let ended = while_it_waits(
+    let ended = while_waiting(
         conn,
-        |conn| take(conn, &key, block()),
-        |admin, waiter| run(admin, &format!("SELECT pg_cancel_backend({waiter})")),
+        |conn| acquire(conn, &key, block()),
+        |admin, waiter| admin.cancel(waiter),
     );
     assert_eq!(kind_of(ended), Some(LockErrorKind::Canceled));
 }
 
-fn deadlocked(conn: &mut PgConnection, take: Take) {
+fn deadlocked(conn: &mut PgConnection, acquire: AcquireFn) {
     let (first, second) = (fresh_key(), fresh_key());
     let options = LockOptions::no_wait().allow_in_transaction();
     let mut guard = conn.acquire_advisory_lock(&first, options).unwrap();
     in_a_deadlock(&first, &second, || {
-        let ended = take(&mut guard, &second, block());
+        let ended = acquire(&mut guard, &second, block());
         assert_eq!(kind_of(ended), Some(LockErrorKind::Deadlock));
         guard.release().unwrap();
     });
 }
 
 #[test]
-fn a_statement_timeout_of_ones_own_cuts_no_wait() {
+fn the_sessions_statement_timeout_does_not_shorten_a_wait() {
     let mut holder = connect();
     let key = fresh_key();
     let _guard = holder.acquire_advisory_lock(&key, poll()).unwrap();
     let mut conn = connect();
-    run(&mut conn, "SET statement_timeout = '150ms'");
+    conn.run("SET statement_timeout = '150ms'");
     let limit = Duration::from_secs(1);
     for strategy in [WaitStrategy::Block, WaitStrategy::Poll] {
         let began = Instant::now();
@@ -192,14 +203,14 @@ fn a_statement_timeout_of_ones_own_cuts_no_wait() {
 }
 
 #[test]
-fn a_lock_timeout_of_ones_own_cuts_no_wait() {
+fn the_sessions_lock_timeout_does_not_shorten_a_wait() {
     let mut holder = connect();
     let key = fresh_key();
     let guard = holder.acquire_advisory_lock(&key, poll()).unwrap();
     let mut conn = connect();
-    run(&mut conn, "SET lock_timeout = '50ms'");
+    conn.run("SET lock_timeout = '50ms'");
     let forever = LockOptions::wait_forever().strategy(WaitStrategy::Block);
-    while_it_waits(
+    while_waiting(
         &mut conn,
         |conn| conn.acquire_advisory_lock(&key, forever)?.release(),
         |observer, waiter| {
@@ -207,7 +218,7 @@ fn a_lock_timeout_of_ones_own_cuts_no_wait() {
                 "SELECT count(*) FROM pg_stat_activity WHERE pid = {waiter} AND wait_event_type = 'Lock' \
                  AND query_start < clock_timestamp() - interval '400ms'"
             );
-            eventually("a long wait", || number(observer, &long) > 0);
+            eventually("a long wait", || observer.number(&long) > 0);
             guard.release().unwrap();
         },
     )

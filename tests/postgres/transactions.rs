@@ -1,40 +1,25 @@
-//! Locks and what transactions see, keep and lose.
+//! Locks, and the visibility and the end of transactions.
 
 use std::thread;
 
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockOptions};
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::{Connection, QueryResult};
+use testkit::observer::{Observe, while_waiting};
+use testkit::server::{block, connect, fresh_key, kind_of, poll};
+use testkit::temp::TempObject;
 
-use super::support::{
-    block, connect, fresh_key, fresh_name, held, is_free, kind_of, number, pid_of, poll, run,
-    while_it_waits,
-};
-
-/// A table that others see. Dropped with its value.
-struct Table(String);
-
-impl Table {
-    fn create(columns: &str) -> Self {
-        let name = fresh_name();
-        run(&mut connect(), &format!("CREATE TABLE {name} ({columns})"));
-        Self(name)
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        run(&mut connect(), &format!("DROP TABLE {}", self.0));
-    }
+fn table(columns: &str) -> TempObject {
+    TempObject::create("TABLE", &format!("({columns})"))
 }
 
 #[test]
 fn no_increment_is_lost() {
     const THREADS: i64 = 4;
     const INCREMENTS: i64 = 125;
-    let table = Table::create("number int");
-    let table = &table.0;
-    run(&mut connect(), &format!("INSERT INTO {table} VALUES (0)"));
+    let table = table("number int");
+    let table = &table.name;
+    connect().run(&format!("INSERT INTO {table} VALUES (0)"));
     let key = &fresh_key();
     thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -43,8 +28,8 @@ fn no_increment_is_lost() {
                 for _ in 0..INCREMENTS {
                     let options = if thread % 2 == 0 { block() } else { poll() };
                     conn.with_advisory_xact_lock(key, options, |conn| {
-                        let seen = number(conn, &format!("SELECT number FROM {table}"));
-                        run(conn, &format!("UPDATE {table} SET number = {}", seen + 1));
+                        let seen = conn.number(&format!("SELECT number FROM {table}"));
+                        conn.run(&format!("UPDATE {table} SET number = {}", seen + 1));
                         QueryResult::Ok(())
                     })
                     .unwrap();
@@ -52,28 +37,28 @@ fn no_increment_is_lost() {
             });
         }
     });
-    let counted = number(&mut connect(), &format!("SELECT number FROM {table}"));
+    let counted = connect().number(&format!("SELECT number FROM {table}"));
     assert_eq!(counted, THREADS * INCREMENTS);
 }
 
 #[test]
-fn a_snapshot_that_begins_under_the_lock_sees_what_its_last_holder_committed() {
-    let table = Table::create("number int");
-    let table = &table.0;
+fn a_snapshot_under_the_lock_sees_the_last_holders_commit() {
+    let table = table("number int");
+    let table = &table.name;
     let key = fresh_key();
     let (mut before, mut conn) = (connect(), connect());
     let mut guard = before.acquire_advisory_lock(&key, block()).unwrap();
-    let seen = while_it_waits(
+    let seen = while_waiting(
         &mut conn,
         |conn| {
             conn.with_advisory_lock(&key, block(), |conn| {
                 conn.build_transaction().repeatable_read().run(|conn| {
-                    QueryResult::Ok(number(conn, &format!("SELECT count(*) FROM {table}")))
+                    QueryResult::Ok(conn.number(&format!("SELECT count(*) FROM {table}")))
                 })
             })
         },
         |_, _| {
-            run(&mut guard, &format!("INSERT INTO {table} VALUES (1)"));
+            guard.run(&format!("INSERT INTO {table} VALUES (1)"));
             guard.release().unwrap();
         },
     );
@@ -83,50 +68,50 @@ fn a_snapshot_that_begins_under_the_lock_sees_what_its_last_holder_committed() {
 #[test]
 fn a_rollback_to_an_earlier_savepoint_frees_the_lock() {
     let (mut conn, mut observer) = (connect(), connect());
-    let pid = pid_of(&mut conn);
+    let pid = conn.pid();
     let (outer, inner) = (fresh_key(), fresh_key());
     conn.transaction(|conn| {
         conn.acquire_advisory_xact_lock(&outer, block())?;
         let failed = conn.transaction(|conn| {
             conn.acquire_advisory_xact_lock(&inner, block())?;
-            assert_eq!(held(&mut observer, &inner, pid), "ExclusiveLock");
+            assert_eq!(observer.held_modes(&inner, pid), "ExclusiveLock");
             Err::<(), _>(Error::RollbackTransaction)
         });
         assert_eq!(failed, Err(Error::RollbackTransaction));
-        assert!(is_free(&mut observer, &inner));
-        assert_eq!(held(&mut observer, &outer, pid), "ExclusiveLock");
+        assert!(observer.is_free(&inner));
+        assert_eq!(observer.held_modes(&outer, pid), "ExclusiveLock");
         QueryResult::Ok(())
     })
     .unwrap();
-    assert!(is_free(&mut observer, &outer));
+    assert!(observer.is_free(&outer));
 }
 
 #[test]
-fn a_lock_in_a_nested_transaction_is_held_to_the_end_of_the_outer_one() {
+fn a_lock_in_a_savepoint_is_held_until_the_outer_end() {
     let (mut conn, mut observer) = (connect(), connect());
-    let pid = pid_of(&mut conn);
+    let pid = conn.pid();
     let key = fresh_key();
     conn.transaction(|conn| {
         conn.with_advisory_xact_lock(&key, block(), |_| QueryResult::Ok(()))?;
-        assert_eq!(held(&mut observer, &key, pid), "ExclusiveLock");
+        assert_eq!(observer.held_modes(&key, pid), "ExclusiveLock");
         QueryResult::Ok(())
     })
     .unwrap();
-    assert!(is_free(&mut observer, &key));
+    assert!(observer.is_free(&key));
 }
 
 #[test]
 fn a_commit_that_fails_is_an_error() {
-    let table = Table::create("number int UNIQUE DEFERRABLE INITIALLY DEFERRED");
+    let table = table("number int UNIQUE DEFERRABLE INITIALLY DEFERRED");
     let twice = format!(
         "INSERT INTO {0} VALUES (1); INSERT INTO {0} VALUES (1)",
-        table.0
+        table.name
     );
     let mut conn = connect();
     let key = fresh_key();
 
     let done = conn.with_advisory_xact_lock(&key, block(), |conn| {
-        run(conn, &twice);
+        conn.run(&twice);
         Ok::<_, LockError>(())
     });
     let error = done.unwrap_err();
@@ -134,15 +119,15 @@ fn a_commit_that_fails_is_an_error() {
     let source = error.into_client_error::<Error>().unwrap();
     assert!(is_unique_violation(&source), "{source:?}");
 
-    // Diesel's own error arrives, for code that looks at it to try again.
+    // Diesel's own error is returned, for callers that retry on it.
     let done = conn.with_advisory_xact_lock(&key, block(), |conn| {
-        run(conn, &twice);
+        conn.run(&twice);
         Ok::<_, Error>(())
     });
     assert!(is_unique_violation(&done.unwrap_err()));
-    assert!(is_free(&mut connect(), &key));
+    assert!(connect().is_free(&key));
     assert_eq!(
-        number(&mut conn, &format!("SELECT count(*) FROM {}", table.0)),
+        conn.number(&format!("SELECT count(*) FROM {}", table.name)),
         0
     );
 }
@@ -155,7 +140,7 @@ fn is_unique_violation(error: &Error) -> bool {
 }
 
 #[test]
-fn code_that_takes_session_level_locks_can_be_tested_in_test_transactions() {
+fn session_level_locks_work_in_test_transactions() {
     let (mut first, mut second) = (connect(), connect());
     first.begin_test_transaction().unwrap();
     second.begin_test_transaction().unwrap();
@@ -184,7 +169,7 @@ fn code_that_takes_session_level_locks_can_be_tested_in_test_transactions() {
         .release()
         .unwrap();
 
-    // The application's own transaction in the test's is one, and asks for the other kind of lock.
+    // The application's own transaction inside the test transaction counts as one.
     let nothing = second.acquire_advisory_xact_lock(&key, no_wait);
     assert_eq!(kind_of(nothing), Some(LockErrorKind::NotInTransaction));
     second

@@ -1,4 +1,4 @@
-//! An adapter, and the ways to play a case on it.
+//! The adapter under test, and the servers on which it runs a case.
 
 use std::cell::Cell;
 
@@ -12,45 +12,45 @@ use crate::client;
 use crate::fixture::{Fixture, Harness};
 use crate::harness::postgres::Endpoint;
 
-/// What an actor of the adapter has.
+/// Kind of an actor's adapter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
-    /// One connection, which nobody replaces.
+    /// One connection, which is not replaced when it is lost.
     Connection,
     /// A pool of one connection.
     Pool,
 }
 
-/// An adapter.
+/// The adapter under test.
 #[derive(Clone, Copy)]
 pub(crate) struct AdapterUnderTest {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    /// Puts the adapter's actors to where they are to connect.
+    /// Returns a harness whose actors connect to an endpoint.
     pub(crate) connect_to: fn(&Endpoint) -> Box<dyn Harness>,
 }
 
 thread_local! {
-    /// The case that this test's thread plays.
+    /// The case that this test's thread runs.
     static CASE: Cell<&'static str> = const { Cell::new("") };
 }
 
 impl AdapterUnderTest {
-    /// Plays a case; or, in a process that a case has started, its client.
+    /// Runs a case; or the client, in a child process of a case.
     pub(crate) fn run_case(self, name: &'static str, case: fn(Self)) {
         CASE.set(name);
-        match client::told_by_parent() {
+        match client::url_from_parent() {
             Some(url) => client::serve((self.connect_to)(&Endpoint::new(url))),
             None => case(self),
         }
     }
 
-    /// The name of the test that runs.
+    /// Returns the name of the running test.
     pub(crate) fn test(self) -> String {
         format!("{}::{}", self.name, CASE.get())
     }
 
-    /// Plays on the server of all tests.
+    /// Runs on the shared test server.
     pub(crate) fn run(self, case: impl FnOnce(&Fixture)) {
         self.run_at(&Endpoint::default(), case);
     }
@@ -59,9 +59,10 @@ impl AdapterUnderTest {
         Fixture::run((self.connect_to)(endpoint), case);
     }
 
-    /// After its session has ended, a pool gives a new connection, and a single connection says that it is gone.
+    /// Asserts that a pool replaces the lost connection, and that a connection without a pool
+    /// reports an error.
     #[track_caller]
-    pub(crate) fn assert_goes_on(self, fixture: &Fixture, actor: &Actor, key: &LockKey) {
+    pub(crate) fn assert_recovers(self, fixture: &Fixture, actor: &Actor, key: &LockKey) {
         match self.kind {
             Kind::Pool => assert_granted_and_released(actor, key),
             Kind::Connection => {

@@ -1,5 +1,5 @@
-//! A client in a process of its own, which can be killed and stopped: this program, run again for the same test. It does what it is told
-//! line by line.
+//! A client in a child process, which can be killed and stopped: this program, run again for the
+//! same test. It reads commands line by line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -14,16 +14,16 @@ use crate::adapter_under_test::AdapterUnderTest;
 use crate::cases::{block, no_wait};
 use crate::fixture::{Harness, until};
 
-/// Set in the client's process, to where it connects.
+/// Environment variable of the child process with the server's address.
 const URL: &str = "ADVISORY_LOCKING_REAL_FAULTS_CLIENT";
-/// Before what the client tells, among what the test runner prints.
-const TELLS: &str = "client: ";
+/// Marks the client's lines among those of the test runner.
+const OUTPUT_PREFIX: &str = "client: ";
 
-pub(crate) fn told_by_parent() -> Option<String> {
+pub(crate) fn url_from_parent() -> Option<String> {
     std::env::var(URL).ok()
 }
 
-/// Does what the parent says until it has gone.
+/// Executes the parent's commands until its pipe is closed.
 pub(crate) fn serve(harness: Box<dyn Harness>) {
     let (commands, inbox) = channel();
     let (outbox, outcomes) = channel();
@@ -41,15 +41,15 @@ pub(crate) fn serve(harness: Box<dyn Harness>) {
             ("acquire", key) => actor.acquire(&LockKey::from(key), no_wait()),
             ("wait", key) => actor.acquire(&LockKey::from(key), block(OUTER_LIMIT)),
             ("release", _) => actor.release(),
-            (word, _) => panic!("the parent said {word:?}"),
+            (word, _) => panic!("unknown command {word:?}"),
         };
-        println!("{TELLS}{outcome:?}");
+        println!("{OUTPUT_PREFIX}{outcome:?}");
     }
     drop(actor);
     serving.join().expect("the actor did not panic");
 }
 
-/// The parent's handle. Killed when it is dropped.
+/// The parent's handle. It kills the process when it is dropped.
 pub(crate) struct Client {
     process: Child,
     input: ChildStdin,
@@ -57,7 +57,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Runs the same test in a process of its own.
+    /// Runs the same test in a child process.
     pub(crate) fn spawn(adapter: AdapterUnderTest, url: &str) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &adapter.test(), "--nocapture"])
@@ -79,14 +79,17 @@ impl Client {
         writeln!(self.input, "{command}").expect("the client listens");
     }
 
-    /// What came of the command that was started.
+    /// Returns the outcome of the started command.
     pub(crate) fn finish(&mut self) -> String {
         loop {
             let mut line = String::new();
-            let read = self.output.read_line(&mut line).expect("the client tells");
+            let read = self
+                .output
+                .read_line(&mut line)
+                .expect("the client prints text");
             assert!(read > 0, "the client has ended");
-            // What the runner prints may stand before it on the same line.
-            if let Some((_, outcome)) = line.split_once(TELLS) {
+            // The test runner may print on the same line before it.
+            if let Some((_, outcome)) = line.split_once(OUTPUT_PREFIX) {
                 return outcome.trim_end().to_owned();
             }
         }
@@ -118,7 +121,7 @@ impl Client {
     }
 
     /// `SIGCONT`.
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn resume(&self) {
         signal("CONT", self.process.id());
     }
 }
@@ -130,7 +133,7 @@ impl Drop for Client {
     }
 }
 
-/// Sends a signal with the shell's own command, which every system has.
+/// Sends a signal with the shell's built-in `kill`.
 pub(crate) fn signal(name: &str, pid: u32) {
     let status = Command::new("sh")
         .args(["-c", &format!("kill -{name} {pid}")])

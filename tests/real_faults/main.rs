@@ -1,9 +1,11 @@
-//! Real faults on a real server, each written once and played on every adapter for PostgreSQL: sessions that are ended or cancelled,
-//! servers that restart or are full, networks that fall silent, clients that are killed. `scripts/test` brings a server; what would
-//! break it happens on a private one.
+//! Faults of a real server, each written once for all adapters for PostgreSQL: terminated and
+//! cancelled sessions, restarts, a full lock table, silent networks, killed clients. Faults that
+//! would break the shared test server happen on a private one.
 //!
-//! A case is a function of a [`AdapterUnderTest`](adapter_under_test::AdapterUnderTest), which puts its adapter's actors wherever the case wants them. The actors are those
-//! of the conformance suite. A further adapter is one line in the list below.
+//! A case is a function of an
+//! [`AdapterUnderTest`](adapter_under_test::AdapterUnderTest), whose actors connect where the case
+//! requires. The actors are those of the conformance suite. A new adapter is one line in the list
+//! below.
 #![cfg(all(
     feature = "diesel-postgres",
     feature = "diesel-sqlite",
@@ -21,11 +23,11 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test fails by panicking, and a client in a process of its own tells on standard output how it fares"
+    reason = "a test fails by panicking, and a child process prints its outcomes"
 )]
 #![allow(
     dead_code,
-    reason = "the actors are shared with the conformance suite, and none of the two uses all of them"
+    reason = "the actors are shared with the conformance suite, and neither uses all of them"
 )]
 
 #[path = "../conformance/actor.rs"]
@@ -46,22 +48,19 @@ mod pg_model;
 mod adapter_under_test;
 mod cases;
 mod client;
-mod cluster;
 mod pools;
-mod relay;
-mod watch;
 
-/// Mounts the cases, listed here once, for each adapter, so that the output reads `bb8_postgres::the_server_restarts`.
+/// Makes a test of each case for each adapter, for example `bb8_postgres::the_server_restarts`.
 macro_rules! real_faults {
-    ($($(#[$attribute:meta])* $adapter:ident: $kind:ident => $at:expr;)*) => {$(
-        $(#[$attribute])*
+    ($($(#[$connecttribute:meta])* $adapter:ident: $kind:ident => $connect:expr;)*) => {$(
+        $(#[$connecttribute])*
         mod $adapter {
             use crate::adapter_under_test::{Kind, AdapterUnderTest};
 
             const ADAPTER: AdapterUnderTest = AdapterUnderTest {
                 name: stringify!($adapter),
                 kind: Kind::$kind,
-                connect_to: |endpoint| Box::new($at(endpoint)),
+                connect_to: |endpoint| Box::new($connect.on(endpoint)),
             };
 
             real_faults!(@cases
@@ -88,11 +87,11 @@ macro_rules! real_faults {
 }
 
 real_faults! {
-    diesel_postgres: Connection => crate::harness::diesel_postgres::at;
-    r2d2_postgres: Pool => crate::harness::r2d2_postgres::at;
-    diesel_async_postgres: Connection => crate::harness::diesel_async::connection_at;
-    bb8_postgres: Pool => crate::harness::diesel_async::bb8_at;
-    deadpool_postgres: Pool => crate::harness::diesel_async::deadpool_at;
-    mobc_postgres: Pool => crate::harness::diesel_async::mobc_at;
-    sea_orm_postgres: Pool => crate::harness::sea_orm::at;
+    diesel_postgres: Connection => crate::harness::diesel_postgres::DIESEL;
+    r2d2_postgres: Pool => crate::harness::r2d2_postgres::R2D2;
+    diesel_async_postgres: Connection => crate::harness::diesel_async::DIESEL_ASYNC;
+    bb8_postgres: Pool => crate::harness::diesel_async::BB8;
+    deadpool_postgres: Pool => crate::harness::diesel_async::DEADPOOL;
+    mobc_postgres: Pool => crate::harness::diesel_async::MOBC;
+    sea_orm_postgres: Pool => crate::harness::sea_orm::SEA_ORM;
 }

@@ -1,4 +1,4 @@
-//! What only pools have: no connection to give, connections that are replaced with age, and two sessions for one key.
+//! Cases of pools only: no free connection, old connections, and two sessions for one key.
 
 use std::time::{Duration, Instant};
 
@@ -6,37 +6,38 @@ use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind, LockKey, Poole
 use diesel::pg::PgConnection;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{self, AsyncDieselConnectionManager};
+use testkit::server::{connect_to, fresh_name, url, with_parameters};
+use testkit::temp::TempRole;
 
 use crate::actor_async::on_runtime;
 use crate::cases::{block, no_wait, poll};
-use crate::harness::postgres::url;
-use crate::watch::{Throwaway, Watch, fresh_name, with_parameters};
 
 type R2d2 = diesel::r2d2::Pool<diesel::r2d2::ConnectionManager<PgConnection>>;
 type Bb8 = pooled_connection::bb8::Pool<AsyncPgConnection>;
 type Deadpool = pooled_connection::deadpool::Pool<AsyncPgConnection>;
 
-/// How long a pool tries to give a connection where it has none to give; on a slow machine too short for one that it makes.
-const IMPATIENCE: Duration = Duration::from_millis(300);
-/// How long it tries elsewhere.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How old a connection may become, where a pool knows such a thing.
+/// Checkout timeout of a pool that has no free connection. A slow machine may need longer to open
+/// one.
+const SHORT_CHECKOUT: Duration = Duration::from_millis(300);
+/// Checkout timeout of the other pools.
+const CHECKOUT: Duration = Duration::from_secs(20);
+/// Maximum age of a connection, for pools that have such a limit.
 const LIFETIME: Duration = Duration::from_millis(20);
 
-fn r2d2(url: &str, size: u32, patience: Duration) -> R2d2 {
+fn r2d2(url: &str, size: u32, timeout: Duration) -> R2d2 {
     R2d2::builder()
         .max_size(size)
         .min_idle(Some(0))
-        .connection_timeout(patience)
+        .connection_timeout(timeout)
         .max_lifetime(Some(LIFETIME))
         .build(diesel::r2d2::ConnectionManager::new(url))
         .unwrap()
 }
 
-async fn bb8(url: &str, size: u32, patience: Duration) -> Bb8 {
+async fn bb8(url: &str, size: u32, timeout: Duration) -> Bb8 {
     Bb8::builder()
         .max_size(size)
-        .connection_timeout(patience)
+        .connection_timeout(timeout)
         .max_lifetime(Some(LIFETIME))
         .reaper_rate(LIFETIME)
         .build(AsyncDieselConnectionManager::new(url))
@@ -44,10 +45,10 @@ async fn bb8(url: &str, size: u32, patience: Duration) -> Bb8 {
         .unwrap()
 }
 
-async fn deadpool(url: &str, size: u32, patience: Duration) -> Deadpool {
+async fn deadpool(url: &str, size: u32, timeout: Duration) -> Deadpool {
     Deadpool::builder(AsyncDieselConnectionManager::new(url))
         .max_size(size as usize)
-        .wait_timeout(Some(patience))
+        .wait_timeout(Some(timeout))
         .runtime(::deadpool::Runtime::Tokio1)
         .build()
         .unwrap()
@@ -57,17 +58,17 @@ fn key() -> LockKey {
     LockKey::from(fresh_name())
 }
 
-/// Asks for the lock until an impatient pool gives a connection.
-macro_rules! until_given {
+/// Acquires the lock, again until the pool has a connection.
+macro_rules! acquire_eventually {
     ($pool:expr, $key:expr) => {
-        until_given!(@ask PooledAdvisoryLocking::acquire_advisory_lock(&$pool, $key, no_wait()))
+        acquire_eventually!(@call PooledAdvisoryLocking::acquire_advisory_lock(&$pool, $key, no_wait()))
     };
     ($pool:expr, $key:expr, $await:ident) => {
-        until_given!(@ask AsyncPooledAdvisoryLocking::acquire_advisory_lock(&$pool, $key, no_wait()).$await)
+        acquire_eventually!(@call AsyncPooledAdvisoryLocking::acquire_advisory_lock(&$pool, $key, no_wait()).$await)
     };
-    (@ask $($ask:tt)*) => {
+    (@call $($call:tt)*) => {
         loop {
-            match $($ask)* {
+            match $($call)* {
                 Ok(guard) => break guard,
                 Err(error) => assert_eq!(error.kind(), LockErrorKind::Pool),
             }
@@ -75,20 +76,20 @@ macro_rules! until_given {
     };
 }
 
-/// Writes each case once for blocking and for async pools: `$await` is there or it is not.
+/// Makes a test of each case for blocking pools, and for async pools with `await`.
 macro_rules! pools {
     ($($name:ident: $trait:ident $(, $await:ident)?;)*) => {$(
         mod $name {
             use super::*;
 
-            /// The body's connection is the pool's last.
+            /// The guard has the pool's only connection.
             #[test]
             fn none_is_left_to_give() {
                 on_runtime(async {
-                    let pool = super::$name(&url(), 1, IMPATIENCE)$(.$await)?;
+                    let pool = super::$name(&url(), 1, SHORT_CHECKOUT)$(.$await)?;
                     let (key, other) = (key(), key());
-                    let guard = until_given!(pool, &key $(, $await)?);
-                    for options in [no_wait(), poll(IMPATIENCE), block(IMPATIENCE)] {
+                    let guard = acquire_eventually!(pool, &key $(, $await)?);
+                    for options in [no_wait(), poll(SHORT_CHECKOUT), block(SHORT_CHECKOUT)] {
                         let refused = $trait::acquire_advisory_lock(&pool, &other, options)$(.$await)?;
                         let error = refused.map(drop).unwrap_err();
                         assert_eq!(error.kind(), LockErrorKind::Pool);
@@ -96,15 +97,15 @@ macro_rules! pools {
                         assert!(std::error::Error::source(&error).is_some());
                     }
                     guard.release()$(.$await)?.unwrap();
-                    until_given!(pool, &other $(, $await)?).release()$(.$await)?.unwrap();
+                    acquire_eventually!(pool, &other $(, $await)?).release()$(.$await)?.unwrap();
                 });
             }
 
-            /// Two sessions, so the one waits for the other in vain, but not for ever.
+            /// Two sessions: the second request times out.
             #[test]
             fn one_key_twice() {
                 on_runtime(async {
-                    let pool = super::$name(&url(), 2, PATIENCE)$(.$await)?;
+                    let pool = super::$name(&url(), 2, CHECKOUT)$(.$await)?;
                     let key = key();
                     let guard = $trait::acquire_advisory_lock(&pool, &key, no_wait())$(.$await)?.unwrap();
                     let limit = Duration::from_millis(20);
@@ -117,11 +118,11 @@ macro_rules! pools {
                 });
             }
 
-            /// A connection that holds a lock is checked out, and no pool replaces it.
+            /// A connection that holds a lock is checked out, so its age does not matter.
             #[test]
             fn older_than_a_connection_may_become() {
                 on_runtime(async {
-                    let pool = super::$name(&url(), 1, PATIENCE)$(.$await)?;
+                    let pool = super::$name(&url(), 1, CHECKOUT)$(.$await)?;
                     let key = key();
                     let began = Instant::now();
                     let guard = $trait::acquire_advisory_lock(&pool, &key, no_wait())$(.$await)?.unwrap();
@@ -134,20 +135,20 @@ macro_rules! pools {
                 });
             }
 
-            /// The server gives no more sessions: the pool's error, until it does.
+            /// The server rejects further sessions: the pool's error, until it accepts one.
             #[test]
             fn the_server_has_none_to_give() {
                 on_runtime(async {
-                    let role = Throwaway::create(&url(), "ROLE", "LOGIN PASSWORD 'none' CONNECTION LIMIT 1");
-                    let url = with_parameters(&url(), &format!("user={}&password=none", role.name));
-                    let only = Watch::at(&url);
-                    let pool = super::$name(&url, 1, IMPATIENCE)$(.$await)?;
+                    let role = TempRole::create_with("CONNECTION LIMIT 1");
+                    let url = with_parameters(&url(), &role.login());
+                    let only = connect_to(&url);
+                    let pool = super::$name(&url, 1, SHORT_CHECKOUT)$(.$await)?;
                     let key = key();
                     let refused = $trait::acquire_advisory_lock(&pool, &key, no_wait())$(.$await)?;
                     assert_eq!(refused.map(drop).unwrap_err().kind(), LockErrorKind::Pool);
                     drop(only);
-                    // The server takes its time to see that the session has gone.
-                    until_given!(pool, &key $(, $await)?).release()$(.$await)?.unwrap();
+                    // The server needs some time to notice the end of the session.
+                    acquire_eventually!(pool, &key $(, $await)?).release()$(.$await)?.unwrap();
                     drop(pool);
                 });
             }

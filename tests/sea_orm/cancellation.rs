@@ -9,11 +9,13 @@ use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, W
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, TransactionTrait,
 };
+use testkit::gate::Gate;
+use testkit::observer::Observe;
+use testkit::server::{connect, fresh_key, url};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-use crate::observer::{Gate, Observer, database_url, fresh_key};
-use crate::open::{NO_WAIT, connect, number, pid, poll_times, postgres, sqlite};
+use crate::open::{NO_WAIT, number, pid, poll_times, postgres, sqlite};
 
 /// Waits on the server without a limit, so that an orphaned wait does not end by itself.
 fn block() -> LockOptions {
@@ -22,7 +24,7 @@ fn block() -> LockOptions {
 
 #[tokio::test]
 async fn a_dropped_guard_releases_and_keeps_the_connection() {
-    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
     let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let before = pid(&*guard).await;
     drop(guard);
@@ -33,14 +35,18 @@ async fn a_dropped_guard_releases_and_keeps_the_connection() {
 /// The release follows the statement in flight, which is not cancelled.
 #[tokio::test]
 async fn a_body_dropped_in_a_statement_releases_when_that_ends() {
-    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
     let (before, mut gate) = (pid(&db).await, Gate::closed());
     let at_the_gate = gate.statement();
     let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
         db.execute_unprepared(&at_the_gate).await
     });
     gate.drop_there(&mut observer, call).await;
-    assert_eq!(observer.shown(&key).len(), 1, "the statement is running");
+    assert_eq!(
+        observer.lock_entries(&key).len(),
+        1,
+        "the statement is running"
+    );
     gate.open();
     observer.assert_free(&key, "the statement in flight").await;
     assert_eq!(pid(&db).await, before, "the connection stays in the pool");
@@ -50,7 +56,7 @@ async fn a_body_dropped_in_a_statement_releases_when_that_ends() {
 /// in its transaction.
 #[tokio::test]
 async fn release_cleans_up_statements_dropped_in_flight() {
-    let (db, mut observer) = (postgres(1).await, Observer::new());
+    let (db, mut observer) = (postgres(1).await, connect());
     let before = pid(&db).await;
     for polls in 1..20 {
         let mut ended = 0;
@@ -85,7 +91,7 @@ async fn release_cleans_up_statements_dropped_in_flight() {
 /// A failed rollback could not be reported. So the connection is closed.
 #[tokio::test]
 async fn a_body_dropped_in_a_transaction_frees_the_key() {
-    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
     for level in ["session", "transaction"] {
         let mut gate = Gate::closed();
         let at_the_gate = gate.statement();
@@ -111,7 +117,7 @@ async fn a_body_dropped_in_a_transaction_frees_the_key() {
 
 #[tokio::test]
 async fn a_panic_in_the_body_frees_the_key() {
-    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
     for in_transaction in [false, true] {
         let (db, key) = (db.clone(), key.clone());
         let task = tokio::spawn(async move {
@@ -132,7 +138,7 @@ async fn a_panic_in_the_body_frees_the_key() {
 
 #[tokio::test]
 async fn an_aborted_task_frees_the_key() {
-    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
     let task = tokio::spawn({
         let (db, key) = (db.clone(), key.clone());
         async move {
@@ -143,7 +149,7 @@ async fn an_aborted_task_frees_the_key() {
         }
     });
     observer
-        .wait_until(&key, |shown| shown.len() == 1, "the lock is not granted")
+        .wait_for(&key, |shown| shown.len() == 1, "the lock is not granted")
         .await;
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
@@ -160,7 +166,7 @@ fn runtime() -> Runtime {
 
 /// Opens a pool with a minimum of connections, where sqlx spawns a task in every drop.
 async fn with_min_connections(size: u32) -> DatabaseConnection {
-    let mut options = ConnectOptions::new(database_url());
+    let mut options = ConnectOptions::new(url());
     options
         .min_connections(1)
         .max_connections(size)
@@ -170,7 +176,7 @@ async fn with_min_connections(size: u32) -> DatabaseConnection {
 
 /// Waits on a new runtime until the key is free.
 fn assert_free(key: &advisory_locking::LockKey, after: &str) {
-    runtime().block_on(Observer::new().assert_free(key, after));
+    runtime().block_on(connect().assert_free(key, after));
 }
 
 #[test]
@@ -203,13 +209,13 @@ fn drop_without_runtime_leaves_connection_clean() {
         let mut call = Box::pin(db.with_advisory_lock(wanted, block(), async |db| {
             db.execute_unprepared(&at_the_gate).await
         }));
-        let mut observer = Observer::new();
+        let mut observer = connect();
         runtime.block_on(async {
             tokio::select! {
                 _ = &mut call => panic!("the call did not wait"),
                 () = async {
                     if is_held {
-                        observer.wait_until(wanted, |shown| shown.len() == 2, "no session waits").await;
+                        observer.wait_for(wanted, |shown| shown.len() == 2, "no session waits").await;
                     } else {
                         gate.reached(&mut observer).await;
                     }
@@ -259,7 +265,7 @@ fn shut_down_in<F>(
 {
     let runtime = runtime();
     let task = runtime.spawn(start());
-    self::runtime().block_on(Observer::new().wait_until(key, |held| held.len() == shown, what));
+    self::runtime().block_on(connect().wait_for(key, |held| held.len() == shown, what));
     drop(task);
     runtime.shutdown_timeout(Duration::from_secs(60));
 }
@@ -293,7 +299,7 @@ fn a_runtime_that_shuts_down_frees_its_locks() {
                 .await;
         }
     });
-    holders.block_on(Observer::new().wait_until(
+    holders.block_on(connect().wait_for(
         &key,
         |shown| shown.len() == 1 && shown[0].granted,
         "the wait outlived its runtime",
@@ -320,7 +326,7 @@ async fn a_session_that_is_terminated_under_the_lock_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waits_dropped_together_leave_the_queue_and_the_pool() {
     const WAITS: u32 = 12;
-    let (db, mut observer, key) = (postgres(WAITS + 1).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(WAITS + 1).await, connect(), fresh_key());
     let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let waits: Vec<_> = (0..WAITS)
         .map(|_| {
@@ -329,7 +335,7 @@ async fn waits_dropped_together_leave_the_queue_and_the_pool() {
         })
         .collect();
     observer
-        .wait_until(
+        .wait_for(
             &key,
             |shown| shown.len() == 1 + WAITS as usize,
             "some sessions do not wait yet",
@@ -339,7 +345,7 @@ async fn waits_dropped_together_leave_the_queue_and_the_pool() {
         wait.abort();
     }
     observer
-        .wait_until(&key, |shown| shown.len() == 1, "some sessions still wait")
+        .wait_for(&key, |shown| shown.len() == 1, "some sessions still wait")
         .await;
     guard.release().await.unwrap();
     observer.assert_free(&key, "the release").await;
@@ -357,7 +363,7 @@ async fn waits_dropped_together_leave_the_queue_and_the_pool() {
 async fn a_body_dropped_in_a_stream_frees_the_key() {
     use futures_util::StreamExt;
     use sea_orm::{Statement, StreamTrait};
-    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
     let streams = Notify::new();
     let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
         let many = Statement::from_string(
@@ -389,7 +395,7 @@ async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
         env!("CARGO_TARGET_TMPDIR"),
         std::process::id()
     );
-    let db = connect(format!("sqlite://{file}?mode=rwc"), 1).await;
+    let db = crate::open::connect(format!("sqlite://{file}?mode=rwc"), 1).await;
     db.execute_unprepared("CREATE TABLE written (number INTEGER)")
         .await
         .unwrap();
@@ -430,7 +436,7 @@ async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
 /// A task that the body spawned uses the connection when the body is dropped.
 #[tokio::test]
 async fn a_spawned_task_does_not_keep_the_lock() {
-    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
     let (mut gate, mut spawned) = (Gate::closed(), None);
     let at_the_gate = gate.statement();
     let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {

@@ -4,8 +4,8 @@ use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, MockDatabase, TransactionTrait,
 };
+use testkit::server::fresh_key;
 
-use crate::observer::fresh_key;
 use crate::open::{NO_WAIT, postgres};
 
 /// Returns the kind of the [`LockError`] in a [`DbErr`].

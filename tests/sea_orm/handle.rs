@@ -9,9 +9,10 @@ use sea_orm::{
     DatabaseConnection, DbErr, FromQueryResult, LoaderTrait, QueryOrder, Statement, StreamTrait,
     TransactionSession, TransactionTrait,
 };
+use testkit::observer::Observe;
+use testkit::server::{connect, fresh_key};
 
 use crate::entities::{car, driver, make_tables};
-use crate::observer::{Observer, fresh_key};
 use crate::open::{NO_WAIT, number, pid, postgres, sqlite};
 
 /// Uses every kind of statement that SeaORM has.
@@ -252,10 +253,10 @@ async fn a_body_in_a_transaction_uses_all_of_sea_orm() {
 
 #[tokio::test]
 async fn the_body_runs_on_the_session_that_holds_the_lock() {
-    let (db, mut observer, key) = (postgres(3).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(3).await, connect(), fresh_key());
     db.with_advisory_lock(&key, NO_WAIT, async |db| {
         let (on_handle, in_transaction) = (pid(db).await, pid(&db.begin().await?).await);
-        let holder = observer.shown(&key)[0].pid;
+        let holder = observer.lock_entries(&key)[0].pid;
         assert_eq!([on_handle, in_transaction], [i64::from(holder); 2]);
         Ok::<_, DbErr>(())
     })
@@ -267,7 +268,7 @@ async fn the_body_runs_on_the_session_that_holds_the_lock() {
 /// The transactions of a guard may move into other tasks.
 #[tokio::test]
 async fn a_guard_is_a_connection() {
-    let (db, mut observer, key) = (postgres(1).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
     let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     make_tables(&*guard).await;
     let tx = guard.begin().await.unwrap();
@@ -302,7 +303,7 @@ async fn a_body_may_borrow_and_nest_in_a_spawned_task() {
     use advisory_locking::{AsyncAdvisoryLocking, AsyncTransactionAdvisoryLocking};
 
     let (outer, inner, innermost) = (fresh_key(), fresh_key(), fresh_key());
-    let mut observer = Observer::new();
+    let mut observer = connect();
     for db in [postgres(1).await, sqlite().await] {
         let keys = [outer.clone(), inner.clone(), innermost.clone()];
         let task = tokio::spawn(async move {

@@ -7,8 +7,10 @@ use advisory_locking::{
     OnMissingLock, WaitStrategy,
 };
 use sea_orm::{ConnectionTrait, DbErr, TransactionTrait};
+use testkit::gate::Gate;
+use testkit::observer::Observe;
+use testkit::server::{connect, fresh_key};
 
-use crate::observer::{Gate, Observer, fresh_key};
 use crate::open::{NO_WAIT, number, postgres, sqlite};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -25,14 +27,14 @@ macro_rules! on_both {
 
             #[tokio::test]
             async fn on_database_transaction() {
-                let ($db, mut $observer) = (postgres(4).await, Observer::new());
+                let ($db, mut $observer) = (postgres(4).await, connect());
                 let $tx = $db.begin().await.unwrap();
                 $test
             }
 
             #[tokio::test]
             async fn on_pinned_transaction() {
-                let ($db, mut $observer) = (postgres(4).await, Observer::new());
+                let ($db, mut $observer) = (postgres(4).await, connect());
                 let guard = $db.acquire_advisory_lock(fresh_key(), NO_WAIT).await.unwrap();
                 let $tx = guard.begin().await.unwrap();
                 $test
@@ -46,7 +48,7 @@ on_both! {
         let key = fresh_key();
         tx.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
         assert!(tx.try_acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap(), "the session acquires it again");
-        assert_eq!(observer.shown(&key).len(), 1);
+        assert_eq!(observer.lock_entries(&key).len(), 1);
         let other = db.begin().await.unwrap();
         assert!(!other.try_acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap());
         let rejected = other.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap_err();
@@ -65,7 +67,7 @@ on_both! {
         nested.acquire_advisory_xact_lock(&inner, NO_WAIT).await.unwrap();
         nested.rollback().await.unwrap();
         observer.assert_free(&inner, "rolling back to the savepoint").await;
-        assert_eq!(observer.shown(&outer).len(), 1);
+        assert_eq!(observer.lock_entries(&outer).len(), 1);
         tx.rollback().await.unwrap();
         observer.assert_free(&outer, "the rollback").await;
         drop(db);
@@ -88,7 +90,7 @@ on_both! {
         let settings = "SELECT sum(setting::int8)::int8 FROM pg_settings WHERE name IN ('lock_timeout', 'statement_timeout')";
         assert_eq!(number(&tx, settings).await, 97_000);
         let release = async {
-            observer.wait_until(&key, |shown| shown.len() == 2, "no session waits").await;
+            observer.wait_for(&key, |shown| shown.len() == 2, "no session waits").await;
             // After the end of the first wait on the server.
             tokio::time::sleep(Duration::from_millis(600)).await;
             holder.commit().await.unwrap();
@@ -105,7 +107,7 @@ on_both! {
         let holder = db.begin().await.unwrap();
         holder.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
         let release = async {
-            observer.wait_until(&key, |shown| shown.len() == 2, "no session waits").await;
+            observer.wait_for(&key, |shown| shown.len() == 2, "no session waits").await;
             tokio::time::sleep(Duration::from_millis(1_200)).await;
             holder.commit().await.unwrap();
         };
@@ -124,9 +126,9 @@ on_both! {
         let forever = LockOptions::wait_forever().strategy(WaitStrategy::Block);
         tokio::select! {
             _ = tx.acquire_advisory_xact_lock(&key, forever) => panic!("granted while another session holds it"),
-            () = observer.wait_until(&key, |shown| shown.len() == 2, "no session waits") => {}
+            () = observer.wait_for(&key, |shown| shown.len() == 2, "no session waits") => {}
         }
-        observer.wait_until(&key, |shown| shown.len() == 1, "the dropped wait is still queued").await;
+        observer.wait_for(&key, |shown| shown.len() == 1, "the dropped wait is still queued").await;
         drop(tx);
         holder.commit().await.unwrap();
         observer.assert_free(&key, "the commit").await;
@@ -166,14 +168,14 @@ async fn an_ended_transaction_acquires_no_lock() {
         rejected.unwrap_err().kind(),
         LockErrorKind::NotInTransaction
     );
-    assert!(Observer::new().shown(&key).is_empty());
+    assert!(connect().lock_entries(&key).is_empty());
     drop(inner);
     guard.release().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_session_that_ends_in_the_transaction_is_reported() {
-    let (db, mut observer, key) = (postgres(2).await, Observer::new(), fresh_key());
+    let (db, mut observer, key) = (postgres(2).await, connect(), fresh_key());
     let tx = db.begin().await.unwrap();
     let pid = number(&tx, "SELECT pg_backend_pid()::int8").await;
     db.execute_unprepared(&format!("SELECT pg_terminate_backend({pid})"))
@@ -242,7 +244,7 @@ async fn lock_errors_convert_into_sea_orms() {
 /// statement may run until then.
 #[tokio::test]
 async fn a_failed_wait_excludes_other_statements() {
-    let (db, mut observer) = (postgres(3).await, Observer::new());
+    let (db, mut observer) = (postgres(3).await, connect());
     let (one, two, outer) = (fresh_key(), fresh_key(), fresh_key());
     let holder = db.begin().await.unwrap();
     for key in [&one, &two] {
@@ -270,7 +272,7 @@ async fn a_failed_wait_excludes_other_statements() {
 /// The dropped call was waiting for the connection, and has sent nothing.
 #[tokio::test]
 async fn a_call_dropped_before_its_turn_keeps_the_connection() {
-    let (db, mut observer) = (postgres(1).await, Observer::new());
+    let (db, mut observer) = (postgres(1).await, connect());
     let (key, outer, mut gate) = (fresh_key(), fresh_key(), Gate::closed());
     let guard = db.acquire_advisory_lock(&outer, NO_WAIT).await.unwrap();
     let tx = guard.begin().await.unwrap();

@@ -15,8 +15,5 @@ mod entities;
 mod errors;
 mod handle;
 mod in_transaction;
-#[allow(dead_code, reason = "`tests/cancellation` uses the rest")]
-#[path = "../cancellation/observer.rs"]
-mod observer;
 mod open;
 mod transactions;

@@ -6,14 +6,13 @@ use std::task::Poll;
 
 use advisory_locking::LockOptions;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, Statement};
-
-use crate::observer::database_url;
+use testkit::server::url;
 
 pub(crate) const NO_WAIT: LockOptions = LockOptions::no_wait();
 
 /// Opens a pool of `size` connections to the test server.
 pub(crate) async fn postgres(size: u32) -> DatabaseConnection {
-    connect(database_url(), size).await
+    connect(url(), size).await
 }
 
 pub(crate) async fn sqlite() -> DatabaseConnection {

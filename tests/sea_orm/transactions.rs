@@ -8,8 +8,10 @@ use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DbErr, IsolationLevel, TransactionOptions,
     TransactionTrait,
 };
+use testkit::gate::Gate;
+use testkit::observer::Observe;
+use testkit::server::{connect, fresh_key};
 
-use crate::observer::{Gate, Observer, fresh_key};
 use crate::open::{NO_WAIT, number, poll_times, postgres, sqlite};
 
 const TABLE: &str = "CREATE TEMPORARY TABLE written (number INTEGER)";
@@ -25,7 +27,7 @@ async fn with_lock(
     db: &DatabaseConnection,
     body: impl AsyncFnOnce(&mut PinnedConnection) -> Result<(), DbErr>,
 ) {
-    let (mut observer, key) = (Observer::new(), fresh_key());
+    let (mut observer, key) = (connect(), fresh_key());
     let mut guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     guard.execute_unprepared(TABLE).await.unwrap();
     body(&mut guard).await.unwrap();
@@ -74,7 +76,7 @@ async fn options_reach_the_server() {
 
 #[tokio::test]
 async fn a_transaction_dropped_with_a_statement_is_rolled_back() {
-    let (mut observer, mut gate) = (Observer::new(), Gate::closed());
+    let (mut observer, mut gate) = (connect(), Gate::closed());
     with_lock(&postgres(1).await, async |db| {
         let tx = db.begin().await?;
         tx.execute_unprepared(WRITE).await?;
@@ -261,8 +263,7 @@ async fn nested_transactions_end_with_the_outer_one() {
 /// The rollback does not wait for the next statement on the connection.
 #[tokio::test]
 async fn a_dropped_transaction_is_rolled_back_soon() {
-    let (db, mut observer, key, inner) =
-        (postgres(1).await, Observer::new(), fresh_key(), fresh_key());
+    let (db, mut observer, key, inner) = (postgres(1).await, connect(), fresh_key(), fresh_key());
     let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let tx = guard.begin().await.unwrap();
     let number = match inner.raw() {
@@ -272,7 +273,7 @@ async fn a_dropped_transaction_is_rolled_back_soon() {
     tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({number})"))
         .await
         .unwrap();
-    assert_eq!(observer.shown(&inner).len(), 1);
+    assert_eq!(observer.lock_entries(&inner).len(), 1);
     drop(tx);
     observer
         .assert_free(&inner, "dropping the transaction")

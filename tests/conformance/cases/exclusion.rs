@@ -3,9 +3,9 @@
 use advisory_locking::LockErrorKind::HeldElsewhere;
 use advisory_locking::LockMode::{Exclusive, Shared};
 
-use super::{LONG, assert_contended, assert_granted_and_released, block, no_wait};
+use super::{LONG, assert_granted_and_released, block, no_wait};
 use crate::actor::Command;
-use crate::actor::Outcome::{Done, Excludes, Failed, Granted, NotGranted};
+use crate::actor::Outcome::{Done, Excludes, Granted};
 use crate::fixture::Fixture;
 
 pub(crate) fn a_second_session_is_refused(fixture: &Fixture) {
@@ -14,16 +14,9 @@ pub(crate) fn a_second_session_is_refused(fixture: &Fixture) {
     for (holder, other) in [(&first, &second), (&second, &first)] {
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         fixture.assert_held(&key, &[Exclusive]);
-        assert_contended(
-            fixture,
-            other,
-            other.try_acquire(&key, no_wait()),
-            NotGranted,
-        );
-        let refused = other.acquire(&key, no_wait());
-        assert_contended(fixture, other, refused, Failed(HeldElsewhere));
-        let refused = other.try_acquire(&key, no_wait().shared());
-        assert_contended(fixture, other, refused, NotGranted);
+        fixture.assert_not_granted(other, &key, no_wait());
+        fixture.assert_acquire_fails(other, &key, no_wait(), HeldElsewhere);
+        fixture.assert_not_granted(other, &key, no_wait().shared());
         fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(holder.release(), Done);
         fixture.assert_free(&key);
@@ -36,19 +29,9 @@ pub(crate) fn shared_holders_exclude_only_exclusive_ones(fixture: &Fixture) {
     assert_eq!(first.acquire(&key, no_wait().shared()), Granted);
     assert_eq!(second.acquire(&key, no_wait().shared()), Granted);
     fixture.assert_held(&key, &[Shared, Shared]);
-    assert_contended(
-        fixture,
-        &third,
-        third.try_acquire(&key, no_wait()),
-        NotGranted,
-    );
+    fixture.assert_not_granted(&third, &key, no_wait());
     assert_eq!(first.release(), Done);
-    assert_contended(
-        fixture,
-        &third,
-        third.try_acquire(&key, no_wait()),
-        NotGranted,
-    );
+    fixture.assert_not_granted(&third, &key, no_wait());
     assert_eq!(second.release(), Done);
     assert_granted_and_released(&third, &key);
 }
@@ -63,12 +46,7 @@ pub(crate) fn the_same_session_counts(fixture: &Fixture) {
     for _ in 0..3 {
         assert_eq!(first.release(), Done);
         fixture.assert_held(&key, &[Exclusive]);
-        assert_contended(
-            fixture,
-            &second,
-            second.try_acquire(&key, no_wait()),
-            NotGranted,
-        );
+        fixture.assert_not_granted(&second, &key, no_wait());
     }
     assert_eq!(first.release(), Done);
     assert_granted_and_released(&second, &key);
@@ -84,12 +62,7 @@ pub(crate) fn two_keys_are_independent(fixture: &Fixture) {
     fixture.assert_free(&inner);
     fixture.assert_held(&outer, &[Exclusive]);
     assert_granted_and_released(&second, &inner);
-    assert_contended(
-        fixture,
-        &second,
-        second.try_acquire(&outer, no_wait()),
-        NotGranted,
-    );
+    fixture.assert_not_granted(&second, &outer, no_wait());
     assert_eq!(first.release(), Done);
 }
 
@@ -98,18 +71,12 @@ pub(crate) fn exclusive_under_own_shared(fixture: &Fixture) {
     let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait().shared()), Granted);
     assert_eq!(second.acquire(&key, no_wait().shared()), Granted);
-    assert_contended(
-        fixture,
-        &first,
-        first.try_acquire(&key, no_wait()),
-        NotGranted,
-    );
+    fixture.assert_not_granted(&first, &key, no_wait());
     assert_eq!(second.release(), Done);
 
     assert_eq!(first.try_acquire(&key, no_wait()), Granted);
     fixture.assert_held(&key, &[Exclusive, Shared]);
-    let refused = second.try_acquire(&key, no_wait().shared());
-    assert_contended(fixture, &second, refused, NotGranted);
+    fixture.assert_not_granted(&second, &key, no_wait().shared());
     assert_eq!(first.release(), Done);
     fixture.assert_held(&key, &[Shared]);
     assert_eq!(first.release(), Done);

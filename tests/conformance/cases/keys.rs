@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use advisory_locking::LockKey;
 use advisory_locking::LockMode::Exclusive;
 
-use super::{LONG, assert_contended, block, no_wait};
+use super::{LONG, block, no_wait};
 use crate::actor::Outcome::{Done, Granted, NotGranted};
 use crate::actor::SqlCommand;
 use crate::fixture::Fixture;
@@ -25,14 +25,9 @@ pub(crate) fn extreme_keys(fixture: &Fixture) {
         let key = fixture.track_key(key);
         assert_eq!(first.acquire(&key, no_wait()), Granted);
         fixture.assert_held(&key, &[Exclusive]);
-        assert_contended(
-            fixture,
-            &second,
-            second.try_acquire(&key, no_wait()),
-            NotGranted,
-        );
+        fixture.assert_not_granted(&second, &key, no_wait());
         let waited = second.try_acquire(&key, block(std::time::Duration::from_nanos(1)));
-        assert_contended(fixture, &second, waited, NotGranted);
+        fixture.assert_contended(&second, waited, NotGranted);
         assert_eq!(first.release(), Done);
     }
 }
@@ -42,12 +37,7 @@ pub(crate) fn pairs(fixture: &Fixture) {
     let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&one, no_wait()), Granted);
     assert_eq!(second.acquire(&other, no_wait()), Granted);
-    assert_contended(
-        fixture,
-        &second,
-        second.try_acquire(&one, no_wait()),
-        NotGranted,
-    );
+    fixture.assert_not_granted(&second, &one, no_wait());
     assert_eq!(second.release(), Done);
     second.start_acquire(&one, block(LONG));
     if fixture.excludes() {

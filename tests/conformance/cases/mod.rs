@@ -13,7 +13,6 @@ use std::time::Duration;
 use advisory_locking::{LockKey, LockOptions, WaitStrategy};
 
 use crate::actor::{Actor, Outcome};
-use crate::fixture::Fixture;
 
 /// Limit of a wait that ends with a grant.
 pub(crate) const LONG: Duration = Duration::from_secs(15);
@@ -30,20 +29,6 @@ pub(crate) const fn block(limit: Duration) -> LockOptions {
 /// Options that poll with a short interval.
 const fn poll(limit: Duration) -> LockOptions {
     LockOptions::wait_up_to(limit).interval(Duration::from_millis(5))
-}
-
-/// Asserts the outcome of a contended call. On a backend without locks the actor was granted the
-/// lock, and releases it.
-#[track_caller]
-fn assert_contended(fixture: &Fixture, actor: &Actor, outcome: Outcome, expected: Outcome) {
-    assert_eq!(
-        outcome,
-        fixture.contended_outcome(expected),
-        "second session"
-    );
-    if outcome == Outcome::Granted {
-        assert_eq!(actor.release(), Outcome::Done);
-    }
 }
 
 #[track_caller]

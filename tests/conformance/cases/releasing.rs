@@ -5,7 +5,7 @@ use advisory_locking::LockErrorKind::{
 };
 use advisory_locking::LockMode::Exclusive;
 
-use super::{assert_contended, assert_granted_and_released, no_wait};
+use super::{assert_granted_and_released, no_wait};
 use crate::actor::Outcome::{
     Answered, BodyFailed, BodyStarted, BodySucceeded, Done, Failed, Granted, NotGranted, Panicked,
     Unsupported,
@@ -17,12 +17,7 @@ pub(crate) fn a_dropped_guard_releases(fixture: &Fixture) {
     let key = fixture.key("key");
     let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
-    assert_contended(
-        fixture,
-        &second,
-        second.try_acquire(&key, no_wait()),
-        NotGranted,
-    );
+    fixture.assert_not_granted(&second, &key, no_wait());
     assert_eq!(first.drop_guard(), Done);
     fixture.assert_soon_free(&key);
     assert_granted_and_released(&second, &key);
@@ -37,12 +32,7 @@ pub(crate) fn a_body_ends(fixture: &Fixture) {
     ] {
         assert_eq!(first.with(LockScope::Session, &key, no_wait()), BodyStarted);
         fixture.assert_held(&key, &[Exclusive]);
-        assert_contended(
-            fixture,
-            &second,
-            second.try_acquire(&key, no_wait()),
-            NotGranted,
-        );
+        fixture.assert_not_granted(&second, &key, no_wait());
         assert_eq!(first.end_body(ending), outcome);
         fixture.assert_free(&key);
     }

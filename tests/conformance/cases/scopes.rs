@@ -5,9 +5,9 @@ use advisory_locking::LockErrorKind::{
 };
 use advisory_locking::LockMode::Exclusive;
 
-use super::{assert_contended, assert_granted_and_released, no_wait};
+use super::{assert_granted_and_released, no_wait};
 use crate::actor::Outcome::{
-    BodyFailed, BodyStarted, BodySucceeded, ClientFailed, Done, Failed, NotGranted, Panicked,
+    BodyFailed, BodyStarted, BodySucceeded, ClientFailed, Done, Failed, Panicked,
 };
 use crate::actor::{BODY_VALUE, BodyEnd, LockScope, SqlCommand};
 use crate::fixture::Fixture;
@@ -26,12 +26,7 @@ pub(crate) fn a_scope_commits_or_rolls_back(fixture: &Fixture) {
         );
         assert_eq!(first.run_sql(SqlCommand::Write), Done);
         fixture.assert_held(&key, &[Exclusive]);
-        assert_contended(
-            fixture,
-            &second,
-            second.try_acquire(&key, no_wait()),
-            NotGranted,
-        );
+        fixture.assert_not_granted(&second, &key, no_wait());
         assert_eq!(first.end_body(ending), outcome);
         fixture.assert_soon_free(&key);
         if ending == BodyEnd::Panic && !fixture.survives_panics() {

@@ -7,7 +7,7 @@ use advisory_locking::LockErrorKind::{
 };
 use advisory_locking::LockMode::Exclusive;
 
-use super::{assert_contended, assert_granted_and_released, block, no_wait, poll};
+use super::{assert_granted_and_released, block, no_wait, poll};
 use crate::actor::Outcome::{ClientFailed, Done, Failed, Granted, NotGranted, Unsupported};
 use crate::actor::{Command, LockScope, SqlCommand};
 use crate::fixture::Fixture;
@@ -40,19 +40,14 @@ pub(crate) fn session_lock_in_a_transaction_if_allowed(fixture: &Fixture) {
         Granted
     );
     fixture.assert_held(&key, &[Exclusive]);
-    assert_contended(
-        fixture,
-        &second,
-        second.try_acquire(&key, no_wait()),
-        NotGranted,
-    );
+    fixture.assert_not_granted(&second, &key, no_wait());
     assert_eq!(first.release(), Done);
     fixture.assert_free(&key);
 
     assert_eq!(second.acquire(&key, no_wait()), Granted);
     for options in [poll(SHORT), block(SHORT)] {
         let outcome = first.acquire(&key, options.allow_in_transaction());
-        assert_contended(fixture, &first, outcome, Failed(TimedOut));
+        fixture.assert_contended(&first, outcome, Failed(TimedOut));
     }
     assert_eq!(second.release(), Done);
     assert_eq!(first.commit(), Done);
@@ -75,12 +70,7 @@ pub(crate) fn xact_lock_ends_with_the_transaction(fixture: &Fixture) {
         assert_eq!(first.xact(&key, no_wait()), Granted);
         assert_eq!(first.try_xact(&key, no_wait()), Granted);
         fixture.assert_held(&key, &[Exclusive]);
-        assert_contended(
-            fixture,
-            &second,
-            second.try_acquire(&key, no_wait()),
-            NotGranted,
-        );
+        fixture.assert_not_granted(&second, &key, no_wait());
         assert_eq!(first.call(end), Done);
         fixture.assert_free(&key);
         assert_granted_and_released(&second, &key);
@@ -192,12 +182,7 @@ pub(crate) fn in_a_test_transaction(fixture: &Fixture) {
     assert_granted_and_released(&first, &key);
     assert_eq!(second.acquire(&key, no_wait()), Granted);
     for options in [no_wait(), poll(SHORT), block(SHORT)] {
-        assert_contended(
-            fixture,
-            &first,
-            first.try_acquire(&key, options),
-            NotGranted,
-        );
+        fixture.assert_not_granted(&first, &key, options);
     }
     assert_eq!(first.xact(&key, no_wait()), Failed(NotInTransaction));
     assert_eq!(second.release(), Done);

@@ -6,7 +6,7 @@ use advisory_locking::LockErrorKind::{Canceled, Database, Deadlock, HeldElsewher
 use advisory_locking::LockMode::Exclusive;
 use advisory_locking::{LockOptions, WaitStrategy};
 
-use super::{LONG, assert_contended, assert_granted_and_released, block, no_wait, poll};
+use super::{LONG, assert_granted_and_released, block, no_wait, poll};
 use crate::actor::Outcome::{Answered, Done, Failed, Granted, NotGranted};
 use crate::actor::{Actor, OUTER_LIMIT, SqlCommand};
 use crate::fixture::{Fixture, until};
@@ -16,12 +16,7 @@ pub(crate) fn a_no_wait_call_does_not_wait(fixture: &Fixture) {
     let [first, second] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
     let began = Instant::now();
-    assert_contended(
-        fixture,
-        &second,
-        second.acquire(&key, no_wait()),
-        Failed(HeldElsewhere),
-    );
+    fixture.assert_acquire_fails(&second, &key, no_wait(), HeldElsewhere);
     assert!(began.elapsed() < LONG);
     assert_eq!(first.release(), Done);
 }
@@ -36,18 +31,8 @@ pub(crate) fn limits_below_a_millisecond_pass(fixture: &Fixture) {
         Duration::from_micros(400),
     ] {
         for options in [poll(limit), block(limit)] {
-            assert_contended(
-                fixture,
-                &second,
-                second.acquire(&key, options),
-                Failed(TimedOut),
-            );
-            assert_contended(
-                fixture,
-                &second,
-                second.try_acquire(&key, options),
-                NotGranted,
-            );
+            fixture.assert_acquire_fails(&second, &key, options, TimedOut);
+            fixture.assert_not_granted(&second, &key, options);
         }
     }
     assert_eq!(first.release(), Done);
@@ -63,22 +48,12 @@ pub(crate) fn a_limit_passes(fixture: &Fixture) {
     assert_eq!(first.acquire(&key, no_wait()), Granted);
     for options in [poll(limit), block(limit)] {
         let began = Instant::now();
-        assert_contended(
-            fixture,
-            &second,
-            second.acquire(&key, options),
-            Failed(TimedOut),
-        );
+        fixture.assert_acquire_fails(&second, &key, options, TimedOut);
         assert!(
             !fixture.excludes() || began.elapsed() >= limit,
             "{options:?}"
         );
-        assert_contended(
-            fixture,
-            &second,
-            second.try_acquire(&key, options),
-            NotGranted,
-        );
+        fixture.assert_not_granted(&second, &key, options);
         fixture.assert_held(&key, &[Exclusive]);
     }
     assert_eq!(first.release(), Done);
@@ -151,8 +126,7 @@ pub(crate) fn a_new_shared_request_queues(fixture: &Fixture) {
     let [first, second, third] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait().shared()), Granted);
     queue(fixture, &second, &key, block(LONG), 1);
-    let refused = third.try_acquire(&key, no_wait().shared());
-    assert_contended(fixture, &third, refused, NotGranted);
+    fixture.assert_not_granted(&third, &key, no_wait().shared());
     // A session that already shares the lock does not queue.
     assert_eq!(first.try_acquire(&key, no_wait().shared()), Granted);
     assert_eq!(first.release(), Done);
@@ -206,14 +180,9 @@ pub(crate) fn a_cancelled_wait(fixture: &Fixture) {
         fixture.cancel_pid(held.pid);
     }
     let outcome = second.finish();
-    assert_contended(fixture, &second, outcome, Failed(Canceled));
+    fixture.assert_contended(&second, outcome, Failed(Canceled));
     // The connection still works.
-    assert_contended(
-        fixture,
-        &second,
-        second.try_acquire(&key, no_wait()),
-        NotGranted,
-    );
+    fixture.assert_not_granted(&second, &key, no_wait());
     assert_eq!(first.release(), Done);
     assert_granted_and_released(&second, &key);
 }
@@ -231,7 +200,7 @@ pub(crate) fn a_terminated_wait(fixture: &Fixture) {
         fixture.terminate_pid(held.pid);
     }
     let outcome = second.finish();
-    assert_contended(fixture, &second, outcome, Failed(Database));
+    fixture.assert_contended(&second, outcome, Failed(Database));
     fixture.assert_held(&key, &[Exclusive]);
     assert_eq!(first.release(), Done);
     assert_granted_and_released(&third, &key);
@@ -253,12 +222,7 @@ pub(crate) fn settings_survive(fixture: &Fixture) {
         assert_unchanged();
     }
     assert_eq!(first.acquire(&key, no_wait()), Granted);
-    assert_contended(
-        fixture,
-        &second,
-        second.try_acquire(&key, block(limit)),
-        NotGranted,
-    );
+    fixture.assert_not_granted(&second, &key, block(limit));
     assert_unchanged();
     assert_eq!(second.begin(), Done);
     assert_eq!(

@@ -9,11 +9,10 @@ use diesel_async::pooled_connection::{
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::no_locks::{self, Sql, without_locks};
-use super::postgres::{self, Endpoint, Observer, POOL_LIMIT, SqlText, on_postgres};
-use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use super::no_locks::{self, OnSqlite, Sql};
+use super::postgres::{self, Adapter, POOL_LIMIT, SqlText};
+use crate::actor::{Outcome, SqlCommand};
 use crate::actor_async::{self, AsyncClient, on_runtime};
-use crate::fixture::Harness;
 
 async fn connect(url: &str) -> diesel::ConnectionResult<AsyncPgConnection> {
     let mut conn = AsyncPgConnection::establish(url).await?;
@@ -92,44 +91,25 @@ macro_rules! serve {
     }};
 }
 
-macro_rules! harness {
-    ($($name:ident, $new:ident, $at:ident: |$url:ident, $channel:ident| $actor:expr;)*) => {$(
-        pub(crate) struct $name {
-            endpoint: Endpoint,
-            observer: Observer,
-        }
-
-        pub(crate) fn $new() -> $name {
-            $at(&Endpoint::default())
-        }
-
-        pub(crate) fn $at(endpoint: &Endpoint) -> $name {
-            $name { endpoint: endpoint.clone(), observer: Observer::at(endpoint) }
-        }
-
-        impl Harness for $name {
-            fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
-                let $url = self.endpoint.actors.clone();
-                Box::new(move |$channel| on_runtime(async { $actor }))
-            }
-
-            fn survives_panics(&self) -> bool {
-                false
-            }
-
-            on_postgres!();
-        }
-    )*};
-}
-harness! {
-    Connection, connection, connection_at: |url, channel| {
-        let mut conn = connect(&url).await.expect("the server accepts connections");
+pub(crate) const DIESEL_ASYNC: Adapter = Adapter::Async(|url, channel| {
+    on_runtime(async {
+        let conn = connect(url).await;
+        let mut conn = conn.expect("the server accepts connections");
         actor_async::connection(&mut conn, channel).await;
-    };
-    Bb8, bb8, bb8_at: |url, channel| serve!(bb8 manager(&url), channel);
-    Deadpool, deadpool, deadpool_at: |url, channel| serve!(deadpool manager(&url), channel);
-    Mobc, mobc, mobc_at: |url, channel| serve!(mobc manager(&url), channel);
-}
+    });
+});
+
+pub(crate) const BB8: Adapter = Adapter::Async(|url, channel| {
+    on_runtime(async { serve!(bb8 manager(url), channel) });
+});
+
+pub(crate) const DEADPOOL: Adapter = Adapter::Async(|url, channel| {
+    on_runtime(async { serve!(deadpool manager(url), channel) });
+});
+
+pub(crate) const MOBC: Adapter = Adapter::Async(|url, channel| {
+    on_runtime(async { serve!(mobc manager(url), channel) });
+});
 
 impl AsyncClient for AsyncPgConnection {
     async fn run_sql(&mut self, command: SqlCommand) -> Outcome {
@@ -156,36 +136,24 @@ impl AsyncClient for AsyncPgConnection {
 
 type Sqlite = SyncConnectionWrapper<SqliteConnection>;
 
-macro_rules! harness_of_sqlite {
-    ($($name:ident, $new:ident: |$channel:ident| $actor:expr;)*) => {$(
-        pub(crate) struct $name;
-
-        pub(crate) fn $new() -> $name {
-            $name
-        }
-
-        impl Harness for $name {
-            fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
-                Box::new(|$channel| on_runtime(async { $actor }))
-            }
-
-            fn survives_panics(&self) -> bool {
-                false
-            }
-
-            without_locks!();
-        }
-    )*};
-}
-harness_of_sqlite! {
-    SqliteConnected, sqlite: |channel| {
+pub(crate) const SQLITE: OnSqlite = OnSqlite::asynchronous(|channel| {
+    on_runtime(async {
         let mut conn = open(":memory:").await.expect("SQLite opens");
         actor_async::connection(&mut conn, channel).await;
-    };
-    SqliteBb8, sqlite_bb8: |channel| serve!(bb8 manager_of_sqlite(), channel);
-    SqliteDeadpool, sqlite_deadpool: |channel| serve!(deadpool manager_of_sqlite(), channel);
-    SqliteMobc, sqlite_mobc: |channel| serve!(mobc manager_of_sqlite(), channel);
-}
+    });
+});
+
+pub(crate) const SQLITE_BB8: OnSqlite = OnSqlite::asynchronous(|channel| {
+    on_runtime(async { serve!(bb8 manager_of_sqlite(), channel) });
+});
+
+pub(crate) const SQLITE_DEADPOOL: OnSqlite = OnSqlite::asynchronous(|channel| {
+    on_runtime(async { serve!(deadpool manager_of_sqlite(), channel) });
+});
+
+pub(crate) const SQLITE_MOBC: OnSqlite = OnSqlite::asynchronous(|channel| {
+    on_runtime(async { serve!(mobc manager_of_sqlite(), channel) });
+});
 
 impl AsyncClient for Sqlite {
     async fn run_sql(&mut self, command: SqlCommand) -> Outcome {

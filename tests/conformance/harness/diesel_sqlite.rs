@@ -4,29 +4,16 @@ use diesel::Connection;
 use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
 
-use super::no_locks::{self, without_locks};
-use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use super::no_locks::{self, OnSqlite};
+use crate::actor::{Outcome, SqlCommand};
 use crate::actor_blocking::{self, Client};
-use crate::fixture::Harness;
 
-pub(crate) struct DieselSqlite;
-
-pub(crate) fn new() -> DieselSqlite {
-    DieselSqlite
-}
-
-impl Harness for DieselSqlite {
-    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
-        Box::new(|channel| {
-            let mut conn = SqliteConnection::establish(":memory:").expect("SQLite opens");
-            conn.batch_execute(no_locks::TABLE)
-                .expect("a table can be made");
-            actor_blocking::connection(&mut conn, channel);
-        })
-    }
-
-    without_locks!();
-}
+pub(crate) const DIESEL: OnSqlite = OnSqlite::blocking(|channel| {
+    let mut conn = SqliteConnection::establish(":memory:").expect("SQLite opens");
+    conn.batch_execute(no_locks::TABLE)
+        .expect("a table can be made");
+    actor_blocking::connection(&mut conn, channel);
+});
 
 impl Client for SqliteConnection {
     fn run_sql(&mut self, command: SqlCommand) -> Outcome {

@@ -4,7 +4,7 @@ use advisory_locking::LockKey;
 
 use crate::actor::{ActorChannel, Outcome, SqlCommand};
 use crate::actor_blocking::{self, Client};
-use crate::fixture::{Harness, LockEntry};
+use crate::fixture::{Harness, LockEntry, LockTable};
 use crate::pg_model::{Code, Level, Lock, Model, ModelSession, Requested};
 
 /// The model, with a client that shows the server's SQLSTATE or hides it as Diesel does.
@@ -34,6 +34,12 @@ impl Harness for ModelHarness {
         Box::new(move |channel| actor_blocking::connection(&mut session, channel))
     }
 
+    fn lock_table(&self) -> Option<&dyn LockTable> {
+        Some(self)
+    }
+}
+
+impl LockTable for ModelHarness {
     fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry> {
         let rows = self.model.held(key).into_iter();
         rows.map(|row| LockEntry {
@@ -42,10 +48,6 @@ impl Harness for ModelHarness {
             granted: row.granted,
         })
         .collect()
-    }
-
-    fn excludes(&self) -> bool {
-        true
     }
 
     fn terminate(&self, pid: i32) {

@@ -5,10 +5,9 @@ use diesel::pg::PgConnection;
 use diesel::sqlite::SqliteConnection;
 
 use super::no_locks;
-use super::postgres::{self, Observer, on_postgres};
-use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use super::postgres::{self, Adapter};
+use crate::actor::{Outcome, SqlCommand};
 use crate::actor_blocking::{self, Client};
-use crate::fixture::Harness;
 
 #[derive(diesel::MultiConnection)]
 pub(crate) enum AnyConnection {
@@ -39,23 +38,7 @@ impl Client for AnyConnection {
     }
 }
 
-pub(crate) struct MultiConnection {
-    observer: Observer,
-}
-
-pub(crate) fn new() -> MultiConnection {
-    MultiConnection {
-        observer: Observer::new(),
-    }
-}
-
-impl Harness for MultiConnection {
-    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
-        Box::new(|channel| {
-            let mut conn = AnyConnection::Postgres(postgres::connect(&postgres::url()));
-            actor_blocking::connection(&mut conn, channel);
-        })
-    }
-
-    on_postgres!();
-}
+pub(crate) const MULTI_CONNECTION: Adapter = Adapter::Blocking(|url, channel| {
+    let mut conn = AnyConnection::Postgres(postgres::connect(url));
+    actor_blocking::connection(&mut conn, channel);
+});

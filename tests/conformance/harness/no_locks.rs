@@ -1,6 +1,7 @@
 //! Shared parts of the harnesses on SQLite, which has no locks to observe.
 
-use crate::actor::{Outcome, SqlCommand};
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::fixture::Harness;
 
 /// Creates the table of [`SqlCommand::Write`].
 pub(crate) const TABLE: &str = "CREATE TABLE IF NOT EXISTS written (number INTEGER)";
@@ -58,24 +59,47 @@ pub(crate) fn diesel(
     .map_err(drop)
 }
 
-/// The methods of [`Harness`](crate::fixture::Harness) that all clients of SQLite share.
-macro_rules! without_locks {
-    () => {
-        fn lock_entries(&self, _: &advisory_locking::LockKey) -> Vec<crate::fixture::LockEntry> {
-            Vec::new()
-        }
-
-        fn excludes(&self) -> bool {
-            false
-        }
-
-        fn terminate(&self, _: i32) {
-            panic!("SQLite has no server sessions");
-        }
-
-        fn cancel(&self, _: i32) {
-            panic!("SQLite has no server sessions");
-        }
-    };
+/// An adapter for SQLite.
+pub(crate) struct OnSqlite {
+    pub(crate) run: fn(&ActorChannel),
+    pub(crate) counts_savepoints: bool,
+    pub(crate) sees_raw_transactions: bool,
+    pub(crate) survives_panics: bool,
 }
-pub(crate) use without_locks;
+
+impl OnSqlite {
+    pub(crate) const fn blocking(run: fn(&ActorChannel)) -> Self {
+        Self {
+            run,
+            counts_savepoints: true,
+            sees_raw_transactions: false,
+            survives_panics: true,
+        }
+    }
+
+    #[allow(dead_code, reason = "async clients are features")]
+    pub(crate) const fn asynchronous(run: fn(&ActorChannel)) -> Self {
+        Self {
+            survives_panics: false,
+            ..Self::blocking(run)
+        }
+    }
+}
+
+impl Harness for OnSqlite {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        Box::new(self.run)
+    }
+
+    fn counts_savepoints(&self) -> bool {
+        self.counts_savepoints
+    }
+
+    fn sees_raw_transactions(&self) -> bool {
+        self.sees_raw_transactions
+    }
+
+    fn survives_panics(&self) -> bool {
+        self.survives_panics
+    }
+}

@@ -3,21 +3,17 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use advisory_locking::{LockKey, LockMode, RawLockKey};
+use advisory_locking::LockKey;
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
-use diesel::sql_types::{BigInt, Bool, Integer, Nullable, SmallInt};
+use diesel::sql_types::{BigInt, Nullable};
 use diesel::{Connection, QueryResult, QueryableByName, RunQueryDsl, sql_query};
+use testkit::observer::{Observe, lock_call};
+use testkit::server::connect_to;
+pub(crate) use testkit::server::url;
 
-use crate::actor::{OUTER_LIMIT, Outcome, SqlCommand};
-use crate::fixture::{LockEntry, until};
-
-/// Returns the address of the test server.
-pub(crate) fn url() -> String {
-    std::env::var("DATABASE_URL").unwrap_or_else(|_| {
-        panic!("DATABASE_URL is not set: run ./scripts/test, which starts a private server")
-    })
-}
+use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use crate::fixture::{Harness, LockEntry, LockTable};
 
 /// Checkout timeout of a pool; less than the outer limit.
 #[allow(dead_code, reason = "pools are features")]
@@ -62,23 +58,10 @@ pub(crate) fn prepare(conn: &mut PgConnection) -> QueryResult<()> {
     conn.batch_execute(TABLE)
 }
 
-/// A connection that reads the server's lock table.
+/// An observer that reconnects after a restart of the server.
 pub(crate) struct Observer {
     conn: RefCell<PgConnection>,
     url: String,
-    /// Read once: a later read of `pg_database` needs an entry in the lock table, which one case
-    /// fills.
-    database: i64,
-}
-
-#[derive(QueryableByName)]
-struct LockRow {
-    #[diesel(sql_type = Integer)]
-    pid: i32,
-    #[diesel(sql_type = Bool)]
-    exclusive: bool,
-    #[diesel(sql_type = Bool)]
-    granted: bool,
 }
 
 #[derive(QueryableByName)]
@@ -95,62 +78,42 @@ impl Observer {
 
     pub(crate) fn at(endpoint: &Endpoint) -> Self {
         let url = endpoint.observer.clone();
-        let mut conn = connect(&url);
-        let database: Number = sql_query(
-            "SELECT oid::int8 AS number FROM pg_database WHERE datname = current_database()",
-        )
-        .get_result(&mut conn)
-        .expect("the database is in its catalogue");
-        Self {
-            conn: RefCell::new(conn),
-            url,
-            database: database.number.expect("a number"),
-        }
+        let conn = RefCell::new(connect_to(&url));
+        Self { conn, url }
     }
 
-    /// Runs a query, and once more on a new connection if the server has restarted.
+    /// Runs a query, and once more on a new connection if the first one is broken.
     fn query<T>(&self, query: impl Fn(&mut PgConnection) -> QueryResult<T>) -> T {
         let mut conn = self.conn.borrow_mut();
         query(&mut conn).unwrap_or_else(|_| {
-            *conn = until(OUTER_LIMIT, || PgConnection::establish(&self.url).ok())
-                .expect("the server accepts connections again");
+            *conn = connect_to(&self.url);
             query(&mut conn).expect("the new connection works")
         })
     }
 
-    pub(crate) fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry> {
-        let (classid, objid, objsubid) = key.raw().pg_locks_columns();
-        let query = sql_query(
-            "SELECT pid, mode = 'ExclusiveLock' AS exclusive, granted FROM pg_locks \
-             WHERE locktype = 'advisory' \
-             AND database = $4::oid AND classid = $1::oid AND objid = $2::oid AND objsubid = $3 \
-             ORDER BY granted DESC, CASE WHEN granted THEN pid END, waitstart, mode, pid",
-        )
-        .bind::<BigInt, _>(i64::from(classid))
-        .bind::<BigInt, _>(i64::from(objid))
-        .bind::<SmallInt, _>(i16::try_from(objsubid).expect("1 or 2"))
-        .bind::<BigInt, _>(self.database);
-        let rows: Vec<LockRow> = self.query(|conn| query.clone().load(conn));
-        let mode = |exclusive| {
-            if exclusive {
-                LockMode::Exclusive
-            } else {
-                LockMode::Shared
-            }
-        };
-        rows.into_iter()
-            .map(|row| LockEntry {
-                pid: row.pid,
-                mode: mode(row.exclusive),
-                granted: row.granted,
-            })
-            .collect()
+    fn signal(&self, function: &str, pid: i32) {
+        let call = format!("SELECT {function}({pid})");
+        self.query(|conn| conn.try_run(&call));
+    }
+}
+
+impl LockTable for Observer {
+    fn lock_entries(&self, key: &LockKey) -> Vec<LockEntry> {
+        let entries = self.query(|conn| conn.try_lock_entries(key));
+        let entries = entries.into_iter().map(|entry| LockEntry {
+            pid: i32::try_from(entry.pid).expect("a process id"),
+            mode: entry.mode,
+            granted: entry.granted,
+        });
+        entries.collect()
     }
 
-    /// Calls a signal function with a session's process id.
-    pub(crate) fn signal(&self, function: &str, pid: i32) {
-        let call = format!("SELECT {function}({pid})");
-        self.query(|conn| conn.batch_execute(&call));
+    fn terminate(&self, pid: i32) {
+        self.signal("pg_terminate_backend", pid);
+    }
+
+    fn cancel(&self, pid: i32) {
+        self.signal("pg_cancel_backend", pid);
     }
 }
 
@@ -164,8 +127,12 @@ pub(crate) enum SqlText {
 pub(crate) fn sql_text(command: SqlCommand) -> SqlText {
     let number = match command {
         SqlCommand::Pid => "pg_backend_pid()".to_owned(),
-        SqlCommand::TryLock(key, mode) => call("pg_try_advisory_lock", key, mode),
-        SqlCommand::Unlock(key, mode) => call("pg_advisory_unlock", key, mode),
+        SqlCommand::TryLock(key, mode) => {
+            format!("{}::int", lock_call("pg_try_advisory_lock", key, mode))
+        }
+        SqlCommand::Unlock(key, mode) => {
+            format!("{}::int", lock_call("pg_advisory_unlock", key, mode))
+        }
         SqlCommand::Count => "(SELECT count(*) FROM written)".to_owned(),
         SqlCommand::Settings => "(SELECT sum(setting::int8) FROM pg_settings \
              WHERE name IN ('lock_timeout', 'statement_timeout'))"
@@ -201,37 +168,54 @@ pub(crate) fn run_sql(conn: &mut PgConnection, command: SqlCommand) -> Outcome {
     }
 }
 
-fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
-    let suffix = match mode {
-        LockMode::Exclusive => "",
-        LockMode::Shared => "_shared",
-    };
-    match key {
-        RawLockKey::Single(number) => format!("{function}{suffix}('{number}'::int8)::int"),
-        RawLockKey::Pair(first, second) => {
-            format!("{function}{suffix}('{first}'::int4, '{second}'::int4)::int")
+/// An adapter for PostgreSQL: the function of its actors, which gets the server's address.
+#[derive(Clone, Copy)]
+pub(crate) enum Adapter {
+    Blocking(fn(&str, &ActorChannel)),
+    /// The client cannot wait for a rollback while it unwinds.
+    #[allow(dead_code, reason = "async clients are features")]
+    Async(fn(&str, &ActorChannel)),
+}
+
+impl Adapter {
+    pub(crate) fn actor(self, url: String) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        let (Self::Blocking(run) | Self::Async(run)) = self;
+        Box::new(move |channel| run(&url, channel))
+    }
+
+    pub(crate) const fn survives_panics(self) -> bool {
+        matches!(self, Self::Blocking(_))
+    }
+
+    pub(crate) fn on(self, endpoint: &Endpoint) -> OnPostgres {
+        OnPostgres {
+            adapter: self,
+            url: endpoint.actors.clone(),
+            observer: Observer::at(endpoint),
         }
+    }
+
+    pub(crate) fn on_test_server(self) -> OnPostgres {
+        self.on(&Endpoint::default())
     }
 }
 
-/// The methods of [`Harness`](crate::fixture::Harness) that all clients of PostgreSQL share.
-macro_rules! on_postgres {
-    () => {
-        fn lock_entries(&self, key: &advisory_locking::LockKey) -> Vec<crate::fixture::LockEntry> {
-            self.observer.lock_entries(key)
-        }
-
-        fn excludes(&self) -> bool {
-            true
-        }
-
-        fn terminate(&self, pid: i32) {
-            self.observer.signal("pg_terminate_backend", pid);
-        }
-
-        fn cancel(&self, pid: i32) {
-            self.observer.signal("pg_cancel_backend", pid);
-        }
-    };
+pub(crate) struct OnPostgres {
+    adapter: Adapter,
+    url: String,
+    observer: Observer,
 }
-pub(crate) use on_postgres;
+
+impl Harness for OnPostgres {
+    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
+        self.adapter.actor(self.url.clone())
+    }
+
+    fn lock_table(&self) -> Option<&dyn LockTable> {
+        Some(&self.observer)
+    }
+
+    fn survives_panics(&self) -> bool {
+        self.adapter.survives_panics()
+    }
+}

@@ -4,16 +4,17 @@ use diesel::connection::SimpleConnection;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Error, Pool};
 use diesel::sqlite::SqliteConnection;
 
-use super::no_locks::{self, without_locks};
-use crate::actor::ActorChannel;
+use super::no_locks::{self, OnSqlite};
 use crate::actor_pooled;
-use crate::fixture::Harness;
 
-pub(crate) struct R2d2Sqlite;
-
-pub(crate) fn new() -> R2d2Sqlite {
-    R2d2Sqlite
-}
+pub(crate) const R2D2: OnSqlite = OnSqlite::blocking(|channel| {
+    let pool = Pool::builder()
+        .max_size(1)
+        .connection_customizer(Box::new(Prepare))
+        .build(ConnectionManager::<SqliteConnection>::new(":memory:"))
+        .expect("SQLite opens");
+    actor_pooled::pool(&pool, channel);
+});
 
 #[derive(Debug)]
 struct Prepare;
@@ -23,20 +24,4 @@ impl CustomizeConnection<SqliteConnection, Error> for Prepare {
         conn.batch_execute(no_locks::TABLE)
             .map_err(Error::QueryError)
     }
-}
-
-impl Harness for R2d2Sqlite {
-    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
-        Box::new(|channel| {
-            let manager = ConnectionManager::<SqliteConnection>::new(":memory:");
-            let pool = Pool::builder()
-                .max_size(1)
-                .connection_customizer(Box::new(Prepare))
-                .build(manager)
-                .expect("SQLite opens");
-            actor_pooled::pool(&pool, channel);
-        })
-    }
-
-    without_locks!();
 }

@@ -11,27 +11,17 @@ use tokio::task::block_in_place;
 
 use advisory_locking::backends::sea_orm::PinnedConnection;
 
-use super::no_locks::{self, Sql, without_locks};
-use super::postgres::{self, Endpoint, Observer, POOL_LIMIT, SqlText, on_postgres};
-use crate::actor::{ActorChannel, Outcome, SqlCommand};
+use super::no_locks::{self, OnSqlite, Sql};
+use super::postgres::{self, Adapter, POOL_LIMIT, SqlText};
+use crate::actor::{Outcome, SqlCommand};
 use crate::actor_async::{self, AsyncClient, on_runtime};
-use crate::fixture::Harness;
 
-pub(crate) struct OnPostgres {
-    endpoint: Endpoint,
-    observer: Observer,
-}
-
-pub(crate) fn on_postgres() -> OnPostgres {
-    at(&Endpoint::default())
-}
-
-pub(crate) fn at(endpoint: &Endpoint) -> OnPostgres {
-    OnPostgres {
-        endpoint: endpoint.clone(),
-        observer: Observer::at(endpoint),
-    }
-}
+pub(crate) const SEA_ORM: Adapter = Adapter::Async(|url, channel| {
+    on_runtime(async {
+        let db = connect(url).await.expect("the server accepts connections");
+        actor_async::pool(&db, channel).await;
+    });
+});
 
 async fn connect(url: &str) -> sea_orm::sqlx::Result<DatabaseConnection> {
     let pool = PgPoolOptions::new()
@@ -45,51 +35,17 @@ async fn connect(url: &str) -> sea_orm::sqlx::Result<DatabaseConnection> {
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
 
-impl Harness for OnPostgres {
-    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
-        let url = self.endpoint.actors.clone();
-        Box::new(move |channel| {
-            on_runtime(async {
-                let db = connect(&url).await.expect("the server accepts connections");
-                actor_async::pool(&db, channel).await;
-            });
-        })
-    }
-
-    fn survives_panics(&self) -> bool {
-        false
-    }
-
-    on_postgres!();
-}
-
-pub(crate) struct OnSqlite;
-
-pub(crate) fn on_sqlite() -> OnSqlite {
-    OnSqlite
-}
-
-impl Harness for OnSqlite {
-    fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
-        Box::new(|channel| {
-            on_runtime(async {
-                let mut options = ConnectOptions::new("sqlite::memory:");
-                options.max_connections(1).sqlx_logging(false);
-                let db = Database::connect(options).await.expect("SQLite opens");
-                db.execute_unprepared(no_locks::TABLE)
-                    .await
-                    .expect("a table can be made");
-                actor_async::pool(&db, channel).await;
-            });
-        })
-    }
-
-    fn survives_panics(&self) -> bool {
-        false
-    }
-
-    without_locks!();
-}
+pub(crate) const SQLITE: OnSqlite = OnSqlite::asynchronous(|channel| {
+    on_runtime(async {
+        let mut options = ConnectOptions::new("sqlite::memory:");
+        options.max_connections(1).sqlx_logging(false);
+        let db = Database::connect(options).await.expect("SQLite opens");
+        db.execute_unprepared(no_locks::TABLE)
+            .await
+            .expect("a table can be made");
+        actor_async::pool(&db, channel).await;
+    });
+});
 
 impl AsyncClient for PinnedConnection {
     async fn run_sql(&mut self, command: SqlCommand) -> Outcome {

@@ -13,7 +13,8 @@ use advisory_locking::{LockKey, LockOptions};
 
 use crate::actor::{Actor, Command, Outcome, SqlCommand, request};
 use crate::fixture::{Fixture, Harness, pid};
-use crate::harness::{diesel_postgres, model};
+use crate::harness::diesel_postgres::DIESEL;
+use crate::harness::model;
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -108,7 +109,7 @@ fn assert_same(steps: fn(&Scenario)) {
         scenario.record.take()
     };
     let model = run(Box::new(model::hiding_codes()));
-    let server = run(Box::new(diesel_postgres::new()));
+    let server = run(Box::new(DIESEL.on_test_server()));
     assert!(model.len() > 2, "nothing happened");
     assert_eq!(model, server, "the model (left) and the server (right)");
 }

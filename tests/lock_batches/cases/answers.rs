@@ -3,12 +3,13 @@
 use advisory_locking::session::BatchMode::{Compensate, Execute};
 use advisory_locking::session::TokenSource;
 use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions};
+use testkit::observer::Observe;
+use testkit::proxy::Proxy;
+use testkit::server::{connect, fresh_key, fresh_name, url};
+use testkit::temp::TempDatabase;
 
 use super::locks_of;
 use crate::client::{Connect, acquire, acquire_in, acquire_with_token, release, release_in};
-use crate::proxy::{Proxy, by_port, in_the_clear};
-use crate::support::{connect, fresh_key, fresh_name, held, number, run, url};
-use crate::throwaway::Database;
 
 const YES: Option<i64> = Some(1);
 
@@ -64,7 +65,7 @@ pub(crate) fn extreme_keys() -> Vec<LockKey> {
 
 pub(crate) fn operation_affects_the_lock_it_names(open: Connect) {
     // A database of its own, because other tests use these keys too.
-    let database = Database::create();
+    let database = TempDatabase::create();
     let mut session = open(&database.url());
     let (mut other, mut observer) = (database.connect(), database.connect());
     let keys = extreme_keys();
@@ -83,11 +84,7 @@ pub(crate) fn operation_affects_the_lock_it_names(open: Connect) {
                 [YES],
                 "{context}"
             );
-            assert_eq!(
-                held(&mut observer, key, session.pid.into()),
-                shown,
-                "{context}"
-            );
+            assert_eq!(observer.held_modes(key, session.pid), shown, "{context}");
             assert_eq!(locks_of(&mut observer, session.pid), 1, "{context}");
             let exclusive = LockOptions::no_wait();
             assert!(!is_granted(&mut other, exclusive), "{context}");
@@ -149,7 +146,7 @@ pub(crate) fn other_session_runs_no_operation(open: Connect) {
     let expected = open(&url()).pid;
     let [kept, key] = [fresh_key(), fresh_key()];
     let sequence = fresh_name();
-    run(&mut observer, &format!("CREATE SEQUENCE {sequence}"));
+    observer.run(&format!("CREATE SEQUENCE {sequence}"));
     assert_eq!(session.execute(&[acquire(&kept)]), [YES]);
     for tokens in [
         TokenSource::TransactionId,
@@ -162,12 +159,9 @@ pub(crate) fn other_session_runs_no_operation(open: Connect) {
         }
     }
     assert_eq!(locks_of(&mut observer, session.pid), 1);
-    assert_eq!(
-        held(&mut observer, &kept, session.pid.into()),
-        "ExclusiveLock"
-    );
+    assert_eq!(observer.held_modes(&kept, session.pid), "ExclusiveLock");
     let issued = format!("SELECT is_called::int FROM {sequence}");
-    assert_eq!(number(&mut observer, &issued), 0);
+    assert_eq!(observer.number(&issued), 0);
 
     // 0 expects no particular session.
     let row = session
@@ -175,7 +169,7 @@ pub(crate) fn other_session_runs_no_operation(open: Connect) {
         .unwrap();
     assert_eq!((row.answers, row.pid), (Some(vec![YES]), session.pid));
     assert_eq!(locks_of(&mut observer, session.pid), 2);
-    run(&mut observer, &format!("DROP SEQUENCE {sequence}"));
+    observer.run(&format!("DROP SEQUENCE {sequence}"));
 }
 
 pub(crate) fn empty_batch_tests_whether_the_session_is_alive(open: Connect) {
@@ -184,7 +178,7 @@ pub(crate) fn empty_batch_tests_whether_the_session_is_alive(open: Connect) {
         let row = session.send(kind, &[], &TokenSource::default()).unwrap();
         assert_eq!((row.answers, row.token, row.pid), (None, None, session.pid));
     }
-    crate::support::terminate(&mut observer, session.pid.into());
+    observer.terminate(session.pid);
     let error = session
         .send(Execute, &[], &TokenSource::default())
         .unwrap_err();
@@ -198,11 +192,11 @@ pub(crate) fn empty_batch_tests_whether_the_session_is_alive(open: Connect) {
 }
 
 pub(crate) fn prepared_batch_is_one_round_trip(open: Connect) {
-    let (proxy, port) = Proxy::to(&url());
-    let mut session = open(&in_the_clear(&by_port(&url(), port)));
+    let proxy = Proxy::to(&url());
+    let mut session = open(&proxy.url());
     let key = fresh_key();
     let sequence = fresh_name();
-    run(&mut connect(), &format!("CREATE SEQUENCE {sequence}"));
+    connect().run(&format!("CREATE SEQUENCE {sequence}"));
     let named = TokenSource::Sequence(sequence.as_str().into());
     let batches = [
         (
@@ -233,5 +227,5 @@ pub(crate) fn prepared_batch_is_one_round_trip(open: Connect) {
         }
     }
     drop(session);
-    run(&mut connect(), &format!("DROP SEQUENCE {sequence}"));
+    connect().run(&format!("DROP SEQUENCE {sequence}"));
 }

@@ -3,12 +3,13 @@
 use advisory_locking::LockKey;
 use advisory_locking::session::BatchMode::Execute;
 use advisory_locking::session::TokenSource;
+use testkit::cluster::ClusterGuard;
+use testkit::observer::Observe;
+use testkit::proxy::Proxy;
+use testkit::server::eventually;
 
 use super::locks_of;
 use crate::client::{Connect, acquire, release};
-use crate::cluster::Private;
-use crate::proxy::{Proxy, by_port, in_the_clear};
-use crate::support::eventually;
 
 fn keys(count: i64) -> Vec<LockKey> {
     // Far apart, so that the order of keys is not the order of operations.
@@ -18,18 +19,15 @@ fn keys(count: i64) -> Vec<LockKey> {
 }
 
 /// Waits until the sessions of a case have ended, because all sessions share the lock table.
-fn until_empty(private: &Private) {
+fn until_empty(private: &ClusterGuard) {
     let mut observer = private.connect();
     eventually("an empty lock table", || {
-        crate::support::number(
-            &mut observer,
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'",
-        ) == 0
+        observer.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
     });
 }
 
 pub(crate) fn ten_thousand_locks(open: Connect) {
-    let private = Private::take();
+    let private = ClusterGuard::acquire();
     let mut observer = private.connect();
     let (mut session, mut other) = (open(&private.url()), open(&private.url()));
     let keys = keys(10_000);
@@ -52,10 +50,10 @@ pub(crate) fn ten_thousand_locks(open: Connect) {
 }
 
 pub(crate) fn full_lock_table_is_compensated(open: Connect) {
-    let private = Private::take();
+    let private = ClusterGuard::acquire();
     let mut observer = private.connect();
-    let (proxy, port) = Proxy::to(&private.url());
-    let mut session = open(&in_the_clear(&by_port(&private.url(), port)));
+    let proxy = Proxy::to(&private.url());
+    let mut session = open(&proxy.url());
     // More than the lock table holds.
     let keys = keys(100_000);
     let (kept, wanted) = keys.split_at(100);
@@ -73,9 +71,9 @@ pub(crate) fn full_lock_table_is_compensated(open: Connect) {
     let left = locks_of(&mut observer, session.pid);
     assert!(left > 1_000, "{left}: the batch failed in the middle");
 
-    let before = proxy.notices();
+    let before = proxy.notice_count();
     let compensated = session.compensate(&wanted);
-    assert_eq!(proxy.notices() - before, 0, "a warning");
+    assert_eq!(proxy.notice_count() - before, 0, "a warning");
     let released = compensated.iter().filter(|answer| answer.is_some()).count();
     assert_eq!(i64::try_from(released).unwrap(), left - 100);
     assert_eq!(locks_of(&mut observer, session.pid), 100);

@@ -2,20 +2,18 @@
 
 use advisory_locking::LockKey;
 use advisory_locking::session::TokenSource;
+use testkit::observer::Observe;
+use testkit::server::fresh_key;
+use testkit::temp::TempDatabase;
 
 use super::locks_of;
 use crate::client::{Connect, acquire, acquire_with_token, issue_token, release};
-use crate::support::{fresh_key, run};
-use crate::throwaway::Database;
 
 pub(crate) fn invalid_sequence_issues_no_token(open: Connect) {
-    let database = Database::create();
+    let database = TempDatabase::create();
     let mut admin = database.connect();
-    run(
-        &mut admin,
-        "CREATE SEQUENCE cached CACHE 2; CREATE SEQUENCE cycling CYCLE; CREATE SEQUENCE falling INCREMENT -1; \
-         CREATE TABLE none_at_all ()",
-    );
+    admin.run("CREATE SEQUENCE cached CACHE 2; CREATE SEQUENCE cycling CYCLE; CREATE SEQUENCE falling INCREMENT -1; \
+         CREATE TABLE none_at_all ()");
     let mut session = open(&database.url());
     let kept: LockKey = fresh_key();
     for name in ["cached", "cycling", "falling", "none_at_all"] {
@@ -37,9 +35,8 @@ pub(crate) fn invalid_sequence_issues_no_token(open: Connect) {
 }
 
 pub(crate) fn sequence_name_is_read_as_regclass(open: Connect) {
-    let database = Database::create();
-    run(
-        &mut database.connect(),
+    let database = TempDatabase::create();
+    database.connect().run(
         "CREATE SEQUENCE fencing; CREATE SCHEMA app; CREATE SEQUENCE app.fencing START 100; \
          CREATE SEQUENCE \"Fencing\" START 200 INCREMENT 7",
     );

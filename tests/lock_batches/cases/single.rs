@@ -2,16 +2,17 @@
 
 use advisory_locking::session::TokenSource;
 use advisory_locking::{AdvisoryLocking, LockMode, LockOptions};
+use testkit::observer::Observe;
+use testkit::proxy::Proxy;
+use testkit::server::{connect, fresh_key, url};
+use testkit::temp::TempDatabase;
 
 use super::answers::extreme_keys;
 use super::locks_of;
 use crate::client::{Connect, acquire, acquire_in, release, release_in};
-use crate::proxy::{Proxy, by_port, in_the_clear};
-use crate::support::{connect, fresh_key, held, url};
-use crate::throwaway::Database;
 
 pub(crate) fn single_operation_affects_the_lock_it_names(open: Connect) {
-    let database = Database::create();
+    let database = TempDatabase::create();
     let mut session = open(&database.url());
     let (mut other, mut observer) = (database.connect(), database.connect());
     for key in &extreme_keys() {
@@ -20,13 +21,13 @@ pub(crate) fn single_operation_affects_the_lock_it_names(open: Connect) {
             (LockMode::Shared, LockMode::Exclusive, "ShareLock"),
         ] {
             let context = format!("{key} {mode:?}");
-            let pid = session.pid.into();
+            let pid = session.pid;
             assert_eq!(
                 session.single(acquire_in(mode, key)),
                 Some(true),
                 "{context}"
             );
-            assert_eq!(held(&mut observer, key, pid), shown, "{context}");
+            assert_eq!(observer.held_modes(key, pid), shown, "{context}");
             assert_eq!(locks_of(&mut observer, session.pid), 1, "{context}");
             // The lock is not held in the other mode.
             let not_held = session.single(release_in(opposite, key));
@@ -64,8 +65,8 @@ pub(crate) fn single_operation_does_nothing_on_another_session(open: Connect) {
 }
 
 pub(crate) fn prepared_single_operation_is_one_round_trip(open: Connect) {
-    let (proxy, port) = Proxy::to(&url());
-    let mut session = open(&in_the_clear(&by_port(&url(), port)));
+    let proxy = Proxy::to(&url());
+    let mut session = open(&proxy.url());
     let key = fresh_key();
     for warm in [false, true] {
         for op in [acquire(&key), release(&key)] {

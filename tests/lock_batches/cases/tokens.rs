@@ -4,14 +4,13 @@ use std::thread;
 
 use advisory_locking::session::{LockOp, TokenSource};
 use advisory_locking::{LockKey, LockMode};
+use testkit::observer::Observe;
+use testkit::server::{connect, eventually, fresh_key, fresh_name, url};
+use testkit::temp::TempDatabase;
 
 use crate::client::{
     Connect, Session, acquire, acquire_in, acquire_with_token, issue_token, release,
 };
-use crate::support::{
-    connect, eventually, fresh_key, fresh_name, number, run, until_it_waits, url,
-};
-use crate::throwaway::Database;
 
 /// A sequence, until its value is dropped.
 struct Sequence(String);
@@ -19,7 +18,7 @@ struct Sequence(String);
 impl Sequence {
     fn create() -> Self {
         let name = fresh_name();
-        run(&mut connect(), &format!("CREATE SEQUENCE {name}"));
+        connect().run(&format!("CREATE SEQUENCE {name}"));
         Self(name)
     }
 
@@ -30,7 +29,7 @@ impl Sequence {
 
 impl Drop for Sequence {
     fn drop(&mut self) {
-        run(&mut connect(), &format!("DROP SEQUENCE {}", self.0));
+        connect().run(&format!("DROP SEQUENCE {}", self.0));
     }
 }
 
@@ -116,7 +115,7 @@ pub(crate) fn contended_acquire_issues_no_token(open: Connect) {
         (Some(vec![None, Some(1)]), Some(1))
     );
     let issued = format!("SELECT is_called::int FROM {}", sequence.0);
-    assert_eq!(number(&mut connect(), &issued), 0);
+    assert_eq!(connect().number(&issued), 0);
 }
 
 /// A batch must issue its token after its last grant.
@@ -127,15 +126,12 @@ pub(crate) fn contended_acquire_issues_no_token(open: Connect) {
 ///
 /// In this database, acquiring a single number in shared mode waits at a gate.
 pub(crate) fn token_is_issued_after_the_grants(open: Connect) {
-    let database = Database::create();
+    let database = TempDatabase::create();
     let (mut admin, mut keeper) = (database.connect(), database.connect());
-    run(
-        &mut admin,
-        "SET allow_system_table_mods = on; CREATE SEQUENCE fencing; \
+    admin.run("SET allow_system_table_mods = on; CREATE SEQUENCE fencing; \
          ALTER FUNCTION pg_catalog.pg_try_advisory_lock_shared(int8) RENAME TO gone; \
          CREATE FUNCTION pg_catalog.pg_try_advisory_lock_shared(gate int8) RETURNS bool LANGUAGE plpgsql AS \
-         'BEGIN PERFORM pg_advisory_lock(gate); RETURN pg_advisory_unlock(gate); END'",
-    );
+         'BEGIN PERFORM pg_advisory_lock(gate); RETURN pg_advisory_unlock(gate); END'");
     let gate = LockKey::from(1);
     let [first, second] = [LockKey::from(2), LockKey::from(3)];
     for tokens in [
@@ -143,8 +139,8 @@ pub(crate) fn token_is_issued_after_the_grants(open: Connect) {
         TokenSource::Sequence("fencing".into()),
     ] {
         let (mut slow, mut quick) = (open(&database.url()), open(&database.url()));
-        let slow_pid = slow.pid.into();
-        run(&mut keeper, "SELECT pg_advisory_lock(1)");
+        let slow_pid = i64::from(slow.pid);
+        keeper.run("SELECT pg_advisory_lock(1)");
         granted(&mut quick, &second, &tokens);
         let (row, theirs) = thread::scope(|scope| {
             let waiting = scope.spawn(|| {
@@ -158,10 +154,10 @@ pub(crate) fn token_is_issued_after_the_grants(open: Connect) {
                     &tokens,
                 )
             });
-            until_it_waits(&mut admin, slow_pid);
+            admin.wait_until_waiting(slow_pid);
             let theirs = token_of(&mut quick, issue_token(&second), &tokens);
             assert_eq!(quick.execute(&[release(&second)]), [Some(1)]);
-            run(&mut keeper, "SELECT pg_advisory_unlock(1)");
+            keeper.run("SELECT pg_advisory_unlock(1)");
             (waiting.join().unwrap(), theirs)
         });
         let answers = row.answers.unwrap();
@@ -172,11 +168,8 @@ pub(crate) fn token_is_issued_after_the_grants(open: Connect) {
         assert!(ours > theirs, "{ours}, before {theirs}");
         drop((slow, quick));
         eventually("the end of both sessions", || {
-            number(
-                &mut admin,
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid IN (2, 3) \
-             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            ) == 0
+            admin.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid IN (2, 3) \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == 0
         });
     }
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use advisory_locking::LockErrorKind::{HeldElsewhere, TimedOut};
 use advisory_locking::lock_manager::LockManagerOptions;
 use advisory_locking::{LockKey, WaitStrategy};
+use testkit::observer::Observe;
+use testkit::proxy::Proxy;
+use testkit::server::connect_to;
 
-use super::{PATIENCE, fresh_key, no_wait, within, without_keep_alive};
+use super::{TIMEOUT, fresh_key, no_wait, within, without_keep_alive};
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
-use crate::proxy::{Proxy, by_port, in_the_clear};
-use crate::server_observer::{CompetingSession, ServerObserver};
 
 /// Returns new keys in ascending order of their raw keys, in which they are acquired.
 fn keys(count: usize) -> Vec<LockKey> {
@@ -21,7 +23,7 @@ fn keys(count: usize) -> Vec<LockKey> {
 
 pub(crate) async fn acquires_each_key_once_in_order(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
-    let (keys, mut observer) = (keys(5), ServerObserver::at(&pool_under_test.url));
+    let (keys, mut observer) = (keys(5), connect_to(&pool_under_test.url));
     let named = [4, 1, 0, 3, 1, 2, 4].map(|at| keys[at].clone());
     let guards = manager
         .acquire_all(named.to_vec(), no_wait())
@@ -46,7 +48,7 @@ pub(crate) async fn acquires_each_key_once_in_order(pool_under_test: PoolUnderTe
 
 pub(crate) async fn acquires_none_if_one_is_contended(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
-    let (keys, mut observer) = (keys(5), ServerObserver::at(&pool_under_test.url));
+    let (keys, mut observer) = (keys(5), connect_to(&pool_under_test.url));
     for busy in &keys {
         let mut competitor = CompetingSession::holding(busy);
         let error = manager
@@ -71,7 +73,7 @@ pub(crate) async fn acquires_none_if_one_is_contended(pool_under_test: PoolUnder
 
 pub(crate) async fn acquires_none_if_the_limit_elapses(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
-    let (keys, mut observer) = (keys(5), ServerObserver::at(&pool_under_test.url));
+    let (keys, mut observer) = (keys(5), connect_to(&pool_under_test.url));
     let _competitor = CompetingSession::holding(&keys[3]);
     for strategy in [WaitStrategy::Poll, WaitStrategy::Block] {
         let options = within(Duration::from_millis(60), strategy);
@@ -105,7 +107,7 @@ pub(crate) async fn opposite_orders_do_not_deadlock(pool_under_test: PoolUnderTe
                     random.shuffle(&mut keys);
                     keys.truncate(2 + random.usize(..3));
                     let options = within(
-                        PATIENCE,
+                        TIMEOUT,
                         random
                             .choice([WaitStrategy::Poll, WaitStrategy::Block])
                             .unwrap(),
@@ -122,11 +124,11 @@ pub(crate) async fn opposite_orders_do_not_deadlock(pool_under_test: PoolUnderTe
 }
 
 pub(crate) async fn thousand_keys_take_one_round_trip(pool_under_test: PoolUnderTest) {
-    let (proxy, port) = Proxy::to(&pool_under_test.url);
+    let proxy = Proxy::to(&pool_under_test.url);
     // The proxy ends with its connection, and a failing test must not wait for that.
     let proxy = ManuallyDrop::new(proxy);
     let through = PoolUnderTest {
-        url: in_the_clear(&by_port(&pool_under_test.url, port)),
+        url: proxy.url(),
         ..pool_under_test.clone()
     };
     let pool = through.pool(1).await;
@@ -145,14 +147,14 @@ pub(crate) async fn thousand_keys_take_one_round_trip(pool_under_test: PoolUnder
     let guards = manager.acquire_all(keys.clone(), no_wait()).await.unwrap();
     let taken = proxy.round_trips() - before;
     assert_eq!(taken, 1);
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     let holder = observer.holder(&keys[0]);
-    assert_eq!(observer.locks_of(&[holder]), 1000);
+    assert_eq!(observer.lock_count(&[holder]), 1000);
     let before = proxy.round_trips();
     guards.release().await.unwrap();
     let given = proxy.round_trips() - before;
     assert_eq!(given, 1);
-    assert_eq!(observer.locks_of(&[holder]), 0);
+    assert_eq!(observer.lock_count(&[holder]), 0);
     manager.close().await;
     // A closed lock manager does not keep its pool, even with timers pending.
     drop((manager, pool));

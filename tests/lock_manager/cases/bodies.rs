@@ -6,10 +6,12 @@ use advisory_locking::LockError;
 use advisory_locking::LockErrorKind::HeldElsewhere;
 use advisory_locking::lock_manager::LockManagerOptions;
 use futures_util::FutureExt as _;
+use testkit::observer::Observe;
+use testkit::server::connect_to;
 
 use super::{fresh_key, no_wait};
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
-use crate::server_observer::{CompetingSession, ServerObserver};
 use crate::test_manager::TestGuard;
 
 #[derive(Debug, PartialEq)]
@@ -26,9 +28,9 @@ impl From<LockError> for Failure {
 
 pub(crate) async fn body_runs_under_the_lock(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let look = || {
-        let (key, mut observer) = (key.clone(), ServerObserver::at(&pool_under_test.url));
+        let (key, mut observer) = (key.clone(), connect_to(&pool_under_test.url));
         move || Ok::<_, LockError>(observer.holders(&key).len())
     };
     assert_eq!(manager.with_lock(&key, no_wait(), look()).await.unwrap(), 1);
@@ -59,7 +61,7 @@ pub(crate) async fn body_error_has_precedence(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test
         .manager(LockManagerOptions::new().keep_alive(super::NO_KEEP_ALIVE))
         .await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let fails = || Err::<(), _>(Failure::Body);
     assert_eq!(
         manager.with_lock(&key, no_wait(), fails).await,
@@ -72,7 +74,7 @@ pub(crate) async fn body_error_has_precedence(pool_under_test: PoolUnderTest) {
     assert!(observer.is_free(&key));
     // Also over the error of the release, after the body has terminated the session.
     let ends_the_session = || {
-        let (key, mut observer) = (key.clone(), ServerObserver::at(&pool_under_test.url));
+        let (key, mut observer) = (key.clone(), connect_to(&pool_under_test.url));
         move || {
             let holder = observer.holder(&key);
             observer.terminate(holder);
@@ -95,7 +97,7 @@ pub(crate) async fn body_error_has_precedence(pool_under_test: PoolUnderTest) {
 
 pub(crate) async fn panic_in_a_body_releases_the_lock(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let body = || -> Result<(), LockError> { std::panic::resume_unwind(Box::new("the body's")) };
     let call = AssertUnwindSafe(manager.with_lock(&key, no_wait(), body));
     let panic = call.catch_unwind().await.unwrap_err();
@@ -116,7 +118,7 @@ pub(crate) async fn guard_dropped_anywhere_releases_the_lock(pool_under_test: Po
         guard
     }
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     let ways: [Way; 3] = [
         ("a thread without a runtime", |guard| {
             std::thread::spawn(move || drop(guard)).join().unwrap();

@@ -4,11 +4,13 @@ use advisory_locking::LockErrorKind::{Closed, Lost};
 use advisory_locking::LockOptions;
 use advisory_locking::WaitStrategy::Block;
 use advisory_locking::lock_manager::LockManagerOptions;
+use testkit::observer::Observe;
+use testkit::server::connect_to;
 use tokio::time::timeout;
 
-use super::{PATIENCE, fresh_key, kind_of, no_wait, poll, without_keep_alive};
+use super::{TIMEOUT, fresh_key, kind_of, no_wait, poll, without_keep_alive};
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
-use crate::server_observer::{CompetingSession, ServerObserver};
 
 async fn is_closed(manager: &crate::test_manager::TestManager) {
     for options in [no_wait(), poll()] {
@@ -31,11 +33,7 @@ async fn is_closed(manager: &crate::test_manager::TestManager) {
 /// `close` waits for holders, and rejects waiters and later calls.
 pub(crate) async fn close_rejects_waiters_and_awaits_holders(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
-    let (key, other, mut observer) = (
-        fresh_key(),
-        fresh_key(),
-        ServerObserver::at(&pool_under_test.url),
-    );
+    let (key, other, mut observer) = (fresh_key(), fresh_key(), connect_to(&pool_under_test.url));
     let _competitor = CompetingSession::holding(&other);
     let guard = manager.acquire(&key, no_wait()).await.unwrap();
     let spawn = |key: &advisory_locking::LockKey| {
@@ -54,24 +52,24 @@ pub(crate) async fn close_rejects_waiters_and_awaits_holders(pool_under_test: Po
     assert!(!closing.is_finished() && !guard.is_lost());
     assert_eq!(observer.holders(&key).len(), 1);
     guard.release().await.unwrap();
-    timeout(PATIENCE, closing).await.unwrap().unwrap();
+    timeout(TIMEOUT, closing).await.unwrap().unwrap();
     assert!(observer.is_free(&key));
-    timeout(PATIENCE, manager.close()).await.unwrap();
+    timeout(TIMEOUT, manager.close()).await.unwrap();
     is_closed(&manager).await;
 
     let unused = pool_under_test.manager(LockManagerOptions::new()).await;
-    timeout(PATIENCE, unused.close()).await.unwrap();
+    timeout(TIMEOUT, unused.close()).await.unwrap();
     is_closed(&unused).await;
 }
 
 /// The waiter is rejected at once. The wait on the server ends, or its grant is released.
 pub(crate) async fn close_does_not_await_server_waiters(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let mut competitor = CompetingSession::holding(&key);
     let acquiring = manager.spawn_acquire(&key, LockOptions::wait_forever().strategy(Block));
-    observer.wait_for_waiters(&key, 1);
-    timeout(PATIENCE, manager.close()).await.unwrap();
+    observer.wait_until_waiters(&key, 1);
+    timeout(TIMEOUT, manager.close()).await.unwrap();
     assert_eq!(kind_of(acquiring.await.unwrap()), Some(Closed));
     competitor.unlock(&key);
     observer.wait_until_free(&key);
@@ -81,7 +79,7 @@ pub(crate) async fn close_does_not_await_server_waiters(pool_under_test: PoolUnd
 pub(crate) async fn last_clone_releases_all_locks(pool_under_test: PoolUnderTest) {
     let (manager, mut observer) = (
         pool_under_test.manager(without_keep_alive()).await,
-        ServerObserver::at(&pool_under_test.url),
+        connect_to(&pool_under_test.url),
     );
     let (key, shared) = (fresh_key(), fresh_key());
     let guard = manager.acquire(&key, no_wait()).await.unwrap();
@@ -106,7 +104,7 @@ pub(crate) async fn last_clone_releases_all_locks(pool_under_test: PoolUnderTest
 pub(crate) async fn connections_return_to_the_pool(pool_under_test: PoolUnderTest) {
     let (pool, mut observer) = (
         pool_under_test.pool(2).await,
-        ServerObserver::at(&pool_under_test.url),
+        connect_to(&pool_under_test.url),
     );
     for round in 0..2 {
         let manager = pool.manager(without_keep_alive());
@@ -114,16 +112,16 @@ pub(crate) async fn connections_return_to_the_pool(pool_under_test: PoolUnderTes
         let mut competitor = CompetingSession::holding(&other);
         let guard = manager.acquire(&key, no_wait()).await.unwrap();
         let acquiring = manager.spawn_acquire(&other, super::block());
-        observer.wait_for_waiters(&other, 1);
+        observer.wait_until_waiters(&other, 1);
         competitor.unlock(&other);
         acquiring.await.unwrap().unwrap().release().await.unwrap();
         guard.release().await.unwrap();
         // In the first round the manager is closed, in the second one it is dropped.
         if round == 0 {
-            timeout(PATIENCE, manager.close()).await.unwrap();
+            timeout(TIMEOUT, manager.close()).await.unwrap();
         }
         drop(manager);
         let pids = pool.pids(2).await;
-        assert_eq!(observer.locks_of(&pids), 0, "{pids:?}");
+        assert_eq!(observer.lock_count(&pids), 0, "{pids:?}");
     }
 }

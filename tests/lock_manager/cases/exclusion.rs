@@ -8,11 +8,12 @@ use advisory_locking::LockErrorKind::{HeldElsewhere, TimedOut};
 use advisory_locking::LockMode::{Exclusive, Shared};
 use advisory_locking::lock_manager::LockManagerOptions;
 use advisory_locking::{LockKey, LockMode, LockOptions};
+use testkit::observer::Observe;
+use testkit::server::{connect_to, fresh_number};
 
 use super::{block, fresh_key, kind_of, no_wait, poll};
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
-use crate::server_observer::{CompetingSession, ServerObserver};
-use crate::support::fresh_number;
 use crate::test_manager::TestManager;
 
 /// The mode of the holder, and the mode of the request.
@@ -83,7 +84,7 @@ pub(crate) async fn second_manager_is_excluded(pool_under_test: PoolUnderTest) {
 
 pub(crate) async fn callers_of_one_manager_exclude_each_other(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     for (held, asked) in PAIRS {
         let key = fresh_key();
         let guard = manager.acquire(&key, no_wait().mode(held)).await.unwrap();
@@ -181,5 +182,5 @@ pub(crate) async fn contending_holders_never_overlap(pool_under_test: PoolUnderT
         task.await.unwrap();
     }
     assert_eq!(done.load(Ordering::SeqCst), TASKS * TURNS);
-    assert!(ServerObserver::at(&pool_under_test.url).is_free(&key));
+    assert!(connect_to(&pool_under_test.url).is_free(&key));
 }

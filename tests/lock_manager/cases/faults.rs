@@ -10,18 +10,18 @@ use advisory_locking::LockErrorKind::{Database, Lost, TimedOut};
 use advisory_locking::LockMode::Exclusive;
 use advisory_locking::WaitStrategy::Block;
 use advisory_locking::lock_manager::LockManagerOptions;
+use testkit::cluster::ClusterGuard;
+use testkit::observer::Observe;
+use testkit::proxy::{Policy, Proxy};
+use testkit::server::{connect_to, eventually};
 use tokio::time::timeout;
 
 use super::{
-    PATIENCE, SHORT_KEEP_ALIVE, block, fresh_key, kind_of, no_wait, poll, within,
-    without_keep_alive,
+    SHORT_KEEP_ALIVE, TIMEOUT, block, fresh_key, kind_of, no_wait, poll, within, without_keep_alive,
 };
-use crate::cluster::Private;
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
-use crate::relay::Direction::{ToClient, ToServer};
-use crate::relay::{Flow, Relay};
-use crate::server_observer::{CompetingSession, ServerObserver};
-use crate::support::{eventually, run};
+use testkit::proxy::Direction::{ToClient, ToServer};
 
 pub(crate) async fn the_server_restarts(pool_under_test: PoolUnderTest) {
     all_sessions_are_terminated(pool_under_test, "fast").await;
@@ -34,7 +34,7 @@ pub(crate) async fn the_server_crashes(pool_under_test: PoolUnderTest) {
 
 /// Holders report a loss, waiters of both strategies are served, and no lost lock is re-acquired.
 async fn all_sessions_are_terminated(pool_under_test: PoolUnderTest, mode: &str) {
-    let server = Private::take();
+    let server = ClusterGuard::acquire();
     let pool_under_test = pool_under_test.on_server(server.url());
     let manager = pool_under_test
         .manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE))
@@ -43,7 +43,7 @@ async fn all_sessions_are_terminated(pool_under_test: PoolUnderTest, mode: &str)
     let guard = manager.acquire(&held, no_wait()).await.unwrap();
     let (mut competitor, mut observer) = (
         CompetingSession::at(&pool_under_test.url),
-        ServerObserver::at(&pool_under_test.url),
+        connect_to(&pool_under_test.url),
     );
     let waiting: Vec<_> = [(polled, poll()), (blocked.clone(), block())]
         .into_iter()
@@ -53,7 +53,7 @@ async fn all_sessions_are_terminated(pool_under_test: PoolUnderTest, mode: &str)
             (key, options, acquiring)
         })
         .collect();
-    observer.wait_for_waiters(&blocked, 1);
+    observer.wait_until_waiters(&blocked, 1);
 
     server.ctl(&["-m", mode, "-w", "restart"]);
     eventually("news of the loss", || guard.is_lost());
@@ -65,7 +65,7 @@ async fn all_sessions_are_terminated(pool_under_test: PoolUnderTest, mode: &str)
         assert!(again.generation() > guard.generation());
         again.release().await.unwrap();
     }
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     assert!(observer.is_free(&held), "re-acquired");
     assert_eq!(kind_of(guard.release().await), Some(Lost));
     let again = manager.acquire(&held, poll()).await.unwrap();
@@ -73,37 +73,37 @@ async fn all_sessions_are_terminated(pool_under_test: PoolUnderTest, mode: &str)
 }
 
 /// Passes new connections on. Connections that were cut off stay so.
-fn pass(relay: &Relay) {
-    relay.set(ToServer, Flow::Pass);
-    relay.set(ToClient, Flow::Pass);
+fn pass(proxy: &Proxy) {
+    proxy.set(ToServer, Policy::Forward);
+    proxy.set(ToClient, Policy::Forward);
 }
 
-fn behind_a_relay(pool_under_test: &PoolUnderTest) -> (Relay, PoolUnderTest) {
-    let relay = Relay::start(&pool_under_test.url);
-    let far = pool_under_test.on_server(relay.through(&pool_under_test.url));
-    (relay, far)
+fn behind_a_proxy(pool_under_test: &PoolUnderTest) -> (Proxy, PoolUnderTest) {
+    let proxy = Proxy::to(&pool_under_test.url);
+    let far = pool_under_test.on_server(proxy.url());
+    (proxy, far)
 }
 
 /// The loss signal fires in time, while the lock is still held on the server.
 pub(crate) async fn silence_under_a_holder(pool_under_test: PoolUnderTest) {
-    let (relay, far) = behind_a_relay(&pool_under_test);
+    let (proxy, far) = behind_a_proxy(&pool_under_test);
     let manager = far
         .manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE))
         .await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let guard = manager.acquire(&key, no_wait()).await.unwrap();
     let holder = observer.holder(&key);
-    relay.fall_silent();
+    proxy.fall_silent();
     eventually("news of the loss", || guard.is_lost());
     assert_eq!(observer.holders(&key), [holder]);
     let generation = guard.generation();
     assert_eq!(kind_of(guard.release().await), Some(Lost));
 
     // Waiters are served as soon as the server has ended the session.
-    pass(&relay);
+    pass(&proxy);
     let acquiring = manager.spawn_acquire(&key, poll());
     let noticed = format!("SELECT pg_terminate_backend({holder})");
-    run(&mut observer.0, &noticed);
+    observer.run(&noticed);
     let again = acquiring.await.unwrap().unwrap();
     assert!(again.generation() > generation);
     again.release().await.unwrap();
@@ -112,15 +112,15 @@ pub(crate) async fn silence_under_a_holder(pool_under_test: PoolUnderTest) {
 
 /// The waiter times out at its limit, at which the server ends the wait by itself.
 pub(crate) async fn silence_under_a_waiter(pool_under_test: PoolUnderTest) {
-    let (relay, far) = behind_a_relay(&pool_under_test);
+    let (proxy, far) = behind_a_proxy(&pool_under_test);
     let manager = far.manager(without_keep_alive()).await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let mut competitor = CompetingSession::holding(&key);
     let acquiring = manager.spawn_acquire(&key, within(Duration::from_secs(5), Block));
-    observer.wait_for_waiters(&key, 1);
-    relay.fall_silent();
+    observer.wait_until_waiters(&key, 1);
+    proxy.fall_silent();
     assert_eq!(kind_of(acquiring.await.unwrap()), Some(TimedOut));
-    observer.wait_for_waiters(&key, 0);
+    observer.wait_until_waiters(&key, 0);
     competitor.unlock(&key);
     assert!(observer.is_free(&key));
 }
@@ -128,17 +128,17 @@ pub(crate) async fn silence_under_a_waiter(pool_under_test: PoolUnderTest) {
 /// The waiter polls on a session that is cut off. It is served on a new session long before its
 /// limit.
 pub(crate) async fn silence_under_a_poller(pool_under_test: PoolUnderTest) {
-    let (relay, far) = behind_a_relay(&pool_under_test);
+    let (proxy, far) = behind_a_proxy(&pool_under_test);
     let manager = far
         .manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE))
         .await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let other = manager.acquire(&fresh_key(), poll()).await.unwrap();
-    relay.fall_silent();
-    relay.set(ToServer, Flow::Lost);
+    proxy.fall_silent();
+    proxy.set(ToServer, Policy::Discard);
     let acquiring = manager.spawn_acquire(&key, poll());
-    relay.until_kept_back(ToServer);
-    pass(&relay);
+    proxy.wait_until_held(ToServer);
+    pass(&proxy);
     let guard = acquiring.await.unwrap().unwrap();
     assert!(guard.generation() > other.generation());
     guard.release().await.unwrap();
@@ -148,32 +148,32 @@ pub(crate) async fn silence_under_a_poller(pool_under_test: PoolUnderTest) {
 
 /// `close` ends although the server does not reply.
 pub(crate) async fn close_does_not_await_a_silent_server(pool_under_test: PoolUnderTest) {
-    let (relay, far) = behind_a_relay(&pool_under_test);
+    let (proxy, far) = behind_a_proxy(&pool_under_test);
     let manager = far
         .manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE))
         .await;
     let guard = manager.acquire(&fresh_key(), no_wait()).await.unwrap();
-    relay.fall_silent();
-    timeout(PATIENCE, manager.close()).await.unwrap();
+    proxy.fall_silent();
+    timeout(TIMEOUT, manager.close()).await.unwrap();
     assert_eq!(kind_of(guard.release().await), Some(Lost));
 }
 
 /// The connection breaks before the release reaches the server. The end of the session frees the
 /// lock.
 pub(crate) async fn a_lost_release(pool_under_test: PoolUnderTest) {
-    let (relay, far) = behind_a_relay(&pool_under_test);
+    let (proxy, far) = behind_a_proxy(&pool_under_test);
     let manager = far.manager(without_keep_alive()).await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let guard = manager.acquire(&key, no_wait()).await.unwrap();
     let holder = observer.holder(&key);
-    relay.set(ToServer, Flow::Held);
+    proxy.set(ToServer, Policy::Hold);
     let releasing = tokio::spawn(guard.release());
-    relay.until_kept_back(ToServer);
+    proxy.wait_until_held(ToServer);
     assert_eq!(observer.holders(&key), [holder]);
-    relay.break_connections();
+    proxy.break_connections();
     assert_eq!(kind_of(releasing.await.unwrap()), Some(Lost));
     observer.wait_until_free(&key);
-    relay.set(ToServer, Flow::Pass);
+    proxy.set(ToServer, Policy::Forward);
     let again = manager.acquire(&key, poll()).await.unwrap();
     again.release().await.unwrap();
 }
@@ -181,18 +181,18 @@ pub(crate) async fn a_lost_release(pool_under_test: PoolUnderTest) {
 /// The server grants the lock, and the connection breaks before the reply. A waiter requests the
 /// lock again; a request that does not wait fails.
 pub(crate) async fn a_lost_grant(pool_under_test: PoolUnderTest) {
-    let (relay, far) = behind_a_relay(&pool_under_test);
+    let (proxy, far) = behind_a_proxy(&pool_under_test);
     let manager = far.manager(without_keep_alive()).await;
     for (options, granted) in [(poll(), true), (no_wait(), false)] {
-        let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+        let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
         // Opens the session.
         let first = manager.acquire(&fresh_key(), poll()).await.unwrap();
-        relay.set(ToClient, Flow::Held);
+        proxy.set(ToClient, Policy::Hold);
         let acquiring = manager.spawn_acquire(&key, options);
         eventually("the grant", || !observer.holders(&key).is_empty());
         let holder = observer.holder(&key);
-        relay.break_connections();
-        relay.set(ToClient, Flow::Pass);
+        proxy.break_connections();
+        proxy.set(ToClient, Policy::Forward);
         match acquiring.await.unwrap() {
             Ok(guard) => {
                 assert!(granted);

@@ -6,11 +6,11 @@ use advisory_locking::LockErrorKind::{Database, InvalidOptions};
 use advisory_locking::lock_manager::{LockManagerOptions, TokenSource};
 use diesel::RunQueryDsl;
 use diesel::sql_types::BigInt;
+use testkit::observer::Observe;
+use testkit::server::{connect, connect_to, fresh_name};
 
 use super::{fresh_key, kind_of, no_wait, poll, without_keep_alive};
 use crate::pool_under_test::PoolUnderTest;
-use crate::server_observer::ServerObserver;
-use crate::support::{connect, fresh_name, number, run};
 
 /// A sequence or table, dropped with this value.
 struct DatabaseObject {
@@ -21,7 +21,7 @@ struct DatabaseObject {
 impl DatabaseObject {
     fn create(what: &'static str, how: &str) -> Self {
         let name = fresh_name();
-        run(&mut connect(), &format!("CREATE {what} {name} {how}"));
+        connect().run(&format!("CREATE {what} {name} {how}"));
         Self { what, name }
     }
 
@@ -32,7 +32,7 @@ impl DatabaseObject {
 
 impl Drop for DatabaseObject {
     fn drop(&mut self) {
-        run(&mut connect(), &format!("DROP {} {}", self.what, self.name));
+        connect().run(&format!("DROP {} {}", self.what, self.name));
     }
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn tokens_grow(pool_under_test: PoolUnderTest) {
         let (key, tokens, mut observer) = (
             fresh_key(),
             Arc::new(Mutex::new(Vec::new())),
-            ServerObserver::at(&pool_under_test.url),
+            connect_to(&pool_under_test.url),
         );
         for round in 0..3 {
             let tasks: Vec<_> = (0..8)
@@ -95,7 +95,7 @@ pub(crate) async fn tokens_grow(pool_under_test: PoolUnderTest) {
 
 /// The failed call does not hold the lock, which can be acquired without a token.
 pub(crate) async fn unsuitable_sequence_is_rejected(pool_under_test: PoolUnderTest) {
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     let unfit =
         ["CACHE 10", "CYCLE", "INCREMENT -1"].map(|how| DatabaseObject::create("SEQUENCE", how));
     let missing = TokenSource::Sequence("there_is_no_such_sequence".into());
@@ -120,10 +120,7 @@ pub(crate) async fn unsuitable_sequence_is_rejected(pool_under_test: PoolUnderTe
 pub(crate) async fn stale_writer_is_rejected(pool_under_test: PoolUnderTest) {
     let table = DatabaseObject::create("TABLE", "(token bigint NOT NULL, value text NOT NULL)");
     let mut storage = connect();
-    run(
-        &mut storage,
-        &format!("INSERT INTO {} VALUES (0, '')", table.name),
-    );
+    storage.run(&format!("INSERT INTO {} VALUES (0, '')", table.name));
     let mut write = |token: i64, value: &str| {
         let update = format!(
             "UPDATE {} SET token = $1, value = '{value}' WHERE token <= $1",
@@ -134,7 +131,7 @@ pub(crate) async fn stale_writer_is_rejected(pool_under_test: PoolUnderTest) {
             .execute(&mut storage)
             .unwrap()
     };
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let (one, other) = (
         pool_under_test.manager(without_keep_alive()).await,
         pool_under_test.manager(without_keep_alive()).await,
@@ -155,8 +152,5 @@ pub(crate) async fn stale_writer_is_rejected(pool_under_test: PoolUnderTest) {
         "SELECT count(*) FROM {} WHERE token = {new} AND value = 'other, again'",
         table.name
     );
-    assert_eq!(
-        number(&mut ServerObserver::at(&pool_under_test.url).0, &stored),
-        1
-    );
+    assert_eq!(connect_to(&pool_under_test.url).number(&stored), 1);
 }

@@ -12,49 +12,42 @@ use advisory_locking::LockKey;
 use advisory_locking::lock_manager::LockManagerOptions;
 use diesel::connection::SimpleConnection;
 use futures_util::future::join_all;
+use testkit::cluster::ClusterGuard;
+use testkit::observer::Observe;
+use testkit::server::connect_to;
 
 use super::{fresh_key, kind_of, no_wait, without_keep_alive};
-use crate::cluster::Private;
 use crate::pool_under_test::PoolUnderTest;
-use crate::server_observer::ServerObserver;
-use crate::support::run;
 
 fn keys(count: usize) -> Vec<LockKey> {
     (0..count).map(|_| fresh_key()).collect()
 }
 
 pub(crate) async fn ten_thousand_keys_fit_on_one_session(pool_under_test: PoolUnderTest) {
-    let server = Private::take();
+    let server = ClusterGuard::acquire();
     let pool_under_test = pool_under_test.on_server(server.url());
     let manager = pool_under_test.pool(1).await.manager(without_keep_alive());
-    let (keys, mut observer) = (keys(10_000), ServerObserver::at(&pool_under_test.url));
+    let (keys, mut observer) = (keys(10_000), connect_to(&pool_under_test.url));
     let guards = manager.acquire_all(keys.clone(), no_wait()).await.unwrap();
     let holder = observer.holder(&keys[0]);
-    assert_eq!(observer.locks_of(&[holder]), 10_000);
+    assert_eq!(observer.lock_count(&[holder]), 10_000);
     guards.release().await.unwrap();
-    assert_eq!(observer.locks_of(&[holder]), 0);
+    assert_eq!(observer.lock_count(&[holder]), 0);
     manager.close().await;
 }
 
 /// Requests are granted until the table is full, further ones fail, and held locks stay held.
 pub(crate) async fn full_lock_table_rejects_further_keys(pool_under_test: PoolUnderTest) {
-    let server = Private::take();
+    let server = ClusterGuard::acquire();
     let pool_under_test = pool_under_test.on_server(server.url());
     let manager = pool_under_test.pool(1).await.manager(without_keep_alive());
-    let (kept, keys, mut observer) = (
-        fresh_key(),
-        keys(100),
-        ServerObserver::at(&pool_under_test.url),
-    );
+    let (kept, keys, mut observer) = (fresh_key(), keys(100), connect_to(&pool_under_test.url));
     let kept = manager.acquire(&kept, no_wait()).await.unwrap();
     let holder = observer.holder(kept.key());
     let mut filler = server.connect();
     let fill = "SELECT pg_advisory_lock(n) FROM generate_series(1, 1000000) n";
     filler.batch_execute(fill).unwrap_err();
-    run(
-        &mut filler,
-        "SELECT pg_advisory_unlock(n) FROM generate_series(1, 20) n",
-    );
+    filler.run("SELECT pg_advisory_unlock(n) FROM generate_series(1, 20) n");
 
     let asked = join_all(keys.iter().map(|key| manager.acquire(key, no_wait()))).await;
     let (granted, refused): (Vec<_>, Vec<_>) = asked.into_iter().partition(Result::is_ok);
@@ -68,13 +61,13 @@ pub(crate) async fn full_lock_table_rejects_further_keys(pool_under_test: PoolUn
     }
     drop(filler);
     let held = i64::try_from(granted.len()).unwrap() + 1;
-    assert_eq!(observer.locks_of(&[holder]), held);
+    assert_eq!(observer.lock_count(&[holder]), held);
     for granted in granted {
         granted.unwrap().release().await.unwrap();
     }
     assert_eq!(observer.holders(kept.key()), [holder]);
     kept.release().await.unwrap();
-    assert_eq!(observer.locks_of(&[holder]), 0);
+    assert_eq!(observer.lock_count(&[holder]), 0);
 }
 
 pub(crate) async fn exhausted_pool_is_reported(pool_under_test: PoolUnderTest) {

@@ -5,22 +5,19 @@ use std::time::Duration;
 use advisory_locking::LockErrorKind::Lost;
 use advisory_locking::LockOptions;
 use advisory_locking::lock_manager::LockManagerOptions;
+use testkit::observer::Observe;
+use testkit::server::{connect_to, eventually};
 
 use super::{SHORT_KEEP_ALIVE, block, fresh_key, kind_of, no_wait, poll, without_keep_alive};
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
-use crate::server_observer::{CompetingSession, ServerObserver};
-use crate::support::eventually;
 
 /// The loss signal fires by itself, the release fails, and no lost lock is re-acquired.
 pub(crate) async fn holder_learns_of_its_loss(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test
         .manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE))
         .await;
-    let (key, other, mut observer) = (
-        fresh_key(),
-        fresh_key(),
-        ServerObserver::at(&pool_under_test.url),
-    );
+    let (key, other, mut observer) = (fresh_key(), fresh_key(), connect_to(&pool_under_test.url));
     let guard = manager.acquire(&key, no_wait()).await.unwrap();
     let second = manager.acquire(&other, no_wait()).await.unwrap();
     assert_eq!(guard.generation(), second.generation(), "on one session");
@@ -43,7 +40,7 @@ pub(crate) async fn holder_learns_of_its_loss(pool_under_test: PoolUnderTest) {
 /// Without a keep-alive the release itself detects the loss, also after a wait on the server.
 pub(crate) async fn release_reports_a_loss(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     for options in super::poll_and_block() {
         let key = fresh_key();
         let mut competitor = CompetingSession::holding(&key);
@@ -66,7 +63,7 @@ pub(crate) async fn release_reports_a_loss(pool_under_test: PoolUnderTest) {
 /// The session ends while it holds no lock. Waiters do not notice it.
 pub(crate) async fn idle_session_is_replaced(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     for options in super::poll_and_block() {
         let guard = manager.acquire(&key, poll()).await.unwrap();
         let (holder, generation) = (observer.holder(&key), guard.generation());
@@ -82,11 +79,7 @@ pub(crate) async fn idle_session_is_replaced(pool_under_test: PoolUnderTest) {
 /// The session on which a waiter polls ends between two polls.
 pub(crate) async fn polling_waiters_survive_session_loss(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
-    let (key, other, mut observer) = (
-        fresh_key(),
-        fresh_key(),
-        ServerObserver::at(&pool_under_test.url),
-    );
+    let (key, other, mut observer) = (fresh_key(), fresh_key(), connect_to(&pool_under_test.url));
     let held = manager.acquire(&other, no_wait()).await.unwrap();
     let mut competitor = CompetingSession::holding(&key);
     let options = LockOptions::wait_forever().interval(Duration::from_millis(10));
@@ -105,14 +98,10 @@ pub(crate) async fn session_loss_affects_its_own_locks_only(pool_under_test: Poo
     let manager = pool_under_test
         .manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE))
         .await;
-    let (own, shared, mut observer) = (
-        fresh_key(),
-        fresh_key(),
-        ServerObserver::at(&pool_under_test.url),
-    );
+    let (own, shared, mut observer) = (fresh_key(), fresh_key(), connect_to(&pool_under_test.url));
     let mut competitor = CompetingSession::holding(&own);
     let acquiring = manager.spawn_acquire(&own, block());
-    observer.wait_for_waiters(&own, 1);
+    observer.wait_until_waiters(&own, 1);
     competitor.unlock(&own);
     let own_guard = acquiring.await.unwrap().unwrap();
     let guard = manager.acquire(&shared, no_wait()).await.unwrap();
@@ -127,10 +116,10 @@ pub(crate) async fn session_loss_affects_its_own_locks_only(pool_under_test: Poo
 /// A session that waits on the server is internal to the lock manager: its waiters get a new one.
 pub(crate) async fn blocking_waiters_survive_session_loss(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let mut competitor = CompetingSession::holding(&key);
     let acquiring = manager.spawn_acquire(&key, block());
-    observer.wait_for_waiters(&key, 1);
+    observer.wait_until_waiters(&key, 1);
     let waiter = observer.waiters(&key)[0];
     observer.terminate(waiter);
     eventually("another one waits", || {

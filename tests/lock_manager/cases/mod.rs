@@ -36,7 +36,7 @@ pub(crate) const fn unlimited_hand_off() -> LockManagerOptions {
     without_keep_alive().hand_off_limit(u32::MAX, NO_KEEP_ALIVE)
 }
 
-pub(crate) use crate::support::{PATIENCE, block, fresh_key, kind_of, poll};
+pub(crate) use testkit::server::{TIMEOUT, block, fresh_key, kind_of, poll};
 
 /// Returns options for both wait strategies.
 pub(crate) fn poll_and_block() -> [LockOptions; 2] {

@@ -9,11 +9,13 @@ use advisory_locking::LockKey;
 use advisory_locking::LockOptions;
 use advisory_locking::lock_manager::LockManagerOptions;
 use futures_util::poll;
+use testkit::observer::Observe;
+use testkit::server::connect_to;
 use tokio::task::JoinHandle;
 
 use super::{fresh_key, no_wait, poll_and_block, unlimited_hand_off, without_keep_alive};
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
-use crate::server_observer::{CompetingSession, ServerObserver};
 use crate::test_manager::{TestGuard, TestManager};
 
 pub(crate) type Request = Pin<Box<dyn Future<Output = TestGuard> + Send>>;
@@ -119,7 +121,7 @@ pub(crate) async fn cancelled_waiter_leaves_the_queue(pool_under_test: PoolUnder
         drop(second);
         first.release().await.unwrap();
         third.await.release().await.unwrap();
-        assert!(ServerObserver::at(&pool_under_test.url).is_free(&key));
+        assert!(connect_to(&pool_under_test.url).is_free(&key));
     }
 }
 
@@ -131,7 +133,7 @@ pub(crate) async fn handed_off_lock_stays_held_on_the_server(pool_under_test: Po
         fresh_key(),
         HolderLog::default(),
     );
-    let mut observer = ServerObserver::at(&pool_under_test.url);
+    let mut observer = connect_to(&pool_under_test.url);
     let first = manager.acquire(&key, no_wait()).await.unwrap();
     let pid = observer.holder(&key);
     let mut tasks = Vec::new();
@@ -139,7 +141,7 @@ pub(crate) async fn handed_off_lock_stays_held_on_the_server(pool_under_test: Po
         let (url, key) = (pool_under_test.url.clone(), key.clone());
         let request = queued(&manager, &key, super::poll()).await;
         tasks.push(hold_and_log(request, who, &log, move || {
-            assert_eq!(ServerObserver::at(&url).holders(&key), [pid]);
+            assert_eq!(connect_to(&url).holders(&key), [pid]);
         }));
     }
     let written = log.clone();
@@ -160,10 +162,7 @@ pub(crate) async fn handed_off_lock_stays_held_on_the_server(pool_under_test: Po
 async fn between(pool_under_test: &PoolUnderTest, options: LockManagerOptions, expected: &str) {
     for wait in poll_and_block() {
         let (manager, key) = (pool_under_test.manager(options.clone()).await, fresh_key());
-        let (log, mut observer) = (
-            HolderLog::default(),
-            ServerObserver::at(&pool_under_test.url),
-        );
+        let (log, mut observer) = (HolderLog::default(), connect_to(&pool_under_test.url));
         let first = manager.acquire(&key, no_wait()).await.unwrap();
         let written = log.clone();
         let competitor =
@@ -232,7 +231,7 @@ pub(crate) async fn poller_of_another_manager_is_served(pool_under_test: PoolUnd
         .collect();
     for _ in 0..3 {
         let guard = other
-            .acquire(&key, LockOptions::wait_up_to(super::PATIENCE))
+            .acquire(&key, LockOptions::wait_up_to(super::TIMEOUT))
             .await;
         guard.unwrap().release().await.unwrap();
     }

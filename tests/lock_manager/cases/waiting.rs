@@ -6,15 +6,17 @@ use advisory_locking::LockErrorKind::{InvalidOptions, TimedOut};
 use advisory_locking::LockOptions;
 use advisory_locking::WaitStrategy::{Block, Poll};
 use advisory_locking::lock_manager::LockManagerOptions;
+use testkit::observer::Observe;
+use testkit::server::connect_to;
 
 use super::{block, fresh_key, kind_of, no_wait, poll, poll_and_block, within};
+use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
-use crate::server_observer::{CompetingSession, ServerObserver};
 
 pub(crate) async fn elapsed_limit_leaves_nothing(pool_under_test: PoolUnderTest) {
     const LIMIT: Duration = Duration::from_millis(60);
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
-    let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let competitor = CompetingSession::holding(&key);
     for strategy in [Poll, Block] {
         let began = Instant::now();
@@ -29,7 +31,7 @@ pub(crate) async fn elapsed_limit_leaves_nothing(pool_under_test: PoolUnderTest)
                 .unwrap()
                 .is_none()
         );
-        crate::support::eventually("an empty queue", || observer.waiters(&key).is_empty());
+        testkit::server::eventually("an empty queue", || observer.waiters(&key).is_empty());
     }
     assert_eq!(observer.holders(&key), [competitor.pid]);
     drop(competitor);
@@ -50,7 +52,7 @@ pub(crate) async fn waiter_is_granted_when_the_key_is_free(pool_under_test: Pool
         .into_iter()
         .chain([forever(), forever().strategy(Block)]);
     for options in ways {
-        let (key, mut observer) = (fresh_key(), ServerObserver::at(&pool_under_test.url));
+        let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
         let mut competitor = CompetingSession::holding(&key);
         let acquiring = manager.spawn_acquire(&key, options);
         competitor.unlock(&key);
@@ -63,15 +65,11 @@ pub(crate) async fn waiter_is_granted_when_the_key_is_free(pool_under_test: Pool
 
 pub(crate) async fn blocking_waiter_waits_on_the_server(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
-    let (key, shared, mut observer) = (
-        fresh_key(),
-        fresh_key(),
-        ServerObserver::at(&pool_under_test.url),
-    );
+    let (key, shared, mut observer) = (fresh_key(), fresh_key(), connect_to(&pool_under_test.url));
     let other = manager.acquire(&shared, no_wait()).await.unwrap();
     let mut first = CompetingSession::holding(&key);
     let acquiring = manager.spawn_acquire(&key, block());
-    observer.wait_for_waiters(&key, 1);
+    observer.wait_until_waiters(&key, 1);
     let [waiter] = observer.waiters(&key)[..] else {
         panic!("not one waiter")
     };

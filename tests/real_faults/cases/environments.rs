@@ -1,4 +1,4 @@
-//! Servers, databases and roles that are not like the others.
+//! Unusual servers, databases and roles.
 
 use std::time::Duration;
 
@@ -6,6 +6,10 @@ use advisory_locking::LockErrorKind::{
     Canceled, Database, Deadlock, HeldElsewhere, TimedOut, TransactionAborted,
 };
 use advisory_locking::LockMode::Exclusive;
+use testkit::cluster::{ClusterGuard, GERMAN};
+use testkit::observer::Observe;
+use testkit::server::{connect_to, with_parameters};
+use testkit::temp::{TempDatabase, TempRole};
 
 use super::{LONG, assert_granted_and_released, block, no_wait, poll, queue};
 use crate::actor::Outcome::{
@@ -13,16 +17,14 @@ use crate::actor::Outcome::{
 };
 use crate::actor::{Actor, BODY_VALUE, BodyEnd, LockScope, SqlCommand};
 use crate::adapter_under_test::{AdapterUnderTest, assert_any};
-use crate::cluster::{GERMAN, Private};
 use crate::fixture::{Fixture, pid};
-use crate::harness::postgres::{Endpoint, url};
-use crate::watch::{Throwaway, Watch, with_parameters};
+use crate::harness::postgres::Endpoint;
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// Takes, waits, times out and releases, in every way there is.
+/// Acquires, waits, times out and releases in every way.
 fn all_calls(fixture: &Fixture, first: &Actor, second: &Actor) {
-    let key = fixture.key("every way");
+    let key = fixture.key("all calls");
     for options in [no_wait(), poll(SHORT), block(SHORT), no_wait().shared()] {
         assert_eq!(first.acquire(&key, options), Granted);
         assert_eq!(first.release(), Done);
@@ -63,11 +65,8 @@ pub(crate) fn a_read_only_session(adapter: AdapterUnderTest) {
 
 /// The same key in two databases is two locks.
 pub(crate) fn another_database(adapter: AdapterUnderTest) {
-    let database = Throwaway::create(&url(), "DATABASE", "");
-    let other = Endpoint::new(with_parameters(
-        &url(),
-        &format!("dbname={}", database.name),
-    ));
+    let database = TempDatabase::create();
+    let other = Endpoint::new(database.parameter_url());
     adapter.run(|here| {
         adapter.run_at(&other, |there| {
             let key = here.key("key");
@@ -84,21 +83,21 @@ pub(crate) fn another_database(adapter: AdapterUnderTest) {
     });
 }
 
-/// One function after the other is forbidden: it is always an error, and never a lock that stays.
+/// Each function is forbidden in turn: the call is an error, and no lock stays held.
 pub(crate) fn a_role_that_may_not_lock(adapter: AdapterUnderTest) {
-    let database = Throwaway::create(&url(), "DATABASE", "");
-    let role = Throwaway::create(&url(), "ROLE", "LOGIN PASSWORD 'none'");
-    let admin = with_parameters(&url(), &format!("dbname={}", database.name));
+    let database = TempDatabase::create();
+    let role = TempRole::create();
+    let admin = database.parameter_url();
     let endpoint = Endpoint {
-        actors: with_parameters(&admin, &format!("user={}&password=none", role.name)),
+        actors: with_parameters(&admin, &role.login()),
         observer: admin.clone(),
     };
-    let mut watch = Watch::at(&admin);
+    let mut observer = connect_to(&admin);
     adapter.run_at(&endpoint, |fixture| {
         let mut may = |word: &str, function: &str| {
             let whom = if word == "GRANT" { "TO" } else { "FROM" };
             let function = format!("FUNCTION pg_catalog.{function}");
-            watch.run(&format!("{word} EXECUTE ON {function} {whom} PUBLIC"));
+            observer.run(&format!("{word} EXECUTE ON {function} {whom} PUBLIC"));
         };
         let key = fixture.key("key");
         let [holder, actor] = fixture.actors();
@@ -108,7 +107,7 @@ pub(crate) fn a_role_that_may_not_lock(adapter: AdapterUnderTest) {
         for options in [no_wait(), poll(SHORT), block(SHORT)] {
             assert_eq!(actor.acquire(&key, options), Failed(Database));
             let refused = actor.with(LockScope::Transaction, &key, options);
-            // The failed statement has aborted the transaction, and some clients hide why.
+            // The failed statement has aborted the transaction, and some clients hide its SQLSTATE.
             assert_any(refused, &[Failed(Database), Failed(TransactionAborted)]);
             fixture.assert_free(&key);
         }
@@ -131,7 +130,7 @@ pub(crate) fn a_role_that_may_not_lock(adapter: AdapterUnderTest) {
         fixture.assert_free(&key);
         assert_granted_and_released(&actor, &key);
 
-        // What cannot be given back ends with its session.
+        // A lock that cannot be released ends with its session.
         may("REVOKE", "pg_advisory_unlock(int8)");
         assert_eq!(actor.acquire(&key, no_wait()), Granted);
         assert_eq!(actor.release(), Failed(Database));
@@ -140,16 +139,16 @@ pub(crate) fn a_role_that_may_not_lock(adapter: AdapterUnderTest) {
         assert_eq!(holder.drop_guard(), Done);
         fixture.assert_soon_free(&key);
         may("GRANT", "pg_advisory_unlock(int8)");
-        adapter.assert_goes_on(fixture, &actor, &key);
+        adapter.assert_recovers(fixture, &actor, &key);
     });
-    drop(watch);
+    drop(observer);
 }
 
-/// Everything works on a standby; but its locks are its own, and its primary knows nothing of them.
+/// Everything works on a standby. Its locks and those of its primary are independent.
 pub(crate) fn a_hot_standby(adapter: AdapterUnderTest) {
-    let mut private = Private::take();
-    let (primary, standby) = (private.url(), private.standby());
-    let recovers = Watch::at(&standby).number("SELECT pg_is_in_recovery()::int");
+    let mut server = ClusterGuard::acquire();
+    let (primary, standby) = (server.url(), server.standby());
+    let recovers = connect_to(&standby).number("SELECT pg_is_in_recovery()::int");
     assert_eq!(recovers, 1, "a standby");
     adapter.run_at(&Endpoint::new(&primary), |here| {
         let key = here.key("key");
@@ -169,18 +168,18 @@ pub(crate) fn a_hot_standby(adapter: AdapterUnderTest) {
     });
 }
 
-/// Messages are translated, kinds are not.
+/// The kinds of errors do not depend on the language of the messages.
 pub(crate) fn another_language(adapter: AdapterUnderTest) {
-    let private = Private::take();
+    let server = ClusterGuard::acquire();
     let german: &'static str = format!("SET lc_messages = '{GERMAN}'").leak();
-    let mut watch = Watch::at(&private.url());
-    watch.run(german);
-    let error = watch.try_run("SELECT 1 / 0").unwrap_err().to_string();
+    let mut observer = connect_to(&server.url());
+    observer.run(german);
+    let error = observer.try_run("SELECT 1 / 0").unwrap_err().to_string();
     assert!(
         error.contains("Division durch Null"),
         "the server's German messages are needed, which Debian has in the package postgresql: {error}"
     );
-    adapter.run_at(&Endpoint::new(private.url()), |fixture| {
+    adapter.run_at(&Endpoint::new(server.url()), |fixture| {
         let (one, two) = (fixture.key("one"), fixture.key("two"));
         let [first, second] = fixture.actors();
         for actor in [&first, &second] {
@@ -206,7 +205,7 @@ pub(crate) fn another_language(adapter: AdapterUnderTest) {
 
         let waits = pid(&second);
         queue(fixture, &second, &one, LONG, 1);
-        watch.cancel(waits);
+        observer.cancel(waits);
         assert_eq!(second.finish(), Failed(Canceled));
 
         assert_eq!(second.begin(), Done);

@@ -1,17 +1,18 @@
-//! Limits and cycles.
+//! Short limits, and cycles of waits.
 
 use std::time::Duration;
 
 use advisory_locking::LockErrorKind::{Deadlock, TimedOut};
+use testkit::observer::Observe;
+use testkit::server::connect;
+use testkit::temp::TempObject;
 
 use super::{LONG, block, no_wait, queue};
 use crate::actor::Outcome::{Done, Failed, Granted};
 use crate::actor::{Command, SqlCommand, request};
 use crate::adapter_under_test::AdapterUnderTest;
-use crate::harness::postgres::url;
-use crate::watch::{Throwaway, Watch};
 
-/// No limit is so short that a free key is not granted; nor is a limit of the wait one for the call.
+/// A free key is granted under the shortest limit, because the limit applies to the wait only.
 pub(crate) fn a_free_key_under_the_shortest_limit(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let key = fixture.key("key");
@@ -24,7 +25,7 @@ pub(crate) fn a_free_key_under_the_shortest_limit(adapter: AdapterUnderTest) {
     });
 }
 
-/// Then nobody looks for the deadlock: whoever has the shorter limit gives up, and the other goes on.
+/// The server does not detect the deadlock in time. The shorter limit ends it.
 pub(crate) fn a_limit_shorter_than_the_search_for_deadlocks(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let (one, two) = (fixture.key("one"), fixture.key("two"));
@@ -46,12 +47,11 @@ pub(crate) fn a_limit_shorter_than_the_search_for_deadlocks(adapter: AdapterUnde
     });
 }
 
-/// The one waits for the key, the other for a row that the first has changed.
+/// One session waits for the key, the other for a row that the first has changed.
 pub(crate) fn a_row_and_a_key_in_one_cycle(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
-        let url = url();
-        let table = Throwaway::create(&url, "TABLE", "AS SELECT 0 AS number");
-        // Whatever is said in a command is said for ever.
+        let table = TempObject::create("TABLE", "AS SELECT 0 AS number");
+        // A command has a static text.
         let update: &'static str = format!("UPDATE {} SET number = number + 1", table.name).leak();
         let key = fixture.key("key");
         let [first, second] = fixture.actors();
@@ -68,17 +68,16 @@ pub(crate) fn a_row_and_a_key_in_one_cycle(adapter: AdapterUnderTest) {
         assert_eq!(first.run_sql(SqlCommand::Run(update)), Done);
         let other = second.number(SqlCommand::Pid);
         second.start(Command::Sql(SqlCommand::Run(update)));
-        let mut watch = Watch::at(&url);
-        let waits = format!("SELECT count(*) FROM pg_locks WHERE pid = {other} AND NOT granted");
-        crate::fixture::until(LONG, || (watch.number(&waits) > 0).then_some(())).unwrap();
-        // The last to wait is the one who looks, and the one who looks is the victim.
+        let mut observer = connect();
+        observer.wait_until_waiting(other);
+        // Only the first session checks for deadlocks in time, so it is the victim.
         let victim = first.call(Command::XactAcquire(request(&key, block(LONG), true)));
         assert_eq!(victim, Failed(Deadlock));
-        // Its transaction goes on, with the row.
+        // Its transaction continues, with the row.
         assert_eq!(first.commit(), Done);
         assert_eq!(second.finish(), Done);
         assert_eq!(second.release(), Done);
-        let number = watch.number(&format!("SELECT number FROM {}", table.name));
+        let number = observer.number(&format!("SELECT number FROM {}", table.name));
         assert_eq!(number, 2);
     });
 }

@@ -1,4 +1,4 @@
-//! The cases, each written once. No adapter is named here.
+//! The cases, each written once for all adapters.
 
 pub(crate) mod environments;
 pub(crate) mod limits;
@@ -14,24 +14,24 @@ use advisory_locking::{LockKey, LockOptions, WaitStrategy};
 use crate::actor::{Actor, Outcome};
 use crate::fixture::Fixture;
 
-/// Long enough for anything that is granted.
+/// Limit of a wait that ends with a grant.
 pub(crate) const LONG: Duration = Duration::from_secs(15);
 
 pub(crate) const fn no_wait() -> LockOptions {
     LockOptions::no_wait()
 }
 
-/// Waits on the server.
+/// Options that wait on the server.
 pub(crate) const fn block(limit: Duration) -> LockOptions {
     LockOptions::wait_up_to(limit).strategy(WaitStrategy::Block)
 }
 
-/// Asks often.
+/// Options that poll with a short interval.
 pub(crate) const fn poll(limit: Duration) -> LockOptions {
     LockOptions::wait_up_to(limit).interval(Duration::from_millis(5))
 }
 
-/// An actor waits on the server, and is seen there as one of so many.
+/// Starts a blocking acquire, and returns when the key has this many waiters.
 #[track_caller]
 pub(crate) fn queue(
     fixture: &Fixture,

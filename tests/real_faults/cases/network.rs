@@ -1,95 +1,97 @@
-//! Networks that are cut, fall silent, or lose what was sent.
+//! Networks that are cut, fall silent, or lose packets.
 
 use std::time::Duration;
 
 use advisory_locking::LockErrorKind::{Database, Lost, Pool};
 use advisory_locking::LockMode::Exclusive;
+use testkit::observer::Observe;
+use testkit::proxy::{Direction, Policy, Proxy};
+use testkit::server::{connect, url};
 
 use super::{LONG, assert_granted_and_released, block, no_wait};
 use crate::actor::Outcome::{BodyStarted, Done, Failed, Granted, NotGranted};
 use crate::actor::{BodyEnd, Command, LockScope, OUTER_LIMIT, SqlCommand};
 use crate::adapter_under_test::{AdapterUnderTest, Kind};
 use crate::fixture::{Fixture, pid, until};
-use crate::harness::postgres::{Endpoint, url};
-use crate::relay::{Direction, Flow, Relay};
-use crate::watch::Watch;
+use crate::harness::postgres::Endpoint;
 
-/// Actors of the one fixture come through the relay, those of the other do not.
-fn between(adapter: AdapterUnderTest, play: impl FnOnce(&Relay, &Fixture, &Fixture)) {
+/// Runs a case with two fixtures: the actors of the first connect through the proxy.
+fn with_proxy(adapter: AdapterUnderTest, case: impl FnOnce(&Proxy, &Fixture, &Fixture)) {
     let url = url();
-    let relay = Relay::start(&url);
-    adapter.run(|near| {
-        // The observer does not come through the relay.
+    let proxy = Proxy::to(&url);
+    adapter.run(|direct| {
+        // The observer connects directly.
         let endpoint = Endpoint {
-            actors: relay.through(&url),
+            actors: proxy.url(),
             observer: url,
         };
-        adapter.run_at(&endpoint, |far| {
-            play(&relay, far, near);
-            // Whoever is left behind it is told to go, and must not wait for an answer.
-            relay.cut();
+        adapter.run_at(&endpoint, |proxied| {
+            case(&proxy, proxied, direct);
+            // The remaining actors stop without waiting for a reply.
+            proxy.cut();
         });
     });
 }
 
-/// Nobody can tell a holder who is cut off from one who is slow, but for TCP: the key is free when the server's keepalive has given up.
+/// The key becomes free when the server's
+/// [TCP keepalive](https://www.postgresql.org/docs/current/runtime-config-connection.html) expires.
 pub(crate) fn silence_under_a_holder(adapter: AdapterUnderTest) {
-    between(adapter, |relay, far, near| {
-        let key = far.key("key");
-        let (holder, other) = (far.actor(), near.actor());
+    with_proxy(adapter, |proxy, proxied, direct| {
+        let key = proxied.key("key");
+        let (holder, other) = (proxied.actor(), direct.actor());
         let keepalive = SqlCommand::Run(
             "SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 1",
         );
         assert_eq!(holder.run_sql(keepalive), Done);
         let held = pid(&holder);
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
-        relay.fall_silent();
+        proxy.fall_silent();
         assert_eq!(other.try_acquire(&key, no_wait()), NotGranted);
         assert_eq!(other.acquire(&key, block(LONG)), Granted);
-        Watch::at(&url()).until_gone(held);
-        // The holder learns of it when it asks for something.
+        connect().wait_until_ended(held);
+        // The holder learns of the loss at its next request.
         holder.start(Command::Release);
-        relay.cut();
+        proxy.cut();
         assert_eq!(holder.finish(), Failed(Lost));
-        far.assert_held(&key, &[Exclusive]);
+        proxied.assert_held(&key, &[Exclusive]);
         assert_eq!(other.release(), Done);
     });
 }
 
-/// The server's own limit for the wait ends it, though nobody is there to be told.
+/// The limit of the wait is the server's `lock_timeout`, which needs no client.
 pub(crate) fn silence_under_a_waiter(adapter: AdapterUnderTest) {
-    between(adapter, |relay, far, near| {
-        let key = far.key("key");
-        let (waiter, holder) = (far.actor(), near.actor());
+    with_proxy(adapter, |proxy, proxied, direct| {
+        let key = proxied.key("key");
+        let (waiter, holder) = (proxied.actor(), direct.actor());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         waiter.start_acquire(&key, block(Duration::from_secs(3)));
-        far.until_queued(&key, 1);
-        relay.fall_silent();
+        proxied.until_queued(&key, 1);
+        proxy.fall_silent();
         until(OUTER_LIMIT, || {
-            (far.lock_entries(&key).len() == 1).then_some(())
+            (proxied.lock_entries(&key).len() == 1).then_some(())
         })
         .expect("it leaves the queue");
         assert_eq!(holder.release(), Done);
-        far.assert_free(&key);
-        relay.cut();
+        proxied.assert_free(&key);
+        proxy.cut();
         assert_eq!(waiter.finish(), Failed(Database));
-        far.assert_free(&key);
+        proxied.assert_free(&key);
     });
 }
 
-/// The client knows at once. The server does not look while it waits, but nobody waits for who is gone.
+/// The client notices at once. The server notices at the grant, and grants to the next waiter.
 pub(crate) fn a_cut_under_a_waiter(adapter: AdapterUnderTest) {
-    between(adapter, |relay, far, near| {
-        let key = far.key("key");
-        let (waiter, holder, other) = (far.actor(), near.actor(), near.actor());
+    with_proxy(adapter, |proxy, proxied, direct| {
+        let key = proxied.key("key");
+        let (waiter, holder, other) = (proxied.actor(), direct.actor(), direct.actor());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         waiter.start_acquire(&key, block(LONG));
-        far.until_queued(&key, 1);
-        relay.cut();
+        proxied.until_queued(&key, 1);
+        proxy.cut();
         assert_eq!(waiter.finish(), Failed(Database));
         other.start_acquire(&key, block(LONG));
         until(OUTER_LIMIT, || {
-            let others = far
+            let others = proxied
                 .lock_entries(&key)
                 .iter()
                 .filter(|held| !held.granted)
@@ -105,19 +107,19 @@ pub(crate) fn a_cut_under_a_waiter(adapter: AdapterUnderTest) {
 
 /// The connection breaks before the release has reached the server.
 pub(crate) fn a_cut_at_the_release(adapter: AdapterUnderTest) {
-    between(adapter, |relay, far, near| {
-        let key = far.key("key");
-        let (holder, other) = (far.actor(), near.actor());
+    with_proxy(adapter, |proxy, proxied, direct| {
+        let key = proxied.key("key");
+        let (holder, other) = (proxied.actor(), direct.actor());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
-        relay.set(Direction::ToServer, Flow::Held);
+        proxy.set(Direction::ToServer, Policy::Hold);
         holder.start(Command::Release);
-        relay.until_kept_back(Direction::ToServer);
-        far.assert_held(&key, &[Exclusive]);
-        relay.cut();
+        proxy.wait_until_held(Direction::ToServer);
+        proxied.assert_held(&key, &[Exclusive]);
+        proxy.cut();
         assert_eq!(holder.finish(), Failed(Lost));
-        far.assert_soon_free(&key);
+        proxied.assert_soon_free(&key);
         assert_granted_and_released(&other, &key);
-        // There is no way to the server any more, for a pool neither.
+        // The proxy accepts no connections, so a pool fails too.
         let refused = match adapter.kind {
             Kind::Connection => Database,
             Kind::Pool => Pool,
@@ -126,81 +128,82 @@ pub(crate) fn a_cut_at_the_release(adapter: AdapterUnderTest) {
     });
 }
 
-/// The lock is granted, and the answer is lost with the connection.
+/// The lock is granted, and the reply is lost with the connection.
 pub(crate) fn a_lost_grant(adapter: AdapterUnderTest) {
-    between(adapter, |relay, far, near| {
+    with_proxy(adapter, |proxy, proxied, direct| {
         for wait in [false, true] {
-            let key = far.key(if wait { "waited for" } else { "free" });
-            let (asker, holder) = (far.actor(), near.actor());
-            // Under another lock, so that a pool has nothing to ask the server before.
-            let outer = far.key("outer");
+            let key = proxied.key(if wait { "waited for" } else { "free" });
+            let (asker, holder) = (proxied.actor(), direct.actor());
+            // Inside another lock's body, so that a pool does not test the connection first.
+            let outer = proxied.key("outer");
             assert_eq!(
                 asker.with(LockScope::Session, &outer, no_wait()),
                 BodyStarted
             );
-            // What is prepared takes one message, not two.
+            // A prepared statement takes one message instead of two.
             assert_granted_and_released(&asker, &key);
             if wait {
                 assert_eq!(holder.acquire(&key, no_wait()), Granted);
                 asker.start_acquire(&key, block(LONG));
-                far.until_queued(&key, 1);
+                proxied.until_queued(&key, 1);
             }
-            relay.set(Direction::ToClient, Flow::Held);
+            proxy.set(Direction::ToClient, Policy::Hold);
             if wait {
                 assert_eq!(holder.release(), Done);
             } else {
                 asker.start_acquire(&key, no_wait());
             }
             until(OUTER_LIMIT, || {
-                let held = far.lock_entries(&key);
+                let held = proxied.lock_entries(&key);
                 matches!(held[..], [one] if one.granted).then_some(())
             })
             .expect("the server grants it");
-            relay.break_connections();
+            proxy.break_connections();
             assert_eq!(asker.finish(), Failed(Database));
             assert_eq!(asker.end_body(BodyEnd::Ok), Failed(Lost));
-            far.assert_soon_free(&key);
-            relay.set(Direction::ToClient, Flow::Pass);
+            proxied.assert_soon_free(&key);
+            proxy.set(Direction::ToClient, Policy::Forward);
             assert_granted_and_released(&holder, &key);
-            adapter.assert_goes_on(far, &asker, &key);
+            adapter.assert_recovers(proxied, &asker, &key);
         }
     });
 }
 
-/// The lock is released, and the answer is lost with the connection: whether it was held to the end cannot be known.
+/// The lock is released, and the reply is lost with the connection. The holder cannot know whether
+/// the lock was held until then.
 pub(crate) fn a_lost_release(adapter: AdapterUnderTest) {
-    between(adapter, |relay, far, near| {
-        let key = far.key("key");
-        let (holder, other) = (far.actor(), near.actor());
-        // What is prepared takes one message, not two.
+    with_proxy(adapter, |proxy, proxied, direct| {
+        let key = proxied.key("key");
+        let (holder, other) = (proxied.actor(), direct.actor());
+        // A prepared statement takes one message instead of two.
         assert_granted_and_released(&holder, &key);
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
-        relay.set(Direction::ToClient, Flow::Lost);
+        proxy.set(Direction::ToClient, Policy::Discard);
         holder.start(Command::Release);
-        relay.until_kept_back(Direction::ToClient);
-        far.assert_soon_free(&key);
-        relay.break_connections();
+        proxy.wait_until_held(Direction::ToClient);
+        proxied.assert_soon_free(&key);
+        proxy.break_connections();
         assert_eq!(holder.finish(), Failed(Lost));
-        relay.set(Direction::ToClient, Flow::Pass);
+        proxy.set(Direction::ToClient, Policy::Forward);
         assert_granted_and_released(&other, &key);
-        adapter.assert_goes_on(far, &holder, &key);
+        adapter.assert_recovers(proxied, &holder, &key);
     });
 }
 
-/// The session is ended while the release is on its way.
+/// The session is terminated while the release is in flight.
 pub(crate) fn ended_at_the_release(adapter: AdapterUnderTest) {
-    between(adapter, |relay, far, _| {
-        let key = far.key("key");
-        let holder = far.actor();
+    with_proxy(adapter, |proxy, proxied, _| {
+        let key = proxied.key("key");
+        let holder = proxied.actor();
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         let session = pid(&holder);
-        relay.set(Direction::ToServer, Flow::Held);
+        proxy.set(Direction::ToServer, Policy::Hold);
         holder.start(Command::Release);
-        relay.until_kept_back(Direction::ToServer);
-        Watch::at(&url()).terminate(session);
-        relay.set(Direction::ToServer, Flow::Pass);
+        proxy.wait_until_held(Direction::ToServer);
+        connect().terminate(session);
+        proxy.set(Direction::ToServer, Policy::Forward);
         assert_eq!(holder.finish(), Failed(Lost));
-        far.assert_free(&key);
-        adapter.assert_goes_on(far, &holder, &key);
+        proxied.assert_free(&key);
+        adapter.assert_recovers(proxied, &holder, &key);
     });
 }

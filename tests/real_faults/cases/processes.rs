@@ -1,25 +1,25 @@
-//! Clients that are killed or stopped.
+//! Client processes that are killed or stopped.
 
 use std::time::Duration;
 
 use advisory_locking::LockErrorKind::TimedOut;
 use advisory_locking::{LockKey, LockMode::Exclusive};
+use testkit::observer::Observe;
+use testkit::server::{connect, fresh_name, url};
 
 use super::{LONG, assert_granted_and_released, block, no_wait, poll};
 use crate::actor::Outcome::{Done, Failed, Granted};
 use crate::adapter_under_test::AdapterUnderTest;
 use crate::client::Client;
 use crate::fixture::Fixture;
-use crate::harness::postgres::url;
-use crate::watch::{Watch, fresh_name};
 
-/// A key that two processes can name.
+/// Returns a key and its name, by which another process makes the same key.
 fn key(fixture: &Fixture) -> (LockKey, String) {
     let name = fresh_name();
     (fixture.track_key(LockKey::from(name.as_str())), name)
 }
 
-/// A client that holds the key.
+/// Starts a client that holds the key.
 fn holder(adapter: AdapterUnderTest, name: &str) -> Client {
     let mut client = Client::spawn(adapter, &url());
     assert_eq!(client.call(&format!("acquire {name}")), "Granted");
@@ -37,7 +37,7 @@ pub(crate) fn a_client_killed_while_it_holds(adapter: AdapterUnderTest) {
     });
 }
 
-/// The server does not notice while it waits. It grants the lock in its turn, to nobody, and at once to the next.
+/// The server notices at the grant to the killed waiter, and grants the lock to the next one.
 pub(crate) fn a_client_killed_while_it_waits(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let (key, name) = key(fixture);
@@ -56,7 +56,7 @@ pub(crate) fn a_client_killed_while_it_waits(adapter: AdapterUnderTest) {
     });
 }
 
-/// A lock is no lease: it does not run out while its session lives.
+/// A lock does not expire while its session lives.
 pub(crate) fn a_client_stopped_while_it_holds(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let (key, name) = key(fixture);
@@ -69,23 +69,23 @@ pub(crate) fn a_client_stopped_while_it_holds(adapter: AdapterUnderTest) {
         }
         assert!(client.is_stopped());
         fixture.assert_held(&key, &[Exclusive]);
-        client.go_on();
+        client.resume();
         assert_eq!(client.call("release"), "Done");
         assert_granted_and_released(&other, &key);
     });
 }
 
-/// Somebody else has held the lock meanwhile, and the client is told when it releases.
+/// Another session acquires the lock meanwhile, and the client's release reports the loss.
 pub(crate) fn a_client_stopped_and_ended(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let (key, name) = key(fixture);
         let mut client = holder(adapter, &name);
         client.stop();
         let held = fixture.lock_entries(&key);
-        Watch::at(&url()).terminate(held[0].pid);
+        connect().terminate(held[0].pid);
         let other = fixture.actor();
         assert_eq!(other.acquire(&key, no_wait()), Granted);
-        client.go_on();
+        client.resume();
         assert_eq!(client.call("release"), "Failed(Lost)");
         fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(other.release(), Done);

@@ -1,4 +1,4 @@
-//! PoolingMode that are ended, cancelled or forgotten.
+//! Sessions that are terminated, cancelled, idle or leaked.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -6,6 +6,9 @@ use std::thread;
 
 use advisory_locking::LockErrorKind::{Canceled, CommitFailed, Database, Lost};
 use advisory_locking::LockMode::Exclusive;
+use testkit::observer::Observe;
+use testkit::server::{connect, connect_to};
+use testkit::temp::TempDatabase;
 
 use super::{LONG, assert_granted_and_released, no_wait, poll, queue};
 use crate::actor::Outcome::{
@@ -14,8 +17,7 @@ use crate::actor::Outcome::{
 use crate::actor::{BODY_VALUE, BodyEnd, Command, LockScope, SqlCommand};
 use crate::adapter_under_test::{AdapterUnderTest, Kind, assert_any};
 use crate::fixture::{pid, until};
-use crate::harness::postgres::{Endpoint, url};
-use crate::watch::{Throwaway, Watch, with_parameters};
+use crate::harness::postgres::Endpoint;
 
 const SLEEP: Command = Command::Sql(SqlCommand::Run("SELECT pg_sleep(60)"));
 const SCOPES: [LockScope; 2] = [LockScope::Session, LockScope::Transaction];
@@ -24,16 +26,16 @@ pub(crate) fn ended_while_it_polls(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let key = fixture.key("key");
         let [holder, waiter] = fixture.actors();
-        let mut watch = Watch::at(&url());
+        let mut observer = connect();
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         let waits = pid(&waiter);
         waiter.start_acquire(&key, poll(LONG));
-        watch.until_it_runs(waits, "%pg_try_advisory_lock%");
-        watch.terminate(waits);
+        observer.wait_until_query(waits, "%pg_try_advisory_lock%");
+        observer.terminate(waits);
         assert_eq!(waiter.finish(), Failed(Database));
         fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(holder.release(), Done);
-        adapter.assert_goes_on(fixture, &waiter, &key);
+        adapter.assert_recovers(fixture, &waiter, &key);
     });
 }
 
@@ -41,34 +43,34 @@ pub(crate) fn ended_while_it_waits(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let key = fixture.key("key");
         let [holder, waiter] = fixture.actors();
-        let mut watch = Watch::at(&url());
+        let mut observer = connect();
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         let waits = pid(&waiter);
         queue(fixture, &waiter, &key, LONG, 1);
-        watch.terminate(waits);
+        observer.terminate(waits);
         assert_eq!(waiter.finish(), Failed(Database));
         fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(holder.release(), Done);
-        adapter.assert_goes_on(fixture, &waiter, &key);
+        adapter.assert_recovers(fixture, &waiter, &key);
     });
 }
 
-/// However the lock is ended afterwards: the loss is an error unless the body has one of its own, or nobody can be told.
+/// The loss is an error, unless the body returns its own, or the guard is dropped.
 pub(crate) fn ended_while_held(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
-        let mut watch = Watch::at(&url());
+        let mut observer = connect();
         let key = fixture.key("key");
         let with = |scope, ending| {
             let actor = fixture.actor();
             assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
-            Watch::at(&url()).terminate(pid(&actor));
+            connect().terminate(pid(&actor));
             fixture.assert_free(&key);
             let outcome = actor.end_body(ending);
-            adapter.assert_goes_on(fixture, &actor, &key);
+            adapter.assert_recovers(fixture, &actor, &key);
             outcome
         };
         assert_eq!(with(LockScope::Session, BodyEnd::Ok), Failed(Lost));
-        // Some clients hear of it before the commit.
+        // Some clients notice the loss before the commit.
         let committed = with(LockScope::Transaction, BodyEnd::Ok);
         assert_any(committed, &[Failed(CommitFailed), Failed(Lost)]);
         for scope in SCOPES {
@@ -78,18 +80,18 @@ pub(crate) fn ended_while_held(adapter: AdapterUnderTest) {
         for (end, outcome) in [(Command::Release, Failed(Lost)), (Command::DropGuard, Done)] {
             let actor = fixture.actor();
             assert_eq!(actor.acquire(&key, no_wait()), Granted);
-            watch.terminate(pid(&actor));
+            observer.terminate(pid(&actor));
             fixture.assert_free(&key);
             assert_eq!(actor.call(end), outcome);
-            adapter.assert_goes_on(fixture, &actor, &key);
+            adapter.assert_recovers(fixture, &actor, &key);
         }
     });
 }
 
-/// In a statement of the body's, which learns of it at once.
+/// The session is terminated during a statement of the body.
 pub(crate) fn ended_in_the_body(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
-        let mut watch = Watch::at(&url());
+        let mut observer = connect();
         for (scope, ending) in SCOPES
             .into_iter()
             .flat_map(|scope| [BodyEnd::Ok, BodyEnd::Err].map(|ending| (scope, ending)))
@@ -99,8 +101,8 @@ pub(crate) fn ended_in_the_body(adapter: AdapterUnderTest) {
             assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
             let sleeps = pid(&actor);
             actor.start(SLEEP);
-            watch.until_it_runs(sleeps, "%pg_sleep(60)%");
-            watch.terminate(sleeps);
+            observer.wait_until_query(sleeps, "%pg_sleep(60)%");
+            observer.terminate(sleeps);
             fixture.assert_free(&key);
             assert_eq!(actor.finish(), ClientFailed);
             let outcome = actor.end_body(ending);
@@ -111,15 +113,15 @@ pub(crate) fn ended_in_the_body(adapter: AdapterUnderTest) {
                     assert_any(outcome, &[Failed(CommitFailed), Failed(Lost)]);
                 }
             }
-            adapter.assert_goes_on(fixture, &actor, &key);
+            adapter.assert_recovers(fixture, &actor, &key);
         }
     });
 }
 
-/// A statement of the body's is cancelled: the session-level lock is none the worse, the transaction is aborted.
+/// A statement of the body is cancelled. A session-level lock stays held; a transaction is aborted.
 pub(crate) fn cancelled_in_the_body(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
-        let mut watch = Watch::at(&url());
+        let mut observer = connect();
         let key = fixture.key("key");
         let actor = fixture.actor();
         for (scope, ending, outcome) in [
@@ -131,8 +133,8 @@ pub(crate) fn cancelled_in_the_body(adapter: AdapterUnderTest) {
             assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
             let sleeps = pid(&actor);
             actor.start(SLEEP);
-            watch.until_it_runs(sleeps, "%pg_sleep(60)%");
-            watch.cancel(sleeps);
+            observer.wait_until_query(sleeps, "%pg_sleep(60)%");
+            observer.cancel(sleeps);
             assert_eq!(actor.finish(), ClientFailed);
             assert_eq!(actor.end_body(ending), outcome);
             fixture.assert_free(&key);
@@ -142,26 +144,26 @@ pub(crate) fn cancelled_in_the_body(adapter: AdapterUnderTest) {
     });
 }
 
-/// Cancels rain on a client that takes and releases, and on what cleans up after those that hit.
+/// Cancel requests hit a client that acquires and releases, and its clean-up statements.
 pub(crate) fn cancelled_all_the_time(adapter: AdapterUnderTest) {
     const ROUNDS: u32 = 100;
     adapter.run(|fixture| {
         let key = fixture.key("key");
         let mut actor = fixture.actor();
-        let mut watch = Watch::at(&url());
+        let mut observer = connect();
         let mut failed = 0;
         for _ in 0..ROUNDS {
             let target = pid(&actor);
             let stop = AtomicBool::new(false);
-            let (rains, until_it_rains) = channel();
+            let (cancelled, first_cancel) = channel();
             let outcomes = thread::scope(|scope| {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
-                        watch.cancel(target);
-                        let _ = rains.send(());
+                        observer.cancel(target);
+                        let _ = cancelled.send(());
                     }
                 });
-                until_it_rains.recv().unwrap();
+                first_cancel.recv().unwrap();
                 let mut outcomes = Vec::new();
                 for _ in 0..10 {
                     let asked = actor.acquire(&key, no_wait());
@@ -188,18 +190,19 @@ pub(crate) fn cancelled_all_the_time(adapter: AdapterUnderTest) {
     });
 }
 
-/// A function that takes its time, so that a cancel surely hits it.
+/// A slow release function, so that the cancel request hits it.
 const SLOW_RELEASE: &str = "SET allow_system_table_mods = on;
     ALTER FUNCTION pg_catalog.pg_advisory_unlock(int8) RENAME TO quick_unlock;
     CREATE FUNCTION pg_catalog.pg_advisory_unlock(int8) RETURNS bool LANGUAGE plpgsql AS
         'BEGIN PERFORM pg_sleep(60); RETURN quick_unlock($1); END'";
 
-/// The release itself is cancelled: whether it went through cannot be known, so the session is ended, also where nobody waits for it.
+/// The release is cancelled. Its result is unknown, so the session is terminated, also after a
+/// dropped guard.
 pub(crate) fn cancelled_at_the_release(adapter: AdapterUnderTest) {
-    let database = Throwaway::create(&url(), "DATABASE", "");
-    let endpoint = with_parameters(&url(), &format!("dbname={}", database.name));
-    let mut watch = Watch::at(&endpoint);
-    watch.run(SLOW_RELEASE);
+    let database = TempDatabase::create();
+    let endpoint = database.parameter_url();
+    let mut observer = connect_to(&endpoint);
+    observer.run(SLOW_RELEASE);
     adapter.run_at(&Endpoint::new(endpoint), |fixture| {
         let key = fixture.key("key");
         for (end, outcome) in [(Command::Release, Failed(Database)), (Command::DropGuard, Done)] {
@@ -210,20 +213,20 @@ pub(crate) fn cancelled_at_the_release(adapter: AdapterUnderTest) {
             let sleeps = format!(
                 "SELECT count(*) FROM pg_stat_activity WHERE pid = {session} AND wait_event = 'PgSleep'"
             );
-            until(LONG, || (watch.number(&sleeps) > 0).then_some(())).expect("it sleeps");
-            watch.cancel(session);
+            until(LONG, || (observer.number(&sleeps) > 0).then_some(())).expect("it sleeps");
+            observer.cancel(session);
             assert_eq!(actor.finish(), outcome);
             fixture.assert_soon_free(&key);
-            watch.until_gone(session);
+            observer.wait_until_ended(session);
         }
     });
-    drop(watch);
+    drop(observer);
 }
 
-/// The server's own limits for sessions that do nothing.
+/// The server's time-outs for idle sessions.
 pub(crate) fn idle_for_too_long(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
-        let mut watch = Watch::at(&url());
+        let mut observer = connect();
         let key = fixture.key("key");
         let lost = &[Failed(Lost), Failed(CommitFailed)][..];
         for (scope, setting, expected) in [
@@ -242,15 +245,15 @@ pub(crate) fn idle_for_too_long(adapter: AdapterUnderTest) {
             assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
             let idles = pid(&actor);
             assert_eq!(actor.run_sql(SqlCommand::Run(setting)), Done);
-            watch.until_gone(idles);
+            observer.wait_until_ended(idles);
             fixture.assert_free(&key);
             assert_any(actor.end_body(BodyEnd::Ok), expected);
-            adapter.assert_goes_on(fixture, &actor, &key);
+            adapter.assert_recovers(fixture, &actor, &key);
         }
     });
 }
 
-/// A level that nobody gives back, as that of a leaked guard, is held as long as its connection is there, and no longer.
+/// A level that is never released, as after a leaked guard, is held until its connection closes.
 pub(crate) fn leaked_and_closed(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let key = fixture.key("key");

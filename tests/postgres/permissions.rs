@@ -1,4 +1,4 @@
-//! Servers on which the lock functions are forbidden, or do not exist.
+//! Servers on which a role may not call the lock functions, or that lack them.
 
 use std::error::Error as _;
 
@@ -7,33 +7,31 @@ use diesel::Connection;
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use diesel::result::Error;
+use testkit::observer::Observe;
+use testkit::server::{block, eventually, fresh_key, kind_of, poll};
+use testkit::temp::{TempDatabase, TempRole};
 
-use super::support::{
-    block, eventually, fresh_key, held, is_alive, is_free, kind_of, pid_of, poll, run,
-};
-use super::throwaway::{Database, Role};
-
-/// A database in which a plain role may not call some functions, and that role.
-struct Forbidding {
-    database: Database,
-    role: Role,
+/// A database, and a role that may not call some functions in it.
+struct RestrictedDatabase {
+    database: TempDatabase,
+    role: TempRole,
     admin: PgConnection,
 }
 
-impl Forbidding {
+impl RestrictedDatabase {
     fn new() -> Self {
-        let database = Database::create();
+        let database = TempDatabase::create();
         let admin = database.connect();
         Self {
             database,
-            role: Role::create(),
+            role: TempRole::create(),
             admin,
         }
     }
 
     fn forbid(&mut self, function: &str) {
         let revoke = format!("REVOKE EXECUTE ON FUNCTION pg_catalog.{function} FROM PUBLIC");
-        run(&mut self.admin, &revoke);
+        self.admin.run(&revoke);
     }
 
     fn connect(&self) -> PgConnection {
@@ -41,7 +39,7 @@ impl Forbidding {
     }
 }
 
-/// The server's text is not looked at but for the name of the function, which no server translates.
+/// Asserts the kind of an error, and that its source names the function, which is not translated.
 fn assert_refused(ended: Result<(), LockError>, kind: LockErrorKind, function: &str) {
     let error = ended.unwrap_err();
     assert_eq!(error.kind(), kind);
@@ -54,25 +52,25 @@ fn assert_refused(ended: Result<(), LockError>, kind: LockErrorKind, function: &
 
 #[test]
 fn a_forbidden_try_says_so() {
-    let mut server = Forbidding::new();
+    let mut server = RestrictedDatabase::new();
     server.forbid("pg_try_advisory_lock(int8)");
     server.forbid("pg_try_advisory_xact_lock(int8)");
     let mut conn = server.connect();
-    let pid = pid_of(&mut conn);
+    let pid = conn.pid();
     let key = fresh_key();
     for options in [LockOptions::no_wait(), poll(), block()] {
         let ended = conn.acquire_advisory_lock(&key, options).map(drop);
         assert_refused(ended, LockErrorKind::Database, "pg_try_advisory_lock");
         let ended = conn.with_advisory_xact_lock(&key, options, |_| Ok(()));
-        // The failed statement has aborted the transaction, and Diesel hides why.
+        // The failed statement has aborted the transaction, and Diesel hides its SQLSTATE.
         assert_refused(
             ended,
             LockErrorKind::TransactionAborted,
             "pg_try_advisory_xact_lock",
         );
     }
-    assert!(is_free(&mut server.admin, &key));
-    assert_eq!(pid_of(&mut conn), pid);
+    assert!(server.admin.is_free(&key));
+    assert_eq!(conn.pid(), pid);
     conn.acquire_advisory_lock((1, 2), block())
         .unwrap()
         .release()
@@ -81,26 +79,26 @@ fn a_forbidden_try_says_so() {
 
 #[test]
 fn a_forbidden_wait_says_so() {
-    let mut server = Forbidding::new();
+    let mut server = RestrictedDatabase::new();
     server.forbid("pg_advisory_lock(int8)");
     server.forbid("pg_advisory_xact_lock(int8)");
     let key = fresh_key();
     let mut holder = server.database.connect();
     let guard = holder.acquire_advisory_lock(&key, block()).unwrap();
     let mut conn = server.connect();
-    let pid = pid_of(&mut conn);
+    let pid = conn.pid();
     let ended = conn.acquire_advisory_lock(&key, block()).map(drop);
     assert_refused(ended, LockErrorKind::Database, "pg_advisory_lock");
     conn.transaction(|conn| {
         let ended = conn.acquire_advisory_xact_lock(&key, block());
         assert_refused(ended, LockErrorKind::Database, "pg_advisory_xact_lock");
-        // The transaction goes on.
-        assert_eq!(pid_of(conn), pid);
+        // The transaction continues.
+        assert_eq!(conn.pid(), pid);
         diesel::QueryResult::Ok(())
     })
     .unwrap();
     guard.release().unwrap();
-    assert!(is_free(&mut server.admin, &key));
+    assert!(server.admin.is_free(&key));
     conn.acquire_advisory_lock(&key, block())
         .unwrap()
         .release()
@@ -110,14 +108,14 @@ fn a_forbidden_wait_says_so() {
 #[test]
 fn a_forbidden_release_ends_the_session() {
     for may_end_itself in [true, false] {
-        let mut server = Forbidding::new();
+        let mut server = RestrictedDatabase::new();
         server.forbid("pg_advisory_unlock(int8)");
         if !may_end_itself {
             server.forbid("pg_terminate_backend(int4, int8)");
         }
         let key = fresh_key();
         let mut conn = server.connect();
-        let pid = pid_of(&mut conn);
+        let pid = conn.pid();
         let guard = conn.acquire_advisory_lock(&key, block()).unwrap();
         assert_refused(
             guard.release(),
@@ -125,71 +123,69 @@ fn a_forbidden_release_ends_the_session() {
             "pg_advisory_unlock",
         );
         if may_end_itself {
-            eventually("the end of a session", || !is_alive(&mut server.admin, pid));
+            eventually("the end of a session", || !server.admin.is_alive(pid));
         }
-        assert!(is_free(&mut server.admin, &key));
+        assert!(server.admin.is_free(&key));
         let again = conn.acquire_advisory_lock(&key, block()).map(drop);
         assert_eq!(kind_of(again), Some(LockErrorKind::Database));
     }
 }
 
-/// After a time-out, the lock may be held, and cannot be given back.
+/// After a time-out the lock may be held, and the release is forbidden.
 #[test]
 fn a_forbidden_clean_up_ends_the_session() {
-    let mut server = Forbidding::new();
+    let mut server = RestrictedDatabase::new();
     let key = fresh_key();
     let mut holder = server.database.connect();
     let guard = holder.acquire_advisory_lock(&key, block()).unwrap();
     let mut conn = server.connect();
-    let pid = pid_of(&mut conn);
+    let pid = conn.pid();
     server.forbid("pg_advisory_unlock(int8)");
     let limited = LockOptions::wait_up_to(std::time::Duration::from_secs(2))
         .strategy(advisory_locking::WaitStrategy::Block);
     let ended = conn.acquire_advisory_lock(&key, limited).map(drop);
     assert_refused(ended, LockErrorKind::Database, "pg_advisory_unlock");
-    eventually("the end of a session", || !is_alive(&mut server.admin, pid));
+    eventually("the end of a session", || !server.admin.is_alive(pid));
     guard.release().unwrap();
-    assert!(is_free(&mut server.admin, &key));
+    assert!(server.admin.is_free(&key));
 }
 
-/// Whether the inner attempt or the outer guard holds the lock cannot be told, so the session is ended and the guard says so.
+/// After the failed inner try, the number of held levels is unknown. So the session is terminated
+/// and the outer guard reports the loss.
 #[test]
 fn a_failed_inner_try_never_frees_the_outer_lock_unnoticed() {
-    let mut server = Forbidding::new();
+    let mut server = RestrictedDatabase::new();
     let key = fresh_key();
     let mut conn = server.connect();
-    let pid = pid_of(&mut conn);
+    let pid = conn.pid();
     let mut outer = conn.acquire_advisory_lock(&key, block()).unwrap();
     server.forbid("pg_try_advisory_lock(int8)");
 
-    // About another key there is no doubt.
+    // A failed try of another key leaves no doubt.
     let ended = outer.acquire_advisory_lock(fresh_key(), block()).map(drop);
     assert_refused(ended, LockErrorKind::Database, "pg_try_advisory_lock");
-    assert_eq!(held(&mut server.admin, &key, pid), "ExclusiveLock");
+    assert_eq!(server.admin.held_modes(&key, pid), "ExclusiveLock");
 
     let ended = outer.acquire_advisory_lock(&key, block()).map(drop);
     assert_refused(ended, LockErrorKind::Database, "pg_try_advisory_lock");
     assert_eq!(kind_of(outer.release()), Some(LockErrorKind::Lost));
 }
 
-/// Diesel hides the code, so it is asked for once more.
+/// Diesel hides the SQLSTATE, so the library repeats the call to reveal it.
 #[test]
 fn a_server_without_the_functions_is_unsupported() {
-    let database = Database::create();
+    let database = TempDatabase::create();
     let mut admin = database.connect();
-    run(&mut admin, "SET allow_system_table_mods = on");
+    admin.run("SET allow_system_table_mods = on");
     let mut conn = database.connect();
-    let pid = pid_of(&mut conn);
-    run(
-        &mut admin,
-        "ALTER FUNCTION pg_catalog.pg_try_advisory_lock(int8) RENAME TO gone",
-    );
+    let pid = conn.pid();
+    admin.run("ALTER FUNCTION pg_catalog.pg_try_advisory_lock(int8) RENAME TO gone");
     let key = fresh_key();
     for options in [LockOptions::no_wait(), poll(), block()] {
         let ended = conn.acquire_advisory_lock(&key, options).map(drop);
         assert_refused(ended, LockErrorKind::Unsupported, "pg_try_advisory_lock");
     }
-    assert!(is_free(&mut admin, &key));
-    assert_eq!(pid_of(&mut conn), pid);
+    assert!(admin.is_free(&key));
+    assert_eq!(conn.pid(), pid);
     conn.batch_execute("SELECT 1").unwrap();
 }

@@ -1,16 +1,17 @@
-//! Polling a future by hand.
+//! Futures that are dropped at a pending point.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Polls a future until it was pending `limit` times: `None` then, and the future goes on if it is polled again.
-pub(crate) struct UntilPending<F> {
+/// Polls a future until it has been pending `limit` times. Its output is `None` then, and the
+/// inner future can be polled again.
+#[derive(Debug)]
+pub struct UntilPending<F> {
     future: F,
     limit: usize,
 }
 
-pub(crate) const fn until_pending<F>(limit: usize, future: F) -> UntilPending<F> {
+pub const fn until_pending<F>(limit: usize, future: F) -> UntilPending<F> {
     UntilPending { future, limit }
 }
 
@@ -35,7 +36,8 @@ impl<F: Future + Unpin> Future for UntilPending<F> {
     }
 }
 
-/// Whether a call completed before it was dropped at its pending point `limit`.
-pub(crate) async fn drop_at<F: Future>(limit: usize, future: F) -> Option<F::Output> {
+/// Polls a call, and drops it at its pending point `limit`. Returns its output if it was ready
+/// before.
+pub async fn drop_at<F: Future>(limit: usize, future: F) -> Option<F::Output> {
     until_pending(limit, Box::pin(future)).await
 }

@@ -1,4 +1,5 @@
-//! Waits whose limit coincides with the release. The server then reports a time-out and may have granted the lock.
+//! Waits whose limit coincides with the release: the server may report a time-out and still have
+//! granted the lock.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -7,13 +8,12 @@ use std::time::{Duration, Instant};
 use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, WaitStrategy};
 use diesel::Connection;
 use diesel::pg::PgConnection;
+use testkit::observer::Observe;
+use testkit::proxy::CountedConnection;
+use testkit::server::{block, connect, fresh_key, raced_time_outs, url};
 
-use super::proxy::Counted;
-use super::rounds::time_outs;
-use super::support::{block, connect, fresh_key, held, pid_of, run, url};
-
-/// The scenes, which share the time-outs.
-const SCENES: u32 = 5;
+/// Number of tests that share the time-outs.
+const TESTS: u32 = 5;
 const LIMIT: Duration = Duration::from_millis(5);
 
 #[test]
@@ -77,37 +77,37 @@ fn at_transaction_level() {
     });
 }
 
-/// One attempt. Says whether the lock was granted; then it was held, and no longer is or will be with the transaction.
-type Attempt = fn(&mut PgConnection, &LockKey, &mut Met);
+/// One attempt. A granted lock is released, or ends with its transaction.
+type Attempt = fn(&mut PgConnection, &LockKey, &mut Counts);
 
 fn limited() -> LockOptions {
     LockOptions::wait_up_to(LIMIT).strategy(WaitStrategy::Block)
 }
 
-fn session_level(conn: &mut PgConnection, key: &LockKey, met: &mut Met) {
+fn session_level(conn: &mut PgConnection, key: &LockKey, counts: &mut Counts) {
     let options = limited().allow_in_transaction();
     match conn.try_acquire_advisory_lock(key, options).unwrap() {
-        None => met.timed_out += 1,
+        None => counts.timed_out += 1,
         Some(mut guard) => {
-            let pid = pid_of(&mut guard);
-            met.check_granted(&held(&mut guard, key, pid));
+            let pid = guard.pid();
+            counts.check_granted(&guard.held_modes(key, pid));
             guard.release().unwrap();
         }
     }
 }
 
-fn transaction_level(conn: &mut PgConnection, key: &LockKey, met: &mut Met) {
+fn transaction_level(conn: &mut PgConnection, key: &LockKey, counts: &mut Counts) {
     if conn.try_acquire_advisory_xact_lock(key, limited()).unwrap() {
-        let pid = pid_of(conn);
-        met.check_granted(&held(conn, key, pid));
+        let pid = conn.pid();
+        counts.check_granted(&conn.held_modes(key, pid));
     } else {
-        met.timed_out += 1;
+        counts.timed_out += 1;
     }
 }
 
-/// What one waiter met.
+/// Counters of one waiter.
 #[derive(Clone, Copy, Debug, Default)]
-struct Met {
+struct Counts {
     granted: u32,
     granted_not_held: u32,
     timed_out: u32,
@@ -115,7 +115,7 @@ struct Met {
     outer_lost: u32,
 }
 
-impl Met {
+impl Counts {
     fn check_granted(&mut self, modes: &str) {
         self.granted += 1;
         self.granted_not_held += u32::from(!modes.contains("ExclusiveLock"));
@@ -123,31 +123,31 @@ impl Met {
 
     /// After a time-out, only the outer lock may be held.
     fn check_timed_out(&mut self, conn: &mut PgConnection, key: &LockKey, outer: &str) {
-        let pid = pid_of(conn);
-        let modes = held(conn, key, pid);
+        let pid = conn.pid();
+        let modes = conn.held_modes(key, pid);
         self.outer_lost += u32::from(!modes.contains(outer));
         if modes.contains("ExclusiveLock") {
             self.timed_out_held += 1;
-            // Given back by hand, so that the test goes on and tells how many.
+            // Released with plain SQL, so that the test continues and prints its counters.
             let advisory_locking::RawLockKey::Single(number) = key.raw() else {
                 panic!("the key is a pair")
             };
-            run(conn, &format!("SELECT pg_advisory_unlock({number})"));
+            conn.run(&format!("SELECT pg_advisory_unlock({number})"));
         }
     }
 }
 
-/// Says whether there are more.
-type LockBatch<'r> = &'r mut dyn FnMut(&mut PgConnection, Attempt) -> bool;
+/// Runs one round. Returns `true` if there are more.
+type Round<'r> = &'r mut dyn FnMut(&mut PgConnection, Attempt) -> bool;
 
 #[derive(Clone, Copy)]
 struct Waiter {
-    /// What the waiter holds all the time.
+    /// The mode in which the waiter holds the key throughout.
     outer: &'static str,
-    /// How the other session holds what the waiter waits for.
+    /// The mode in which the other session holds the key.
     holder: LockMode,
-    /// Makes all rounds.
-    rounds: fn(&mut PgConnection, &LockKey, LockBatch<'_>),
+    /// Runs all rounds.
+    rounds: fn(&mut PgConnection, &LockKey, Round<'_>),
 }
 
 impl Waiter {
@@ -164,16 +164,16 @@ fn race(waiter: Waiter) {
     let key = &fresh_key();
     let (to_waiter, from_holder) = channel();
     let (to_holder, from_waiter) = channel();
-    let (met, notices) = thread::scope(|scope| {
+    let (counts, notices) = thread::scope(|scope| {
         scope.spawn(move || hold(key, waiter.holder, &to_waiter, &from_waiter));
         let waiting = scope.spawn(move || wait(key, waiter, &to_holder, &from_holder));
         waiting.join().unwrap()
     });
-    println!("{met:?}, notices: {notices}");
-    assert!(met.timed_out >= time_outs() / SCENES, "{met:?}");
-    let wrong = met.granted_not_held + met.timed_out_held + met.outer_lost;
-    assert_eq!(wrong, 0, "{met:?}");
-    // Giving back what is not held would write a warning, here and in the server's log.
+    println!("{counts:?}, notices: {notices}");
+    assert!(counts.timed_out >= raced_time_outs() / TESTS, "{counts:?}");
+    let wrong = counts.granted_not_held + counts.timed_out_held + counts.outer_lost;
+    assert_eq!(wrong, 0, "{counts:?}");
+    // A release of a lock that is not held would write a warning, also into the server's log.
     assert_eq!(notices, 0, "warnings of the server");
 }
 
@@ -187,36 +187,36 @@ fn wait(
     waiter: Waiter,
     holder: &Sender<ToHolder>,
     locked: &Receiver<()>,
-) -> (Met, u32) {
-    let mut counted = Counted::connect(&url());
-    let mut met = Met::default();
+) -> (Counts, usize) {
+    let mut counted = CountedConnection::connect(&url());
+    let mut counts = Counts::default();
     let mut round = |conn: &mut PgConnection, attempt: Attempt| {
         locked.recv().unwrap();
         holder.send(ToHolder::Waiting(Instant::now())).unwrap();
-        let before = met.timed_out;
-        attempt(conn, key, &mut met);
-        let timed_out = met.timed_out > before;
+        let before = counts.timed_out;
+        attempt(conn, key, &mut counts);
+        let timed_out = counts.timed_out > before;
         if timed_out {
-            met.check_timed_out(conn, key, waiter.outer);
+            counts.check_timed_out(conn, key, waiter.outer);
         }
         holder.send(ToHolder::Over { timed_out }).unwrap();
-        met.timed_out < time_outs() / SCENES
+        counts.timed_out < raced_time_outs() / TESTS
     };
     (waiter.rounds)(&mut counted.conn, key, &mut round);
-    (met, counted.notices())
+    (counts, counted.notices())
 }
 
-/// Holds the lock and releases it when the waiter's limit passes, aiming better from round to round: each time-out lets the next release
-/// come earlier and each grant later, so that about as many are granted as time out.
+/// Holds the lock and releases it when the waiter's limit passes. A time-out makes the next release
+/// earlier, and a grant makes it later, so about half of the waits time out.
 fn hold(key: &LockKey, mode: LockMode, waiter: &Sender<()>, said: &Receiver<ToHolder>) {
     const STEP_MICROS: i64 = 20;
     const JITTER_MICROS: i64 = 200;
     let mut conn = connect();
     let mut late_micros = 500;
     loop {
-        // A transaction-level lock of the round before may be gone only with its transaction.
+        // A transaction-level lock of the previous round is held until its transaction ends.
         let guard = conn.acquire_advisory_lock(key, block().mode(mode)).unwrap();
-        // The waiter has gone: all rounds are over.
+        // The waiter has ended: all rounds are over.
         if waiter.send(()).is_err() {
             return guard.release().unwrap();
         }

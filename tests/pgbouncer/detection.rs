@@ -1,41 +1,29 @@
-//! The probe, and what is known without it.
-
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+//! `detect_pooler`, and the reports without it.
 
 use advisory_locking::{
     AdvisoryLocking, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, PooledAdvisoryLocking,
     PoolingMode,
 };
+use diesel::Connection;
 use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::pg::PgConnection;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
-use diesel::{Connection, sql_query};
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
+use testkit::observer::Observe;
+use testkit::pending::drop_at;
+use testkit::server::{connect, eventually, fresh_key, url};
 
 use crate::actor_async::on_runtime;
-use crate::clients::unprepared;
-use crate::harness::postgres::Number;
-use crate::pooler::{Mode, Pooler, server_url};
-
-fn fresh_key() -> advisory_locking::LockKey {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    advisory_locking::KeyNamespace::new("pgbouncer")
-        .within(std::process::id())
-        .key(number)
-}
+use crate::pooler::{Mode, Pooler};
+use crate::unprepared::unprepared;
 
 fn diesel_finds(url: &str) -> PoolingMode {
     let [mut first, mut second] = [url, url].map(|url| PgConnection::establish(url).unwrap());
     first.detect_pooler(&mut second).unwrap()
 }
 
-/// r2d2 asks each connection whether it lives, by a statement that Diesel would prepare under a name.
+/// r2d2 tests each connection with a statement that Diesel would prepare under a name.
 #[derive(Debug)]
 struct Unprepared;
 
@@ -82,7 +70,7 @@ fn sea_orm_finds(url: &str) -> PoolingMode {
 
 #[test]
 fn a_direct_connection_keeps_its_session() {
-    let url = server_url();
+    let url = url();
     assert_eq!(diesel_finds(&url), PoolingMode::Dedicated);
     assert_eq!(r2d2_finds(&url), PoolingMode::Dedicated);
     assert_eq!(bb8_finds(&url), PoolingMode::Dedicated);
@@ -98,9 +86,9 @@ fn session_mode_keeps_sessions() {
     assert_eq!(sea_orm_finds(&pooler.url()), PoolingMode::Dedicated);
 }
 
-/// Idle and alone, with one session and with several, dealt out in either of PgBouncer's two orders.
+/// An idle pooler with one session and with several, in both of PgBouncer's orders of reuse.
 #[test]
-fn transaction_mode_is_found() {
+fn transaction_mode_is_detected() {
     for (sessions, settings) in [
         (1, ""),
         (4, ""),
@@ -122,7 +110,7 @@ fn transaction_mode_is_found() {
     }
 }
 
-/// Opens all of the pooler's sessions, so that they are there to be dealt out.
+/// Opens all of the pooler's sessions.
 fn warm(pooler: &Pooler, sessions: u32) {
     let mut clients: Vec<_> = (0..sessions).map(|_| unprepared(&pooler.url())).collect();
     for statement in ["BEGIN; SELECT 1", "COMMIT"] {
@@ -134,8 +122,8 @@ fn warm(pooler: &Pooler, sessions: u32) {
 
 #[test]
 fn two_databases_do_not_exclude_each_other() {
-    let mut first = PgConnection::establish(&server_url()).unwrap();
-    let server = server_url();
+    let mut first = PgConnection::establish(&url()).unwrap();
+    let server = url();
     let (path, _) = server.rsplit_once('/').unwrap();
     let mut second = PgConnection::establish(&format!("{path}/postgres")).unwrap();
     assert_eq!(
@@ -144,10 +132,10 @@ fn two_databases_do_not_exclude_each_other() {
     );
 }
 
-/// What DESIGN.md says is left: an idle pooler gives both clients one session, where the second lock is one level more of the first. The
-/// probe is for this.
+/// An idle pooler uses one session for both clients, where the second lock is a further level of
+/// the first. Only `detect_pooler` shows it.
 #[test]
-fn two_clients_that_meet_in_one_session_are_not_noticed_without_the_probe() {
+fn a_shared_session_is_unnoticed_without_detection() {
     let pooler = Pooler::start(Mode::Transaction, 2, "");
     let [mut first, mut second] = [(), ()].map(|()| unprepared(&pooler.url()));
     let key = fresh_key();
@@ -160,16 +148,16 @@ fn two_clients_that_meet_in_one_session_are_not_noticed_without_the_probe() {
     assert_eq!(refused.kind(), LockErrorKind::SessionChanged);
 }
 
-/// Another session answers the release than the one that was granted the lock.
+/// The release runs on another session than the acquire.
 #[test]
-fn a_session_that_was_exchanged_is_reported() {
+fn a_swapped_session_is_reported() {
     let pooler = Pooler::start(Mode::Transaction, 2, "");
     let [mut holder, mut other] = [(), ()].map(|()| unprepared(&pooler.url()));
     let key = fresh_key();
     let guard = holder
         .acquire_advisory_lock(&key, LockOptions::no_wait())
         .unwrap();
-    // Takes the session that the lock is on.
+    // Occupies the session that holds the lock.
     other.batch_execute("BEGIN; SELECT 1").unwrap();
     let error = guard.release().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::SessionChanged, "{error}");
@@ -177,14 +165,14 @@ fn a_session_that_was_exchanged_is_reported() {
     other.batch_execute("COMMIT").unwrap();
 }
 
-/// Dropped at every point where it waits for the server: no lock of the probe stays, and the pool gives new connections.
+/// Dropped at each pending point: no test lock stays held, and the pool works.
 #[test]
-fn a_dropped_probe_leaves_nothing() {
+fn a_dropped_detection_leaves_nothing() {
     let name = format!("al_probe_{}", std::process::id());
-    let url = format!("{}?application_name={name}", server_url());
-    let mut server = PgConnection::establish(&server_url()).unwrap();
+    let url = format!("{}?application_name={name}", url());
+    let mut server = connect();
     let locks = format!(
-        "SELECT count(*) AS number FROM pg_locks JOIN pg_stat_activity USING (pid) \
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
          WHERE locktype = 'advisory' AND application_name = '{name}'"
     );
     let mut dropped = 0;
@@ -195,41 +183,16 @@ fn a_dropped_probe_leaves_nothing() {
             .build(manager)
             .await
             .unwrap();
-        while polled(pool.detect_pooler(), dropped + 1).await.is_none() {
+        while drop_at(dropped + 1, pool.detect_pooler()).await.is_none() {
             dropped += 1;
-            let began = Instant::now();
-            let mut held = || {
-                let row = diesel::RunQueryDsl::get_result::<Number>(sql_query(&locks), &mut server);
-                row.unwrap().number.unwrap()
-            };
-            while held() > 0 {
-                assert!(
-                    began.elapsed() < Duration::from_secs(20),
-                    "a lock stays after {dropped} polls"
-                );
-            }
+            eventually("the release of the test locks", || {
+                server.number(&locks) == 0
+            });
         }
         assert_eq!(pool.detect_pooler().await.unwrap(), PoolingMode::Dedicated);
     });
-    // How many points there are is a matter of luck, for an answer may be there already. At the first one there is no connection yet.
-    assert!(dropped > 0, "the probe was never dropped");
+    // A reply may arrive before the poll, so the number of points varies. The first one is the
+    // checkout.
+    assert!(dropped > 0, "never dropped");
     println!("dropped at {dropped} points");
-}
-
-/// Polls a future so many times, then drops it. Its output if it was done by then.
-async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => {
-            left -= 1;
-            if left == 0 {
-                Poll::Ready(None)
-            } else {
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }

@@ -1,4 +1,5 @@
-//! Connections in which something may be left: no pool hands them out again, and whoever keeps one is refused.
+//! Connections in an unknown state: the session is terminated, pools discard the connection, and a
+//! connection without a pool rejects further calls.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,17 +7,15 @@ use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockKey, Poole
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::pg::PgConnection;
 use diesel::r2d2::{ConnectionManager, Pool};
+use testkit::observer::Observe;
+use testkit::server::{block, connect, eventually, fresh_key, kind_of, pool_of};
 
-use super::support::{
-    block, connect, eventually, fresh_key, is_alive, is_free, kind_of, number, pid_of, pool_of, run,
-};
+/// A misuse of the connection under the lock, and the reported error.
+type Misuse = (fn(&mut PgConnection), LockErrorKind);
 
-/// What goes wrong under the lock, and what is reported.
-type Spoiling = (fn(&mut PgConnection), LockErrorKind);
-
-const SPOILED_UNDER_A_LOCK: [Spoiling; 2] = [
+const MISUSES: [Misuse; 2] = [
     (leave_a_transaction_open, LockErrorKind::TransactionLeftOpen),
-    // The server refuses everything but a rollback, so also the release.
+    // The server rejects the release in an aborted transaction.
     (leave_an_aborted_transaction_open, LockErrorKind::Database),
 ];
 
@@ -25,18 +24,18 @@ fn leave_a_transaction_open(conn: &mut PgConnection) {
 }
 
 fn leave_an_aborted_transaction_open(conn: &mut PgConnection) {
-    run(conn, "BEGIN");
+    conn.run("BEGIN");
     conn.batch_execute("SELECT 1 / 0").unwrap_err();
 }
 
 fn assert_replaced(pool: &Pool<ConnectionManager<PgConnection>>, key: &LockKey, pid: i64) {
     let mut observer = connect();
-    eventually("the end of a condemned session", || {
-        !is_alive(&mut observer, pid)
+    eventually("the end of a terminated session", || {
+        !observer.is_alive(pid)
     });
-    assert!(is_free(&mut observer, key));
+    assert!(observer.is_free(key));
     let mut next = pool.get().unwrap();
-    assert_ne!(pid_of(&mut next), pid);
+    assert_ne!(next.pid(), pid);
     next.acquire_advisory_lock(key, block())
         .unwrap()
         .release()
@@ -44,14 +43,14 @@ fn assert_replaced(pool: &Pool<ConnectionManager<PgConnection>>, key: &LockKey, 
 }
 
 #[test]
-fn the_pool_replaces_what_a_body_spoiled() {
+fn the_pool_discards_the_connection_of_a_misused_body() {
     let pool = pool_of(1);
-    for (spoil, kind) in SPOILED_UNDER_A_LOCK {
+    for (misuse, kind) in MISUSES {
         let key = fresh_key();
         let mut pid = 0;
         let done = pool.with_advisory_lock(&key, block(), |conn| {
-            pid = pid_of(conn);
-            spoil(conn);
+            pid = conn.pid();
+            misuse(conn);
             Ok::<_, LockError>(())
         });
         assert_eq!(kind_of(done), Some(kind));
@@ -60,61 +59,60 @@ fn the_pool_replaces_what_a_body_spoiled() {
 }
 
 #[test]
-fn the_pool_replaces_what_a_guards_holder_spoiled() {
+fn the_pool_discards_the_connection_of_a_misused_guard() {
     let pool = pool_of(1);
-    for (spoil, kind) in SPOILED_UNDER_A_LOCK {
+    for (misuse, kind) in MISUSES {
         let key = fresh_key();
         let mut guard = pool.acquire_advisory_lock(&key, block()).unwrap();
-        let pid = pid_of(&mut guard);
-        spoil(&mut guard);
+        let pid = guard.pid();
+        misuse(&mut guard);
         assert_eq!(kind_of(guard.release()), Some(kind));
         assert_replaced(&pool, &key, pid);
 
-        // Nobody is told when it is dropped, but it is no less condemned.
+        // A drop reports nothing, but terminates the session too.
         let mut guard = pool.acquire_advisory_lock(&key, block()).unwrap();
-        let pid = pid_of(&mut guard);
-        spoil(&mut guard);
+        let pid = guard.pid();
+        misuse(&mut guard);
         drop(guard);
         assert_replaced(&pool, &key, pid);
     }
 }
 
 #[test]
-fn the_pool_replaces_a_session_whose_lock_was_taken_in_a_transaction_that_diesel_does_not_know_of()
-{
+fn pool_replaces_session_after_lock_in_raw_transaction() {
     let pool = pool_of(1);
     let key = fresh_key();
     let mut conn = pool.get().unwrap();
-    let pid = pid_of(&mut conn);
-    run(&mut conn, "BEGIN");
+    let pid = conn.pid();
+    conn.run("BEGIN");
     let guard = AdvisoryLocking::acquire_advisory_lock(&mut *conn, &key, block()).unwrap();
     assert_eq!(
         kind_of(guard.release()),
         Some(LockErrorKind::TransactionLeftOpen)
     );
-    // On a session that still lived, this would make Diesel believe that all is well.
+    // On a live session, this would reset the broken state that Diesel keeps.
     conn.batch_execute("ROLLBACK").unwrap_err();
     drop(conn);
     assert_replaced(&pool, &key, pid);
 }
 
-/// What is undone with a savepoint must not take along by what the release knows the transaction.
+/// The rollback must not undo the marker by which the release recognizes the transaction.
 #[test]
 fn a_rollback_to_a_savepoint_hides_no_transaction() {
     let mut conn = connect();
-    run(&mut conn, "BEGIN");
-    run(&mut conn, "SAVEPOINT before");
+    conn.run("BEGIN");
+    conn.run("SAVEPOINT before");
     let mut guard = conn.acquire_advisory_lock(fresh_key(), block()).unwrap();
-    run(&mut guard, "ROLLBACK TO SAVEPOINT before");
+    guard.run("ROLLBACK TO SAVEPOINT before");
     assert_eq!(
         kind_of(guard.release()),
         Some(LockErrorKind::TransactionLeftOpen)
     );
 }
 
-/// Outside a transaction, each statement's began at another time.
+/// Without a transaction, the release has another transaction start than the try.
 #[test]
-fn releases_are_never_taken_for_ones_in_the_trys_transaction() {
+fn a_release_is_not_mistaken_for_the_trys_transaction() {
     let mut conn = connect();
     let key = fresh_key();
     for _ in 0..10_000 {
@@ -124,21 +122,21 @@ fn releases_are_never_taken_for_ones_in_the_trys_transaction() {
 }
 
 #[test]
-fn a_lock_may_outlive_a_transaction_that_diesel_does_not_know_of() {
+fn a_lock_may_outlive_a_raw_transaction() {
     let mut conn = connect();
-    run(&mut conn, "BEGIN");
+    conn.run("BEGIN");
     let mut guard = conn.acquire_advisory_lock(fresh_key(), block()).unwrap();
-    run(&mut guard, "COMMIT");
+    guard.run("COMMIT");
     guard.release().unwrap();
 }
 
 #[test]
-fn the_pool_replaces_a_transaction_that_was_left_open_in_a_transaction() {
+fn the_pool_discards_a_nested_transaction_left_open() {
     let pool = pool_of(1);
     let key = fresh_key();
     let mut pid = 0;
     let done = pool.with_advisory_xact_lock(&key, block(), |conn| {
-        pid = pid_of(conn);
+        pid = conn.pid();
         leave_a_transaction_open(conn);
         Ok::<_, LockError>(())
     });
@@ -147,16 +145,16 @@ fn the_pool_replaces_a_transaction_that_was_left_open_in_a_transaction() {
 }
 
 #[test]
-fn a_connection_of_ones_own_refuses_further_use() {
-    for (spoil, kind) in SPOILED_UNDER_A_LOCK {
+fn a_borrowed_connection_rejects_further_calls() {
+    for (misuse, kind) in MISUSES {
         let (mut observer, mut conn) = (connect(), connect());
         let key = fresh_key();
-        let pid = pid_of(&mut conn);
+        let pid = conn.pid();
         let mut guard = conn.acquire_advisory_lock(&key, block()).unwrap();
-        spoil(&mut guard);
+        misuse(&mut guard);
         assert_eq!(kind_of(guard.release()), Some(kind));
-        eventually("the end of a session", || !is_alive(&mut observer, pid));
-        assert!(is_free(&mut observer, &key));
+        eventually("the end of a session", || !observer.is_alive(pid));
+        assert!(observer.is_free(&key));
 
         conn.batch_execute("SELECT 1").unwrap_err();
         let again = conn.acquire_advisory_lock(&key, block()).map(drop);
@@ -176,22 +174,22 @@ fn a_panic_passes_through_and_frees_the_lock() {
         conn.with_advisory_lock(&key, block(), body)
     }));
     assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"in the body"));
-    assert!(is_free(&mut observer, &key));
+    assert!(observer.is_free(&key));
     conn.acquire_advisory_lock(&key, block())
         .unwrap()
         .release()
         .unwrap();
 
-    run(&mut conn, "CREATE TEMP TABLE kept (number int)");
+    conn.run("CREATE TEMP TABLE kept (number int)");
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         conn.with_advisory_xact_lock(&key, block(), |conn| -> Result<(), LockError> {
-            run(conn, "INSERT INTO kept VALUES (1)");
+            conn.run("INSERT INTO kept VALUES (1)");
             panic!("in the body")
         })
     }));
     assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"in the body"));
-    assert!(is_free(&mut observer, &key));
-    assert_eq!(number(&mut conn, "SELECT count(*) FROM kept"), 0);
+    assert!(observer.is_free(&key));
+    assert_eq!(conn.number("SELECT count(*) FROM kept"), 0);
 }
 
 #[test]
@@ -204,12 +202,12 @@ fn a_panic_in_a_pools_connection_leaves_the_pool_usable() {
         pool.with_advisory_lock(&key, block(), body)
     }))
     .unwrap_err();
-    assert!(is_free(&mut observer, &key));
+    assert!(observer.is_free(&key));
     catch_unwind(AssertUnwindSafe(|| {
         pool.with_advisory_xact_lock(&key, block(), body)
     }))
     .unwrap_err();
-    assert!(is_free(&mut observer, &key));
+    assert!(observer.is_free(&key));
     let again = pool.with_advisory_lock(&key, block(), |_| Ok::<_, LockError>(7));
     assert_eq!(again.unwrap(), 7);
 }

@@ -1,43 +1,46 @@
-//! Drops where there is no runtime, or no more.
+//! Drops on a thread without a runtime, and during the shutdown of a runtime.
 
 use advisory_locking::{AsyncPooledAdvisoryLocking, LockOptions, WaitStrategy};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use testkit::gate::Gate;
+use testkit::observer::Observe;
+use testkit::server::{connect, fresh_key, url};
 use tokio::runtime::Runtime;
 
-use crate::observer::{Gate, Observer, database_url, fresh_key};
 use crate::pools::{
-    Bb8, Deadpool, Mobc, Pool, Shared, answers, begin, on_every_pool, open, pid, pid_of_next,
+    Bb8, Deadpool, Mobc, MutexPool, Pool, assert_works, begin, on_every_pool, open, pid,
+    pid_of_next,
 };
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
 /// Drops a value on a thread that has no runtime; a panic there fails the test.
-fn drop_outside<T: Send>(value: T) {
+fn drop_without_runtime<T: Send>(value: T) {
     std::thread::scope(|scope| scope.spawn(|| drop(value)).join().unwrap());
 }
 
 async fn a_guard_releases<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let before = pid(&mut guard).await;
-    drop_outside(guard);
+    drop_without_runtime(guard);
     observer.assert_free(&key, "a drop without a runtime").await;
-    assert_eq!(pid_of_next(&pool).await == before, P::KEEPS);
+    assert_eq!(pid_of_next(&pool).await == before, P::REUSES_CONNECTIONS);
 }
 
-async fn a_guard_in_a_transaction_costs_the_connection<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+async fn a_guard_in_a_transaction_discards_the_connection<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let before = pid(&mut guard).await;
     begin(&mut guard).await;
-    drop_outside(guard);
+    drop_without_runtime(guard);
     observer.assert_free(&key, "a drop without a runtime").await;
     assert_ne!(pid_of_next(&pool).await, before);
 }
 
 async fn a_body_releases_when_its_statement_ends<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
     let mut gate = Gate::closed();
     let at_the_gate = gate.statement();
     let mut call = Box::pin(pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
@@ -47,61 +50,62 @@ async fn a_body_releases_when_its_statement_ends<P: Pool>() {
         _ = &mut call => panic!("the body did not wait"),
         () = gate.reached(&mut observer) => {}
     }
-    drop_outside(call);
+    drop_without_runtime(call);
     gate.open();
     observer.assert_free(&key, "a drop without a runtime").await;
-    answers(&pool).await;
+    assert_works(&pool).await;
 }
 
 async fn a_wait_leaves_the_queue<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, Observer::new(), fresh_key());
-    let holder = Shared::open(&database_url()).await;
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
+    let holder = MutexPool::open(&url()).await;
     let guard = holder.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
     let mut call = Box::pin(pool.acquire_advisory_lock(&key, options));
     tokio::select! {
         _ = &mut call => panic!("granted though it is held"),
-        () = observer.wait_until(&key, |shown| shown.len() == 2, "it queues") => {}
+        () = observer.wait_for(&key, |entries| entries.len() == 2, "it queues") => {}
     }
-    drop_outside(call);
+    drop_without_runtime(call);
     observer
-        .wait_until(&key, |shown| shown.len() == 1, "still queued")
+        .wait_for(&key, |entries| entries.len() == 1, "still queued")
         .await;
     guard.release().await.unwrap();
     observer.assert_free(&key, "the wait").await;
-    answers(&pool).await;
+    assert_works(&pool).await;
 }
 
 on_every_pool! {
     a_guard_releases
-    a_guard_in_a_transaction_costs_the_connection
+    a_guard_in_a_transaction_discards_the_connection
     a_body_releases_when_its_statement_ends
     a_wait_leaves_the_queue
 }
 
-/// bb8 replaces what is broken at once if it is to keep some idle, and does so in a task.
+/// With `min_idle`, bb8 replaces a broken connection at once, in a task.
 #[tokio::test]
 async fn a_pool_that_replenishes_itself_replaces_the_connection() {
-    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(database_url());
+    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url());
     let pool = bb8::Pool::builder()
         .max_size(1)
         .min_idle(1)
         .build(manager)
         .await
         .unwrap();
-    let (mut observer, key) = (Observer::new(), fresh_key());
+    let (mut observer, key) = (connect(), fresh_key());
     let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let before = pid(&mut guard).await;
     begin(&mut guard).await;
-    drop_outside(guard);
+    drop_without_runtime(guard);
     observer.assert_free(&key, "a drop without a runtime").await;
     assert_ne!(pid_of_next(&pool).await, before);
 }
 
-/// A runtime ends while one of its tasks is in a body, another waits on the server, and a guard is held outside.
+/// A runtime shuts down while a task runs a body, a task waits on the server, and a guard is held
+/// outside of it.
 fn a_runtime_ends<P: Pool>() {
     let observing = Runtime::new().unwrap();
-    let (mut observer, held, in_body) = (Observer::new(), fresh_key(), fresh_key());
+    let (mut observer, held, in_body) = (connect(), fresh_key(), fresh_key());
     let mut gate = Gate::closed();
     let wanted = gate.key.clone();
     let runtime = Runtime::new().unwrap();
@@ -127,16 +131,16 @@ fn a_runtime_ends<P: Pool>() {
     });
     observing.block_on(async {
         gate.reached(&mut observer).await;
-        let holds = |shown: &[_]| shown.len() == 1;
-        observer.wait_until(&in_body, holds, "a body runs").await;
+        let holds = |entries: &[_]| entries.len() == 1;
+        observer.wait_for(&in_body, holds, "a body runs").await;
     });
     drop(runtime);
     observing.block_on(async {
         observer.assert_free(&in_body, "the runtime's end").await;
         observer.assert_free(&held, "the runtime's end").await;
-        let alone = |shown: &[_]| shown.len() == 1;
+        let alone = |entries: &[_]| entries.len() == 1;
         observer
-            .wait_until(&gate.key, alone, "the runtime's end left a waiter")
+            .wait_for(&gate.key, alone, "the runtime's end left a waiter")
             .await;
     });
     drop(guard);
@@ -151,7 +155,7 @@ macro_rules! on_every_pool_without_a_runtime {
     )*};
 }
 on_every_pool_without_a_runtime! {
-    a_runtime_ends_without_a_pool => Shared;
+    a_runtime_ends_without_a_pool => MutexPool;
     a_runtime_ends_with_bb8 => Bb8;
     a_runtime_ends_with_deadpool => Deadpool;
     a_runtime_ends_with_mobc => Mobc;

@@ -1,4 +1,5 @@
-//! A `search_path` on which others' functions, operators, types and tables stand before PostgreSQL's.
+//! A [`search_path`](https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATH) on
+//! which fake functions, operators, types and tables precede those of `pg_catalog`.
 
 use std::time::Duration;
 
@@ -9,11 +10,11 @@ use advisory_locking::{
     AdvisoryLocking, LockErrorKind, LockKey, LockMode, LockOptions, WaitStrategy,
 };
 use diesel::Connection;
+use testkit::observer::Observe;
+use testkit::server::{fresh_key, kind_of};
+use testkit::temp::TempDatabase;
 
-use super::support::{fresh_key, held, kind_of, number, pid_of, run};
-use super::throwaway::Database;
-
-/// Each would make a lock that is none, or one that is never released.
+/// Each fake would report a lock that is not held, or would prevent a release.
 const FAKES: &str = "
     CREATE SCHEMA fake;
     DO $$ DECLARE name text; BEGIN
@@ -64,20 +65,20 @@ const FAKES: &str = "
     CREATE TABLE fake.pg_database (datname text)";
 
 #[test]
-fn only_what_is_postgresqls_own_is_called() {
-    let database = Database::create();
-    run(&mut database.connect(), FAKES);
+fn statements_call_pg_catalog_only() {
+    let database = TempDatabase::create();
+    database.connect().run(FAKES);
     let mut observer = database.connect();
     database.set("search_path = fake, pg_catalog");
     let (mut first, mut second) = (database.connect(), database.connect());
     let fakes_are_called = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE 1 = 1";
     let number_of_sessions = diesel::dsl::sql::<diesel::sql_types::BigInt>(fakes_are_called);
     let count: i64 = diesel::RunQueryDsl::get_result(number_of_sessions, &mut first).unwrap();
-    assert_eq!(count, 0, "the fakes are no trap");
-    let first_pid = number(&mut first, "pg_catalog.pg_backend_pid()");
-    let second_pid = number(&mut second, "pg_catalog.pg_backend_pid()");
+    assert_eq!(count, 0, "the fakes are effective");
+    let first_pid = first.number("pg_catalog.pg_backend_pid()");
+    let second_pid = second.number("pg_catalog.pg_backend_pid()");
     assert_ne!(first_pid, second_pid);
-    assert_ne!(pid_of(&mut first), first_pid);
+    assert_ne!(first.number("pg_backend_pid()"), first_pid);
 
     for key in [fresh_key(), LockKey::from((1, -2))] {
         for shared in [false, true] {
@@ -85,7 +86,7 @@ fn only_what_is_postgresqls_own_is_called() {
             let own = LockOptions::no_wait();
             let own = if shared { own.shared() } else { own };
             let guard = first.acquire_advisory_lock(&key, own).unwrap();
-            assert_eq!(held(&mut observer, &key, first_pid), mode);
+            assert_eq!(observer.held_modes(&key, first_pid), mode);
 
             let limited =
                 LockOptions::wait_up_to(Duration::from_millis(10)).strategy(WaitStrategy::Block);
@@ -99,14 +100,14 @@ fn only_what_is_postgresqls_own_is_called() {
                 })
                 .unwrap();
             guard.release().unwrap();
-            assert_eq!(held(&mut observer, &key, first_pid), "");
+            assert_eq!(observer.held_modes(&key, first_pid), "");
         }
         second
             .transaction(|second| {
                 second
                     .acquire_advisory_xact_lock(&key, LockOptions::no_wait())
                     .unwrap();
-                assert_eq!(held(&mut observer, &key, second_pid), "ExclusiveLock");
+                assert_eq!(observer.held_modes(&key, second_pid), "ExclusiveLock");
                 diesel::QueryResult::Ok(())
             })
             .unwrap();
@@ -114,17 +115,14 @@ fn only_what_is_postgresqls_own_is_called() {
 }
 
 #[test]
-fn rounds_call_nothing_else_either() {
-    let database = Database::create();
+fn batches_call_pg_catalog_only() {
+    let database = TempDatabase::create();
     let mut observer = database.connect();
-    run(&mut observer, FAKES);
-    run(
-        &mut observer,
-        "CREATE SEQUENCE public.fencing; CREATE DOMAIN fake.regclass AS pg_catalog.text; CREATE DOMAIN fake.text AS pg_catalog.int4",
-    );
+    observer.run(FAKES);
+    observer.run("CREATE SEQUENCE public.fencing; CREATE DOMAIN fake.regclass AS pg_catalog.text; CREATE DOMAIN fake.text AS pg_catalog.int4");
     database.set("search_path = fake, pg_catalog");
     let mut conn = database.connect();
-    let pid = number(&mut conn, "pg_catalog.pg_backend_pid()");
+    let pid = conn.number("pg_catalog.pg_backend_pid()");
     let fenced = LockOpKind::Acquire { with_token: true };
     for tokens in [
         TokenSource::TransactionId,
@@ -155,10 +153,10 @@ fn rounds_call_nothing_else_either() {
                     let row = ask(BatchMode::Execute, fenced);
                     assert!(row.answers.unwrap()[0] >= Some(1), "{tokens:?}");
                     assert!(row.token >= Some(1), "{tokens:?}");
-                    assert_eq!(held(&mut observer, &key, pid), shown);
+                    assert_eq!(observer.held_modes(&key, pid), shown);
                     let row = ask(kind, step);
                     assert_eq!(row.answers, Some(vec![Some(1)]), "{kind:?}");
-                    assert_eq!(held(&mut observer, &key, pid), "");
+                    assert_eq!(observer.held_modes(&key, pid), "");
                 }
                 for (step, shown) in [
                     (LockOpKind::Acquire { with_token: false }, shown),
@@ -171,7 +169,7 @@ fn rounds_call_nothing_else_either() {
                     let row = conn.session_query(&Statement::for_batch(batch)).unwrap();
                     let reply = BatchReply::from_row(row, own_pid).unwrap();
                     assert_eq!(reply.answers, Some(vec![Some(1)]));
-                    assert_eq!(held(&mut observer, &key, pid), shown);
+                    assert_eq!(observer.held_modes(&key, pid), shown);
                 }
             }
         }

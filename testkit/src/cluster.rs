@@ -1,0 +1,167 @@
+//! A private server, for faults that would break the tests that share a server.
+//!
+//! It starts with the first [`ClusterGuard`]. Its supervisor is a child process that runs
+//! `scripts/postgres`; when this program ends, for whatever reason, the supervisor reads the end of
+//! its input and deletes the server.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::Connection;
+use diesel::pg::PgConnection;
+
+use crate::server::TIMEOUT;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/postgres");
+
+/// Environment variables that the supervisor prints, in this order.
+const ENVIRONMENT: [&str; 4] = [
+    "DATABASE_URL",
+    "ADVISORY_LOCKING_PGDATA",
+    "ADVISORY_LOCKING_PGLOG",
+    "ADVISORY_LOCKING_PG_BINDIR",
+];
+
+#[derive(Debug)]
+struct Cluster {
+    /// Values of [`ENVIRONMENT`].
+    environment: [String; 4],
+    standby: Option<String>,
+    _supervisor: Child,
+    /// Never written to. The supervisor reads it to its end.
+    _input: ChildStdin,
+}
+
+static CLUSTER: Mutex<Option<Cluster>> = Mutex::new(None);
+
+/// Exclusive use of the running private server.
+#[derive(Debug)]
+pub struct ClusterGuard(MutexGuard<'static, Option<Cluster>>);
+
+impl ClusterGuard {
+    /// Waits for the test before, and starts the server if it is not running.
+    pub fn acquire() -> Self {
+        // A failed test poisons the mutex, and may leave the server stopped.
+        let mut cluster = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = cluster.get_or_insert_with(Cluster::start);
+        if PgConnection::establish(&running.environment[0]).is_err() {
+            running.ctl(&["-m", "immediate", "-w", "restart"]);
+        }
+        Self(cluster)
+    }
+
+    fn cluster(&self) -> &Cluster {
+        self.0.as_ref().expect("it was started")
+    }
+
+    pub fn url(&self) -> String {
+        self.cluster().environment[0].clone()
+    }
+
+    pub fn connect(&self) -> PgConnection {
+        PgConnection::establish(&self.url()).unwrap()
+    }
+
+    /// Runs `pg_ctl`.
+    pub fn ctl(&self, arguments: &[&str]) {
+        self.cluster().ctl(arguments);
+    }
+
+    /// Returns the address of a hot standby, which is created once and lives as long as the server.
+    pub fn standby(&mut self) -> String {
+        let cluster = self.0.as_mut().expect("it was started");
+        let made = cluster.standby.get_or_insert_with(|| {
+            let output = script(&cluster.environment, &["standby"]);
+            output.trim().to_owned()
+        });
+        made.clone()
+    }
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let print = ENVIRONMENT
+            .map(|name| format!("echo \"${name}\"; "))
+            .concat();
+        let mut supervisor = Command::new(SCRIPT)
+            .args(["run", "--", "sh", "-c"])
+            .arg(format!("{print} exec cat >/dev/null"))
+            .env_remove("DATABASE_URL")
+            .env("LOCPATH", locales())
+            // A signal to this program's group must not reach the supervisor.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("scripts/postgres runs");
+        let input = supervisor.stdin.take().expect("a pipe");
+        let output = supervisor.stdout.take().expect("a pipe");
+        let mut lines = BufReader::new(output).lines();
+        let environment = ENVIRONMENT.map(|name| {
+            let line = lines.next().and_then(Result::ok);
+            line.unwrap_or_else(|| panic!("scripts/postgres did not print {name}"))
+        });
+        Self {
+            environment,
+            standby: None,
+            _supervisor: supervisor,
+            _input: input,
+        }
+    }
+
+    fn ctl(&self, arguments: &[&str]) {
+        script(&self.environment, &[&["ctl"], arguments].concat());
+        let starts = !arguments.contains(&"stop");
+        if starts {
+            let began = Instant::now();
+            while let Err(refused) = PgConnection::establish(&self.environment[0]) {
+                assert!(began.elapsed() < TIMEOUT, "{refused}");
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}
+
+/// Runs the script with the server's environment, and returns its output.
+fn script(environment: &[String; 4], arguments: &[&str]) -> String {
+    let output = Command::new(SCRIPT)
+        .args(arguments)
+        .envs(ENVIRONMENT.into_iter().zip(environment))
+        .env("LOCPATH", locales())
+        .stdin(Stdio::null())
+        .output()
+        .expect("scripts/postgres runs");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "scripts/postgres {arguments:?}: {printed}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    printed
+}
+
+/// The locale with the server's German messages.
+pub const GERMAN: &str = "de_DE.UTF-8";
+
+/// Returns a directory that has the `C` locale under the name [`GERMAN`]. The server selects the
+/// language of its messages by the name alone.
+fn locales() -> PathBuf {
+    let installed = ["C.utf8", "C.UTF-8"].map(|name| Path::new("/usr/lib/locale").join(name));
+    let installed = installed.iter().find(|path| path.exists());
+    let installed =
+        installed.expect("a locale named C.utf8 in /usr/lib/locale, where Debian has it");
+    // The server's user must be able to read it.
+    let directory = std::env::temp_dir().join("advisory-locking-locales");
+    std::fs::create_dir_all(&directory).expect("a directory can be made");
+    let link = directory.join(GERMAN);
+    if std::fs::symlink_metadata(&link).is_err() {
+        // Another run may have created it.
+        let _ = std::os::unix::fs::symlink(installed, &link);
+    }
+    directory
+}

@@ -1,0 +1,19 @@
+//! Kit of the tests and benches that use a PostgreSQL server. It is not published.
+//!
+//! * [`server`]: address of the test server, connections, names and keys of a test's own.
+//! * [`observer`]: queries of `pg_locks` and `pg_stat_activity` on a plain connection.
+//! * [`gate`]: a lock that a statement waits for until the test releases it.
+//! * [`pending`]: futures that are dropped at a pending point.
+//! * [`proxy`]: a TCP proxy that counts, stalls, discards or cuts the traffic.
+//! * [`cluster`]: a private server that a test may stop, crash or fill.
+//! * [`temp`]: databases, roles and tables that are dropped with their value.
+//!
+//! Functions panic on failure, as tests do.
+
+pub mod cluster;
+pub mod gate;
+pub mod observer;
+pub mod pending;
+pub mod proxy;
+pub mod server;
+pub mod temp;

@@ -1,0 +1,104 @@
+//! The test server: its address, connections, and names and keys that no other test uses.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use advisory_locking::{LockError, LockErrorKind, LockKey, LockOptions, WaitStrategy};
+use diesel::Connection;
+use diesel::pg::PgConnection;
+use diesel::r2d2::{ConnectionManager, Pool};
+
+/// Limit of every wait for an event that must occur. It is long because loaded machines stall.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Returns the address of the test server.
+pub fn url() -> String {
+    std::env::var("DATABASE_URL")
+        .expect("no DATABASE_URL: run ./scripts/test, which starts a server and sets it")
+}
+
+/// Adds parameters to an address. The last of two values counts.
+pub fn with_parameters(url: &str, parameters: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}{parameters}")
+}
+
+pub fn connect() -> PgConnection {
+    connect_to(&url())
+}
+
+/// Connects to a server, which may still be starting.
+pub fn connect_to(url: &str) -> PgConnection {
+    let began = Instant::now();
+    loop {
+        match PgConnection::establish(url) {
+            Ok(conn) => return conn,
+            Err(error) => assert!(began.elapsed() < TIMEOUT, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Connects to the test server with further parameters.
+pub fn connect_with(parameters: &str) -> PgConnection {
+    PgConnection::establish(&with_parameters(&url(), parameters)).unwrap()
+}
+
+pub fn pool_of(size: u32) -> Pool<ConnectionManager<PgConnection>> {
+    Pool::builder()
+        .max_size(size)
+        .connection_timeout(TIMEOUT)
+        .build(ConnectionManager::new(url()))
+        .unwrap()
+}
+
+/// Returns a number that no other test of this process has.
+pub fn fresh_number() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Returns a name that no other test uses, and no other run on the same server.
+pub fn fresh_name() -> String {
+    format!("al_{}_{}", std::process::id(), fresh_number())
+}
+
+pub fn fresh_key() -> LockKey {
+    LockKey::from(fresh_name())
+}
+
+/// Options that wait on the server.
+pub fn block() -> LockOptions {
+    LockOptions::wait_up_to(TIMEOUT).strategy(WaitStrategy::Block)
+}
+
+/// Options that poll.
+pub fn poll() -> LockOptions {
+    LockOptions::wait_up_to(TIMEOUT).interval(Duration::from_millis(20))
+}
+
+pub fn kind_of<T>(result: Result<T, LockError>) -> Option<LockErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// Blocks until a condition is true.
+#[track_caller]
+pub fn eventually(event: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < TIMEOUT, "never occurred: {event}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Number of time-outs that race with the grant in each test: 2,000, or the value of
+/// `ADVISORY_LOCKING_RACED_TIME_OUTS`.
+pub fn raced_time_outs() -> u32 {
+    match std::env::var("ADVISORY_LOCKING_RACED_TIME_OUTS") {
+        Ok(text) => text.parse().unwrap_or_else(|_| {
+            panic!("ADVISORY_LOCKING_RACED_TIME_OUTS is a number, not {text:?}")
+        }),
+        Err(_) => 2000,
+    }
+}
