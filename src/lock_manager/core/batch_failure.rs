@@ -21,8 +21,9 @@ use crate::session::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
 impl<W> Core<W> {
     /// Handles a sequence that cannot issue fencing tokens: the first waiter fails.
     ///
-    /// A sequence with a [`CACHE`](https://www.postgresql.org/docs/current/sql-createsequence.html)
-    /// greater than 1 may issue numbers out of order between sessions.
+    /// With a [`CACHE`] greater than 1, sessions may issue numbers out of order.
+    ///
+    /// [`CACHE`]: https://www.postgresql.org/docs/current/sql-createsequence.html
     pub(super) fn on_bad_sequence(&mut self, key: RawLockKey, now: Instant) {
         let failure = BatchFailure {
             kind: LockErrorKind::InvalidOptions,
@@ -70,8 +71,8 @@ impl<W> Core<W> {
             .filter(|op| op.kind() != LockOpKind::IssueToken)
             .copied()
             .collect();
-        // A release and a reacquire of a key in the same mode are adjacent. One of them was executed
-        // last or not at all, so the session holds the lock at most once.
+        // A release and a reacquire of a key in one mode are adjacent. However far the batch came,
+        // the session holds the lock at most once, so one release is enough.
         releases.dedup_by_key(|op| (op.key(), op.mode()));
         let Some(session) = self.sessions.get_mut(&id) else {
             return;

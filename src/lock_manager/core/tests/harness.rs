@@ -218,21 +218,21 @@ impl CoreHarness {
         });
         self.transaction += i64::from(issued);
         let answers: Vec<_> = answers.chars().map(|a| (a == 'y').then_some(1)).collect();
-        let row = BatchReply {
+        let reply = BatchReply {
             answers: (!answers.is_empty()).then_some(answers),
             token: issued.then_some(self.transaction),
             pid,
         };
-        self.reply_with(session, Ok(row))
+        self.reply_with(session, Ok(reply))
     }
 
     pub(super) fn reply_with(
         &mut self,
         session: &str,
-        answer: Result<BatchReply, SessionError>,
+        result: Result<BatchReply, SessionError>,
     ) -> Vec<String> {
         let id = self.id(session);
-        self.core.on_batch_result(id, answer, self.now);
+        self.core.on_batch_result(id, result, self.now);
         self.commands()
     }
 
@@ -249,9 +249,9 @@ impl CoreHarness {
         )
     }
 
-    pub(super) fn end_wait(&mut self, session: &str, waited: WaitOutcome) -> Vec<String> {
+    pub(super) fn end_wait(&mut self, session: &str, outcome: WaitOutcome) -> Vec<String> {
         let id = self.id(session);
-        self.core.on_wait_ended(id, waited, self.now);
+        self.core.on_wait_ended(id, outcome, self.now);
         self.commands()
     }
 

@@ -93,7 +93,7 @@ impl Simulation {
         };
         self.tasks.insert(id, task);
         let now = self.now;
-        self.last_grant.entry(process).or_insert(now);
+        self.last_grant_time.entry(process).or_insert(now);
         let request = self.cores[process].request(key, options, fenced, id, now);
         if let Some(task) = self.tasks.get_mut(&id) {
             task.request = Some(request);
@@ -136,8 +136,8 @@ impl Simulation {
             return;
         };
         let Some(grant) = task.grant else { return };
-        let nothing = grant.session.is_none() || grant.session == Some(SessionId::IN_PROCESS);
-        let held = (nothing && !task.lost) || self.is_held(task, grant);
+        let no_session = grant.session.is_none() || grant.session == Some(SessionId::IN_PROCESS);
+        let held = (no_session && !task.lost) || self.is_held(task, grant);
         if let Some(task) = self.tasks.get_mut(&id) {
             (task.released, task.held_at_release) = (true, held);
         }
@@ -174,7 +174,7 @@ impl Simulation {
         let more_keys = std::mem::take(&mut task.more_keys);
         self.count_grant(process, grant);
         if let Some(request) = request.filter(|_| grant.session.is_some()) {
-            let before = self.last_granted.insert((process, key), request);
+            let before = self.last_granted_request.insert((process, key), request);
             assert!(before < Some(request), "granted out of order");
         }
         let session = grant.session.map(|session| (process, session));
@@ -206,7 +206,7 @@ impl Simulation {
 
     fn count_grant(&mut self, process: usize, grant: LockGrant) {
         *self.grant_counts.entry(process).or_default() += 1;
-        let before = self.last_grant.insert(process, self.now);
+        let before = self.last_grant_time.insert(process, self.now);
         let waited = before.map_or(Duration::ZERO, |before| self.now - before);
         self.longest_gap = self.longest_gap.max(waited);
         self.coverage.count(match grant.session {
