@@ -42,7 +42,7 @@ pub fn golang_migrate(database: &str, additional: &[&str]) -> LockKey {
     single(i64::from(crc32::checksum(&text).wrapping_mul(SALT)), &text)
 }
 
-/// The key that goose locks by default on PostgreSQL (its `SessionLocker`).
+/// The key that goose locks by default on PostgreSQL.
 ///
 /// Source: `DefaultLockID` of goose 3 (commit 520411a); it is the CRC-32 of `goose`.
 ///

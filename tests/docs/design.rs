@@ -30,7 +30,7 @@ fn defines(text: &str, item: &str) -> bool {
 }
 
 #[test]
-fn where_is_table_names_existing_items() {
+fn table_of_places_names_existing_items() {
     let design = read("DESIGN.md");
     let rows = table_rows(section(&design, "Where is …?"));
     assert!(rows.len() >= 30, "only {} rows", rows.len());

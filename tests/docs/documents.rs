@@ -37,7 +37,7 @@ fn examples() -> BTreeMap<String, String> {
 }
 
 /// Returns every text between two markers.
-fn between<'t>(text: &'t str, before: &str, after: &str) -> Vec<&'t str> {
+fn texts_between<'t>(text: &'t str, before: &str, after: &str) -> Vec<&'t str> {
     text.split(before)
         .skip(1)
         .filter_map(|rest| rest.split_once(after))
@@ -55,7 +55,10 @@ fn links_lead_to_files() {
             .lines()
             .filter_map(|line| line.strip_prefix('[')?.split_once("]: "))
             .map(|(_, target)| target);
-        for target in between(&text, "](", ")").into_iter().chain(definitions) {
+        for target in texts_between(&text, "](", ")")
+            .into_iter()
+            .chain(definitions)
+        {
             if target.contains("://") || target.starts_with('#') {
                 continue;
             }
@@ -150,7 +153,7 @@ fn manifests_of_pages_are_valid() {
     let version = manifest["package"]["version"].as_str().expect("a text");
     let mut seen = 0;
     for page in files("docs", ".md") {
-        for block in between(&read(&page), "```toml\n", "```") {
+        for block in texts_between(&read(&page), "```toml\n", "```") {
             let shown: toml::Table = block.parse().expect("TOML");
             for (kind, dependencies) in shown {
                 let ours = &dependencies["advisory-locking"];
@@ -213,7 +216,7 @@ fn every_page_is_in_the_guide() {
             .expect("a name");
         assert!(guide.contains(&format!("= \"{name}\";")), "{name}");
         let text = read(&page);
-        for program in between(&text, "The program `examples/", ".rs`") {
+        for program in texts_between(&text, "The program `examples/", ".rs`") {
             assert!(examples.contains_key(program), "{name}: no {program}");
             let head = read(format!("examples/{program}.rs"));
             let link = format!("`docs/{name}.md`");
@@ -224,7 +227,8 @@ fn every_page_is_in_the_guide() {
     assert_eq!(recipes, 6);
 }
 
-/// The manifest lists each example with the features that `scripts/examples` and its first lines use.
+/// The manifest lists each example with the features that `scripts/examples` uses and its first
+/// lines show.
 #[test]
 fn every_example_is_run() {
     let examples = examples();

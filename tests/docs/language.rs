@@ -6,13 +6,13 @@ use crate::{code_words, read, section, sources, table_rows};
 
 /// Violations that are left, by the beginning of a path. The numbers only shrink.
 const LEFT: &[(&str, usize)] = &[
-    ("backends/", 200),
-    ("benches/", 100),
-    ("examples/", 80),
-    ("scripts/", 40),
-    ("src/", 900),
-    ("tests/", 900),
-    ("fuzz/", 10),
+    ("backends/", 71),
+    ("benches/", 48),
+    ("examples/", 33),
+    ("scripts/", 15),
+    ("src/", 130),
+    ("testkit/", 30),
+    ("tests/", 157),
 ];
 
 /// First words of a summary that make it an indirect question.
@@ -160,7 +160,10 @@ fn prose_wraps_at_100_columns() {
             } else {
                 line.starts_with('#')
             };
-            let may_be_long = line.contains("http") || line.contains('|') || line.starts_with('[');
+            let may_be_long = ["http", "|", "](", "[`"]
+                .iter()
+                .any(|mark| line.contains(mark))
+                || line.starts_with('[');
             if is_prose && !may_be_long && line.chars().count() > MAX_WIDTH {
                 violations.push(format!("{path}:{}: {} columns", number + 1, line.len()));
             }
@@ -299,6 +302,6 @@ fn blocks_on_a_server_use_keys_of_their_own() {
 
 #[test]
 fn words_are_found_in_identifiers() {
-    assert_eq!(normalized("fn give_back(&self)"), " fn give back self ");
-    assert_eq!(normalized("AsyncLocker, one's"), " async locker one's ");
+    assert_eq!(normalized("fn put_back(&self)"), " fn put back self ");
+    assert_eq!(normalized("AsyncMutex, user's"), " async mutex user's ");
 }
