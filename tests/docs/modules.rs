@@ -16,7 +16,7 @@ const FREE: [&str; 4] = [
 ];
 
 /// Modules that are to go, with their imports.
-const TEMPORARY: &[&str] = &["stand_in"];
+const TEMPORARY: &[&str] = &["simulation", "stand_in"];
 
 /// Known imports from a module above. Each is to go; none is to come.
 const EXCEPTIONS: &[(&str, &str)] = &[("events", "protocol"), ("session", "connection")];
