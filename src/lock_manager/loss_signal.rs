@@ -19,10 +19,6 @@ use futures_util::future::Shared;
 pub(super) struct LossSignal {
     fired: OnceLock<()>,
     sender: Mutex<Option<oneshot::Sender<()>>>,
-    #[cfg_attr(
-        not(feature = "async-lock-manager"),
-        allow(dead_code, reason = "blocking callers check the flag")
-    )]
     receiver: Shared<oneshot::Receiver<()>>,
 }
 
@@ -54,10 +50,6 @@ impl LossSignal {
     }
 
     /// Completes when the session is lost.
-    #[cfg_attr(
-        not(feature = "async-lock-manager"),
-        allow(dead_code, reason = "blocking callers check the flag")
-    )]
     pub(super) async fn wait(&self) {
         // Each call polls its own clone, so dropping one future does not affect the others.
         let _ = self.receiver.clone().await;

@@ -365,8 +365,8 @@ impl LockManager {
     /// Acquires as [`acquire`](Self::acquire) does, with a
     /// [fencing token](OwnedLockGuard::fencing_token).
     ///
-    /// The statement that grants the lock also issues the token. After a hand-off, the token costs a
-    /// round trip.
+    /// The statement that grants the lock also issues the token. After a hand-off, the token costs
+    /// a round trip.
     ///
     /// # Errors
     ///

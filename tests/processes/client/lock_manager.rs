@@ -1,7 +1,10 @@
-//! The clients of lockers. Many share one locker and its few sessions, so the lock is handed on among them, and they work on connections of their own.
+//! Clients of lock managers.
 //!
-//! A client writes on a session that does not have the lock, so it may write after a loss that it does not know of yet. That is what fencing tokens
-//! are for: these clients have a counter of their own, which is told the token with each reading, and refuses a write with an older one.
+//! Many clients share one lock manager and its few sessions, so it hands the lock off between them.
+//! They work on connections of their own. A client writes on another session than the one that
+//! holds the lock, so it may write after a loss that it does not know of yet. Fencing tokens
+//! prevent that: these clients use a counter of their own, which stores the token of each read and
+//! rejects a write with an older token.
 
 pub(super) mod asynchronous;
 pub(super) mod blocking;
@@ -13,9 +16,10 @@ use super::Shared;
 use crate::history::{Event, Mode, Outcome, now};
 use crate::work::{APPLICATION, Body, CallKind, FENCED_TABLE, KEYS, PlannedCall, key};
 
-/// Of the connections to work on, which the nemesis leaves alone: its victims are the sessions that have locks.
-const WORKERS: &str = "al_work";
-/// One that serves, one that waits on the server.
+/// The application name of the connections to work on. The nemesis terminates only the sessions
+/// that hold locks.
+const WORKER_APPLICATION: &str = "al_work";
+/// One session that serves requests, and one that waits on the server.
 const SESSIONS: u32 = 2;
 
 fn application(shared: &Shared) -> String {
@@ -26,7 +30,7 @@ fn options() -> LockManagerOptions {
     LockManagerOptions::new()
 }
 
-/// Which of a locker's methods is called.
+/// The method that is called.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Call {
     All,
@@ -37,7 +41,8 @@ enum Call {
 }
 
 impl Call {
-    /// A locker has no locks of transactions: those plans are for guards that are dropped, and for several keys.
+    /// A lock manager has no transaction-level locks. Plans for them drop a guard or acquire
+    /// several keys.
     const fn of(plan: &PlannedCall) -> Self {
         match (plan.kind, plan.call % 2) {
             (CallKind::Guard, _) => Self::Fenced,
@@ -49,7 +54,7 @@ impl Call {
     }
 }
 
-/// The keys of a call for several, of which the second is recorded as a call of its own.
+/// Returns the keys of a call for several keys. The second one is recorded as a call of its own.
 fn both(plan: PlannedCall, shared: &Shared) -> ([LockKey; 2], PlannedCall) {
     let second = PlannedCall {
         call: shared.recorder.next_call(),
@@ -59,16 +64,16 @@ fn both(plan: PlannedCall, shared: &Shared) -> ([LockKey; 2], PlannedCall) {
     ([key(plan.key), key(second.key)], second)
 }
 
-/// A hold beside that of the call, whose end is its own: the two keys may be on different sessions.
-struct Beside<'r> {
+/// The hold of the second key. It ends by itself: the two keys may be on different sessions.
+struct SecondHold<'r> {
     call: u64,
     shared: &'r Shared,
     body: Option<Body<'r>>,
-    /// Unknown, if its future is dropped.
+    /// Unknown if the future is dropped.
     outcome: Outcome,
 }
 
-impl<'r> Beside<'r> {
+impl<'r> SecondHold<'r> {
     fn begin(plan: PlannedCall, shared: &'r Shared) -> Self {
         Self {
             call: plan.call,
@@ -78,8 +83,8 @@ impl<'r> Beside<'r> {
         }
     }
 
-    /// It is about to be given back.
-    fn let_go(&mut self) {
+    /// Ends the body, before the release.
+    fn end_body(&mut self) {
         drop(self.body.take());
     }
 
@@ -88,17 +93,18 @@ impl<'r> Beside<'r> {
     }
 }
 
-impl Drop for Beside<'_> {
+impl Drop for SecondHold<'_> {
     fn drop(&mut self) {
-        self.let_go();
+        self.end_body();
         let (outcome, at) = (self.outcome, now());
         let event = Event::Ended { outcome, at };
         self.shared.recorder.write(self.call, event);
     }
 }
 
-/// Which session of this process has the lock: 0 if none. A locker has a key on one session at a time.
-fn finding(plan: &PlannedCall, shared: &Shared) -> String {
+/// Returns the query for the session of this process that holds the lock, or 0. A lock manager
+/// holds a key on one session at a time.
+fn find_session_sql(plan: &PlannedCall, shared: &Shared) -> String {
     let (classid, objid, objsubid) = key(plan.key).raw().pg_locks_columns();
     format!(
         "SELECT coalesce(max(pid), 0) AS pid, count(*) AS number \
@@ -110,8 +116,9 @@ fn finding(plan: &PlannedCall, shared: &Shared) -> String {
     )
 }
 
-/// Reads the counter and tells it the token. Those who share the lock have theirs in any order.
-fn reading(plan: &PlannedCall, token: i64) -> String {
+/// Returns the statement that reads the counter and stores the token. Tokens of shared holders come
+/// in any order.
+fn read_sql(plan: &PlannedCall, token: i64) -> String {
     let fence = match plan.mode {
         Mode::Exclusive => format!("AND token <= {token}"),
         Mode::Shared => String::new(),
@@ -123,7 +130,7 @@ fn reading(plan: &PlannedCall, token: i64) -> String {
     )
 }
 
-fn writing(plan: &PlannedCall, number: u64, token: i64) -> String {
+fn write_sql(plan: &PlannedCall, number: u64, token: i64) -> String {
     format!(
         "UPDATE {FENCED_TABLE} SET number = {number} WHERE key = {} AND token = {token}",
         plan.key

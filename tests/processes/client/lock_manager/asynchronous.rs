@@ -10,7 +10,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use super::super::asynchronous::{Source, run_clients};
 use super::super::{LOCK_MANAGER_CLIENTS, Shared, url_as};
 use super::{
-    Beside, Call, SESSIONS, WORKERS, application, both, finding, options, reading, writing,
+    Call, SESSIONS, SecondHold, WORKER_APPLICATION, application, both, find_session_sql, options,
+    read_sql, write_sql,
 };
 use crate::history::Mode;
 use crate::work::{Body, Failure, PlannedCall, Reading, key, outcome};
@@ -35,7 +36,7 @@ pub(in crate::client) fn run(shared: &Shared) {
         let sessions = pool(&application(shared), SESSIONS);
         Clients {
             manager: LockManager::over_async_pool_with(sessions, options()).unwrap(),
-            workers: pool(WORKERS, LOCK_MANAGER_CLIENTS),
+            workers: pool(WORKER_APPLICATION, LOCK_MANAGER_CLIENTS),
         }
     });
 }
@@ -66,17 +67,17 @@ impl Source for Clients {
             Call::All => {
                 let (keys, second) = both(plan, shared);
                 let guards = manager.acquire_all(keys, plan.options()).await?;
-                let mut beside = Beside::begin(second, shared);
+                let mut second_hold = SecondHold::begin(second, shared);
                 let done = self
-                    .both(plan, second, &beside, guards.guards(), shared)
+                    .both(plan, second, &second_hold, guards.guards(), shared)
                     .await;
-                beside.let_go();
+                second_hold.end_body();
                 let mut released = Ok(());
                 for guard in guards {
                     let is_second = *guard.key() == key(second.key);
                     let result = guard.release().await.map_err(Failure::from);
                     if is_second {
-                        beside.outcome = outcome(result);
+                        second_hold.outcome = outcome(result);
                     } else {
                         released = result;
                     }
@@ -98,7 +99,7 @@ impl Clients {
         &self,
         plan: PlannedCall,
         second: PlannedCall,
-        beside: &Beside<'_>,
+        second_hold: &SecondHold<'_>,
         guards: &[OwnedLockGuard],
         shared: &Shared,
     ) -> Result<(), Failure> {
@@ -112,7 +113,7 @@ impl Clients {
         let body = Body::begin(plan, &shared.recorder, &shared.storage);
         let mut conn = self.workers.get().await.map_err(|_| Failure::Client)?;
         find(&mut conn, &body, &plan, shared, of(&plan)?).await?;
-        find(&mut conn, beside.body(), &second, shared, of(&second)?).await?;
+        find(&mut conn, second_hold.body(), &second, shared, of(&second)?).await?;
         tokio::time::sleep(plan.pause).await;
         Ok(())
     }
@@ -131,7 +132,7 @@ impl Clients {
             return Ok(());
         };
         let mut read = async || {
-            let read = sql_query(reading(&plan, token)).get_result::<Reading>(&mut conn);
+            let read = sql_query(read_sql(&plan, token)).get_result::<Reading>(&mut conn);
             read.await.optional()
         };
         let first = read().await?;
@@ -141,7 +142,7 @@ impl Clients {
             (_, None) => {}
             (Mode::Exclusive, Some(_)) => {
                 let number = body.writes();
-                let write = sql_query(writing(&plan, number, token));
+                let write = sql_query(write_sql(&plan, number, token));
                 let rows = write.execute(&mut conn).await?;
                 body.wrote_fenced(number, rows == 1);
             }
@@ -162,7 +163,9 @@ async fn find(
     shared: &Shared,
     guard: &OwnedLockGuard,
 ) -> Result<(), Failure> {
-    let session: Reading = sql_query(finding(plan, shared)).get_result(conn).await?;
+    let session: Reading = sql_query(find_session_sql(plan, shared))
+        .get_result(conn)
+        .await?;
     body.found(&session, guard.generation());
     Ok(())
 }

@@ -11,7 +11,8 @@ use diesel::{OptionalExtension, RunQueryDsl, sql_query};
 use super::super::blocking::run_clients;
 use super::super::{LOCK_MANAGER_CLIENTS, Shared, url_as};
 use super::{
-    Beside, Call, SESSIONS, WORKERS, application, both, finding, options, reading, writing,
+    Call, SESSIONS, SecondHold, WORKER_APPLICATION, application, both, find_session_sql, options,
+    read_sql, write_sql,
 };
 use crate::history::Mode;
 use crate::work::{Body, Failure, PlannedCall, Reading, key, outcome};
@@ -29,7 +30,7 @@ pub(in crate::client) fn run(shared: &Shared) {
     };
     let sessions = pool(&application(shared), SESSIONS);
     let manager = LockManager::over_blocking_pool_with(sessions, options()).unwrap();
-    let workers = pool(WORKERS, LOCK_MANAGER_CLIENTS);
+    let workers = pool(WORKER_APPLICATION, LOCK_MANAGER_CLIENTS);
     run_clients(shared, LOCK_MANAGER_CLIENTS, |plan| {
         one(&manager, &workers, plan, shared)
     });
@@ -61,15 +62,15 @@ fn one(
         Call::All => {
             let (keys, second) = both(plan, shared);
             let guards = manager.acquire_all_blocking(keys, plan.options())?;
-            let mut beside = Beside::begin(second, shared);
-            let done = bodies(workers, plan, second, &beside, guards.guards(), shared);
-            beside.let_go();
+            let mut second_hold = SecondHold::begin(second, shared);
+            let done = bodies(workers, plan, second, &second_hold, guards.guards(), shared);
+            second_hold.end_body();
             let mut released = Ok(());
             for guard in guards {
                 let is_second = *guard.key() == key(second.key);
                 let result = guard.release_blocking().map_err(Failure::from);
                 if is_second {
-                    beside.outcome = outcome(result);
+                    second_hold.outcome = outcome(result);
                 } else {
                     released = result;
                 }
@@ -89,7 +90,7 @@ fn bodies(
     workers: &PgPool,
     plan: PlannedCall,
     second: PlannedCall,
-    beside: &Beside<'_>,
+    second_hold: &SecondHold<'_>,
     guards: &[OwnedLockGuard],
     shared: &Shared,
 ) -> Result<(), Failure> {
@@ -103,7 +104,7 @@ fn bodies(
     let body = Body::begin(plan, &shared.recorder, &shared.storage);
     let mut conn = workers.get().map_err(|_| Failure::Client)?;
     find(&mut conn, &body, &plan, shared, of(&plan)?)?;
-    find(&mut conn, beside.body(), &second, shared, of(&second)?)?;
+    find(&mut conn, second_hold.body(), &second, shared, of(&second)?)?;
     thread::sleep(plan.pause);
     Ok(())
 }
@@ -122,7 +123,7 @@ fn body(
         return Ok(());
     };
     let mut read = || {
-        let read = sql_query(reading(&plan, token)).get_result::<Reading>(&mut conn);
+        let read = sql_query(read_sql(&plan, token)).get_result::<Reading>(&mut conn);
         read.optional()
     };
     let first = read()?;
@@ -132,7 +133,7 @@ fn body(
         (_, None) => {}
         (Mode::Exclusive, Some(_)) => {
             let number = body.writes();
-            let rows = sql_query(writing(&plan, number, token)).execute(&mut conn)?;
+            let rows = sql_query(write_sql(&plan, number, token)).execute(&mut conn)?;
             body.wrote_fenced(number, rows == 1);
         }
         (Mode::Shared, Some(_)) => {
@@ -151,7 +152,7 @@ fn find(
     shared: &Shared,
     guard: &OwnedLockGuard,
 ) -> Result<(), Failure> {
-    let session: Reading = sql_query(finding(plan, shared)).get_result(conn)?;
+    let session: Reading = sql_query(find_session_sql(plan, shared)).get_result(conn)?;
     body.found(&session, guard.generation());
     Ok(())
 }
