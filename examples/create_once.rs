@@ -1,7 +1,7 @@
-//! Create once: a webhook whose sender delivers one event twice. The guide's page is `docs/create-once.md`.
+//! Create once: a webhook that receives one event twice. See `docs/create-once.md`.
 //!
-//! A transaction-level lock on what is to be created. Code that forgot the transaction is refused, rather than left unprotected. The
-//! crate logs, at level debug, when the lock is asked for and when it is granted.
+//! The lock is transaction-level, on the id of the row to create. Outside a transaction the acquire
+//! fails. The crate logs the request and the grant at level debug.
 //!
 //! ```text
 //! cargo run --example create_once --features diesel-postgres,diesel-sqlite
@@ -10,7 +10,7 @@
 #![expect(
     missing_docs,
     clippy::exhaustive_structs,
-    reason = "of what Diesel's macros write"
+    reason = "code that Diesel's macros generate"
 )]
 
 mod support;
@@ -24,7 +24,7 @@ use diesel::prelude::*;
 
 use support::{AnyConnection, Database, Outcome, check};
 
-// No unique constraint, so that a second row would be seen.
+// Without a unique constraint, so that a second row would be seen.
 const TABLE: &str = "CREATE TABLE pull_requests (id BIGINT NOT NULL, title TEXT NOT NULL)";
 
 diesel::table! {
@@ -40,7 +40,9 @@ enum Handled {
     Found,
 }
 
-/// To be called in a transaction, which the lock belongs to: it is released by the commit, when the next one can see the row.
+/// Creates the row unless it exists. Must be called in a transaction.
+///
+/// The commit releases the lock, so the next holder sees the row.
 fn create_once(
     conn: &mut AnyConnection,
     id: i64,
@@ -73,11 +75,11 @@ fn main() -> Outcome {
     let database = Database::create("create_once", TABLE)?;
     let mut conn = database.connect()?;
 
-    // Without a transaction the lock would be gone before the look.
-    let Err(refused) = create_once(&mut conn, 1, || ()) else {
-        return check(false, "refused outside a transaction");
+    // Without a transaction the server would release the lock before the look.
+    let Err(error) = create_once(&mut conn, 1, || ()) else {
+        return check(false, "an acquire outside a transaction fails");
     };
-    let kind = match refused {
+    let kind = match error {
         diesel::result::Error::QueryBuilderError(error) => {
             error.downcast::<LockError>().map(|error| error.kind()).ok()
         }
@@ -85,7 +87,7 @@ fn main() -> Outcome {
     };
     check(
         kind == Some(LockErrorKind::NotInTransaction),
-        "refused outside a transaction",
+        "an acquire outside a transaction fails",
     )?;
 
     let outcomes = deliver_twice(&database)?;
@@ -97,31 +99,31 @@ fn main() -> Outcome {
     check(rows == 1, "there is one row")
 }
 
-/// The second delivery asks for the lock while the first one is between its look and its insert.
+/// Delivers twice. The second delivery requests the lock between the first one's look and insert.
 fn deliver_twice(database: &Database) -> Outcome<[Handled; 2]> {
     let (mut first, mut second) = (database.connect()?, database.connect()?);
     if !database.excludes() {
-        // Nobody would be kept out, so they come one after the other.
+        // Without mutual exclusion, deliver one after the other.
         let deliver =
             |conn: &mut AnyConnection| conn.transaction(|conn| create_once(conn, 1, || ()));
         return Ok([deliver(&mut first)?, deliver(&mut second)?]);
     }
-    let (now, when) = mpsc::channel();
+    let (sender, looked) = mpsc::channel();
     thread::scope(|scope| {
         let second = scope.spawn(move || {
-            // Should the first one fail, this one goes on as well.
-            let _ = when.recv();
+            // An error means that the first delivery failed. Continue in both cases.
+            let _ = looked.recv();
             second.transaction(|conn| create_once(conn, 1, || ()))
         });
         let first = first.transaction(|conn| {
             create_once(conn, 1, || {
-                let _ = now.send(());
-                if let Err(error) = database.until_somebody_queues(("pull-request", 1)) {
+                let _ = sender.send(());
+                if let Err(error) = database.wait_for_waiter(("pull-request", 1)) {
                     tracing::error!("{error}");
                 }
             })
         });
-        drop(now);
+        drop(sender);
         let second = second.join().map_err(|_| "the second delivery panicked")?;
         Ok([first?, second?])
     })

@@ -1,9 +1,9 @@
-//! diesel-async: a turn, a skip and a caller who loses patience, on a bb8 pool.
+//! diesel-async with a bb8 pool: wait for a lock, skip if it is held, cancel a wait.
 //!
 //! ```text
 //! scripts/postgres run -- cargo run --example diesel_async --features diesel-async-postgres,bb8
 //! ```
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         AsyncDieselConnectionManager::<AsyncPgConnection>::new(std::env::var("DATABASE_URL")?);
     let pool = Pool::builder().max_size(4).build(manager).await?;
 
-    // One of several replicas writes the report; the others wait for their turn on the server.
-    let turn = LockOptions::wait_up_to(Duration::from_secs(10)).strategy(WaitStrategy::Block);
-    pool.with_advisory_lock("nightly-report", turn, async |conn| {
+    // One of several replicas writes the report; the others wait on the server.
+    let wait = LockOptions::wait_up_to(Duration::from_secs(10)).strategy(WaitStrategy::Block);
+    pool.with_advisory_lock("nightly-report", wait, async |conn| {
         diesel::sql_query("SELECT pg_sleep(0.05)")
             .execute(conn)
             .await
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .await?;
     println!("the report is written");
 
-    // Skip if busy: the guard is held by one task, and another does not wait.
+    // Skip if busy: one task holds the guard, and another task does not wait.
     let guard = pool
         .acquire_advisory_lock(("sync", 4), LockOptions::no_wait())
         .await?;
@@ -45,13 +45,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     guard.release().await?;
 
-    // A caller that loses patience: nothing stays queued, and the pool is whole.
+    // A caller drops its future: the wait ends on the server, and the pool stays usable.
     let _held = pool
         .acquire_advisory_lock("external-api", LockOptions::no_wait())
         .await?;
-    let call = pool.acquire_advisory_lock("external-api", turn);
+    let call = pool.acquire_advisory_lock("external-api", wait);
     println!(
-        "lost patience: {}",
+        "the wait was cancelled: {}",
         tokio::time::timeout(Duration::from_millis(50), call)
             .await
             .is_err()

@@ -1,9 +1,9 @@
-//! Diesel on PostgreSQL: a sync per client, which is skipped while another session is at it.
+//! Diesel on PostgreSQL: a sync per client, skipped while another session runs it.
 //!
 //! ```text
 //! scripts/postgres run -- cargo run --example diesel_postgres --features diesel-postgres
 //! ```
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::error::Error;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use advisory_locking::{AdvisoryLocking, LockOptions, WaitStrategy};
 use diesel::prelude::*;
 
-/// `None`: somebody else is syncing this client.
+/// Syncs a client. Returns `None` if another session is syncing it.
 fn sync(conn: &mut PgConnection, client: i32) -> QueryResult<Option<usize>> {
     conn.try_with_advisory_lock(("sync", client), LockOptions::no_wait(), |conn| {
         diesel::sql_query("SELECT 1").execute(conn)
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut ours = PgConnection::establish(&url)?;
     let mut theirs = PgConnection::establish(&url)?;
 
-    // A guard is the connection, and holds the lock until it is released or dropped.
+    // The guard derefs to the connection. It holds the lock until it is released or dropped.
     let guard = theirs.acquire_advisory_lock(("sync", 4), LockOptions::no_wait())?;
     println!(
         "client 4 while another session syncs it: {:?}",
@@ -34,14 +34,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     guard.release()?;
     println!("client 4 afterwards: {:?}", sync(&mut ours, 4)?);
 
-    // In a transaction the lock goes with the commit, so nobody reads what is not committed yet.
+    // The commit releases a transaction-level lock, so the next holder sees the committed rows.
     let queue = LockOptions::wait_up_to(Duration::from_secs(5)).strategy(WaitStrategy::Block);
     ours.transaction(|conn| {
         conn.acquire_advisory_xact_lock("driver_update_1", queue)?;
         diesel::sql_query("SELECT 1").execute(conn)
     })?;
 
-    // Readers share; a writer finds the lock held elsewhere.
+    // Shared holders do not exclude each other; they exclude an exclusive one.
     let shared = LockOptions::no_wait().shared();
     let _reader = ours.acquire_advisory_lock("report", shared)?;
     let second_reader = theirs.try_acquire_advisory_lock("report", shared)?;

@@ -1,9 +1,9 @@
-//! Diesel on SQLite: the source of production in a unit test, with nothing excluded.
+//! Diesel on SQLite: production code in a unit test, without mutual exclusion.
 //!
 //! ```text
 //! cargo run --example diesel_sqlite --features diesel-sqlite
 //! ```
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::error::Error;
 
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
     let mut conn = SqliteConnection::establish(":memory:")?;
 
-    // What a connection can do is known without asking a server.
+    // Capabilities are known without a query.
     let capabilities = conn.capabilities();
     println!(
         "{:?} excludes: {}",
@@ -22,20 +22,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         capabilities.provides_mutual_exclusion()
     );
 
-    // The default: the body runs, and the log has a warning, once per key.
+    // By default the body runs, and the crate logs a warning once per key.
     for _ in 0..2 {
         conn.with_advisory_lock("driver_update_1", LockOptions::no_wait(), |conn| {
             diesel::sql_query("SELECT 1").execute(conn)
         })?;
     }
 
-    // In tests that know it: without a warning.
+    // `Ignore`: no warning.
     let quiet = LockOptions::no_wait().on_missing_lock(OnMissingLock::Ignore);
     conn.with_advisory_xact_lock(("signup", "a@b.c"), quiet, |conn| {
         diesel::sql_query("CREATE TABLE users (email TEXT)").execute(conn)
     })?;
 
-    // Where running unprotected would be wrong: an error, and the body does not run.
+    // `Error`: the call fails, and the body does not run.
     let strict = LockOptions::no_wait().on_missing_lock(OnMissingLock::Error);
     let refused = conn.with_advisory_lock("payout", strict, |conn| {
         diesel::sql_query("DROP TABLE users").execute(conn)

@@ -1,6 +1,8 @@
-//! Migrations when several replicas start, one of them `CREATE INDEX CONCURRENTLY`. The guide's page is `docs/migrations.md`.
+//! Migrations at the start of several replicas, with `CREATE INDEX CONCURRENTLY`.
+//! See `docs/migrations.md`.
 //!
-//! The replicas poll for the lock. One that queued on the server would be waited for by the index, and ended as a deadlock.
+//! The replicas poll for the lock. `CREATE INDEX CONCURRENTLY` waits for older snapshots, also for
+//! that of a session that waits for the lock on the server. That would be a deadlock.
 //!
 //! ```text
 //! cargo run --example migrations --features diesel-postgres,diesel-sqlite
@@ -9,9 +11,9 @@
 #![expect(
     missing_docs,
     clippy::exhaustive_structs,
-    reason = "of what Diesel's macros write"
+    reason = "code that Diesel's macros generate"
 )]
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 mod support;
 
@@ -32,9 +34,11 @@ diesel::table! {
     }
 }
 
-/// How many migrations this replica ran. A session-level lock: an index cannot be built concurrently inside a transaction.
+/// Runs the missing migrations and returns their number.
+///
+/// The lock is session-level: `CREATE INDEX CONCURRENTLY` cannot run in a transaction.
 fn migrate(conn: &mut AnyConnection, database: &Database) -> Outcome<usize> {
-    // Polling is the default; said here because it matters here.
+    // Polling is the default; explicit here because the migration depends on it.
     let wait = LockOptions::wait_up_to(Duration::from_secs(60)).strategy(WaitStrategy::Poll);
     conn.with_advisory_lock("migrations", wait, |conn| {
         let done: Vec<i32> = applied::table.select(applied::version).load(conn)?;
@@ -49,7 +53,7 @@ fn migrate(conn: &mut AnyConnection, database: &Database) -> Outcome<usize> {
             }
         }
         if ran > 0 {
-            others_are_kept_out(database)?;
+            check_exclusion(database)?;
         }
         Ok(ran)
     })
@@ -61,17 +65,17 @@ const fn migrations(database: &Database) -> [&'static str; 2] {
     } else {
         "CREATE INDEX by_title ON articles (title)"
     };
-    // Without `IF NOT EXISTS`: a second run would fail.
+    // Without `IF NOT EXISTS`, so a second run would fail.
     ["CREATE TABLE articles (title TEXT)", index]
 }
 
-/// For this program: that the lock is held all the time.
-fn others_are_kept_out(database: &Database) -> Outcome {
+/// Checks that the lock is still held after the migrations.
+fn check_exclusion(database: &Database) -> Outcome {
     let mut conn = database.connect()?;
     let other = conn.try_acquire_advisory_lock("migrations", LockOptions::no_wait())?;
     check(
         other.is_none() == database.excludes(),
-        "others are kept out, unless it is SQLite",
+        "the lock excludes other sessions, except on SQLite",
     )
 }
 
@@ -91,7 +95,7 @@ fn main() -> Outcome {
                 .collect::<Outcome<_>>()
         })?
     } else {
-        // Nobody would be kept out, so they start one after the other.
+        // Without mutual exclusion, start one after the other.
         (0..REPLICAS).map(|_| start()).collect::<Outcome<_>>()?
     };
     println!("migrations that each replica ran: {ran:?}");

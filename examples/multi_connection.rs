@@ -1,15 +1,16 @@
-//! Diesel's `MultiConnection`: which database it is is decided at run time.
+//! Diesel's `MultiConnection`: the program selects the database at run time.
 //!
 //! ```text
 //! cargo run --example multi_connection --features diesel-postgres,diesel-sqlite
-//! scripts/postgres run -- cargo run --example multi_connection --features diesel-postgres,diesel-sqlite
+//! scripts/postgres run -- \
+//!     cargo run --example multi_connection --features diesel-postgres,diesel-sqlite
 //! ```
 #![expect(
     missing_docs,
     clippy::exhaustive_enums,
-    reason = "of what Diesel's macro writes"
+    reason = "code that Diesel's macro generates"
 )]
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::error::Error;
 use std::time::Duration;
@@ -24,7 +25,7 @@ enum AnyConnection {
     Sqlite(SqliteConnection),
 }
 
-/// All that the enum needs to have every locking method.
+/// With this implementation the enum has every locking method.
 impl DelegateLockSession for AnyConnection {
     fn session(&mut self) -> &mut dyn LockSession {
         match self {
@@ -34,8 +35,10 @@ impl DelegateLockSession for AnyConnection {
     }
 }
 
-/// Says which database it is, rather than `AnyConnection::establish`, which tries one after the other: an address of a server
-/// that is down must not become the name of a SQLite file.
+/// Connects to the database in `DATABASE_URL`, or to SQLite without one.
+///
+/// `AnyConnection::establish` tries one database after the other. So it would use the URL of an
+/// unreachable server as the name of a SQLite file.
 fn connect() -> ConnectionResult<AnyConnection> {
     match std::env::var("DATABASE_URL") {
         Ok(url) if url.starts_with("postgres") => {
@@ -48,7 +51,7 @@ fn connect() -> ConnectionResult<AnyConnection> {
 fn update_driver(conn: &mut AnyConnection, driver: i32) -> QueryResult<usize> {
     let wait = LockOptions::wait_up_to(Duration::from_secs(10));
     conn.with_advisory_lock(("driver_update", driver), wait, |conn| {
-        // The body gets the enum, with Diesel's own transactions.
+        // The body receives the enum and can begin Diesel transactions.
         conn.transaction(|conn| diesel::sql_query("SELECT 1").execute(conn))
     })
 }

@@ -1,12 +1,13 @@
-//! One worker of a fleet at a time, each waiting for its turn. The guide's page is `docs/wait-for-a-turn.md`.
+//! One worker of a fleet at a time, the others wait. See `docs/wait-for-a-turn.md`.
 //!
-//! Both ways to wait, each with a limit that is long enough and one that is not.
+//! Runs both wait strategies, each with a sufficient limit and with one that is too short.
 //!
 //! ```text
 //! cargo run --example one_of_a_fleet --features diesel-postgres,diesel-sqlite
-//! scripts/postgres run -- cargo run --example one_of_a_fleet --features diesel-postgres,diesel-sqlite
+//! scripts/postgres run -- \
+//!     cargo run --example one_of_a_fleet --features diesel-postgres,diesel-sqlite
 //! ```
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 mod support;
 
@@ -20,22 +21,25 @@ use support::{AnyConnection, Database, Outcome, check};
 
 const WORKERS: usize = 3;
 
-/// How many are in the critical section, now and at most, and how many have been.
+/// Counters of the critical section.
 #[derive(Default)]
 struct Section {
+    /// Number of workers in it now.
     inside: AtomicUsize,
-    at_most: AtomicUsize,
-    been: AtomicUsize,
+    /// Highest number of workers in it.
+    max_inside: AtomicUsize,
+    /// Number of workers that have left it.
+    completed: AtomicUsize,
 }
 
 impl Section {
     fn update_driver(&self) {
         let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
-        self.at_most.fetch_max(inside, Ordering::SeqCst);
-        // As if something outside the database were asked.
+        self.max_inside.fetch_max(inside, Ordering::SeqCst);
+        // Stands for a call of a service outside the database.
         thread::sleep(Duration::from_millis(20));
         self.inside.fetch_sub(1, Ordering::SeqCst);
-        self.been.fetch_add(1, Ordering::SeqCst);
+        self.completed.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -52,15 +56,15 @@ fn main() -> Outcome {
     for strategy in [WaitStrategy::Poll, WaitStrategy::Block] {
         println!("{strategy:?}");
         if database.excludes() {
-            a_limit_that_passes(&database, strategy)?;
+            wait_times_out(&database, strategy)?;
         }
-        everybody_in_turn(&database, strategy)?;
+        all_workers_complete(&database, strategy)?;
     }
     Ok(())
 }
 
-/// The lock is held for longer than the worker wants to wait.
-fn a_limit_that_passes(database: &Database, strategy: WaitStrategy) -> Outcome {
+/// Holds the lock for longer than the limit of the worker.
+fn wait_times_out(database: &Database, strategy: WaitStrategy) -> Outcome {
     let (mut holder, mut worker) = (database.connect()?, database.connect()?);
     let section = Section::default();
     let held = holder.acquire_advisory_lock("driver_update_1", LockOptions::no_wait())?;
@@ -75,13 +79,16 @@ fn a_limit_that_passes(database: &Database, strategy: WaitStrategy) -> Outcome {
     held.release()?;
     check(
         outcome.is_err_and(|error| error.kind() == LockErrorKind::TimedOut),
-        "the worker gave up",
+        "the wait timed out",
     )?;
     check(waited >= limit, "not before its limit")?;
-    check(section.been.into_inner() == 0, "and did nothing")
+    check(
+        section.completed.into_inner() == 0,
+        "and the body did not run",
+    )
 }
 
-fn everybody_in_turn(database: &Database, strategy: WaitStrategy) -> Outcome {
+fn all_workers_complete(database: &Database, strategy: WaitStrategy) -> Outcome {
     let wait = LockOptions::wait_up_to(Duration::from_secs(10)).strategy(strategy);
     let section = Section::default();
     let connections: Vec<_> = (0..WORKERS)
@@ -104,13 +111,13 @@ fn everybody_in_turn(database: &Database, strategy: WaitStrategy) -> Outcome {
         outcome.map_err(|_| "a worker panicked")??;
     }
     check(
-        section.been.into_inner() == WORKERS,
-        "every worker had its turn",
+        section.completed.into_inner() == WORKERS,
+        "every worker completed",
     )?;
-    // On SQLite they may or may not have met.
-    let at_most = section.at_most.into_inner();
+    // On SQLite workers may overlap.
+    let max_inside = section.max_inside.into_inner();
     check(
-        !database.excludes() || at_most == 1,
-        &format!("at most {at_most} at a time"),
+        !database.excludes() || max_inside == 1,
+        &format!("at most {max_inside} at a time"),
     )
 }

@@ -1,11 +1,13 @@
-//! The lock's own connection: the guard is the connection that holds the lock, and another process is refused while it lives. The
-//! guide's page is `docs/own-connection.md`.
+//! A dedicated connection for a lock. See `docs/own-connection.md`.
+//!
+//! While the guard lives, another process cannot acquire the lock.
 //!
 //! ```text
 //! cargo run --example own_connection --features diesel-async-postgres,diesel-async-sqlite
-//! scripts/postgres run -- cargo run --example own_connection --features diesel-async-postgres,diesel-async-sqlite
+//! scripts/postgres run -- \
+//!     cargo run --example own_connection --features diesel-async-postgres,diesel-async-sqlite
 //! ```
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::env;
 use std::process::Command;
@@ -17,8 +19,8 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// With which status the second process says that it was refused.
-const REFUSED: i32 = 3;
+/// Exit status of the second process if the lock is held elsewhere.
+const HELD_ELSEWHERE: i32 = 3;
 
 #[tokio::main]
 async fn main() -> Outcome {
@@ -26,27 +28,28 @@ async fn main() -> Outcome {
     if url.starts_with("postgres") {
         run(AsyncPgConnection::establish(&url).await?).await
     } else {
-        println!("on SQLite: DATABASE_URL names no PostgreSQL");
+        println!("on SQLite: DATABASE_URL is not a PostgreSQL URL");
         run(SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?).await
     }
 }
 
-/// On a connection that was opened for this lock, and is closed with it.
+/// Runs on a connection that was opened for this lock and is closed after it.
 async fn run<C: AsyncAdvisoryLocking + SimpleAsyncConnection>(mut conn: C) -> Outcome {
-    let taken = conn
+    let acquired = conn
         .acquire_advisory_lock("gold_leader", LockOptions::no_wait())
         .await;
     if env::args().nth(1).as_deref() == Some("second") {
-        match taken {
+        match acquired {
             Ok(guard) => return Ok(guard.release().await?),
             Err(error) if error.kind() == LockErrorKind::HeldElsewhere => {
-                std::process::exit(REFUSED)
+                std::process::exit(HELD_ELSEWHERE)
             }
             Err(error) => return Err(error.into()),
         }
     }
-    let mut guard: AsyncAdvisoryLockGuard<&mut C> = taken?;
-    // Through the guard, so on the connection that holds the lock: as long as this goes well, the lock is held.
+    let mut guard: AsyncAdvisoryLockGuard<&mut C> = acquired?;
+    // A statement through the guard runs on the session that holds the lock. If it succeeds, the
+    // session lives, and the lock is held.
     guard.batch_execute("SELECT 1").await?;
     let during = second_process()?;
     let excludes = guard.capabilities().provides_mutual_exclusion();
@@ -54,7 +57,7 @@ async fn run<C: AsyncAdvisoryLocking + SimpleAsyncConnection>(mut conn: C) -> Ou
     let after = second_process()?;
 
     println!("a second process, while the guard lives: {during:?}; afterwards: {after:?}");
-    let expected = if excludes { REFUSED } else { 0 };
+    let expected = if excludes { HELD_ELSEWHERE } else { 0 };
     if (during, after) == (Some(expected), Some(0)) {
         Ok(())
     } else {
@@ -62,7 +65,7 @@ async fn run<C: AsyncAdvisoryLocking + SimpleAsyncConnection>(mut conn: C) -> Ou
     }
 }
 
-/// This program once more, asking for the same lock.
+/// Runs this program again, which requests the same lock. Returns its exit status.
 fn second_process() -> Outcome<Option<i32>> {
     let status = Command::new(env::current_exe()?).arg("second").status()?;
     Ok(status.code())

@@ -1,22 +1,20 @@
-//! A webhook whose sender delivers one event twice, at the same moment.
+//! A webhook that receives one event twice at the same time.
 //!
-//! Each delivery looks for the row and creates it if it is not there. There is no row to lock yet, and no unique constraint whose
-//! error one would have to swallow: an advisory lock makes the second delivery wait, look, and find what the first has written.
+//! Each delivery looks for the row and creates it if it does not exist. `SELECT FOR UPDATE` cannot
+//! lock a row that does not exist, and the table has no unique constraint. With an advisory lock
+//! the second delivery waits, looks, and finds the row of the first.
 //!
 //! ```text
-//! scripts/quickstart                             SQLite, without a server: nothing is excluded
+//! scripts/quickstart                             SQLite: no server, no mutual exclusion
 //! scripts/postgres run -- scripts/quickstart     PostgreSQL: one creates, the other finds
 //! ```
 #![expect(
     missing_docs,
     clippy::exhaustive_enums,
     clippy::exhaustive_structs,
-    reason = "of what Diesel's macros write"
+    reason = "code that Diesel's macros generate"
 )]
-#![expect(
-    clippy::print_stdout,
-    reason = "the program shows what happens, and in which order"
-)]
+#![expect(clippy::print_stdout, reason = "the program prints each event")]
 
 use std::env;
 use std::error::Error;
@@ -31,7 +29,7 @@ use advisory_locking::{AdvisoryLocking, LockOptions};
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 
-/// PostgreSQL in production, SQLite in tests: one source for both.
+/// PostgreSQL in production, SQLite in tests.
 #[derive(diesel::MultiConnection)]
 enum AnyConnection {
     Postgres(PgConnection),
@@ -54,7 +52,7 @@ diesel::table! {
     }
 }
 
-/// What the sender tells us.
+/// The payload of the event.
 struct PullRequestOpened {
     id: i64,
     title: &'static str,
@@ -70,26 +68,26 @@ enum Handled {
 fn on_pull_request_opened(
     conn: &mut AnyConnection,
     event: &PullRequestOpened,
-    log: &Log,
+    output: &Output,
 ) -> QueryResult<Handled> {
     let protected = conn.capabilities().provides_mutual_exclusion();
     let wait = LockOptions::wait_up_to(Duration::from_secs(10));
-    log.say("asks for the lock");
+    output.print("requests the lock");
     conn.with_advisory_xact_lock(("pull-request", event.id), wait, |conn| {
-        log.say(if protected {
-            "has the lock"
+        output.print(if protected {
+            "holds the lock"
         } else {
-            "goes on without a lock"
+            "continues without a lock"
         });
         let there: i64 = pull_requests::table
             .filter(pull_requests::id.eq(event.id))
             .count()
             .get_result(conn)?;
         if there > 0 {
-            log.say("looks: the row is there");
+            output.print("finds the row");
             return Ok(Handled::Found);
         }
-        log.say("looks: no row");
+        output.print("finds no row");
         thread::sleep(LOOK_TO_CREATE);
         diesel::insert_into(pull_requests::table)
             .values((
@@ -97,58 +95,58 @@ fn on_pull_request_opened(
                 pull_requests::title.eq(event.title),
             ))
             .execute(conn)?;
-        log.say("creates the row");
+        output.print("creates the row");
         Ok(Handled::Created)
     })
 }
 
-/// As if something else were to be asked first: long enough for two unprotected deliveries to meet.
+/// Work between the look and the insert, long enough that two unprotected deliveries overlap.
 const LOOK_TO_CREATE: Duration = Duration::from_millis(100);
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    // The warning that SQLite has no locks goes to standard output with the rest.
+    // Prints the warning that SQLite has no locks.
     tracing_subscriber::fmt()
         .without_time()
         .with_target(false)
         .init();
 
-    let place = Place::new()?;
-    println!("database: {place}");
+    let database = DemoDatabase::new()?;
+    println!("database: {database}");
     let event = PullRequestOpened {
         id: 1234,
         title: "Lock before you look",
     };
-    let outcomes = deliver_twice(&place, &event)?;
+    let outcomes = deliver_twice(&database, &event)?;
 
     let rows: i64 = pull_requests::table
         .count()
-        .get_result(&mut place.connect()?)?;
+        .get_result(&mut database.connect()?)?;
     println!("rows: {rows}");
-    Ok(verdict(&place, &outcomes, rows))
+    Ok(summary(&database, &outcomes, rows))
 }
 
-/// Two threads, each with its own connection, that handle the event at the same moment.
+/// Handles the event in two threads at the same time, each with its own connection.
 fn deliver_twice(
-    place: &Place,
+    database: &DemoDatabase,
     event: &PullRequestOpened,
 ) -> ConnectionResult<Vec<QueryResult<Handled>>> {
-    // Before the threads: a connection that fails must not leave the other thread at the barrier.
+    // Connect before the threads start, so that an error leaves no thread at the barrier.
     let deliveries = [
-        ("delivery 1", place.connect()?),
-        ("delivery 2", place.connect()?),
+        ("delivery 1", database.connect()?),
+        ("delivery 2", database.connect()?),
     ];
     let both_ready = Barrier::new(deliveries.len());
     let began = Instant::now();
     Ok(thread::scope(|scope| {
-        let threads = deliveries.map(|(who, mut conn)| {
+        let threads = deliveries.map(|(delivery, mut conn)| {
             let both_ready = &both_ready;
             scope.spawn(move || {
-                let log = Log { began, who };
+                let output = Output { began, delivery };
                 both_ready.wait();
-                let handled = on_pull_request_opened(&mut conn, event, &log);
+                let handled = on_pull_request_opened(&mut conn, event, &output);
                 match &handled {
-                    Ok(handled) => log.say(&format!("is done: {handled:?}")),
-                    Err(error) => log.say(&format!("failed: {error}")),
+                    Ok(handled) => output.print(&format!("is done: {handled:?}")),
+                    Err(error) => output.print(&format!("failed: {error}")),
                 }
                 handled
             })
@@ -164,8 +162,8 @@ fn deliver_twice(
     }))
 }
 
-/// On PostgreSQL, anything but one row and one creator is a failure.
-fn verdict(place: &Place, outcomes: &[QueryResult<Handled>], rows: i64) -> ExitCode {
+/// Prints the result. On PostgreSQL there must be one row and one delivery that created it.
+fn summary(database: &DemoDatabase, outcomes: &[QueryResult<Handled>], rows: i64) -> ExitCode {
     let count = |wanted| {
         let is_wanted =
             |outcome: &&QueryResult<Handled>| matches!(outcome, Ok(got) if *got == wanted);
@@ -173,74 +171,72 @@ fn verdict(place: &Place, outcomes: &[QueryResult<Handled>], rows: i64) -> ExitC
     };
     let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
     let once = rows == 1 && count(Handled::Created) == 1 && count(Handled::Found) == 1;
-    match place {
-        Place::Postgres { .. } if once => {
-            println!("PostgreSQL: written once; the other delivery waited, looked and found it");
+    match database {
+        DemoDatabase::Postgres { .. } if once => {
+            println!("PostgreSQL: created once; the other delivery waited and found the row");
             ExitCode::SUCCESS
         }
-        Place::Postgres { .. } => {
-            println!("PostgreSQL: the lock did not do its work");
+        DemoDatabase::Postgres { .. } => {
+            println!("PostgreSQL: FAILED: not created once and found once");
             ExitCode::FAILURE
         }
-        Place::Sqlite { .. } if rows == 0 => {
+        DemoDatabase::Sqlite { .. } if rows == 0 => {
             println!("SQLite: nothing was written");
             ExitCode::FAILURE
         }
-        // Two transactions that have both read cannot both write in SQLite: the second is refused at once, whatever its busy
-        // time-out. Nobody was made to wait, so one of the two fails, unless it came when the other was done.
-        Place::Sqlite { .. } => {
-            println!("SQLite has no advisory locks: nobody waited for anybody.");
+        // In SQLite, two transactions that have read cannot both write: the second fails at once,
+        // without waiting for `busy_timeout`. See https://www.sqlite.org/rescode.html#busy.
+        DemoDatabase::Sqlite { .. } => {
+            println!("SQLite has no advisory locks: no delivery waited for the other.");
             if failed > 0 {
-                println!(
-                    "Both looked before either had written; SQLite itself refused the second write."
-                );
+                println!("Both looked before the first write; SQLite rejected the second write.");
             } else if once {
-                println!("This time one happened to come when the other was done.");
+                println!("This time one delivery began after the other had ended.");
             } else {
-                println!("The row was written more than once.");
+                println!("Both deliveries created the row.");
             }
-            println!("For the lock itself: scripts/postgres run -- scripts/quickstart");
+            println!("To see the lock: scripts/postgres run -- scripts/quickstart");
             ExitCode::SUCCESS
         }
     }
 }
 
-/// What one delivery does, with the time since both began.
-struct Log {
+/// Prints the events of one delivery, with the time since the start.
+struct Output {
     began: Instant,
-    who: &'static str,
+    delivery: &'static str,
 }
 
-impl Log {
-    fn say(&self, what: &str) {
-        let at = self.began.elapsed();
-        println!("{:>6.1} ms  {}  {what}", at.as_secs_f64() * 1e3, self.who);
+impl Output {
+    fn print(&self, event: &str) {
+        let at = self.began.elapsed().as_secs_f64() * 1e3;
+        println!("{at:>6.1} ms  {}  {event}", self.delivery);
     }
 }
 
-/// Where the table is: a schema of its own on a server, or a file of its own. Gone when dropped.
-enum Place {
+/// A temporary schema on the server, or a temporary SQLite file. Deleted on drop.
+enum DemoDatabase {
     Postgres { url: String, schema: String },
     Sqlite { file: PathBuf },
 }
 
-impl Place {
+impl DemoDatabase {
     fn new() -> Result<Self, Box<dyn Error>> {
         let name = format!("advisory_locking_quickstart_{}", process::id());
         let url = env::var("DATABASE_URL").unwrap_or_default();
-        let place = if url.starts_with("postgres") {
+        let database = if url.starts_with("postgres") {
             Self::Postgres { url, schema: name }
         } else {
             let file = env::temp_dir().join(name).with_extension("sqlite");
             Self::Sqlite { file }
         };
-        let mut conn = place.connect()?;
-        if let Self::Postgres { schema, .. } = &place {
+        let mut conn = database.connect()?;
+        if let Self::Postgres { schema, .. } = &database {
             conn.batch_execute(&format!("CREATE SCHEMA {schema}"))?;
         }
-        // No unique constraint, so that a second row would be seen.
+        // Without a unique constraint, so that a second row would be seen.
         conn.batch_execute("CREATE TABLE pull_requests (id BIGINT NOT NULL, title TEXT NOT NULL)")?;
-        Ok(place)
+        Ok(database)
     }
 
     fn connect(&self) -> ConnectionResult<AnyConnection> {
@@ -254,7 +250,7 @@ impl Place {
             }
             Self::Sqlite { file } => {
                 let mut conn = SqliteConnection::establish(&file.to_string_lossy())?;
-                // Without it, the second of two writers fails at once, and the second of two commits too.
+                // Without a time-out, the second of two writers fails at once.
                 conn.batch_execute("PRAGMA busy_timeout = 5000")
                     .map_err(setting_failed)?;
                 Ok(AnyConnection::Sqlite(conn))
@@ -263,20 +259,20 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for DemoDatabase {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Postgres { schema, .. } => write!(formatter, "PostgreSQL, schema {schema}"),
             Self::Sqlite { file } => write!(
                 formatter,
-                "SQLite, {} (DATABASE_URL names no PostgreSQL)",
+                "SQLite, {} (DATABASE_URL is not a PostgreSQL URL)",
                 file.display()
             ),
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for DemoDatabase {
     fn drop(&mut self) {
         let removed: Result<(), Box<dyn Error>> = match self {
             Self::Postgres { schema, .. } => {
@@ -288,7 +284,7 @@ impl Drop for Place {
             Self::Sqlite { file } => std::fs::remove_file(file).map_err(Box::from),
         };
         if let Err(error) = removed {
-            println!("not removed: {self}: {error}");
+            println!("cannot delete {self}: {error}");
         }
     }
 }

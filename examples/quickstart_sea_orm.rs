@@ -1,20 +1,17 @@
-//! The webhook of `quickstart`, on SeaORM: one event, delivered twice at the same moment, to two tasks.
+//! The webhook of `quickstart` with SeaORM: two tasks receive one event at the same time.
 //!
-//! Which database it is, the program learns when it runs. On PostgreSQL one delivery creates the row, and the other waits, looks and
-//! finds it. On SQLite nobody waits for anybody.
+//! `DATABASE_URL` selects the database. On PostgreSQL one delivery creates the row, and the other
+//! waits, looks, and finds it. On SQLite no delivery waits.
 //!
 //! ```text
 //! scripts/quickstart sea-orm                             SQLite, without a server
 //! scripts/postgres run -- scripts/quickstart sea-orm     PostgreSQL
 //! ```
 //!
-//! The scripts set up what it needs, and then
-//!
-//! ```text
-//! cargo run --example quickstart_sea_orm --features sea-orm
-//! ```
-#![expect(unreachable_pub, reason = "SeaORM's macros want it")]
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+//! The script installs missing native libraries, then runs
+//! `cargo run --example quickstart_sea_orm --features sea-orm`.
+#![expect(unreachable_pub, reason = "SeaORM's macros need it")]
+#![expect(clippy::print_stdout, reason = "the program prints each event")]
 
 use std::env;
 use std::error::Error;
@@ -28,7 +25,7 @@ use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, Schema, Set};
 mod pull_request {
     use sea_orm::entity::prelude::*;
 
-    /// No unique constraint but the row's own number, so that a second row would be seen.
+    /// `number` has no unique constraint, so that a second row would be seen.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "pull_request")]
     pub struct Model {
@@ -60,7 +57,7 @@ async fn on_pull_request_opened(db: &DatabaseConnection, number: i64) -> Result<
         if there.is_some() {
             return Ok(Handled::Found);
         }
-        // As if something else were to be asked first: long enough for two unprotected deliveries to meet.
+        // Work between the look and the insert: two unprotected deliveries overlap.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let row = pull_request::ActiveModel {
             number: Set(number),
@@ -74,16 +71,16 @@ async fn on_pull_request_opened(db: &DatabaseConnection, number: i64) -> Result<
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
-    // The warning that SQLite has no locks goes to standard output with the rest.
+    // Prints the warning that SQLite has no locks.
     tracing_subscriber::fmt()
         .without_time()
         .with_target(false)
         .init();
 
-    let place = format!("advisory_locking_quickstart_{}", process::id());
+    let schema = format!("advisory_locking_quickstart_{}", process::id());
     let url = env::var("DATABASE_URL").unwrap_or_default();
     let on_postgres = url.starts_with("postgres");
-    let file = env::temp_dir().join(&place).with_extension("sqlite");
+    let file = env::temp_dir().join(&schema).with_extension("sqlite");
     let mut options = if on_postgres {
         ConnectOptions::new(url)
     } else {
@@ -92,17 +89,17 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     options
         .max_connections(2)
         .sqlx_logging(false)
-        .set_schema_search_path(place.clone());
+        .set_schema_search_path(schema.clone());
     let db = Database::connect(options).await?;
     if on_postgres {
-        db.execute_unprepared(&format!("CREATE SCHEMA {place}"))
+        db.execute_unprepared(&format!("CREATE SCHEMA {schema}"))
             .await?;
     }
 
     let outcome = deliver_twice(&db).await;
 
     if on_postgres {
-        db.execute_unprepared(&format!("DROP SCHEMA {place} CASCADE"))
+        db.execute_unprepared(&format!("DROP SCHEMA {schema} CASCADE"))
             .await?;
     }
     db.close().await?;
@@ -112,33 +109,33 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let once = outcome?;
     Ok(match (on_postgres, once) {
         (true, true) => {
-            println!("PostgreSQL: written once; the other delivery waited, looked and found it");
+            println!("PostgreSQL: created once; the other delivery waited and found the row");
             ExitCode::SUCCESS
         }
         (true, false) => {
-            println!("PostgreSQL: the lock did not do its work");
+            println!("PostgreSQL: FAILED: not created once and found once");
             ExitCode::FAILURE
         }
         (false, _) => {
-            println!("SQLite has no advisory locks: nobody waited for anybody.");
-            println!("For the lock itself: scripts/postgres run -- scripts/quickstart sea-orm");
+            println!("SQLite has no advisory locks: no delivery waited for the other.");
+            println!("To see the lock: scripts/postgres run -- scripts/quickstart sea-orm");
             ExitCode::SUCCESS
         }
     })
 }
 
-/// Two tasks that handle the event at the same moment. Whether it was created once and found once.
+/// Handles the event twice at the same time. Returns true if it was created once and found once.
 async fn deliver_twice(db: &DatabaseConnection) -> Result<bool, DbErr> {
     let schema = Schema::new(db.get_database_backend());
     db.execute(&schema.create_table_from_entity(pull_request::Entity))
         .await?;
     let began = Instant::now();
-    let deliver = async |who: &str| {
+    let deliver = async |delivery: &str| {
         let handled = on_pull_request_opened(db, 1234).await;
         let at = began.elapsed().as_secs_f64() * 1e3;
         match &handled {
-            Ok(handled) => println!("{at:>6.1} ms  {who}: {handled:?}"),
-            Err(error) => println!("{at:>6.1} ms  {who} failed: {error}"),
+            Ok(handled) => println!("{at:>6.1} ms  {delivery}: {handled:?}"),
+            Err(error) => println!("{at:>6.1} ms  {delivery} failed: {error}"),
         }
         handled.ok()
     };

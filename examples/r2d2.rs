@@ -1,9 +1,9 @@
-//! r2d2: four workers, one job, a pool of Diesel connections.
+//! Diesel with an r2d2 pool: four workers that exclude each other.
 //!
 //! ```text
 //! scripts/postgres run -- cargo run --example r2d2 --features diesel-postgres,r2d2
 //! ```
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::error::Error;
 use std::thread;
@@ -14,7 +14,7 @@ use diesel::pg::PgConnection;
 use diesel::prelude::*;
 use diesel::r2d2::{ConnectionManager, Pool};
 
-/// The body runs on the connection that holds the lock, so each worker needs one connection of the pool, and not two.
+/// Runs the body on the connection that holds the lock, so a worker needs one connection.
 fn work(pool: &Pool<ConnectionManager<PgConnection>>, worker: u32) -> QueryResult<()> {
     let wait = LockOptions::wait_up_to(Duration::from_secs(10));
     pool.with_advisory_lock("nightly-report", wait, |conn| {
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
     })?;
 
-    // A guard keeps its connection out of the pool, and gives both back. It can be kept in a struct or sent to another thread.
+    // The guard owns a connection of the pool. It can be stored or sent to another thread.
     let guard = pool.acquire_advisory_lock("leader", LockOptions::no_wait())?;
     println!(
         "busy connections: {}",
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     println!(
-        "leader again: {}",
+        "the lock can be acquired again: {}",
         pool.try_acquire_advisory_lock("leader", LockOptions::no_wait())?
             .is_some()
     );

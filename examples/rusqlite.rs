@@ -1,9 +1,9 @@
-//! rusqlite: the no-op. Nothing is excluded; what production does on PostgreSQL runs in a test.
+//! rusqlite: a lock is a no-op, without mutual exclusion.
 //!
 //! ```text
 //! cargo run --example rusqlite --features rusqlite
 //! ```
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 use advisory_locking::{AdvisoryLocking, LockOptions};
 use rusqlite::{Connection, Result};
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     println!("created: {}", create_once(&mut conn, 1)?);
     println!("created: {}", create_once(&mut conn, 1)?);
 
-    // A transaction of rusqlite's own takes transaction-level locks.
+    // A rusqlite `Transaction` acquires transaction-level locks.
     let mut transaction = conn.transaction()?;
     transaction.acquire_advisory_xact_lock(("pull-request", 2), LockOptions::no_wait())?;
     transaction.execute("INSERT INTO pull_requests VALUES (2)", [])?;

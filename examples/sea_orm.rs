@@ -1,9 +1,9 @@
-//! SeaORM: a lock over several transactions, a lock in a transaction that is there already, and a caller who loses patience.
+//! SeaORM: a lock over several transactions, a lock in an existing transaction, a cancelled wait.
 //!
 //! ```text
 //! scripts/postgres run -- cargo run --example sea_orm --features sea-orm
 //! ```
-#![expect(clippy::print_stdout, reason = "the program shows what happens")]
+#![expect(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     options.max_connections(2).sqlx_logging(false);
     let db = Database::connect(options).await?;
 
-    // One of several replicas writes the report; the others wait for their turn on the server. `db` in the body is the
-    // connection that holds the lock, and takes queries and transactions as the other does.
-    let turn = LockOptions::wait_up_to(Duration::from_secs(10)).strategy(WaitStrategy::Block);
-    db.with_advisory_lock("nightly-report", turn, async |db| {
+    // One of several replicas writes the report; the others wait on the server. The `db` of the
+    // body is the connection that holds the lock. It accepts queries and transactions.
+    let wait = LockOptions::wait_up_to(Duration::from_secs(10)).strategy(WaitStrategy::Block);
+    db.with_advisory_lock("nightly-report", wait, async |db| {
         let tx = db.begin().await?;
         tx.execute_unprepared("CREATE TEMPORARY TABLE report (line TEXT)")
             .await?;
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .await?;
     println!("the report is written");
 
-    // In a transaction of the application's own: held until that ends.
+    // A lock in a transaction of the application is held until the transaction ends.
     let tx = db.begin().await?;
     tx.acquire_advisory_xact_lock(("order", 17), LockOptions::no_wait())
         .await?;
@@ -44,13 +44,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     other.rollback().await?;
     tx.commit().await?;
 
-    // A caller that loses patience: nothing stays queued, and the pool is whole.
+    // A caller drops its future: the wait ends on the server, and the pool stays usable.
     let guard = db
         .acquire_advisory_lock("external-api", LockOptions::no_wait())
         .await?;
-    let call = db.with_advisory_lock("external-api", turn, async |_| Ok::<_, DbErr>(()));
-    let patience = tokio::time::timeout(Duration::from_millis(50), call);
-    println!("lost patience: {}", patience.await.is_err());
+    let call = db.with_advisory_lock("external-api", wait, async |_| Ok::<_, DbErr>(()));
+    let call = tokio::time::timeout(Duration::from_millis(50), call);
+    println!("the wait was cancelled: {}", call.await.is_err());
     guard.release().await?;
     Ok(())
 }

@@ -1,10 +1,11 @@
-//! Skip if busy: a background sync per client, which nobody runs twice at a time. The guide's page is `docs/skip-if-busy.md`.
+//! Skip if busy: a background sync that runs once at a time per client. See `docs/skip-if-busy.md`.
 //!
-//! The body runs with the lock or not at all, and the caller knows which. Nothing is released that was not acquired.
+//! The body runs with the lock or not at all, and the result says which.
 //!
 //! ```text
 //! cargo run --example skip_if_busy --features diesel-postgres,diesel-sqlite
-//! scripts/postgres run -- cargo run --example skip_if_busy --features diesel-postgres,diesel-sqlite
+//! scripts/postgres run -- \
+//!     cargo run --example skip_if_busy --features diesel-postgres,diesel-sqlite
 //! ```
 mod support;
 
@@ -13,10 +14,10 @@ use diesel::prelude::*;
 
 use support::{AnyConnection, Database, Outcome, check};
 
-/// What the work of a sync is, in this program: to see what others can do meanwhile.
+/// The work of a sync. In this program it tries further syncs meanwhile.
 type Work<'w> = &'w mut dyn FnMut(&mut AnyConnection) -> QueryResult<()>;
 
-/// `None`: some other process is syncing this client.
+/// Syncs a client. Returns `None` if another process is syncing it.
 fn sync(conn: &mut AnyConnection, client_id: i32, work: Work<'_>) -> QueryResult<Option<()>> {
     conn.try_with_advisory_lock(("sync", client_id), LockOptions::no_wait(), |conn| {
         work(conn)
@@ -39,7 +40,7 @@ fn main() -> Outcome {
     })?;
     check(ran.is_some(), "the first one ran")?;
     if database.excludes() {
-        // Had the first refusal released anything, the second would have been let in.
+        // A failed try must not release the lock: the second try fails, too.
         check(
             meanwhile == [false, false, true],
             "client 4 was skipped twice meanwhile, client 5 not",
@@ -47,7 +48,7 @@ fn main() -> Outcome {
     } else {
         check(
             meanwhile == [true, true, true],
-            "on SQLite nobody is kept out",
+            "SQLite does not exclude other sessions",
         )?;
     }
     let again = sync(&mut second, 4, &mut nothing)?;

@@ -1,10 +1,11 @@
-//! A lock on a tuple, failing fast inside the transaction. The guide's page is `docs/fail-fast.md`.
+//! A tuple as key of a transaction-level lock that fails fast. See `docs/fail-fast.md`.
 //!
-//! With the test of two sessions that one would write for such a function.
+//! Includes a test with two sessions.
 //!
 //! ```text
 //! cargo run --example tuple_in_transaction --features diesel-postgres,diesel-sqlite
-//! scripts/postgres run -- cargo run --example tuple_in_transaction --features diesel-postgres,diesel-sqlite
+//! scripts/postgres run -- \
+//!     cargo run --example tuple_in_transaction --features diesel-postgres,diesel-sqlite
 //! ```
 mod support;
 
@@ -18,7 +19,7 @@ use support::{AnyConnection, Database, Outcome, check};
 
 #[derive(Debug)]
 enum SignupError {
-    /// Somebody is signing up with this address just now.
+    /// Another session is signing up with this address.
     Busy(LockError),
     Lock(LockError),
     Database(diesel::result::Error),
@@ -50,7 +51,7 @@ impl fmt::Display for SignupError {
 
 impl std::error::Error for SignupError {}
 
-/// To be called in a transaction, whose end frees the address for others.
+/// Locks the address. Must be called in a transaction, whose end releases the lock.
 fn lock_address(conn: &mut AnyConnection, email: &str) -> Result<(), LockError> {
     conn.acquire_advisory_xact_lock(("SIGNUP-EMAIL", email), LockOptions::no_wait())
 }
@@ -69,34 +70,34 @@ fn main() -> Outcome {
     two_sessions(&database)
 }
 
-/// In a project of yours: a `#[test]` with two connections.
+/// Tests the exclusion with two connections. An application makes this a `#[test]`.
 fn two_sessions(database: &Database) -> Outcome {
     let (mut session_1, mut session_2) = (database.connect()?, database.connect()?);
     let address = "a@b.c";
 
     session_1.transaction(|session_1| {
         lock_address(session_1, address)?;
-        // The same session may take it again.
+        // The same session may acquire the lock again.
         lock_address(session_1, address)?;
 
-        // Another session is refused, at once, and its transaction goes on.
-        let refused = session_2.transaction(|session_2| {
-            let refused = lock_address(session_2, address).map_err(SignupError::from);
+        // Another session fails at once, and its transaction stays usable.
+        let second = session_2.transaction(|session_2| {
+            let result = lock_address(session_2, address).map_err(SignupError::from);
             lock_address(session_2, "another@b.c")?;
-            Ok::<_, SignupError>(refused)
+            Ok::<_, SignupError>(result)
         })?;
         if database.excludes() {
             check(
-                matches!(refused, Err(SignupError::Busy(_))),
-                "the second session is refused",
+                matches!(second, Err(SignupError::Busy(_))),
+                "the second session fails at once",
             )?;
         } else {
-            check(refused.is_ok(), "on SQLite nobody is kept out")?;
+            check(second.is_ok(), "SQLite does not exclude other sessions")?;
         }
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })?;
 
-    // Free after the commit.
+    // The commit has released the lock.
     session_2.transaction(|session_2| sign_up(session_2, address))?;
     check(
         true,

@@ -1,10 +1,10 @@
-//! What the recipes share: a database of their own on PostgreSQL or SQLite, and a check that ends the program.
+//! Shared by the examples of the guide: a temporary database on PostgreSQL or SQLite, and checks.
 #![allow(
     dead_code,
     missing_docs,
     clippy::exhaustive_enums,
     clippy::print_stdout,
-    reason = "not every recipe uses everything, and Diesel's macro writes undocumented code"
+    reason = "no example uses all items, and Diesel's macro generates undocumented code"
 )]
 
 use std::env;
@@ -20,10 +20,10 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool};
 
-/// What every `main` returns: an error ends the program with a status that is not zero.
+/// Result of `main`. An error ends the program with a non-zero exit status.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// PostgreSQL in production, SQLite in tests: one source for both.
+/// PostgreSQL in production, SQLite in tests.
 #[derive(diesel::MultiConnection)]
 pub(crate) enum AnyConnection {
     Postgres(PgConnection),
@@ -39,26 +39,28 @@ impl DelegateLockSession for AnyConnection {
     }
 }
 
-/// The recipe's claim about itself.
-pub(crate) fn check(holds: bool, what: &str) -> Outcome {
-    if holds {
-        println!("as it should be: {what}");
+/// Prints a statement that is true. Fails if it is false.
+pub(crate) fn check(is_true: bool, statement: &str) -> Outcome {
+    if is_true {
+        println!("ok: {statement}");
         Ok(())
     } else {
-        Err(format!("not so: {what}").into())
+        Err(format!("not true: {statement}").into())
     }
 }
 
-/// A schema of its own on the server in `DATABASE_URL`, or a SQLite file of its own. Gone when dropped.
+/// A temporary schema on the server in `DATABASE_URL`, or a temporary SQLite file.
+///
+/// Deleted on drop.
 pub(crate) enum Database {
     Postgres { url: String, schema: String },
     Sqlite { file: PathBuf },
 }
 
 impl Database {
-    /// Made with these statements.
-    pub(crate) fn create(recipe: &str, statements: &str) -> Outcome<Self> {
-        let name = format!("advisory_locking_{recipe}_{}", process::id());
+    /// Creates the database and runs `statements` on it.
+    pub(crate) fn create(example: &str, statements: &str) -> Outcome<Self> {
+        let name = format!("advisory_locking_{example}_{}", process::id());
         let url = env::var("DATABASE_URL").unwrap_or_default();
         let database = if url.starts_with("postgres") {
             Self::Postgres { url, schema: name }
@@ -71,7 +73,7 @@ impl Database {
             println!("on PostgreSQL");
             conn.batch_execute(&format!("CREATE SCHEMA {schema}"))?;
         } else {
-            println!("on SQLite: DATABASE_URL names no PostgreSQL");
+            println!("on SQLite: DATABASE_URL is not a PostgreSQL URL");
         }
         conn.batch_execute(statements)?;
         Ok(database)
@@ -95,40 +97,40 @@ impl Database {
         }
     }
 
-    /// Whether a lock keeps anybody out here.
+    /// Returns true if a lock excludes other sessions.
     pub(crate) const fn excludes(&self) -> bool {
         matches!(self, Self::Postgres { .. })
     }
 
-    /// Waits until a session queues for the lock on the server. One that polls is not seen there.
-    pub(crate) fn until_somebody_queues(&self, key: impl Into<LockKey>) -> Outcome {
+    /// Blocks until a session waits for the lock on the server. A polling session is not seen.
+    pub(crate) fn wait_for_waiter(&self, key: impl Into<LockKey>) -> Outcome {
         #[derive(diesel::QueryableByName)]
-        struct Queued {
+        struct Row {
             #[diesel(sql_type = Bool)]
-            queued: bool,
+            waits: bool,
         }
 
         let (high, low, space) = key.into().raw().pg_locks_columns();
         let mut conn = self.connect()?;
         let began = Instant::now();
         loop {
-            let found: Queued = diesel::sql_query(
+            let row: Row = diesel::sql_query(
                 "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
                  AND classid::bigint = $1 AND objid::bigint = $2 AND objsubid::bigint = $3 AND database = \
-                 (SELECT oid FROM pg_database WHERE datname = current_database())) AS queued",
+                 (SELECT oid FROM pg_database WHERE datname = current_database())) AS waits",
             )
             .bind::<BigInt, _>(i64::from(high))
             .bind::<BigInt, _>(i64::from(low))
             .bind::<BigInt, _>(i64::from(space))
             .get_result(match &mut conn {
                 AnyConnection::Postgres(conn) => conn,
-                AnyConnection::Sqlite(_) => return Err("SQLite has no queue".into()),
+                AnyConnection::Sqlite(_) => return Err("SQLite has no locks".into()),
             })?;
-            if found.queued {
+            if row.waits {
                 return Ok(());
             }
             if began.elapsed() > Duration::from_secs(30) {
-                return Err("nobody queued for the lock".into());
+                return Err("no session waits for the lock".into());
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -147,7 +149,7 @@ impl Drop for Database {
             Self::Sqlite { file } => std::fs::remove_file(file).map_err(Box::from),
         };
         if let Err(error) = removed {
-            println!("not removed: {error}");
+            println!("cannot delete the database: {error}");
         }
     }
 }
