@@ -1,7 +1,8 @@
-//! What is logged, and a log sink that panics.
+//! Log events, and a log sink that panics.
 //!
-//! In a program of its own, and one test at a time: an event that is first met by a thread without a subscriber, just when another thread
-//! sets one, stays off for both.
+//! A separate program that runs one test at a time. tracing caches whether an event is enabled. If
+//! a thread without a subscriber registers the event first, while another thread sets a
+//! subscriber, the event stays disabled for both.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "model/mod.rs"]
@@ -16,7 +17,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::model::Model;
 
-/// Collects lines, and panics on one that has `poison` in it.
+/// Collects lines. Panics at a line that contains `poison`.
 #[derive(Clone, Default)]
 struct Sink {
     lines: Arc<Mutex<Vec<u8>>>,
@@ -82,7 +83,7 @@ fn events_are_logged_with_the_key() {
     assert_eq!(lines.len(), 3, "{lines:?}");
 }
 
-/// A transaction-level lock in the caller's transaction has no guard that would tell.
+/// A transaction-level lock in the caller's transaction has no guard, but its grant is logged.
 #[test]
 fn granting_in_the_callers_transaction_is_logged() {
     let (sink, model, key) = (Sink::default(), Model::default(), LockKey::from("logged"));
@@ -99,7 +100,7 @@ fn granting_in_the_callers_transaction_is_logged() {
     assert_eq!(lines.matches("is granted").count(), 2, "{lines}");
 }
 
-/// The same of an async session.
+/// As `granting_in_the_callers_transaction_is_logged`, with an async session.
 #[cfg(feature = "diesel-async-sqlite")]
 #[test]
 fn granting_in_the_callers_transaction_is_logged_async() {

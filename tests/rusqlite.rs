@@ -1,4 +1,4 @@
-//! What is rusqlite's own: transactions and savepoints that are types, and its error.
+//! Features of rusqlite only: `Transaction`, `Savepoint` and its error type.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock};
@@ -23,7 +23,7 @@ fn write(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 #[test]
-fn a_transaction_takes_transaction_level_locks_only() {
+fn a_transaction_acquires_transaction_level_locks_only() {
     let mut conn = connect();
     let mut transaction = conn.transaction().unwrap();
     transaction
@@ -52,7 +52,7 @@ fn a_savepoint_is_inside_a_transaction() {
     assert_eq!(count(&conn), 1);
 }
 
-/// The inner scope is a savepoint: it goes alone, or with the outer transaction.
+/// The inner scope is a savepoint. It is rolled back alone, or with the outer transaction.
 #[test]
 fn a_scope_in_a_transaction_is_a_savepoint() {
     let mut conn = connect();
@@ -71,9 +71,9 @@ fn a_scope_in_a_transaction_is_a_savepoint() {
     assert_eq!(count(&conn), 0);
 }
 
-/// SQLite leaves a transaction open whose commit failed; nothing of it may stay.
+/// SQLite leaves a transaction open if its commit fails. The crate must roll it back.
 #[test]
-fn a_commit_that_fails_is_rusqlites_own_error_and_rolled_back() {
+fn a_failed_commit_is_a_rusqlite_error_and_rolled_back() {
     let mut conn = connect();
     conn.execute_batch(
         "PRAGMA foreign_keys = ON; CREATE TABLE parent (id INTEGER PRIMARY KEY); \
@@ -93,7 +93,7 @@ fn a_commit_that_fails_is_rusqlites_own_error_and_rolled_back() {
 }
 
 #[test]
-fn a_lock_error_can_be_taken_out_of_rusqlites() {
+fn a_lock_error_is_the_source_of_rusqlites_error() {
     let strict = QUIET.on_missing_lock(OnMissingLock::Error);
     let refused = connect().with_advisory_lock("key", strict, |conn| write(conn));
     let Err(Error::ToSqlConversionFailure(error)) = refused else {

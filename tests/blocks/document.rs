@@ -1,21 +1,21 @@
-//! What a document shows: its blocks of Rust, each with the commands above it.
+//! The Rust blocks of a document, each with the commands above it.
 
 use std::fmt;
 use std::fs;
 
 use crate::ROOT;
 
-/// A block of Rust, as a reader would copy it.
+/// A Rust block as a reader would copy it.
 pub(crate) struct Block {
-    /// The document, without its ending.
+    /// Name of the document without `.md`.
     document: String,
-    /// Which of the document's blocks, from 1.
+    /// Number of the block in the document, from 1.
     number: usize,
-    /// Where its code begins.
+    /// Line of the first line of code.
     line: usize,
-    /// The `cargo add` lines between it and the block before it.
+    /// The `cargo add` lines between the previous block and this one.
     pub(crate) commands: Vec<String>,
-    /// What is shown for a `Cargo.toml` in between, or nothing.
+    /// The `Cargo.toml` between the previous block and this one, or an empty text.
     pub(crate) manifest: String,
     pub(crate) code: String,
 }
@@ -25,7 +25,7 @@ impl Block {
         &self.document
     }
 
-    /// The name of the module or package that is made of it.
+    /// Returns the name of its module or package.
     pub(crate) fn name(&self) -> String {
         let document = self.document.to_lowercase().replace('-', "_");
         format!("{document}_{}", self.number)
@@ -51,7 +51,9 @@ impl fmt::Display for Block {
     }
 }
 
-/// All blocks of a document, in order. One that is marked, as `no_run` or `ignore` would be, is no block that a reader can copy and run.
+/// Returns the blocks of a document, in order.
+///
+/// Panics at a block with an attribute such as `no_run` or `ignore`.
 pub(crate) fn blocks(directory: &str, document: &str) -> Vec<Block> {
     let path = format!("{ROOT}/{directory}{document}.md");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -73,7 +75,7 @@ pub(crate) fn blocks(directory: &str, document: &str) -> Vec<Block> {
         assert_eq!(
             language,
             "",
-            "{path}:{}: a block that would not be run",
+            "{path}:{}: a block with an attribute is not run",
             index + 1
         );
         let code = fenced(lines.by_ref());
@@ -89,7 +91,7 @@ pub(crate) fn blocks(directory: &str, document: &str) -> Vec<Block> {
     blocks
 }
 
-/// The lines up to the end of a block.
+/// Returns the lines up to the end of the block.
 fn fenced<'t>(lines: impl Iterator<Item = (usize, &'t str)>) -> String {
     lines
         .map(|(_, line)| line)
@@ -98,7 +100,7 @@ fn fenced<'t>(lines: impl Iterator<Item = (usize, &'t str)>) -> String {
         .collect()
 }
 
-/// The pages of the guide.
+/// Returns the names of the guide's pages.
 pub(crate) fn pages() -> Vec<String> {
     let directory = format!("{ROOT}/docs");
     let mut pages: Vec<_> = fs::read_dir(directory)

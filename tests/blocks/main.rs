@@ -1,16 +1,19 @@
-//! Every block of Rust in README and in the guide's pages is run.
+//! Runs every Rust block of README and of the guide.
 //!
-//! No test that `cargo test` runs by itself, because it has cargo make packages: `scripts/blocks` runs it. It needs the server in `DATABASE_URL`, prints a
-//! line for each block, and fails if one does not compile, or ends with an error. Arguments name documents: `README`, `create-once`.
+//! `scripts/blocks` runs this program, `cargo test` does not: it builds packages with cargo. It
+//! needs the server in `DATABASE_URL` and prints a line for each block. It fails if a block does
+//! not compile or ends with an error. Arguments are names of documents, such as `README` or
+//! `create-once`.
 //!
-//! * A block of README is a program. It is put into a new package, made by the commands above the block and nothing else.
-//! * A block of a page shows functions. `drivers/` has the rest of the program: who calls them, and what must have happened then. Where the page shows
-//!   a `Cargo.toml`, the package is made by that one.
+//! * A block of README is a program. It becomes a new package, created by the commands above the
+//!   block and nothing else.
+//! * A block of a page contains functions. `drivers/` has the rest of the program: calls of the
+//!   functions and assertions. If the page shows a `Cargo.toml`, the package uses it.
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a program that fails says so by panicking, and prints what it has shown"
+    reason = "the program fails by panicking and prints its results"
 )]
 
 mod document;
@@ -27,8 +30,8 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 const DRIVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/blocks/drivers");
 
-/// What the blocks of the other pages need, all together.
-const PAGES_NEED: [&str; 6] = [
+/// Dependencies of the pages that show no `Cargo.toml`.
+const PAGE_DEPENDENCIES: [&str; 6] = [
     "cargo add diesel@2.3 --features postgres,r2d2",
     "cargo add diesel-async@0.9 --features postgres,bb8",
     "cargo add sea-orm@2 --features sqlx-postgres,sqlx-sqlite,runtime-tokio",
@@ -51,7 +54,7 @@ fn main() {
         .iter()
         .flat_map(|page| document::blocks("docs/", page))
         .collect();
-    every_driver_is_run(&shown);
+    check_drivers(&shown);
     let (alone, together): (Vec<_>, Vec<_>) = shown
         .into_iter()
         .chain(document::blocks("", "README"))
@@ -66,10 +69,10 @@ fn main() {
     }
 }
 
-/// In one package, as modules beside each other, because each package of its own takes seconds to build. Each runs in a process of its own.
+/// Builds the blocks as modules of one package, which saves time, and runs each in a process.
 fn run_together(blocks: &[Block]) {
     let package = Package::new("pages");
-    for command in PAGES_NEED {
+    for command in PAGE_DEPENDENCIES {
         package.add(command);
     }
     let mut main = String::new();
@@ -106,15 +109,15 @@ fn run_together(blocks: &[Block]) {
     }
 }
 
-/// Who calls the functions of a page's block.
+/// Reads the driver of a block: the code that calls its functions.
 fn driver(block: &Block) -> String {
     let file = format!("{DRIVERS}/{}.rs", block.name());
     fs::read_to_string(&file)
-        .unwrap_or_else(|error| panic!("{block}: who calls it should be in {file}: {error}"))
+        .unwrap_or_else(|error| panic!("{block}: cannot read its driver {file}: {error}"))
 }
 
-/// A driver whose block is gone would prove nothing.
-fn every_driver_is_run(blocks: &[Block]) {
+/// Checks that every driver has a block and every block a driver.
+fn check_drivers(blocks: &[Block]) {
     let named: BTreeSet<_> = blocks.iter().map(Block::name).collect();
     let there: BTreeSet<_> = fs::read_dir(DRIVERS)
         .expect("the drivers")
@@ -124,11 +127,14 @@ fn every_driver_is_run(blocks: &[Block]) {
     assert_eq!(there, named, "drivers, and blocks of pages");
 }
 
-/// What a reader does: the commands or the manifest, the block, `cargo run`.
+/// Runs a block as a reader would: the commands or the manifest, the block, `cargo run`.
 fn run_alone(block: &Block) {
     let package = Package::new(&block.name());
     let made = if block.manifest.is_empty() {
-        assert!(!block.commands.is_empty(), "{block}: what must be added?");
+        assert!(
+            !block.commands.is_empty(),
+            "{block}: no `cargo add` command"
+        );
         for command in &block.commands {
             package.add(command);
         }
@@ -137,7 +143,7 @@ fn run_alone(block: &Block) {
     } else {
         package.depend(&block.manifest);
         package.write("src/main.rs", &format!("{}\n{}", block.code, driver(block)));
-        // With what is for tests, too.
+        // Builds the `[dev-dependencies]`, too.
         package.cargo(["test"]);
         "its manifest".to_owned()
     };
@@ -150,12 +156,12 @@ fn run_alone(block: &Block) {
     if block.has_tests() {
         package.cargo(["test"]);
         println!("blocks: {block}: its tests passed");
-        the_kit_is_for_tests(block, &package);
+        check_testing_is_off(block, &package);
     }
 }
 
-/// A feature that is on for the tests is not on in the program, not by accident either.
-fn the_kit_is_for_tests(block: &Block, package: &Package) {
+/// Checks that the feature `testing` of the `[dev-dependencies]` is off in the program.
+fn check_testing_is_off(block: &Block, package: &Package) {
     package.write(
         "src/bin/accident.rs",
         "fn main() {\n    let _locks = advisory_locking::testing::TestLocks::enter();\n}\n",
@@ -164,11 +170,11 @@ fn the_kit_is_for_tests(block: &Block, package: &Package) {
     let said = package::text(&output);
     assert!(
         !output.status.success(),
-        "{block}: the kit is in the program"
+        "{block}: `testing` is on in the program"
     );
     assert!(
         said.contains("could not find `testing` in `advisory_locking`"),
         "{said}"
     );
-    println!("blocks: {block}: the program has no kit for tests");
+    println!("blocks: {block}: the program has no `testing`");
 }

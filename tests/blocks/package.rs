@@ -1,4 +1,4 @@
-//! A package outside of this one, as a user has it, made by cargo.
+//! A package of a user that depends on this crate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use crate::ROOT;
 
-/// Beside the other things that are built.
+/// The target directory of this crate, so that dependencies are shared.
 const TARGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target");
 
 pub(crate) struct Package {
@@ -14,12 +14,13 @@ pub(crate) struct Package {
 }
 
 impl Package {
-    /// An empty one, with this crate's lock file, so that its dependencies are of the releases that everything is tested with.
+    /// Creates an empty package with the lock file of this crate, so that it uses the tested
+    /// releases of dependencies.
     pub(crate) fn new(name: &str) -> Self {
         let directory = Path::new(TARGET).join("blocks").join(name);
         let package = Self { directory };
         let _ = fs::remove_dir_all(&package.directory);
-        // A workspace of its own: it lies within this crate's directory.
+        // Its own workspace, because it is inside the directory of this crate.
         package.write(
             "Cargo.toml",
             &format!(
@@ -41,7 +42,7 @@ impl Package {
         fs::write(path, text).expect("a new file");
     }
 
-    /// Writes into its manifest what a document shows, with this crate from where it is.
+    /// Appends the lines to the manifest, with the path of this crate instead of its version.
     pub(crate) fn depend(&self, manifest: &str) {
         let (from, to) = (
             "advisory-locking = { version = ",
@@ -61,7 +62,7 @@ impl Package {
         self.write("Cargo.toml", &text);
     }
 
-    /// Runs a command of a document: `cargo add …`, with this crate from where it is.
+    /// Runs a `cargo add` command of a document, with the path of this crate.
     pub(crate) fn add(&self, command: &str) {
         let words = command.split_whitespace().skip(1).flat_map(|word| {
             if word == "advisory-locking" {
@@ -73,12 +74,12 @@ impl Package {
         self.cargo(words);
     }
 
-    /// Runs cargo in it, which must succeed.
+    /// Runs cargo in the package. Panics if it fails.
     pub(crate) fn cargo<'a>(&self, words: impl IntoIterator<Item = &'a str>) {
         succeed(&mut self.command(words));
     }
 
-    /// The same for a program that can do without the server in `DATABASE_URL`.
+    /// Runs the program without `DATABASE_URL`. Panics if it fails.
     pub(crate) fn run_without_server(&self) {
         succeed(self.command(["run"]).env_remove("DATABASE_URL"));
     }

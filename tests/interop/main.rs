@@ -1,12 +1,12 @@
-//! Rust and Python exclude each other, both ways, for every scheme that has a client in Python.
+//! Tests that Rust and Python exclude each other, for every scheme with a Python client.
 //!
-//! No test that `cargo test` runs by itself, because it needs Python libraries: `scripts/interop` installs them and runs it. It prints a line
-//! for each client, scheme and direction, and fails if anything differs.
+//! `scripts/interop` installs the Python packages and runs this program; `cargo test` does not. It
+//! prints a line for each client, scheme and direction.
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a program that fails says so by panicking, and prints what it has shown"
+    reason = "the program fails by panicking and prints its results"
 )]
 
 mod python;
@@ -18,27 +18,27 @@ use std::collections::BTreeSet;
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
 use diesel::prelude::*;
 
-use python::{Answer, Python};
-use schemes::{Asks, Name, Scheme};
+use python::{Python, Reply};
+use schemes::{KeyForm, Name, Scheme};
 use server::Server;
 
 fn main() {
     let schemes = schemes::all();
-    every_program_is_run(&schemes);
+    check_programs(&schemes);
     for scheme in &schemes {
         let mut pair = Pair::new(scheme);
         pair.with_each_name(scheme, Pair::rust_holds);
-        let refused = match scheme.asks {
-            Asks::Tries => "Python is refused",
-            Asks::Waits => "Python waits",
+        let contended = match scheme.request {
+            KeyForm::Try => "Python fails",
+            KeyForm::Wait => "Python waits",
         };
-        print_line(scheme, "Rust holds", refused);
+        print_line(scheme, "Rust holds", contended);
         pair.with_each_name(scheme, Pair::python_holds);
-        print_line(scheme, "Python holds", "Rust is refused");
+        print_line(scheme, "Python holds", "Rust fails");
     }
 }
 
-fn print_line(scheme: &Scheme, holds: &str, refused: &str) {
+fn print_line(scheme: &Scheme, holds: &str, contended: &str) {
     let Scheme {
         title,
         program,
@@ -46,13 +46,13 @@ fn print_line(scheme: &Scheme, holds: &str, refused: &str) {
         ..
     } = scheme;
     println!(
-        "interop: {title:<17} {program:<24} {holds:>12}, {refused:>17}, is granted after the release ({} names)",
+        "interop: {title:<17} {program:<24} {holds:>12}, {contended:>12}, is granted after the release ({} names)",
         names.len()
     );
 }
 
-/// A program that is in the directory but not in the table would never be run.
-fn every_program_is_run(schemes: &[Scheme]) {
+/// Checks that every Python program of the directory is in the table.
+fn check_programs(schemes: &[Scheme]) {
     let shared = ["database.py", "serve.py"];
     let run: BTreeSet<_> = schemes
         .iter()
@@ -71,10 +71,10 @@ fn every_program_is_run(schemes: &[Scheme]) {
     assert_eq!(run, there.collect());
 }
 
-/// The two sides, and a third that watches the server.
+/// The two clients, and a connection that reads `pg_locks`.
 struct Pair {
     title: &'static str,
-    asks: Asks,
+    request: KeyForm,
     rust: PgConnection,
     python: Python,
     server: Server,
@@ -84,14 +84,14 @@ impl Pair {
     fn new(scheme: &Scheme) -> Self {
         Self {
             title: scheme.title,
-            asks: scheme.asks,
+            request: scheme.request,
             rust: server::connect(),
             python: Python::start(scheme.program),
             server: Server::new(),
         }
     }
 
-    /// Each name together with the next one, which is free meanwhile.
+    /// Calls `show` with each name and the next one, which is free meanwhile.
     fn with_each_name(&mut self, scheme: &Scheme, show: impl Fn(&mut Self, &Name, &Name)) {
         assert!(scheme.names.len() > 1, "{}: names", self.title);
         let others = scheme.names.iter().cycle().skip(1);
@@ -108,21 +108,21 @@ impl Pair {
             .acquire_advisory_lock(&name.key, LockOptions::no_wait())
             .unwrap_or_else(|error| panic!("{}: {error}", shown));
 
-        // Another name is free meanwhile, so what is refused below is this one.
-        self.python.ask(&other.parts);
+        // Another name is free meanwhile, so only this name is contended.
+        self.python.request(&other.parts);
         assert_held(&mut self.server, &mut self.python, &other.key, &shown);
         self.python.release();
 
-        self.python.ask(&name.parts);
-        match self.asks {
-            Asks::Tries => assert_eq!(self.python.answer(), Answer::Refused, "{}", shown),
-            Asks::Waits => self.server.until_someone_waits(&name.key, &shown),
+        self.python.request(&name.parts);
+        match self.request {
+            KeyForm::Try => assert_eq!(self.python.reply(), Reply::Contended, "{}", shown),
+            KeyForm::Wait => self.server.wait_for_waiter(&name.key, &shown),
         }
         guard
             .release()
             .unwrap_or_else(|error| panic!("{}: {error}", shown));
-        if self.asks == Asks::Tries {
-            self.python.ask(&name.parts);
+        if self.request == KeyForm::Try {
+            self.python.request(&name.parts);
         }
         assert_held(&mut self.server, &mut self.python, &name.key, &shown);
         self.python.release();
@@ -130,7 +130,7 @@ impl Pair {
 
     fn python_holds(&mut self, name: &Name, other: &Name) {
         let shown = format!("{}, {:?}", self.title, name.parts);
-        self.python.ask(&name.parts);
+        self.python.request(&name.parts);
         assert_held(&mut self.server, &mut self.python, &name.key, &shown);
 
         assert!(
@@ -144,18 +144,18 @@ impl Pair {
     }
 }
 
-/// Whether Rust is granted a lock, which it gives back.
+/// Returns true if Rust is granted the lock. Releases it.
 fn granted(conn: &mut PgConnection, key: &LockKey) -> bool {
     conn.try_acquire_advisory_lock(key, LockOptions::no_wait())
-        .expect("an answer")
+        .expect("a reply")
         .map(|guard| guard.release().expect("released"))
         .is_some()
 }
 
-/// Python says that it was granted the lock, and the server shows just its process as the holder.
+/// Asserts that Python reports the grant and that its session is the only holder.
 fn assert_held(server: &mut Server, python: &mut Python, key: &LockKey, shown: &str) {
-    match python.answer() {
-        Answer::Granted(pid) => assert_eq!(server.holders(key), [pid], "{shown}: {key}"),
-        answer => panic!("{shown}: {answer:?}"),
+    match python.reply() {
+        Reply::Granted(pid) => assert_eq!(server.holders(key), [pid], "{shown}: {key}"),
+        reply => panic!("{shown}: {reply:?}"),
     }
 }

@@ -1,11 +1,11 @@
-//! A Python program that takes and releases locks when it is told to. `serve.py` is the other end.
+//! A Python program that acquires and releases locks on request. `serve.py` is its side.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
-use crate::server::PATIENCE;
+use crate::server::TIMEOUT;
 
 pub(crate) const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
 
@@ -28,18 +28,18 @@ impl Part {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Answer {
-    /// By this process of the server.
+pub(crate) enum Reply {
+    /// Granted to the session with this process id.
     Granted(i32),
-    Refused,
+    Contended,
     Released,
 }
 
 pub(crate) struct Python {
     program: &'static str,
     child: Child,
-    questions: ChildStdin,
-    answers: Receiver<String>,
+    requests: ChildStdin,
+    replies: Receiver<String>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -56,10 +56,10 @@ impl Python {
             .stdout(Stdio::piped())
             .spawn()
             .expect("Python");
-        let questions = child.stdin.take().expect("a pipe");
+        let requests = child.stdin.take().expect("a pipe");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (sender, answers) = channel();
-        // A thread, so that waiting for an answer has a limit. It ends with the program's output.
+        let (sender, replies) = channel();
+        // A thread, so that `reply` has a time-out. It ends with the program's output.
         let reader = thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
@@ -70,38 +70,38 @@ impl Python {
         Self {
             program,
             child,
-            questions,
-            answers,
+            requests,
+            replies,
             reader: Some(reader),
         }
     }
 
-    /// Asks for a lock. The answer comes when there is one.
-    pub(crate) fn ask(&mut self, name: &[Part]) {
+    /// Requests a lock, without waiting for the reply.
+    pub(crate) fn request(&mut self, name: &[Part]) {
         let words: Vec<_> = name.iter().map(|part| part.word()).collect();
-        self.say(&format!("lock {}", words.join(" ")));
+        self.send(&format!("lock {}", words.join(" ")));
     }
 
     pub(crate) fn release(&mut self) {
-        self.say("release");
-        assert_eq!(self.answer(), Answer::Released, "{}", self.program);
+        self.send("release");
+        assert_eq!(self.reply(), Reply::Released, "{}", self.program);
     }
 
-    fn say(&mut self, line: &str) {
-        writeln!(self.questions, "{line}")
-            .and_then(|()| self.questions.flush())
+    fn send(&mut self, line: &str) {
+        writeln!(self.requests, "{line}")
+            .and_then(|()| self.requests.flush())
             .unwrap_or_else(|error| panic!("{} has ended: {error}", self.program));
     }
 
-    pub(crate) fn answer(&mut self) -> Answer {
+    pub(crate) fn reply(&mut self) -> Reply {
         let line = self
-            .answers
-            .recv_timeout(PATIENCE)
-            .unwrap_or_else(|error| panic!("no answer from {}: {error}", self.program));
+            .replies
+            .recv_timeout(TIMEOUT)
+            .unwrap_or_else(|error| panic!("no reply from {}: {error}", self.program));
         match line.split_once(' ') {
-            Some(("granted", pid)) => Answer::Granted(pid.parse().expect("a number")),
-            None if line == "refused" => Answer::Refused,
-            None if line == "released" => Answer::Released,
+            Some(("granted", pid)) => Reply::Granted(pid.parse().expect("a number")),
+            None if line == "refused" => Reply::Contended,
+            None if line == "released" => Reply::Released,
             _ => panic!("{}: {line}", self.program),
         }
     }
@@ -109,7 +109,7 @@ impl Python {
 
 impl Drop for Python {
     fn drop(&mut self) {
-        // Gone already, if it failed.
+        // An error means that the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(reader) = self.reader.take() {

@@ -1,4 +1,4 @@
-//! Which Python program takes which scheme's locks, and under which names.
+//! Table of the schemes: Python program, form of the request, and names.
 
 use advisory_locking::schemes::{
     crc32, django_pglock, django_pglocks, hashtext, hashtext_pair, hashtextextended, md5_be, pals,
@@ -8,14 +8,16 @@ use advisory_locking::{KeyPart, LockError, LockKey};
 
 use crate::python::Part::{self, Number, Text};
 
-/// How a client asks for a lock that somebody has.
+/// The form of a Python client's request.
 #[derive(Clone, Copy, Eq, PartialEq)]
-pub(crate) enum Asks {
-    Tries,
-    Waits,
+pub(crate) enum KeyForm {
+    /// Fails if the lock is contended.
+    Try,
+    /// Waits on the server.
+    Wait,
 }
 
-/// A name as Python is given it, and the key that Rust derives from it.
+/// A name in the form of the Python program, and the key that Rust derives from it.
 pub(crate) struct Name {
     pub(crate) parts: Vec<Part>,
     pub(crate) key: LockKey,
@@ -24,12 +26,13 @@ pub(crate) struct Name {
 pub(crate) struct Scheme {
     pub(crate) title: &'static str,
     pub(crate) program: &'static str,
-    pub(crate) asks: Asks,
+    pub(crate) request: KeyForm,
     pub(crate) names: Vec<Name>,
 }
 
-/// Their CRC-32 and `hashtext` are negative for some and not for others. Fixed names, so that it is always so: the other tests, which
-/// may run on the same server, have names of their own.
+/// Names whose CRC-32 and `hashtext` are negative for some and positive for others.
+///
+/// They are constant, so every run tests both signs. Other tests on the server use other names.
 const TEXTS: [&str; 12] = [
     "PR-1234",
     "sync(4)",
@@ -58,12 +61,12 @@ fn texts(key: impl Fn(&str) -> LockKey) -> Vec<Name> {
     names.collect()
 }
 
-/// The same, where the other system refuses some.
+/// A name for each text, of a scheme that rejects some texts.
 fn fallible(key: impl Fn(&str) -> Result<LockKey, LockError>) -> Vec<Name> {
     texts(|text| key(text).expect("a name"))
 }
 
-/// Names that `psycopg_sql.py` has the server derive with an expression.
+/// Names from which `psycopg_sql.py` derives the key with a SQL expression.
 fn in_sql(
     expression: &'static str,
     more: &[Part],
@@ -77,7 +80,7 @@ fn in_sql(
     names
 }
 
-/// Integers, which both sides take as they are.
+/// Integers, which are raw keys on both sides.
 fn integers() -> Vec<Name> {
     [1, -1, 42, i64::MIN, i64::MAX]
         .map(|number| name(&[Number(number)], LockKey::from(number)))
@@ -109,10 +112,10 @@ fn tuples(key: impl Fn(&[&dyn KeyPart]) -> LockKey) -> Vec<Name> {
 }
 
 pub(crate) fn all() -> Vec<Scheme> {
-    let scheme = |title, program, asks, parts: Vec<Vec<Name>>| Scheme {
+    let scheme = |title, program, request, parts: Vec<Vec<Name>>| Scheme {
         title,
         program,
-        asks,
+        request,
         names: parts.into_iter().flatten().collect(),
     };
     let empty = |key| vec![name(&[Text("")], key)];
@@ -137,19 +140,19 @@ pub(crate) fn all() -> Vec<Scheme> {
         scheme(
             "crc32",
             "django_crc32.py",
-            Asks::Waits,
+            KeyForm::Wait,
             vec![texts(crc32), empty(crc32(""))],
         ),
         scheme(
             "django_pglock",
             "with_django_pglock.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![fallible(django_pglock), integers()],
         ),
         scheme(
             "django_pglocks",
             "with_django_pglocks.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![
                 texts(django_pglocks),
                 empty(django_pglocks("")),
@@ -160,19 +163,19 @@ pub(crate) fn all() -> Vec<Scheme> {
         scheme(
             "sha1_le",
             "psycopg_sha1.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![texts(sha1_le), empty(sha1_le(""))],
         ),
         scheme(
             "pals",
             "with_pals.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![texts(|text| pals(None, text)), applications],
         ),
         scheme(
             "sha256_be_joined",
             "sqlalchemy_sha256.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![
                 texts(|text| sha256_be_joined([text])),
                 tuples(|ids| sha256_be_joined(ids)),
@@ -181,7 +184,7 @@ pub(crate) fn all() -> Vec<Scheme> {
         scheme(
             "sqlalchemy_dlock",
             "with_sqlalchemy_dlock.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![
                 texts(|text| sqlalchemy_dlock(text)),
                 empty(sqlalchemy_dlock("")),
@@ -191,43 +194,43 @@ pub(crate) fn all() -> Vec<Scheme> {
         scheme(
             "md5_be",
             "asyncpg_md5.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![fallible(md5_be)],
         ),
         scheme(
             "md5_be (PormG)",
             "psycopg_sql.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![in_sql("md5", &[], md5_be)],
         ),
         scheme(
             "md5_be (PormG)",
             "pormg_block.py",
-            Asks::Waits,
+            KeyForm::Wait,
             vec![fallible(md5_be)],
         ),
         scheme(
             "hashtext",
             "psycopg_sql.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![in_sql("hashtext", &[], hashtext)],
         ),
         scheme(
             "hashtext_pair",
             "psycopg_sql.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![in_sql("hashtext_pair", &[Text("second")], pair)],
         ),
         scheme(
             "hashtextextended",
             "psycopg_sql.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![in_sql("hashtextextended", &[Number(-7)], seeded)],
         ),
         scheme(
             "LockKey (native)",
             "psycopg_native.py",
-            Asks::Tries,
+            KeyForm::Try,
             vec![
                 texts(|text| LockKey::from(text)),
                 tuples(|parts| LockKey::from_parts(parts)),

@@ -1,4 +1,4 @@
-//! What the server shows of a lock, seen from a connection of its own.
+//! A connection that reads the holders and waiters of a lock from `pg_locks`.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use advisory_locking::LockKey;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Integer};
 
-/// Nothing here takes longer, unless it never comes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Bound for operations that take milliseconds on an idle machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn connect() -> PgConnection {
     let url = std::env::var("DATABASE_URL")
@@ -45,7 +45,7 @@ impl Server {
         .expect("the rows of pg_locks")
     }
 
-    /// The processes that hold a lock.
+    /// Returns the process ids of the holders.
     pub(crate) fn holders(&mut self, key: &LockKey) -> Vec<i32> {
         let rows = self.rows(key);
         rows.iter()
@@ -54,12 +54,13 @@ impl Server {
             .collect()
     }
 
-    pub(crate) fn until_someone_waits(&mut self, key: &LockKey, shown: &str) {
+    /// Blocks until a session waits for the lock.
+    pub(crate) fn wait_for_waiter(&mut self, key: &LockKey, shown: &str) {
         let began = Instant::now();
         while self.rows(key).iter().all(|row| row.granted) {
             assert!(
-                began.elapsed() < PATIENCE,
-                "{shown}: nobody waits for {key}"
+                began.elapsed() < TIMEOUT,
+                "{shown}: no session waits for {key}"
             );
             thread::sleep(Duration::from_millis(2));
         }

@@ -1,9 +1,9 @@
-//! Names at the edges: what is refused, and what is one key or two. That no text makes any function panic.
+//! Edge cases of names: rejected names and equal keys. No text makes a function panic.
 
 use advisory_locking::{LockErrorKind, LockKey, RawLockKey, schemes};
 use proptest::prelude::*;
 
-/// Every function that takes one text, by name; an error as its kind.
+/// Calls every function that takes a text. Returns name and key, or the kind of the error.
 fn all(text: &str) -> Vec<(&'static str, Result<LockKey, LockErrorKind>)> {
     vec![
         ("crc32", Ok(schemes::crc32(text))),
@@ -49,7 +49,7 @@ fn all(text: &str) -> Vec<(&'static str, Result<LockKey, LockErrorKind>)> {
     ]
 }
 
-fn refused(text: &str) -> Vec<&'static str> {
+fn rejected_by(text: &str) -> Vec<&'static str> {
     all(text)
         .into_iter()
         .filter(|(_, result)| *result == Err(LockErrorKind::InvalidKey))
@@ -58,18 +58,18 @@ fn refused(text: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn what_the_other_system_refuses_is_an_error() {
-    assert_eq!(refused(""), ["django_pglock"]);
+fn names_rejected_by_the_other_system_are_errors() {
+    assert_eq!(rejected_by(""), ["django_pglock"]);
     let in_sql = ["md5_be", "hashtext", "hashtext_pair", "hashtextextended"];
-    assert_eq!(refused("\0"), in_sql);
-    assert_eq!(refused("PR-1234"), [""; 0]);
-    assert_eq!(refused("PR-1234567"), ["distributed_lock_unhashed"]);
+    assert_eq!(rejected_by("\0"), in_sql);
+    assert_eq!(rejected_by("PR-1234"), [""; 0]);
+    assert_eq!(rejected_by("PR-1234567"), ["distributed_lock_unhashed"]);
     let half = schemes::hashtext_pair("a", "\0").map_err(|error| error.kind());
     assert_eq!(half, Err(LockErrorKind::InvalidKey));
 }
 
 #[test]
-fn the_error_says_why() {
+fn error_text_names_the_reason() {
     let error = schemes::django_pglock("").expect_err("no key");
     assert_eq!(
         error.to_string(),
@@ -78,9 +78,9 @@ fn the_error_says_why() {
     assert!(!error.is_lost());
 }
 
-/// What Ruby 3.1 answers to `prefix.to_i & 0x7fffffff`.
+/// The expected numbers are results of `prefix.to_i & 0x7fffffff` in Ruby 3.1.
 #[test]
-fn a_prefix_is_read_as_ruby_reads_it() {
+fn prefix_is_parsed_as_in_ruby() {
     for (prefix, number) in [
         ("", 0),
         ("myapp", 0),
@@ -134,9 +134,9 @@ fn numbers_keep_their_lowest_31_bits() {
     }
 }
 
-/// The borders between the four kinds of name.
+/// Names at the boundaries of the four kinds.
 #[test]
-fn dotnet_tries_in_order() {
+fn dotnet_name_kinds_are_tried_in_order() {
     let is_pair = |name| matches!(schemes::distributed_lock(name).raw(), RawLockKey::Pair(..));
     assert!(is_pair("123456789") && !is_pair("1234567890"));
     // Nine bytes, but not ASCII.
@@ -144,7 +144,7 @@ fn dotnet_tries_in_order() {
         schemes::distributed_lock("漢漢漢"),
         schemes::sha1_le("漢漢漢")
     );
-    // 16 and 17 bytes that are no digits of this kind.
+    // 16 and 17 bytes that are not hexadecimal digits.
     for name in [
         "0x12345678abcdef",
         "12345678 9abcdef",
@@ -168,7 +168,7 @@ fn dotnet_tries_in_order() {
 }
 
 #[test]
-fn joins_run_together_where_theirs_do() {
+fn joined_names_are_ambiguous_as_in_the_other_system() {
     let joined = |ids: &[&str]| schemes::sha256_be_joined(ids);
     assert_eq!(joined(&["a-b", "c"]), joined(&["a", "b-c"]));
     assert_eq!(joined(&[]), joined(&[""]));
@@ -179,7 +179,7 @@ fn joins_run_together_where_theirs_do() {
     );
 }
 
-/// An error made in a body is one that the body can return.
+/// The error converts to Diesel's error, so a body can return it.
 #[cfg(feature = "diesel-sqlite")]
 #[test]
 fn a_body_can_return_the_error() {
@@ -196,9 +196,9 @@ fn a_body_can_return_the_error() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the text, nothing panics, and nothing is refused but what the other system refuses.
+    /// For any text, no function panics, and only the expected functions return an error.
     #[test]
-    fn refused_is_what_must_be(text in "[\\PC\0]{0,20}") {
+    fn only_expected_functions_reject_a_text(text in "[\\PC\0]{0,20}") {
         let hashed = schemes::distributed_lock(&text) == schemes::sha1_le(&text);
         let expected = [
             ("django_pglock", text.is_empty()),
@@ -208,13 +208,13 @@ proptest! {
             ("hashtext_pair", text.contains('\0')),
             ("hashtextextended", text.contains('\0')),
         ];
-        let expected = expected.into_iter().filter(|(_, refused)| *refused);
-        prop_assert_eq!(refused(&text), expected.map(|(name, _)| name).collect::<Vec<_>>());
+        let expected = expected.into_iter().filter(|(_, rejected)| *rejected);
+        prop_assert_eq!(rejected_by(&text), expected.map(|(name, _)| name).collect::<Vec<_>>());
     }
 
-    /// The two halves of each hash, however its caller puts them together.
+    /// Schemes with the same hash function derive the same low 32 bits.
     #[test]
-    fn kin_agree(text in "[^\0]{1,40}") {
+    fn equivalent_schemes_agree(text in "[^\0]{1,40}") {
         let low = |key: &LockKey| match key.raw() {
             RawLockKey::Single(number) => number & 0xffff_ffff,
             RawLockKey::Pair(low, _) => i64::from(low) & 0xffff_ffff,

@@ -1,9 +1,9 @@
-//! The keys of other systems: what those systems themselves made of the same names.
+//! Keys of other systems, compared with the keys that those systems derive from the same names.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a test that fails says so by panicking"
+    reason = "a test fails by panicking"
 )]
 
 mod invalid;

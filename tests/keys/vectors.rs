@@ -1,4 +1,4 @@
-//! Every vector of `vectors.toml`, through the function that its section is called after.
+//! The vectors of `vectors.toml`. A section has the name of the function that it tests.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 const VECTORS: &str = include_str!("vectors.toml");
 
-/// Each vector of a section: the input, and the key that the other system made of it.
+/// Returns the vectors of a section: the input and the key that the other system derives.
 fn section(name: &str) -> Vec<(Value, RawLockKey)> {
     let file: Table = VECTORS.parse().expect("TOML");
     let keys = file[name]["keys"].as_array().expect("a list").clone();
@@ -45,7 +45,7 @@ fn texts(value: &Value) -> Vec<&str> {
     value.as_array().expect("a list").iter().map(text).collect()
 }
 
-/// Holds `derive` to its section, and the key's text to the input where that is one text.
+/// Compares `derive` with its section, and the text of the key with an input that is a text.
 fn check(name: &str, at_least: usize, derive: impl Fn(&Value) -> LockKey) {
     let vectors = section(name);
     assert!(vectors.len() >= at_least, "{name}: {}", vectors.len());
@@ -186,7 +186,7 @@ fn migrations() {
     check("prisma_migrations", 1, |_| schemes::prisma_migrations());
 }
 
-/// What the other systems take as it is.
+/// Integers that the other systems use as raw keys.
 #[test]
 fn integers() {
     check("integers", 6, |input| match input {
@@ -195,7 +195,7 @@ fn integers() {
     });
 }
 
-/// A section that no test reads would prove nothing.
+/// Checks that a test reads each section.
 #[test]
 fn every_section_is_read() {
     let file: Table = VECTORS.parse().expect("TOML");
@@ -204,7 +204,7 @@ fn every_section_is_read() {
     for section in sections {
         assert!(
             source.contains(&format!("(\"{section}\", ")),
-            "{section} is in vectors.toml, and in no test"
+            "{section} is in vectors.toml but in no test"
         );
     }
 }

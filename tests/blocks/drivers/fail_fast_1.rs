@@ -1,4 +1,4 @@
-// Besides what the block's own test shows: the other kinds of error, which the block converts.
+// Tests the error kinds that the block's own test does not.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut conn = PgConnection::establish(&std::env::var("DATABASE_URL")?)?;
     sign_up(&mut conn, "a@b.c").expect("a free address");
