@@ -9,16 +9,12 @@
 //! Therefore no method returns while the crate holds a lock that the caller does not know of.
 
 #[cfg(feature = "_async")]
-mod async_body;
-#[cfg(feature = "_async")]
 mod async_guard;
 #[cfg(feature = "_async")]
 mod asynchronous;
 mod blocking;
 mod guard;
 
-#[cfg(feature = "_async")]
-pub use async_body::{AsyncBody, AsyncLockBody};
 #[cfg(feature = "_async")]
 pub use async_guard::AsyncAdvisoryLockGuard;
 #[cfg(feature = "_async")]

@@ -4,6 +4,8 @@
 //! for programs that hide several connection types behind an enum ([`DelegateLockSession`]).
 
 #[cfg(feature = "_async")]
+mod async_body;
+#[cfg(feature = "_async")]
 mod asynchronous;
 mod pool;
 mod transaction;
@@ -14,7 +16,7 @@ pub use crate::backends::postgres::{
     StatementKind, TokenSource, TransactionContext,
 };
 #[cfg(feature = "_async")]
-pub use crate::connection::{AsyncBody, AsyncLockBody};
+pub use async_body::{AsyncBody, AsyncLockBody};
 #[cfg(feature = "_async")]
 pub use asynchronous::AsyncLockSession;
 #[cfg(feature = "_async")]

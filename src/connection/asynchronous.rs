@@ -4,7 +4,7 @@ mod transaction;
 
 use std::ops::DerefMut;
 
-use super::{AsyncAdvisoryLockGuard, AsyncLockBody};
+use super::AsyncAdvisoryLockGuard;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive, drive_pair, snapshot};
@@ -15,7 +15,7 @@ use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
 use crate::protocol::{Acquire, Acquired, PoolerCheck};
-use crate::session::AsyncLockSession;
+use crate::session::{AsyncLockBody, AsyncLockSession};
 
 /// Named locks on an async database connection. The async counterpart of
 /// [`AdvisoryLocking`](crate::AdvisoryLocking), which documents the contract.

@@ -19,7 +19,7 @@ const FREE: [&str; 4] = [
 const TEMPORARY: &[&str] = &["simulation", "stand_in"];
 
 /// Known imports from a module above. Each is to go; none is to come.
-const EXCEPTIONS: &[(&str, &str)] = &[("events", "protocol"), ("session", "connection")];
+const EXCEPTIONS: &[(&str, &str)] = &[("events", "protocol")];
 
 /// Returns the position of each module, from the top.
 fn order() -> BTreeMap<String, usize> {

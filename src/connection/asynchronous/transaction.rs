@@ -1,6 +1,5 @@
 //! Transaction with a lock around an async body.
 
-use super::super::AsyncLockBody;
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive, snapshot};
 use crate::error::LockError;
@@ -9,6 +8,7 @@ use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::protocol::{Acquired, BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
+use crate::session::AsyncLockBody;
 use crate::session::AsyncLockSession;
 
 /// Begins a transaction and acquires its transaction-level lock.
