@@ -1,4 +1,4 @@
-//! Diesel: `PgConnection` with the locks of PostgreSQL, `SqliteConnection` with the no-op.
+//! Diesel: `PgConnection`, which has advisory locks, and `SqliteConnection`, which has none.
 //!
 //! An enum of both (`#[derive(MultiConnection)]`) works through
 //! [`DelegateLockSession`](crate::session::DelegateLockSession).
@@ -9,15 +9,16 @@
 //! [`begin_test_transaction`](diesel::Connection::begin_test_transaction) does not count, so code
 //! that acquires session-level locks can be tested in one. Transactions inside it count.
 //!
-//! A `BEGIN` sent as plain text is invisible. A session-level lock is granted in it, and its release
-//! reports [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if that transaction is
-//! still open.
+//! A `BEGIN` sent as plain text is invisible. A session-level lock is granted in it, and its
+//! release reports [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if that
+//! transaction is still open.
 //!
 //! # Errors
 //!
 //! `LockError` converts into [`diesel::result::Error`], so that `?` works in a body that returns
-//! Diesel's errors. It becomes a `QueryBuilderError`, whose box downcasts to [`LockError`]. A failed
-//! commit becomes Diesel's own error, so code that retries after a serialization failure sees one.
+//! Diesel's errors. It becomes a `QueryBuilderError`, whose box downcasts to [`LockError`]. A
+//! failed commit becomes Diesel's own error, so code that retries after a serialization failure
+//! sees one.
 //!
 //! ```
 //! # #[cfg(feature = "diesel-sqlite")] {
@@ -26,9 +27,13 @@
 //!
 //! let mut conn = SqliteConnection::establish(":memory:").unwrap();
 //! let strict = LockOptions::no_wait().on_missing_lock(OnMissingLock::Error);
-//! let refused = conn.with_advisory_lock("report", strict, |conn| diesel::sql_query("SELECT 1").execute(conn));
+//! let refused = conn.with_advisory_lock("report", strict, |conn| {
+//!     diesel::sql_query("SELECT 1").execute(conn)
+//! });
 //!
-//! let Err(diesel::result::Error::QueryBuilderError(error)) = refused else { panic!("SQLite has no locks") };
+//! let Err(diesel::result::Error::QueryBuilderError(error)) = refused else {
+//!     panic!("SQLite has no locks")
+//! };
 //! let error = error.downcast::<LockError>().unwrap();
 //! assert_eq!(error.kind(), LockErrorKind::NoMutualExclusion);
 //! # }
@@ -68,8 +73,8 @@ pub(crate) fn transaction_state_of(
     }
 }
 
-/// Converts an error. Diesel hides the SQLSTATE: it shows a few as a kind, and the crate's scripts put
-/// theirs into the constraint name.
+/// Converts an error. Diesel hides the SQLSTATE: it shows a few as a kind, and the crate's scripts
+/// put theirs into the constraint name.
 pub(crate) fn session_error(error: Error) -> SessionError {
     let (code, disconnected) = match &error {
         Error::DatabaseError(kind, information) => {

@@ -1,4 +1,5 @@
-//! diesel-async: `AsyncPgConnection` with the locks of PostgreSQL, `SyncConnectionWrapper<SqliteConnection>` with the no-op.
+//! diesel-async: `AsyncPgConnection`, which has advisory locks, and
+//! `SyncConnectionWrapper<SqliteConnection>`, which has none.
 //!
 //! Transactions and errors work as for [`diesel`](super::diesel).
 //!
@@ -12,13 +13,13 @@
 //! * It cancels a wait for a lock, from a task, or from a thread if no tokio runtime is running.
 //!
 //! With `sslmode=require`, or a server that accepts TLS only, a wait is not cancelled, because the
-//! cancel request uses an unencrypted connection of its own. The wait then lasts to its limit, as it
-//! does if the process ends first. There, give every
+//! cancel request uses an unencrypted connection of its own. The wait then lasts to its limit, as
+//! it does if the process ends first. There, give every
 //! [`WaitStrategy::Block`](crate::WaitStrategy::Block) a limit, or poll.
 //!
 //! SQLite has no session to terminate. The crate rolls back the open transaction and marks the
-//! connection as broken. diesel-async 0.9 itself panics if the future of a statement is dropped in a
-//! runtime of one thread; its wrapper needs a runtime of several.
+//! connection as broken. diesel-async 0.9 itself panics if the future of a statement is dropped in
+//! a runtime of one thread; its wrapper needs a runtime of several.
 
 #[cfg(feature = "diesel-async-postgres")]
 mod postgres;

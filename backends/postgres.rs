@@ -1,7 +1,7 @@
 //! PostgreSQL: the statements of the protocol, and the meaning of their replies and errors.
 //!
-//! This module is below the ports of [`session`](crate::session), which re-export its types. Adapters
-//! send its [statements](Statement) and [scripts](Script) and do not interpret them.
+//! This module is below the ports of [`session`](crate::session), which re-export its types.
+//! Adapters send its [statements](Statement) and [scripts](Script) and do not interpret them.
 //!
 //! # Implementation details
 //!
@@ -24,7 +24,7 @@
 //! | a single [`LockOpKind::Release`] | by a lock manager | knows its session, so it returns neither session nor transaction |
 //! | [`LockOpKind::Release`] in a batch | by a lock manager | one statement for many operations; as a batch of one it costs the server 28 µs more |
 //! | [`BatchMode::Compensate`] | after a batch that failed | releases what `pg_locks` shows, because the batch may have stopped anywhere |
-//! | [`TERMINATE_STATEMENTS`] | if the state of the session is unknown | ends the session; `pg_advisory_unlock_all` is for a server that forbids that |
+//! | [`TerminateStep`] | if the state of the session is unknown | ends the session; the release of all locks is for a server that forbids that |
 //!
 //! [`pg_advisory_unlock`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADVISORY-LOCKS
 //! [`search_path`]: https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATH
@@ -35,7 +35,6 @@ mod lock;
 mod reply;
 mod script;
 mod statement;
-#[cfg(any(test, feature = "_postgres"))]
 mod terminate;
 
 pub use batch::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
@@ -44,16 +43,16 @@ pub use error::{SessionError, SqlState};
 pub use reply::{BatchReply, Cell, LockReply, Row};
 pub use script::{PoolerCheckStep, Script, ScriptKind, TransactionContext};
 pub use statement::{Bind, Request, Statement, StatementId, StatementKind};
-#[cfg(any(test, feature = "_postgres"))]
-pub(crate) use terminate::{TERMINATE_STATEMENTS, TerminateSequence};
+pub(crate) use terminate::TerminateSequence;
+pub use terminate::TerminateStep;
 
 /// The `timestamptz` `-infinity` in the binary format. It is never the start of a transaction.
 const NEGATIVE_INFINITY: i64 = i64::MIN;
 
 /// The text that commits a transaction of the crate.
 ///
-/// In an aborted transaction a bare [`COMMIT`] rolls back and succeeds, and outside a transaction it
-/// only warns. A savepoint fails in both cases.
+/// In an aborted transaction a bare [`COMMIT`] rolls back and succeeds, and outside a transaction
+/// it only warns. A savepoint fails in both cases.
 ///
 /// [`COMMIT`]: https://www.postgresql.org/docs/current/sql-commit.html
 #[cfg(feature = "_postgres")]

@@ -1,9 +1,10 @@
-//! rusqlite: `Connection`, `Transaction` and `Savepoint`, all the no-op.
+//! rusqlite: `Connection`, `Transaction` and `Savepoint`, which have no locks.
 //!
-//! `LockError` converts into [`rusqlite::Error`], so that `?` works in a body that returns rusqlite's errors: it arrives as
-//! `ToSqlConversionFailure`, whose box downcasts to [`LockError`]. A commit that failed arrives as rusqlite's own error.
+//! `LockError` converts into [`rusqlite::Error`], so that `?` works in a body that returns
+//! rusqlite's errors. It becomes a `ToSqlConversionFailure`, whose box downcasts to [`LockError`].
+//! A failed commit becomes rusqlite's own error.
 //!
-//! A [`Transaction`] or [`Savepoint`] is a connection inside a transaction, so it takes
+//! A [`Transaction`] or [`Savepoint`] is a connection inside a transaction, so it acquires
 //! transaction-level locks:
 //!
 //! ```
@@ -23,10 +24,14 @@ use ::rusqlite::{Connection, Error, Savepoint, Transaction};
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{Backend, LockSession, SessionError, TransactionState};
 
-/// Inside a transaction, `begin` sets a savepoint of this name. SQLite lets several have one name; the innermost is meant.
+/// The savepoint that `begin` sets inside a transaction.
+///
+/// Several [savepoints] may have one name, which then denotes the innermost one.
+///
+/// [savepoints]: https://www.sqlite.org/lang_savepoint.html
 const SAVEPOINT: &str = "advisory_locking";
 
-/// SQLite knows whether a transaction is open, but not how many savepoints are in it.
+/// Returns whether a transaction is open. SQLite does not tell the number of savepoints in it.
 fn transaction_state(conn: &Connection) -> TransactionState {
     TransactionState::open(u32::from(!conn.is_autocommit()))
 }
@@ -43,15 +48,17 @@ fn begin(conn: &Connection) -> Result<(), SessionError> {
     }
 }
 
-/// Ends the innermost savepoint of ours, or the transaction if there is none: in a transaction that a `begin` of ours began,
-/// nobody else's savepoint is called so.
+/// Ends the innermost savepoint of the crate, or the transaction if there is no such savepoint.
+///
+/// No other savepoint has that name in a transaction that the crate began.
 fn end(conn: &Connection, of_savepoint: &str, of_transaction: &str) -> Result<(), SessionError> {
     run(conn, of_savepoint).or_else(|_| run(conn, of_transaction))
 }
 
 fn commit(conn: &Connection) -> Result<(), SessionError> {
     end(conn, &format!("RELEASE {SAVEPOINT}"), "COMMIT").inspect_err(|_| {
-        // A commit that fails leaves the transaction open in SQLite. The commit's error is the one to report.
+        // A commit that fails leaves the transaction open in SQLite. The caller gets the error of
+        // the commit.
         let _ = rollback(conn);
     })
 }
@@ -86,17 +93,13 @@ macro_rules! lock_session {
             fn session_rollback(&mut self) -> Result<(), SessionError> {
                 rollback(self)
             }
-
-            fn session_terminate(&mut self) {
-                // There is no session to end; what was left open is rolled back. It fails if nothing is open.
-                let _ = run(self, "ROLLBACK");
-            }
         }
     )*};
 }
 lock_session!(Connection, Transaction<'_>, Savepoint<'_>);
 
-/// As `ToSqlConversionFailure`, whose box downcasts to [`LockError`]; a failed commit as rusqlite's own error.
+/// Converts into `ToSqlConversionFailure`, whose box downcasts to [`LockError`], or a failed commit
+/// into rusqlite's own error.
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
         if error.kind() != LockErrorKind::CommitFailed {

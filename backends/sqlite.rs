@@ -1,4 +1,4 @@
-//! SQLite: the policy of a backend without locks, written down once. **Nothing is excluded here.**
+//! SQLite: the policy of a backend without locks. **It provides no mutual exclusion.**
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -8,42 +8,43 @@ use crate::events::log;
 use crate::key::{LockKey, RawLockKey};
 use crate::options::OnMissingLock;
 
-/// How many keys are warned about before the ledger is full; as many as in PormG.
-const WARNED_KEYS: usize = 64;
+/// The number of keys that are warned about; as many as in PormG.
+const MAX_WARNED_KEYS: usize = 64;
 
-/// What a warning says.
+/// The warning for a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Warning {
     /// This key, for the first time.
     Key,
-    /// This key, for the first time, and it is the last: the ledger is full.
+    /// This key, for the first time; it is the last key that is warned about.
     LastKey,
-    /// Nothing: this key was warned about, or the ledger is full.
+    /// None: the key or the greatest number of keys was warned about.
     None,
 }
 
-/// The keys that were warned about in this process. Bounded, because keys are often made from unbounded data.
+/// The keys that were warned about in this process. Bounded, because keys are often derived from
+/// unbounded data.
 #[derive(Debug)]
-struct Ledger {
-    warned: Mutex<Option<HashSet<RawLockKey>>>,
+struct WarnedKeys {
+    keys: Mutex<Option<HashSet<RawLockKey>>>,
     limit: usize,
 }
 
-impl Ledger {
+impl WarnedKeys {
     const fn new(limit: usize) -> Self {
         Self {
-            warned: Mutex::new(None),
+            keys: Mutex::new(None),
             limit,
         }
     }
 
-    fn enter(&self, key: RawLockKey) -> Warning {
-        // Nothing in here can panic half-way, so a poisoned ledger is as good as any.
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let warned = warned.get_or_insert_default();
-        if warned.len() >= self.limit || !warned.insert(key) {
+    fn insert(&self, key: RawLockKey) -> Warning {
+        // No code under the mutex panics, so a poisoned set is consistent.
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = keys.get_or_insert_default();
+        if keys.len() >= self.limit || !keys.insert(key) {
             Warning::None
-        } else if warned.len() == self.limit {
+        } else if keys.len() == self.limit {
             Warning::LastKey
         } else {
             Warning::Key
@@ -51,17 +52,20 @@ impl Ledger {
     }
 }
 
-static LEDGER: Ledger = Ledger::new(WARNED_KEYS);
+static WARNED_KEYS: WarnedKeys = WarnedKeys::new(MAX_WARNED_KEYS);
 
-/// Lets the caller in without a lock, as its policy says.
-pub(crate) fn admit(key: &LockKey, policy: OnMissingLock) -> Result<(), LockError> {
+/// Applies the policy of a call on a backend without locks: fails, or lets the call proceed.
+pub(crate) fn apply_missing_lock_policy(
+    key: &LockKey,
+    policy: OnMissingLock,
+) -> Result<(), LockError> {
     match policy {
         OnMissingLock::Error => {
             return Err(LockError::new(LockErrorKind::NoMutualExclusion).with_key(key));
         }
         OnMissingLock::Ignore => {}
         OnMissingLock::Warn => {
-            let warning = LEDGER.enter(key.raw());
+            let warning = WARNED_KEYS.insert(key.raw());
             if warning != Warning::None {
                 log(
                     || tracing::warn!(%key, "SQLite has no advisory locks: running without mutual exclusion"),
@@ -70,8 +74,8 @@ pub(crate) fn admit(key: &LockKey, policy: OnMissingLock) -> Result<(), LockErro
             if warning == Warning::LastKey {
                 log(|| {
                     tracing::warn!(
-                        keys = WARNED_KEYS,
-                        "no further keys are warned about in this process, though they are not locked either"
+                        keys = MAX_WARNED_KEYS,
+                        "no further keys are warned about in this process; they are not locked either"
                     );
                 });
             }
@@ -85,21 +89,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_warned_about_once_and_the_last_one_says_so() {
-        let ledger = Ledger::new(2);
-        assert_eq!(ledger.enter(RawLockKey::Single(1)), Warning::Key);
-        assert_eq!(ledger.enter(RawLockKey::Single(1)), Warning::None);
-        assert_eq!(ledger.enter(RawLockKey::Pair(0, 1)), Warning::LastKey);
-        assert_eq!(ledger.enter(RawLockKey::Single(3)), Warning::None);
-        assert_eq!(ledger.enter(RawLockKey::Single(1)), Warning::None);
+    fn key_is_warned_about_once() {
+        let warned = WarnedKeys::new(2);
+        assert_eq!(warned.insert(RawLockKey::Single(1)), Warning::Key);
+        assert_eq!(warned.insert(RawLockKey::Single(1)), Warning::None);
+        assert_eq!(warned.insert(RawLockKey::Pair(0, 1)), Warning::LastKey);
+        assert_eq!(warned.insert(RawLockKey::Single(3)), Warning::None);
+        assert_eq!(warned.insert(RawLockKey::Single(1)), Warning::None);
     }
 
     #[test]
-    fn only_error_refuses() {
-        let key = LockKey::from("only_error_refuses");
-        assert!(admit(&key, OnMissingLock::Warn).is_ok());
-        assert!(admit(&key, OnMissingLock::Ignore).is_ok());
-        let error = admit(&key, OnMissingLock::Error).unwrap_err();
+    fn only_the_error_policy_fails() {
+        let key = LockKey::from("only_the_error_policy_fails");
+        assert!(apply_missing_lock_policy(&key, OnMissingLock::Warn).is_ok());
+        assert!(apply_missing_lock_policy(&key, OnMissingLock::Ignore).is_ok());
+        let error = apply_missing_lock_policy(&key, OnMissingLock::Error).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::NoMutualExclusion);
         assert_eq!(error.key(), Some(&key));
     }

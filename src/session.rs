@@ -13,7 +13,7 @@ mod transaction;
 pub use crate::backends::postgres::{
     BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, PoolerCheckStep,
     Request, Row, Script, ScriptKind, SessionError, SqlState, Statement, StatementId,
-    StatementKind, TokenSource, TransactionContext,
+    StatementKind, TerminateStep, TokenSource, TransactionContext,
 };
 #[cfg(feature = "_async")]
 pub use async_body::{AsyncBody, AsyncLockBody};
@@ -38,7 +38,7 @@ pub enum Backend {
 ///
 /// Implemented for the connection types of each client library whose feature is enabled. An
 /// implementation makes no decisions. It runs statements, reports the client's view of the
-/// transaction, and can terminate its session.
+/// transaction, and can mark its connection as broken.
 ///
 /// # Contract
 ///
@@ -52,8 +52,7 @@ pub enum Backend {
 /// * [`session_begin`](Self::session_begin), [`session_commit`](Self::session_commit) and
 ///   [`session_rollback`](Self::session_rollback) use the client's transaction manager, so that it
 ///   tracks the transaction, and nest as the client's transactions do.
-/// * After [`session_terminate`](Self::session_terminate) the connection holds no lock, and no pool
-///   hands it out again.
+/// * After [`session_mark_broken`](Self::session_mark_broken) no pool hands the connection out.
 /// * An adapter for a backend without locks implements the transaction methods only.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no advisory locks here",
@@ -111,12 +110,11 @@ pub trait LockSession {
         Err(SessionError::unsupported(script))
     }
 
-    /// Terminates the session and marks the connection as broken, so that it holds no lock and no
-    /// pool hands it out.
+    /// Marks the connection as broken, so that no pool hands it out.
     ///
-    /// Called when the state of the session is unknown. It must not panic, and has no caller to
-    /// report an error to.
-    fn session_terminate(&mut self) {}
+    /// Called when the state of the session is unknown, after the crate has sent the scripts that
+    /// [terminate](ScriptKind::Terminate) it. It must not panic.
+    fn session_mark_broken(&mut self) {}
 }
 
 /// An enum of connections, such as one made with Diesel's `MultiConnection`, that is a
@@ -191,7 +189,7 @@ impl<D: DelegateLockSession> LockSession for D {
         self.session().session_execute(script)
     }
 
-    fn session_terminate(&mut self) {
-        self.session().session_terminate();
+    fn session_mark_broken(&mut self) {
+        self.session().session_mark_broken();
     }
 }

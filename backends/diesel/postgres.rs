@@ -6,7 +6,7 @@ use diesel::pg::PgConnection;
 
 use super::prepared::{Prepared, with_prepared};
 use super::session_error;
-use crate::backends::postgres::{COMMIT, TerminateSequence};
+use crate::backends::postgres::COMMIT;
 use crate::session::{
     Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
 };
@@ -53,13 +53,9 @@ impl LockSession for PgConnection {
         self.batch_execute(&script.sql()).map_err(session_error)
     }
 
-    /// Marking the transaction manager alone is not enough: the next statement that succeeds
-    /// removes the mark. A session that the server has ended stays ended.
-    fn session_terminate(&mut self) {
-        let (mut sequence, mut last) = (TerminateSequence::default(), None);
-        while let Some(sql) = sequence.next(last) {
-            last = Some(self.batch_execute(sql).map_err(session_error));
-        }
+    /// The mark alone would not be enough, because the next statement that succeeds removes it. No
+    /// statement succeeds in a session that has ended.
+    fn session_mark_broken(&mut self) {
         super::blocking::manager_status(self).set_in_error();
     }
 }

@@ -26,8 +26,8 @@ impl LockSession for SqliteConnection {
         super::blocking::rollback(self)
     }
 
-    fn session_terminate(&mut self) {
-        // There is no session to end. This ends an open transaction, and fails without one.
+    fn session_mark_broken(&mut self) {
+        // Ends a transaction that Diesel does not know of. It fails without one.
         let _ = self.batch_execute("ROLLBACK");
         super::blocking::manager_status(self).set_in_error();
     }

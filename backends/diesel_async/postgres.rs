@@ -9,7 +9,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use crate::backends::diesel::prepared::with_prepared;
 use crate::backends::diesel::session_error;
-use crate::backends::postgres::{COMMIT, TERMINATE_STATEMENTS, TerminateSequence};
+use crate::backends::postgres::{COMMIT, TerminateStep};
 use crate::session::{
     AsyncLockSession, Backend, Row, Script, SessionError, Statement, TransactionState,
 };
@@ -70,11 +70,7 @@ impl AsyncLockSession for AsyncPgConnection {
             .map_err(session_error)
     }
 
-    async fn session_terminate(&mut self) {
-        let (mut sequence, mut last) = (TerminateSequence::default(), None);
-        while let Some(sql) = sequence.next(last) {
-            last = Some(self.batch_execute(sql).await.map_err(session_error));
-        }
+    fn session_mark_broken(&mut self) {
         super::manager_status(self).set_in_error();
     }
 
@@ -82,15 +78,12 @@ impl AsyncLockSession for AsyncPgConnection {
         // A late cancel request may hit a statement that is queued behind the wait, so all are
         // queued twice. The first is queued once more, because the second begins with a `ROLLBACK`,
         // which writes a warning outside a transaction.
-        let [plain, ..] = TERMINATE_STATEMENTS;
-        let all = TERMINATE_STATEMENTS
-            .into_iter()
-            .cycle()
-            .take(2 * TERMINATE_STATEMENTS.len());
-        for sql in std::iter::once(plain).chain(all) {
-            super::send_detached(self, sql);
+        let twice = [TerminateStep::ALL, TerminateStep::ALL];
+        let steps = twice.into_iter().flatten();
+        for step in std::iter::once(TerminateStep::EndSession).chain(steps) {
+            super::send_detached(self, step.sql());
         }
-        super::manager_status(self).set_in_error();
+        self.session_mark_broken();
     }
 
     /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel request at once,

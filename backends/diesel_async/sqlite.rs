@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use diesel::sqlite::SqliteConnection;
-use diesel_async::SimpleAsyncConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -31,14 +30,12 @@ impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
         super::rollback(self).await
     }
 
-    async fn session_terminate(&mut self) {
-        // There is no session to end. This ends an open transaction, and fails without one.
-        let _ = self.batch_execute("ROLLBACK").await;
+    fn session_mark_broken(&mut self) {
         super::manager_status(self).set_in_error();
     }
 
     fn session_start_terminate(&mut self) {
-        super::manager_status(self).set_in_error();
+        self.session_mark_broken();
         // diesel-async blocks on a statement that is dropped, which panics in a runtime of one
         // thread (seen with diesel-async 0.9.2).
         let runtime = Handle::try_current();

@@ -18,7 +18,7 @@ use crate::options::LockMode;
 pub enum LockOpKind {
     /// Acquires the session-level lock if it is free.
     Acquire {
-        /// Whether a grant issues a fencing token.
+        /// `true` if a grant issues a fencing token.
         with_token: bool,
     },
     /// Releases one level of the session-level lock.
@@ -298,7 +298,7 @@ macro_rules! by_code {
 /// The text that runs the operations in order and then issues the tokens.
 ///
 /// A transaction gets its id when a statement first asks for it. So the text asks after the last
-/// grant. If it asked in between, another session could issue a greater token for a lock, release
+/// grant. If it asked earlier, another session could issue a greater token for a lock, release
 /// that lock, and a later operation of this batch would acquire it with the smaller token.
 /// A sequence issues a token per operation, after the grant of that operation.
 ///

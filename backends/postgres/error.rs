@@ -60,7 +60,8 @@ impl SqlState {
 /// Returns the meaning of a code for a lock statement. A code that says nothing about locks is
 /// [`LockErrorKind::Database`].
 ///
-/// See the manual's list of [codes](https://www.postgresql.org/docs/current/errcodes-appendix.html).
+/// See the manual's list of
+/// [codes](https://www.postgresql.org/docs/current/errcodes-appendix.html).
 pub(crate) fn classify(code: Option<SqlState>) -> LockErrorKind {
     match code.as_ref().map(SqlState::as_str) {
         Some("25P02") => LockErrorKind::TransactionAborted,

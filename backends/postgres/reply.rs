@@ -58,7 +58,7 @@ impl Row {
     /// The greatest number of columns.
     pub const COLUMNS: usize = 3;
 
-    /// Returns a row of these columns. Those that the statement does not return are
+    /// Returns a row of these columns. Columns that the statement does not return are
     /// [`Null`](Cell::Null).
     #[must_use]
     pub const fn new(columns: [Cell; Self::COLUMNS]) -> Self {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{NEGATIVE_INFINITY, SqlState};
+use super::{NEGATIVE_INFINITY, SqlState, TerminateStep};
 use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
 
@@ -53,9 +53,12 @@ pub enum ScriptKind {
     },
     /// Rolls back a failed [`Wait`](Self::Wait) inside a transaction, which continues.
     RollBackWait,
+    /// Terminates the session, or releases its locks. The scripts are sent one after the other,
+    /// whatever the replies.
+    Terminate(TerminateStep),
     /// Waits for the session-level lock, or inside a transaction for a lock of either scope.
     Wait {
-        /// Whether the lock is a transaction-level one.
+        /// `true` for a transaction-level lock.
         in_transaction: bool,
         /// The transaction around the wait.
         place: TransactionContext,
@@ -116,6 +119,11 @@ impl Script {
 
     pub(crate) const fn with_raw_key(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> Self {
         Self { kind, key, mode }
+    }
+
+    /// A script about the session, so its key and mode have no meaning.
+    pub(crate) const fn without_key(kind: ScriptKind) -> Self {
+        Self::with_raw_key(kind, RawLockKey::Single(0), LockMode::Exclusive)
     }
 
     /// Returns the limit of a wait as [`lock_timeout`] takes it. `None` is no limit.
@@ -183,7 +191,8 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
             transaction_began,
             nonce,
         } => format!(
-            // The text form of a time depends on settings. The binary form is what the try returned.
+            // The text form of a time depends on settings. The binary form is what the try
+            // returned.
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
              WHEN pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex') \
              OPERATOR(pg_catalog.=) '{:016x}' THEN NULL \
@@ -194,6 +203,7 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
         ScriptKind::RollBackWait => {
             format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
         }
+        ScriptKind::Terminate(step) => step.sql().to_owned(),
         ScriptKind::Wait {
             in_transaction,
             place,
@@ -290,8 +300,9 @@ const RESTORE_SETTINGS: &str = "SELECT \
 /// A block that runs `body` and raises any error again with its SQLSTATE in the constraint name,
 /// which clients show that hide the SQLSTATE itself. The text and the SQLSTATE of the error stay.
 ///
-/// [`OTHERS`] does not match `query_canceled`, so the block names that too. The error that it raises
-/// keeps its SQLSTATE, so the server's log and other clients still see a deadlock or a time-out.
+/// [`OTHERS`] does not match `query_canceled`, so the block names that too. The error that it
+/// raises keeps its SQLSTATE, so the server's log and other clients still see a deadlock or a
+/// time-out.
 ///
 /// [`OTHERS`]: https://www.postgresql.org/docs/current/plpgsql-control-structures.html#PLPGSQL-ERROR-TRAPPING
 fn with_sqlstate_in_constraint(body: &str) -> String {

@@ -1,26 +1,46 @@
-//! The statements that terminate a session.
+//! The sequence of scripts that terminates a session.
 
-use super::SessionError;
+use super::{Script, ScriptKind, SessionError};
 
-/// The statements of a [`TerminateSequence`]. They are sent one after the other, whatever the
-/// replies.
+/// One script of a [`TerminateSequence`].
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum TerminateStep {
+    /// Ends the session by [`pg_terminate_backend`], unless its transaction is aborted.
+    ///
+    /// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
+    EndSession,
+    /// Rolls back and then ends the session, for a session in an aborted transaction.
+    RollBackAndEndSession,
+    /// Releases every session-level lock, for a server that forbids the other steps.
+    ReleaseAllLocks,
+}
+
+impl TerminateStep {
+    /// The steps of one pass, in order.
+    pub(crate) const ALL: [Self; 3] = [
+        Self::EndSession,
+        Self::RollBackAndEndSession,
+        Self::ReleaseAllLocks,
+    ];
+
+    pub(crate) const fn sql(self) -> &'static str {
+        match self {
+            Self::EndSession => {
+                "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
+            }
+            Self::RollBackAndEndSession => {
+                "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
+            }
+            Self::ReleaseAllLocks => "SELECT pg_catalog.pg_advisory_unlock_all()",
+        }
+    }
+}
+
+/// The scripts that terminate a session, to be sent one after the other.
 ///
-/// | statement | case |
-/// |---|---|
-/// | [`pg_terminate_backend`] | ends the session, unless its transaction is aborted |
-/// | `ROLLBACK`, then the same | ends a session in an aborted transaction |
-/// | [`pg_advisory_unlock_all`] | releases every lock where the server forbids the others |
-///
-/// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
-/// [`pg_advisory_unlock_all`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADVISORY-LOCKS
-pub(crate) const TERMINATE_STATEMENTS: [&str; 3] = [
-    "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
-    "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
-    "SELECT pg_catalog.pg_advisory_unlock_all()",
-];
-
-/// Repeats the [statements](TERMINATE_STATEMENTS) until one succeeds, because a cancel request that
-/// was meant for another statement may hit any of them.
+/// The steps repeat until one succeeds, because a cancel request that was meant for another
+/// statement may hit any of them.
 #[derive(Debug, Default)]
 pub(crate) struct TerminateSequence {
     sent: usize,
@@ -31,21 +51,21 @@ impl TerminateSequence {
     /// server that refuses every statement ends the sequence.
     const MAX_PASSES: usize = 16;
 
-    /// Returns the next statement, given the reply to the previous one. `None`: the session has
-    /// ended or holds no lock.
-    pub(crate) fn next(&mut self, last: Option<Result<(), SessionError>>) -> Option<&'static str> {
+    /// Returns the next script, given the reply to the previous one. `None`: the session has ended
+    /// or holds no lock.
+    pub(crate) fn next(&mut self, last: Option<Result<(), SessionError>>) -> Option<Script> {
         let done = match last {
             None => false,
             // The end of a session arrives as an error, so success means something for the last
-            // statement of a pass only.
-            Some(Ok(())) => self.sent % TERMINATE_STATEMENTS.len() == 0,
+            // step of a pass only.
+            Some(Ok(())) => self.sent % TerminateStep::ALL.len() == 0,
             Some(Err(error)) => error.is_disconnected(),
         };
-        let all = TERMINATE_STATEMENTS.iter().cycle();
-        let all = all.take(Self::MAX_PASSES * TERMINATE_STATEMENTS.len());
-        let next = all.copied().nth(self.sent).filter(|_| !done);
+        let steps = TerminateStep::ALL.iter().cycle();
+        let mut steps = steps.take(Self::MAX_PASSES * TerminateStep::ALL.len());
+        let next = steps.nth(self.sent).filter(|_| !done);
         self.sent += 1;
-        next
+        next.map(|step| Script::without_key(ScriptKind::Terminate(*step)))
     }
 }
 
@@ -53,29 +73,33 @@ impl TerminateSequence {
 mod tests {
     use super::*;
 
-    /// The statements that are sent if each ends like that.
-    fn sent_when(mut end: impl FnMut(usize) -> Result<(), SessionError>) -> Vec<&'static str> {
+    /// The steps that are sent if each ends like that.
+    fn sent_when(mut end: impl FnMut(usize) -> Result<(), SessionError>) -> Vec<TerminateStep> {
         let (mut sequence, mut last, mut sent) = (TerminateSequence::default(), None, Vec::new());
-        while let Some(sql) = sequence.next(last) {
+        while let Some(script) = sequence.next(last) {
+            let ScriptKind::Terminate(step) = script.kind() else {
+                unreachable!("{script:?}");
+            };
             last = Some(end(sent.len()));
-            sent.push(sql);
+            sent.push(step);
         }
         sent
     }
 
     #[test]
     fn terminate_sequence_goes_on_until_a_success() {
+        let all = TerminateStep::ALL;
         let gone = || Err(SessionError::new("closed").with_disconnected(true));
         let cancelled = || Err(SessionError::new("cancelled"));
-        assert_eq!(sent_when(|_| gone()), TERMINATE_STATEMENTS[..1]);
+        assert_eq!(sent_when(|_| gone()), all[..1]);
         // The first ended the session, which the client learns by the second.
         assert_eq!(
             sent_when(|sent| if sent == 0 { Ok(()) } else { gone() }),
-            TERMINATE_STATEMENTS[..2]
+            all[..2]
         );
         // The server forbids the first two, so all locks are released.
         let forbids_terminate = |sent| if sent == 2 { Ok(()) } else { cancelled() };
-        assert_eq!(sent_when(forbids_terminate), TERMINATE_STATEMENTS);
+        assert_eq!(sent_when(forbids_terminate), all);
         let hit_seven_times = |sent| if sent < 7 { cancelled() } else { gone() };
         assert_eq!(sent_when(hit_seven_times).len(), 8);
         assert_eq!(sent_when(|_| cancelled()).len(), 48);

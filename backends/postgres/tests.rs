@@ -101,7 +101,7 @@ fn every_text() -> Vec<String> {
             texts.extend(messages.flatten());
         }
     }
-    texts.extend(TERMINATE_STATEMENTS.map(str::to_owned));
+    texts.extend(TerminateStep::ALL.map(|step| step.sql().to_owned()));
     texts
 }
 

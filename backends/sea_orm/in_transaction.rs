@@ -9,7 +9,6 @@ use super::error::session_error;
 use super::executor::Executor;
 use super::handle::PinnedTransaction;
 use super::state::PinnedState;
-use crate::backends::postgres::TerminateSequence;
 use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -253,19 +252,11 @@ impl AsyncLockSession for InTransaction<'_> {
         .map_err(session_error)
     }
 
-    async fn session_terminate(&mut self) {
-        match self.executor {
-            Executor::Postgres(pinned, _) => {
-                self.after_failed_wait = None;
-                pinned.terminate().await;
-            }
-            executor => {
-                let (mut sequence, mut last) = (TerminateSequence::default(), None);
-                while let Some(sql) = sequence.next(last) {
-                    let sent = executor.execute_unprepared(sql).await;
-                    last = Some(sent.map(drop).map_err(session_error));
-                }
-            }
+    fn session_mark_broken(&mut self) {
+        self.after_failed_wait = None;
+        // SeaORM's own transaction has no mark. Its connection fails with the next statement.
+        if let Executor::Postgres(pinned, _) = self.executor {
+            pinned.start_terminate();
         }
     }
 

@@ -80,18 +80,8 @@ impl NativeConnection {
         }
     }
 
-    /// Rolls back all transactions and rejects further statements.
-    ///
-    /// There is no session to terminate, but a further statement would run outside its transaction.
-    pub(super) async fn terminate(&mut self) {
-        while !self.transactions.is_empty() {
-            // After a failed rollback there is nothing else to try.
-            let _ = self.roll_back().await;
-        }
-        self.closed = true;
-    }
-
-    /// Does the same without waiting.
+    /// Rejects further statements, which would run outside their transaction, and drops all
+    /// transactions. There is no session to terminate.
     ///
     /// SeaORM runs the rollbacks at the next use of the connection, or when it returns to the pool.
     pub(super) fn start_terminate(&mut self) {

@@ -22,11 +22,10 @@ use sea_orm::{DbErr, TransactionOptions};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
-use super::error::{acquire_error, session_error};
+use super::error::acquire_error;
 use super::state::{InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
-use crate::backends::postgres::TerminateSequence;
 use crate::session::{Row, Statement, TransactionState};
 
 /// Pinned connection. Clones share the connection.
@@ -158,18 +157,6 @@ impl PostgresConnection {
                 let _ = connection.lock().await;
             });
         }
-    }
-
-    /// Terminates the session.
-    pub(super) async fn terminate(&self) {
-        // On failure, the connection is closed already.
-        if let Ok(mut state) = self.lock().await {
-            let (mut sequence, mut last) = (TerminateSequence::default(), None);
-            while let Some(sql) = sequence.next(last) {
-                last = Some(state.run_script(sql).await.map_err(session_error));
-            }
-        }
-        self.start_terminate();
     }
 
     /// Terminates the session without waiting for it, whatever statement it runs.

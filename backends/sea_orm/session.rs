@@ -105,11 +105,8 @@ impl AsyncLockSession for PinnedConnection {
         }
     }
 
-    async fn session_terminate(&mut self) {
-        match &mut self.0 {
-            ConnectionInner::Postgres(connection) => connection.terminate().await,
-            ConnectionInner::Native(connection) => connection.terminate().await,
-        }
+    fn session_mark_broken(&mut self) {
+        self.session_start_terminate();
     }
 
     fn session_start_terminate(&mut self) {

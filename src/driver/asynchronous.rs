@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use crate::backends::postgres::TerminateSequence;
 use crate::protocol::{Action, Event, Machine, PoolerCheck, SessionSnapshot, Side};
-use crate::session::{AsyncLockSession, LockReply, ScriptKind};
+use crate::session::{AsyncLockSession, Backend, LockReply, ScriptKind};
 use crate::simulation::{SimulatedCall, SimulatedLocks};
 
 /// Runs a machine on a session until it is done.
@@ -96,7 +97,7 @@ async fn perform<S: AsyncLockSession, T>(
         }),
         Action::Rollback => Event::Ran(session.session_rollback().await),
         Action::Terminate => {
-            session.session_terminate().await;
+            terminate(session).await;
             Event::Ready
         }
         Action::ReadSessionState => Event::SessionState(snapshot(session)),
@@ -142,6 +143,25 @@ impl<S: AsyncLockSession> Drop for TerminateBothOnDrop<'_, S> {
                 .for_each(|session| session.session_start_terminate());
         }
     }
+}
+
+/// Terminates the session, whose state is unknown, and marks its connection as broken.
+///
+/// On a backend without locks, which has no session to end, it rolls back the open transactions.
+async fn terminate<S: AsyncLockSession>(session: &mut S) {
+    if session.session_backend() == Backend::Postgres {
+        let (mut sequence, mut last) = (TerminateSequence::default(), None);
+        while let Some(script) = sequence.next(last) {
+            last = Some(session.session_execute(&script).await);
+        }
+    } else {
+        while session.session_transaction_state().is_open() {
+            if session.session_rollback().await.is_err() {
+                break;
+            }
+        }
+    }
+    session.session_mark_broken();
 }
 
 /// Returns a snapshot of the session.

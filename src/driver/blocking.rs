@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
+use crate::backends::postgres::TerminateSequence;
 use crate::protocol::{Action, Event, Machine, PoolerCheck, SessionSnapshot, Side};
-use crate::session::{LockReply, LockSession};
+use crate::session::{Backend, LockReply, LockSession};
 use crate::simulation::{SimulatedCall, SimulatedLocks};
 
 /// Runs a machine on a session until it is done. If the client library panics, the session is
@@ -49,7 +50,7 @@ impl<S: LockSession + ?Sized> TerminateOnUnwind<'_, S> {
 impl<S: LockSession + ?Sized> Drop for TerminateOnUnwind<'_, S> {
     fn drop(&mut self) {
         if self.armed {
-            run_in_drop(|| self.session.session_terminate());
+            run_in_drop(|| terminate(&mut *self.session));
         }
     }
 }
@@ -112,7 +113,7 @@ fn perform<S: LockSession + ?Sized, T>(
         }),
         Action::Rollback => Event::Ran(session.session_rollback()),
         Action::Terminate => {
-            session.session_terminate();
+            terminate(session);
             Event::Ready
         }
         Action::ReadSessionState => Event::SessionState(snapshot(session)),
@@ -122,6 +123,25 @@ fn perform<S: LockSession + ?Sized, T>(
         }
         Action::Done(output) => return ControlFlow::Break(output),
     })
+}
+
+/// Terminates the session, whose state is unknown, and marks its connection as broken.
+///
+/// On a backend without locks, which has no session to end, it rolls back the open transactions.
+pub(crate) fn terminate<S: LockSession + ?Sized>(session: &mut S) {
+    if session.session_backend() == Backend::Postgres {
+        let (mut sequence, mut last) = (TerminateSequence::default(), None);
+        while let Some(script) = sequence.next(last) {
+            last = Some(session.session_execute(&script));
+        }
+    } else {
+        while session.session_transaction_state().is_open() {
+            if session.session_rollback().is_err() {
+                break;
+            }
+        }
+    }
+    session.session_mark_broken();
 }
 
 /// Returns a snapshot of the session.

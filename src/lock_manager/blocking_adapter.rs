@@ -5,6 +5,7 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use crate::driver::blocking::terminate;
 use crate::session::{AsyncLockPool, AsyncLockSession, LockPool, LockSession};
 use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionState};
 
@@ -73,13 +74,13 @@ impl<C: DerefMut<Target: LockSession> + Send> AsyncLockSession for BlockingSessi
         self.0.session_execute(script)
     }
 
-    async fn session_terminate(&mut self) {
-        self.0.session_terminate();
+    fn session_mark_broken(&mut self) {
+        self.0.session_mark_broken();
     }
 
     /// Terminates at once: a blocking session has no statement in flight between two calls.
     fn session_start_terminate(&mut self) {
-        self.0.session_terminate();
+        terminate(&mut *self.0);
     }
 
     async fn session_sleep(&mut self, pause: Duration) {

@@ -167,7 +167,7 @@ impl Acquire {
         }
         let simulation = snapshot.simulation.as_ref();
         if !simulation.is_some_and(SimulatedLocks::provides_exclusion) {
-            sqlite::admit(key, options.missing_lock_policy())?;
+            sqlite::apply_missing_lock_policy(key, options.missing_lock_policy())?;
         }
         Ok(simulation.is_none().then(|| Grant {
             key: key.clone(),

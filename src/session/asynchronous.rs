@@ -17,7 +17,7 @@ use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionS
 ///   cancelled, and that no pool hands the connection out. It neither blocks nor panics.
 /// * [`session_enqueue`](Self::session_enqueue) is called if a guard is dropped. It queues the
 ///   messages behind the statement in flight.
-/// * After [`session_terminate`](Self::session_terminate) and
+/// * After [`session_mark_broken`](Self::session_mark_broken) and
 ///   [`session_start_terminate`](Self::session_start_terminate) the
 ///   [transaction state](Self::session_transaction_state) is [broken](TransactionState::broken). A
 ///   pool whose own check is not reliable uses that to discard the connection.
@@ -60,12 +60,12 @@ pub trait AsyncLockSession: Send {
         std::future::ready(Err(SessionError::unsupported(script)))
     }
 
-    /// Terminates the session and marks the connection as broken.
-    fn session_terminate(&mut self) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
-    }
+    /// Marks the connection as broken, after the crate has sent the scripts that
+    /// [terminate](crate::session::ScriptKind::Terminate) the session.
+    fn session_mark_broken(&mut self) {}
 
-    /// Terminates the session without waiting for that, whatever is in flight.
+    /// Terminates the session without waiting for that, whatever is in flight, and marks the
+    /// connection as broken.
     fn session_start_terminate(&mut self) {}
 
     /// Does the same if a [wait](crate::session::ScriptKind::Wait) may be running, which the server

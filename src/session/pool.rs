@@ -6,12 +6,13 @@ use std::ops::DerefMut;
 use super::AsyncLockSession;
 use super::{LockSession, SessionError};
 
-/// A pool of connections, as the locking protocol sees it.
+/// A pool of connections, as the locking protocol uses it.
 ///
 /// # Contract
 ///
-/// For those who implement it: [`checkout`](Self::checkout) hands out a connection that nobody else uses until it is dropped, and
-/// dropping a connection that was [condemned](LockSession::session_terminate) closes it, if it has a session to close.
+/// [`checkout`](Self::checkout) hands out a connection that has no other user until it is dropped.
+/// Dropping a [broken](LockSession::session_mark_broken) connection closes it, if it has a session
+/// to close.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no pool of connections with advisory locks here",
     label = "no lock pool",
@@ -32,7 +33,7 @@ pub trait LockPool {
 }
 
 #[cfg(feature = "_async")]
-/// An async pool of connections: the twin of [`LockPool`], with its contract.
+/// An async pool of connections, with the contract of [`LockPool`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no async pool of connections with advisory locks here",
     label = "no async lock pool",

@@ -1,9 +1,9 @@
-//! What a client knows of its transaction.
+//! The client's view of its transaction.
 
-/// What the client library knows of the transaction its session is in.
+/// The client library's view of the transaction of its session.
 ///
-/// Only what the client knows: a `BEGIN` sent as plain text is invisible to Diesel. It is noticed when a lock taken in it is
-/// released.
+/// A `BEGIN` sent as plain text is invisible to Diesel. The crate notices it when it releases a
+/// lock that was acquired in that transaction.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TransactionState {
     depth: u32,
@@ -22,8 +22,8 @@ impl TransactionState {
         }
     }
 
-    /// The application's transaction is open: `depth` is 1 for a plain one, 2 with one savepoint in it, and so on. Depth 0
-    /// is none.
+    /// The application's transaction is open. `depth` is 1 without a savepoint, 2 with one, and so
+    /// on; 0 is no transaction.
     #[must_use]
     pub const fn open(depth: u32) -> Self {
         Self {
@@ -33,8 +33,7 @@ impl TransactionState {
         }
     }
 
-    /// A test framework's transaction is open around everything, and the application's own transactions to `depth` inside
-    /// it.
+    /// A test framework's transaction is open, and inside it the application's own to `depth`.
     #[must_use]
     pub const fn in_test(depth: u32) -> Self {
         Self {
@@ -44,7 +43,7 @@ impl TransactionState {
         }
     }
 
-    /// The client has given the connection up.
+    /// The client has closed the connection or marked it as broken.
     #[must_use]
     pub const fn broken() -> Self {
         Self {
@@ -54,7 +53,7 @@ impl TransactionState {
         }
     }
 
-    /// The same with one more transaction or savepoint of the application's.
+    /// Returns the state inside one more transaction or savepoint of the application.
     #[must_use]
     pub const fn nested(self) -> Self {
         Self {
@@ -63,25 +62,26 @@ impl TransactionState {
         }
     }
 
-    /// How many of the application's own transactions and savepoints are open; a test's transaction does not count.
+    /// Returns the number of open transactions and savepoints of the application. A test's
+    /// transaction does not count.
     #[must_use]
     pub const fn depth(self) -> u32 {
         self.depth
     }
 
-    /// Whether the application's own transaction is open.
+    /// Returns whether the application's own transaction is open.
     #[must_use]
     pub const fn is_open(self) -> bool {
         self.depth > 0
     }
 
-    /// Whether the server sees a transaction: the application's or a test's.
+    /// Returns whether the server sees a transaction: the application's or a test's.
     #[must_use]
     pub const fn is_open_on_server(self) -> bool {
         self.depth > 0 || self.test
     }
 
-    /// Whether the client has given the connection up.
+    /// Returns whether the client has closed the connection or marked it as broken.
     #[must_use]
     pub const fn is_broken(self) -> bool {
         self.broken

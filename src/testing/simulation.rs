@@ -157,7 +157,8 @@ fn limit(script: &Script) -> Option<Option<Duration>> {
         ScriptKind::RevealSqlState
         | ScriptKind::PoolerCheck(_)
         | ScriptKind::ReleaseOrTerminate { .. }
-        | ScriptKind::RollBackWait => None,
+        | ScriptKind::RollBackWait
+        | ScriptKind::Terminate(_) => None,
     }
 }
 

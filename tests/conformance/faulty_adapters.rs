@@ -1,8 +1,8 @@
 //! Tests of the suite: adapters with a planted defect must fail it.
 
 use advisory_locking::session::{
-    Backend, LockReply, LockSession, Row, Script, SessionError, Statement, StatementKind,
-    TransactionState,
+    Backend, LockReply, LockSession, Row, Script, ScriptKind, SessionError, Statement,
+    StatementKind, TransactionState,
 };
 use advisory_locking::{LockErrorKind, LockMode};
 
@@ -107,12 +107,16 @@ impl LockSession for FaultySession {
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        let terminates = matches!(script.kind(), ScriptKind::Terminate(_));
+        if terminates && self.defect == Defect::DoesNotTerminate {
+            return Err(SessionError::new("not sent").with_disconnected(true));
+        }
         self.session.session_execute(script)
     }
 
-    fn session_terminate(&mut self) {
+    fn session_mark_broken(&mut self) {
         if self.defect != Defect::DoesNotTerminate {
-            self.session.session_terminate();
+            self.session.session_mark_broken();
         }
     }
 }

@@ -91,12 +91,12 @@ impl AsyncLockSession for AsyncSession {
             .await
     }
 
-    async fn session_terminate(&mut self) {
-        self.request(LockSession::session_terminate).await;
+    fn session_mark_broken(&mut self) {
+        self.0.session_mark_broken();
     }
 
     fn session_start_terminate(&mut self) {
-        self.0.session_terminate();
+        self.0.terminate();
     }
 
     fn session_enqueue(&mut self, script: &Script) -> bool {

@@ -26,8 +26,8 @@ fn random_op(random: &mut fastrand::Rng, keys: &[LockKey]) -> LockOp {
     LockOp::new(kinds[random.usize(..4)], key, modes[random.usize(..2)])
 }
 
-/// The reply without what may differ: the order in which a sequence issued tokens, and the id of the
-/// transaction.
+/// The reply without what may differ: the order in which a sequence issued tokens, and the id of
+/// the transaction.
 fn comparable(batch: &LockBatch, reply: BatchReply) -> impl PartialEq + std::fmt::Debug {
     let answers = reply.answers.map(|answers| {
         let mut sorted = answers.clone();

@@ -1,8 +1,9 @@
-//! Deadlocks. A session looks for one when it has waited for `deadlock_timeout`; the one that finds it is its victim.
+//! Deadlocks. A session looks for one after it has waited for `deadlock_timeout`, and is the victim
+//! of the one that it finds.
 
 use super::server::{Pid, Server, Ticket, Waiter, conflict};
 
-/// A wait for somebody who is ahead in the queue and not granted either; turning the two round may end a cycle.
+/// A wait for a session that is ahead in the queue and waits too. Swapping the two may end a cycle.
 #[derive(Clone, Copy, Debug)]
 struct Soft {
     behind: Ticket,
@@ -10,7 +11,8 @@ struct Soft {
 }
 
 impl Server {
-    /// Looks for a cycle through this wait. Ends the wait if the cycle cannot be undone by reordering a queue.
+    /// Looks for a cycle through this wait. Ends the wait if the cycle cannot be undone by
+    /// reordering a queue.
     pub(crate) fn check_deadlock(&mut self, ticket: Ticket) {
         let Some(waiter) = self.waiter(ticket) else {
             return;
@@ -55,7 +57,7 @@ impl Server {
         false
     }
 
-    /// Whom a session waits for: holders, and those ahead of it.
+    /// The sessions that a session waits for: holders, and sessions ahead in the queue.
     fn edges(&self, pid: Pid) -> Vec<(Pid, Option<Soft>)> {
         let mut edges = Vec::new();
         for queue in self.queues.values() {

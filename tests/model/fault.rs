@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::server::Code;
 
-/// What goes wrong with a request.
+/// A fault of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
     /// It fails before it has done anything.
@@ -15,7 +15,8 @@ pub(crate) enum Fault {
     LostReply,
     /// The server ends the session instead.
     Terminated,
-    /// The lock function is not asked, and null is the answer. Of what has no answer, nothing becomes of it.
+    /// The server does not call the lock function and returns null. It has no effect on a request
+    /// that returns nothing.
     Null,
     /// The client panics before anything is sent.
     Panics,
@@ -23,11 +24,11 @@ pub(crate) enum Fault {
     DoneButPanics,
 }
 
-/// What a client panics with, so that another panic is not taken for it.
+/// The payload of a client's panic, which distinguishes it from other panics.
 #[derive(Debug)]
 pub(crate) struct ClientPanic;
 
-/// Which of a session's requests go wrong; the first is number 0.
+/// The planned faults of a session, by the number of the request. The first is number 0.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     planned: BTreeMap<usize, Fault>,
@@ -59,7 +60,7 @@ impl Faults {
         fault
     }
 
-    /// How many requests were made, so that a test can let each of them fail in turn.
+    /// The number of requests so far. A test can let each of them fail in turn.
     pub(crate) const fn requests(&self) -> usize {
         self.requests
     }

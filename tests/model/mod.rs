@@ -1,9 +1,9 @@
 //! PostgreSQL's advisory locks in memory, for tests without a server and for faults that no server
 //! produces on demand.
 //!
-//! [`server`] is a state machine without threads or time. Its driver decides when a limit has passed
-//! and when the server looks for deadlocks. [`session`] is a blocking client. The agreement scripts
-//! of the conformance suite compare the model with a real server.
+//! [`server`] is a state machine without threads or time. Its driver decides when a limit has
+//! passed and when the server looks for deadlocks. [`session`] is a blocking client. The agreement
+//! scripts of the conformance suite compare the model with a real server.
 #![allow(
     dead_code,
     unused_imports,

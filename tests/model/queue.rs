@@ -1,11 +1,12 @@
-//! Who waits, and in which order.
+//! The wait queues.
 
 use advisory_locking::RawLockKey;
 
 use super::server::{Code, Level, Lock, Pid, Requested, Server, Ticket, Waiter, conflict};
 
 impl Server {
-    /// Whoever already holds the key in a mode that a waiter must wait for goes before that waiter.
+    /// Enqueues a wait. A session that holds the key in a mode for which a waiter waits is inserted
+    /// before that waiter.
     pub(super) fn enqueue(
         &mut self,
         pid: Pid,
@@ -42,7 +43,7 @@ impl Server {
         Ok(Requested::Queued(waiter.ticket))
     }
 
-    /// What became of a wait; `None` while it lasts. Answers once.
+    /// Takes the result of a wait; `None` while it lasts.
     pub(crate) fn ended(&mut self, ticket: Ticket) -> Option<Result<(), Code>> {
         self.ended.remove(&ticket)
     }
@@ -89,7 +90,7 @@ impl Server {
         }
     }
 
-    /// Grants what can be granted, in the order of the queue and past nobody in conflict.
+    /// Grants waits in the order of the queue. A wait does not overtake one that it conflicts with.
     pub(super) fn wake(&mut self) {
         for (key, queue) in std::mem::take(&mut self.queues) {
             let mut left: Vec<Waiter> = Vec::new();

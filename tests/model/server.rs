@@ -175,7 +175,7 @@ impl Server {
         Ok(())
     }
 
-    /// What `pg_locks` shows of a key: the holders by pid, then the queue.
+    /// The rows of `pg_locks` for a key: the holders by pid, then the queue.
     pub(crate) fn held(&self, key: RawLockKey) -> Vec<Held> {
         let mut rows = Vec::new();
         for (&pid, session) in &self.sessions {
@@ -201,7 +201,7 @@ impl Server {
         self.sessions.contains_key(&pid)
     }
 
-    /// Whether a session is in a transaction in which a statement has failed.
+    /// Returns whether the transaction of a session is aborted.
     pub(crate) fn is_aborted(&self, pid: Pid) -> bool {
         self.sessions
             .get(&pid)
@@ -220,7 +220,7 @@ impl Server {
             .is_some_and(|session| session.holds(lock))
     }
 
-    /// How many levels a session holds, of all locks.
+    /// Returns the number of levels of all locks that a session holds.
     pub(crate) fn levels_of(&self, pid: Pid) -> usize {
         self.sessions
             .get(&pid)

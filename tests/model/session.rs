@@ -120,6 +120,12 @@ impl ModelSession {
         &self.model
     }
 
+    /// Ends the session and marks the connection as broken.
+    pub(crate) fn terminate(&mut self) {
+        self.model.run(|server| server.terminate(self.pid));
+        self.broken = true;
+    }
+
     /// Opens a test framework's transaction.
     pub(crate) fn begin_test(&mut self) -> Result<(), Code> {
         self.test = true;
@@ -285,7 +291,7 @@ impl LockSession for ModelSession {
     }
 
     fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        // To a check of what is held, null is a valid reply.
+        // A check of `pg_locks` may return null.
         let checks = matches!(
             statement.kind(),
             Some(StatementKind::ReleaseIfHeld | StatementKind::IsHeld)
@@ -304,13 +310,17 @@ impl LockSession for ModelSession {
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        if let ScriptKind::Terminate(_) = script.kind() {
+            // The planned faults count the other requests.
+            self.model.run(|server| server.terminate(self.pid));
+            return Err(SessionError::new("terminated").with_disconnected(true));
+        }
         let shows_code = !matches!(script.kind(), ScriptKind::RollBackWait);
         self.request(shows_code, |session| session.run_script(script))
     }
 
-    fn session_terminate(&mut self) {
+    fn session_mark_broken(&mut self) {
         self.broken = true;
-        self.model.run(|server| server.terminate(self.pid));
     }
 }
 

@@ -123,8 +123,8 @@ impl Server {
         }
     }
 
-    /// Runs the five messages of a guard that is dropped. No task waits for a reply, and each message
-    /// runs whatever the others returned.
+    /// Runs the five messages of a guard that is dropped. No task waits for a reply, and each
+    /// message runs whatever the others returned.
     fn release_or_terminate(&mut self, pid: Pid, granted_to: Pid, began: Option<i64>, lock: Lock) {
         if !self.sessions.contains_key(&pid) {
             return;

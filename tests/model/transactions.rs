@@ -12,8 +12,8 @@ impl Server {
         }
     }
 
-    /// A statement of this session has failed. In a transaction, what the innermost savepoint holds is free at once, before the
-    /// client rolls it back.
+    /// Fails a statement of this session. In a transaction, the locks of the innermost savepoint
+    /// are released at once, before the client rolls back.
     pub(crate) fn fail(&mut self, pid: Pid, code: Code) -> Code {
         let frame = self.sessions.get_mut(&pid).and_then(|session| {
             session.aborted = !session.frames.is_empty();
@@ -38,7 +38,7 @@ impl Server {
         Ok(())
     }
 
-    /// When the transaction began in which a statement runs: its own, if none is open.
+    /// The start of the transaction in which a statement runs, which is its own if none is open.
     pub(super) fn transaction_began(&mut self, pid: Pid) -> i64 {
         match self.session(pid).frames.first() {
             Some(outermost) => outermost.began,
@@ -87,7 +87,7 @@ impl Server {
         Ok(())
     }
 
-    /// What was done under the savepoint goes to what is around it.
+    /// Moves the effects of the savepoint to the surrounding frame.
     pub(crate) fn release_savepoint(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
         self.usable(pid)?;
         let index = self.find_savepoint(pid, name)?;
@@ -131,7 +131,7 @@ impl Server {
         Ok(())
     }
 
-    /// How many rows this session sees of its own.
+    /// Returns the number of its own rows that this session sees.
     pub(crate) fn written(&mut self, pid: Pid) -> Result<i64, Code> {
         let session = self.usable(pid)?;
         let open: i64 = session.frames.iter().map(|frame| frame.written).sum();

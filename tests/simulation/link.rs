@@ -199,16 +199,18 @@ impl AsyncLockSession for Session {
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        if let ScriptKind::Terminate(_) = script.kind() {
+            // The reply is the end of the session.
+            return self.request(Message::End, false).await.map(drop);
+        }
         let shows_code = !matches!(script.kind(), ScriptKind::RollBackWait);
         self.request(Message::Script(*script), shows_code)
             .await
             .map(drop)
     }
 
-    async fn session_terminate(&mut self) {
+    fn session_mark_broken(&mut self) {
         self.broken = true;
-        // The reply is the end of the session.
-        let _ = self.request(Message::End, false).await;
     }
 
     fn session_start_terminate(&mut self) {

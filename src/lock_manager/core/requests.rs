@@ -56,7 +56,7 @@ impl<W> Core<W> {
     /// Grants a request without a lock: the backend has none and the process is not excluded
     /// either.
     pub(super) fn grant_without_lock(&mut self, request: Request<W>) {
-        match sqlite::admit(&request.key, request.on_missing_lock) {
+        match sqlite::apply_missing_lock_policy(&request.key, request.on_missing_lock) {
             Ok(()) => {
                 let token = self.process_token();
                 self.grant(request, None, Some(token));

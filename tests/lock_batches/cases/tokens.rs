@@ -121,8 +121,8 @@ pub(crate) fn contended_acquire_issues_no_token(open: Connect) {
 /// A batch must issue its token after its last grant.
 ///
 /// Another session holds the second lock while a batch acquires the first. The other session issues
-/// a token and releases the lock, and then the batch acquires it. The token of the batch must be the
-/// greater one.
+/// a token and releases the lock, and then the batch acquires it. The token of the batch must be
+/// the greater one.
 ///
 /// In this database, acquiring a single number in shared mode waits at a gate.
 pub(crate) fn token_is_issued_after_the_grants(open: Connect) {
