@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! cargo test --example testing --features diesel-postgres,diesel-sqlite,testing
-//! scripts/postgres run -- cargo run --example testing --features diesel-postgres,diesel-sqlite,testing
+//! scripts/postgres run -- cargo run --example testing \
+//!     --features diesel-postgres,diesel-sqlite,testing
 //! ```
 //!
 //! Real projects enable the feature `testing` under `[dev-dependencies]`.

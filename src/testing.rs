@@ -7,11 +7,12 @@
 //! ```
 //! # #[cfg(feature = "rusqlite")] {
 //! use advisory_locking::testing::{Event, TestLocks};
-//! use advisory_locking::{AdvisoryLocking, LockOptions};
+//! use advisory_locking::{AdvisoryLocking, LockError, LockOptions};
 //!
 //! /// Part of a service, which uses PostgreSQL in production.
-//! fn sync(conn: &mut impl AdvisoryLocking, client_id: i32) -> Result<&'static str, advisory_locking::LockError> {
-//!     let synced = conn.try_with_advisory_lock(("sync", client_id), LockOptions::no_wait(), |_| Ok("synced"))?;
+//! fn sync(conn: &mut impl AdvisoryLocking, client_id: i32) -> Result<&'static str, LockError> {
+//!     let key = ("sync", client_id);
+//!     let synced = conn.try_with_advisory_lock(key, LockOptions::no_wait(), |_| Ok("synced"))?;
 //!     Ok(synced.unwrap_or("skipped"))
 //! }
 //!

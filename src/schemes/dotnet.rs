@@ -35,7 +35,8 @@ const ASCII_CHARACTERS: usize = 9;
 /// ```
 /// use advisory_locking::{LockKey, schemes};
 ///
-/// assert_eq!(schemes::distributed_lock("PR-1234"), LockKey::from((-1_589_023_978, 1_289_371_647)));
+/// let short = LockKey::from((-1_589_023_978, 1_289_371_647));
+/// assert_eq!(schemes::distributed_lock("PR-1234"), short);
 /// assert_eq!(schemes::distributed_lock("00000003,ffffffff"), LockKey::from((3, -1)));
 /// assert_eq!(schemes::distributed_lock("driver_update_1"), schemes::sha1_le("driver_update_1"));
 /// ```
@@ -67,7 +68,8 @@ pub fn distributed_lock(name: &str) -> LockKey {
 /// ```
 /// use advisory_locking::{LockKey, schemes};
 ///
-/// assert_eq!(schemes::distributed_lock_unhashed("00000000deadbeef")?, LockKey::from(0xdead_beef_i64));
+/// let key = schemes::distributed_lock_unhashed("00000000deadbeef")?;
+/// assert_eq!(key, LockKey::from(0xdead_beef_i64));
 /// assert!(schemes::distributed_lock_unhashed("driver_update_1").is_err());
 /// # Ok::<(), advisory_locking::LockError>(())
 /// ```

@@ -26,7 +26,8 @@ const MASK: u32 = 0x7fff_ffff;
 /// use advisory_locking::{LockKey, schemes};
 ///
 /// assert_eq!(schemes::with_advisory_lock("PR-1234", None), LockKey::from((2_080_983_871, 0)));
-/// assert_eq!(schemes::with_advisory_lock("PR-1234", Some("12abc")), LockKey::from((2_080_983_871, 12)));
+/// let key = schemes::with_advisory_lock("PR-1234", Some("12abc"));
+/// assert_eq!(key, LockKey::from((2_080_983_871, 12)));
 /// assert_eq!(
 ///     schemes::with_advisory_lock("PR-1234", Some("billing")),
 ///     schemes::with_advisory_lock("PR-1234", None),

@@ -39,7 +39,8 @@ pub enum EventKind {
 ///
 /// let event = Event::acquired(("signup", "a@b.c")).in_transaction();
 /// assert_ne!(event, Event::acquired(("signup", "a@b.c")));
-/// assert!(event.to_string().starts_with("acquired (exclusive, transaction-level): \"signup/a@b.c\" = "));
+/// let text = event.to_string();
+/// assert!(text.starts_with("acquired (exclusive, transaction-level): \"signup/a@b.c\" = "));
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Event {

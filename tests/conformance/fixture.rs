@@ -171,8 +171,8 @@ impl Fixture {
         }
     }
 
-    /// Asserts the outcome of a contended call. On a backend without locks the actor was granted the
-    /// lock, and releases it.
+    /// Asserts the outcome of a contended call. On a backend without locks the actor was granted
+    /// the lock, and releases it.
     #[track_caller]
     pub(crate) fn assert_contended(&self, actor: &Actor, outcome: Outcome, expected: Outcome) {
         assert_eq!(outcome, self.contended_outcome(expected), "second session");
