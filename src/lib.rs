@@ -21,8 +21,8 @@
 //! # }
 //! ```
 //!
-//! On PostgreSQL these are the server's [advisory locks]: a session that requests a key which
-//! another session holds waits or is refused, whichever client it uses. SQLite has no such locks.
+//! On PostgreSQL these are the server's [advisory locks]. While a session holds a key, other
+//! sessions wait for it or are refused, whichever client they use. SQLite has no such locks.
 //! There the body runs unprotected and a warning says so, so that unit tests run on SQLite and
 //! production on PostgreSQL from one source.
 //!
