@@ -3,6 +3,11 @@
 mod derive;
 mod from;
 #[cfg(any(test, fuzzing))]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a fuzzer looks for panics"
+)]
 pub(crate) mod fuzz;
 mod namespace;
 mod part;

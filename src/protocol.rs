@@ -20,6 +20,11 @@ mod backoff;
 mod begin;
 mod finish;
 #[cfg(any(test, fuzzing))]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a fuzzer looks for panics"
+)]
 pub(crate) mod fuzz;
 mod pooler_check;
 mod release;

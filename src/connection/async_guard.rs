@@ -31,11 +31,12 @@ use crate::session::{Script, ScriptKind};
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // In production an `AsyncPgConnection`; in tests SQLite, which has no locks. let mut conn =
-/// SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?; let mut guard =
-/// conn.acquire_advisory_lock("nightly-report", LockOptions::no_wait()).await?;
-/// diesel::sql_query("CREATE TABLE report (day TEXT)").execute(&mut *guard).await?; // uses the
-/// connection guard.release().await?;
+/// // In production an `AsyncPgConnection`; in tests SQLite, which has no locks.
+/// let mut conn = SyncConnectionWrapper::<SqliteConnection>::establish(":memory:").await?;
+/// let mut guard = conn.acquire_advisory_lock("nightly-report", LockOptions::no_wait()).await?;
+/// // The guard dereferences to the connection.
+/// diesel::sql_query("CREATE TABLE report (day TEXT)").execute(&mut *guard).await?;
+/// guard.release().await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -34,11 +34,13 @@ use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession};
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let manager =
-/// AsyncDieselConnectionManager::<SyncConnectionWrapper<SqliteConnection>>::new(":memory:"); let
-/// pool = Pool::builder().max_size(1).build(manager).await?;
+/// type Connection = SyncConnectionWrapper<SqliteConnection>;
+/// let manager = AsyncDieselConnectionManager::<Connection>::new(":memory:");
+/// let pool = Pool::builder().max_size(1).build(manager).await?;
 /// pool.with_advisory_lock("nightly-report", LockOptions::no_wait(), async |conn| {
-/// diesel::sql_query("CREATE TABLE report (day TEXT)").execute(conn).await }) .await?;
+///     diesel::sql_query("CREATE TABLE report (day TEXT)").execute(conn).await
+/// })
+/// .await?;
 /// # Ok(())
 /// # }
 /// ```

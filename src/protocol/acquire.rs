@@ -10,7 +10,7 @@
 //! Start ── Trying ──┬── granted
 //!           │       ├── contended ── Sleeping (poll) ── Trying
 //!           │       └── contended ── Waiting (block) ── granted
-//!           └─ error ── RevealingSqlState ── CheckingForLeak ── failed, or Terminating
+//!           └─ error ── RevealingError ── CheckingForLeak ── failed, or Terminating
 //! Waiting ── error ── RollingBackWait (in a transaction) ── ReleasingIfHeld, or CheckingForLeak
 //! ```
 //!
@@ -109,7 +109,7 @@ enum State {
     Waiting,
     RollingBackWait(Failure),
     ReleasingIfHeld(Failure),
-    RevealingSqlState(Failure),
+    RevealingError(Failure),
     CheckingForLeak(Failure),
     Terminating(Failure),
     Finished,
@@ -333,7 +333,7 @@ impl Acquire {
                 )),
             },
             State::ReleasingIfHeld(failure) => self.on_released_if_held(event.row(), failure, now),
-            State::RevealingSqlState(failure) => match event.ran() {
+            State::RevealingError(failure) => match event.ran() {
                 // The statement succeeds now, so its SQLSTATE stays unknown.
                 Ok(()) => self.check_for_leak(failure),
                 Err(error) if error.is_disconnected() => self.terminate(failure),

@@ -31,7 +31,7 @@ enum State {
     Rejected(LockError),
     Ready,
     Beginning,
-    ReadingSessionState,
+    ReadingSnapshot,
     Acquiring(Box<Acquire>),
     RollingBack(Result<Acquired, LockError>),
     Terminating(Result<Acquired, LockError>),
@@ -104,7 +104,7 @@ impl Machine for BeginAndAcquire {
     fn needs_cleanup_if_dropped(&self) -> bool {
         matches!(
             self.state,
-            State::ReadingSessionState | State::Acquiring(_) | State::RollingBack(_)
+            State::ReadingSnapshot | State::Acquiring(_) | State::RollingBack(_)
         )
     }
 
@@ -124,12 +124,12 @@ impl Machine for BeginAndAcquire {
             }
             State::Beginning => match event.ran() {
                 Ok(()) => {
-                    self.state = State::ReadingSessionState;
+                    self.state = State::ReadingSnapshot;
                     Action::ReadSessionState
                 }
                 Err(error) => self.on_begin_failed(error),
             },
-            State::ReadingSessionState => match event {
+            State::ReadingSnapshot => match event {
                 Event::SessionState(snapshot) => {
                     let snapshot = SessionSnapshot {
                         simulation: self.simulation.take(),

@@ -56,10 +56,7 @@ fn fault_of(name: &str) -> Option<String> {
     };
     // A list in its program runs a case on every adapter.
     let lists = match path.split_once("/cases/") {
-        Some((program, _)) => files(program, ".rs")
-            .iter()
-            .map(|file| crate::read(file))
-            .collect(),
+        Some((program, _)) => files(program, ".rs").iter().map(crate::read).collect(),
         // A list below it runs a generic test on every pool.
         None if text.contains(&generic) => after.to_owned(),
         None => String::new(),

@@ -257,7 +257,7 @@ async fn the_body_runs_on_the_session_that_holds_the_lock() {
     db.with_advisory_lock(&key, NO_WAIT, async |db| {
         let (on_handle, in_transaction) = (pid(db).await, pid(&db.begin().await?).await);
         let holder = observer.lock_entries(&key)[0].pid;
-        assert_eq!([on_handle, in_transaction], [i64::from(holder); 2]);
+        assert_eq!([on_handle, in_transaction], [holder; 2]);
         Ok::<_, DbErr>(())
     })
     .await

@@ -31,7 +31,7 @@ impl Acquire {
             // An aborted transaction accepts no query, and its rollback keeps session-level locks.
             (LockScope::Session, TransactionContext::InTransaction) => self.terminate(failure),
             (LockScope::Session, TransactionContext::Autocommit) if failure.hides_sqlstate() => {
-                self.state = State::RevealingSqlState(failure);
+                self.state = State::RevealingError(failure);
                 self.script(ScriptKind::RevealSqlState)
             }
             (LockScope::Session, TransactionContext::Autocommit) => self.check_for_leak(failure),
