@@ -5,8 +5,8 @@
 //!
 //! Each trait method logs the request, takes a snapshot of the session, and hands a machine of the
 //! module `protocol` to a driver. A grant becomes a guard, which owns the connection until the
-//! release. The result of the body and the result of the release become one by `combine_results`.
-//! Therefore no method returns while the crate holds a lock that the caller does not know of.
+//! release. `combine_results` combines the results of the body and of the release. Therefore a
+//! method that runs a body never returns while its session-level lock is held on the connection.
 
 #[cfg(feature = "_async")]
 mod async_guard;

@@ -21,7 +21,8 @@ use crate::error::{LockError, LockErrorKind};
 /// fn check(pool: &Pool<ConnectionManager<PgConnection>>) -> Result<(), LockError> {
 ///     pool.detect_pooler()?.require_dedicated_sessions()
 /// }
-/// # let manager = ConnectionManager::new(std::env::var("DATABASE_URL").expect("DATABASE_URL names a PostgreSQL server"));
+/// # let url = std::env::var("DATABASE_URL").expect("DATABASE_URL names a PostgreSQL server");
+/// # let manager = ConnectionManager::new(url);
 /// # check(&Pool::builder().max_size(2).build(manager).unwrap()).unwrap();
 /// # }
 /// ```

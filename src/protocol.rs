@@ -47,13 +47,17 @@ use crate::simulation::{SimulatedCall, SimulatedHold, SimulatedLocks};
 /// Action that a driver performs for a machine.
 #[derive(Debug)]
 pub(crate) enum Action<T> {
+    /// Runs a prepared statement; the event is [`Event::Row`].
     Query(Statement),
+    /// Runs a script; the event is [`Event::Ran`].
     Script(Script),
     Begin,
     Commit,
     Rollback,
+    /// Terminates the session and marks its connection as broken. It has no result: there is no
+    /// further clean-up that a machine could try.
     Terminate,
-    /// Take a new [`SessionSnapshot`].
+    /// Takes a new [`SessionSnapshot`], because the previous action changed the session.
     ReadSessionState,
     Sleep(Duration),
     Done(T),
@@ -100,8 +104,11 @@ impl Event {
 pub(crate) trait Machine {
     type Output;
 
-    /// Handles an event and returns the next action. The first event is [`Event::Ready`]. Not
-    /// called again after [`Action::Done`].
+    /// Handles an event and returns the next action.
+    ///
+    /// The first event is [`Event::Ready`]. A driver does not call it again after
+    /// [`Action::Done`]. `now` is the time of the event: machines read no clock, so that tests
+    /// need not wait.
     fn handle(&mut self, event: Event, now: Instant) -> Action<Self::Output>;
 
     /// Returns `true` if the session needs a clean-up when the machine stops here, although no
@@ -151,10 +158,11 @@ pub(crate) struct Grant {
     pub(crate) mode: LockMode,
     /// Process id of the session that was granted the lock; `None` on a backend without locks.
     pub(crate) pid: Option<i32>,
-    /// Start time of the transaction in which the lock was granted. `None` if the client knows of
-    /// that transaction, or if the backend has no locks.
+    /// Start time of the transaction in which the lock was granted, as the server's
+    /// [`CURRENT_TIMESTAMP`](https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-CURRENT).
+    /// `None` if the client knows of that transaction, or if the backend has no locks.
     pub(crate) transaction_began: Option<i64>,
-    /// Depth of the client's transactions at the time of the grant.
+    /// Number of open transactions and savepoints of the client at the time of the grant.
     pub(crate) depth: u32,
     /// Simulated lock of a unit test, released when this is dropped.
     pub(crate) simulated_hold: Option<SimulatedHold>,

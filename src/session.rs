@@ -1,7 +1,8 @@
 //! The ports that adapters implement: [`LockSession`], [`LockPool`] and the types in their methods.
 //!
-//! Most programs name nothing here. It is for authors of an adapter for another client library, and
-//! for programs that hide several connection types behind an enum ([`DelegateLockSession`]).
+//! Most programs do not use this module. Authors of an adapter for another client library implement
+//! its traits. So do programs that hide several connection types behind an enum
+//! ([`DelegateLockSession`]).
 
 #[cfg(feature = "_async")]
 mod async_body;
@@ -24,7 +25,7 @@ pub use pool::AsyncLockPool;
 pub use pool::LockPool;
 pub use transaction::TransactionState;
 
-/// A database that answers on a session.
+/// Database behind a session.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Backend {
@@ -112,8 +113,9 @@ pub trait LockSession {
 
     /// Marks the connection as broken, so that no pool hands it out.
     ///
-    /// Called when the state of the session is unknown, after the crate has sent the scripts that
-    /// [terminate](ScriptKind::Terminate) it. It must not panic.
+    /// The driver calls it when the state of the session is unknown, after it has sent the scripts
+    /// that [terminate](ScriptKind::Terminate) the session. It must not panic, because the driver
+    /// also calls it during a panic.
     fn session_mark_broken(&mut self) {}
 }
 

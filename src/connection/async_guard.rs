@@ -18,7 +18,9 @@ use crate::session::{Script, ScriptKind};
 /// [`release`](Self::release) releases the lock and returns the errors of the release. Dropping the
 /// guard releases it without waiting. The release is queued behind the statements in flight, and
 /// the server terminates the session if the release fails. If the guard is dropped inside a
-/// transaction, the session is terminated at once.
+/// transaction, the session is terminated.
+///
+/// A leaked guard ([`std::mem::forget`]) holds the lock until its session ends.
 ///
 /// # Examples
 ///
@@ -45,6 +47,7 @@ pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>>
     conn: Box<C>,
     key: LockKey,
     mode: LockMode,
+    /// `None` once the release has started.
     grant: Option<Grant>,
 }
 
@@ -90,6 +93,8 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
     pub async fn release(mut self) -> Result<(), LockError> {
         let session = &mut **self.conn;
         let snapshot = snapshot(session);
+        // Taken before the await: after a drop at this point the driver terminates the session, and
+        // the guard's own drop sends no second release.
         match self.grant.take() {
             Some(grant) => drive(session, Release::new(grant, snapshot))
                 .await
@@ -112,6 +117,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         }
         let session = &mut **self.conn;
         let transaction = session.session_transaction_state();
+        // Distinguishes the recorded success of this release from that of an earlier one.
         let nonce = fastrand::u64(..);
         let release = Script::new(
             ScriptKind::ReleaseOrTerminate {

@@ -29,13 +29,14 @@ use crate::session::{AsyncLockBody, AsyncLockSession};
 /// Every future may be dropped at any point, by `select!`, a timeout or an aborted task.
 ///
 /// * Before its first poll: nothing was sent.
-/// * During a pause between two polls of [`WaitStrategy::Poll`](crate::WaitStrategy::Poll): nothing
-///   is held, and no place in a queue is lost.
+/// * During a pause between two polls of [`WaitStrategy::Poll`](crate::WaitStrategy::Poll): no lock
+///   is held, and no place in a queue is lost. In a transaction that this crate began, the session
+///   is terminated.
 /// * While a lock statement is in flight, a wait on the server included: the session is terminated,
-///   and the pool discards the connection. A wait is cancelled first, so that the session leaves
-///   the server's queue at once. With diesel-async and a server that accepts only TLS, it leaves
-///   the queue at its limit; see the module `backends::diesel_async`. A new attempt starts
-///   at the end of the queue.
+///   and the pool discards the connection. A wait is cancelled too, so that the session leaves the
+///   server's queue early. With diesel-async and a server that accepts only TLS, it leaves the
+///   queue at its limit; see the module `backends::diesel_async`. A new attempt starts at the end
+///   of the queue.
 /// * While the body runs: the body is dropped. The lock is released as soon as the statement that
 ///   the body left in flight has ended. If the body was in a transaction, the session is
 ///   terminated.
@@ -70,7 +71,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::with_advisory_lock`](crate::AdvisoryLocking::with_advisory_lock).
+    /// As [`AdvisoryLocking::with_advisory_lock`](crate::AdvisoryLocking::with_advisory_lock). The
+    /// lock is not held afterwards.
     ///
     /// # Cancel safety
     ///
@@ -100,6 +102,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// As
     /// [`AdvisoryLocking::try_with_advisory_lock`](crate::AdvisoryLocking::try_with_advisory_lock).
+    /// The lock is not held afterwards.
     ///
     /// # Cancel safety
     ///
@@ -153,8 +156,9 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Errors
     ///
-    /// As
-    /// [`AdvisoryLocking::try_acquire_advisory_lock`](crate::AdvisoryLocking::try_acquire_advisory_lock).
+    /// As the blocking [`try_acquire_advisory_lock`][blocking]. The lock is not held.
+    ///
+    /// [blocking]: crate::AdvisoryLocking::try_acquire_advisory_lock
     ///
     /// # Cancel safety
     ///
@@ -179,8 +183,9 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Errors
     ///
-    /// As
-    /// [`AdvisoryLocking::acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock).
+    /// As the blocking [`acquire_advisory_xact_lock`][blocking]. The lock is not held.
+    ///
+    /// [blocking]: crate::AdvisoryLocking::acquire_advisory_xact_lock
     ///
     /// # Cancel safety
     ///
@@ -204,8 +209,9 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Errors
     ///
-    /// As
-    /// [`AdvisoryLocking::try_acquire_advisory_xact_lock`](crate::AdvisoryLocking::try_acquire_advisory_xact_lock).
+    /// As the blocking [`try_acquire_advisory_xact_lock`][blocking]. The lock is not held.
+    ///
+    /// [blocking]: crate::AdvisoryLocking::try_acquire_advisory_xact_lock
     ///
     /// # Cancel safety
     ///
@@ -230,8 +236,10 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Errors
     ///
-    /// As
-    /// [`AdvisoryLocking::with_advisory_xact_lock`](crate::AdvisoryLocking::with_advisory_xact_lock).
+    /// As the blocking [`with_advisory_xact_lock`][blocking]. The lock is not held afterwards,
+    /// unless an outer transaction is still open.
+    ///
+    /// [blocking]: crate::AdvisoryLocking::with_advisory_xact_lock
     ///
     /// # Cancel safety
     ///
@@ -257,13 +265,15 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         }
     }
 
-    /// Like [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), but returns `None` if the
-    /// lock is not granted.
+    /// Runs `body` as [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) does, or returns
+    /// `None` if the lock is not granted. The body did not run then.
     ///
     /// # Errors
     ///
-    /// As
-    /// [`AdvisoryLocking::try_with_advisory_xact_lock`](crate::AdvisoryLocking::try_with_advisory_xact_lock).
+    /// As the blocking [`try_with_advisory_xact_lock`][blocking]. The lock is not held afterwards,
+    /// unless an outer transaction is still open.
+    ///
+    /// [blocking]: crate::AdvisoryLocking::try_with_advisory_xact_lock
     ///
     /// # Cancel safety
     ///
@@ -297,7 +307,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler).
+    /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler). No lock is
+    /// held afterwards.
     ///
     /// # Cancel safety
     ///
@@ -328,6 +339,7 @@ pub(crate) async fn acquire<S: AsyncLockSession>(
     scope: LockScope,
 ) -> Result<Acquired, LockError> {
     events::requested(key, scope);
+    // Read for each call, because the client may have begun a transaction since the last one.
     let snapshot = snapshot(session);
     drive(session, Acquire::new(key.clone(), options, scope, snapshot)).await
 }
@@ -344,6 +356,7 @@ where
     E: From<LockError> + Send,
     T: Send,
 {
+    // If the body panics or the future is dropped here, the drop of the guard releases the lock.
     let result = body(&mut guard).await;
     combine_results(result, guard.release().await)
 }

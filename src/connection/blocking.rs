@@ -71,7 +71,8 @@ use crate::session::LockSession;
 /// // In production a `PgConnection` of Diesel; in tests SQLite.
 /// let mut conn = rusqlite::Connection::open_in_memory()?;
 ///
-/// conn.with_advisory_lock("driver_update_1", LockOptions::wait_up_to(Duration::from_secs(10)), |conn| {
+/// let wait = LockOptions::wait_up_to(Duration::from_secs(10));
+/// conn.with_advisory_lock("driver_update_1", wait, |conn| {
 ///     conn.execute_batch("CREATE TABLE drivers (id INTEGER)")
 /// })?;
 ///
@@ -96,8 +97,9 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// # Errors
     ///
-    /// The error of the body, or a [`LockError`] as `E`. The lock is not held afterwards. If the
-    /// body succeeded and the release failed, the value of the body is dropped.
+    /// The error of the body, or a [`LockError`] as `E`. The lock is not held afterwards, except as
+    /// [`AdvisoryLockGuard::release`] states. If the body succeeded and the release failed, the
+    /// value of the body is dropped.
     ///
     /// * The body did not run: [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere) without a
     ///   wait, [`TimedOut`](crate::LockErrorKind::TimedOut) with a limit, or another error of
@@ -126,7 +128,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// # Errors
     ///
     /// As [`with_advisory_lock`](Self::with_advisory_lock), except `HeldElsewhere` and `TimedOut`,
-    /// which are `None` here. The body did not run then.
+    /// which are `None` here. The body did not run then. The lock is not held afterwards.
     ///
     /// # Examples
     ///
@@ -150,7 +152,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// # Errors
     ///
-    /// The lock is not held.
+    /// The lock is not held, with one exception in this list.
     ///
     /// * [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere),
     ///   [`TimedOut`](crate::LockErrorKind::TimedOut): another session holds the lock.
@@ -164,7 +166,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///   [`InTransaction`](crate::LockErrorKind::InTransaction),
     ///   [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion): nothing was sent.
     /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): two sessions replied to this
-    ///   call.
+    ///   call. This is the exception: a session of a pooler may hold the lock.
     ///
     /// # Examples
     ///
@@ -185,7 +187,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// # Errors
     ///
     /// As [`acquire_advisory_lock`](Self::acquire_advisory_lock), except `HeldElsewhere` and
-    /// `TimedOut`, which are `None` here.
+    /// `TimedOut`, which are `None` here. The lock is not held, with the exception stated there.
     ///
     /// # Examples
     ///
@@ -281,7 +283,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// # Errors
     ///
     /// As [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock), except `HeldElsewhere`
-    /// and `TimedOut`, which are `false` here.
+    /// and `TimedOut`, which are `false` here. The lock is not held.
     ///
     /// # Examples
     ///
@@ -309,11 +311,14 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// * The body did not run: the errors of
     ///   [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock), or
     ///   [`Database`](crate::LockErrorKind::Database) if the transaction did not begin.
-    /// * The body succeeded: [`CommitFailed`](crate::LockErrorKind::CommitFailed), whose source is
-    ///   the client library's error;
-    ///   [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if the body left a
-    ///   nested transaction open; [`NotHeld`](crate::LockErrorKind::NotHeld) if the body ended the
-    ///   transaction itself.
+    /// * The body succeeded, and the transaction was not committed by this call:
+    ///   * [`CommitFailed`](crate::LockErrorKind::CommitFailed): the commit failed. Its source is
+    ///     the client library's error.
+    ///   * [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen): the body left a
+    ///     nested transaction open. The session was terminated.
+    ///   * [`NotHeld`](crate::LockErrorKind::NotHeld): the body ended the transaction itself.
+    ///   * [`Lost`](crate::LockErrorKind::Lost): the client library marked the connection as
+    ///     broken. The session was terminated.
     ///
     /// # Examples
     ///
@@ -346,13 +351,15 @@ pub trait AdvisoryLocking: LockSession + Sized {
         transaction::run_in_transaction(self, grant, body)
     }
 
-    /// Like [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), but returns `None` if the
-    /// lock is not granted. The body did not run then, and the transaction is rolled back.
+    /// Runs `body` as [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) does, or returns
+    /// `None` if the lock is not granted. The body did not run then, and the transaction is rolled
+    /// back.
     ///
     /// # Errors
     ///
     /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), except `HeldElsewhere` and
-    /// `TimedOut`, which are `None` here.
+    /// `TimedOut`, which are `None` here. The lock is not held afterwards, unless an outer
+    /// transaction is still open.
     ///
     /// # Examples
     ///
@@ -374,10 +381,10 @@ pub trait AdvisoryLocking: LockSession + Sized {
 
     /// Detects a transaction pooler, with a second connection to the same address.
     ///
-    /// Both connections must be idle. The check takes about thirty round trips, so programs run it
-    /// at startup. [`Multiplexed`](PoolingMode::Multiplexed) is certain when it is reported.
-    /// [`Dedicated`](PoolingMode::Dedicated) is not: a pooler may by chance assign the same session
-    /// to each connection in all round trips.
+    /// No transaction may be open on either connection. The check takes about thirty round trips,
+    /// so programs run it at startup. [`Multiplexed`](PoolingMode::Multiplexed) is certain when it
+    /// is reported. [`Dedicated`](PoolingMode::Dedicated) is not: a pooler may by chance assign the
+    /// same session to each connection in all round trips.
     ///
     /// # Errors
     ///
@@ -397,7 +404,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let url = std::env::var("DATABASE_URL")?;
-    /// let [mut first, mut second] = [PgConnection::establish(&url)?, PgConnection::establish(&url)?];
+    /// let mut first = PgConnection::establish(&url)?;
+    /// let mut second = PgConnection::establish(&url)?;
     /// first.detect_pooler(&mut second)?.require_dedicated_sessions()?;
     /// # Ok(())
     /// # }
@@ -428,6 +436,7 @@ pub(crate) fn acquire<S: LockSession + ?Sized>(
     scope: LockScope,
 ) -> Result<Acquired, LockError> {
     events::requested(key, scope);
+    // Read for each call, because the client may have begun a transaction since the last one.
     let snapshot = snapshot(session);
     drive(session, Acquire::new(key.clone(), options, scope, snapshot))
 }
@@ -441,6 +450,7 @@ where
     C: std::ops::DerefMut<Target: LockSession + Sized>,
     E: From<LockError>,
 {
+    // If the body panics, the drop of the guard releases the lock.
     let result = body(&mut guard);
     combine_results(result, guard.release())
 }

@@ -91,13 +91,15 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     ///   one that was granted the lock. This is the exception: a session of a pooler may still hold
     ///   the lock.
     /// * [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen): a transaction that
-    ///   began under the lock is still open. The session was terminated.
+    ///   began under the lock is still open, or the client library does not know of the open
+    ///   transaction in which the lock was acquired. The session was terminated.
     /// * [`Database`](crate::LockErrorKind::Database): the release statement failed. The session
     ///   was terminated.
     pub fn release(mut self) -> Result<(), LockError> {
         self.release_in_place()
     }
 
+    /// Releases the lock, at most once: the drop after a call of `release` finds no grant.
     fn release_in_place(&mut self) -> Result<(), LockError> {
         let Some(grant) = self.grant.take() else {
             return Ok(());

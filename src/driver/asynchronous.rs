@@ -12,8 +12,8 @@ use crate::simulation::{SimulatedCall, SimulatedLocks};
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped while a statement is in flight, or while the machine needs a clean-up,
-/// the session is terminated. If it is dropped during a pause, nothing is left behind.
+/// If the future is dropped while an action is in flight, or while the machine needs a clean-up,
+/// the session is terminated. If it is dropped during any other pause, no lock is held.
 pub(crate) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
 where
     S: AsyncLockSession,
@@ -30,6 +30,7 @@ where
     loop {
         let now = guard.session.session_now();
         let action = guard.machine.handle(event, now);
+        // Set before the await: a drop at the first pending point of the action must see it.
         guard.in_flight = !matches!(action, Action::Sleep(_) | Action::Done(_));
         guard.waits_on_server = matches!(&action, Action::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }));
         match perform(guard.session, guard.machine.simulated_call(), action).await {
@@ -72,7 +73,7 @@ pub(crate) async fn drive_pair<S: AsyncLockSession>(
     }
 }
 
-/// Takes a step, on the session or on what answers instead of it.
+/// Performs an action, on the session or on the simulated call of a unit test.
 async fn perform<S: AsyncLockSession, T>(
     session: &mut S,
     call: Option<&SimulatedCall>,
@@ -93,6 +94,7 @@ async fn perform<S: AsyncLockSession, T>(
         Action::Begin => Event::Ran(session.session_begin().await),
         Action::Commit => Event::Ran(match call.map_or(Ok(()), SimulatedCall::before_commit) {
             Ok(()) => session.session_commit().await,
+            // An injected fault of a commit: the transaction ends, as after a failed `COMMIT`.
             Err(error) => session.session_rollback().await.and(Err(error)),
         }),
         Action::Rollback => Event::Ran(session.session_rollback().await),
@@ -120,6 +122,7 @@ struct TerminateOnDrop<'s, S: AsyncLockSession, M: Machine> {
 
 impl<S: AsyncLockSession, M: Machine> Drop for TerminateOnDrop<'_, S, M> {
     fn drop(&mut self) {
+        // Only a wait needs a cancel request: the server would grant the lock to it much later.
         if self.in_flight && self.waits_on_server {
             self.session.session_cancel_and_terminate();
         } else if self.in_flight || self.machine.needs_cleanup_if_dropped() {
@@ -128,7 +131,7 @@ impl<S: AsyncLockSession, M: Machine> Drop for TerminateOnDrop<'_, S, M> {
     }
 }
 
-/// Drop guard of two sessions under the pooler check.
+/// Drop guard of two sessions under the pooler check. Terminates both if the check has not ended.
 struct TerminateBothOnDrop<'s, S: AsyncLockSession> {
     sessions: [&'s mut S; 2],
     check: PoolerCheck,
@@ -150,6 +153,8 @@ impl<S: AsyncLockSession> Drop for TerminateBothOnDrop<'_, S> {
 /// On a backend without locks, which has no session to end, it rolls back the open transactions.
 async fn terminate<S: AsyncLockSession>(session: &mut S) {
     if session.session_backend() == Backend::Postgres {
+        // One script after the other, until one succeeds: some servers forbid a script, and a late
+        // cancel request meant for another statement may hit one.
         let (mut sequence, mut last) = (TerminateSequence::default(), None);
         while let Some(script) = sequence.next(last) {
             last = Some(session.session_execute(&script).await);

@@ -27,6 +27,7 @@ where
         match perform(guard.session, machine.simulated_call(), action) {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => {
+                // The machine has cleaned up, whatever its output is.
                 guard.disarm();
                 return output;
             }
@@ -89,7 +90,7 @@ pub(crate) fn run_in_drop(act: impl FnOnce()) {
     }
 }
 
-/// Takes a step, on the session or on what answers instead of it.
+/// Performs an action, on the session or on the simulated call of a unit test.
 fn perform<S: LockSession + ?Sized, T>(
     session: &mut S,
     call: Option<&SimulatedCall>,
@@ -109,6 +110,7 @@ fn perform<S: LockSession + ?Sized, T>(
         Action::Begin => Event::Ran(session.session_begin()),
         Action::Commit => Event::Ran(match call.map_or(Ok(()), SimulatedCall::before_commit) {
             Ok(()) => session.session_commit(),
+            // An injected fault of a commit: the transaction ends, as after a failed `COMMIT`.
             Err(error) => session.session_rollback().and(Err(error)),
         }),
         Action::Rollback => Event::Ran(session.session_rollback()),
@@ -130,6 +132,7 @@ fn perform<S: LockSession + ?Sized, T>(
 /// On a backend without locks, which has no session to end, it rolls back the open transactions.
 pub(crate) fn terminate<S: LockSession + ?Sized>(session: &mut S) {
     if session.session_backend() == Backend::Postgres {
+        // One script after the other, until one succeeds: some servers forbid a script.
         let (mut sequence, mut last) = (TerminateSequence::default(), None);
         while let Some(script) = sequence.next(last) {
             last = Some(session.session_execute(&script));
@@ -150,7 +153,7 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
     SessionSnapshot {
         backend,
         transaction: session.session_transaction_state(),
-        // A blocking call cannot be cancelled during a wait, so its waits need no bound.
+        // A blocking call lasts until its wait ends, so its waits need no bound.
         max_server_wait: None,
         simulation: SimulatedLocks::of(session, backend),
     }

@@ -1,6 +1,9 @@
 //! A blocking pool behind the async ports, so that all lock managers share one session loop.
 //!
-//! Every future here is ready at its first poll, which blocks the thread meanwhile.
+//! # Implementation details
+//!
+//! Every future here is ready at its first poll, which blocks the thread meanwhile. So a future is
+//! never dropped with a statement in flight, and no statement can be cancelled.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -28,7 +31,7 @@ where
 /// A blocking session as an async one.
 pub(super) struct BlockingSession<C>(C);
 
-/// A connection that is checked out of a [`BlockingPool`]; it derefs to its session.
+/// A connection that is checked out of a [`BlockingPool`]. It dereferences to its session.
 pub(super) struct BlockingConnection<C>(BlockingSession<C>);
 
 impl<C> Deref for BlockingConnection<C> {

@@ -56,7 +56,8 @@ const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct SessionId(u64);
 
 impl SessionId {
-    /// Stands for a session if the backend has no locks and the process excludes its own callers.
+    /// Id in the place of a session if the backend has no locks and the process excludes its own
+    /// callers.
     pub(crate) const IN_PROCESS: Self = Self(0);
 
     pub(crate) const fn generation(self) -> u64 {
@@ -140,7 +141,8 @@ pub(crate) struct Core<W> {
     /// boxed, because a third or more of the slots of a tree node are empty.
     keys: BTreeMap<RawLockKey, Box<KeyState<W>>>,
     sessions: BTreeMap<SessionId, SessionState<W>>,
-    /// Sessions that were told to close or terminate and have not reported their end.
+    /// Sessions that were told to close or terminate and have not reported their end. They no
+    /// longer count for the maximum of sessions.
     ending_sessions: BTreeSet<SessionId>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Backend of the pool; known after the first session was opened.
@@ -223,7 +225,8 @@ impl<W> Core<W> {
         id
     }
 
-    /// Removes a request. Does nothing if the response was already emitted.
+    /// Removes a request. Does nothing if the response was already emitted: a grant that its caller
+    /// does not receive is released when the driver drops it.
     pub(crate) fn cancel(&mut self, id: RequestId, key: RawLockKey, now: Instant) {
         drop(self.remove_request(id, key, now));
     }
@@ -240,7 +243,8 @@ impl<W> Core<W> {
                 .map(|position| key_state.holders.swap_remove(position))
                 .is_some()
         });
-        // A lost session has removed its holders.
+        // A lost session has removed its holders. Ids of grants are never reused, so this release
+        // cannot end a later grant of the key.
         if held {
             self.on_holder_released(grant.key, session, waiter, now);
         } else {
@@ -270,6 +274,7 @@ impl<W> Core<W> {
         session: Option<SessionId>,
         token: Option<i64>,
     ) -> GrantId {
+        // The request leaves the queue here, so its deadline must not fire for it.
         self.cancel_deadline(&request);
         let id = GrantId(self.next_id());
         let grant = LockGrant {

@@ -21,19 +21,19 @@ impl OwnedLockGuard {
         Self(lock)
     }
 
-    /// The key of the lock.
+    /// Returns the key of the lock.
     #[must_use]
     pub const fn key(&self) -> &LockKey {
         self.0.key()
     }
 
-    /// The mode of the lock.
+    /// Returns the mode of the lock.
     #[must_use]
     pub const fn mode(&self) -> LockMode {
         self.0.mode()
     }
 
-    /// The fencing token, if the lock was acquired with one.
+    /// Returns the fencing token, if the lock was acquired with one.
     ///
     /// It is greater than the token of every earlier exclusive grant of this key, by any process,
     /// also after a loss. Send it with each write, and let the storage reject a write whose token
@@ -44,7 +44,7 @@ impl OwnedLockGuard {
         self.0.token()
     }
 
-    /// The number of the lock manager's session that holds the lock.
+    /// Returns the number of the lock manager's session that holds the lock.
     ///
     /// A later session has a greater number. It is 0 on a backend without locks.
     #[must_use]
@@ -125,7 +125,7 @@ impl OwnedLockGuards {
         self.0.iter().any(OwnedLockGuard::is_lost)
     }
 
-    /// The guards.
+    /// Returns the guards, in ascending order of their raw keys.
     pub fn guards(&self) -> &[OwnedLockGuard] {
         &self.0
     }

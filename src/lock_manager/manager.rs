@@ -62,8 +62,8 @@ use crate::session::{AsyncBody, LockPool};
 ///   server counts repeated locks of one connection.)
 /// * `Ok` from a release is confirmed by the server: the lock was held until then, also if it was
 ///   handed off.
-/// * Dropping the last clone releases all locks, within a second if the server replies. Guards that
-///   still exist then report a loss.
+/// * Dropping the last clone releases all locks in the background. Guards that still exist then
+///   report a loss.
 /// * On SQLite every request is granted, or the locks exclude within this lock manager:
 ///   [`LockManagerOptions::on_no_lock_backend`]. Fencing tokens count within the lock manager
 ///   there.
@@ -202,6 +202,7 @@ impl LockManager {
         P: AsyncLockPool<Connection: 'static> + Send + 'static,
     {
         options.validate()?;
+        // The handle is kept, because a call may start a session on a thread outside the runtime.
         let runtime = RuntimeHandle::try_current().map_err(|error| {
             let context = "a lock manager over an async pool is created in a tokio runtime";
             let invalid = LockError::new(LockErrorKind::InvalidOptions);
@@ -330,7 +331,8 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire), except for `HeldElsewhere` and `TimedOut`.
+    /// As [`acquire`](Self::acquire), except for `HeldElsewhere` and `TimedOut`. The lock is not
+    /// held.
     ///
     /// # Cancel safety
     ///
@@ -371,7 +373,7 @@ impl LockManager {
     /// # Errors
     ///
     /// As [`acquire`](Self::acquire). Also [`InvalidOptions`](LockErrorKind::InvalidOptions) if the
-    /// configured sequence does not strictly increase.
+    /// configured sequence does not strictly increase. The lock is not held.
     ///
     /// # Cancel safety
     ///
@@ -413,7 +415,8 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`acquire_fenced`](Self::acquire_fenced), except for `HeldElsewhere` and `TimedOut`.
+    /// As [`acquire_fenced`](Self::acquire_fenced), except for `HeldElsewhere` and `TimedOut`. The
+    /// lock is not held.
     ///
     /// # Cancel safety
     ///
@@ -448,8 +451,8 @@ impl LockManager {
     /// Acquires the locks on all the keys, or none of them; a repeated key counts once.
     ///
     /// The lock manager requests the keys in ascending order of their raw keys. So callers that
-    /// name them in different orders cannot deadlock. Free keys are granted in one round trip. The
-    /// limit applies to the whole call.
+    /// name them in different orders cannot deadlock. Up to 1,000 free keys are granted in one
+    /// round trip. The limit applies to the whole call.
     ///
     /// # Errors
     ///
@@ -586,7 +589,8 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`with_lock`](Self::with_lock), except for `HeldElsewhere` and `TimedOut`.
+    /// As [`with_lock`](Self::with_lock), except for `HeldElsewhere` and `TimedOut`. The lock is
+    /// not held afterwards.
     ///
     /// # Cancel safety
     ///
@@ -643,7 +647,7 @@ impl LockManager {
     /// # Errors
     ///
     /// As [`with_lock`](Self::with_lock). [`Lost`](LockErrorKind::Lost) as soon as the loss is
-    /// known.
+    /// known. The lock is not held afterwards.
     ///
     /// # Cancel safety
     ///
@@ -664,6 +668,7 @@ impl LockManager {
         let key = key.into();
         async move {
             let guard = self.acquire(key, options).await?;
+            // The body is polled first, so its result counts if the loss becomes known with it.
             let result = match select(pin!(body(&guard)), pin!(guard.lost())).await {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => None,

@@ -87,6 +87,8 @@ impl Handle {
             check(&options, first)?;
         }
         let began = Instant::now();
+        // Raw keys, because two names with one raw key are one lock on the server: the call would
+        // wait for itself.
         keys.sort_by_key(LockKey::raw);
         keys.dedup_by_key(|key| key.raw());
         let mut locks: Vec<HeldLock> = Vec::with_capacity(keys.len());
@@ -108,7 +110,8 @@ impl Handle {
                 Err(error) => break error,
             }
         };
-        // None is held when the call returns. A lost lock is not held either, so its error is moot.
+        // The call holds no lock when it fails. A lost lock is not held either, so the error of its
+        // release is ignored.
         let _ = release_all(locks).await;
         Err(error)
     }
@@ -218,6 +221,7 @@ impl Future for PendingRequest {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(Pin::new(&mut self.receiver).poll(context));
+        // An answered request needs no cancellation when this future is dropped.
         self.request = None;
         Poll::Ready(match response {
             Some(Response::Granted(lock)) => {
@@ -284,6 +288,7 @@ impl HeldLock {
         caller: Caller,
     ) -> impl Future<Output = Result<(), LockError>> + Send {
         let Self { lock, key, .. } = self;
+        // Outside the future, because the call itself starts the release.
         let receiver = lock.release(caller);
         release_result(receiver, key)
     }

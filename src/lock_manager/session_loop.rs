@@ -90,6 +90,7 @@ async fn session_loop<P: AsyncLockPool>(
             }
             SessionCommand::Wait { key, options } => {
                 reporter.phase = Phase::Waiting;
+                // A command that arrives meanwhile drops this future, which cancels the wait.
                 let outcome = wait(&*pool, &mut conn, key, &options);
                 match or_command(outcome, &mut commands).await {
                     Some(outcome) => {
@@ -156,6 +157,7 @@ async fn open<P: AsyncLockPool>(pool: &P) -> Result<Opened<P::Connection>, LockE
         conn.return_to_pool();
         return Ok((None, backend, 0));
     }
+    // An empty batch returns the process id, and shows that the server supports the statements.
     let ping = LockBatch::new(
         BatchMode::Execute,
         0,
@@ -179,6 +181,8 @@ async fn checkout<P: AsyncLockPool>(
 ) -> Result<TerminateOnDrop<P::Connection>, SessionError> {
     let mut conn = TerminateOnDrop::new(pool.checkout().await?);
     let transaction = conn.session_transaction_state();
+    // In an aborted transaction a release would fail. The drop of `conn` terminates the session, so
+    // that the pool does not hand it out again.
     if transaction.is_broken() || transaction.is_open() {
         return Err(SessionError::new(
             "the pool returned a connection that is broken or in a transaction",
@@ -243,6 +247,7 @@ async fn wait<P: AsyncLockPool>(
     key: LockKey,
     options: &LockOptions,
 ) -> WaitOutcome {
+    // A dedicated session has no `Open` command: its first wait checks the connection out.
     let session = match conn {
         Some(conn) => conn,
         None => match checkout(pool).await {

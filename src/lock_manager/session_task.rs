@@ -2,19 +2,18 @@
 //!
 //! # Implementation details
 //!
-//! To send a command to the owner (a task or a thread) and to be woken by it costs two context
-//! switches, which is expensive beside a statement that does not wait. Therefore a call that sends
-//! a command to an idle session polls the session once itself. That buys the uncontended cycle of
-//! 1.08 to 1.10 times the two bare lock functions (`benches/lock_manager.rs`, section
-//! `uncontended`).
+//! Handing a command to the owner (a task or a thread) costs two context switches, which is
+//! expensive beside a statement that does not wait. Therefore a call that sends a command to an
+//! idle session polls the session once itself. Measured so, an uncontended cycle takes 1.08 to 1.10
+//! times the two bare lock functions (`benches/lock_manager.rs`, section `uncontended`).
 //!
 //! On an async connection that poll sends the statement; the reply wakes the owner. On a blocking
 //! connection it runs the statement to its reply.
 //!
-//! The future is in a mutex. Its waker, [`SessionWaker`], wakes the owner, never a call: so a
-//! session does not depend on a call that is polled no more. While a call has claimed the session
-//! ([`PollPermit`]), a wake-up is only noted. The permit passes it on to the owner when it is
-//! dropped. Dropping the owner drops the future, or marks it for the call that polls it right now.
+//! The future is in a mutex. Its waker, [`SessionWaker`], wakes the owner, never a call. So a
+//! session does not depend on a call that its executor no longer polls. While a call has claimed
+//! the session ([`PollPermit`]), a wake-up is only noted. The permit passes it on to the owner when
+//! it is dropped. Dropping the owner drops the future, or marks it for the call that polls it then.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -161,6 +160,7 @@ pub(super) struct PollPermit(Arc<SessionTask>);
 impl PollPermit {
     /// Polls the session once: it carries out one command at most.
     pub(super) fn poll(self) {
+        // Before the poll: a wake-up during the poll must reach the owner.
         self.0.session_waker.state().notified = false;
         // A client library that panics ends its session, not the call: the call gets the same error
         // as after any other end of the session.
@@ -174,6 +174,8 @@ impl PollPermit {
 impl Drop for PollPermit {
     fn drop(&mut self) {
         let owner = {
+            // In one critical section: a wake-up comes either before it, and is noted, or after it,
+            // and wakes the owner itself.
             let mut state = self.0.session_waker.state();
             state.claimed = false;
             if state.notified {

@@ -183,6 +183,7 @@ impl Shared {
         }
         let mut permit = None;
         let value = self.apply(event, Some(&mut permit));
+        // Outside the mutex, because the session reports to the core when it is polled.
         if let Some(permit) = permit {
             permit.poll();
         }
@@ -246,6 +247,8 @@ impl Shared {
                         return Poll::Ready(());
                     }
                     let next = state.core.next_timer();
+                    // Under the mutex, so that no event can set an earlier timer unnoticed before
+                    // the waker is stored.
                     state.timer = TimerState {
                         armed_until: next,
                         waker: Some(context.waker().clone()),
@@ -284,6 +287,7 @@ impl State {
         deferred: &mut DeferredQueue,
     ) {
         let mut commands = std::mem::take(&mut self.commands);
+        // A loop, because the dispatch of `Terminate` may report an event to the core.
         loop {
             commands = self.core.take_commands(commands);
             if commands.is_empty() {
@@ -307,6 +311,7 @@ impl State {
         match command {
             Command::Open { session } => self.send(session, SessionCommand::Open, deferred),
             Command::RunBatch { session, batch } => {
+                // Claimed before the command is sent: otherwise the command would wake the owner.
                 if let Some(permit) = permit.filter(|permit| permit.is_none()) {
                     *permit = self.try_claim(session);
                 }
@@ -326,6 +331,7 @@ impl State {
                     self.core.on_session_closed(session);
                 }
             }
+            // The core emits this before `Terminate`, whose dispatch removes the signal.
             Command::SessionLost { session } => {
                 if let Some(loss) = self.losses.remove(&session) {
                     loss.fire();
@@ -371,7 +377,7 @@ impl State {
         self.sessions.get(&session)?.task.as_ref()?.try_claim()
     }
 
-    /// Sends a session its last command.
+    /// Sends a session its last command, and drops its sender and its loss signal.
     fn send_final(&mut self, session: SessionId, command: SessionCommand) {
         if let Some(handle) = self.sessions.remove(&session) {
             let _ = handle.commands.unbounded_send(command);

@@ -17,7 +17,11 @@ use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession};
 /// the pool.
 ///
 /// The methods behave as those of [`AsyncAdvisoryLocking`], cancel safety included. In addition,
-/// each returns [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection.
+/// each returns [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection, or
+/// [`Unsupported`](crate::LockErrorKind::Unsupported) if the pool connects to another kind of
+/// database. No lock is held then.
+///
+/// A future that is dropped during the check-out leaves the connection to the pool.
 ///
 /// # Examples
 ///
@@ -189,8 +193,8 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// Like [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), but returns `None` if the
-    /// lock is not granted.
+    /// Runs `body` as [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) does, or returns
+    /// `None` if the lock is not granted. The body did not run then.
     ///
     /// # Errors
     ///
@@ -243,7 +247,12 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     ///
     /// # Errors
     ///
-    /// [`Pool`](crate::LockErrorKind::Pool).
+    /// [`Pool`](crate::LockErrorKind::Pool) and
+    /// [`Unsupported`](crate::LockErrorKind::Unsupported), see [the trait](Self). No lock is held.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it sends no statement of its own.
     fn capabilities(&self) -> impl Future<Output = Result<Capabilities, LockError>> + Send {
         async move {
             let mut conn = self.checkout().await.map_err(pool_error)?;

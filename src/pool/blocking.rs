@@ -19,7 +19,9 @@ use crate::session::{LockPool, LockSession};
 /// [`Pool`](crate::LockErrorKind::Pool).
 ///
 /// The methods behave as those of [`AdvisoryLocking`]. In addition, each returns
-/// [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection.
+/// [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection, or
+/// [`Unsupported`](crate::LockErrorKind::Unsupported) if the pool connects to another kind of
+/// database. No lock is held then.
 ///
 /// # Examples
 ///
@@ -30,7 +32,8 @@ use crate::session::{LockPool, LockSession};
 /// use diesel::r2d2::{ConnectionManager, Pool};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let pool = Pool::builder().max_size(1).build(ConnectionManager::<SqliteConnection>::new(":memory:"))?;
+/// let manager = ConnectionManager::<SqliteConnection>::new(":memory:");
+/// let pool = Pool::builder().max_size(1).build(manager)?;
 /// pool.with_advisory_lock("nightly-report", LockOptions::no_wait(), |conn| {
 ///     diesel::sql_query("CREATE TABLE report (day TEXT)").execute(conn)
 /// })?;
@@ -138,8 +141,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         connection(self, &key, &options)?.with_advisory_xact_lock(key, options, body)
     }
 
-    /// Like [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), but returns `None` if the
-    /// lock is not granted.
+    /// Runs `body` as [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) does, or returns
+    /// `None` if the lock is not granted. The body did not run then.
     ///
     /// # Errors
     ///
@@ -179,7 +182,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ///
     /// # Errors
     ///
-    /// [`Pool`](crate::LockErrorKind::Pool).
+    /// [`Pool`](crate::LockErrorKind::Pool) and
+    /// [`Unsupported`](crate::LockErrorKind::Unsupported), see [the trait](Self). No lock is held.
     fn capabilities(&self) -> Result<Capabilities, LockError> {
         let mut conn = self.checkout().map_err(pool_error)?;
         Ok(Capabilities::of(conn.session_backend()))

@@ -17,7 +17,8 @@
 //! The clean-up is necessary because PostgreSQL can report a time-out (55P03), a cancellation
 //! (57014) or a deadlock (40P01) although it granted the session-level lock: the error may arrive
 //! after the grant and before the statement ends. A rollback to a savepoint releases
-//! transaction-level locks, but not session-level locks.
+//! transaction-level locks, but [not session-level
+//! locks](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS).
 //!
 //! * After a time-out or a deadlock, one level is released if `pg_locks` shows the lock. A wait
 //!   proves that the session did not hold the lock in this mode before, so the level belongs to
@@ -90,7 +91,8 @@ pub(crate) struct Acquire {
     backoff: Backoff,
     /// Time of the first try.
     began: Option<Instant>,
-    /// Process id of the session that replied to the first try.
+    /// Process id of the session that replied to the first try. A reply with another process id
+    /// shows that a pooler changed the session.
     pid: Option<i32>,
     /// Start time of the transaction of the last try.
     transaction_began: Option<i64>,
@@ -237,6 +239,8 @@ impl Acquire {
 
     fn wait_on_server(&mut self, remaining: Option<Duration>) -> NextAction {
         self.state = State::Waiting;
+        // A shorter limit of the session needs no record here: its time-out finds time left in the
+        // limit of the call, and `on_wait_cleaned_up` waits again.
         let limit = [remaining, self.max_server_wait]
             .into_iter()
             .flatten()
@@ -249,10 +253,12 @@ impl Acquire {
     }
 
     fn on_try_reply(&mut self, row: LockReply, now: Instant) -> NextAction {
+        // Before the answer is read: it comes from a session that later statements may not reach.
         if self.pid.is_some_and(|pid| pid != row.pid) {
             return self.on_session_changed(row);
         }
         self.pid = Some(row.pid);
+        // The release compares this time, so it must be that of the try which is granted.
         self.transaction_began = Some(row.transaction_began);
         match row.answer {
             Some(true) => self.granted(),
@@ -281,6 +287,8 @@ impl Acquire {
             key: self.key.clone(),
             mode: self.mode,
             pid: self.pid,
+            // Inside a transaction that the client knows of, the lock may be released. So the
+            // release compares no transaction start.
             transaction_began: self
                 .transaction_began
                 .filter(|_| self.context == TransactionContext::Autocommit),
@@ -305,6 +313,7 @@ impl Acquire {
             WaitStrategy::Poll => {
                 self.state = State::Sleeping;
                 let pause = self.backoff.next();
+                // The last pause ends at the limit, so one more try follows at that time.
                 Action::Sleep(remaining.map_or(pause, |remaining| pause.min(remaining)))
             }
         }
@@ -353,6 +362,7 @@ impl Machine for Acquire {
 
     fn handle(&mut self, event: Event, now: Instant) -> NextAction {
         let action = self.transition(event, now);
+        // The unit-test kit records the outcome of each simulated call.
         if let (Action::Done(outcome), Some(call)) = (&action, &self.call) {
             call.ended(outcome);
         }

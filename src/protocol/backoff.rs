@@ -43,6 +43,7 @@ impl Backoff {
         }
     }
 
+    /// Returns the next pause: more than zero, at most the maximum.
     pub(crate) fn next(&mut self) -> Duration {
         let range = self.range;
         self.range = range.saturating_mul(2).min(self.max);

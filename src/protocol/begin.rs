@@ -42,7 +42,8 @@ type NextAction = Action<Result<Acquired, LockError>>;
 
 impl BeginAndAcquire {
     pub(crate) fn new(key: LockKey, options: &LockOptions, snapshot: SessionSnapshot) -> Self {
-        // A call that is rejected anyway begins no transaction.
+        // Checked before the begin, and not only by the machine that acquires: a call that is
+        // rejected anyway begins no transaction.
         let inside = snapshot.transaction.nested();
         let state = match Acquire::check(&key, options, LockScope::Transaction, inside) {
             Ok(()) => State::Ready,
@@ -85,6 +86,7 @@ impl BeginAndAcquire {
             Action::Done(Ok(Acquired::Granted(grant))) => {
                 Action::Done(Ok(Acquired::Granted(grant)))
             }
+            // The caller gets no guard to end the transaction with, so the machine ends it.
             Action::Done(outcome) => {
                 self.state = State::RollingBack(outcome);
                 Action::Rollback
@@ -100,7 +102,7 @@ impl BeginAndAcquire {
 impl Machine for BeginAndAcquire {
     type Output = Result<Acquired, LockError>;
 
-    /// A transaction is open from `BEGIN` on, also during pauses.
+    // A transaction is open from `BEGIN` on, also during pauses.
     fn needs_cleanup_if_dropped(&self) -> bool {
         matches!(
             self.state,
@@ -123,6 +125,7 @@ impl Machine for BeginAndAcquire {
                 Action::Begin
             }
             State::Beginning => match event.ran() {
+                // The begin changed the transaction, and the acquire decides by its depth.
                 Ok(()) => {
                     self.state = State::ReadingSnapshot;
                     Action::ReadSessionState
@@ -153,6 +156,7 @@ impl Machine for BeginAndAcquire {
             State::Acquiring(acquire) => self.acquire(acquire, event, now),
             State::RollingBack(outcome) => match event.ran() {
                 Ok(()) => Action::Done(outcome),
+                // The outcome of the acquire stays the error: it is the cause of the rollback.
                 Err(_) => {
                     self.state = State::Terminating(outcome);
                     Action::Terminate

@@ -2,10 +2,15 @@
 //!
 //! # Implementation details
 //!
-//! Compares the depth of the client's transactions with the depth at the grant. If both are equal,
-//! it commits or rolls back. A greater depth means that the body left a transaction open, so the
-//! session is terminated. A smaller depth means that the body ended the transaction, and released
-//! the lock with it.
+//! Compares the depth of the client's transactions with the depth at the grant:
+//!
+//! | depth | meaning | next |
+//! |---|---|---|
+//! | equal | the transaction of the lock is the innermost one | commit or rollback |
+//! | greater | the body left a transaction open | terminate |
+//! | smaller | the body ended the transaction itself | `NotHeld`; nothing is sent |
+//!
+//! Nothing is sent in the last case, because a commit could end a transaction of the caller.
 
 use std::time::Instant;
 
@@ -65,6 +70,7 @@ impl FinishTransaction {
     }
 
     fn start(&mut self) -> NextAction {
+        // Checked first: a broken connection reports depth 0, as if the body ended the transaction.
         if self.broken {
             return self.terminate(self.error(LockErrorKind::Lost));
         }
@@ -72,7 +78,7 @@ impl FinishTransaction {
             return self.terminate(self.error(LockErrorKind::TransactionLeftOpen));
         }
         if self.depth < self.grant.depth {
-            // The body ended the transaction, which released the lock.
+            // The body ended the transaction. A commit here would end the caller's outer one.
             return Action::Done(Err(self.error(LockErrorKind::NotHeld)));
         }
         match self.outcome {
@@ -98,6 +104,8 @@ impl Machine for FinishTransaction {
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Start => self.start(),
+            // The port guarantees that a failed commit ended the transaction, which releases the
+            // lock. So there is nothing to roll back or to terminate.
             State::Committing => Action::Done(event.ran().map_err(|error| {
                 self.error(LockErrorKind::CommitFailed).with_source(error.into_source())
             })),

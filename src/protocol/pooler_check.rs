@@ -89,7 +89,7 @@ impl PoolerCheck {
         self.side
     }
 
-    /// Decides what does not need a server.
+    /// Returns the outcome if it is known without the server.
     fn decide(
         first: &SessionSnapshot,
         second: &SessionSnapshot,
@@ -182,6 +182,7 @@ impl Machine for PoolerCheck {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Decided(outcome) => Action::Done(outcome),
             State::SettingMarkers => match (event, self.side) {
+                // No lock is held yet, so an error needs no clean-up.
                 (Event::Ran(Err(error)), _) => Action::Done(Err(Self::failed(error))),
                 (Event::Ready, _) => {
                     let mark = self.marker_of(Side::First);
@@ -203,6 +204,7 @@ impl Machine for PoolerCheck {
             },
             State::CheckingMarkers(found) => match event.ran() {
                 Ok(()) => self.check_marker(found + 1),
+                // One overwritten marker suffices, because a session that is not shared keeps it.
                 Err(error) if is_check_failure(&error) => {
                     Action::Done(Ok(PoolingMode::Multiplexed))
                 }

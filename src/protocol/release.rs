@@ -3,9 +3,10 @@
 //! # Implementation details
 //!
 //! One statement releases one level. It compares the process id and, outside a known transaction,
-//! the transaction start with those of the grant. It does nothing on another session or inside a
-//! transaction that the client does not know of. If the lock may still be held afterwards, the
-//! session is terminated.
+//! the transaction start with those of the grant. It does nothing on another session, because that
+//! could release a lock of another client of the pooler. It does nothing in the transaction of the
+//! grant if the client does not know of that transaction: a release before the commit would break
+//! mutual exclusion. If the lock may still be held afterwards, the session is terminated.
 
 use std::time::Instant;
 
@@ -67,6 +68,7 @@ impl Release {
             Ok(LockReply {
                 answer: Some(true), ..
             }) => Action::Done(Ok(())),
+            // The session lives and does not hold the lock, so its connection stays usable.
             Ok(LockReply {
                 answer: Some(false),
                 ..

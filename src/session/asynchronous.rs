@@ -4,19 +4,22 @@ use std::time::{Duration, Instant};
 
 use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionState};
 
-/// A database connection of an async client: the async form of
+/// Database connection of an async client; the async form of
 /// [`LockSession`](crate::session::LockSession).
 ///
 /// # Contract
 ///
 /// That of [`LockSession`](crate::session::LockSession), and for futures that are dropped:
 ///
-/// * [`session_start_terminate`](Self::session_start_terminate) is called if the future of a
+/// * The driver calls [`session_start_terminate`](Self::session_start_terminate) if the future of a
 ///   statement is dropped while the statement is in flight, possibly outside a runtime. It ensures
-///   that the session ends as soon as that statement has ended, that a wait for a lock is
-///   cancelled, and that no pool hands the connection out. It neither blocks nor panics.
-/// * [`session_enqueue`](Self::session_enqueue) is called if a guard is dropped. It queues the
-///   messages behind the statement in flight.
+///   that the session ends as soon as that statement has ended, and that no pool hands the
+///   connection out. It neither blocks nor panics.
+/// * For a wait in flight, the driver calls
+///   [`session_cancel_and_terminate`](Self::session_cancel_and_terminate) instead. The wait has to
+///   end soon, because the server would still grant the lock to it.
+/// * A dropped guard calls [`session_enqueue`](Self::session_enqueue), which queues the messages
+///   behind the statement in flight.
 /// * After [`session_mark_broken`](Self::session_mark_broken) and
 ///   [`session_start_terminate`](Self::session_start_terminate) the
 ///   [transaction state](Self::session_transaction_state) is [broken](TransactionState::broken). A
@@ -34,17 +37,39 @@ pub trait AsyncLockSession: Send {
     fn session_transaction_state(&mut self) -> TransactionState;
 
     /// Begins a transaction, or a savepoint inside one.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any point; the driver then terminates the session. The same
+    /// holds for the other futures of this trait, except [`session_sleep`](Self::session_sleep).
     fn session_begin(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Commits the innermost transaction or savepoint that
-    /// [`session_begin`](Self::session_begin) began. It has ended even if that fails.
+    /// [`session_begin`](Self::session_begin) began.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them, and if the transaction was aborted. The transaction has ended in
+    /// either case.
     fn session_commit(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Rolls back the innermost transaction or savepoint that
     /// [`session_begin`](Self::session_begin) began.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them.
     fn session_rollback(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Runs a prepared statement and returns its row.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them, with the SQLSTATE if the client shows it.
     fn session_query(
         &mut self,
         statement: &Statement,
@@ -53,6 +78,10 @@ pub trait AsyncLockSession: Send {
     }
 
     /// Runs statements that return nothing, as one message.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockSession::session_execute`](crate::session::LockSession::session_execute).
     fn session_execute(
         &mut self,
         script: &Script,
@@ -64,13 +93,14 @@ pub trait AsyncLockSession: Send {
     /// [terminate](crate::session::ScriptKind::Terminate) the session.
     fn session_mark_broken(&mut self) {}
 
-    /// Terminates the session without waiting for that, whatever is in flight, and marks the
-    /// connection as broken.
+    /// Starts the termination of the session, also with a statement in flight, and marks the
+    /// connection as broken. Returns before the session has ended.
     fn session_start_terminate(&mut self) {}
 
-    /// Does the same if a [wait](crate::session::ScriptKind::Wait) may be running, which the server
-    /// would continue without its client. By default,
-    /// [`session_start_terminate`](Self::session_start_terminate).
+    /// Terminates the session as [`session_start_terminate`](Self::session_start_terminate) does,
+    /// and cancels the [wait](crate::session::ScriptKind::Wait) in flight.
+    ///
+    /// The server would continue the wait without its client. The default does not cancel.
     fn session_cancel_and_terminate(&mut self) {
         self.session_start_terminate();
     }
@@ -90,12 +120,16 @@ pub trait AsyncLockSession: Send {
         None
     }
 
-    /// Returns the time of the clock of [`session_sleep`](Self::session_sleep), which measures
-    /// limits. Only a test has another clock than the machine's.
+    /// Returns the current time, by the clock of [`session_sleep`](Self::session_sleep). It
+    /// measures the limits of waits. Only tests replace the clock of the operating system.
     fn session_now(&mut self) -> Instant {
         Instant::now()
     }
 
     /// Pauses the task.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any point, and the session stays as it is.
     fn session_sleep(&mut self, pause: Duration) -> impl Future<Output = ()> + Send;
 }

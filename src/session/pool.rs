@@ -28,7 +28,7 @@ pub trait LockPool {
     ///
     /// # Errors
     ///
-    /// As the pool reports them.
+    /// As the pool reports them. No connection is checked out.
     fn checkout(&self) -> Result<Self::Connection, SessionError>;
 }
 
@@ -46,5 +46,13 @@ pub trait AsyncLockPool: Sync {
     type Connection: DerefMut<Target = Self::Session> + Send;
 
     /// Checks a connection out.
+    ///
+    /// # Errors
+    ///
+    /// As the pool reports them. No connection is checked out.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any point; the connection stays with the pool.
     fn checkout(&self) -> impl Future<Output = Result<Self::Connection, SessionError>> + Send;
 }

@@ -12,7 +12,7 @@ pub struct TransactionState {
 }
 
 impl TransactionState {
-    /// No transaction is open.
+    /// Returns the state without an open transaction.
     #[must_use]
     pub const fn none() -> Self {
         Self {
@@ -22,8 +22,10 @@ impl TransactionState {
         }
     }
 
-    /// The application's transaction is open. `depth` is 1 without a savepoint, 2 with one, and so
-    /// on; 0 is no transaction.
+    /// Returns the state in a transaction of the application.
+    ///
+    /// `depth` counts the transaction and its savepoints: 1 without a savepoint, 2 with one. 0 is
+    /// no transaction.
     #[must_use]
     pub const fn open(depth: u32) -> Self {
         Self {
@@ -33,7 +35,8 @@ impl TransactionState {
         }
     }
 
-    /// A test framework's transaction is open, and inside it the application's own to `depth`.
+    /// Returns the state in a transaction of a test framework, such as Diesel's
+    /// `begin_test_transaction`. `depth` counts the application's transactions inside it.
     #[must_use]
     pub const fn in_test(depth: u32) -> Self {
         Self {
@@ -43,7 +46,7 @@ impl TransactionState {
         }
     }
 
-    /// The client has closed the connection or marked it as broken.
+    /// Returns the state of a connection that the client has closed or marked as broken.
     #[must_use]
     pub const fn broken() -> Self {
         Self {

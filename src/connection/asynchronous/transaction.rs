@@ -50,6 +50,7 @@ where
     } else {
         BodyOutcome::Failed
     };
+    // Read again after the body, which may have begun or ended transactions.
     let snapshot = snapshot(scope.session);
     combine_results(
         result,
@@ -61,8 +62,8 @@ where
     )
 }
 
-/// Open transaction. A destructor cannot await a rollback. So the session is terminated if the body
-/// panics or its future is dropped.
+/// Drop guard of the open transaction. A destructor cannot await a rollback. So the session is
+/// terminated if the body panics or its future is dropped.
 struct TransactionScope<'s, S: AsyncLockSession> {
     session: &'s mut S,
     open: bool,

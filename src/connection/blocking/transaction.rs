@@ -48,7 +48,7 @@ where
     combine_results(result, scope.finish(outcome))
 }
 
-/// Open transaction, rolled back if the body panics.
+/// Drop guard of the open transaction, which rolls it back if the body panics.
 struct TransactionScope<'s, S: LockSession> {
     session: &'s mut S,
     grant: Option<Grant>,
@@ -59,6 +59,7 @@ impl<S: LockSession> TransactionScope<'_, S> {
         let Some(grant) = self.grant.take() else {
             return Ok(());
         };
+        // Read again after the body, which may have begun or ended transactions.
         let snapshot = snapshot(self.session);
         drive(
             self.session,

@@ -38,6 +38,7 @@ impl<W> Core<W> {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
+        // The next waiter did not cause the failure, so its acquire may share a batch again.
         key_state.retry_alone = false;
         let first = key_state.queue.pop();
         key_state.apply(KeyEvent::OperationFailed);
@@ -77,6 +78,7 @@ impl<W> Core<W> {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
+        // The sequence may be the cause of the failure, so the compensation does not read it.
         let tokens = TokenSource::TransactionId;
         let batch = LockBatch::new(BatchMode::Compensate, session.pid, releases, tokens);
         session.phase = SessionPhase::Compensating { ops, failure };
@@ -113,7 +115,8 @@ impl<W> Core<W> {
                         self.send_acquire(key, now);
                     }
                 }
-                // The lock is held, so the key stays in its phase.
+                // The session holds the lock, because `Compensate` releases none that the batch
+                // only issued a token for. So the key stays in its phase.
                 LockOpKind::IssueToken => self.enqueue_ops(id, &[*op], true, now),
             }
         }

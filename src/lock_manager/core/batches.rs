@@ -1,4 +1,4 @@
-//! Batches: what is sent to a session, and what the replies mean.
+//! Batches: operations that a session executes in one statement, and their replies.
 //!
 //! # Implementation details
 //!
@@ -6,8 +6,8 @@
 //! waits for the reply in flight and leaves with all other operations of the outbox, up to the
 //! maximum length of a batch. The reply has one answer per operation, in order, and each answer is
 //! an event of its key. A reply also acknowledges the releases whose lock was handed off before
-//! the batch was sent. Consequence for users: under load a call waits for the batch in flight and
-//! for its own, and the number of statements does not depend on the number of keys.
+//! the batch was sent. Consequence for users: under load a call usually waits for two batches, the
+//! one in flight and its own, and one statement serves many keys.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,6 +63,7 @@ impl<W> Core<W> {
         self.batching = true;
         let value = act(self);
         self.batching = false;
+        // All sessions, because `act` may have selected several.
         let sessions: Vec<_> = self.sessions.keys().copied().collect();
         for session in sessions {
             self.flush(session, now);
@@ -82,7 +83,8 @@ impl<W> Core<W> {
         }
         let mut candidates = session.outbox.iter().take(max_len);
         let count = match candidates.position(|(_, alone)| *alone) {
-            // The first operation is to be sent alone; otherwise the batch ends before such one.
+            // The first operation is sent alone. Otherwise the batch ends before the first
+            // operation that is to be sent alone, because operations keep their order.
             Some(0) => 1,
             Some(position) => position,
             None => session.outbox.len().min(max_len),
@@ -131,7 +133,7 @@ impl<W> Core<W> {
         };
         let reply = match result {
             Ok(reply) if reply.pid == session.pid => Ok(reply),
-            // A pooler has executed the batch in another session.
+            // A pooler sent the batch to another session, which may hold other clients' locks.
             Ok(_) => return self.on_session_lost(id, LockErrorKind::SessionChanged, now),
             Err(error) if error.is_disconnected() => {
                 return self.on_session_lost(id, LockErrorKind::Lost, now);
@@ -144,6 +146,7 @@ impl<W> Core<W> {
             reply,
         ) {
             (SessionPhase::Executing { ops, acks }, Ok(reply)) => {
+                // The reply proves that the session was alive when these locks were handed off.
                 for waiter in acks {
                     self.reply(Some(waiter), Ok(()));
                 }
@@ -205,6 +208,7 @@ impl<W> Core<W> {
         }
         // With a sequence, 0 instead of 1 reports that it may issue numbers out of order.
         let bad_sequence = reply.token == Some(0);
+        // In the order of the operations: a release and its reacquire are two answers of one key.
         for (op, answer) in ops.iter().zip(answers) {
             let key = op.key();
             match (op.kind(), answer) {

@@ -15,8 +15,10 @@ use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
 
 impl<W> Core<W> {
-    /// Rejects all waiters and all later requests. Responds to `waiter` when the last lock is
-    /// released and the last session has ended.
+    /// Rejects all waiters and all later requests.
+    ///
+    /// Responds to `waiter` when the last lock is released and the last session has ended. Over a
+    /// blocking pool, the driver reports a terminated session as ended at once.
     pub(crate) fn close(&mut self, waiter: W, _now: Instant) {
         self.fail_all();
         self.closing.get_or_insert_default().push(waiter);
@@ -32,6 +34,8 @@ impl<W> Core<W> {
         for session in sessions.into_iter().chain([SessionId::IN_PROCESS]) {
             self.commands.push(Command::SessionLost { session });
         }
+        // Without holders and waiters, a held key is released. Guards that still exist report a
+        // loss.
         for key in self.keys_in_use() {
             if let Some(key_state) = self.keys.get_mut(&key) {
                 key_state.holders.clear();
@@ -48,6 +52,7 @@ impl<W> Core<W> {
     }
 
     fn fail_all(&mut self) {
+        // `shut_down` may follow `close`, whose waiting callers must stay recorded.
         if self.closing.is_some() {
             return;
         }
@@ -101,6 +106,7 @@ impl<W> Core<W> {
         let idle: Vec<_> = self
             .sessions
             .iter()
+            // A session with a statement in flight comes here again after its reply.
             .filter(|(_, session)| session.is_idle())
             .map(|(id, _)| *id)
             .collect();

@@ -32,6 +32,7 @@ impl<W> Core<W> {
         token: Option<i64>,
         now: Instant,
     ) {
+        // The grant answers the poll, and the next contention starts with short pauses again.
         self.cancel_poll(key);
         if let Some(key_state) = self.keys.get_mut(&key) {
             key_state.apply(KeyEvent::Granted { session, mode });
@@ -104,14 +105,15 @@ impl<W> Core<W> {
     ) {
         match self.keys.get(&key).map(|key_state| key_state.phase()) {
             Some(KeyPhase::Held { .. }) => self.grant_waiters(key, None, releaser, now),
+            // Another operation of the key is in flight; its reply decides about the waiters.
             Some(_) | None => self.ack_after_next_reply(session, releaser, now),
         }
     }
 
     /// Releases the lock on the server.
     ///
-    /// Waiters that are left are acquired for in the same batch, or after a pause for other
-    /// processes.
+    /// If waiters are left, the same batch acquires the lock again for the first of them, or a poll
+    /// does so after a pause for other processes.
     fn start_release(&mut self, key: RawLockKey, releaser: Option<W>, now: Instant) {
         let newest = RequestId(self.last_id);
         let Some(key_state) = self.keys.get_mut(&key) else {
@@ -151,6 +153,8 @@ impl<W> Core<W> {
         key_state.newest_when_sent = newest;
         key_state.releaser = releaser;
         key_state.apply(KeyEvent::ReleaseSent { reacquire });
+        // The release comes before the acquire, so that the server first grants the lock to a
+        // session in its queue.
         let mut ops = vec![LockOp::new(LockOpKind::Release, key, mode)];
         ops.extend(acquire);
         self.enqueue_ops(session, &ops, false, now);
@@ -177,6 +181,8 @@ impl<W> Core<W> {
             Err(LockErrorKind::NotHeld)
         };
         self.reply(releaser, result);
+        // With `reacquire` the acquire is the next answer of the same batch. While the key yields,
+        // the poll timer sends it.
         if !reacquire && !yields {
             self.send_acquire(key, now);
         }

@@ -2,9 +2,9 @@
 //!
 //! # Implementation details
 //!
-//! The phase says which session, if any, works on the key. [`KeyState::apply`] is the only function
-//! that assigns it, and a test compares that function with this table. A pair of phase and event
-//! that is not listed leaves the phase as it is. `reacquire` is the flag of
+//! The phase names the session, if any, that works on the key. [`KeyState::apply`] is the only
+//! function that assigns it, and a test compares that function with this table. A pair of phase and
+//! event that is not listed leaves the phase as it is. `reacquire` is the flag of
 //! [`KeyPhase::Releasing`]. "Commands" are emitted by the handler of the event.
 //!
 //! | phase | event | next phase | reported by | commands, next event |
@@ -255,11 +255,12 @@ impl<W> KeyState<W> {
         settings: &Settings,
         now: Instant,
     ) -> bool {
-        // In the process there are no other processes to release the lock for.
+        // An in-process lock excludes no other process, so there is none to release it for.
         let must_release =
             session != SessionId::IN_PROCESS && self.hand_off_limit_reached(settings, now);
         self.queue.front().is_some_and(|next| {
             let alone = self.holders.is_empty();
+            // Another mode needs a release and an acquire, because the session holds one mode.
             next.mode == held && (alone || held == LockMode::Shared) && !must_release
         })
     }

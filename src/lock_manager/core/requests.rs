@@ -53,8 +53,8 @@ impl<W> Core<W> {
         }
     }
 
-    /// Grants a request without a lock: the backend has none and the process is not excluded
-    /// either.
+    /// Grants a request without a lock: the backend has none, and the lock manager does not exclude
+    /// its own callers either.
     pub(super) fn grant_without_lock(&mut self, request: Request<W>) {
         match sqlite::apply_missing_lock_policy(&request.key, request.on_missing_lock) {
             Ok(()) => {
@@ -109,9 +109,11 @@ impl<W> Core<W> {
     ) -> Option<Request<W>> {
         let key_state = self.keys.get_mut(&key)?;
         let (request, was_first) = key_state.queue.remove(id)?;
+        // Read before the match, whose arms may remove the key.
         let blocks = key_state.queue.any_blocks();
         let is_empty = key_state.queue.is_empty();
         match key_state.phase() {
+            // The next request may be compatible with the holders where the first was not.
             KeyPhase::Held { .. } if was_first => self.grant_waiters(key, None, None, now),
             KeyPhase::WaitingOnServer { session, .. } if !blocks => {
                 key_state.apply(KeyEvent::WaitEnded);
@@ -165,6 +167,7 @@ impl<W> Core<W> {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
+        // The lock is not held, so other processes have a chance to acquire it.
         key_state.reset_hand_offs();
         let Some(next) = key_state.queue.front() else {
             return self.remove_if_unused(key);
@@ -246,7 +249,8 @@ impl<W> Core<W> {
         }
         let blocks = front.is_some_and(|next| next.strategy == WaitStrategy::Block);
         self.fail_no_wait(key);
-        // A session that is dedicated to the key waits again.
+        // A session that is dedicated to the key waits again: it already counts for the maximum of
+        // waiting sessions.
         let dedicated = self.is_dedicated(session).then_some(session);
         if blocks && (dedicated.is_some() || self.may_wait_on_server()) {
             self.wait_on_server(key, dedicated, now);

@@ -20,6 +20,8 @@ use crate::options::{LockOptions, WaitStrategy};
 
 impl<W> Core<W> {
     /// Returns whether a further session may wait on the server.
+    ///
+    /// A session that was granted the lock still counts, because it occupies a connection.
     pub(super) fn may_wait_on_server(&self) -> bool {
         let waiting = self
             .sessions
@@ -109,6 +111,8 @@ impl<W> Core<W> {
         };
         match (outcome, mode) {
             (WaitOutcome::Granted { pid }, Some(mode)) => {
+                // A new dedicated session is opened by its wait, so its process id is known only
+                // now.
                 session.pid = pid;
                 self.schedule_health_check(id, now);
                 self.on_granted(key, id, mode, None, now);
@@ -134,6 +138,8 @@ impl<W> Core<W> {
         error: Option<LockError>,
         now: Instant,
     ) {
+        // The machine of the wait has cleaned up, so the connection returns to its pool. If it
+        // terminated the session, the connection is broken and the pool discards it.
         self.close_session(id);
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;

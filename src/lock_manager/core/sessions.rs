@@ -3,12 +3,13 @@
 //! # Implementation details
 //!
 //! Shared sessions execute batches for many keys; a dedicated session waits in the server's queue
-//! for one key. The first operation opens the first shared session, and a further one is opened,
-//! up to the maximum, when all have a statement in flight. A failure to open a session starts a
-//! backoff, after which one attempt is made for all keys. When a session ends, every key on it
-//! becomes not held: the holders are notified by a signal, and the waiters poll again on another
-//! session. Consequence for users: a lost session loses its own locks only, and no lock is
-//! acquired again in the place of a lost one.
+//! for one key. The first operation opens the first shared session, and a further one is opened, up
+//! to the maximum, when all have a statement in flight. A failure to open a session starts a
+//! backoff, after which one attempt is made for all waiting keys. A request for another key tries
+//! at once if no session is open. When a session ends, every key on it becomes not held: the
+//! holders are notified by a signal, and the waiters poll again on another session. Consequence for
+//! users: a lost session loses its own locks only. The core never re-acquires a lost lock for its
+//! holder, whose work was unprotected meanwhile.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl<W> Core<W> {
     /// Returns the session for the next operation: an idle one, else the one with the shortest
     /// outbox.
     ///
-    /// If all are busy with a statement, a further session is opened for later operations. A
+    /// If each has a statement in flight, a further session is opened for later operations. A
     /// session that is being opened is used only if there is no other, because the pool may have no
     /// connection for a long time.
     pub(super) fn select_session(&mut self, now: Instant) -> SessionId {
@@ -107,6 +108,7 @@ impl<W> Core<W> {
         };
         let (id, idle) = (*id, matches!(session.phase, SessionPhase::Idle));
         let failure = self.open_failure.as_ref();
+        // During the backoff after a failure, the open sessions serve all keys.
         let may_open = failure.is_none_or(|failure| failure.retry_at <= now);
         if !idle && !opening && may_open && count < self.settings.max_sessions {
             self.open_session(now);
@@ -217,6 +219,8 @@ impl<W> Core<W> {
         self.sessions.remove(&id);
         let (kind, message) = (error.kind(), error_chain(&error));
         let may_return = self.backend.is_some() && kind == LockErrorKind::Pool;
+        // One attempt for all these keys: their polls are due together, and the first opens a
+        // session.
         let retry_at = self.schedule_reopen(message.clone(), now);
         for key in self.keys_of(id) {
             let Some(key_state) = self.keys.get_mut(&key) else {
@@ -260,6 +264,7 @@ impl<W> Core<W> {
         if !self.sessions.contains_key(&id) {
             return;
         }
+        // Before the termination: the driver removes the signal of a session that it terminates.
         self.commands.push(Command::SessionLost { session: id });
         let Some(session) = self.remove_session(id, Command::Terminate { session: id }) else {
             return;
@@ -279,11 +284,13 @@ impl<W> Core<W> {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
+            // A release by one of these holders now finds no holder and reports `Lost`.
             key_state.holders.clear();
             key_state.reset_hand_offs();
             key_state.apply(KeyEvent::SessionLost);
             let releaser = key_state.releaser.take();
             self.reply(releaser, Err(kind));
+            // A pooler may change the next session as well, so no waiter is retried.
             if kind == LockErrorKind::SessionChanged {
                 self.fail_waiters(key, kind);
             }

@@ -5,8 +5,9 @@
 //! One ordered set of times and events. The driver sleeps until the first time and then calls
 //! [`Core::run_due_timers`]. A timer is removed as soon as its event has no meaning, so the set
 //! grows with the keys, the waiters with a deadline and the sessions in use. Consequence for users:
-//! a deadline is exact to the resolution of the driver's timer, and a session that does not answer
-//! is found within two keep-alive intervals.
+//! a deadline is exact to the resolution of the driver's timer. A session that does not reply to a
+//! batch is found within two keep-alive intervals. A wait on the server is not checked while its
+//! key needs it, because it may last for any time.
 
 use std::time::Instant;
 
@@ -38,6 +39,7 @@ impl<W> Core<W> {
         // Polls that are due together are sent in one batch.
         let mut due = Vec::new();
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            // Removed before its handler runs, which may schedule a timer of the same key.
             self.timers.remove(&(at, timer));
             match timer {
                 Timer::Deadline(request, key) => self.on_deadline(request, key, now),
@@ -61,7 +63,7 @@ impl<W> Core<W> {
         let Some(request) = self.remove_request(id, key, now) else {
             return;
         };
-        // That the database cannot be reached is the more useful error.
+        // If the database cannot be reached, that error helps the caller more than a time-out.
         let failure = self.open_failure.as_ref().filter(|_| !self.is_connected());
         match failure.map(|failure| failure.message.clone()) {
             Some(message) => {
@@ -98,6 +100,8 @@ impl<W> Core<W> {
         };
         session.health_check = None;
         let since = session.phase_start;
+        // The phase changed after this timer was set. Statements do not move the timer, because
+        // each move updates the set of timers. So it is moved here, once per interval.
         if now.saturating_duration_since(since) < self.settings.keep_alive {
             return self.schedule_health_check(id, since);
         }

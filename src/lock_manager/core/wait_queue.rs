@@ -3,10 +3,10 @@
 //! # Implementation details
 //!
 //! A double-ended queue in the order of the request ids, with two counters: requests that do not
-//! wait, and requests that use [`WaitStrategy::Block`]. The core reads both at every event of the
-//! key, so the cost of an event does not grow with the length of the queue. The queue itself wakes
-//! no waiter; the core responds to each request that it removes. A cancelled request is found by
-//! binary search and may leave from any position.
+//! wait, and requests that use [`WaitStrategy::Block`]. Most events of a key read the counters and
+//! the first request only, so their cost does not grow with the length of the queue. The queue
+//! itself wakes no waiter; the core responds to each request that it removes. A cancelled request
+//! is found by binary search and may leave from any position.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -131,6 +131,7 @@ impl<W> WaitQueue<W> {
         Some((request, position == 0))
     }
 
+    /// Subtracts a removed request from the counters.
     const fn uncount(&mut self, no_wait: bool, blocks: bool) {
         self.no_wait = self.no_wait.saturating_sub(no_wait as usize);
         self.blocking = self.blocking.saturating_sub(blocks as usize);

@@ -2,8 +2,15 @@
 //!
 //! # Implementation details
 //!
-//! Each path ends in [`fail`](Acquire::fail), after one of these: the server replied that the lock
-//! is not held, one level was released, or the session was terminated.
+//! Each path ends in [`fail`](Acquire::fail), after one of these:
+//!
+//! * The server replied that the session does not hold the lock.
+//! * One level was released.
+//! * The session was terminated.
+//! * A rollback to the savepoint released the transaction-level lock, or the end of the caller's
+//!   aborted transaction will.
+//! * Another session replied. Only in this case may a session still hold the lock, and this
+//!   connection cannot reach it.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +22,10 @@ use crate::protocol::Action;
 use crate::session::{LockReply, ScriptKind, SessionError, StatementKind, TransactionContext};
 
 impl Acquire {
-    /// Handles the failure of a statement that does not wait.
+    /// Handles the failure of a statement that does not wait for the lock.
     pub(super) fn on_try_failed(&mut self, mut failure: Failure) -> NextAction {
+        // The end of the session released the lock. Termination marks the connection as broken, so
+        // that the pool discards it.
         if failure.session_ended() {
             return self.terminate(failure);
         }
@@ -45,6 +54,8 @@ impl Acquire {
             return self.terminate(failure);
         }
         match self.context {
+            // The error aborted the transaction, which accepts no other statement before the
+            // rollback to the savepoint of the wait.
             TransactionContext::InTransaction => {
                 self.state = State::RollingBackWait(failure);
                 self.script(ScriptKind::RollBackWait)
@@ -77,7 +88,8 @@ impl Acquire {
     ) -> NextAction {
         let context = "the clean-up after a wait failed, so the session was terminated";
         match answer {
-            // The wait may hold the lock on its own session, which this one cannot release.
+            // The session that waited may hold the lock, and this one cannot release it. After
+            // `SessionChanged` itself, the query was meant for the new session.
             Ok(row)
                 if self.is_other_session(row) && failure.kind != LockErrorKind::SessionChanged =>
             {
@@ -95,8 +107,11 @@ impl Acquire {
         }
     }
 
-    /// Continues after a completed clean-up. The server's limit may be shorter than the limit of
-    /// the call: it is at most `i32::MAX` ms (24.8 days), and the session may bound it further.
+    /// Continues after a completed clean-up: waits again if time is left, otherwise fails.
+    ///
+    /// The server's limit may be shorter than the limit of the call.
+    /// [`lock_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT)
+    /// is at most `i32::MAX` ms (24.8 days), and the session may bound it further.
     pub(super) fn on_wait_cleaned_up(&mut self, failure: Failure, now: Instant) -> NextAction {
         let remaining = self.remaining(now);
         let again = match remaining {
@@ -128,6 +143,8 @@ impl Acquire {
                 answer: Some(false),
                 ..
             }) => self.fail(failure),
+            // `pg_locks` shows the lock, or the check failed. The level may belong to the
+            // application, so it cannot be released here.
             Ok(_) | Err(_) => self.terminate(failure),
         }
     }
@@ -142,7 +159,9 @@ impl Acquire {
         Action::Terminate
     }
 
-    /// Reports the failure. The lock is not held, and the session is clean or terminated.
+    /// Reports the failure. This call holds no lock on its session, which is clean or terminated.
+    ///
+    /// After `SessionChanged`, another session of a pooler may hold the lock.
     pub(super) fn fail(&mut self, failure: Failure) -> NextAction {
         self.state = State::Finished;
         Action::Done(match failure.kind {

@@ -44,7 +44,8 @@ impl Failure {
         }
     }
 
-    /// Replaces the kind by that of `error`, which a second attempt returned.
+    /// Replaces the kind by that of `error`, which a second attempt returned. The source remains
+    /// the error of the first attempt.
     pub(super) fn with_revealed_kind(self, error: SessionError) -> Self {
         let kind = Self::from_statement(error).kind;
         Self { kind, ..self }
@@ -68,6 +69,7 @@ impl Failure {
         }
     }
 
+    /// Returns `true` if the client reports the end of the session, which released its locks.
     pub(super) fn session_ended(&self) -> bool {
         self.source
             .as_ref()
