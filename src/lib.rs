@@ -23,7 +23,7 @@
 //!
 //! On PostgreSQL these are the server's [advisory locks]. While a session holds a key, other
 //! sessions wait for it or are refused, whichever client they use. SQLite has no such locks.
-//! There the body runs unprotected and a warning says so, so that unit tests run on SQLite and
+//! There the body runs unprotected, and the crate logs a warning. So unit tests run on SQLite and
 //! production on PostgreSQL from one source.
 //!
 //! # Map
