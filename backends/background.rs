@@ -4,7 +4,7 @@ use std::thread;
 
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
-/// Work to do in the background.
+/// Work that continues after the call that started it.
 pub(crate) trait Job: Send + 'static {
     /// Runs the job, or resumes it after its runtime has dropped it.
     fn run(&mut self) -> impl Future<Output = ()> + Send;
@@ -15,9 +15,13 @@ pub(crate) trait Job: Send + 'static {
 
 /// Runs a job in a runtime, or else on a new thread.
 ///
-/// The thread takes over if there is no runtime, if it shuts down before the job completes, or if
-/// it is a current-thread runtime, which makes progress only inside `block_on`.
+/// The thread takes over in these cases:
+///
+/// * There is no runtime.
+/// * The runtime shuts down before the job completes.
+/// * It is a current-thread runtime, which makes progress only inside `block_on`.
 pub(crate) fn run<J: Job>(job: J, runtime: Option<Handle>) {
+    // A runtime that shuts down drops its tasks. The drop of `InRuntime` moves the job to a thread.
     let in_runtime = InRuntime(Some(job));
     match runtime {
         Some(runtime) if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread => {
@@ -35,6 +39,7 @@ impl<J: Job> InRuntime<J> {
         if let Some(job) = &mut self.0 {
             job.run().await;
         }
+        // The job is complete, so the drop starts no thread.
         self.0 = None;
     }
 }
@@ -46,6 +51,8 @@ impl<J: Job> Drop for InRuntime<J> {
         };
         job.on_no_runtime();
         let thread = thread::Builder::new().name("advisory-locking".to_owned());
+        // The thread builds a runtime: the job needs an I/O driver, and the first runtime may have
+        // shut down.
         // If the thread cannot be started, a wait on the server lasts to its limit. A drop has no
         // caller to report that to.
         let _ = thread.spawn(move || {

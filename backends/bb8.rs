@@ -3,10 +3,12 @@
 //! # Broken connections
 //!
 //! bb8 closes a returned connection for which the manager's
-//! [`has_broken`](::bb8::ManageConnection::has_broken) is true; diesel-async's manager reads the
-//! connection's transaction manager there, which this crate sets to its error state when it
-//! terminates a session. bb8 may spawn a task that opens a replacement, which is why a connection
-//! is handed out as a [`RuntimeBound`].
+//! [`has_broken`](::bb8::ManageConnection::has_broken) is true. diesel-async's manager reads the
+//! connection's transaction manager there. This crate sets that to its error state when it
+//! terminates a session.
+//!
+//! bb8 may spawn a task that opens a replacement. So the pool hands out each connection as a
+//! [`RuntimeBound`].
 
 use tokio::runtime::Handle;
 
@@ -21,6 +23,7 @@ where
     type Connection = RuntimeBound<::bb8::PooledConnection<'static, M>>;
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        // Owned, because a borrowed connection could not outlive the reference to the pool.
         let conn = self.get_owned().await.map_err(SessionError::new)?;
         Ok(RuntimeBound::new(conn, Handle::try_current().ok(), drop))
     }

@@ -3,10 +3,10 @@
 //!
 //! # Broken connections
 //!
-//! deadpool takes every connection back unchecked, and drops it at its next checkout if the
-//! manager's [`recycle`](::deadpool::managed::Manager::recycle) fails; diesel-async's manager reads
-//! the connection's transaction manager there, which this crate sets to its error state when it
-//! terminates a session.
+//! A returned connection enters the pool without a check. deadpool drops it at its next checkout if
+//! the manager's [`recycle`](::deadpool::managed::Manager::recycle) fails. The manager of
+//! diesel-async reads the connection's transaction manager there. This crate sets that to its error
+//! state when it terminates a session.
 
 use crate::session::{AsyncLockPool, AsyncLockSession, SessionError};
 

@@ -18,7 +18,7 @@
 //! `LockError` converts into [`diesel::result::Error`], so that `?` works in a body that returns
 //! Diesel's errors. It becomes a `QueryBuilderError`, whose box downcasts to [`LockError`]. A
 //! failed commit becomes Diesel's own error, so code that retries after a serialization failure
-//! sees one.
+//! sees that failure.
 //!
 //! ```
 //! # #[cfg(feature = "diesel-sqlite")] {
@@ -27,11 +27,11 @@
 //!
 //! let mut conn = SqliteConnection::establish(":memory:").unwrap();
 //! let strict = LockOptions::no_wait().on_missing_lock(OnMissingLock::Error);
-//! let refused = conn.with_advisory_lock("report", strict, |conn| {
+//! let rejected = conn.with_advisory_lock("report", strict, |conn| {
 //!     diesel::sql_query("SELECT 1").execute(conn)
 //! });
 //!
-//! let Err(diesel::result::Error::QueryBuilderError(error)) = refused else {
+//! let Err(diesel::result::Error::QueryBuilderError(error)) = rejected else {
 //!     panic!("SQLite has no locks")
 //! };
 //! let error = error.downcast::<LockError>().unwrap();
@@ -58,9 +58,10 @@ use crate::session::{SessionError, SqlState, TransactionState};
 
 /// Derives the state from a transaction manager's depth and from its answer whether it is broken.
 ///
-/// Inside a transaction the manager calls itself broken unless it is a test's transaction, whose
-/// flag Diesel shows in no other way. Outside one it does so if a statement of the manager was
-/// dropped in flight (diesel-async).
+/// | transaction | the manager calls itself broken |
+/// |---|---|
+/// | open | unless it is a test's transaction; Diesel shows that flag in no other way |
+/// | none | if a statement of the manager was dropped in flight (diesel-async) |
 pub(crate) fn transaction_state_of(
     depth: QueryResult<Option<NonZeroU32>>,
     broken: bool,
@@ -69,12 +70,15 @@ pub(crate) fn transaction_state_of(
         (Err(_), _) | (Ok(0), true) => TransactionState::broken(),
         (Ok(0), false) => TransactionState::none(),
         (Ok(depth), true) => TransactionState::open(depth),
+        // The transaction of the test does not count, only those inside it.
         (Ok(depth), false) => TransactionState::in_test(depth - 1),
     }
 }
 
-/// Converts an error. Diesel hides the SQLSTATE: it shows a few as a kind, and the crate's scripts
-/// put theirs into the constraint name.
+/// Converts an error of Diesel, with the SQLSTATE if it can be derived.
+///
+/// Diesel hides the SQLSTATE: it shows a few as a kind. The crate's scripts put theirs into the
+/// constraint name.
 pub(crate) fn session_error(error: Error) -> SessionError {
     let (code, disconnected) = match &error {
         Error::DatabaseError(kind, information) => {
@@ -92,6 +96,7 @@ pub(crate) fn session_error(error: Error) -> SessionError {
             );
             (code, gone)
         }
+        // Diesel begins no further transaction on such a connection.
         Error::BrokenTransactionManager => (None, true),
         _ => (None, false),
     };

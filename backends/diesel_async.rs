@@ -18,8 +18,8 @@
 //! [`WaitStrategy::Block`](crate::WaitStrategy::Block) a limit, or poll.
 //!
 //! SQLite has no session to terminate. The crate rolls back the open transaction and marks the
-//! connection as broken. diesel-async 0.9 itself panics if the future of a statement is dropped in
-//! a runtime of one thread; its wrapper needs a runtime of several.
+//! connection as broken. `SyncConnectionWrapper` needs a multi-thread runtime: it panics if the
+//! future of a statement is dropped in a current-thread runtime (seen with diesel-async 0.9.2).
 
 #[cfg(feature = "diesel-async-postgres")]
 mod postgres;
@@ -66,8 +66,10 @@ async fn rollback<C: AsyncConnection>(conn: &mut C) -> Result<(), SessionError> 
         .map_err(session_error)
 }
 
-/// Sends a message behind the statement in flight, without waiting for the reply. The first poll
-/// hands the message to the task that talks to the server.
+/// Sends a message behind the statement in flight, without waiting for the reply.
+///
+/// The first poll hands the message to the task that talks to the server. Returns `false` if it
+/// fails at once, for example on a closed connection.
 fn send_detached<C: SimpleAsyncConnection>(conn: &mut C, sql: &str) -> bool {
     let message = pin!(conn.batch_execute(sql));
     let polled = message.poll(&mut Context::from_waker(Waker::noop()));

@@ -3,15 +3,16 @@
 //! # Broken connections
 //!
 //! mobc closes a returned connection for which the manager's
-//! [`validate`](::mobc::Manager::validate) is false, and an idle one whose
-//! [`check`](::mobc::Manager::check) fails at the next checkout (a ping, on by default).
+//! [`validate`](::mobc::Manager::validate) is false. At the next checkout, it closes an idle one
+//! whose [`check`](::mobc::Manager::check) fails. That check is on by default, and diesel-async's
+//! is a ping.
 //!
 //! diesel-async 0.9.2 inverts `validate`: its manager returns true for a broken connection. So a
 //! mobc pool closes diesel-async's healthy connections and keeps the broken ones:
 //!
 //! * Each lock costs a new connection. The pools of bb8 and deadpool keep theirs.
-//! * The methods of this crate return a connection to the pool only if it is neither broken nor in
-//!   a transaction, whatever the manager says. So they never return a terminated session.
+//! * The methods of this crate check the connection themselves. They close it if it is broken or in
+//!   a transaction. So they never return a terminated session.
 //! * A connection that the application has checked out itself returns even if it is broken. Leave
 //!   mobc's `test_on_check_out` on, as it is by default: its ping finds a terminated session.
 
@@ -39,8 +40,10 @@ where
 fn return_to_pool<M: Manager<Connection: AsyncLockSession>>(mut conn: Connection<M>) {
     let transaction = conn.session_transaction_state();
     let dirty = transaction.is_broken() || transaction.is_open();
-    // mobc returns a connection in a task, so without a runtime it must be closed.
+    // mobc returns a connection in a task, so without a runtime it must be closed. The state of the
+    // session decides here, because diesel-async's `validate` is inverted (seen with 0.9.2).
     if dirty || Handle::try_current().is_err() {
+        // `into_inner` removes the connection from mobc's `Connection`, whose drop spawns the task.
         drop(conn.into_inner());
     }
 }

@@ -7,7 +7,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `postgres` | backend: statements, scripts, the terminate sequence, SQLSTATEs |
-//! | `sqlite` | backend: the no-op, and its warning, which is logged once for each key |
+//! | `sqlite` | backend: the no-op, and its warning, which is logged once for each of the first keys |
 //! | `diesel` | adapter: `PgConnection`, `SqliteConnection` and enums of both |
 //! | `diesel_async` | adapter: `AsyncPgConnection`, `SyncConnectionWrapper<SqliteConnection>` |
 //! | `sea_orm` | adapter: `DatabaseConnection` and `DatabaseTransaction` |

@@ -7,8 +7,8 @@
 //! # Broken connections
 //!
 //! r2d2 closes a returned connection for which the manager's
-//! [`has_broken`](::r2d2::ManageConnection::has_broken) is true; Diesel's manager reads the
-//! connection's transaction manager there, which this crate sets to its error state when it
+//! [`has_broken`](::r2d2::ManageConnection::has_broken) is true. Diesel's manager reads the
+//! connection's transaction manager there. This crate sets that to its error state when it
 //! terminates a session.
 
 use crate::session::{LockPool, LockSession, SessionError};

@@ -20,10 +20,13 @@ use tokio::runtime::Handle;
 
 /// A value that is dropped in the tokio runtime it came from, on whatever thread it is dropped.
 ///
-/// The pools of bb8 and mobc hand out their connections in it. mobc spawns a task that takes a
-/// connection back, and bb8 one that replaces a broken connection; on a thread without a runtime
-/// both panic. If the runtime has shut down, mobc closes the connection and bb8 does not replace
-/// it.
+/// The pools of bb8 and mobc hand out their connections in it. The drop of such a connection may
+/// spawn a task, which panics on a thread without a runtime:
+///
+/// | pool | task | after the runtime has shut down |
+/// |---|---|---|
+/// | mobc | returns the connection | The connection is closed. |
+/// | bb8 | replaces a broken connection | The connection is not replaced. |
 ///
 /// A future in a `RuntimeBound` is polled in that runtime, too.
 #[must_use = "a pooled connection returns to its pool when it is dropped"]
@@ -40,6 +43,8 @@ impl<T> RuntimeBound<T> {
     ///
     /// Without a runtime, the value is dropped where the drop happens.
     pub(crate) fn new(value: T, runtime: Option<Handle>, on_drop: fn(T)) -> Self {
+        // A guard of `scopeguard` allows `into_inner`. A type that implements `Drop` itself cannot
+        // move its value out.
         let parts = Parts {
             value,
             runtime,
@@ -74,6 +79,7 @@ impl<T> RuntimeBound<T> {
 
 impl<T> Parts<T> {
     fn drop_in_runtime(self) {
+        // Entered for the whole call: `on_drop` may spawn a task.
         let _entered = self.runtime.as_ref().map(Handle::enter);
         (self.on_drop)(self.value);
     }

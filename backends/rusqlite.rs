@@ -31,7 +31,10 @@ use crate::session::{Backend, LockSession, SessionError, TransactionState};
 /// [savepoints]: https://www.sqlite.org/lang_savepoint.html
 const SAVEPOINT: &str = "advisory_locking";
 
-/// Returns whether a transaction is open. SQLite does not tell the number of savepoints in it.
+/// Returns the state of the transaction, with a depth of 0 or 1.
+///
+/// SQLite does not tell the number of savepoints. It does show a transaction that was begun as
+/// plain text.
 fn transaction_state(conn: &Connection) -> TransactionState {
     TransactionState::open(u32::from(!conn.is_autocommit()))
 }
@@ -44,6 +47,7 @@ fn begin(conn: &Connection) -> Result<(), SessionError> {
     if conn.is_autocommit() {
         run(conn, "BEGIN")
     } else {
+        // A `BEGIN` inside a transaction is an error: https://www.sqlite.org/lang_transaction.html
         run(conn, &format!("SAVEPOINT {SAVEPOINT}"))
     }
 }
@@ -64,6 +68,7 @@ fn commit(conn: &Connection) -> Result<(), SessionError> {
 }
 
 fn rollback(conn: &Connection) -> Result<(), SessionError> {
+    // `ROLLBACK TO` leaves the savepoint open, so it is released as well.
     end(
         conn,
         &format!("ROLLBACK TO {SAVEPOINT}; RELEASE {SAVEPOINT}"),
@@ -71,6 +76,7 @@ fn rollback(conn: &Connection) -> Result<(), SessionError> {
     )
 }
 
+/// Implements the port for types that dereference to [`Connection`].
 macro_rules! lock_session {
     ($($type:ty),*) => {$(
         impl LockSession for $type {

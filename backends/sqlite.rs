@@ -8,7 +8,7 @@ use crate::events::log;
 use crate::key::{LockKey, RawLockKey};
 use crate::options::OnMissingLock;
 
-/// The number of keys that are warned about; as many as in PormG.
+/// The number of keys that are warned about, which bounds the memory of the set.
 const MAX_WARNED_KEYS: usize = 64;
 
 /// The warning for a key.
@@ -18,7 +18,7 @@ enum Warning {
     Key,
     /// This key, for the first time; it is the last key that is warned about.
     LastKey,
-    /// None: the key or the greatest number of keys was warned about.
+    /// No warning: this key was warned about before, or the limit is reached.
     None,
 }
 
@@ -42,6 +42,7 @@ impl WarnedKeys {
         // No code under the mutex panics, so a poisoned set is consistent.
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = keys.get_or_insert_default();
+        // The limit is tested first, so that a full set does not grow.
         if keys.len() >= self.limit || !keys.insert(key) {
             Warning::None
         } else if keys.len() == self.limit {

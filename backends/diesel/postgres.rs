@@ -27,11 +27,15 @@ impl LockSession for PgConnection {
     }
 
     fn session_commit(&mut self) -> Result<(), SessionError> {
+        // `COMMIT` is for the outermost transaction. A savepoint and a transaction inside a test's
+        // are released by Diesel's own commit.
         if super::blocking::transaction_state(self) != TransactionState::open(1) {
             return super::blocking::commit(self);
         }
         // Diesel reads the transaction state from libpq, so it notices the end of the transaction.
         self.batch_execute(COMMIT).map_err(|error| {
+            // Open still if the savepoint failed, in an aborted transaction. A `COMMIT` that fails
+            // ends the transaction.
             if super::blocking::transaction_state(self).is_open() {
                 // The caller gets the error of the commit.
                 let _ = super::blocking::rollback(self);
@@ -53,8 +57,8 @@ impl LockSession for PgConnection {
         self.batch_execute(&script.sql()).map_err(session_error)
     }
 
-    /// The mark alone would not be enough, because the next statement that succeeds removes it. No
-    /// statement succeeds in a session that has ended.
+    /// The mark alone would not be enough: the next statement that succeeds outside a transaction
+    /// removes it (seen with Diesel 2.3.14). No statement succeeds in a session that has ended.
     fn session_mark_broken(&mut self) {
         super::blocking::manager_status(self).set_in_error();
     }

@@ -34,6 +34,9 @@ impl<const ID: u8> Prepared<ID> {
 }
 
 /// Evaluates an expression with `$prepared` of the type for the statement's id.
+///
+/// The id is known at run time only, so the macro makes one arm for each id. The assertion fails to
+/// compile if a statement is added without an arm.
 macro_rules! with_prepared {
     ($statement:expr, $prepared:ident => $run:expr) => {
         with_prepared!(@ids $statement, $prepared => $run,
@@ -46,6 +49,7 @@ macro_rules! with_prepared {
                 let $prepared = $crate::backends::diesel::prepared::Prepared::<$id>::new($statement);
                 $run
             })*
+            // An id is less than `COUNT`, so this is the last one.
             _ => {
                 let $prepared = $crate::backends::diesel::prepared::Prepared::<$last>::new($statement);
                 $run
@@ -70,6 +74,7 @@ impl<const ID: u8> QueryFragment<Pg> for Prepared<ID> {
         let mut pieces = self.sql.split('$');
         pass.push_sql(pieces.next().unwrap_or_default());
         for (piece, bind) in pieces.zip(self.binds.iter().flatten()) {
+            // Diesel borrows each value for `'b`, so the arms pass references into `self`.
             match bind {
                 Bind::Int4(number) => pass.push_bind_param::<Integer, _>(number)?,
                 Bind::Int8(number) => pass.push_bind_param::<BigInt, _>(number)?,
@@ -96,6 +101,7 @@ impl ToSql<Timestamptz, Pg> for Bind {
 impl QueryableByName<Pg> for Row {
     fn build<'a>(row: &impl NamedRow<'a, Pg>) -> deserialize::Result<Self> {
         let mut columns = [const { Cell::Null }; Self::COLUMNS];
+        // By index, so that the texts need no column names. Missing columns stay null.
         for (index, column) in columns.iter_mut().enumerate() {
             let field = DieselRow::get(row, index);
             if let Some(value) = field.as_ref().and_then(Field::value) {

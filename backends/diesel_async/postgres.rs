@@ -28,11 +28,14 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     async fn session_commit(&mut self) -> Result<(), SessionError> {
+        // `COMMIT` is for the outermost transaction, as with Diesel.
         if self.session_transaction_state() != TransactionState::open(1) {
             return commit_savepoint(self).await;
         }
         match self.batch_execute(COMMIT).await {
             Ok(()) => {
+                // tokio-postgres 0.7.18 does not show the transaction state, so the manager would
+                // not notice the end of the transaction.
                 *super::manager_status(self) = TransactionManagerStatus::default();
                 Ok(())
             }
@@ -76,8 +79,8 @@ impl AsyncLockSession for AsyncPgConnection {
 
     fn session_start_terminate(&mut self) {
         // A late cancel request may hit a statement that is queued behind the wait, so all are
-        // queued twice. The first is queued once more, because the second begins with a `ROLLBACK`,
-        // which writes a warning outside a transaction.
+        // queued twice. The first is queued once more, so that one of the two ends the session
+        // before the `ROLLBACK`. Outside a transaction, that would write a warning to the log.
         let twice = [TerminateStep::ALL, TerminateStep::ALL];
         let steps = twice.into_iter().flatten();
         for step in std::iter::once(TerminateStep::EndSession).chain(steps) {
@@ -97,10 +100,12 @@ impl AsyncLockSession for AsyncPgConnection {
         script
             .messages()
             .iter()
+            // Stops at the first failure, so that no message runs without those before it.
             .all(|message| super::send_detached(self, message))
     }
 
     async fn session_sleep(&mut self, pause: Duration) {
+        // Unlike tokio's timer, this one also works on a thread without a runtime.
         futures_timer::Delay::new(pause).await;
     }
 }

@@ -36,8 +36,9 @@ impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
 
     fn session_start_terminate(&mut self) {
         self.session_mark_broken();
-        // diesel-async blocks on a statement that is dropped, which panics in a runtime of one
-        // thread (seen with diesel-async 0.9.2).
+        // diesel-async blocks on a statement that is dropped, which panics in a current-thread
+        // runtime (seen with diesel-async 0.9.2). There, the mark alone keeps the connection out of
+        // its pool.
         let runtime = Handle::try_current();
         if runtime.is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread) {
             // It fails without an open transaction.

@@ -64,6 +64,7 @@ impl LockOp {
         matches!(self.kind, LockOpKind::Release)
     }
 
+    /// Returns whether the operation issues a fencing token. Its code is then 16 or more.
     const fn wants_token(&self) -> bool {
         matches!(
             self.kind,
@@ -71,8 +72,14 @@ impl LockOp {
         )
     }
 
-    /// The operation as a number: bit 0 is shared mode, bit 1 a pair of numbers, bits 2 and 3 the
-    /// action, bit 4 a fencing token.
+    /// Returns the operation as a number.
+    ///
+    /// | bit | meaning |
+    /// |---|---|
+    /// | 0 | shared mode |
+    /// | 1 | key space of pairs |
+    /// | 2, 3 | action: 0 acquires, 1 releases, 2 only issues a token |
+    /// | 4 | the operation issues a fencing token |
     fn code(&self) -> i64 {
         let shared = i64::from(self.mode == LockMode::Shared);
         let pair = i64::from(matches!(self.key, RawLockKey::Pair(..)));
@@ -84,11 +91,12 @@ impl LockOp {
         16 * i64::from(self.wants_token()) + 4 * action + 2 * pair + shared
     }
 
-    /// The key as a number. A pair has its first number in the upper half.
+    /// Returns the key as a number. A pair has its first number in the upper half.
     fn number(&self) -> i64 {
         match self.key {
             RawLockKey::Single(number) => number,
             RawLockKey::Pair(first, second) => {
+                // The mask removes the sign bits of the second number from the upper half.
                 (i64::from(first) << 32) | (i64::from(second) & 0xFFFF_FFFF)
             }
         }
@@ -137,6 +145,9 @@ pub struct LockBatch {
 
 impl LockBatch {
     /// Returns a batch. A lock manager makes them; this is for the tests of an adapter.
+    ///
+    /// `pid` is the process id of the expected session, or 0 for any. In
+    /// [`Compensate`](BatchMode::Compensate) mode, `ops` names each lock once.
     #[must_use]
     pub fn new(
         mode: BatchMode,
@@ -179,6 +190,9 @@ impl LockBatch {
 
     /// The only operation, if a shorter text can run it: it wants no token, and the session is
     /// known.
+    ///
+    /// The shorter text does not return the process id, so [`BatchReply`](super::BatchReply) fills
+    /// in the expected one.
     pub(super) fn single_op(&self) -> Option<&LockOp> {
         match (self.mode, &*self.ops) {
             (BatchMode::Execute, [op]) if self.pid != 0 && !op.wants_token() => Some(op),
@@ -298,8 +312,9 @@ macro_rules! by_code {
 /// The text that runs the operations in order and then issues the tokens.
 ///
 /// A transaction gets its id when a statement first asks for it. So the text asks after the last
-/// grant. If it asked earlier, another session could issue a greater token for a lock, release
-/// that lock, and a later operation of this batch would acquire it with the smaller token.
+/// grant. If it asked earlier, another session could issue a greater token for a lock and release
+/// that lock. A later operation of this batch would then acquire it with the smaller token.
+///
 /// A sequence issues a token per operation, after the grant of that operation.
 ///
 /// The inner query calls [volatile functions], so the planner does not merge it into the outer
@@ -353,7 +368,13 @@ const EXECUTE_WITH_SEQUENCE: &str = execute_batch!(
     "pg_catalog.min(CASE WHEN op.valid THEN 1::pg_catalog.int8 ELSE 0 END) AS token"
 );
 
-/// The text that releases the named locks that `pg_locks` shows for this session.
+/// The text that releases the named locks that [`pg_locks`] shows for this session.
+///
+/// An operation without a row there has a null `held.granted`, so its `CASE` calls nothing.
+/// `classid` and `objid` are unsigned halves of the key. The masks make the halves of a negative
+/// key unsigned, too.
+///
+/// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
 const COMPENSATE: &str = concat!(
     "SELECT result.answers, NULL::pg_catalog.int8, pg_catalog.pg_backend_pid() FROM (SELECT ",
     "pg_catalog.array_agg(CASE WHEN op.released THEN 1::pg_catalog.int8 END ORDER BY op.ordinal) AS answers FROM (SELECT op.ordinal, ",

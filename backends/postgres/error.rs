@@ -66,8 +66,11 @@ pub(crate) fn classify(code: Option<SqlState>) -> LockErrorKind {
     match code.as_ref().map(SqlState::as_str) {
         Some("25P02") => LockErrorKind::TransactionAborted,
         Some("40P01") => LockErrorKind::Deadlock,
+        // "Out of memory", which for a lock function usually means a full lock table.
         Some("53200") => LockErrorKind::TooManyLocks,
+        // A `lock_timeout` ended the wait.
         Some("55P03") => LockErrorKind::TimedOut,
+        // A cancel request or a `statement_timeout` ended the statement.
         Some("57014") => LockErrorKind::Canceled,
         // Undefined function, feature not supported: a server that speaks PostgreSQL's protocol
         // and has no advisory locks.
@@ -123,6 +126,7 @@ impl SessionError {
     #[must_use]
     pub fn with_code(mut self, code: Option<SqlState>) -> Self {
         self.code = code;
+        // Added, not replaced: the client may have found the end of the session by itself.
         self.disconnected |= code.is_some_and(SqlState::ends_session);
         self
     }
@@ -134,6 +138,7 @@ impl SessionError {
         self
     }
 
+    /// Returns the error of an adapter that has no implementation for this statement or script.
     pub(crate) fn unsupported(request: &impl fmt::Debug) -> Self {
         Self::new(format!("this session cannot run {request:?}"))
     }

@@ -17,8 +17,10 @@ macro_rules! session_columns {
     };
 }
 
-/// Chooses one of four texts made by `$text!`: by mode (suffix of the function, mode in `pg_locks`)
-/// and by key space (parameters of the key, `objsubid`).
+/// Chooses one of four texts made by `$text!`.
+///
+/// The mode decides the suffix of the function and the mode in `pg_locks`. The key space decides
+/// the parameters of the key and `objsubid`.
 ///
 /// Each parameter occurs once and in order, because Diesel numbers parameters itself.
 macro_rules! by_mode_and_space {
@@ -36,6 +38,7 @@ macro_rules! by_mode_and_space {
     };
 }
 
+/// The text that acquires a session-level lock if it is free.
 macro_rules! try_session {
     ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
         concat!(
@@ -49,6 +52,7 @@ macro_rules! try_session {
     };
 }
 
+/// The text that acquires a transaction-level lock if it is free.
 macro_rules! try_in_transaction {
     ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
         concat!(
@@ -62,6 +66,12 @@ macro_rules! try_in_transaction {
     };
 }
 
+/// The text that releases the lock on the expected session, after the transaction of the grant.
+///
+/// [`CASE`] evaluates the call only if both conditions hold. The conditions and the release are in
+/// one statement, so that a pooler cannot send them to two sessions.
+///
+/// [`CASE`]: https://www.postgresql.org/docs/current/functions-conditional.html#FUNCTIONS-CASE
 macro_rules! release {
     ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
         concat!(
@@ -103,6 +113,10 @@ macro_rules! from_pg_locks {
     };
 }
 
+/// The text that releases the lock if `pg_locks` shows it.
+///
+/// The key occurs twice: first as the parameters of the function, then as columns of `pg_locks`.
+/// So the numbers of the later parameters depend on the key space.
 macro_rules! release_if_held {
     ($suffix:literal, $shown:literal, $key:literal, "1") => {
         release_if_held!($suffix, $key, from_pg_locks!($shown, "$2", "$3", "1"))
@@ -124,6 +138,7 @@ macro_rules! release_if_held {
     };
 }
 
+/// The text that returns whether `pg_locks` shows the lock.
 macro_rules! is_held {
     ($suffix:literal, $shown:literal, $key:literal, $objsubid:tt) => {
         concat!(
@@ -181,6 +196,7 @@ pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
             pid,
             transaction_began,
         } => {
+            // No transaction starts at `-infinity`, so the condition on the start always holds.
             let began = Bind::Timestamptz(transaction_began.unwrap_or(NEGATIVE_INFINITY));
             [Some(Bind::Int4(pid)), Some(began), first, second]
         }

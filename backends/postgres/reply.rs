@@ -133,8 +133,8 @@ pub struct BatchReply {
     pub answers: Option<Vec<Option<i64>>>,
     /// The transaction's id, which is the fencing token of every operation that wants one.
     ///
-    /// If a sequence issues tokens: 1 if the sequence is valid. 0 if it may return a number twice
-    /// or count down; then no operation that wants a token was granted.
+    /// If a sequence issues tokens, 1 if the sequence is valid. 0 if it may return a number twice
+    /// or count down. Then no operation that wants a token was granted.
     pub token: Option<i64>,
     /// The process id of the session that ran the statement. 0: unknown, and not the expected one.
     pub pid: i32,

@@ -1,7 +1,7 @@
 //! Scripts: several statements that return nothing, in one [simple-query] message.
 //!
-//! A script has no parameters and is never prepared, so that a client can send it whatever the
-//! state of the session, and through every pooler. Its keys and limits are written into the text.
+//! A script has no parameters and is never prepared. So a client can send it in every state of the
+//! session, and through every pooler. Its keys and limits are written into the text.
 //!
 //! [simple-query]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
 
@@ -20,7 +20,7 @@ use crate::options::LockMode;
 pub enum TransactionContext {
     /// No transaction: the script is a transaction of its own, and its settings end with it.
     Autocommit,
-    /// A transaction of the application or of a test: a savepoint shields it, and the script
+    /// A transaction of the application or of a test: a savepoint protects it, and the script
     /// restores the settings.
     InTransaction,
 }
@@ -53,8 +53,10 @@ pub enum ScriptKind {
     },
     /// Rolls back a failed [`Wait`](Self::Wait) inside a transaction, which continues.
     RollBackWait,
-    /// Terminates the session, or releases its locks. The scripts are sent one after the other,
-    /// whatever the replies.
+    /// Terminates the session, or releases its locks.
+    ///
+    /// The scripts are sent one after the other, until the session has ended or the last step of a
+    /// pass has released all locks.
     Terminate(TerminateStep),
     /// Waits for the session-level lock, or inside a transaction for a lock of either scope.
     Wait {
@@ -164,8 +166,10 @@ impl Script {
         sql(self.kind, self.key, self.mode)
     }
 
-    /// Returns the messages to queue, in order, if no task waits for the replies: the text, and the
-    /// statements that terminate the session if it failed.
+    /// Returns the messages to enqueue, in order, if no task waits for the replies.
+    ///
+    /// The first is the text. Those of [`ReleaseOrTerminate`](ScriptKind::ReleaseOrTerminate) go on
+    /// with statements that terminate the session if the release failed.
     #[must_use]
     pub fn messages(&self) -> Vec<String> {
         let mut messages = vec![self.sql()];
@@ -214,11 +218,14 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
             } else {
                 "pg_advisory_lock"
             };
+            // A `statement_timeout` of the application would shorten the wait. It cannot be
+            // disabled inside the statement that it already times.
             let wait = format!(
                 "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {limit_ms}; {}",
                 with_sqlstate_in_constraint(&format!("PERFORM {};", call(function)))
             );
             match place {
+                // One message is one transaction, so the settings end with it.
                 TransactionContext::Autocommit => wait,
                 TransactionContext::InTransaction => format!(
                     "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {wait}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
@@ -248,6 +255,7 @@ fn pooler_check(step: PoolerCheckStep, key: RawLockKey, mode: LockMode) -> Strin
             "",
         ),
         PoolerCheckStep::AcquireTestLock => unless(&call("pg_try_advisory_lock", key, mode), ""),
+        // A lock that was granted must not stay behind, so it is released before the error.
         PoolerCheckStep::ExpectContention => unless(
             &format!("NOT {}", call("pg_try_advisory_lock", key, mode)),
             &format!("PERFORM {}; ", call("pg_advisory_unlock", key, mode)),
@@ -314,8 +322,12 @@ fn with_sqlstate_in_constraint(body: &str) -> String {
     )
 }
 
-/// A call of a lock function with the key written out. The numbers are quoted and have a type,
-/// because a bare `-9223372036854775808` is not an `int8`.
+/// Returns a call of a lock function with the key written out.
+///
+/// The numbers are quoted and have a type, because a bare `-9223372036854775808` is not an `int8`.
+/// The server reads it as the negation of a [constant] that is too large for `int8`.
+///
+/// [constant]: https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-CONSTANTS-NUMERIC
 fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
     let suffix = match mode {
         LockMode::Exclusive => "",

@@ -63,7 +63,9 @@ impl StatementId {
     /// The number of different texts.
     pub const COUNT: u8 = 31;
 
+    // After five kinds, each for two key spaces and two modes.
     const FIRST_SINGLE: u8 = 20;
+    // After an acquire and a release, each for two key spaces and two modes. Three batches follow.
     const FIRST_BATCH: u8 = 28;
 
     /// Returns the number, less than [`COUNT`](Self::COUNT).
@@ -145,8 +147,10 @@ impl Statement {
         }
     }
 
-    /// Returns the statement that runs a batch: a short text for one operation without a fencing
-    /// token, sent to a known session; otherwise the text of any batch.
+    /// Returns the statement that runs a batch.
+    ///
+    /// One operation without a fencing token has a short text, if the batch names its session.
+    /// Otherwise the text is that of any batch.
     #[must_use]
     pub fn for_batch(batch: LockBatch) -> Self {
         Self {

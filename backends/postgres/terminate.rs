@@ -30,6 +30,8 @@ impl TerminateStep {
                 "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
             }
             Self::RollBackAndEndSession => {
+                // An aborted transaction accepts no query before its rollback. One message, because
+                // a pooler may send the next one to another session.
                 "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
             }
             Self::ReleaseAllLocks => "SELECT pg_catalog.pg_advisory_unlock_all()",
@@ -39,16 +41,17 @@ impl TerminateStep {
 
 /// The scripts that terminate a session, to be sent one after the other.
 ///
-/// The steps repeat until one succeeds, because a cancel request that was meant for another
-/// statement may hit any of them.
+/// The steps repeat until the session has ended or the last step of a pass succeeds. A cancel
+/// request that was meant for another statement may hit any of them.
 #[derive(Debug, Default)]
 pub(crate) struct TerminateSequence {
     sent: usize,
 }
 
 impl TerminateSequence {
-    /// Far more passes than were ever needed while tests sent cancel requests without a pause. A
-    /// server that refuses every statement ends the sequence.
+    /// Greatest number of passes, for a server that rejects every statement.
+    ///
+    /// Tests that send cancel requests without a pause need far fewer.
     const MAX_PASSES: usize = 16;
 
     /// Returns the next script, given the reply to the previous one. `None`: the session has ended
@@ -56,8 +59,8 @@ impl TerminateSequence {
     pub(crate) fn next(&mut self, last: Option<Result<(), SessionError>>) -> Option<Script> {
         let done = match last {
             None => false,
-            // The end of a session arrives as an error, so success means something for the last
-            // step of a pass only.
+            // The end of a session arrives as an error. So only the success of the last step of a
+            // pass shows that the session holds no lock.
             Some(Ok(())) => self.sent % TerminateStep::ALL.len() == 0,
             Some(Err(error)) => error.is_disconnected(),
         };

@@ -147,7 +147,7 @@ fn statement_ids_are_dense_and_select_the_text() {
     assert_eq!(texts.len(), by_id.len());
 }
 
-/// Diesel numbers parameters itself.
+/// Diesel numbers parameters in the order of their values, so a text must use them in that order.
 #[test]
 fn parameters_are_in_order_and_match_the_binds() {
     for statement in every_statement() {
@@ -228,7 +228,7 @@ fn design_shows_the_statements_that_are_sent() {
     }
 }
 
-/// An expression calls a function (a word before a parenthesis), an operator or a type.
+/// An expression names a function (a word before a parenthesis), an operator or a type.
 #[test]
 fn batch_sql_is_schema_qualified() {
     // Syntax of SQL, not calls.

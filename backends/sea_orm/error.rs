@@ -65,6 +65,7 @@ pub(super) fn is_aborted(error: &DbErr) -> bool {
 
 /// Returns whether the connection can no longer be used.
 pub(super) fn is_disconnected(error: &DbErr) -> bool {
+    // After an error of the protocol, the client does not know which reply comes next.
     let unusable = matches!(
         sqlx_error(error),
         Some(Error::Io(_) | Error::Protocol(_) | Error::Tls(_))

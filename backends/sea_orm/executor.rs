@@ -110,6 +110,7 @@ impl<'t> Executor<'t> {
             Self::Postgres(..) => DbBackend::Postgres,
             Self::Connection(sea, _) => sea.get_database_backend(),
             Self::Transaction(sea, _) => ConnectionTrait::get_database_backend(sea),
+            // Only a native connection ends, and its backend is SQLite.
             Self::Ended => DbBackend::Sqlite,
         }
     }
@@ -198,6 +199,8 @@ impl<'t> Executor<'t> {
         dispatch!(self, pinned, id => {
             let mut state = pinned.lock_in(id).await?;
             Ok(async_stream::try_stream! {
+                // If the stream is dropped before its end, this stays set, and the next user of the
+                // connection drains the rest of the rows.
                 state.in_flight = InFlight::UserStatement;
                 {
                     let mut rows = to_sqlx_query(&statement).fetch(state.connection()?);

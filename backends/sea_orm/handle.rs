@@ -22,7 +22,7 @@ use super::executor::{ConnectionInner, Executor, Rows, TransactionInner};
 /// * Concurrent statements run one after the other.
 /// * While a transaction is open on the connection, every statement on the connection runs in it.
 ///
-/// On a backend without locks, it stands for the whole [`DatabaseConnection`].
+/// On a backend without locks, it runs statements on the [`DatabaseConnection`] itself.
 ///
 /// [`DatabaseConnection`]: sea_orm::DatabaseConnection
 ///
@@ -71,13 +71,15 @@ impl PinnedTransaction {
     ///
     /// # Errors
     ///
-    /// The server's error, or an error if the transaction was aborted. The transaction has ended in
-    /// any case.
+    /// The server's error, or an error if the transaction was aborted or an outer transaction has
+    /// ended. The transaction has ended in any case.
     pub async fn commit(self) -> Result<(), DbErr> {
         self.0.commit().await
     }
 
     /// Rolls the transaction back, as [`TransactionSession::rollback`] does.
+    ///
+    /// On PostgreSQL it does nothing if an outer transaction has ended.
     ///
     /// # Errors
     ///
@@ -133,6 +135,7 @@ impl Stream for RowStream<'_> {
     }
 }
 
+/// Implements SeaORM's traits for a handle through its [`Executor`].
 macro_rules! connection_traits {
     ($($handle:ty),*) => {$(
         #[async_trait]

@@ -60,7 +60,7 @@ pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
     ///
     /// A dropped future cannot end a wait in a [`DatabaseTransaction`]. So with
     /// [`WaitStrategy::Block`](crate::WaitStrategy::Block), each wait on the server lasts half a
-    /// second at most, and then starts again at the end of the queue:
+    /// second at most, and then starts again at the end of the wait queue:
     ///
     /// * The server does not detect a deadlock among such waits alone. Set a limit.
     /// * After each wait the transaction is aborted until its savepoint is rolled back. Run no
@@ -84,8 +84,8 @@ pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
     /// while a statement is in flight, the transaction may hold the lock or be aborted. Roll it
     /// back then.
     ///
-    /// The position in the queue is lost. A wait on the server ends within half a second; on a
-    /// [`PinnedTransaction`] it ends at once, with its connection.
+    /// The position in the wait queue is lost. A wait on the server ends within half a second. On a
+    /// [`PinnedTransaction`] it ends sooner, because the session is terminated.
     fn acquire_advisory_xact_lock(
         &self,
         key: impl Into<LockKey>,
@@ -117,6 +117,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
+/// Implements the trait for a transaction, whose statements run through the given [`Executor`].
 macro_rules! in_transaction {
     ($($transaction:ty: $executor:expr;)*) => {$(
         impl sealed::Sealed for $transaction {}
@@ -242,6 +243,8 @@ impl AsyncLockSession for InTransaction<'_> {
                     None => pinned.lock_in(id).await.map_err(session_error)?,
                 };
                 let sent = state.run_script(&sql).await;
+                // The next script rolls the failed wait back. Until then, a statement of another
+                // task would fail in the aborted transaction.
                 if sent.is_err() && matches!(script.kind(), ScriptKind::Wait { .. }) {
                     self.after_failed_wait = Some(state);
                 }
@@ -273,6 +276,7 @@ impl AsyncLockSession for InTransaction<'_> {
 
     fn session_max_server_wait(&self) -> Option<Duration> {
         match self.executor {
+            // The session can be terminated, so a wait needs no limit of its own.
             Executor::Postgres(..) => None,
             Executor::Connection(..) | Executor::Transaction(..) | Executor::Ended => {
                 Some(MAX_SERVER_WAIT)

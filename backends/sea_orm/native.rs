@@ -46,6 +46,7 @@ impl NativeConnection {
         if self.closed {
             TransactionState::broken()
         } else {
+            // One of the counter's references is the connection's own.
             let open = self.transactions.len() + Arc::strong_count(&self.open_transactions) - 1;
             TransactionState::open(u32::try_from(open).unwrap_or(u32::MAX))
         }
@@ -85,7 +86,8 @@ impl NativeConnection {
     ///
     /// SeaORM runs the rollbacks at the next use of the connection, or when it returns to the pool.
     pub(super) fn start_terminate(&mut self) {
-        // SeaORM 2.0.4 panics if a task that the body spawned is using the transaction.
+        // SeaORM 2.0.4 panics in the drop of a transaction that another task is using, and this may
+        // itself run in a drop, during an unwind.
         let _ = catch_unwind(AssertUnwindSafe(|| self.transactions.clear()));
         self.closed = true;
     }
@@ -111,6 +113,7 @@ impl NativeTransaction {
     }
 }
 
+/// Binds a transaction to the current runtime, because its drop may use that.
 fn bind(transaction: DatabaseTransaction) -> RuntimeBound<DatabaseTransaction> {
     RuntimeBound::new(transaction, Handle::try_current().ok(), drop)
 }

@@ -61,6 +61,7 @@ impl PostgresConnection {
     /// Locks the connection and runs its cleanup.
     pub(super) async fn lock(&self) -> Result<AsyncMutexGuard<'_, PinnedState>, DbErr> {
         let mut state = self.state.lock().await;
+        // A failed cleanup leaves the transaction unknown, so no later statement may run.
         if let Err(error) = state.run_cleanup().await {
             state.discard();
             return Err(error);
@@ -140,6 +141,7 @@ impl PostgresConnection {
         }
         log.pending_cleanup
             .extend(messages.into_iter().map(Cleanup::Message));
+        // The task locks the log, too.
         drop(log);
         self.spawn_cleanup();
         true
@@ -161,6 +163,7 @@ impl PostgresConnection {
 
     /// Terminates the session without waiting for it, whatever statement it runs.
     pub(super) fn start_terminate(&self) {
+        // Closed first, so that a user who holds the state sends no further statement.
         self.log.lock().closed = true;
         match self.state.try_lock() {
             Ok(mut state) => state.discard(),
@@ -196,6 +199,7 @@ impl PostgresTransaction {
 
 impl Drop for PostgresTransaction {
     fn drop(&mut self) {
+        // `false` after a commit or a rollback, which has removed the id from the log.
         let dropped = self.connection.log.lock().drop_transaction(self.id);
         if dropped {
             self.connection.spawn_cleanup();

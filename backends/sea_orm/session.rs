@@ -42,6 +42,7 @@ impl AsyncLockPool for DatabaseConnection {
                 }
             },
         };
+        // Boxed, because `Connection` must dereference to `Session`.
         Ok(Box::new(PinnedConnection(connection)))
     }
 }
@@ -106,6 +107,7 @@ impl AsyncLockSession for PinnedConnection {
     }
 
     fn session_mark_broken(&mut self) {
+        // A closed connection does not return to its pool, so it needs no further mark.
         self.session_start_terminate();
     }
 

@@ -1,4 +1,5 @@
-//! A pinned connection as its current user has it: the sqlx connection and what is in flight on it.
+//! State of a pinned connection for its current user: the sqlx connection and its statement in
+//! flight.
 
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub(super) enum InFlight {
     LockStatement,
 }
 
-/// Action that makes up for the begin or end of a transaction that was dropped in flight.
+/// Action that compensates for the begin or end of a transaction that was dropped in flight.
 ///
 /// It runs after the server has replied to the dropped statement.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +122,7 @@ impl PinnedState {
 
     /// Returns whether the session is in an aborted transaction.
     pub(super) async fn is_aborted(&mut self) -> Result<bool, DbErr> {
+        // An empty select list returns one row without columns, outside an aborted transaction.
         match self.send("SELECT").await {
             Ok(()) => Ok(false),
             Err(error) if is_aborted(&error) => Ok(true),
@@ -146,6 +148,8 @@ impl PinnedState {
 /// Returns the connection to its pool, or discards it.
 impl Drop for PinnedState {
     fn drop(&mut self) {
+        // A statement of the body runs to its end, and sqlx reads its reply before the next one.
+        // Any other statement may leave a lock or a transaction behind.
         let replied = matches!(self.in_flight, InFlight::Nothing | InFlight::UserStatement);
         let reusable = self.log.lock().is_reusable();
         if !replied || !reusable {

@@ -4,8 +4,8 @@
 //! # Implementation details
 //!
 //! sqlx has one Rust type for each PostgreSQL type. Here all parameters are one type, [`Param`],
-//! and all numbers are decoded by one function, which keeps the code of an acquire and a release
-//! small. It also covers `timestamptz`, which sqlx supports with one of its date features only.
+//! and one function decodes all numbers. That keeps the code of an acquire and a release small. It
+//! also covers `timestamptz`, which sqlx supports with one of its date features only.
 
 use sea_orm::sqlx::encode::IsNull;
 use sea_orm::sqlx::error::BoxDynError;
@@ -36,6 +36,8 @@ impl PinnedState {
     /// Runs a lock statement and records the process id of its session.
     pub(super) async fn run_statement(&mut self, statement: &Statement) -> Result<Row, DbErr> {
         let arguments = arguments(statement.binds()).map_err(query_error)?;
+        // Set before the first poll: a drop at any later point may leave the statement on the
+        // server.
         self.in_flight = InFlight::LockStatement;
         let query = (statement.sql(), Some(arguments));
         let fetched = self.connection()?.fetch_optional(query).await;
@@ -111,6 +113,7 @@ struct Param(Bind);
 
 impl Type<Postgres> for Param {
     fn type_info() -> PgTypeInfo {
+        // A default, which `produces` replaces by the type of each value.
         PgTypeInfo::with_oid(INT8)
     }
 }

@@ -1,7 +1,7 @@
 //! Termination of a session that may be waiting for a lock.
 //!
 //! While a server process waits for a lock, it does not notice that its client has disconnected. So
-//! a wait stays in the lock's queue when its connection is closed. sqlx 0.9.0 sends no cancel
+//! a wait stays in the wait queue when its connection is closed. sqlx 0.9.0 sends no cancel
 //! requests. Therefore the session is terminated by its process id, over another connection.
 //!
 //! The server can also check for a disconnected client by itself, see
@@ -21,9 +21,10 @@ use tokio::sync::Semaphore;
 use crate::backends::RuntimeBound;
 use crate::backends::background::{self, Job};
 
-/// Limit of concurrent terminations, each of which opens a connection.
+/// Soft limit of concurrent terminations, each of which opens a connection.
 ///
-/// Without it, a thousand waits that time out together would open a thousand connections.
+/// Without it, a thousand waits that are dropped together would open a thousand connections. After
+/// [`PERMIT_TIMEOUT`] a termination goes on without a permit.
 static CONCURRENCY: Semaphore = Semaphore::const_new(2);
 
 const PERMIT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -48,7 +49,8 @@ pub(super) fn spawn(
 
 /// Closes a connection without waiting for it.
 pub(super) fn close(connection: RuntimeBound<PoolConnection<Postgres>>) {
-    // Drops the socket. `PoolConnection::close` would be a future, which needs a running runtime.
+    // Drops the socket. The drop of a `PoolConnection` would return it to its pool, and `close` is
+    // a future, which needs a running runtime.
     connection.drop_with(|connection| drop(connection.detach()));
 }
 
@@ -89,13 +91,14 @@ impl Job for TerminateJob {
 
 /// Terminates a session that waits for an advisory lock. Returns whether there was one.
 ///
-/// A session that does not wait is left alone. The own session may have ended, and its process id
-/// may belong to another session by now, also on a server that has replaced this one.
+/// It does nothing to a session that does not wait: the crate's session may have ended. Its process
+/// id may then belong to another session, also on a server that has replaced this one.
 async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
     // After the timeout it goes on without a permit: the other terminations may be stuck on a
     // server that no longer answers.
     let _permit = with_timeout(PERMIT_TIMEOUT, CONCURRENCY.acquire()).await;
     let row = with_timeout(ATTEMPT_TIMEOUT, async {
+        // Not from the pool, whose connections may all be in use by other waiters.
         let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
         let row = sqlx::query(TERMINATE)
             .bind(pid)
@@ -107,6 +110,10 @@ async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
     matches!(row.await, Some(Ok(Some(_))))
 }
 
+/// Ends the session with [`pg_terminate_backend`], if [`pg_stat_activity`] shows that it waits.
+///
+/// [`pg_stat_activity`]: https://www.postgresql.org/docs/current/monitoring-stats.html
+/// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
 const TERMINATE: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
     WHERE pid OPERATOR(pg_catalog.=) $1 AND wait_event_type OPERATOR(pg_catalog.=) 'Lock' \
     AND wait_event OPERATOR(pg_catalog.=) 'advisory'";

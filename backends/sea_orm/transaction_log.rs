@@ -12,7 +12,7 @@ pub(super) struct TransactionLog(Mutex<TransactionLogInner>);
 
 impl TransactionLog {
     pub(super) fn lock(&self) -> MutexGuard<'_, TransactionLogInner> {
-        // No method can panic half-way, so a poisoned log is consistent.
+        // No method panics between two changes, so a poisoned log is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -43,6 +43,7 @@ pub(super) struct TransactionId(u64);
 impl TransactionId {
     pub(super) fn next() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: the ids must differ, and order no other memory access.
         Self(LAST.fetch_add(1, Ordering::Relaxed))
     }
 }
@@ -57,7 +58,8 @@ impl TransactionLogInner {
         !self.closed && self.open.is_empty() && self.is_clean()
     }
 
-    /// Returns the number of transactions around this one, if it is open.
+    /// Returns the level of this transaction, which is the number of those around it, if it is
+    /// open.
     pub(super) fn level_of(&self, id: TransactionId) -> Option<usize> {
         self.open.iter().position(|open| *open == id)
     }
@@ -92,6 +94,7 @@ impl TransactionLogInner {
         let Some(level) = self.level_of(id) else {
             return false;
         };
+        // One rollback ends the inner transactions, too, so they need none of their own.
         self.open.truncate(level);
         self.pending_cleanup.push_back(Cleanup::Rollback(level));
         true

@@ -2,8 +2,8 @@
 //!
 //! # Implementation details
 //!
-//! sqlx has one transaction depth for the session, rolls a dropped transaction back at the next
-//! statement, and loses the depth when a `begin` is dropped in flight. So this module sends
+//! sqlx 0.9.0 has one transaction depth for the session, and rolls a dropped transaction back at
+//! the next statement. It loses the depth when a `begin` is dropped in flight. So this module sends
 //! `BEGIN`, `SAVEPOINT`, `COMMIT`, `RELEASE` and `ROLLBACK` itself.
 //!
 //! * Each statement sets [`InFlight`] before it is sent. If its future is dropped, the next user of
@@ -24,6 +24,8 @@ use super::transaction_log::{Cleanup, TransactionId};
 use crate::backends::postgres::COMMIT;
 
 /// Returns the name of the savepoint at a level, where 1 is the first inside a transaction.
+///
+/// The level makes it unique among the open savepoints of this crate.
 fn savepoint(level: usize) -> String {
     format!("advisory_locking_{level}")
 }
@@ -104,6 +106,7 @@ impl PinnedState {
             // Their owners have not committed them.
             self.roll_back_level(level + 1).await?;
         }
+        // Before the commit is sent: a dropped commit, too, has ended the transaction for its user.
         self.log.lock().truncate(level);
         self.in_flight = InFlight::TransactionControl(Recovery::Committed(level));
         let committed = match level {
@@ -143,6 +146,7 @@ impl PinnedState {
     pub(super) async fn run_cleanup(&mut self) -> Result<(), DbErr> {
         match self.in_flight {
             InFlight::Nothing => {}
+            // A dropped lock statement may wait for long or be granted; only termination is safe.
             InFlight::LockStatement => return Err(closed_error()),
             InFlight::UserStatement => self.drain_replies().await?,
             InFlight::TransactionControl(recovery) => {
@@ -164,7 +168,8 @@ impl PinnedState {
                     // If this future is dropped here, no later statement shows whether the message
                     // succeeded. So the session is terminated then.
                     self.in_flight = InFlight::LockStatement;
-                    // A later message makes up for a failure, unless the session has ended.
+                    // The next messages terminate the session if this one failed. If the session
+                    // has ended already, none of them can be sent.
                     if let Err(error) = self.send(&message).await
                         && is_disconnected(&error)
                     {
@@ -176,7 +181,7 @@ impl PinnedState {
         }
     }
 
-    /// Makes up for a dropped future. All replies have been read.
+    /// Compensates for a dropped future. All replies have been read.
     async fn recover(&mut self, recovery: Recovery) -> Result<(), DbErr> {
         match recovery {
             Recovery::RolledBack => Ok(()),

@@ -21,8 +21,9 @@ pub(super) fn cancel(token: CancelToken) {
 
 /// Repeated cancel requests.
 ///
-/// One is not enough: a request that overtakes the wait on its way to the server hits nothing. A
-/// request too many does no harm, because no later session has the same secret key.
+/// One is not enough: a request that overtakes the wait on its way to the server hits nothing. The
+/// last of the eight follows the first after about 2.5 seconds. A request too many does no harm to
+/// other sessions, because no later session has the same secret key.
 struct CancelRequests {
     token: CancelToken,
     left: u32,
@@ -32,7 +33,9 @@ struct CancelRequests {
 impl Job for CancelRequests {
     async fn run(&mut self) {
         while self.left > 0 {
+            // A request has no reply, and an error has no caller who could act on it.
             let _ = self.token.cancel_query(NoTls).await;
+            // Counted after the request, so that a thread that takes over repeats a dropped one.
             self.left -= 1;
             futures_timer::Delay::new(self.pause).await;
             self.pause *= 2;
