@@ -3,10 +3,11 @@
 //!
 //! # Implementation details
 //!
-//! Each trait method logs the request, takes a snapshot of the session, and hands a machine of the
-//! module `protocol` to a driver. A grant becomes a guard, which owns the connection until the
-//! release. `combine_results` combines the results of the body and of the release. Therefore a
-//! method that runs a body never returns while its session-level lock is held on the connection.
+//! Each trait method names a machine of the module `protocol`. A driver logs the request, takes a
+//! snapshot of the session, and runs the machine. A grant becomes a guard, which owns the
+//! connection until the release. `combine_results` combines the results of the body and of the
+//! release. Therefore a method that runs a body never returns while its session-level lock is held
+//! on the connection.
 
 #[cfg(feature = "_async")]
 mod async_guard;

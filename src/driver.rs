@@ -6,6 +6,9 @@
 //! the machine is done. There are two drivers, one for blocking and one for async sessions. Both
 //! perform one action at a time, and neither decides anything.
 //!
+//! With the feature `testing`, `drive_acquire` and `drive_release` replace a session without locks
+//! by a simulated session, inside a test scope. The machines run on it as on PostgreSQL.
+//!
 //! A drop guard covers the time in which an action is in flight. If the client library panics, or
 //! if the future is dropped, the state of the session is unknown. The guard then terminates the
 //! session. So no pool hands out a connection that may hold a lock. The blocking pooler check has

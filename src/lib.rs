@@ -97,7 +97,6 @@ mod protocol;
 #[cfg(feature = "schemes")]
 pub mod schemes;
 pub mod session;
-mod simulation;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -12,26 +12,11 @@ mod asynchronous;
 mod blocking;
 
 use crate::error::{LockError, LockErrorKind};
-use crate::key::LockKey;
-use crate::session::{Backend, SessionError};
-use crate::simulation::SimulatedLocks;
+use crate::session::SessionError;
 
 #[cfg(feature = "_async")]
 pub use asynchronous::AsyncPooledAdvisoryLocking;
 pub use blocking::PooledAdvisoryLocking;
-
-/// Returns the fault that a unit test injected into the check-out of this connection.
-fn injected_fault<S: ?Sized>(
-    session: &mut S,
-    backend: Backend,
-    key: &LockKey,
-) -> Result<(), SessionError> {
-    let simulation = SimulatedLocks::of(session, backend);
-    match simulation.and_then(|simulation| simulation.fails_checkout(key)) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
-}
 
 /// Converts the error of a check-out: to `Unsupported` if the pool connects to a database that the
 /// crate does not support, otherwise to `Pool`.

@@ -42,7 +42,6 @@ pub(crate) use release::Release;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::session::{Backend, LockReply, Script, SessionError, Statement, TransactionState};
-use crate::simulation::{SimulatedCall, SimulatedHold, SimulatedLocks};
 
 /// Action that a driver performs for a machine.
 #[derive(Debug)]
@@ -120,22 +119,17 @@ pub(crate) trait Machine {
     fn needs_cleanup_if_dropped(&self) -> bool {
         false
     }
-
-    /// Returns the simulated call that answers instead of the session, in a unit test.
-    fn simulated_call(&self) -> Option<&SimulatedCall> {
-        None
-    }
 }
 
 /// State of a session at the start of a call.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionSnapshot {
     pub(crate) backend: Backend,
+    /// `true` if a granted lock excludes other sessions.
+    pub(crate) provides_exclusion: bool,
     pub(crate) transaction: TransactionState,
     /// Longest time of one wait on the server, for a session that cannot cancel a wait.
     pub(crate) max_server_wait: Option<Duration>,
-    /// Simulated locks of a unit test, for a backend without locks.
-    pub(crate) simulation: Option<SimulatedLocks>,
 }
 
 #[cfg(test)]
@@ -144,9 +138,9 @@ impl SessionSnapshot {
     pub(crate) const fn idle() -> Self {
         Self {
             backend: Backend::Postgres,
+            provides_exclusion: true,
             transaction: TransactionState::none(),
             max_server_wait: None,
-            simulation: None,
         }
     }
 }
@@ -164,6 +158,8 @@ pub(crate) struct Grant {
     pub(crate) transaction_began: Option<i64>,
     /// Number of open transactions and savepoints of the client at the time of the grant.
     pub(crate) depth: u32,
-    /// Simulated lock of a unit test, released when this is dropped.
-    pub(crate) simulated_hold: Option<SimulatedHold>,
+    /// Value that the driver attached. It is dropped with the grant, and the machines do not use
+    /// it.
+    #[cfg(feature = "testing")]
+    pub(crate) attachment: Option<std::sync::Arc<dyn std::any::Any + Send + Sync>>,
 }

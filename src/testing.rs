@@ -87,7 +87,7 @@ mod event;
 mod fault;
 mod other_session;
 mod shared_table;
-pub(crate) mod simulation;
+mod simulated_session;
 mod table;
 
 use std::fmt;
@@ -98,6 +98,7 @@ pub use context::TestScope;
 pub use event::{Event, EventKind};
 pub use fault::Fault;
 pub use other_session::OtherSessionLock;
+pub(crate) use simulated_session::{SimulatedSession, checkout_fault, set_session};
 
 use crate::key::LockKey;
 use crate::options::LockMode;

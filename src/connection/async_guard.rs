@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::driver::asynchronous::{drive, snapshot};
+use crate::driver::asynchronous::drive_release;
 use crate::error::LockError;
 use crate::events;
 use crate::key::LockKey;
@@ -53,10 +53,9 @@ pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>>
 
 impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuard<C> {
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
-        let mut conn = Box::new(conn);
-        if let Some(hold) = &grant.simulated_hold {
-            hold.set_session(&mut **conn);
-        }
+        let conn = Box::new(conn);
+        #[cfg(feature = "testing")]
+        crate::testing::set_session(&grant, &**conn);
         let guard = Self {
             conn,
             key: grant.key.clone(),
@@ -91,12 +90,10 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
     /// If the future is dropped before its first poll, the effect is that of dropping the guard. If
     /// it is dropped later, the session is terminated.
     pub async fn release(mut self) -> Result<(), LockError> {
-        let session = &mut **self.conn;
-        let snapshot = snapshot(session);
         // Taken before the await: after a drop at this point the driver terminates the session, and
         // the guard's own drop sends no second release.
         match self.grant.take() {
-            Some(grant) => drive(session, Release::new(grant, snapshot))
+            Some(grant) => drive_release(&mut **self.conn, grant, Release::new)
                 .await
                 .inspect(|()| events::released(&self.key)),
             None => Ok(()),
@@ -111,8 +108,9 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         };
         // Backends without locks: nothing to release, and the connection may be in use.
         let Some(pid) = grant.pid else { return };
-        // The simulated lock of a unit test is released with the grant.
-        if grant.simulated_hold.is_some() {
+        // A simulated lock is released with its grant.
+        #[cfg(feature = "testing")]
+        if grant.attachment.is_some() {
             return;
         }
         let session = &mut **self.conn;

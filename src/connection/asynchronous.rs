@@ -7,7 +7,7 @@ use std::ops::DerefMut;
 use super::AsyncAdvisoryLockGuard;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
-use crate::driver::asynchronous::{drive, drive_pair, snapshot};
+use crate::driver::asynchronous::{drive_acquire, drive_pair, snapshot};
 use crate::error::LockError;
 use crate::events;
 use crate::key::LockKey;
@@ -338,10 +338,10 @@ pub(crate) async fn acquire<S: AsyncLockSession>(
     options: &LockOptions,
     scope: LockScope,
 ) -> Result<Acquired, LockError> {
-    events::requested(key, scope);
-    // Read for each call, because the client may have begun a transaction since the last one.
-    let snapshot = snapshot(session);
-    drive(session, Acquire::new(key.clone(), options, scope, snapshot)).await
+    drive_acquire(session, key, options, scope, |key, options, snapshot| {
+        Acquire::new(key, options, scope, snapshot)
+    })
+    .await
 }
 
 /// Runs a body on the connection of a guard, then releases the lock.

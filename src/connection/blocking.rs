@@ -5,7 +5,7 @@ mod transaction;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::connection::AdvisoryLockGuard;
-use crate::driver::blocking::{drive, drive_pair, snapshot};
+use crate::driver::blocking::{drive_acquire, drive_pair, snapshot};
 use crate::error::LockError;
 use crate::events;
 use crate::key::LockKey;
@@ -435,10 +435,9 @@ pub(crate) fn acquire<S: LockSession + ?Sized>(
     options: &LockOptions,
     scope: LockScope,
 ) -> Result<Acquired, LockError> {
-    events::requested(key, scope);
-    // Read for each call, because the client may have begun a transaction since the last one.
-    let snapshot = snapshot(session);
-    drive(session, Acquire::new(key.clone(), options, scope, snapshot))
+    drive_acquire(session, key, options, scope, |key, options, snapshot| {
+        Acquire::new(key, options, scope, snapshot)
+    })
 }
 
 /// Runs a body on the connection of a guard, then releases the lock.

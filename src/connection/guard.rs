@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::driver::blocking::{drive, run_in_drop, snapshot};
+use crate::driver::blocking::{drive_release, run_in_drop};
 use crate::error::LockError;
 use crate::events;
 use crate::key::LockKey;
@@ -48,10 +48,9 @@ pub struct AdvisoryLockGuard<C: DerefMut<Target: LockSession>> {
 
 impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
-        let mut conn = Box::new(conn);
-        if let Some(hold) = &grant.simulated_hold {
-            hold.set_session(&mut **conn);
-        }
+        let conn = Box::new(conn);
+        #[cfg(feature = "testing")]
+        crate::testing::set_session(&grant, &**conn);
         let guard = Self {
             conn,
             key: grant.key.clone(),
@@ -104,9 +103,8 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
         let Some(grant) = self.grant.take() else {
             return Ok(());
         };
-        let session = &mut **self.conn;
-        let snapshot = snapshot(session);
-        drive(session, Release::new(grant, snapshot)).inspect(|()| events::released(&self.key))
+        drive_release(&mut **self.conn, grant, Release::new)
+            .inspect(|()| events::released(&self.key))
     }
 }
 

@@ -4,9 +4,71 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::backends::postgres::TerminateSequence;
-use crate::protocol::{Action, Event, Machine, PoolerCheck, SessionSnapshot, Side};
+use crate::capabilities::Capabilities;
+use crate::error::LockError;
+use crate::events::requested;
+use crate::key::LockKey;
+use crate::options::{LockOptions, LockScope};
+use crate::protocol::{
+    Acquired, Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side,
+};
 use crate::session::{AsyncLockSession, Backend, LockReply, ScriptKind};
-use crate::simulation::{SimulatedCall, SimulatedLocks};
+#[cfg(feature = "testing")]
+use crate::testing::SimulatedSession;
+
+/// Creates a machine that acquires a lock, and runs it on a session.
+///
+/// # Cancel safety
+///
+/// As [`drive`].
+pub(crate) async fn drive_acquire<S, M>(
+    session: &mut S,
+    key: &LockKey,
+    options: &LockOptions,
+    scope: LockScope,
+    machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
+) -> Result<Acquired, LockError>
+where
+    S: AsyncLockSession,
+    M: Machine<Output = Result<Acquired, LockError>> + Send + Sync,
+{
+    requested(key, scope);
+    // Read for each call, because the client may have begun a transaction since the last one.
+    let state = snapshot(session);
+    #[cfg(feature = "testing")]
+    if let Some(mut session) = SimulatedSession::for_acquire(session, &state, key, options, scope) {
+        let state = session.snapshot(state);
+        let mut outcome = drive(&mut session, machine(key.clone(), options, state)).await;
+        session.finish_acquire(&mut outcome);
+        return outcome;
+    }
+    drive(session, machine(key.clone(), options, state)).await
+}
+
+/// Creates a machine that releases a lock, and runs it on a session.
+///
+/// # Cancel safety
+///
+/// As [`drive`].
+pub(crate) async fn drive_release<S, M>(
+    session: &mut S,
+    grant: Grant,
+    machine: impl FnOnce(Grant, SessionSnapshot) -> M,
+) -> Result<(), LockError>
+where
+    S: AsyncLockSession,
+    M: Machine<Output = Result<(), LockError>> + Send + Sync,
+{
+    // Read again after the body, which may have begun or ended transactions.
+    let state = snapshot(session);
+    #[cfg(feature = "testing")]
+    if let Some(mut session) = SimulatedSession::for_release(session, &grant) {
+        let outcome = drive(&mut session, machine(grant, state)).await;
+        session.finish_release(&outcome);
+        return outcome;
+    }
+    drive(session, machine(grant, state)).await
+}
 
 /// Runs a machine on a session until it is done.
 ///
@@ -33,7 +95,7 @@ where
         // Set before the await: a drop at the first pending point of the action must see it.
         guard.in_flight = !matches!(action, Action::Sleep(_) | Action::Done(_));
         guard.waits_on_server = matches!(&action, Action::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }));
-        match perform(guard.session, guard.machine.simulated_call(), action).await {
+        match perform(guard.session, action).await {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
         }
@@ -66,37 +128,28 @@ pub(crate) async fn drive_pair<S: AsyncLockSession>(
             Side::First => first,
             Side::Second => second,
         };
-        match perform(&mut **session, None, action).await {
+        match perform(&mut **session, action).await {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
         }
     }
 }
 
-/// Performs an action, on the session or on the simulated call of a unit test.
+/// Performs an action on the session.
 async fn perform<S: AsyncLockSession, T>(
     session: &mut S,
-    call: Option<&SimulatedCall>,
     action: Action<T>,
 ) -> ControlFlow<T, Event> {
     ControlFlow::Continue(match action {
-        Action::Query(statement) => Event::Row(match call {
-            Some(call) => call.query(&statement),
-            None => session
+        Action::Query(statement) => Event::Row(
+            session
                 .session_query(&statement)
                 .await
                 .and_then(LockReply::try_from),
-        }),
-        Action::Script(script) => Event::Ran(match call {
-            Some(call) => call.execute_async(&script, session).await,
-            None => session.session_execute(&script).await,
-        }),
+        ),
+        Action::Script(script) => Event::Ran(session.session_execute(&script).await),
         Action::Begin => Event::Ran(session.session_begin().await),
-        Action::Commit => Event::Ran(match call.map_or(Ok(()), SimulatedCall::before_commit) {
-            Ok(()) => session.session_commit().await,
-            // An injected fault of a commit: the transaction ends, as after a failed `COMMIT`.
-            Err(error) => session.session_rollback().await.and(Err(error)),
-        }),
+        Action::Commit => Event::Ran(session.session_commit().await),
         Action::Rollback => Event::Ran(session.session_rollback().await),
         Action::Terminate => {
             terminate(session).await;
@@ -174,8 +227,8 @@ pub(crate) fn snapshot<S: AsyncLockSession>(session: &mut S) -> SessionSnapshot 
     let backend = session.session_backend();
     SessionSnapshot {
         backend,
+        provides_exclusion: Capabilities::of(backend).provides_mutual_exclusion(),
         transaction: session.session_transaction_state(),
         max_server_wait: session.session_max_server_wait(),
-        simulation: SimulatedLocks::of(session, backend),
     }
 }

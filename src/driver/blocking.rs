@@ -6,9 +6,63 @@ use std::thread;
 use std::time::Instant;
 
 use crate::backends::postgres::TerminateSequence;
-use crate::protocol::{Action, Event, Machine, PoolerCheck, SessionSnapshot, Side};
+use crate::capabilities::Capabilities;
+use crate::error::LockError;
+use crate::events::requested;
+use crate::key::LockKey;
+use crate::options::{LockOptions, LockScope};
+use crate::protocol::{
+    Acquired, Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side,
+};
 use crate::session::{Backend, LockReply, LockSession};
-use crate::simulation::{SimulatedCall, SimulatedLocks};
+#[cfg(feature = "testing")]
+use crate::testing::SimulatedSession;
+
+/// Creates a machine that acquires a lock, and runs it on a session.
+pub(crate) fn drive_acquire<S, M>(
+    session: &mut S,
+    key: &LockKey,
+    options: &LockOptions,
+    scope: LockScope,
+    machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
+) -> Result<Acquired, LockError>
+where
+    S: LockSession + ?Sized,
+    M: Machine<Output = Result<Acquired, LockError>>,
+{
+    requested(key, scope);
+    // Read for each call, because the client may have begun a transaction since the last one.
+    let state = snapshot(session);
+    #[cfg(feature = "testing")]
+    if let Some(mut session) = SimulatedSession::for_acquire(session, &state, key, options, scope) {
+        let state = session.snapshot(state);
+        let mut outcome = drive(&mut session, machine(key.clone(), options, state));
+        session.finish_acquire(&mut outcome);
+        return outcome;
+    }
+    drive(session, machine(key.clone(), options, state))
+}
+
+/// Creates a machine that releases a lock, and runs it on a session.
+pub(crate) fn drive_release<S, M>(
+    session: &mut S,
+    grant: Grant,
+    machine: impl FnOnce(Grant, SessionSnapshot) -> M,
+) -> Result<(), LockError>
+where
+    S: LockSession + ?Sized,
+    M: Machine<Output = Result<(), LockError>>,
+{
+    // Read again after the body, which may have begun or ended transactions.
+    let state = snapshot(session);
+    #[cfg(feature = "testing")]
+    if let Some(mut session) = SimulatedSession::for_release(session, &grant) {
+        let outcome = drive(&mut session, machine(grant, state));
+        session.finish_release(&outcome);
+        return outcome;
+    }
+    drive(session, machine(grant, state))
+}
 
 /// Runs a machine on a session until it is done. If the client library panics, the session is
 /// terminated.
@@ -24,7 +78,7 @@ where
     let mut event = Event::Ready;
     loop {
         let action = machine.handle(event, Instant::now());
-        match perform(guard.session, machine.simulated_call(), action) {
+        match perform(guard.session, action) {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => {
                 // The machine has cleaned up, whatever its output is.
@@ -72,7 +126,7 @@ where
             Side::First => &mut *first,
             Side::Second => &mut *second,
         };
-        match perform(session, None, action) {
+        match perform(session, action) {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
         }
@@ -90,29 +144,20 @@ pub(crate) fn run_in_drop(act: impl FnOnce()) {
     }
 }
 
-/// Performs an action, on the session or on the simulated call of a unit test.
+/// Performs an action on the session.
 fn perform<S: LockSession + ?Sized, T>(
     session: &mut S,
-    call: Option<&SimulatedCall>,
     action: Action<T>,
 ) -> ControlFlow<T, Event> {
     ControlFlow::Continue(match action {
-        Action::Query(statement) => Event::Row(match call {
-            Some(call) => call.query(&statement),
-            None => session
+        Action::Query(statement) => Event::Row(
+            session
                 .session_query(&statement)
                 .and_then(LockReply::try_from),
-        }),
-        Action::Script(script) => Event::Ran(match call {
-            Some(call) => call.execute(&script),
-            None => session.session_execute(&script),
-        }),
+        ),
+        Action::Script(script) => Event::Ran(session.session_execute(&script)),
         Action::Begin => Event::Ran(session.session_begin()),
-        Action::Commit => Event::Ran(match call.map_or(Ok(()), SimulatedCall::before_commit) {
-            Ok(()) => session.session_commit(),
-            // An injected fault of a commit: the transaction ends, as after a failed `COMMIT`.
-            Err(error) => session.session_rollback().and(Err(error)),
-        }),
+        Action::Commit => Event::Ran(session.session_commit()),
         Action::Rollback => Event::Ran(session.session_rollback()),
         Action::Terminate => {
             terminate(session);
@@ -152,9 +197,9 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
     let backend = session.session_backend();
     SessionSnapshot {
         backend,
+        provides_exclusion: Capabilities::of(backend).provides_mutual_exclusion(),
         transaction: session.session_transaction_state(),
         // A blocking call lasts until its wait ends, so its waits need no bound.
         max_server_wait: None,
-        simulation: SimulatedLocks::of(session, backend),
     }
 }

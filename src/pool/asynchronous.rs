@@ -1,6 +1,6 @@
 //! Named locks on connections of an async pool: [`AsyncPooledAdvisoryLocking`].
 
-use super::{injected_fault, pool_error};
+use super::pool_error;
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
@@ -270,9 +270,10 @@ async fn connection<P: AsyncLockPool>(
     options: &LockOptions,
 ) -> Result<P::Connection, LockError> {
     options.validate()?;
-    let checked_out = pool.checkout().await.and_then(|mut conn| {
-        let backend = conn.session_backend();
-        injected_fault(&mut *conn, backend, key).map(|()| conn)
+    let checked_out = pool.checkout().await;
+    #[cfg(feature = "testing")]
+    let checked_out = checked_out.and_then(|mut conn| {
+        crate::testing::checkout_fault(conn.session_backend(), key).map(|()| conn)
     });
     checked_out.map_err(|error| pool_error(error).with_key(key))
 }

@@ -1,6 +1,6 @@
 //! Named locks on connections of a blocking pool: [`PooledAdvisoryLocking`].
 
-use super::{injected_fault, pool_error};
+use super::pool_error;
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::error::LockError;
@@ -199,9 +199,10 @@ fn connection<P: LockPool>(
     options: &LockOptions,
 ) -> Result<P::Connection, LockError> {
     options.validate()?;
-    let checked_out = pool.checkout().and_then(|mut conn| {
-        let backend = conn.session_backend();
-        injected_fault(&mut *conn, backend, key).map(|()| conn)
+    let checked_out = pool.checkout();
+    #[cfg(feature = "testing")]
+    let checked_out = checked_out.and_then(|mut conn| {
+        crate::testing::checkout_fault(conn.session_backend(), key).map(|()| conn)
     });
     checked_out.map_err(|error| pool_error(error).with_key(key))
 }

@@ -46,7 +46,6 @@ use crate::session::{
     Backend, LockReply, Script, ScriptKind, Statement, StatementKind, TransactionContext,
     TransactionState,
 };
-use crate::simulation::{SimulatedCall, SimulatedLocks};
 
 /// Outcome of an acquire that did not fail.
 #[derive(Debug)]
@@ -96,8 +95,6 @@ pub(crate) struct Acquire {
     pid: Option<i32>,
     /// Start time of the transaction of the last try.
     transaction_began: Option<i64>,
-    /// Simulated call of a test.
-    call: Option<SimulatedCall>,
     state: State,
 }
 
@@ -148,9 +145,6 @@ impl Acquire {
             began: None,
             pid: None,
             transaction_began: None,
-            call: snapshot
-                .simulation
-                .map(|simulation| simulation.call(&key, options.lock_mode(), scope)),
             state,
             key,
         }
@@ -164,21 +158,21 @@ impl Acquire {
         snapshot: &SessionSnapshot,
     ) -> Result<Option<Grant>, LockError> {
         Self::check(key, options, scope, snapshot.transaction)?;
-        if snapshot.backend == Backend::Postgres {
-            return Ok(None);
-        }
-        let simulation = snapshot.simulation.as_ref();
-        if !simulation.is_some_and(SimulatedLocks::provides_exclusion) {
+        if !snapshot.provides_exclusion {
             sqlite::apply_missing_lock_policy(key, options.missing_lock_policy())?;
         }
-        Ok(simulation.is_none().then(|| Grant {
-            key: key.clone(),
-            mode: options.lock_mode(),
-            pid: None,
-            transaction_began: None,
-            depth: snapshot.transaction.depth(),
-            simulated_hold: None,
-        }))
+        Ok(match snapshot.backend {
+            Backend::Postgres => None,
+            Backend::Sqlite => Some(Grant {
+                key: key.clone(),
+                mode: options.lock_mode(),
+                pid: None,
+                transaction_began: None,
+                depth: snapshot.transaction.depth(),
+                #[cfg(feature = "testing")]
+                attachment: None,
+            }),
+        })
     }
 
     /// Rejects calls that are invalid on every backend, so that tests on SQLite find the mistake.
@@ -293,7 +287,8 @@ impl Acquire {
                 .transaction_began
                 .filter(|_| self.context == TransactionContext::Autocommit),
             depth: self.depth,
-            simulated_hold: self.call.as_ref().and_then(SimulatedCall::hold),
+            #[cfg(feature = "testing")]
+            attachment: None,
         })))
     }
 
@@ -318,8 +313,12 @@ impl Acquire {
             }
         }
     }
+}
 
-    fn transition(&mut self, event: Event, now: Instant) -> NextAction {
+impl Machine for Acquire {
+    type Output = Result<Acquired, LockError>;
+
+    fn handle(&mut self, event: Event, now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Decided(outcome) => Action::Done(outcome),
             State::Start => {
@@ -354,22 +353,5 @@ impl Acquire {
                 .with_key(&self.key)
                 .with_context("the machine is already done"))),
         }
-    }
-}
-
-impl Machine for Acquire {
-    type Output = Result<Acquired, LockError>;
-
-    fn handle(&mut self, event: Event, now: Instant) -> NextAction {
-        let action = self.transition(event, now);
-        // The unit-test kit records the outcome of each simulated call.
-        if let (Action::Done(outcome), Some(call)) = (&action, &self.call) {
-            call.ended(outcome);
-        }
-        action
-    }
-
-    fn simulated_call(&self) -> Option<&SimulatedCall> {
-        self.call.as_ref()
     }
 }

@@ -14,7 +14,6 @@ use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::session::{Backend, SessionError};
-use crate::simulation::{SimulatedCall, SimulatedLocks};
 
 /// Machine that begins a transaction and acquires a transaction-level lock in it.
 #[derive(Debug)]
@@ -22,7 +21,7 @@ pub(crate) struct BeginAndAcquire {
     key: LockKey,
     options: LockOptions,
     backend: Backend,
-    simulation: Option<SimulatedLocks>,
+    provides_exclusion: bool,
     state: State,
 }
 
@@ -53,15 +52,7 @@ impl BeginAndAcquire {
             key,
             options: *options,
             backend: snapshot.backend,
-            // An inner transaction-level lock is released with the outer transaction, which the
-            // caller ends.
-            simulation: snapshot.simulation.map(|simulation| {
-                if inside.depth() == 1 {
-                    simulation.owns_transaction()
-                } else {
-                    simulation
-                }
-            }),
+            provides_exclusion: snapshot.provides_exclusion,
             state,
         }
     }
@@ -110,13 +101,6 @@ impl Machine for BeginAndAcquire {
         )
     }
 
-    fn simulated_call(&self) -> Option<&SimulatedCall> {
-        match &self.state {
-            State::Acquiring(acquire) => acquire.simulated_call(),
-            _ => None,
-        }
-    }
-
     fn handle(&mut self, event: Event, now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Rejected(error) => Action::Done(Err(error)),
@@ -135,7 +119,7 @@ impl Machine for BeginAndAcquire {
             State::ReadingSnapshot => match event {
                 Event::SessionState(snapshot) => {
                     let snapshot = SessionSnapshot {
-                        simulation: self.simulation.take(),
+                        provides_exclusion: self.provides_exclusion,
                         ..snapshot
                     };
                     let acquire = Acquire::new(

@@ -16,7 +16,6 @@ use std::time::Instant;
 
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
-use crate::simulation::{SimulatedCall, SimulatedHold};
 
 /// Outcome of the body of a transaction-level lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -96,10 +95,6 @@ impl FinishTransaction {
 
 impl Machine for FinishTransaction {
     type Output = Result<(), LockError>;
-
-    fn simulated_call(&self) -> Option<&SimulatedCall> {
-        self.grant.simulated_hold.as_ref().map(SimulatedHold::call)
-    }
 
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {

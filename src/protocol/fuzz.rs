@@ -100,9 +100,9 @@ impl<'d> FakeServer<'d> {
         ]);
         SessionSnapshot {
             backend: self.backend,
+            provides_exclusion: self.backend == Backend::Postgres,
             transaction,
             max_server_wait: self.bytes.one_of(&[None, Some(Duration::from_secs(1))]),
-            simulation: None,
         }
     }
 
@@ -370,7 +370,8 @@ fn grant(server: &mut FakeServer<'_>) -> Grant {
         pid: server.bytes.one_of(&[Some(1), Some(1), Some(1), None]),
         transaction_began: None,
         depth: server.bytes.one_of(&[0, 1, 2]),
-        simulated_hold: None,
+        #[cfg(feature = "testing")]
+        attachment: None,
     }
 }
 

@@ -13,7 +13,6 @@ use std::time::Instant;
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{LockReply, SessionError, Statement, StatementKind, TransactionState};
-use crate::simulation::{SimulatedCall, SimulatedHold};
 
 /// Machine that releases one level of a session-level lock.
 #[derive(Debug)]
@@ -129,8 +128,12 @@ impl Release {
         self.state = State::Terminating(error);
         Action::Terminate
     }
+}
 
-    fn transition(&mut self, event: Event) -> NextAction {
+impl Machine for Release {
+    type Output = Result<(), LockError>;
+
+    fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Start => self.start(),
             State::Releasing { pid } => self.on_reply(event.row(), pid),
@@ -138,22 +141,6 @@ impl Release {
             State::Terminating(error) => Action::Done(Err(error)),
             State::Finished => Action::Done(Ok(())),
         }
-    }
-}
-
-impl Machine for Release {
-    type Output = Result<(), LockError>;
-
-    fn simulated_call(&self) -> Option<&SimulatedCall> {
-        self.grant.simulated_hold.as_ref().map(SimulatedHold::call)
-    }
-
-    fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
-        let action = self.transition(event);
-        if let (Action::Done(Err(error)), Some(call)) = (&action, self.simulated_call()) {
-            call.not_released(error.kind());
-        }
-        action
     }
 }
 
@@ -173,7 +160,8 @@ mod tests {
             pid: Some(1),
             transaction_began: Some(1),
             depth: 0,
-            simulated_hold: None,
+            #[cfg(feature = "testing")]
+            attachment: None,
         };
         let mut release = Release::new(grant, SessionSnapshot::idle());
         let mut answers = answers.into_iter();

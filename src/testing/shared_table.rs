@@ -67,8 +67,8 @@ impl SharedLockTable {
         self.change(|table| table.release(request))
     }
 
-    pub(super) fn on_hold_dropped(&self, request: &LockRequest) {
-        self.change(|table| table.on_hold_dropped(request));
+    pub(super) fn on_grant_dropped(&self, request: &LockRequest) {
+        self.change(|table| table.on_grant_dropped(request));
     }
 
     pub(super) fn not_released(&self, request: &LockRequest, kind: LockErrorKind) {

@@ -28,8 +28,8 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    pub(super) fn session<S: ?Sized>(session: &mut S) -> Self {
-        Self::TestSession(std::ptr::from_mut(session).cast::<()>().addr())
+    pub(super) fn session<S: ?Sized>(session: &S) -> Self {
+        Self::TestSession(std::ptr::from_ref(session).cast::<()>().addr())
     }
 }
 
@@ -247,8 +247,8 @@ impl Table {
         self.record(request, EventKind::NotReleased(kind));
     }
 
-    /// Releases the lock of a dropped holder.
-    pub(super) fn on_hold_dropped(&mut self, request: &LockRequest) {
+    /// Releases the lock of a dropped grant.
+    pub(super) fn on_grant_dropped(&mut self, request: &LockRequest) {
         let Some(held) = self.remove(request.number) else {
             return;
         };
@@ -337,7 +337,7 @@ impl Held {
     }
 }
 
-fn session_ended() -> SessionError {
+pub(super) fn session_ended() -> SessionError {
     server_error("57P01", "the session was terminated")
 }
 

@@ -15,9 +15,6 @@ const FREE: [&str; 4] = [
     "backends/mod.rs",
 ];
 
-/// Modules that are to go, with their imports.
-const TEMPORARY: &[&str] = &["simulation", "stand_in"];
-
 /// Known imports from a module above. Each is to go; none is to come.
 const EXCEPTIONS: &[(&str, &str)] = &[("events", "protocol")];
 
@@ -202,9 +199,6 @@ fn modules_import_only_from_below() {
     let edges = edges();
     assert!(edges.len() > 30, "only {} imports", edges.len());
     for ((from, to), file) in edges {
-        if TEMPORARY.contains(&&*from) || TEMPORARY.contains(&&*to) {
-            continue;
-        }
         let position = |module: &str| match order.get(module) {
             Some(position) => *position,
             None => panic!("{file}: {module} is not in the order of DESIGN.md"),

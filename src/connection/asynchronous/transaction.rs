@@ -1,9 +1,9 @@
 //! Transaction with a lock around an async body.
 
 use crate::combine_results::combine_results;
-use crate::driver::asynchronous::{drive, snapshot};
+use crate::driver::asynchronous::{drive_acquire, drive_release};
 use crate::error::LockError;
-use crate::events::{granted, requested};
+use crate::events::granted;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
@@ -17,13 +17,8 @@ pub(super) async fn begin_and_acquire<S: AsyncLockSession>(
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<Acquired, LockError> {
-    requested(key, LockScope::Transaction);
-    let snapshot = snapshot(session);
-    drive(
-        session,
-        BeginAndAcquire::new(key.clone(), options, snapshot),
-    )
-    .await
+    let scope = LockScope::Transaction;
+    drive_acquire(session, key, options, scope, BeginAndAcquire::new).await
 }
 
 /// Runs a body in the transaction that [`begin_and_acquire`] began, then commits or rolls back.
@@ -50,16 +45,10 @@ where
     } else {
         BodyOutcome::Failed
     };
-    // Read again after the body, which may have begun or ended transactions.
-    let snapshot = snapshot(scope.session);
-    combine_results(
-        result,
-        drive(
-            scope.session,
-            FinishTransaction::new(grant, outcome, snapshot),
-        )
-        .await,
-    )
+    let finished = drive_release(scope.session, grant, |grant, snapshot| {
+        FinishTransaction::new(grant, outcome, snapshot)
+    });
+    combine_results(result, finished.await)
 }
 
 /// Drop guard of the open transaction. A destructor cannot await a rollback. So the session is

@@ -1,9 +1,9 @@
 //! Transaction with a lock around a body.
 
 use crate::combine_results::combine_results;
-use crate::driver::blocking::{drive, run_in_drop, snapshot};
+use crate::driver::blocking::{drive_acquire, drive_release, run_in_drop};
 use crate::error::LockError;
-use crate::events::{granted, release_failed, requested};
+use crate::events::{granted, release_failed};
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
@@ -16,12 +16,8 @@ pub(super) fn begin_and_acquire<S: LockSession>(
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<Acquired, LockError> {
-    requested(key, LockScope::Transaction);
-    let snapshot = snapshot(session);
-    drive(
-        session,
-        BeginAndAcquire::new(key.clone(), options, snapshot),
-    )
+    let scope = LockScope::Transaction;
+    drive_acquire(session, key, options, scope, BeginAndAcquire::new)
 }
 
 /// Runs a body in the transaction that [`begin_and_acquire`] began, then commits or rolls back.
@@ -59,12 +55,9 @@ impl<S: LockSession> TransactionScope<'_, S> {
         let Some(grant) = self.grant.take() else {
             return Ok(());
         };
-        // Read again after the body, which may have begun or ended transactions.
-        let snapshot = snapshot(self.session);
-        drive(
-            self.session,
-            FinishTransaction::new(grant, outcome, snapshot),
-        )
+        drive_release(self.session, grant, |grant, snapshot| {
+            FinishTransaction::new(grant, outcome, snapshot)
+        })
     }
 }
 

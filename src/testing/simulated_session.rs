@@ -1,0 +1,303 @@
+//! Simulated session: a connection to SQLite whose locks are in the lock table of a test.
+//!
+//! # Implementation details
+//!
+//! A driver wraps the connection for one call. The wrapper reports PostgreSQL, so the machines of
+//! the protocol send their statements. It answers them from the lock table. Transaction control
+//! goes to the connection. A script that terminates the session rolls back its transactions.
+//!
+//! The table records a grant and a release while it is locked, so that their order is that of the
+//! events. The log events of `events` come later, and a dropped async guard logs nothing.
+//!
+//! A session is identified by the address of its connection. A guard boxes its connection, so the
+//! address stays valid when the guard moves. Each acquire call gets a number, which also serves as
+//! its process id. The [`SimulatedLock`] is attached to the grant. It is released when the grant is
+//! dropped, on every path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context;
+use super::shared_table::{LockRequest, Owner, SharedLockTable};
+use super::table::session_ended;
+use crate::error::LockError;
+use crate::key::LockKey;
+use crate::options::{LockOptions, LockScope};
+use crate::protocol::{Acquired, Grant, SessionSnapshot};
+use crate::session::{
+    Backend, LockReply, LockSession, Row, Script, ScriptKind, SessionError, Statement,
+    StatementKind, TransactionState,
+};
+
+/// Connection to SQLite with a simulated lock, during one call.
+pub(crate) struct SimulatedSession<'s, S: ?Sized> {
+    session: &'s mut S,
+    lock: Arc<SimulatedLock>,
+}
+
+impl<'s, S: ?Sized> SimulatedSession<'s, S> {
+    /// Wraps a session that acquires a lock. `None` outside a test, and for a backend with locks.
+    pub(crate) fn for_acquire(
+        session: &'s mut S,
+        snapshot: &SessionSnapshot,
+        key: &LockKey,
+        options: &LockOptions,
+        scope: LockScope,
+    ) -> Option<Self> {
+        let table = current(snapshot.backend)?;
+        let request = LockRequest {
+            number: table.next_number(),
+            owner: Owner::session(session),
+            key: key.clone(),
+            mode: options.lock_mode(),
+            scope,
+            // Without an open transaction, the crate begins and ends that of the lock itself.
+            observes_release: scope == LockScope::Session || snapshot.transaction.depth() == 0,
+        };
+        let lock = Arc::new(SimulatedLock { table, request });
+        Some(Self { session, lock })
+    }
+
+    /// Wraps a session that releases a lock. `None` if the lock is not simulated.
+    pub(crate) fn for_release(session: &'s mut S, grant: &Grant) -> Option<Self> {
+        let lock = SimulatedLock::of(grant)?;
+        Some(Self { session, lock })
+    }
+
+    /// Converts the snapshot of the connection to that of this session.
+    pub(crate) fn snapshot(&self, snapshot: SessionSnapshot) -> SessionSnapshot {
+        SessionSnapshot {
+            backend: Backend::Postgres,
+            provides_exclusion: self.lock.table.excludes(),
+            ..snapshot
+        }
+    }
+
+    /// Attaches the lock to its grant. Records an outcome without a grant.
+    pub(crate) fn finish_acquire(self, outcome: &mut Result<Acquired, LockError>) {
+        self.lock.table.ended(&self.lock.request, outcome);
+        if let Ok(Acquired::Granted(grant)) = outcome {
+            grant.attachment = Some(self.lock);
+        }
+    }
+
+    /// Records a failed release. The end of a transaction is recorded when the grant is dropped.
+    pub(crate) fn finish_release(self, outcome: &Result<(), LockError>) {
+        let SimulatedLock { table, request } = &*self.lock;
+        if let (Err(error), LockScope::Session) = (outcome, request.scope) {
+            table.not_released(request, error.kind());
+        }
+    }
+}
+
+/// Sets the session of a granted lock, once its connection has its final address.
+pub(crate) fn set_session<S: ?Sized>(grant: &Grant, session: &S) {
+    if let Some(lock) = SimulatedLock::of(grant) {
+        let owner = Owner::session(session);
+        lock.table.set_owner(lock.request.number, owner);
+    }
+}
+
+/// Returns the fault that a test injected into the check-out of a connection.
+pub(crate) fn checkout_fault(backend: Backend, key: &LockKey) -> Result<(), SessionError> {
+    let fault = current(backend).and_then(|table| table.fails_checkout(key));
+    fault.map_or(Ok(()), Err)
+}
+
+/// Returns the lock table of the current test. `None` for a backend with locks.
+fn current(backend: Backend) -> Option<Arc<SharedLockTable>> {
+    match backend {
+        Backend::Postgres => None,
+        Backend::Sqlite => context::current(),
+    }
+}
+
+/// Lock of one acquire call. It is released when this is dropped.
+#[derive(Debug)]
+struct SimulatedLock {
+    table: Arc<SharedLockTable>,
+    request: LockRequest,
+}
+
+impl SimulatedLock {
+    fn of(grant: &Grant) -> Option<Arc<Self>> {
+        Arc::clone(grant.attachment.as_ref()?).downcast().ok()
+    }
+
+    fn query(&self, statement: &Statement) -> Result<Row, SessionError> {
+        let reply = |answer| LockReply {
+            answer,
+            pid: self.request.number,
+            transaction_began: 0,
+        };
+        let reply = match statement.kind() {
+            Some(StatementKind::TryAcquire | StatementKind::TryAcquireXact) => {
+                reply(Some(self.table.try_acquire(&self.request)?))
+            }
+            Some(StatementKind::Release { .. }) => self.table.release(&self.request)?,
+            // A failed wait leaves no lock in the table.
+            Some(StatementKind::ReleaseIfHeld) => reply(None),
+            Some(StatementKind::IsHeld) => reply(Some(false)),
+            // Only a lock manager sends batches, and none on SQLite.
+            None => return Err(SessionError::unsupported(statement)),
+        };
+        Ok(reply.into())
+    }
+
+    /// Returns an error if an injected fault terminated the session.
+    fn check_session(&self) -> Result<(), SessionError> {
+        self.table.before_commit(&self.request)
+    }
+}
+
+impl Drop for SimulatedLock {
+    fn drop(&mut self) {
+        self.table.on_grant_dropped(&self.request);
+    }
+}
+
+/// Returns the limit of a wait. `Some(None)` waits without a limit; `None` means that the script
+/// does not wait.
+fn limit(script: &Script) -> Option<Option<Duration>> {
+    match script.kind() {
+        ScriptKind::Wait { limit_ms, .. } => {
+            let limit = u64::try_from(limit_ms).ok().filter(|limit| *limit > 0);
+            Some(limit.map(Duration::from_millis))
+        }
+        ScriptKind::RevealSqlState
+        | ScriptKind::PoolerCheck(_)
+        | ScriptKind::ReleaseOrTerminate { .. }
+        | ScriptKind::RollBackWait
+        | ScriptKind::Terminate(_) => None,
+    }
+}
+
+/// Returns `true` if the script ends the session, which rolls back its transactions.
+const fn ends_session(script: &Script) -> bool {
+    matches!(script.kind(), ScriptKind::Terminate(_))
+}
+
+impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
+    fn session_backend(&mut self) -> Backend {
+        Backend::Postgres
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        self.session.session_transaction_state()
+    }
+
+    fn session_begin(&mut self) -> Result<(), SessionError> {
+        self.session.session_begin()
+    }
+
+    fn session_commit(&mut self) -> Result<(), SessionError> {
+        match self.lock.check_session() {
+            Ok(()) => self.session.session_commit(),
+            // The transaction ends, as after a failed `COMMIT`.
+            Err(error) => self.session.session_rollback().and(Err(error)),
+        }
+    }
+
+    fn session_rollback(&mut self) -> Result<(), SessionError> {
+        self.session.session_rollback()
+    }
+
+    fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        self.lock.query(statement)
+    }
+
+    fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        if ends_session(script) {
+            while self.session.session_transaction_state().is_open() {
+                if self.session.session_rollback().is_err() {
+                    break;
+                }
+            }
+            return Err(session_ended());
+        }
+        let SimulatedLock { table, request } = &*self.lock;
+        limit(script).map_or(Ok(()), |limit| table.wait(request, limit))
+    }
+
+    fn session_mark_broken(&mut self) {
+        self.session.session_mark_broken();
+    }
+}
+
+#[cfg(feature = "_async")]
+mod asynchronous {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::session::AsyncLockSession;
+
+    impl<S: AsyncLockSession> AsyncLockSession for SimulatedSession<'_, S> {
+        fn session_backend(&mut self) -> Backend {
+            Backend::Postgres
+        }
+
+        fn session_transaction_state(&mut self) -> TransactionState {
+            self.session.session_transaction_state()
+        }
+
+        async fn session_begin(&mut self) -> Result<(), SessionError> {
+            self.session.session_begin().await
+        }
+
+        async fn session_commit(&mut self) -> Result<(), SessionError> {
+            match self.lock.check_session() {
+                Ok(()) => self.session.session_commit().await,
+                // The transaction ends, as after a failed `COMMIT`.
+                Err(error) => self.session.session_rollback().await.and(Err(error)),
+            }
+        }
+
+        async fn session_rollback(&mut self) -> Result<(), SessionError> {
+            self.session.session_rollback().await
+        }
+
+        async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+            self.lock.query(statement)
+        }
+
+        async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+            if ends_session(script) {
+                while self.session.session_transaction_state().is_open() {
+                    if self.session.session_rollback().await.is_err() {
+                        break;
+                    }
+                }
+                return Err(session_ended());
+            }
+            let SimulatedLock { table, request } = &*self.lock;
+            match limit(script) {
+                Some(limit) => table.wait_async(request, limit, self.session).await,
+                None => Ok(()),
+            }
+        }
+
+        fn session_mark_broken(&mut self) {
+            self.session.session_mark_broken();
+        }
+
+        fn session_start_terminate(&mut self) {
+            self.session.session_start_terminate();
+        }
+
+        fn session_cancel_and_terminate(&mut self) {
+            self.session.session_cancel_and_terminate();
+        }
+
+        fn session_max_server_wait(&self) -> Option<Duration> {
+            self.session.session_max_server_wait()
+        }
+
+        fn session_now(&mut self) -> Instant {
+            self.session.session_now()
+        }
+
+        async fn session_sleep(&mut self, pause: Duration) {
+            self.session.session_sleep(pause).await;
+        }
+    }
+}
