@@ -72,7 +72,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     /// # Errors
     ///
     /// As [`AdvisoryLocking::with_advisory_lock`](crate::AdvisoryLocking::with_advisory_lock). The
-    /// lock is not held afterwards.
+    /// lock is not held afterwards, with the exception stated there.
     ///
     /// # Cancel safety
     ///

@@ -90,8 +90,8 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     ///   one that was granted the lock. This is the exception: a session of a pooler may still hold
     ///   the lock.
     /// * [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen): a transaction that
-    ///   began under the lock is still open, or the client library does not know of the open
-    ///   transaction in which the lock was acquired. The session was terminated.
+    ///   began under the lock is still open. Or the lock was acquired in an open transaction that
+    ///   the client library does not know of. The session was terminated.
     /// * [`Database`](crate::LockErrorKind::Database): the release statement failed. The session
     ///   was terminated.
     pub fn release(mut self) -> Result<(), LockError> {

@@ -66,6 +66,7 @@ impl OwnedLockGuard {
     ///
     /// May be dropped and called again at any time.
     pub async fn lost(&self) {
+        // A grant without a lock has no session that could be lost.
         match self.0.loss() {
             Some(loss) => loss.wait().await,
             None => std::future::pending().await,

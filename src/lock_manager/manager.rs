@@ -4,8 +4,8 @@
 //!
 //! Every call is a future over [`Shared`](super::shared::Shared), whatever the pool. An async
 //! method returns that future; its `*_blocking` twin runs it with `pollster` on the caller's
-//! thread. The pool decides where sessions run: on tasks of a tokio runtime (async pool), or on
-//! threads of their own (blocking pool, with [`BlockingPool`] as the adapter).
+//! thread. Sessions of an async pool run on tasks of a tokio runtime. Sessions of a blocking pool
+//! run on threads of their own, with [`BlockingPool`] as the adapter.
 //!
 //! A call may poll the session that it sends a statement to, which saves two context switches (see
 //! [`SessionTask`]). Over a blocking pool that poll runs the whole statement. So only a blocking

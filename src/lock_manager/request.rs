@@ -59,6 +59,7 @@ impl Handle {
     ) -> PendingRequest {
         let (sender, receiver) = oneshot::channel();
         let requested = key.clone();
+        // Over a blocking pool, a call that waits leaves its statement to the session's thread.
         let may_block = caller.may_block_on(options);
         let request = self.shared.with_core_and_poll(may_block, |core, now| {
             core.request(requested, options, fenced, sender, now)

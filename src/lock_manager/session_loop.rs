@@ -3,8 +3,9 @@
 //! # Implementation details
 //!
 //! A session carries out one [`SessionCommand`] after the other on a connection of the pool, and
-//! reports each result to the core. The core sends the next batch only after the reply, so a
-//! command that arrives during a statement can only end the session: it cancels the statement.
+//! reports each result to the core. The core sends the next batch only after the reply. So a
+//! command that arrives during a statement can only end the session, and the loop drops the
+//! statement.
 //!
 //! A connection on which locks may be held never returns to its pool: [`TerminateOnDrop`]
 //! terminates its session unless the core has confirmed that nothing is held. [`SessionReporter`]
@@ -89,6 +90,7 @@ async fn session_loop<P: AsyncLockPool>(
                 }
             }
             SessionCommand::Wait { key, options } => {
+                // The phase decides the report if the loop is dropped during the wait.
                 reporter.phase = Phase::Waiting;
                 // A command that arrives meanwhile drops this future, which cancels the wait.
                 let outcome = wait(&*pool, &mut conn, key, &options);

@@ -258,6 +258,7 @@ impl Shared {
                 let Some(next) = next else {
                     return Poll::Pending;
                 };
+                // If the time has passed meanwhile, the delay is ready and the loop runs it.
                 let left = next.saturating_duration_since(Instant::now());
                 let delay = delay.get_or_insert_with(|| Delay::new(left));
                 delay.reset(left);

@@ -237,6 +237,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     fn detect_pooler(&self) -> impl Future<Output = Result<PoolingMode, LockError>> + Send {
         async move {
             let mut first = self.checkout().await.map_err(pool_error)?;
+            // While `first` is checked out, so that the pool returns another connection.
             let mut second = self.checkout().await.map_err(pool_error)?;
             first.detect_pooler(&mut *second).await
         }
@@ -269,6 +270,7 @@ async fn connection<P: AsyncLockPool>(
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<P::Connection, LockError> {
+    // First, because a call with invalid options must not wait for a connection.
     options.validate()?;
     let checked_out = pool.checkout().await;
     #[cfg(feature = "testing")]

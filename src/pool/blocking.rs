@@ -173,6 +173,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     /// See [`PoolingMode`].
     fn detect_pooler(&self) -> Result<PoolingMode, LockError> {
         let mut first = self.checkout().map_err(pool_error)?;
+        // While `first` is checked out, so that the pool returns another connection.
         let mut second = self.checkout().map_err(pool_error)?;
         first.detect_pooler(&mut *second)
     }
@@ -198,6 +199,7 @@ fn connection<P: LockPool>(
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<P::Connection, LockError> {
+    // First, because a call with invalid options must not wait for a connection.
     options.validate()?;
     let checked_out = pool.checkout();
     #[cfg(feature = "testing")]

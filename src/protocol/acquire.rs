@@ -2,9 +2,8 @@
 //!
 //! # Implementation details
 //!
-//! The machine first tries once. If the lock is contended and the options wait, it either polls
-//! with a [`Backoff`] or sends one wait to the server, which queues the session. After an error it
-//! cleans up before it reports.
+//! The machine first tries once. If the lock is contended and the options wait, it polls with a
+//! [`Backoff`], or sends one wait to the server. After an error it cleans up before it reports.
 //!
 //! ```text
 //! Start ── Trying ──┬── granted
@@ -14,10 +13,10 @@
 //! Waiting ── error ── RollingBackWait (in a transaction) ── ReleasingIfHeld, or CheckingForLeak
 //! ```
 //!
-//! The clean-up is necessary because PostgreSQL can report a time-out (55P03), a cancellation
-//! (57014) or a deadlock (40P01) although it granted the session-level lock: the error may arrive
-//! after the grant and before the statement ends. A rollback to a savepoint releases
-//! transaction-level locks, but [not session-level
+//! PostgreSQL can report a time-out (55P03), a cancellation (57014) or a deadlock (40P01) although
+//! it granted the session-level lock. The error may arrive after the grant and before the statement
+//! ends. Therefore the clean-up is necessary. A rollback to a savepoint releases transaction-level
+//! locks, but [not session-level
 //! locks](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS).
 //!
 //! * After a time-out or a deadlock, one level is released if `pg_locks` shows the lock. A wait

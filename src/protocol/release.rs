@@ -5,7 +5,7 @@
 //! One statement releases one level. It compares the process id and, outside a known transaction,
 //! the transaction start with those of the grant. It does nothing on another session, because that
 //! could release a lock of another client of the pooler. It does nothing in the transaction of the
-//! grant if the client does not know of that transaction: a release before the commit would break
+//! grant if the client does not know of that transaction. A release before the commit would break
 //! mutual exclusion. If the lock may still be held afterwards, the session is terminated.
 
 use std::time::Instant;

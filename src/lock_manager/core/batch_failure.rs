@@ -4,9 +4,9 @@
 //!
 //! The failed operations stay in the phase of the session, [`SessionPhase::Compensating`], while a
 //! second batch releases the locks that the first may have acquired. The keys keep their phases
-//! until its reply, so no waiter is woken before the compensation. A compensation that fails is
-//! the end of the session. Consequence for users: an error that one key causes, such as a full lock
-//! table, fails the waiter of that key and not the waiters of other keys in the same batch.
+//! until its reply, so no waiter is woken before the compensation. A compensation that fails is the
+//! end of the session. Consequence for users: an error that one key causes, such as a full lock
+//! table, fails the waiter of that key only.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,8 +58,8 @@ impl<W> Core<W> {
     ///
     /// The error does not say how many operations were executed, and [session-level locks outlive
     /// an error](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS). A
-    /// key is acquired at most once per session, so a lock that the session shows was acquired by
-    /// the failed batch, or was to be released by it.
+    /// session acquires a key at most once. So a lock that it shows was acquired by the failed
+    /// batch, or was to be released by it.
     pub(super) fn start_compensation(
         &mut self,
         id: SessionId,

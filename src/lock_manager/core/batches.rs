@@ -2,12 +2,12 @@
 //!
 //! # Implementation details
 //!
-//! Each session has an outbox. If the session is idle, an operation is sent at once; otherwise it
-//! waits for the reply in flight and leaves with all other operations of the outbox, up to the
-//! maximum length of a batch. The reply has one answer per operation, in order, and each answer is
-//! an event of its key. A reply also acknowledges the releases whose lock was handed off before
-//! the batch was sent. Consequence for users: under load a call usually waits for two batches, the
-//! one in flight and its own, and one statement serves many keys.
+//! Each session has an outbox. If the session is idle, an operation is sent at once. Otherwise it
+//! waits for the reply in flight. Then the operations of the outbox form the next batch, up to its
+//! maximum length. The reply has one answer per operation, in order, and each answer is an event of
+//! its key. A reply also acknowledges the releases whose lock was handed off before the batch was
+//! sent. Consequence for users: under load a call usually waits for two batches, the one in flight
+//! and its own, and one statement serves many keys.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -3,8 +3,8 @@
 //! # Implementation details
 //!
 //! Closing fails all waiters at once and keeps the holders. Each later event that may be the last
-//! one calls [`Core::finish_closing`], which closes idle sessions as soon as no key is in use and
-//! responds to the closers as soon as no session is left. Consequence for users: after `close` has
+//! one calls [`Core::finish_closing`]. As soon as no key is in use, it closes the idle sessions. As
+//! soon as no session is left, it responds to the closers. Consequence for users: after `close` has
 //! returned, every connection is back in its pool, or its session was told to terminate.
 
 use std::time::Instant;

@@ -112,8 +112,8 @@ impl<W> Core<W> {
 
     /// Releases the lock on the server.
     ///
-    /// If waiters are left, the same batch acquires the lock again for the first of them, or a poll
-    /// does so after a pause for other processes.
+    /// If waiters are left, the same batch acquires the lock again for the first of them. While the
+    /// key yields to other processes, a later poll does so.
     fn start_release(&mut self, key: RawLockKey, releaser: Option<W>, now: Instant) {
         let newest = RequestId(self.last_id);
         let Some(key_state) = self.keys.get_mut(&key) else {

@@ -65,7 +65,7 @@ pub(super) struct KeyState<W> {
     pub(super) next_poll: Option<Instant>,
     pub(super) backoff: Option<Backoff>,
     /// The first pause after the hand-off limit is at most the poll interval divided by this
-    /// number: 1 after contention from outside was seen, doubled by each such pause, at most
+    /// number. It is 1 after contention by another session. Each such pause doubles it, up to
     /// [`POLL_ALIGNMENT`].
     pub(super) yield_divisor: u32,
     /// The last acquire was part of a failed batch, so the next one is a batch of its own.
@@ -220,6 +220,7 @@ impl<W> KeyState<W> {
         let elapsed = self
             .hand_offs_since
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        // At least one grant follows each acquire, even with a limit of zero.
         self.hand_offs > 0
             && (self.hand_offs >= settings.max_hand_offs || elapsed >= settings.max_hand_off_time)
     }

@@ -3,7 +3,7 @@
 //! # Implementation details
 //!
 //! A new request is appended to the wait queue of its key. Only the first request of an unused key
-//! sends an acquire; the requests behind it wait for the reply, for a hand-off or for the next
+//! sends an acquire. The requests behind it wait for the reply, for a hand-off or for the next
 //! poll. If the lock is contended, one timer per key schedules the next poll, with the backoff of
 //! the first waiter. So the load on the server depends on the number of keys and not on the number
 //! of waiters. Consequence for users: the options of the first waiter decide how the key is polled,
@@ -261,8 +261,9 @@ impl<W> Core<W> {
 
     /// Removes the first request if it does not wait and the reply also answers it.
     ///
-    /// The reply answers a request that was present when the acquire was sent and whose mode
-    /// conflicts at least as much as the mode of the acquire.
+    /// The request must have been present when the acquire was sent. Its mode must conflict at
+    /// least as much as the mode of the acquire: contention for shared also is contention for
+    /// exclusive.
     fn pop_no_wait(
         &mut self,
         key: RawLockKey,

@@ -47,6 +47,8 @@ impl<W> Core<W> {
         // waiters that block.
         let blocking = key_state.queue.iter();
         let blocking = blocking.filter(|request| request.strategy == WaitStrategy::Block);
+        // One waiter without a deadline makes the wait endless. The wait ends early when no
+        // blocking waiter is left.
         let deadlines = blocking.map(|request| match request.deadline {
             Deadline::At(at) => Some(at),
             Deadline::NoWait(_) | Deadline::Never => None,

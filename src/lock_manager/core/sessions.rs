@@ -6,10 +6,10 @@
 //! for one key. The first operation opens the first shared session, and a further one is opened, up
 //! to the maximum, when all have a statement in flight. A failure to open a session starts a
 //! backoff, after which one attempt is made for all waiting keys. A request for another key tries
-//! at once if no session is open. When a session ends, every key on it becomes not held: the
-//! holders are notified by a signal, and the waiters poll again on another session. Consequence for
-//! users: a lost session loses its own locks only. The core never re-acquires a lost lock for its
-//! holder, whose work was unprotected meanwhile.
+//! at once if no session is open. When a session ends, every key on it becomes not held. A signal
+//! notifies the holders, and the waiters poll again on another session. Consequence for users: a
+//! lost session loses its own locks only. The core never re-acquires a lost lock for its holder,
+//! whose work was unprotected meanwhile.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -179,6 +179,7 @@ impl<W> Core<W> {
                 self.schedule_health_check(id, now);
                 self.on_idle(id, now);
             }
+            // Only now known: requests before it were treated as for a server.
             Ok((backend, _)) => {
                 self.backend = Some(backend);
                 self.on_no_lock_backend(id, now);
@@ -213,9 +214,10 @@ impl<W> Core<W> {
     /// Handles the failure to open a session.
     ///
     /// Requests that do not wait fail. All others fail too, unless a session was open before and
-    /// the pool has no connection: then the database may return, and they are retried until their
+    /// the pool has no connection. Then the database may return, and they are retried until their
     /// deadlines.
     fn on_open_failed(&mut self, id: SessionId, error: LockError, now: Instant) {
+        // Removed without a command: the driver's session has already ended.
         self.sessions.remove(&id);
         let (kind, message) = (error.kind(), error_chain(&error));
         let may_return = self.backend.is_some() && kind == LockErrorKind::Pool;

@@ -3,11 +3,11 @@
 //! # Implementation details
 //!
 //! One ordered set of times and events. The driver sleeps until the first time and then calls
-//! [`Core::run_due_timers`]. A timer is removed as soon as its event has no meaning, so the set
-//! grows with the keys, the waiters with a deadline and the sessions in use. Consequence for users:
-//! a deadline is exact to the resolution of the driver's timer. A session that does not reply to a
-//! batch is found within two keep-alive intervals. A wait on the server is not checked while its
-//! key needs it, because it may last for any time.
+//! [`Core::run_due_timers`]. A timer is removed as soon as its event has no meaning. So the size of
+//! the set depends on the keys, waiters and sessions in use only. Consequence for users: a deadline
+//! is exact to the resolution of the driver's timer. A session that does not reply to a batch is
+//! found within two keep-alive intervals. A wait on the server is not checked while its key needs
+//! it, because it may last for any time.
 
 use std::time::Instant;
 

@@ -144,6 +144,7 @@ impl<W> WaitQueue<W> {
             return Vec::new();
         }
         let mut drained = Vec::with_capacity(self.no_wait);
+        // `push` counts again and keeps the order of the ids.
         for request in self.drain() {
             if request.no_wait_kind().is_some() {
                 drained.push(request);
