@@ -11,8 +11,7 @@
 //!
 //! A drop guard covers the time in which an action is in flight. If the client library panics, or
 //! if the future is dropped, the state of the session is unknown. The guard then terminates the
-//! session. So no pool hands out a connection that may hold a lock. The blocking pooler check has
-//! no guard: there, a panic of the client library ends no session.
+//! session. So no pool hands out a connection that may hold a lock.
 
 #[cfg(feature = "_async")]
 pub(crate) mod asynchronous;

@@ -71,10 +71,7 @@ where
     S: LockSession + ?Sized,
     M: Machine,
 {
-    let guard = TerminateOnUnwind {
-        session,
-        armed: true,
-    };
+    let guard = TerminateOnUnwind::new(session);
     let mut event = Event::Ready;
     loop {
         let action = machine.handle(event, Instant::now());
@@ -96,7 +93,14 @@ struct TerminateOnUnwind<'s, S: LockSession + ?Sized> {
     armed: bool,
 }
 
-impl<S: LockSession + ?Sized> TerminateOnUnwind<'_, S> {
+impl<'s, S: LockSession + ?Sized> TerminateOnUnwind<'s, S> {
+    const fn new(session: &'s mut S) -> Self {
+        Self {
+            session,
+            armed: true,
+        }
+    }
+
     fn disarm(mut self) {
         self.armed = false;
     }
@@ -110,7 +114,8 @@ impl<S: LockSession + ?Sized> Drop for TerminateOnUnwind<'_, S> {
     }
 }
 
-/// Runs the pooler check on two sessions until it is done.
+/// Runs the pooler check on two sessions until it is done. If the client library panics, both
+/// sessions are terminated, because either may hold the lock of the check.
 pub(crate) fn drive_pair<S>(
     first: &mut S,
     second: &mut S,
@@ -119,16 +124,22 @@ pub(crate) fn drive_pair<S>(
 where
     S: LockSession + ?Sized,
 {
+    let first = TerminateOnUnwind::new(first);
+    let second = TerminateOnUnwind::new(second);
     let mut event = Event::Ready;
     loop {
         let action = check.handle(event, Instant::now());
         let session = match check.side() {
-            Side::First => &mut *first,
-            Side::Second => &mut *second,
+            Side::First => &mut *first.session,
+            Side::Second => &mut *second.session,
         };
         match perform(session, action) {
             ControlFlow::Continue(next) => event = next,
-            ControlFlow::Break(output) => return output,
+            ControlFlow::Break(output) => {
+                first.disarm();
+                second.disarm();
+                return output;
+            }
         }
     }
 }
@@ -201,5 +212,74 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
         transaction: session.session_transaction_state(),
         // A blocking call lasts until its wait ends, so its waits need no bound.
         max_server_wait: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Row, Script, SessionError, Statement, TransactionState};
+
+    /// Session whose client library panics at the script of this number.
+    #[derive(Default)]
+    struct PanickingSession {
+        scripts: u32,
+        panics_at: Option<u32>,
+        is_broken: bool,
+    }
+
+    impl LockSession for PanickingSession {
+        fn session_backend(&mut self) -> Backend {
+            Backend::Postgres
+        }
+
+        fn session_transaction_state(&mut self) -> TransactionState {
+            TransactionState::none()
+        }
+
+        fn session_begin(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        fn session_commit(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        fn session_rollback(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        fn session_query(&mut self, _statement: &Statement) -> Result<Row, SessionError> {
+            Err(SessionError::new("the pooler check sends scripts only"))
+        }
+
+        fn session_execute(&mut self, _script: &Script) -> Result<(), SessionError> {
+            self.scripts += 1;
+            assert_ne!(Some(self.scripts), self.panics_at, "the client panics");
+            Ok(())
+        }
+
+        fn session_mark_broken(&mut self) {
+            self.is_broken = true;
+        }
+    }
+
+    #[test]
+    fn panic_in_the_pooler_check_terminates_both_sessions() {
+        for panics_at in 1..=10 {
+            for side in [Side::First, Side::Second] {
+                let mut sessions = [PanickingSession::default(), PanickingSession::default()];
+                let [first, second] = &mut sessions;
+                match side {
+                    Side::First => first.panics_at = Some(panics_at),
+                    Side::Second => second.panics_at = Some(panics_at),
+                }
+                let check = PoolerCheck::new(&snapshot(first), &snapshot(second));
+                let result = catch_unwind(AssertUnwindSafe(|| drive_pair(first, second, check)));
+                assert!(result.is_err(), "{panics_at}: no panic");
+                let broken = sessions.map(|session| session.is_broken);
+                assert_eq!(broken, [true, true], "{panics_at}");
+            }
+        }
     }
 }

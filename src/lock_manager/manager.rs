@@ -169,7 +169,7 @@ use crate::session::{AsyncBody, LockPool};
 /// ```
 #[derive(Clone)]
 pub struct LockManager {
-    handle: Arc<Handle>,
+    pub(super) handle: Arc<Handle>,
 }
 
 impl LockManager {

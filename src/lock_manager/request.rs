@@ -20,7 +20,7 @@ use crate::options::{LockMode, LockOptions, LockScope};
 /// The users' side of a lock manager. Dropping it shuts the lock manager down.
 #[derive(Debug)]
 pub(super) struct Handle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Drop for Handle {

@@ -352,5 +352,6 @@ impl Drop for SessionReporter {
             }),
             Phase::Ended => {}
         }
+        self.shared.remove_session(id);
     }
 }

@@ -221,6 +221,16 @@ impl Shared {
         value
     }
 
+    /// Drops the handle of a session whose loop has ended.
+    ///
+    /// The core sends no final command to a session that could not be opened, so without this call
+    /// each failed attempt would leave a handle behind.
+    pub(super) fn remove_session(&self, session: SessionId) {
+        let handle = self.state().sessions.remove(&session);
+        // Outside the mutex, because a task that is dropped may report to the core.
+        drop(handle);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // The core does not panic. If it did, later errors would be better than a panic in a drop.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -476,6 +486,68 @@ impl Drop for LockHandle {
         if let Some(grant) = self.grant.take() {
             self.shared
                 .with_core(|core, now| core.release(grant, None, now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lock_manager::LockManager;
+    use crate::session::{Backend, LockPool, LockSession, SessionError, TransactionState};
+
+    /// Pool that has no connection.
+    struct EmptyPool;
+
+    /// Connection that does not exist.
+    enum NoConnection {}
+
+    impl LockSession for NoConnection {
+        fn session_backend(&mut self) -> Backend {
+            match *self {}
+        }
+
+        fn session_transaction_state(&mut self) -> TransactionState {
+            match *self {}
+        }
+
+        fn session_begin(&mut self) -> Result<(), SessionError> {
+            match *self {}
+        }
+
+        fn session_commit(&mut self) -> Result<(), SessionError> {
+            match *self {}
+        }
+
+        fn session_rollback(&mut self) -> Result<(), SessionError> {
+            match *self {}
+        }
+    }
+
+    impl LockPool for EmptyPool {
+        type Session = NoConnection;
+        type Connection = Box<NoConnection>;
+
+        fn checkout(&self) -> Result<Self::Connection, SessionError> {
+            Err(SessionError::new("the pool is empty"))
+        }
+    }
+
+    #[test]
+    fn failed_session_leaves_no_handle_behind() {
+        let manager = LockManager::over_blocking_pool(EmptyPool).unwrap();
+        for _ in 0..20 {
+            let result = manager.acquire_blocking("empty pool", LockOptions::no_wait());
+            assert_eq!(result.unwrap_err().kind(), LockErrorKind::Pool);
+        }
+        // The thread of a session ends after its last report.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let shared = &manager.handle.shared;
+        while !shared.state().sessions.is_empty() {
+            assert!(Instant::now() < deadline, "handles are left");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
