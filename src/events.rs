@@ -5,8 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::LockError;
 use crate::key::LockKey;
-use crate::options::LockScope;
-use crate::protocol::Grant;
+use crate::options::{LockMode, LockScope};
 
 /// Runs a log call and ignores a panic of the subscriber. Events are sent between a grant and its
 /// release, and during a panic, where a second panic would abort the process.
@@ -21,14 +20,13 @@ pub(crate) fn requested(key: &LockKey, scope: LockScope) {
 }
 
 /// Logs a grant.
-pub(crate) fn granted(grant: &Grant) {
-    let Grant { key, mode, pid, .. } = grant;
+pub(crate) fn granted(key: &LockKey, mode: LockMode, pid: Option<i32>) {
     log(|| tracing::debug!(%key, ?mode, pid, "an advisory lock is granted"));
 }
 
 /// Logs a grant by the lock manager.
 #[cfg(feature = "lock-manager")]
-pub(crate) fn granted_by_lock_manager(key: &LockKey, mode: crate::options::LockMode) {
+pub(crate) fn granted_by_lock_manager(key: &LockKey, mode: LockMode) {
     log(|| tracing::debug!(%key, ?mode, "an advisory lock is granted by a lock manager"));
 }
 

@@ -39,6 +39,7 @@ pub(crate) use finish::{BodyOutcome, FinishTransaction};
 pub(crate) use pooler_check::{PoolerCheck, Side};
 pub(crate) use release::Release;
 
+use crate::events;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::session::{Backend, LockReply, Script, SessionError, Statement, TransactionState};
@@ -162,4 +163,11 @@ pub(crate) struct Grant {
     /// it.
     #[cfg(feature = "testing")]
     pub(crate) attachment: Option<std::sync::Arc<dyn std::any::Any + Send + Sync>>,
+}
+
+impl Grant {
+    /// Logs the grant.
+    pub(crate) fn log(&self) {
+        events::granted(&self.key, self.mode, self.pid);
+    }
 }

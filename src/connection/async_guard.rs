@@ -62,7 +62,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
             mode: grant.mode,
             grant: Some(grant),
         };
-        guard.grant.iter().for_each(events::granted);
+        guard.grant.iter().for_each(Grant::log);
         guard
     }
 

@@ -9,12 +9,11 @@ use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive_acquire, drive_pair, snapshot};
 use crate::error::LockError;
-use crate::events;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
-use crate::protocol::{Acquire, Acquired, PoolerCheck};
+use crate::protocol::{Acquire, Acquired, Grant, PoolerCheck};
 use crate::session::{AsyncLockBody, AsyncLockSession};
 
 /// Named locks on an async database connection. The async counterpart of
@@ -200,7 +199,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             acquire(self, &key, &options, LockScope::Transaction)
                 .await?
                 .granted_or_error(&key)
-                .map(|grant| events::granted(&grant))
+                .map(|grant| grant.log())
         }
     }
 
@@ -226,7 +225,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             Ok(acquire(self, &key, &options, LockScope::Transaction)
                 .await?
                 .granted()
-                .inspect(events::granted)
+                .inspect(Grant::log)
                 .is_some())
         }
     }

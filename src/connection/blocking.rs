@@ -7,12 +7,11 @@ use crate::combine_results::combine_results;
 use crate::connection::AdvisoryLockGuard;
 use crate::driver::blocking::{drive_acquire, drive_pair, snapshot};
 use crate::error::LockError;
-use crate::events;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
-use crate::protocol::{Acquire, Acquired, PoolerCheck};
+use crate::protocol::{Acquire, Acquired, Grant, PoolerCheck};
 use crate::session::LockSession;
 
 /// Named locks on a blocking database connection.
@@ -274,7 +273,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         let key = key.into();
         acquire(self, &key, &options, LockScope::Transaction)?
             .granted_or_error(&key)
-            .map(|grant| events::granted(&grant))
+            .map(|grant| grant.log())
     }
 
     /// Acquires the transaction-level lock on `key` inside the caller's open transaction, or
@@ -294,7 +293,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         options: LockOptions,
     ) -> Result<bool, LockError> {
         let acquired = acquire(self, &key.into(), &options, LockScope::Transaction)?;
-        Ok(acquired.granted().inspect(events::granted).is_some())
+        Ok(acquired.granted().inspect(Grant::log).is_some())
     }
 
     /// Begins a transaction, acquires the transaction-level lock on `key`, runs `body`, and

@@ -57,7 +57,7 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
             mode: grant.mode,
             grant: Some(grant),
         };
-        guard.grant.iter().for_each(events::granted);
+        guard.grant.iter().for_each(Grant::log);
         guard
     }
 

@@ -3,7 +3,7 @@
 //! The modules of the crate's first level count, and each module of `backends`. Tests are free to
 //! import; so are the modules that re-export and document.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{read, section, tree};
 
@@ -14,9 +14,6 @@ const FREE: [&str; 4] = [
     "src/guide.rs",
     "backends/mod.rs",
 ];
-
-/// Known imports from a module above. Each is to go; none is to come.
-const EXCEPTIONS: &[(&str, &str)] = &[("events", "protocol")];
 
 /// Returns the position of each module, from the top.
 fn order() -> BTreeMap<String, usize> {
@@ -194,7 +191,6 @@ fn edges() -> BTreeMap<(String, String), String> {
 #[test]
 fn modules_import_only_from_below() {
     let order = order();
-    let mut unused: BTreeSet<_> = EXCEPTIONS.iter().collect();
     let mut wrong = Vec::new();
     let edges = edges();
     assert!(edges.len() > 30, "only {} imports", edges.len());
@@ -206,14 +202,9 @@ fn modules_import_only_from_below() {
         if position(&from) < position(&to) {
             continue;
         }
-        let exception = EXCEPTIONS.iter().find(|known| **known == (&*from, &*to));
-        match exception {
-            Some(exception) => drop(unused.remove(exception)),
-            None => wrong.push(format!("{file}: {from} imports {to}")),
-        }
+        wrong.push(format!("{file}: {from} imports {to}"));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(unused.is_empty(), "no longer needed: {unused:?}");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive_acquire, drive_release};
 use crate::error::LockError;
-use crate::events::granted;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
@@ -37,7 +36,7 @@ where
         session,
         open: true,
     };
-    granted(&grant);
+    grant.log();
     let result = body(scope.session).await;
     scope.open = false;
     let outcome = if result.is_ok() {

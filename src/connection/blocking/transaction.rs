@@ -3,7 +3,7 @@
 use crate::combine_results::combine_results;
 use crate::driver::blocking::{drive_acquire, drive_release, run_in_drop};
 use crate::error::LockError;
-use crate::events::{granted, release_failed};
+use crate::events::release_failed;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
@@ -34,7 +34,7 @@ where
         session,
         grant: Some(grant),
     };
-    scope.grant.iter().for_each(granted);
+    scope.grant.iter().for_each(Grant::log);
     let result = body(scope.session);
     let outcome = if result.is_ok() {
         BodyOutcome::Succeeded
