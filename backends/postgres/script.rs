@@ -61,9 +61,9 @@ pub enum ScriptKind {
     /// Waits for the session-level lock, or inside a transaction for a lock of either scope.
     Wait {
         /// `true` for a transaction-level lock.
-        in_transaction: bool,
+        is_transaction_level: bool,
         /// The transaction around the wait.
-        place: TransactionContext,
+        context: TransactionContext,
         /// The [`lock_timeout`] in milliseconds, 1 to `i32::MAX`. 0: no limit.
         ///
         /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
@@ -209,11 +209,11 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
         }
         ScriptKind::Terminate(step) => step.sql().to_owned(),
         ScriptKind::Wait {
-            in_transaction,
-            place,
+            is_transaction_level,
+            context,
             limit_ms,
         } => {
-            let function = if in_transaction {
+            let function = if is_transaction_level {
                 "pg_advisory_xact_lock"
             } else {
                 "pg_advisory_lock"
@@ -224,7 +224,7 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
                 "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {limit_ms}; {}",
                 with_sqlstate_in_constraint(&format!("PERFORM {};", call(function)))
             );
-            match place {
+            match context {
                 // One message is one transaction, so the settings end with it.
                 TransactionContext::Autocommit => wait,
                 TransactionContext::InTransaction => format!(

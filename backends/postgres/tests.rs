@@ -81,14 +81,14 @@ fn every_text() -> Vec<String> {
     ] {
         kinds.push(ScriptKind::PoolerCheck(step));
     }
-    for in_transaction in [false, true] {
-        for place in [
+    for is_transaction_level in [false, true] {
+        for context in [
             TransactionContext::Autocommit,
             TransactionContext::InTransaction,
         ] {
             kinds.push(ScriptKind::Wait {
-                in_transaction,
-                place,
+                is_transaction_level,
+                context,
                 limit_ms: 50,
             });
         }
@@ -204,8 +204,8 @@ fn design_shows_the_statements_that_are_sent() {
         transaction_began: None,
     };
     let wait = ScriptKind::Wait {
-        in_transaction: false,
-        place: TransactionContext::Autocommit,
+        is_transaction_level: false,
+        context: TransactionContext::Autocommit,
         limit_ms: 1500,
     };
     let key = LockKey::from(42);

@@ -78,8 +78,8 @@ fn numbered(key: LockKey) {
 fn shown(key: &LockKey) {
     assert!(!format!("{key}").is_empty() && !format!("{key:?}").is_empty());
     let wait = ScriptKind::Wait {
-        in_transaction: false,
-        place: TransactionContext::InTransaction,
+        is_transaction_level: false,
+        context: TransactionContext::InTransaction,
         limit_ms: 1,
     };
     let numbers = match key.raw() {

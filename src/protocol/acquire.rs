@@ -239,8 +239,8 @@ impl Acquire {
             .flatten()
             .min();
         self.script(ScriptKind::Wait {
-            in_transaction: self.scope == LockScope::Transaction,
-            place: self.context,
+            is_transaction_level: self.scope == LockScope::Transaction,
+            context: self.context,
             limit_ms: Script::limit_ms(limit),
         })
     }

@@ -283,9 +283,12 @@ impl<'d> FakeServer<'d> {
 
     fn record_script(&mut self, kind: ScriptKind, ran: &Result<(), SessionError>) {
         match kind {
-            ScriptKind::Wait { in_transaction, .. } => {
+            ScriptKind::Wait {
+                is_transaction_level,
+                ..
+            } => {
                 self.granted = ran.is_ok();
-                self.may_hold |= !in_transaction;
+                self.may_hold |= !is_transaction_level;
             }
             ScriptKind::PoolerCheck(
                 PoolerCheckStep::AcquireTestLock | PoolerCheckStep::ExpectContention,

@@ -99,14 +99,14 @@ impl Server {
                 Ok(ScriptResult::Done)
             }
             ScriptKind::Wait {
-                in_transaction,
-                place,
+                is_transaction_level,
+                context,
                 ..
             } => {
-                if place == TransactionContext::InTransaction {
+                if context == TransactionContext::InTransaction {
                     self.savepoint(pid, SAVEPOINT)?;
                 }
-                let level = if in_transaction {
+                let level = if is_transaction_level {
                     Level::Transaction
                 } else {
                     Level::Session
@@ -144,7 +144,7 @@ impl Server {
     pub(crate) fn finish_script(&mut self, pid: Pid, script: &Script) -> Result<(), Code> {
         match script.kind() {
             ScriptKind::Wait {
-                place: TransactionContext::InTransaction,
+                context: TransactionContext::InTransaction,
                 ..
             } => self.release_savepoint(pid, SAVEPOINT),
             _ => Ok(()),
