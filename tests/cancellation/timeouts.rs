@@ -9,7 +9,7 @@ use advisory_locking::{AdvisoryLocking, LockErrorKind, LockKey, LockOptions, Wai
 use diesel::{Connection, PgConnection};
 use testkit::observer::{LockEntry, Observe};
 use testkit::proxy::Proxy;
-use testkit::server::{connect, fresh_key, raced_time_outs, url};
+use testkit::server::{connect, fresh_key, poll, raced_time_outs, url};
 
 use crate::adapters::{Adapter, Borrowed, Call, Pooled};
 use crate::pools::{Bb8, Deadpool, Mobc};
@@ -170,9 +170,9 @@ fn hold(key: &LockKey, orders: &Receiver<Order>, done: &Sender<Duration>) {
     let mut conn = PgConnection::establish(&url()).unwrap();
     let mut aim = LIMIT;
     while let Ok(Order::Acquire) = orders.recv() {
-        let guard = conn
-            .acquire_advisory_lock(key, LockOptions::no_wait())
-            .unwrap();
+        // With a wait: a statement of a dropped call may still be on its way to the server, and its
+        // session acquires the lock for a moment before it is terminated.
+        let guard = conn.acquire_advisory_lock(key, poll()).unwrap();
         done.send(aim).unwrap();
         let Ok(Order::ReleaseAbout(moment)) = orders.recv() else {
             return;
