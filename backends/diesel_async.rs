@@ -10,7 +10,7 @@
 //!
 //! * It queues the statements that terminate the session, twice. A cancel request may hit one.
 //! * It marks the transaction manager as broken, so that a pool discards the connection.
-//! * It cancels a wait for a lock, from a task, or from a thread if no tokio runtime is running.
+//! * It cancels a wait for a lock: from a task in a multi-thread runtime, else from a thread.
 //!
 //! With `sslmode=require`, or a server that accepts TLS only, a wait is not cancelled, because the
 //! cancel request uses an unencrypted connection of its own. The wait then lasts to its limit, as

@@ -46,9 +46,10 @@
 //! | wait for the lock, and the server accepts no further connection, or the process ends | The wait lasts to its limit. |
 //! | wait for the lock in a `DatabaseTransaction` | See [`acquire_advisory_xact_lock`](AsyncTransactionAdvisoryLocking::acquire_advisory_xact_lock). |
 //!
-//! After a drop on a thread without a runtime, the cleanup runs in the runtime of the checkout. A
-//! current-thread runtime makes progress only inside `block_on`, so there the cleanup waits for the
-//! next `block_on`. The termination of a wait does not depend on that: it has a thread of its own.
+//! After a drop on a thread without a runtime, the clean-up runs in the runtime of the checkout. A
+//! current-thread runtime makes progress only inside `block_on`, so there the clean-up waits for
+//! the next `block_on`. The termination of a wait does not depend on that: it has a thread of its
+//! own.
 //!
 //! # Transactions
 //!

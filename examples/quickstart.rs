@@ -250,7 +250,7 @@ impl DemoDatabase {
             }
             Self::Sqlite { file } => {
                 let mut conn = SqliteConnection::establish(&file.to_string_lossy())?;
-                // Without a time-out, the second of two writers fails at once.
+                // Without a timeout, the second of two writers fails at once.
                 conn.batch_execute("PRAGMA busy_timeout = 5000")
                     .map_err(setting_failed)?;
                 Ok(AnyConnection::Sqlite(conn))

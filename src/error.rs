@@ -43,7 +43,7 @@ pub enum LockErrorKind {
     /// [`acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock)), or set
     /// [`allow_in_transaction`](crate::LockOptions::allow_in_transaction).
     InTransaction,
-    /// The other system does not accept this name either. Nothing was sent. No lock is held.
+    /// The system whose scheme was used rejects this name. Nothing was sent. No lock is held.
     ///
     /// Returned only by functions of the module `schemes`. Every text is a valid [`LockKey`].
     InvalidKey,

@@ -40,7 +40,7 @@ macro_rules! by_mode_and_space {
 
 /// The text that acquires a session-level lock if it is free.
 macro_rules! try_session {
-    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
         concat!(
             "SELECT pg_catalog.pg_try_advisory_lock",
             $suffix,
@@ -54,7 +54,7 @@ macro_rules! try_session {
 
 /// The text that acquires a transaction-level lock if it is free.
 macro_rules! try_in_transaction {
-    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
         concat!(
             "SELECT pg_catalog.pg_try_advisory_xact_lock",
             $suffix,
@@ -73,7 +73,7 @@ macro_rules! try_in_transaction {
 ///
 /// [`CASE`]: https://www.postgresql.org/docs/current/functions-conditional.html#FUNCTIONS-CASE
 macro_rules! release {
-    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
         concat!(
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 ",
             "AND CURRENT_TIMESTAMP OPERATOR(pg_catalog.<>) $2::pg_catalog.timestamptz ",
@@ -94,7 +94,7 @@ macro_rules! release {
 ///
 /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
 macro_rules! from_pg_locks {
-    ($shown:literal, $classid:literal, $objid:literal, $objsubid:literal) => {
+    ($pg_locks_mode:literal, $classid:literal, $objid:literal, $objsubid:literal) => {
         concat!(
             " FROM pg_catalog.pg_locks AS held WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory' ",
             "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
@@ -107,7 +107,7 @@ macro_rules! from_pg_locks {
             "AND held.objsubid OPERATOR(pg_catalog.=) ",
             $objsubid,
             " AND held.mode OPERATOR(pg_catalog.=) '",
-            $shown,
+            $pg_locks_mode,
             "' AND held.granted"
         )
     };
@@ -118,11 +118,19 @@ macro_rules! from_pg_locks {
 /// The key occurs twice: first as the parameters of the function, then as columns of `pg_locks`.
 /// So the numbers of the later parameters depend on the key space.
 macro_rules! release_if_held {
-    ($suffix:literal, $shown:literal, $key:literal, "1") => {
-        release_if_held!($suffix, $key, from_pg_locks!($shown, "$2", "$3", "1"))
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, "1") => {
+        release_if_held!(
+            $suffix,
+            $key,
+            from_pg_locks!($pg_locks_mode, "$2", "$3", "1")
+        )
     };
-    ($suffix:literal, $shown:literal, $key:literal, "2") => {
-        release_if_held!($suffix, $key, from_pg_locks!($shown, "$3", "$4", "2"))
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, "2") => {
+        release_if_held!(
+            $suffix,
+            $key,
+            from_pg_locks!($pg_locks_mode, "$3", "$4", "2")
+        )
     };
     ($suffix:literal, $key:literal, $from:expr) => {
         concat!(
@@ -140,10 +148,10 @@ macro_rules! release_if_held {
 
 /// The text that returns whether `pg_locks` shows the lock.
 macro_rules! is_held {
-    ($suffix:literal, $shown:literal, $key:literal, $objsubid:tt) => {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:tt) => {
         concat!(
             "SELECT EXISTS (SELECT",
-            from_pg_locks!($shown, "$1", "$2", $objsubid),
+            from_pg_locks!($pg_locks_mode, "$1", "$2", $objsubid),
             ")",
             session_columns!()
         )
@@ -239,13 +247,13 @@ macro_rules! if_pid_matches {
 }
 
 macro_rules! single_acquire {
-    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
         if_pid_matches!("pg_try_advisory_lock", $suffix, $key)
     };
 }
 
 macro_rules! single_release {
-    ($suffix:literal, $shown:literal, $key:literal, $objsubid:literal) => {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
         if_pid_matches!("pg_advisory_unlock", $suffix, $key)
     };
 }

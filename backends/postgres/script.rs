@@ -48,15 +48,15 @@ pub enum ScriptKind {
         ///
         /// [`StatementKind::Release`]: super::StatementKind::Release
         transaction_began: Option<i64>,
-        /// A number of this release, by which the last message recognizes that the first succeeded.
+        /// A number of this release, by which the last message recognizes that the first ran.
         nonce: u64,
     },
     /// Rolls back a failed [`Wait`](Self::Wait) inside a transaction, which continues.
     RollBackWait,
     /// Terminates the session, or releases its locks.
     ///
-    /// The scripts are sent one after the other, until the session has ended or the last step of a
-    /// pass has released all locks.
+    /// The scripts are sent one after the other, until the client sees that the session has ended,
+    /// or until the last step of a pass has released all locks. There are at most 16 passes.
     Terminate(TerminateStep),
     /// Waits for the session-level lock, or inside a transaction for a lock of either scope.
     Wait {
@@ -73,7 +73,7 @@ pub enum ScriptKind {
 
 /// One step of the pooler check, on one connection.
 ///
-/// A step that finds a contradiction fails with
+/// A step that finds another state than expected fails with
 /// [`CHECK_FAILED_SQLSTATE`](Self::CHECK_FAILED_SQLSTATE).
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -97,7 +97,7 @@ pub enum PoolerCheckStep {
 }
 
 impl PoolerCheckStep {
-    /// The code of a step that finds a contradiction.
+    /// The code of a step that finds another state than expected.
     ///
     /// The SQL standard leaves classes from `I` to `Z` to implementations. PostgreSQL uses [none]
     /// that begins with `Z`.
@@ -169,7 +169,7 @@ impl Script {
     /// Returns the messages to enqueue, in order, if no task waits for the replies.
     ///
     /// The first is the text. Those of [`ReleaseOrTerminate`](ScriptKind::ReleaseOrTerminate) go on
-    /// with statements that terminate the session if the release failed.
+    /// with statements that terminate the session if the release did not run.
     #[must_use]
     pub fn messages(&self) -> Vec<String> {
         let mut messages = vec![self.sql()];
@@ -241,7 +241,7 @@ fn pooler_check(step: PoolerCheckStep, key: RawLockKey, mode: LockMode) -> Strin
     let unless = |found: &str, otherwise: &str| {
         with_sqlstate_in_constraint(&format!(
             "IF NOT COALESCE({found}, false) THEN {otherwise}RAISE EXCEPTION USING ERRCODE = '{code}', \
-             MESSAGE = 'advisory-locking: a probe found a contradiction'; END IF;"
+             MESSAGE = 'advisory-locking: the pooler check found another state than expected'; END IF;"
         ))
     };
     match step {
@@ -267,10 +267,10 @@ fn pooler_check(step: PoolerCheckStep, key: RawLockKey, mode: LockMode) -> Strin
 /// The setting in which the pooler check leaves its marker.
 const MARKER_SETTING: &str = "'advisory_locking.mark'";
 
-/// The setting in which a queued release records that it succeeded.
+/// The setting in which a queued release records that it ran, also if the lock was not held.
 const RELEASED_SETTING: &str = "'advisory_locking.released'";
 
-/// The messages behind a queued release. They terminate the session unless the release succeeded.
+/// The messages behind a queued release. They terminate the session unless the release ran.
 ///
 /// The release may have failed in an aborted transaction that the client does not know of. There,
 /// `BEGIN` fails and `ROLLBACK` ends the transaction. Elsewhere the two do nothing, without the
@@ -310,7 +310,7 @@ const RESTORE_SETTINGS: &str = "SELECT \
 ///
 /// [`OTHERS`] does not match `query_canceled`, so the block names that too. The error that it
 /// raises keeps its SQLSTATE, so the server's log and other clients still see a deadlock or a
-/// time-out.
+/// timeout.
 ///
 /// [`OTHERS`]: https://www.postgresql.org/docs/current/plpgsql-control-structures.html#PLPGSQL-ERROR-TRAPPING
 fn with_sqlstate_in_constraint(body: &str) -> String {

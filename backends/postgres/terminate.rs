@@ -41,8 +41,9 @@ impl TerminateStep {
 
 /// The scripts that terminate a session, to be sent one after the other.
 ///
-/// The steps repeat until the session has ended or the last step of a pass succeeds. A cancel
-/// request that was meant for another statement may hit any of them.
+/// The steps repeat until the client sees that the session has ended, or until the last step of a
+/// pass succeeds. They repeat at most [`MAX_PASSES`](Self::MAX_PASSES) times. A cancel request that
+/// was meant for another statement may hit any of them.
 #[derive(Debug, Default)]
 pub(crate) struct TerminateSequence {
     sent: usize,

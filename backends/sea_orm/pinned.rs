@@ -2,18 +2,19 @@
 //!
 //! # Implementation details
 //!
-//! A pinned connection is a connection of the pool with a transaction log and a cleanup queue.
+//! A pinned connection is a connection of the pool with a transaction log and a clean-up queue.
 //!
 //! * [`PinnedState`] is the connection itself, with its statement in flight. It is behind an async
 //!   mutex, whose waiters are served in order. A stream keeps the mutex until it is dropped.
-//! * [`TransactionLog`] names the open transactions and the pending cleanup. It is behind a
+//! * [`TransactionLog`] names the open transactions and the pending clean-up. It is behind a
 //!   blocking mutex of its own, because a drop must write to it while another task uses the
 //!   connection.
 //!
 //! Every user locks the state, which first runs the recovery of a dropped statement and the pending
-//! cleanup. A drop adds to the cleanup and spawns a task that locks the state, so that the cleanup
-//! runs soon even if no user follows. The connection returns to its pool with the last clone, if
-//! nothing is in flight, open or pending; else it is closed.
+//! clean-up. The drop of a guard or of a transaction adds to the clean-up and spawns a task that
+//! locks the state, so that the clean-up runs soon even if no user follows. The drop of a statement
+//! in flight spawns no task. The connection returns to its pool with the last clone, if nothing is
+//! in flight, open or pending; else it is closed.
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ use crate::session::{Row, Statement, TransactionState};
 pub(super) struct PostgresConnection {
     state: Arc<AsyncMutex<PinnedState>>,
     log: Arc<TransactionLog>,
-    /// Runtime of the checkout, where the cleanup runs: a drop may happen outside any runtime.
+    /// Runtime of the checkout, where the clean-up runs: a drop may happen outside any runtime.
     runtime: Option<Handle>,
 }
 
@@ -58,10 +59,10 @@ impl PostgresConnection {
         })
     }
 
-    /// Locks the connection and runs its cleanup.
+    /// Locks the connection and runs its clean-up.
     pub(super) async fn lock(&self) -> Result<AsyncMutexGuard<'_, PinnedState>, DbErr> {
         let mut state = self.state.lock().await;
-        // A failed cleanup leaves the transaction unknown, so no later statement may run.
+        // A failed clean-up leaves the transaction unknown, so no later statement may run.
         if let Err(error) = state.run_cleanup().await {
             state.discard();
             return Err(error);
@@ -147,10 +148,10 @@ impl PostgresConnection {
         true
     }
 
-    /// Runs the cleanup in a task.
+    /// Runs the clean-up in a task.
     ///
     /// A runtime that shuts down drops the task. If that drops the last clone of the connection,
-    /// the pending cleanup makes the connection close.
+    /// the pending clean-up makes the connection close.
     fn spawn_cleanup(&self) {
         if let Some(runtime) = &self.runtime {
             let connection = self.clone();
@@ -167,7 +168,7 @@ impl PostgresConnection {
         self.log.lock().closed = true;
         match self.state.try_lock() {
             Ok(mut state) => state.discard(),
-            // A stream or a spawned task of the body uses the connection; the cleanup follows it.
+            // A stream or a spawned task of the body uses the connection; the clean-up follows it.
             Err(_) => self.spawn_cleanup(),
         }
     }

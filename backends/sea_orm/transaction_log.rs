@@ -1,4 +1,4 @@
-//! Open transactions and pending cleanup of a pinned connection.
+//! Open transactions and pending clean-up of a pinned connection.
 //!
 //! The log is readable and writable while another task uses the connection, and in a drop.
 
@@ -19,7 +19,7 @@ impl TransactionLog {
 
 #[derive(Debug, Default)]
 pub(super) struct TransactionLogInner {
-    /// Open transactions and savepoints, the outermost first, as they will be after the cleanup.
+    /// Open transactions and savepoints, the outermost first, as they will be after the clean-up.
     pub(super) open: Vec<TransactionId>,
     /// No further statement may run: the session ends when the connection is dropped.
     pub(super) closed: bool,

@@ -1,4 +1,4 @@
-//! Transactions, savepoints and cleanup on a pinned connection.
+//! Transactions, savepoints and clean-up on a pinned connection.
 //!
 //! # Implementation details
 //!
@@ -142,7 +142,7 @@ impl PinnedState {
         innermost.ok_or_else(transaction_ended_error)
     }
 
-    /// Runs the recovery of the statement in flight, and then the pending cleanup.
+    /// Runs the recovery of the statement in flight, and then the pending clean-up.
     pub(super) async fn run_cleanup(&mut self) -> Result<(), DbErr> {
         match self.in_flight {
             InFlight::Nothing => {}

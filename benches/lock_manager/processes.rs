@@ -18,7 +18,7 @@ const TASKS: usize = 16;
 const HOLD_TIME: Duration = Duration::from_millis(1);
 
 pub(crate) const PART: &str = "4 processes, 16 tasks each, one hot key";
-pub(crate) const HAND_OFF_TIMES: &str = "4 processes, held for 1 ms, handed on for";
+pub(crate) const HAND_OFF_TIMES: &str = "4 processes, held for 1 ms, handed off for";
 
 pub(crate) const POLL: &str = "LockManager";
 pub(crate) const BLOCK: &str = "LockManager, Block";

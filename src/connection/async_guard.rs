@@ -115,7 +115,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         }
         let session = &mut **self.conn;
         let transaction = session.session_transaction_state();
-        // Distinguishes the recorded success of this release from that of an earlier one.
+        // Distinguishes the record of this release from that of an earlier one.
         let nonce = fastrand::u64(..);
         let release = Script::new(
             ScriptKind::ReleaseOrTerminate {

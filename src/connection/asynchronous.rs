@@ -32,10 +32,10 @@ use crate::session::{AsyncLockBody, AsyncLockSession};
 ///   is held, and no place in a queue is lost. In a transaction that this crate began, the session
 ///   is terminated.
 /// * While a lock statement is in flight, a wait on the server included: the session is terminated,
-///   and the pool discards the connection. A wait is cancelled too, so that the session leaves the
-///   server's queue early. With diesel-async and a server that accepts only TLS, it leaves the
-///   queue at its limit; see the module `backends::diesel_async`. A new attempt starts at the end
-///   of the queue.
+///   and the pool discards the connection. A wait leaves the server's queue early. With
+///   diesel-async, a cancel request ends it; with SeaORM, the session is terminated over another
+///   connection. With diesel-async and a server that accepts only TLS, the wait lasts to its limit;
+///   see the module `backends::diesel_async`. A new wait starts at the end of the queue.
 /// * While the body runs: the body is dropped. The lock is released as soon as the statement that
 ///   the body left in flight has ended. If the body was in a transaction, the session is
 ///   terminated.

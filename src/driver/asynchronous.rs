@@ -206,8 +206,9 @@ impl<S: AsyncLockSession> Drop for TerminateBothOnDrop<'_, S> {
 /// On a backend without locks, which has no session to end, it rolls back the open transactions.
 async fn terminate<S: AsyncLockSession>(session: &mut S) {
     if session.session_backend() == Backend::Postgres {
-        // One script after the other, until one succeeds: some servers forbid a script, and a late
-        // cancel request meant for another statement may hit one.
+        // One script after the other, until the client sees the end of the session or the release
+        // of all locks succeeds. Some servers forbid a script, and a late cancel request meant for
+        // another statement may hit one.
         let (mut sequence, mut last) = (TerminateSequence::default(), None);
         while let Some(script) = sequence.next(last) {
             last = Some(session.session_execute(&script).await);

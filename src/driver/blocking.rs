@@ -188,7 +188,8 @@ fn perform<S: LockSession + ?Sized, T>(
 /// On a backend without locks, which has no session to end, it rolls back the open transactions.
 pub(crate) fn terminate<S: LockSession + ?Sized>(session: &mut S) {
     if session.session_backend() == Backend::Postgres {
-        // One script after the other, until one succeeds: some servers forbid a script.
+        // One script after the other, until the client sees the end of the session or the release
+        // of all locks succeeds: some servers forbid a script.
         let (mut sequence, mut last) = (TerminateSequence::default(), None);
         while let Some(script) = sequence.next(last) {
             last = Some(session.session_execute(&script));

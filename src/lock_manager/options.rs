@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::error::{LockError, LockErrorKind};
 use crate::session::TokenSource;
 
-/// Behavior of a lock manager on a backend that has no locks, such as SQLite.
+/// Behaviour of a lock manager on a backend that has no locks, such as SQLite.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum NoLockBackend {
     /// Grants every request without a lock, as [`OnMissingLock`](crate::OnMissingLock) says. This
-    /// is the behavior without a lock manager.
+    /// is the behaviour without a lock manager.
     #[default]
     NoOp,
     /// Excludes the callers of this lock manager with its wait queues. Other processes and other
@@ -97,27 +97,28 @@ impl LockManagerOptions {
     /// | first waiter | next acquire | who may acquire the lock before |
     /// |---|---|---|
     /// | blocks ([`WaitStrategy::Block`](crate::WaitStrategy::Block)) | at once | sessions that wait in the server's queue |
-    /// | polls, and another session held the lock at the last attempt | after one [`interval`](crate::LockOptions::interval) (half to whole) | also clients that poll |
-    /// | polls, and no other session was seen | after half of the last such pause, at least 1/16 of the interval | also clients that poll |
+    /// | polls, and another session held the lock at the last attempt | after half to one [`interval`](crate::LockOptions::interval) | also clients that poll |
+    /// | polls, and no other session was seen | after at most half of the last such bound, but at least 1/16 of the interval; half to whole of that | also clients that poll |
     ///
     /// The pause exists because the server does not show clients that poll. With a count of 0 or 1
     /// every holder acquires from the server. The limit also applies to shared locks: after it a
     /// new request waits until all holders have released.
     ///
     /// The default was measured with four processes. In each of them, 16 tasks hold one key for 1
-    /// ms and poll (`benches/lock_manager.rs`, part `tenure`). A longer time leaves the lock free
-    /// for less of the time; a shorter one distributes it more evenly:
+    /// ms and poll (`benches/lock_manager.rs`, part `hand-off-time`). The figures are in
+    /// `benches/results/lock-manager.csv`. A longer time leaves the lock free for less of the time;
+    /// a shorter one passes it to another process more often:
     ///
-    /// | time | holders per second, all processes | Jain's index between processes: median, and the lower of two runs of 4 s |
+    /// | time | holders per second, all processes | Jain's index between processes: median, and the lower of the two runs of 4 s |
     /// |---|---|---|
-    /// | 10 ms | 213 | 0.92, 0.73 |
-    /// | 20 ms | 266 | 0.98, 0.96 |
-    /// | **50 ms** | 342 | 0.98, 0.83 |
-    /// | 100 ms | 396 | 0.94, 0.92 |
-    /// | 200 ms | 427 | 0.93, 0.84 |
+    /// | 10 ms | 208 | 0.95, 0.95 |
+    /// | 20 ms | 268 | 0.95, 0.84 |
+    /// | **50 ms** | 334 | 0.94, 0.80 |
+    /// | 100 ms | 382 | 0.98, 0.96 |
+    /// | 200 ms | 408 | 0.98, 0.86 |
     ///
-    /// Results vary between runs, because the next holder among polling clients is random. At 100
-    /// ms, 4 s have only some 40 such changes of the process.
+    /// The index varies between runs and shows no trend, because the next holder among polling
+    /// clients is random. At 100 ms, 4 s have only some 40 such changes of the process.
     pub const fn hand_off_limit(mut self, count: u32, time: Duration) -> Self {
         (self.0.max_hand_offs, self.0.max_hand_off_time) = (count, time);
         self
@@ -140,7 +141,7 @@ impl LockManagerOptions {
         self
     }
 
-    /// Sets the behavior on a backend without locks. Default [`NoLockBackend::NoOp`].
+    /// Sets the behaviour on a backend without locks. Default [`NoLockBackend::NoOp`].
     pub const fn on_no_lock_backend(mut self, policy: NoLockBackend) -> Self {
         self.0.no_lock_backend = policy;
         self

@@ -15,7 +15,7 @@ use crate::session::{LockPool, LockSession};
 /// The body runs on the connection that holds the lock, so a pool of one connection suffices for a
 /// body that uses only that connection. A body that checks out another connection of the same pool
 /// needs a larger pool: more connections than such bodies and waiters at one time. Otherwise they
-/// wait for each other until the pool's time-out, which this trait reports as
+/// wait for each other until the pool's timeout, which this trait reports as
 /// [`Pool`](crate::LockErrorKind::Pool).
 ///
 /// The methods behave as those of [`AdvisoryLocking`]. In addition, each returns

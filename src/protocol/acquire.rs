@@ -2,8 +2,9 @@
 //!
 //! # Implementation details
 //!
-//! The machine first tries once. If the lock is contended and the options wait, it polls with a
-//! [`Backoff`], or sends one wait to the server. After an error it cleans up before it reports.
+//! The machine first makes one attempt, a single *try* statement. If the lock is contended and the
+//! options wait, it polls with a [`Backoff`], or sends one wait to the server. After an error it
+//! cleans up before it reports.
 //!
 //! ```text
 //! Start ── Trying ──┬── granted
@@ -13,15 +14,15 @@
 //! Waiting ── error ── RollingBackWait (in a transaction) ── ReleasingIfHeld, or CheckingForLeak
 //! ```
 //!
-//! PostgreSQL can report a time-out (55P03), a cancellation (57014) or a deadlock (40P01) although
-//! it granted the session-level lock. The error may arrive after the grant and before the statement
-//! ends. Therefore the clean-up is necessary. A rollback to a savepoint releases transaction-level
-//! locks, but [not session-level
+//! PostgreSQL can report a timeout (55P03, `lock_not_available`), a cancellation (57014) or a
+//! deadlock (40P01) although it granted the session-level lock. The error may arrive after the
+//! grant and before the statement ends. Therefore the clean-up is necessary. A rollback to a
+//! savepoint releases transaction-level locks, but [not session-level
 //! locks](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS).
 //!
-//! * After a time-out or a deadlock, one level is released if `pg_locks` shows the lock. A wait
-//!   proves that the session did not hold the lock in this mode before, so the level belongs to
-//!   this call.
+//! * A session may acquire a lock several times; each is a *level*, and each needs a release. After
+//!   a timeout or a deadlock, one level is released if `pg_locks` shows the lock. A wait proves
+//!   that the session did not hold the lock in this mode before, so the level belongs to this call.
 //! * After any other error, `pg_locks` cannot distinguish this call's level from an outer level of
 //!   the application. If it shows the lock, the session is terminated.
 
@@ -232,7 +233,7 @@ impl Acquire {
 
     fn wait_on_server(&mut self, remaining: Option<Duration>) -> NextAction {
         self.state = State::Waiting;
-        // A shorter limit of the session needs no record here: its time-out finds time left in the
+        // A shorter limit of the session needs no record here: its timeout finds time left in the
         // limit of the call, and `on_wait_cleaned_up` waits again.
         let limit = [remaining, self.max_server_wait]
             .into_iter()

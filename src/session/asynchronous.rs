@@ -11,13 +11,17 @@ use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionS
 ///
 /// That of [`LockSession`](crate::session::LockSession), and for futures that are dropped:
 ///
-/// * The driver calls [`session_start_terminate`](Self::session_start_terminate) if the future of a
-///   statement is dropped while the statement is in flight, possibly outside a runtime. It ensures
-///   that the session ends as soon as that statement has ended, and that no pool hands the
-///   connection out. It neither blocks nor panics.
-/// * For a wait in flight, the driver calls
-///   [`session_cancel_and_terminate`](Self::session_cancel_and_terminate) instead. The wait has to
-///   end soon, because the server would still grant the lock to it.
+/// * [`session_start_terminate`](Self::session_start_terminate) ensures that the session ends as
+///   soon as the statement in flight has ended, and that no pool hands the connection out. It
+///   neither blocks nor panics, and it may be called outside a runtime. Its callers:
+///   * the driver, if a future is dropped with a statement in flight or in a transaction of the
+///     crate, and in the pooler check;
+///   * the transaction scope of an async body that panics or is dropped;
+///   * a guard that is dropped in a transaction, or whose messages cannot be queued;
+///   * a session of a lock manager that is dropped before its end.
+/// * Only [`session_cancel_and_terminate`](Self::session_cancel_and_terminate) cancels a wait. The
+///   driver calls it instead if the future of a wait is dropped in flight. The wait has to end
+///   soon, because the server would still grant the lock to it.
 /// * A dropped guard calls [`session_enqueue`](Self::session_enqueue), which queues the messages
 ///   behind the statement in flight.
 /// * After [`session_mark_broken`](Self::session_mark_broken) and

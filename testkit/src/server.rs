@@ -92,7 +92,7 @@ pub fn eventually(event: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Number of time-outs that race with the grant in each test: 2,000, or the value of
+/// Number of timeouts that race with the grant in each test: 2,000, or the value of
 /// `ADVISORY_LOCKING_RACED_TIME_OUTS`.
 pub fn raced_time_outs() -> u32 {
     match std::env::var("ADVISORY_LOCKING_RACED_TIME_OUTS") {

@@ -1,5 +1,5 @@
-//! The lock's limit, the caller's time-out and the holder's release at the same time. The server
-//! may report a time-out and still have granted the lock, or the caller may be gone at the grant.
+//! The lock's limit, the caller's timeout and the holder's release at the same time. The server
+//! may report a timeout and still have granted the lock, or the caller may be gone at the grant.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -22,7 +22,7 @@ const CALLS: [Call; 4] = [
     Call::InTransaction,
 ];
 
-/// The calls with a time-out of the caller.
+/// The calls with a timeout of the caller.
 const WITH_CLIENT_TIMEOUT: [Call; 3] = [Call::Acquire, Call::With, Call::WithTransaction];
 
 /// Number of parallel runs, each with its own connection and key.
@@ -43,11 +43,11 @@ struct Counts {
 enum RoundResult {
     Granted,
     TimedOut,
-    /// The caller's time-out came first.
+    /// The caller's timeout came first.
     Dropped,
 }
 
-/// Runs rounds until this many have ended with either time-out.
+/// Runs rounds until this many have ended with either timeout.
 async fn run_rounds<A: Adapter>(url: &str, until: u32) -> Counts {
     let (mut adapter, mut observer, key) = (A::open(url).await, connect(), fresh_key());
     let holder = Holder::start(key.clone());
@@ -56,7 +56,7 @@ async fn run_rounds<A: Adapter>(url: &str, until: u32) -> Counts {
         if counts.timed_out + counts.dropped >= until {
             break;
         }
-        // Every fourth caller has its own time-out at the same time. `InTransaction` has none:
+        // Every fourth caller has its own timeout at the same time. `InTransaction` has none:
         // SeaORM's own `begin`, dropped in flight, leaves its transaction to the next user.
         let has_timeout = round % 4 == 3;
         let call = if has_timeout {

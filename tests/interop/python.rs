@@ -59,7 +59,7 @@ impl Python {
         let requests = child.stdin.take().expect("a pipe");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
         let (sender, replies) = channel();
-        // A thread, so that `reply` has a time-out. It ends with the program's output.
+        // A thread, so that `reply` has a timeout. It ends with the program's output.
         let reader = thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {

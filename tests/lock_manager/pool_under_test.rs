@@ -34,7 +34,7 @@ pub(crate) struct PoolUnderTest {
     pub(crate) kind: PoolKind,
     pub(crate) caller: Caller,
     pub(crate) url: String,
-    /// The time-out of a check-out.
+    /// The timeout of a check-out.
     pub(crate) checkout: Duration,
 }
 

@@ -112,7 +112,7 @@ fn dropped_wait_leaves_nothing(kind: PoolKind) {
         timeout(limit, manager.acquire(&busy, block()))
             .await
             .unwrap_err();
-        soon("a time-out", || observer.waiters(&busy).is_empty()).await;
+        soon("a timeout", || observer.waiters(&busy).is_empty()).await;
 
         // The locks that the call held before the contended one.
         let mut keys = vec![free.clone(), busy.clone()];

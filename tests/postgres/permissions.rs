@@ -131,7 +131,7 @@ fn a_forbidden_release_ends_the_session() {
     }
 }
 
-/// After a time-out the lock may be held, and the release is forbidden.
+/// After a timeout the lock may be held, and the release is forbidden.
 #[test]
 fn a_forbidden_clean_up_ends_the_session() {
     let mut server = RestrictedDatabase::new();

@@ -1,4 +1,4 @@
-//! Waits whose limit coincides with the release: the server may report a time-out and still have
+//! Waits whose limit coincides with the release: the server may report a timeout and still have
 //! granted the lock.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,7 +12,7 @@ use testkit::observer::Observe;
 use testkit::proxy::CountedConnection;
 use testkit::server::{block, connect, fresh_key, raced_time_outs, url};
 
-/// Number of tests that share the time-outs.
+/// Number of tests that share the timeouts.
 const TESTS: u32 = 5;
 const LIMIT: Duration = Duration::from_millis(5);
 
@@ -121,7 +121,7 @@ impl Counts {
         self.granted_not_held += u32::from(!modes.contains("ExclusiveLock"));
     }
 
-    /// After a time-out, only the outer lock may be held.
+    /// After a timeout, only the outer lock may be held.
     fn check_timed_out(&mut self, conn: &mut PgConnection, key: &LockKey, outer: &str) {
         let pid = conn.pid();
         let modes = conn.held_modes(key, pid);
@@ -206,7 +206,7 @@ fn wait(
     (counts, counted.notices())
 }
 
-/// Holds the lock and releases it when the waiter's limit passes. A time-out makes the next release
+/// Holds the lock and releases it when the waiter's limit passes. A timeout makes the next release
 /// earlier, and a grant makes it later, so about half of the waits time out.
 fn hold(key: &LockKey, mode: LockMode, waiter: &Sender<()>, said: &Receiver<ToHolder>) {
     const STEP_MICROS: i64 = 20;

@@ -14,13 +14,13 @@
 //! | `NotHeld` | `WaitStarted` | `WaitingOnServer` | contended, and the first waiter uses [`WaitStrategy::Block`] | `WaitOnServer` |
 //! | `Acquiring` | `Granted` | `Held` | reply to `Acquire` | grants waiters |
 //! | `Acquiring` | `Contended` | `NotHeld` | reply to `Acquire` | `Failed` for requests that do not wait; then `WaitStarted`, a poll timer, or `AcquireSent` for a newer request that does not wait |
-//! | `Acquiring` | `OperationFailed` | `NotHeld` | compensated batch; unfit sequence; session cannot be opened; backend without locks | `Failed` for the waiters that the error concerns; then `AcquireSent`, `Granted` in the process, or a poll timer |
+//! | `Acquiring` | `OperationFailed` | `NotHeld` | compensated batch; bad sequence; session cannot be opened; backend without locks | `Failed` for the waiters that the error concerns; then `AcquireSent`, `Granted` in the process, or a poll timer |
 //! | `WaitingOnServer` | `Granted` | `Held` | end of the server wait | grants waiters |
 //! | `WaitingOnServer` | `WaitEnded` | `NotHeld` | end of the server wait; no blocking waiter left; lock manager closed | `Close` or `Terminate` of the session; `Failed` for the waiter that the error concerns; poll timer |
 //! | `Held` | `TokenRequested` | `IssuingToken` | first waiter is next and needs a fencing token | `RunBatch` with `IssueToken` |
 //! | `Held` | `ReleaseSent` | `Releasing` | no holder, and no waiter that may be granted now | `RunBatch` with `Release`, and with `Acquire` if `reacquire`; poll timer if the key yields |
 //! | `IssuingToken` | `TokenIssued` | `Held` | reply to `IssueToken` | grants waiters |
-//! | `IssuingToken` | `OperationFailed` | `Held` | compensated batch; unfit sequence | `Failed` for the first waiter; grants waiters |
+//! | `IssuingToken` | `OperationFailed` | `Held` | compensated batch; bad sequence | `Failed` for the first waiter; grants waiters |
 //! | `Releasing` | `Released` | `NotHeld`, or `Acquiring` if `reacquire` | reply to `Release`; compensated batch | `Released`; without `reacquire` and poll timer, `AcquireSent` for the next waiter |
 //! | `Held` in the process | `Released` | `NotHeld` | no holder, and no waiter that may be granted now | `Released`; `Granted` for the next waiter |
 //! | every phase with a session | `SessionLost` | `NotHeld` | error of a session; missed keep-alive | `SessionLost`, `Terminate`; `Released` with an error; `Failed` for requests that do not wait, and for all if the session changed; poll timer |

@@ -63,7 +63,7 @@ impl<W> Core<W> {
         let Some(request) = self.remove_request(id, key, now) else {
             return;
         };
-        // If the database cannot be reached, that error helps the caller more than a time-out.
+        // If the database cannot be reached, that error helps the caller more than a timeout.
         let failure = self.open_failure.as_ref().filter(|_| !self.is_connected());
         match failure.map(|failure| failure.message.clone()) {
             Some(message) => {

@@ -2,15 +2,16 @@
 //!
 //! # Implementation details
 //!
-//! Each path ends in [`fail`](Acquire::fail), after one of these:
+//! Each path ends in [`fail`](Acquire::fail), or in another wait if the limit of the call has not
+//! passed. One of these comes before:
 //!
 //! * The server replied that the session does not hold the lock.
 //! * One level was released.
 //! * The session was terminated.
-//! * A rollback to the savepoint released the transaction-level lock, or the end of the caller's
-//!   aborted transaction will.
-//! * Another session replied. Only in this case may a session still hold the lock, and this
-//!   connection cannot reach it.
+//! * A rollback to the savepoint released the transaction-level lock.
+//! * An attempt for a transaction-level lock failed. The end of the caller's aborted transaction
+//!   releases it.
+//! * Another session replied. A session that this connection cannot reach may hold the lock then.
 
 use std::time::{Duration, Instant};
 
@@ -159,9 +160,10 @@ impl Acquire {
         Action::Terminate
     }
 
-    /// Reports the failure. This call holds no lock on its session, which is clean or terminated.
+    /// Reports the failure. The session holds no lock of this call, or is terminated, except:
     ///
-    /// After `SessionChanged`, another session of a pooler may hold the lock.
+    /// * A transaction-level lock may be held until the end of the aborted transaction.
+    /// * After `SessionChanged`, another session of a pooler may hold the lock.
     pub(super) fn fail(&mut self, failure: Failure) -> NextAction {
         self.state = State::Finished;
         Action::Done(match failure.kind {

@@ -30,7 +30,7 @@ impl Failure {
         }
     }
 
-    /// Creates the failure of a statement that does not wait for the lock. A time-out or deadlock
+    /// Creates the failure of a statement that does not wait for the lock. A timeout or deadlock
     /// of such a statement concerns another object, such as a catalog table. So its kind becomes
     /// `Database`.
     pub(super) fn from_statement(error: SessionError) -> Self {

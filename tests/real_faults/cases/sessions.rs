@@ -223,7 +223,7 @@ pub(crate) fn cancelled_at_the_release(adapter: AdapterUnderTest) {
     drop(observer);
 }
 
-/// The server's time-outs for idle sessions.
+/// The server's timeouts for idle sessions.
 pub(crate) fn idle_for_too_long(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let mut observer = connect();
