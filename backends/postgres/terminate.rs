@@ -2,7 +2,7 @@
 
 use super::{Script, ScriptKind, SessionError};
 
-/// One script of a [`TerminateSequence`].
+/// One script of the sequence that terminates a session.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum TerminateStep {
