@@ -92,7 +92,7 @@ impl LockManagerOptions {
     /// other processes. Default: any number of times within 50 ms.
     ///
     /// A hand-off costs no round trip. When the count or the time is reached, the lock is released.
-    /// What follows depends on the first waiter of this process:
+    /// The first waiter of this process decides the next step:
     ///
     /// | first waiter | next acquire | who may acquire the lock before |
     /// |---|---|---|

@@ -9,7 +9,7 @@ use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionS
 ///
 /// # Contract
 ///
-/// That of [`LockSession`](crate::session::LockSession), and for futures that are dropped:
+/// The contract of [`LockSession`](crate::session::LockSession), and for dropped futures:
 ///
 /// * [`session_start_terminate`](Self::session_start_terminate) ensures that the session ends as
 ///   soon as the statement in flight has ended, and that no pool hands the connection out. It
