@@ -195,19 +195,39 @@ fn test_names_are_short_statements() {
     check("test names", &violations);
 }
 
-/// Returns the Rust blocks of a Markdown text: line number and code.
+/// Returns the Rust blocks of a Markdown text or of the documentation comments of a Rust file: line
+/// number and code. A block of another language, or one that is not run, is none of them.
 fn blocks(text: &str) -> Vec<(usize, String)> {
     let mut blocks: Vec<(usize, String)> = Vec::new();
-    let mut in_block = false;
+    let mut open: Option<bool> = None;
     for (number, line) in text.lines().enumerate() {
-        if line == "```rust" {
-            in_block = true;
-            blocks.push((number + 2, String::new()));
-        } else if line == "```" {
-            in_block = false;
-        } else if let (true, Some((_, code))) = (in_block, blocks.last_mut()) {
-            code.push_str(line);
-            code.push('\n');
+        let comment = line.trim_start();
+        let line = ["/// ", "//! ", "///", "//!"]
+            .iter()
+            .find_map(|marker| comment.strip_prefix(marker))
+            .unwrap_or(line);
+        // A block that some features enable begins in an attribute.
+        let line = if comment.contains(r#"doc = "```""#) {
+            "```"
+        } else {
+            line
+        };
+        match (line.strip_prefix("```"), open) {
+            (Some(language), None) => {
+                let is_rust = matches!(language, "" | "rust" | "no_run");
+                if is_rust {
+                    blocks.push((number + 2, String::new()));
+                }
+                open = Some(is_rust);
+            }
+            (Some(_), Some(_)) => open = None,
+            (None, Some(true)) => {
+                if let Some((_, code)) = blocks.last_mut() {
+                    code.push_str(line);
+                    code.push('\n');
+                }
+            }
+            (None, _) => {}
         }
     }
     blocks
@@ -216,6 +236,27 @@ fn blocks(text: &str) -> Vec<(usize, String)> {
 fn documents_with_blocks() -> impl Iterator<Item = String> {
     let is_page = |path: &String| path.starts_with("docs/") || path == "README.md";
     sources().into_iter().filter(is_page)
+}
+
+/// Returns the documents, and the Rust files whose documentation comments `cargo test` runs.
+fn files_with_doc_tests() -> impl Iterator<Item = String> {
+    let is_code = |path: &String| {
+        path.ends_with(".rs") && (path.starts_with("src/") || path.starts_with("backends/"))
+    };
+    documents_with_blocks().chain(sources().into_iter().filter(is_code))
+}
+
+/// Returns whether a block may lock keys on the test server. SQLite has no locks.
+fn is_on_server(code: &str) -> bool {
+    let code: String = code
+        .lines()
+        .map(|line| line.split("// ").next().unwrap_or_default())
+        .collect();
+    let has_server = ["DATABASE_URL", "PgConnection"]
+        .iter()
+        .any(|name| code.contains(name));
+    let on_sqlite = code.contains(":memory:") || code.contains("rusqlite");
+    has_server || (code.contains("LockOptions") && !on_sqlite)
 }
 
 #[test]
@@ -256,27 +297,48 @@ fn keys(code: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Doc tests run at the same time on one server.
-#[test]
-fn blocks_on_a_server_use_keys_of_their_own() {
+/// Returns a violation for each key that two blocks of these files lock, and the number of keys.
+fn shared_keys(files: impl IntoIterator<Item = (String, String)>) -> (Vec<String>, usize) {
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
-    for path in documents_with_blocks() {
-        for (line, code) in blocks(&read(&path)) {
-            let on_server = code.contains("PgConnection")
-                || code.contains("LockManager")
-                || code.contains("DatabaseConnection");
-            if !on_server {
-                continue;
-            }
-            for key in keys(&code) {
+    let mut violations = Vec::new();
+    for (path, text) in files {
+        for (line, code) in blocks(&text) {
+            for key in if is_on_server(&code) {
+                keys(&code)
+            } else {
+                BTreeSet::new()
+            } {
                 let block = format!("{path}:{line}");
                 if let Some(other) = owners.insert(key.clone(), block.clone()) {
-                    panic!("{other} and {block} lock {key:?}");
+                    violations.push(format!("{other} and {block} lock {key:?}"));
                 }
             }
         }
     }
-    assert!(owners.len() > 20, "only {} keys: {owners:?}", owners.len());
+    (violations, owners.len())
+}
+
+/// Doc tests run at the same time on one server.
+#[test]
+fn blocks_on_a_server_use_keys_of_their_own() {
+    let (violations, keys) = shared_keys(files_with_doc_tests().map(|path| {
+        let text = read(&path);
+        (path, text)
+    }));
+    assert!(violations.is_empty(), "{violations:#?}");
+    assert!(keys > 20, "only {keys} keys");
+}
+
+#[test]
+fn shared_key_of_a_comment_and_a_page_is_detected() {
+    let block = "PgConnection::establish(url); conn.with_advisory_lock(\"one\", || {});";
+    let page = ("page.md".to_owned(), format!("```rust\n{block}\n```\n"));
+    let plain = format!("/// ```\n/// {block}\n/// ```\n");
+    let attribute = format!("#[cfg_attr(feature = \"a\", doc = \"```\")]\n/// {block}\n/// ```\n");
+    for comment in [plain, attribute] {
+        let files = [page.clone(), ("comment.rs".to_owned(), comment)];
+        assert_eq!(shared_keys(files).0.len(), 1);
+    }
 }
 
 #[test]
