@@ -260,9 +260,11 @@ impl Observe for PgConnection {
     }
 
     fn try_lock_entries(&mut self, key: &LockKey) -> QueryResult<Vec<LockEntry>> {
+        // As JSON, because PostgreSQL 13 has no `waitstart`.
         let query = format!(
             "SELECT pid::int8, mode = 'ExclusiveLock' AS exclusive, granted {} \
-             ORDER BY granted DESC, CASE WHEN granted THEN pid END, waitstart, mode, pid",
+             ORDER BY granted DESC, CASE WHEN granted THEN pid END, \
+             pg_catalog.to_jsonb(pg_locks) OPERATOR(pg_catalog.->>) 'waitstart', mode, pid",
             rows_of(key)
         );
         let rows: Vec<LockRow> = sql_query(query).load(self)?;

@@ -158,14 +158,18 @@ fn spawn(directory: &Path, config: &str) -> Child {
         .expect("PgBouncer is missing: run ./scripts/test, or install it (Debian: pgbouncer)")
 }
 
-/// Runs PgBouncer with `setpriv`, which drops root's privileges, and kills the pooler when the
+/// Runs PgBouncer, the program in the variable `PGBOUNCER` or the installed one, with `setpriv`, which drops root's privileges, and kills the pooler when the
 /// test's thread ends.
 fn pooler_command(directory: &Path) -> Command {
-    let program = if Path::new("/usr/sbin/pgbouncer").exists() {
-        "/usr/sbin/pgbouncer"
-    } else {
-        "pgbouncer"
-    };
+    let program = std::env::var("PGBOUNCER").unwrap_or_else(|_| {
+        let debian = "/usr/sbin/pgbouncer";
+        let found = if Path::new(debian).exists() {
+            debian
+        } else {
+            "pgbouncer"
+        };
+        found.to_owned()
+    });
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if owner(directory) == Some(UNPRIVILEGED_ID) {
