@@ -11,7 +11,7 @@ use sea_orm::{
 
 use super::error::{query_error, transaction_ended_error};
 use super::native::{NativeConnection, NativeTransaction, OpenTransactions};
-use super::pinned::{PostgresConnection, PostgresTransaction};
+use super::pinned::{PostgresConnection, PostgresSession, PostgresTransaction};
 use super::state::InFlight;
 use super::statements::{decode_row, to_sqlx_query};
 use super::transaction_log::TransactionId;
@@ -23,7 +23,7 @@ pub(super) type Rows<'r> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>>
 /// Connection of a body's handle.
 #[derive(Debug)]
 pub(super) enum ConnectionInner {
-    Postgres(PostgresConnection),
+    Postgres(PostgresSession),
     Native(NativeConnection),
 }
 
@@ -50,7 +50,7 @@ pub(super) enum Executor<'t> {
 impl ConnectionInner {
     pub(super) fn executor(&self) -> Executor<'_> {
         match self {
-            Self::Postgres(connection) => Executor::Postgres(connection, None),
+            Self::Postgres(session) => Executor::Postgres(&session.connection, None),
             Self::Native(native) if native.closed => Executor::Ended,
             Self::Native(native) => match native.innermost() {
                 Some(outer) => Executor::Transaction(outer, Some(&native.open_transactions)),

@@ -23,7 +23,7 @@ use sea_orm::{DbErr, TransactionOptions};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
-use super::error::acquire_error;
+use super::error::{acquire_error, transaction_ended_error};
 use super::state::{InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
@@ -36,6 +36,13 @@ pub(super) struct PostgresConnection {
     log: Arc<TransactionLog>,
     /// Runtime of the checkout, where the clean-up runs: a drop may happen outside any runtime.
     runtime: Option<Handle>,
+}
+
+/// Pinned connection as the session of a lock, with the transactions that this crate began on it.
+#[derive(Debug)]
+pub(super) struct PostgresSession {
+    pub(super) connection: PostgresConnection,
+    began: Vec<TransactionId>,
 }
 
 /// Transaction or savepoint on a pinned connection, rolled back on drop unless it has ended.
@@ -62,11 +69,7 @@ impl PostgresConnection {
     /// Locks the connection and runs its clean-up.
     pub(super) async fn lock(&self) -> Result<AsyncMutexGuard<'_, PinnedState>, DbErr> {
         let mut state = self.state.lock().await;
-        // A failed clean-up leaves the transaction unknown, so no later statement may run.
-        if let Err(error) = state.run_cleanup().await {
-            state.discard();
-            return Err(error);
-        }
+        state.run_cleanup().await?;
         Ok(state)
     }
 
@@ -92,26 +95,6 @@ impl PostgresConnection {
     /// Returns whether a transaction is open.
     pub(super) fn is_open(&self, id: TransactionId) -> bool {
         self.log.lock().level_of(id).is_some()
-    }
-
-    /// Begins a transaction for this crate.
-    pub(super) async fn begin(&self) -> Result<(), DbErr> {
-        let mut state = self.lock().await?;
-        state.begin(&TransactionOptions::default()).await.map(drop)
-    }
-
-    /// Commits the innermost transaction.
-    pub(super) async fn commit(&self) -> Result<(), DbErr> {
-        let mut state = self.lock().await?;
-        let innermost = state.innermost()?;
-        state.commit(innermost).await
-    }
-
-    /// Rolls the innermost transaction back.
-    pub(super) async fn roll_back(&self) -> Result<(), DbErr> {
-        let mut state = self.lock().await?;
-        let innermost = state.innermost()?;
-        state.roll_back(innermost).await
     }
 
     /// Runs a lock statement, in a transaction that must still be open if one is named.
@@ -183,6 +166,35 @@ impl PostgresConnection {
         {
             state.discard();
         }
+    }
+}
+
+impl PostgresSession {
+    pub(super) async fn checkout(pool: &PgPool) -> Result<Self, DbErr> {
+        Ok(Self {
+            connection: PostgresConnection::checkout(pool).await?,
+            began: Vec::new(),
+        })
+    }
+
+    /// Begins a transaction, or a savepoint in the innermost one.
+    pub(super) async fn begin(&mut self) -> Result<(), DbErr> {
+        let mut state = self.connection.lock().await?;
+        self.began
+            .push(state.begin(&TransactionOptions::default()).await?);
+        Ok(())
+    }
+
+    /// Commits the innermost transaction that this crate began.
+    pub(super) async fn commit(&mut self) -> Result<(), DbErr> {
+        let id = self.began.pop().ok_or_else(transaction_ended_error)?;
+        self.connection.lock().await?.commit(id).await
+    }
+
+    /// Rolls the innermost transaction that this crate began back.
+    pub(super) async fn roll_back(&mut self) -> Result<(), DbErr> {
+        let id = self.began.pop().ok_or_else(transaction_ended_error)?;
+        self.connection.lock().await?.roll_back(id).await
     }
 }
 

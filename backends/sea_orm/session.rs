@@ -8,7 +8,7 @@ use super::error::session_error;
 use super::executor::ConnectionInner;
 use super::handle::PinnedConnection;
 use super::native::NativeConnection;
-use super::pinned::PostgresConnection;
+use super::pinned::PostgresSession;
 use crate::session::{
     AsyncLockPool, AsyncLockSession, Backend, Row, Script, SessionError, Statement,
     TransactionState,
@@ -22,8 +22,8 @@ impl AsyncLockPool for DatabaseConnection {
         let connection = match &self.inner {
             DatabaseConnectionType::SqlxPostgresPoolConnection(_) => {
                 let pool = self.get_postgres_connection_pool();
-                let connection = PostgresConnection::checkout(pool).await;
-                ConnectionInner::Postgres(connection.map_err(session_error)?)
+                let session = PostgresSession::checkout(pool).await;
+                ConnectionInner::Postgres(session.map_err(session_error)?)
             }
             DatabaseConnectionType::Disconnected => {
                 return Err(SessionError::unsupported_backend("SeaORM is not connected"));
@@ -57,14 +57,14 @@ impl AsyncLockSession for PinnedConnection {
 
     fn session_transaction_state(&mut self) -> TransactionState {
         match &self.0 {
-            ConnectionInner::Postgres(connection) => connection.transaction_state(),
+            ConnectionInner::Postgres(session) => session.connection.transaction_state(),
             ConnectionInner::Native(connection) => connection.transaction_state(),
         }
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(connection) => connection.begin().await,
+            ConnectionInner::Postgres(session) => session.begin().await,
             ConnectionInner::Native(connection) => connection.begin().await,
         }
         .map_err(session_error)
@@ -72,7 +72,7 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_commit(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(connection) => connection.commit().await,
+            ConnectionInner::Postgres(session) => session.commit().await,
             ConnectionInner::Native(connection) => connection.commit().await,
         }
         .map_err(session_error)
@@ -80,7 +80,7 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(connection) => connection.roll_back().await,
+            ConnectionInner::Postgres(session) => session.roll_back().await,
             ConnectionInner::Native(connection) => connection.roll_back().await,
         }
         .map_err(session_error)
@@ -88,7 +88,8 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match &self.0 {
-            ConnectionInner::Postgres(connection) => connection
+            ConnectionInner::Postgres(session) => session
+                .connection
                 .query(None, statement)
                 .await
                 .map_err(session_error),
@@ -98,7 +99,8 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         match &self.0 {
-            ConnectionInner::Postgres(connection) => connection
+            ConnectionInner::Postgres(session) => session
+                .connection
                 .execute_script(None, &script.sql())
                 .await
                 .map_err(session_error),
@@ -113,14 +115,14 @@ impl AsyncLockSession for PinnedConnection {
 
     fn session_start_terminate(&mut self) {
         match &mut self.0 {
-            ConnectionInner::Postgres(connection) => connection.start_terminate(),
+            ConnectionInner::Postgres(session) => session.connection.start_terminate(),
             ConnectionInner::Native(connection) => connection.start_terminate(),
         }
     }
 
     fn session_enqueue(&mut self, script: &Script) -> bool {
         match &self.0 {
-            ConnectionInner::Postgres(connection) => connection.enqueue(script.messages()),
+            ConnectionInner::Postgres(session) => session.connection.enqueue(script.messages()),
             ConnectionInner::Native(_) => false,
         }
     }

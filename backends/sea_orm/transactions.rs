@@ -20,7 +20,7 @@ use sea_orm::{DbErr, TransactionOptions};
 
 use super::error::{closed_error, is_aborted, is_disconnected, transaction_ended_error};
 use super::state::{InFlight, PinnedState, Recovery};
-use super::transaction_log::{Cleanup, TransactionId};
+use super::transaction_log::{Cleanup, CommitStep, TransactionId};
 use crate::backends::postgres::COMMIT;
 
 /// Returns the name of the savepoint at a level, where 1 is the first inside a transaction.
@@ -100,14 +100,15 @@ impl PinnedState {
     ///
     /// If the commit fails, the transaction is rolled back.
     pub(super) async fn commit(&mut self, id: TransactionId) -> Result<(), DbErr> {
-        self.drain_after_error().await?;
-        let level = self.level_of(id)?;
-        if self.log.lock().open.len() > level + 1 {
-            // Their owners have not committed them.
-            self.roll_back_level(level + 1).await?;
-        }
-        // Before the commit is sent: a dropped commit, too, has ended the transaction for its user.
-        self.log.lock().truncate(level);
+        let level = loop {
+            self.drain_after_error().await?;
+            let step = self.log.lock().start_commit(id);
+            match step.ok_or_else(transaction_ended_error)? {
+                CommitStep::Send { level } => break level,
+                // Another thread may have dropped a transaction since the last clean-up.
+                CommitStep::RunCleanup => self.run_cleanup().await?,
+            }
+        };
         self.in_flight = InFlight::TransactionControl(Recovery::Committed(level));
         let committed = match level {
             0 => self.send(COMMIT).await,
@@ -136,14 +137,19 @@ impl PinnedState {
         }
     }
 
-    /// Returns the innermost transaction.
-    pub(super) fn innermost(&self) -> Result<TransactionId, DbErr> {
-        let innermost = self.log.lock().innermost();
-        innermost.ok_or_else(transaction_ended_error)
+    /// Runs the recovery of the statement in flight, and then the pending clean-up.
+    ///
+    /// Discards the connection on failure: its transaction is unknown then, so no later statement
+    /// may run.
+    pub(super) async fn run_cleanup(&mut self) -> Result<(), DbErr> {
+        let cleaned = self.recover_and_run_pending().await;
+        if cleaned.is_err() {
+            self.discard();
+        }
+        cleaned
     }
 
-    /// Runs the recovery of the statement in flight, and then the pending clean-up.
-    pub(super) async fn run_cleanup(&mut self) -> Result<(), DbErr> {
+    async fn recover_and_run_pending(&mut self) -> Result<(), DbErr> {
         match self.in_flight {
             InFlight::Nothing => {}
             // A dropped lock statement may wait for long or be granted; only termination is safe.

@@ -375,3 +375,40 @@ async fn a_begin_fails_if_its_outer_transaction_is_dropped() {
     })
     .await;
 }
+
+/// Another thread drops the inner transaction at a random point of the outer one's commit. The
+/// owner of the inner transaction has not committed it, so it is rolled back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inner_transaction_dropped_during_the_commit_is_rolled_back() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static READY: AtomicBool = AtomicBool::new(false);
+    static GO: AtomicBool = AtomicBool::new(false);
+    with_lock(&postgres(1).await, async |db| {
+        for round in 0..1_200 {
+            let outer = db.begin().await?;
+            let inner = outer.begin().await?;
+            inner.execute_unprepared(WRITE).await?;
+            let dropper = std::thread::spawn(move || {
+                READY.store(true, Ordering::SeqCst);
+                while !GO.load(Ordering::SeqCst) {
+                    std::hint::spin_loop();
+                }
+                for _ in 0..round % 400 {
+                    std::hint::spin_loop();
+                }
+                drop(inner);
+            });
+            while !READY.swap(false, Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            GO.store(true, Ordering::SeqCst);
+            outer.commit().await?;
+            dropper.join().unwrap();
+            GO.store(false, Ordering::SeqCst);
+        }
+        assert_eq!(count(db).await, 0);
+        Ok(())
+    })
+    .await;
+}
