@@ -33,6 +33,7 @@ mod batch;
 mod error;
 mod lock;
 mod reply;
+mod report;
 mod script;
 mod statement;
 mod terminate;

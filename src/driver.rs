@@ -16,3 +16,17 @@
 #[cfg(feature = "_async")]
 pub(crate) mod asynchronous;
 pub(crate) mod blocking;
+
+use crate::backends::postgres::classify;
+use crate::error::LockError;
+use crate::lock_report::LockReport;
+use crate::session::{Row, SessionError};
+
+/// Reads the reply to a statement that reports locks.
+fn parse_report(reply: Result<Row, SessionError>) -> Result<Vec<LockReport>, LockError> {
+    let error = |error: SessionError| {
+        LockError::new(classify(error.code())).with_source(error.into_source())
+    };
+    let texts = reply.and_then(Row::into_texts).map_err(error)?;
+    LockReport::parse(texts).ok_or_else(|| error(SessionError::new("a malformed lock report")))
+}

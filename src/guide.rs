@@ -19,6 +19,7 @@
 //! | data that a transaction sees after its wait | [`snapshots`] |
 //! | failures of processes, networks and servers; keep-alive settings; failover | [`outages`] |
 //! | limits of a lock; fencing tokens | [`fencing`] |
+//! | holders and waiters of a lock; a holder that hangs | [`operating`] |
 //! | unit tests of the branch "held elsewhere" | module `testing` |
 //!
 //! Clients: [`diesel`], [`diesel_async`], [`sea_orm`], [`rusqlite`]. From PormG,
@@ -64,6 +65,8 @@ pages! {
     snapshots = "snapshots";
     /// Outages: the state of a lock after a failure.
     outages = "outages";
+    /// Operating: holders and waiters of a lock.
+    operating = "operating";
     /// Fencing, and the limits of a lock.
     fencing = "fencing";
     /// Coming from another library.

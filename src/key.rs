@@ -72,6 +72,20 @@ impl RawLockKey {
             ),
         }
     }
+
+    /// Returns the key with these [columns](Self::pg_locks_columns). `None` if `objsubid` is
+    /// neither 1 nor 2.
+    pub(crate) fn from_pg_locks_columns(classid: u32, objid: u32, objsubid: u16) -> Option<Self> {
+        let signed = |number: u32| i32::from_ne_bytes(number.to_ne_bytes());
+        match objsubid {
+            1 => {
+                let number = u64::from(classid) << 32 | u64::from(objid);
+                Some(Self::Single(i64::from_ne_bytes(number.to_ne_bytes())))
+            }
+            2 => Some(Self::Pair(signed(classid), signed(objid))),
+            _ => None,
+        }
+    }
 }
 
 /// The name of a lock: integers for the server, and the text that they were derived from, for logs.

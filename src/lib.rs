@@ -89,6 +89,8 @@ pub mod guide;
 mod key;
 #[cfg(feature = "lock-manager")]
 pub mod lock_manager;
+mod lock_mode;
+mod lock_report;
 mod options;
 mod pool;
 mod pooling_mode;
@@ -121,7 +123,9 @@ pub use connection::{AdvisoryLockGuard, AdvisoryLocking};
 pub use connection::{AsyncAdvisoryLockGuard, AsyncAdvisoryLocking};
 pub use error::{LockError, LockErrorKind};
 pub use key::{KeyNamespace, KeyPart, KeyText, LockKey, RawLockKey};
-pub use options::{LockMode, LockOptions, OnMissingLock, WaitStrategy};
+pub use lock_mode::LockMode;
+pub use lock_report::{LockHolder, LockReport, LockWaiter, SessionDetails, SessionInfo};
+pub use options::{LockOptions, OnMissingLock, WaitStrategy};
 #[cfg(feature = "_async")]
 pub use pool::AsyncPooledAdvisoryLocking;
 pub use pool::PooledAdvisoryLocking;

@@ -40,7 +40,7 @@ impl<const ID: u8> Prepared<ID> {
 macro_rules! with_prepared {
     ($statement:expr, $prepared:ident => $run:expr) => {
         with_prepared!(@ids $statement, $prepared => $run,
-            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29; 30)
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31; 32)
     };
     (@ids $statement:expr, $prepared:ident => $run:expr, $($id:literal)*; $last:literal) => {{
         const _: () = assert!($last + 1 == $crate::session::StatementId::COUNT);
@@ -112,6 +112,9 @@ impl QueryableByName<Pg> for Row {
     }
 }
 
+/// The object identifier of `text[]` in `pg_type`, which is the same on every server.
+const TEXT_ARRAY: u32 = 1009;
+
 /// Reads a column. Numbers are in network byte order, whatever their type.
 fn cell(value: PgValue<'_>) -> deserialize::Result<Cell> {
     let bytes = value.as_bytes();
@@ -120,6 +123,9 @@ fn cell(value: PgValue<'_>) -> deserialize::Result<Cell> {
         [a, b, c, d] => Cell::Number(i32::from_be_bytes([a, b, c, d]).into()),
         [a, b, c, d, e, f, g, h] => Cell::Number(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
         // An array has a header of 12 bytes, so it is never taken for a number.
+        _ if value.get_oid().get() == TEXT_ARRAY => {
+            Cell::Texts(FromSql::<Array<Nullable<Text>>, Pg>::from_sql(value)?)
+        }
         _ => Cell::Numbers(FromSql::<Array<Nullable<BigInt>>, Pg>::from_sql(value)?),
     })
 }

@@ -4,8 +4,7 @@ use super::SessionError;
 
 /// A column of a [`Row`].
 ///
-/// The crate's statements return numbers only, so the types that share a representation share a
-/// variant.
+/// The types that share a representation share a variant.
 #[expect(
     clippy::exhaustive_enums,
     reason = "an adapter must be able to return every value"
@@ -19,6 +18,8 @@ pub enum Cell {
     Number(i64),
     /// An `int8[]`.
     Numbers(Vec<Option<i64>>),
+    /// A `text[]`.
+    Texts(Vec<Option<String>>),
 }
 
 impl Cell {
@@ -26,7 +27,7 @@ impl Cell {
         match self {
             Self::Null => Ok(None),
             Self::Number(number) => Ok(Some(number)),
-            Self::Numbers(_) => Err(unexpected("an array")),
+            Self::Numbers(_) | Self::Texts(_) => Err(unexpected("an array")),
         }
     }
 
@@ -39,7 +40,7 @@ impl Cell {
         match self {
             Self::Null => Ok(None),
             Self::Numbers(numbers) => Ok(Some(numbers)),
-            Self::Number(_) => Err(unexpected("a number")),
+            Self::Number(_) | Self::Texts(_) => Err(unexpected("a number or texts")),
         }
     }
 }
@@ -63,6 +64,16 @@ impl Row {
     #[must_use]
     pub const fn new(columns: [Cell; Self::COLUMNS]) -> Self {
         Self(columns)
+    }
+
+    /// The texts of a report. A null is a report without rows.
+    pub(crate) fn into_texts(self) -> Result<Vec<Option<String>>, SessionError> {
+        let Self([texts, ..]) = self;
+        match texts {
+            Cell::Null => Ok(Vec::new()),
+            Cell::Texts(texts) => Ok(texts),
+            Cell::Number(_) | Cell::Numbers(_) => Err(unexpected("no array of texts")),
+        }
     }
 
     /// The process id in a [column](super::Statement::pid_column).

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::batch::{self, LockBatch};
 use super::lock;
+use super::report;
 use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
 
@@ -51,6 +52,11 @@ pub enum Request {
     },
     /// Operations of a lock manager.
     Batch(LockBatch),
+    /// The sessions that hold or await locks. The reply is one array of texts.
+    Report {
+        /// The key of the lock. `None` for every lock of the database.
+        key: Option<RawLockKey>,
+    },
 }
 
 /// The number of a statement's text: equal ids, equal texts.
@@ -61,12 +67,14 @@ pub struct StatementId(u8);
 
 impl StatementId {
     /// The number of different texts.
-    pub const COUNT: u8 = 31;
+    pub const COUNT: u8 = 33;
 
     // After five kinds, each for two key spaces and two modes.
     const FIRST_SINGLE: u8 = 20;
-    // After an acquire and a release, each for two key spaces and two modes. Three batches follow.
+    // After an acquire and a release, each for two key spaces and two modes. Three batches follow,
+    // and two reports.
     const FIRST_BATCH: u8 = 28;
+    const FIRST_REPORT: u8 = 31;
 
     /// Returns the number, less than [`COUNT`](Self::COUNT).
     #[must_use]
@@ -106,7 +114,8 @@ const fn variant(key: RawLockKey, mode: LockMode) -> u8 {
 /// A prepared statement that returns one [`Row`](super::Row).
 ///
 /// The sender of a statement reads the row as a [`LockReply`](super::LockReply) or, for a
-/// [batch](Self::for_batch), as a [`BatchReply`](super::BatchReply).
+/// [batch](Self::for_batch), as a [`BatchReply`](super::BatchReply). The row of a report is one
+/// [`Cell::Texts`](super::Cell::Texts).
 ///
 /// # Examples
 ///
@@ -159,6 +168,16 @@ impl Statement {
         }
     }
 
+    /// Returns the statement that reports the sessions that hold or await a lock, or all locks of
+    /// the database.
+    pub(crate) const fn for_report(key: Option<RawLockKey>) -> Self {
+        let number = StatementId::FIRST_REPORT + key.is_none() as u8;
+        Self {
+            id: StatementId(number),
+            request: Request::Report { key },
+        }
+    }
+
     /// Returns the number of the text.
     #[must_use]
     pub const fn id(&self) -> StatementId {
@@ -171,19 +190,19 @@ impl Statement {
         &self.request
     }
 
-    /// Returns the action on one lock. `None` for a batch.
+    /// Returns the action on one lock. `None` for a batch or a report.
     #[must_use]
     pub const fn kind(&self) -> Option<StatementKind> {
         match self.request {
             Request::Lock { kind, .. } => Some(kind),
-            Request::Batch(_) => None,
+            Request::Batch(_) | Request::Report { .. } => None,
         }
     }
 
     /// Returns the text for PostgreSQL, with `$1`, `$2`, … for the [`binds`](Self::binds).
     ///
     /// It returns one row of at most three columns. Their types are `bool`, `int4`, `int8`,
-    /// `timestamptz` and `int8[]`, in the binary format. Each may be null.
+    /// `timestamptz`, `int8[]` and `text[]`, in the binary format. Each may be null.
     #[must_use]
     pub fn sql(&self) -> &'static str {
         match &self.request {
@@ -192,6 +211,7 @@ impl Statement {
                 Some(op) => lock::single_op_sql(op),
                 None => batch.sql(),
             },
+            Request::Report { key } => report::sql(*key),
         }
     }
 
@@ -211,6 +231,7 @@ impl Statement {
                 }
                 None => batch::binds(batch),
             },
+            Request::Report { key } => report::binds(*key),
         }
     }
 
@@ -220,6 +241,7 @@ impl Statement {
         match &self.request {
             Request::Lock { .. } => Some(1),
             Request::Batch(batch) => batch.single_op().is_none().then_some(2),
+            Request::Report { .. } => None,
         }
     }
 }

@@ -42,6 +42,7 @@ fn batches() -> [Statement; 3] {
 /// One statement of each text.
 fn every_statement() -> Vec<Statement> {
     let mut statements = Vec::from(batches());
+    statements.extend([Some(LockKey::from(1).raw()), None].map(Statement::for_report));
     for key in keys() {
         for mode in MODES {
             statements.extend(KINDS.map(|kind| Statement::new(kind, &key, mode)));

@@ -21,7 +21,7 @@ use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, query_error};
 use super::state::{InFlight, PinnedState};
-use crate::session::{Bind, Cell, Row, Statement};
+use crate::session::{Bind, Cell, Request, Row, Statement};
 
 /// Converts a statement of SeaORM into a query of sqlx.
 pub(super) fn to_sqlx_query(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
@@ -37,8 +37,11 @@ impl PinnedState {
     pub(super) async fn run_statement(&mut self, statement: &Statement) -> Result<Row, DbErr> {
         let arguments = arguments(statement.binds()).map_err(query_error)?;
         // Set before the first poll: a drop at any later point may leave the statement on the
-        // server.
-        self.in_flight = InFlight::LockStatement;
+        // server. A report changes no lock, so its reply is only read to the end.
+        self.in_flight = match statement.request() {
+            Request::Report { .. } => InFlight::UserStatement,
+            _ => InFlight::LockStatement,
+        };
         let query = (statement.sql(), Some(arguments));
         let fetched = self.connection()?.fetch_optional(query).await;
         let row = self.finish(fetched).and_then(|row| {
@@ -105,6 +108,7 @@ impl PinnedState {
 const INT8: Oid = Oid(20);
 const INT4: Oid = Oid(23);
 const TEXT: Oid = Oid(25);
+const TEXT_ARRAY: Oid = Oid(1009);
 const INT8_ARRAY: Oid = Oid(1016);
 const TIMESTAMPTZ: Oid = Oid(1184);
 
@@ -172,7 +176,11 @@ fn decode_cell(row: &PgRow, column: usize) -> sqlx::Result<Cell> {
         .map_err(|error| decode_error(column, error))?;
     // A number has eight bytes at most. An array begins with a header of twelve.
     if bytes.len() > 8 {
-        return row.try_get(column).map(Cell::Numbers);
+        return if value.type_info().oid() == Some(TEXT_ARRAY) {
+            row.try_get(column).map(Cell::Texts)
+        } else {
+            row.try_get(column).map(Cell::Numbers)
+        };
     }
     decode_number(value.format(), bytes)
         .map(Cell::Number)

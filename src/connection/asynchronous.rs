@@ -7,9 +7,10 @@ use std::ops::DerefMut;
 use super::AsyncAdvisoryLockGuard;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
-use crate::driver::asynchronous::{drive_acquire, drive_pair, snapshot};
+use crate::driver::asynchronous::{drive_acquire, drive_pair, report, snapshot};
 use crate::error::LockError;
 use crate::key::LockKey;
+use crate::lock_report::LockReport;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
@@ -321,6 +322,55 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             let check = PoolerCheck::new(&snapshot(self), &snapshot(other));
             drive_pair(self, other, check).await
         }
+    }
+
+    /// Returns the sessions that hold the lock on `key` and the sessions that wait for it.
+    ///
+    /// A snapshot: the lock may change hands before the caller reads the report. It contains at
+    /// most 1,000 sessions, and no client that polls. A role sees the process id, the role and the
+    /// application name of every session. It sees [`details`](crate::SessionInfo::details) only of
+    /// sessions of its own roles, unless it is a member of `pg_read_all_stats`. On SQLite the
+    /// report is empty.
+    ///
+    /// The server copies its whole lock table for a report, so call it once after a time-out and
+    /// not in a loop.
+    ///
+    /// # Errors
+    ///
+    /// [`Database`](crate::LockErrorKind::Database) or another kind, if the statement failed. Locks
+    /// that the connection holds stay held.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: locks that the connection holds stay held.
+    fn advisory_lock_holders(
+        &mut self,
+        key: impl Into<LockKey>,
+    ) -> impl Future<Output = Result<LockReport, LockError>> + Send {
+        let key = key.into();
+        async move {
+            let reports = report(self, Some(key.raw())).await;
+            reports
+                .map(|reports| LockReport::of_key(key.raw(), reports))
+                .map_err(|error| error.with_key(&key))
+        }
+    }
+
+    /// Returns a report for each advisory lock of the database that is held or awaited.
+    ///
+    /// See [`advisory_lock_holders`](Self::advisory_lock_holders).
+    ///
+    /// # Errors
+    ///
+    /// As [`advisory_lock_holders`](Self::advisory_lock_holders).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: locks that the connection holds stay held.
+    fn advisory_locks(
+        &mut self,
+    ) -> impl Future<Output = Result<Vec<LockReport>, LockError>> + Send {
+        report(self, None)
     }
 
     /// Returns the features of the connection's backend. Sends nothing.

@@ -5,9 +5,10 @@ mod transaction;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::connection::AdvisoryLockGuard;
-use crate::driver::blocking::{drive_acquire, drive_pair, snapshot};
+use crate::driver::blocking::{drive_acquire, drive_pair, report, snapshot};
 use crate::error::LockError;
 use crate::key::LockKey;
+use crate::lock_report::LockReport;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
@@ -414,6 +415,61 @@ pub trait AdvisoryLocking: LockSession + Sized {
     fn detect_pooler(&mut self, other: &mut Self) -> Result<PoolingMode, LockError> {
         let check = PoolerCheck::new(&snapshot(self), &snapshot(other));
         drive_pair(self, other, check)
+    }
+
+    /// Returns the sessions that hold the lock on `key` and the sessions that wait for it.
+    ///
+    /// A snapshot: the lock may change hands before the caller reads the report. It contains at
+    /// most 1,000 sessions, and no client that polls. A role sees the process id, the role and the
+    /// application name of every session. It sees [`details`](crate::SessionInfo::details) only of
+    /// sessions of its own roles, unless it is a member of `pg_read_all_stats`. On SQLite the
+    /// report is empty.
+    ///
+    /// The server copies its whole lock table for a report, so call it once after a time-out and
+    /// not in a loop.
+    ///
+    /// # Errors
+    ///
+    /// [`Database`](crate::LockErrorKind::Database) or another kind, if the statement failed. Locks
+    /// that the connection holds stay held.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "diesel-postgres")] {
+    /// use advisory_locking::{AdvisoryLocking, LockOptions};
+    /// use diesel::{Connection, pg::PgConnection};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut conn = PgConnection::establish(&std::env::var("DATABASE_URL")?)?;
+    /// conn.with_advisory_lock("example-of-holders", LockOptions::no_wait(), |conn| {
+    ///     let report = conn.advisory_lock_holders("example-of-holders")?;
+    ///     assert_eq!(report.holders.len(), 1);
+    ///     println!("{report}"); // held by pid 4711 (postgres, active)
+    ///     Ok::<_, advisory_locking::LockError>(())
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// # main().unwrap();
+    /// # }
+    /// ```
+    fn advisory_lock_holders(&mut self, key: impl Into<LockKey>) -> Result<LockReport, LockError> {
+        let key = key.into();
+        let reports = report(self, Some(key.raw()));
+        reports
+            .map(|reports| LockReport::of_key(key.raw(), reports))
+            .map_err(|error| error.with_key(&key))
+    }
+
+    /// Returns a report for each advisory lock of the database that is held or awaited.
+    ///
+    /// See [`advisory_lock_holders`](Self::advisory_lock_holders).
+    ///
+    /// # Errors
+    ///
+    /// As [`advisory_lock_holders`](Self::advisory_lock_holders).
+    fn advisory_locks(&mut self) -> Result<Vec<LockReport>, LockError> {
+        report(self, None)
     }
 
     /// Returns the features of the connection's backend. Sends nothing.

@@ -3,16 +3,18 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use super::parse_report;
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
 use crate::events::requested;
-use crate::key::LockKey;
+use crate::key::{LockKey, RawLockKey};
+use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::protocol::{
     Acquired, Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side,
 };
-use crate::session::{AsyncLockSession, Backend, LockReply, ScriptKind};
+use crate::session::{AsyncLockSession, Backend, LockReply, ScriptKind, Statement};
 #[cfg(feature = "testing")]
 use crate::testing::SimulatedSession;
 
@@ -68,6 +70,23 @@ where
         return outcome;
     }
     drive(session, machine(grant, state)).await
+}
+
+/// Reads the report of one key, or of all. Empty on a backend without locks.
+///
+/// It is no machine: a report changes nothing, so nothing needs a clean-up.
+///
+/// # Cancel safety
+///
+/// The future may be dropped at any point. The client discards the reply, and locks stay held.
+pub(crate) async fn report<S: AsyncLockSession>(
+    session: &mut S,
+    key: Option<RawLockKey>,
+) -> Result<Vec<LockReport>, LockError> {
+    if session.session_backend() != Backend::Postgres {
+        return Ok(Vec::new());
+    }
+    parse_report(session.session_query(&Statement::for_report(key)).await)
 }
 
 /// Runs a machine on a session until it is done.

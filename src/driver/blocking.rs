@@ -5,16 +5,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
+use super::parse_report;
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
 use crate::events::requested;
-use crate::key::LockKey;
+use crate::key::{LockKey, RawLockKey};
+use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::protocol::{
     Acquired, Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side,
 };
-use crate::session::{Backend, LockReply, LockSession};
+use crate::session::{Backend, LockReply, LockSession, Statement};
 #[cfg(feature = "testing")]
 use crate::testing::SimulatedSession;
 
@@ -62,6 +64,19 @@ where
         return outcome;
     }
     drive(session, machine(grant, state))
+}
+
+/// Reads the report of one key, or of all. Empty on a backend without locks.
+///
+/// It is no machine: a report changes nothing, so nothing needs a clean-up.
+pub(crate) fn report<S: LockSession + ?Sized>(
+    session: &mut S,
+    key: Option<RawLockKey>,
+) -> Result<Vec<LockReport>, LockError> {
+    if session.session_backend() != Backend::Postgres {
+        return Ok(Vec::new());
+    }
+    parse_report(session.session_query(&Statement::for_report(key)))
 }
 
 /// Runs a machine on a session until it is done. If the client library panics, the session is

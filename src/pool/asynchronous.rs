@@ -8,6 +8,7 @@ use crate::connection::{
 };
 use crate::error::LockError;
 use crate::key::LockKey;
+use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
 use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession};
@@ -240,6 +241,44 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
             // While `first` is checked out, so that the pool returns another connection.
             let mut second = self.checkout().await.map_err(pool_error)?;
             first.detect_pooler(&mut *second).await
+        }
+    }
+
+    /// Returns the sessions that hold the lock on `key` and the sessions that wait for it, by a
+    /// connection of the pool. See [`AsyncAdvisoryLocking::advisory_lock_holders`].
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncAdvisoryLocking::advisory_lock_holders`], and
+    /// [`Pool`](crate::LockErrorKind::Pool).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a report changes no lock.
+    fn advisory_lock_holders(
+        &self,
+        key: impl Into<LockKey>,
+    ) -> impl Future<Output = Result<LockReport, LockError>> + Send {
+        let key = key.into();
+        async move {
+            let mut conn = self.checkout().await.map_err(pool_error)?;
+            conn.advisory_lock_holders(key).await
+        }
+    }
+
+    /// Returns a report for each advisory lock of the database that is held or awaited.
+    ///
+    /// # Errors
+    ///
+    /// As [`advisory_lock_holders`](Self::advisory_lock_holders).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a report changes no lock.
+    fn advisory_locks(&self) -> impl Future<Output = Result<Vec<LockReport>, LockError>> + Send {
+        async move {
+            let mut conn = self.checkout().await.map_err(pool_error)?;
+            conn.advisory_locks().await
         }
     }
 

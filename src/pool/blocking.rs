@@ -5,6 +5,7 @@ use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::error::LockError;
 use crate::key::LockKey;
+use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
 use crate::session::{LockPool, LockSession};
@@ -176,6 +177,27 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         // While `first` is checked out, so that the pool returns another connection.
         let mut second = self.checkout().map_err(pool_error)?;
         first.detect_pooler(&mut *second)
+    }
+
+    /// Returns the sessions that hold the lock on `key` and the sessions that wait for it, by a
+    /// connection of the pool. See [`AdvisoryLocking::advisory_lock_holders`].
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::advisory_lock_holders`], and [`Pool`](crate::LockErrorKind::Pool).
+    fn advisory_lock_holders(&self, key: impl Into<LockKey>) -> Result<LockReport, LockError> {
+        self.checkout()
+            .map_err(pool_error)?
+            .advisory_lock_holders(key)
+    }
+
+    /// Returns a report for each advisory lock of the database that is held or awaited.
+    ///
+    /// # Errors
+    ///
+    /// As [`advisory_lock_holders`](Self::advisory_lock_holders).
+    fn advisory_locks(&self) -> Result<Vec<LockReport>, LockError> {
+        self.checkout().map_err(pool_error)?.advisory_locks()
     }
 
     /// Returns the features of the pool's backend. Checks a connection out, because the connections

@@ -92,6 +92,10 @@ impl TempRole {
         ))
     }
 
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
     /// Returns the parameters of a connection as this role.
     pub fn login(&self) -> String {
         format!("user={}&password=none", self.0.name)

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use advisory_locking::{LockError, LockErrorKind, LockKey, LockMode, LockOptions};
+use advisory_locking::{LockError, LockErrorKind, LockKey, LockMode, LockOptions, LockReport};
 
 /// Limit of every wait of a case. Only a case that hangs reaches it.
 pub(crate) const OUTER_LIMIT: Duration = Duration::from_secs(20);
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     /// Opens a test framework's transaction.
     BeginTest,
     Excludes,
+    /// Reads the report of a key.
+    Report(LockKey),
     Sql(SqlCommand),
     Quit,
 }
@@ -113,6 +115,8 @@ pub(crate) enum Outcome {
     ClientFailed,
     Answered(Option<i64>),
     Excludes(bool),
+    /// The process ids of the holders and of the waiters of a key.
+    Reported(Vec<Option<i32>>, Vec<Option<i32>>),
     /// The client does not support the command.
     Unsupported,
 }
@@ -120,6 +124,17 @@ pub(crate) enum Outcome {
 impl Outcome {
     pub(crate) fn of(result: Result<(), LockError>) -> Self {
         result.map_or_else(|error| Self::failed(&error), |()| Self::Done)
+    }
+
+    pub(crate) fn reported(report: Result<LockReport, LockError>) -> Self {
+        report.map_or_else(
+            |error| Self::failed(&error),
+            |report| {
+                let holders = report.holders.iter().map(|holder| holder.session.pid);
+                let waiters = report.waiters.iter().map(|waiter| waiter.session.pid);
+                Self::Reported(holders.collect(), waiters.collect())
+            },
+        )
     }
 
     /// Prints the error, which a failed case shows.
@@ -236,6 +251,10 @@ impl Actor {
 
     pub(crate) fn rollback(&self) -> Outcome {
         self.call(Command::Rollback)
+    }
+
+    pub(crate) fn report(&self, key: &LockKey) -> Outcome {
+        self.call(Command::Report(key.clone()))
     }
 
     pub(crate) fn run_sql(&self, command: SqlCommand) -> Outcome {

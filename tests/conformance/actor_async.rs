@@ -114,6 +114,10 @@ where
                     }
                 }
             }
+            Command::Report(key) => {
+                channel.reply(Outcome::reported(pool.advisory_lock_holders(key).await));
+                None
+            }
             command => checked_out(pool, command, channel).await,
         };
         if exit.is_some() {
@@ -226,6 +230,9 @@ async fn run_command<C: AsyncClient>(
         Command::Excludes => channel.reply(Outcome::Excludes(
             conn.capabilities().provides_mutual_exclusion(),
         )),
+        Command::Report(key) => {
+            channel.reply(Outcome::reported(conn.advisory_lock_holders(key).await));
+        }
         Command::Sql(command) => channel.reply(conn.run_sql(command).await),
     }
     None

@@ -120,6 +120,9 @@ pub(crate) fn run_command<C: Client>(
                 conn.capabilities().provides_mutual_exclusion(),
             ));
         }
+        Command::Report(key) => {
+            channel.reply(Outcome::reported(conn.advisory_lock_holders(key)));
+        }
         Command::Sql(command) => channel.reply(conn.run_sql(command)),
     }
     None

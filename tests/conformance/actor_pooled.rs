@@ -4,7 +4,7 @@ use advisory_locking::PooledAdvisoryLocking;
 use advisory_locking::session::LockPool;
 use advisory_locking::session::LockSession;
 
-use crate::actor::{AcquireRequest, ActorChannel, Command, LockScope};
+use crate::actor::{AcquireRequest, ActorChannel, Command, LockScope, Outcome};
 use crate::actor_blocking::{Client, Exit, body, call_with_body, hold_guard, run_command};
 
 /// An actor with a pool. Commands go to the pool, except those inside an open transaction.
@@ -52,6 +52,10 @@ where
                     }
                 }
             }),
+            Command::Report(key) => {
+                channel.reply(Outcome::reported(pool.advisory_lock_holders(key)));
+                None
+            }
             command => checked_out(pool, command, channel),
         };
         if exit.is_some() {

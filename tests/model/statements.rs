@@ -1,11 +1,11 @@
 //! The effect of the statements and scripts of the crate, by their kind and not by their text.
 
 use advisory_locking::session::{
-    LockReply, Request, Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
+    Cell, LockReply, Request, Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
 };
 use advisory_locking::{LockMode, RawLockKey};
 
-use super::server::{Code, Level, Lock, Pid, Requested, Server, Ticket};
+use super::server::{Code, Held, Level, Lock, Pid, Requested, Server, Ticket};
 
 /// The savepoint around a wait inside a transaction.
 const SAVEPOINT: &str = "advisory_locking";
@@ -27,8 +27,36 @@ impl Server {
                 Ok(reply.into())
             }
             Request::Batch(batch) => Ok(self.batch(pid, batch)?.into()),
+            Request::Report { key } => {
+                self.usable(pid)?;
+                let key = key.expect("the model reports one key");
+                let texts = self.report(key);
+                Ok(Row::new([Cell::Texts(texts), Cell::Null, Cell::Null]))
+            }
             request => panic!("the model does not know {request:?}"),
         }
+    }
+
+    /// The texts of a report, in the columns of the library's statement.
+    fn report(&self, key: RawLockKey) -> Vec<Option<String>> {
+        let (classid, objid, objsubid) = key.pg_locks_columns();
+        let row = |held: Held| {
+            let mode = match held.mode {
+                LockMode::Exclusive => "ExclusiveLock",
+                LockMode::Shared => "ShareLock",
+            };
+            let mut row = vec![
+                Some(classid.to_string()),
+                Some(objid.to_string()),
+                Some(objsubid.to_string()),
+                Some(mode.to_owned()),
+                Some(held.granted.to_string()),
+            ];
+            row.resize(15, None);
+            row[7] = Some(held.pid.to_string());
+            row
+        };
+        self.held(key).into_iter().flat_map(row).collect()
     }
 
     fn lock_statement(

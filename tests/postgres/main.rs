@@ -15,6 +15,7 @@ mod errors;
 mod hashes;
 mod interrupted;
 mod permissions;
+mod reports;
 mod round_trips;
 mod search_path;
 mod settings;

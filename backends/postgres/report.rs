@@ -1,0 +1,90 @@
+//! The texts of the lock reports: rows of `pg_locks` with their sessions.
+//!
+//! # Implementation details
+//!
+//! The server flattens the rows into one array of texts, so the reply is one column whatever the
+//! number of rows.
+//!
+//! * The text reads [`pg_stat_get_activity`], on which the view `pg_stat_activity` is based. The
+//!   view also reads `pg_database`, which all databases share. That read needs room in the lock
+//!   table, which may be full.
+//! * `pg_locks` shows the locks of all databases, so the text compares the database.
+//! * `waitstart` exists since PostgreSQL 14. As a field of a JSON value it is null before.
+//! * `LEFT JOIN`, because a prepared transaction has no session.
+//!
+//! [`pg_stat_get_activity`]: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-STATS-FUNCTIONS
+
+use super::Bind;
+use crate::key::RawLockKey;
+
+/// A text for the rows that satisfy a further condition.
+macro_rules! report {
+    ($condition:literal) => {
+        concat!(
+            "SELECT pg_catalog.array_agg(field.value ORDER BY entry.position, field.position) FROM (",
+            "SELECT held.*, session.*, pg_catalog.row_number() OVER (",
+            "ORDER BY held.objsubid, held.classid, held.objid, held.granted DESC, held.waited DESC, ",
+            "held.pid) AS position FROM (",
+            "SELECT locks.*, CASE WHEN NOT locks.granted THEN pg_catalog.clock_timestamp() ",
+            "OPERATOR(pg_catalog.-) (pg_catalog.to_jsonb(locks) OPERATOR(pg_catalog.->>) 'waitstart')",
+            "::pg_catalog.timestamptz END AS waited FROM pg_catalog.pg_locks AS locks ",
+            "WHERE locks.locktype OPERATOR(pg_catalog.=) 'advisory' ",
+            "AND locks.database OPERATOR(pg_catalog.=) (SELECT own.datid ",
+            "FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS own)",
+            $condition,
+            " LIMIT ",
+            "1000", // the greatest number of rows in a report
+            ") AS held LEFT JOIN (SELECT activity.pid AS session_pid, activity.usesysid, ",
+            "activity.application_name, activity.client_addr, activity.state, ",
+            "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) activity.state_change AS state_age, ",
+            "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) activity.xact_start AS xact_age, ",
+            "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) activity.backend_start AS age ",
+            "FROM pg_catalog.pg_stat_get_activity(NULL) AS activity) AS session ",
+            "ON session.session_pid OPERATOR(pg_catalog.=) held.pid) AS entry, ",
+            "LATERAL pg_catalog.unnest(ARRAY[",
+            "entry.classid::pg_catalog.text, entry.objid::pg_catalog.text, ",
+            "entry.objsubid::pg_catalog.text, entry.mode, entry.granted::pg_catalog.text, ",
+            "pg_catalog.date_part('epoch', entry.waited)::pg_catalog.text, ",
+            "CASE WHEN NOT entry.granted THEN pg_catalog.array_to_string(",
+            "pg_catalog.pg_blocking_pids(entry.pid), ',') END, ",
+            "entry.pid::pg_catalog.text, pg_catalog.pg_get_userbyid(entry.usesysid)::pg_catalog.text, ",
+            "entry.application_name, pg_catalog.host(entry.client_addr), entry.state, ",
+            "pg_catalog.date_part('epoch', entry.state_age)::pg_catalog.text, ",
+            "pg_catalog.date_part('epoch', entry.xact_age)::pg_catalog.text, ",
+            "pg_catalog.date_part('epoch', entry.age)::pg_catalog.text",
+            "]) WITH ORDINALITY AS field(value, position)"
+        )
+    };
+}
+
+/// The text for every advisory lock of the database.
+const ALL: &str = report!("");
+
+/// The text for one key.
+const OF_KEY: &str = report!(
+    " AND locks.classid OPERATOR(pg_catalog.=) $1::pg_catalog.int8::pg_catalog.oid \
+     AND locks.objid OPERATOR(pg_catalog.=) $2::pg_catalog.int8::pg_catalog.oid \
+     AND locks.objsubid OPERATOR(pg_catalog.=) $3::pg_catalog.int4"
+);
+
+/// Returns the text for one key, or for all.
+pub(super) const fn sql(key: Option<RawLockKey>) -> &'static str {
+    match key {
+        Some(_) => OF_KEY,
+        None => ALL,
+    }
+}
+
+/// Returns the values to bind.
+pub(super) fn binds(key: Option<RawLockKey>) -> [Option<Bind>; 4] {
+    let Some(key) = key else {
+        return [const { None }; 4];
+    };
+    let (classid, objid, objsubid) = key.pg_locks_columns();
+    [
+        Some(Bind::Int8(classid.into())),
+        Some(Bind::Int8(objid.into())),
+        Some(Bind::Int4(objsubid.into())),
+        None,
+    ]
+}

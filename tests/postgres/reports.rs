@@ -1,0 +1,175 @@
+//! Reports of held and awaited locks, on every kind of key, role and database.
+
+use std::thread;
+
+use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, RawLockKey};
+use diesel::Connection;
+use diesel::connection::SimpleConnection;
+use diesel::pg::PgConnection;
+use testkit::observer::Observe;
+use testkit::server::{TIMEOUT, block, connect, connect_with, eventually, fresh_key, fresh_number};
+use testkit::temp::{TempDatabase, TempRole};
+
+fn pid(conn: &mut PgConnection) -> Option<i32> {
+    i32::try_from(Observe::pid(conn)).ok()
+}
+
+#[test]
+fn report_finds_every_kind_of_key() {
+    let mut conn = connect();
+    let holder = pid(&mut conn);
+    let number = i64::from(std::process::id()) << 20 | i64::from(fresh_number());
+    let low = i32::try_from(fresh_number()).unwrap();
+    let keys = [
+        LockKey::from(number),
+        LockKey::from(-number),
+        LockKey::from(i64::MIN + number),
+        LockKey::from((i32::MIN + low, -1)),
+        LockKey::from((-1, i32::MIN + low)),
+    ];
+    for key in keys {
+        let same_bits = match key.raw() {
+            RawLockKey::Pair(first, second) => {
+                let [a, b, c, d] = first.to_be_bytes();
+                let [e, f, g, h] = second.to_be_bytes();
+                LockKey::from(i64::from_be_bytes([a, b, c, d, e, f, g, h]))
+            }
+            RawLockKey::Single(number) => {
+                let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
+                let ends = [[a, b, c, d], [e, f, g, h]].map(i32::from_be_bytes);
+                LockKey::from((ends[0], ends[1]))
+            }
+        };
+        let mut guard = conn
+            .acquire_advisory_lock(key.clone(), LockOptions::no_wait())
+            .unwrap();
+        let report = guard.advisory_lock_holders(key.clone()).unwrap();
+        assert_eq!(report.key, key.raw());
+        assert_eq!(report.holders[0].session.pid, holder, "{key}");
+        assert_eq!(report.holders[0].mode, LockMode::Exclusive);
+        let other = guard.advisory_lock_holders(same_bits).unwrap();
+        assert!(other.holders.is_empty(), "the other key space: {other:?}");
+        let all = guard.advisory_locks().unwrap();
+        assert!(all.iter().any(|report| report.key == key.raw()), "{all:?}");
+        guard.release().unwrap();
+    }
+}
+
+#[test]
+fn report_ignores_another_database() {
+    let database = TempDatabase::create();
+    let key = fresh_key();
+    let mut there = database.connect();
+    let guard = there
+        .acquire_advisory_lock(key.clone(), LockOptions::no_wait())
+        .unwrap();
+    let mut here = connect();
+    assert!(
+        here.advisory_lock_holders(key.clone())
+            .unwrap()
+            .holders
+            .is_empty()
+    );
+    let all = here.advisory_locks().unwrap();
+    assert!(all.iter().all(|report| report.key != key.raw()), "{all:?}");
+    guard.release().unwrap();
+}
+
+#[test]
+fn report_names_waiter_and_its_blockers() {
+    let key = fresh_key();
+    let mut holders = [connect(), connect()];
+    let [first, second] = &mut holders;
+    let blockers = [pid(first), pid(second)].map(Option::unwrap);
+    let shared = || LockOptions::no_wait().shared();
+    let guards = [
+        first.acquire_advisory_lock(key.clone(), shared()).unwrap(),
+        second.acquire_advisory_lock(key.clone(), shared()).unwrap(),
+    ];
+    thread::scope(|scope| {
+        let waiting = key.clone();
+        let waiter = scope.spawn(move || {
+            let mut conn = connect_with("application_name=report%20waiter");
+            let guard = conn.acquire_advisory_lock(waiting, block()).unwrap();
+            guard.release().unwrap();
+        });
+        let mut observer = connect();
+        eventually("the waiter queues", || {
+            !observer
+                .advisory_lock_holders(key.clone())
+                .unwrap()
+                .waiters
+                .is_empty()
+        });
+        let report = observer.advisory_lock_holders(key.clone()).unwrap();
+        assert_eq!(report.holders.len(), 2);
+        assert!(
+            report
+                .holders
+                .iter()
+                .all(|holder| holder.mode == LockMode::Shared)
+        );
+        let waiter_seen = &report.waiters[0];
+        let mut blocked_by = waiter_seen.blocked_by.clone();
+        blocked_by.sort_unstable();
+        let mut expected = blockers;
+        expected.sort_unstable();
+        assert_eq!(blocked_by, expected);
+        assert_eq!(
+            waiter_seen.session.application.as_deref(),
+            Some("report waiter")
+        );
+        let details = waiter_seen.session.details.as_ref().unwrap();
+        assert_eq!(details.state.as_deref(), Some("active"));
+        assert!(details.session_age.is_some_and(|age| age < TIMEOUT));
+        for guard in guards {
+            guard.release().unwrap();
+        }
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn role_without_privileges_sees_the_minimum() {
+    let (owner, stranger, monitor) = (TempRole::create(), TempRole::create(), TempRole::create());
+    connect().run(&format!("GRANT pg_read_all_stats TO {}", monitor.name()));
+    let key = fresh_key();
+    let connect_as = |role: &TempRole| connect_with(&role.login());
+    let mut holder = connect_as(&owner);
+    // Terminal escapes reach the report; its `Display` replaces them.
+    holder
+        .batch_execute("SET application_name = E'billing \\033[31m'")
+        .unwrap();
+    let holder_pid = pid(&mut holder);
+    let guard = holder
+        .acquire_advisory_lock(key.clone(), LockOptions::no_wait())
+        .unwrap();
+    let session = |role: &TempRole| {
+        let report = connect_as(role).advisory_lock_holders(key.clone()).unwrap();
+        report.holders.into_iter().next().unwrap().session
+    };
+    let hidden = session(&stranger);
+    assert_eq!(hidden.pid, holder_pid);
+    assert_eq!(hidden.user.as_deref(), Some(owner.name()));
+    assert_eq!(hidden.details, None);
+    assert_eq!(hidden.held_at_least(), None);
+    for role in [&owner, &monitor] {
+        let seen = session(role);
+        let details = seen.details.as_ref().unwrap();
+        assert_eq!(details.state.as_deref(), Some("idle"));
+        assert_eq!(details.transaction_age, None);
+        assert!(seen.held_at_least().is_some_and(|held| held < TIMEOUT));
+        let text = seen.to_string();
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+        assert!(text.contains("billing"), "{text:?}");
+    }
+    guard.release().unwrap();
+}
+
+#[test]
+fn report_in_an_aborted_transaction_is_an_error() {
+    let mut conn = connect();
+    conn.begin_test_transaction().unwrap();
+    conn.batch_execute("SELECT 1/0").unwrap_err();
+    conn.advisory_lock_holders(fresh_key()).unwrap_err();
+}
