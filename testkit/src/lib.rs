@@ -5,15 +5,20 @@
 //! * [`gate`]: a lock that a statement waits for until the test releases it.
 //! * [`pending`]: futures that are dropped at a pending point.
 //! * [`proxy`]: a TCP proxy that counts, stalls, discards or cuts the traffic.
+//! * [`fake_server`]: the test server behind rules that make it another one, such as CockroachDB.
+//! * [`pooling_proxy`]: a transaction pooler that replays settings, or that pins lock holders.
 //! * [`cluster`]: a private server that a test may stop, crash or fill.
 //! * [`temp`]: databases, roles and tables that are dropped with their value.
 //!
 //! Functions panic on failure, as tests do.
 
 pub mod cluster;
+pub mod fake_server;
 pub mod gate;
 pub mod observer;
 pub mod pending;
+pub mod pooling_proxy;
 pub mod proxy;
 pub mod server;
 pub mod temp;
+mod wire;

@@ -397,7 +397,7 @@ impl CountedConnection {
 }
 
 /// Replaces the host of an address by a port of this machine.
-fn with_port(url: &str, port: u16) -> String {
+pub(crate) fn with_port(url: &str, port: u16) -> String {
     let (scheme, rest) = url.split_once("://").unwrap();
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let user = authority
@@ -407,7 +407,7 @@ fn with_port(url: &str, port: u16) -> String {
 }
 
 /// Returns the host and port of an address.
-fn server_of(url: &str) -> String {
+pub(crate) fn server_of(url: &str) -> String {
     let authority = url
         .split_once("://")
         .and_then(|(_, rest)| rest.split(['/', '?']).next()?.rsplit('@').next());
