@@ -158,8 +158,8 @@ fn spawn(directory: &Path, config: &str) -> Child {
         .expect("PgBouncer is missing: run ./scripts/test, or install it (Debian: pgbouncer)")
 }
 
-/// Runs PgBouncer, the program in the variable `PGBOUNCER` or the installed one, with `setpriv`, which drops root's privileges, and kills the pooler when the
-/// test's thread ends.
+/// Runs PgBouncer, the program in the variable `PGBOUNCER` or the installed one. `setpriv` drops
+/// root's privileges, and kills the pooler when the test's thread ends.
 fn pooler_command(directory: &Path) -> Command {
     let program = std::env::var("PGBOUNCER").unwrap_or_else(|_| {
         let debian = "/usr/sbin/pgbouncer";
