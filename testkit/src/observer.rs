@@ -93,6 +93,11 @@ pub trait Observe {
         self.number("pg_catalog.pg_backend_pid()")
     }
 
+    /// Returns the server's version, for example 150018.
+    fn version(&mut self) -> i64 {
+        self.number("pg_catalog.current_setting('server_version_num')")
+    }
+
     fn setting(&mut self, name: &str) -> String {
         self.text(&format!("pg_catalog.current_setting('{name}')"))
     }

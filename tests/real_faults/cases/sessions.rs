@@ -223,12 +223,13 @@ pub(crate) fn cancelled_at_the_release(adapter: AdapterUnderTest) {
     drop(observer);
 }
 
-/// The server's timeouts for idle sessions.
+/// The server's timeouts for idle sessions. PostgreSQL 13 has none outside a transaction.
 pub(crate) fn idle_for_too_long(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let mut observer = connect();
         let key = fixture.key("key");
         let lost = &[Failed(Lost), Failed(CommitFailed)][..];
+        let has_session_timeout = observer.version() >= 140_000;
         for (scope, setting, expected) in [
             (
                 LockScope::Session,
@@ -241,6 +242,9 @@ pub(crate) fn idle_for_too_long(adapter: AdapterUnderTest) {
                 lost,
             ),
         ] {
+            if scope == LockScope::Session && !has_session_timeout {
+                continue;
+            }
             let actor = fixture.actor();
             assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
             let idles = pid(&actor);
