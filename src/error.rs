@@ -57,8 +57,10 @@ pub enum LockErrorKind {
     /// not run.
     NoMutualExclusion,
     /// The server reports that this session does not hold the lock: another statement on the same
-    /// connection released it. The lock is not held. Another session may have held it before the
-    /// body ended.
+    /// connection released it, such as [`DISCARD ALL`]. The lock is not held. Another session may
+    /// have held it before the body ended.
+    ///
+    /// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
     NotHeld,
     /// A transaction-level lock was requested outside a transaction, where it would be released at
     /// once. Nothing was sent. The lock is not held.

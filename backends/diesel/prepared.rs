@@ -20,6 +20,7 @@ use crate::session::{Bind, Cell, Row, Statement};
 /// A statement whose id is `ID`. Made by [`with_prepared`].
 pub(crate) struct Prepared<const ID: u8> {
     sql: &'static str,
+    is_cacheable: bool,
     binds: [Option<Bind>; 4],
 }
 
@@ -28,6 +29,7 @@ impl<const ID: u8> Prepared<ID> {
     pub(crate) fn new(statement: &Statement) -> Self {
         Self {
             sql: statement.sql(),
+            is_cacheable: statement.is_cacheable(),
             binds: statement.bind_slots(),
         }
     }
@@ -70,6 +72,9 @@ impl<const ID: u8> Query for Prepared<ID> {
 
 impl<const ID: u8> QueryFragment<Pg> for Prepared<ID> {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        if !self.is_cacheable {
+            pass.unsafe_to_cache_prepared();
+        }
         // Diesel writes `$1`, `$2`, … itself, so the text is cut at its own, which are in order.
         let mut pieces = self.sql.split('$');
         pass.push_sql(pieces.next().unwrap_or_default());

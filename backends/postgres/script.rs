@@ -51,6 +51,9 @@ pub enum ScriptKind {
         /// A number of this release, by which the last message recognizes that the first ran.
         nonce: u64,
     },
+    /// Rolls back the transaction that the client may not know of. Outside a transaction it only
+    /// warns.
+    RollBackTransaction,
     /// Rolls back a failed [`Wait`](Self::Wait) inside a transaction, which continues.
     RollBackWait,
     /// Terminates the session, or releases its locks.
@@ -204,6 +207,7 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
             transaction_began.unwrap_or(NEGATIVE_INFINITY),
             call("pg_advisory_unlock")
         ),
+        ScriptKind::RollBackTransaction => "ROLLBACK".to_owned(),
         ScriptKind::RollBackWait => {
             format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
         }

@@ -215,6 +215,18 @@ impl Statement {
         }
     }
 
+    /// Returns `true` for a text that the client prepares once per connection. Any other text is
+    /// prepared for each call.
+    ///
+    /// [`IsHeld`](StatementKind::IsHeld) follows an error. The cause may be that the session has
+    /// lost its prepared statements, by [`DISCARD ALL`] or behind a transaction pooler.
+    ///
+    /// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
+    #[must_use]
+    pub const fn is_cacheable(&self) -> bool {
+        !matches!(self.kind(), Some(StatementKind::IsHeld))
+    }
+
     /// Returns the values to bind, in the order of the parameters.
     pub fn binds(&self) -> impl Iterator<Item = Bind> + use<> {
         self.bind_slots().into_iter().flatten()

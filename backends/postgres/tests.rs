@@ -66,6 +66,7 @@ fn every_text() -> Vec<String> {
         .collect();
     let mut kinds = vec![
         ScriptKind::RevealSqlState,
+        ScriptKind::RollBackTransaction,
         ScriptKind::RollBackWait,
         ScriptKind::ReleaseOrTerminate {
             pid: PID,

@@ -42,7 +42,8 @@ impl PinnedState {
             Request::Report { .. } => InFlight::UserStatement,
             _ => InFlight::LockStatement,
         };
-        let query = (statement.sql(), Some(arguments));
+        let query = sqlx::query_with(statement.sql(), arguments);
+        let query = query.persistent(statement.is_cacheable());
         let fetched = self.connection()?.fetch_optional(query).await;
         let row = self.finish(fetched).and_then(|row| {
             let row = row.ok_or(sqlx::Error::RowNotFound)?;

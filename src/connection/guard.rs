@@ -85,15 +85,18 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     /// * [`Lost`](crate::LockErrorKind::Lost): the session ended before the release. Another
     ///   session may have held the lock since.
     /// * [`NotHeld`](crate::LockErrorKind::NotHeld): another statement on this connection released
-    ///   the lock.
+    ///   the lock, such as [`DISCARD ALL`]. If the release statement failed too, the session was
+    ///   terminated.
     /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): another session replied than the
     ///   one that was granted the lock. This is the exception: a session of a pooler may still hold
     ///   the lock.
     /// * [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen): a transaction that
     ///   began under the lock is still open. Or the lock was acquired in an open transaction that
     ///   the client library does not know of. The session was terminated.
-    /// * [`Database`](crate::LockErrorKind::Database): the release statement failed. The session
-    ///   was terminated.
+    /// * [`Database`](crate::LockErrorKind::Database): the release statement failed, and the lock was
+    ///   held until then. The session was terminated.
+    ///
+    /// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
     pub fn release(mut self) -> Result<(), LockError> {
         self.release_in_place()
     }

@@ -7,12 +7,30 @@
 //! could release a lock of another client of the pooler. It does nothing in the transaction of the
 //! grant if the client does not know of that transaction. A release before the commit would break
 //! mutual exclusion. If the lock may still be held afterwards, the session is terminated.
+//!
+//! An error of that statement has two questions: does the session still hold the lock, and did the
+//! statement run? A second release, for a process id that no session has, answers the latter.
+//!
+//! ```text
+//! Releasing ── error ── Retrying ──┬── success: the first one was interrupted ── Database
+//!                                  └── error: it cannot run ── RollingBack ── CheckingIfHeld
+//! CheckingIfHeld ──┬── held: until now ── Database
+//!                  └── not held: another statement released it ── NotHeld
+//! ```
+//!
+//! `DISCARD ALL` in a body is such a case: it deallocates the prepared release statement, and
+//! releases the lock.
 
 use std::time::Instant;
 
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
-use crate::session::{LockReply, SessionError, Statement, StatementKind, TransactionState};
+use crate::session::{
+    LockReply, Script, ScriptKind, SessionError, Statement, StatementKind, TransactionState,
+};
+
+/// Process id that no session has. A release for it does nothing.
+const NO_PID: i32 = 0;
 
 /// Machine that releases one level of a session-level lock.
 #[derive(Debug)]
@@ -26,7 +44,9 @@ pub(crate) struct Release {
 enum State {
     Start,
     Releasing { pid: i32 },
-    VerifyingSession(SessionError),
+    Retrying { pid: i32, error: SessionError },
+    RollingBack { pid: i32, error: SessionError },
+    CheckingIfHeld { pid: i32, error: SessionError },
     Terminating(LockError),
     Finished,
 }
@@ -55,10 +75,17 @@ impl Release {
             return self.terminate(self.error(LockErrorKind::Lost));
         }
         self.state = State::Releasing { pid };
-        let kind = StatementKind::Release {
+        self.query_release(pid)
+    }
+
+    fn query_release(&self, pid: i32) -> NextAction {
+        self.query(StatementKind::Release {
             pid,
             transaction_began: self.grant.transaction_began,
-        };
+        })
+    }
+
+    fn query(&self, kind: StatementKind) -> NextAction {
         Action::Query(Statement::new(kind, &self.grant.key, self.grant.mode))
     }
 
@@ -81,34 +108,72 @@ impl Release {
                 ))
             }
             Err(error) if error.is_disconnected() => self.failed(LockErrorKind::Lost, error),
-            // The client hides the SQLSTATE, and with it perhaps the end of the session. A second
-            // statement shows it.
-            Err(error) if error.code().is_none() => {
-                self.state = State::VerifyingSession(error);
-                Action::Query(Statement::new(
-                    StatementKind::IsHeld,
-                    &self.grant.key,
-                    self.grant.mode,
-                ))
+            Err(error) => {
+                self.state = State::Retrying {
+                    pid: holder_pid,
+                    error,
+                };
+                self.query_release(NO_PID)
             }
-            Err(error) => self.failed(LockErrorKind::Database, error),
         }
     }
 
-    fn on_session_verified(
+    fn on_retried(
         &mut self,
         answer: Result<LockReply, SessionError>,
+        holder_pid: i32,
         error: SessionError,
     ) -> NextAction {
-        let ended = answer.is_err_and(|next| next.is_disconnected());
-        self.failed(
-            if ended {
-                LockErrorKind::Lost
-            } else {
-                LockErrorKind::Database
-            },
+        match answer {
+            Ok(row) if row.pid != holder_pid => self.failed(LockErrorKind::SessionChanged, error),
+            // The statement can run here. So the first one was interrupted, perhaps after it had
+            // released the lock.
+            Ok(_) => self.failed(LockErrorKind::Database, error),
+            Err(next) if next.is_disconnected() => self.failed(LockErrorKind::Lost, error),
+            // The statement cannot run here, so the first one released nothing.
+            Err(_) => {
+                self.state = State::RollingBack {
+                    pid: holder_pid,
+                    error,
+                };
+                // An aborted transaction accepts no query, and its rollback keeps the lock.
+                Action::Script(Script::without_key(ScriptKind::RollBackTransaction))
+            }
+        }
+    }
+
+    fn on_rolled_back(
+        &mut self,
+        result: Result<(), SessionError>,
+        holder_pid: i32,
+        error: SessionError,
+    ) -> NextAction {
+        if result.is_err_and(|next| next.is_disconnected()) {
+            return self.failed(LockErrorKind::Lost, error);
+        }
+        self.state = State::CheckingIfHeld {
+            pid: holder_pid,
             error,
-        )
+        };
+        self.query(StatementKind::IsHeld)
+    }
+
+    fn on_checked(
+        &mut self,
+        answer: Result<LockReply, SessionError>,
+        holder_pid: i32,
+        error: SessionError,
+    ) -> NextAction {
+        let kind = match answer {
+            Ok(row) if row.pid != holder_pid => LockErrorKind::SessionChanged,
+            Ok(LockReply {
+                answer: Some(false),
+                ..
+            }) => LockErrorKind::NotHeld,
+            Err(next) if next.is_disconnected() => LockErrorKind::Lost,
+            Ok(_) | Err(_) => LockErrorKind::Database,
+        };
+        self.failed(kind, error)
     }
 
     fn failed(&mut self, kind: LockErrorKind, source: SessionError) -> NextAction {
@@ -137,7 +202,9 @@ impl Machine for Release {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Start => self.start(),
             State::Releasing { pid } => self.on_reply(event.row(), pid),
-            State::VerifyingSession(error) => self.on_session_verified(event.row(), error),
+            State::Retrying { pid, error } => self.on_retried(event.row(), pid, error),
+            State::RollingBack { pid, error } => self.on_rolled_back(event.ran(), pid, error),
+            State::CheckingIfHeld { pid, error } => self.on_checked(event.row(), pid, error),
             State::Terminating(error) => Action::Done(Err(error)),
             State::Finished => Action::Done(Ok(())),
         }
@@ -149,7 +216,6 @@ mod tests {
     use super::*;
     use crate::key::LockKey;
     use crate::options::LockMode;
-    use crate::session::SqlState;
 
     /// Drives a release with scripted replies, all of which are consumed. The session is
     /// terminated.
@@ -178,30 +244,82 @@ mod tests {
                     Event::Ready
                 }
                 Action::Query(_) => Event::Row(answers.next().unwrap()),
+                Action::Script(_) => Event::Ran(answers.next().unwrap().map(drop)),
                 other => unreachable!("{other:?}"),
             }
         }
     }
 
-    /// Returns the kind of the error after a first statement that failed without SQLSTATE.
-    fn kind_after(next: Result<LockReply, SessionError>) -> LockErrorKind {
-        error_of([Err(SessionError::new("a code is hidden")), next]).kind()
+    fn refused() -> SessionError {
+        SessionError::new("refused")
+    }
+
+    fn disconnected() -> SessionError {
+        SessionError::new("closed").with_disconnected(true)
+    }
+
+    fn row(answer: Option<bool>, pid: i32) -> LockReply {
+        LockReply {
+            answer,
+            pid,
+            transaction_began: 2,
+        }
     }
 
     #[test]
-    fn error_with_a_code_is_final() {
-        let refused = SessionError::new("refused").with_code(SqlState::new("42501"));
-        let gone = SessionError::new("closed").with_disconnected(true);
-        for (error, kind) in [
-            (refused, LockErrorKind::Database),
-            (gone, LockErrorKind::Lost),
+    fn release_on_an_ended_session_is_lost() {
+        let error = error_of([Err(disconnected())]);
+        assert_eq!(error.kind(), LockErrorKind::Lost);
+        // A lost session needs no further explanation.
+        assert!(!error.to_string().contains("the release statement"));
+        // tokio-postgres may report 57P01 as an error of the statement, and Diesel hides that
+        // SQLSTATE. A later statement shows it.
+        for error in [
+            error_of([Err(refused()), Err(disconnected())]),
+            error_of([Err(refused()), Err(refused()), Err(disconnected())]),
+            error_of([
+                Err(refused()),
+                Err(refused()),
+                Ok(row(None, 1)),
+                Err(disconnected()),
+            ]),
         ] {
-            let error = error_of([Err(error)]);
-            assert_eq!(error.kind(), kind);
-            // A lost session needs no further explanation.
-            let explained = error.to_string().contains("so the session was terminated");
-            assert_eq!(explained, kind == LockErrorKind::Database, "{error}");
+            assert_eq!(error.kind(), LockErrorKind::Lost);
         }
+    }
+
+    /// A statement that was interrupted may have released the lock, so the table of locks says
+    /// nothing about the time before.
+    #[test]
+    fn interrupted_release_is_a_database_error() {
+        let error = error_of([Err(refused()), Ok(row(None, 1))]);
+        assert_eq!(error.kind(), LockErrorKind::Database);
+        assert!(error.to_string().contains("the session was terminated"));
+    }
+
+    #[test]
+    fn release_that_cannot_run_checks_if_held() {
+        let cannot_run = |rolled_back, checked| {
+            error_of([Err(refused()), Err(refused()), rolled_back, checked]).kind()
+        };
+        let rolled_back = || Ok(row(None, 1));
+        for (checked, kind) in [
+            (Ok(row(Some(false), 1)), LockErrorKind::NotHeld),
+            (Ok(row(Some(true), 1)), LockErrorKind::Database),
+            (Ok(row(Some(false), 2)), LockErrorKind::SessionChanged),
+            (Err(refused()), LockErrorKind::Database),
+        ] {
+            assert_eq!(cannot_run(rolled_back(), checked), kind);
+        }
+        // A rollback that is refused ends nothing that matters here.
+        let kind = cannot_run(Err(refused()), Ok(row(Some(false), 1)));
+        assert_eq!(kind, LockErrorKind::NotHeld);
+    }
+
+    #[test]
+    fn release_retried_by_another_session_is_reported() {
+        let error = error_of([Err(refused()), Ok(row(None, 2))]);
+        assert_eq!(error.kind(), LockErrorKind::SessionChanged);
     }
 
     /// NULL means not released: another session replied, or an unknown transaction is open.
@@ -211,34 +329,7 @@ mod tests {
             (1, LockErrorKind::TransactionLeftOpen),
             (2, LockErrorKind::SessionChanged),
         ] {
-            let row = LockReply {
-                answer: None,
-                pid,
-                transaction_began: 1,
-            };
-            assert_eq!(error_of([Ok(row)]).kind(), kind);
+            assert_eq!(error_of([Ok(row(None, pid))]).kind(), kind);
         }
-    }
-
-    /// tokio-postgres may report 57P01 as an error of the statement, and Diesel hides that
-    /// SQLSTATE.
-    #[test]
-    fn session_that_ended_unseen_is_lost() {
-        let gone = SessionError::new("closed").with_disconnected(true);
-        assert_eq!(kind_after(Err(gone)), LockErrorKind::Lost);
-    }
-
-    #[test]
-    fn living_session_is_not_lost() {
-        let row = LockReply {
-            answer: Some(true),
-            pid: 1,
-            transaction_began: 2,
-        };
-        assert_eq!(kind_after(Ok(row)), LockErrorKind::Database);
-        assert_eq!(
-            kind_after(Err(SessionError::new("refused"))),
-            LockErrorKind::Database
-        );
     }
 }

@@ -167,6 +167,7 @@ fn limit(script: &Script) -> Option<Option<Duration>> {
         ScriptKind::RevealSqlState
         | ScriptKind::PoolerCheck(_)
         | ScriptKind::ReleaseOrTerminate { .. }
+        | ScriptKind::RollBackTransaction
         | ScriptKind::RollBackWait
         | ScriptKind::Terminate(_) => None,
     }

@@ -72,6 +72,10 @@ pub(crate) enum SqlCommand {
     TryLock(advisory_locking::RawLockKey, LockMode),
     Unlock(advisory_locking::RawLockKey, LockMode),
     UnlockAll,
+    /// Releases all session-level locks and deallocates all prepared statements.
+    DiscardAll,
+    /// Deallocates all prepared statements.
+    DeallocateAll,
     /// Begins a transaction that the client library does not see.
     Begin,
     Commit,

@@ -21,7 +21,7 @@ macro_rules! conformance {
                     a_deadlock_has_one_victim, a_cancelled_wait, a_terminated_wait, settings_survive;
                 releasing: a_dropped_guard_releases, a_body_ends, a_panic_releases, the_bodys_error_wins,
                     a_transaction_left_open, an_invisible_transaction_left_open, a_lock_lost_is_reported,
-                    a_lock_released_by_hand_is_reported, a_try_body_runs_only_with_the_lock;
+                    a_lock_released_by_hand_is_reported, session_discarded_in_a_body_is_reported, a_try_body_runs_only_with_the_lock;
                 transactions: session_lock_in_a_transaction_is_refused, session_lock_in_a_transaction_if_allowed,
                     xact_lock_outside_is_refused, xact_lock_ends_with_the_transaction,
                     rollback_to_a_savepoint_frees, xact_timeout_leaves_the_transaction_usable,

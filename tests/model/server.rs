@@ -1,6 +1,6 @@
 //! The server: holders, and the wait queue of each key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use advisory_locking::{LockMode, RawLockKey};
 
@@ -67,6 +67,8 @@ pub(super) struct Session {
     pub(super) locks: Vec<Lock>,
     pub(super) frames: Vec<Frame>,
     pub(super) aborted: bool,
+    /// The numbers of the prepared statements.
+    pub(super) prepared: BTreeSet<u8>,
     pub(super) written: i64,
 }
 
@@ -172,6 +174,28 @@ impl Server {
         self.usable(pid)?;
         self.session(pid).locks.clear();
         self.wake();
+        Ok(())
+    }
+
+    /// `DEALLOCATE ALL`.
+    pub(crate) fn deallocate_all(&mut self, pid: Pid) -> Result<(), Code> {
+        self.usable(pid)?.prepared.clear();
+        Ok(())
+    }
+
+    /// `DISCARD ALL`, as far as the model goes.
+    pub(crate) fn discard_all(&mut self, pid: Pid) -> Result<(), Code> {
+        self.deallocate_all(pid)?;
+        self.unlock_all(pid)
+    }
+
+    /// Prepares a statement, unless the client has prepared it before.
+    pub(crate) fn prepare(&mut self, pid: Pid, number: u8, is_cached: bool) -> Result<(), Code> {
+        let prepared = &mut self.usable(pid)?.prepared;
+        if is_cached && !prepared.contains(&number) {
+            return Err(self.fail(pid, "26000"));
+        }
+        prepared.insert(number);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! A blocking client of the model.
 
+use std::collections::BTreeSet;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ impl Model {
             test: false,
             broken: false,
             hides_codes: false,
+            prepared: BTreeSet::new(),
             faults: Faults::default(),
         }
     }
@@ -103,6 +105,8 @@ pub(crate) struct ModelSession {
     broken: bool,
     /// As Diesel does: a code is shown only by the statements that put it in the constraint name.
     pub(crate) hides_codes: bool,
+    /// The numbers of the statements that the client has prepared.
+    prepared: BTreeSet<u8>,
     pub(crate) faults: Faults,
 }
 
@@ -298,8 +302,10 @@ impl LockSession for ModelSession {
         );
         let null = !checks && self.faults.is_next(Fault::Null);
         self.request(false, |session| {
-            let pid = session.pid;
+            let (pid, number) = (session.pid, statement.id().number());
+            let is_cached = statement.is_cacheable() && !session.prepared.insert(number);
             session.model.run(|server| {
+                server.prepare(pid, number, is_cached)?;
                 if null {
                     server.written(pid)?;
                     return Ok(null_row(statement, pid));

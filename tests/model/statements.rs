@@ -121,6 +121,10 @@ impl Server {
                 self.release_or_terminate(pid, granted_to, transaction_began, lock);
                 Ok(ScriptResult::Done)
             }
+            ScriptKind::RollBackTransaction => {
+                self.rollback(pid)?;
+                Ok(ScriptResult::Done)
+            }
             ScriptKind::RollBackWait => {
                 self.rollback_to(pid, SAVEPOINT)?;
                 self.release_savepoint(pid, SAVEPOINT)?;

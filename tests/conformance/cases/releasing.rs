@@ -1,7 +1,7 @@
 //! Release and loss of session-level locks.
 
 use advisory_locking::LockErrorKind::{
-    HeldElsewhere, InTransaction, Lost, NotHeld, TransactionLeftOpen,
+    Database, HeldElsewhere, InTransaction, Lost, NotHeld, TransactionLeftOpen,
 };
 use advisory_locking::LockMode::Exclusive;
 
@@ -182,6 +182,47 @@ pub(crate) fn a_lock_released_by_hand_is_reported(fixture: &Fixture) {
     assert_eq!(actor.release(), Done);
     fixture.assert_held(&key, &[Exclusive]);
     actor.run_sql(SqlCommand::UnlockAll);
+}
+
+/// The prepared release statement is gone, or its transaction is aborted. The error still says
+/// whether the lock was held.
+pub(crate) fn session_discarded_in_a_body_is_reported(fixture: &Fixture) {
+    let key = fixture.key("key");
+    let discard: &[SqlCommand] = &[SqlCommand::DiscardAll];
+    let deallocate: &[SqlCommand] = &[SqlCommand::DeallocateAll];
+    let abort: &[SqlCommand] = &[SqlCommand::Begin, SqlCommand::UnlockAll, SqlCommand::Fail];
+    for (statements, kind) in [(discard, NotHeld), (deallocate, Database), (abort, NotHeld)] {
+        for warm in [true, false] {
+            let actor = fixture.actor();
+            // Prepares the statements of the release.
+            if warm {
+                assert_granted_and_released(&actor, &key);
+            }
+            assert_eq!(actor.acquire(&key, no_wait()), Granted);
+            if !fixture.excludes() {
+                assert_eq!(actor.run_sql(statements[0]), Unsupported);
+                assert_eq!(actor.release(), Done);
+                return;
+            }
+            for statement in statements {
+                actor.run_sql(*statement);
+            }
+            let released = actor.release();
+            // A release that is prepared now succeeds.
+            if !warm && kind == Database {
+                assert_eq!(released, Done);
+            } else {
+                assert_eq!(released, Failed(kind), "{statements:?}, warm: {warm}");
+            }
+            fixture.assert_soon_free(&key);
+        }
+    }
+    let actor = fixture.actor();
+    assert_granted_and_released(&actor, &key);
+    assert_eq!(actor.acquire(&key, no_wait()), Granted);
+    actor.run_sql(SqlCommand::DiscardAll);
+    assert_eq!(actor.drop_guard(), Done);
+    fixture.assert_soon_free(&key);
 }
 
 pub(crate) fn a_try_body_runs_only_with_the_lock(fixture: &Fixture) {

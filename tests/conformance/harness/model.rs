@@ -85,6 +85,8 @@ fn answer(session: &ModelSession, command: SqlCommand) -> Result<Option<i64>, Co
             .unlock(pid, Lock { key, mode })
             .map(|unlocked| Some(unlocked.into())),
         SqlCommand::UnlockAll => server.unlock_all(pid).map(|()| None),
+        SqlCommand::DiscardAll => server.discard_all(pid).map(|()| None),
+        SqlCommand::DeallocateAll => server.deallocate_all(pid).map(|()| None),
         SqlCommand::Begin => server.begin(pid).map(|()| None),
         SqlCommand::Commit => server.commit(pid).map(|_| None),
         SqlCommand::Rollback => server.rollback(pid).map(|()| None),

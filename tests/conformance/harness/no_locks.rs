@@ -20,7 +20,9 @@ pub(crate) fn run_sql(
         SqlCommand::Pid
         | SqlCommand::TryLock(..)
         | SqlCommand::Unlock(..)
-        | SqlCommand::UnlockAll => return Outcome::Unsupported,
+        | SqlCommand::UnlockAll
+        | SqlCommand::DiscardAll
+        | SqlCommand::DeallocateAll => return Outcome::Unsupported,
         SqlCommand::SetSettings => return Outcome::Done,
         SqlCommand::Settings => return Outcome::Answered(Some(0)),
         SqlCommand::Count => {

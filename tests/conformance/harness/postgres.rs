@@ -138,6 +138,8 @@ pub(crate) fn sql_text(command: SqlCommand) -> SqlText {
              WHERE name IN ('lock_timeout', 'statement_timeout'))"
             .to_owned(),
         SqlCommand::UnlockAll => return SqlText::Run("SELECT pg_advisory_unlock_all()".to_owned()),
+        SqlCommand::DiscardAll => return SqlText::Run("DISCARD ALL".to_owned()),
+        SqlCommand::DeallocateAll => return SqlText::Run("DEALLOCATE ALL".to_owned()),
         SqlCommand::Begin => return SqlText::Run("BEGIN".to_owned()),
         SqlCommand::Commit => return SqlText::Run("COMMIT".to_owned()),
         SqlCommand::Rollback => return SqlText::Run("ROLLBACK".to_owned()),
