@@ -47,8 +47,7 @@ pub enum Backend {
 ///
 /// * Every method works on the one session behind this connection. Nothing reconnects.
 /// * [`session_query`](Self::session_query) binds the values in order and returns the columns of
-///   the one row. It prepares each text once per connection, except those that are not
-///   [cacheable](Statement::is_cacheable).
+///   the one row. It prepares each [cacheable](Statement::is_cacheable) text once per connection.
 /// * [`session_execute`](Self::session_execute) sends the text as one simple-query message, without
 ///   preparing it.
 /// * [`session_begin`](Self::session_begin), [`session_commit`](Self::session_commit) and

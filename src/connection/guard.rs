@@ -93,8 +93,8 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     /// * [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen): a transaction that
     ///   began under the lock is still open. Or the lock was acquired in an open transaction that
     ///   the client library does not know of. The session was terminated.
-    /// * [`Database`](crate::LockErrorKind::Database): the release statement failed, and the lock was
-    ///   held until then. The session was terminated.
+    /// * [`Database`](crate::LockErrorKind::Database): the release statement failed, and the lock
+    ///   was held until then. The session was terminated.
     ///
     /// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
     pub fn release(mut self) -> Result<(), LockError> {
