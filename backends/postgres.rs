@@ -37,15 +37,17 @@ mod report;
 mod script;
 mod statement;
 mod terminate;
+mod wait;
 
 pub use batch::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
 pub(crate) use error::classify;
 pub use error::{SessionError, SqlState};
 pub use reply::{BatchReply, Cell, LockReply, Row};
-pub use script::{PoolerCheckStep, Script, ScriptKind, TransactionContext};
+pub use script::{PoolerCheckStep, Script, ScriptKind};
 pub use statement::{Bind, Request, Statement, StatementId, StatementKind};
 pub(crate) use terminate::TerminateSequence;
 pub use terminate::TerminateStep;
+pub use wait::TransactionContext;
 
 /// The `timestamptz` `-infinity` in the binary format. It is never the start of a transaction.
 const NEGATIVE_INFINITY: i64 = i64::MIN;

@@ -16,8 +16,10 @@ pub enum WaitStrategy {
     /// ([`Deadlock`](LockErrorKind::Deadlock)). A waiting session holds a snapshot: [`CREATE INDEX
     /// CONCURRENTLY`](https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY)
     /// under the lock waits for that snapshot, and the server ends one of the two as a deadlock.
-    /// Needs the language [`plpgsql`](https://www.postgresql.org/docs/current/plpgsql.html), which
-    /// every database has by default.
+    /// A waiting session leaves the queue within a second after its client has disconnected
+    /// (PostgreSQL 14 or later, not on Windows). Diesel and diesel-async need the language
+    /// [`plpgsql`](https://www.postgresql.org/docs/current/plpgsql.html), which every database has
+    /// by default.
     Block,
     /// The client polls: it tries again after growing, jittered pauses.
     ///

@@ -49,10 +49,12 @@ impl SqlState {
             &self.0,
             // Connection exceptions.
             [b'0', b'8', ..]
-            // The server terminates the session, has crashed, or does not accept sessions yet.
-            | b"57P01" | b"57P02" | b"57P03"
-            // `idle_session_timeout` and `idle_in_transaction_session_timeout`.
-            | b"57P05" | b"25P03"
+            // The server terminates the session, has crashed, or does not accept sessions yet; the
+            // database was dropped.
+            | b"57P01" | b"57P02" | b"57P03" | b"57P04"
+            // `idle_session_timeout`, `idle_in_transaction_session_timeout` and, since 17,
+            // `transaction_timeout`.
+            | b"57P05" | b"25P03" | b"25P04"
         )
     }
 }
@@ -214,7 +216,9 @@ mod tests {
                 .with_code(SqlState::new(code))
                 .is_disconnected()
         };
-        for code in ["08006", "08P01", "57P01", "57P02", "57P05", "25P03"] {
+        for code in [
+            "08006", "08P01", "57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04",
+        ] {
             assert!(ended(code), "{code}");
         }
         for code in ["57014", "55P03", "40P01", "25P02", "53200", "42883"] {

@@ -7,23 +7,10 @@
 
 use std::time::Duration;
 
+use super::wait::{SAVEPOINT, TransactionContext, Wait};
 use super::{NEGATIVE_INFINITY, SqlState, TerminateStep};
 use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
-
-/// The transaction around a script, which decides how the script restores the settings.
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a session is in a transaction or it is not"
-)]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum TransactionContext {
-    /// No transaction: the script is a transaction of its own, and its settings end with it.
-    Autocommit,
-    /// A transaction of the application or of a test: a savepoint protects it, and the script
-    /// restores the settings.
-    InTransaction,
-}
 
 /// The action of a [`Script`].
 #[non_exhaustive]
@@ -163,10 +150,20 @@ impl Script {
         self.mode
     }
 
-    /// Returns the text for PostgreSQL.
+    /// Returns the text for PostgreSQL, whose errors show their SQLSTATE in the constraint name.
     #[must_use]
     pub fn sql(&self) -> String {
-        sql(self.kind, self.key, self.mode)
+        sql(self.kind, self.key, self.mode, false)
+    }
+
+    /// Returns the text for a client that shows the SQLSTATE of every error.
+    ///
+    /// A [wait](ScriptKind::Wait) then calls the lock function in a plain `SELECT`. So it does not
+    /// need `plpgsql`, and a pooler that parses statements finds the call. Every other script has
+    /// the text of [`sql`](Self::sql).
+    #[must_use]
+    pub fn plain_sql(&self) -> String {
+        sql(self.kind, self.key, self.mode, true)
     }
 
     /// Returns the messages to enqueue, in order, if no task waits for the replies.
@@ -183,8 +180,8 @@ impl Script {
     }
 }
 
-/// The text of a script.
-fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
+/// The text of a script, for a client that shows the SQLSTATE of every error or hides it.
+fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) -> String {
     let call = |function: &str| call(function, key, mode);
     match kind {
         ScriptKind::RevealSqlState => with_sqlstate_in_constraint(&format!(
@@ -217,23 +214,17 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> String {
             context,
             limit_ms,
         } => {
-            let function = if is_transaction_level {
-                "pg_advisory_xact_lock"
-            } else {
-                "pg_advisory_lock"
+            let wait = Wait {
+                key,
+                mode,
+                is_transaction_level,
+                context,
+                limit_ms,
             };
-            // A `statement_timeout` of the application would shorten the wait. It cannot be
-            // disabled inside the statement that it already times.
-            let wait = format!(
-                "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {limit_ms}; {}",
-                with_sqlstate_in_constraint(&format!("PERFORM {};", call(function)))
-            );
-            match context {
-                // One message is one transaction, so the settings end with it.
-                TransactionContext::Autocommit => wait,
-                TransactionContext::InTransaction => format!(
-                    "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {wait}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
-                ),
+            if shows_sqlstate {
+                wait.plain()
+            } else {
+                wait.in_block()
             }
         }
     }
@@ -294,21 +285,6 @@ fn terminate_unless_released(pid: i32, nonce: u64) -> [String; 4] {
     ]
 }
 
-/// The savepoint around a wait inside a transaction.
-const SAVEPOINT: &str = "advisory_locking";
-
-/// The statements that save and restore the settings of the transaction around a wait.
-///
-/// [`SET LOCAL`] survives `RELEASE SAVEPOINT`.
-///
-/// [`SET LOCAL`]: https://www.postgresql.org/docs/current/sql-set.html
-const SAVE_SETTINGS: &str = "SELECT \
-    pg_catalog.set_config('advisory_locking.statement_timeout', pg_catalog.current_setting('statement_timeout'), true), \
-    pg_catalog.set_config('advisory_locking.lock_timeout', pg_catalog.current_setting('lock_timeout'), true)";
-const RESTORE_SETTINGS: &str = "SELECT \
-    pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('advisory_locking.statement_timeout'), true), \
-    pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('advisory_locking.lock_timeout'), true)";
-
 /// A block that runs `body` and raises any error again with its SQLSTATE in the constraint name,
 /// which clients show that hide the SQLSTATE itself. The text and the SQLSTATE of the error stay.
 ///
@@ -317,7 +293,7 @@ const RESTORE_SETTINGS: &str = "SELECT \
 /// timeout.
 ///
 /// [`OTHERS`]: https://www.postgresql.org/docs/current/plpgsql-control-structures.html#PLPGSQL-ERROR-TRAPPING
-fn with_sqlstate_in_constraint(body: &str) -> String {
+pub(super) fn with_sqlstate_in_constraint(body: &str) -> String {
     let prefix = SqlState::CONSTRAINT_PREFIX;
     format!(
         "DO $advisory_locking$ BEGIN {body} EXCEPTION WHEN OTHERS OR query_canceled THEN \
@@ -332,7 +308,7 @@ fn with_sqlstate_in_constraint(body: &str) -> String {
 /// The server reads it as the negation of a [constant] that is too large for `int8`.
 ///
 /// [constant]: https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-CONSTANTS-NUMERIC
-fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
+pub(super) fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
     let suffix = match mode {
         LockMode::Exclusive => "",
         LockMode::Shared => "_shared",

@@ -101,6 +101,8 @@ fn every_text() -> Vec<String> {
                 .iter()
                 .map(|kind| Script::new(*kind, &key, mode).messages());
             texts.extend(messages.flatten());
+            let scripts = kinds.iter().map(|kind| Script::new(*kind, &key, mode));
+            texts.extend(scripts.map(|script| script.plain_sql()));
         }
     }
     texts.extend(TerminateStep::ALL.map(|step| step.sql().to_owned()));
@@ -121,6 +123,7 @@ fn every_name_is_qualified() {
             "current_setting(",
             "current_database(",
             "concat(",
+            "version(",
             "encode(",
             "timestamptz_send(",
         ] {
@@ -221,6 +224,7 @@ fn design_shows_the_statements_that_are_sent() {
         statement(try_once),
         statement(release),
         Script::new(wait, &key, LockMode::Exclusive).sql(),
+        Script::new(wait, &key, LockMode::Exclusive).plain_sql(),
     ];
     for sql in sent {
         assert!(
@@ -275,5 +279,71 @@ fn batch_sql_is_schema_qualified() {
         ] {
             assert!(!unquoted.contains(hidden), "{hidden}");
         }
+    }
+}
+
+fn wait(is_transaction_level: bool, context: TransactionContext) -> Script {
+    let kind = ScriptKind::Wait {
+        is_transaction_level,
+        context,
+        limit_ms: 50,
+    };
+    Script::new(kind, &LockKey::from(42), LockMode::Shared)
+}
+
+/// The server starts the timers of these settings with a statement, so the one that waits is too
+/// late to change them.
+#[test]
+fn wait_changes_settings_in_an_earlier_statement() {
+    for is_transaction_level in [false, true] {
+        for context in [
+            TransactionContext::Autocommit,
+            TransactionContext::InTransaction,
+        ] {
+            let script = wait(is_transaction_level, context);
+            for text in [script.sql(), script.plain_sql()] {
+                let waits = ["; DO ", "; SELECT pg_catalog.pg_advisory_"].map(|at| text.find(at));
+                let at = waits.into_iter().flatten().next().unwrap();
+                let before = &text[..at];
+                for set in [
+                    "set_config('statement_timeout', '0', true)",
+                    "set_config('lock_timeout', '50', true)",
+                    "set_config('client_connection_check_interval', '500', true)",
+                ] {
+                    assert!(before.contains(set), "{set}: {text}");
+                }
+            }
+        }
+    }
+}
+
+/// It bounds the transaction of the caller, so it stays there.
+#[test]
+fn wait_disables_transaction_timeout_outside_only() {
+    let disables = |context| wait(true, context).sql().contains("transaction_timeout");
+    assert!(disables(TransactionContext::Autocommit));
+    assert!(!disables(TransactionContext::InTransaction));
+}
+
+/// A pooler that parses statements does not look into the block.
+#[test]
+fn wait_shows_the_call_of_a_session_level_lock() {
+    let outside_block = |script: Script| {
+        let text = script.sql();
+        let blocks: Vec<_> = text.split("$advisory_locking$").collect();
+        assert_eq!(blocks.len(), 3, "{text}");
+        [blocks[0], blocks[2]].concat()
+    };
+    let call =
+        "CASE WHEN false THEN pg_catalog.pg_try_advisory_lock_shared('42'::pg_catalog.int8) END";
+    for context in [
+        TransactionContext::Autocommit,
+        TransactionContext::InTransaction,
+    ] {
+        assert!(outside_block(wait(false, context)).contains(call));
+        assert!(!outside_block(wait(true, context)).contains("advisory_lock_shared"));
+        let plain = wait(false, context).plain_sql();
+        assert!(!plain.contains("DO ") && !plain.contains("WHEN false"));
+        assert!(plain.contains("; SELECT pg_catalog.pg_advisory_lock_shared("));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sea_orm::sqlx::Error;
+use sea_orm::sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
 
 use crate::backends::postgres::classify;
@@ -70,7 +71,18 @@ pub(super) fn is_disconnected(error: &DbErr) -> bool {
         sqlx_error(error),
         Some(Error::Io(_) | Error::Protocol(_) | Error::Tls(_))
     );
-    unusable || code(error).is_some_and(SqlState::ends_session)
+    unusable || ends_session(error) || code(error).is_some_and(SqlState::ends_session)
+}
+
+/// Returns whether the server ended the session with this error. Some SQLSTATEs, such as 40001 for
+/// a conflict with recovery, end a session or only a statement; the [severity] says which.
+///
+/// [severity]: https://www.postgresql.org/docs/current/protocol-error-fields.html
+fn ends_session(error: &DbErr) -> bool {
+    sqlx_error(error)
+        .and_then(Error::as_database_error)
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 pub(super) fn session_error(error: DbErr) -> SessionError {

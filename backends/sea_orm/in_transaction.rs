@@ -234,7 +234,7 @@ impl AsyncLockSession for InTransaction<'_> {
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        let sql = script.sql();
+        let sql = script.plain_sql();
         match self.executor {
             Executor::Postgres(pinned, id) => {
                 let locked = self.after_failed_wait.take();

@@ -101,7 +101,7 @@ impl AsyncLockSession for PinnedConnection {
         match &self.0 {
             ConnectionInner::Postgres(session) => session
                 .connection
-                .execute_script(None, &script.sql())
+                .execute_script(None, &script.plain_sql())
                 .await
                 .map_err(session_error),
             ConnectionInner::Native(_) => Err(SessionError::unsupported(script)),

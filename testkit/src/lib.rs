@@ -9,6 +9,7 @@
 //! * [`pooling_proxy`]: a transaction pooler that replays settings, or that pins lock holders.
 //! * [`cluster`]: a private server that a test may stop, crash or fill.
 //! * [`temp`]: databases, roles and tables that are dropped with their value.
+//! * [`timeouts`]: the server's settings that end statements, transactions or sessions.
 //!
 //! Functions panic on failure, as tests do.
 
@@ -21,4 +22,5 @@ pub mod pooling_proxy;
 pub mod proxy;
 pub mod server;
 pub mod temp;
+pub mod timeouts;
 mod wire;

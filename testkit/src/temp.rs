@@ -101,6 +101,14 @@ impl TempRole {
         format!("user={}&password=none", self.0.name)
     }
 
+    /// Returns a server's address for clients that do not accept a user as a parameter.
+    pub fn url(&self, url: &str) -> String {
+        let (scheme, rest) = url.split_once("://").expect("a URL");
+        let (authority, path) = rest.split_once('/').expect("a URL with a database");
+        let host = authority.rsplit('@').next().unwrap_or(authority);
+        format!("{scheme}://{}:none@{host}/{path}", self.0.name)
+    }
+
     /// Sets a default of the sessions of this role.
     pub fn set(&self, setting: &str) {
         connect().run(&format!("ALTER ROLE {} SET {setting}", self.0.name));

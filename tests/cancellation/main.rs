@@ -28,5 +28,6 @@ mod pools;
 mod round_trips;
 mod sea_orm;
 mod sessions;
+mod settings;
 mod timeouts;
 mod upstream_bugs;

@@ -21,4 +21,5 @@ mod search_path;
 mod settings;
 mod terminated_sessions;
 mod timeout_race;
+mod timeouts;
 mod transactions;

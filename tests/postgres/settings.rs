@@ -15,10 +15,20 @@ use testkit::temp::TempRole;
 
 use super::deadlock::in_a_deadlock;
 
-const SESSION_SETTINGS: [&str; 2] = ["7s", "9s"];
+const SESSION_SETTINGS: [&str; 3] = ["7s", "9s", "0"];
 
-fn timeouts(conn: &mut PgConnection) -> [String; 2] {
-    ["lock_timeout", "statement_timeout"].map(|name| conn.setting(name))
+/// The settings that a wait changes, as text. A server before 14 does not have the last one.
+fn timeouts(conn: &mut PgConnection) -> [String; 3] {
+    let names = [
+        "lock_timeout",
+        "statement_timeout",
+        "client_connection_check_interval",
+    ];
+    names.map(|name| {
+        conn.text(&format!(
+            "COALESCE(pg_catalog.current_setting('{name}', true), '0')"
+        ))
+    })
 }
 
 #[test]

@@ -1,0 +1,147 @@
+//! The text around a wait on the server: its settings, and the savepoint inside a transaction.
+//!
+//! # Implementation details
+//!
+//! One `SELECT` before the wait changes the settings. PostgreSQL starts the timers of
+//! `statement_timeout` and `client_connection_check_interval` when a statement begins, so the
+//! statement that waits cannot change them for itself. One `SELECT` of all settings costs the
+//! server less than a statement for each.
+//!
+//! | setting | value during the wait | reason |
+//! |---|---|---|
+//! | [`lock_timeout`] | the limit of the call | has an SQLSTATE of its own, and counts the wait only |
+//! | [`statement_timeout`] | 0 | the application's value would shorten the wait |
+//! | [`transaction_timeout`] (since 17) | 0 outside a transaction | the script is a transaction for the server, not for the caller |
+//! | [`client_connection_check_interval`] (since 14) | [`CHECK_INTERVAL_MS`], if it was 0 | a wait ends soon after its connection |
+//!
+//! Inside a transaction of the caller, `transaction_timeout` keeps its value: it bounds that
+//! transaction, and to restore the value would start its timer again.
+//!
+//! [`client_connection_check_interval`]: https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
+//! [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
+//! [`statement_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-STATEMENT-TIMEOUT
+//! [`transaction_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-TRANSACTION-TIMEOUT
+
+use super::script::{call, with_sqlstate_in_constraint};
+use crate::key::RawLockKey;
+use crate::options::LockMode;
+
+/// The transaction around a script, which decides how the script restores the settings.
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a session is in a transaction or it is not"
+)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum TransactionContext {
+    /// No transaction: the script is a transaction of its own, and its settings end with it.
+    Autocommit,
+    /// A transaction of the application or of a test: a savepoint protects it, and the script
+    /// restores the settings.
+    InTransaction,
+}
+
+/// The savepoint around a wait inside a transaction.
+pub(super) const SAVEPOINT: &str = "advisory_locking";
+
+/// The interval at which a waiting session checks its connection, in milliseconds.
+const CHECK_INTERVAL_MS: u32 = 500;
+
+/// Sets the interval if the server has the setting and the application has not set it.
+///
+/// A server on another platform [rejects] every value but 0. There, `version()` names the
+/// platform.
+///
+/// [rejects]: https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
+fn check_connection() -> String {
+    format!(
+        "CASE WHEN pg_catalog.current_setting('client_connection_check_interval', true) OPERATOR(pg_catalog.=) '0' \
+         AND pg_catalog.version() OPERATOR(pg_catalog.~) '(linux|darwin|bsd)' \
+         THEN pg_catalog.set_config('client_connection_check_interval', '{CHECK_INTERVAL_MS}', true) END"
+    )
+}
+
+/// Disables `transaction_timeout` if the server has the setting and it is not 0.
+const DISABLE_TRANSACTION_TIMEOUT: &str = "CASE WHEN pg_catalog.current_setting('transaction_timeout', true) OPERATOR(pg_catalog.<>) '0' \
+    THEN pg_catalog.set_config('transaction_timeout', '0', true) END";
+
+/// The statements that save and restore the settings of the transaction around a wait.
+///
+/// [`SET LOCAL`] and its function form survive `RELEASE SAVEPOINT`. A server before 14 has no
+/// `client_connection_check_interval`, whose saved value is empty then.
+///
+/// [`SET LOCAL`]: https://www.postgresql.org/docs/current/sql-set.html
+const SAVE_SETTINGS: &str = "SELECT \
+    pg_catalog.set_config('advisory_locking.statement_timeout', pg_catalog.current_setting('statement_timeout'), true), \
+    pg_catalog.set_config('advisory_locking.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
+    pg_catalog.set_config('advisory_locking.check_interval', \
+    COALESCE(pg_catalog.current_setting('client_connection_check_interval', true), ''), true)";
+const RESTORE_SETTINGS: &str = "SELECT \
+    pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('advisory_locking.statement_timeout'), true), \
+    pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('advisory_locking.lock_timeout'), true), \
+    CASE WHEN pg_catalog.current_setting('advisory_locking.check_interval') OPERATOR(pg_catalog.<>) '' \
+    THEN pg_catalog.set_config('client_connection_check_interval', pg_catalog.current_setting('advisory_locking.check_interval'), true) END";
+
+/// The name of the function that waits.
+const fn function(is_transaction_level: bool) -> &'static str {
+    if is_transaction_level {
+        "pg_advisory_xact_lock"
+    } else {
+        "pg_advisory_lock"
+    }
+}
+
+/// A wait on the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    pub(super) key: RawLockKey,
+    pub(super) mode: LockMode,
+    pub(super) is_transaction_level: bool,
+    pub(super) context: TransactionContext,
+    pub(super) limit_ms: i32,
+}
+
+impl Wait {
+    /// Returns the script for a client that hides the SQLSTATE of an error.
+    ///
+    /// Poolers that parse statements do not look into a `DO` block. A pooler that keeps a client
+    /// on its session while the session holds an advisory lock must know of the call. So the
+    /// settings have a column with a call that the server never executes.
+    pub(super) fn in_block(self) -> String {
+        let call = self.call(function(self.is_transaction_level));
+        let block = with_sqlstate_in_constraint(&format!("PERFORM {call};"));
+        if self.is_transaction_level {
+            return self.around(&block, "");
+        }
+        let visible = self.call("pg_try_advisory_lock");
+        self.around(&block, &format!(", CASE WHEN false THEN {visible} END"))
+    }
+
+    /// Returns the script for a client that shows the SQLSTATE of an error.
+    pub(super) fn plain(self) -> String {
+        let call = self.call(function(self.is_transaction_level));
+        self.around(&format!("SELECT {call}"), "")
+    }
+
+    fn call(self, function: &str) -> String {
+        call(function, self.key, self.mode)
+    }
+
+    /// The settings and the savepoint around the statement that waits.
+    fn around(self, statement: &str, column: &str) -> String {
+        let settings = format!(
+            "SELECT pg_catalog.set_config('statement_timeout', '0', true), \
+             pg_catalog.set_config('lock_timeout', '{}', true), {}",
+            self.limit_ms,
+            check_connection()
+        );
+        match self.context {
+            // One message is one transaction, so the settings end with it.
+            TransactionContext::Autocommit => {
+                format!("{settings}, {DISABLE_TRANSACTION_TIMEOUT}{column}; {statement}")
+            }
+            TransactionContext::InTransaction => format!(
+                "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {settings}{column}; {statement}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
+            ),
+        }
+    }
+}
