@@ -40,8 +40,8 @@ mod terminate;
 mod wait;
 
 pub use batch::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
-pub(crate) use error::classify;
 pub use error::{SessionError, SqlState};
+pub(crate) use error::{classify, classify_attempt};
 pub use reply::{BatchReply, Cell, LockReply, Row};
 pub use script::{PoolerCheckStep, Script, ScriptKind};
 pub use statement::{Bind, Request, Statement, StatementId, StatementKind};

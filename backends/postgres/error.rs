@@ -81,6 +81,16 @@ pub(crate) fn classify(code: Option<SqlState>) -> LockErrorKind {
     }
 }
 
+/// Returns the meaning of a code for a statement that does not wait for the lock.
+///
+/// A timeout or deadlock of such a statement concerns another object, such as a catalog table.
+pub(crate) fn classify_attempt(code: Option<SqlState>) -> LockErrorKind {
+    match classify(code) {
+        LockErrorKind::TimedOut | LockErrorKind::Deadlock => LockErrorKind::Database,
+        kind => kind,
+    }
+}
+
 impl fmt::Debug for SqlState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "SqlState({})", self.as_str())
@@ -242,5 +252,17 @@ mod tests {
             assert_eq!(classify(SqlState::new(code)), kind, "{code}");
         }
         assert_eq!(classify(None), LockErrorKind::Database);
+    }
+
+    #[test]
+    fn attempt_neither_times_out_nor_deadlocks() {
+        for (code, kind) in [
+            ("55P03", LockErrorKind::Database),
+            ("40P01", LockErrorKind::Database),
+            ("53200", LockErrorKind::TooManyLocks),
+            ("57014", LockErrorKind::Canceled),
+        ] {
+            assert_eq!(classify_attempt(SqlState::new(code)), kind, "{code}");
+        }
     }
 }

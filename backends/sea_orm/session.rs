@@ -45,6 +45,19 @@ impl AsyncLockPool for DatabaseConnection {
         // Boxed, because `Connection` must dereference to `Session`.
         Ok(Box::new(PinnedConnection(connection)))
     }
+
+    async fn closed(&self) {
+        match &self.inner {
+            DatabaseConnectionType::SqlxPostgresPoolConnection(_) => {
+                self.get_postgres_connection_pool().close_event().await;
+            }
+            #[allow(
+                unreachable_patterns,
+                reason = "the variants depend on SeaORM's features"
+            )]
+            _ => std::future::pending().await,
+        }
+    }
 }
 
 impl AsyncLockSession for PinnedConnection {

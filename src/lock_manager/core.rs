@@ -44,7 +44,7 @@ use crate::session::{Backend, LockBatch};
 use key_state::KeyState;
 use sessions::SessionState;
 use timers::Timer;
-use wait_queue::{Deadline, Request};
+use wait_queue::{AfterLoss, Request};
 
 /// Upper bound of a poll interval. Its sum with an [`Instant`] does not overflow.
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -68,6 +68,17 @@ impl SessionId {
 /// Identifies a request. Later requests have greater ids.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct RequestId(u64);
+
+/// Kind of a request, beyond its options.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum RequestKind {
+    Plain,
+    /// A grant comes with a fencing token.
+    Fenced,
+    /// One of the requests of a call for several keys. If the key is contended it fails, also with
+    /// options that wait.
+    OneOfSeveral,
+}
 
 /// Identifies a grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,8 +105,6 @@ pub(crate) enum Command<W> {
         batch: LockBatch,
     },
     /// Wait for the lock in the server's queue and report the end with [`Core::on_wait_ended`].
-    ///
-    /// The driver first checks out a connection if the session has none.
     WaitOnServer {
         session: SessionId,
         key: LockKey,
@@ -125,7 +134,7 @@ pub(crate) enum Command<W> {
 /// Result of a wait in the server's queue.
 #[derive(Debug)]
 pub(crate) enum WaitOutcome {
-    /// Granted; `pid` is the server's process id of the session.
+    /// Granted to the session with this process id on the server.
     Granted { pid: i32 },
     /// The limit of the wait has passed.
     TimedOut,
@@ -197,24 +206,37 @@ impl<W> Core<W> {
         &mut self,
         key: LockKey,
         options: &LockOptions,
-        fenced: bool,
+        kind: RequestKind,
         waiter: W,
         now: Instant,
     ) -> RequestId {
         let id = RequestId(self.next_id());
-        let deadline = match options.wait() {
-            Wait::No => Deadline::NoWait(LockErrorKind::HeldElsewhere),
-            Wait::UpTo(Duration::ZERO) => Deadline::NoWait(LockErrorKind::TimedOut),
-            Wait::UpTo(limit) => now.checked_add(limit).map_or(Deadline::Never, Deadline::At),
-            Wait::Forever => Deadline::Never,
+        let one_of_several = kind == RequestKind::OneOfSeveral;
+        let (no_wait, limit) = match options.wait() {
+            Wait::No => (Some(LockErrorKind::HeldElsewhere), None),
+            Wait::UpTo(Duration::ZERO) => (Some(LockErrorKind::TimedOut), None),
+            wait => (
+                one_of_several.then_some(LockErrorKind::HeldElsewhere),
+                match wait {
+                    Wait::UpTo(limit) => Some(limit),
+                    Wait::No | Wait::Forever => None,
+                },
+            ),
+        };
+        let after_loss = if options.waits() {
+            AfterLoss::Waits
+        } else {
+            AfterLoss::RetriesOnce
         };
         self.enqueue(
             Request {
                 id,
                 key,
                 mode: options.lock_mode(),
-                fenced,
-                deadline,
+                fenced: kind == RequestKind::Fenced,
+                no_wait,
+                deadline: limit.and_then(|limit| now.checked_add(limit)),
+                after_loss,
                 strategy: options.wait_strategy(),
                 interval: options.max_interval().min(MAX_INTERVAL),
                 on_missing_lock: options.missing_lock_policy(),

@@ -21,6 +21,7 @@ use futures_util::future::{Either, select};
 use tokio::runtime::Handle as RuntimeHandle;
 
 use super::blocking_adapter::BlockingPool;
+use super::core::RequestKind;
 use super::guard::{OwnedLockGuard, OwnedLockGuards};
 use super::options::LockManagerOptions;
 use super::request::{Handle, contended_to_none};
@@ -287,7 +288,7 @@ impl LockManager {
     /// |---|---|
     /// | [`HeldElsewhere`](LockErrorKind::HeldElsewhere) | contended, and the options do not wait; another caller of this process may be the holder |
     /// | [`TimedOut`](LockErrorKind::TimedOut) | the limit of the wait elapsed |
-    /// | [`Pool`](LockErrorKind::Pool) | no session could be opened; after a loss, waiters retry until their limit |
+    /// | [`Pool`](LockErrorKind::Pool) | no session could be opened, or not within the limit; after a loss, waiters retry until their limit |
     /// | [`InvalidOptions`](LockErrorKind::InvalidOptions) | the options contradict each other, or allow a transaction |
     /// | [`Closed`](LockErrorKind::Closed) | the lock manager is closed, or its runtime has ended |
     /// | [`TooManyLocks`](LockErrorKind::TooManyLocks), [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion), [`Deadlock`](LockErrorKind::Deadlock), [`Unsupported`](LockErrorKind::Unsupported), [`Database`](LockErrorKind::Database) | see [`LockErrorKind`] |
@@ -303,7 +304,7 @@ impl LockManager {
     ) -> Result<OwnedLockGuard, LockError> {
         let lock = self
             .handle
-            .acquire(key.into(), options, false, Caller::Async);
+            .acquire(key.into(), options, RequestKind::Plain, Caller::Async);
         lock.await.map(OwnedLockGuard::new)
     }
 
@@ -323,8 +324,11 @@ impl LockManager {
         options: LockOptions,
     ) -> Result<OwnedLockGuard, LockError> {
         let key = key.into();
-        block_on(|| self.handle.acquire(key, options, false, Caller::Blocking))
-            .map(OwnedLockGuard::new)
+        block_on(|| {
+            self.handle
+                .acquire(key, options, RequestKind::Plain, Caller::Blocking)
+        })
+        .map(OwnedLockGuard::new)
     }
 
     /// Acquires the lock on `key`, or returns `None` if it is contended or the limit elapsed.
@@ -385,7 +389,7 @@ impl LockManager {
     ) -> Result<OwnedLockGuard, LockError> {
         let lock = self
             .handle
-            .acquire(key.into(), options, true, Caller::Async);
+            .acquire(key.into(), options, RequestKind::Fenced, Caller::Async);
         lock.await.map(OwnedLockGuard::new)
     }
 
@@ -406,8 +410,11 @@ impl LockManager {
         options: LockOptions,
     ) -> Result<OwnedLockGuard, LockError> {
         let key = key.into();
-        block_on(|| self.handle.acquire(key, options, true, Caller::Blocking))
-            .map(OwnedLockGuard::new)
+        block_on(|| {
+            self.handle
+                .acquire(key, options, RequestKind::Fenced, Caller::Blocking)
+        })
+        .map(OwnedLockGuard::new)
     }
 
     /// Acquires as [`try_acquire`](Self::try_acquire) does, with a
@@ -452,11 +459,13 @@ impl LockManager {
     ///
     /// The lock manager requests the keys in ascending order of their raw keys. So callers that
     /// name them in different orders cannot deadlock. Up to 1,000 free keys are granted in one
-    /// round trip. The limit applies to the whole call.
+    /// round trip. A call acquires at most 10,000 keys. The limit applies to the whole call.
     ///
     /// # Errors
     ///
     /// As [`acquire`](Self::acquire), for the first key that was not granted. None is held.
+    /// [`TooManyLocks`](LockErrorKind::TooManyLocks) also for more than 10,000 keys, before
+    /// anything is requested.
     ///
     /// # Cancel safety
     ///
@@ -687,6 +696,10 @@ impl LockManager {
     /// It rejects the waiters and all later calls with [`Closed`](LockErrorKind::Closed), waits for
     /// the holders to release, and returns the connections to the pool. A caller that holds a guard
     /// waits for itself here. To release all locks at once, drop the last clone.
+    ///
+    /// A connection that the pool has not yet returned is not awaited. Closing the pool first has
+    /// the same effect if the pool reports it
+    /// ([`AsyncLockPool::closed`](crate::session::AsyncLockPool::closed)): SeaORM's does.
     ///
     /// Over a blocking pool it does not wait for a session that waits on the server or whose server
     /// does not reply. The thread of that session ends with its statement, and releases a lock that

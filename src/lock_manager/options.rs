@@ -18,6 +18,9 @@ pub enum NoLockBackend {
     InProcess,
 }
 
+/// A shorter keep-alive than this would take a session for lost that replies a little late.
+const MIN_KEEP_ALIVE: Duration = Duration::from_millis(100);
+
 /// Options of a lock manager: number of sessions, hand-off limit, keep-alive, fencing tokens.
 ///
 /// # Examples
@@ -82,7 +85,8 @@ impl LockManagerOptions {
     /// Default 1.
     ///
     /// They serve keys whose first waiter uses [`WaitStrategy::Block`](crate::WaitStrategy::Block).
-    /// Such a key is polled if all of them are occupied, or with 0.
+    /// Such a key is polled while its session is being opened, while all of them are occupied, and
+    /// with 0.
     pub const fn max_waiting_sessions(mut self, sessions: usize) -> Self {
         self.0.max_waiting_sessions = sessions;
         self
@@ -125,7 +129,7 @@ impl LockManagerOptions {
     }
 
     /// Sets the interval at which idle sessions are checked and the time in which a session must
-    /// reply. Default 5 s.
+    /// reply. Default 5 s, minimum 100 ms.
     ///
     /// A lost session is detected within **twice** this time, also if the network does not report
     /// it. `is_lost()` and `lost()` of the guard notify the holder. A session that waits on the
@@ -152,10 +156,15 @@ impl LockManagerOptions {
         let invalid =
             |message| Err(LockError::new(LockErrorKind::InvalidOptions).with_context(message));
         if self.0.max_sessions == 0 {
-            return invalid("a lock manager needs a session");
+            return invalid("a lock manager has at least 1 session");
         }
-        if self.0.keep_alive.is_zero() {
-            return invalid("a keep-alive of zero would check without a pause");
+        if self.0.keep_alive < MIN_KEEP_ALIVE {
+            return invalid("a keep-alive is at least 100 ms, in which a healthy session replies");
+        }
+        if let TokenSource::Sequence(name) = &self.0.token_source {
+            if name.is_empty() || name.contains('\0') {
+                return invalid("the name of a sequence is not empty and contains no NUL");
+            }
         }
         Ok(())
     }

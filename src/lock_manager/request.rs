@@ -9,13 +9,17 @@ use std::time::Instant;
 
 use futures_channel::oneshot;
 
-use super::core::{RequestId, SessionId};
+use super::core::{RequestId, RequestKind, SessionId};
 use super::loss_signal::LossSignal;
 use super::shared::{Caller, LockHandle, Response, ResponseReceiver, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
 use crate::events;
 use crate::key::{LockKey, RawLockKey};
 use crate::options::{LockMode, LockOptions, LockScope};
+
+/// Maximum number of keys in one call. With default settings, a server's lock table has room for
+/// some 12,000 locks of all sessions.
+const MAX_KEYS: usize = 10_000;
 
 /// The users' side of a lock manager. Dropping it shuts the lock manager down.
 #[derive(Debug)]
@@ -42,19 +46,19 @@ impl Handle {
         &self,
         key: LockKey,
         options: LockOptions,
-        fenced: bool,
+        kind: RequestKind,
         caller: Caller,
     ) -> Result<HeldLock, LockError> {
         check(&options, &key)?;
         events::requested(&key, LockScope::Session);
-        self.request(key, &options, fenced, caller).await
+        self.request(key, &options, kind, caller).await
     }
 
     fn request(
         &self,
         key: LockKey,
         options: &LockOptions,
-        fenced: bool,
+        kind: RequestKind,
         caller: Caller,
     ) -> PendingRequest {
         let (sender, receiver) = oneshot::channel();
@@ -62,7 +66,7 @@ impl Handle {
         // Over a blocking pool, a call that waits leaves its statement to the session's thread.
         let may_block = caller.may_block_on(options);
         let request = self.shared.with_core_and_poll(may_block, |core, now| {
-            core.request(requested, options, fenced, sender, now)
+            core.request(requested, options, kind, sender, now)
         });
         PendingRequest {
             request: Some((request, key.raw())),
@@ -77,7 +81,7 @@ impl Handle {
     ///
     /// The call requests all missing keys at once. When one is contended, it releases all locks on
     /// greater keys before it waits for that one. So every waiter holds smaller keys only, which
-    /// rules out deadlocks.
+    /// rules out deadlocks. Any other error ends the call, and it releases all locks.
     pub(super) async fn acquire_all(
         &self,
         mut keys: Vec<LockKey>,
@@ -92,21 +96,27 @@ impl Handle {
         // wait for itself.
         keys.sort_by_key(LockKey::raw);
         keys.dedup_by_key(|key| key.raw());
+        if keys.len() > MAX_KEYS {
+            let context = format!("acquire_all acquires at most {MAX_KEYS} keys");
+            return Err(LockError::new(LockErrorKind::TooManyLocks).with_context(context));
+        }
         let mut locks: Vec<HeldLock> = Vec::with_capacity(keys.len());
         let error = loop {
             let missing = keys.get(locks.len()..).unwrap_or_default();
             if missing.is_empty() {
                 return Ok(locks);
             }
-            let contended = self.try_all(missing, &options, &mut locks, caller).await;
-            let Some((key, error)) = contended else {
+            let rest = options.after(began.elapsed()).unwrap_or(options);
+            let failed = self.try_all(missing, &rest, &mut locks, caller).await;
+            let Some((key, error)) = failed else {
                 continue;
             };
             let waits = error.kind() == LockErrorKind::HeldElsewhere;
             let Some(options) = options.after(began.elapsed()).filter(|_| waits) else {
                 break error;
             };
-            match self.request(key, &options, false, caller).await {
+            let waiting = self.request(key, &options, RequestKind::Plain, caller);
+            match waiting.await {
                 Ok(lock) => locks.push(lock),
                 Err(error) => break error,
             }
@@ -117,8 +127,8 @@ impl Handle {
         Err(error)
     }
 
-    /// Requests several keys at once without waiting. Keeps the locks before the first failure,
-    /// which it returns.
+    /// Requests several keys at once, without a wait for contended ones. Keeps the locks before the
+    /// first failure, which it returns.
     async fn try_all(
         &self,
         keys: &[LockKey],
@@ -143,25 +153,21 @@ impl Handle {
     }
 
     /// Requests several keys under one lock of the core's mutex, so that they form one batch.
-    ///
-    /// `options` are those of the call; each request is made without waiting.
     fn request_all(
         &self,
         keys: &[LockKey],
         options: &LockOptions,
         caller: Caller,
     ) -> Vec<PendingRequest> {
-        let no_wait = LockOptions::no_wait()
-            .mode(options.lock_mode())
-            .on_missing_lock(options.missing_lock_policy());
         let (senders, receivers): (Vec<ResponseSender>, Vec<_>) =
             keys.iter().map(|_| oneshot::channel()).unzip();
         let may_block = caller.may_block_on(options);
         let requests = self.shared.with_core_and_poll(may_block, |core, now| {
             core.batched(now, |core| {
+                let kind = RequestKind::OneOfSeveral;
                 let requested = keys.iter().zip(senders);
                 requested
-                    .map(|(key, sender)| core.request(key.clone(), &no_wait, false, sender, now))
+                    .map(|(key, sender)| core.request(key.clone(), options, kind, sender, now))
                     .collect::<Vec<_>>()
             })
         });

@@ -55,19 +55,32 @@ where
         id,
         phase: Phase::Opening,
     };
-    session_loop(reporter, pool, commands)
+    async move {
+        let shared = Arc::clone(&reporter.shared);
+        // The core then commands the session to close, so the loop goes on.
+        let close_with_pool = async {
+            pool.closed().await;
+            shared.with_core(|core, _| core.on_pool_closed());
+            std::future::pending::<()>().await;
+        };
+        select(
+            pin!(session_loop(reporter, &*pool, commands)),
+            pin!(close_with_pool),
+        )
+        .await;
+    }
 }
 
 async fn session_loop<P: AsyncLockPool>(
     mut reporter: SessionReporter,
-    pool: Arc<P>,
+    pool: &P,
     mut commands: SessionCommands,
 ) {
     let id = reporter.id;
     let mut conn: Option<TerminateOnDrop<P::Connection>> = None;
     while let Some(command) = next_command(&mut commands).await {
         match command {
-            SessionCommand::Open => match or_command(open(&*pool), &mut commands).await {
+            SessionCommand::Open => match or_command(open(pool), &mut commands).await {
                 Some(Ok((opened, backend, pid))) => {
                     conn = opened;
                     reporter.phase = Phase::Open;
@@ -90,11 +103,11 @@ async fn session_loop<P: AsyncLockPool>(
                 }
             }
             SessionCommand::Wait { key, options } => {
+                let Some(session) = conn.as_mut() else { break };
                 // The phase decides the report if the loop is dropped during the wait.
                 reporter.phase = Phase::Waiting;
                 // A command that arrives meanwhile drops this future, which cancels the wait.
-                let outcome = wait(&*pool, &mut conn, key, &options);
-                match or_command(outcome, &mut commands).await {
+                match or_command(wait(&mut **session, key, &options), &mut commands).await {
                     Some(outcome) => {
                         reporter.phase = Phase::Open;
                         reporter.report(|core, now| core.on_wait_ended(id, outcome, now));
@@ -243,23 +256,14 @@ async fn with_revealed_sqlstate<S: AsyncLockSession>(
 }
 
 /// Waits for the lock in the server's queue.
-async fn wait<P: AsyncLockPool>(
-    pool: &P,
-    conn: &mut Option<TerminateOnDrop<P::Connection>>,
+async fn wait<S: AsyncLockSession>(
+    session: &mut S,
     key: LockKey,
     options: &LockOptions,
 ) -> WaitOutcome {
-    // A dedicated session has no `Open` command: its first wait checks the connection out.
-    let session = match conn {
-        Some(conn) => conn,
-        None => match checkout(pool).await {
-            Ok(checked_out) => conn.insert(checked_out),
-            Err(error) => return WaitOutcome::Failed(pool_error(error).with_key(&key)),
-        },
-    };
-    let snapshot = snapshot(&mut **session);
+    let snapshot = snapshot(session);
     let acquire = Acquire::new(key, options, LockScope::Session, snapshot);
-    match drive(&mut **session, acquire).await {
+    match drive(session, acquire).await {
         Ok(Acquired::Granted(grant)) => match grant.pid {
             Some(pid) => WaitOutcome::Granted { pid },
             None => WaitOutcome::Failed(LockError::new(LockErrorKind::Unsupported)),

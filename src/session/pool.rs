@@ -55,4 +55,16 @@ pub trait AsyncLockPool: Sync {
     ///
     /// The future may be dropped at any point; the connection stays with the pool.
     fn checkout(&self) -> impl Future<Output = Result<Self::Connection, SessionError>> + Send;
+
+    /// Completes when the pool is being closed, if its close waits for the connections.
+    ///
+    /// Then a lock manager closes as well, so that its idle sessions do not keep the pool open. By
+    /// default it stays pending.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any point.
+    fn closed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }

@@ -31,19 +31,22 @@ macro_rules! shared_server_cases {
             waiting: elapsed_limit_leaves_nothing, waiter_is_granted_when_the_key_is_free,
                 blocking_waiter_waits_on_the_server,
                 blocking_waiter_polls_without_waiting_sessions,
+                blocking_waiter_polls_without_a_connection, waiters_share_the_free_connections,
                 invalid_options_are_rejected;
             all: acquires_each_key_once_in_order, acquires_none_if_one_is_contended, acquires_none_if_the_limit_elapses,
-                opposite_orders_do_not_deadlock, thousand_keys_take_one_round_trip;
+                limit_applies_to_the_whole_call, opposite_orders_do_not_deadlock,
+                thousand_keys_take_one_round_trip;
             bodies: body_runs_under_the_lock, body_error_has_precedence,
                 panic_in_a_body_releases_the_lock, guard_dropped_anywhere_releases_the_lock;
             loss: holder_learns_of_its_loss, release_reports_a_loss,
-                idle_session_is_replaced, polling_waiters_survive_session_loss, blocking_waiters_survive_session_loss,
+                idle_session_is_replaced, call_for_several_keys_survives_losses, polling_waiters_survive_session_loss, blocking_waiters_survive_session_loss,
                 session_loss_affects_its_own_locks_only;
             faults: silence_under_a_holder, silence_under_a_waiter, silence_under_a_poller,
                 close_does_not_await_a_silent_server, a_lost_release, a_lost_grant;
             closing: close_rejects_waiters_and_awaits_holders, close_does_not_await_server_waiters,
-                last_clone_releases_all_locks, connections_return_to_the_pool;
-            limits: exhausted_pool_is_reported;
+                last_clone_releases_all_locks, pool_closes_before_its_lock_manager,
+                connections_return_to_the_pool;
+            limits: exhausted_pool_is_reported, limit_covers_the_checkout;
             fencing: tokens_grow, unsuitable_sequence_is_rejected, stale_writer_is_rejected;
         );
     };
@@ -53,7 +56,8 @@ macro_rules! private_server_cases {
     ($kind:ident, $caller:ident) => {
         cases!($kind, $caller,
             faults: the_server_restarts, the_server_crashes;
-            limits: ten_thousand_keys_fit_on_one_session, full_lock_table_rejects_further_keys;
+            limits: ten_thousand_keys_fit_on_one_session, full_lock_table_rejects_further_keys,
+                full_lock_table_ends_a_call_for_many_keys;
         );
     };
 }

@@ -152,6 +152,15 @@ impl Pool {
         })
     }
 
+    /// Closes the pool and waits until it is closed. Some pools have no such method.
+    pub(crate) async fn close(&self) {
+        match &self.connections {
+            Connections::SeaOrm(pool) => pool.clone().close().await.unwrap(),
+            Connections::Deadpool(pool) => pool.close(),
+            Connections::Bb8(_) | Connections::Mobc(_) | Connections::R2d2(_) => {}
+        }
+    }
+
     /// Acquires a lock on a connection of this pool, without a lock manager.
     pub(crate) async fn with_plain_lock(
         &self,

@@ -5,8 +5,8 @@
 //! The failed operations stay in the phase of the session, [`SessionPhase::Compensating`], while a
 //! second batch releases the locks that the first may have acquired. The keys keep their phases
 //! until its reply, so no waiter is woken before the compensation. A compensation that fails is the
-//! end of the session. Consequence for users: an error that one key causes, such as a full lock
-//! table, fails the waiter of that key only.
+//! end of the session. Consequence for users: an error that one key causes fails the waiter of
+//! that key only. A full lock table fails every acquire that is on its way.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -90,7 +90,7 @@ impl<W> Core<W> {
     ///
     /// If one operation was to acquire or to issue a token, its waiter fails with the error of the
     /// batch. Otherwise each such operation is retried in a batch of its own, to find the one that
-    /// fails.
+    /// fails. After `TooManyLocks` none is retried.
     pub(super) fn on_compensated(
         &mut self,
         id: SessionId,
@@ -98,6 +98,9 @@ impl<W> Core<W> {
         failure: &BatchFailure,
         now: Instant,
     ) {
+        if failure.kind == LockErrorKind::TooManyLocks {
+            return self.on_lock_table_full(ops, failure, now);
+        }
         // A release has no waiter that could fail.
         let acquiring = ops.iter().filter(|op| op.kind() != LockOpKind::Release);
         let is_only = acquiring.count() == 1;
@@ -120,5 +123,47 @@ impl<W> Core<W> {
                 LockOpKind::IssueToken => self.enqueue_ops(id, &[*op], true, now),
             }
         }
+    }
+
+    /// Handles a full lock table, which all clients of the server share.
+    ///
+    /// Retries would keep it full, so every operation of the batch fails. So does every acquire
+    /// that waits in an outbox: the rest of a call that asks for many keys.
+    fn on_lock_table_full(&mut self, ops: &[LockOp], failure: &BatchFailure, now: Instant) {
+        let mut unsent = Vec::new();
+        for (id, session) in &mut self.sessions {
+            session.outbox.retain(|(op, _)| {
+                let phase = self.keys.get(&op.key()).map(|key_state| key_state.phase());
+                // After a release in the same batch the session acquires no further lock.
+                let acquires = phase == Some(KeyPhase::Acquiring { session: *id });
+                unsent.extend(acquires.then_some(op.key()));
+                !acquires
+            });
+        }
+        for op in ops {
+            match op.kind() {
+                LockOpKind::Release => self.on_released(op.key(), true, now),
+                LockOpKind::Acquire { .. } => self.fail_all_waiters(op.key(), failure),
+                LockOpKind::IssueToken => self.fail_first(op.key(), failure, now),
+            }
+        }
+        for key in unsent {
+            self.fail_all_waiters(key, failure);
+        }
+    }
+
+    /// Fails all waiters of a key whose acquire failed.
+    fn fail_all_waiters(&mut self, key: RawLockKey, failure: &BatchFailure) {
+        let Some(key_state) = self.keys.get_mut(&key) else {
+            return;
+        };
+        key_state.retry_alone = false;
+        key_state.apply(KeyEvent::OperationFailed);
+        for request in key_state.queue.drain() {
+            let error = LockError::new(failure.kind).with_key(&request.key);
+            self.fail_with(request, error.with_context(failure.message.clone()));
+        }
+        self.close_unused_dedicated_session(key);
+        self.remove_if_unused(key);
     }
 }

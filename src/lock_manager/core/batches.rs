@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase};
-use super::sessions::{BatchFailure, SessionPhase};
+use super::sessions::{BatchFailure, SessionLoss, SessionPhase};
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
@@ -134,9 +134,9 @@ impl<W> Core<W> {
         let reply = match result {
             Ok(reply) if reply.pid == session.pid => Ok(reply),
             // A pooler sent the batch to another session, which may hold other clients' locks.
-            Ok(_) => return self.on_session_lost(id, LockErrorKind::SessionChanged, now),
+            Ok(_) => return self.on_session_lost(id, SessionLoss::Changed, now),
             Err(error) if error.is_disconnected() => {
-                return self.on_session_lost(id, LockErrorKind::Lost, now);
+                return self.on_session_lost(id, SessionLoss::Ended, now);
             }
             Err(error) => Err(BatchFailure::of(&error)),
         };
@@ -162,7 +162,7 @@ impl<W> Core<W> {
                 self.on_compensated(id, &ops, &failure, now)
             }
             (SessionPhase::Compensating { .. }, Err(_)) => {
-                return self.on_session_lost(id, LockErrorKind::Lost, now);
+                return self.on_session_lost(id, SessionLoss::Unreliable, now);
             }
             // The session had no batch in flight.
             (
@@ -172,7 +172,7 @@ impl<W> Core<W> {
                 | SessionPhase::WaitingOnServer { .. },
                 _,
             ) => {
-                return self.on_session_lost(id, LockErrorKind::Lost, now);
+                return self.on_session_lost(id, SessionLoss::Unreliable, now);
             }
         }
         self.on_idle(id, now);
@@ -188,7 +188,7 @@ impl<W> Core<W> {
             return;
         }
         session.phase = SessionPhase::Idle;
-        let unused = session.dedicated_key.is_some() && !self.is_used_by_its_key(id);
+        let unused = session.dedicated_key.is_some() && !self.is_needed_by_its_key(id);
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
@@ -204,7 +204,7 @@ impl<W> Core<W> {
         // In another session the statement executes no operation and returns no answers.
         let answers = reply.answers.unwrap_or_default();
         if answers.len() != ops.len() {
-            return self.on_session_lost(id, LockErrorKind::SessionChanged, now);
+            return self.on_session_lost(id, SessionLoss::Changed, now);
         }
         // With a sequence, 0 instead of 1 reports that it may issue numbers out of order.
         let bad_sequence = reply.token == Some(0);

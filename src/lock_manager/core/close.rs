@@ -25,6 +25,12 @@ impl<W> Core<W> {
         self.finish_closing();
     }
 
+    /// Closes the lock manager when its pool is closed, which waits for the connections.
+    pub(crate) fn on_pool_closed(&mut self) {
+        self.fail_all();
+        self.finish_closing();
+    }
+
     /// Ends the lock manager when no caller is left: the holders lose their locks, and all locks
     /// are released.
     pub(crate) fn shut_down(&mut self, now: Instant) {
@@ -57,6 +63,17 @@ impl<W> Core<W> {
             return;
         }
         self.closing = Some(Vec::new());
+        // The pool may not return a connection for a long time, and nothing was sent.
+        let sessions = self.sessions.iter();
+        let opening = sessions.filter(|(_, session)| session.is_opening());
+        for id in opening.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.terminate_session(id);
+            for key in self.keys_of(id) {
+                if let Some(key_state) = self.keys.get_mut(&key) {
+                    key_state.apply(KeyEvent::SessionLost);
+                }
+            }
+        }
         for key in self.keys_in_use() {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;

@@ -40,6 +40,7 @@ impl<W> Core<W> {
             key_state.backoff = None;
             key_state.retry_alone = false;
         }
+        self.close_unused_dedicated_session(key);
         self.grant_waiters(key, token, None, now);
     }
 

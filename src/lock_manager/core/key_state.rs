@@ -11,9 +11,9 @@
 //! |---|---|---|---|---|
 //! | `NotHeld` | `AcquireSent` | `Acquiring` | first request of a key; poll timer; after a release or a failure with waiters left | `RunBatch` with `Acquire`; `Open` if a further session is needed |
 //! | `NotHeld` | `Granted` | `Held` | the same, on a backend without locks and with [`NoLockBackend::InProcess`] | grants waiters |
-//! | `NotHeld` | `WaitStarted` | `WaitingOnServer` | contended, and the first waiter uses [`WaitStrategy::Block`] | `WaitOnServer` |
+//! | `NotHeld` | `WaitStarted` | `WaitingOnServer` | contended, or a dedicated session was opened; the first waiter uses [`WaitStrategy::Block`] | `WaitOnServer` |
 //! | `Acquiring` | `Granted` | `Held` | reply to `Acquire` | grants waiters |
-//! | `Acquiring` | `Contended` | `NotHeld` | reply to `Acquire` | `Failed` for requests that do not wait; then `WaitStarted`, a poll timer, or `AcquireSent` for a newer request that does not wait |
+//! | `Acquiring` | `Contended` | `NotHeld` | reply to `Acquire` | `Failed` for requests that do not wait; then `WaitStarted`, a poll timer (and `Open` of a dedicated session), or `AcquireSent` for a newer request that does not wait |
 //! | `Acquiring` | `OperationFailed` | `NotHeld` | compensated batch; bad sequence; session cannot be opened; backend without locks | `Failed` for the waiters that the error concerns; then `AcquireSent`, `Granted` in the process, or a poll timer |
 //! | `WaitingOnServer` | `Granted` | `Held` | end of the server wait | grants waiters |
 //! | `WaitingOnServer` | `WaitEnded` | `NotHeld` | end of the server wait; no blocking waiter left; lock manager closed | `Close` or `Terminate` of the session; `Failed` for the waiter that the error concerns; poll timer |
@@ -23,7 +23,7 @@
 //! | `IssuingToken` | `OperationFailed` | `Held` | compensated batch; bad sequence | `Failed` for the first waiter; grants waiters |
 //! | `Releasing` | `Released` | `NotHeld`, or `Acquiring` if `reacquire` | reply to `Release`; compensated batch | `Released`; without `reacquire` and poll timer, `AcquireSent` for the next waiter |
 //! | `Held` in the process | `Released` | `NotHeld` | no holder, and no waiter that may be granted now | `Released`; `Granted` for the next waiter |
-//! | every phase with a session | `SessionLost` | `NotHeld` | error of a session; missed keep-alive | `SessionLost`, `Terminate`; `Released` with an error; `Failed` for requests that do not wait, and for all if the session changed; poll timer |
+//! | every phase with a session | `SessionLost` | `NotHeld` | error of a session; missed keep-alive; lock manager closed while it opens the session | `SessionLost`, `Terminate`; `Released` with an error; `Failed` for requests that do not wait and had their retry, and for all if the session changed; poll timer, or `AcquireSent` for the retry |
 //!
 //! "Grants waiters" is [`Core::grant_waiters`](super::Core::grant_waiters): it emits `Granted`
 //! while the first waiter is compatible and the hand-off limit is not reached. Then it reports

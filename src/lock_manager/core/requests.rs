@@ -13,13 +13,13 @@ use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase};
 use super::timers::Timer;
-use super::wait_queue::{Deadline, Request};
+use super::wait_queue::Request;
 use super::{Command, Core, RequestId, SessionId};
 use crate::backends::sqlite;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 use crate::lock_manager::options::NoLockBackend;
-use crate::options::{LockMode, WaitStrategy};
+use crate::options::LockMode;
 use crate::session::{Backend, LockOp, LockOpKind};
 
 impl<W> Core<W> {
@@ -36,7 +36,7 @@ impl<W> Core<W> {
         let was_empty = key_state.queue.is_empty();
         let (deadline, id) = (request.deadline, request.id);
         key_state.queue.push(request);
-        if let Deadline::At(at) = deadline {
+        if let Some(at) = deadline {
             self.timers.insert((at, Timer::Deadline(id, key)));
         }
         let yields = key_state.next_poll.is_some();
@@ -69,7 +69,7 @@ impl<W> Core<W> {
         self.is_without_locks() && self.settings.no_lock_backend == NoLockBackend::NoOp
     }
 
-    fn is_without_locks(&self) -> bool {
+    pub(super) fn is_without_locks(&self) -> bool {
         self.backend
             .is_some_and(|backend| backend != Backend::Postgres)
     }
@@ -94,7 +94,7 @@ impl<W> Core<W> {
 
     /// Removes the timer of the deadline.
     pub(super) fn cancel_deadline(&mut self, request: &Request<W>) {
-        if let Deadline::At(at) = request.deadline {
+        if let Some(at) = request.deadline {
             self.timers
                 .remove(&(at, Timer::Deadline(request.id, request.key.raw())));
         }
@@ -134,6 +134,7 @@ impl<W> Core<W> {
         if is_empty {
             self.cancel_poll(key);
         }
+        self.close_unused_dedicated_session(key);
         self.remove_if_unused(key);
         Some(request)
     }
@@ -242,20 +243,20 @@ impl<W> Core<W> {
             .keys
             .get(&key)
             .and_then(|key_state| key_state.queue.front());
-        if front.is_some_and(|next| next.no_wait_kind().is_some()) {
+        if front.is_some_and(|next| next.no_wait.is_some()) {
             // The request arrived after the acquire was sent, or its mode is weaker. The lock may
             // be free for it by now, so it needs an attempt of its own.
             return self.send_acquire(key, now);
         }
-        let blocks = front.is_some_and(|next| next.strategy == WaitStrategy::Block);
+        let blocks = front.is_some_and(Request::blocks);
         self.fail_no_wait(key);
-        // A session that is dedicated to the key waits again: it already counts for the maximum of
-        // waiting sessions.
-        let dedicated = self.is_dedicated(session).then_some(session);
-        if blocks && (dedicated.is_some() || self.may_wait_on_server()) {
-            self.wait_on_server(key, dedicated, now);
-        } else {
+        if !blocks {
+            self.close_unused_dedicated_session(key);
             self.poll_later(key, now);
+        } else if self.is_dedicated(session) {
+            self.wait_on_server(key, session, now);
+        } else {
+            self.wait_on_server_or_poll(key, now);
         }
     }
 
@@ -272,7 +273,7 @@ impl<W> Core<W> {
     ) -> Option<(Request<W>, LockErrorKind)> {
         let key_state = self.keys.get_mut(&key)?;
         let next = key_state.queue.front()?;
-        let kind = next.no_wait_kind()?;
+        let kind = next.no_wait?;
         let answered = next.id <= newest && (next.mode == mode || mode == LockMode::Shared);
         let next = if answered {
             key_state.queue.pop()
@@ -284,34 +285,16 @@ impl<W> Core<W> {
 
     /// Fails requests that do not wait and that other requests or holders precede.
     pub(super) fn fail_no_wait(&mut self, key: RawLockKey) {
-        for request in self.drain_no_wait(key) {
-            if let Some(kind) = request.no_wait_kind() {
+        let drained = self
+            .keys
+            .get_mut(&key)
+            .map(|key_state| key_state.queue.drain_no_wait(|_| true));
+        for request in drained.into_iter().flatten() {
+            if let Some(kind) = request.no_wait {
                 self.fail(request, kind);
             }
         }
         self.remove_if_unused(key);
-    }
-
-    /// Fails requests that do not wait because the acquire did not reach a result.
-    pub(super) fn fail_no_wait_with(
-        &mut self,
-        key: RawLockKey,
-        kind: LockErrorKind,
-        message: &'static str,
-    ) {
-        for request in self.drain_no_wait(key) {
-            let error = LockError::new(kind)
-                .with_key(&request.key)
-                .with_context(message);
-            self.fail_with(request, error);
-        }
-    }
-
-    fn drain_no_wait(&mut self, key: RawLockKey) -> Vec<Request<W>> {
-        let key_state = self.keys.get_mut(&key);
-        key_state
-            .map(|key_state| key_state.queue.drain_no_wait())
-            .unwrap_or_default()
     }
 
     /// Removes a key that is not held and has no waiter.

@@ -7,36 +7,114 @@
 //! and the core then grants the first waiters. A granted lock stays on the session that waited.
 //! When the last blocking waiter leaves, the session is terminated, because its statement cannot
 //! be withdrawn reliably. Consequence for users: with [`WaitStrategy::Block`] the process has a
-//! place in the server's queue, and without a free session the key is polled.
+//! place in the server's queue. The key is polled while its session is being opened, and while all
+//! such sessions are occupied or the pool has no connection. So a waiter that blocks is served
+//! without a second connection, too.
 
 use std::time::Instant;
 
-use super::key_state::{KeyEvent, KeyPhase};
-use super::sessions::SessionPhase;
-use super::{Command, Core, Deadline, SessionId, WaitOutcome};
+use super::key_state::{KeyEvent, KeyPhase, KeyState};
+use super::sessions::{SessionLoss, SessionPhase};
+use super::wait_queue::Request;
+use super::{Command, Core, SessionId, WaitOutcome};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 use crate::options::{LockOptions, WaitStrategy};
 
 impl<W> Core<W> {
-    /// Returns whether a further session may wait on the server.
-    ///
-    /// A session that was granted the lock still counts, because it occupies a connection.
-    pub(super) fn may_wait_on_server(&self) -> bool {
-        let waiting = self
+    /// Starts a wait for the first waiter if the key has an idle session; otherwise opens one, if
+    /// that is allowed, and schedules a poll.
+    pub(super) fn wait_on_server_or_poll(&mut self, key: RawLockKey, now: Instant) {
+        let mut own = self
             .sessions
-            .values()
-            .filter(|session| session.dedicated_key.is_some());
-        waiting.count() < self.settings.max_waiting_sessions
+            .iter()
+            .filter(|(_, session)| session.dedicated_key == Some(key));
+        if let Some((id, _)) = own.clone().find(|(_, session)| session.is_idle()) {
+            let id = *id;
+            return self.wait_on_server(key, id, now);
+        }
+        if !own.any(|(_, session)| session.is_opening()) {
+            self.open_dedicated_session(key, now);
+        }
+        self.poll_later(key, now);
     }
 
-    /// Starts a wait for the first waiter, on `dedicated` or on a new session.
-    pub(super) fn wait_on_server(
+    /// Opens a session for the waits of one key, unless the maximum is reached or the pool has just
+    /// failed.
+    fn open_dedicated_session(&mut self, key: RawLockKey, now: Instant) {
+        // A session that was granted the lock still counts, because it occupies a connection.
+        let dedicated = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.dedicated_key.is_some());
+        // The pool may return no connection for a long time, in which the other key was granted.
+        let unneeded = dedicated
+            .clone()
+            .find(|(id, session)| session.is_opening() && !self.is_needed_by_its_key(**id));
+        let count = dedicated.count();
+        if let Some(id) = unneeded.map(|(id, _)| *id) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.dedicated_key = Some(key);
+            }
+        } else if count < self.settings.max_waiting_sessions && self.may_open(now) {
+            self.open_session(Some(key), now);
+        }
+    }
+
+    /// Starts the wait for which a session was opened, if the key still has use for it.
+    pub(super) fn on_dedicated_session_opened(
         &mut self,
         key: RawLockKey,
-        dedicated: Option<SessionId>,
+        session: SessionId,
         now: Instant,
     ) {
+        let waits = self.keys.get(&key).is_some_and(|key_state| {
+            key_state.phase() == KeyPhase::NotHeld
+                && key_state.queue.front().is_some_and(Request::blocks)
+        });
+        if waits {
+            self.cancel_poll(key);
+            self.wait_on_server(key, session, now);
+        }
+    }
+
+    /// Returns whether a dedicated session waits for its key or holds it.
+    pub(super) fn works_for_its_key(&self, id: SessionId) -> bool {
+        self.key_of(id)
+            .is_some_and(|key_state| key_state.phase().session() == Some(id))
+    }
+
+    /// Returns whether a dedicated session works for its key, or may be told to wait for it soon.
+    pub(super) fn is_needed_by_its_key(&self, id: SessionId) -> bool {
+        let may_wait = |key_state: &KeyState<W>| {
+            matches!(
+                key_state.phase(),
+                KeyPhase::NotHeld | KeyPhase::Acquiring { .. }
+            ) && key_state.queue.front().is_some_and(Request::blocks)
+        };
+        self.works_for_its_key(id) || self.key_of(id).is_some_and(may_wait)
+    }
+
+    /// Returns the state of the key that a session is dedicated to.
+    fn key_of(&self, id: SessionId) -> Option<&KeyState<W>> {
+        let key = self.sessions.get(&id)?.dedicated_key?;
+        self.keys.get(&key).map(|key_state| &**key_state)
+    }
+
+    /// Closes an idle session that was opened for the waits of a key that needs none now.
+    pub(super) fn close_unused_dedicated_session(&mut self, key: RawLockKey) {
+        let unused = self.sessions.iter().find(|(id, session)| {
+            session.dedicated_key == Some(key)
+                && session.is_idle()
+                && !self.is_needed_by_its_key(**id)
+        });
+        if let Some(id) = unused.map(|(id, _)| *id) {
+            self.close_session(id);
+        }
+    }
+
+    /// Starts a wait for the first waiter, on a session without a statement in flight.
+    pub(super) fn wait_on_server(&mut self, key: RawLockKey, session: SessionId, now: Instant) {
         let Some(key_state) = self.keys.get(&key) else {
             return;
         };
@@ -45,14 +123,10 @@ impl<W> Core<W> {
         };
         // The wait also serves later waiters of the key, so it ends at the latest deadline of the
         // waiters that block.
-        let blocking = key_state.queue.iter();
-        let blocking = blocking.filter(|request| request.strategy == WaitStrategy::Block);
+        let blocking = key_state.queue.iter().filter(|request| request.blocks());
         // One waiter without a deadline makes the wait endless. The wait ends early when no
         // blocking waiter is left.
-        let deadlines = blocking.map(|request| match request.deadline {
-            Deadline::At(at) => Some(at),
-            Deadline::NoWait(_) | Deadline::Never => None,
-        });
+        let deadlines = blocking.map(|request| request.deadline);
         let until = deadlines
             .reduce(|one, other| Some(one?.max(other?)))
             .flatten();
@@ -62,10 +136,6 @@ impl<W> Core<W> {
         };
         let (name, mode) = (next.key.clone(), next.mode);
         let phase = SessionPhase::WaitingOnServer { until };
-        let session = match dedicated {
-            Some(session) => session,
-            None => self.new_session(SessionPhase::Opening, Some(key), now),
-        };
         if let Some(session) = self.sessions.get_mut(&session) {
             (session.phase, session.phase_start) = (phase, now);
         }
@@ -104,18 +174,20 @@ impl<W> Core<W> {
             .filter(|_| matches!(session.phase, SessionPhase::WaitingOnServer { .. }))
         else {
             // The session was not told to wait.
-            return self.on_session_lost(id, LockErrorKind::Lost, now);
+            return self.on_session_lost(id, SessionLoss::Unreliable, now);
         };
+        let is_expected = |pid| pid == session.pid;
         (session.phase, session.phase_start) = (SessionPhase::ProcessingReply, now);
         let mode = match self.keys.get(&key).map(|key_state| key_state.phase()) {
             Some(KeyPhase::WaitingOnServer { session, mode }) if session == id => Some(mode),
             Some(_) | None => None,
         };
         match (outcome, mode) {
-            (WaitOutcome::Granted { pid }, Some(mode)) => {
-                // A new dedicated session is opened by its wait, so its process id is known only
-                // now.
-                session.pid = pid;
+            // A pooler exchanged the session after it was opened.
+            (WaitOutcome::Granted { pid }, _) if !is_expected(pid) => {
+                self.on_session_lost(id, SessionLoss::Changed, now);
+            }
+            (WaitOutcome::Granted { .. }, Some(mode)) => {
                 self.schedule_health_check(id, now);
                 self.on_granted(key, id, mode, None, now);
                 self.on_idle(id, now);

@@ -3,13 +3,13 @@
 //! # Implementation details
 //!
 //! Shared sessions execute batches for many keys; a dedicated session waits in the server's queue
-//! for one key. The first operation opens the first shared session, and a further one is opened, up
-//! to the maximum, when all have a statement in flight. A failure to open a session starts a
+//! for one key. The first operation opens the first shared session, and a further one is opened,
+//! up to the maximum, when all have a statement in flight. A failure to open a session starts a
 //! backoff, after which one attempt is made for all waiting keys. A request for another key tries
 //! at once if no session is open. When a session ends, every key on it becomes not held. A signal
-//! notifies the holders, and the waiters poll again on another session. Consequence for users: a
-//! lost session loses its own locks only. The core never re-acquires a lost lock for its holder,
-//! whose work was unprotected meanwhile.
+//! notifies the holders, and the waiters poll again on another session. A request that does not
+//! wait is tried once more. Consequence for users: a lost session loses its own locks only. The
+//! core never re-acquires a lost lock for its holder, whose work was unprotected meanwhile.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::key_state::KeyEvent;
 use super::timers::Timer;
+use super::wait_queue::AfterLoss;
 use super::{Command, Core, OpenFailure, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
@@ -50,6 +51,26 @@ pub(super) enum SessionPhase<W> {
     },
 }
 
+/// Reason for which a session is given no more commands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum SessionLoss {
+    /// The client reports the end of the session, which holds nothing any more.
+    Ended,
+    /// The session does not reply, or not as expected.
+    Unreliable,
+    /// Another session replied.
+    Changed,
+}
+
+impl SessionLoss {
+    const fn kind(self) -> LockErrorKind {
+        match self {
+            Self::Ended | Self::Unreliable => LockErrorKind::Lost,
+            Self::Changed => LockErrorKind::SessionChanged,
+        }
+    }
+}
+
 /// Error of a batch, for each request that it concerns.
 #[derive(Clone, Debug)]
 pub(super) struct BatchFailure {
@@ -76,7 +97,7 @@ pub(super) struct SessionState<W> {
 }
 
 impl<W> SessionState<W> {
-    const fn is_opening(&self) -> bool {
+    pub(super) const fn is_opening(&self) -> bool {
         matches!(self.phase, SessionPhase::Opening)
     }
 
@@ -104,16 +125,20 @@ impl<W> Core<W> {
             (session.is_opening(), !idle, session.outbox.len())
         });
         let Some((id, session)) = best else {
-            return self.open_session(now);
+            return self.open_session(None, now);
         };
         let (id, idle) = (*id, matches!(session.phase, SessionPhase::Idle));
-        let failure = self.open_failure.as_ref();
-        // During the backoff after a failure, the open sessions serve all keys.
-        let may_open = failure.is_none_or(|failure| failure.retry_at <= now);
-        if !idle && !opening && may_open && count < self.settings.max_sessions {
-            self.open_session(now);
+        if !idle && !opening && count < self.settings.max_sessions && self.may_open(now) {
+            self.open_session(None, now);
         }
         id
+    }
+
+    /// Returns whether a further session may be opened. During the backoff after a failure, the
+    /// open sessions serve all keys.
+    pub(super) fn may_open(&self, now: Instant) -> bool {
+        let failure = self.open_failure.as_ref();
+        failure.is_none_or(|failure| failure.retry_at <= now)
     }
 
     fn shared_sessions(&self) -> impl Iterator<Item = (&SessionId, &SessionState<W>)> + Clone {
@@ -127,23 +152,17 @@ impl<W> Core<W> {
             .any(|(_, session)| !session.is_opening())
     }
 
-    fn open_session(&mut self, now: Instant) -> SessionId {
-        let id = self.new_session(SessionPhase::Opening, None, now);
-        self.commands.push(Command::Open { session: id });
-        id
-    }
-
-    pub(super) fn new_session(
+    pub(super) fn open_session(
         &mut self,
-        phase: SessionPhase<W>,
         dedicated_key: Option<RawLockKey>,
         now: Instant,
     ) -> SessionId {
         let id = SessionId(self.next_id());
+        self.commands.push(Command::Open { session: id });
         self.sessions.insert(
             id,
             SessionState {
-                phase,
+                phase: SessionPhase::Opening,
                 pid: 0,
                 outbox: VecDeque::new(),
                 pending_acks: Vec::new(),
@@ -168,7 +187,7 @@ impl<W> Core<W> {
         };
         if !session.is_opening() {
             // The session was open already.
-            return self.on_session_lost(id, LockErrorKind::Lost, now);
+            return self.on_session_lost(id, SessionLoss::Unreliable, now);
         }
         match opened {
             Ok((Backend::Postgres, pid)) => {
@@ -176,7 +195,11 @@ impl<W> Core<W> {
                 self.backend = Some(Backend::Postgres);
                 self.open_failure = None;
                 session.phase = SessionPhase::ProcessingReply;
+                let dedicated_key = session.dedicated_key;
                 self.schedule_health_check(id, now);
+                if let Some(key) = dedicated_key {
+                    self.on_dedicated_session_opened(key, id, now);
+                }
                 self.on_idle(id, now);
             }
             // Only now known: requests before it were treated as for a server.
@@ -230,7 +253,10 @@ impl<W> Core<W> {
             };
             key_state.apply(KeyEvent::OperationFailed);
             let failed: Vec<_> = if may_return {
-                key_state.queue.drain_no_wait()
+                let waits = |after| after == AfterLoss::Waits;
+                key_state
+                    .queue
+                    .drain_no_wait(|request| !waits(request.after_loss))
             } else {
                 key_state.queue.drain().into()
             };
@@ -262,7 +288,8 @@ impl<W> Core<W> {
     /// Handles a session that has ended or cannot be relied on: every lock on it is lost.
     ///
     /// No lost lock is acquired again for its holder.
-    pub(super) fn on_session_lost(&mut self, id: SessionId, kind: LockErrorKind, now: Instant) {
+    pub(super) fn on_session_lost(&mut self, id: SessionId, loss: SessionLoss, now: Instant) {
+        let kind = loss.kind();
         if !self.sessions.contains_key(&id) {
             return;
         }
@@ -293,19 +320,46 @@ impl<W> Core<W> {
             let releaser = key_state.releaser.take();
             self.reply(releaser, Err(kind));
             // A pooler may change the next session as well, so no waiter is retried.
-            if kind == LockErrorKind::SessionChanged {
+            if loss == SessionLoss::Changed {
                 self.fail_waiters(key, kind);
             }
-            // Requests that do not wait have had their one attempt.
-            self.fail_no_wait_with(
-                key,
-                LockErrorKind::Database,
-                "the session ended before its reply",
-            );
-            // After a pause: a server that restarts ends the sessions of all processes at once.
-            self.poll_later(key, now);
+            if self.retry_or_fail_no_wait(key, loss) {
+                self.send_acquire(key, now);
+            } else {
+                // After a pause: a server that restarts ends the sessions of all processes at once.
+                self.poll_later(key, now);
+            }
         }
         self.finish_closing();
+    }
+
+    /// Marks the requests that do not wait for a retry on another session, or fails them. Returns
+    /// whether one is retried.
+    fn retry_or_fail_no_wait(&mut self, key: RawLockKey, loss: SessionLoss) -> bool {
+        let Some(key_state) = self.keys.get_mut(&key) else {
+            return false;
+        };
+        let mut retries = false;
+        let failed = key_state
+            .queue
+            .drain_no_wait(|request| match request.after_loss {
+                AfterLoss::Waits => false,
+                // The session may have ended while it was idle.
+                AfterLoss::RetriesOnce if loss == SessionLoss::Ended => {
+                    request.after_loss = AfterLoss::Fails;
+                    retries = true;
+                    false
+                }
+                AfterLoss::RetriesOnce | AfterLoss::Fails => true,
+            });
+        for request in failed {
+            let error = LockError::new(LockErrorKind::Database).with_key(&request.key);
+            self.fail_with(
+                request,
+                error.with_context("the session ended before its reply"),
+            );
+        }
+        retries
     }
 
     /// Terminates a session; no holder has a lock on it.
@@ -360,7 +414,7 @@ pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
 impl BatchFailure {
     pub(super) fn of(error: &SessionError) -> Self {
         Self {
-            kind: crate::backends::postgres::classify(error.code()),
+            kind: crate::backends::postgres::classify_attempt(error.code()),
             message: error_chain(error),
         }
     }

@@ -12,7 +12,7 @@
 use std::time::Instant;
 
 use super::key_state::KeyPhase;
-use super::sessions::SessionPhase;
+use super::sessions::{SessionLoss, SessionPhase};
 use super::{Core, RequestId, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
@@ -63,16 +63,17 @@ impl<W> Core<W> {
         let Some(request) = self.remove_request(id, key, now) else {
             return;
         };
-        // If the database cannot be reached, that error helps the caller more than a timeout.
-        let failure = self.open_failure.as_ref().filter(|_| !self.is_connected());
-        match failure.map(|failure| failure.message.clone()) {
-            Some(message) => {
-                let error = LockError::new(LockErrorKind::Pool);
-                let error = error.with_key(&request.key).with_context(message);
-                self.fail_with(request, error);
-            }
-            None => self.fail(request, LockErrorKind::TimedOut),
+        if self.is_connected() || self.is_without_locks() {
+            return self.fail(request, LockErrorKind::TimedOut);
         }
+        // Without a session the server was not asked, so the caller must not conclude that another
+        // session holds the lock.
+        let error = LockError::new(LockErrorKind::Pool).with_key(&request.key);
+        let error = match &self.open_failure {
+            Some(failure) => error.with_context(failure.message.clone()),
+            None => error.with_context("the pool returned no connection within the limit"),
+        };
+        self.fail_with(request, error);
     }
 
     /// Schedules the health check of a session whose phase began at `since`.
@@ -94,7 +95,7 @@ impl<W> Core<W> {
 
     /// Checks a session: pings it if idle, and handles it as lost if its reply is overdue.
     fn health_check(&mut self, id: SessionId, now: Instant) {
-        let needed = self.is_used_by_its_key(id);
+        let needed = self.works_for_its_key(id);
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -111,7 +112,7 @@ impl<W> Core<W> {
                 self.schedule_health_check(id, now);
             }
             SessionPhase::Executing { .. } | SessionPhase::Compensating { .. } => {
-                self.on_session_lost(id, LockErrorKind::Lost, now);
+                self.on_session_lost(id, SessionLoss::Unreliable, now);
             }
             // The key does not need the wait, and the wait did not end at its limit.
             SessionPhase::WaitingOnServer { .. } if !needed => {
@@ -123,14 +124,5 @@ impl<W> Core<W> {
             | SessionPhase::ProcessingReply
             | SessionPhase::WaitingOnServer { .. } => {}
         }
-    }
-
-    /// Returns whether a dedicated session waits for its key or holds it.
-    pub(super) fn is_used_by_its_key(&self, id: SessionId) -> bool {
-        self.sessions
-            .get(&id)
-            .and_then(|session| session.dedicated_key)
-            .and_then(|key| self.keys.get(&key))
-            .is_some_and(|key_state| key_state.phase().session() == Some(id))
     }
 }

@@ -16,13 +16,14 @@ use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::{LockMode, OnMissingLock, WaitStrategy};
 
-/// End of the wait of a request.
+/// Behaviour of a request whose session ended before the reply, or whose session cannot be opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Deadline {
-    /// The request fails with this kind after one attempt.
-    NoWait(LockErrorKind),
-    At(Instant),
-    Never,
+pub(super) enum AfterLoss {
+    /// Waits for another session, until its deadline.
+    Waits,
+    /// Tries once more on another session. The ended session holds nothing.
+    RetriesOnce,
+    Fails,
 }
 
 /// Request of a waiter.
@@ -32,7 +33,11 @@ pub(super) struct Request<W> {
     pub(super) key: LockKey,
     pub(super) mode: LockMode,
     pub(super) fenced: bool,
-    pub(super) deadline: Deadline,
+    /// Kind with which the request fails if the key is contended. `None`: it waits.
+    pub(super) no_wait: Option<LockErrorKind>,
+    /// End of the wait, for the key and for a session.
+    pub(super) deadline: Option<Instant>,
+    pub(super) after_loss: AfterLoss,
     pub(super) strategy: WaitStrategy,
     pub(super) interval: Duration,
     pub(super) on_missing_lock: OnMissingLock,
@@ -40,15 +45,7 @@ pub(super) struct Request<W> {
 }
 
 impl<W> Request<W> {
-    /// Returns the kind with which a request that does not wait fails.
-    pub(super) const fn no_wait_kind(&self) -> Option<LockErrorKind> {
-        match self.deadline {
-            Deadline::NoWait(kind) => Some(kind),
-            Deadline::At(_) | Deadline::Never => None,
-        }
-    }
-
-    fn blocks(&self) -> bool {
+    pub(super) fn blocks(&self) -> bool {
         self.strategy == WaitStrategy::Block
     }
 }
@@ -92,7 +89,7 @@ impl<W> WaitQueue<W> {
 
     /// Appends a request with a greater id than all others.
     pub(super) fn push(&mut self, request: Request<W>) {
-        self.no_wait += usize::from(request.no_wait_kind().is_some());
+        self.no_wait += usize::from(request.no_wait.is_some());
         self.blocking += usize::from(request.blocks());
         // Most keys have one waiter at a time, but a queue that grows starts with a capacity of
         // four.
@@ -108,7 +105,7 @@ impl<W> WaitQueue<W> {
         if self.requests.is_empty() {
             self.requests = VecDeque::new();
         }
-        request.inspect(|request| self.uncount(request.no_wait_kind().is_some(), request.blocks()))
+        request.inspect(|request| self.uncount(request.no_wait.is_some(), request.blocks()))
     }
 
     /// Removes a request and returns whether it was the first.
@@ -127,7 +124,7 @@ impl<W> WaitQueue<W> {
 
     fn remove_at(&mut self, position: usize) -> Option<(Request<W>, bool)> {
         let request = self.requests.remove(position)?;
-        self.uncount(request.no_wait_kind().is_some(), request.blocks());
+        self.uncount(request.no_wait.is_some(), request.blocks());
         Some((request, position == 0))
     }
 
@@ -137,16 +134,19 @@ impl<W> WaitQueue<W> {
         self.blocking = self.blocking.saturating_sub(blocks as usize);
     }
 
-    /// Removes all requests that do not wait.
-    pub(super) fn drain_no_wait(&mut self) -> Vec<Request<W>> {
+    /// Removes the requests that do not wait and match `filter`, which may change them.
+    pub(super) fn drain_no_wait(
+        &mut self,
+        mut filter: impl FnMut(&mut Request<W>) -> bool,
+    ) -> Vec<Request<W>> {
         // The usual case, which need not rebuild the queue.
         if self.no_wait == 0 {
             return Vec::new();
         }
         let mut drained = Vec::with_capacity(self.no_wait);
         // `push` counts again and keeps the order of the ids.
-        for request in self.drain() {
-            if request.no_wait_kind().is_some() {
+        for mut request in self.drain() {
+            if request.no_wait.is_some() && filter(&mut request) {
                 drained.push(request);
             } else {
                 self.push(request);
@@ -172,7 +172,9 @@ mod tests {
             key: LockKey::from(42),
             mode: LockMode::Exclusive,
             fenced: false,
-            deadline: Deadline::Never,
+            no_wait: None,
+            deadline: None,
+            after_loss: AfterLoss::Waits,
             strategy: WaitStrategy::Poll,
             interval: Duration::from_millis(100),
             on_missing_lock: OnMissingLock::Warn,

@@ -30,17 +30,12 @@ impl Failure {
         }
     }
 
-    /// Creates the failure of a statement that does not wait for the lock. A timeout or deadlock
-    /// of such a statement concerns another object, such as a catalog table. So its kind becomes
-    /// `Database`.
+    /// Creates the failure of a statement that does not wait for the lock.
     pub(super) fn from_statement(error: SessionError) -> Self {
-        let failure = Self::from_session(error);
-        match failure.kind {
-            LockErrorKind::TimedOut | LockErrorKind::Deadlock => Self {
-                kind: LockErrorKind::Database,
-                ..failure
-            },
-            _ => failure,
+        Self {
+            kind: postgres::classify_attempt(error.code()),
+            context: None,
+            source: Some(error),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Calls that acquire several keys.
 
 use std::mem::ManuallyDrop;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use advisory_locking::LockErrorKind::{HeldElsewhere, TimedOut};
 use advisory_locking::lock_manager::LockManagerOptions;
@@ -10,7 +10,7 @@ use testkit::observer::Observe;
 use testkit::proxy::Proxy;
 use testkit::server::connect_to;
 
-use super::{TIMEOUT, fresh_key, no_wait, within, without_keep_alive};
+use super::{TIMEOUT, fresh_key, no_wait, open_session, within, without_keep_alive};
 use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
 
@@ -73,6 +73,7 @@ pub(crate) async fn acquires_none_if_one_is_contended(pool_under_test: PoolUnder
 
 pub(crate) async fn acquires_none_if_the_limit_elapses(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    open_session(&manager).await;
     let (keys, mut observer) = (keys(5), connect_to(&pool_under_test.url));
     let _competitor = CompetingSession::holding(&keys[3]);
     for strategy in [WaitStrategy::Poll, WaitStrategy::Block] {
@@ -86,6 +87,31 @@ pub(crate) async fn acquires_none_if_the_limit_elapses(pool_under_test: PoolUnde
             assert!(observer.is_free(key), "held after the call has returned");
         }
     }
+}
+
+/// The limit does not begin again at each contended key.
+pub(crate) async fn limit_applies_to_the_whole_call(pool_under_test: PoolUnderTest) {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let manager = pool_under_test.manager(without_keep_alive()).await;
+    open_session(&manager).await;
+    let keys = keys(2);
+    let mut first = CompetingSession::holding(&keys[0]);
+    let _second = CompetingSession::holding(&keys[1]);
+    let began = Instant::now();
+    let acquiring = tokio::spawn({
+        let (manager, keys) = (manager.clone(), keys.clone());
+        async move {
+            let result = manager.acquire_all(keys, within(LIMIT, WaitStrategy::Poll));
+            (result.await.map(drop), Instant::now())
+        }
+    });
+    tokio::time::sleep(LIMIT * 4 / 5).await;
+    let released = Instant::now();
+    first.unlock(&keys[0]);
+    let (result, ended) = acquiring.await.unwrap();
+    let error = result.unwrap_err();
+    assert_eq!((error.kind(), error.key()), (TimedOut, Some(&keys[1])));
+    assert!(ended - began >= LIMIT && ended - released < LIMIT);
 }
 
 pub(crate) async fn opposite_orders_do_not_deadlock(pool_under_test: PoolUnderTest) {

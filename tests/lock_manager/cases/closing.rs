@@ -8,7 +8,7 @@ use testkit::observer::Observe;
 use testkit::server::connect_to;
 use tokio::time::timeout;
 
-use super::{TIMEOUT, fresh_key, kind_of, no_wait, poll, without_keep_alive};
+use super::{TIMEOUT, fresh_key, kind_of, no_wait, poll, unlimited_hand_off, without_keep_alive};
 use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
 
@@ -78,7 +78,7 @@ pub(crate) async fn close_does_not_await_server_waiters(pool_under_test: PoolUnd
 /// Guards that outlive their lock manager report a loss.
 pub(crate) async fn last_clone_releases_all_locks(pool_under_test: PoolUnderTest) {
     let (manager, mut observer) = (
-        pool_under_test.manager(without_keep_alive()).await,
+        pool_under_test.manager(unlimited_hand_off()).await,
         connect_to(&pool_under_test.url),
     );
     let (key, shared) = (fresh_key(), fresh_key());
@@ -98,6 +98,40 @@ pub(crate) async fn last_clone_releases_all_locks(pool_under_test: PoolUnderTest
     assert_eq!(kind_of(guard.release().await), Some(Lost));
     for sharer in sharers {
         assert_eq!(kind_of(sharer.release().await), Some(Lost));
+    }
+}
+
+/// The pool is closed before its lock manager, whose session is idle or holds a lock.
+pub(crate) async fn pool_closes_before_its_lock_manager(pool_under_test: PoolUnderTest) {
+    for holds in [false, true] {
+        let pool = pool_under_test.pool(2).await;
+        let manager = pool.manager(without_keep_alive());
+        let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
+        let guard = manager.acquire(&key, no_wait()).await.unwrap();
+        let guard = if holds {
+            Some(guard)
+        } else {
+            guard.release().await.unwrap();
+            None
+        };
+        let closing = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.close().await }
+        });
+        if let Some(guard) = guard {
+            assert_eq!(observer.holders(&key).len(), 1);
+            let released = timeout(TIMEOUT, guard.release()).await;
+            released.unwrap().unwrap();
+        }
+        timeout(TIMEOUT, closing).await.unwrap().unwrap();
+        assert!(observer.is_free(&key));
+        // Only some pools report that they are closed.
+        let later = timeout(TIMEOUT, manager.acquire(&key, no_wait()))
+            .await
+            .unwrap();
+        assert!(matches!(kind_of(later), None | Some(Closed)));
+        timeout(TIMEOUT, manager.close()).await.unwrap();
+        is_closed(&manager).await;
     }
 }
 

@@ -11,7 +11,7 @@ use advisory_locking::{LockKey, LockMode, LockOptions};
 use testkit::observer::Observe;
 use testkit::server::{connect_to, fresh_number};
 
-use super::{block, fresh_key, kind_of, no_wait, poll};
+use super::{block, fresh_key, kind_of, no_wait, poll, unlimited_hand_off};
 use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
 use crate::test_manager::TestManager;
@@ -83,7 +83,8 @@ pub(crate) async fn second_manager_is_excluded(pool_under_test: PoolUnderTest) {
 }
 
 pub(crate) async fn callers_of_one_manager_exclude_each_other(pool_under_test: PoolUnderTest) {
-    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    // After the hand-off limit, a sharer would be refused.
+    let manager = pool_under_test.manager(unlimited_hand_off()).await;
     let mut observer = connect_to(&pool_under_test.url);
     for (held, asked) in PAIRS {
         let key = fresh_key();

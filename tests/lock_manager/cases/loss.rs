@@ -60,20 +60,68 @@ pub(crate) async fn release_reports_a_loss(pool_under_test: PoolUnderTest) {
     assert_eq!(kind_of(guards.release().await), Some(Lost));
 }
 
-/// The session ends while it holds no lock. Waiters do not notice it.
+/// The session ends while it holds no lock. Callers do not notice it.
 pub(crate) async fn idle_session_is_replaced(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
     let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
-    for options in super::poll_and_block() {
-        let guard = manager.acquire(&key, poll()).await.unwrap();
-        let (holder, generation) = (observer.holder(&key), guard.generation());
-        guard.release().await.unwrap();
-        observer.terminate(holder);
-        let guard = manager.acquire(&key, options).await.unwrap();
-        assert!(guard.generation() > generation);
-        assert_ne!(observer.holder(&key), holder);
-        guard.release().await.unwrap();
+    for options in [no_wait(), poll(), block()] {
+        for method in ["acquire", "acquire_fenced", "try_acquire", "acquire_all"] {
+            let guard = manager.acquire(&key, poll()).await.unwrap();
+            let holder = observer.holder(&key);
+            guard.release().await.unwrap();
+            observer.terminate(holder);
+            let released = match method {
+                "acquire" => {
+                    manager
+                        .acquire(&key, options)
+                        .await
+                        .unwrap()
+                        .release()
+                        .await
+                }
+                "acquire_fenced" => {
+                    let guard = manager.acquire_fenced(&key, options).await.unwrap();
+                    guard.release().await
+                }
+                "try_acquire" => {
+                    let guard = manager.try_acquire(&key, options).await.unwrap();
+                    guard.expect("a free key").release().await
+                }
+                _ => {
+                    let keys = vec![key.clone(), fresh_key()];
+                    let guards = manager.acquire_all(keys, options).await.unwrap();
+                    guards.release().await
+                }
+            };
+            released.unwrap();
+            assert!(observer.is_free(&key));
+        }
     }
+}
+
+/// A call for several keys goes on until its limit, as a call for one key does.
+pub(crate) async fn call_for_several_keys_survives_losses(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test.manager(without_keep_alive()).await;
+    let mut keys = vec![fresh_key(), fresh_key()];
+    keys.sort_by_key(advisory_locking::LockKey::raw);
+    let mut observer = connect_to(&pool_under_test.url);
+    let mut competitor = CompetingSession::holding(&keys[1]);
+    let options = poll().interval(Duration::from_millis(10));
+    let acquiring = tokio::spawn({
+        let (manager, keys) = (manager.clone(), keys.clone());
+        async move { manager.acquire_all(keys, options).await }
+    });
+    let first = &keys[0];
+    eventually("the smaller key is held", || {
+        !observer.holders(first).is_empty()
+    });
+    observer.terminate_holder(first);
+    competitor.unlock(&keys[1]);
+    // The first lock was lost, so the release says so.
+    let guards = acquiring.await.unwrap().unwrap();
+    assert!(guards.is_lost());
+    assert_eq!(kind_of(guards.release().await), Some(Lost));
+    assert!(keys.iter().all(|key| observer.is_free(key)));
 }
 
 /// The session on which a waiter polls ends between two polls.

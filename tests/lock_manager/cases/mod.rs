@@ -16,6 +16,8 @@ use std::time::Duration;
 use advisory_locking::lock_manager::LockManagerOptions;
 use advisory_locking::{LockOptions, WaitStrategy};
 
+use crate::test_manager::TestManager;
+
 /// A short keep-alive, in which a loaded machine still replies.
 pub(crate) const SHORT_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
@@ -34,6 +36,12 @@ pub(crate) const fn without_keep_alive() -> LockManagerOptions {
 /// Options that always hand off a lock to a waiter of the process.
 pub(crate) const fn unlimited_hand_off() -> LockManagerOptions {
     without_keep_alive().hand_off_limit(u32::MAX, NO_KEEP_ALIVE)
+}
+
+/// Opens the session of a lock manager, so that a short limit is not spent on that.
+pub(crate) async fn open_session(manager: &TestManager) {
+    let guard = manager.acquire(&fresh_key(), no_wait()).await.unwrap();
+    guard.release().await.unwrap();
 }
 
 pub(crate) use testkit::server::{TIMEOUT, block, fresh_key, kind_of, poll};

@@ -122,6 +122,23 @@ pub(crate) async fn cancelled_waiter_leaves_the_queue(pool_under_test: PoolUnder
         first.release().await.unwrap();
         third.await.release().await.unwrap();
         assert!(connect_to(&pool_under_test.url).is_free(&key));
+
+        // A cancelled writer excludes no later sharer.
+        let sharer = manager.acquire(&key, no_wait().shared()).await.unwrap();
+        let writer = queued(&manager, &key, options).await;
+        drop(writer);
+        let later = manager.acquire(&key, no_wait().shared()).await.unwrap();
+        later.release().await.unwrap();
+        sharer.release().await.unwrap();
+
+        // A cancelled waiter leaves the server's queue as well.
+        let mut observer = connect_to(&pool_under_test.url);
+        let mut competitor = CompetingSession::holding(&key);
+        let waiter = queued(&manager, &key, super::block()).await;
+        observer.wait_until_waiters(&key, 1);
+        drop(waiter);
+        observer.wait_until_waiters(&key, 0);
+        competitor.unlock(&key);
     }
 }
 

@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 use advisory_locking::LockErrorKind::{InvalidOptions, TimedOut};
 use advisory_locking::LockOptions;
 use advisory_locking::WaitStrategy::{Block, Poll};
-use advisory_locking::lock_manager::LockManagerOptions;
+use advisory_locking::lock_manager::{LockManagerOptions, TokenSource};
 use testkit::observer::Observe;
 use testkit::server::connect_to;
 
-use super::{block, fresh_key, kind_of, no_wait, poll, poll_and_block, within};
+use super::{block, fresh_key, kind_of, no_wait, open_session, poll, poll_and_block, within};
 use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
 
 pub(crate) async fn elapsed_limit_leaves_nothing(pool_under_test: PoolUnderTest) {
     const LIMIT: Duration = Duration::from_millis(60);
     let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    // The limit bounds the opening of a session, too.
+    open_session(&manager).await;
     let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
     let competitor = CompetingSession::holding(&key);
     for strategy in [Poll, Block] {
@@ -101,6 +103,56 @@ pub(crate) async fn blocking_waiter_polls_without_waiting_sessions(pool_under_te
     other.release().await.unwrap();
 }
 
+/// The lock manager has the only connection of the pool, so no session can wait on the server.
+pub(crate) async fn blocking_waiter_polls_without_a_connection(pool_under_test: PoolUnderTest) {
+    let manager = pool_under_test
+        .pool(1)
+        .await
+        .manager(LockManagerOptions::new());
+    let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
+    let mut competitor = CompetingSession::holding(&key);
+    let holding = [block(), poll(), block()].map(|options| {
+        let (manager, key) = (manager.clone(), key.clone());
+        tokio::spawn(async move { manager.acquire(&key, options).await?.release().await })
+    });
+    // Several polls.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    competitor.unlock(&key);
+    for holding in holding {
+        holding.await.unwrap().unwrap();
+    }
+    assert!(observer.is_free(&key));
+}
+
+/// Some opened sessions wait on the server, and the other keys are polled.
+pub(crate) async fn waiters_share_the_free_connections(pool_under_test: PoolUnderTest) {
+    let pool = pool_under_test.pool(2).await;
+    let manager = pool.manager(LockManagerOptions::new().max_waiting_sessions(3));
+    let keys: Vec<_> = (0..3).map(|_| fresh_key()).collect();
+    let mut observer = connect_to(&pool_under_test.url);
+    let mut competitor = CompetingSession::new();
+    let acquiring: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            assert!(competitor.try_lock(key, advisory_locking::LockMode::Exclusive));
+            manager.spawn_acquire(key, block())
+        })
+        .collect();
+    testkit::server::eventually("one session waits on the server", || {
+        keys.iter()
+            .map(|key| observer.waiters(key).len())
+            .sum::<usize>()
+            == 1
+    });
+    for key in &keys {
+        competitor.unlock(key);
+    }
+    for acquiring in acquiring {
+        acquiring.await.unwrap().unwrap().release().await.unwrap();
+    }
+    assert!(keys.iter().all(|key| observer.is_free(key)));
+}
+
 pub(crate) async fn invalid_options_are_rejected(pool_under_test: PoolUnderTest) {
     let pool = pool_under_test.pool(1).await;
     let manager = pool.manager(LockManagerOptions::new());
@@ -122,10 +174,43 @@ pub(crate) async fn invalid_options_are_rejected(pool_under_test: PoolUnderTest)
         let keys = vec![key.clone()];
         assert_eq!(kind_of(manager.acquire_all(keys, options).await), invalid);
     }
-    for options in [
-        LockManagerOptions::new().max_sessions(0),
-        LockManagerOptions::new().keep_alive(Duration::ZERO),
+    let sequence =
+        |name: &str| LockManagerOptions::new().fencing_tokens(TokenSource::Sequence(name.into()));
+    for (options, bound) in [
+        (LockManagerOptions::new().max_sessions(0), "1 session"),
+        (
+            LockManagerOptions::new().keep_alive(Duration::ZERO),
+            "100 ms",
+        ),
+        (
+            LockManagerOptions::new().keep_alive(Duration::from_nanos(1)),
+            "100 ms",
+        ),
+        (
+            LockManagerOptions::new().keep_alive(Duration::from_millis(99)),
+            "100 ms",
+        ),
+        (sequence(""), "empty"),
+        (sequence("fencing\0"), "NUL"),
     ] {
-        assert_eq!(kind_of(pool.try_manager(options)), Some(InvalidOptions));
+        let error = pool.try_manager(options.clone()).unwrap_err();
+        assert_eq!(error.kind(), InvalidOptions, "{options:?}");
+        assert!(error.to_string().contains(bound), "{error}");
+    }
+    // Extreme options work.
+    let most = LockManagerOptions::new()
+        .max_sessions(usize::MAX)
+        .max_waiting_sessions(usize::MAX)
+        .hand_off_limit(u32::MAX, Duration::MAX)
+        .keep_alive(Duration::MAX);
+    let least = LockManagerOptions::new()
+        .max_waiting_sessions(0)
+        .hand_off_limit(0, Duration::ZERO)
+        .keep_alive(Duration::from_millis(100));
+    for options in [most, least] {
+        let manager = pool_under_test.manager(options).await;
+        let guard = manager.acquire(&key, poll()).await.unwrap();
+        guard.release().await.unwrap();
+        manager.close().await;
     }
 }

@@ -30,7 +30,7 @@ fn failed_batch_is_compensated_before_replies() {
     let mut harness = harness();
     harness.request("ann", 1, &forever());
     assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 1"]);
-    assert_eq!(harness.reply("s1", "y"), ["failed ann: TooManyLocks"]);
+    assert_eq!(harness.reply("s1", "y"), ["failed ann: Database"]);
     assert_eq!(harness.key_count(), 0);
 }
 
@@ -41,7 +41,7 @@ fn next_waiter_is_acquired_for_after_a_failure() {
     harness.request("ben", 1, &forever());
     harness.fail_batch("s1");
     let commands = harness.reply("s1", "n");
-    assert_eq!(commands, ["failed ann: TooManyLocks", "run s1: acquire 1"]);
+    assert_eq!(commands, ["failed ann: Database", "run s1: acquire 1"]);
     assert_eq!(harness.reply("s1", "y"), ["granted ben"]);
 }
 
@@ -65,7 +65,7 @@ fn failed_batch_is_retried_one_by_one() {
     // Only `ben` causes the error.
     assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 2"]);
     let commands = harness.reply("s1", "n");
-    assert_eq!(commands, ["failed ben: TooManyLocks", "run s1: acquire 3"]);
+    assert_eq!(commands, ["failed ben: Database", "run s1: acquire 3"]);
     // Later operations share a batch again.
     harness.request("dot", 4, &no_wait());
     harness.request("eve", 5, &no_wait());
@@ -107,7 +107,7 @@ fn reacquire_in_a_failed_batch_is_compensated_once() {
     assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 1"]);
     // The lock was held until then, because the session has replied.
     let commands = harness.reply("s1", "y");
-    assert_eq!(commands, ["released ann", "failed ben: TooManyLocks"]);
+    assert_eq!(commands, ["released ann", "failed ben: Database"]);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn reply_after_an_error_acks_the_release() {
     harness.release("ann");
     assert_eq!(harness.fail_batch("s1"), ["run s1: compensate 2"]);
     let commands = harness.reply("s1", "n");
-    assert_eq!(commands, ["failed cy: TooManyLocks", "run s1: ping"]);
+    assert_eq!(commands, ["failed cy: Database", "run s1: ping"]);
     assert_eq!(harness.reply("s1", ""), ["released ann"]);
 }
 
@@ -247,7 +247,7 @@ fn failed_token_fails_the_first_waiter() {
     assert_eq!(harness.fail_batch("s1"), ["run s1: ping"]);
     assert_eq!(
         harness.reply("s1", ""),
-        ["failed ben: TooManyLocks", "granted cy"]
+        ["failed ben: Database", "granted cy"]
     );
 }
 
@@ -344,4 +344,75 @@ fn good_sequence_reports_contention() {
         harness.reply_with("s1", Ok(contended)),
         ["failed ann: HeldElsewhere"]
     );
+}
+
+/// Other clients of the server fail as well while its lock table is full.
+#[test]
+fn full_lock_table_fails_every_acquire_on_its_way() {
+    let mut options = LockManagerOptions::new();
+    options.0.max_batch_len = 2;
+    let mut harness = CoreHarness::opened(options);
+    harness.request("zoe", 9, &no_wait());
+    harness.reply("s1", "y");
+    harness.request("yan", 8, &no_wait());
+    for (who, key) in [("ann", 1), ("ben", 2), ("cy", 3), ("dot", 4)] {
+        harness.request_of_several(who, key, &forever());
+    }
+    harness.request("eve", 1, &forever());
+    harness.drop_guard("zoe");
+    harness.reply("s1", "n");
+    assert_eq!(
+        harness.fail_batch_with("s1", "53200"),
+        ["run s1: compensate 1, compensate 2"]
+    );
+    // One release is sent, and no acquire.
+    assert_eq!(
+        harness.reply("s1", "yn"),
+        [
+            "failed ann: TooManyLocks",
+            "failed eve: TooManyLocks",
+            "failed ben: TooManyLocks",
+            "failed cy: TooManyLocks",
+            "failed dot: TooManyLocks",
+            "run s1: release 9",
+        ]
+    );
+    harness.reply("s1", "y");
+    assert_eq!(harness.key_count(), 0);
+    harness.request("flo", 5, &no_wait());
+    assert_eq!(harness.reply("s1", "y"), ["granted flo"]);
+}
+
+#[test]
+fn full_lock_table_keeps_held_locks() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new().hand_off_limit(1, millis(100)));
+    let block = forever().strategy(crate::options::WaitStrategy::Block);
+    harness.request("ann", 1, &forever().shared());
+    harness.reply("s1", "y");
+    harness.request("ben", 2, &block);
+    harness.reply("s1", "y");
+    harness.request("zoe", 9, &no_wait());
+    harness.request("cy", 2, &block);
+    harness.release("ben");
+    assert_eq!(
+        harness.reply("s1", "n"),
+        ["failed zoe: HeldElsewhere", "run s1: release 2, acquire 2"]
+    );
+    assert_eq!(
+        harness.fail_batch_with("s1", "53200"),
+        ["run s1: compensate 2"]
+    );
+    let commands = harness.reply("s1", "y");
+    assert_eq!(commands, ["released ben", "failed cy: TooManyLocks"]);
+    assert_eq!(harness.release("ann"), ["run s1: release shared 1"]);
+}
+
+#[test]
+fn timeout_or_deadlock_of_a_batch_is_a_database_error() {
+    for code in ["55P03", "40P01"] {
+        let mut harness = harness();
+        harness.request("ann", 1, &forever());
+        harness.fail_batch_with("s1", code);
+        assert_eq!(harness.reply("s1", "n"), ["failed ann: Database"], "{code}");
+    }
 }

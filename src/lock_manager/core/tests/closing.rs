@@ -77,17 +77,40 @@ fn close_waits_for_a_reply_that_may_be_a_grant() {
     assert_eq!(harness.end_session("s1"), ["closed end", "closed too"]);
 }
 
+/// The pool may not return a connection for a long time.
 #[test]
-fn close_waits_for_opening_session() {
+fn close_terminates_an_opening_session() {
     let mut harness = CoreHarness::new(LockManagerOptions::new());
     harness.request("ann", 1, &forever());
-    assert_eq!(close(&mut harness, "end"), ["failed ann: Closed"]);
-    assert_eq!(harness.open("s1"), ["run s1: acquire 1"]);
-    assert_eq!(harness.reply("s1", "n"), ["close s1"]);
-    let mut harness = CoreHarness::new(LockManagerOptions::new());
-    harness.request("ann", 1, &forever());
-    close(&mut harness, "end");
-    assert_eq!(harness.fail_open("s1"), ["closed end"]);
+    let commands = ["terminate s1", "failed ann: Closed"];
+    assert_eq!(close(&mut harness, "end"), commands);
+    assert_eq!(harness.open("s1"), NO_COMMANDS);
+    assert_eq!(harness.end_session("s1"), ["closed end"]);
+    assert_eq!((harness.key_count(), harness.timer_count()), (0, 0));
+    // The same for a session that was to wait on the server.
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &forever().strategy(WaitStrategy::Block));
+    assert_eq!(harness.reply("s1", "n"), ["open s2"]);
+    let commands = ["terminate s2", "failed ann: Closed", "close s1"];
+    assert_eq!(close(&mut harness, "end"), commands);
+}
+
+#[test]
+fn closed_pool_closes_the_lock_manager() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &no_wait());
+    harness.reply("s1", "y");
+    harness.request("ben", 1, &forever());
+    harness.core.on_pool_closed();
+    assert_eq!(harness.commands(), ["failed ben: Closed"]);
+    let later = harness.request("cy", 2, &no_wait());
+    assert_eq!(later, ["failed cy: Closed"]);
+    // The holder keeps its lock until it releases it.
+    assert_eq!(harness.release("ann"), ["run s1: release 1"]);
+    assert_eq!(harness.reply("s1", "y"), ["released ann", "close s1"]);
+    assert_eq!(close(&mut harness, "end"), NO_COMMANDS);
+    assert_eq!(harness.end_session("s1"), ["closed end"]);
+    assert!(harness.core.is_finished());
 }
 
 #[test]
@@ -95,6 +118,7 @@ fn close_terminates_a_server_wait() {
     let mut harness = CoreHarness::opened(LockManagerOptions::new());
     harness.request("ann", 1, &forever().strategy(WaitStrategy::Block));
     harness.reply("s1", "n");
+    harness.open("s2");
     let commands = ["terminate s2", "failed ann: Closed", "close s1"];
     assert_eq!(close(&mut harness, "end"), commands);
     assert_eq!(harness.end_session("s1"), NO_COMMANDS);
@@ -107,6 +131,7 @@ fn close_completes_despite_an_overdue_server_wait() {
     let block = LockOptions::wait_up_to(millis(20)).strategy(WaitStrategy::Block);
     harness.request("ann", 1, &block);
     harness.reply("s1", "n");
+    harness.open("s2");
     harness.advance(millis(20));
     assert_eq!(close(&mut harness, "end"), ["close s1"]);
     harness.end_session("s1");

@@ -12,7 +12,7 @@ pub(super) struct Coverage {
 }
 
 /// Events that must occur in every run of the seeds.
-const REQUIRED: [&str; 33] = [
+const REQUIRED: [&str; 34] = [
     "late reply",
     "cancelled",
     "closed",
@@ -44,6 +44,7 @@ const REQUIRED: [&str; 33] = [
     "shut down",
     "shut down with holders",
     "silent session terminated",
+    "terminated before it was open",
     "compensated",
     "waited on the server",
 ];

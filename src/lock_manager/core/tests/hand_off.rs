@@ -116,7 +116,8 @@ fn server_queue_needs_no_yield() {
     assert_eq!(harness.drop_guard("ann"), ["run s1: release 1, acquire 1"]);
     // Another session was granted the lock.
     let answer = harness.reply("s1", "yn");
-    assert_eq!(answer, ["wait s2: 1 forever"]);
+    assert_eq!(answer, ["open s2"]);
+    assert_eq!(harness.open("s2"), ["wait s2: 1 forever"]);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::LockError;
 use crate::key::{LockKey, RawLockKey};
-use crate::lock_manager::core::{Command, Core, LockGrant, RequestId, SessionId, WaitOutcome};
+use crate::lock_manager::core::{
+    Command, Core, LockGrant, RequestId, RequestKind, SessionId, WaitOutcome,
+};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockMode, LockOptions, Wait};
 use crate::session::{
@@ -127,7 +129,7 @@ impl CoreHarness {
         key: i64,
         options: &LockOptions,
     ) -> Vec<String> {
-        self.add_request(waiter, key, options, false)
+        self.add_request(waiter, key, options, RequestKind::Plain)
     }
 
     /// Requests a lock with a fencing token.
@@ -137,7 +139,17 @@ impl CoreHarness {
         key: i64,
         options: &LockOptions,
     ) -> Vec<String> {
-        self.add_request(waiter, key, options, true)
+        self.add_request(waiter, key, options, RequestKind::Fenced)
+    }
+
+    /// Requests one of several locks.
+    pub(super) fn request_of_several(
+        &mut self,
+        waiter: &'static str,
+        key: i64,
+        options: &LockOptions,
+    ) -> Vec<String> {
+        self.add_request(waiter, key, options, RequestKind::OneOfSeveral)
     }
 
     fn add_request(
@@ -145,11 +157,11 @@ impl CoreHarness {
         waiter: &'static str,
         key: i64,
         options: &LockOptions,
-        fenced: bool,
+        kind: RequestKind,
     ) -> Vec<String> {
         let key = LockKey::from(key);
         let raw = key.raw();
-        let id = self.core.request(key, options, fenced, waiter, self.now);
+        let id = self.core.request(key, options, kind, waiter, self.now);
         self.requests.insert(waiter, (id, raw));
         self.commands()
     }
@@ -236,9 +248,14 @@ impl CoreHarness {
         self.commands()
     }
 
-    /// Fails the last batch: the lock table of the server is full.
+    /// Fails the last batch: a function is denied.
     pub(super) fn fail_batch(&mut self, session: &str) -> Vec<String> {
-        let error = SessionError::new("full").with_code(SqlState::new("53200"));
+        self.fail_batch_with(session, "42501")
+    }
+
+    /// Fails the last batch with an SQLSTATE.
+    pub(super) fn fail_batch_with(&mut self, session: &str, code: &str) -> Vec<String> {
+        let error = SessionError::new("failed").with_code(SqlState::new(code));
         self.reply_with(session, Err(error))
     }
 

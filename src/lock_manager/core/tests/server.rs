@@ -138,22 +138,22 @@ impl Server {
         }
     }
 
-    /// Runs a batch. With `fail_at`, the operation of that index fails after the earlier ones were
-    /// executed.
+    /// Runs a batch. With `fail_at`, the operation of that index fails with that SQLSTATE after the
+    /// earlier ones were executed.
     pub(super) fn run(
         &mut self,
         pid: i32,
         batch: &LockBatch,
-        fail_at: Option<usize>,
+        fail_at: Option<(usize, &str)>,
     ) -> Result<BatchReply, SessionError> {
         let sequence = matches!(batch.tokens(), TokenSource::Sequence(_));
         let bad_sequence = sequence && self.bad_sequence;
         let mut answers = Vec::new();
         let mut any_issued = false;
         for (position, op) in batch.ops().iter().enumerate() {
-            if fail_at == Some(position) {
-                let code = SqlState::new("53200");
-                return Err(SessionError::new("the model's lock table is full").with_code(code));
+            if let Some((_, code)) = fail_at.filter(|(at, _)| *at == position) {
+                let error = SessionError::new("the model fails an operation");
+                return Err(error.with_code(SqlState::new(code)));
             }
             let (key, mode) = (op.key(), op.mode());
             let (yes, issued) = match (batch.mode(), op.kind()) {

@@ -29,7 +29,8 @@ fn failed(kind: LockErrorKind) -> WaitOutcome {
 fn waiting(options: &LockOptions) -> CoreHarness {
     let mut harness = CoreHarness::opened(LockManagerOptions::new());
     harness.request("ann", 1, options);
-    let wait = harness.reply("s1", "n");
+    harness.reply("s1", "n");
+    let wait = harness.open("s2");
     assert!(wait[0].starts_with("wait s2: 1 "), "{wait:?}");
     harness
 }
@@ -39,7 +40,8 @@ fn server_wait_has_the_limit_of_its_waiter() {
     let mut harness = CoreHarness::opened(LockManagerOptions::new());
     harness.request("ann", 1, &up_to(20));
     harness.advance(millis(5));
-    assert_eq!(harness.reply("s1", "n"), ["wait s2: 1 15ms"]);
+    assert_eq!(harness.reply("s1", "n"), ["open s2"]);
+    assert_eq!(harness.open("s2"), ["wait s2: 1 15ms"]);
 }
 
 #[test]
@@ -49,11 +51,13 @@ fn server_wait_has_the_longest_limit() {
     harness.request("ben", 1, &up_to(30));
     harness.request("cy", 1, &up_to(10));
     harness.request("dot", 1, &poll());
-    assert_eq!(harness.reply("s1", "n"), ["wait s2: 1 30ms"]);
+    harness.reply("s1", "n");
+    assert_eq!(harness.open("s2"), ["wait s2: 1 30ms"]);
     let mut harness = CoreHarness::opened(LockManagerOptions::new());
     harness.request("ann", 1, &up_to(20));
     harness.request("ben", 1, &block());
-    assert_eq!(harness.reply("s1", "n"), ["wait s2: 1 forever"]);
+    harness.reply("s1", "n");
+    assert_eq!(harness.open("s2"), ["wait s2: 1 forever"]);
 }
 
 #[test]
@@ -69,6 +73,7 @@ fn waiting_session_waits_for_the_next_waiter() {
     let mut harness = CoreHarness::opened(LockManagerOptions::new().hand_off_limit(1, millis(100)));
     harness.request("ann", 1, &block());
     harness.reply("s1", "n");
+    harness.open("s2");
     for (who, next) in [("ann", "ben"), ("ben", "cy"), ("cy", "dot")] {
         harness.grant_wait("s2");
         harness.request(next, 1, &block());
@@ -84,6 +89,7 @@ fn waiting_session_closes_if_the_next_waiter_polls() {
     let mut harness = CoreHarness::opened(LockManagerOptions::new().hand_off_limit(1, millis(100)));
     harness.request("ann", 1, &block());
     harness.reply("s1", "n");
+    harness.open("s2");
     harness.grant_wait("s2");
     harness.request("ben", 1, &poll());
     assert_eq!(harness.drop_guard("ann"), ["run s2: release 1"]);
@@ -111,9 +117,11 @@ fn waiting_session_limit_is_respected() {
     }
     assert_eq!(
         harness.reply("s1", "n"),
-        ["wait s2: 1 forever", "run s1: acquire 2, acquire 3"]
+        ["open s2", "run s1: acquire 2, acquire 3"]
     );
-    assert_eq!(harness.reply("s1", "nn"), ["wait s3: 2 forever"]);
+    assert_eq!(harness.open("s2"), ["wait s2: 1 forever"]);
+    assert_eq!(harness.reply("s1", "nn"), ["open s3"]);
+    assert_eq!(harness.open("s3"), ["wait s3: 2 forever"]);
 }
 
 #[test]
@@ -251,6 +259,7 @@ fn waiting_session_is_not_pinged() {
         CoreHarness::opened(LockManagerOptions::new().hand_off_limit(1, Duration::from_secs(60)));
     harness.request("ann", 1, &block());
     harness.reply("s1", "n");
+    harness.open("s2");
     harness.grant_wait("s2");
     harness.request("ben", 1, &block());
     harness.drop_guard("ann");
@@ -275,4 +284,97 @@ fn second_end_of_a_server_wait_loses_the_session() {
     harness.grant_wait("s2");
     assert_eq!(harness.grant_wait("s2"), ["lost s2", "terminate s2"]);
     assert_eq!(harness.release("ann"), ["released ann: Lost"]);
+}
+
+/// A pool without a free connection must not keep a waiter from a free lock.
+#[test]
+fn polls_while_the_waiting_session_opens() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &block());
+    harness.request("ben", 1, &poll());
+    assert_eq!(harness.reply("s1", "n"), ["open s2"]);
+    for _ in 0..3 {
+        assert_eq!(harness.advance_to_next_timer(), ["run s1: acquire 1"]);
+        assert_eq!(harness.reply("s1", "n"), NO_COMMANDS);
+    }
+    harness.advance_to_next_timer();
+    assert_eq!(harness.reply("s1", "y"), ["granted ann"]);
+    assert_eq!(harness.open("s2"), ["close s2"]);
+    assert_eq!(harness.drop_guard("ann"), ["granted ben"]);
+}
+
+#[test]
+fn session_opened_during_a_poll_waits_after_its_reply() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &block());
+    harness.reply("s1", "n");
+    assert_eq!(harness.advance_to_next_timer(), ["run s1: acquire 1"]);
+    assert_eq!(harness.open("s2"), NO_COMMANDS);
+    assert_eq!(harness.reply("s1", "n"), ["wait s2: 1 forever"]);
+    assert_eq!(harness.timer_count(), 2, "two health checks, and no poll");
+}
+
+#[test]
+fn session_opened_during_a_granted_poll_closes() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &block());
+    harness.reply("s1", "n");
+    harness.advance_to_next_timer();
+    harness.open("s2");
+    assert_eq!(harness.reply("s1", "y"), ["close s2", "granted ann"]);
+}
+
+#[test]
+fn session_opened_during_a_poll_closes_without_its_waiter() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &block());
+    harness.reply("s1", "n");
+    harness.advance_to_next_timer();
+    harness.open("s2");
+    assert_eq!(harness.cancel("ann"), ["close s2"]);
+    // The same if a waiter that polls is next.
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &block());
+    harness.request("ben", 1, &poll());
+    harness.reply("s1", "n");
+    harness.advance_to_next_timer();
+    harness.open("s2");
+    assert_eq!(harness.cancel("ann"), ["close s2"]);
+}
+
+#[test]
+fn unneeded_opening_session_serves_another_key() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &block());
+    assert_eq!(harness.reply("s1", "n"), ["open s2"]);
+    harness.cancel("ann");
+    harness.request("ben", 2, &block());
+    assert_eq!(harness.reply("s1", "n"), NO_COMMANDS, "one at most");
+    assert_eq!(harness.open("s2"), ["wait s2: 2 forever"]);
+}
+
+#[test]
+fn failed_opening_of_a_waiting_session_is_retried_later() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &block());
+    assert_eq!(harness.reply("s1", "n"), ["open s2"]);
+    assert_eq!(harness.fail_open("s2"), NO_COMMANDS, "ann polls on");
+    let mut opened = Vec::new();
+    let start = harness.now;
+    while opened.is_empty() {
+        assert!(harness.now < start + Duration::from_secs(2));
+        if harness.advance_to_next_timer() == ["run s1: acquire 1"] {
+            opened = harness.reply("s1", "n");
+        }
+    }
+    assert_eq!(opened, ["open s3"]);
+}
+
+#[test]
+fn wait_granted_to_another_session_is_not_trusted() {
+    let mut harness = waiting(&block());
+    let pid = harness.pid("s2") + 1;
+    let commands = harness.end_wait("s2", WaitOutcome::Granted { pid });
+    let changed = ["lost s2", "terminate s2", "failed ann: SessionChanged"];
+    assert_eq!(commands, changed);
 }

@@ -115,8 +115,9 @@ fn lost_session_loses_only_its_own_locks() {
     harness.open("s2");
     assert_eq!(harness.request("cy", 3, &no_wait()), ["run s2: acquire 3"]);
     assert_eq!(harness.reply("s2", "y"), ["granted cy"]);
-    let lost = ["lost s1", "terminate s1", "failed ben: Database"];
+    let lost = ["lost s1", "terminate s1", "run s2: acquire 2"];
     assert_eq!(harness.disconnect("s1"), lost);
+    harness.reply("s2", "n");
     assert_eq!(harness.release("ann"), ["released ann: Lost"]);
     assert_eq!(harness.release("cy"), ["run s2: release 3"]);
 }
@@ -173,10 +174,14 @@ fn session_lost_while_issuing_a_token_loses_sharers() {
         NO_COMMANDS,
         "the token decides"
     );
-    let lost = ["lost s1", "terminate s1", "failed cy: Database"];
+    // `cy` may have found an idle session that had ended, so it tries once more.
+    let lost = ["lost s1", "terminate s1", "open s2"];
     assert_eq!(harness.disconnect("s1"), lost);
     assert_eq!(harness.release("ann"), ["released ann: Lost"]);
-    assert_eq!(harness.advance_to_next_timer(), ["open s2"], "ben waits on");
+    let sent = harness.open("s2");
+    assert_eq!(sent, ["run s2: acquire with token shared 1"]);
+    let granted = ["granted ben with 1", "granted cy"];
+    assert_eq!(harness.reply("s2", "y"), granted);
 }
 
 #[test]
@@ -389,4 +394,77 @@ fn generation_differs_per_session() {
     harness.disconnect("s1");
     harness.request("ben", 1, &forever());
     assert!(first < harness.generation("s2"));
+}
+
+/// The session ended while it was idle, and the request only found that out.
+#[test]
+fn no_wait_is_retried_once_after_the_end_of_the_session() {
+    let mut harness = harness();
+    harness.request("ann", 1, &no_wait());
+    let commands = ["lost s1", "terminate s1", "open s2"];
+    assert_eq!(harness.disconnect("s1"), commands);
+    assert_eq!(harness.open("s2"), ["run s2: acquire 1"]);
+    let lost = ["lost s2", "terminate s2", "failed ann: Database"];
+    assert_eq!(harness.disconnect("s2"), lost);
+    assert_eq!(harness.key_count(), 0);
+
+    harness.request("ben", 1, &no_wait());
+    harness.open("s3");
+    harness.disconnect("s3");
+    harness.open("s4");
+    assert_eq!(harness.reply("s4", "y"), ["granted ben"]);
+}
+
+#[test]
+fn no_wait_is_not_retried_after_a_silence() {
+    let mut harness = harness();
+    harness.request("ann", 1, &no_wait());
+    let lost = ["lost s1", "terminate s1", "failed ann: Database"];
+    assert_eq!(harness.advance(KEEP_ALIVE), lost);
+}
+
+/// A call for several keys with a limit goes on as a call for one key does.
+#[test]
+fn requests_of_several_keys_outlive_sessions_until_the_limit() {
+    let mut harness = harness();
+    let limit = LockOptions::wait_up_to(millis(2_000));
+    harness.request_of_several("ann", 1, &limit);
+    harness.disconnect("s1");
+    assert_eq!(harness.advance_to_next_timer(), ["open s2"]);
+    assert_eq!(harness.fail_open("s2"), NO_COMMANDS);
+    assert_eq!(harness.advance_to_next_timer(), ["open s3"]);
+    assert_eq!(harness.open("s3"), ["run s3: acquire 1"]);
+    // Contention is the caller's business.
+    assert_eq!(harness.reply("s3", "n"), ["failed ann: HeldElsewhere"]);
+
+    harness.request_of_several("ben", 1, &limit);
+    harness.disconnect("s3");
+    let mut commands = Vec::new();
+    while commands.is_empty() {
+        commands = harness.advance_to_next_timer();
+        if let [opened] = &commands[..] {
+            if let Some(session) = opened.strip_prefix("open ") {
+                let session = session.to_owned();
+                harness.fail_open(&session);
+                commands.clear();
+            }
+        }
+    }
+    assert_eq!(commands, ["failed ben: Pool"]);
+}
+
+/// An outage is not contention.
+#[test]
+fn deadline_without_a_session_fails_as_pool() {
+    let soon = LockOptions::wait_up_to(millis(20));
+    let mut harness = CoreHarness::new(LockManagerOptions::new());
+    harness.request("ann", 1, &soon);
+    harness.request_of_several("ben", 2, &soon);
+    let mut commands = harness.advance(millis(20));
+    commands.sort();
+    assert_eq!(commands, ["failed ann: Pool", "failed ben: Pool"]);
+    harness.open("s1");
+    harness.reply("s1", "nn");
+    harness.request("cy", 3, &soon);
+    assert_eq!(harness.advance(millis(20)), ["failed cy: TimedOut"]);
 }

@@ -7,7 +7,7 @@ mod invariants;
 mod plan;
 mod tasks;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::coverage::Coverage;
@@ -58,6 +58,8 @@ pub(super) struct Simulation {
     events: BTreeMap<(Instant, u64), Event>,
     last_id: u64,
     connections: BTreeMap<(usize, SessionId), Connection>,
+    /// Sessions whose connections are being checked out.
+    opening: BTreeSet<(usize, SessionId)>,
     tasks: HashMap<u64, Task>,
     keys: Vec<LockKey>,
     tasks_left: u32,
@@ -85,6 +87,7 @@ impl Simulation {
             events: BTreeMap::new(),
             last_id: 0,
             connections: BTreeMap::new(),
+            opening: BTreeSet::new(),
             tasks: HashMap::new(),
             keys: (0..plan.keys).map(LockKey::from).collect(),
             tasks_left: 0,

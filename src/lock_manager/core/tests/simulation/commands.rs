@@ -1,6 +1,6 @@
 //! Driver of the simulated cores: performs their commands.
 
-use super::{Connection, Event, Simulation};
+use super::{Event, Simulation};
 use crate::lock_manager::core::{Command, SessionId};
 use crate::options::{LockMode, Wait};
 
@@ -9,7 +9,10 @@ impl Simulation {
         for command in self.cores[process].take_commands(Vec::new()) {
             match command {
                 Command::Open { session } => {
-                    let delay = self.random_micros(100..1_000);
+                    self.opening.insert((process, session));
+                    // Longer than several polls, or shorter than one.
+                    let slow = self.chance(8);
+                    let delay = self.random_micros(if slow { 100..30_000 } else { 100..1_000 });
                     self.at(delay, Event::ConnectionOpened(process, session));
                 }
                 Command::RunBatch { session, batch } => {
@@ -21,15 +24,11 @@ impl Simulation {
                     key,
                     options,
                 } => {
-                    let known = self.connections.get(&(process, session)).map(|c| c.pid);
-                    let pid = known.unwrap_or_else(|| self.server.connect());
                     let mode = options.lock_mode();
-                    let connection = Connection {
-                        pid,
-                        waits_for: Some((key.raw(), mode)),
-                        silent: None,
-                    };
-                    self.connections.insert((process, session), connection);
+                    let connection = self.connections.get_mut(&(process, session));
+                    let connection = connection.expect("the session is open");
+                    let pid = connection.pid;
+                    (connection.waits_for, connection.silent) = (Some((key.raw(), mode)), None);
                     if self.server.is_alive(pid) {
                         self.server.wait(pid, key.raw(), mode);
                     }
@@ -86,6 +85,9 @@ impl Simulation {
 
     /// Removes a connection and ends its session on the server.
     pub(super) fn end_connection(&mut self, process: usize, session: SessionId, tell: bool) {
+        if self.opening.remove(&(process, session)) {
+            self.coverage.count("terminated before it was open");
+        }
         if let Some(connection) = self.connections.remove(&(process, session)) {
             self.server.terminate(connection.pid);
             self.hand_offs.retain(|(of, _), _| *of != process);

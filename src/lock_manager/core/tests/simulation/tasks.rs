@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Event, Simulation};
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
-use crate::lock_manager::core::{LockGrant, RequestId, SessionId};
+use crate::lock_manager::core::{LockGrant, RequestId, RequestKind, SessionId};
 use crate::options::{LockMode, LockOptions, WaitStrategy};
 use crate::session::TokenSource;
 
@@ -41,7 +41,7 @@ impl Simulation {
         if self.plan.single_hot_key {
             let options = LockOptions::wait_forever().interval(Duration::from_millis(4));
             let key = self.keys[0].clone();
-            self.add_request(process, key, &options, false, Vec::new(), None);
+            self.add_request(process, key, &options, RequestKind::Plain, Vec::new(), None);
             return;
         }
         let first = self.random.usize(0..self.keys.len());
@@ -63,8 +63,12 @@ impl Simulation {
         } else {
             options
         };
-        let fenced = self.random.u8(0..3) == 0;
-        self.add_request(process, key, &options, fenced, keys, None);
+        let kind = match self.random.u8(0..6) {
+            0 | 1 => RequestKind::Fenced,
+            2 => RequestKind::OneOfSeveral,
+            _ => RequestKind::Plain,
+        };
+        self.add_request(process, key, &options, kind, keys, None);
     }
 
     fn add_request(
@@ -72,7 +76,7 @@ impl Simulation {
         process: usize,
         key: LockKey,
         options: &LockOptions,
-        fenced: bool,
+        kind: RequestKind,
         more_keys: Vec<LockKey>,
         parent: Option<u64>,
     ) {
@@ -82,7 +86,7 @@ impl Simulation {
             process,
             key: key.clone(),
             mode: options.lock_mode(),
-            fenced,
+            fenced: kind == RequestKind::Fenced,
             request: None,
             grant: None,
             released: false,
@@ -94,7 +98,7 @@ impl Simulation {
         self.tasks.insert(id, task);
         let now = self.now;
         self.last_grant_time.entry(process).or_insert(now);
-        let request = self.cores[process].request(key, options, fenced, id, now);
+        let request = self.cores[process].request(key, options, kind, id, now);
         if let Some(task) = self.tasks.get_mut(&id) {
             task.request = Some(request);
         }
@@ -200,7 +204,7 @@ impl Simulation {
             let (next, rest) = (more_keys[0].clone(), more_keys[1..].to_vec());
             let limit = self.random_micros(0..20_000);
             let options = LockOptions::wait_up_to(limit);
-            self.add_request(process, next, &options, false, rest, Some(id));
+            self.add_request(process, next, &options, RequestKind::Plain, rest, Some(id));
         }
     }
 
