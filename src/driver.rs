@@ -30,3 +30,11 @@ fn parse_report(reply: Result<Row, SessionError>) -> Result<Vec<LockReport>, Loc
     let texts = reply.and_then(Row::into_texts).map_err(error)?;
     LockReport::parse(texts).ok_or_else(|| error(SessionError::new("a malformed lock report")))
 }
+
+/// Adds the holders of a report about one key to an error.
+fn add_holders(error: LockError, reports: Option<Vec<LockReport>>) -> LockError {
+    match reports.and_then(|reports| reports.into_iter().next()) {
+        Some(report) => error.with_holders(report.holders),
+        None => error,
+    }
+}

@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::key::LockKey;
+use crate::lock_report::LockHolder;
 
 /// Kind of a [`LockError`]. Each kind states whether the lock is held.
 #[non_exhaustive]
@@ -165,6 +166,7 @@ struct Inner {
     key: Option<LockKey>,
     context: Option<Cow<'static, str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    holders: Vec<LockHolder>,
 }
 
 impl LockError {
@@ -176,6 +178,7 @@ impl LockError {
             key: None,
             context: None,
             source: None,
+            holders: Vec::new(),
         }))
     }
 
@@ -198,6 +201,23 @@ impl LockError {
     pub fn with_context(mut self, context: impl Into<Cow<'static, str>>) -> Self {
         self.0.context = Some(context.into());
         self
+    }
+
+    /// Adds the sessions that hold the lock.
+    #[must_use]
+    pub(crate) fn with_holders(mut self, holders: Vec<LockHolder>) -> Self {
+        self.0.holders = holders;
+        self
+    }
+
+    /// Returns the sessions that held the lock just after the request failed.
+    ///
+    /// Empty if the error is none of those that
+    /// [`report_holders`](crate::LockOptions::report_holders) lists, if the holder had released the
+    /// lock in the meantime, and if the server did not reply. `Display` prints the first one.
+    #[must_use]
+    pub fn holders(&self) -> &[LockHolder] {
+        &self.0.holders
     }
 
     /// Returns the kind of the error.
@@ -246,6 +266,12 @@ impl fmt::Display for LockError {
         if let Some(key) = &self.0.key {
             write!(formatter, ": {key}")?;
         }
+        if let [first, others @ ..] = self.holders() {
+            write!(formatter, ", held by {}", first.session)?;
+            if !others.is_empty() {
+                write!(formatter, " and {} more", others.len())?;
+            }
+        }
         Ok(())
     }
 }
@@ -258,6 +284,7 @@ impl fmt::Debug for LockError {
             .field("kind", &inner.kind)
             .field("key", &inner.key)
             .field("context", &inner.context)
+            .field("holders", &inner.holders)
             .field("source", &inner.source)
             .finish()
     }

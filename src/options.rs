@@ -113,6 +113,7 @@ pub struct LockOptions {
     interval: Option<Duration>,
     on_missing_lock: OnMissingLock,
     in_transaction: bool,
+    report_holders: Option<bool>,
 }
 
 impl LockOptions {
@@ -126,6 +127,7 @@ impl LockOptions {
             interval: None,
             on_missing_lock: OnMissingLock::Warn,
             in_transaction: false,
+            report_holders: None,
         }
     }
 
@@ -196,6 +198,31 @@ impl LockOptions {
     pub const fn allow_in_transaction(mut self) -> Self {
         self.in_transaction = true;
         self
+    }
+
+    /// Sets whether an error of this request contains the [holders](LockError::holders) of the lock.
+    ///
+    /// | value | errors with holders |
+    /// |---|---|
+    /// | default | [`TimedOut`](LockErrorKind::TimedOut), [`Deadlock`](LockErrorKind::Deadlock) |
+    /// | `true` | also [`HeldElsewhere`](LockErrorKind::HeldElsewhere), for one round trip more |
+    /// | `false` | none |
+    ///
+    /// The crate asks the server after the wait, on the same connection and outside a transaction
+    /// only. An async call waits at most 250 ms for the reply. If that fails, the error contains no
+    /// holders. A lock manager and the methods that return `None` or `false` do not ask.
+    pub const fn report_holders(mut self, report: bool) -> Self {
+        self.report_holders = Some(report);
+        self
+    }
+
+    /// Returns `true` if an error of this kind contains the holders.
+    pub(crate) fn reports_holders(&self, kind: LockErrorKind) -> bool {
+        match kind {
+            LockErrorKind::TimedOut | LockErrorKind::Deadlock => self.report_holders != Some(false),
+            LockErrorKind::HeldElsewhere => self.report_holders == Some(true),
+            _ => false,
+        }
     }
 
     pub(crate) const fn lock_mode(&self) -> LockMode {

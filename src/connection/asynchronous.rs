@@ -7,7 +7,7 @@ use std::ops::DerefMut;
 use super::AsyncAdvisoryLockGuard;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
-use crate::driver::asynchronous::{drive_acquire, drive_pair, report, snapshot};
+use crate::driver::asynchronous::{drive_acquire, drive_pair, granted_or_error, report, snapshot};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
@@ -145,10 +145,9 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ) -> impl Future<Output = Result<AsyncAdvisoryLockGuard<&mut Self>, LockError>> + Send {
         let key = key.into();
         async move {
-            let acquired = acquire(self, &key, &options, LockScope::Session).await?;
-            acquired
-                .granted_or_error(&key)
-                .map(|grant| AsyncAdvisoryLockGuard::new(self, grant))
+            let acquired = acquire(self, &key, &options, LockScope::Session).await;
+            let grant = granted_or_error(self, &key, &options, acquired).await?;
+            Ok(AsyncAdvisoryLockGuard::new(self, grant))
         }
     }
 
@@ -258,9 +257,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     {
         let key = key.into();
         async move {
-            let grant = transaction::begin_and_acquire(self, &key, &options)
-                .await?
-                .granted_or_error(&key)?;
+            let acquired = transaction::begin_and_acquire(self, &key, &options).await;
+            let grant = granted_or_error(self, &key, &options, acquired).await?;
             transaction::run_in_transaction(self, grant, body).await
         }
     }

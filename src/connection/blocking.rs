@@ -5,7 +5,7 @@ mod transaction;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::connection::AdvisoryLockGuard;
-use crate::driver::blocking::{drive_acquire, drive_pair, report, snapshot};
+use crate::driver::blocking::{drive_acquire, drive_pair, granted_or_error, report, snapshot};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
@@ -177,9 +177,9 @@ pub trait AdvisoryLocking: LockSession + Sized {
         options: LockOptions,
     ) -> Result<AdvisoryLockGuard<&mut Self>, LockError> {
         let key = key.into();
-        acquire(self, &key, &options, LockScope::Session)?
-            .granted_or_error(&key)
-            .map(|grant| AdvisoryLockGuard::new(self, grant))
+        let acquired = acquire(self, &key, &options, LockScope::Session);
+        let grant = granted_or_error(self, &key, &options, acquired)?;
+        Ok(AdvisoryLockGuard::new(self, grant))
     }
 
     /// Acquires the session-level lock on `key`, or returns `None` if it is not granted.
@@ -347,7 +347,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
         E: From<LockError>,
     {
         let key = key.into();
-        let grant = transaction::begin_and_acquire(self, &key, &options)?.granted_or_error(&key)?;
+        let acquired = transaction::begin_and_acquire(self, &key, &options);
+        let grant = granted_or_error(self, &key, &options, acquired)?;
         transaction::run_in_transaction(self, grant, body)
     }
 

@@ -1,9 +1,14 @@
 //! Driver for async sessions.
 
+use std::future::poll_fn;
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use super::parse_report;
+use futures_timer::Delay;
+
+use super::{add_holders, parse_report};
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
@@ -17,6 +22,9 @@ use crate::protocol::{
 use crate::session::{AsyncLockSession, Backend, LockReply, ScriptKind, Statement};
 #[cfg(feature = "testing")]
 use crate::testing::SimulatedSession;
+
+/// Longest wait for the holders that an error contains.
+const REPORT_LIMIT: Duration = Duration::from_millis(250);
 
 /// Creates a machine that acquires a lock, and runs it on a session.
 ///
@@ -87,6 +95,37 @@ pub(crate) async fn report<S: AsyncLockSession>(
         return Ok(Vec::new());
     }
     parse_report(session.session_query(&Statement::for_report(key)).await)
+}
+
+/// Returns the grant, or an error with the holders of the lock if the options ask for them.
+///
+/// A transaction may be aborted, and a report that fails would abort it. So there is no report in
+/// one.
+///
+/// # Cancel safety
+///
+/// As [`report`].
+pub(crate) async fn granted_or_error<S: AsyncLockSession>(
+    session: &mut S,
+    key: &LockKey,
+    options: &LockOptions,
+    acquired: Result<Acquired, LockError>,
+) -> Result<Grant, LockError> {
+    let error = match acquired.and_then(|acquired| acquired.granted_or_error(key)) {
+        Ok(grant) => return Ok(grant),
+        Err(error) => error,
+    };
+    let state = session.session_transaction_state();
+    if !options.reports_holders(error.kind()) || state.is_open_on_server() {
+        return Err(error);
+    }
+    let mut report = pin!(report(session, Some(key.raw())));
+    let mut timeout = Delay::new(REPORT_LIMIT);
+    let report = poll_fn(|context| match report.as_mut().poll(context) {
+        Poll::Ready(report) => Poll::Ready(report.ok()),
+        Poll::Pending => Pin::new(&mut timeout).poll(context).map(|()| None),
+    });
+    Err(add_holders(error, report.await))
 }
 
 /// Runs a machine on a session until it is done.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
-use super::parse_report;
+use super::{add_holders, parse_report};
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
@@ -77,6 +77,26 @@ pub(crate) fn report<S: LockSession + ?Sized>(
         return Ok(Vec::new());
     }
     parse_report(session.session_query(&Statement::for_report(key)))
+}
+
+/// Returns the grant, or an error with the holders of the lock if the options ask for them.
+///
+/// A transaction may be aborted, and a report that fails would abort it. So there is no report in
+/// one.
+pub(crate) fn granted_or_error<S: LockSession + ?Sized>(
+    session: &mut S,
+    key: &LockKey,
+    options: &LockOptions,
+    acquired: Result<Acquired, LockError>,
+) -> Result<Grant, LockError> {
+    let acquired = acquired.and_then(|acquired| acquired.granted_or_error(key));
+    acquired.map_err(|error| {
+        let state = session.session_transaction_state();
+        if !options.reports_holders(error.kind()) || state.is_open_on_server() {
+            return error;
+        }
+        add_holders(error, report(session, Some(key.raw())).ok())
+    })
 }
 
 /// Runs a machine on a session until it is done. If the client library panics, the session is

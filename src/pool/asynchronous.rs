@@ -6,6 +6,7 @@ use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
     run_with_guard_async as run_with_guard,
 };
+use crate::driver::asynchronous::granted_or_error;
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
@@ -132,9 +133,8 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         let key = key.into();
         async move {
             let mut conn = connection(self, &key, &options).await?;
-            let grant = acquire(&mut *conn, &key, &options, LockScope::Session)
-                .await?
-                .granted_or_error(&key)?;
+            let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await;
+            let grant = granted_or_error(&mut *conn, &key, &options, acquired).await?;
             Ok(AsyncAdvisoryLockGuard::new(conn, grant))
         }
     }

@@ -3,6 +3,7 @@
 use super::pool_error;
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
+use crate::driver::blocking::granted_or_error;
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
@@ -100,8 +101,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ) -> Result<AdvisoryLockGuard<Self::Connection>, LockError> {
         let key = key.into();
         let mut conn = connection(self, &key, &options)?;
-        let grant =
-            acquire(&mut *conn, &key, &options, LockScope::Session)?.granted_or_error(&key)?;
+        let acquired = acquire(&mut *conn, &key, &options, LockScope::Session);
+        let grant = granted_or_error(&mut *conn, &key, &options, acquired)?;
         Ok(AdvisoryLockGuard::new(conn, grant))
     }
 

@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Excludes,
     /// Reads the report of a key.
     Report(LockKey),
+    /// Requests a lock that is contended, and reads the holders in the error.
+    Explain(AcquireRequest),
     Sql(SqlCommand),
     Quit,
 }
@@ -138,6 +140,16 @@ impl Outcome {
                 let waiters = report.waiters.iter().map(|waiter| waiter.session.pid);
                 Self::Reported(holders.collect(), waiters.collect())
             },
+        )
+    }
+
+    pub(crate) fn explained<T>(result: Result<T, LockError>) -> Self {
+        result.map_or_else(
+            |error| {
+                let holders = error.holders().iter().map(|holder| holder.session.pid);
+                Self::Reported(holders.collect(), Vec::new())
+            },
+            |_| Self::Granted,
         )
     }
 
@@ -255,6 +267,10 @@ impl Actor {
 
     pub(crate) fn rollback(&self) -> Outcome {
         self.call(Command::Rollback)
+    }
+
+    pub(crate) fn explain(&self, key: &LockKey, options: LockOptions) -> Outcome {
+        self.call(Command::Explain(request(key, options, true)))
     }
 
     pub(crate) fn report(&self, key: &LockKey) -> Outcome {

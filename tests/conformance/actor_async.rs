@@ -114,6 +114,12 @@ where
                     }
                 }
             }
+            Command::Explain(AcquireRequest { key, options, .. }) => {
+                let guard =
+                    AsyncPooledAdvisoryLocking::acquire_advisory_lock(pool, key, options).await;
+                channel.reply(Outcome::explained(guard));
+                None
+            }
             Command::Report(key) => {
                 channel.reply(Outcome::reported(pool.advisory_lock_holders(key).await));
                 None
@@ -230,6 +236,10 @@ async fn run_command<C: AsyncClient>(
         Command::Excludes => channel.reply(Outcome::Excludes(
             conn.capabilities().provides_mutual_exclusion(),
         )),
+        Command::Explain(AcquireRequest { key, options, .. }) => {
+            let guard = conn.acquire_advisory_lock(key, options).await;
+            channel.reply(Outcome::explained(guard));
+        }
         Command::Report(key) => {
             channel.reply(Outcome::reported(conn.advisory_lock_holders(key).await));
         }

@@ -120,6 +120,9 @@ pub(crate) fn run_command<C: Client>(
                 conn.capabilities().provides_mutual_exclusion(),
             ));
         }
+        Command::Explain(AcquireRequest { key, options, .. }) => {
+            channel.reply(Outcome::explained(conn.acquire_advisory_lock(key, options)));
+        }
         Command::Report(key) => {
             channel.reply(Outcome::reported(conn.advisory_lock_holders(key)));
         }

@@ -52,6 +52,11 @@ where
                     }
                 }
             }),
+            Command::Explain(AcquireRequest { key, options, .. }) => {
+                let guard = PooledAdvisoryLocking::acquire_advisory_lock(pool, key, options);
+                channel.reply(Outcome::explained(guard));
+                None
+            }
             Command::Report(key) => {
                 channel.reply(Outcome::reported(pool.advisory_lock_holders(key)));
                 None

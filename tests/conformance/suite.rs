@@ -31,7 +31,7 @@ macro_rules! conformance {
                     a_scope_left_in_a_savepoint, a_scope_ended_by_its_body, a_scope_aborted_under_its_body,
                     a_nested_scope_aborted_under_its_body;
                 options: contradictions_are_refused, a_missing_lock_is_an_error_if_required;
-                reports: report_lists_holder_and_waiters;
+                reports: report_lists_holder_and_waiters, error_names_holder_as_options_say;
                 keys: extreme_keys, pairs, key_spaces_are_distinct;
             );
         }

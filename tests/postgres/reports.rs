@@ -2,7 +2,9 @@
 
 use std::thread;
 
-use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, RawLockKey};
+use advisory_locking::{
+    AdvisoryLocking, LockErrorKind, LockKey, LockMode, LockOptions, RawLockKey,
+};
 use diesel::Connection;
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
@@ -172,4 +174,41 @@ fn report_in_an_aborted_transaction_is_an_error() {
     conn.begin_test_transaction().unwrap();
     conn.batch_execute("SELECT 1/0").unwrap_err();
     conn.advisory_lock_holders(fresh_key()).unwrap_err();
+}
+
+#[test]
+fn deadlock_error_names_holder() {
+    let keys = [fresh_key(), fresh_key()];
+    let mut conns = [connect(), connect()];
+    let pids = conns.each_mut().map(|conn| pid(conn).unwrap());
+    let barrier = std::sync::Barrier::new(2);
+    let ended = thread::scope(|scope| {
+        let mut sessions = Vec::new();
+        for (index, conn) in conns.iter_mut().enumerate() {
+            let (own, other) = (keys[index].clone(), keys[1 - index].clone());
+            let barrier = &barrier;
+            sessions.push(scope.spawn(move || {
+                let mut guard = conn
+                    .acquire_advisory_lock(own, LockOptions::no_wait())
+                    .unwrap();
+                barrier.wait();
+                let ended = guard.acquire_advisory_lock(other, block()).map(drop);
+                guard.release().unwrap();
+                ended
+            }));
+        }
+        let sessions = sessions.into_iter().map(|session| session.join().unwrap());
+        sessions.collect::<Vec<_>>()
+    });
+    let victims: Vec<_> = (0..2).filter(|index| ended[*index].is_err()).collect();
+    assert_eq!(victims.len(), 1, "{ended:?}");
+    let error = ended[victims[0]].as_ref().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Deadlock);
+    let holder = &error.holders()[0].session;
+    assert_eq!(holder.pid, Some(pids[1 - victims[0]]));
+    let text = error.to_string();
+    assert!(
+        text.contains(&format!(", held by pid {}", pids[1 - victims[0]])),
+        "{text}"
+    );
 }

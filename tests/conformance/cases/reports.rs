@@ -1,8 +1,13 @@
 //! Reports: the sessions that hold a lock, and the sessions that wait for it.
 
-use super::{LONG, block, no_wait};
+use std::time::Duration;
+
+use super::{LONG, block, no_wait, poll};
 use crate::actor::Outcome::{Done, Granted, Reported};
 use crate::fixture::{Fixture, pid};
+
+/// Limit of a wait that ends without a grant.
+const SHORT: Duration = Duration::from_millis(20);
 
 pub(crate) fn report_lists_holder_and_waiters(fixture: &Fixture) {
     let [holder, waiter, other] = fixture.actors();
@@ -30,4 +35,27 @@ pub(crate) fn report_lists_holder_and_waiters(fixture: &Fixture) {
         Reported(vec![Some(pid(&waiter))], Vec::new())
     );
     assert_eq!(waiter.release(), Done);
+}
+
+pub(crate) fn error_names_holder_as_options_say(fixture: &Fixture) {
+    let [holder, requester] = fixture.actors();
+    let key = fixture.key("explained");
+    assert_eq!(holder.acquire(&key, no_wait()), Granted);
+    if fixture.excludes() {
+        let named = || Reported(vec![Some(pid(&holder))], Vec::new());
+        let unnamed = || Reported(Vec::new(), Vec::new());
+        for (options, expected) in [
+            (poll(SHORT), named()),
+            (block(SHORT), named()),
+            (poll(SHORT).report_holders(false), unnamed()),
+            (no_wait(), unnamed()),
+            (no_wait().report_holders(true), named()),
+        ] {
+            assert_eq!(requester.explain(&key, options), expected, "{options:?}");
+        }
+    }
+    assert_eq!(holder.release(), Done);
+    // The connection still works.
+    assert_eq!(requester.acquire(&key, no_wait()), Granted);
+    assert_eq!(requester.release(), Done);
 }
