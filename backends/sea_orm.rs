@@ -42,6 +42,7 @@
 //! | in flight | what follows |
 //! |---|---|
 //! | statement of the body | It runs to its end. Then the lock is released, and the connection returns to the pool. |
+//! | statement whose reply never ends, because the server waits for the client (`COPY … FROM STDIN`) | The connection is closed at the next use, after some seconds. So is that of a future that was leaked. |
 //! | wait for the lock | The session is terminated by its process id, over a new connection, which also works through TLS. Its own connection is closed. |
 //! | wait for the lock, and the server accepts no further connection, or the process ends | The wait lasts to its limit. |
 //! | wait for the lock in a `DatabaseTransaction` | See [`acquire_advisory_xact_lock`](AsyncTransactionAdvisoryLocking::acquire_advisory_xact_lock). |
@@ -63,7 +64,19 @@
 //!   it would without a lock.
 //!
 //! All handles of a body share one connection. If two tasks of a body each begin a transaction, one
-//! is nested in the other. While a stream is open, other statements wait until it is dropped.
+//! is nested in the other.
+//!
+//! # Streams and `COPY`
+//!
+//! A stream reads its rows as the body polls it. A statement that runs meanwhile first moves the
+//! remaining rows into memory. For a large result, read the stream to its end before the next
+//! statement, or drop it.
+//!
+//! sqlx has functions of its own for [`COPY`][copy] from and to the client. Sent as a statement, it
+//! is an error, and the connection is closed, because sqlx 0.9.0 cannot read its reply. The lock is
+//! then [lost](crate::LockError::is_lost).
+//!
+//! [copy]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
 //!
 //! # Errors
 //!
@@ -98,7 +111,11 @@ mod handle;
 mod in_transaction;
 mod native;
 mod pinned;
+mod postgres_session;
+mod rows;
 mod session;
+mod shared_stream;
+mod stall;
 mod state;
 mod statements;
 mod terminate;

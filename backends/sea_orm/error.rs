@@ -31,10 +31,22 @@ pub(super) fn acquire_error(error: Error) -> DbErr {
 
 /// Error of a statement on a connection that this crate has closed.
 pub(super) fn closed_error() -> DbErr {
-    let error = std::io::Error::new(
+    io_error(
         std::io::ErrorKind::NotConnected,
         "the connection that held the lock is closed",
-    );
+    )
+}
+
+/// Error of a statement whose predecessor has no reply and never will.
+pub(super) fn stalled_error() -> DbErr {
+    io_error(
+        std::io::ErrorKind::TimedOut,
+        "the previous statement on the connection does not end, because the server waits for the client",
+    )
+}
+
+fn io_error(kind: std::io::ErrorKind, text: &str) -> DbErr {
+    let error = std::io::Error::new(kind, text);
     DbErr::Conn(RuntimeErr::SqlxError(Arc::new(Error::Io(error))))
 }
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     QueryResult, RuntimeErr, Statement, StreamTrait, TransactionOptions, TransactionTrait,
@@ -11,9 +11,9 @@ use sea_orm::{
 
 use super::error::{query_error, transaction_ended_error};
 use super::native::{NativeConnection, NativeTransaction, OpenTransactions};
-use super::pinned::{PostgresConnection, PostgresSession, PostgresTransaction};
-use super::state::InFlight;
-use super::statements::{decode_row, to_sqlx_query};
+use super::pinned::{PostgresConnection, PostgresTransaction};
+use super::postgres_session::PostgresSession;
+use super::statements::decode_row;
 use super::transaction_log::TransactionId;
 use crate::session::Row;
 
@@ -194,22 +194,12 @@ impl<'t> Executor<'t> {
         )))
     }
 
-    /// Returns the rows of a statement. On a pinned connection, the stream keeps its lock.
+    /// Returns the rows of a statement.
     pub(super) async fn stream(self, statement: Statement) -> Result<Rows<'t>, DbErr> {
-        dispatch!(self, pinned, id => {
-            let mut state = pinned.lock_in(id).await?;
-            Ok(async_stream::try_stream! {
-                // If the stream is dropped before its end, this stays set, and the next user of the
-                // connection drains the rest of the rows.
-                state.in_flight = InFlight::UserStatement;
-                {
-                    let mut rows = to_sqlx_query(&statement).fetch(state.connection()?);
-                    while let Some(row) = rows.try_next().await.map_err(query_error)? {
-                        yield row.into();
-                    }
-                }
-                state.in_flight = InFlight::Nothing;
-            }.boxed())
-        }, sea => Ok(sea.stream_raw(statement).await?.boxed()))
+        dispatch!(
+            self,
+            pinned, id => Ok(pinned.stream(id, statement).await?.boxed()),
+            sea => Ok(sea.stream_raw(statement).await?.boxed())
+        )
     }
 }

@@ -19,7 +19,8 @@ use super::executor::{ConnectionInner, Executor, Rows, TransactionInner};
 /// with a parameter `&impl ConnectionTrait` takes it: entities, relations, paginators, loaders, raw
 /// statements. It is *one* connection of the pool:
 ///
-/// * Concurrent statements run one after the other.
+/// * Concurrent statements run one after the other. A statement beside an open stream first moves
+///   the remaining rows into memory.
 /// * While a transaction is open on the connection, every statement on the connection runs in it.
 ///
 /// On a backend without locks, it runs statements on the [`DatabaseConnection`] itself.
@@ -115,7 +116,7 @@ impl TransactionSession for PinnedTransaction {
 
 /// Rows of a statement, in the order of their arrival.
 ///
-/// Other statements on the connection wait until the stream is dropped.
+/// Another statement on the connection first moves the remaining rows into memory.
 pub struct RowStream<'r>(Rows<'r>);
 
 impl fmt::Debug for RowStream<'_> {

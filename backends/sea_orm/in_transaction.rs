@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use sea_orm::{DatabaseTransaction, DbBackend, Statement as SeaStatement, Value};
-use tokio::sync::MutexGuard;
 
 use super::error::session_error;
 use super::executor::Executor;
 use super::handle::PinnedTransaction;
-use super::state::PinnedState;
+use super::pinned::LockedState;
 use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -161,7 +160,7 @@ struct InTransaction<'t> {
     backend: Backend,
     /// Lock on the connection, from a failed wait to its rollback. The transaction is aborted then,
     /// so no other statement may run.
-    after_failed_wait: Option<MutexGuard<'t, PinnedState>>,
+    after_failed_wait: Option<LockedState<'t>>,
 }
 
 impl<'t> InTransaction<'t> {
@@ -214,7 +213,10 @@ impl AsyncLockSession for InTransaction<'_> {
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match self.executor {
-            Executor::Postgres(pinned, id) => pinned.query(id, statement).await,
+            Executor::Postgres(pinned, id) => match pinned.lock_in(id).await {
+                Ok(mut state) => state.run_statement(statement).await,
+                Err(error) => Err(error),
+            },
             executor => {
                 let values = statement.binds().map(|bind| match bind {
                     Bind::Int4(number) => Ok(Value::from(number)),

@@ -5,7 +5,8 @@
 //! A pinned connection is a connection of the pool with a transaction log and a clean-up queue.
 //!
 //! * [`PinnedState`] is the connection itself, with its statement in flight. It is behind an async
-//!   mutex, whose waiters are served in order. A stream keeps the mutex until it is dropped.
+//!   mutex, whose waiters are served in order. A stream locks it until its last row is read. A
+//!   waiter reads the remaining rows into memory, see `SharedStream`.
 //! * [`TransactionLog`] names the open transactions and the pending clean-up. It is behind a
 //!   blocking mutex of its own, because a drop must write to it while another task uses the
 //!   connection.
@@ -15,34 +16,42 @@
 //! locks the state, so that the clean-up runs soon even if no user follows. The drop of a statement
 //! in flight spawns no task. The connection returns to its pool with the last clone, if nothing is
 //! in flight, open or pending; else it is closed.
+//!
+//! No user waits for a reply that never arrives: if the session [stalls](stalled), the connection
+//! is closed.
 
+use std::ops::DerefMut;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::{self, Either};
+use sea_orm::DbErr;
 use sea_orm::sqlx::PgPool;
-use sea_orm::{DbErr, TransactionOptions};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
-use super::error::{acquire_error, transaction_ended_error};
+use super::error::{acquire_error, closed_error, stalled_error};
+use super::rows::{OpenStream, PostgresRows};
+use super::stall::stalled;
 use super::state::{InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
-use crate::session::{Row, Statement, TransactionState};
+use crate::session::TransactionState;
+
+/// Lock on the connection, for one user at a time.
+pub(super) type LockedState<'c> = MutexGuard<'c, PinnedState>;
 
 /// Pinned connection. Clones share the connection.
 #[derive(Clone, Debug)]
 pub(super) struct PostgresConnection {
     state: Arc<AsyncMutex<PinnedState>>,
     log: Arc<TransactionLog>,
+    /// Stream that locks the state, if there is one.
+    stream: Arc<OpenStream>,
+    pool: PgPool,
     /// Runtime of the checkout, where the clean-up runs: a drop may happen outside any runtime.
     runtime: Option<Handle>,
-}
-
-/// Pinned connection as the session of a lock, with the transactions that this crate began on it.
-#[derive(Debug)]
-pub(super) struct PostgresSession {
-    pub(super) connection: PostgresConnection,
-    began: Vec<TransactionId>,
 }
 
 /// Transaction or savepoint on a pinned connection, rolled back on drop unless it has ended.
@@ -62,22 +71,114 @@ impl PostgresConnection {
         Ok(Self {
             state: Arc::new(AsyncMutex::new(state)),
             log,
+            stream: Arc::default(),
+            pool: pool.clone(),
             runtime,
         })
     }
 
     /// Locks the connection and runs its clean-up.
-    pub(super) async fn lock(&self) -> Result<AsyncMutexGuard<'_, PinnedState>, DbErr> {
-        let mut state = self.state.lock().await;
-        state.run_cleanup().await?;
-        Ok(state)
+    pub(super) async fn lock(&self) -> Result<LockedState<'_>, DbErr> {
+        self.lock_within(None).await
+    }
+
+    /// Locks the connection and runs its clean-up. Closes the connection at the limit.
+    pub(super) async fn lock_within(
+        &self,
+        limit: Option<Duration>,
+    ) -> Result<LockedState<'_>, DbErr> {
+        self.check_not_closed()?;
+        self.lock_and_clean_up(self.state.lock(), limit).await
+    }
+
+    fn check_not_closed(&self) -> Result<(), DbErr> {
+        if self.log.lock().closed {
+            return Err(closed_error());
+        }
+        Ok(())
+    }
+
+    /// Locks the connection and runs its clean-up, which discards it if it is closed.
+    ///
+    /// Closes the connection at the limit, or without one if its session stalls.
+    async fn lock_and_clean_up<L>(
+        &self,
+        locking: impl Future<Output = L>,
+        limit: Option<Duration>,
+    ) -> Result<L, DbErr>
+    where
+        L: DerefMut<Target = PinnedState>,
+    {
+        let locked = async {
+            let mut state = self.lock_state(locking).await;
+            state.run_cleanup().await?;
+            Ok(state)
+        };
+        let stalled = async {
+            match limit {
+                Some(limit) => futures_timer::Delay::new(limit).await,
+                None => stalled(&self.pool, || self.log.lock().pid).await,
+            }
+        };
+        // It opens connections, which needs a runtime.
+        let stalled = RuntimeBound::new(Box::pin(stalled), self.runtime.clone(), drop);
+        // In a block, which drops the future: that frees the state, if this call has locked it.
+        let locked = {
+            match future::select(pin!(locked), stalled).await {
+                Either::Left((locked, _)) => Some(locked),
+                Either::Right(_) => None,
+            }
+        };
+        locked.unwrap_or_else(|| {
+            self.close();
+            Err(stalled_error())
+        })
+    }
+
+    /// Locks the state. If a stream has locked it, its remaining rows are read into memory.
+    async fn lock_state<L>(&self, locking: impl Future<Output = L>) -> L {
+        let mut streams = self.stream.subscribe();
+        let mut locking = pin!(locking);
+        loop {
+            let rows = streams.borrow_and_update().clone();
+            let next_stream = async {
+                if let Some(rows) = rows {
+                    rows.buffer_rest().await;
+                }
+                // Another waiter may begin a stream before this one locks the state.
+                streams.changed().await
+            };
+            match future::select(locking.as_mut(), pin!(next_stream)).await {
+                Either::Left((state, _)) => return state,
+                Either::Right(_) => {}
+            }
+        }
+    }
+
+    /// Runs a statement and returns its rows as they arrive.
+    pub(super) async fn stream(
+        &self,
+        transaction: Option<TransactionId>,
+        statement: sea_orm::Statement,
+    ) -> Result<PostgresRows, DbErr> {
+        self.check_not_closed()?;
+        // A stream must own its lock, which other users can end. All others borrow the connection:
+        // if one is leaked, the last clone still closes the connection.
+        let locking = Arc::clone(&self.state).lock_owned();
+        let state = self.lock_and_clean_up(locking, None).await?;
+        state.check_open(transaction)?;
+        Ok(PostgresRows::new(
+            state,
+            statement,
+            Arc::clone(&self.stream),
+        ))
     }
 
     /// Locks the connection for a statement in a transaction, which must still be open.
     pub(super) async fn lock_in(
         &self,
         transaction: Option<TransactionId>,
-    ) -> Result<AsyncMutexGuard<'_, PinnedState>, DbErr> {
+    ) -> Result<LockedState<'_>, DbErr> {
         let state = self.lock().await?;
         state.check_open(transaction)?;
         Ok(state)
@@ -97,28 +198,17 @@ impl PostgresConnection {
         self.log.lock().level_of(id).is_some()
     }
 
-    /// Runs a lock statement, in a transaction that must still be open if one is named.
-    pub(super) async fn query(
-        &self,
-        transaction: Option<TransactionId>,
-        statement: &Statement,
-    ) -> Result<Row, DbErr> {
-        let mut state = self.lock_in(transaction).await?;
-        state.run_statement(statement).await
+    /// Ends the stream of the connection. Returns whether it had unread rows.
+    pub(super) fn end_stream(&self) -> bool {
+        let rows = self.stream.borrow().clone();
+        rows.is_some_and(|rows| rows.end(Some(Err(closed_error()))))
     }
 
-    /// Sends a script, in a transaction that must still be open if one is named.
-    pub(super) async fn execute_script(
-        &self,
-        transaction: Option<TransactionId>,
-        sql: &str,
-    ) -> Result<(), DbErr> {
-        let mut state = self.lock_in(transaction).await?;
-        state.run_script(sql).await
-    }
-
-    /// Enqueues messages before any other statement. Returns `false` if the connection is closed.
-    pub(super) fn enqueue(&self, messages: Vec<String>) -> bool {
+    /// Enqueues messages before any other statement, and runs them in a task, which closes the
+    /// connection at the limit.
+    ///
+    /// Returns `false` if the connection is closed.
+    pub(super) fn enqueue(&self, messages: Vec<String>, limit: Option<Duration>) -> bool {
         let mut log = self.log.lock();
         if log.closed {
             return false;
@@ -127,33 +217,44 @@ impl PostgresConnection {
             .extend(messages.into_iter().map(Cleanup::Message));
         // The task locks the log, too.
         drop(log);
-        self.spawn_cleanup();
+        self.spawn_cleanup(limit);
         true
     }
 
-    /// Runs the clean-up in a task.
+    /// Runs the clean-up in a task, which closes the connection at the limit.
     ///
     /// A runtime that shuts down drops the task. If that drops the last clone of the connection,
     /// the pending clean-up makes the connection close.
-    fn spawn_cleanup(&self) {
+    fn spawn_cleanup(&self, limit: Option<Duration>) {
         if let Some(runtime) = &self.runtime {
             let connection = self.clone();
             runtime.spawn(async move {
                 // On failure, the connection is closed.
-                let _ = connection.lock().await;
+                let _ = connection
+                    .lock_and_clean_up(connection.state.lock(), limit)
+                    .await;
             });
         }
     }
 
     /// Terminates the session without waiting for it, whatever statement it runs.
     pub(super) fn start_terminate(&self) {
+        if !self.close() {
+            // A spawned task of the body uses the connection; the clean-up follows it.
+            self.spawn_cleanup(None);
+        }
+    }
+
+    /// Closes the connection for further statements, ends its stream, and discards it.
+    ///
+    /// Returns `false` if another task uses the connection. It is discarded then after that task,
+    /// with the last clone at the latest.
+    fn close(&self) -> bool {
         // Closed first, so that a user who holds the state sends no further statement.
         self.log.lock().closed = true;
-        match self.state.try_lock() {
-            Ok(mut state) => state.discard(),
-            // A stream or a spawned task of the body uses the connection; the clean-up follows it.
-            Err(_) => self.spawn_cleanup(),
-        }
+        self.end_stream();
+        let state = self.state.try_lock();
+        state.map(|mut state| state.discard()).is_ok()
     }
 
     /// Terminates the session if a lock statement was dropped in flight.
@@ -166,35 +267,6 @@ impl PostgresConnection {
         {
             state.discard();
         }
-    }
-}
-
-impl PostgresSession {
-    pub(super) async fn checkout(pool: &PgPool) -> Result<Self, DbErr> {
-        Ok(Self {
-            connection: PostgresConnection::checkout(pool).await?,
-            began: Vec::new(),
-        })
-    }
-
-    /// Begins a transaction, or a savepoint in the innermost one.
-    pub(super) async fn begin(&mut self) -> Result<(), DbErr> {
-        let mut state = self.connection.lock().await?;
-        self.began
-            .push(state.begin(&TransactionOptions::default()).await?);
-        Ok(())
-    }
-
-    /// Commits the innermost transaction that this crate began.
-    pub(super) async fn commit(&mut self) -> Result<(), DbErr> {
-        let id = self.began.pop().ok_or_else(transaction_ended_error)?;
-        self.connection.lock().await?.commit(id).await
-    }
-
-    /// Rolls the innermost transaction that this crate began back.
-    pub(super) async fn roll_back(&mut self) -> Result<(), DbErr> {
-        let id = self.began.pop().ok_or_else(transaction_ended_error)?;
-        self.connection.lock().await?.roll_back(id).await
     }
 }
 
@@ -215,7 +287,7 @@ impl Drop for PostgresTransaction {
         // `false` after a commit or a rollback, which has removed the id from the log.
         let dropped = self.connection.log.lock().drop_transaction(self.id);
         if dropped {
-            self.connection.spawn_cleanup();
+            self.connection.spawn_cleanup(None);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::error::session_error;
 use super::executor::ConnectionInner;
 use super::handle::PinnedConnection;
 use super::native::NativeConnection;
-use super::pinned::PostgresSession;
+use super::postgres_session::PostgresSession;
 use crate::session::{
     AsyncLockPool, AsyncLockSession, Backend, Row, Script, SessionError, Statement,
     TransactionState,
@@ -101,22 +101,18 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match &self.0 {
-            ConnectionInner::Postgres(session) => session
-                .connection
-                .query(None, statement)
-                .await
-                .map_err(session_error),
+            ConnectionInner::Postgres(session) => {
+                session.query(statement).await.map_err(session_error)
+            }
             ConnectionInner::Native(_) => Err(SessionError::unsupported(statement)),
         }
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         match &self.0 {
-            ConnectionInner::Postgres(session) => session
-                .connection
-                .execute_script(None, &script.plain_sql())
-                .await
-                .map_err(session_error),
+            ConnectionInner::Postgres(session) => {
+                session.execute_script(script).await.map_err(session_error)
+            }
             ConnectionInner::Native(_) => Err(SessionError::unsupported(script)),
         }
     }
@@ -135,7 +131,7 @@ impl AsyncLockSession for PinnedConnection {
 
     fn session_enqueue(&mut self, script: &Script) -> bool {
         match &self.0 {
-            ConnectionInner::Postgres(session) => session.connection.enqueue(script.messages()),
+            ConnectionInner::Postgres(session) => session.enqueue(script),
             ConnectionInner::Native(_) => false,
         }
     }

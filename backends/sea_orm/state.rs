@@ -80,15 +80,26 @@ impl PinnedState {
     pub(super) async fn send(&mut self, sql: &str) -> Result<(), DbErr> {
         let connection = self.connection()?;
         let sent = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
-        self.reply_pending = sent.is_err();
+        self.record_reply(&sent);
         sent.map(drop).map_err(exec_error)
     }
 
     /// Records that the statement in flight has its reply.
     pub(super) fn finish<T>(&mut self, reply: sqlx::Result<T>) -> sqlx::Result<T> {
         self.in_flight = InFlight::Nothing;
-        self.reply_pending = reply.is_err();
+        self.record_reply(&reply);
         reply
+    }
+
+    /// Discards the connection if sqlx cannot read the reply.
+    ///
+    /// The rest of such a reply may never end. After `COPY … FROM STDIN` the server waits for data
+    /// from the client, and sqlx 0.9.0 for the end of the reply.
+    fn record_reply<T>(&mut self, reply: &sqlx::Result<T>) {
+        self.reply_pending = reply.is_err();
+        if matches!(reply, Err(sqlx::Error::Protocol(_))) {
+            self.discard();
+        }
     }
 
     /// Reads all outstanding replies.
@@ -148,9 +159,9 @@ impl PinnedState {
 /// Returns the connection to its pool, or discards it.
 impl Drop for PinnedState {
     fn drop(&mut self) {
-        // A statement of the body runs to its end, and sqlx reads its reply before the next one.
-        // Any other statement may leave a lock or a transaction behind.
-        let replied = matches!(self.in_flight, InFlight::Nothing | InFlight::UserStatement);
+        // A statement in flight may leave a lock or a transaction behind, and its reply may never
+        // end.
+        let replied = matches!(self.in_flight, InFlight::Nothing);
         let reusable = self.log.lock().is_reusable();
         if !replied || !reusable {
             self.discard();

@@ -24,12 +24,25 @@ use super::state::{InFlight, PinnedState};
 use crate::session::{Bind, Cell, Request, Row, Statement};
 
 /// Converts a statement of SeaORM into a query of sqlx.
-pub(super) fn to_sqlx_query(statement: &sea_orm::Statement) -> Query<'_, Postgres, SqlxValues> {
+///
+/// Fails if it has too many values. sqlx would report that as an error of the protocol, after which
+/// the connection is discarded.
+pub(super) fn to_sqlx_query(
+    statement: &sea_orm::Statement,
+) -> sqlx::Result<Query<'_, Postgres, SqlxValues>> {
     let values = statement
         .values
         .clone()
         .unwrap_or_else(|| sea_orm::Values(Vec::new()));
-    sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
+    if u16::try_from(values.0.len()).is_err() {
+        return Err(sqlx::Error::InvalidArgument(format!(
+            "a statement has at most {} values, this one has {}",
+            u16::MAX,
+            values.0.len()
+        )));
+    }
+    let sql = AssertSqlSafe(statement.sql.as_str());
+    Ok(sqlx::query_with(sql, SqlxValues(values)))
 }
 
 impl PinnedState {
@@ -52,6 +65,7 @@ impl PinnedState {
         let row = row.map_err(query_error)?;
         if let Some(column) = statement.pid_column() {
             self.pid = row.pid_in(column);
+            self.log.lock().pid = self.pid;
         }
         Ok(row)
     }
@@ -68,8 +82,9 @@ impl PinnedState {
         &mut self,
         statement: &sea_orm::Statement,
     ) -> Result<ExecResult, DbErr> {
+        let query = to_sqlx_query(statement).map_err(exec_error)?;
         self.in_flight = InFlight::UserStatement;
-        let executed = to_sqlx_query(statement).execute(self.connection()?).await;
+        let executed = query.execute(self.connection()?).await;
         self.finish(executed).map(Into::into).map_err(exec_error)
     }
 
@@ -85,10 +100,9 @@ impl PinnedState {
         &mut self,
         statement: &sea_orm::Statement,
     ) -> Result<Option<QueryResult>, DbErr> {
+        let query = to_sqlx_query(statement).map_err(query_error)?;
         self.in_flight = InFlight::UserStatement;
-        let row = to_sqlx_query(statement)
-            .fetch_optional(self.connection()?)
-            .await;
+        let row = query.fetch_optional(self.connection()?).await;
         self.finish(row)
             .map(|row| row.map(Into::into))
             .map_err(query_error)
@@ -98,8 +112,9 @@ impl PinnedState {
         &mut self,
         statement: &sea_orm::Statement,
     ) -> Result<Vec<QueryResult>, DbErr> {
+        let query = to_sqlx_query(statement).map_err(query_error)?;
         self.in_flight = InFlight::UserStatement;
-        let rows = to_sqlx_query(statement).fetch_all(self.connection()?).await;
+        let rows = query.fetch_all(self.connection()?).await;
         let rows: Vec<PgRow> = self.finish(rows).map_err(query_error)?;
         Ok(rows.into_iter().map(Into::into).collect())
     }

@@ -94,13 +94,19 @@ impl Job for TerminateJob {
 /// It does nothing to a session that does not wait: the crate's session may have ended. Its process
 /// id may then belong to another session, also on a server that has replaced this one.
 async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
+    finds_session(pool, TERMINATE, pid).await
+}
+
+/// Runs a query about the session with this process id over a new connection. Returns whether it
+/// found a row, and `false` on failure.
+pub(super) async fn finds_session(pool: &PgPool, query: &'static str, pid: i32) -> bool {
     // After the timeout it goes on without a permit: the other terminations may be stuck on a
     // server that no longer answers.
     let _permit = with_timeout(PERMIT_TIMEOUT, CONCURRENCY.acquire()).await;
     let row = with_timeout(ATTEMPT_TIMEOUT, async {
         // Not from the pool, whose connections may all be in use by other waiters.
         let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
-        let row = sqlx::query(TERMINATE)
+        let row = sqlx::query(query)
             .bind(pid)
             .fetch_optional(&mut connection)
             .await;

@@ -23,6 +23,8 @@ pub(super) struct TransactionLogInner {
     pub(super) open: Vec<TransactionId>,
     /// No further statement may run: the session ends when the connection is dropped.
     pub(super) closed: bool,
+    /// Process id of the session that replied last.
+    pub(super) pid: Option<i32>,
     /// Runs before any other statement, in this order.
     pub(super) pending_cleanup: VecDeque<Cleanup>,
 }

@@ -16,4 +16,5 @@ mod errors;
 mod handle;
 mod in_transaction;
 mod open;
+mod replies;
 mod transactions;

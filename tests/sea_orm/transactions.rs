@@ -379,7 +379,7 @@ async fn a_begin_fails_if_its_outer_transaction_is_dropped() {
 /// Another thread drops the inner transaction at a random point of the outer one's commit. The
 /// owner of the inner transaction has not committed it, so it is rolled back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_inner_transaction_dropped_during_the_commit_is_rolled_back() {
+async fn an_inner_transaction_dropped_at_commit_is_rolled_back() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     static READY: AtomicBool = AtomicBool::new(false);

@@ -1,0 +1,50 @@
+//! Detection of a session that will send nothing more.
+//!
+//! A call that needs the connection waits for the reply in flight. Some replies never arrive:
+//!
+//! * The dropped statement was a `COPY … FROM STDIN`, and the server waits for the client's data.
+//! * The future of a statement was leaked, or its owner polls it no more, so no task reads the
+//!   reply.
+//!
+//! In each case the server process waits for the client. That is visible to another connection as
+//! the [wait event `ClientRead`][wait-events].
+//!
+//! [wait-events]: https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-TABLE
+
+use std::time::Duration;
+
+use sea_orm::sqlx::PgPool;
+
+use super::terminate::finds_session;
+
+/// Pause before each check. It doubles while the session runs its statement.
+const INITIAL_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// Waits until the session is found waiting for its client twice in a row.
+///
+/// Once is not enough: the reply may have been on its way. A session that cannot be found, because
+/// it has ended or the server accepts no connection, counts as waiting. `pid` returns its process
+/// id. Without one there is no check.
+pub(super) async fn stalled(pool: &PgPool, pid: impl Fn() -> Option<i32>) {
+    let mut pause = INITIAL_PAUSE;
+    let mut found_waiting = false;
+    loop {
+        futures_timer::Delay::new(pause).await;
+        let Some(pid) = pid() else { continue };
+        if finds_session(pool, IS_RUNNING, pid).await {
+            found_waiting = false;
+            pause = MAX_PAUSE.min(pause * 2);
+        } else if found_waiting {
+            return;
+        } else {
+            found_waiting = true;
+            pause = INITIAL_PAUSE;
+        }
+    }
+}
+
+/// Finds the session unless it waits for a message of its client.
+const IS_RUNNING: &str = "SELECT 1 FROM pg_catalog.pg_stat_activity \
+    WHERE pid OPERATOR(pg_catalog.=) $1 \
+    AND COALESCE(wait_event, '') OPERATOR(pg_catalog.<>) 'ClientRead'";
