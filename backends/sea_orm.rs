@@ -66,7 +66,7 @@
 //! All handles of a body share one connection. If two tasks of a body each begin a transaction, one
 //! is nested in the other.
 //!
-//! # Streams and `COPY`
+//! # Streams, `COPY` and `DISCARD`
 //!
 //! A stream reads its rows as the body polls it. A statement that runs meanwhile first moves the
 //! remaining rows into memory. For a large result, read the stream to its end before the next
@@ -75,6 +75,9 @@
 //! sqlx has functions of its own for [`COPY`][copy] from and to the client. Sent as a statement, it
 //! is an error, and the connection is closed, because sqlx 0.9.0 cannot read its reply. The lock is
 //! then [lost](crate::LockError::is_lost).
+//!
+//! `DISCARD ALL` releases the lock, and removes the prepared statements that sqlx has in its cache.
+//! The release reports [`NotHeld`](crate::LockErrorKind::NotHeld).
 //!
 //! [copy]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
 //!

@@ -76,6 +76,12 @@ impl Row {
         }
     }
 
+    /// Returns whether the first column is false.
+    #[cfg(feature = "sea-orm")]
+    pub(crate) fn is_false(&self) -> bool {
+        matches!(self.0.first(), Some(Cell::Number(0)))
+    }
+
     /// The process id in a [column](super::Statement::pid_column).
     #[cfg(feature = "sea-orm")]
     pub(crate) fn pid_in(&self, column: usize) -> Option<i32> {

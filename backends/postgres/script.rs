@@ -200,7 +200,7 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
              WHEN pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex') \
              OPERATOR(pg_catalog.=) '{:016x}' THEN NULL \
-             ELSE CASE WHEN {} IS NOT NULL THEN pg_catalog.set_config({RELEASED_SETTING}, '{nonce}', false) END END",
+             ELSE CASE WHEN {} THEN pg_catalog.set_config({RELEASED_SETTING}, '{nonce}', false) END END",
             transaction_began.unwrap_or(NEGATIVE_INFINITY),
             call("pg_advisory_unlock")
         ),
@@ -262,15 +262,21 @@ fn pooler_check(step: PoolerCheckStep, key: RawLockKey, mode: LockMode) -> Strin
 /// The setting in which the pooler check leaves its marker.
 const MARKER_SETTING: &str = "'advisory_locking.mark'";
 
-/// The setting in which a queued release records that it ran, also if the lock was not held.
+/// The setting in which a queued release records that it released the lock.
 const RELEASED_SETTING: &str = "'advisory_locking.released'";
 
-/// The messages behind a queued release. They terminate the session unless the release ran.
+/// The messages behind a queued release. They terminate the session unless the release released
+/// the lock.
+///
+/// If other code has released it, for example [`DISCARD ALL`], the client's prepared statements may
+/// be gone, too, and no caller learns of that.
 ///
 /// The release may have failed in an aborted transaction that the client does not know of. There,
 /// `BEGIN` fails and `ROLLBACK` ends the transaction. Elsewhere the two do nothing, without the
 /// warning that a bare `ROLLBACK` writes. The last message is sent twice, because a cancel request
 /// that was meant for another statement may hit one of them.
+///
+/// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
 fn terminate_unless_released(pid: i32, nonce: u64) -> [String; 4] {
     let terminate = format!(
         "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \

@@ -76,6 +76,14 @@ pub(super) fn is_aborted(error: &DbErr) -> bool {
     classify(code(error)) == LockErrorKind::TransactionAborted
 }
 
+/// Returns whether the session has no prepared statement of this name: [`DISCARD ALL`] has removed
+/// it, and sqlx still has it in its cache.
+///
+/// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
+pub(super) fn is_statement_missing(error: &DbErr) -> bool {
+    code(error).is_some_and(|code| code.as_str() == "26000")
+}
+
 /// Returns whether the connection can no longer be used.
 pub(super) fn is_disconnected(error: &DbErr) -> bool {
     // After an error of the protocol, the client does not know which reply comes next.

@@ -8,6 +8,7 @@ use super::error::session_error;
 use super::executor::Executor;
 use super::handle::PinnedTransaction;
 use super::pinned::LockedState;
+use super::state::InFlight;
 use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -248,6 +249,8 @@ impl AsyncLockSession for InTransaction<'_> {
                 // The next script rolls the failed wait back. Until then, a statement of another
                 // task would fail in the aborted transaction.
                 if sent.is_err() && matches!(script.kind(), ScriptKind::Wait { .. }) {
+                    // If the rollback does not follow, the session is terminated.
+                    state.in_flight = InFlight::LockStatement;
                     self.after_failed_wait = Some(state);
                 }
                 sent
@@ -266,10 +269,8 @@ impl AsyncLockSession for InTransaction<'_> {
     }
 
     fn session_start_terminate(&mut self) {
-        let wait_failed = self.after_failed_wait.take().is_some();
+        self.after_failed_wait = None;
         match self.executor {
-            // The transaction is aborted, and its rollback will not follow.
-            Executor::Postgres(pinned, _) if wait_failed => pinned.start_terminate(),
             Executor::Postgres(pinned, _) => pinned.start_terminate_if_in_flight(),
             // SeaORM's own transaction ends when its owner drops it.
             Executor::Connection(..) | Executor::Transaction(..) | Executor::Ended => {}

@@ -13,15 +13,15 @@ use sea_orm::sqlx::postgres::types::Oid;
 use sea_orm::sqlx::postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, PgValueFormat};
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{
-    self, Arguments as _, AssertSqlSafe, Encode, Executor as _, Postgres, Row as _, Type,
-    ValueRef as _,
+    self, Arguments as _, AssertSqlSafe, Connection as _, Encode, Executor as _, Postgres,
+    Row as _, Type, ValueRef as _,
 };
 use sea_orm::{DbErr, ExecResult, QueryResult};
 use sea_query_sqlx::SqlxValues;
 
-use super::error::{exec_error, query_error};
+use super::error::{exec_error, is_statement_missing, query_error};
 use super::state::{InFlight, PinnedState};
-use crate::session::{Bind, Cell, Request, Row, Statement};
+use crate::session::{Bind, Cell, Request, Row, Statement, StatementKind};
 
 /// Converts a statement of SeaORM into a query of sqlx.
 ///
@@ -47,7 +47,34 @@ pub(super) fn to_sqlx_query(
 
 impl PinnedState {
     /// Runs a lock statement and records the process id of its session.
+    ///
+    /// Clears sqlx's cache of prepared statements if the session has lost them, by `DISCARD ALL` in
+    /// a body or in a hook of the pool.
     pub(super) async fn run_statement(&mut self, statement: &Statement) -> Result<Row, DbErr> {
+        let is_release = matches!(statement.kind(), Some(StatementKind::Release { .. }));
+        let mut row = self.fetch_row(statement).await;
+        // A release that fails may have lost its lock, too, so the caller gets the error.
+        if !is_release
+            && row.as_ref().is_err_and(is_statement_missing)
+            && self.log.lock().open.is_empty()
+        {
+            self.clear_statement_cache().await?;
+            row = self.fetch_row(statement).await;
+        }
+        // Not held: perhaps because of `DISCARD ALL`.
+        if is_release && row.as_ref().is_ok_and(Row::is_false) {
+            self.clear_statement_cache().await?;
+        }
+        row
+    }
+
+    async fn clear_statement_cache(&mut self) -> Result<(), DbErr> {
+        self.in_flight = InFlight::LockStatement;
+        let cleared = self.connection()?.clear_cached_statements().await;
+        self.finish(cleared).map_err(exec_error)
+    }
+
+    async fn fetch_row(&mut self, statement: &Statement) -> Result<Row, DbErr> {
         let arguments = arguments(statement.binds()).map_err(query_error)?;
         // Set before the first poll: a drop at any later point may leave the statement on the
         // server. A report changes no lock, so its reply is only read to the end.

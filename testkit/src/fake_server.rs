@@ -3,13 +3,15 @@
 //! # Implementation details
 //!
 //! The test server runs every statement, so start-up, types, prepared statements and transactions
-//! are real. A [`Rule`] replaces a part of a statement's text before the server sees it, or answers
-//! a statement with an error that ends the session. The replies are forwarded unchanged.
+//! are real. A [`Rule`] replaces a part of a statement's text before the server sees it, delays a
+//! message, or answers a statement with an error that ends the session. The replies are forwarded
+//! unchanged.
 
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::proxy::{server_of, with_port};
 use crate::server::{url, with_parameters};
@@ -23,6 +25,10 @@ pub enum Rule {
     /// Answers a statement that contains `text` with a `FATAL` error, and closes the connection.
     /// The server does not receive the statement.
     EndSession { text: String, code: String },
+    /// Forwards a statement that contains `text` late.
+    Delay { text: String, pause: Duration },
+    /// Forwards the `ReadyForQuery` after an error late, and the error at once.
+    DelayReadyAfterError { pause: Duration },
 }
 
 impl Rule {
@@ -200,8 +206,15 @@ impl Shared {
             FirstMessage::StartUp(bytes) => server.write_all(&bytes)?,
         }
         let (mut replies, mut to_client) = (server.try_clone()?, client.try_clone()?);
+        let pause = self.rules.iter().find_map(|rule| match rule {
+            Rule::DelayReadyAfterError { pause } => Some(*pause),
+            _ => None,
+        });
         thread::spawn(move || {
-            let _ = io::copy(&mut replies, &mut to_client);
+            let _ = match pause {
+                Some(pause) => delay_ready_after_error(replies, &mut to_client, pause),
+                None => io::copy(&mut replies, &mut to_client).map(drop),
+            };
             let _ = to_client.shutdown(Shutdown::Both);
         });
         let forwarded = self.forward(&client, &mut server);
@@ -231,9 +244,31 @@ impl Shared {
             match rule {
                 Rule::Replace { text, by } => sql = sql.replace(text, by),
                 Rule::EndSession { text, code } if sql.contains(text) => return Err(code.clone()),
-                Rule::EndSession { .. } => {}
+                Rule::Delay { text, pause } if sql.contains(text) => thread::sleep(*pause),
+                Rule::EndSession { .. }
+                | Rule::Delay { .. }
+                | Rule::DelayReadyAfterError { .. } => {}
             }
         }
         Ok(sql)
+    }
+}
+
+/// Forwards the server's messages until one of the sockets ends.
+fn delay_ready_after_error(
+    replies: TcpStream,
+    client: &mut TcpStream,
+    pause: Duration,
+) -> io::Result<()> {
+    let mut replies = BufReader::new(replies);
+    let mut failed = false;
+    loop {
+        let message = Message::read(&mut replies)?;
+        match message.kind {
+            b'E' => failed = true,
+            b'Z' if std::mem::take(&mut failed) => thread::sleep(pause),
+            _ => {}
+        }
+        message.write(client)?;
     }
 }

@@ -9,6 +9,7 @@ use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, W
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, TransactionTrait,
 };
+use testkit::fake_server::{FakeServer, Rule};
 use testkit::gate::Gate;
 use testkit::observer::Observe;
 use testkit::server::{connect, fresh_key, url};
@@ -456,4 +457,76 @@ async fn a_spawned_task_does_not_keep_the_lock() {
         .await;
     db.execute_unprepared("SELECT 1").await.unwrap();
     spawned.unwrap().abort();
+}
+
+/// No later statement shows whether that release succeeded.
+#[tokio::test]
+async fn a_queued_release_dropped_in_flight_ends_the_session() {
+    use advisory_locking::AsyncAdvisoryLocking;
+
+    let (db, mut observer) = (postgres(1).await, connect());
+    for polls in 1..40 {
+        let [outer, inner] = [(); 2].map(|()| fresh_key());
+        let mut guard = db.acquire_advisory_lock(&outer, NO_WAIT).await.unwrap();
+        drop(guard.acquire_advisory_lock(&inner, NO_WAIT).await.unwrap());
+        let next = poll_times(polls, guard.execute_unprepared("SELECT pg_sleep(0)")).await;
+        let released = guard.release().await;
+        for key in [&outer, &inner] {
+            observer.assert_free(key, "both guards").await;
+        }
+        if let Some(next) = next {
+            next.unwrap();
+            released.unwrap();
+            return;
+        }
+        if polls == 1 {
+            assert_eq!(released.unwrap_err().kind(), LockErrorKind::Lost);
+        }
+    }
+    panic!("the statement does not complete");
+}
+
+/// The termination overtakes the wait, which reaches the server after its client has gone.
+#[tokio::test]
+async fn a_dropped_wait_that_arrives_late_leaves_the_queue() {
+    let server = FakeServer::start([Rule::Delay {
+        text: "pg_advisory_lock(".to_owned(),
+        pause: Duration::from_millis(150),
+    }]);
+    let (db, late) = (
+        postgres(1).await,
+        crate::open::connect(server.url(), 1).await,
+    );
+    let (mut observer, key) = (connect(), fresh_key());
+    let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let sent = |server: &FakeServer| {
+        let statements = server.statements();
+        statements
+            .iter()
+            .any(|sql| sql.contains("pg_advisory_lock("))
+    };
+    tokio::select! {
+        _ = late.acquire_advisory_lock(&key, block()) => panic!("the call did not wait"),
+        () = async {
+            while !sent(&server) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        } => {}
+    }
+    assert_eq!(
+        observer.lock_entries(&key).len(),
+        1,
+        "the wait has not arrived yet"
+    );
+    // Long enough for the wait to arrive.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    observer
+        .wait_for(
+            &key,
+            |shown| shown.len() == 1,
+            "the wait stays in the queue",
+        )
+        .await;
+    guard.release().await.unwrap();
+    observer.assert_free(&key, "the release").await;
 }

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use advisory_locking::{
-    AsyncPooledAdvisoryLocking, AsyncTransactionAdvisoryLocking, LockErrorKind, LockOptions,
-    OnMissingLock, WaitStrategy,
+    AsyncPooledAdvisoryLocking, AsyncTransactionAdvisoryLocking, LockError, LockErrorKind,
+    LockOptions, OnMissingLock, WaitStrategy,
 };
 use sea_orm::{ConnectionTrait, DbErr, TransactionTrait};
 use testkit::gate::Gate;
 use testkit::observer::Observe;
 use testkit::server::{connect, fresh_key};
 
-use crate::open::{NO_WAIT, number, postgres, sqlite};
+use crate::open::{NO_WAIT, number, poll_times, postgres, sqlite};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -289,4 +289,69 @@ async fn a_call_dropped_before_its_turn_keeps_the_connection() {
     tx.commit().await.unwrap();
     guard.release().await.unwrap();
     observer.assert_free(&outer, "the release").await;
+}
+
+/// The session that held the lock of the body was terminated with the wait.
+#[tokio::test]
+async fn a_wait_dropped_in_a_body_loses_its_lock() {
+    let (db, mut observer) = (postgres(2).await, connect());
+    let (outer, key) = (fresh_key(), fresh_key());
+    let holder = db.begin().await.unwrap();
+    holder
+        .acquire_advisory_xact_lock(&key, NO_WAIT)
+        .await
+        .unwrap();
+    let mut kept = None;
+    let lost = db
+        .with_advisory_lock(&outer, NO_WAIT, async |db| {
+            let begun = db.begin().await;
+            let tx = kept.insert(begun.unwrap());
+            let forever = LockOptions::wait_forever().strategy(WaitStrategy::Block);
+            tokio::select! {
+                _ = tx.acquire_advisory_xact_lock(&key, forever) => panic!("granted while another session holds it"),
+                () = observer.wait_for(&key, |shown| shown.len() == 2, "no session waits") => {}
+            }
+            Ok::<_, LockError>(())
+        })
+        .await;
+    assert_eq!(lost.unwrap_err().kind(), LockErrorKind::Lost);
+    observer.assert_free(&outer, "the end of the session").await;
+    drop(kept);
+    holder.rollback().await.unwrap();
+    observer.assert_free(&key, "the rollback").await;
+}
+
+/// After a failed wait the transaction is aborted until its savepoint is rolled back. The session
+/// is terminated if that does not follow.
+#[tokio::test]
+async fn a_limited_wait_dropped_anywhere_aborts_no_transaction() {
+    let (db, mut observer) = (postgres(2).await, connect());
+    let (outer, key) = (fresh_key(), fresh_key());
+    let holder = db.begin().await.unwrap();
+    holder
+        .acquire_advisory_xact_lock(&key, NO_WAIT)
+        .await
+        .unwrap();
+    for polls in 1..40 {
+        let guard = db.acquire_advisory_lock(&outer, NO_WAIT).await.unwrap();
+        let tx = guard.begin().await.unwrap();
+        let wait = tx.try_acquire_advisory_xact_lock(&key, block(Duration::from_millis(20)));
+        let waited = poll_times(polls, wait).await;
+        let usable = tx.execute_unprepared("SELECT 1").await;
+        if usable.is_ok() {
+            tx.commit().await.unwrap();
+            guard.release().await.unwrap();
+        } else {
+            drop(tx);
+            let error = guard.release().await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::Lost, "polled {polls} times");
+        }
+        observer.assert_free(&outer, "the release").await;
+        if let Some(waited) = waited {
+            assert!(!waited.unwrap());
+            assert!(usable.is_ok());
+            return;
+        }
+    }
+    panic!("the wait does not complete");
 }

@@ -16,5 +16,6 @@ mod errors;
 mod handle;
 mod in_transaction;
 mod open;
+mod prepared;
 mod replies;
 mod transactions;

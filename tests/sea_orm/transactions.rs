@@ -8,6 +8,7 @@ use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DbErr, IsolationLevel, TransactionOptions,
     TransactionTrait,
 };
+use testkit::fake_server::{FakeServer, Rule};
 use testkit::gate::Gate;
 use testkit::observer::Observe;
 use testkit::server::{connect, fresh_key};
@@ -411,4 +412,82 @@ async fn an_inner_transaction_dropped_at_commit_is_rolled_back() {
         Ok(())
     })
     .await;
+}
+
+/// Starts a server that sends the end of the reply to a failed statement late.
+fn late_ready() -> FakeServer {
+    let pause = Duration::from_millis(20);
+    FakeServer::start([Rule::DelayReadyAfterError { pause }])
+}
+
+/// The savepoint exists, and its transaction is aborted. A savepoint cannot change the isolation.
+#[tokio::test]
+async fn a_savepoint_with_rejected_options_leaves_its_transaction() {
+    let late = late_ready();
+    for db in [postgres(1).await, crate::open::connect(late.url(), 1).await] {
+        with_lock(&db, async |db| {
+            for polls in 1..40 {
+                let tx = db.begin().await?;
+                tx.execute_unprepared(WRITE).await?;
+                let begun = poll_times(
+                    polls,
+                    tx.begin_with_config(Some(IsolationLevel::Serializable), None),
+                )
+                .await;
+                let done = begun.is_some();
+                assert!(begun.is_none_or(|begun| begun.is_err()));
+                assert_eq!(count(&tx).await, 1, "polled {polls} times");
+                tx.commit().await?;
+                assert_eq!(count(db).await, 1, "polled {polls} times");
+                db.execute_unprepared("DELETE FROM written").await?;
+                if done {
+                    return Ok(());
+                }
+            }
+            panic!("the begin does not complete");
+        })
+        .await;
+    }
+}
+
+/// The rollback is sent after the end of the reply to the failed statement.
+#[tokio::test]
+async fn a_rollback_dropped_before_it_is_sent_runs_later() {
+    let late = late_ready();
+    let db = crate::open::connect(late.url(), 1).await;
+    with_lock(&db, async |db| {
+        for polls in 1..40 {
+            let tx = db.begin().await?;
+            tx.execute_unprepared(WRITE).await?;
+            tx.execute_unprepared("SELECT 1/0").await.unwrap_err();
+            drop(tx);
+            let next = poll_times(polls, db.execute_unprepared("SELECT 1")).await;
+            assert_eq!(count(db).await, 0, "polled {polls} times");
+            if next.is_some() {
+                return Ok(());
+            }
+        }
+        panic!("the statement does not complete");
+    })
+    .await;
+}
+
+/// The session may still be in the transaction, so it cannot release the lock.
+#[tokio::test]
+async fn a_failed_rollback_loses_the_lock() {
+    let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
+    let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let tx = guard.begin().await.unwrap();
+    let inner = tx.begin().await.unwrap();
+    let raw = inner.execute_unprepared("RELEASE SAVEPOINT advisory_locking_1");
+    raw.await.unwrap();
+    inner.rollback().await.unwrap_err();
+    tx.execute_unprepared("SELECT 1").await.unwrap_err();
+    drop(tx);
+    let released = guard.release().await.unwrap_err();
+    assert_eq!(released.kind(), LockErrorKind::Lost);
+    observer.assert_free(&key, "the rollback").await;
+    db.execute_unprepared("SAVEPOINT outside")
+        .await
+        .expect_err("the pooled connection is in a transaction");
 }
