@@ -53,9 +53,13 @@ pub enum LockErrorKind {
     /// The session ended before the release. The lock is not held. Another session may have held it
     /// before the body ended.
     Lost,
-    /// The backend has no locks and the options contain
-    /// [`OnMissingLock::Error`](crate::OnMissingLock::Error). The lock is not held. The body did
-    /// not run.
+    /// The lock would exclude no other session. The lock is not held. The body did not run.
+    ///
+    /// * The backend has no locks and the options contain
+    ///   [`OnMissingLock::Error`](crate::OnMissingLock::Error).
+    /// * The server is known to grant every lock to every session: CockroachDB, or a YugabyteDB
+    ///   whose error about missing advisory locks is silenced. The option
+    ///   [`trust_server`](crate::LockOptions::trust_server) accepts it.
     NoMutualExclusion,
     /// The server reports that this session does not hold the lock: another statement on the same
     /// connection released it, such as [`DISCARD ALL`]. The lock is not held. Another session may
@@ -76,6 +80,12 @@ pub enum LockErrorKind {
     /// session pooling. Transaction-level locks also work with transaction pooling, if the pooler
     /// supports prepared statements.
     SessionChanged,
+    /// The server is a hot standby, whose locks are not those of its primary. The lock is not held.
+    /// The body did not run.
+    ///
+    /// Connect to the primary. If only sessions of this standby use the lock, set
+    /// [`allow_standby`](crate::LockOptions::allow_standby).
+    Standby,
     /// The limit passed before the lock was granted. The lock is not held. The `try_*` methods
     /// return `None` or `false` instead.
     TimedOut,
@@ -113,9 +123,7 @@ impl LockErrorKind {
             Self::InvalidKey => "the name is not valid in this key scheme",
             Self::InvalidOptions => "the lock options contradict each other",
             Self::Lost => "the session ended before the lock was released",
-            Self::NoMutualExclusion => {
-                "the backend has no locks, and the options refuse to run without one"
-            }
+            Self::NoMutualExclusion => "the lock would exclude no other session",
             Self::NotHeld => "the session no longer holds the lock: another statement released it",
             Self::NotInTransaction => {
                 "a transaction-level lock outside a transaction would protect nothing"
@@ -123,6 +131,9 @@ impl LockErrorKind {
             Self::Pool => "the pool returned no connection",
             Self::SessionChanged => {
                 "another session replied than the one that was granted the lock: is there a transaction pooler?"
+            }
+            Self::Standby => {
+                "the server is a hot standby, whose locks are not those of its primary"
             }
             Self::TimedOut => "the limit passed before the lock was granted",
             Self::TooManyLocks => "the server's lock table is full",

@@ -54,6 +54,15 @@ pub(crate) enum Wait {
     Forever,
 }
 
+/// Servers that the options accept although their locks may not exclude all other sessions.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub(crate) struct AcceptedServers {
+    /// A server that is known to grant every lock to every session.
+    pub(crate) trusted: bool,
+    /// A hot standby.
+    pub(crate) standby: bool,
+}
+
 /// Options of a lock request: wait, mode, and behaviour on a backend without locks.
 ///
 /// The default is exclusive mode, no wait, and a warning on backends without locks.
@@ -73,7 +82,7 @@ pub(crate) enum Wait {
 /// | `on_missing_lock=:warn` (default) | [`on_missing_lock(OnMissingLock::Warn)`](Self::on_missing_lock) (default) |
 /// | `on_missing_lock=:ignore` | [`on_missing_lock(OnMissingLock::Ignore)`](Self::on_missing_lock) |
 /// | `on_missing_lock=:error` | [`on_missing_lock(OnMissingLock::Error)`](Self::on_missing_lock) |
-/// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`allow_in_transaction()`](Self::allow_in_transaction) |
+/// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`allow_in_transaction()`](Self::allow_in_transaction), [`allow_standby()`](Self::allow_standby), [`trust_server()`](Self::trust_server) |
 ///
 /// A monotonic clock measures durations. A wait on the server is rounded **up** to whole
 /// milliseconds, because
@@ -114,6 +123,7 @@ pub struct LockOptions {
     on_missing_lock: OnMissingLock,
     in_transaction: bool,
     report_holders: Option<bool>,
+    accepted_servers: AcceptedServers,
 }
 
 impl LockOptions {
@@ -128,6 +138,10 @@ impl LockOptions {
             on_missing_lock: OnMissingLock::Warn,
             in_transaction: false,
             report_holders: None,
+            accepted_servers: AcceptedServers {
+                trusted: false,
+                standby: false,
+            },
         }
     }
 
@@ -223,6 +237,39 @@ impl LockOptions {
             LockErrorKind::HeldElsewhere => self.report_holders == Some(true),
             _ => false,
         }
+    }
+
+    /// Accepts the grants of a server that is known to grant every lock to every session, which are
+    /// [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion) otherwise.
+    ///
+    /// The refused servers are CockroachDB and a YugabyteDB whose error about missing advisory
+    /// locks is silenced. Set it only for a release of which you know that these locks exclude
+    /// other sessions. An example is a transaction-level lock on CockroachDB 26.3 or later, as its
+    /// issues describe it; this crate was not tested with it.
+    pub const fn trust_server(mut self) -> Self {
+        self.accepted_servers.trusted = true;
+        self
+    }
+
+    /// Accepts a lock on a [hot standby](https://www.postgresql.org/docs/current/hot-standby.html),
+    /// which is [`Standby`](LockErrorKind::Standby) otherwise.
+    ///
+    /// The lock excludes only the sessions of that standby: a session of the primary may hold the
+    /// same lock. After a promotion both may go on.
+    pub const fn allow_standby(mut self) -> Self {
+        self.accepted_servers.standby = true;
+        self
+    }
+
+    pub(crate) const fn accepted_servers(&self) -> AcceptedServers {
+        self.accepted_servers
+    }
+
+    /// Returns the options with other accepted servers.
+    #[cfg(feature = "lock-manager")]
+    pub(crate) const fn accepting(mut self, servers: AcceptedServers) -> Self {
+        self.accepted_servers = servers;
+        self
     }
 
     pub(crate) const fn lock_mode(&self) -> LockMode {

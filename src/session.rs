@@ -13,7 +13,7 @@ mod transaction;
 
 pub use crate::backends::postgres::{
     BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, PoolerCheckStep,
-    Request, Row, Script, ScriptKind, SessionError, SqlState, Statement, StatementId,
+    Request, Row, Script, ScriptKind, ServerSigns, SessionError, SqlState, Statement, StatementId,
     StatementKind, TerminateStep, TokenSource, TransactionContext,
 };
 #[cfg(feature = "_async")]

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use super::Bind;
+use super::server_signs::server_signs;
 use crate::key::RawLockKey;
 use crate::options::LockMode;
 
@@ -324,7 +325,9 @@ macro_rules! by_code {
 macro_rules! execute_batch {
     ($also:literal, $may_acquire:literal, $from:literal, $number:literal, $second:literal) => {
         concat!(
-            "SELECT result.answers, result.token, pg_catalog.pg_backend_pid() FROM (SELECT ",
+            "SELECT result.answers, result.token, pg_catalog.pg_backend_pid(), ",
+            server_signs!(),
+            " FROM (SELECT ",
             "pg_catalog.array_agg(CASE WHEN op.granted THEN ",
             $number,
             " END ORDER BY op.ordinal) AS answers, ",

@@ -1,5 +1,6 @@
 //! The texts about one lock: those of a connection, and single operations of a lock manager.
 
+use super::server_signs::server_signs;
 use super::{Bind, LockOp, NEGATIVE_INFINITY, StatementKind};
 use crate::key::RawLockKey;
 use crate::options::LockMode;
@@ -38,31 +39,39 @@ macro_rules! by_mode_and_space {
     };
 }
 
-/// The text that acquires a session-level lock if it is free.
-macro_rules! try_session {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
+/// The text that calls `$function` unless the server shows a sign in `$1`. Null: it does.
+///
+/// The inner query is evaluated first, because it calls a [volatile] function.
+///
+/// [volatile]: https://www.postgresql.org/docs/current/xfunc-volatility.html
+macro_rules! unless_refused {
+    ($function:literal, $suffix:literal, $key:literal) => {
         concat!(
-            "SELECT pg_catalog.pg_try_advisory_lock",
+            "SELECT CASE WHEN (server.signs OPERATOR(pg_catalog.&) $1::pg_catalog.int4) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.",
+            $function,
             $suffix,
             "(",
             $key,
-            ")",
-            session_columns!()
+            ") END",
+            session_columns!(),
+            ", server.signs FROM (SELECT ",
+            server_signs!(),
+            " AS signs) AS server"
         )
+    };
+}
+
+/// The text that acquires a session-level lock if it is free.
+macro_rules! try_session {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
+        unless_refused!("pg_try_advisory_lock", $suffix, $key)
     };
 }
 
 /// The text that acquires a transaction-level lock if it is free.
 macro_rules! try_in_transaction {
     ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
-        concat!(
-            "SELECT pg_catalog.pg_try_advisory_xact_lock",
-            $suffix,
-            "(",
-            $key,
-            ")",
-            session_columns!()
-        )
+        unless_refused!("pg_try_advisory_xact_lock", $suffix, $key)
     };
 }
 
@@ -161,19 +170,19 @@ macro_rules! is_held {
 /// Returns the text of a statement of a connection.
 pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) -> &'static str {
     match kind {
-        StatementKind::TryAcquire => by_mode_and_space!(
+        StatementKind::TryAcquire { .. } => by_mode_and_space!(
             mode,
             key,
             try_session,
-            "$1::pg_catalog.int8",
-            "$1::pg_catalog.int4, $2::pg_catalog.int4"
+            "$2::pg_catalog.int8",
+            "$2::pg_catalog.int4, $3::pg_catalog.int4"
         ),
-        StatementKind::TryAcquireXact => by_mode_and_space!(
+        StatementKind::TryAcquireXact { .. } => by_mode_and_space!(
             mode,
             key,
             try_in_transaction,
-            "$1::pg_catalog.int8",
-            "$1::pg_catalog.int4, $2::pg_catalog.int4"
+            "$2::pg_catalog.int8",
+            "$2::pg_catalog.int4, $3::pg_catalog.int4"
         ),
         StatementKind::Release { .. } => by_mode_and_space!(
             mode,
@@ -199,7 +208,9 @@ pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
     let columns = || [classid, objid].map(|column| Some(Bind::Int8(column.into())));
     let [first, second] = key_binds(key);
     match kind {
-        StatementKind::TryAcquire | StatementKind::TryAcquireXact => [first, second, None, None],
+        StatementKind::TryAcquire { refuses } | StatementKind::TryAcquireXact { refuses } => {
+            [Some(Bind::Int4(refuses.bits())), first, second, None]
+        }
         StatementKind::Release {
             pid,
             transaction_began,

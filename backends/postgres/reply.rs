@@ -1,6 +1,6 @@
 //! The row of a [`Statement`](super::Statement), and its two readings.
 
-use super::SessionError;
+use super::{ServerSigns, SessionError};
 
 /// A column of a [`Row`].
 ///
@@ -31,6 +31,14 @@ impl Cell {
         }
     }
 
+    fn signs(self) -> Result<ServerSigns, SessionError> {
+        let bits = self.number()?.unwrap_or_default().try_into();
+        bits.map_or_else(
+            |_| Err(unexpected("no signs of the server")),
+            |bits| Ok(ServerSigns::from_bits(bits)),
+        )
+    }
+
     fn pid(self) -> Result<i32, SessionError> {
         let pid = self.number()?.and_then(|number| number.try_into().ok());
         pid.ok_or_else(|| unexpected("no process id"))
@@ -53,11 +61,11 @@ fn unexpected(found: &str) -> SessionError {
 /// The row that a [`Statement`](super::Statement) returns. An adapter fills in the columns and does
 /// not interpret them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Row([Cell; 3]);
+pub struct Row([Cell; 4]);
 
 impl Row {
     /// The greatest number of columns.
-    pub const COLUMNS: usize = 3;
+    pub const COLUMNS: usize = 4;
 
     /// Returns a row of these columns. Columns that the statement does not return are
     /// [`Null`](Cell::Null).
@@ -108,17 +116,20 @@ pub struct LockReply {
     ///
     /// Outside a transaction every statement is a transaction of its own.
     pub transaction_began: i64,
+    /// The fourth column, which only an attempt returns: the signs of the server.
+    pub server_signs: ServerSigns,
 }
 
 impl TryFrom<Row> for LockReply {
     type Error = SessionError;
 
-    fn try_from(Row([answer, pid, began]): Row) -> Result<Self, SessionError> {
+    fn try_from(Row([answer, pid, began, signs]): Row) -> Result<Self, SessionError> {
         let began = began.number()?;
         Ok(Self {
             answer: answer.number()?.map(|number| number != 0),
             pid: pid.pid()?,
             transaction_began: began.ok_or_else(|| unexpected("no transaction start"))?,
+            server_signs: signs.signs()?,
         })
     }
 }
@@ -131,6 +142,7 @@ impl From<LockReply> for Row {
                 .map_or(Cell::Null, |yes| Cell::Number(yes.into())),
             Cell::Number(reply.pid.into()),
             Cell::Number(reply.transaction_began),
+            Cell::Number(reply.server_signs.bits().into()),
         ])
     }
 }
@@ -155,31 +167,35 @@ pub struct BatchReply {
     pub token: Option<i64>,
     /// The process id of the session that ran the statement. 0: unknown, and not the expected one.
     pub pid: i32,
+    /// The signs of the server. The statement for one operation does not return them.
+    pub server_signs: ServerSigns,
 }
 
 impl BatchReply {
     /// Reads the row of a batch that expects the session `pid`.
     ///
     /// The statement for one operation returns one column, a nullable `bool`. Null: another session
-    /// than `pid` ran it. The statement for any batch returns the three fields.
+    /// than `pid` ran it. The statement for any batch returns the four fields.
     ///
     /// # Errors
     ///
     /// If a column has another type.
     pub fn from_row(row: Row, pid: i32) -> Result<Self, SessionError> {
         match row {
-            Row([granted, Cell::Null, Cell::Null]) => {
+            Row([granted, Cell::Null, Cell::Null, Cell::Null]) => {
                 let granted = granted.number()?.map(|number| number != 0);
                 Ok(Self {
                     answers: granted.map(|granted| vec![granted.then_some(1)]),
                     token: None,
                     pid: granted.map_or(0, |_| pid),
+                    server_signs: ServerSigns::NONE,
                 })
             }
-            Row([answers, token, pid]) => Ok(Self {
+            Row([answers, token, pid, signs]) => Ok(Self {
                 answers: answers.numbers()?,
                 token: token.number()?,
                 pid: pid.pid()?,
+                server_signs: signs.signs()?,
             }),
         }
     }
@@ -191,6 +207,7 @@ impl From<BatchReply> for Row {
             reply.answers.map_or(Cell::Null, Cell::Numbers),
             reply.token.map_or(Cell::Null, Cell::Number),
             Cell::Number(reply.pid.into()),
+            Cell::Number(reply.server_signs.bits().into()),
         ])
     }
 }
@@ -206,6 +223,7 @@ mod tests {
                 answer,
                 pid: 7,
                 transaction_began: i64::MIN,
+                server_signs: ServerSigns::STANDBY,
             };
             assert_eq!(LockReply::try_from(Row::from(reply)).unwrap(), reply);
         }
@@ -218,6 +236,7 @@ mod tests {
                 answers,
                 token: Some(0),
                 pid: 7,
+                server_signs: ServerSigns::COCKROACH_DB,
             };
             let read = BatchReply::from_row(Row::from(reply.clone()), 8);
             assert_eq!(read.unwrap(), reply);
@@ -231,7 +250,7 @@ mod tests {
             (Cell::Number(0), Some(vec![None]), 7),
             (Cell::Null, None, 0),
         ] {
-            let row = Row::new([cell, Cell::Null, Cell::Null]);
+            let row = Row::new([cell, Cell::Null, Cell::Null, Cell::Null]);
             let reply = BatchReply::from_row(row, 7).unwrap();
             assert_eq!(
                 (reply.answers, reply.token, reply.pid),
@@ -245,14 +264,15 @@ mod tests {
         let array = || Cell::Numbers(Vec::new());
         let pid = || Cell::Number(7);
         for row in [
-            Row::new([array(), pid(), pid()]),
-            Row::new([pid(), Cell::Null, pid()]),
-            Row::new([pid(), Cell::Number(i64::MAX), pid()]),
-            Row::new([pid(), pid(), Cell::Null]),
+            Row::new([array(), pid(), pid(), pid()]),
+            Row::new([pid(), Cell::Null, pid(), pid()]),
+            Row::new([pid(), Cell::Number(i64::MAX), pid(), pid()]),
+            Row::new([pid(), pid(), Cell::Null, pid()]),
+            Row::new([pid(), pid(), pid(), Cell::Number(i64::MAX)]),
         ] {
             assert!(LockReply::try_from(row.clone()).is_err(), "{row:?}");
         }
-        let number = Row::new([pid(), Cell::Null, pid()]);
+        let number = Row::new([pid(), Cell::Null, pid(), pid()]);
         assert!(BatchReply::from_row(number, 7).is_err());
     }
 }

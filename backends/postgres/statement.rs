@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ServerSigns;
 use super::batch::{self, LockBatch};
 use super::lock;
 use super::report;
@@ -12,10 +13,18 @@ use crate::options::LockMode;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum StatementKind {
-    /// Acquires the session-level lock if it is free. True: granted.
-    TryAcquire,
-    /// Acquires the transaction-level lock if it is free. True: granted.
-    TryAcquireXact,
+    /// Acquires the session-level lock if it is free. True: granted. Null: the server shows a
+    /// refused sign, and the statement did nothing.
+    TryAcquire {
+        /// The signs because of which the lock is not acquired.
+        refuses: ServerSigns,
+    },
+    /// Acquires the transaction-level lock if it is free. The reply is that of
+    /// [`TryAcquire`](Self::TryAcquire).
+    TryAcquireXact {
+        /// The signs because of which the lock is not acquired.
+        refuses: ServerSigns,
+    },
     /// Releases one level of the session-level lock, if the session is `pid` and the transaction
     /// that acquired the lock has ended.
     ///
@@ -84,8 +93,8 @@ impl StatementId {
 
     const fn of_lock(kind: StatementKind, key: RawLockKey, mode: LockMode) -> Self {
         let kind = match kind {
-            StatementKind::TryAcquire => 0,
-            StatementKind::TryAcquireXact => 1,
+            StatementKind::TryAcquire { .. } => 0,
+            StatementKind::TryAcquireXact { .. } => 1,
             StatementKind::Release { .. } => 2,
             StatementKind::ReleaseIfHeld => 3,
             StatementKind::IsHeld => 4,
@@ -201,7 +210,7 @@ impl Statement {
 
     /// Returns the text for PostgreSQL, with `$1`, `$2`, … for the [`binds`](Self::binds).
     ///
-    /// It returns one row of at most three columns. Their types are `bool`, `int4`, `int8`,
+    /// It returns one row of at most four columns. Their types are `bool`, `int4`, `int8`,
     /// `timestamptz`, `int8[]` and `text[]`, in the binary format. Each may be null.
     #[must_use]
     pub fn sql(&self) -> &'static str {

@@ -6,8 +6,12 @@ use crate::options::LockMode;
 
 const PID: i32 = 7;
 const KINDS: [StatementKind; 5] = [
-    StatementKind::TryAcquire,
-    StatementKind::TryAcquireXact,
+    StatementKind::TryAcquire {
+        refuses: ServerSigns::STANDBY,
+    },
+    StatementKind::TryAcquireXact {
+        refuses: ServerSigns::NONE,
+    },
     StatementKind::Release {
         pid: PID,
         transaction_began: Some(9),
@@ -203,7 +207,7 @@ fn other_batches_use_the_batch_text() {
 fn design_shows_the_statements_that_are_sent() {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let design = words(include_str!("../../DESIGN.md"));
-    let try_once = StatementKind::TryAcquire;
+    let try_once = KINDS[0];
     let release = StatementKind::Release {
         pid: 7,
         transaction_began: None,
@@ -238,7 +242,15 @@ fn design_shows_the_statements_that_are_sent() {
 #[test]
 fn batch_sql_is_schema_qualified() {
     // Syntax of SQL, not calls.
-    const WORDS: [&str; 6] = ["ROWS FROM", "FROM", "SELECT", "AS op", "JOIN", "OPERATOR"];
+    const WORDS: [&str; 7] = [
+        "ROWS FROM",
+        "FROM",
+        "SELECT",
+        "AS op",
+        "JOIN",
+        "OPERATOR",
+        "COALESCE",
+    ];
     for statement in batches() {
         let text = statement.sql();
         let unquoted: String = text.split('\'').step_by(2).collect();

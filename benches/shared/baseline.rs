@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 
 use advisory_locking::session::{
-    Backend, LockReply, LockSession, Row, SessionError, Statement, TransactionState,
+    Backend, LockReply, LockSession, Row, ServerSigns, SessionError, Statement, TransactionState,
 };
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions, RawLockKey};
 use diesel::QueryResult;
@@ -146,6 +146,7 @@ impl LockSession for Recorder {
             answer: Some(true),
             pid: 1,
             transaction_began: 0,
+            server_signs: ServerSigns::NONE,
         }))
     }
 }

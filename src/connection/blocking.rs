@@ -162,9 +162,10 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///   [`Unsupported`](crate::LockErrorKind::Unsupported),
     ///   [`Database`](crate::LockErrorKind::Database): errors of the server or of the client
     ///   library.
+    /// * [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion),
+    ///   [`Standby`](crate::LockErrorKind::Standby): the lock would not exclude all other sessions.
     /// * [`InvalidOptions`](crate::LockErrorKind::InvalidOptions),
-    ///   [`InTransaction`](crate::LockErrorKind::InTransaction),
-    ///   [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion): nothing was sent.
+    ///   [`InTransaction`](crate::LockErrorKind::InTransaction): nothing was sent.
     /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): two sessions replied to this
     ///   call. This is the exception: a session of a pooler may hold the lock.
     ///
@@ -236,9 +237,11 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// * [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere),
     ///   [`TimedOut`](crate::LockErrorKind::TimedOut),
     ///   [`Deadlock`](crate::LockErrorKind::Deadlock): the transaction remains usable.
+    /// * [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion),
+    ///   [`Standby`](crate::LockErrorKind::Standby): the lock would not exclude all other sessions.
+    ///   The transaction remains usable.
     /// * [`NotInTransaction`](crate::LockErrorKind::NotInTransaction),
-    ///   [`InvalidOptions`](crate::LockErrorKind::InvalidOptions),
-    ///   [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion): nothing was sent.
+    ///   [`InvalidOptions`](crate::LockErrorKind::InvalidOptions): nothing was sent.
     /// * [`TransactionAborted`](crate::LockErrorKind::TransactionAborted): the caller must roll the
     ///   transaction back.
     /// * [`Canceled`](crate::LockErrorKind::Canceled),

@@ -90,6 +90,6 @@ fn shown(key: &LockKey) {
     for number in &numbers {
         assert!(sent.contains(&format!("'{number}'::")), "{sent}");
     }
-    let statement = Statement::new(StatementKind::TryAcquire, key, LockMode::Shared);
+    let statement = Statement::new(StatementKind::IsHeld, key, LockMode::Shared);
     assert_eq!(statement.binds().count(), numbers.len());
 }

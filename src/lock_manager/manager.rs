@@ -211,11 +211,12 @@ impl LockManager {
         })?;
         let pool = Arc::new(pool);
         let sessions = runtime.clone();
+        let accepted = options.0.accepted_servers;
         let shared = Shared::new(
             options.0,
             false,
             Box::new(move |shared, id, commands| {
-                let session = run_session(shared, Arc::clone(&pool), id, commands);
+                let session = run_session(shared, Arc::clone(&pool), accepted, id, commands);
                 let session = RuntimeBound::new(Box::pin(session), Some(sessions.clone()), drop);
                 let task = SessionTask::new(session);
                 sessions.spawn(Arc::clone(&task).run());
@@ -258,11 +259,18 @@ impl LockManager {
     {
         options.validate()?;
         let pool = Arc::new(BlockingPool(pool));
+        let accepted = options.0.accepted_servers;
         let shared = Shared::new(
             options.0,
             true,
             Box::new(move |shared, id, commands| {
-                let task = SessionTask::new(run_session(shared, Arc::clone(&pool), id, commands));
+                let task = SessionTask::new(run_session(
+                    shared,
+                    Arc::clone(&pool),
+                    accepted,
+                    id,
+                    commands,
+                ));
                 // If no thread starts, the session future is dropped, which reports it to the core.
                 spawn_thread(Arc::clone(&task).run()).ok().map(|()| task)
             }),
@@ -289,9 +297,9 @@ impl LockManager {
     /// | [`HeldElsewhere`](LockErrorKind::HeldElsewhere) | contended, and the options do not wait; another caller of this process may be the holder |
     /// | [`TimedOut`](LockErrorKind::TimedOut) | the limit of the wait elapsed |
     /// | [`Pool`](LockErrorKind::Pool) | no session could be opened, or not within the limit; after a loss, waiters retry until their limit |
-    /// | [`InvalidOptions`](LockErrorKind::InvalidOptions) | the options contradict each other, or allow a transaction |
+    /// | [`InvalidOptions`](LockErrorKind::InvalidOptions) | the options contradict each other, allow a transaction, or accept a server |
     /// | [`Closed`](LockErrorKind::Closed) | the lock manager is closed, or its runtime has ended |
-    /// | [`TooManyLocks`](LockErrorKind::TooManyLocks), [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion), [`Deadlock`](LockErrorKind::Deadlock), [`Unsupported`](LockErrorKind::Unsupported), [`Database`](LockErrorKind::Database) | see [`LockErrorKind`] |
+    /// | [`TooManyLocks`](LockErrorKind::TooManyLocks), [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion), [`Standby`](LockErrorKind::Standby), [`Deadlock`](LockErrorKind::Deadlock), [`Unsupported`](LockErrorKind::Unsupported), [`Database`](LockErrorKind::Database) | see [`LockErrorKind`] |
     ///
     /// # Cancel safety
     ///

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{LockError, LockErrorKind};
+use crate::options::AcceptedServers;
 use crate::session::TokenSource;
 
 /// Behaviour of a lock manager on a backend that has no locks, such as SQLite.
@@ -49,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) keep_alive: Duration,
     pub(crate) token_source: TokenSource,
     pub(crate) no_lock_backend: NoLockBackend,
+    pub(crate) accepted_servers: AcceptedServers,
     /// Maximum number of operations in a batch: large enough that the round trip is not the
     /// bottleneck, small enough to bound the latency.
     pub(crate) max_batch_len: usize,
@@ -65,6 +67,10 @@ impl LockManagerOptions {
             keep_alive: Duration::from_secs(5),
             token_source: TokenSource::TransactionId,
             no_lock_backend: NoLockBackend::NoOp,
+            accepted_servers: AcceptedServers {
+                trusted: false,
+                standby: false,
+            },
             max_batch_len: 1_000,
         })
     }
@@ -148,6 +154,22 @@ impl LockManagerOptions {
     /// Sets the behaviour on a backend without locks. Default [`NoLockBackend::NoOp`].
     pub const fn on_no_lock_backend(mut self, policy: NoLockBackend) -> Self {
         self.0.no_lock_backend = policy;
+        self
+    }
+
+    /// Accepts sessions on a server that is known to grant every lock to every session, as
+    /// [`LockOptions::trust_server`](crate::LockOptions::trust_server) says. The sessions serve all
+    /// calls, so it is an option of the lock manager.
+    pub const fn trust_server(mut self) -> Self {
+        self.0.accepted_servers.trusted = true;
+        self
+    }
+
+    /// Accepts sessions on a hot standby, as
+    /// [`LockOptions::allow_standby`](crate::LockOptions::allow_standby) says. The sessions serve
+    /// all calls, so it is an option of the lock manager.
+    pub const fn allow_standby(mut self) -> Self {
+        self.0.accepted_servers.standby = true;
         self
     }
 

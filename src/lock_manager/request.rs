@@ -15,7 +15,7 @@ use super::shared::{Caller, LockHandle, Response, ResponseReceiver, ResponseSend
 use crate::error::{LockError, LockErrorKind};
 use crate::events;
 use crate::key::{LockKey, RawLockKey};
-use crate::options::{LockMode, LockOptions, LockScope};
+use crate::options::{AcceptedServers, LockMode, LockOptions, LockScope};
 
 /// Maximum number of keys in one call. With default settings, a server's lock table has room for
 /// some 12,000 locks of all sessions.
@@ -202,11 +202,17 @@ pub(super) fn contended_to_none<T>(result: Result<T, LockError>) -> Result<Optio
     }
 }
 
-/// Rejects options that contradict each other, or that allow a transaction.
+/// Rejects options that contradict each other, that allow a transaction, or that are options of the
+/// lock manager.
 fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
     options.validate()?;
     if options.allows_transaction() {
         let context = "a lock manager's sessions are never in a transaction";
+        let error = LockError::new(LockErrorKind::InvalidOptions);
+        return Err(error.with_key(key).with_context(context));
+    }
+    if options.accepted_servers() != AcceptedServers::default() {
+        let context = "the accepted servers are options of the lock manager, LockManagerOptions";
         let error = LockError::new(LockErrorKind::InvalidOptions);
         return Err(error.with_key(key).with_context(context));
     }

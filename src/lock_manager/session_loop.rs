@@ -28,20 +28,22 @@ use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{drive, snapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
+use crate::options::AcceptedServers;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pool::pool_error;
 use crate::protocol::{Acquire, Acquired};
 use crate::session::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
-    Backend, BatchMode, BatchReply, LockBatch, LockOpKind, Script, ScriptKind, SessionError,
-    Statement, TokenSource,
+    Backend, BatchMode, BatchReply, LockBatch, LockOpKind, Script, ScriptKind, ServerSigns,
+    SessionError, Statement, TokenSource,
 };
 
 /// Runs a session until a command returns its connection to the pool or terminates it.
 pub(super) fn run_session<P>(
     shared: Arc<Shared>,
     pool: Arc<P>,
+    accepted: AcceptedServers,
     id: SessionId,
     commands: SessionCommands,
 ) -> impl Future<Output = ()> + Send
@@ -64,7 +66,7 @@ where
             std::future::pending::<()>().await;
         };
         select(
-            pin!(session_loop(reporter, &*pool, commands)),
+            pin!(session_loop(reporter, &*pool, accepted, commands)),
             pin!(close_with_pool),
         )
         .await;
@@ -74,13 +76,14 @@ where
 async fn session_loop<P: AsyncLockPool>(
     mut reporter: SessionReporter,
     pool: &P,
+    accepted: AcceptedServers,
     mut commands: SessionCommands,
 ) {
     let id = reporter.id;
     let mut conn: Option<TerminateOnDrop<P::Connection>> = None;
     while let Some(command) = next_command(&mut commands).await {
         match command {
-            SessionCommand::Open => match or_command(open(pool), &mut commands).await {
+            SessionCommand::Open => match or_command(open(pool, accepted), &mut commands).await {
                 Some(Ok((opened, backend, pid))) => {
                     conn = opened;
                     reporter.phase = Phase::Open;
@@ -107,6 +110,7 @@ async fn session_loop<P: AsyncLockPool>(
                 // The phase decides the report if the loop is dropped during the wait.
                 reporter.phase = Phase::Waiting;
                 // A command that arrives meanwhile drops this future, which cancels the wait.
+                let options = options.accepting(accepted);
                 match or_command(wait(&mut **session, key, &options), &mut commands).await {
                     Some(outcome) => {
                         reporter.phase = Phase::Open;
@@ -165,7 +169,13 @@ async fn or_command<T>(work: impl Future<Output = T>, commands: &mut SessionComm
 type Opened<C> = (Option<TerminateOnDrop<C>>, Backend, i32);
 
 /// Checks a connection out and determines its backend and its process id.
-async fn open<P: AsyncLockPool>(pool: &P) -> Result<Opened<P::Connection>, LockError> {
+///
+/// A session is refused here, once: it stays on its server, and a standby that is promoted keeps
+/// its sessions.
+async fn open<P: AsyncLockPool>(
+    pool: &P,
+    accepted: AcceptedServers,
+) -> Result<Opened<P::Connection>, LockError> {
     let mut conn = checkout(pool).await.map_err(pool_error)?;
     let backend = conn.session_backend();
     if backend != Backend::Postgres {
@@ -180,7 +190,16 @@ async fn open<P: AsyncLockPool>(pool: &P) -> Result<Opened<P::Connection>, LockE
         TokenSource::TransactionId,
     );
     match query(&mut *conn, &ping).await {
-        Ok(reply) => Ok((Some(conn), backend, reply.pid)),
+        Ok(reply) => {
+            let refused = ServerSigns::refused(accepted).intersection(reply.server_signs);
+            match refused.error() {
+                Some((kind, reason)) => {
+                    conn.return_to_pool();
+                    Err(LockError::new(kind).with_source(reason))
+                }
+                None => Ok((Some(conn), backend, reply.pid)),
+            }
+        }
         Err(error) => {
             let kind = match classify(error.code()) {
                 LockErrorKind::Unsupported => LockErrorKind::Unsupported,

@@ -20,6 +20,9 @@
 //! savepoint releases transaction-level locks, but [not session-level
 //! locks](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS).
 //!
+//! Each try returns the [`ServerSigns`], so a refused server is reported before a wait. A wait
+//! follows a try on the same session.
+//!
 //! * A session may acquire a lock several times; each is a *level*, and each needs a release. After
 //!   a timeout or a deadlock, one level is released if `pg_locks` shows the lock. A wait proves
 //!   that the session did not hold the lock in this mode before, so the level belongs to this call.
@@ -43,8 +46,8 @@ use crate::key::LockKey;
 use crate::options::LockScope;
 use crate::options::{LockMode, LockOptions, Wait, WaitStrategy};
 use crate::session::{
-    Backend, LockReply, Script, ScriptKind, Statement, StatementKind, TransactionContext,
-    TransactionState,
+    Backend, LockReply, Script, ScriptKind, ServerSigns, Statement, StatementKind,
+    TransactionContext, TransactionState,
 };
 
 /// Outcome of an acquire that did not fail.
@@ -84,6 +87,7 @@ pub(crate) struct Acquire {
     scope: LockScope,
     wait: Wait,
     strategy: WaitStrategy,
+    refuses: ServerSigns,
     context: TransactionContext,
     depth: u32,
     max_server_wait: Option<Duration>,
@@ -134,6 +138,7 @@ impl Acquire {
             scope,
             wait: options.wait(),
             strategy: options.wait_strategy(),
+            refuses: ServerSigns::refused(options.accepted_servers()),
             context: if transaction.is_open_on_server() {
                 TransactionContext::InTransaction
             } else {
@@ -226,8 +231,12 @@ impl Acquire {
     fn try_once(&mut self) -> NextAction {
         self.state = State::Trying;
         self.query(match self.scope {
-            LockScope::Session => StatementKind::TryAcquire,
-            LockScope::Transaction => StatementKind::TryAcquireXact,
+            LockScope::Session => StatementKind::TryAcquire {
+                refuses: self.refuses,
+            },
+            LockScope::Transaction => StatementKind::TryAcquireXact {
+                refuses: self.refuses,
+            },
         })
     }
 
@@ -252,6 +261,9 @@ impl Acquire {
             return self.on_session_changed(row);
         }
         self.pid = Some(row.pid);
+        if let Some((kind, context)) = row.server_signs.intersection(self.refuses).error() {
+            return self.on_refused_server(row, Failure::new(kind).with_context(context));
+        }
         // The release compares this time, so it must be that of the try which is granted.
         self.transaction_began = Some(row.transaction_began);
         match row.answer {
@@ -262,6 +274,15 @@ impl Acquire {
                 Failure::new(LockErrorKind::Database)
                     .with_context("the lock function returned NULL"),
             ),
+        }
+    }
+
+    /// The statement acquires nothing on a refused server. A session that does not run the text
+    /// may still reply with a grant, which is released.
+    fn on_refused_server(&mut self, row: LockReply, failure: Failure) -> NextAction {
+        match (self.scope, row.answer) {
+            (LockScope::Session, Some(true)) => self.release_if_held(failure),
+            (LockScope::Session | LockScope::Transaction, _) => self.fail(failure),
         }
     }
 

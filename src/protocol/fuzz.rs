@@ -13,8 +13,8 @@ use crate::protocol::{
     Machine, PoolerCheck, Release, SessionSnapshot,
 };
 use crate::session::{
-    Backend, LockReply, PoolerCheckStep, ScriptKind, SessionError, SqlState, StatementKind,
-    TransactionState,
+    Backend, LockReply, PoolerCheckStep, ScriptKind, ServerSigns, SessionError, SqlState,
+    StatementKind, TransactionState,
 };
 
 /// Runs the machine that the first byte selects until it is done. The other bytes determine its
@@ -172,6 +172,7 @@ impl<'d> FakeServer<'d> {
                     answer,
                     pid: self.bytes.one_of(&[1, 1, 1, 2]),
                     transaction_began: 1,
+                    server_signs: ServerSigns::NONE,
                 })
             }
             Some(_) => Err(self.error()),
@@ -199,6 +200,7 @@ impl<'d> FakeServer<'d> {
                 answer: Some(true),
                 pid: 1,
                 transaction_began: 1,
+                server_signs: ServerSigns::NONE,
             })),
             _ => Event::Ran(Ok(())),
         })
@@ -268,11 +270,11 @@ impl<'d> FakeServer<'d> {
     fn record_row(&mut self, kind: StatementKind, row: &Result<LockReply, SessionError>) {
         let answer = row.as_ref().ok().map(|row| row.answer);
         match kind {
-            StatementKind::TryAcquire => {
+            StatementKind::TryAcquire { .. } => {
                 self.granted = answer == Some(Some(true));
                 self.may_hold |= self.granted || row.is_err();
             }
-            StatementKind::TryAcquireXact => self.granted = answer == Some(Some(true)),
+            StatementKind::TryAcquireXact { .. } => self.granted = answer == Some(Some(true)),
             StatementKind::Release { .. } => self.released = answer,
             StatementKind::ReleaseIfHeld => {
                 self.may_hold &= !matches!(answer, Some(Some(true) | None))

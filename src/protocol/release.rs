@@ -216,6 +216,7 @@ mod tests {
     use super::*;
     use crate::key::LockKey;
     use crate::options::LockMode;
+    use crate::session::ServerSigns;
 
     /// Drives a release with scripted replies, all of which are consumed. The session is
     /// terminated.
@@ -263,6 +264,7 @@ mod tests {
             answer,
             pid,
             transaction_began: 2,
+            server_signs: ServerSigns::NONE,
         }
     }
 

@@ -25,7 +25,7 @@ use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
 use crate::protocol::{Acquired, Grant, SessionSnapshot};
 use crate::session::{
-    Backend, LockReply, LockSession, Row, Script, ScriptKind, SessionError, Statement,
+    Backend, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns, SessionError, Statement,
     StatementKind, TransactionState,
 };
 
@@ -129,9 +129,10 @@ impl SimulatedLock {
             answer,
             pid: self.request.number,
             transaction_began: 0,
+            server_signs: ServerSigns::NONE,
         };
         let reply = match statement.kind() {
-            Some(StatementKind::TryAcquire | StatementKind::TryAcquireXact) => {
+            Some(StatementKind::TryAcquire { .. } | StatementKind::TryAcquireXact { .. }) => {
                 reply(Some(self.table.try_acquire(&self.request)?))
             }
             Some(StatementKind::Release { .. }) => self.table.release(&self.request)?,

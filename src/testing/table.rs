@@ -16,7 +16,7 @@ use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::options::LockScope;
-use crate::session::{LockReply, SessionError};
+use crate::session::{LockReply, ServerSigns, SessionError};
 
 /// Owner of a held lock or of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -226,6 +226,7 @@ impl Table {
             answer,
             pid,
             transaction_began: 0,
+            server_signs: ServerSigns::NONE,
         };
         let Some(held) = self.remove(request.number) else {
             return Ok(reply(Some(false), request.number));

@@ -1,7 +1,7 @@
 //! Tests of the suite: adapters with a planted defect must fail it.
 
 use advisory_locking::session::{
-    Backend, LockReply, LockSession, Row, Script, ScriptKind, SessionError, Statement,
+    Backend, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns, SessionError, Statement,
     StatementKind, TransactionState,
 };
 use advisory_locking::{LockErrorKind, LockMode};
@@ -92,10 +92,13 @@ impl LockSession for FaultySession {
                 answer,
                 pid,
                 transaction_began: 0,
+                server_signs: ServerSigns::NONE,
             }))
         };
         match (self.defect, statement.kind()) {
-            (Defect::DoesNotExclude, Some(StatementKind::TryAcquire)) => faulty_reply(Some(true)),
+            (Defect::DoesNotExclude, Some(StatementKind::TryAcquire { .. })) => {
+                faulty_reply(Some(true))
+            }
             (Defect::DoesNotRelease, Some(StatementKind::Release { .. })) => {
                 faulty_reply(Some(true))
             }

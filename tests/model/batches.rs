@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use advisory_locking::session::{
-    BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, TokenSource,
+    BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, ServerSigns, TokenSource,
 };
 
 use super::server::{Code, Level, Lock, Pid, Requested, Server};
@@ -45,6 +45,7 @@ impl Server {
             answers: (!answers.is_empty()).then_some(answers),
             token,
             pid,
+            server_signs: ServerSigns::NONE,
         })
     }
 

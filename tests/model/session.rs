@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use advisory_locking::session::{
-    Backend, BatchReply, LockReply, LockSession, Request, Row, Script, ScriptKind, SessionError,
-    SqlState, Statement, StatementKind, TransactionState,
+    Backend, BatchReply, LockReply, LockSession, Request, Row, Script, ScriptKind, ServerSigns,
+    SessionError, SqlState, Statement, StatementKind, TransactionState,
 };
 use advisory_locking::{LockKey, RawLockKey};
 
@@ -226,11 +226,13 @@ fn null_row(statement: &Statement, pid: Pid) -> Row {
             answers: None,
             token: None,
             pid,
+            server_signs: ServerSigns::NONE,
         }),
         _ => Row::from(LockReply {
             answer: None,
             pid,
             transaction_began: 0,
+            server_signs: ServerSigns::NONE,
         }),
     }
 }

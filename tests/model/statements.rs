@@ -1,7 +1,8 @@
 //! The effect of the statements and scripts of the crate, by their kind and not by their text.
 
 use advisory_locking::session::{
-    Cell, LockReply, Request, Row, Script, ScriptKind, Statement, StatementKind, TransactionContext,
+    Cell, LockReply, Request, Row, Script, ScriptKind, ServerSigns, Statement, StatementKind,
+    TransactionContext,
 };
 use advisory_locking::{LockMode, RawLockKey};
 
@@ -31,7 +32,12 @@ impl Server {
                 self.usable(pid)?;
                 let key = key.expect("the model reports one key");
                 let texts = self.report(key);
-                Ok(Row::new([Cell::Texts(texts), Cell::Null, Cell::Null]))
+                Ok(Row::new([
+                    Cell::Texts(texts),
+                    Cell::Null,
+                    Cell::Null,
+                    Cell::Null,
+                ]))
             }
             request => panic!("the model does not know {request:?}"),
         }
@@ -70,10 +76,10 @@ impl Server {
         self.usable(pid)?;
         let began = self.transaction_began(pid);
         let answer = match kind {
-            StatementKind::TryAcquire => {
+            StatementKind::TryAcquire { .. } => {
                 Some(self.request(pid, lock, Level::Session, false)? == Requested::Granted)
             }
-            StatementKind::TryAcquireXact => {
+            StatementKind::TryAcquireXact { .. } => {
                 Some(self.request(pid, lock, Level::Transaction, false)? == Requested::Granted)
             }
             StatementKind::Release {
@@ -97,6 +103,7 @@ impl Server {
             answer,
             pid,
             transaction_began: began,
+            server_signs: ServerSigns::NONE,
         })
     }
 

@@ -11,3 +11,5 @@
 
 mod client;
 mod errors;
+mod lock_manager;
+mod signs;

@@ -1,7 +1,7 @@
 //! Actions and outcome of a scripted acquire. The conformance suite tests the same on a server.
 
 use super::*;
-use crate::session::{SessionError, SqlState};
+use crate::session::{ServerSigns, SessionError, SqlState};
 
 const LIMIT: Duration = Duration::from_millis(10);
 
@@ -17,6 +17,7 @@ fn row(answer: Option<bool>, pid: i32) -> Event {
         answer,
         pid,
         transaction_began: 0,
+        server_signs: ServerSigns::NONE,
     }))
 }
 
@@ -53,7 +54,7 @@ fn play_on(
         sent.push(
             match acquire.handle(event, began + Duration::from_millis(after)) {
                 Action::Query(statement) => match statement.kind() {
-                    Some(StatementKind::TryAcquire) => "try",
+                    Some(StatementKind::TryAcquire { .. }) => "try",
                     Some(StatementKind::ReleaseIfHeld) => "release if held",
                     Some(StatementKind::IsHeld) => "check",
                     other => unreachable!("{other:?}"),
@@ -263,4 +264,50 @@ fn unlimited_wait_continues_in_bounded_parts() {
     let (sent, outcome) = play_on(forever, Some(Duration::from_millis(2)), longer);
     assert_eq!(sent, ["try", "wait", "release if held", "wait"]);
     assert!(matches!(outcome, Ok(Acquired::Granted(_))));
+}
+
+/// A refused server is reported before a wait, whatever the options wait for.
+#[test]
+fn refused_server_ends_every_acquire() {
+    let signed = |answer, server_signs| {
+        Event::Row(Ok(LockReply {
+            answer,
+            pid: SESSION,
+            transaction_began: 0,
+            server_signs,
+        }))
+    };
+    let refused = LockErrorKind::NoMutualExclusion;
+    for (signs, kind) in [
+        (ServerSigns::COCKROACH_DB, refused),
+        (ServerSigns::SILENCED_YUGABYTE_DB, refused),
+        (ServerSigns::STANDBY, LockErrorKind::Standby),
+    ] {
+        for options in [LockOptions::no_wait(), polling(), blocking()] {
+            let script = vec![(0, signed(None, signs))];
+            assert_fails(play(options, script), &["try"], kind);
+            // A session that does not run the text: its grant is released.
+            let script = vec![
+                (0, signed(Some(true), signs)),
+                (0, row(Some(true), SESSION)),
+            ];
+            assert_fails(play(options, script), &["try", "release if held"], kind);
+        }
+    }
+    for (options, signs) in [
+        (polling().trust_server(), ServerSigns::COCKROACH_DB),
+        (polling().trust_server(), ServerSigns::SILENCED_YUGABYTE_DB),
+        (polling().allow_standby(), ServerSigns::STANDBY),
+    ] {
+        let (_, outcome) = play(options, vec![(0, signed(Some(true), signs))]);
+        assert!(matches!(outcome, Ok(Acquired::Granted(_))), "{signs:?}");
+    }
+    // Each option accepts its own servers only.
+    for (options, signs) in [
+        (polling().allow_standby(), ServerSigns::COCKROACH_DB),
+        (polling().trust_server(), ServerSigns::STANDBY),
+    ] {
+        let (_, outcome) = play(options, vec![(0, signed(None, signs))]);
+        assert!(outcome.is_err(), "{signs:?}");
+    }
 }

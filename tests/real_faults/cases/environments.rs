@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use advisory_locking::LockErrorKind::{
-    Canceled, Database, Deadlock, HeldElsewhere, TimedOut, TransactionAborted,
+    Canceled, Database, Deadlock, HeldElsewhere, Standby, TimedOut, TransactionAborted,
 };
 use advisory_locking::LockMode::Exclusive;
+use advisory_locking::LockOptions;
 use testkit::cluster::{ClusterGuard, GERMAN};
 use testkit::observer::Observe;
 use testkit::server::{connect_to, with_parameters};
@@ -23,7 +24,14 @@ use crate::harness::postgres::Endpoint;
 const SHORT: Duration = Duration::from_millis(20);
 
 /// Acquires, waits, times out and releases in every way.
-fn all_calls(fixture: &Fixture, first: &Actor, second: &Actor) {
+fn all_calls(
+    fixture: &Fixture,
+    first: &Actor,
+    second: &Actor,
+    adapt: fn(LockOptions) -> LockOptions,
+) {
+    let no_wait = || adapt(no_wait());
+    let [poll, block] = [poll, block].map(|wait| move |limit| adapt(wait(limit)));
     let key = fixture.key("all calls");
     for options in [no_wait(), poll(SHORT), block(SHORT), no_wait().shared()] {
         assert_eq!(first.acquire(&key, options), Granted);
@@ -37,7 +45,8 @@ fn all_calls(fixture: &Fixture, first: &Actor, second: &Actor) {
         assert_eq!(second.xact(&key, options), Failed(TimedOut));
         assert_eq!(second.commit(), Done);
     }
-    queue(fixture, second, &key, LONG, 1);
+    second.start_acquire(&key, block(LONG));
+    fixture.until_queued(&key, 1);
     assert_eq!(first.release(), Done);
     assert_eq!(second.finish(), Granted);
     assert_eq!(second.drop_guard(), Done);
@@ -59,7 +68,7 @@ pub(crate) fn a_read_only_session(adapter: AdapterUnderTest) {
             let create = SqlCommand::Run("CREATE TABLE never (number int)");
             assert_eq!(actor.run_sql(create), ClientFailed, "it is read-only");
         }
-        all_calls(fixture, &first, &second);
+        all_calls(fixture, &first, &second, |options| options);
     });
 }
 
@@ -78,7 +87,7 @@ pub(crate) fn another_database(adapter: AdapterUnderTest) {
             there.assert_held(&key, &[Exclusive]);
             assert_eq!(third.try_acquire(&key, no_wait()), NotGranted);
             assert_eq!([first.release(), second.release()], [Done, Done]);
-            all_calls(there, &second, &third);
+            all_calls(there, &second, &third, |options| options);
         });
     });
 }
@@ -144,7 +153,8 @@ pub(crate) fn a_role_that_may_not_lock(adapter: AdapterUnderTest) {
     drop(observer);
 }
 
-/// Everything works on a standby. Its locks and those of its primary are independent.
+/// A standby is refused. With the option everything works there, and its locks and those of its
+/// primary are independent.
 pub(crate) fn a_hot_standby(adapter: AdapterUnderTest) {
     let mut server = ClusterGuard::acquire();
     let (primary, standby) = (server.url(), server.standby());
@@ -157,12 +167,25 @@ pub(crate) fn a_hot_standby(adapter: AdapterUnderTest) {
         adapter.run_at(&Endpoint::new(&standby), |there| {
             there.track_key(&key);
             let [second, third] = there.actors();
-            assert_eq!(second.acquire(&key, no_wait()), Granted);
+            for options in [no_wait(), poll(SHORT), block(SHORT)] {
+                assert_eq!(second.acquire(&key, options), Failed(Standby));
+                assert_eq!(
+                    second.with(LockScope::Transaction, &key, options),
+                    Failed(Standby)
+                );
+                assert_eq!(second.begin(), Done);
+                assert_eq!(second.xact(&key, options), Failed(Standby));
+                // Nothing is held, and the transaction is usable.
+                there.assert_free(&key);
+                assert_eq!(second.commit(), Done);
+            }
+            let no_wait = no_wait().allow_standby();
+            assert_eq!(second.acquire(&key, no_wait), Granted);
             here.assert_held(&key, &[Exclusive]);
             there.assert_held(&key, &[Exclusive]);
-            assert_eq!(third.try_acquire(&key, no_wait()), NotGranted);
+            assert_eq!(third.try_acquire(&key, no_wait), NotGranted);
             assert_eq!(second.release(), Done);
-            all_calls(there, &second, &third);
+            all_calls(there, &second, &third, LockOptions::allow_standby);
         });
         assert_eq!(first.release(), Done);
     });
@@ -193,7 +216,7 @@ pub(crate) fn another_language(adapter: AdapterUnderTest) {
             second.run_sql(SqlCommand::Run("SET deadlock_timeout = '20ms'")),
             Done
         );
-        all_calls(fixture, &first, &second);
+        all_calls(fixture, &first, &second, |options| options);
 
         assert_eq!(first.acquire(&one, no_wait()), Granted);
         assert_eq!(second.acquire(&two, no_wait()), Granted);

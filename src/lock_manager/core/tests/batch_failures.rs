@@ -3,7 +3,7 @@
 use super::harness::{CoreHarness, millis};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::LockOptions;
-use crate::session::{BatchReply, SessionError, TokenSource};
+use crate::session::{BatchReply, ServerSigns, SessionError, TokenSource};
 
 const NO_COMMANDS: [&str; 0] = [];
 
@@ -283,6 +283,7 @@ fn sequence_issues_a_number_per_operation() {
         answers: Some(vec![Some(number)]),
         token: Some(1),
         pid: 0,
+        server_signs: ServerSigns::NONE,
     };
     let pid = harness.pid("s1");
     assert_eq!(
@@ -316,6 +317,7 @@ fn bad_sequence_fails_each_fenced_request() {
         answers: Some(vec![None]),
         token: Some(0),
         pid: harness.pid("s1"),
+        server_signs: ServerSigns::NONE,
     };
     harness.request_with_token("ann", 1, &forever());
     harness.request("ben", 1, &forever());
@@ -339,6 +341,7 @@ fn good_sequence_reports_contention() {
         answers: Some(vec![None]),
         token: Some(1),
         pid: harness.pid("s1"),
+        server_signs: ServerSigns::NONE,
     };
     assert_eq!(
         harness.reply_with("s1", Ok(contended)),

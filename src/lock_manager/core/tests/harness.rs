@@ -11,7 +11,8 @@ use crate::lock_manager::core::{
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockMode, LockOptions, Wait};
 use crate::session::{
-    Backend, BatchMode, BatchReply, LockBatch, LockOpKind, SessionError, SqlState, TokenSource,
+    Backend, BatchMode, BatchReply, LockBatch, LockOpKind, ServerSigns, SessionError, SqlState,
+    TokenSource,
 };
 
 pub(super) use crate::error::LockErrorKind;
@@ -234,6 +235,7 @@ impl CoreHarness {
             answers: (!answers.is_empty()).then_some(answers),
             token: issued.then_some(self.transaction),
             pid,
+            server_signs: ServerSigns::NONE,
         };
         self.reply_with(session, Ok(reply))
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::key::RawLockKey;
 use crate::options::LockMode;
 use crate::session::{
-    BatchMode, BatchReply, LockBatch, LockOpKind, SessionError, SqlState, TokenSource,
+    BatchMode, BatchReply, LockBatch, LockOpKind, ServerSigns, SessionError, SqlState, TokenSource,
 };
 
 /// Lock that a session holds or waits for.
@@ -195,6 +195,7 @@ impl Server {
             answers: (!answers.is_empty()).then_some(answers),
             token,
             pid,
+            server_signs: ServerSigns::NONE,
         })
     }
 }

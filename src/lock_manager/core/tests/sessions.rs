@@ -3,7 +3,7 @@
 use super::harness::{CoreHarness, millis};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::LockOptions;
-use crate::session::BatchReply;
+use crate::session::{BatchReply, ServerSigns};
 use std::time::Duration;
 
 const NO_COMMANDS: [&str; 0] = [];
@@ -251,6 +251,7 @@ fn incomplete_reply_fails_as_session_changed() {
         answers: None,
         token: None,
         pid: harness.pid("s1"),
+        server_signs: ServerSigns::NONE,
     };
     let commands = ["lost s1", "terminate s1", "failed ann: SessionChanged"];
     assert_eq!(harness.reply_with("s1", Ok(reply)), commands);
