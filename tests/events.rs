@@ -5,9 +5,6 @@
 //! subscriber, the event stays disabled for both.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "model/mod.rs"]
-mod model;
-
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +12,7 @@ use advisory_locking::session::LockSession;
 use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::model::Model;
+use testkit::model::Model;
 
 /// Collects lines. Panics at a line that contains `poison`.
 #[derive(Clone, Default)]

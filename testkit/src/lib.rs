@@ -3,6 +3,7 @@
 //! * [`server`]: address of the test server, connections, names and keys of a test's own.
 //! * [`observer`]: queries of `pg_locks` and `pg_stat_activity` on a plain connection.
 //! * [`gate`]: a lock that a statement waits for until the test releases it.
+//! * [`model`]: PostgreSQL's advisory locks in memory.
 //! * [`pending`]: futures that are dropped at a pending point.
 //! * [`proxy`]: a TCP proxy that counts, stalls, discards or cuts the traffic.
 //! * [`fake_server`]: the test server behind rules that make it another one, such as CockroachDB.
@@ -16,6 +17,7 @@
 pub mod cluster;
 pub mod fake_server;
 pub mod gate;
+pub mod model;
 pub mod observer;
 pub mod pending;
 pub mod pooling_proxy;

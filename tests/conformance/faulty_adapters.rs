@@ -11,7 +11,7 @@ use crate::actor_blocking::{self, Client};
 use crate::cases::{self, assert_granted_and_released, block};
 use crate::fixture::{Fixture, Harness, LockTable};
 use crate::harness::model::{self, ModelHarness};
-use crate::pg_model::{Fault, ModelSession};
+use testkit::model::{Fault, ModelSession};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Defect {

@@ -14,9 +14,6 @@
 #[macro_use]
 mod suite;
 
-#[path = "../model/mod.rs"]
-mod pg_model;
-
 mod actor;
 #[cfg(all(
     feature = "diesel-postgres",

@@ -11,8 +11,8 @@ use advisory_locking::session::{
     Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
 };
 
-use crate::model::ModelSession;
 use crate::pool::{Pool, PoolSession, Pooled};
+use testkit::model::ModelSession;
 
 pub(crate) struct AsyncSession(pub(crate) ModelSession);
 

@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 
 use advisory_locking::{LockError, LockErrorKind};
 
-use crate::model::ClientPanic;
+use testkit::model::ClientPanic;
 
 /// A method of the traits, and the end of its body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

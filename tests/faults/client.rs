@@ -9,8 +9,8 @@ use advisory_locking::{AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking};
 #[cfg(feature = "bb8")]
 use crate::asynchronous::{AsyncSession, run_until};
 use crate::call::{Call, CallError, CallResult, call_anywhere, call_on_a_connection};
-use crate::model::{ClientPanic, ModelSession};
 use crate::pool::Pool;
+use testkit::model::{ClientPanic, ModelSession};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Client {

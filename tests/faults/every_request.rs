@@ -5,7 +5,7 @@ use advisory_locking::{LockMode, WaitStrategy};
 use crate::call::CALLS;
 use crate::client::Client;
 use crate::fault_case::{Contention, FaultCase};
-use crate::model::Fault;
+use testkit::model::Fault;
 
 pub(crate) const FAULTS: [Fault; 14] = [
     Fault::Refuse("25P02"),

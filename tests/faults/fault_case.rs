@@ -10,7 +10,7 @@ use advisory_locking::{
 
 use crate::call::{Call, CallResult};
 use crate::client::{CallReport, Client};
-use crate::model::{Fault, Held, Model, ModelSession};
+use testkit::model::{Fault, Held, Model, ModelSession};
 
 /// The other session's lock on the key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

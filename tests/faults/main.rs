@@ -13,9 +13,6 @@
     allow(dead_code, reason = "only a future can be dropped")
 )]
 
-#[path = "../model/mod.rs"]
-mod model;
-
 // The async traits come with any async feature; this one needs no client.
 #[cfg(feature = "bb8")]
 mod asynchronous;

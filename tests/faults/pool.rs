@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use advisory_locking::session::LockPool;
 use advisory_locking::session::{LockSession, SessionError, TransactionState};
 
-use crate::model::{Model, ModelSession};
+use testkit::model::{Model, ModelSession};
 
 /// A pool of one connection. It discards a broken connection when it is returned.
 pub(crate) struct Pool<S> {

@@ -10,7 +10,7 @@ use testkit::observer::Observe;
 use testkit::temp::TempDatabase;
 
 use crate::client;
-use crate::model::{Model, ModelSession};
+use testkit::model::{Model, ModelSession};
 
 const SESSIONS: usize = 3;
 

@@ -13,8 +13,6 @@ mod mount;
 mod agreement;
 mod cases;
 mod client;
-#[path = "../model/mod.rs"]
-mod model;
 
 lock_batches! {
     diesel => crate::client::diesel;

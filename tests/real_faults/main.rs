@@ -42,8 +42,6 @@ mod actor_pooled;
 mod fixture;
 #[path = "../conformance/harness/mod.rs"]
 mod harness;
-#[path = "../model/mod.rs"]
-mod pg_model;
 
 mod adapter_under_test;
 mod cases;

@@ -2,8 +2,8 @@
 
 use advisory_locking::{LockKey, LockMode, RawLockKey};
 
-use crate::model::Pid;
 use crate::simulation::Simulation;
+use testkit::model::Pid;
 
 /// A lock that a client takes for held.
 #[derive(Clone, Debug)]

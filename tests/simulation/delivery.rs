@@ -6,8 +6,8 @@ use advisory_locking::session::Row;
 use advisory_locking::session::ScriptKind;
 
 use crate::link::{Done, Message, Waiting, execute};
-use crate::model::Code;
 use crate::simulation::State;
+use testkit::model::Code;
 
 impl State {
     fn answer(&mut self, link: usize, message: u64, reply: Result<Option<Row>, Code>) {

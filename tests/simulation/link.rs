@@ -10,9 +10,9 @@ use advisory_locking::session::{
     Backend, Row, Script, ScriptKind, SessionError, SqlState, Statement, TransactionState,
 };
 
-use crate::model::statements::ScriptResult;
-use crate::model::{Code, Pid, Server, Ticket};
 use crate::simulation::Simulation;
+use testkit::model::statements::ScriptResult;
+use testkit::model::{Code, Pid, Server, Ticket};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Message {

@@ -25,9 +25,6 @@
     reason = "a test fails by panicking, and prints its speed"
 )]
 
-#[path = "../model/mod.rs"]
-mod model;
-
 mod claims;
 mod client;
 mod coverage;

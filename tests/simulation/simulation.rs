@@ -7,7 +7,7 @@ use advisory_locking::LockMode;
 
 use crate::claims::Claim;
 use crate::link::Link;
-use crate::model::{Lock, Pid, Server};
+use testkit::model::{Lock, Pid, Server};
 
 pub(crate) struct State {
     pub(crate) server: Server,

@@ -36,8 +36,6 @@ mod blocking;
 mod exclusion;
 mod faults;
 mod isolation;
-#[path = "../model/mod.rs"]
-mod model;
 #[cfg(all(feature = "diesel-sqlite", feature = "r2d2"))]
 mod pooled;
 mod postgres;

@@ -4,7 +4,7 @@ use advisory_locking::testing::{Fault, TestLocks};
 use advisory_locking::{AdvisoryLocking, LockError, LockKey};
 
 use crate::QUIET;
-use crate::model::Model;
+use testkit::model::Model;
 
 #[test]
 fn a_server_answers_for_its_own_locks() {

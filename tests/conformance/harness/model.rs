@@ -5,7 +5,7 @@ use advisory_locking::LockKey;
 use crate::actor::{ActorChannel, Outcome, SqlCommand};
 use crate::actor_blocking::{self, Client};
 use crate::fixture::{Harness, LockEntry, LockTable};
-use crate::pg_model::{Code, Level, Lock, Model, ModelSession, Requested};
+use testkit::model::{Code, Level, Lock, Model, ModelSession, Requested};
 
 /// The model, with a client that shows the server's SQLSTATE or hides it as Diesel does.
 pub(crate) struct ModelHarness {

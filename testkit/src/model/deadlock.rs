@@ -13,7 +13,7 @@ struct Soft {
 impl Server {
     /// Looks for a cycle through this wait. Ends the wait if the cycle cannot be undone by
     /// reordering a queue.
-    pub(crate) fn check_deadlock(&mut self, ticket: Ticket) {
+    pub fn check_deadlock(&mut self, ticket: Ticket) {
         let Some(waiter) = self.waiter(ticket) else {
             return;
         };

@@ -10,7 +10,7 @@ use super::server::{Code, Level, Lock, Pid, Requested, Server};
 
 /// The sources of fencing tokens.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens {
+pub struct Tokens {
     last_transaction: i64,
     sequences: BTreeMap<String, Sequence>,
 }
@@ -23,7 +23,7 @@ struct Sequence {
 
 impl Server {
     /// `CREATE SEQUENCE`. `only_grows` is false with a cache, a cycle or a negative increment.
-    pub(crate) fn create_sequence(&mut self, name: &str, only_grows: bool) {
+    pub fn create_sequence(&mut self, name: &str, only_grows: bool) {
         let sequence = Sequence {
             only_grows,
             last: 0,

@@ -20,7 +20,7 @@ const DEADLOCK_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A server that threads share.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Model(Arc<Shared>);
+pub struct Model(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -30,7 +30,7 @@ struct Shared {
 
 impl Model {
     /// A session whose client shows the server's codes.
-    pub(crate) fn connect(&self) -> ModelSession {
+    pub fn connect(&self) -> ModelSession {
         let pid = self.run(Server::connect);
         ModelSession {
             model: self.clone(),
@@ -45,13 +45,13 @@ impl Model {
     }
 
     /// Does something to the server, and lets all who wait look what became of them.
-    pub(crate) fn run<T>(&self, act: impl FnOnce(&mut Server) -> T) -> T {
+    pub fn run<T>(&self, act: impl FnOnce(&mut Server) -> T) -> T {
         let result = act(&mut self.server());
         self.0.changed.notify_all();
         result
     }
 
-    pub(crate) fn held(&self, key: &LockKey) -> Vec<Held> {
+    pub fn held(&self, key: &LockKey) -> Vec<Held> {
         self.held_in(key.raw())
     }
 
@@ -97,41 +97,41 @@ impl Model {
 
 /// One connection: a session of the server, and what its client knows.
 #[derive(Debug)]
-pub(crate) struct ModelSession {
+pub struct ModelSession {
     model: Model,
     pid: Pid,
     depth: u32,
     test: bool,
     broken: bool,
     /// As Diesel does: a code is shown only by the statements that put it in the constraint name.
-    pub(crate) hides_codes: bool,
+    pub hides_codes: bool,
     /// The numbers of the statements that the client has prepared.
     prepared: BTreeSet<u8>,
-    pub(crate) faults: Faults,
+    pub faults: Faults,
 }
 
 impl ModelSession {
-    pub(crate) const fn pid(&self) -> Pid {
+    pub const fn pid(&self) -> Pid {
         self.pid
     }
 
     /// Returns whether the session is alive.
-    pub(crate) fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.model.server().sessions.contains_key(&self.pid)
     }
 
-    pub(crate) const fn model(&self) -> &Model {
+    pub const fn model(&self) -> &Model {
         &self.model
     }
 
     /// Ends the session and marks the connection as broken.
-    pub(crate) fn terminate(&mut self) {
+    pub fn terminate(&mut self) {
         self.model.run(|server| server.terminate(self.pid));
         self.broken = true;
     }
 
     /// Opens a test framework's transaction.
-    pub(crate) fn begin_test(&mut self) -> Result<(), Code> {
+    pub fn begin_test(&mut self) -> Result<(), Code> {
         self.test = true;
         self.model.run(|server| server.begin(self.pid))
     }

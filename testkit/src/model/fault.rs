@@ -6,7 +6,7 @@ use super::server::Code;
 
 /// A fault of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// It fails before it has done anything.
     Refuse(Code),
     /// It is done, and reported as failed: a wait may be granted and time out at the same moment.
@@ -26,42 +26,42 @@ pub(crate) enum Fault {
 
 /// The payload of a client's panic, which distinguishes it from other panics.
 #[derive(Debug)]
-pub(crate) struct ClientPanic;
+pub struct ClientPanic;
 
 /// The planned faults of a session, by the number of the request. The first is number 0.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     planned: BTreeMap<usize, Fault>,
     others_leave_at: Option<usize>,
     requests: usize,
 }
 
 impl Faults {
-    pub(crate) fn plan(&mut self, request: usize, fault: Fault) {
+    pub fn plan(&mut self, request: usize, fault: Fault) {
         self.planned.insert(request, fault);
     }
 
     /// Every other session ends just before this request, so that a key that was busy is free.
-    pub(crate) fn others_leave_at(&mut self, request: usize) {
+    pub fn others_leave_at(&mut self, request: usize) {
         self.others_leave_at = Some(request);
     }
 
-    pub(crate) fn do_others_leave(&self) -> bool {
+    pub fn do_others_leave(&self) -> bool {
         self.others_leave_at == Some(self.requests)
     }
 
-    pub(crate) fn is_next(&self, fault: Fault) -> bool {
+    pub fn is_next(&self, fault: Fault) -> bool {
         self.planned.get(&self.requests) == Some(&fault)
     }
 
-    pub(crate) fn next(&mut self) -> Option<Fault> {
+    pub fn next(&mut self) -> Option<Fault> {
         let fault = self.planned.remove(&self.requests);
         self.requests += 1;
         fault
     }
 
     /// The number of requests so far. A test can let each of them fail in turn.
-    pub(crate) const fn requests(&self) -> usize {
+    pub const fn requests(&self) -> usize {
         self.requests
     }
 }

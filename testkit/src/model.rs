@@ -5,11 +5,6 @@
 //! passed and when the server looks for deadlocks. [`session`] is a blocking client. The agreement
 //! scripts of the conformance suite compare the model with a real server.
 #![allow(
-    dead_code,
-    unused_imports,
-    reason = "several test targets share this module, and none uses all of it"
-)]
-#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -17,15 +12,15 @@
     reason = "a model that is used wrongly fails its test"
 )]
 
-pub(crate) mod batches;
-pub(crate) mod deadlock;
-pub(crate) mod fault;
-pub(crate) mod queue;
-pub(crate) mod server;
-pub(crate) mod session;
-pub(crate) mod statements;
-pub(crate) mod transactions;
+pub mod batches;
+pub mod deadlock;
+pub mod fault;
+pub mod queue;
+pub mod server;
+pub mod session;
+pub mod statements;
+pub mod transactions;
 
-pub(crate) use fault::{ClientPanic, Fault};
-pub(crate) use server::{Code, Held, Level, Lock, Pid, Requested, Server, Ticket};
-pub(crate) use session::{Model, ModelSession};
+pub use fault::{ClientPanic, Fault};
+pub use server::{Code, Held, Level, Lock, Pid, Requested, Server, Ticket};
+pub use session::{Model, ModelSession};

@@ -44,24 +44,24 @@ impl Server {
     }
 
     /// Takes the result of a wait; `None` while it lasts.
-    pub(crate) fn ended(&mut self, ticket: Ticket) -> Option<Result<(), Code>> {
+    pub fn ended(&mut self, ticket: Ticket) -> Option<Result<(), Code>> {
         self.ended.remove(&ticket)
     }
 
     /// The wait's `lock_timeout` has passed.
-    pub(crate) fn expire(&mut self, ticket: Ticket) {
+    pub fn expire(&mut self, ticket: Ticket) {
         self.end_wait(ticket, "55P03");
     }
 
     /// `pg_cancel_backend`.
-    pub(crate) fn cancel(&mut self, pid: Pid) {
+    pub fn cancel(&mut self, pid: Pid) {
         if let Some(ticket) = self.ticket_of(pid) {
             self.end_wait(ticket, "57014");
         }
     }
 
     /// `pg_terminate_backend`. The client learns of it by its next statement.
-    pub(crate) fn terminate(&mut self, pid: Pid) {
+    pub fn terminate(&mut self, pid: Pid) {
         if let Some(ticket) = self.ticket_of(pid) {
             self.end_wait(ticket, "57P01");
         }
@@ -69,7 +69,7 @@ impl Server {
         self.wake();
     }
 
-    pub(crate) fn terminate_others(&mut self, pid: Pid) {
+    pub fn terminate_others(&mut self, pid: Pid) {
         let others: Vec<_> = self
             .sessions
             .keys()

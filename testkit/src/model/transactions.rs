@@ -14,7 +14,7 @@ impl Server {
 
     /// Fails a statement of this session. In a transaction, the locks of the innermost savepoint
     /// are released at once, before the client rolls back.
-    pub(crate) fn fail(&mut self, pid: Pid, code: Code) -> Code {
+    pub fn fail(&mut self, pid: Pid, code: Code) -> Code {
         let frame = self.sessions.get_mut(&pid).and_then(|session| {
             session.aborted = !session.frames.is_empty();
             session.frames.last_mut()
@@ -26,7 +26,7 @@ impl Server {
         code
     }
 
-    pub(crate) fn begin(&mut self, pid: Pid) -> Result<(), Code> {
+    pub fn begin(&mut self, pid: Pid) -> Result<(), Code> {
         // In a transaction it is a warning.
         if self.usable(pid)?.frames.is_empty() {
             let began = self.transaction_begins();
@@ -53,7 +53,7 @@ impl Server {
     }
 
     /// `false`: the transaction was aborted, so it was rolled back.
-    pub(crate) fn commit(&mut self, pid: Pid) -> Result<bool, Code> {
+    pub fn commit(&mut self, pid: Pid) -> Result<bool, Code> {
         let session = self.sessions.get_mut(&pid).ok_or("08006")?;
         let committed = !session.aborted;
         if committed {
@@ -67,7 +67,7 @@ impl Server {
         Ok(committed)
     }
 
-    pub(crate) fn rollback(&mut self, pid: Pid) -> Result<(), Code> {
+    pub fn rollback(&mut self, pid: Pid) -> Result<(), Code> {
         let session = self.sessions.get_mut(&pid).ok_or("08006")?;
         session.frames.clear();
         session.aborted = false;
@@ -75,7 +75,7 @@ impl Server {
         Ok(())
     }
 
-    pub(crate) fn savepoint(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
+    pub fn savepoint(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
         let session = self.usable(pid)?;
         if session.frames.is_empty() {
             return Err("25P01");
@@ -88,7 +88,7 @@ impl Server {
     }
 
     /// Moves the effects of the savepoint to the surrounding frame.
-    pub(crate) fn release_savepoint(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
+    pub fn release_savepoint(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
         self.usable(pid)?;
         let index = self.find_savepoint(pid, name)?;
         let frames = &mut self.session(pid).frames;
@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// The savepoint stays, empty.
-    pub(crate) fn rollback_to(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
+    pub fn rollback_to(&mut self, pid: Pid, name: &str) -> Result<(), Code> {
         let index = self.find_savepoint(pid, name)?;
         let session = self.session(pid);
         session.frames.truncate(index);
@@ -122,7 +122,7 @@ impl Server {
     }
 
     /// An `INSERT`.
-    pub(crate) fn write(&mut self, pid: Pid) -> Result<(), Code> {
+    pub fn write(&mut self, pid: Pid) -> Result<(), Code> {
         let session = self.usable(pid)?;
         match session.frames.last_mut() {
             Some(frame) => frame.written += 1,
@@ -132,7 +132,7 @@ impl Server {
     }
 
     /// Returns the number of its own rows that this session sees.
-    pub(crate) fn written(&mut self, pid: Pid) -> Result<i64, Code> {
+    pub fn written(&mut self, pid: Pid) -> Result<i64, Code> {
         let session = self.usable(pid)?;
         let open: i64 = session.frames.iter().map(|frame| frame.written).sum();
         Ok(session.written + open)

@@ -13,7 +13,7 @@ const SAVEPOINT: &str = "advisory_locking";
 
 /// The immediate result of a script.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ScriptResult {
+pub enum ScriptResult {
     Done,
     /// The script waits. After the grant it continues with [`Server::finish_script`].
     Queued(Ticket),
@@ -21,7 +21,7 @@ pub(crate) enum ScriptResult {
 
 impl Server {
     /// Runs a statement. None of them waits.
-    pub(crate) fn query(&mut self, pid: Pid, statement: &Statement) -> Result<Row, Code> {
+    pub fn query(&mut self, pid: Pid, statement: &Statement) -> Result<Row, Code> {
         match statement.request() {
             Request::Lock { kind, key, mode } => {
                 let reply = self.lock_statement(pid, *kind, *key, *mode)?;
@@ -108,7 +108,7 @@ impl Server {
     }
 
     /// Begins a script.
-    pub(crate) fn script(&mut self, pid: Pid, script: &Script) -> Result<ScriptResult, Code> {
+    pub fn script(&mut self, pid: Pid, script: &Script) -> Result<ScriptResult, Code> {
         let lock = Lock {
             key: script.key(),
             mode: script.mode(),
@@ -180,7 +180,7 @@ impl Server {
     }
 
     /// Runs the statements of a script after its wait.
-    pub(crate) fn finish_script(&mut self, pid: Pid, script: &Script) -> Result<(), Code> {
+    pub fn finish_script(&mut self, pid: Pid, script: &Script) -> Result<(), Code> {
         match script.kind() {
             ScriptKind::Wait {
                 context: TransactionContext::InTransaction,

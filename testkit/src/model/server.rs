@@ -7,29 +7,29 @@ use advisory_locking::{LockMode, RawLockKey};
 use super::batches::Tokens;
 
 /// The process id of a session.
-pub(crate) type Pid = i32;
+pub type Pid = i32;
 /// An SQLSTATE.
-pub(crate) type Code = &'static str;
+pub type Code = &'static str;
 /// One wait.
-pub(crate) type Ticket = u64;
+pub type Ticket = u64;
 
 /// A lock in a mode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Lock {
-    pub(crate) key: RawLockKey,
-    pub(crate) mode: LockMode,
+pub struct Lock {
+    pub key: RawLockKey,
+    pub mode: LockMode,
 }
 
 /// The owner of a level of a lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Level {
+pub enum Level {
     Session,
     Transaction,
 }
 
 /// The immediate result of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Requested {
+pub enum Requested {
     Granted,
     Busy,
     Queued(Ticket),
@@ -37,10 +37,10 @@ pub(crate) enum Requested {
 
 /// A row of `pg_locks`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Held {
-    pub(crate) pid: Pid,
-    pub(crate) mode: LockMode,
-    pub(crate) granted: bool,
+pub struct Held {
+    pub pid: Pid,
+    pub mode: LockMode,
+    pub granted: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +95,7 @@ pub(super) fn conflict(one: LockMode, other: LockMode) -> bool {
 
 /// One database's advisory locks.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     pub(super) sessions: BTreeMap<Pid, Session>,
     pub(super) queues: BTreeMap<RawLockKey, Vec<Waiter>>,
     pub(super) ended: BTreeMap<Ticket, Result<(), Code>>,
@@ -104,7 +104,7 @@ pub(crate) struct Server {
     pub(super) last_ticket: Ticket,
     pub(super) tokens: Tokens,
     /// The number of keys that fit.
-    pub(crate) capacity: usize,
+    pub capacity: usize,
 }
 
 impl Default for Server {
@@ -123,14 +123,14 @@ impl Default for Server {
 }
 
 impl Server {
-    pub(crate) fn connect(&mut self) -> Pid {
+    pub fn connect(&mut self) -> Pid {
         self.last_pid += 1;
         self.sessions.insert(self.last_pid, Session::default());
         self.last_pid
     }
 
     /// Asks for a lock. A wait goes on until its ticket has [`ended`](Self::ended).
-    pub(crate) fn request(
+    pub fn request(
         &mut self,
         pid: Pid,
         lock: Lock,
@@ -158,7 +158,7 @@ impl Server {
     }
 
     /// `pg_advisory_unlock`: `false` if the session does not hold a session-level lock.
-    pub(crate) fn unlock(&mut self, pid: Pid, lock: Lock) -> Result<bool, Code> {
+    pub fn unlock(&mut self, pid: Pid, lock: Lock) -> Result<bool, Code> {
         self.usable(pid)?;
         let locks = &mut self.session(pid).locks;
         let found = locks.iter().position(|held| *held == lock);
@@ -170,7 +170,7 @@ impl Server {
     }
 
     /// `pg_advisory_unlock_all`.
-    pub(crate) fn unlock_all(&mut self, pid: Pid) -> Result<(), Code> {
+    pub fn unlock_all(&mut self, pid: Pid) -> Result<(), Code> {
         self.usable(pid)?;
         self.session(pid).locks.clear();
         self.wake();
@@ -178,19 +178,19 @@ impl Server {
     }
 
     /// `DEALLOCATE ALL`.
-    pub(crate) fn deallocate_all(&mut self, pid: Pid) -> Result<(), Code> {
+    pub fn deallocate_all(&mut self, pid: Pid) -> Result<(), Code> {
         self.usable(pid)?.prepared.clear();
         Ok(())
     }
 
     /// `DISCARD ALL`, as far as the model goes.
-    pub(crate) fn discard_all(&mut self, pid: Pid) -> Result<(), Code> {
+    pub fn discard_all(&mut self, pid: Pid) -> Result<(), Code> {
         self.deallocate_all(pid)?;
         self.unlock_all(pid)
     }
 
     /// Prepares a statement, unless the client has prepared it before.
-    pub(crate) fn prepare(&mut self, pid: Pid, number: u8, is_cached: bool) -> Result<(), Code> {
+    pub fn prepare(&mut self, pid: Pid, number: u8, is_cached: bool) -> Result<(), Code> {
         let prepared = &mut self.usable(pid)?.prepared;
         if is_cached && !prepared.contains(&number) {
             return Err(self.fail(pid, "26000"));
@@ -200,7 +200,7 @@ impl Server {
     }
 
     /// The rows of `pg_locks` for a key: the holders by pid, then the queue.
-    pub(crate) fn held(&self, key: RawLockKey) -> Vec<Held> {
+    pub fn held(&self, key: RawLockKey) -> Vec<Held> {
         let mut rows = Vec::new();
         for (&pid, session) in &self.sessions {
             for mode in [LockMode::Exclusive, LockMode::Shared] {
@@ -221,31 +221,31 @@ impl Server {
         rows
     }
 
-    pub(crate) fn is_alive(&self, pid: Pid) -> bool {
+    pub fn is_alive(&self, pid: Pid) -> bool {
         self.sessions.contains_key(&pid)
     }
 
     /// Returns whether the transaction of a session is aborted.
-    pub(crate) fn is_aborted(&self, pid: Pid) -> bool {
+    pub fn is_aborted(&self, pid: Pid) -> bool {
         self.sessions
             .get(&pid)
             .is_some_and(|session| session.aborted)
     }
 
-    pub(crate) fn is_in_transaction(&self, pid: Pid) -> bool {
+    pub fn is_in_transaction(&self, pid: Pid) -> bool {
         self.sessions
             .get(&pid)
             .is_some_and(|session| !session.frames.is_empty())
     }
 
-    pub(crate) fn holds(&self, pid: Pid, lock: Lock) -> bool {
+    pub fn holds(&self, pid: Pid, lock: Lock) -> bool {
         self.sessions
             .get(&pid)
             .is_some_and(|session| session.holds(lock))
     }
 
     /// Returns the number of levels of all locks that a session holds.
-    pub(crate) fn levels_of(&self, pid: Pid) -> usize {
+    pub fn levels_of(&self, pid: Pid) -> usize {
         self.sessions
             .get(&pid)
             .map_or(0, |session| session.levels().count())
