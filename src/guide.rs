@@ -37,7 +37,7 @@ macro_rules! pages {
         )]
         #[doc = ""]
         #[doc = include_str!("guide/pages.md")]
-        #[cfg_attr(feature = "_full-docs", doc = include_str!("guide/items.md"))]
+        #[cfg_attr(feature = "_all", doc = include_str!("guide/items.md"))]
         #[doc = include_str!(concat!("../docs/", $file, ".md"))]
         pub mod $name {}
     )*};

@@ -65,7 +65,7 @@
 //! | error | a release failed and no caller receives the error |
 //!
 //! [advisory locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
-#![cfg_attr(not(feature = "_full-docs"), doc = include_str!("guide/docs_rs.md"))]
+#![cfg_attr(not(feature = "_all"), doc = include_str!("guide/docs_rs.md"))]
 #![doc = ""]
 #![doc = include_str!("../feature-matrix.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -84,7 +84,7 @@ mod events;
     reason = "a fuzzer looks for panics"
 )]
 pub mod fuzzing;
-#[cfg(any(not(doctest), feature = "_full-docs"))]
+#[cfg(any(not(doctest), feature = "_all"))]
 pub mod guide;
 mod key;
 #[cfg(feature = "lock-manager")]
@@ -111,7 +111,7 @@ pub mod backends;
 pub mod design {}
 
 /// Programs of the README, as doc tests.
-#[cfg(all(doctest, feature = "_full-docs"))]
+#[cfg(all(doctest, feature = "_all"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
 

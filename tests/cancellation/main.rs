@@ -1,15 +1,6 @@
 //! Futures that are dropped before they are ready, on a PostgreSQL server: no lock stays held or
 //! queued, and no pool loses a connection.
 
-#![cfg(all(
-    feature = "diesel-postgres",
-    feature = "diesel-async-postgres",
-    feature = "diesel-async-sqlite",
-    feature = "bb8",
-    feature = "deadpool",
-    feature = "mobc",
-    feature = "sea-orm"
-))]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -41,7 +41,6 @@ pub(crate) fn on_runtime<F: Future>(actor: F) {
 }
 
 /// An actor with a connection.
-#[cfg(feature = "diesel-async-postgres")]
 pub(crate) async fn connection<C: AsyncClient>(conn: &mut C, channel: &ActorChannel) {
     let _quit = serve(conn, channel).await;
 }

@@ -14,18 +14,8 @@ fn all_adapters(fixture: &Fixture) -> Vec<Actor> {
     let mut actors = Vec::new();
     let mut spawn = |adapter: Adapter| actors.push(fixture.spawn_actor(adapter.actor(url())));
     spawn(DIESEL);
-    #[cfg(feature = "r2d2")]
     spawn(crate::harness::r2d2_postgres::R2D2);
-    #[cfg(feature = "diesel-sqlite")]
     spawn(crate::harness::multi_connection::MULTI_CONNECTION);
-    #[cfg(all(
-        feature = "diesel-sqlite",
-        feature = "diesel-async-postgres",
-        feature = "diesel-async-sqlite",
-        feature = "bb8",
-        feature = "deadpool",
-        feature = "mobc"
-    ))]
     {
         use crate::harness::diesel_async;
         spawn(diesel_async::DIESEL_ASYNC);
@@ -33,7 +23,6 @@ fn all_adapters(fixture: &Fixture) -> Vec<Actor> {
         spawn(diesel_async::DEADPOOL);
         spawn(diesel_async::MOBC);
     }
-    #[cfg(all(feature = "diesel-sqlite", feature = "sea-orm"))]
     spawn(crate::harness::sea_orm::SEA_ORM);
     actors
 }

@@ -15,80 +15,41 @@
 mod suite;
 
 mod actor;
-#[cfg(all(
-    feature = "diesel-postgres",
-    feature = "diesel-sqlite",
-    any(
-        feature = "sea-orm",
-        all(
-            feature = "diesel-async-postgres",
-            feature = "diesel-async-sqlite",
-            feature = "bb8",
-            feature = "deadpool",
-            feature = "mobc"
-        )
-    )
-))]
+#[cfg(feature = "_all")]
 mod actor_async;
 mod actor_blocking;
-#[cfg(all(
-    feature = "r2d2",
-    any(feature = "diesel-postgres", feature = "diesel-sqlite")
-))]
+#[cfg(feature = "_all")]
 mod actor_pooled;
 mod cases;
-#[cfg(feature = "diesel-postgres")]
+#[cfg(feature = "_all")]
 mod cross_adapter;
 mod faulty_adapters;
 mod fixture;
 mod harness;
-#[cfg(feature = "diesel-postgres")]
+#[cfg(feature = "_all")]
 mod model_vs_server;
 
 conformance! {
     model => crate::harness::model::showing_codes();
     model_hiding_codes => crate::harness::model::hiding_codes();
-    #[cfg(feature = "diesel-postgres")]
-    diesel_postgres => crate::harness::diesel_postgres::DIESEL.on_test_server();
-    #[cfg(all(feature = "diesel-postgres", feature = "r2d2"))]
-    r2d2_postgres => crate::harness::r2d2_postgres::R2D2.on_test_server();
-    #[cfg(all(feature = "diesel-postgres", feature = "diesel-sqlite"))]
-    multi_connection => crate::harness::multi_connection::MULTI_CONNECTION.on_test_server();
-    #[cfg(feature = "diesel-sqlite")]
-    diesel_sqlite => crate::harness::diesel_sqlite::DIESEL;
-    #[cfg(all(feature = "diesel-sqlite", feature = "r2d2"))]
-    r2d2_sqlite => crate::harness::r2d2_sqlite::R2D2;
-    #[cfg(feature = "rusqlite")]
-    rusqlite => crate::harness::rusqlite::RUSQLITE;
 }
 
-// These harnesses share the observer and the plain SQL with Diesel's.
-#[cfg(all(
-    feature = "diesel-postgres",
-    feature = "diesel-sqlite",
-    feature = "diesel-async-postgres",
-    feature = "diesel-async-sqlite",
-    feature = "bb8",
-    feature = "deadpool",
-    feature = "mobc"
-))]
+#[cfg(feature = "_all")]
 conformance! {
+    diesel_postgres => crate::harness::diesel_postgres::DIESEL.on_test_server();
+    r2d2_postgres => crate::harness::r2d2_postgres::R2D2.on_test_server();
+    multi_connection => crate::harness::multi_connection::MULTI_CONNECTION.on_test_server();
     diesel_async_postgres => crate::harness::diesel_async::DIESEL_ASYNC.on_test_server();
     bb8_postgres => crate::harness::diesel_async::BB8.on_test_server();
     deadpool_postgres => crate::harness::diesel_async::DEADPOOL.on_test_server();
     mobc_postgres => crate::harness::diesel_async::MOBC.on_test_server();
+    sea_orm_postgres => crate::harness::sea_orm::SEA_ORM.on_test_server();
+    diesel_sqlite => crate::harness::diesel_sqlite::DIESEL;
+    r2d2_sqlite => crate::harness::r2d2_sqlite::R2D2;
+    rusqlite => crate::harness::rusqlite::RUSQLITE;
     diesel_async_sqlite => crate::harness::diesel_async::SQLITE;
     bb8_sqlite => crate::harness::diesel_async::SQLITE_BB8;
     deadpool_sqlite => crate::harness::diesel_async::SQLITE_DEADPOOL;
     mobc_sqlite => crate::harness::diesel_async::SQLITE_MOBC;
-}
-
-#[cfg(all(
-    feature = "diesel-postgres",
-    feature = "diesel-sqlite",
-    feature = "sea-orm"
-))]
-conformance! {
-    sea_orm_postgres => crate::harness::sea_orm::SEA_ORM.on_test_server();
     sea_orm_sqlite => crate::harness::sea_orm::SQLITE;
 }

@@ -9,8 +9,7 @@ macro_rules! conformance {
             conformance!(@cases $harness, $($group: $($case),*;)*);
         }
     };
-    ($($(#[$attribute:meta])* $adapter:ident => $harness:expr;)*) => {$(
-        $(#[$attribute])*
+    ($($adapter:ident => $harness:expr;)*) => {$(
         mod $adapter {
             conformance!(@cases $harness,
                 exclusion: a_second_session_is_refused, shared_holders_exclude_only_exclusive_ones,

@@ -4,9 +4,7 @@ use std::sync::LazyLock;
 
 use ::diesel::Connection as _;
 use ::diesel::pg::PgConnection;
-#[cfg(feature = "sea-orm")]
 use advisory_locking::session::AsyncLockPool;
-#[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::session::{
     BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, LockSession, Row, SessionError,
@@ -44,24 +42,20 @@ impl Client for Blocking {
 }
 
 /// A connection, or a pointer to one, of an async client.
-#[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
 struct Async<C>(C);
 
-#[cfg(any(feature = "diesel-async-postgres", feature = "sea-orm"))]
 impl<C: std::ops::DerefMut<Target: AsyncLockSession> + Send> Client for Async<C> {
     fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         RUNTIME.block_on(self.0.session_query(statement))
     }
 }
 
-#[cfg(feature = "diesel-async-postgres")]
 pub(crate) fn diesel_async(url: &str) -> Session {
     use ::diesel_async::{AsyncConnection, AsyncPgConnection};
     let conn = RUNTIME.block_on(AsyncPgConnection::establish(url)).unwrap();
     Session::new(Async(Box::new(conn)))
 }
 
-#[cfg(feature = "sea-orm")]
 pub(crate) fn sea_orm(url: &str) -> Session {
     use ::sea_orm::{ConnectOptions, Database};
     let mut options = ConnectOptions::new(url);

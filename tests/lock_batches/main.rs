@@ -16,8 +16,6 @@ mod client;
 
 lock_batches! {
     diesel => crate::client::diesel;
-    #[cfg(feature = "diesel-async-postgres")]
     diesel_async => crate::client::diesel_async;
-    #[cfg(feature = "sea-orm")]
     sea_orm => crate::client::sea_orm;
 }

@@ -11,7 +11,6 @@
 mod concurrent_index;
 mod deadlock;
 mod errors;
-#[cfg(feature = "schemes")]
 mod hashes;
 mod interrupted;
 mod permissions;

@@ -6,17 +6,6 @@
 //! [`AdapterUnderTest`](adapter_under_test::AdapterUnderTest), whose actors connect where the case
 //! requires. The actors are those of the conformance suite. A new adapter is one line in the list
 //! below.
-#![cfg(all(
-    feature = "diesel-postgres",
-    feature = "diesel-sqlite",
-    feature = "diesel-async-postgres",
-    feature = "diesel-async-sqlite",
-    feature = "r2d2",
-    feature = "bb8",
-    feature = "deadpool",
-    feature = "mobc",
-    feature = "sea-orm"
-))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

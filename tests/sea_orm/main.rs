@@ -1,7 +1,6 @@
 //! Tests of SeaORM's handles: the body's connection, its transactions and streams, and locks in a
 //! `DatabaseTransaction`.
 
-#![cfg(all(feature = "diesel-postgres", feature = "sea-orm"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

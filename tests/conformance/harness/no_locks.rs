@@ -44,7 +44,6 @@ pub(crate) fn run_sql(
 }
 
 /// Runs SQL with Diesel.
-#[cfg(feature = "diesel-sqlite")]
 pub(crate) fn diesel(
     conn: &mut ::diesel::sqlite::SqliteConnection,
     sql: Sql<'_>,
