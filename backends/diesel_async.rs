@@ -12,10 +12,21 @@
 //! * It marks the transaction manager as broken, so that a pool discards the connection.
 //! * It cancels a wait for a lock: from a task in a multi-thread runtime, else from a thread.
 //!
-//! With `sslmode=require`, or a server that accepts TLS only, a wait is not cancelled, because the
-//! cancel request uses an unencrypted connection of its own. The wait then lasts to its limit, as
-//! it does if the process ends first. There, give every
-//! [`WaitStrategy::Block`](crate::WaitStrategy::Block) a limit, or poll.
+//! A cancel request uses a connection of its own, by default without encryption. PostgreSQL accepts
+//! it also if it accepts sessions with TLS only. With `sslmode=require` the client sends no request
+//! without a TLS connector: see
+#![cfg_attr(
+    feature = "diesel-async-postgres",
+    doc = "[`set_cancel_tls`]. So does a proxy that accepts TLS only."
+)]
+#![cfg_attr(
+    not(feature = "diesel-async-postgres"),
+    doc = "`set_cancel_tls`. So does a proxy that accepts TLS only."
+)]
+//!
+//! A wait that is not cancelled ends within a second after its connection is closed, which pools do
+//! at once. The server checks the connection: PostgreSQL 14 or later, not on Windows. On other
+//! servers it lasts to its limit.
 //!
 //! SQLite has no session to terminate. The crate rolls back the open transaction and marks the
 //! connection as broken. `SyncConnectionWrapper` needs a multi-thread runtime: it panics if the
@@ -25,6 +36,9 @@
 mod postgres;
 #[cfg(feature = "diesel-async-sqlite")]
 mod sqlite;
+
+#[cfg(feature = "diesel-async-postgres")]
+pub use postgres::set_cancel_tls;
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

@@ -111,6 +111,13 @@ pub(crate) trait Machine {
     /// need not wait.
     fn handle(&mut self, event: Event, now: Instant) -> Action<Self::Output>;
 
+    /// Returns the process id of the session, once a reply has shown it.
+    ///
+    /// A termination names it, so that it does nothing on another session of a pooler.
+    fn session_pid(&self) -> Option<i32> {
+        None
+    }
+
     /// Returns `true` if the session needs a clean-up when the machine stops here, although no
     /// action is in flight.
     #[cfg_attr(

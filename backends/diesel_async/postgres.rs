@@ -14,6 +14,8 @@ use crate::session::{
     AsyncLockSession, Backend, Row, Script, SessionError, Statement, TransactionState,
 };
 
+pub use cancel::set_cancel_tls;
+
 impl AsyncLockSession for AsyncPgConnection {
     fn session_backend(&mut self) -> Backend {
         Backend::Postgres
@@ -77,22 +79,17 @@ impl AsyncLockSession for AsyncPgConnection {
         super::manager_status(self).set_in_error();
     }
 
-    fn session_start_terminate(&mut self) {
-        // A late cancel request may hit a statement that is queued behind the wait, so all are
-        // queued twice. The first is queued once more, so that one of the two ends the session
-        // before the `ROLLBACK`. Outside a transaction, that would write a warning to the log.
-        let twice = [TerminateStep::ALL, TerminateStep::ALL];
-        let steps = twice.into_iter().flatten();
-        for step in std::iter::once(TerminateStep::EndSession).chain(steps) {
-            super::send_detached(self, step.sql());
+    fn session_start_terminate(&mut self, pid: Option<i32>) {
+        for text in TerminateStep::queued(pid) {
+            super::send_detached(self, &text);
         }
         self.session_mark_broken();
     }
 
     /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel request at once,
     /// which has crashed poolers.
-    fn session_cancel_and_terminate(&mut self) {
-        self.session_start_terminate();
+    fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
+        self.session_start_terminate(pid);
         cancel::cancel(self.cancel_token());
     }
 

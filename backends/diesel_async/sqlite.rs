@@ -34,7 +34,7 @@ impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
         super::manager_status(self).set_in_error();
     }
 
-    fn session_start_terminate(&mut self) {
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {
         self.session_mark_broken();
         // diesel-async blocks on a statement that is dropped, which panics in a current-thread
         // runtime (seen with diesel-async 0.9.2). There, the mark alone keeps the connection out of

@@ -19,6 +19,10 @@ pub enum ScriptKind {
     /// Acquires the session-level lock if it is free and releases it, so that an error shows its
     /// SQLSTATE.
     RevealSqlState,
+    /// Disables [`statement_timeout`] until the end of the transaction.
+    ///
+    /// [`statement_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-STATEMENT-TIMEOUT
+    DisableStatementTimeout,
     /// One step of the pooler check, which compares two connections.
     PoolerCheck(PoolerCheckStep),
     /// Releases one level of the session-level lock as [`StatementKind::Release`] does, or
@@ -47,7 +51,13 @@ pub enum ScriptKind {
     ///
     /// The scripts are sent one after the other, until the client sees that the session has ended,
     /// or until the last step of a pass has released all locks. There are at most 16 passes.
-    Terminate(TerminateStep),
+    Terminate {
+        /// The step.
+        step: TerminateStep,
+        /// The process id of the session, if a reply has shown it. On any other session, the script
+        /// does nothing.
+        pid: Option<i32>,
+    },
     /// Waits for the session-level lock, or inside a transaction for a lock of either scope.
     Wait {
         /// `true` for a transaction-level lock.
@@ -189,6 +199,7 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
             call("pg_try_advisory_lock"),
             call("pg_advisory_unlock")
         )),
+        ScriptKind::DisableStatementTimeout => "SET LOCAL statement_timeout = 0".to_owned(),
         ScriptKind::PoolerCheck(step) => pooler_check(step, key, mode),
         ScriptKind::ReleaseOrTerminate {
             pid,
@@ -208,7 +219,7 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
         ScriptKind::RollBackWait => {
             format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
         }
-        ScriptKind::Terminate(step) => step.sql().to_owned(),
+        ScriptKind::Terminate { step, pid } => step.sql(pid),
         ScriptKind::Wait {
             is_transaction_level,
             context,

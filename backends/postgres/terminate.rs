@@ -24,18 +24,44 @@ impl TerminateStep {
         Self::ReleaseAllLocks,
     ];
 
-    pub(crate) const fn sql(self) -> &'static str {
+    /// Returns the text for the session `pid`, or for any session if its process id is unknown.
+    ///
+    /// With the process id, the text does nothing on another session, which may belong to another
+    /// client of a transaction pooler. The number is written out, because pgpool-II recognizes
+    /// [only that]. Otherwise it takes the end of the session for a failure of the server, and
+    /// fails over (seen with 4.7.3).
+    ///
+    /// [only that]: https://www.pgpool.net/docs/latest/en/html/restrictions.html
+    pub(crate) fn sql(self, pid: Option<i32>) -> String {
+        let (pid, condition) = match pid {
+            Some(pid) => (
+                pid.to_string(),
+                format!(" WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"),
+            ),
+            None => ("pg_catalog.pg_backend_pid()".to_owned(), String::new()),
+        };
+        let end = format!("SELECT pg_catalog.pg_terminate_backend({pid}){condition}");
         match self {
-            Self::EndSession => {
-                "SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
+            Self::EndSession => end,
+            // An aborted transaction accepts no query before its rollback. One message, because a
+            // pooler may send the next one to another session.
+            Self::RollBackAndEndSession => format!("ROLLBACK; {end}"),
+            Self::ReleaseAllLocks => {
+                format!("SELECT pg_catalog.pg_advisory_unlock_all(){condition}")
             }
-            Self::RollBackAndEndSession => {
-                // An aborted transaction accepts no query before its rollback. One message, because
-                // a pooler may send the next one to another session.
-                "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
-            }
-            Self::ReleaseAllLocks => "SELECT pg_catalog.pg_advisory_unlock_all()",
         }
+    }
+
+    /// Returns the texts to enqueue if no task waits for the replies.
+    ///
+    /// A late cancel request may hit a statement that is queued behind a wait, so all are queued
+    /// twice. The first is queued once more, so that one of the two ends the session before the
+    /// `ROLLBACK`. Outside a transaction, that would write a warning to the log.
+    #[cfg(any(test, feature = "diesel-async-postgres"))]
+    pub(crate) fn queued(pid: Option<i32>) -> impl Iterator<Item = String> {
+        let twice = [Self::ALL, Self::ALL].into_iter().flatten();
+        let steps = std::iter::once(Self::EndSession).chain(twice);
+        steps.map(move |step| step.sql(pid))
     }
 }
 
@@ -44,8 +70,9 @@ impl TerminateStep {
 /// The steps repeat until the client sees that the session has ended, or until the last step of a
 /// pass succeeds. They repeat at most [`MAX_PASSES`](Self::MAX_PASSES) times. A cancel request that
 /// was meant for another statement may hit any of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TerminateSequence {
+    pid: Option<i32>,
     sent: usize,
 }
 
@@ -54,6 +81,11 @@ impl TerminateSequence {
     ///
     /// Tests that send cancel requests without a pause need far fewer.
     const MAX_PASSES: usize = 16;
+
+    /// Starts the sequence for the session `pid`, or for any session if its process id is unknown.
+    pub(crate) const fn new(pid: Option<i32>) -> Self {
+        Self { pid, sent: 0 }
+    }
 
     /// Returns the next script, given the reply to the previous one. `None`: the session has ended
     /// or holds no lock.
@@ -69,7 +101,12 @@ impl TerminateSequence {
         let mut steps = steps.take(Self::MAX_PASSES * TerminateStep::ALL.len());
         let next = steps.nth(self.sent).filter(|_| !done);
         self.sent += 1;
-        next.map(|step| Script::without_key(ScriptKind::Terminate(*step)))
+        next.map(|step| {
+            Script::without_key(ScriptKind::Terminate {
+                step: *step,
+                pid: self.pid,
+            })
+        })
     }
 }
 
@@ -79,9 +116,10 @@ mod tests {
 
     /// The steps that are sent if each ends like that.
     fn sent_when(mut end: impl FnMut(usize) -> Result<(), SessionError>) -> Vec<TerminateStep> {
-        let (mut sequence, mut last, mut sent) = (TerminateSequence::default(), None, Vec::new());
+        let (mut sequence, mut last, mut sent) =
+            (TerminateSequence::new(Some(7)), None, Vec::new());
         while let Some(script) = sequence.next(last) {
-            let ScriptKind::Terminate(step) = script.kind() else {
+            let ScriptKind::Terminate { step, .. } = script.kind() else {
                 unreachable!("{script:?}");
             };
             last = Some(end(sent.len()));
@@ -107,5 +145,54 @@ mod tests {
         let hit_seven_times = |sent| if sent < 7 { cancelled() } else { gone() };
         assert_eq!(sent_when(hit_seven_times).len(), 8);
         assert_eq!(sent_when(|_| cancelled()).len(), 48);
+    }
+
+    #[test]
+    fn text_with_a_process_id_does_nothing_on_another_session() {
+        for step in TerminateStep::ALL {
+            let text = step.sql(Some(12_345));
+            assert!(
+                text.ends_with(" WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) 12345"),
+                "{text}"
+            );
+        }
+        let end = TerminateStep::EndSession.sql(Some(12_345));
+        assert!(end.contains("pg_terminate_backend(12345)"), "{end}");
+    }
+
+    /// The state of a session that receives the queued texts.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Session {
+        Outside,
+        Aborted,
+        Ended,
+    }
+
+    /// Sends the queued texts, of which a cancel request hits one. Returns the state afterwards,
+    /// and the number of needless rollbacks.
+    fn after_queued(mut session: Session, cancelled: Option<usize>) -> (Session, u32) {
+        let mut warnings = 0;
+        for (number, text) in TerminateStep::queued(None).enumerate() {
+            if cancelled == Some(number) || session == Session::Ended {
+                continue;
+            }
+            if text.starts_with("ROLLBACK") {
+                warnings += u32::from(session == Session::Outside);
+                session = Session::Outside;
+            }
+            if session == Session::Outside && text.contains("pg_terminate_backend") {
+                session = Session::Ended;
+            }
+        }
+        (session, warnings)
+    }
+
+    #[test]
+    fn queued_texts_end_the_session_if_one_is_cancelled() {
+        let count = TerminateStep::queued(None).count();
+        for cancelled in std::iter::once(None).chain((0..count).map(Some)) {
+            assert!(after_queued(Session::Outside, cancelled) == (Session::Ended, 0));
+            assert!(after_queued(Session::Aborted, cancelled) == (Session::Ended, 0));
+        }
     }
 }

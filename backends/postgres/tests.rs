@@ -69,6 +69,7 @@ fn every_text() -> Vec<String> {
         .map(|statement| statement.sql().to_owned())
         .collect();
     let mut kinds = vec![
+        ScriptKind::DisableStatementTimeout,
         ScriptKind::RevealSqlState,
         ScriptKind::RollBackTransaction,
         ScriptKind::RollBackWait,
@@ -109,7 +110,9 @@ fn every_text() -> Vec<String> {
             texts.extend(scripts.map(|script| script.plain_sql()));
         }
     }
-    texts.extend(TerminateStep::ALL.map(|step| step.sql().to_owned()));
+    for pid in [None, Some(PID)] {
+        texts.extend(TerminateStep::ALL.map(|step| step.sql(pid)));
+    }
     texts
 }
 

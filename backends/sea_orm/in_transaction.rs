@@ -268,7 +268,7 @@ impl AsyncLockSession for InTransaction<'_> {
         }
     }
 
-    fn session_start_terminate(&mut self) {
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {
         self.after_failed_wait = None;
         match self.executor {
             Executor::Postgres(pinned, _) => pinned.start_terminate_if_in_flight(),

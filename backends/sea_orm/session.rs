@@ -119,10 +119,11 @@ impl AsyncLockSession for PinnedConnection {
 
     fn session_mark_broken(&mut self) {
         // A closed connection does not return to its pool, so it needs no further mark.
-        self.session_start_terminate();
+        self.session_start_terminate(None);
     }
 
-    fn session_start_terminate(&mut self) {
+    /// The pinned connection knows the process id of its session.
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {
         match &mut self.0 {
             ConnectionInner::Postgres(session) => session.connection.start_terminate(),
             ConnectionInner::Native(connection) => connection.start_terminate(),

@@ -32,7 +32,7 @@ pub(super) async fn stalled(pool: &PgPool, pid: impl Fn() -> Option<i32>) {
     loop {
         futures_timer::Delay::new(pause).await;
         let Some(pid) = pid() else { continue };
-        if finds_session(pool, IS_RUNNING, pid).await {
+        if finds_session(pool, &is_running(pid)).await {
             found_waiting = false;
             pause = MAX_PAUSE.min(pause * 2);
         } else if found_waiting {
@@ -44,7 +44,10 @@ pub(super) async fn stalled(pool: &PgPool, pid: impl Fn() -> Option<i32>) {
     }
 }
 
-/// Finds the session unless it waits for a message of its client.
-const IS_RUNNING: &str = "SELECT 1 FROM pg_catalog.pg_stat_activity \
-    WHERE pid OPERATOR(pg_catalog.=) $1 \
-    AND COALESCE(wait_event, '') OPERATOR(pg_catalog.<>) 'ClientRead'";
+/// Returns the query that finds the session unless it waits for a message of its client.
+fn is_running(pid: i32) -> String {
+    format!(
+        "SELECT 1 FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) {pid} \
+         AND COALESCE(wait_event, '') OPERATOR(pg_catalog.<>) 'ClientRead'"
+    )
+}

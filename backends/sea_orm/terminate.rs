@@ -4,8 +4,9 @@
 //! a wait stays in the wait queue when its connection is closed. sqlx 0.9.0 sends no cancel
 //! requests. Therefore the session is terminated by its process id, over another connection.
 //!
-//! The server can also check for a disconnected client by itself, see
-//! [`client_connection_check_interval`][interval]. It is off by default.
+//! The server also checks for a disconnected client by itself: the wait sets
+//! [`client_connection_check_interval`][interval]. That takes up to half a second, and needs
+//! PostgreSQL 14 or later.
 //!
 //! [interval]: https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::future::{self, Either};
 use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::{self, Connection, PgConnection, PgPool, Postgres};
+use sea_orm::sqlx::{self, AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::Semaphore;
 
 use crate::backends::RuntimeBound;
@@ -65,14 +66,21 @@ impl Job for TerminateJob {
     async fn run(&mut self) {
         let mut backoff = INITIAL_BACKOFF;
         for _ in 0..MAX_ATTEMPTS {
-            let terminated = match self.pid {
-                Some(pid) => terminate_waiting_session(&self.pool, pid).await,
-                None => true,
+            let connection = self.connection.take();
+            let terminate = async {
+                match self.pid {
+                    Some(pid) => terminate_waiting_session(&self.pool, pid).await,
+                    None => true,
+                }
             };
-            // A session that does not wait ends with its connection.
-            if let Some(connection) = self.connection.take() {
-                let _ = with_timeout(ATTEMPT_TIMEOUT, connection.into_inner().close()).await;
-            }
+            // A session that does not wait ends with its connection. A waiting one notices the
+            // closed connection, if the other connection needs longer.
+            let close = async {
+                if let Some(connection) = connection {
+                    let _ = with_timeout(ATTEMPT_TIMEOUT, connection.into_inner().close()).await;
+                }
+            };
+            let (terminated, ()) = future::join(terminate, close).await;
             if terminated {
                 return;
             }
@@ -94,20 +102,19 @@ impl Job for TerminateJob {
 /// It does nothing to a session that does not wait: the crate's session may have ended. Its process
 /// id may then belong to another session, also on a server that has replaced this one.
 async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
-    finds_session(pool, TERMINATE, pid).await
+    finds_session(pool, &terminate_text(pid)).await
 }
 
-/// Runs a query about the session with this process id over a new connection. Returns whether it
-/// found a row, and `false` on failure.
-pub(super) async fn finds_session(pool: &PgPool, query: &'static str, pid: i32) -> bool {
+/// Runs a query about a session over a new connection. Returns whether it found a row, and `false`
+/// on failure.
+pub(super) async fn finds_session(pool: &PgPool, query: &str) -> bool {
     // After the timeout it goes on without a permit: the other terminations may be stuck on a
     // server that no longer answers.
     let _permit = with_timeout(PERMIT_TIMEOUT, CONCURRENCY.acquire()).await;
     let row = with_timeout(ATTEMPT_TIMEOUT, async {
         // Not from the pool, whose connections may all be in use by other waiters.
         let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
-        let row = sqlx::query(query)
-            .bind(pid)
+        let row = sqlx::raw_sql(AssertSqlSafe(query))
             .fetch_optional(&mut connection)
             .await;
         let _ = connection.close().await;
@@ -116,13 +123,21 @@ pub(super) async fn finds_session(pool: &PgPool, query: &'static str, pid: i32) 
     matches!(row.await, Some(Ok(Some(_))))
 }
 
-/// Ends the session with [`pg_terminate_backend`], if [`pg_stat_activity`] shows that it waits.
+/// Returns the text that ends the session with [`pg_terminate_backend`], if [`pg_stat_activity`]
+/// shows that it waits.
 ///
 /// [`pg_stat_activity`]: https://www.postgresql.org/docs/current/monitoring-stats.html
 /// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
-const TERMINATE: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-    WHERE pid OPERATOR(pg_catalog.=) $1 AND wait_event_type OPERATOR(pg_catalog.=) 'Lock' \
-    AND wait_event OPERATOR(pg_catalog.=) 'advisory'";
+///
+/// The process id is written out, because pgpool-II recognizes only that. Otherwise it takes the
+/// end of the session for a failure of the server.
+fn terminate_text(pid: i32) -> String {
+    format!(
+        "SELECT pg_catalog.pg_terminate_backend({pid}) FROM pg_catalog.pg_stat_activity \
+         WHERE pid OPERATOR(pg_catalog.=) {pid} AND wait_event_type OPERATOR(pg_catalog.=) 'Lock' \
+         AND wait_event OPERATOR(pg_catalog.=) 'advisory'"
+    )
+}
 
 async fn with_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     match future::select(pin!(future), futures_timer::Delay::new(limit)).await {

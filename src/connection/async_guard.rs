@@ -130,7 +130,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         // the commit. No caller would see that, so the session is terminated instead.
         let unsure = transaction.is_broken() || transaction.is_open_on_server();
         if unsure || !session.session_enqueue(&release) {
-            session.session_start_terminate();
+            session.session_start_terminate(Some(pid));
         }
     }
 }

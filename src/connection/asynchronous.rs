@@ -35,8 +35,9 @@ use crate::session::{AsyncLockBody, AsyncLockSession};
 /// * While a lock statement is in flight, a wait on the server included: the session is terminated,
 ///   and the pool discards the connection. A wait leaves the server's queue early. With
 ///   diesel-async, a cancel request ends it; with SeaORM, the session is terminated over another
-///   connection. With diesel-async and a server that accepts only TLS, the wait lasts to its limit;
-///   see the module `backends::diesel_async`. A new wait starts at the end of the queue.
+///   connection. With diesel-async and `sslmode=require`, a cancel request needs a TLS connector:
+///   see the module `backends::diesel_async`. Without a request, the wait ends within a second
+///   after its connection is closed. A new wait starts at the end of the queue.
 /// * While the body runs: the body is dropped. The lock is released as soon as the statement that
 ///   the body left in flight has ended. If the body was in a transaction, the session is
 ///   terminated.

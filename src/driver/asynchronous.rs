@@ -153,7 +153,8 @@ where
         // Set before the await: a drop at the first pending point of the action must see it.
         guard.in_flight = !matches!(action, Action::Sleep(_) | Action::Done(_));
         guard.waits_on_server = matches!(&action, Action::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }));
-        match perform(guard.session, action).await {
+        let pid = guard.machine.session_pid();
+        match perform(guard.session, action, pid).await {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
         }
@@ -186,17 +187,18 @@ pub(crate) async fn drive_pair<S: AsyncLockSession>(
             Side::First => first,
             Side::Second => second,
         };
-        match perform(&mut **session, action).await {
+        match perform(&mut **session, action, None).await {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
         }
     }
 }
 
-/// Performs an action on the session.
+/// Performs an action on the session, whose process id is `pid` if it is known.
 async fn perform<S: AsyncLockSession, T>(
     session: &mut S,
     action: Action<T>,
+    pid: Option<i32>,
 ) -> ControlFlow<T, Event> {
     ControlFlow::Continue(match action {
         Action::Query(statement) => Event::Row(
@@ -210,7 +212,7 @@ async fn perform<S: AsyncLockSession, T>(
         Action::Commit => Event::Ran(session.session_commit().await),
         Action::Rollback => Event::Ran(session.session_rollback().await),
         Action::Terminate => {
-            terminate(session).await;
+            terminate(session, pid).await;
             Event::Ready
         }
         Action::ReadSessionState => Event::SessionState(snapshot(session)),
@@ -235,9 +237,11 @@ impl<S: AsyncLockSession, M: Machine> Drop for TerminateOnDrop<'_, S, M> {
     fn drop(&mut self) {
         // Only a wait needs a cancel request: the server would grant the lock to it much later.
         if self.in_flight && self.waits_on_server {
-            self.session.session_cancel_and_terminate();
+            let pid = self.machine.session_pid();
+            self.session.session_cancel_and_terminate(pid);
         } else if self.in_flight || self.machine.needs_cleanup_if_dropped() {
-            self.session.session_start_terminate();
+            let pid = self.machine.session_pid();
+            self.session.session_start_terminate(pid);
         }
     }
 }
@@ -254,20 +258,20 @@ impl<S: AsyncLockSession> Drop for TerminateBothOnDrop<'_, S> {
         if self.in_flight {
             self.sessions
                 .iter_mut()
-                .for_each(|session| session.session_start_terminate());
+                .for_each(|session| session.session_start_terminate(None));
         }
     }
 }
 
-/// Terminates the session, whose state is unknown, and marks its connection as broken.
+/// Terminates the session `pid`, whose state is unknown, and marks its connection as broken.
 ///
 /// On a backend without locks, which has no session to end, it rolls back the open transactions.
-async fn terminate<S: AsyncLockSession>(session: &mut S) {
+async fn terminate<S: AsyncLockSession>(session: &mut S, pid: Option<i32>) {
     if session.session_backend() == Backend::Postgres {
         // One script after the other, until the client sees the end of the session or the release
         // of all locks succeeds. Some servers forbid a script, and a late cancel request meant for
         // another statement may hit one.
-        let (mut sequence, mut last) = (TerminateSequence::default(), None);
+        let (mut sequence, mut last) = (TerminateSequence::new(pid), None);
         while let Some(script) = sequence.next(last) {
             last = Some(session.session_execute(&script).await);
         }

@@ -106,11 +106,12 @@ where
     S: LockSession + ?Sized,
     M: Machine,
 {
-    let guard = TerminateOnUnwind::new(session);
+    let mut guard = TerminateOnUnwind::new(session);
     let mut event = Event::Ready;
     loop {
         let action = machine.handle(event, Instant::now());
-        match perform(guard.session, action) {
+        guard.pid = machine.session_pid();
+        match perform(guard.session, action, guard.pid) {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => {
                 // The machine has cleaned up, whatever its output is.
@@ -125,6 +126,8 @@ where
 /// panics.
 struct TerminateOnUnwind<'s, S: LockSession + ?Sized> {
     session: &'s mut S,
+    /// Process id of the session, if it is known.
+    pid: Option<i32>,
     armed: bool,
 }
 
@@ -132,6 +135,7 @@ impl<'s, S: LockSession + ?Sized> TerminateOnUnwind<'s, S> {
     const fn new(session: &'s mut S) -> Self {
         Self {
             session,
+            pid: None,
             armed: true,
         }
     }
@@ -144,7 +148,7 @@ impl<'s, S: LockSession + ?Sized> TerminateOnUnwind<'s, S> {
 impl<S: LockSession + ?Sized> Drop for TerminateOnUnwind<'_, S> {
     fn drop(&mut self) {
         if self.armed {
-            run_in_drop(|| terminate(&mut *self.session));
+            run_in_drop(|| terminate(&mut *self.session, self.pid));
         }
     }
 }
@@ -168,7 +172,7 @@ where
             Side::First => &mut *first.session,
             Side::Second => &mut *second.session,
         };
-        match perform(session, action) {
+        match perform(session, action, None) {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => {
                 first.disarm();
@@ -190,10 +194,11 @@ pub(crate) fn run_in_drop(act: impl FnOnce()) {
     }
 }
 
-/// Performs an action on the session.
+/// Performs an action on the session, whose process id is `pid` if it is known.
 fn perform<S: LockSession + ?Sized, T>(
     session: &mut S,
     action: Action<T>,
+    pid: Option<i32>,
 ) -> ControlFlow<T, Event> {
     ControlFlow::Continue(match action {
         Action::Query(statement) => Event::Row(
@@ -206,7 +211,7 @@ fn perform<S: LockSession + ?Sized, T>(
         Action::Commit => Event::Ran(session.session_commit()),
         Action::Rollback => Event::Ran(session.session_rollback()),
         Action::Terminate => {
-            terminate(session);
+            terminate(session, pid);
             Event::Ready
         }
         Action::ReadSessionState => Event::SessionState(snapshot(session)),
@@ -218,14 +223,14 @@ fn perform<S: LockSession + ?Sized, T>(
     })
 }
 
-/// Terminates the session, whose state is unknown, and marks its connection as broken.
+/// Terminates the session `pid`, whose state is unknown, and marks its connection as broken.
 ///
 /// On a backend without locks, which has no session to end, it rolls back the open transactions.
-pub(crate) fn terminate<S: LockSession + ?Sized>(session: &mut S) {
+pub(crate) fn terminate<S: LockSession + ?Sized>(session: &mut S, pid: Option<i32>) {
     if session.session_backend() == Backend::Postgres {
         // One script after the other, until the client sees the end of the session or the release
         // of all locks succeeds: some servers forbid a script.
-        let (mut sequence, mut last) = (TerminateSequence::default(), None);
+        let (mut sequence, mut last) = (TerminateSequence::new(pid), None);
         while let Some(script) = sequence.next(last) {
             last = Some(session.session_execute(&script));
         }

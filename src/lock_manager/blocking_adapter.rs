@@ -82,8 +82,8 @@ impl<C: DerefMut<Target: LockSession> + Send> AsyncLockSession for BlockingSessi
     }
 
     /// Terminates at once: a blocking session has no statement in flight between two calls.
-    fn session_start_terminate(&mut self) {
-        terminate(&mut *self.0);
+    fn session_start_terminate(&mut self, pid: Option<i32>) {
+        terminate(&mut *self.0, pid);
     }
 
     async fn session_sleep(&mut self, pause: Duration) {

@@ -191,6 +191,7 @@ async fn open<P: AsyncLockPool>(
     );
     match query(&mut *conn, &ping).await {
         Ok(reply) => {
+            conn.pid = Some(reply.pid);
             let refused = ServerSigns::refused(accepted).intersection(reply.server_signs);
             match refused.error() {
                 Some((kind, reason)) => {
@@ -235,11 +236,32 @@ async fn query<S: AsyncLockSession>(
     BatchReply::from_row(row, batch.pid())
 }
 
+/// Runs a compensation in a transaction without `statement_timeout`.
+///
+/// That setting may be the reason why a long batch failed, and a compensation that fails ends the
+/// session with all of its locks. The release of a session-level lock does not depend on the
+/// transaction.
+async fn compensate<S: AsyncLockSession>(
+    session: &mut S,
+    batch: &LockBatch,
+) -> Result<BatchReply, SessionError> {
+    session.session_begin().await?;
+    let script = Script::without_key(ScriptKind::DisableStatementTimeout);
+    session.session_execute(&script).await?;
+    let reply = query(session, batch).await?;
+    session.session_commit().await?;
+    Ok(reply)
+}
+
 async fn run<S: AsyncLockSession>(
     session: &mut S,
     batch: &LockBatch,
 ) -> Result<BatchReply, SessionError> {
-    match query(session, batch).await {
+    let reply = match batch.mode() {
+        BatchMode::Execute => query(session, batch).await,
+        BatchMode::Compensate => compensate(session, batch).await,
+    };
+    match reply {
         Err(error) if error.code().is_none() && !error.is_disconnected() => {
             Err(with_revealed_sqlstate(session, batch, error).await)
         }
@@ -300,12 +322,18 @@ async fn wait<S: AsyncLockSession>(
 /// A connection whose session is terminated on drop, because it may hold locks.
 struct TerminateOnDrop<C: DerefMut<Target: AsyncLockSession + Sized>> {
     conn: C,
+    /// Process id of the session, once a reply has shown it.
+    pid: Option<i32>,
     armed: bool,
 }
 
 impl<C: DerefMut<Target: AsyncLockSession + Sized>> TerminateOnDrop<C> {
     const fn new(conn: C) -> Self {
-        Self { conn, armed: true }
+        Self {
+            conn,
+            pid: None,
+            armed: true,
+        }
     }
 
     /// Returns the connection to its pool. Its session must hold no lock.
@@ -317,7 +345,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> TerminateOnDrop<C> {
 impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for TerminateOnDrop<C> {
     fn drop(&mut self) {
         if self.armed {
-            self.conn.session_start_terminate();
+            self.conn.session_start_terminate(self.pid);
         }
     }
 }
@@ -378,3 +406,6 @@ impl Drop for SessionReporter {
         self.shared.remove_session(id);
     }
 }
+
+#[cfg(test)]
+mod tests;

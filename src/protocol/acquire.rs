@@ -339,6 +339,10 @@ impl Acquire {
 impl Machine for Acquire {
     type Output = Result<Acquired, LockError>;
 
+    fn session_pid(&self) -> Option<i32> {
+        self.pid
+    }
+
     fn handle(&mut self, event: Event, now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Decided(outcome) => Action::Done(outcome),

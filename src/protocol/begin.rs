@@ -22,6 +22,8 @@ pub(crate) struct BeginAndAcquire {
     options: LockOptions,
     backend: Backend,
     provides_exclusion: bool,
+    /// Process id of the session, once the acquire has ended.
+    pid: Option<i32>,
     state: State,
 }
 
@@ -53,6 +55,7 @@ impl BeginAndAcquire {
             options: *options,
             backend: snapshot.backend,
             provides_exclusion: snapshot.provides_exclusion,
+            pid: None,
             state,
         }
     }
@@ -79,6 +82,7 @@ impl BeginAndAcquire {
             }
             // The caller gets no guard to end the transaction with, so the machine ends it.
             Action::Done(outcome) => {
+                self.pid = acquire.session_pid();
                 self.state = State::RollingBack(outcome);
                 Action::Rollback
             }
@@ -92,6 +96,13 @@ impl BeginAndAcquire {
 
 impl Machine for BeginAndAcquire {
     type Output = Result<Acquired, LockError>;
+
+    fn session_pid(&self) -> Option<i32> {
+        match &self.state {
+            State::Acquiring(acquire) => acquire.session_pid(),
+            _ => self.pid,
+        }
+    }
 
     // A transaction is open from `BEGIN` on, also during pauses.
     fn needs_cleanup_if_dropped(&self) -> bool {

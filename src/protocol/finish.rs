@@ -96,6 +96,10 @@ impl FinishTransaction {
 impl Machine for FinishTransaction {
     type Output = Result<(), LockError>;
 
+    fn session_pid(&self) -> Option<i32> {
+        self.grant.pid
+    }
+
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Start => self.start(),

@@ -99,14 +99,17 @@ pub trait AsyncLockSession: Send {
 
     /// Starts the termination of the session, also with a statement in flight, and marks the
     /// connection as broken. Returns before the session has ended.
-    fn session_start_terminate(&mut self) {}
+    ///
+    /// `pid` is the process id of the session, if a reply has shown it. Another session, to which a
+    /// pooler may route the statements, is not terminated then.
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {}
 
     /// Terminates the session as [`session_start_terminate`](Self::session_start_terminate) does,
     /// and cancels the [wait](crate::session::ScriptKind::Wait) in flight.
     ///
     /// The server would continue the wait without its client. The default does not cancel.
-    fn session_cancel_and_terminate(&mut self) {
-        self.session_start_terminate();
+    fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
+        self.session_start_terminate(pid);
     }
 
     /// Queues a script without waiting for it. Returns `false` if that failed.

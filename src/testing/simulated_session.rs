@@ -165,18 +165,19 @@ fn limit(script: &Script) -> Option<Option<Duration>> {
             let limit = u64::try_from(limit_ms).ok().filter(|limit| *limit > 0);
             Some(limit.map(Duration::from_millis))
         }
-        ScriptKind::RevealSqlState
+        ScriptKind::DisableStatementTimeout
+        | ScriptKind::RevealSqlState
         | ScriptKind::PoolerCheck(_)
         | ScriptKind::ReleaseOrTerminate { .. }
         | ScriptKind::RollBackTransaction
         | ScriptKind::RollBackWait
-        | ScriptKind::Terminate(_) => None,
+        | ScriptKind::Terminate { .. } => None,
     }
 }
 
 /// Returns `true` if the script ends the session, which rolls back its transactions.
 const fn ends_session(script: &Script) -> bool {
-    matches!(script.kind(), ScriptKind::Terminate(_))
+    matches!(script.kind(), ScriptKind::Terminate { .. })
 }
 
 impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
@@ -282,12 +283,12 @@ mod asynchronous {
             self.session.session_mark_broken();
         }
 
-        fn session_start_terminate(&mut self) {
-            self.session.session_start_terminate();
+        fn session_start_terminate(&mut self, pid: Option<i32>) {
+            self.session.session_start_terminate(pid);
         }
 
-        fn session_cancel_and_terminate(&mut self) {
-            self.session.session_cancel_and_terminate();
+        fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
+            self.session.session_cancel_and_terminate(pid);
         }
 
         fn session_max_server_wait(&self) -> Option<Duration> {

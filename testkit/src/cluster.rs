@@ -63,6 +63,11 @@ impl ClusterGuard {
         self.cluster().environment[0].clone()
     }
 
+    /// Returns the server's data directory.
+    pub fn data_directory(&self) -> PathBuf {
+        PathBuf::from(&self.cluster().environment[1])
+    }
+
     pub fn connect(&self) -> PgConnection {
         PgConnection::establish(&self.url()).unwrap()
     }

@@ -48,6 +48,8 @@ struct State {
     held_bytes: [usize; 2],
     connections: u32,
     round_trips: u32,
+    /// A connection is held towards the server from the packet that contains this text.
+    hold_from: Option<String>,
     /// The notices and warnings of the server, each with the other messages of its packet.
     notices: Vec<String>,
     sockets: Vec<TcpStream>,
@@ -90,6 +92,7 @@ impl Proxy {
                 held_bytes: [0; 2],
                 connections: 0,
                 round_trips: 0,
+                hold_from: None,
                 notices: Vec::new(),
                 sockets: Vec::new(),
                 to_server: Vec::new(),
@@ -147,9 +150,21 @@ impl Proxy {
     fn set_both(&self, policy: Policy, stalled_since: Option<Instant>) {
         let mut state = self.shared.lock();
         state.policies = [policy; 2];
+        state.hold_from = None;
         state.stalled_since = stalled_since;
         drop(state);
         self.shared.changed.notify_all();
+    }
+
+    /// Holds a connection towards the server from the packet that contains `text`, until
+    /// [`forward`](Self::forward). Other connections are not held.
+    pub fn hold_from(&self, text: &str) {
+        self.shared.lock().hold_from = Some(text.to_owned());
+    }
+
+    /// Returns `true` if bytes have arrived that the policy does not forward.
+    pub fn holds(&self, direction: Direction) -> bool {
+        self.shared.lock().held_bytes[direction as usize] > 0
     }
 
     /// Blocks until bytes have arrived that the policy does not forward.
@@ -277,17 +292,19 @@ impl Shared {
     fn pump(&self, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
         let mut buffer = [0; 16 * 1024];
         let mut messages = Messages::default();
+        let mut held = false;
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let bytes = &buffer[..count];
             if matches!(direction, Direction::ToClient) {
                 messages.read(bytes, |message| self.count(message, bytes));
             }
-            if self.may_forward(direction, count) && to.write_all(bytes).is_err() {
+            held |= matches!(direction, Direction::ToServer) && self.holds_from(bytes);
+            if self.may_forward(direction, count, held) && to.write_all(bytes).is_err() {
                 break;
             }
         }
         // The end of a stream is held too.
-        if self.may_forward(direction, 0) {
+        if self.may_forward(direction, 0, held) {
             let _ = to.shutdown(Shutdown::Write);
         }
     }
@@ -305,14 +322,23 @@ impl Shared {
         }
     }
 
+    /// Returns `true` if a packet contains the text from which its connection is held.
+    fn holds_from(&self, packet: &[u8]) -> bool {
+        let state = self.lock();
+        state.hold_from.as_ref().is_some_and(|text| {
+            let text = text.as_bytes();
+            packet.windows(text.len()).any(|window| window == text)
+        })
+    }
+
     /// Returns `true` if bytes are to be forwarded, after waiting for as long as they are held.
-    fn may_forward(&self, direction: Direction, count: usize) -> bool {
+    fn may_forward(&self, direction: Direction, count: usize, held: bool) -> bool {
         let mut state = self.lock();
         loop {
             if state.cut {
                 return false;
             }
-            let policy = state.policies[direction as usize];
+            let policy = state.policy(direction, held);
             if policy == Policy::Forward {
                 return true;
             }
@@ -321,10 +347,20 @@ impl Shared {
             if policy == Policy::Discard {
                 return false;
             }
-            while state.policies[direction as usize] == Policy::Hold && !state.cut {
+            while state.policy(direction, held) == Policy::Hold && !state.cut {
                 let woken = self.changed.wait(state);
                 state = woken.unwrap_or_else(PoisonError::into_inner);
             }
+        }
+    }
+}
+
+impl State {
+    fn policy(&self, direction: Direction, held: bool) -> Policy {
+        if held && self.hold_from.is_some() {
+            Policy::Hold
+        } else {
+            self.policies[direction as usize]
         }
     }
 }

@@ -95,10 +95,20 @@ pub fn eventually(event: &str, mut condition: impl FnMut() -> bool) {
 /// Number of timeouts that race with the grant in each test: 2,000, or the value of
 /// `ADVISORY_LOCKING_RACED_TIME_OUTS`.
 pub fn raced_time_outs() -> u32 {
-    match std::env::var("ADVISORY_LOCKING_RACED_TIME_OUTS") {
-        Ok(text) => text.parse().unwrap_or_else(|_| {
-            panic!("ADVISORY_LOCKING_RACED_TIME_OUTS is a number, not {text:?}")
-        }),
-        Err(_) => 2000,
+    number_in("ADVISORY_LOCKING_RACED_TIME_OUTS", 2000)
+}
+
+/// Number of waits that each test drops with their connection: 5, or the value of
+/// `ADVISORY_LOCKING_DROPPED_WAITS`.
+pub fn dropped_waits() -> u32 {
+    number_in("ADVISORY_LOCKING_DROPPED_WAITS", 5)
+}
+
+fn number_in(variable: &str, default: u32) -> u32 {
+    match std::env::var(variable) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")),
+        Err(_) => default,
     }
 }

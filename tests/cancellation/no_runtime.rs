@@ -1,6 +1,6 @@
 //! Drops on a thread without a runtime, and during the shutdown of a runtime.
 
-use advisory_locking::{AsyncPooledAdvisoryLocking, LockOptions, WaitStrategy};
+use advisory_locking::{AdvisoryLocking, AsyncPooledAdvisoryLocking, LockOptions, WaitStrategy};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use testkit::gate::Gate;
@@ -8,6 +8,7 @@ use testkit::observer::Observe;
 use testkit::server::{connect, fresh_key, url};
 use tokio::runtime::Runtime;
 
+use crate::adapters::{Adapter, Borrowed, Call, Pooled};
 use crate::pools::{
     Bb8, Deadpool, Mobc, MutexPool, Pool, assert_works, begin, on_every_pool, open, pid,
     pid_of_next,
@@ -159,4 +160,42 @@ on_every_pool_without_a_runtime! {
     a_runtime_ends_with_bb8 => Bb8;
     a_runtime_ends_with_deadpool => Deadpool;
     a_runtime_ends_with_mobc => Mobc;
+}
+
+/// A runtime makes progress only inside `block_on`, and no thread is inside it.
+fn wait_ends_while_its_runtime_stands_still<A: Adapter>() {
+    let observing = Runtime::new().unwrap();
+    let (mut observer, mut holder, key) = (connect(), connect(), fresh_key());
+    let guard = holder.acquire_advisory_lock(&key, NO_WAIT).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut adapter = runtime.block_on(async {
+        let mut adapter = A::open(&url()).await;
+        let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
+        tokio::select! {
+            ended = adapter.call(Call::Acquire, &key, options) => panic!("{}: {ended:?}", A::NAME),
+            () = observer.wait_for(&key, |entries| entries.len() == 2, "it queues") => {}
+        }
+        adapter
+    });
+    let alone = |entries: &[_]| entries.len() == 1;
+    observing.block_on(observer.wait_for(&key, alone, "still queued"));
+    guard.release().unwrap();
+    runtime.block_on(adapter.check());
+}
+
+macro_rules! on_adapters {
+    ($($name:ident => $adapter:ty;)*) => {$(
+        #[test]
+        fn $name() {
+            wait_ends_while_its_runtime_stands_still::<$adapter>();
+        }
+    )*};
+}
+on_adapters! {
+    runtime_stands_still_without_a_pool => Borrowed;
+    runtime_stands_still_with_bb8 => Pooled<Bb8>;
+    runtime_stands_still_with_sea_orm => crate::sea_orm::SeaOrm;
 }

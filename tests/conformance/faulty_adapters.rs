@@ -110,7 +110,7 @@ impl LockSession for FaultySession {
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        let terminates = matches!(script.kind(), ScriptKind::Terminate(_));
+        let terminates = matches!(script.kind(), ScriptKind::Terminate { .. });
         if terminates && self.defect == Defect::DoesNotTerminate {
             return Err(SessionError::new("not sent").with_disconnected(true));
         }

@@ -95,7 +95,7 @@ impl AsyncLockSession for AsyncSession {
         self.0.session_mark_broken();
     }
 
-    fn session_start_terminate(&mut self) {
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {
         self.0.terminate();
     }
 

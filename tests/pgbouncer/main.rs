@@ -26,6 +26,7 @@ mod actor_blocking;
 #[path = "../conformance/cases/mod.rs"]
 mod cases;
 mod detection;
+mod dropped_waits;
 #[allow(dead_code, reason = "not every harness is used here")]
 #[path = "../conformance/fixture.rs"]
 mod fixture;

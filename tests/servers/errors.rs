@@ -27,10 +27,7 @@ fn missing_lock_functions_run_no_body() {
 /// As `transaction_timeout` ends it, which PostgreSQL has since 17.
 #[test]
 fn fatal_error_in_a_wait_runs_no_body() {
-    let server = FakeServer::start([Rule::end_session(
-        "PERFORM pg_catalog.pg_advisory_lock(",
-        "25P04",
-    )]);
+    let server = FakeServer::start([Rule::end_session("pg_catalog.pg_advisory_lock(", "25P04")]);
     for client in Client::ALL {
         let key = fresh_key();
         let mut holder = connect();

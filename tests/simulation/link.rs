@@ -199,7 +199,7 @@ impl AsyncLockSession for Session {
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        if let ScriptKind::Terminate(_) = script.kind() {
+        if let ScriptKind::Terminate { .. } = script.kind() {
             // The reply is the end of the session.
             return self.request(Message::End, false).await.map(drop);
         }
@@ -213,7 +213,7 @@ impl AsyncLockSession for Session {
         self.broken = true;
     }
 
-    fn session_start_terminate(&mut self) {
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {
         self.broken = true;
         self.send(Message::End);
         let mut state = self.simulation.state();

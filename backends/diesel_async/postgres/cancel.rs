@@ -1,11 +1,71 @@
 //! Cancel requests for a wait on the server whose future was dropped.
+//!
+//! # Implementation details
+//!
+//! A cancel request has a connection of its own. diesel-async 0.9 does not show the TLS connector
+//! of its connection, so the application sets one for the process. Without it, tokio-postgres sends
+//! the request unencrypted, or with `sslmode=require` not at all. The wait then ends when the
+//! server notices that the connection was closed.
 
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio_postgres::{CancelToken, NoTls};
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{CancelToken, NoTls, Socket};
 
 use crate::backends::background::{self, Job};
+
+/// Sends one request. Its error has no caller who could act on it.
+type SendRequest = dyn Fn(CancelToken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
+/// Sends requests with the application's TLS connector.
+static WITH_TLS: RwLock<Option<Arc<SendRequest>>> = RwLock::new(None);
+
+/// Sets the TLS connector of [cancel requests], for all connections of this process.
+///
+/// Applications call it once, before the first lock. They need it if their connections use
+/// `sslmode=require`, or if a proxy in front of the server accepts TLS only. It takes the connector
+/// that [`tokio_postgres::Config::connect`] takes. A second call replaces the connector.
+///
+/// Without a connector, requests are sent unencrypted, which PostgreSQL accepts also if it accepts
+/// sessions with TLS only. With `sslmode=require` no request is sent. Then a dropped wait in the
+/// server's queue ends within a second after its connection is closed, which pools do.
+///
+/// [cancel requests]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
+///
+/// # Examples
+///
+/// At the start of a program whose connections use `connector`, for example a `MakeRustlsConnect`:
+///
+/// ```
+/// use advisory_locking::backends::diesel_async::set_cancel_tls;
+/// use tokio_postgres::NoTls;
+///
+/// # let connector = NoTls;
+/// set_cancel_tls(connector);
+/// ```
+pub fn set_cancel_tls<T>(connector: T)
+where
+    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+    T::Stream: Send,
+    T::TlsConnect: Send,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    let send: Arc<SendRequest> = Arc::new(move |token| {
+        let connector = connector.clone();
+        Box::pin(async move {
+            let _ = token.cancel_query(connector).await;
+        })
+    });
+    *WITH_TLS.write().unwrap_or_else(PoisonError::into_inner) = Some(send);
+}
+
+fn with_tls() -> Option<Arc<SendRequest>> {
+    let sender = WITH_TLS.read();
+    sender.unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 /// Sends [cancel requests] in the background, with or without a runtime.
 ///
@@ -30,11 +90,21 @@ struct CancelRequests {
     pause: Duration,
 }
 
+impl CancelRequests {
+    async fn send(&self) {
+        match with_tls() {
+            Some(send) => send(self.token.clone()).await,
+            None => {
+                let _ = self.token.cancel_query(NoTls).await;
+            }
+        }
+    }
+}
+
 impl Job for CancelRequests {
     async fn run(&mut self) {
         while self.left > 0 {
-            // A request has no reply, and an error has no caller who could act on it.
-            let _ = self.token.cancel_query(NoTls).await;
+            self.send().await;
             // Counted after the request, so that a thread that takes over repeats a dropped one.
             self.left -= 1;
             futures_timer::Delay::new(self.pause).await;

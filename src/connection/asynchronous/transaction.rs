@@ -34,6 +34,7 @@ where
 {
     let mut scope = TransactionScope {
         session,
+        pid: grant.pid,
         open: true,
     };
     grant.log();
@@ -54,13 +55,15 @@ where
 /// terminated if the body panics or its future is dropped.
 struct TransactionScope<'s, S: AsyncLockSession> {
     session: &'s mut S,
+    /// Process id of the session; `None` on a backend without locks.
+    pid: Option<i32>,
     open: bool,
 }
 
 impl<S: AsyncLockSession> Drop for TransactionScope<'_, S> {
     fn drop(&mut self) {
         if self.open {
-            self.session.session_start_terminate();
+            self.session.session_start_terminate(self.pid);
         }
     }
 }

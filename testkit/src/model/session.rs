@@ -318,7 +318,11 @@ impl LockSession for ModelSession {
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        if let ScriptKind::Terminate(_) = script.kind() {
+        if let ScriptKind::Terminate { pid, .. } = script.kind() {
+            // The statement does nothing on another session.
+            if pid.is_some_and(|pid| pid != self.pid) {
+                return Ok(());
+            }
             // The planned faults count the other requests.
             self.model.run(|server| server.terminate(self.pid));
             return Err(SessionError::new("terminated").with_disconnected(true));

@@ -1,0 +1,81 @@
+//! The requests of a batch. `tests/lock_manager` runs batches on a server.
+
+use std::time::Duration;
+
+use super::*;
+use crate::options::LockMode;
+use crate::session::{Cell, LockOp, Row, TransactionState};
+
+const PID: i32 = 7;
+
+/// Session that records its requests.
+#[derive(Default)]
+struct RecordingSession(Vec<String>);
+
+impl RecordingSession {
+    fn record(&mut self, request: &str) -> Result<(), SessionError> {
+        self.0.push(request.to_owned());
+        Ok(())
+    }
+}
+
+impl AsyncLockSession for RecordingSession {
+    fn session_backend(&mut self) -> Backend {
+        Backend::Postgres
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        TransactionState::none()
+    }
+
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
+        self.record("begin")
+    }
+
+    async fn session_commit(&mut self) -> Result<(), SessionError> {
+        self.record("commit")
+    }
+
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        self.record("rollback")
+    }
+
+    async fn session_query(&mut self, _statement: &Statement) -> Result<Row, SessionError> {
+        self.record("batch")?;
+        let answers = Cell::Numbers(vec![Some(1), Some(1)]);
+        let pid = Cell::Number(PID.into());
+        Ok(Row::new([answers, Cell::Null, pid, Cell::Number(0)]))
+    }
+
+    async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        self.record(&script.sql())
+    }
+
+    async fn session_sleep(&mut self, _pause: Duration) {}
+}
+
+fn requests(mode: BatchMode) -> Vec<String> {
+    let release = |key: i64| {
+        let key = LockKey::from(key).raw();
+        LockOp::new(LockOpKind::Release, key, LockMode::Exclusive)
+    };
+    let ops = [release(1), release(2)];
+    let batch = LockBatch::new(mode, PID, ops, TokenSource::TransactionId);
+    let mut session = RecordingSession::default();
+    pollster::block_on(run(&mut session, &batch)).unwrap();
+    session.0
+}
+
+#[test]
+fn compensation_runs_without_statement_timeout() {
+    assert_eq!(requests(BatchMode::Execute), ["batch"]);
+    assert_eq!(
+        requests(BatchMode::Compensate),
+        [
+            "begin",
+            "SET LOCAL statement_timeout = 0",
+            "batch",
+            "commit"
+        ]
+    );
+}

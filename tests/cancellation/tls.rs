@@ -1,0 +1,117 @@
+//! Waits over TLS whose future is dropped.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::time::{Duration, Instant};
+
+use advisory_locking::backends::diesel_async::set_cancel_tls;
+use advisory_locking::{AdvisoryLocking, AsyncAdvisoryLocking, LockKey, LockOptions, WaitStrategy};
+use diesel::pg::PgConnection;
+use diesel_async::AsyncPgConnection;
+use openssl::asn1::Asn1Time;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::{SslConnector, SslMethod};
+use openssl::x509::extension::SubjectAlternativeName;
+use openssl::x509::{X509, X509NameBuilder};
+use postgres_openssl::MakeTlsConnector;
+use testkit::cluster::ClusterGuard;
+use testkit::observer::{LockEntry, Observe};
+use testkit::server::{connect_to, dropped_waits, fresh_key};
+
+/// Makes a certificate for 127.0.0.1 that is its own issuer.
+fn certificate() -> (X509, PKey<Private>) {
+    let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let key = PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap();
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_text("CN", "localhost").unwrap();
+    let name = name.build();
+    let mut certificate = X509::builder().unwrap();
+    certificate.set_version(2).unwrap();
+    certificate.set_subject_name(&name).unwrap();
+    certificate.set_issuer_name(&name).unwrap();
+    certificate.set_pubkey(&key).unwrap();
+    let [from, to] = [0, 1].map(|days| Asn1Time::days_from_now(days).unwrap());
+    certificate.set_not_before(&from).unwrap();
+    certificate.set_not_after(&to).unwrap();
+    let mut address = SubjectAlternativeName::new();
+    let address = address.ip("127.0.0.1");
+    let address = address.build(&certificate.x509v3_context(None, None));
+    certificate.append_extension(address.unwrap()).unwrap();
+    certificate.sign(&key, MessageDigest::sha256()).unwrap();
+    (certificate.build(), key)
+}
+
+/// Makes a private server accept TLS, and returns a connector that trusts it.
+fn accept_tls(cluster: &ClusterGuard) -> MakeTlsConnector {
+    let (certificate, key) = certificate();
+    let directory = cluster.data_directory();
+    let owner = fs::metadata(&directory).unwrap();
+    for (name, text) in [
+        ("server.crt", certificate.to_pem().unwrap()),
+        ("server.key", key.private_key_to_pem_pkcs8().unwrap()),
+    ] {
+        let path = directory.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+    cluster.connect().run("ALTER SYSTEM SET ssl = on");
+    cluster.ctl(&["-w", "restart"]);
+    let mut connector = SslConnector::builder(SslMethod::tls()).unwrap();
+    connector.cert_store_mut().add_cert(certificate).unwrap();
+    MakeTlsConnector::new(connector.build())
+}
+
+async fn connect_tls(url: &str, connector: &MakeTlsConnector) -> AsyncPgConnection {
+    let config: tokio_postgres::Config = format!("{url}?sslmode=require").parse().unwrap();
+    let (client, connection) = config.connect(connector.clone()).await.unwrap();
+    let conn = AsyncPgConnection::try_from_client_and_connection(client, connection);
+    conn.await.unwrap()
+}
+
+/// Waits on the server without a limit, and drops the call while it waits.
+async fn drop_a_wait(conn: &mut AsyncPgConnection, key: &LockKey, observer: &mut PgConnection) {
+    let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
+    let queued = |entries: &[LockEntry]| entries.len() == 2;
+    tokio::select! {
+        granted = conn.acquire_advisory_lock(key, options) => {
+            panic!("granted though it is held: {:?}", granted.map(drop));
+        }
+        () = observer.wait_for(key, queued, "a waiter") => {}
+    }
+}
+
+/// The client sends no cancel request without a TLS connector. Then the server notices that the
+/// connection was closed. With a connector, a wait ends also on an open connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_wait_leaves_the_queue_with_sslmode_require() {
+    let cluster = ClusterGuard::acquire();
+    let connector = accept_tls(&cluster);
+    let (url, key) = (cluster.url(), fresh_key());
+    let (mut holder, mut observer) = (connect_to(&url), connect_to(&url));
+    let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
+    let guard = guard.unwrap();
+    let alone = |entries: &[LockEntry]| entries.len() == 1;
+
+    for cancels in [false, true] {
+        if cancels {
+            set_cancel_tls(connector.clone());
+        }
+        let mut longest = Duration::ZERO;
+        for _ in 0..dropped_waits() {
+            let mut conn = connect_tls(&url, &connector).await;
+            drop_a_wait(&mut conn, &key, &mut observer).await;
+            let open = Some(conn).filter(|_| cancels);
+            let dropped = Instant::now();
+            observer.wait_for(&key, alone, "still queued").await;
+            longest = longest.max(dropped.elapsed());
+            drop(open);
+        }
+        println!("TLS, with cancel requests: {cancels}, at most {longest:?}");
+    }
+    guard.release().unwrap();
+    observer.assert_free(&key, "the waits").await;
+}
