@@ -48,6 +48,7 @@ pub(crate) mod prepared;
 #[cfg(feature = "diesel-sqlite")]
 mod sqlite;
 
+use std::error::Error as StdError;
 use std::num::NonZeroU32;
 
 use ::diesel::QueryResult;
@@ -103,6 +104,19 @@ pub(crate) fn session_error(error: Error) -> SessionError {
     SessionError::new(error)
         .with_code(code)
         .with_disconnected(disconnected)
+}
+
+/// Returns the error in a box of Diesel's, whose own `source` leaves it out (seen with Diesel
+/// 2.3.14).
+pub(crate) fn hidden_cause<'e>(
+    error: &'e (dyn StdError + 'static),
+) -> Option<&'e (dyn StdError + 'static)> {
+    match error.downcast_ref()? {
+        Error::QueryBuilderError(cause)
+        | Error::DeserializationError(cause)
+        | Error::SerializationError(cause) => Some(&**cause),
+        _ => None,
+    }
 }
 
 /// Converts into `QueryBuilderError`, whose box downcasts to [`LockError`], or a failed commit into

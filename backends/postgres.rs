@@ -42,7 +42,7 @@ mod wait;
 
 pub use batch::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
 pub use error::{SessionError, SqlState};
-pub(crate) use error::{classify, classify_attempt};
+pub(crate) use error::{classify, classify_attempt, hint};
 pub use reply::{BatchReply, Cell, LockReply, Row};
 pub use script::{PoolerCheckStep, Script, ScriptKind};
 pub use server_signs::ServerSigns;

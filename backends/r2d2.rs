@@ -11,6 +11,8 @@
 //! connection's transaction manager there. This crate sets that to its error state when it
 //! terminates a session.
 
+use std::time::Duration;
+
 use crate::session::{LockPool, LockSession, SessionError};
 
 impl<M> LockPool for ::r2d2::Pool<M>
@@ -22,5 +24,10 @@ where
 
     fn checkout(&self) -> Result<Self::Connection, SessionError> {
         self.get().map_err(SessionError::new)
+    }
+
+    fn checkout_within(&self, limit: Duration) -> Result<Self::Connection, SessionError> {
+        let limit = limit.min(self.connection_timeout());
+        self.get_timeout(limit).map_err(SessionError::new)
     }
 }

@@ -125,5 +125,6 @@ mod terminate;
 mod transaction_log;
 mod transactions;
 
+pub(crate) use error::hidden_cause;
 pub use handle::{PinnedConnection, PinnedTransaction, RowStream};
 pub use in_transaction::AsyncTransactionAdvisoryLocking;

@@ -62,15 +62,24 @@ pub(crate) fn apply_missing_lock_policy(
 ) -> Result<(), LockError> {
     match policy {
         OnMissingLock::Error => {
-            return Err(LockError::new(LockErrorKind::NoMutualExclusion).with_key(key));
+            return Err(LockError::new(LockErrorKind::NoMutualExclusion)
+                .with_context(
+                    "SQLite has no locks, and OnMissingLock::Error refuses to run without one: \
+                     connect to PostgreSQL, or set another LockOptions::on_missing_lock",
+                )
+                .with_key(key));
         }
         OnMissingLock::Ignore => {}
         OnMissingLock::Warn => {
             let warning = WARNED_KEYS.insert(key.raw());
             if warning != Warning::None {
-                log(
-                    || tracing::warn!(%key, "SQLite has no advisory locks: running without mutual exclusion"),
-                );
+                log(|| {
+                    tracing::warn!(
+                        %key,
+                        "SQLite has no advisory locks: running without mutual exclusion; PostgreSQL \
+                         has them, and LockOptions::on_missing_lock silences or refuses this"
+                    );
+                });
             }
             if warning == Warning::LastKey {
                 log(|| {
@@ -107,5 +116,10 @@ mod tests {
         let error = apply_missing_lock_policy(&key, OnMissingLock::Error).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::NoMutualExclusion);
         assert_eq!(error.key(), Some(&key));
+        let text = error.to_string();
+        assert!(
+            text.contains("PostgreSQL") && text.contains("on_missing_lock"),
+            "{text}"
+        );
     }
 }

@@ -6,6 +6,7 @@ mod tests;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use crate::key::LockKey;
 use crate::lock_report::LockHolder;
@@ -70,7 +71,11 @@ pub enum LockErrorKind {
     /// A transaction-level lock was requested outside a transaction, where it would be released at
     /// once. Nothing was sent. The lock is not held.
     NotInTransaction,
-    /// The pool returned no connection. Nothing was sent. The lock is not held.
+    /// The pool returned no connection within its own timeout or within the limit of the call.
+    /// Nothing was sent. The lock is not held. The `try_*` methods return this error too: whether
+    /// the lock is free is unknown.
+    ///
+    /// Each held lock and each waiting call keeps one connection of the pool.
     Pool,
     /// Another session replied than the session that was granted the lock. Either a transaction
     /// pooler multiplexes the connection, or the connection behind the guard was exchanged.
@@ -102,46 +107,59 @@ pub enum LockErrorKind {
     /// PostgreSQL the session was terminated, which rolled the transaction back. On SQLite the
     /// transaction was rolled back and the connection stays usable. The lock is not held.
     TransactionLeftOpen,
-    /// The server lacks the lock functions, or the adapter does not support the backend. The lock
-    /// is not held.
+    /// The server lacks the lock functions, or the adapter does not support the backend; the error
+    /// says which backend it is. The lock is not held.
     Unsupported,
 }
 
 impl LockErrorKind {
     const fn message(self) -> &'static str {
         match self {
-            Self::Canceled => "the server cancelled the lock statement",
+            Self::Canceled => {
+                "the server cancelled the lock statement (pg_cancel_backend, or statement_timeout)"
+            }
             Self::Closed => "the lock manager is closed",
             Self::CommitFailed => "the transaction under the lock was not committed",
             Self::Database => "the database or the client library failed",
-            Self::Deadlock => "waiting for the lock would be a deadlock",
+            Self::Deadlock => {
+                "waiting for the lock would be a deadlock: acquire locks in the same order everywhere"
+            }
             Self::HeldElsewhere => "another session holds the lock",
             Self::InTransaction => {
                 "a session-level lock inside an open transaction would be released before the commit: \
-                 use a transaction-level lock, or allow it with LockOptions::allow_in_transaction"
+                 use with_advisory_xact_lock, or set LockOptions::allow_in_transaction"
             }
             Self::InvalidKey => "the name is not valid in this key scheme",
             Self::InvalidOptions => "the lock options contradict each other",
-            Self::Lost => "the session ended before the lock was released",
+            Self::Lost => {
+                "the session ended before the lock was released: another session may have held it"
+            }
             Self::NoMutualExclusion => "the lock would exclude no other session",
             Self::NotHeld => "the session no longer holds the lock: another statement released it",
             Self::NotInTransaction => {
-                "a transaction-level lock outside a transaction would protect nothing"
+                "a transaction-level lock outside a transaction would protect nothing: \
+                 begin one, or use with_advisory_xact_lock"
             }
-            Self::Pool => "the pool returned no connection",
+            Self::Pool => {
+                "the pool returned no connection; each held lock and each waiter keeps one"
+            }
             Self::SessionChanged => {
-                "another session replied than the one that was granted the lock: is there a transaction pooler?"
+                "another session replied than the one that was granted the lock: is there a \
+                 transaction pooler? Use transaction-level locks, or a direct connection"
             }
             Self::Standby => {
                 "the server is a hot standby, whose locks are not those of its primary"
             }
             Self::TimedOut => "the limit passed before the lock was granted",
-            Self::TooManyLocks => "the server's lock table is full",
-            Self::TransactionAborted => "the transaction is aborted",
-            Self::TransactionLeftOpen => {
-                "a transaction begun under the lock was left open, and was rolled back"
+            Self::TooManyLocks => {
+                "the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction"
             }
-            Self::Unsupported => "the server does not support these locks",
+            Self::TransactionAborted => "the transaction is aborted: roll it back",
+            Self::TransactionLeftOpen => {
+                "a transaction begun under the lock was left open, and was rolled back: \
+                 commit it before the lock is released"
+            }
+            Self::Unsupported => "this connection is not PostgreSQL or SQLite with these locks",
         }
     }
 }
@@ -149,11 +167,13 @@ impl LockErrorKind {
 /// Error of an acquire, of a release, or of a held lock that was lost.
 ///
 /// [`kind`](Self::kind) states what happened and whether the lock is held. `Display` prints the
-/// kind, the context and the key on one line. [`source`](StdError::source) is the error of the
-/// client library.
+/// kind with a hint, the context, the limit with the time waited, and the key, on one line.
+/// [`source`](StdError::source) is the error of the client library. The [text of the
+/// key](LockKey::text) may be personal data: see [`LockKey::redacted`].
 ///
 /// Converts into the error type of each client library, so that `?` works in a body with that error
-/// type. The table shows how to get the `LockError` back:
+/// type. [`find`](Self::find) gets the `LockError` back, from these errors and from all that
+/// contain one:
 ///
 /// | client | arrives as | except |
 /// |---|---|---|
@@ -176,6 +196,8 @@ struct Inner {
     kind: LockErrorKind,
     key: Option<LockKey>,
     context: Option<Cow<'static, str>>,
+    limit: Option<Duration>,
+    waited: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     holders: Vec<LockHolder>,
 }
@@ -188,6 +210,8 @@ impl LockError {
             kind,
             key: None,
             context: None,
+            limit: None,
+            waited: None,
             source: None,
             holders: Vec::new(),
         }))
@@ -229,6 +253,26 @@ impl LockError {
     #[must_use]
     pub fn holders(&self) -> &[LockHolder] {
         &self.0.holders
+    }
+
+    /// Adds the limit of the call, if it has one, and the time that it waited.
+    pub(crate) fn with_wait(mut self, limit: Option<Duration>, waited: Duration) -> Self {
+        (self.0.limit, self.0.waited) = (limit, Some(waited));
+        self
+    }
+
+    /// Returns the limit of the call that timed out: that of
+    /// [`wait_up_to`](crate::LockOptions::wait_up_to). `None` for most other kinds.
+    #[must_use]
+    pub fn limit(&self) -> Option<Duration> {
+        self.0.limit
+    }
+
+    /// Returns the time that the call waited, for a connection of its pool and for the lock. `None`
+    /// unless the kind is [`TimedOut`](LockErrorKind::TimedOut) or [`Pool`](LockErrorKind::Pool).
+    #[must_use]
+    pub fn waited(&self) -> Option<Duration> {
+        self.0.waited
     }
 
     /// Returns the kind of the error.
@@ -274,6 +318,18 @@ impl fmt::Display for LockError {
         if let Some(context) = &self.0.context {
             write!(formatter, ": {context}")?;
         }
+        match (self.0.limit, self.0.waited) {
+            (Some(limit), Some(waited)) => {
+                write!(
+                    formatter,
+                    ": limit {}, waited {}",
+                    Shown(limit),
+                    Shown(waited)
+                )?;
+            }
+            (None, Some(waited)) => write!(formatter, ": waited {}", Shown(waited))?,
+            (_, None) => {}
+        }
         if let Some(key) = &self.0.key {
             write!(formatter, ": {key}")?;
         }
@@ -287,6 +343,18 @@ impl fmt::Display for LockError {
     }
 }
 
+/// A time for a message, in whole milliseconds.
+struct Shown(Duration);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = Duration::new(self.0.as_secs(), self.0.subsec_millis() * 1_000_000);
+        // A time below a millisecond would show as zero.
+        let shown = if millis.is_zero() { self.0 } else { millis };
+        write!(formatter, "{shown:?}")
+    }
+}
+
 impl fmt::Debug for LockError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
@@ -295,6 +363,8 @@ impl fmt::Debug for LockError {
             .field("kind", &inner.kind)
             .field("key", &inner.key)
             .field("context", &inner.context)
+            .field("limit", &inner.limit)
+            .field("waited", &inner.waited)
             .field("holders", &inner.holders)
             .field("source", &inner.source)
             .finish()

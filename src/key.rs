@@ -1,6 +1,7 @@
 //! [`LockKey`], the key of a lock, and the ways to make one.
 
 mod derive;
+mod display;
 mod from;
 #[cfg(any(test, fuzzing))]
 #[allow(
@@ -11,14 +12,16 @@ mod from;
 pub(crate) mod fuzz;
 mod namespace;
 mod part;
+mod pg_locks;
 
 use std::cmp::Ordering;
-use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+pub use display::ParseLockKeyError;
 pub use namespace::KeyNamespace;
 pub use part::{KeyPart, KeyText};
+pub use pg_locks::PgLocksColumns;
 
 /// The integers that name a lock on the server: its key space and its value.
 ///
@@ -36,56 +39,6 @@ pub enum RawLockKey {
     Single(i64),
     /// A pair of signed 32-bit numbers; the whole range of each is valid.
     Pair(i32, i32),
-}
-
-impl RawLockKey {
-    /// Returns the columns `classid`, `objid` and `objsubid` of the lock in the view [`pg_locks`].
-    ///
-    /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
-    ///
-    /// A single number shows as its high and low 32 bits, unsigned, with `objsubid` 1; a pair as
-    /// its two numbers, unsigned, with `objsubid` 2.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use advisory_locking::RawLockKey;
-    ///
-    /// assert_eq!(RawLockKey::Single(-5).pg_locks_columns(), (4_294_967_295, 4_294_967_291, 1));
-    /// assert_eq!(RawLockKey::Pair(0, 5).pg_locks_columns(), (0, 5, 2));
-    /// ```
-    #[must_use]
-    pub const fn pg_locks_columns(self) -> (u32, u32, u16) {
-        match self {
-            Self::Single(number) => {
-                let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
-                (
-                    u32::from_be_bytes([a, b, c, d]),
-                    u32::from_be_bytes([e, f, g, h]),
-                    1,
-                )
-            }
-            Self::Pair(first, second) => (
-                u32::from_ne_bytes(first.to_ne_bytes()),
-                u32::from_ne_bytes(second.to_ne_bytes()),
-                2,
-            ),
-        }
-    }
-
-    /// Returns the key with these [columns](Self::pg_locks_columns). `None` if `objsubid` is
-    /// neither 1 nor 2.
-    pub(crate) fn from_pg_locks_columns(classid: u32, objid: u32, objsubid: u16) -> Option<Self> {
-        let signed = |number: u32| i32::from_ne_bytes(number.to_ne_bytes());
-        match objsubid {
-            1 => {
-                let number = u64::from(classid) << 32 | u64::from(objid);
-                Some(Self::Single(i64::from_ne_bytes(number.to_ne_bytes())))
-            }
-            2 => Some(Self::Pair(signed(classid), signed(objid))),
-            _ => None,
-        }
-    }
 }
 
 /// The name of a lock: integers for the server, and the text that they were derived from, for logs.
@@ -136,7 +89,8 @@ impl RawLockKey {
 #[derive(Clone)]
 pub struct LockKey {
     raw: RawLockKey,
-    /// Absent for keys made from integers. Shortened by [`part::append_label`].
+    /// Absent for keys made from integers and for redacted keys. Shortened by
+    /// [`part::append_label`].
     text: Option<Arc<str>>,
 }
 
@@ -201,37 +155,36 @@ impl LockKey {
         self.raw
     }
 
-    /// The text the key came from, if it came from text: parts joined with `/`, or as another
-    /// system's scheme joins them; control characters, quotes and back-slashes escaped; shortened
-    /// to about 120 bytes.
+    /// Returns the text that the key was derived from, for logs. `None` for keys made from integers
+    /// and for [redacted](Self::redacted) keys.
+    ///
+    /// Parts are joined with `/`, or as another system's scheme joins them. Control characters,
+    /// quotes and back-slashes are escaped. The text is shortened to about 120 bytes.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
-}
 
-/// Shows the text, the number, and the columns of `pg_locks`:
-/// `"sync/4" = 5478352693262750134 (pg_locks: classid 1275528383, objid 3157987766, objsubid 1)`.
-impl fmt::Display for LockKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(text) = self.text() {
-            write!(formatter, "\"{text}\" = ")?;
-        }
-        match self.raw {
-            RawLockKey::Single(number) => write!(formatter, "{number}")?,
-            RawLockKey::Pair(first, second) => write!(formatter, "({first}, {second})")?,
-        }
-        let (classid, objid, objsubid) = self.raw.pg_locks_columns();
-        write!(
-            formatter,
-            " (pg_locks: classid {classid}, objid {objid}, objsubid {objsubid})"
-        )
-    }
-}
-
-impl fmt::Debug for LockKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "LockKey({self})")
+    /// Returns the same key without its text, so that logs, errors and reports show its number
+    /// only.
+    ///
+    /// For texts that must not be logged, such as an e-mail address. The number is a hash without a
+    /// secret: it does not show the text, but a reader who guesses the text can verify the guess.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use advisory_locking::LockKey;
+    ///
+    /// let key = LockKey::from(("signup", "ann@example.org"));
+    /// let redacted = key.redacted();
+    /// assert_eq!(redacted, key); // the same lock
+    /// assert!(key.to_string().contains("ann"));
+    /// assert_eq!(redacted.text(), None);
+    /// ```
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        Self::from_raw(self.raw)
     }
 }
 

@@ -37,6 +37,7 @@
 //! | wait, share, or decide what a missing lock means | [`LockOptions`] |
 //! | tell errors apart | [`LockError`], whose kind says whether the lock is held |
 //! | keep a lock in a variable | [`AdvisoryLockGuard`], which dereferences to the connection |
+//! | keep a lock of a pool in a struct | [`PooledAdvisoryLockGuard`]; async: [`AsyncPooledAdvisoryLockGuard`] |
 //! | simulate contention and faults in unit tests on SQLite | [`testing`] |
 //! | write an adapter, or delegate from an enum of connections | [`session`] |
 //! | find a recipe | [`guide`] |
@@ -76,6 +77,7 @@ mod connection;
 mod driver;
 mod error;
 mod events;
+mod find_error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[allow(
@@ -122,11 +124,13 @@ pub use connection::{AdvisoryLockGuard, AdvisoryLocking};
 #[cfg(feature = "_async")]
 pub use connection::{AsyncAdvisoryLockGuard, AsyncAdvisoryLocking};
 pub use error::{LockError, LockErrorKind};
-pub use key::{KeyNamespace, KeyPart, KeyText, LockKey, RawLockKey};
+pub use key::{
+    KeyNamespace, KeyPart, KeyText, LockKey, ParseLockKeyError, PgLocksColumns, RawLockKey,
+};
 pub use lock_mode::LockMode;
 pub use lock_report::{LockHolder, LockReport, LockWaiter, SessionDetails, SessionInfo};
 pub use options::{LockOptions, OnMissingLock, WaitStrategy};
 #[cfg(feature = "_async")]
-pub use pool::AsyncPooledAdvisoryLocking;
-pub use pool::PooledAdvisoryLocking;
+pub use pool::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking};
+pub use pool::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};
 pub use pooling_mode::PoolingMode;

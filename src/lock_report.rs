@@ -163,7 +163,7 @@ impl Entry {
             transaction_age,
             session_age,
         ] = columns;
-        let key = RawLockKey::from_pg_locks_columns(
+        let key = RawLockKey::from_pg_locks(
             classid?.parse().ok()?,
             objid?.parse().ok()?,
             objsubid?.parse().ok()?,

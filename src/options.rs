@@ -12,14 +12,26 @@ pub enum WaitStrategy {
     /// The session waits in the server's lock queue, which is first in, first out. The server
     /// grants the lock as soon as the holder releases it.
     ///
-    /// Use it for fairness and short hand-over times. The server detects deadlocks
-    /// ([`Deadlock`](LockErrorKind::Deadlock)). A waiting session holds a snapshot: [`CREATE INDEX
-    /// CONCURRENTLY`](https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY)
-    /// under the lock waits for that snapshot, and the server ends one of the two as a deadlock.
-    /// A waiting session leaves the queue within a second after its client has disconnected
-    /// (PostgreSQL 14 or later, not on Windows). Diesel and diesel-async need the language
+    /// Use it for fairness and short hand-over times. A waiting session leaves the queue within a
+    /// second after its client has disconnected (PostgreSQL 14 or later, not on Windows). Diesel
+    /// and diesel-async need the language
     /// [`plpgsql`](https://www.postgresql.org/docs/current/plpgsql.html), which every database has
     /// by default.
+    ///
+    /// The server detects a deadlock ([`Deadlock`](LockErrorKind::Deadlock)) only if every session
+    /// in the cycle waits in the server. It sees no cycle that passes through the process of a
+    /// client. Two such cases are a holder that works on another connection, and the waiters of a
+    /// lock manager. They last until a limit passes, so set one.
+    ///
+    /// A waiting session keeps a snapshot for as long as it waits, with two consequences:
+    ///
+    /// * [`CREATE INDEX
+    ///   CONCURRENTLY`](https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY)
+    ///   under the lock waits for that snapshot. If it runs on the connection that holds the lock,
+    ///   the server ends one of the two as a deadlock. On another connection, both wait until the
+    ///   waiter's limit.
+    /// * [`VACUUM`](https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-SPACE-RECOVERY)
+    ///   removes no row version in the whole database that was deleted since.
     Block,
     /// The client polls: it tries again after growing, jittered pauses.
     ///
@@ -124,6 +136,8 @@ pub struct LockOptions {
     in_transaction: bool,
     report_holders: Option<bool>,
     accepted_servers: AcceptedServers,
+    /// The part of the limit that passed before this request, such as the time of the checkout.
+    elapsed: Duration,
 }
 
 impl LockOptions {
@@ -142,23 +156,36 @@ impl LockOptions {
                 trusted: false,
                 standby: false,
             },
+            elapsed: Duration::ZERO,
         }
     }
 
-    /// Tries once and does not wait.
+    /// Tries once and does not wait for the lock.
+    ///
+    /// A call through a pool still waits for a connection, up to the pool's own timeout. The pool
+    /// may have to open or check one, so there is no checkout without a wait. To bound that time,
+    /// set the pool's timeout, or use [`wait_up_to`](Self::wait_up_to). `docs/connections.md` lists
+    /// the settings of the pools.
     pub const fn no_wait() -> Self {
         Self::waiting(Wait::No)
     }
 
     /// Waits until the lock is granted or `limit` has passed.
     ///
-    /// A limit of zero tries once. Every limit up to [`Duration::MAX`] is valid and remains a
-    /// limit. Only [`wait_forever`](Self::wait_forever) has none.
+    /// Through a pool, the limit covers the checkout too: the wait for the lock gets what the
+    /// checkout left. If no connection arrived within the limit, or within the pool's own timeout
+    /// if that is shorter, the call fails with [`Pool`](LockErrorKind::Pool). A checkout may take
+    /// 100 ms in any case, because the pool may have to open or check a connection.
+    ///
+    /// A limit of zero tries once, and its checkout is that of [`no_wait`](Self::no_wait). Every
+    /// limit up to [`Duration::MAX`] is valid and remains a limit. Only
+    /// [`wait_forever`](Self::wait_forever) has none.
     pub const fn wait_up_to(limit: Duration) -> Self {
         Self::waiting(Wait::UpTo(limit))
     }
 
-    /// Waits until the lock is granted, without a limit.
+    /// Waits until the lock is granted, without a limit. A checkout from a pool is still bounded by
+    /// the pool's own timeout.
     ///
     /// Prefer a limit. With [`WaitStrategy::Block`], a client behind a cut network keeps its place
     /// in the server's queue. The server may grant it the lock, and the session holds it until the
@@ -276,8 +303,25 @@ impl LockOptions {
         self.mode
     }
 
+    /// Returns the wait that is left of the limit.
     pub(crate) const fn wait(&self) -> Wait {
-        self.wait
+        match self.wait {
+            Wait::UpTo(limit) => Wait::UpTo(limit.saturating_sub(self.elapsed)),
+            wait @ (Wait::No | Wait::Forever) => wait,
+        }
+    }
+
+    /// Returns the limit of the call, including the time that has passed.
+    pub(crate) const fn limit(&self) -> Option<Duration> {
+        match self.wait {
+            Wait::UpTo(limit) => Some(limit),
+            Wait::No | Wait::Forever => None,
+        }
+    }
+
+    /// Returns the part of the limit that passed before this request.
+    pub(crate) const fn elapsed(&self) -> Duration {
+        self.elapsed
     }
 
     /// Returns `true` if a contended request waits.
@@ -286,7 +330,7 @@ impl LockOptions {
         allow(dead_code, reason = "used by the lock manager")
     )]
     pub(crate) const fn waits(&self) -> bool {
-        match self.wait {
+        match self.wait() {
             Wait::No => false,
             Wait::UpTo(limit) => !limit.is_zero(),
             Wait::Forever => true,
@@ -311,13 +355,14 @@ impl LockOptions {
 
     /// Returns the options for the rest of a wait after `elapsed`; `None` if they do not wait.
     #[cfg(feature = "lock-manager")]
-    pub(crate) fn after(mut self, elapsed: Duration) -> Option<Self> {
-        match &mut self.wait {
-            Wait::No => return None,
-            Wait::UpTo(limit) => *limit = limit.saturating_sub(elapsed),
-            Wait::Forever => {}
-        }
-        Some(self)
+    pub(crate) fn after(self, elapsed: Duration) -> Option<Self> {
+        (self.wait != Wait::No).then(|| self.with_elapsed(elapsed))
+    }
+
+    /// Returns the options for the rest of a call after `elapsed`.
+    pub(crate) const fn with_elapsed(mut self, elapsed: Duration) -> Self {
+        self.elapsed = self.elapsed.saturating_add(elapsed);
+        self
     }
 
     /// Rejects options that contradict each other.
@@ -374,13 +419,29 @@ mod tests {
     #[test]
     #[cfg(feature = "lock-manager")]
     fn remaining_limit() {
-        let left = |options: LockOptions| options.after(Duration::from_secs(2));
+        let left = |options: LockOptions| {
+            let rest = options.after(Duration::from_secs(2))?;
+            assert_eq!(rest.limit(), options.limit());
+            Some(rest.wait())
+        };
         let of = |seconds| LockOptions::wait_up_to(Duration::from_secs(seconds)).shared();
         assert_eq!(left(LockOptions::no_wait()), None);
-        assert_eq!(left(of(5)), Some(of(3)));
-        assert_eq!(left(of(1)), Some(of(0)));
-        let forever = LockOptions::wait_forever();
-        assert_eq!(left(forever), Some(forever));
+        assert_eq!(left(of(5)), Some(Wait::UpTo(Duration::from_secs(3))));
+        assert_eq!(left(of(1)), Some(Wait::UpTo(Duration::ZERO)));
+        assert_eq!(left(LockOptions::wait_forever()), Some(Wait::Forever));
+    }
+
+    #[test]
+    fn elapsed_time_counts_against_the_limit_only() {
+        let second = Duration::from_secs(1);
+        let rest = |options: LockOptions| options.with_elapsed(second).with_elapsed(second);
+        assert_eq!(rest(LockOptions::no_wait()).wait(), Wait::No);
+        assert_eq!(rest(LockOptions::no_wait()).elapsed(), 2 * second);
+        assert_eq!(
+            rest(LockOptions::wait_up_to(5 * second)).wait(),
+            Wait::UpTo(3 * second)
+        );
+        assert!(!rest(LockOptions::wait_up_to(2 * second)).waits());
     }
 
     #[test]

@@ -6,25 +6,94 @@
 //! of the same name on a connection does. Options are validated first, because a call that cannot
 //! succeed must not wait for a connection. A guard owns the pooled connection. If the session was
 //! terminated, the connection is broken, and the pool discards it instead of reusing it.
+//!
+//! The limit of a call begins before the checkout, and the request for the lock gets the rest. An
+//! async checkout is dropped at the limit, after which its connection stays with the pool. A
+//! blocking pool receives the limit as the timeout of the checkout.
 
 #[cfg(feature = "_async")]
 mod asynchronous;
 mod blocking;
 
+use std::time::{Duration, Instant};
+
 use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::options::LockOptions;
 use crate::session::SessionError;
 
 #[cfg(feature = "_async")]
-pub use asynchronous::AsyncPooledAdvisoryLocking;
-pub use blocking::PooledAdvisoryLocking;
+pub use asynchronous::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking};
+pub use blocking::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};
 
 /// Converts the error of a check-out: to `Unsupported` if the pool connects to a database that the
 /// crate does not support, otherwise to `Pool`.
 pub(crate) fn pool_error(error: SessionError) -> LockError {
-    let kind = if error.is_unsupported_backend() {
-        LockErrorKind::Unsupported
-    } else {
-        LockErrorKind::Pool
-    };
-    LockError::new(kind).with_source(error.into_source())
+    if !error.is_unsupported_backend() {
+        return LockError::new(LockErrorKind::Pool).with_source(error.into_source());
+    }
+    let source = error.into_source();
+    LockError::new(LockErrorKind::Unsupported)
+        .with_context(source.to_string())
+        .with_source(source)
 }
+
+/// Least time of a checkout under a limit. The limit bounds waits, and a checkout without a wait
+/// may still open a connection, or check an idle one by a round trip.
+const MIN_CHECKOUT: Duration = Duration::from_millis(100);
+
+/// The checkout for a lock request, whose limit covers it.
+struct Checkout<'r> {
+    key: &'r LockKey,
+    options: &'r LockOptions,
+    began: Instant,
+}
+
+impl<'r> Checkout<'r> {
+    /// Begins the checkout.
+    ///
+    /// # Errors
+    ///
+    /// If the options are invalid: such a call must not wait for a connection.
+    fn begin(key: &'r LockKey, options: &'r LockOptions) -> Result<Self, LockError> {
+        options.validate()?;
+        Ok(Self {
+            key,
+            options,
+            began: Instant::now(),
+        })
+    }
+
+    /// Returns the limit of the checkout. `None`: only the pool's own timeout.
+    fn limit(&self) -> Option<Duration> {
+        checkout_limit(self.options)
+    }
+
+    /// Completes the checkout: returns the connection and the options for the rest of the call.
+    fn complete<C>(
+        &self,
+        checked_out: Result<C, SessionError>,
+    ) -> Result<(C, LockOptions), LockError> {
+        let waited = self.began.elapsed();
+        match checked_out {
+            Ok(conn) => Ok((conn, self.options.with_elapsed(waited))),
+            Err(error) => {
+                let error = pool_error(error).with_key(self.key);
+                Err(match error.kind() {
+                    LockErrorKind::Pool => error.with_wait(self.options.limit(), waited),
+                    _ => error,
+                })
+            }
+        }
+    }
+}
+
+fn checkout_limit(options: &LockOptions) -> Option<Duration> {
+    options
+        .limit()
+        .filter(|limit| !limit.is_zero())
+        .map(|limit| limit.max(MIN_CHECKOUT))
+}
+
+#[cfg(test)]
+mod tests;

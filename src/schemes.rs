@@ -72,8 +72,7 @@
 //!
 //! While the other program holds its lock, query [`pg_locks`]:
 //! `SELECT classid, objid, objsubid FROM pg_locks WHERE locktype = 'advisory'`. The row equals
-//! [`pg_locks_columns`](RawLockKey::pg_locks_columns) of the key, which the `Display` of a
-//! [`LockKey`] shows too:
+//! [`pg_locks`](LockKey::pg_locks()) of the key:
 //!
 //! [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
 //!
@@ -81,7 +80,8 @@
 //! use advisory_locking::schemes;
 //!
 //! let key = schemes::django_pglock("PR-1234")?;
-//! assert_eq!(key.raw().pg_locks_columns(), (3_581_343_668, 87_492_363, 1));
+//! let columns = key.pg_locks();
+//! assert_eq!((columns.classid, columns.objid), (3_581_343_668, 87_492_363));
 //! # Ok::<(), advisory_locking::LockError>(())
 //! ```
 //!

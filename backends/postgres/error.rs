@@ -91,6 +91,19 @@ pub(crate) fn classify_attempt(code: Option<SqlState>) -> LockErrorKind {
     }
 }
 
+/// Returns the likely cause of a code that says nothing about locks.
+pub(crate) fn hint(code: Option<SqlState>) -> Option<&'static str> {
+    match code.as_ref().map(SqlState::as_str)? {
+        // The statement does not exist, or exists already.
+        "26000" | "42P05" => Some(
+            "the session lost or duplicated a prepared statement: is there a transaction pooler, \
+             or did the application deallocate it?",
+        ),
+        "42883" | "0A000" => Some("the server rejects the lock function: is it PostgreSQL?"),
+        _ => None,
+    }
+}
+
 impl fmt::Debug for SqlState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "SqlState({})", self.as_str())
@@ -264,5 +277,15 @@ mod tests {
         ] {
             assert_eq!(classify_attempt(SqlState::new(code)), kind, "{code}");
         }
+    }
+
+    #[test]
+    fn hints_name_the_pooler_and_the_server() {
+        let hint_of = |code| hint(SqlState::new(code)).unwrap_or_default();
+        for code in ["26000", "42P05"] {
+            assert!(hint_of(code).contains("transaction pooler"), "{code}");
+        }
+        assert!(hint_of("0A000").contains("PostgreSQL"));
+        assert_eq!((hint_of("22012"), hint(None)), ("", None));
     }
 }

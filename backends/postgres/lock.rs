@@ -2,7 +2,7 @@
 
 use super::server_signs::server_signs;
 use super::{Bind, LockOp, NEGATIVE_INFINITY, StatementKind};
-use crate::key::RawLockKey;
+use crate::key::{PgLocksColumns, RawLockKey};
 use crate::options::LockMode;
 
 /// The columns after the answer: the session and the start of its transaction.
@@ -204,7 +204,7 @@ pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) ->
 
 /// Returns the values of a statement of a connection, in the order of its parameters.
 pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
-    let (classid, objid, _) = key.pg_locks_columns();
+    let PgLocksColumns { classid, objid, .. } = key.pg_locks();
     let columns = || [classid, objid].map(|column| Some(Bind::Int8(column.into())));
     let [first, second] = key_binds(key);
     match kind {

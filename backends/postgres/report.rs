@@ -80,11 +80,11 @@ pub(super) fn binds(key: Option<RawLockKey>) -> [Option<Bind>; 4] {
     let Some(key) = key else {
         return [const { None }; 4];
     };
-    let (classid, objid, objsubid) = key.pg_locks_columns();
+    let columns = key.pg_locks();
     [
-        Some(Bind::Int8(classid.into())),
-        Some(Bind::Int8(objid.into())),
-        Some(Bind::Int4(objsubid.into())),
+        Some(Bind::Int8(columns.classid.into())),
+        Some(Bind::Int8(columns.objid.into())),
+        Some(Bind::Int4(columns.objsubid.into())),
         None,
     ]
 }

@@ -1,10 +1,11 @@
 //! Conversions of errors between sqlx, SeaORM and this crate.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 
 use sea_orm::sqlx::Error;
 use sea_orm::sqlx::postgres::{PgDatabaseError, PgSeverity};
-use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, TransactionError};
 
 use crate::backends::postgres::classify;
 use crate::error::{LockError, LockErrorKind};
@@ -110,6 +111,20 @@ pub(super) fn session_error(error: DbErr) -> SessionError {
     SessionError::new(error)
         .with_code(code)
         .with_disconnected(disconnected)
+}
+
+/// Returns the error in a `TransactionError`, which has no `source` (seen with SeaORM 2.0.4).
+pub(crate) fn hidden_cause<'e>(
+    error: &'e (dyn StdError + 'static),
+) -> Option<&'e (dyn StdError + 'static)> {
+    if let Some(error) = error.downcast_ref::<TransactionError<DbErr>>() {
+        let (TransactionError::Connection(cause) | TransactionError::Transaction(cause)) = error;
+        return Some(cause);
+    }
+    match error.downcast_ref::<TransactionError<LockError>>()? {
+        TransactionError::Connection(cause) => Some(cause),
+        TransactionError::Transaction(cause) => Some(cause),
+    }
 }
 
 /// Converts to `TryIntoErr`, whose source downcasts to [`LockError`], or, if the commit failed, to

@@ -18,7 +18,7 @@ use advisory_locking::LockKey;
 use advisory_locking::session::{DelegateLockSession, LockSession};
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool};
+use diesel::sql_types::Bool;
 
 /// Result of `main`. An error ends the program with a non-zero exit status.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -110,19 +110,14 @@ impl Database {
             waits: bool,
         }
 
-        let (high, low, space) = key.into().raw().pg_locks_columns();
+        let condition = key.into().pg_locks().sql_condition();
+        let query = format!(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE {condition} AND NOT granted) AS waits"
+        );
         let mut conn = self.connect()?;
         let began = Instant::now();
         loop {
-            let row: Row = diesel::sql_query(
-                "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
-                 AND classid::bigint = $1 AND objid::bigint = $2 AND objsubid::bigint = $3 AND database = \
-                 (SELECT oid FROM pg_database WHERE datname = current_database())) AS waits",
-            )
-            .bind::<BigInt, _>(i64::from(high))
-            .bind::<BigInt, _>(i64::from(low))
-            .bind::<BigInt, _>(i64::from(space))
-            .get_result(match &mut conn {
+            let row: Row = diesel::sql_query(&query).get_result(match &mut conn {
                 AnyConnection::Postgres(conn) => conn,
                 AnyConnection::Sqlite(_) => return Err("SQLite has no locks".into()),
             })?;

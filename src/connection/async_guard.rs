@@ -158,3 +158,97 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> fmt::Debug for AsyncAdvisory
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::session::{Backend, SessionError, TransactionState};
+
+    /// Session that records how it ends.
+    struct RecordingSession {
+        transaction: TransactionState,
+        accepts_messages: bool,
+        enqueued: u32,
+        terminated: u32,
+    }
+
+    impl AsyncLockSession for RecordingSession {
+        fn session_backend(&mut self) -> Backend {
+            Backend::Postgres
+        }
+
+        fn session_transaction_state(&mut self) -> TransactionState {
+            self.transaction
+        }
+
+        async fn session_begin(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        async fn session_commit(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        async fn session_rollback(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        fn session_start_terminate(&mut self) {
+            self.terminated += 1;
+        }
+
+        fn session_enqueue(&mut self, _: &Script) -> bool {
+            self.enqueued += 1;
+            self.accepts_messages
+        }
+
+        async fn session_sleep(&mut self, _: Duration) {}
+    }
+
+    /// Drops a guard. Returns how often messages were queued, and the session terminated.
+    fn dropped(transaction: TransactionState, accepts_messages: bool) -> (u32, u32) {
+        let mut session = RecordingSession {
+            transaction,
+            accepts_messages,
+            enqueued: 0,
+            terminated: 0,
+        };
+        drop(AsyncAdvisoryLockGuard::new(
+            &mut session,
+            Grant {
+                key: LockKey::from("dropped guard"),
+                mode: LockMode::Exclusive,
+                pid: Some(1),
+                transaction_began: Some(1),
+                depth: 0,
+                #[cfg(feature = "testing")]
+                attachment: None,
+            },
+        ));
+        (session.enqueued, session.terminated)
+    }
+
+    #[test]
+    fn dropped_guard_enqueues_its_release() {
+        assert_eq!(dropped(TransactionState::none(), true), (1, 0));
+    }
+
+    /// A queued release would run before the transaction ends.
+    #[test]
+    fn guard_dropped_in_a_transaction_terminates() {
+        for transaction in [
+            TransactionState::open(1),
+            TransactionState::in_test(0),
+            TransactionState::broken(),
+        ] {
+            assert_eq!(dropped(transaction, true), (0, 1), "{transaction:?}");
+        }
+    }
+
+    #[test]
+    fn guard_that_cannot_enqueue_terminates() {
+        assert_eq!(dropped(TransactionState::none(), false), (1, 1));
+    }
+}

@@ -3,6 +3,7 @@
 mod transaction;
 
 use std::ops::DerefMut;
+use std::time::Instant;
 
 use super::AsyncAdvisoryLockGuard;
 use crate::capabilities::Capabilities;
@@ -146,8 +147,9 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ) -> impl Future<Output = Result<AsyncAdvisoryLockGuard<&mut Self>, LockError>> + Send {
         let key = key.into();
         async move {
+            let began = Instant::now();
             let acquired = acquire(self, &key, &options, LockScope::Session).await;
-            let grant = granted_or_error(self, &key, &options, acquired).await?;
+            let grant = granted_or_error(self, &key, &options, began, acquired).await?;
             Ok(AsyncAdvisoryLockGuard::new(self, grant))
         }
     }
@@ -197,9 +199,10 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ) -> impl Future<Output = Result<(), LockError>> + Send {
         let key = key.into();
         async move {
+            let began = Instant::now();
             acquire(self, &key, &options, LockScope::Transaction)
                 .await?
-                .granted_or_error(&key)
+                .granted_or_error(&key, &options, began)
                 .map(|grant| grant.log())
         }
     }
@@ -258,8 +261,9 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     {
         let key = key.into();
         async move {
+            let began = Instant::now();
             let acquired = transaction::begin_and_acquire(self, &key, &options).await;
-            let grant = granted_or_error(self, &key, &options, acquired).await?;
+            let grant = granted_or_error(self, &key, &options, began, acquired).await?;
             transaction::run_in_transaction(self, grant, body).await
         }
     }

@@ -2,6 +2,8 @@
 
 mod transaction;
 
+use std::time::Instant;
+
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::connection::AdvisoryLockGuard;
@@ -178,8 +180,9 @@ pub trait AdvisoryLocking: LockSession + Sized {
         options: LockOptions,
     ) -> Result<AdvisoryLockGuard<&mut Self>, LockError> {
         let key = key.into();
+        let began = Instant::now();
         let acquired = acquire(self, &key, &options, LockScope::Session);
-        let grant = granted_or_error(self, &key, &options, acquired)?;
+        let grant = granted_or_error(self, &key, &options, began, acquired)?;
         Ok(AdvisoryLockGuard::new(self, grant))
     }
 
@@ -275,8 +278,9 @@ pub trait AdvisoryLocking: LockSession + Sized {
         options: LockOptions,
     ) -> Result<(), LockError> {
         let key = key.into();
+        let began = Instant::now();
         acquire(self, &key, &options, LockScope::Transaction)?
-            .granted_or_error(&key)
+            .granted_or_error(&key, &options, began)
             .map(|grant| grant.log())
     }
 
@@ -350,8 +354,9 @@ pub trait AdvisoryLocking: LockSession + Sized {
         E: From<LockError>,
     {
         let key = key.into();
+        let began = Instant::now();
         let acquired = transaction::begin_and_acquire(self, &key, &options);
-        let grant = granted_or_error(self, &key, &options, acquired)?;
+        let grant = granted_or_error(self, &key, &options, began, acquired)?;
         transaction::run_in_transaction(self, grant, body)
     }
 

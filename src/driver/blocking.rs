@@ -87,9 +87,10 @@ pub(crate) fn granted_or_error<S: LockSession + ?Sized>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
+    began: Instant,
     acquired: Result<Acquired, LockError>,
 ) -> Result<Grant, LockError> {
-    let acquired = acquired.and_then(|acquired| acquired.granted_or_error(key));
+    let acquired = acquired.and_then(|acquired| acquired.granted_or_error(key, options, began));
     acquired.map_err(|error| {
         let state = session.session_transaction_state();
         if !options.reports_holders(error.kind()) || state.is_open_on_server() {

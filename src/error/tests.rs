@@ -41,20 +41,52 @@ fn each_kind_has_its_own_message() {
 fn message_has_kind_context_and_key() {
     let key = LockKey::from("nightly report");
     let error = LockError::new(LockErrorKind::TooManyLocks);
-    assert_eq!(error.to_string(), "the server's lock table is full");
+    let message = error.to_string();
+    assert!(message.starts_with("the server's lock table is full"));
     let error = error.with_key(&key);
-    assert_eq!(
-        error.to_string(),
-        format!("the server's lock table is full: {key}")
-    );
+    assert_eq!(error.to_string(), format!("{message}: {key}"));
     let error = error
         .with_context("so many reports")
         .with_source("not repeated");
     assert_eq!(
         error.to_string(),
-        format!("the server's lock table is full: so many reports: {key}")
+        format!("{message}: so many reports: {key}")
     );
     assert!(key.to_string().contains("nightly report"));
+    let redacted = LockError::new(LockErrorKind::Pool).with_key(&key.redacted());
+    assert!(!format!("{redacted} {redacted:?}").contains("nightly report"));
+}
+
+#[test]
+fn message_has_limit_and_waited_time() {
+    let message = |limit, waited: f64| {
+        let waited = Duration::from_secs_f64(waited);
+        let error = LockError::new(LockErrorKind::TimedOut).with_wait(limit, waited);
+        assert_eq!((error.limit(), error.waited()), (limit, Some(waited)));
+        error.to_string().split(": ").skip(1).collect::<String>()
+    };
+    let second = Some(Duration::from_secs(1));
+    assert_eq!(message(second, 1.002_345), "limit 1s, waited 1.002s");
+    assert_eq!(
+        message(Some(Duration::ZERO), 0.000_5),
+        "limit 0ns, waited 500µs"
+    );
+    assert_eq!(message(None, 30.0), "waited 30s");
+}
+
+/// The caller sees the way out without the documentation.
+#[test]
+fn message_names_the_next_step() {
+    for (kind, step) in [
+        (LockErrorKind::InTransaction, "with_advisory_xact_lock"),
+        (LockErrorKind::NotInTransaction, "with_advisory_xact_lock"),
+        (LockErrorKind::Pool, "each waiter keeps one"),
+        (LockErrorKind::SessionChanged, "transaction pooler"),
+        (LockErrorKind::TooManyLocks, "max_locks_per_transaction"),
+    ] {
+        let message = LockError::new(kind).to_string();
+        assert!(message.contains(step), "{message}");
+    }
 }
 
 #[test]

@@ -64,10 +64,11 @@ fn parts(left: &[u8], right: &[u8]) {
 
 fn numbered(key: LockKey) {
     assert_eq!(LockKey::from(key.raw()), key);
-    let (classid, objid, objsubid) = key.raw().pg_locks_columns();
-    let [high, low] = [classid, objid].map(|column| i32::from_le_bytes(column.to_le_bytes()));
-    let back = match objsubid {
-        1 => RawLockKey::Single((i64::from(high) << 32) | i64::from(objid)),
+    let columns = key.pg_locks();
+    let [high, low] =
+        [columns.classid, columns.objid].map(|column| i32::from_le_bytes(column.to_le_bytes()));
+    let back = match columns.objsubid {
+        1 => RawLockKey::Single((i64::from(high) << 32) | i64::from(columns.objid)),
         _ => RawLockKey::Pair(high, low),
     };
     assert_eq!(back, key.raw(), "pg_locks shows the whole key");
@@ -76,7 +77,10 @@ fn numbered(key: LockKey) {
 
 /// Nothing of a key but its integers is sent.
 fn shown(key: &LockKey) {
-    assert!(!format!("{key}").is_empty() && !format!("{key:?}").is_empty());
+    let parsed = key.to_string().parse::<LockKey>().ok();
+    assert_eq!(parsed.as_ref(), Some(key), "the printed form parses");
+    assert_eq!(parsed.as_ref().and_then(LockKey::text), key.text());
+    assert_eq!(key.redacted().to_string().parse(), Ok(key.clone()));
     let wait = ScriptKind::Wait {
         is_transaction_level: false,
         context: TransactionContext::InTransaction,

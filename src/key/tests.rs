@@ -71,7 +71,11 @@ fn a_pair_is_not_a_number_with_the_same_bits() {
 
 #[test]
 fn extreme_numbers_show_as_in_pg_locks() {
-    let shown = [i64::MIN, -1, 0, i64::MAX].map(|n| RawLockKey::Single(n).pg_locks_columns());
+    let columns = |key: RawLockKey| {
+        let columns = key.pg_locks();
+        (columns.classid, columns.objid, columns.objsubid)
+    };
+    let shown = [i64::MIN, -1, 0, i64::MAX].map(|n| columns(RawLockKey::Single(n)));
     let all = u32::MAX;
     assert_eq!(
         shown,
@@ -82,27 +86,84 @@ fn extreme_numbers_show_as_in_pg_locks() {
             (all >> 1, all, 1)
         ]
     );
-    assert_eq!(
-        RawLockKey::Pair(i32::MIN, -1).pg_locks_columns(),
-        (1 << 31, all, 2)
-    );
+    assert_eq!(columns(RawLockKey::Pair(i32::MIN, -1)), (1 << 31, all, 2));
 }
 
 #[test]
 fn display_names_the_text_and_the_number() {
-    let shown = LockKey::from(("sync", 4)).to_string();
+    let key = LockKey::from(("sync", 4));
+    assert_eq!(key.to_string(), r#""sync/4" = 5478352693262750134"#);
+    assert_eq!(LockKey::from((1, -1)).to_string(), "(1, -1)");
+    assert_eq!(format!("{:?}", LockKey::from(7)), "LockKey(7)");
+    // An e-mail address, say, must not reach logs.
+    assert_eq!(key.redacted(), key);
     assert_eq!(
-        shown,
-        "\"sync/4\" = 5478352693262750134 (pg_locks: classid 1275528383, objid 3157987766, objsubid 1)"
+        format!("{:?}", key.redacted()),
+        "LockKey(5478352693262750134)"
     );
-    assert_eq!(
-        LockKey::from((1, -1)).to_string(),
-        "(1, -1) (pg_locks: classid 1, objid 4294967295, objsubid 2)"
-    );
-    assert_eq!(
-        format!("{:?}", LockKey::from(7)),
-        "LockKey(7 (pg_locks: classid 0, objid 7, objsubid 1))"
-    );
+}
+
+#[test]
+fn printed_form_is_parsed() {
+    let long = "🔒".repeat(500);
+    for text in [
+        "", "a", "\"", "\\", "\\\"", "\" = 5", "a\0b\n", "Zürich", &long,
+    ] {
+        for key in [
+            LockKey::from(text),
+            LockKey::from((text, text, -1)),
+            LockKey::from_bytes(text.as_bytes()).redacted(),
+        ] {
+            let parsed: LockKey = key.to_string().parse().unwrap();
+            assert_eq!((&parsed, parsed.text()), (&key, key.text()), "{key}");
+        }
+    }
+    for raw in [
+        RawLockKey::Single(i64::MIN),
+        RawLockKey::Single(i64::MAX),
+        RawLockKey::Pair(i32::MIN, i32::MAX),
+    ] {
+        let key = LockKey::from(raw);
+        assert_eq!(key.to_string().parse(), Ok(key));
+    }
+}
+
+#[test]
+fn other_texts_are_no_printed_form() {
+    let malformed = [
+        "",
+        "nightly-report",
+        "\"report\"",
+        "\"report\" = ",
+        "\"report\"=5",
+        "\"re\"port\" = 5",
+        "\"report\\\" = 5",
+        "\"line\nbreak\" = 5",
+        "5 ",
+        "5.0",
+        "(1,2)",
+        "(1, 2",
+        "(1, 2, 3)",
+        "9223372036854775808",
+        "(2147483648, 0)",
+    ];
+    for text in malformed {
+        let error = text.parse::<LockKey>().unwrap_err();
+        assert!(error.to_string().contains("LockKey::from"), "{text}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_printed_form_is_parsed(text in ".*", number: i64, pair: (i32, i32)) {
+        let number = LockKey::from(number);
+        let pair = LockKey::from(pair);
+        for key in [LockKey::from((&text, &text)), LockKey::from(text), number, pair] {
+            let parsed: LockKey = key.to_string().parse().unwrap();
+            proptest::prop_assert_eq!(parsed.text(), key.text());
+            proptest::prop_assert_eq!(parsed, key);
+        }
+    }
 }
 
 #[test]

@@ -73,7 +73,8 @@ impl Handle {
             receiver: ResponseReceiver(receiver),
             shared: Arc::clone(&self.shared),
             key,
-            mode: options.lock_mode(),
+            options: *options,
+            began: Instant::now(),
         }
     }
 
@@ -171,6 +172,7 @@ impl Handle {
                     .collect::<Vec<_>>()
             })
         });
+        let began = Instant::now();
         let requested = keys.iter().zip(requests).zip(receivers);
         requested
             .map(|((key, request), receiver)| PendingRequest {
@@ -178,7 +180,8 @@ impl Handle {
                 receiver: ResponseReceiver(receiver),
                 shared: Arc::clone(&self.shared),
                 key: key.clone(),
-                mode: options.lock_mode(),
+                options: *options,
+                began,
             })
             .collect()
     }
@@ -226,7 +229,21 @@ struct PendingRequest {
     receiver: ResponseReceiver,
     shared: Arc<Shared>,
     key: LockKey,
-    mode: LockMode,
+    options: LockOptions,
+    began: Instant,
+}
+
+impl PendingRequest {
+    /// Adds the limit and the time waited to the error of a wait.
+    fn with_wait(&self, error: LockError) -> LockError {
+        match error.kind() {
+            LockErrorKind::TimedOut | LockErrorKind::Pool => {
+                let waited = self.options.elapsed().saturating_add(self.began.elapsed());
+                error.with_wait(self.options.limit(), waited)
+            }
+            _ => error,
+        }
+    }
 }
 
 impl Future for PendingRequest {
@@ -238,14 +255,15 @@ impl Future for PendingRequest {
         self.request = None;
         Poll::Ready(match response {
             Some(Response::Granted(lock)) => {
-                events::granted_by_lock_manager(&self.key, self.mode);
+                let mode = self.options.lock_mode();
+                events::granted_by_lock_manager(&self.key, mode);
                 Ok(HeldLock {
                     lock,
                     key: self.key.clone(),
-                    mode: self.mode,
+                    mode,
                 })
             }
-            Some(Response::Failed(error)) => Err(error),
+            Some(Response::Failed(error)) => Err(self.with_wait(error)),
             Some(Response::Released(_) | Response::Closed) | None => {
                 Err(LockError::new(LockErrorKind::Closed).with_key(&self.key))
             }

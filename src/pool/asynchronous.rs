@@ -1,6 +1,13 @@
 //! Named locks on connections of an async pool: [`AsyncPooledAdvisoryLocking`].
 
-use super::pool_error;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_timer::Delay;
+
+use super::{Checkout, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
@@ -12,14 +19,16 @@ use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
-use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession};
+use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, SessionError};
 
 /// Named locks on connections of an async pool. The async counterpart of
 /// [`PooledAdvisoryLocking`](crate::PooledAdvisoryLocking), which documents the required size of
 /// the pool.
 ///
-/// The methods behave as those of [`AsyncAdvisoryLocking`], cancel safety included. In addition,
-/// each returns [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection, or
+/// The methods behave as those of [`AsyncAdvisoryLocking`], cancel safety included. The limit of
+/// [`wait_up_to`](LockOptions::wait_up_to) covers the checkout and the wait for the lock. In
+/// addition, each method, the `try_` methods included, returns
+/// [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection, or
 /// [`Unsupported`](crate::LockErrorKind::Unsupported) if the pool connects to another kind of
 /// database. No lock is held then.
 ///
@@ -128,13 +137,13 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         &self,
         key: impl Into<LockKey>,
         options: LockOptions,
-    ) -> impl Future<Output = Result<AsyncAdvisoryLockGuard<Self::Connection>, LockError>> + Send
-    {
+    ) -> impl Future<Output = Result<AsyncPooledAdvisoryLockGuard<Self>, LockError>> + Send {
         let key = key.into();
         async move {
-            let mut conn = connection(self, &key, &options).await?;
+            let (mut conn, options) = connection(self, &key, &options).await?;
+            let began = Instant::now();
             let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await;
-            let grant = granted_or_error(&mut *conn, &key, &options, acquired).await?;
+            let grant = granted_or_error(&mut *conn, &key, &options, began, acquired).await?;
             Ok(AsyncAdvisoryLockGuard::new(conn, grant))
         }
     }
@@ -153,11 +162,11 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         &self,
         key: impl Into<LockKey>,
         options: LockOptions,
-    ) -> impl Future<Output = Result<Option<AsyncAdvisoryLockGuard<Self::Connection>>, LockError>> + Send
+    ) -> impl Future<Output = Result<Option<AsyncPooledAdvisoryLockGuard<Self>>, LockError>> + Send
     {
         let key = key.into();
         async move {
-            let mut conn = connection(self, &key, &options).await?;
+            let (mut conn, options) = connection(self, &key, &options).await?;
             let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await?;
             Ok(acquired
                 .granted()
@@ -189,7 +198,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     {
         let key = key.into();
         async move {
-            let mut conn = connection(self, &key, &options).await?;
+            let (mut conn, options) = connection(self, &key, &options).await?;
             conn.with_advisory_xact_lock(key, options, body).await
         }
     }
@@ -218,7 +227,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     {
         let key = key.into();
         async move {
-            let mut conn = connection(self, &key, &options).await?;
+            let (mut conn, options) = connection(self, &key, &options).await?;
             conn.try_with_advisory_xact_lock(key, options, body).await
         }
     }
@@ -303,18 +312,69 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
 
 impl<P: AsyncLockPool> AsyncPooledAdvisoryLocking for P {}
 
-/// Validates the options and checks a connection out.
+/// Guard of a lock on a connection of the async pool `P`, for a struct that owns a lock.
+///
+/// # Examples
+///
+/// With a bb8 pool, `P` is `Pool<AsyncPgConnection>`. With SeaORM it is the `DatabaseConnection`:
+///
+#[cfg_attr(feature = "sea-orm", doc = "```")]
+#[cfg_attr(not(feature = "sea-orm"), doc = "```ignore")]
+/// use advisory_locking::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking, LockOptions};
+/// use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
+///
+/// struct Leader {
+///     lock: AsyncPooledAdvisoryLockGuard<DatabaseConnection>,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), sea_orm::DbErr> {
+/// let db = Database::connect("sqlite::memory:").await?; // postgres://… in production
+/// let options = LockOptions::no_wait();
+/// let lock = db.acquire_advisory_lock("async-pool-guard-leader", options).await?;
+/// let leader = Leader { lock };
+/// leader.lock.execute_unprepared("CREATE TABLE term (number INTEGER)").await?;
+/// leader.lock.release().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub type AsyncPooledAdvisoryLockGuard<P> = AsyncAdvisoryLockGuard<<P as AsyncLockPool>::Connection>;
+
+/// Validates the options and checks a connection out. Returns the options for the rest of the call.
 async fn connection<P: AsyncLockPool>(
     pool: &P,
     key: &LockKey,
     options: &LockOptions,
-) -> Result<P::Connection, LockError> {
-    // First, because a call with invalid options must not wait for a connection.
-    options.validate()?;
-    let checked_out = pool.checkout().await;
+) -> Result<(P::Connection, LockOptions), LockError> {
+    let checkout = Checkout::begin(key, options)?;
+    let checked_out = checkout_within(pool, checkout.limit()).await;
     #[cfg(feature = "testing")]
     let checked_out = checked_out.and_then(|mut conn| {
         crate::testing::checkout_fault(conn.session_backend(), key).map(|()| conn)
     });
-    checked_out.map_err(|error| pool_error(error).with_key(key))
+    checkout.complete(checked_out)
+}
+
+/// Checks a connection out, and drops the checkout at the limit. The connection then stays with the
+/// pool.
+async fn checkout_within<P: AsyncLockPool>(
+    pool: &P,
+    limit: Option<Duration>,
+) -> Result<P::Connection, SessionError> {
+    let mut checkout = pin!(pool.checkout());
+    // Unlike tokio's timer, this one also works on a thread without a runtime.
+    let mut timer = limit.map(Delay::new);
+    poll_fn(|context| {
+        // The checkout first: a connection that is there counts, also if the limit has passed.
+        if let Poll::Ready(checked_out) = checkout.as_mut().poll(context) {
+            return Poll::Ready(checked_out);
+        }
+        match timer.as_mut().map(|timer| Pin::new(timer).poll(context)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(SessionError::new(
+                "the limit passed before the pool returned a connection",
+            ))),
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
+    })
+    .await
 }

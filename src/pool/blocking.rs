@@ -1,6 +1,8 @@
 //! Named locks on connections of a blocking pool: [`PooledAdvisoryLocking`].
 
-use super::pool_error;
+use std::time::Instant;
+
+use super::{Checkout, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::driver::blocking::granted_or_error;
@@ -17,10 +19,12 @@ use crate::session::{LockPool, LockSession};
 /// The body runs on the connection that holds the lock, so a pool of one connection suffices for a
 /// body that uses only that connection. A body that checks out another connection of the same pool
 /// needs a larger pool: more connections than such bodies and waiters at one time. Otherwise they
-/// wait for each other until the pool's timeout, which this trait reports as
+/// wait for each other until the pool's timeout or their limit, which this trait reports as
 /// [`Pool`](crate::LockErrorKind::Pool).
 ///
-/// The methods behave as those of [`AdvisoryLocking`]. In addition, each returns
+/// The methods behave as those of [`AdvisoryLocking`]. The limit of
+/// [`wait_up_to`](LockOptions::wait_up_to) covers the checkout and the wait for the lock. In
+/// addition, each method, the `try_` methods included, returns
 /// [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection, or
 /// [`Unsupported`](crate::LockErrorKind::Unsupported) if the pool connects to another kind of
 /// database. No lock is held then.
@@ -98,11 +102,12 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         &self,
         key: impl Into<LockKey>,
         options: LockOptions,
-    ) -> Result<AdvisoryLockGuard<Self::Connection>, LockError> {
+    ) -> Result<PooledAdvisoryLockGuard<Self>, LockError> {
         let key = key.into();
-        let mut conn = connection(self, &key, &options)?;
+        let (mut conn, options) = connection(self, &key, &options)?;
+        let began = Instant::now();
         let acquired = acquire(&mut *conn, &key, &options, LockScope::Session);
-        let grant = granted_or_error(&mut *conn, &key, &options, acquired)?;
+        let grant = granted_or_error(&mut *conn, &key, &options, began, acquired)?;
         Ok(AdvisoryLockGuard::new(conn, grant))
     }
 
@@ -115,9 +120,9 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         &self,
         key: impl Into<LockKey>,
         options: LockOptions,
-    ) -> Result<Option<AdvisoryLockGuard<Self::Connection>>, LockError> {
+    ) -> Result<Option<PooledAdvisoryLockGuard<Self>>, LockError> {
         let key = key.into();
-        let mut conn = connection(self, &key, &options)?;
+        let (mut conn, options) = connection(self, &key, &options)?;
         let acquired = acquire(&mut *conn, &key, &options, LockScope::Session)?;
         Ok(acquired
             .granted()
@@ -140,7 +145,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         E: From<LockError>,
     {
         let key = key.into();
-        connection(self, &key, &options)?.with_advisory_xact_lock(key, options, body)
+        let (mut conn, options) = connection(self, &key, &options)?;
+        conn.with_advisory_xact_lock(key, options, body)
     }
 
     /// Runs `body` as [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) does, or returns
@@ -160,7 +166,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         E: From<LockError>,
     {
         let key = key.into();
-        connection(self, &key, &options)?.try_with_advisory_xact_lock(key, options, body)
+        let (mut conn, options) = connection(self, &key, &options)?;
+        conn.try_with_advisory_xact_lock(key, options, body)
     }
 
     /// Detects a transaction pooler with two connections of the pool. A pool of one connection
@@ -216,18 +223,48 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
 
 impl<P: LockPool> PooledAdvisoryLocking for P {}
 
-/// Validates the options and checks a connection out.
+/// Guard of a lock on a connection of the pool `P`, for a struct that owns a lock.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(all(feature = "diesel-sqlite", feature = "r2d2"))] {
+/// use advisory_locking::{LockOptions, PooledAdvisoryLockGuard, PooledAdvisoryLocking};
+/// use diesel::r2d2::{ConnectionManager, Pool};
+/// use diesel::sqlite::SqliteConnection;
+///
+/// type DbPool = Pool<ConnectionManager<SqliteConnection>>;
+///
+/// struct Leader {
+///     lock: PooledAdvisoryLockGuard<DbPool>,
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = DbPool::builder().max_size(1).build(ConnectionManager::new(":memory:"))?;
+/// let lock = pool.acquire_advisory_lock("pool-guard-leader", LockOptions::no_wait())?;
+/// let leader = Leader { lock };
+/// leader.lock.release()?;
+/// # Ok(())
+/// # }
+/// # main().unwrap();
+/// # }
+/// ```
+pub type PooledAdvisoryLockGuard<P> = AdvisoryLockGuard<<P as LockPool>::Connection>;
+
+/// Validates the options and checks a connection out. Returns the options for the rest of the call.
 fn connection<P: LockPool>(
     pool: &P,
     key: &LockKey,
     options: &LockOptions,
-) -> Result<P::Connection, LockError> {
-    // First, because a call with invalid options must not wait for a connection.
-    options.validate()?;
-    let checked_out = pool.checkout();
+) -> Result<(P::Connection, LockOptions), LockError> {
+    let checkout = Checkout::begin(key, options)?;
+    let checked_out = match checkout.limit() {
+        Some(limit) => pool.checkout_within(limit),
+        None => pool.checkout(),
+    };
     #[cfg(feature = "testing")]
     let checked_out = checked_out.and_then(|mut conn| {
         crate::testing::checkout_fault(conn.session_backend(), key).map(|()| conn)
     });
-    checked_out.map_err(|error| pool_error(error).with_key(key))
+    checkout.complete(checked_out)
 }

@@ -68,14 +68,24 @@ impl Acquired {
         }
     }
 
-    /// Returns the grant. Contention and a passed limit become errors.
-    pub(crate) fn granted_or_error(self, key: &LockKey) -> Result<Grant, LockError> {
-        let kind = match self {
-            Self::Granted(grant) => return Ok(grant),
-            Self::HeldElsewhere => LockErrorKind::HeldElsewhere,
-            Self::TimedOut => LockErrorKind::TimedOut,
-        };
-        Err(LockError::new(kind).with_key(key))
+    /// Returns the grant. Contention and a passed limit become errors. The call has waited since
+    /// `began`, in addition to the elapsed time of its options.
+    pub(crate) fn granted_or_error(
+        self,
+        key: &LockKey,
+        options: &LockOptions,
+        began: Instant,
+    ) -> Result<Grant, LockError> {
+        match self {
+            Self::Granted(grant) => Ok(grant),
+            Self::HeldElsewhere => Err(LockError::new(LockErrorKind::HeldElsewhere).with_key(key)),
+            Self::TimedOut => {
+                let waited = options.elapsed().saturating_add(began.elapsed());
+                Err(LockError::new(LockErrorKind::TimedOut)
+                    .with_key(key)
+                    .with_wait(options.limit(), waited))
+            }
+        }
     }
 }
 
@@ -368,7 +378,10 @@ impl Machine for Acquire {
             State::ReleasingIfHeld(failure) => self.on_released_if_held(event.row(), failure, now),
             State::RevealingError(failure) => match event.ran() {
                 // The statement succeeds now, so its SQLSTATE stays unknown.
-                Ok(()) => self.check_for_leak(failure),
+                Ok(()) => self.check_for_leak(failure.with_context(
+                    "the same statement then succeeded unprepared: was it cancelled, or is there a \
+                     transaction pooler without prepared statements?",
+                )),
                 Err(error) if error.is_disconnected() => self.terminate(failure),
                 Err(error) => self.check_for_leak(failure.with_revealed_kind(error)),
             },

@@ -24,6 +24,7 @@
 use std::time::Instant;
 
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
+use crate::backends::postgres;
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{
     LockReply, Script, ScriptKind, SessionError, Statement, StatementKind, TransactionState,
@@ -177,11 +178,14 @@ impl Release {
     }
 
     fn failed(&mut self, kind: LockErrorKind, source: SessionError) -> NextAction {
-        let mut error = self.error(kind).with_source(source.into_source());
+        let mut error = self.error(kind);
         if kind == LockErrorKind::Database {
-            error =
-                error.with_context("the release statement failed, so the session was terminated");
+            error = error.with_context(
+                postgres::hint(source.code())
+                    .unwrap_or("the release statement failed, so the session was terminated"),
+            );
         }
+        let error = error.with_source(source.into_source());
         self.terminate(error)
     }
 

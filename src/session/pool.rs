@@ -1,6 +1,7 @@
 //! The ports that pools implement.
 
 use std::ops::DerefMut;
+use std::time::Duration;
 
 #[cfg(feature = "_async")]
 use super::AsyncLockSession;
@@ -30,6 +31,19 @@ pub trait LockPool {
     ///
     /// As the pool reports them. No connection is checked out.
     fn checkout(&self) -> Result<Self::Connection, SessionError>;
+
+    /// Checks a connection out, and waits for it at most for `limit`, or for the pool's own timeout
+    /// if that is shorter.
+    ///
+    /// The default ignores the limit, for a pool that has no such method.
+    ///
+    /// # Errors
+    ///
+    /// As the pool reports them. No connection is checked out.
+    fn checkout_within(&self, limit: Duration) -> Result<Self::Connection, SessionError> {
+        let _ = limit;
+        self.checkout()
+    }
 }
 
 #[cfg(feature = "_async")]
@@ -53,7 +67,8 @@ pub trait AsyncLockPool: Sync {
     ///
     /// # Cancel safety
     ///
-    /// The future may be dropped at any point; the connection stays with the pool.
+    /// The future may be dropped at any point; the connection stays with the pool. The caller drops
+    /// it at the limit of its call.
     fn checkout(&self) -> impl Future<Output = Result<Self::Connection, SessionError>> + Send;
 
     /// Completes when the pool is being closed, if its close waits for the connections.

@@ -34,17 +34,10 @@ struct LockRow {
     granted: bool,
 }
 
-/// Condition on the rows of `pg_locks` for a key in the current database.
-///
-/// The database is compared by the oid that `pg_stat_activity` shows for the session itself: a
-/// read of `pg_database` would need an entry in the lock table, which some tests fill.
+/// The rows of `pg_locks` for a key in the current database.
 fn rows_of(key: &LockKey) -> String {
-    let (classid, objid, objsubid) = key.raw().pg_locks_columns();
-    format!(
-        "FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = {classid} \
-         AND objid = {objid} AND objsubid = {objsubid} AND database = \
-         (SELECT datid FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()))"
-    )
+    let condition = key.pg_locks().sql_condition();
+    format!("FROM pg_catalog.pg_locks WHERE {condition}")
 }
 
 /// Returns a call of a lock function with a key, for example

@@ -1,6 +1,7 @@
 //! The adapters under test: each way to a connection, behind one trait.
 
 use std::future::Future;
+use std::time::Duration;
 
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::{
@@ -11,6 +12,7 @@ use diesel::result::Error;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
 use crate::pools::{Pool, assert_works};
+use crate::timeouts::LIMIT;
 
 /// A call that acquires a lock.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,9 @@ pub(crate) const CALLS: [Call; 8] = [
 /// A connection, or a pool of one connection.
 pub(crate) trait Adapter: Sized + Send {
     const NAME: &str;
+
+    /// Limit of a wait that most rounds reach. That of a pool covers the checkout too.
+    const SHORT_LIMIT: Duration = Duration::from_millis(20);
 
     fn open(url: &str) -> impl Future<Output = Self> + Send;
 
@@ -131,6 +136,7 @@ pub(crate) struct Borrowed {
 
 impl Adapter for Borrowed {
     const NAME: &str = "&mut AsyncPgConnection";
+    const SHORT_LIMIT: Duration = LIMIT;
 
     async fn open(url: &str) -> Self {
         Self {

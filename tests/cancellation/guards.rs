@@ -211,6 +211,25 @@ async fn restarted_attempts_do_not_pile_up_in_the_queue<P: Pool>() {
     assert_works(&pool).await;
 }
 
+/// The release cannot be sent, so no pool may hand the connection out.
+#[tokio::test]
+async fn guard_dropped_on_a_closed_connection_marks_it_broken() {
+    use advisory_locking::session::AsyncLockSession;
+
+    let mut conn = connect_async(&url()).await;
+    let mut guard = AsyncAdvisoryLocking::acquire_advisory_lock(&mut conn, fresh_key(), NO_WAIT)
+        .await
+        .unwrap();
+    guard
+        .batch_execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        .await
+        .unwrap_err();
+    // Until the client has read the end of the session.
+    while guard.batch_execute("SELECT 1").await.is_ok() {}
+    drop(guard);
+    assert!(conn.session_transaction_state().is_broken());
+}
+
 /// A pooler may end on a cancel request, so the library sends one only during a wait.
 #[tokio::test]
 async fn only_a_wait_is_cancelled() {

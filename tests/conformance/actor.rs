@@ -12,6 +12,10 @@ use advisory_locking::{LockError, LockErrorKind, LockKey, LockMode, LockOptions,
 /// Limit of every wait of a case. Only a case that hangs reaches it.
 pub(crate) const OUTER_LIMIT: Duration = Duration::from_secs(20);
 
+/// Greatest number of checkouts for one call of a pool.
+#[allow(dead_code, reason = "pools are features")]
+pub(crate) const CHECKOUTS: u32 = 3;
+
 /// Return value of a body that succeeds.
 pub(crate) const BODY_VALUE: i64 = 7;
 

@@ -11,12 +11,13 @@ use std::task::Poll;
 
 use advisory_locking::session::{AsyncLockPool, AsyncLockSession};
 use advisory_locking::{
-    AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockKey,
-    LockOptions,
+    AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError,
+    LockErrorKind, LockKey, LockOptions,
 };
 
 use crate::actor::{
-    AcquireRequest, ActorChannel, BODY_VALUE, BodyEnd, Command, LockScope, Outcome, SqlCommand,
+    AcquireRequest, ActorChannel, BODY_VALUE, BodyEnd, CHECKOUTS, Command, LockScope, Outcome,
+    SqlCommand,
 };
 use crate::actor_blocking::{BodyError, BodyPanic, Exit, client};
 
@@ -57,24 +58,22 @@ where
                 options,
                 fail_if_contended: true,
             }) => {
-                hold_guard(
-                    AsyncPooledAdvisoryLocking::acquire_advisory_lock(pool, key, options)
-                        .await
-                        .map(Some),
-                    channel,
-                )
-                .await
+                let acquired = retry_checkout(async || {
+                    AsyncPooledAdvisoryLocking::acquire_advisory_lock(pool, &key, options).await
+                })
+                .await;
+                hold_guard(acquired.map(Some), channel).await
             }
             Command::Acquire(AcquireRequest {
                 key,
                 options,
                 fail_if_contended: false,
             }) => {
-                hold_guard(
-                    AsyncPooledAdvisoryLocking::try_acquire_advisory_lock(pool, key, options).await,
-                    channel,
-                )
-                .await
+                let acquired = retry_checkout(async || {
+                    AsyncPooledAdvisoryLocking::try_acquire_advisory_lock(pool, &key, options).await
+                })
+                .await;
+                hold_guard(acquired, channel).await
             }
             Command::With(
                 scope,
@@ -129,6 +128,18 @@ where
             return;
         }
     }
+}
+
+/// Repeats a call whose checkout failed. On a loaded machine a checkout may take longer than a
+/// short limit.
+async fn retry_checkout<T>(call: impl AsyncFn() -> Result<T, LockError>) -> Result<T, LockError> {
+    for _ in 1..CHECKOUTS {
+        match call().await {
+            Err(error) if error.kind() == LockErrorKind::Pool => {}
+            result => return result,
+        }
+    }
+    call().await
 }
 
 /// Keeps a checked-out connection while a transaction is open on it.

@@ -1,10 +1,10 @@
 //! The actor of a blocking pool.
 
-use advisory_locking::PooledAdvisoryLocking;
 use advisory_locking::session::LockPool;
 use advisory_locking::session::LockSession;
+use advisory_locking::{LockError, LockErrorKind, PooledAdvisoryLocking};
 
-use crate::actor::{AcquireRequest, ActorChannel, Command, LockScope, Outcome};
+use crate::actor::{AcquireRequest, ActorChannel, CHECKOUTS, Command, LockScope, Outcome};
 use crate::actor_blocking::{Client, Exit, body, call_with_body, hold_guard, run_command};
 
 /// An actor with a pool. Commands go to the pool, except those inside an open transaction.
@@ -19,7 +19,9 @@ where
                 options,
                 fail_if_contended: true,
             }) => hold_guard(
-                PooledAdvisoryLocking::acquire_advisory_lock(pool, key, options).map(Some),
+                retry_checkout(|| {
+                    PooledAdvisoryLocking::acquire_advisory_lock(pool, &key, options).map(Some)
+                }),
                 channel,
             ),
             Command::Acquire(AcquireRequest {
@@ -27,7 +29,9 @@ where
                 options,
                 fail_if_contended: false,
             }) => hold_guard(
-                PooledAdvisoryLocking::try_acquire_advisory_lock(pool, key, options),
+                retry_checkout(|| {
+                    PooledAdvisoryLocking::try_acquire_advisory_lock(pool, &key, options)
+                }),
                 channel,
             ),
             Command::With(
@@ -67,6 +71,18 @@ where
             return;
         }
     }
+}
+
+/// Repeats a call whose checkout failed. On a loaded machine a checkout may take longer than a
+/// short limit.
+fn retry_checkout<T>(mut call: impl FnMut() -> Result<T, LockError>) -> Result<T, LockError> {
+    for _ in 1..CHECKOUTS {
+        match call() {
+            Err(error) if error.kind() == LockErrorKind::Pool => {}
+            result => return result,
+        }
+    }
+    call()
 }
 
 /// Keeps a checked-out connection while a transaction is open on it.

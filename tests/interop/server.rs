@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::LockKey;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Integer};
+use diesel::sql_types::{Bool, Integer};
 
 /// Bound for operations that take milliseconds on an idle machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,15 +32,10 @@ impl Server {
     }
 
     fn rows(&mut self, key: &LockKey) -> Vec<Row> {
-        let (classid, objid, objsubid) = key.raw().pg_locks_columns();
-        diesel::sql_query(
-            "SELECT pid, granted FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::oid \
-             AND objid = $2::oid AND objsubid = $3 \
-             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        )
-        .bind::<BigInt, _>(i64::from(classid))
-        .bind::<BigInt, _>(i64::from(objid))
-        .bind::<Integer, _>(i32::from(objsubid))
+        let condition = key.pg_locks().sql_condition();
+        diesel::sql_query(format!(
+            "SELECT pid, granted FROM pg_locks WHERE {condition}"
+        ))
         .load(&mut self.0)
         .expect("the rows of pg_locks")
     }

@@ -221,11 +221,8 @@ fn remaining_locks(logged_before: usize) -> Vec<String> {
     let mut found = Vec::new();
     let mut conn = connect();
     for number in 0..KEYS {
-        let (classid, objid, objsubid) = key(number).raw().pg_locks_columns();
-        let locks = format!(
-            "SELECT count(*) AS number FROM pg_locks WHERE locktype = 'advisory' \
-             AND classid = {classid} AND objid = {objid} AND objsubid = {objsubid}"
-        );
+        let condition = key(number).pg_locks().sql_condition();
+        let locks = format!("SELECT count(*) AS number FROM pg_locks WHERE {condition}");
         let began = Instant::now();
         while query_number(&mut conn, locks.clone()) > 0 {
             if began.elapsed() > TIMEOUT {

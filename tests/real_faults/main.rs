@@ -34,6 +34,7 @@ mod harness;
 
 mod adapter_under_test;
 mod cases;
+mod checkout;
 mod client;
 mod pools;
 

@@ -55,7 +55,8 @@ impl Failure {
 
     pub(super) fn into_error(self, key: &LockKey) -> LockError {
         let mut error = LockError::new(self.kind).with_key(key);
-        if let Some(context) = self.context {
+        let code = self.source.as_ref().and_then(SessionError::code);
+        if let Some(context) = self.context.or_else(|| postgres::hint(code)) {
             error = error.with_context(context);
         }
         match self.source {

@@ -45,16 +45,16 @@ impl Server {
 
     /// The texts of a report, in the columns of the library's statement.
     fn report(&self, key: RawLockKey) -> Vec<Option<String>> {
-        let (classid, objid, objsubid) = key.pg_locks_columns();
+        let columns = key.pg_locks();
         let row = |held: Held| {
             let mode = match held.mode {
                 LockMode::Exclusive => "ExclusiveLock",
                 LockMode::Shared => "ShareLock",
             };
             let mut row = vec![
-                Some(classid.to_string()),
-                Some(objid.to_string()),
-                Some(objsubid.to_string()),
+                Some(columns.classid.to_string()),
+                Some(columns.objid.to_string()),
+                Some(columns.objsubid.to_string()),
                 Some(mode.to_owned()),
                 Some(held.granted.to_string()),
             ];

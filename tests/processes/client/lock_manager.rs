@@ -105,13 +105,11 @@ impl Drop for SecondHold<'_> {
 /// Returns the query for the session of this process that holds the lock, or 0. A lock manager
 /// holds a key on one session at a time.
 fn find_session_sql(plan: &PlannedCall, shared: &Shared) -> String {
-    let (classid, objid, objsubid) = key(plan.key).raw().pg_locks_columns();
+    let condition = key(plan.key).pg_locks().sql_condition();
     format!(
         "SELECT coalesce(max(pid), 0) AS pid, count(*) AS number \
          FROM pg_locks JOIN pg_stat_activity USING (pid) \
-         WHERE locktype = 'advisory' AND granted \
-         AND classid = {classid} AND objid = {objid} AND objsubid = {objsubid} \
-         AND application_name = '{}'",
+         WHERE {condition} AND granted AND application_name = '{}'",
         application(shared)
     )
 }

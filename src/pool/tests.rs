@@ -1,0 +1,262 @@
+//! Limits of a checkout, and the rest that remains for the wait.
+
+use std::ops::{Deref, DerefMut};
+use std::thread;
+
+use super::*;
+use crate::options::WaitStrategy;
+use crate::session::{
+    Backend, LockPool, LockReply, LockSession, Row, Script, ScriptKind, Statement, TransactionState,
+};
+
+/// Duration of a checkout.
+const CHECKOUT: Duration = Duration::from_millis(30);
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// Session on which the lock is contended, and each wait is granted at once.
+#[derive(Debug, Default)]
+struct ContendedSession {
+    /// Limit of the last wait, in milliseconds.
+    limit_ms: i32,
+}
+
+impl ContendedSession {
+    fn reply() -> Result<Row, SessionError> {
+        Ok(Row::from(LockReply {
+            answer: Some(false),
+            pid: 1,
+            transaction_began: 1,
+        }))
+    }
+
+    fn run(&mut self, script: &Script) -> Result<(), SessionError> {
+        if let ScriptKind::Wait { limit_ms, .. } = script.kind() {
+            self.limit_ms = limit_ms;
+        }
+        Ok(())
+    }
+}
+
+impl LockSession for ContendedSession {
+    fn session_backend(&mut self) -> Backend {
+        Backend::Postgres
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        TransactionState::none()
+    }
+
+    fn session_begin(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    fn session_commit(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    fn session_rollback(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    fn session_query(&mut self, _: &Statement) -> Result<Row, SessionError> {
+        Self::reply()
+    }
+
+    fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        self.run(script)
+    }
+}
+
+/// Pool that creates a session for each checkout, slowly.
+struct SlowPool;
+
+struct Checked(ContendedSession);
+
+impl Deref for Checked {
+    type Target = ContendedSession;
+
+    fn deref(&self) -> &ContendedSession {
+        &self.0
+    }
+}
+
+impl DerefMut for Checked {
+    fn deref_mut(&mut self) -> &mut ContendedSession {
+        &mut self.0
+    }
+}
+
+impl LockPool for SlowPool {
+    type Session = ContendedSession;
+    type Connection = Checked;
+
+    fn checkout(&self) -> Result<Checked, SessionError> {
+        thread::sleep(CHECKOUT);
+        Ok(Checked(ContendedSession::default()))
+    }
+}
+
+/// Asserts that a wait had at most the rest of the limit.
+#[track_caller]
+fn assert_rest(limit_ms: i32) {
+    let limit = Duration::from_millis(u64::try_from(limit_ms).unwrap());
+    assert!(
+        limit > Duration::ZERO && limit <= LIMIT - CHECKOUT,
+        "{limit:?}"
+    );
+}
+
+fn options() -> LockOptions {
+    LockOptions::wait_up_to(LIMIT).strategy(WaitStrategy::Block)
+}
+
+#[test]
+fn wait_gets_the_rest_of_the_limit() {
+    let guard = SlowPool.acquire_advisory_lock("rest", options()).unwrap();
+    assert_rest(guard.limit_ms);
+    let guard = SlowPool
+        .try_acquire_advisory_lock("rest", options())
+        .unwrap();
+    assert_rest(guard.unwrap().limit_ms);
+}
+
+/// A limit that the checkout used up leaves one attempt.
+#[test]
+fn late_connection_leaves_one_attempt() {
+    let short = LockOptions::wait_up_to(CHECKOUT / 2);
+    let error = SlowPool.acquire_advisory_lock("late", short).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::TimedOut);
+    assert_eq!(error.limit(), Some(CHECKOUT / 2));
+    assert!(error.waited() >= Some(CHECKOUT), "{error}");
+}
+
+#[cfg(feature = "_async")]
+mod asynchronous {
+    use std::future::pending;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::session::{AsyncLockPool, AsyncLockSession};
+
+    #[derive(Debug, Default)]
+    struct AsyncContendedSession(ContendedSession);
+
+    impl AsyncLockSession for AsyncContendedSession {
+        fn session_backend(&mut self) -> Backend {
+            Backend::Postgres
+        }
+
+        fn session_transaction_state(&mut self) -> TransactionState {
+            TransactionState::none()
+        }
+
+        async fn session_begin(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        async fn session_commit(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        async fn session_rollback(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        async fn session_query(&mut self, _: &Statement) -> Result<Row, SessionError> {
+            ContendedSession::reply()
+        }
+
+        async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+            self.0.run(script)
+        }
+
+        async fn session_sleep(&mut self, pause: Duration) {
+            futures_timer::Delay::new(pause).await;
+        }
+    }
+
+    struct AsyncChecked(AsyncContendedSession);
+
+    impl Deref for AsyncChecked {
+        type Target = AsyncContendedSession;
+
+        fn deref(&self) -> &AsyncContendedSession {
+            &self.0
+        }
+    }
+
+    impl DerefMut for AsyncChecked {
+        fn deref_mut(&mut self) -> &mut AsyncContendedSession {
+            &mut self.0
+        }
+    }
+
+    /// Pool that is slow, or has no connection.
+    struct AsyncPool {
+        is_empty: bool,
+    }
+
+    impl AsyncLockPool for AsyncPool {
+        type Session = AsyncContendedSession;
+        type Connection = AsyncChecked;
+
+        async fn checkout(&self) -> Result<AsyncChecked, SessionError> {
+            if self.is_empty {
+                pending::<()>().await;
+            }
+            futures_timer::Delay::new(CHECKOUT).await;
+            Ok(AsyncChecked(AsyncContendedSession::default()))
+        }
+    }
+
+    /// Polls a future until it is ready.
+    fn block_on<F: Future>(future: F) -> F::Output {
+        let mut future = pin!(future);
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return output;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn async_wait_gets_the_rest_of_the_limit() {
+        let pool = AsyncPool { is_empty: false };
+        let guard = block_on(pool.acquire_advisory_lock("rest", options())).unwrap();
+        assert_rest(guard.0.limit_ms);
+        let guard = block_on(pool.try_acquire_advisory_lock("rest", options())).unwrap();
+        assert_rest(guard.unwrap().0.limit_ms);
+    }
+
+    #[test]
+    fn async_checkout_ends_at_the_limit() {
+        let pool = AsyncPool { is_empty: true };
+        let short = LockOptions::wait_up_to(Duration::from_millis(1));
+        let error = block_on(pool.acquire_advisory_lock("empty", short)).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Pool);
+        assert!(error.waited() >= Some(MIN_CHECKOUT), "{error}");
+        let error = block_on(pool.try_acquire_advisory_lock("empty", short)).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Pool);
+    }
+}
+
+#[test]
+fn only_a_limit_that_waits_bounds_the_checkout() {
+    let up_to = |limit| checkout_limit(&LockOptions::wait_up_to(limit));
+    assert_eq!(checkout_limit(&LockOptions::no_wait()), None);
+    assert_eq!(checkout_limit(&LockOptions::wait_forever()), None);
+    assert_eq!(up_to(Duration::ZERO), None);
+    assert_eq!(up_to(Duration::from_nanos(1)), Some(MIN_CHECKOUT));
+    assert_eq!(up_to(Duration::from_secs(1)), Some(Duration::from_secs(1)));
+    assert_eq!(up_to(Duration::MAX), Some(Duration::MAX));
+}
+
+#[test]
+fn unsupported_backend_is_named_in_the_error() {
+    let error = pool_error(SessionError::unsupported_backend("a MySQL connection"));
+    assert_eq!(error.kind(), LockErrorKind::Unsupported);
+    assert!(error.to_string().contains("a MySQL connection"), "{error}");
+}
