@@ -26,6 +26,7 @@ impl ContendedSession {
             answer: Some(false),
             pid: 1,
             transaction_began: 1,
+            server_signs: 0,
         }))
     }
 
