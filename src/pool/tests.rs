@@ -6,7 +6,8 @@ use std::thread;
 use super::*;
 use crate::options::WaitStrategy;
 use crate::session::{
-    Backend, LockPool, LockReply, LockSession, Row, Script, ScriptKind, Statement, TransactionState,
+    Backend, LockPool, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns, Statement,
+    TransactionState,
 };
 
 /// Duration of a checkout.
@@ -26,7 +27,7 @@ impl ContendedSession {
             answer: Some(false),
             pid: 1,
             transaction_began: 1,
-            server_signs: 0,
+            server_signs: ServerSigns::NONE,
         }))
     }
 
