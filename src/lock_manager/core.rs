@@ -25,6 +25,7 @@ mod hand_off;
 mod key_state;
 mod requests;
 mod server_waits;
+mod session_loss;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -154,6 +155,8 @@ pub(crate) struct Core<W> {
     /// longer count for the maximum of sessions.
     ending_sessions: BTreeSet<SessionId>,
     timers: BTreeSet<(Instant, Timer)>,
+    /// The driver reports the end of a terminated session soon.
+    awaits_terminated: bool,
     /// Backend of the pool; known after the first session was opened.
     backend: Option<Backend>,
     /// Last failure to open a session; `None` after a session was opened.
@@ -186,6 +189,7 @@ impl<W> Core<W> {
             keys: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ending_sessions: BTreeSet::new(),
+            awaits_terminated: true,
             timers: BTreeSet::new(),
             backend: None,
             open_failure: None,
@@ -196,6 +200,13 @@ impl<W> Core<W> {
             commands: Vec::new(),
             batching: false,
         }
+    }
+
+    /// Does not wait for the end of terminated sessions: a blocking statement may last as long as
+    /// the server or the network takes.
+    pub(crate) const fn ignoring_terminated(mut self) -> Self {
+        self.awaits_terminated = false;
+        self
     }
 
     /// Adds a request. The response is a [`Command::Granted`] or a [`Command::Failed`], possibly

@@ -10,8 +10,9 @@ use std::time::Instant;
 use futures_channel::oneshot;
 
 use super::core::{RequestId, RequestKind, SessionId};
+use super::lock_handle::{LockHandle, ResponseReceiver};
 use super::loss_signal::LossSignal;
-use super::shared::{Caller, LockHandle, Response, ResponseReceiver, ResponseSender, Shared};
+use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
 use crate::events;
 use crate::key::{LockKey, RawLockKey};
@@ -331,8 +332,15 @@ pub(super) async fn release_all(
 ) -> Result<(), LockError> {
     let (locks, keys): (Vec<_>, Vec<_>) =
         locks.into_iter().map(|held| (held.lock, held.key)).unzip();
+    all_released(LockHandle::release_all(locks).into_iter().zip(keys)).await
+}
+
+/// Waits until all locks are released, and returns the first error.
+async fn all_released(
+    releases: impl Iterator<Item = (ResponseReceiver, LockKey)>,
+) -> Result<(), LockError> {
     let mut result = Ok(());
-    for (receiver, key) in LockHandle::release_all(locks).into_iter().zip(keys) {
+    for (receiver, key) in releases {
         result = result.and(release_result(receiver, key).await);
     }
     result
@@ -350,4 +358,39 @@ async fn release_result(receiver: ResponseReceiver, key: LockKey) -> Result<(), 
         }
     };
     Err(LockError::new(kind).with_key(&key))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn release_of_several_locks_awaits_all_despite_an_error() {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..3).map(|_| oneshot::channel()).unzip();
+        let receivers = receivers.into_iter().map(ResponseReceiver);
+        let keys = [1, 2, 3].map(LockKey::from);
+        let mut released = pin!(all_released(receivers.zip(keys)));
+        let mut context = Context::from_waker(Waker::noop());
+        let results = [
+            Ok(()),
+            Err(LockErrorKind::Lost),
+            Err(LockErrorKind::NotHeld),
+        ];
+        for (sender, result) in senders.into_iter().zip(results) {
+            assert!(released.as_mut().poll(&mut context).is_pending());
+            drop(sender.send(Response::Released(result)));
+        }
+        let Poll::Ready(result) = released.as_mut().poll(&mut context) else {
+            panic!("all locks are released");
+        };
+        let error = result.unwrap_err();
+        let second = LockKey::from(2);
+        assert_eq!(
+            (error.kind(), error.key()),
+            (LockErrorKind::Lost, Some(&second))
+        );
+    }
 }

@@ -12,18 +12,20 @@
 //! reports to the core if the loop is dropped at any other point, with its runtime or by a panic.
 //! So no caller waits for a session that has ended.
 
+mod reporter;
+
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
-use super::core::{Core, SessionId, WaitOutcome};
-use super::shared::{ResponseSender, SessionCommand, SessionCommands, Shared};
+use self::reporter::{Phase, SessionReporter};
+use super::core::{SessionId, WaitOutcome};
+use super::shared::{SessionCommand, SessionCommands, Shared};
 use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{drive, snapshot};
 use crate::error::{LockError, LockErrorKind};
@@ -364,46 +366,23 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> DerefMut for TerminateOnDrop
     }
 }
 
-/// Reports results to the core, and on drop the end of a loop that was dropped, with its runtime.
-struct SessionReporter {
-    shared: Arc<Shared>,
-    id: SessionId,
-    phase: Phase,
-}
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
 
-/// The phase of a session's loop: it decides which report the core expects.
-enum Phase {
-    Opening,
-    Open,
-    Waiting,
-    Ended,
-}
+    use super::*;
 
-impl SessionReporter {
-    fn report(&self, event: impl FnOnce(&mut Core<ResponseSender>, Instant)) {
-        self.shared.with_core(event);
-    }
-}
-
-impl Drop for SessionReporter {
-    fn drop(&mut self) {
-        let id = self.id;
-        let message = "the task of the session was dropped; its runtime may have ended";
-        let error = || LockError::new(LockErrorKind::Pool).with_context(message);
-        match self.phase {
-            Phase::Opening => self.report(|core, now| core.on_opened(id, Err(error()), now)),
-            Phase::Waiting => self.report(|core, now| {
-                core.on_wait_ended(id, WaitOutcome::Failed(error()), now);
-                core.on_session_closed(id);
-            }),
-            Phase::Open => self.report(|core, now| {
-                let ended = SessionError::new(message).with_disconnected(true);
-                core.on_batch_result(id, Err(ended), now);
-                core.on_session_closed(id);
-            }),
-            Phase::Ended => {}
-        }
-        self.shared.remove_session(id);
+    /// Otherwise a blocking caller that polls a busy session would work for all other callers.
+    #[test]
+    fn queued_command_is_left_for_the_next_poll() {
+        let (sender, mut commands) = futures_channel::mpsc::unbounded();
+        sender.unbounded_send(SessionCommand::Close).unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut next = pin!(next_command(&mut commands));
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        let polled = next.as_mut().poll(&mut context);
+        assert!(matches!(polled, Poll::Ready(Some(SessionCommand::Close))));
     }
 }
 

@@ -15,18 +15,19 @@
 //! One timer task or thread ([`run_timer`](Shared::run_timer)) sleeps until the core's next timer.
 //! `with_core` wakes it only if the next timer has moved forward.
 
+mod timer;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Instant;
 
 use futures_channel::{mpsc, oneshot};
-use futures_timer::Delay;
 
-use super::core::{Command, Core, LockGrant, SessionId};
+use self::timer::TimerState;
+use super::core::{Command, Core, SessionId};
+use super::lock_handle::LockHandle;
 use super::loss_signal::LossSignal;
 use super::options::Settings;
 use super::session_task::{PollPermit, SessionTask};
@@ -108,13 +109,6 @@ struct State {
     timer: TimerState,
 }
 
-/// The waker of the timer task, and the time until which it sleeps.
-#[derive(Default)]
-struct TimerState {
-    armed_until: Option<Instant>,
-    waker: Option<Waker>,
-}
-
 /// Capacity of the command buffer that is kept between calls.
 const RETAINED_CAPACITY: usize = 64;
 
@@ -148,9 +142,14 @@ impl Shared {
         sessions_block: bool,
         spawn_session: SpawnSession,
     ) -> Arc<Self> {
+        let core = Core::new(settings, fastrand::Rng::new(), Instant::now());
         Arc::new(Self {
             state: Mutex::new(State {
-                core: Core::new(settings, fastrand::Rng::new(), Instant::now()),
+                core: if sessions_block {
+                    core.ignoring_terminated()
+                } else {
+                    core
+                },
                 commands: Vec::new(),
                 sessions: BTreeMap::new(),
                 losses: BTreeMap::new(),
@@ -235,59 +234,6 @@ impl Shared {
         // The core does not panic. If it did, later errors would be better than a panic in a drop.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Runs the core's timers until the lock manager is finished.
-    ///
-    /// Dropping the future earlier, with its runtime, shuts the lock manager down: without timers
-    /// no wait would end at its limit.
-    pub(super) fn run_timer(self: Arc<Self>) -> impl Future<Output = ()> + Send {
-        // Created here, not in the future, which may be dropped before its first poll.
-        let shutdown = ShutdownOnDrop(self);
-        async move { shutdown.0.timer_loop().await }
-    }
-
-    async fn timer_loop(self: &Arc<Self>) {
-        let mut delay: Option<Delay> = None;
-        poll_fn(|context| {
-            loop {
-                self.with_core(|core, now| core.run_due_timers(now));
-                let next = {
-                    let mut state = self.state();
-                    if state.core.is_finished() {
-                        return Poll::Ready(());
-                    }
-                    let next = state.core.next_timer();
-                    // Under the mutex, so that no event can set an earlier timer unnoticed before
-                    // the waker is stored.
-                    state.timer = TimerState {
-                        armed_until: next,
-                        waker: Some(context.waker().clone()),
-                    };
-                    next
-                };
-                let Some(next) = next else {
-                    return Poll::Pending;
-                };
-                // If the time has passed meanwhile, the delay is ready and the loop runs it.
-                let left = next.saturating_duration_since(Instant::now());
-                let delay = delay.get_or_insert_with(|| Delay::new(left));
-                delay.reset(left);
-                if Pin::new(delay).poll(context).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-        })
-        .await;
-    }
-}
-
-/// Shuts the lock manager down when it is dropped.
-struct ShutdownOnDrop(Arc<Shared>);
-
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        self.0.with_core(|core, now| core.shut_down(now));
-    }
 }
 
 impl State {
@@ -298,15 +244,9 @@ impl State {
         deferred: &mut DeferredQueue,
     ) {
         let mut commands = std::mem::take(&mut self.commands);
-        // A loop, because the dispatch of `Terminate` may report an event to the core.
-        loop {
-            commands = self.core.take_commands(commands);
-            if commands.is_empty() {
-                break;
-            }
-            for command in commands.drain(..) {
-                self.dispatch(command, shared, permit.as_deref_mut(), deferred);
-            }
+        commands = self.core.take_commands(commands);
+        for command in commands.drain(..) {
+            self.dispatch(command, shared, permit.as_deref_mut(), deferred);
         }
         commands.shrink_to(RETAINED_CAPACITY);
         self.commands = commands;
@@ -334,14 +274,7 @@ impl State {
                 options,
             } => self.send(session, SessionCommand::Wait { key, options }, deferred),
             Command::Close { session } => self.send_final(session, SessionCommand::Close),
-            Command::Terminate { session } => {
-                self.send_final(session, SessionCommand::Terminate);
-                // A blocking statement may last as long as the server or the network takes, so the
-                // core does not wait for its end.
-                if shared.sessions_block {
-                    self.core.on_session_closed(session);
-                }
-            }
+            Command::Terminate { session } => self.send_final(session, SessionCommand::Terminate),
             // The core emits this before `Terminate`, whose dispatch removes the signal.
             Command::SessionLost { session } => {
                 if let Some(loss) = self.losses.remove(&session) {
@@ -395,21 +328,6 @@ impl State {
         }
         self.losses.remove(&session);
     }
-
-    /// Takes the timer's waker if it must wake before it planned to, or for the last time.
-    fn wake_timer_if_earlier(&mut self) -> Option<Waker> {
-        let earlier = match (self.core.next_timer(), self.timer.armed_until) {
-            (Some(next), Some(armed_until)) => next < armed_until,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        // The timer keeps `Shared` alive, and `Shared` the pool: so the timer must end as well.
-        if earlier || self.core.is_finished() {
-            self.timer.waker.take()
-        } else {
-            None
-        }
-    }
 }
 
 impl fmt::Debug for Shared {
@@ -418,136 +336,5 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// A granted lock; released when dropped.
-#[derive(Debug)]
-pub(super) struct LockHandle {
-    shared: Arc<Shared>,
-    grant: Option<LockGrant>,
-    pub(super) token: Option<i64>,
-    pub(super) session: Option<SessionId>,
-    pub(super) loss: Option<Arc<LossSignal>>,
-}
-
-impl LockHandle {
-    const fn new(shared: Arc<Shared>, grant: LockGrant, loss: Option<Arc<LossSignal>>) -> Self {
-        Self {
-            shared,
-            token: grant.token,
-            session: grant.session,
-            grant: Some(grant),
-            loss,
-        }
-    }
-
-    /// Releases the lock. The receiver gets the result.
-    pub(super) fn release(mut self, caller: Caller) -> ResponseReceiver {
-        let (sender, receiver) = oneshot::channel();
-        if let Some(grant) = self.grant.take() {
-            let release =
-                |core: &mut Core<ResponseSender>, now| core.release(grant, Some(sender), now);
-            self.shared.with_core_and_poll(caller.may_block(), release);
-        }
-        ResponseReceiver(receiver)
-    }
-
-    /// Releases several locks of one lock manager in one batch.
-    pub(super) fn release_all(mut all: Vec<Self>) -> Vec<ResponseReceiver> {
-        let Some(shared) = all.first().map(|lock| Arc::clone(&lock.shared)) else {
-            return Vec::new();
-        };
-        let (senders, receivers): (Vec<_>, Vec<_>) = all.iter().map(|_| oneshot::channel()).unzip();
-        let grants: Vec<_> = all.iter_mut().map(|lock| lock.grant.take()).collect();
-        shared.with_core(|core, now| {
-            core.batched(now, |core| {
-                for (grant, sender) in grants.into_iter().zip(senders) {
-                    if let Some(grant) = grant {
-                        core.release(grant, Some(sender), now);
-                    }
-                }
-            });
-        });
-        receivers.into_iter().map(ResponseReceiver).collect()
-    }
-}
-
-/// The receiver of a response. Its output is `None` if the lock manager is gone.
-pub(super) struct ResponseReceiver(pub(super) oneshot::Receiver<Response>);
-
-impl Future for ResponseReceiver {
-    type Output = Option<Response>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(Result::ok)
-    }
-}
-
-impl Drop for LockHandle {
-    fn drop(&mut self) {
-        if let Some(grant) = self.grant.take() {
-            self.shared
-                .with_core(|core, now| core.release(grant, None, now));
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::lock_manager::LockManager;
-    use crate::session::{Backend, LockPool, LockSession, SessionError, TransactionState};
-
-    /// Pool that has no connection.
-    struct EmptyPool;
-
-    /// Connection that does not exist.
-    enum NoConnection {}
-
-    impl LockSession for NoConnection {
-        fn session_backend(&mut self) -> Backend {
-            match *self {}
-        }
-
-        fn session_transaction_state(&mut self) -> TransactionState {
-            match *self {}
-        }
-
-        fn session_begin(&mut self) -> Result<(), SessionError> {
-            match *self {}
-        }
-
-        fn session_commit(&mut self) -> Result<(), SessionError> {
-            match *self {}
-        }
-
-        fn session_rollback(&mut self) -> Result<(), SessionError> {
-            match *self {}
-        }
-    }
-
-    impl LockPool for EmptyPool {
-        type Session = NoConnection;
-        type Connection = Box<NoConnection>;
-
-        fn checkout(&self) -> Result<Self::Connection, SessionError> {
-            Err(SessionError::new("the pool is empty"))
-        }
-    }
-
-    #[test]
-    fn failed_session_leaves_no_handle_behind() {
-        let manager = LockManager::over_blocking_pool(EmptyPool).unwrap();
-        for _ in 0..20 {
-            let result = manager.acquire_blocking("empty pool", LockOptions::no_wait());
-            assert_eq!(result.unwrap_err().kind(), LockErrorKind::Pool);
-        }
-        // The thread of a session ends after its last report.
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let shared = &manager.handle.shared;
-        while !shared.state().sessions.is_empty() {
-            assert!(Instant::now() < deadline, "handles are left");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ mod blocking_calls;
 mod cases;
 mod competing_session;
 mod loss_signal;
+mod misbehaving_pools;
 mod pool_under_test;
 mod runtimes;
 mod sqlite;

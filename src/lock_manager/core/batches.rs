@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase};
-use super::sessions::{BatchFailure, SessionLoss, SessionPhase};
+use super::session_loss::SessionLoss;
+use super::sessions::{BatchFailure, SessionPhase};
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;

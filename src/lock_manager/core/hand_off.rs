@@ -16,7 +16,7 @@
 use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase, KeyState};
-use super::{Core, RequestId, SessionId};
+use super::{Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
 use crate::options::{LockMode, WaitStrategy};
@@ -116,7 +116,6 @@ impl<W> Core<W> {
     /// If waiters are left, the same batch acquires the lock again for the first of them. While the
     /// key yields to other processes, a later poll does so.
     fn start_release(&mut self, key: RawLockKey, releaser: Option<W>, now: Instant) {
-        let newest = RequestId(self.last_id);
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
@@ -151,7 +150,6 @@ impl<W> Core<W> {
         if yields {
             key_state.backoff = yield_backoff;
         }
-        key_state.newest_when_sent = newest;
         key_state.releaser = releaser;
         key_state.apply(KeyEvent::ReleaseSent { reacquire });
         // The release comes before the acquire, so that the server first grants the lock to a

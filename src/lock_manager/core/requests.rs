@@ -251,7 +251,6 @@ impl<W> Core<W> {
         let blocks = front.is_some_and(Request::blocks);
         self.fail_no_wait(key);
         if !blocks {
-            self.close_unused_dedicated_session(key);
             self.poll_later(key, now);
         } else if self.is_dedicated(session) {
             self.wait_on_server(key, session, now);

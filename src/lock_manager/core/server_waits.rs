@@ -14,7 +14,8 @@
 use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase, KeyState};
-use super::sessions::{SessionLoss, SessionPhase};
+use super::session_loss::SessionLoss;
+use super::sessions::SessionPhase;
 use super::wait_queue::Request;
 use super::{Command, Core, SessionId, WaitOutcome};
 use crate::error::{LockError, LockErrorKind};

@@ -12,7 +12,8 @@
 use std::time::Instant;
 
 use super::key_state::KeyPhase;
-use super::sessions::{SessionLoss, SessionPhase};
+use super::session_loss::SessionLoss;
+use super::sessions::SessionPhase;
 use super::{Core, RequestId, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;

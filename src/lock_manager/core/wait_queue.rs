@@ -45,8 +45,9 @@ pub(super) struct Request<W> {
 }
 
 impl<W> Request<W> {
+    /// Returns whether the request waits, and waits in the server's queue.
     pub(super) fn blocks(&self) -> bool {
-        self.strategy == WaitStrategy::Block
+        self.no_wait.is_none() && self.strategy == WaitStrategy::Block
     }
 }
 

@@ -74,6 +74,25 @@ fn failed_batch_is_retried_one_by_one() {
 }
 
 #[test]
+fn waiter_behind_a_failed_retry_shares_a_batch() {
+    let mut harness = harness();
+    harness.request("zoe", 9, &no_wait());
+    for (who, key) in [("ann", 1), ("ben", 1), ("cy", 2)] {
+        harness.request(who, key, &forever());
+    }
+    harness.reply("s1", "n");
+    harness.fail_batch("s1");
+    assert_eq!(harness.reply("s1", "yy"), ["run s1: acquire 1"]);
+    harness.fail_batch("s1");
+    harness.request("dot", 4, &no_wait());
+    // `ben` did not cause the error.
+    let commands = harness.reply("s1", "n");
+    assert_eq!(commands, ["failed ann: Database", "run s1: acquire 2"]);
+    let answer = harness.reply("s1", "y");
+    assert_eq!(answer, ["granted cy", "run s1: acquire 4, acquire 1"]);
+}
+
+#[test]
 fn isolated_retry_keeps_order() {
     let mut harness = harness();
     for (who, key) in [("ann", 1), ("ben", 2)] {

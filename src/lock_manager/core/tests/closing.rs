@@ -111,6 +111,10 @@ fn closed_pool_closes_the_lock_manager() {
     assert_eq!(close(&mut harness, "end"), NO_COMMANDS);
     assert_eq!(harness.end_session("s1"), ["closed end"]);
     assert!(harness.core.is_finished());
+    // An idle session is closed at once.
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.core.on_pool_closed();
+    assert_eq!(harness.commands(), ["close s1"]);
 }
 
 #[test]
@@ -137,6 +141,21 @@ fn close_completes_despite_an_overdue_server_wait() {
     harness.end_session("s1");
     assert_eq!(harness.advance(millis(5_000)), ["terminate s2"]);
     assert_eq!(harness.end_session("s2"), ["closed end"]);
+}
+
+/// A blocking statement cannot be stopped.
+#[test]
+fn close_does_not_await_terminated_blocking_sessions() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.core = harness.core.ignoring_terminated();
+    harness.request("ann", 1, &forever().strategy(WaitStrategy::Block));
+    harness.reply("s1", "n");
+    harness.open("s2");
+    let commands = ["terminate s2", "failed ann: Closed", "close s1"];
+    assert_eq!(close(&mut harness, "end"), commands);
+    assert_eq!(harness.end_session("s1"), ["closed end"]);
+    assert!(harness.core.is_finished());
+    assert_eq!(harness.end_session("s2"), NO_COMMANDS);
 }
 
 #[test]

@@ -42,6 +42,11 @@ fn server_wait_has_the_limit_of_its_waiter() {
     harness.advance(millis(5));
     assert_eq!(harness.reply("s1", "n"), ["open s2"]);
     assert_eq!(harness.open("s2"), ["wait s2: 1 15ms"]);
+    assert_eq!(
+        harness.timer_count(),
+        3,
+        "the deadline, two health checks, and no poll"
+    );
 }
 
 #[test]
@@ -289,7 +294,7 @@ fn second_end_of_a_server_wait_loses_the_session() {
 /// A pool without a free connection must not keep a waiter from a free lock.
 #[test]
 fn polls_while_the_waiting_session_opens() {
-    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    let mut harness = CoreHarness::opened(LockManagerOptions::new().max_waiting_sessions(2));
     harness.request("ann", 1, &block());
     harness.request("ben", 1, &poll());
     assert_eq!(harness.reply("s1", "n"), ["open s2"]);
@@ -359,6 +364,9 @@ fn failed_opening_of_a_waiting_session_is_retried_later() {
     harness.request("ann", 1, &block());
     assert_eq!(harness.reply("s1", "n"), ["open s2"]);
     assert_eq!(harness.fail_open("s2"), NO_COMMANDS, "ann polls on");
+    harness.request("ben", 2, &block());
+    assert_eq!(harness.reply("s1", "n"), NO_COMMANDS, "a backoff");
+    harness.cancel("ben");
     let mut opened = Vec::new();
     let start = harness.now;
     while opened.is_empty() {
@@ -368,6 +376,39 @@ fn failed_opening_of_a_waiting_session_is_retried_later() {
         }
     }
     assert_eq!(opened, ["open s3"]);
+}
+
+#[test]
+fn request_that_does_not_wait_needs_no_waiting_session() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &block());
+    harness.reply("s1", "n");
+    harness.cancel("ann");
+    let at_once = LockOptions::wait_up_to(Duration::ZERO).strategy(WaitStrategy::Block);
+    harness.request("ben", 1, &at_once);
+    assert_eq!(harness.open("s2"), ["close s2"]);
+    assert_eq!(harness.reply("s1", "n"), ["failed ben: TimedOut"]);
+    harness.request_of_several("cy", 1, &block());
+    assert_eq!(harness.reply("s1", "n"), ["failed cy: HeldElsewhere"]);
+}
+
+/// Other processes had their chance when the session was lost.
+#[test]
+fn hand_offs_restart_after_a_loss() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new().hand_off_limit(2, millis(100)));
+    harness.request("ann", 1, &block());
+    harness.reply("s1", "n");
+    harness.advance_to_next_timer();
+    assert_eq!(harness.reply("s1", "y"), ["granted ann"]);
+    for who in ["ben", "cy", "dot"] {
+        harness.request(who, 1, &block());
+    }
+    harness.advance(millis(5_000));
+    harness.disconnect("s1");
+    assert_eq!(harness.open("s2"), ["wait s2: 1 forever"]);
+    harness.grant_wait("s2");
+    assert_eq!(harness.drop_guard("ben"), ["granted cy"]);
+    assert_eq!(harness.drop_guard("cy"), ["run s2: release 1, acquire 1"]);
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! A granted lock on the caller's side, and its release: [`LockHandle`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_channel::oneshot;
+
+use super::core::{Core, LockGrant, SessionId};
+use super::loss_signal::LossSignal;
+use super::shared::{Caller, Response, ResponseSender, Shared};
+
+/// A granted lock; released when dropped.
+#[derive(Debug)]
+pub(super) struct LockHandle {
+    shared: Arc<Shared>,
+    grant: Option<LockGrant>,
+    pub(super) token: Option<i64>,
+    pub(super) session: Option<SessionId>,
+    pub(super) loss: Option<Arc<LossSignal>>,
+}
+
+impl LockHandle {
+    pub(super) const fn new(
+        shared: Arc<Shared>,
+        grant: LockGrant,
+        loss: Option<Arc<LossSignal>>,
+    ) -> Self {
+        Self {
+            shared,
+            token: grant.token,
+            session: grant.session,
+            grant: Some(grant),
+            loss,
+        }
+    }
+
+    /// Releases the lock. The receiver gets the result.
+    pub(super) fn release(mut self, caller: Caller) -> ResponseReceiver {
+        let (sender, receiver) = oneshot::channel();
+        if let Some(grant) = self.grant.take() {
+            let release =
+                |core: &mut Core<ResponseSender>, now| core.release(grant, Some(sender), now);
+            self.shared.with_core_and_poll(caller.may_block(), release);
+        }
+        ResponseReceiver(receiver)
+    }
+
+    /// Releases several locks of one lock manager in one batch.
+    pub(super) fn release_all(mut all: Vec<Self>) -> Vec<ResponseReceiver> {
+        let Some(shared) = all.first().map(|lock| Arc::clone(&lock.shared)) else {
+            return Vec::new();
+        };
+        let (senders, receivers): (Vec<_>, Vec<_>) = all.iter().map(|_| oneshot::channel()).unzip();
+        let grants: Vec<_> = all.iter_mut().map(|lock| lock.grant.take()).collect();
+        shared.with_core(|core, now| {
+            core.batched(now, |core| {
+                for (grant, sender) in grants.into_iter().zip(senders) {
+                    if let Some(grant) = grant {
+                        core.release(grant, Some(sender), now);
+                    }
+                }
+            });
+        });
+        receivers.into_iter().map(ResponseReceiver).collect()
+    }
+}
+
+/// The receiver of a response. Its output is `None` if the lock manager is gone.
+pub(super) struct ResponseReceiver(pub(super) oneshot::Receiver<Response>);
+
+impl Future for ResponseReceiver {
+    type Output = Option<Response>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(Result::ok)
+    }
+}
+
+impl Drop for LockHandle {
+    fn drop(&mut self) {
+        if let Some(grant) = self.grant.take() {
+            self.shared
+                .with_core(|core, now| core.release(grant, None, now));
+        }
+    }
+}

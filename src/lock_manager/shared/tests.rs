@@ -1,0 +1,98 @@
+//! Unit tests of the dispatch: nothing is left of a session that has ended.
+
+use std::time::Duration;
+
+use super::*;
+use crate::key::LockKey;
+use crate::lock_manager::LockManager;
+use crate::lock_manager::core::RequestKind;
+use crate::lock_manager::options::LockManagerOptions;
+use crate::session::{
+    Backend, BatchReply, LockPool, LockSession, ServerSigns, SessionError, TransactionState,
+};
+
+/// Pool that has no connection.
+struct EmptyPool;
+
+/// Connection that does not exist.
+enum NoConnection {}
+
+impl LockSession for NoConnection {
+    fn session_backend(&mut self) -> Backend {
+        match *self {}
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        match *self {}
+    }
+
+    fn session_begin(&mut self) -> Result<(), SessionError> {
+        match *self {}
+    }
+
+    fn session_commit(&mut self) -> Result<(), SessionError> {
+        match *self {}
+    }
+
+    fn session_rollback(&mut self) -> Result<(), SessionError> {
+        match *self {}
+    }
+}
+
+impl LockPool for EmptyPool {
+    type Session = NoConnection;
+    type Connection = Box<NoConnection>;
+
+    fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        Err(SessionError::new("the pool is empty"))
+    }
+}
+
+#[test]
+fn failed_session_leaves_no_handle_behind() {
+    let manager = LockManager::over_blocking_pool(EmptyPool).unwrap();
+    for _ in 0..20 {
+        let result = manager.acquire_blocking("empty pool", LockOptions::no_wait());
+        assert_eq!(result.unwrap_err().kind(), LockErrorKind::Pool);
+    }
+    // The thread of a session ends after its last report.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let shared = &manager.handle.shared;
+    while !shared.state().sessions.is_empty() {
+        assert!(Instant::now() < deadline, "handles are left");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Answers of a server that grants every request of one session at a time.
+fn grant(shared: &Arc<Shared>, session: SessionId) {
+    let reply = BatchReply {
+        answers: Some(vec![Some(1)]),
+        token: None,
+        pid: 1,
+        server_signs: ServerSigns::NONE,
+    };
+    shared.with_core(|core, now| core.on_batch_result(session, Ok(reply), now));
+}
+
+#[test]
+fn closed_session_leaves_no_loss_signal_behind() {
+    let shared = Shared::new(LockManagerOptions::new().0, false, Box::new(|_, _, _| None));
+    let (sender, mut receiver) = oneshot::channel();
+    let options = LockOptions::no_wait();
+    let key = LockKey::from(1);
+    shared.with_core(|core, now| core.request(key, &options, RequestKind::Plain, sender, now));
+    let session = *shared.state().sessions.keys().next().unwrap();
+    shared.with_core(|core, now| core.on_opened(session, Ok((Backend::Postgres, 1)), now));
+    grant(&shared, session);
+    let Ok(Some(Response::Granted(lock))) = receiver.try_recv() else {
+        panic!("the lock is granted");
+    };
+    assert_eq!(shared.state().losses.len(), 1);
+    drop(lock);
+    grant(&shared, session);
+    let (sender, _receiver) = oneshot::channel();
+    shared.with_core(|core, now| core.close(sender, now));
+    assert!(shared.state().losses.is_empty());
+    assert!(shared.state().sessions.is_empty());
+}
