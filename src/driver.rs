@@ -18,8 +18,10 @@ pub(crate) mod asynchronous;
 pub(crate) mod blocking;
 
 use crate::backends::postgres::classify;
-use crate::error::LockError;
+use crate::error::{LockError, LockErrorKind};
 use crate::lock_report::LockReport;
+use crate::protocol::SessionSnapshot;
+use crate::server_report::{ServerReport, Support};
 use crate::session::{Row, SessionError};
 
 /// Reads the reply to a statement that reports locks.
@@ -29,6 +31,39 @@ fn parse_report(reply: Result<Row, SessionError>) -> Result<Vec<LockReport>, Loc
     };
     let texts = reply.and_then(Row::into_texts).map_err(error)?;
     LockReport::parse(texts).ok_or_else(|| error(SessionError::new("a malformed lock report")))
+}
+
+/// Checks that a failed statement would not abort a transaction.
+fn check_identify(snapshot: &SessionSnapshot) -> Result<(), LockError> {
+    if snapshot.transaction.is_open_on_server() {
+        return Err(LockError::new(LockErrorKind::InTransaction).with_context(
+            "a server may refuse the statement that identifies it, which would abort the transaction",
+        ));
+    }
+    Ok(())
+}
+
+/// Reads the reply to the statement that identifies the server and tries a lock.
+fn parse_identity(reply: Result<Row, SessionError>) -> Result<ServerReport, SessionError> {
+    let texts = reply.and_then(Row::into_texts)?;
+    ServerReport::parse(texts)
+        .ok_or_else(|| SessionError::new("a malformed identity of the server"))
+}
+
+/// Reads the reply to the statement that returns the version only, after the first was refused.
+fn parse_version(
+    reply: Result<Row, SessionError>,
+    refused: SessionError,
+) -> Result<ServerReport, LockError> {
+    let kind = classify(refused.code());
+    let support = match kind {
+        LockErrorKind::Unsupported => Support::Absent,
+        _ => Support::Unknown,
+    };
+    let texts = reply.and_then(Row::into_texts).ok();
+    texts
+        .and_then(|texts| ServerReport::without_locks(texts, support))
+        .ok_or_else(|| LockError::new(kind).with_source(refused.into_source()))
 }
 
 /// Adds the holders of a report about one key to an error.

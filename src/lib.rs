@@ -100,6 +100,7 @@ pub mod prelude;
 mod protocol;
 #[cfg(feature = "schemes")]
 pub mod schemes;
+mod server_report;
 pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -134,3 +135,4 @@ pub use options::{LockOptions, OnMissingLock, WaitStrategy};
 pub use pool::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking};
 pub use pool::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};
 pub use pooling_mode::PoolingMode;
+pub use server_report::{ServerKind, ServerReport, Support};

@@ -33,6 +33,14 @@ pub enum PoolingMode {
     /// Each connection keeps its own session, and the connections exclude each other. They are
     /// direct, or a pooler in session mode keeps one session for each client. All locks work.
     Dedicated,
+    /// A pooler multiplexes clients over sessions, and keeps a session for its client while it sees
+    /// that the client holds a lock. Session-level locks worked in the check, which polls.
+    ///
+    /// Such a pooler reads the statements of its clients. With Diesel, a wait with
+    /// [`WaitStrategy::Block`](crate::WaitStrategy::Block) is inside a block of code, where the
+    /// pooler does not see it. So session-level locks need
+    /// [`WaitStrategy::Poll`](crate::WaitStrategy::Poll) here.
+    Pinned,
     /// The connections do not keep their own sessions: a pooler multiplexes clients over sessions,
     /// in transaction or statement mode. Session-level locks do not work. Transaction-level locks
     /// work in transaction mode.
@@ -45,24 +53,60 @@ pub enum PoolingMode {
 }
 
 impl PoolingMode {
-    /// Returns an error unless session-level locks work.
+    /// Returns an error unless all session-level locks work.
+    ///
+    /// A program that polls accepts [`Pinned`](Self::Pinned) before it calls this method.
     ///
     /// # Errors
     ///
     /// No lock is held.
     ///
-    /// * [`SessionChanged`](LockErrorKind::SessionChanged) for [`Multiplexed`](Self::Multiplexed).
+    /// * [`SessionChanged`](LockErrorKind::SessionChanged) for [`Multiplexed`](Self::Multiplexed)
+    ///   and [`Pinned`](Self::Pinned).
     /// * [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion) for
     ///   [`DifferentServers`](Self::DifferentServers) and [`NoLocks`](Self::NoLocks).
     pub fn require_dedicated_sessions(self) -> Result<(), LockError> {
+        let pooled =
+            |reason| Err(LockError::new(LockErrorKind::SessionChanged).with_context(reason));
         match self {
             Self::Dedicated => Ok(()),
-            Self::Multiplexed => Err(LockError::new(LockErrorKind::SessionChanged).with_context(
-                "the pooler check found a transaction pooler; use transaction-level locks",
-            )),
-            Self::DifferentServers => Err(LockError::new(LockErrorKind::NoMutualExclusion)
-                .with_context("the pooler check found two different servers or databases")),
-            Self::NoLocks => Err(LockError::new(LockErrorKind::NoMutualExclusion)),
+            Self::Pinned => pooled(
+                "the pooler check found a pooler that keeps sessions of lock holders; \
+                 only locks that are acquired by polling work",
+            ),
+            Self::Multiplexed => {
+                pooled("the pooler check found a transaction pooler; use transaction-level locks")
+            }
+            Self::DifferentServers | Self::NoLocks => self.require_transaction_locks(),
+        }
+    }
+
+    /// Returns an error unless transaction-level locks work.
+    ///
+    /// A pooler in statement mode refuses transactions, so there no body runs.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMutualExclusion`](LockErrorKind::NoMutualExclusion) for
+    /// [`DifferentServers`](Self::DifferentServers) and [`NoLocks`](Self::NoLocks). No lock is
+    /// held.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use advisory_locking::PoolingMode;
+    ///
+    /// assert!(PoolingMode::Multiplexed.require_transaction_locks().is_ok());
+    /// assert!(PoolingMode::DifferentServers.require_transaction_locks().is_err());
+    /// ```
+    pub fn require_transaction_locks(self) -> Result<(), LockError> {
+        let error = LockError::new(LockErrorKind::NoMutualExclusion);
+        match self {
+            Self::Dedicated | Self::Pinned | Self::Multiplexed => Ok(()),
+            Self::DifferentServers => {
+                Err(error.with_context("the pooler check found two different servers or databases"))
+            }
+            Self::NoLocks => Err(error),
         }
     }
 }

@@ -12,9 +12,9 @@ mod pool;
 mod transaction;
 
 pub use crate::backends::postgres::{
-    BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, PoolerCheckStep,
-    Request, Row, Script, ScriptKind, ServerSigns, SessionError, SqlState, Statement, StatementId,
-    StatementKind, TerminateStep, TokenSource, TransactionContext,
+    BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, Request, Row,
+    Script, ScriptKind, ServerSigns, SessionError, SqlState, Statement, StatementId, StatementKind,
+    TerminateStep, TokenSource, TransactionContext,
 };
 #[cfg(feature = "_async")]
 pub use async_body::{AsyncBody, AsyncLockBody};

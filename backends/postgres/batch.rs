@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::Bind;
-use super::server_signs::server_signs;
+use super::server_signs::{server_signs, standby_sign, stub_sign};
 use crate::key::RawLockKey;
 use crate::options::LockMode;
 

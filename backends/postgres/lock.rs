@@ -1,7 +1,7 @@
 //! The texts about one lock: those of a connection, and single operations of a lock manager.
 
-use super::server_signs::server_signs;
-use super::{Bind, LockOp, NEGATIVE_INFINITY, StatementKind};
+use super::server_signs::{standby_sign, stub_sign};
+use super::{Bind, LockOp, NEGATIVE_INFINITY, ServerSigns, StatementKind};
 use crate::key::{PgLocksColumns, RawLockKey};
 use crate::options::LockMode;
 
@@ -39,24 +39,26 @@ macro_rules! by_mode_and_space {
     };
 }
 
-/// The text that calls `$function` unless the server shows a sign in `$1`. Null: it does.
+/// The text that calls `$function` unless the server shows a refused sign, which it returns then.
 ///
-/// The inner query is evaluated first, because it calls a [volatile] function.
+/// `$1` and `$2` are 0 if the signs of a stub and of a standby are accepted. [`COALESCE`] evaluates
+/// its last argument, the call, only if the others are null.
 ///
-/// [volatile]: https://www.postgresql.org/docs/current/xfunc-volatility.html
+/// [`COALESCE`]: https://www.postgresql.org/docs/current/functions-conditional.html#FUNCTIONS-COALESCE-NVL-IFNULL
 macro_rules! unless_refused {
     ($function:literal, $suffix:literal, $key:literal) => {
         concat!(
-            "SELECT CASE WHEN (server.signs OPERATOR(pg_catalog.&) $1::pg_catalog.int4) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.",
+            "SELECT COALESCE(CASE WHEN $1::pg_catalog.int4 OPERATOR(pg_catalog.<>) 0 THEN ",
+            stub_sign!(),
+            " END, CASE WHEN $2::pg_catalog.int4 OPERATOR(pg_catalog.<>) 0 THEN ",
+            standby_sign!(),
+            " END, pg_catalog.",
             $function,
             $suffix,
             "(",
             $key,
-            ") END",
-            session_columns!(),
-            ", server.signs FROM (SELECT ",
-            server_signs!(),
-            " AS signs) AS server"
+            ")::pg_catalog.int4)",
+            session_columns!()
         )
     };
 }
@@ -174,15 +176,15 @@ pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) ->
             mode,
             key,
             try_session,
-            "$2::pg_catalog.int8",
-            "$2::pg_catalog.int4, $3::pg_catalog.int4"
+            "$3::pg_catalog.int8",
+            "$3::pg_catalog.int4, $4::pg_catalog.int4"
         ),
         StatementKind::TryAcquireXact { .. } => by_mode_and_space!(
             mode,
             key,
             try_in_transaction,
-            "$2::pg_catalog.int8",
-            "$2::pg_catalog.int4, $3::pg_catalog.int4"
+            "$3::pg_catalog.int8",
+            "$3::pg_catalog.int4, $4::pg_catalog.int4"
         ),
         StatementKind::Release { .. } => by_mode_and_space!(
             mode,
@@ -209,7 +211,9 @@ pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
     let [first, second] = key_binds(key);
     match kind {
         StatementKind::TryAcquire { refuses } | StatementKind::TryAcquireXact { refuses } => {
-            [Some(Bind::Int4(refuses.bits())), first, second, None]
+            let refused = |signs| Some(Bind::Int4(refuses.intersection(signs).bits()));
+            let [stubs, standby] = [ServerSigns::STUBS, ServerSigns::STANDBY].map(refused);
+            [stubs, standby, first, second]
         }
         StatementKind::Release {
             pid,

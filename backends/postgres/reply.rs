@@ -116,20 +116,25 @@ pub struct LockReply {
     ///
     /// Outside a transaction every statement is a transaction of its own.
     pub transaction_began: i64,
-    /// The fourth column, which only an attempt returns: the signs of the server.
+    /// The refused signs of the server, which an attempt returns instead of its answer.
     pub server_signs: ServerSigns,
 }
 
 impl TryFrom<Row> for LockReply {
     type Error = SessionError;
 
-    fn try_from(Row([answer, pid, began, signs]): Row) -> Result<Self, SessionError> {
+    fn try_from(Row([answer, pid, began, _]): Row) -> Result<Self, SessionError> {
         let began = began.number()?;
+        let number = answer.number()?;
+        let is_answer = matches!(number, None | Some(0 | 1));
         Ok(Self {
-            answer: answer.number()?.map(|number| number != 0),
+            answer: number.filter(|_| is_answer).map(|number| number == 1),
             pid: pid.pid()?,
             transaction_began: began.ok_or_else(|| unexpected("no transaction start"))?,
-            server_signs: signs.signs()?,
+            server_signs: number
+                .filter(|_| !is_answer)
+                .map_or(Cell::Null, Cell::Number)
+                .signs()?,
         })
     }
 }
@@ -137,12 +142,14 @@ impl TryFrom<Row> for LockReply {
 impl From<LockReply> for Row {
     fn from(reply: LockReply) -> Self {
         Self([
-            reply
-                .answer
-                .map_or(Cell::Null, |yes| Cell::Number(yes.into())),
+            match (reply.server_signs, reply.answer) {
+                (ServerSigns::NONE, None) => Cell::Null,
+                (ServerSigns::NONE, Some(yes)) => Cell::Number(yes.into()),
+                (signs, _) => Cell::Number(signs.bits().into()),
+            },
             Cell::Number(reply.pid.into()),
             Cell::Number(reply.transaction_began),
-            Cell::Number(reply.server_signs.bits().into()),
+            Cell::Null,
         ])
     }
 }
@@ -223,9 +230,15 @@ mod tests {
                 answer,
                 pid: 7,
                 transaction_began: i64::MIN,
-                server_signs: ServerSigns::STANDBY,
+                server_signs: ServerSigns::NONE,
             };
             assert_eq!(LockReply::try_from(Row::from(reply)).unwrap(), reply);
+            let refused = LockReply {
+                answer: None,
+                server_signs: ServerSigns::STANDBY,
+                ..reply
+            };
+            assert_eq!(LockReply::try_from(Row::from(refused)).unwrap(), refused);
         }
     }
 
@@ -268,7 +281,7 @@ mod tests {
             Row::new([pid(), Cell::Null, pid(), pid()]),
             Row::new([pid(), Cell::Number(i64::MAX), pid(), pid()]),
             Row::new([pid(), pid(), Cell::Null, pid()]),
-            Row::new([pid(), pid(), pid(), Cell::Number(i64::MAX)]),
+            Row::new([Cell::Number(i64::MAX), pid(), pid(), Cell::Null]),
         ] {
             assert!(LockReply::try_from(row.clone()).is_err(), "{row:?}");
         }

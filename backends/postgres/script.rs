@@ -23,8 +23,6 @@ pub enum ScriptKind {
     ///
     /// [`statement_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-STATEMENT-TIMEOUT
     DisableStatementTimeout,
-    /// One step of the pooler check, which compares two connections.
-    PoolerCheck(PoolerCheckStep),
     /// Releases one level of the session-level lock as [`StatementKind::Release`] does, or
     /// terminates the session if that fails.
     ///
@@ -69,41 +67,6 @@ pub enum ScriptKind {
         /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
         limit_ms: i32,
     },
-}
-
-/// One step of the pooler check, on one connection.
-///
-/// A step that finds another state than expected fails with
-/// [`CHECK_FAILED_SQLSTATE`](Self::CHECK_FAILED_SQLSTATE).
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum PoolerCheckStep {
-    /// Sets a marker in the session.
-    SetMarker {
-        /// The marker.
-        mark: u64,
-    },
-    /// Fails unless the session has the marker of this connection.
-    CheckMarker {
-        /// The marker.
-        mark: u64,
-    },
-    /// Acquires the session-level lock, without waiting.
-    AcquireTestLock,
-    /// Fails unless the session-level lock is contended. A lock that was granted is released.
-    ExpectContention,
-    /// Releases the session-level lock.
-    ReleaseTestLock,
-}
-
-impl PoolerCheckStep {
-    /// The code of a step that finds another state than expected.
-    ///
-    /// The SQL standard leaves classes from `I` to `Z` to implementations. PostgreSQL uses [none]
-    /// that begins with `Z`.
-    ///
-    /// [none]: https://www.postgresql.org/docs/current/errcodes-appendix.html
-    pub const CHECK_FAILED_SQLSTATE: &str = "ZAL01";
 }
 
 /// Statements that return nothing, sent as one message and never prepared.
@@ -200,7 +163,6 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
             call("pg_advisory_unlock")
         )),
         ScriptKind::DisableStatementTimeout => "SET LOCAL statement_timeout = 0".to_owned(),
-        ScriptKind::PoolerCheck(step) => pooler_check(step, key, mode),
         ScriptKind::ReleaseOrTerminate {
             pid,
             transaction_began,
@@ -211,7 +173,7 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
              WHEN pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex') \
              OPERATOR(pg_catalog.=) '{:016x}' THEN NULL \
-             ELSE CASE WHEN {} THEN pg_catalog.set_config({RELEASED_SETTING}, '{nonce}', false) END END",
+             ELSE pg_catalog.set_config({RELEASED_SETTING}, pg_catalog.concat('{nonce} ', {}), false) END",
             transaction_began.unwrap_or(NEGATIVE_INFINITY),
             call("pg_advisory_unlock")
         ),
@@ -241,39 +203,10 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
     }
 }
 
-/// The text of one step of the pooler check.
-fn pooler_check(step: PoolerCheckStep, key: RawLockKey, mode: LockMode) -> String {
-    let code = PoolerCheckStep::CHECK_FAILED_SQLSTATE;
-    let unless = |found: &str, otherwise: &str| {
-        with_sqlstate_in_constraint(&format!(
-            "IF NOT COALESCE({found}, false) THEN {otherwise}RAISE EXCEPTION USING ERRCODE = '{code}', \
-             MESSAGE = 'advisory-locking: the pooler check found another state than expected'; END IF;"
-        ))
-    };
-    match step {
-        PoolerCheckStep::SetMarker { mark } => {
-            format!("SELECT pg_catalog.set_config({MARKER_SETTING}, '{mark}', false)")
-        }
-        PoolerCheckStep::CheckMarker { mark } => unless(
-            &format!(
-                "pg_catalog.current_setting({MARKER_SETTING}, true) OPERATOR(pg_catalog.=) '{mark}'"
-            ),
-            "",
-        ),
-        PoolerCheckStep::AcquireTestLock => unless(&call("pg_try_advisory_lock", key, mode), ""),
-        // A lock that was granted must not stay behind, so it is released before the error.
-        PoolerCheckStep::ExpectContention => unless(
-            &format!("NOT {}", call("pg_try_advisory_lock", key, mode)),
-            &format!("PERFORM {}; ", call("pg_advisory_unlock", key, mode)),
-        ),
-        PoolerCheckStep::ReleaseTestLock => unless(&call("pg_advisory_unlock", key, mode), ""),
-    }
-}
-
-/// The setting in which the pooler check leaves its marker.
-const MARKER_SETTING: &str = "'advisory_locking.mark'";
-
-/// The setting in which a queued release records that it released the lock.
+/// The setting in which a queued release records that it released the lock: its nonce and `t`.
+///
+/// The result is known to the server only. A pooler that reads statements and replays the settings
+/// in them cannot replay this value after a failure.
 const RELEASED_SETTING: &str = "'advisory_locking.released'";
 
 /// The messages behind a queued release. They terminate the session unless the release released
@@ -291,7 +224,7 @@ const RELEASED_SETTING: &str = "'advisory_locking.released'";
 fn terminate_unless_released(pid: i32, nonce: u64) -> [String; 4] {
     let terminate = format!(
         "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
-         WHEN COALESCE(pg_catalog.current_setting({RELEASED_SETTING}, true), '') OPERATOR(pg_catalog.<>) '{nonce}' \
+         WHEN COALESCE(pg_catalog.current_setting({RELEASED_SETTING}, true), '') OPERATOR(pg_catalog.<>) '{nonce} t' \
          THEN pg_catalog.pg_terminate_backend({pid}) END"
     );
     [

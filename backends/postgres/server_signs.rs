@@ -12,23 +12,40 @@
 use crate::error::LockErrorKind;
 use crate::options::AcceptedServers;
 
-/// The signs as a number, in a statement. Each is the bit of a [`ServerSigns`].
+/// The sign of a server that grants every lock, as a number in a statement. Null: none.
 ///
 /// CockroachDB shows its version in a setting. YugabyteDB without advisory locks refuses them,
 /// unless a setting silences that error. Its newer releases have locks, and a setting for that.
-macro_rules! server_signs {
+macro_rules! stub_sign {
     () => {
-        "CASE WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL THEN 1 \
+        "CASE WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL THEN 2 \
          WHEN pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) \
          OPERATOR(pg_catalog.=) 'on' AND COALESCE(\
          pg_catalog.current_setting('yb_enable_advisory_locks', true), 'off') \
-         OPERATOR(pg_catalog.<>) 'on' THEN 2 \
-         WHEN pg_catalog.pg_is_in_recovery() THEN 4 ELSE 0 END"
+         OPERATOR(pg_catalog.<>) 'on' THEN 4 END"
+    };
+}
+pub(super) use stub_sign;
+
+/// The sign of a standby, as a number in a statement. Null: none.
+macro_rules! standby_sign {
+    () => {
+        "CASE WHEN pg_catalog.pg_is_in_recovery() THEN 8 END"
+    };
+}
+pub(super) use standby_sign;
+
+/// The signs as a number, in a statement. 0: none.
+macro_rules! server_signs {
+    () => {
+        concat!("COALESCE(", stub_sign!(), ", ", standby_sign!(), ", 0)")
     };
 }
 pub(super) use server_signs;
 
 /// Signs that the locks of a server do not exclude all other sessions, as a set.
+///
+/// Each is a bit. No set is 0 or 1, so an attempt returns either a set or its answer.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct ServerSigns(i32);
 
@@ -36,18 +53,20 @@ impl ServerSigns {
     /// No sign.
     pub const NONE: Self = Self(0);
     /// CockroachDB, which grants every session-level lock to every session.
-    pub const COCKROACH_DB: Self = Self(1);
+    pub const COCKROACH_DB: Self = Self(2);
     /// YugabyteDB without advisory locks, whose error about that is silenced. It grants every lock
     /// to every session.
-    pub const SILENCED_YUGABYTE_DB: Self = Self(2);
+    pub const SILENCED_YUGABYTE_DB: Self = Self(4);
+    /// The servers that grant every lock to every session.
+    pub(crate) const STUBS: Self = Self::COCKROACH_DB.union(Self::SILENCED_YUGABYTE_DB);
     /// A hot standby, whose locks are not those of its primary.
-    pub const STANDBY: Self = Self(4);
+    pub const STANDBY: Self = Self(8);
 
     /// Returns the signs that the options refuse.
     pub(crate) const fn refused(accepted: AcceptedServers) -> Self {
         let mut refused = Self::NONE;
         if !accepted.trusted {
-            refused = refused.union(Self::COCKROACH_DB.union(Self::SILENCED_YUGABYTE_DB));
+            refused = refused.union(Self::STUBS);
         }
         if !accepted.standby {
             refused = refused.union(Self::STANDBY);

@@ -6,6 +6,7 @@ use super::ServerSigns;
 use super::batch::{self, LockBatch};
 use super::lock;
 use super::report;
+use super::server_identity;
 use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
 
@@ -66,6 +67,11 @@ pub enum Request {
         /// The key of the lock. `None` for every lock of the database.
         key: Option<RawLockKey>,
     },
+    /// The identity of the server. The reply is one array of texts.
+    Identity {
+        /// The key of a transaction-level lock to try. `None` reads the version only.
+        key: Option<i64>,
+    },
 }
 
 /// The number of a statement's text: equal ids, equal texts.
@@ -76,14 +82,15 @@ pub struct StatementId(u8);
 
 impl StatementId {
     /// The number of different texts.
-    pub const COUNT: u8 = 33;
+    pub const COUNT: u8 = 35;
 
     // After five kinds, each for two key spaces and two modes.
     const FIRST_SINGLE: u8 = 20;
     // After an acquire and a release, each for two key spaces and two modes. Three batches follow,
-    // and two reports.
+    // two reports and two identities.
     const FIRST_BATCH: u8 = 28;
     const FIRST_REPORT: u8 = 31;
+    const FIRST_IDENTITY: u8 = 33;
 
     /// Returns the number, less than [`COUNT`](Self::COUNT).
     #[must_use]
@@ -187,6 +194,16 @@ impl Statement {
         }
     }
 
+    /// Returns the statement that identifies the server. With a key it also tries a
+    /// transaction-level lock, which ends with the statement.
+    pub(crate) const fn for_identity(key: Option<i64>) -> Self {
+        let number = StatementId::FIRST_IDENTITY + key.is_none() as u8;
+        Self {
+            id: StatementId(number),
+            request: Request::Identity { key },
+        }
+    }
+
     /// Returns the number of the text.
     #[must_use]
     pub const fn id(&self) -> StatementId {
@@ -204,7 +221,7 @@ impl Statement {
     pub const fn kind(&self) -> Option<StatementKind> {
         match self.request {
             Request::Lock { kind, .. } => Some(kind),
-            Request::Batch(_) | Request::Report { .. } => None,
+            Request::Batch(_) | Request::Report { .. } | Request::Identity { .. } => None,
         }
     }
 
@@ -221,6 +238,8 @@ impl Statement {
                 None => batch.sql(),
             },
             Request::Report { key } => report::sql(*key),
+            Request::Identity { key: Some(_) } => server_identity::WITH_LOCK,
+            Request::Identity { key: None } => server_identity::VERSION_ONLY,
         }
     }
 
@@ -253,6 +272,7 @@ impl Statement {
                 None => batch::binds(batch),
             },
             Request::Report { key } => report::binds(*key),
+            Request::Identity { key } => [key.map(Bind::Int8), None, None, None],
         }
     }
 
@@ -262,7 +282,7 @@ impl Statement {
         match &self.request {
             Request::Lock { .. } => Some(1),
             Request::Batch(batch) => batch.single_op().is_none().then_some(2),
-            Request::Report { .. } => None,
+            Request::Report { .. } | Request::Identity { .. } => None,
         }
     }
 }

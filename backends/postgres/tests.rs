@@ -47,6 +47,7 @@ fn batches() -> [Statement; 3] {
 fn every_statement() -> Vec<Statement> {
     let mut statements = Vec::from(batches());
     statements.extend([Some(LockKey::from(1).raw()), None].map(Statement::for_report));
+    statements.extend([Some(1), None].map(Statement::for_identity));
     for key in keys() {
         for mode in MODES {
             statements.extend(KINDS.map(|kind| Statement::new(kind, &key, mode)));
@@ -79,15 +80,6 @@ fn every_text() -> Vec<String> {
             nonce: 8,
         },
     ];
-    for step in [
-        PoolerCheckStep::SetMarker { mark: 7 },
-        PoolerCheckStep::CheckMarker { mark: 7 },
-        PoolerCheckStep::AcquireTestLock,
-        PoolerCheckStep::ExpectContention,
-        PoolerCheckStep::ReleaseTestLock,
-    ] {
-        kinds.push(ScriptKind::PoolerCheck(step));
-    }
     for is_transaction_level in [false, true] {
         for context in [
             TransactionContext::Autocommit,
@@ -130,6 +122,7 @@ fn every_name_is_qualified() {
             "current_setting(",
             "current_database(",
             "concat(",
+            "version(",
             "version(",
             "encode(",
             "timestamptz_send(",

@@ -8,7 +8,9 @@ use std::time::Instant;
 use super::AsyncAdvisoryLockGuard;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
-use crate::driver::asynchronous::{drive_acquire, drive_pair, granted_or_error, report, snapshot};
+use crate::driver::asynchronous::{
+    drive_acquire, drive_pair, granted_or_error, identify, report, snapshot,
+};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
@@ -16,6 +18,7 @@ use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
 use crate::protocol::{Acquire, Acquired, Grant, PoolerCheck};
+use crate::server_report::ServerReport;
 use crate::session::{AsyncLockBody, AsyncLockSession};
 
 /// Named locks on an async database connection. The async counterpart of
@@ -325,6 +328,26 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             let check = PoolerCheck::new(&snapshot(self), &snapshot(other));
             drive_pair(self, other, check).await
         }
+    }
+
+    /// Returns the kind and version of the server, and the behaviour of its lock functions.
+    ///
+    /// The call tries a transaction-level lock on a random key, which ends with its statement. On
+    /// SQLite it sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// No lock is held by the call.
+    ///
+    /// * [`InTransaction`](crate::LockErrorKind::InTransaction): a transaction is open, which a
+    ///   refused statement would abort.
+    /// * [`Database`](crate::LockErrorKind::Database): the server did not return its version.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no lock is held after its statement.
+    fn identify(&mut self) -> impl Future<Output = Result<ServerReport, LockError>> + Send {
+        identify(self)
     }
 
     /// Returns the sessions that hold the lock on `key` and the sessions that wait for it.

@@ -7,7 +7,9 @@ use std::time::Instant;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::connection::AdvisoryLockGuard;
-use crate::driver::blocking::{drive_acquire, drive_pair, granted_or_error, report, snapshot};
+use crate::driver::blocking::{
+    drive_acquire, drive_pair, granted_or_error, identify, report, snapshot,
+};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
@@ -15,6 +17,7 @@ use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
 use crate::protocol::{Acquire, Acquired, Grant, PoolerCheck};
+use crate::server_report::ServerReport;
 use crate::session::LockSession;
 
 /// Named locks on a blocking database connection.
@@ -390,19 +393,23 @@ pub trait AdvisoryLocking: LockSession + Sized {
 
     /// Detects a transaction pooler, with a second connection to the same address.
     ///
-    /// No transaction may be open on either connection. The check takes about thirty round trips,
+    /// No transaction may be open on either connection. The check takes about forty round trips,
     /// so programs run it at startup. [`Multiplexed`](PoolingMode::Multiplexed) is certain when it
     /// is reported. [`Dedicated`](PoolingMode::Dedicated) is not: a pooler may by chance assign the
     /// same session to each connection in all round trips.
     ///
     /// # Errors
     ///
-    /// No lock is held afterwards.
+    /// No lock is held afterwards, except perhaps that of the check: after
+    /// [`Multiplexed`](PoolingMode::Multiplexed), a busy session of the pooler may keep it. Its key
+    /// is random.
     ///
     /// * [`InTransaction`](crate::LockErrorKind::InTransaction): a transaction is open on one of
     ///   the connections.
-    /// * [`Database`](crate::LockErrorKind::Database): a statement failed. Always returned by a
-    ///   server without `plpgsql`.
+    /// * [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion): the server grants every
+    ///   lock to every session.
+    /// * [`Unsupported`](crate::LockErrorKind::Unsupported): the server has no lock functions.
+    /// * [`Database`](crate::LockErrorKind::Database): a statement failed.
     ///
     /// # Examples
     ///
@@ -424,6 +431,26 @@ pub trait AdvisoryLocking: LockSession + Sized {
     fn detect_pooler(&mut self, other: &mut Self) -> Result<PoolingMode, LockError> {
         let check = PoolerCheck::new(&snapshot(self), &snapshot(other));
         drive_pair(self, other, check)
+    }
+
+    /// Returns the kind and version of the server, and the behaviour of its lock functions.
+    ///
+    /// The call tries a transaction-level lock on a random key, which ends with its statement. On
+    /// SQLite it sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// No lock is held by the call.
+    ///
+    /// * [`InTransaction`](crate::LockErrorKind::InTransaction): a transaction is open, which a
+    ///   refused statement would abort.
+    /// * [`Database`](crate::LockErrorKind::Database): the server did not return its version.
+    ///
+    /// # Examples
+    ///
+    /// See [`ServerReport`].
+    fn identify(&mut self) -> Result<ServerReport, LockError> {
+        identify(self)
     }
 
     /// Returns the sessions that hold the lock on `key` and the sessions that wait for it.

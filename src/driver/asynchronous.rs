@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use super::{add_holders, parse_report};
+use super::{add_holders, check_identify, parse_identity, parse_report, parse_version};
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
@@ -19,6 +19,7 @@ use crate::options::{LockOptions, LockScope};
 use crate::protocol::{
     Acquired, Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side,
 };
+use crate::server_report::ServerReport;
 use crate::session::{AsyncLockSession, Backend, LockReply, ScriptKind, Statement};
 #[cfg(feature = "testing")]
 use crate::testing::SimulatedSession;
@@ -95,6 +96,32 @@ pub(crate) async fn report<S: AsyncLockSession>(
         return Ok(Vec::new());
     }
     parse_report(session.session_query(&Statement::for_report(key)).await)
+}
+
+/// Identifies the server.
+///
+/// It is no machine: its lock ends with its statement, so nothing needs a clean-up.
+///
+/// # Cancel safety
+///
+/// The future may be dropped at any point. The client discards the reply.
+pub(crate) async fn identify<S: AsyncLockSession>(
+    session: &mut S,
+) -> Result<ServerReport, LockError> {
+    let state = snapshot(session);
+    if state.backend != Backend::Postgres {
+        return Ok(ServerReport::sqlite());
+    }
+    check_identify(&state)?;
+    // A random key, so that other clients do not request it.
+    let with_lock = Statement::for_identity(Some(fastrand::i64(..)));
+    match parse_identity(session.session_query(&with_lock).await) {
+        Ok(report) => Ok(report),
+        Err(refused) => {
+            let version = session.session_query(&Statement::for_identity(None)).await;
+            parse_version(version, refused)
+        }
+    }
 }
 
 /// Returns the grant, or an error with the holders of the lock if the options ask for them.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
-use super::{add_holders, parse_report};
+use super::{add_holders, check_identify, parse_identity, parse_report, parse_version};
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
@@ -16,6 +16,7 @@ use crate::options::{LockOptions, LockScope};
 use crate::protocol::{
     Acquired, Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side,
 };
+use crate::server_report::ServerReport;
 use crate::session::{Backend, LockReply, LockSession, Statement};
 #[cfg(feature = "testing")]
 use crate::testing::SimulatedSession;
@@ -77,6 +78,28 @@ pub(crate) fn report<S: LockSession + ?Sized>(
         return Ok(Vec::new());
     }
     parse_report(session.session_query(&Statement::for_report(key)))
+}
+
+/// Identifies the server.
+///
+/// It is no machine: its lock ends with its statement, so nothing needs a clean-up.
+pub(crate) fn identify<S: LockSession + ?Sized>(
+    session: &mut S,
+) -> Result<ServerReport, LockError> {
+    let state = snapshot(session);
+    if state.backend != Backend::Postgres {
+        return Ok(ServerReport::sqlite());
+    }
+    check_identify(&state)?;
+    // A random key, so that other clients do not request it.
+    let with_lock = Statement::for_identity(Some(fastrand::i64(..)));
+    match parse_identity(session.session_query(&with_lock)) {
+        Ok(report) => Ok(report),
+        Err(refused) => parse_version(
+            session.session_query(&Statement::for_identity(None)),
+            refused,
+        ),
+    }
 }
 
 /// Returns the grant, or an error with the holders of the lock if the options ask for them.
@@ -260,13 +283,17 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Row, Script, SessionError, Statement, TransactionState};
+    use crate::session::{
+        Row, Script, ServerSigns, SessionError, Statement, StatementKind, TransactionState,
+    };
 
-    /// Session whose client library panics at the script of this number.
+    /// Session whose client library panics at the query of this number.
     #[derive(Default)]
     struct PanickingSession {
-        scripts: u32,
+        queries: u32,
+        holds_lock: bool,
         panics_at: Option<u32>,
+        pid: i32,
         is_broken: bool,
     }
 
@@ -291,13 +318,20 @@ mod tests {
             Ok(())
         }
 
-        fn session_query(&mut self, _statement: &Statement) -> Result<Row, SessionError> {
-            Err(SessionError::new("the pooler check sends scripts only"))
+        fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+            self.queries += 1;
+            assert_ne!(Some(self.queries), self.panics_at, "the client panics");
+            self.holds_lock |= matches!(statement.kind(), Some(StatementKind::TryAcquire { .. }));
+            let reply = LockReply {
+                answer: Some(self.holds_lock),
+                pid: self.pid,
+                transaction_began: 1,
+                server_signs: ServerSigns::NONE,
+            };
+            Ok(reply.into())
         }
 
         fn session_execute(&mut self, _script: &Script) -> Result<(), SessionError> {
-            self.scripts += 1;
-            assert_ne!(Some(self.scripts), self.panics_at, "the client panics");
             Ok(())
         }
 
@@ -308,10 +342,12 @@ mod tests {
 
     #[test]
     fn panic_in_the_pooler_check_terminates_both_sessions() {
-        for panics_at in 1..=10 {
+        // The thirteenth query of each is the first one under the test lock.
+        for panics_at in 1..=13 {
             for side in [Side::First, Side::Second] {
                 let mut sessions = [PanickingSession::default(), PanickingSession::default()];
                 let [first, second] = &mut sessions;
+                (first.pid, second.pid) = (1, 2);
                 match side {
                     Side::First => first.panics_at = Some(panics_at),
                     Side::Second => second.panics_at = Some(panics_at),

@@ -19,6 +19,7 @@ use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
+use crate::server_report::ServerReport;
 use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, SessionError};
 
 /// Named locks on connections of an async pool. The async counterpart of
@@ -250,6 +251,24 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
             // While `first` is checked out, so that the pool returns another connection.
             let mut second = self.checkout().await.map_err(pool_error)?;
             first.detect_pooler(&mut *second).await
+        }
+    }
+
+    /// Identifies the server, by a connection of the pool. See
+    /// [`AdvisoryLocking::identify`](crate::AdvisoryLocking::identify).
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::identify`](crate::AdvisoryLocking::identify), and
+    /// [`Pool`](crate::LockErrorKind::Pool).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no lock is held after its statement.
+    fn identify(&self) -> impl Future<Output = Result<ServerReport, LockError>> + Send {
+        async move {
+            let mut conn = self.checkout().await.map_err(pool_error)?;
+            conn.identify().await
         }
     }
 

@@ -11,6 +11,7 @@ use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
+use crate::server_report::ServerReport;
 use crate::session::{LockPool, LockSession};
 
 /// Named locks on connections of a blocking pool. A lock occupies one connection while the caller
@@ -185,6 +186,15 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         // While `first` is checked out, so that the pool returns another connection.
         let mut second = self.checkout().map_err(pool_error)?;
         first.detect_pooler(&mut *second)
+    }
+
+    /// Identifies the server, by a connection of the pool. See [`AdvisoryLocking::identify`].
+    ///
+    /// # Errors
+    ///
+    /// As [`AdvisoryLocking::identify`], and [`Pool`](crate::LockErrorKind::Pool).
+    fn identify(&self) -> Result<ServerReport, LockError> {
+        self.checkout().map_err(pool_error)?.identify()
     }
 
     /// Returns the sessions that hold the lock on `key` and the sessions that wait for it, by a

@@ -271,8 +271,9 @@ impl Acquire {
             return self.on_session_changed(row);
         }
         self.pid = Some(row.pid);
-        if let Some((kind, context)) = row.server_signs.intersection(self.refuses).error() {
-            return self.on_refused_server(row, Failure::new(kind).with_context(context));
+        // The statement acquired nothing, so there is no clean-up.
+        if let Some((kind, context)) = row.server_signs.error() {
+            return self.fail(Failure::new(kind).with_context(context));
         }
         // The release compares this time, so it must be that of the try which is granted.
         self.transaction_began = Some(row.transaction_began);
@@ -284,15 +285,6 @@ impl Acquire {
                 Failure::new(LockErrorKind::Database)
                     .with_context("the lock function returned NULL"),
             ),
-        }
-    }
-
-    /// The statement acquires nothing on a refused server. A session that does not run the text
-    /// may still reply with a grant, which is released.
-    fn on_refused_server(&mut self, row: LockReply, failure: Failure) -> NextAction {
-        match (self.scope, row.answer) {
-            (LockScope::Session, Some(true)) => self.release_if_held(failure),
-            (LockScope::Session | LockScope::Transaction, _) => self.fail(failure),
         }
     }
 

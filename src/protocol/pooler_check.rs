@@ -2,15 +2,21 @@
 //!
 //! # Implementation details
 //!
-//! The check has two parts. In the first, each connection sets a marker in its session and reads it
-//! again in many transactions. A transaction pooler assigns one session to both connections or
-//! another session to one of them, so a marker is overwritten or missing. The order of the reads
-//! has no period of two. Otherwise a pooler that alternates between two idle sessions would always
-//! give each connection the same one.
+//! The check compares process ids and locks, never settings: some poolers set a client's settings
+//! in every session that the client gets. It sends the prepared statements that lock. So it finds
+//! what a lock will find, with a pooler that reads statements, too.
 //!
-//! In the second part, one connection acquires a test lock and the other expects contention, which
-//! shows that both reach the same database. Nothing is prepared, because some poolers do not
-//! support prepared statements.
+//! In the first part each connection reads its process id in many transactions. A transaction
+//! pooler assigns another session to one of them, or one session to both. The order of the reads
+//! has no period of two. Otherwise a pooler that alternates between two idle sessions would always
+//! give each connection the same one. A session that has no longer the statements that were
+//! prepared in it is another session, too.
+//!
+//! In the second part the first connection acquires a test lock. In each of its transactions the
+//! session must hold the lock, and that of the second connection must not. This tells one session
+//! from two with equal process ids, on two servers. It also shows a pooler that keeps the session
+//! of a client while the client holds a lock. Consequence for users: a check takes about forty
+//! round trips.
 
 #[cfg(test)]
 mod tests;
@@ -20,9 +26,11 @@ use std::time::Instant;
 use super::{Action, Event, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::options::LockMode;
+use crate::options::{AcceptedServers, LockMode};
 use crate::pooling_mode::PoolingMode;
-use crate::session::{Backend, PoolerCheckStep, Script, ScriptKind, SessionError};
+use crate::session::{
+    Backend, LockReply, Script, ScriptKind, ServerSigns, SessionError, Statement, StatementKind,
+};
 
 /// One of the two connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,21 +43,34 @@ pub(crate) enum Side {
 #[derive(Debug)]
 pub(crate) struct PoolerCheck {
     key: LockKey,
-    /// Marker of the first connection. The marker of the second is one more.
-    marker: u64,
     side: Side,
+    /// Process ids of the first and of the second connection.
+    pids: [Option<i32>; 2],
+    /// `true` if a process id changed in the first part.
+    pid_changed: bool,
+    /// `true` if a process id in the second part is not that of the first part.
+    pid_changed_under_lock: bool,
+    /// `true` if an error without SQLSTATE was followed by a success.
+    error_was_revealed: bool,
+    /// Grants of the test lock that are not released.
+    grants: u32,
+    /// Process id and transaction start of the last grant.
+    grant: Option<(i32, i64)>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
     Decided(Result<PoolingMode, LockError>),
-    SettingMarkers,
-    /// Number of markers found.
-    CheckingMarkers(usize),
-    AcquiringTestLock,
-    ExpectingContention,
-    ReleasingTestLock(PoolingMode),
+    Start,
+    /// Number of process ids read.
+    ReadingPids(usize),
+    /// Runs a script on the connection whose statement failed.
+    RevealingError(usize, SessionError),
+    /// Number of lock steps done.
+    Locking(usize),
+    /// Releases the test lock in sessions that may have changed; the number is that of attempts.
+    CleaningUp(PoolingMode, usize),
     /// Terminates both sessions; the side is the next one.
     Terminating(Result<PoolingMode, LockError>, Side),
     Finished,
@@ -57,8 +78,8 @@ enum State {
 
 type NextAction = Action<Result<PoolingMode, LockError>>;
 
-/// Connections that read their markers, in order; repeated four times.
-const CHECK_ORDER: [Side; 6] = [
+/// Connections that read their process ids, in order; repeated four times.
+const READ_ORDER: [Side; 6] = [
     Side::First,
     Side::Second,
     Side::Second,
@@ -66,20 +87,55 @@ const CHECK_ORDER: [Side; 6] = [
     Side::First,
     Side::Second,
 ];
-const CHECKS: usize = 4 * CHECK_ORDER.len();
+const READS: usize = 4 * READ_ORDER.len();
+
+/// Attempts to release a test lock whose session is unknown.
+const MAX_CLEANUPS: usize = 256;
+
+/// A step of the second part, with the reply that it must receive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum LockStep {
+    Acquire,
+    ExpectHeld,
+    ExpectNotHeld,
+    ExpectContention,
+    Release,
+}
+
+const LOCK_STEPS: [(Side, LockStep); 15] = [
+    (Side::First, LockStep::Acquire),
+    (Side::First, LockStep::ExpectHeld),
+    (Side::Second, LockStep::ExpectNotHeld),
+    (Side::Second, LockStep::ExpectContention),
+    (Side::First, LockStep::ExpectHeld),
+    (Side::First, LockStep::ExpectHeld),
+    (Side::Second, LockStep::ExpectContention),
+    (Side::First, LockStep::ExpectHeld),
+    (Side::Second, LockStep::ExpectNotHeld),
+    (Side::Second, LockStep::ExpectContention),
+    (Side::First, LockStep::ExpectHeld),
+    (Side::Second, LockStep::ExpectContention),
+    (Side::First, LockStep::Release),
+    (Side::Second, LockStep::Acquire),
+    (Side::Second, LockStep::Release),
+];
 
 impl PoolerCheck {
     pub(crate) fn new(first: &SessionSnapshot, second: &SessionSnapshot) -> Self {
-        let marker = fastrand::u64(..u64::MAX);
         let state = match Self::decide(first, second) {
             Some(outcome) => State::Decided(outcome),
-            None => State::SettingMarkers,
+            None => State::Start,
         };
         Self {
             // A random key, so that other clients do not request it.
             key: LockKey::from(fastrand::i64(..)),
-            marker,
             side: Side::First,
+            pids: [None; 2],
+            pid_changed: false,
+            pid_changed_under_lock: false,
+            error_was_revealed: false,
+            grants: 0,
+            grant: None,
             state,
         }
     }
@@ -114,44 +170,196 @@ impl PoolerCheck {
         None
     }
 
-    fn send(&mut self, state: State, side: Side, step: PoolerCheckStep) -> NextAction {
-        self.state = state;
-        self.side = side;
-        let kind = ScriptKind::PoolerCheck(step);
-        Action::Script(Script::new(kind, &self.key, LockMode::Exclusive))
+    fn query(&mut self, state: State, side: Side, kind: StatementKind) -> NextAction {
+        (self.state, self.side) = (state, side);
+        Action::Query(Statement::new(kind, &self.key, LockMode::Exclusive))
     }
 
-    const fn marker_of(&self, side: Side) -> u64 {
-        match side {
-            Side::First => self.marker,
-            Side::Second => self.marker.wrapping_add(1),
-        }
-    }
-
-    fn check_marker(&mut self, found: usize) -> NextAction {
-        match CHECK_ORDER.iter().cycle().nth(found) {
-            Some(side) if found < CHECKS => {
-                let mark = self.marker_of(*side);
-                self.send(
-                    State::CheckingMarkers(found),
+    fn read_pid(&mut self, done: usize) -> NextAction {
+        match READ_ORDER.iter().cycle().nth(done) {
+            Some(side) if done < READS => {
+                // It is prepared like the others, does nothing without the lock, and returns the
+                // process id.
+                self.query(
+                    State::ReadingPids(done),
                     *side,
-                    PoolerCheckStep::CheckMarker { mark },
+                    StatementKind::ReleaseIfHeld,
                 )
             }
-            _ => self.send(
-                State::AcquiringTestLock,
-                Side::First,
-                PoolerCheckStep::AcquireTestLock,
-            ),
+            _ => self.lock_step(0),
         }
     }
 
-    fn release_test_lock(&mut self, outcome: PoolingMode) -> NextAction {
-        self.send(
-            State::ReleasingTestLock(outcome),
-            Side::First,
-            PoolerCheckStep::ReleaseTestLock,
+    fn on_pid(&mut self, reply: Result<LockReply, SessionError>, done: usize) -> NextAction {
+        match reply {
+            Ok(row) => {
+                let [first, second] = &mut self.pids;
+                let pid = match self.side {
+                    Side::First => first,
+                    Side::Second => second,
+                };
+                self.pid_changed |= pid.is_some_and(|pid| pid != row.pid);
+                *pid = Some(row.pid);
+                self.read_pid(done + 1)
+            }
+            Err(error) if is_lost_statement(&error) => Action::Done(Ok(PoolingMode::Multiplexed)),
+            // Some clients hide the SQLSTATE. The same error twice, in a session that can lock,
+            // concerns the preparation of the statement.
+            Err(error) if error.code().is_none() && !error.is_disconnected() => {
+                if self.error_was_revealed {
+                    return Action::Done(Ok(PoolingMode::Multiplexed));
+                }
+                self.state = State::RevealingError(done, error);
+                let kind = ScriptKind::RevealSqlState;
+                Action::Script(Script::new(kind, &self.key, LockMode::Exclusive))
+            }
+            // No lock is held yet, so an error needs no clean-up.
+            Err(error) => Action::Done(Err(Self::failed(error))),
+        }
+    }
+
+    fn on_revealed(
+        &mut self,
+        ran: Result<(), SessionError>,
+        done: usize,
+        error: SessionError,
+    ) -> NextAction {
+        match ran {
+            Ok(()) => {
+                self.error_was_revealed = true;
+                self.read_pid(done)
+            }
+            Err(revealed) if revealed.code().is_some() => Action::Done(Err(Self::failed(revealed))),
+            Err(_) => Action::Done(Err(Self::failed(error))),
+        }
+    }
+
+    fn lock_step(&mut self, done: usize) -> NextAction {
+        let Some((side, step)) = LOCK_STEPS.get(done) else {
+            let pooled = self.pid_changed || self.has_equal_pids();
+            return Action::Done(Ok(if pooled {
+                PoolingMode::Pinned
+            } else {
+                PoolingMode::Dedicated
+            }));
+        };
+        let kind = match step {
+            LockStep::Acquire | LockStep::ExpectContention => StatementKind::TryAcquire {
+                refuses: Self::refused_signs(),
+            },
+            LockStep::ExpectHeld | LockStep::ExpectNotHeld => StatementKind::IsHeld,
+            LockStep::Release => {
+                let (pid, began) = self.grant.unwrap_or_default();
+                StatementKind::Release {
+                    pid,
+                    transaction_began: Some(began),
+                }
+            }
+        };
+        self.query(State::Locking(done), *side, kind)
+    }
+
+    fn on_lock_step(&mut self, reply: Result<LockReply, SessionError>, done: usize) -> NextAction {
+        let Some((_, step)) = LOCK_STEPS.get(done).copied() else {
+            return self.lock_step(done);
+        };
+        let row = match reply {
+            Ok(row) => row,
+            // A pooler of which the first part has found a sign may lose the statement.
+            Err(error)
+                if is_lost_statement(&error)
+                    || (self.is_suspected() && !error.is_disconnected()) =>
+            {
+                return self.clean_up(PoolingMode::Multiplexed, 0);
+            }
+            Err(error) => return self.terminate(Err(Self::failed(error))),
+        };
+        let [first, second] = self.pids;
+        let pid = match self.side {
+            Side::First => first,
+            Side::Second => second,
+        };
+        self.pid_changed_under_lock |= pid != Some(row.pid);
+        if let Some((kind, reason)) = row.server_signs.intersection(Self::refused_signs()).error() {
+            return self.terminate(Err(LockError::new(kind).with_context(reason)));
+        }
+        let expected = match step {
+            LockStep::Acquire | LockStep::ExpectHeld | LockStep::Release => true,
+            LockStep::ExpectNotHeld | LockStep::ExpectContention => false,
+        };
+        match (step, row.answer) {
+            (LockStep::Acquire | LockStep::ExpectContention, Some(true)) => {
+                self.grants += 1;
+                self.grant = Some((row.pid, row.transaction_began));
+            }
+            (LockStep::Release, Some(true)) => self.grants = self.grants.saturating_sub(1),
+            _ => {}
+        }
+        if row.answer == Some(expected) {
+            return self.lock_step(done + 1);
+        }
+        // Two sessions that are granted one lock, and neither holds that of the other.
+        let is_granted_twice = step == LockStep::ExpectContention && row.answer == Some(true);
+        if is_granted_twice && !self.pid_changed && !self.pid_changed_under_lock {
+            self.clean_up(PoolingMode::DifferentServers, 0)
+        } else {
+            self.clean_up(PoolingMode::Multiplexed, 0)
+        }
+    }
+
+    /// Releases the test lock, on both sides in turn, because its session may have changed.
+    ///
+    /// After the last attempt a session of the pooler keeps the lock. It may serve another client
+    /// by now, so it is not terminated.
+    fn clean_up(&mut self, outcome: PoolingMode, attempts: usize) -> NextAction {
+        if self.grants == 0 || attempts == MAX_CLEANUPS {
+            return Action::Done(Ok(outcome));
+        }
+        let side = if attempts % 2 == 0 {
+            Side::First
+        } else {
+            Side::Second
+        };
+        self.query(
+            State::CleaningUp(outcome, attempts),
+            side,
+            StatementKind::ReleaseIfHeld,
         )
+    }
+
+    fn on_cleaned_up(
+        &mut self,
+        reply: Result<LockReply, SessionError>,
+        outcome: PoolingMode,
+        attempts: usize,
+    ) -> NextAction {
+        match reply {
+            Ok(row) => {
+                let released = u32::from(row.answer == Some(true));
+                self.grants = self.grants.saturating_sub(released);
+                self.clean_up(outcome, attempts + 1)
+            }
+            Err(error) if is_lost_statement(&error) => self.clean_up(outcome, attempts + 1),
+            Err(_) => self.terminate(Ok(outcome)),
+        }
+    }
+
+    /// The signs of a server that grants every lock. A standby has locks.
+    const fn refused_signs() -> ServerSigns {
+        ServerSigns::refused(AcceptedServers {
+            trusted: false,
+            standby: true,
+        })
+    }
+
+    fn has_equal_pids(&self) -> bool {
+        let [first, second] = self.pids;
+        first == second
+    }
+
+    /// Returns `true` if the first part has found a sign of a pooler.
+    fn is_suspected(&self) -> bool {
+        self.pid_changed || self.error_was_revealed || self.has_equal_pids()
     }
 
     /// Terminates both sessions: either may hold the test lock.
@@ -162,17 +370,18 @@ impl PoolerCheck {
     }
 
     fn failed(error: SessionError) -> LockError {
-        LockError::new(LockErrorKind::Database)
+        LockError::new(crate::backends::postgres::classify_attempt(error.code()))
             .with_context("the pooler check failed")
             .with_source(error.into_source())
     }
 }
 
-/// Returns `true` if a step of the check found an unexpected state.
-fn is_check_failure(error: &SessionError) -> bool {
+/// Returns `true` if the session has not the statement that the client prepared, or has one of that
+/// name already. Only another session of a pooler can have that.
+fn is_lost_statement(error: &SessionError) -> bool {
     error
         .code()
-        .is_some_and(|code| code.as_str() == PoolerCheckStep::CHECK_FAILED_SQLSTATE)
+        .is_some_and(|code| matches!(code.as_str(), "26000" | "42P05"))
 }
 
 impl Machine for PoolerCheck {
@@ -181,58 +390,13 @@ impl Machine for PoolerCheck {
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Decided(outcome) => Action::Done(outcome),
-            State::SettingMarkers => match (event, self.side) {
-                // No lock is held yet, so an error needs no clean-up.
-                (Event::Ran(Err(error)), _) => Action::Done(Err(Self::failed(error))),
-                (Event::Ready, _) => {
-                    let mark = self.marker_of(Side::First);
-                    self.send(
-                        State::SettingMarkers,
-                        Side::First,
-                        PoolerCheckStep::SetMarker { mark },
-                    )
-                }
-                (_, Side::First) => {
-                    let mark = self.marker_of(Side::Second);
-                    self.send(
-                        State::SettingMarkers,
-                        Side::Second,
-                        PoolerCheckStep::SetMarker { mark },
-                    )
-                }
-                (_, Side::Second) => self.check_marker(0),
-            },
-            State::CheckingMarkers(found) => match event.ran() {
-                Ok(()) => self.check_marker(found + 1),
-                // One overwritten marker suffices, because a session that is not shared keeps it.
-                Err(error) if is_check_failure(&error) => {
-                    Action::Done(Ok(PoolingMode::Multiplexed))
-                }
-                Err(error) => Action::Done(Err(Self::failed(error))),
-            },
-            State::AcquiringTestLock => match event.ran() {
-                Ok(()) => self.send(
-                    State::ExpectingContention,
-                    Side::Second,
-                    PoolerCheckStep::ExpectContention,
-                ),
-                Err(error) => self.terminate(Err(Self::failed(error))),
-            },
-            State::ExpectingContention => match event.ran() {
-                Ok(()) => self.release_test_lock(PoolingMode::Dedicated),
-                Err(error) if is_check_failure(&error) => {
-                    self.release_test_lock(PoolingMode::DifferentServers)
-                }
-                Err(error) => self.terminate(Err(Self::failed(error))),
-            },
-            State::ReleasingTestLock(outcome) => match event.ran() {
-                Ok(()) => Action::Done(Ok(outcome)),
-                // The lock was released early, or another session holds it.
-                Err(error) if is_check_failure(&error) => {
-                    self.terminate(Ok(PoolingMode::Multiplexed))
-                }
-                Err(error) => self.terminate(Err(Self::failed(error))),
-            },
+            State::Start => self.read_pid(0),
+            State::ReadingPids(done) => self.on_pid(event.row(), done),
+            State::RevealingError(done, error) => self.on_revealed(event.ran(), done, error),
+            State::Locking(done) => self.on_lock_step(event.row(), done),
+            State::CleaningUp(outcome, attempts) => {
+                self.on_cleaned_up(event.row(), outcome, attempts)
+            }
             State::Terminating(outcome, Side::Second) => {
                 self.state = State::Terminating(outcome, Side::First);
                 self.side = Side::Second;

@@ -167,7 +167,6 @@ fn limit(script: &Script) -> Option<Option<Duration>> {
         }
         ScriptKind::DisableStatementTimeout
         | ScriptKind::RevealSqlState
-        | ScriptKind::PoolerCheck(_)
         | ScriptKind::ReleaseOrTerminate { .. }
         | ScriptKind::RollBackTransaction
         | ScriptKind::RollBackWait

@@ -46,15 +46,18 @@ impl Rule {
         }
     }
 
-    /// Every lock function returns true and locks nothing.
+    /// Every lock function returns true and locks nothing. Only batches may have keys of two
+    /// numbers.
     pub fn grant_everything() -> Vec<Self> {
-        LOCK_FUNCTIONS
-            .iter()
-            .map(|function| {
-                let granted = "0 OPERATOR(pg_catalog.<) pg_catalog.num_nonnulls(";
-                Self::replace(&format!("pg_catalog.{function}("), granted)
-            })
-            .collect()
+        let rules = |function: &&str| {
+            let pair_of_a_batch = "0 OPERATOR(pg_catalog.<) pg_catalog.num_nonnulls((op.";
+            let number = "pg_catalog.int8ge(9223372036854775807, ";
+            [
+                Self::replace(&format!("pg_catalog.{function}((op."), pair_of_a_batch),
+                Self::replace(&format!("pg_catalog.{function}("), number),
+            ]
+        };
+        LOCK_FUNCTIONS.iter().flat_map(rules).collect()
     }
 
     /// The server has no lock functions (SQLSTATE 42883).

@@ -11,5 +11,7 @@
 
 mod client;
 mod errors;
+mod identify;
 mod lock_manager;
+mod poolers;
 mod signs;

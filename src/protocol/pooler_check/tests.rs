@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use super::*;
-use crate::key::RawLockKey;
 use crate::session::{SqlState, TransactionState};
 
 /// Assignment of the pooler's sessions to connections.
@@ -17,27 +16,31 @@ enum Policy {
     InTurn(usize),
     /// A random one of this many sessions, as with other clients of the pooler.
     Any(usize),
-    /// One session, reset after each transaction.
+    /// One session, which closes its statements after each transaction.
     Forgetful,
+    /// The session of a lock that the connection holds, else the one that was used last.
+    Pinned,
     /// One session for each connection, on two servers.
     TwoServers,
-}
-
-#[derive(Default)]
-struct Session {
-    mark: Option<u64>,
-    levels: HashMap<RawLockKey, u32>,
+    /// The same, with equal process ids.
+    TwoServersWithEqualPids,
 }
 
 /// Pooler with its sessions and scripted failures.
 struct Pooler {
     policy: Policy,
-    sessions: HashMap<usize, Session>,
+    /// Levels of the test lock, by session.
+    levels: HashMap<usize, u32>,
+    /// The session that a connection keeps.
+    pins: HashMap<bool, usize>,
     requests: usize,
     /// The request that fails, counted from 0.
     fails: Option<usize>,
+    /// The code of failures. `None`: the client hides it.
+    code: Option<&'static str>,
     /// The request before which all locks are released.
     frees: Option<usize>,
+    server_signs: ServerSigns,
     random: fastrand::Rng,
     terminated: HashSet<usize>,
 }
@@ -46,72 +49,86 @@ impl Pooler {
     fn new(policy: Policy) -> Self {
         Self {
             policy,
-            sessions: HashMap::new(),
+            levels: HashMap::new(),
+            pins: HashMap::new(),
             requests: 0,
             fails: None,
+            code: Some("XX000"),
             frees: None,
+            server_signs: ServerSigns::NONE,
             random: fastrand::Rng::with_seed(7),
             terminated: HashSet::new(),
         }
     }
 
     fn session_for(&mut self, side: Side) -> usize {
+        let number = usize::from(side == Side::Second);
         match self.policy {
-            Policy::Own | Policy::TwoServers => usize::from(side == Side::Second),
+            Policy::Own | Policy::TwoServers | Policy::TwoServersWithEqualPids => number,
             Policy::LastUsed | Policy::Forgetful => 0,
             Policy::InTurn(sessions) => self.requests % sessions,
             Policy::Any(sessions) => self.random.usize(..sessions),
+            Policy::Pinned => match self.pins.get(&(side == Side::First)) {
+                Some(session) => *session,
+                None => usize::from(self.pins.values().any(|session| *session == 0)),
+            },
         }
     }
 
-    fn run(&mut self, side: Side, script: &Script) -> Result<(), SessionError> {
+    fn query(&mut self, side: Side, statement: &Statement) -> Result<LockReply, SessionError> {
         let at = self.session_for(side);
         let request = self.requests;
         self.requests += 1;
         if self.frees == Some(request) {
-            let sessions = self.sessions.values_mut();
-            sessions.for_each(|session| session.levels.clear());
+            self.levels.clear();
         }
-        if self.fails == Some(request) {
-            return Err(SessionError::new("as the script says"));
+        let is_lost = matches!(self.policy, Policy::Forgetful);
+        if self.fails == Some(request) || is_lost {
+            let code = self.code.and_then(SqlState::new);
+            return Err(SessionError::new("as the script says").with_code(code));
         }
-        let ScriptKind::PoolerCheck(step) = script.kind() else {
-            unreachable!("a check sends nothing else: {script:?}")
-        };
-        let key = script.key();
-        let shared_table = !matches!(self.policy, Policy::TwoServers);
-        let held_by_other = shared_table
-            && self.sessions.iter().any(|(other, session)| {
-                *other != at && session.levels.get(&key).is_some_and(|levels| *levels > 0)
-            });
-        let session = self.sessions.entry(at).or_default();
-        let levels = session.levels.entry(key).or_default();
-        let found = match step {
-            PoolerCheckStep::SetMarker { mark } => {
-                session.mark = Some(mark);
-                true
+        let shared_table = !matches!(
+            self.policy,
+            Policy::TwoServers | Policy::TwoServersWithEqualPids
+        );
+        let mut others = self.levels.iter().filter(|(other, _)| **other != at);
+        let held_by_other = shared_table && others.any(|(_, levels)| *levels > 0);
+        let levels = self.levels.entry(at).or_default();
+        let is_held = *levels > 0;
+        let answer = match statement.kind().unwrap() {
+            StatementKind::TryAcquire { refuses }
+                if refuses.intersection(self.server_signs) != ServerSigns::NONE =>
+            {
+                None
             }
-            PoolerCheckStep::CheckMarker { mark } => session.mark == Some(mark),
-            PoolerCheckStep::AcquireTestLock => {
+            StatementKind::TryAcquire { .. } => {
                 *levels += u32::from(!held_by_other);
-                !held_by_other
+                Some(!held_by_other)
             }
-            PoolerCheckStep::ExpectContention => held_by_other,
-            PoolerCheckStep::ReleaseTestLock => {
-                let held = *levels > 0;
-                *levels -= u32::from(held);
-                held
+            StatementKind::IsHeld => Some(is_held),
+            StatementKind::ReleaseIfHeld | StatementKind::Release { .. } => {
+                *levels -= u32::from(is_held);
+                is_held.then_some(true)
             }
+            other => unreachable!("{other:?}"),
         };
-        if matches!(self.policy, Policy::Forgetful) {
-            self.sessions.clear();
+        if matches!(self.policy, Policy::Pinned) {
+            let is_pinned = *levels > 0;
+            let pin = is_pinned.then_some((side == Side::First, at));
+            self.pins.retain(|of, _| *of != (side == Side::First));
+            self.pins.extend(pin);
         }
-        if found {
-            Ok(())
-        } else {
-            let code = SqlState::new(PoolerCheckStep::CHECK_FAILED_SQLSTATE);
-            Err(SessionError::new("a contradiction").with_code(code))
-        }
+        let equal_pids = matches!(self.policy, Policy::TwoServersWithEqualPids);
+        Ok(LockReply {
+            answer,
+            pid: if equal_pids {
+                1
+            } else {
+                i32::try_from(at).unwrap()
+            },
+            transaction_began: i64::try_from(request).unwrap(),
+            server_signs: self.server_signs,
+        })
     }
 
     fn check(&mut self) -> Result<PoolingMode, LockError> {
@@ -122,11 +139,13 @@ impl Pooler {
             let action = check.handle(event, Instant::now());
             let side = check.side();
             event = match action {
-                Action::Script(script) => Event::Ran(self.run(side, &script)),
+                Action::Query(statement) => Event::Row(self.query(side, &statement)),
+                // A script is never prepared, so no session loses it.
+                Action::Script(_) => Event::Ran(Ok(())),
                 Action::Terminate => {
                     let at = self.session_for(side);
                     self.terminated.insert(at);
-                    self.sessions.remove(&at);
+                    self.levels.remove(&at);
                     Event::Ready
                 }
                 Action::Done(outcome) => return outcome,
@@ -136,9 +155,7 @@ impl Pooler {
     }
 
     fn holds_nothing(&self) -> bool {
-        self.sessions
-            .values()
-            .all(|session| session.levels.values().all(|levels| *levels == 0))
+        self.levels.values().all(|levels| *levels == 0)
     }
 }
 
@@ -147,24 +164,21 @@ fn dedicated_sessions_are_detected() {
     let mut pooler = Pooler::new(Policy::Own);
     assert_eq!(pooler.check().unwrap(), PoolingMode::Dedicated);
     assert!(pooler.holds_nothing() && pooler.terminated.is_empty());
-    // Two markers, each read twelve times; a lock that is acquired, contended and released.
-    assert_eq!(pooler.requests, 2 + 2 * 12 + 3);
+    assert_eq!(pooler.requests, READS + LOCK_STEPS.len());
 }
 
-/// The test lock is gone at its release, so either session may hold it.
 #[test]
 fn early_release_of_the_test_lock_is_detected() {
-    let mut sound = Pooler::new(Policy::Own);
-    let _ = sound.check();
     let mut pooler = Pooler::new(Policy::Own);
-    pooler.frees = Some(sound.requests - 1);
+    // Before the first connection releases the lock.
+    pooler.frees = Some(READS + LOCK_STEPS.len() - 3);
     assert_eq!(pooler.check().unwrap(), PoolingMode::Multiplexed);
-    assert_eq!(pooler.terminated.len(), 2);
+    assert!(pooler.holds_nothing());
 }
 
 #[test]
 fn transaction_poolers_are_detected() {
-    let mut policies = vec![Policy::LastUsed, Policy::Forgetful];
+    let mut policies = vec![Policy::LastUsed];
     policies.extend((1..30).map(Policy::InTurn));
     policies.extend((1..30).map(Policy::Any));
     for policy in policies {
@@ -175,14 +189,50 @@ fn transaction_poolers_are_detected() {
             "{policy:?}"
         );
         assert!(pooler.holds_nothing(), "{policy:?}");
+        assert!(pooler.terminated.is_empty(), "{policy:?}");
+    }
+}
+
+/// With the SQLSTATE, and with a client that hides it.
+#[test]
+fn lost_prepared_statements_are_detected() {
+    for code in [Some("26000"), Some("42P05"), None] {
+        let mut pooler = Pooler::new(Policy::Forgetful);
+        pooler.code = code;
+        assert_eq!(
+            pooler.check().unwrap(),
+            PoolingMode::Multiplexed,
+            "{code:?}"
+        );
     }
 }
 
 #[test]
+fn pooler_that_pins_lock_holders_is_detected() {
+    let mut pooler = Pooler::new(Policy::Pinned);
+    assert_eq!(pooler.check().unwrap(), PoolingMode::Pinned);
+    assert!(pooler.holds_nothing() && pooler.terminated.is_empty());
+}
+
+#[test]
 fn two_servers_are_detected() {
-    let mut pooler = Pooler::new(Policy::TwoServers);
-    assert_eq!(pooler.check().unwrap(), PoolingMode::DifferentServers);
-    assert!(pooler.terminated.is_empty());
+    for policy in [Policy::TwoServers, Policy::TwoServersWithEqualPids] {
+        let mut pooler = Pooler::new(policy);
+        let found = pooler.check().unwrap();
+        assert_eq!(found, PoolingMode::DifferentServers, "{policy:?}");
+        assert!(pooler.holds_nothing() && pooler.terminated.is_empty());
+    }
+}
+
+#[test]
+fn server_that_grants_everything_is_an_error() {
+    let mut pooler = Pooler::new(Policy::Own);
+    pooler.server_signs = ServerSigns::COCKROACH_DB;
+    let kind = pooler.check().unwrap_err().kind();
+    assert_eq!(kind, LockErrorKind::NoMutualExclusion);
+    // The sessions of a standby exclude each other.
+    pooler.server_signs = ServerSigns::STANDBY;
+    assert_eq!(pooler.check().unwrap(), PoolingMode::Dedicated);
 }
 
 /// Also if the failed statement was granted the lock.
@@ -200,9 +250,18 @@ fn failed_check_leaves_no_lock() {
             "failed at {fails}"
         );
         assert!(pooler.holds_nothing(), "failed at {fails}");
-        let may_hold = fails + 3 >= sound.requests;
-        let terminated = if may_hold { 2 } else { 0 };
+        let terminated = if fails >= READS { 2 } else { 0 };
         assert_eq!(pooler.terminated.len(), terminated, "failed at {fails}");
+    }
+}
+
+/// A hidden error that does not repeat, such as a cancellation, is no sign of a pooler.
+#[test]
+fn hidden_error_that_passes_is_ignored() {
+    for fails in 0..READS {
+        let mut pooler = Pooler::new(Policy::Own);
+        (pooler.fails, pooler.code) = (Some(fails), None);
+        assert_eq!(pooler.check().unwrap(), PoolingMode::Dedicated);
     }
 }
 
@@ -244,10 +303,10 @@ fn require_reports_the_error_kind() {
         required.err().map(|error| error.kind())
     };
     assert_eq!(kind(PoolingMode::Dedicated), None);
-    assert_eq!(
-        kind(PoolingMode::Multiplexed),
-        Some(LockErrorKind::SessionChanged)
-    );
+    for sessions in [PoolingMode::Multiplexed, PoolingMode::Pinned] {
+        assert_eq!(kind(sessions), Some(LockErrorKind::SessionChanged));
+        assert!(sessions.require_transaction_locks().is_ok());
+    }
     for sessions in [PoolingMode::DifferentServers, PoolingMode::NoLocks] {
         assert_eq!(kind(sessions), Some(LockErrorKind::NoMutualExclusion));
     }

@@ -1,0 +1,87 @@
+//! `identify`, on PostgreSQL and on servers that resemble it.
+
+use advisory_locking::{
+    AdvisoryLocking, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
+    PooledAdvisoryLocking, ServerKind, ServerReport, Support,
+};
+use diesel::Connection;
+use diesel::pg::PgConnection;
+use diesel_async::{AsyncConnection, AsyncPgConnection};
+use testkit::fake_server::{FakeServer, Rule};
+use testkit::server::{connect, kind_of, url};
+
+use crate::client::{Client, bb8_pool, block_on, r2d2_pool, sea_orm};
+
+fn identify(client: Client, url: &str) -> Result<ServerReport, LockError> {
+    match client {
+        Client::Diesel => PgConnection::establish(url).unwrap().identify(),
+        Client::R2d2 => r2d2_pool(url, 1).identify(),
+        Client::DieselAsync => block_on(async {
+            let mut conn = AsyncPgConnection::establish(url).await.unwrap();
+            conn.identify().await
+        }),
+        Client::Bb8 => block_on(async { bb8_pool(url, 1).await.identify().await }),
+        Client::SeaOrm => block_on(async { sea_orm(url, 1).await.identify().await }),
+    }
+}
+
+#[test]
+fn postgres_has_real_locks() {
+    for client in Client::ALL {
+        let report = identify(client, &url()).unwrap();
+        assert_eq!(report.kind, ServerKind::PostgreSql, "{client:?} {report}");
+        assert_eq!(report.session_level, Support::Real, "{client:?}");
+        assert_eq!(report.transaction_level, Support::Real, "{client:?}");
+        assert!(!report.is_standby && report.version.starts_with("PostgreSQL "));
+    }
+}
+
+#[test]
+fn each_fake_server_is_identified() {
+    for (rules, kind, support) in [
+        (Rule::cockroach_db(), ServerKind::CockroachDb, Support::Stub),
+        (Rule::yugabyte_db(), ServerKind::YugabyteDb, Support::Stub),
+        (
+            vec![Rule::standby()],
+            ServerKind::PostgreSql,
+            Support::NodeLocal,
+        ),
+        // It grants every lock and shows no sign: nothing is known.
+        (
+            Rule::grant_everything(),
+            ServerKind::PostgreSql,
+            Support::Unknown,
+        ),
+    ] {
+        let server = FakeServer::start(rules);
+        for client in Client::ALL {
+            let report = identify(client, &server.url()).unwrap();
+            assert_eq!(report.kind, kind, "{client:?}");
+            let found = (report.session_level, report.transaction_level);
+            assert_eq!(found, (support, support), "{client:?} {report}");
+            assert_eq!(report.is_standby, support == Support::NodeLocal);
+        }
+    }
+}
+
+#[test]
+fn missing_lock_functions_are_not_real() {
+    let server = FakeServer::start(Rule::no_lock_functions());
+    for client in Client::ALL {
+        let support = match client {
+            Client::SeaOrm => Support::Absent,
+            // Diesel hides the SQLSTATE.
+            _ => Support::Unknown,
+        };
+        let report = identify(client, &server.url()).unwrap();
+        assert_eq!(report.kind, ServerKind::PostgreSql, "{client:?}");
+        assert_eq!(report.session_level, support, "{client:?}");
+    }
+}
+
+#[test]
+fn identify_refuses_a_transaction() {
+    let mut conn = connect();
+    conn.begin_test_transaction().unwrap();
+    assert_eq!(kind_of(conn.identify()), Some(LockErrorKind::InTransaction));
+}
