@@ -96,7 +96,9 @@ impl Package {
             .arg("--quiet")
             .args(words)
             .current_dir(&self.directory)
-            .env("CARGO_TARGET_DIR", TARGET);
+            .env("CARGO_TARGET_DIR", TARGET)
+            // As the dependencies in the profile of this crate, whose builds are reused.
+            .env("CARGO_PROFILE_DEV_DEBUG", "false");
         command
     }
 }
