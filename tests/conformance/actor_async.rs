@@ -56,24 +56,20 @@ where
             Command::Acquire(AcquireRequest {
                 key,
                 options,
-                fail_if_contended: true,
+                fail_if_contended,
             }) => {
-                let acquired = retry_checkout(async || {
-                    AsyncPooledAdvisoryLocking::acquire_advisory_lock(pool, &key, options).await
+                let granted = retry_checkout(async || {
+                    if fail_if_contended {
+                        AsyncPooledAdvisoryLocking::acquire_advisory_lock(pool, &key, options)
+                            .await
+                            .map(Some)
+                    } else {
+                        AsyncPooledAdvisoryLocking::try_acquire_advisory_lock(pool, &key, options)
+                            .await
+                    }
                 })
                 .await;
-                hold_guard(acquired.map(Some), channel).await
-            }
-            Command::Acquire(AcquireRequest {
-                key,
-                options,
-                fail_if_contended: false,
-            }) => {
-                let acquired = retry_checkout(async || {
-                    AsyncPooledAdvisoryLocking::try_acquire_advisory_lock(pool, &key, options).await
-                })
-                .await;
-                hold_guard(acquired, channel).await
+                hold_guard(granted, channel).await
             }
             Command::With(
                 scope,
@@ -84,33 +80,24 @@ where
                 },
             ) => {
                 let body = async |conn: &mut P::Session| body(conn, channel).await;
-                match (scope, fail_if_contended) {
-                    (LockScope::Session, true) => {
-                        call_with_body(channel, async {
+                call_with_body(channel, async {
+                    match (scope, fail_if_contended) {
+                        (LockScope::Session, true) => {
                             pool.with_advisory_lock(key, options, body).await.map(Some)
-                        })
-                        .await
+                        }
+                        (LockScope::Session, false) => {
+                            pool.try_with_advisory_lock(key, options, body).await
+                        }
+                        (LockScope::Transaction, true) => {
+                            let done = pool.with_advisory_xact_lock(key, options, body).await;
+                            done.map(Some)
+                        }
+                        (LockScope::Transaction, false) => {
+                            pool.try_with_advisory_xact_lock(key, options, body).await
+                        }
                     }
-                    (LockScope::Session, false) => {
-                        call_with_body(channel, pool.try_with_advisory_lock(key, options, body))
-                            .await
-                    }
-                    (LockScope::Transaction, true) => {
-                        call_with_body(channel, async {
-                            pool.with_advisory_xact_lock(key, options, body)
-                                .await
-                                .map(Some)
-                        })
-                        .await
-                    }
-                    (LockScope::Transaction, false) => {
-                        call_with_body(
-                            channel,
-                            pool.try_with_advisory_xact_lock(key, options, body),
-                        )
-                        .await
-                    }
-                }
+                })
+                .await
             }
             Command::Explain(AcquireRequest { key, options, .. }) => {
                 let guard =
@@ -179,20 +166,14 @@ async fn run_command<C: AsyncClient>(
         Command::Acquire(AcquireRequest {
             key,
             options,
-            fail_if_contended: true,
+            fail_if_contended,
         }) => {
-            return hold_guard(
-                conn.acquire_advisory_lock(key, options).await.map(Some),
-                channel,
-            )
-            .await;
-        }
-        Command::Acquire(AcquireRequest {
-            key,
-            options,
-            fail_if_contended: false,
-        }) => {
-            return hold_guard(conn.try_acquire_advisory_lock(key, options).await, channel).await;
+            let granted = if fail_if_contended {
+                conn.acquire_advisory_lock(key, options).await.map(Some)
+            } else {
+                conn.try_acquire_advisory_lock(key, options).await
+            };
+            return hold_guard(granted, channel).await;
         }
         Command::With(
             scope,
@@ -203,32 +184,24 @@ async fn run_command<C: AsyncClient>(
             },
         ) => {
             let body = async |conn: &mut C| body(conn, channel).await;
-            return match (scope, fail_if_contended) {
-                (LockScope::Session, true) => {
-                    call_with_body(channel, async {
+            return call_with_body(channel, async {
+                match (scope, fail_if_contended) {
+                    (LockScope::Session, true) => {
                         conn.with_advisory_lock(key, options, body).await.map(Some)
-                    })
-                    .await
+                    }
+                    (LockScope::Session, false) => {
+                        conn.try_with_advisory_lock(key, options, body).await
+                    }
+                    (LockScope::Transaction, true) => {
+                        let done = conn.with_advisory_xact_lock(key, options, body).await;
+                        done.map(Some)
+                    }
+                    (LockScope::Transaction, false) => {
+                        conn.try_with_advisory_xact_lock(key, options, body).await
+                    }
                 }
-                (LockScope::Session, false) => {
-                    call_with_body(channel, conn.try_with_advisory_lock(key, options, body)).await
-                }
-                (LockScope::Transaction, true) => {
-                    call_with_body(channel, async {
-                        conn.with_advisory_xact_lock(key, options, body)
-                            .await
-                            .map(Some)
-                    })
-                    .await
-                }
-                (LockScope::Transaction, false) => {
-                    call_with_body(
-                        channel,
-                        conn.try_with_advisory_xact_lock(key, options, body),
-                    )
-                    .await
-                }
-            };
+            })
+            .await;
         }
         Command::Release => return Some(Exit::Release),
         Command::DropGuard => return Some(Exit::Drop),

@@ -67,16 +67,14 @@ pub(crate) fn run_command<C: Client>(
         Command::Acquire(AcquireRequest {
             key,
             options,
-            fail_if_contended: true,
+            fail_if_contended,
         }) => {
-            return hold_guard(conn.acquire_advisory_lock(key, options).map(Some), channel);
-        }
-        Command::Acquire(AcquireRequest {
-            key,
-            options,
-            fail_if_contended: false,
-        }) => {
-            return hold_guard(conn.try_acquire_advisory_lock(key, options), channel);
+            let granted = if fail_if_contended {
+                conn.acquire_advisory_lock(key, options).map(Some)
+            } else {
+                conn.try_acquire_advisory_lock(key, options)
+            };
+            return hold_guard(granted, channel);
         }
         Command::With(
             scope,

@@ -17,23 +17,17 @@ where
             Command::Acquire(AcquireRequest {
                 key,
                 options,
-                fail_if_contended: true,
-            }) => hold_guard(
-                retry_checkout(|| {
-                    PooledAdvisoryLocking::acquire_advisory_lock(pool, &key, options).map(Some)
-                }),
-                channel,
-            ),
-            Command::Acquire(AcquireRequest {
-                key,
-                options,
-                fail_if_contended: false,
-            }) => hold_guard(
-                retry_checkout(|| {
-                    PooledAdvisoryLocking::try_acquire_advisory_lock(pool, &key, options)
-                }),
-                channel,
-            ),
+                fail_if_contended,
+            }) => {
+                let granted = retry_checkout(|| {
+                    if fail_if_contended {
+                        PooledAdvisoryLocking::acquire_advisory_lock(pool, &key, options).map(Some)
+                    } else {
+                        PooledAdvisoryLocking::try_acquire_advisory_lock(pool, &key, options)
+                    }
+                });
+                hold_guard(granted, channel)
+            }
             Command::With(
                 scope,
                 AcquireRequest {

@@ -37,7 +37,7 @@ fn examples() -> BTreeMap<String, String> {
 }
 
 /// Returns every text between two markers.
-fn texts_between<'t>(text: &'t str, before: &str, after: &str) -> Vec<&'t str> {
+pub(crate) fn texts_between<'t>(text: &'t str, before: &str, after: &str) -> Vec<&'t str> {
     text.split(before)
         .skip(1)
         .filter_map(|rest| rest.split_once(after))

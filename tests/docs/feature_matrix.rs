@@ -146,6 +146,25 @@ fn versions_are_those_of_the_manifest_and_the_lock_file() {
     }
 }
 
+/// The servers of `scripts/test-versions`. The versions that Debian installs are not in a file.
+#[test]
+fn server_versions_are_those_that_a_script_runs() {
+    let script = crate::read("scripts/test-versions");
+    let (_, versions) = script.split_once("set -- ").expect("default versions");
+    let versions = versions.lines().next().unwrap_or_default();
+    let text = crate::read("feature-matrix.md").replace('\n', " ");
+    let tested = crate::documents::texts_between(&text, "Tested with PostgreSQL ", " Rust ");
+    let [tested] = tested[..] else {
+        panic!("feature-matrix.md names its servers in one sentence, not in {tested:?}");
+    };
+    let mut seen = 0;
+    for version in versions.split(' ').filter(|word| *word != "pgbouncer") {
+        seen += 1;
+        assert!(tested.contains(version), "{version} is not in {tested:?}");
+    }
+    assert_eq!(seen, 2, "oldest and newest");
+}
+
 /// Returns the optional dependencies of a feature, with those of the private features in it.
 fn dependencies_of(manifest: &toml::Table, feature: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
