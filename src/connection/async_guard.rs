@@ -195,7 +195,7 @@ mod tests {
             Ok(())
         }
 
-        fn session_start_terminate(&mut self) {
+        fn session_start_terminate(&mut self, _: Option<i32>) {
             self.terminated += 1;
         }
 

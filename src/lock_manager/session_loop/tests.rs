@@ -79,3 +79,15 @@ fn compensation_runs_without_statement_timeout() {
         ]
     );
 }
+
+/// Otherwise a blocking caller that polls a busy session would work for all other callers.
+#[test]
+fn queued_command_is_left_for_the_next_poll() {
+    let (sender, mut commands) = futures_channel::mpsc::unbounded();
+    sender.unbounded_send(SessionCommand::Close).unwrap();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut next = pin!(next_command(&mut commands));
+    assert!(next.as_mut().poll(&mut context).is_pending());
+    let polled = next.as_mut().poll(&mut context);
+    assert!(matches!(polled, Poll::Ready(Some(SessionCommand::Close))));
+}
