@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{LockError, LockErrorKind};
-use crate::events::log;
+use crate::events;
 use crate::key::{LockKey, RawLockKey};
 use crate::options::OnMissingLock;
 
@@ -73,21 +73,10 @@ pub(crate) fn apply_missing_lock_policy(
         OnMissingLock::Warn => {
             let warning = WARNED_KEYS.insert(key.raw());
             if warning != Warning::None {
-                log(|| {
-                    tracing::warn!(
-                        %key,
-                        "SQLite has no advisory locks: running without mutual exclusion; PostgreSQL \
-                         has them, and LockOptions::on_missing_lock silences or refuses this"
-                    );
-                });
+                events::runs_without_exclusion(key);
             }
             if warning == Warning::LastKey {
-                log(|| {
-                    tracing::warn!(
-                        keys = MAX_WARNED_KEYS,
-                        "no further keys are warned about in this process; they are not locked either"
-                    );
-                });
+                events::no_more_warnings(MAX_WARNED_KEYS);
             }
         }
     }

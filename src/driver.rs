@@ -17,10 +17,13 @@
 pub(crate) mod asynchronous;
 pub(crate) mod blocking;
 
+use std::time::Instant;
+
 use crate::backends::postgres::classify;
 use crate::error::{LockError, LockErrorKind};
+use crate::events::{NotGranted, RequestRecord};
 use crate::lock_report::LockReport;
-use crate::protocol::SessionSnapshot;
+use crate::protocol::{Acquired, SessionSnapshot};
 use crate::server_report::{ServerReport, Support};
 use crate::session::{Row, SessionError};
 
@@ -71,5 +74,15 @@ fn add_holders(error: LockError, reports: Option<Vec<LockReport>>) -> LockError 
     match reports.and_then(|reports| reports.into_iter().next()) {
         Some(report) => error.with_holders(report.holders),
         None => error,
+    }
+}
+
+/// Sends the event of a request's end, and attaches the record of a grant to it.
+fn end_request(request: RequestRecord, outcome: &mut Result<Acquired, LockError>, now: Instant) {
+    match outcome {
+        Ok(Acquired::Granted(grant)) => grant.record = request.granted(grant.pid, now),
+        Ok(Acquired::HeldElsewhere) => request.not_granted(NotGranted::Contended, now),
+        Ok(Acquired::TimedOut) => request.not_granted(NotGranted::TimedOut, now),
+        Err(error) => request.not_granted(NotGranted::Failed(error), now),
     }
 }

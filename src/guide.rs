@@ -20,7 +20,9 @@
 //! | failures of processes, networks and servers; keep-alive settings; failover | [`outages`] |
 //! | limits of a lock; fencing tokens | [`fencing`] |
 //! | holders and waiters of a lock; a holder that hangs | [`operating`] |
-//! | unit tests of the branch "held elsewhere" | module `testing` |
+//! | log events and their fields | [`events`] |
+//! | one source for PostgreSQL and for SQLite in unit tests | [`two_databases`] |
+//! | unit tests of the branches "held elsewhere", "timed out" and "lost" | module `testing` |
 //!
 //! Clients: [`diesel`], [`diesel_async`], [`sea_orm`], [`rusqlite`]. From PormG,
 //! with_advisory_lock, django-pglock or sqlx: [`coming_from`].
@@ -61,12 +63,16 @@ pages! {
     connections = "connections";
     /// The lock manager: many tasks, few connections.
     lock_manager = "lock-manager";
+    /// One source for two databases, with diesel-async.
+    two_databases = "two-databases";
     /// Snapshots: data that a transaction sees after its wait.
     snapshots = "snapshots";
     /// Outages: the state of a lock after a failure.
     outages = "outages";
     /// Operating: holders and waiters of a lock.
     operating = "operating";
+    /// Log events and their fields.
+    events = "events";
     /// Fencing, and the limits of a lock.
     fencing = "fencing";
     /// Coming from another library.

@@ -59,6 +59,9 @@ pub enum RawLockKey {
 /// | `(i32, i32)`: `(1, 2)` | a pair of `i32` | as they are |
 /// | a function of the module `schemes` (a feature) | that of the other system | that of the other system |
 ///
+/// A `u64` or a `u32` alone is no key. Name what the lock protects, `("sync", client_id)`, or
+/// convert the number to `i64`.
+///
 /// # The derivation
 ///
 /// The derivation never changes, so that all releases of a service, and programs in other

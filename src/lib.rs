@@ -57,11 +57,12 @@
 //! # Events
 //!
 //! The crate logs through [`tracing`], or through [`log`](https://docs.rs/log) if no subscriber is
-//! set. A sink that panics has no effect on a lock.
+//! set. A sink that panics has no effect on a lock. The page [`guide::events`] lists all events and
+//! their fields.
 //!
 //! | level | event |
 //! |---|---|
-//! | debug | a lock is requested, granted or released, with its key |
+//! | debug | each request and its outcome, each release, each lost lock, with key, times and process id |
 //! | warning | SQLite runs a body unprotected |
 //! | error | a release failed and no caller receives the error |
 //!
@@ -122,7 +123,17 @@ mod readme {}
 pub use backends::sea_orm::AsyncTransactionAdvisoryLocking;
 pub use capabilities::Capabilities;
 pub use connection::{AdvisoryLockGuard, AdvisoryLocking};
-#[cfg(feature = "_async")]
+// Public features, which the compiler names if none of them is on.
+#[cfg(any(
+    feature = "async-lock-manager",
+    feature = "bb8",
+    feature = "deadpool",
+    feature = "diesel-async-postgres",
+    feature = "diesel-async-sqlite",
+    feature = "lock-manager",
+    feature = "mobc",
+    feature = "sea-orm"
+))]
 pub use connection::{AsyncAdvisoryLockGuard, AsyncAdvisoryLocking};
 pub use error::{LockError, LockErrorKind};
 pub use key::{
@@ -131,7 +142,16 @@ pub use key::{
 pub use lock_mode::LockMode;
 pub use lock_report::{LockHolder, LockReport, LockWaiter, SessionDetails, SessionInfo};
 pub use options::{LockOptions, OnMissingLock, WaitStrategy};
-#[cfg(feature = "_async")]
+#[cfg(any(
+    feature = "async-lock-manager",
+    feature = "bb8",
+    feature = "deadpool",
+    feature = "diesel-async-postgres",
+    feature = "diesel-async-sqlite",
+    feature = "lock-manager",
+    feature = "mobc",
+    feature = "sea-orm"
+))]
 pub use pool::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking};
 pub use pool::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};
 pub use pooling_mode::PoolingMode;

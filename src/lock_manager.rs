@@ -14,6 +14,8 @@ mod request;
 mod session_loop;
 mod session_task;
 mod shared;
+#[cfg(feature = "testing")]
+mod simulated;
 
 pub use self::guard::{OwnedLockGuard, OwnedLockGuards};
 pub use self::manager::LockManager;

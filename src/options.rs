@@ -119,6 +119,10 @@ pub(crate) struct AcceptedServers {
 /// use std::time::Duration;
 /// use advisory_locking::{LockOptions, OnMissingLock, WaitStrategy};
 ///
+/// // The functions are `const`, so an application names its options once.
+/// const TURN: LockOptions = LockOptions::wait_up_to(Duration::from_secs(10));
+/// assert_ne!(TURN, TURN.shared());
+///
 /// let skip_if_busy = LockOptions::no_wait();
 /// let queue_for_ten_seconds = LockOptions::wait_up_to(Duration::from_secs(10))
 ///     .strategy(WaitStrategy::Block)
@@ -209,12 +213,18 @@ impl LockOptions {
     }
 
     /// Sets the way to wait. Default: [`WaitStrategy::Poll`].
+    ///
+    /// With [`no_wait`](Self::no_wait), the call returns an error. If the limit may be zero, use
+    /// [`wait_up_to`](Self::wait_up_to): a limit of zero tries once and accepts a strategy.
     pub const fn strategy(mut self, strategy: WaitStrategy) -> Self {
         self.strategy = Some(strategy);
         self
     }
 
     /// Sets the longest pause between two polls of [`WaitStrategy::Poll`]. Default: 100 ms.
+    ///
+    /// With [`no_wait`](Self::no_wait), the call returns an error, as for
+    /// [`strategy`](Self::strategy).
     ///
     /// The first pause is at most 1/16 of `max_pause`. The bound doubles after each poll until it
     /// reaches `max_pause`. Each pause is random within the upper half of its bound, so that

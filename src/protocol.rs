@@ -39,7 +39,7 @@ pub(crate) use finish::{BodyOutcome, FinishTransaction};
 pub(crate) use pooler_check::{PoolerCheck, Side};
 pub(crate) use release::Release;
 
-use crate::events;
+use crate::events::GrantRecord;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::session::{Backend, LockReply, Script, SessionError, Statement, TransactionState};
@@ -166,15 +166,10 @@ pub(crate) struct Grant {
     pub(crate) transaction_began: Option<i64>,
     /// Number of open transactions and savepoints of the client at the time of the grant.
     pub(crate) depth: u32,
+    /// Record that the driver attached, for the event of the release. The machines do not use it.
+    pub(crate) record: Option<GrantRecord>,
     /// Value that the driver attached. It is dropped with the grant, and the machines do not use
     /// it.
     #[cfg(feature = "testing")]
     pub(crate) attachment: Option<std::sync::Arc<dyn std::any::Any + Send + Sync>>,
-}
-
-impl Grant {
-    /// Logs the grant.
-    pub(crate) fn log(&self) {
-        events::granted(&self.key, self.mode, self.pid);
-    }
 }

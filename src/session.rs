@@ -9,7 +9,12 @@ mod async_body;
 #[cfg(feature = "_async")]
 mod asynchronous;
 mod pool;
+#[cfg(feature = "_async")]
+mod queued_release;
 mod transaction;
+
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub use crate::backends::postgres::{
     BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, Request, Row,
@@ -23,6 +28,8 @@ pub use asynchronous::AsyncLockSession;
 #[cfg(feature = "_async")]
 pub use pool::AsyncLockPool;
 pub use pool::LockPool;
+#[cfg(feature = "_async")]
+pub use queued_release::QueuedRelease;
 pub use transaction::TransactionState;
 
 /// Database behind a session.
@@ -58,8 +65,25 @@ pub enum Backend {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no advisory locks here",
     label = "no lock session",
-    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md",
     note = "for an enum of connections, implement `advisory_locking::session::DelegateLockSession`"
+)]
+#[cfg_attr(
+    not(feature = "diesel-postgres"),
+    diagnostic::on_unimplemented(
+        note = "Diesel's `PgConnection` needs the feature `diesel-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "diesel-sqlite"),
+    diagnostic::on_unimplemented(
+        note = "Diesel's `SqliteConnection` needs the feature `diesel-sqlite`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "rusqlite"),
+    diagnostic::on_unimplemented(
+        note = "rusqlite's `Connection` needs the feature `rusqlite`, which is off"
+    )
 )]
 pub trait LockSession {
     /// Returns the database.
@@ -117,6 +141,17 @@ pub trait LockSession {
     /// that [terminate](ScriptKind::Terminate) the session. It must not panic, because the driver
     /// also calls it during a panic.
     fn session_mark_broken(&mut self) {}
+
+    /// Returns the current time, by the clock of [`session_sleep`](Self::session_sleep). It
+    /// measures the limits of waits. Only tests replace the clock of the operating system.
+    fn session_now(&mut self) -> Instant {
+        Instant::now()
+    }
+
+    /// Pauses the thread between two polls.
+    fn session_sleep(&mut self, pause: Duration) {
+        thread::sleep(pause);
+    }
 }
 
 /// An enum of connections, such as one made with Diesel's `MultiConnection`, that is a
@@ -154,8 +189,25 @@ pub trait LockSession {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no advisory locks here",
     label = "no lock session",
-    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md",
     note = "for an enum of connections, implement `advisory_locking::session::DelegateLockSession`"
+)]
+#[cfg_attr(
+    not(feature = "diesel-postgres"),
+    diagnostic::on_unimplemented(
+        note = "Diesel's `PgConnection` needs the feature `diesel-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "diesel-sqlite"),
+    diagnostic::on_unimplemented(
+        note = "Diesel's `SqliteConnection` needs the feature `diesel-sqlite`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "rusqlite"),
+    diagnostic::on_unimplemented(
+        note = "rusqlite's `Connection` needs the feature `rusqlite`, which is off"
+    )
 )]
 pub trait DelegateLockSession {
     /// Returns the connection of the current variant.

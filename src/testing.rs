@@ -69,11 +69,23 @@
 //!
 //! A lock belongs to the test in which it was acquired, on whatever thread its guard is dropped.
 //!
+//! # Time
+//!
+//! A call whose lock stays contended waits until its limit. [`TestLocks::pause_clock`] lets the
+//! limit pass without real time, and so does [`Fault::TimedOut`] for one call.
+//!
 //! # Lock managers
 //!
-//! A lock manager acquires its locks on sessions of its own, and on SQLite without sessions, so
-//! `TestLocks` does not apply to it. Use `NoLockBackend::InProcess` instead: a guard that the test
-//! acquires from a clone of the manager excludes the code under test.
+//! The calls of a lock manager over a pool of SQLite are simulated as well. The thread or the
+//! future that calls determines the test. A lost lock reaches the guard, and ends the body of
+//! `with_lock_while_held`. The hand-off between callers and the sessions of the lock manager are
+//! not simulated. With `NoLockBackend::InProcess`, its callers also exclude each other.
+//!
+//! # Mocks
+//!
+//! With a test scope, SeaORM's `MockDatabase` of PostgreSQL is a backend without locks too. No
+//! statement of a lock reaches the mock; transactions do. A lock in a `DatabaseTransaction` that the
+//! caller began on the mock is not simulated, because it could be PostgreSQL's.
 //!
 //! # In production
 //!
@@ -82,6 +94,7 @@
 //! since the edition 2021 (`resolver = "2"` in older editions). If the feature is enabled in
 //! production, nothing changes unless the program enters a test scope.
 
+mod clock;
 mod context;
 mod event;
 mod fault;
@@ -95,9 +108,13 @@ use std::pin::pin;
 use std::sync::Arc;
 
 pub use context::TestScope;
+#[cfg(any(feature = "sea-orm", feature = "lock-manager"))]
+pub(crate) use context::is_entered;
 pub use event::{Event, EventKind};
 pub use fault::Fault;
 pub use other_session::OtherSessionLock;
+#[cfg(feature = "lock-manager")]
+pub(crate) use simulated_session::on_lost;
 pub(crate) use simulated_session::{SimulatedSession, checkout_fault, set_session};
 
 use crate::key::LockKey;
@@ -254,6 +271,43 @@ impl TestLocks {
     /// apply in order.
     pub fn inject_fault(&self, key: impl Into<LockKey>, fault: Fault) {
         self.table.schedule_fault(key.into(), fault);
+    }
+
+    /// Stops the clock that measures the waits of the test's calls, as tokio's `time::pause` does.
+    ///
+    /// A call that waits with a limit then advances the clock by each of its pauses. So a call
+    /// whose lock stays contended reaches its limit without real time. A wait without a limit
+    /// still waits for a release.
+    ///
+    /// Do not pause the clock if another thread of the test is to release the lock: the waiter
+    /// reaches its limit first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "rusqlite")] {
+    /// use std::time::{Duration, Instant};
+    /// use advisory_locking::testing::{Event, TestLocks};
+    /// use advisory_locking::{AdvisoryLocking, LockOptions};
+    ///
+    /// let locks = TestLocks::enter();
+    /// locks.pause_clock();
+    /// let _other = locks.hold_from_other_session("report");
+    /// let mut conn = rusqlite::Connection::open_in_memory().unwrap();
+    /// let began = Instant::now();
+    /// let wait = LockOptions::wait_up_to(Duration::from_secs(3600));
+    /// assert!(conn.try_acquire_advisory_lock("report", wait).unwrap().is_none());
+    /// assert!(began.elapsed() < Duration::from_secs(60));
+    /// assert_eq!(locks.events(), [Event::timed_out("report")]);
+    /// # }
+    /// ```
+    pub fn pause_clock(&self) {
+        self.table.clock.pause();
+    }
+
+    /// Starts the clock again that [`pause_clock`](Self::pause_clock) stopped.
+    pub fn resume_clock(&self) {
+        self.table.clock.resume();
     }
 
     /// Terminates the sessions of the test that hold the lock, as [`Fault::Lost`] does. Returns the

@@ -115,6 +115,11 @@ impl<'t> Executor<'t> {
         }
     }
 
+    /// Returns `true` for SeaORM's own connection in a body, and for a transaction begun on it.
+    pub(super) fn is_of_native_body(self) -> bool {
+        matches!(self, Self::Connection(..) | Self::Transaction(_, Some(_)))
+    }
+
     pub(super) fn is_mock(self) -> bool {
         match self {
             Self::Postgres(..) | Self::Ended => false,

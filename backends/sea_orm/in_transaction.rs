@@ -8,6 +8,7 @@ use super::error::session_error;
 use super::executor::Executor;
 use super::handle::PinnedTransaction;
 use super::pinned::LockedState;
+use super::session::has_no_locks;
 use super::state::InFlight;
 use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
@@ -167,6 +168,8 @@ struct InTransaction<'t> {
 impl<'t> InTransaction<'t> {
     fn new(executor: Executor<'t>, key: &LockKey) -> Result<Self, LockError> {
         let backend = match executor.backend() {
+            // The body of a mock began it. A transaction of the caller may be PostgreSQL's.
+            backend if executor.is_of_native_body() && has_no_locks(backend) => Backend::Sqlite,
             DbBackend::Postgres => Backend::Postgres,
             DbBackend::Sqlite => Backend::Sqlite,
             backend => {

@@ -20,6 +20,7 @@
 //! No user waits for a reply that never arrives: if the session [stalls](stalled), the connection
 //! is closed.
 
+use std::iter;
 use std::ops::DerefMut;
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,13 +32,13 @@ use sea_orm::sqlx::PgPool;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
-use super::error::{acquire_error, closed_error, stalled_error};
+use super::error::{acquire_error, closed_error, session_error, stalled_error};
 use super::rows::{OpenStream, PostgresRows};
 use super::stall::stalled;
 use super::state::{InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
-use crate::session::TransactionState;
+use crate::session::{QueuedRelease, TransactionState};
 
 /// Lock on the connection, for one user at a time.
 pub(super) type LockedState<'c> = MutexGuard<'c, PinnedState>;
@@ -205,16 +206,28 @@ impl PostgresConnection {
     }
 
     /// Enqueues messages before any other statement, and runs them in a task, which closes the
-    /// connection at the limit.
+    /// connection at the limit. `release` gets the reply to the first message.
     ///
     /// Returns `false` if the connection is closed.
-    pub(super) fn enqueue(&self, messages: Vec<String>, limit: Option<Duration>) -> bool {
+    pub(super) fn enqueue(
+        &self,
+        messages: Vec<String>,
+        release: Option<QueuedRelease>,
+        limit: Option<Duration>,
+    ) -> bool {
         let mut log = self.log.lock();
         if log.closed {
+            // Logged outside the mutex, because a subscriber may run any code.
+            drop(log);
+            if let Some(release) = release {
+                release.replied(Err(session_error(closed_error())));
+            }
             return false;
         }
+        let releases = iter::once(release).chain(iter::repeat_with(|| None));
+        let messages = messages.into_iter().zip(releases);
         log.pending_cleanup
-            .extend(messages.into_iter().map(Cleanup::Message));
+            .extend(messages.map(|(message, release)| Cleanup::Message(message, release)));
         // The task locks the log, too.
         drop(log);
         self.spawn_cleanup(limit);

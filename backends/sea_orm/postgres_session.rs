@@ -8,7 +8,7 @@ use sea_orm::{DbErr, TransactionOptions};
 use super::error::transaction_ended_error;
 use super::pinned::{LockedState, PostgresConnection};
 use super::transaction_log::TransactionId;
-use crate::session::{Row, Script, Statement};
+use crate::session::{QueuedRelease, Row, Script, Statement};
 
 /// Longest time to read the remaining rows of a stream that was leaked.
 const LEAKED_STREAM_LIMIT: Duration = Duration::from_secs(5);
@@ -60,10 +60,11 @@ impl PostgresSession {
         self.lock().await?.run_script(&script.plain_sql()).await
     }
 
-    /// Enqueues messages before any other statement. Returns `false` if the connection is closed.
-    pub(super) fn enqueue(&self, script: &Script) -> bool {
+    /// Enqueues messages before any other statement. `release` gets the reply to the first. Returns
+    /// `false` if the connection is closed.
+    pub(super) fn enqueue(&self, script: &Script, release: Option<QueuedRelease>) -> bool {
         let limit = self.end_leaked_stream();
-        self.connection.enqueue(script.messages(), limit)
+        self.connection.enqueue(script.messages(), release, limit)
     }
 
     async fn lock(&self) -> Result<LockedState<'_>, DbErr> {

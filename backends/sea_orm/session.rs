@@ -10,7 +10,7 @@ use super::handle::PinnedConnection;
 use super::native::NativeConnection;
 use super::postgres_session::PostgresSession;
 use crate::session::{
-    AsyncLockPool, AsyncLockSession, Backend, Row, Script, SessionError, Statement,
+    AsyncLockPool, AsyncLockSession, Backend, QueuedRelease, Row, Script, SessionError, Statement,
     TransactionState,
 };
 
@@ -34,7 +34,9 @@ impl AsyncLockPool for DatabaseConnection {
                 reason = "the variants depend on SeaORM's features"
             )]
             _ => match self.get_database_backend() {
-                DbBackend::Sqlite => ConnectionInner::Native(NativeConnection::new(self.clone())),
+                backend if has_no_locks(backend) => {
+                    ConnectionInner::Native(NativeConnection::new(self.clone()))
+                }
                 backend => {
                     return Err(SessionError::unsupported_backend(format!(
                         "SeaORM's {backend:?} connection is not a pool of PostgreSQL connections"
@@ -58,6 +60,16 @@ impl AsyncLockPool for DatabaseConnection {
             _ => std::future::pending().await,
         }
     }
+}
+
+/// Returns `true` if a connection of SeaORM's own, which is no pool of sqlx, is the no-op. In a
+/// test scope of the unit-test kit, a mock of PostgreSQL is.
+pub(super) fn has_no_locks(backend: DbBackend) -> bool {
+    #[cfg(feature = "testing")]
+    if backend == DbBackend::Postgres && crate::testing::is_entered() {
+        return true;
+    }
+    backend == DbBackend::Sqlite
 }
 
 impl AsyncLockSession for PinnedConnection {
@@ -132,7 +144,14 @@ impl AsyncLockSession for PinnedConnection {
 
     fn session_enqueue(&mut self, script: &Script) -> bool {
         match &self.0 {
-            ConnectionInner::Postgres(session) => session.enqueue(script),
+            ConnectionInner::Postgres(session) => session.enqueue(script, None),
+            ConnectionInner::Native(_) => false,
+        }
+    }
+
+    fn session_enqueue_release(&mut self, script: &Script, release: QueuedRelease) -> bool {
+        match &self.0 {
+            ConnectionInner::Postgres(session) => session.enqueue(script, Some(release)),
             ConnectionInner::Native(_) => false,
         }
     }

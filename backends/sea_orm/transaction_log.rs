@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::session::QueuedRelease;
+
 /// Transaction log of one pinned connection.
 #[derive(Debug, Default)]
 pub(super) struct TransactionLog(Mutex<TransactionLogInner>);
@@ -32,8 +34,8 @@ pub(super) struct TransactionLogInner {
 /// Statement that a drop has left to run.
 #[derive(Debug)]
 pub(super) enum Cleanup {
-    /// Simple-query message, whose reply is ignored.
-    Message(String),
+    /// Simple-query message. Only the release of a dropped guard uses its reply.
+    Message(String, Option<QueuedRelease>),
     /// Rollback of the transaction at this level, which was neither committed nor rolled back.
     Rollback(usize),
 }
@@ -124,6 +126,17 @@ impl TransactionLogInner {
         true
     }
 
+    /// Removes the pending releases, whose messages are not sent any more.
+    pub(super) fn take_releases(&mut self) -> Vec<QueuedRelease> {
+        let pending = self.pending_cleanup.iter_mut();
+        pending
+            .filter_map(|cleanup| match cleanup {
+                Cleanup::Message(_, release) => release.take(),
+                Cleanup::Rollback(_) => None,
+            })
+            .collect()
+    }
+
     fn has_pending_rollback_up_to(&self, level: usize) -> bool {
         let mut pending = self.pending_cleanup.iter();
         pending.any(|cleanup| matches!(cleanup, Cleanup::Rollback(at) if *at <= level))
@@ -148,7 +161,7 @@ mod tests {
     fn pending_rollbacks(log: &TransactionLogInner) -> Vec<usize> {
         let levels = log.pending_cleanup.iter().map(|cleanup| match cleanup {
             Cleanup::Rollback(level) => *level,
-            Cleanup::Message(message) => panic!("unexpected message {message}"),
+            Cleanup::Message(message, _) => panic!("unexpected message {message}"),
         });
         levels.collect()
     }
@@ -213,7 +226,7 @@ mod tests {
         }
         let mut log = TransactionLogInner::default();
         log.pending_cleanup
-            .push_back(Cleanup::Message("release".to_owned()));
+            .push_back(Cleanup::Message("release".to_owned(), None));
         log.truncate(0);
         assert!(!log.is_clean(), "messages are not obsolete");
     }
@@ -271,7 +284,7 @@ mod tests {
             ..TransactionLogInner::default()
         };
         let pending = TransactionLogInner {
-            pending_cleanup: [Cleanup::Message("release".to_owned())].into(),
+            pending_cleanup: [Cleanup::Message("release".to_owned(), None)].into(),
             ..TransactionLogInner::default()
         };
         for log in [open, closed, pending] {

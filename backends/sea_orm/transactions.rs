@@ -18,7 +18,9 @@
 
 use sea_orm::{DbErr, TransactionOptions};
 
-use super::error::{closed_error, is_aborted, is_disconnected, transaction_ended_error};
+use super::error::{
+    closed_error, is_aborted, is_disconnected, session_error, transaction_ended_error,
+};
 use super::state::{InFlight, PinnedState, Recovery};
 use super::transaction_log::{Cleanup, CommitStep, TransactionId};
 use crate::backends::postgres::COMMIT;
@@ -143,8 +145,15 @@ impl PinnedState {
     /// may run.
     pub(super) async fn run_cleanup(&mut self) -> Result<(), DbErr> {
         let cleaned = self.recover_and_run_pending().await;
-        if cleaned.is_err() {
+        if let Err(error) = &cleaned {
             self.discard();
+            let releases = self.log.lock().take_releases();
+            // A release that is dropped logs that the session is being terminated.
+            if is_disconnected(error) {
+                for release in releases {
+                    release.replied(Err(session_error(error.clone())));
+                }
+            }
         }
         cleaned
     }
@@ -170,13 +179,17 @@ impl PinnedState {
             match cleanup {
                 None => {}
                 Some(Cleanup::Rollback(level)) => self.roll_back_level(level).await?,
-                Some(Cleanup::Message(message)) => {
+                Some(Cleanup::Message(message, release)) => {
                     // If this future is dropped here, no later statement shows whether the message
                     // succeeded. So the session is terminated then.
                     self.in_flight = InFlight::LockStatement;
+                    let sent = self.send(&message).await;
+                    if let Some(release) = release {
+                        release.replied(sent.clone().map_err(session_error));
+                    }
                     // The next messages terminate the session if this one failed. If the session
                     // has ended already, none of them can be sent.
-                    if let Err(error) = self.send(&message).await
+                    if let Err(error) = sent
                         && is_disconnected(&error)
                     {
                         self.in_flight = InFlight::Nothing;

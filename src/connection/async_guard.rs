@@ -4,13 +4,12 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::driver::asynchronous::drive_release;
-use crate::error::LockError;
-use crate::events;
+use crate::error::{LockError, LockErrorKind};
+use crate::events::GrantRecord;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::protocol::{Grant, Release};
-use crate::session::AsyncLockSession;
-use crate::session::{Script, ScriptKind};
+use crate::session::{AsyncLockSession, QueuedRelease, Script, ScriptKind};
 
 /// Guard of a held session-level lock, with the async connection that holds it. The async
 /// counterpart of [`AdvisoryLockGuard`](crate::AdvisoryLockGuard).
@@ -56,14 +55,12 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
         let conn = Box::new(conn);
         #[cfg(feature = "testing")]
         crate::testing::set_session(&grant, &**conn);
-        let guard = Self {
+        Self {
             conn,
             key: grant.key.clone(),
             mode: grant.mode,
             grant: Some(grant),
-        };
-        guard.grant.iter().for_each(Grant::log);
-        guard
+        }
     }
 
     /// Returns the key of the lock.
@@ -93,9 +90,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
         // Taken before the await: after a drop at this point the driver terminates the session, and
         // the guard's own drop sends no second release.
         match self.grant.take() {
-            Some(grant) => drive_release(&mut **self.conn, grant, Release::new)
-                .await
-                .inspect(|()| events::released(&self.key)),
+            Some(grant) => drive_release(&mut **self.conn, grant, Release::new).await,
             None => Ok(()),
         }
     }
@@ -103,36 +98,45 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
 
 impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGuard<C> {
     fn drop(&mut self) {
-        let Some(grant) = self.grant.take() else {
+        let Some(mut grant) = self.grant.take() else {
             return;
         };
+        let record = grant.record.take().map(GrantRecord::releasing);
+        let queued = QueuedRelease::new(record);
         // Backends without locks: nothing to release, and the connection may be in use.
-        let Some(pid) = grant.pid else { return };
+        let Some(pid) = grant.pid else {
+            return queued.replied(Ok(()));
+        };
         // A simulated lock is released with its grant.
         #[cfg(feature = "testing")]
         if grant.attachment.is_some() {
-            return;
+            return queued.unread();
         }
         let session = &mut **self.conn;
-        let transaction = session.session_transaction_state();
-        // Distinguishes the record of this release from that of an earlier one.
-        let nonce = fastrand::u64(..);
-        let release = Script::new(
-            ScriptKind::ReleaseOrTerminate {
-                pid,
-                transaction_began: grant.transaction_began,
-                nonce,
-            },
-            &grant.key,
-            grant.mode,
-        );
         // Inside a transaction the queued release could fail in the aborted transaction, or precede
         // the commit. No caller would see that, so the session is terminated instead.
-        let unsure = transaction.is_broken() || transaction.is_open_on_server();
-        if unsure || !session.session_enqueue(&release) {
-            session.session_start_terminate(Some(pid));
+        let transaction = session.session_transaction_state();
+        if transaction.is_broken() {
+            queued.not_queued(LockErrorKind::Lost);
+        } else if transaction.depth() > grant.depth {
+            queued.not_queued(LockErrorKind::TransactionLeftOpen);
+        } else if !transaction.is_open_on_server()
+            && session.session_enqueue_release(&release_script(pid, &grant), queued)
+        {
+            return;
         }
+        session.session_start_terminate(Some(pid));
     }
+}
+
+fn release_script(pid: i32, grant: &Grant) -> Script {
+    let kind = ScriptKind::ReleaseOrTerminate {
+        pid,
+        transaction_began: grant.transaction_began,
+        // Distinguishes the record of this release from that of an earlier one.
+        nonce: fastrand::u64(..),
+    };
+    Script::new(kind, &grant.key, grant.mode)
 }
 
 impl<C: DerefMut<Target: AsyncLockSession + Sized>> Deref for AsyncAdvisoryLockGuard<C> {

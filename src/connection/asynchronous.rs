@@ -17,7 +17,7 @@ use crate::lock_report::LockReport;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
-use crate::protocol::{Acquire, Acquired, Grant, PoolerCheck};
+use crate::protocol::{Acquire, Acquired, PoolerCheck};
 use crate::server_report::ServerReport;
 use crate::session::{AsyncLockBody, AsyncLockSession};
 
@@ -68,8 +68,19 @@ use crate::session::{AsyncLockBody, AsyncLockSession};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no async advisory locks here",
-    label = "no async advisory locks",
-    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md"
+    label = "no async advisory locks"
+)]
+#[cfg_attr(
+    not(feature = "diesel-async-postgres"),
+    diagnostic::on_unimplemented(
+        note = "`AsyncPgConnection` needs the feature `diesel-async-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "diesel-async-sqlite"),
+    diagnostic::on_unimplemented(
+        note = "`SyncConnectionWrapper` needs the feature `diesel-async-sqlite`, which is off"
+    )
 )]
 pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     /// Runs `body` under the session-level lock on `key`, on this connection.
@@ -206,7 +217,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             acquire(self, &key, &options, LockScope::Transaction)
                 .await?
                 .granted_or_error(&key, &options, began)
-                .map(|grant| grant.log())
+                .map(drop)
         }
     }
 
@@ -232,7 +243,6 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
             Ok(acquire(self, &key, &options, LockScope::Transaction)
                 .await?
                 .granted()
-                .inspect(Grant::log)
                 .is_some())
         }
     }

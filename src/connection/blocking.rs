@@ -16,7 +16,7 @@ use crate::lock_report::LockReport;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
-use crate::protocol::{Acquire, Acquired, Grant, PoolerCheck};
+use crate::protocol::{Acquire, Acquired, PoolerCheck};
 use crate::server_report::ServerReport;
 use crate::session::LockSession;
 
@@ -94,8 +94,25 @@ use crate::session::LockSession;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no advisory locks here",
     label = "no adapter for this connection type",
-    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md",
     note = "for an enum of connections, implement `advisory_locking::session::DelegateLockSession`"
+)]
+#[cfg_attr(
+    not(feature = "diesel-postgres"),
+    diagnostic::on_unimplemented(
+        note = "Diesel's `PgConnection` needs the feature `diesel-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "diesel-sqlite"),
+    diagnostic::on_unimplemented(
+        note = "Diesel's `SqliteConnection` needs the feature `diesel-sqlite`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "rusqlite"),
+    diagnostic::on_unimplemented(
+        note = "rusqlite's `Connection` needs the feature `rusqlite`, which is off"
+    )
 )]
 pub trait AdvisoryLocking: LockSession + Sized {
     /// Runs `body` under the session-level lock on `key`, on this connection.
@@ -284,7 +301,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         let began = Instant::now();
         acquire(self, &key, &options, LockScope::Transaction)?
             .granted_or_error(&key, &options, began)
-            .map(|grant| grant.log())
+            .map(drop)
     }
 
     /// Acquires the transaction-level lock on `key` inside the caller's open transaction, or
@@ -304,7 +321,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         options: LockOptions,
     ) -> Result<bool, LockError> {
         let acquired = acquire(self, &key.into(), &options, LockScope::Transaction)?;
-        Ok(acquired.granted().inspect(Grant::log).is_some())
+        Ok(acquired.granted().is_some())
     }
 
     /// Begins a transaction, acquires the transaction-level lock on `key`, runs `body`, and

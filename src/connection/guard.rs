@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::driver::blocking::{drive_release, run_in_drop};
 use crate::error::LockError;
-use crate::events;
+use crate::events::release_failed;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::protocol::{Grant, Release};
@@ -51,14 +51,12 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
         let conn = Box::new(conn);
         #[cfg(feature = "testing")]
         crate::testing::set_session(&grant, &**conn);
-        let guard = Self {
+        Self {
             conn,
             key: grant.key.clone(),
             mode: grant.mode,
             grant: Some(grant),
-        };
-        guard.grant.iter().for_each(Grant::log);
-        guard
+        }
     }
 
     /// Returns the key of the lock.
@@ -107,7 +105,6 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
             return Ok(());
         };
         drive_release(&mut **self.conn, grant, Release::new)
-            .inspect(|()| events::released(&self.key))
     }
 }
 
@@ -115,7 +112,7 @@ impl<C: DerefMut<Target: LockSession>> Drop for AdvisoryLockGuard<C> {
     fn drop(&mut self) {
         run_in_drop(|| {
             if let Err(error) = self.release_in_place() {
-                events::release_failed(&error);
+                release_failed(&error);
             }
         });
     }

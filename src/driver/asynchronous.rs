@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use super::{add_holders, check_identify, parse_identity, parse_report, parse_version};
+use super::{
+    add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
+};
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
-use crate::events::requested;
+use crate::events::{GrantRecord, RequestRecord};
 use crate::key::{LockKey, RawLockKey};
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
@@ -43,7 +45,24 @@ where
     S: AsyncLockSession,
     M: Machine<Output = Result<Acquired, LockError>> + Send + Sync,
 {
-    requested(key, scope);
+    let request = RequestRecord::new(key, options.lock_mode(), scope, session.session_now());
+    let mut outcome = run_acquire(session, key, options, scope, machine).await;
+    end_request(request, &mut outcome, session.session_now());
+    outcome
+}
+
+/// Acquires as [`drive_acquire`] does, without an event.
+pub(crate) async fn run_acquire<S, M>(
+    session: &mut S,
+    key: &LockKey,
+    options: &LockOptions,
+    scope: LockScope,
+    machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
+) -> Result<Acquired, LockError>
+where
+    S: AsyncLockSession,
+    M: Machine<Output = Result<Acquired, LockError>> + Send + Sync,
+{
     // Read for each call, because the client may have begun a transaction since the last one.
     let state = snapshot(session);
     #[cfg(feature = "testing")]
@@ -62,6 +81,24 @@ where
 ///
 /// As [`drive`].
 pub(crate) async fn drive_release<S, M>(
+    session: &mut S,
+    mut grant: Grant,
+    machine: impl FnOnce(Grant, SessionSnapshot) -> M,
+) -> Result<(), LockError>
+where
+    S: AsyncLockSession,
+    M: Machine<Output = Result<(), LockError>> + Send + Sync,
+{
+    let release = grant.record.take().map(GrantRecord::releasing);
+    let result = run_release(session, grant, machine).await;
+    if let Some(release) = release {
+        release.ended(&result, session.session_now());
+    }
+    result
+}
+
+/// Releases as [`drive_release`] does, without an event.
+pub(crate) async fn run_release<S, M>(
     session: &mut S,
     grant: Grant,
     machine: impl FnOnce(Grant, SessionSnapshot) -> M,

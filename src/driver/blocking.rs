@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
-use super::{add_holders, check_identify, parse_identity, parse_report, parse_version};
+use super::{
+    add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
+};
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
-use crate::events::requested;
+use crate::events::{GrantRecord, RequestRecord};
 use crate::key::{LockKey, RawLockKey};
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
@@ -33,7 +35,24 @@ where
     S: LockSession + ?Sized,
     M: Machine<Output = Result<Acquired, LockError>>,
 {
-    requested(key, scope);
+    let request = RequestRecord::new(key, options.lock_mode(), scope, session.session_now());
+    let mut outcome = run_acquire(session, key, options, scope, machine);
+    end_request(request, &mut outcome, session.session_now());
+    outcome
+}
+
+/// Acquires as [`drive_acquire`] does, without an event.
+fn run_acquire<S, M>(
+    session: &mut S,
+    key: &LockKey,
+    options: &LockOptions,
+    scope: LockScope,
+    machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
+) -> Result<Acquired, LockError>
+where
+    S: LockSession + ?Sized,
+    M: Machine<Output = Result<Acquired, LockError>>,
+{
     // Read for each call, because the client may have begun a transaction since the last one.
     let state = snapshot(session);
     #[cfg(feature = "testing")]
@@ -48,6 +67,24 @@ where
 
 /// Creates a machine that releases a lock, and runs it on a session.
 pub(crate) fn drive_release<S, M>(
+    session: &mut S,
+    mut grant: Grant,
+    machine: impl FnOnce(Grant, SessionSnapshot) -> M,
+) -> Result<(), LockError>
+where
+    S: LockSession + ?Sized,
+    M: Machine<Output = Result<(), LockError>>,
+{
+    let release = grant.record.take().map(GrantRecord::releasing);
+    let result = run_release(session, grant, machine);
+    if let Some(release) = release {
+        release.ended(&result, session.session_now());
+    }
+    result
+}
+
+/// Releases as [`drive_release`] does, without an event.
+fn run_release<S, M>(
     session: &mut S,
     grant: Grant,
     machine: impl FnOnce(Grant, SessionSnapshot) -> M,
@@ -133,7 +170,8 @@ where
     let mut guard = TerminateOnUnwind::new(session);
     let mut event = Event::Ready;
     loop {
-        let action = machine.handle(event, Instant::now());
+        let now = guard.session.session_now();
+        let action = machine.handle(event, now);
         guard.pid = machine.session_pid();
         match perform(guard.session, action, guard.pid) {
             ControlFlow::Continue(next) => event = next,
@@ -240,7 +278,7 @@ fn perform<S: LockSession + ?Sized, T>(
         }
         Action::ReadSessionState => Event::SessionState(snapshot(session)),
         Action::Sleep(pause) => {
-            thread::sleep(pause);
+            session.session_sleep(pause);
             Event::Ready
         }
         Action::Done(output) => return ControlFlow::Break(output),

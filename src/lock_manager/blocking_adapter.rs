@@ -87,6 +87,6 @@ impl<C: DerefMut<Target: LockSession> + Send> AsyncLockSession for BlockingSessi
     }
 
     async fn session_sleep(&mut self, pause: Duration) {
-        std::thread::sleep(pause);
+        self.0.session_sleep(pause);
     }
 }

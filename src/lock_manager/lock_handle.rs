@@ -9,6 +9,8 @@ use futures_channel::oneshot;
 use super::core::{Core, LockGrant, SessionId};
 use super::loss_signal::LossSignal;
 use super::shared::{Caller, Response, ResponseSender, Shared};
+use crate::error::{LockError, LockErrorKind};
+use crate::events::GrantRecord;
 
 /// A granted lock; released when dropped.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(super) struct LockHandle {
     pub(super) token: Option<i64>,
     pub(super) session: Option<SessionId>,
     pub(super) loss: Option<Arc<LossSignal>>,
+    /// For the event of the release; set when the caller has received the grant.
+    pub(super) record: Option<GrantRecord>,
 }
 
 impl LockHandle {
@@ -32,6 +36,7 @@ impl LockHandle {
             session: grant.session,
             grant: Some(grant),
             loss,
+            record: None,
         }
     }
 
@@ -79,9 +84,17 @@ impl Future for ResponseReceiver {
 
 impl Drop for LockHandle {
     fn drop(&mut self) {
-        if let Some(grant) = self.grant.take() {
-            self.shared
-                .with_core(|core, now| core.release(grant, None, now));
+        let Some(grant) = self.grant.take() else {
+            return;
+        };
+        self.shared
+            .with_core(|core, now| core.release(grant, None, now));
+        if let Some(release) = self.record.take().map(GrantRecord::releasing) {
+            if self.loss.as_deref().is_some_and(LossSignal::is_fired) {
+                release.ended_without_caller(Err(LockError::new(LockErrorKind::Lost)));
+            } else {
+                release.queued();
+            }
         }
     }
 }

@@ -13,8 +13,10 @@ use super::core::{RequestId, RequestKind, SessionId};
 use super::lock_handle::{LockHandle, ResponseReceiver};
 use super::loss_signal::LossSignal;
 use super::shared::{Caller, Response, ResponseSender, Shared};
+#[cfg(feature = "testing")]
+use super::simulated::SimulatedLock;
 use crate::error::{LockError, LockErrorKind};
-use crate::events;
+use crate::events::{GrantRecord, NotGranted, RequestRecord};
 use crate::key::{LockKey, RawLockKey};
 use crate::options::{AcceptedServers, LockMode, LockOptions, LockScope};
 
@@ -51,8 +53,8 @@ impl Handle {
         caller: Caller,
     ) -> Result<HeldLock, LockError> {
         check(&options, &key)?;
-        events::requested(&key, LockScope::Session);
-        self.request(key, &options, kind, caller).await
+        let pending = self.request(key, &options, kind, caller);
+        granted(pending, &options).await
     }
 
     fn request(
@@ -62,6 +64,7 @@ impl Handle {
         kind: RequestKind,
         caller: Caller,
     ) -> PendingRequest {
+        let record = record(&key, options);
         let (sender, receiver) = oneshot::channel();
         let requested = key.clone();
         // Over a blocking pool, a call that waits leaves its statement to the session's thread.
@@ -76,6 +79,7 @@ impl Handle {
             key,
             options: *options,
             began: Instant::now(),
+            record: Some(record),
         }
     }
 
@@ -117,8 +121,8 @@ impl Handle {
             let Some(options) = options.after(began.elapsed()).filter(|_| waits) else {
                 break error;
             };
-            let waiting = self.request(key, &options, RequestKind::Plain, caller);
-            match waiting.await {
+            let pending = self.request(key, &options, RequestKind::Plain, caller);
+            match granted(pending, &options).await {
                 Ok(lock) => locks.push(lock),
                 Err(error) => break error,
             }
@@ -141,8 +145,9 @@ impl Handle {
         let pending = self.request_all(keys, options, caller);
         let (mut failure, mut beyond) = (None, Vec::new());
         // Await every response: a lock granted after the first failure must be released.
+        let no_wait = without_wait(options);
         for (pending, key) in pending.into_iter().zip(keys) {
-            match pending.await {
+            match granted(pending, &no_wait).await {
                 Ok(lock) if failure.is_none() => locks.push(lock),
                 Ok(lock) => beyond.push(lock),
                 Err(error) => {
@@ -161,6 +166,7 @@ impl Handle {
         options: &LockOptions,
         caller: Caller,
     ) -> Vec<PendingRequest> {
+        let records: Vec<_> = keys.iter().map(|key| record(key, options)).collect();
         let (senders, receivers): (Vec<ResponseSender>, Vec<_>) =
             keys.iter().map(|_| oneshot::channel()).unzip();
         let may_block = caller.may_block_on(options);
@@ -174,15 +180,16 @@ impl Handle {
             })
         });
         let began = Instant::now();
-        let requested = keys.iter().zip(requests).zip(receivers);
+        let requested = keys.iter().zip(requests).zip(receivers).zip(records);
         requested
-            .map(|((key, request), receiver)| PendingRequest {
+            .map(|(((key, request), receiver), record)| PendingRequest {
                 request: Some((request, key.raw())),
                 receiver: ResponseReceiver(receiver),
                 shared: Arc::clone(&self.shared),
                 key: key.clone(),
                 options: *options,
                 began,
+                record: Some(record),
             })
             .collect()
     }
@@ -223,6 +230,29 @@ fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
     Ok(())
 }
 
+/// Returns the options of one of several keys, which is requested without waiting.
+fn without_wait(options: &LockOptions) -> LockOptions {
+    LockOptions::no_wait()
+        .mode(options.lock_mode())
+        .on_missing_lock(options.missing_lock_policy())
+}
+
+/// Waits for the response. In a test scope of the unit-test kit, a lock of a backend without locks
+/// is then acquired in the lock table of the test.
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unused_variables, reason = "only the unit-test kit reads the options")
+)]
+async fn granted(pending: PendingRequest, options: &LockOptions) -> Result<HeldLock, LockError> {
+    let held = pending.await;
+    #[cfg(feature = "testing")]
+    let held = match held {
+        Ok(held) => held.simulate(options).await,
+        Err(error) => Err(error),
+    };
+    held
+}
+
 /// A request that waits for its response. Dropping it cancels the request.
 struct PendingRequest {
     /// Taken when the response has arrived.
@@ -232,6 +262,8 @@ struct PendingRequest {
     key: LockKey,
     options: LockOptions,
     began: Instant,
+    /// Taken with `request`.
+    record: Option<RequestRecord>,
 }
 
 impl PendingRequest {
@@ -254,21 +286,27 @@ impl Future for PendingRequest {
         let response = ready!(Pin::new(&mut self.receiver).poll(context));
         // An answered request needs no cancellation when this future is dropped.
         self.request = None;
-        Poll::Ready(match response {
-            Some(Response::Granted(lock)) => {
-                let mode = self.options.lock_mode();
-                events::granted_by_lock_manager(&self.key, mode);
-                Ok(HeldLock {
+        let record = self.record.take();
+        let error = match response {
+            Some(Response::Granted(mut lock)) => {
+                lock.record = record.and_then(|record| record.granted(None, Instant::now()));
+                return Poll::Ready(Ok(HeldLock {
                     lock,
                     key: self.key.clone(),
-                    mode,
-                })
+                    mode: self.options.lock_mode(),
+                    #[cfg(feature = "testing")]
+                    simulated: None,
+                }));
             }
-            Some(Response::Failed(error)) => Err(self.with_wait(error)),
+            Some(Response::Failed(error)) => self.with_wait(error),
             Some(Response::Released(_) | Response::Closed) | None => {
-                Err(LockError::new(LockErrorKind::Closed).with_key(&self.key))
+                LockError::new(LockErrorKind::Closed).with_key(&self.key)
             }
-        })
+        };
+        if let Some(record) = record {
+            record.not_granted(NotGranted::from(&error), Instant::now());
+        }
+        Poll::Ready(Err(error))
     }
 }
 
@@ -287,9 +325,35 @@ pub(super) struct HeldLock {
     lock: LockHandle,
     key: LockKey,
     mode: LockMode,
+    /// The lock in the lock table of a test.
+    #[cfg(feature = "testing")]
+    simulated: Option<SimulatedLock>,
 }
 
 impl HeldLock {
+    #[cfg(feature = "testing")]
+    async fn simulate(mut self, options: &LockOptions) -> Result<Self, LockError> {
+        let simulated = SimulatedLock::acquire(self.lock.session, &self.key, options).await?;
+        if let Some(simulated) = &simulated {
+            let loss = self.lock.loss.get_or_insert_default();
+            simulated.fire_on_loss(Arc::clone(loss));
+        }
+        self.simulated = simulated;
+        Ok(self)
+    }
+
+    /// Splits the lock into its handle and the rest of its release.
+    fn into_parts(mut self) -> (LockHandle, PendingRelease) {
+        let record = self.lock.record.take();
+        let release = PendingRelease {
+            key: self.key,
+            record,
+            #[cfg(feature = "testing")]
+            simulated: self.simulated,
+        };
+        (self.lock, release)
+    }
+
     pub(super) const fn key(&self) -> &LockKey {
         &self.key
     }
@@ -319,10 +383,10 @@ impl HeldLock {
         self,
         caller: Caller,
     ) -> impl Future<Output = Result<(), LockError>> + Send {
-        let Self { lock, key, .. } = self;
+        let (lock, release) = self.into_parts();
         // Outside the future, because the call itself starts the release.
         let receiver = lock.release(caller);
-        release_result(receiver, key)
+        release.result(receiver)
     }
 }
 
@@ -330,34 +394,55 @@ impl HeldLock {
 pub(super) async fn release_all(
     locks: impl IntoIterator<Item = HeldLock>,
 ) -> Result<(), LockError> {
-    let (locks, keys): (Vec<_>, Vec<_>) =
-        locks.into_iter().map(|held| (held.lock, held.key)).unzip();
-    all_released(LockHandle::release_all(locks).into_iter().zip(keys)).await
+    let (locks, releases): (Vec<_>, Vec<_>) = locks.into_iter().map(HeldLock::into_parts).unzip();
+    all_released(LockHandle::release_all(locks).into_iter().zip(releases)).await
 }
 
 /// Waits until all locks are released, and returns the first error.
 async fn all_released(
-    releases: impl Iterator<Item = (ResponseReceiver, LockKey)>,
+    releases: impl Iterator<Item = (ResponseReceiver, PendingRelease)>,
 ) -> Result<(), LockError> {
     let mut result = Ok(());
-    for (receiver, key) in releases {
-        result = result.and(release_result(receiver, key).await);
+    for (receiver, release) in releases {
+        result = result.and(release.result(receiver).await);
     }
     result
 }
 
-async fn release_result(receiver: ResponseReceiver, key: LockKey) -> Result<(), LockError> {
-    let kind = match receiver.await {
-        Some(Response::Released(Ok(()))) => {
-            events::released(&key);
-            return Ok(());
+/// A release that has started, until its result.
+struct PendingRelease {
+    key: LockKey,
+    record: Option<GrantRecord>,
+    #[cfg(feature = "testing")]
+    simulated: Option<SimulatedLock>,
+}
+
+impl PendingRelease {
+    /// Waits for the result. Dropping the future drops the report only.
+    async fn result(self, receiver: ResponseReceiver) -> Result<(), LockError> {
+        let release = self.record.map(GrantRecord::releasing);
+        let result = match receiver.await {
+            Some(Response::Released(result)) => result,
+            Some(Response::Granted(_) | Response::Failed(_) | Response::Closed) | None => {
+                Err(LockErrorKind::Lost)
+            }
+        };
+        let result = result.map_err(|kind| LockError::new(kind).with_key(&self.key));
+        #[cfg(feature = "testing")]
+        let result = match self.simulated {
+            Some(simulated) => result.and(simulated.release().await),
+            None => result,
+        };
+        if let Some(release) = release {
+            release.ended(&result, Instant::now());
         }
-        Some(Response::Released(Err(kind))) => kind,
-        Some(Response::Granted(_) | Response::Failed(_) | Response::Closed) | None => {
-            LockErrorKind::Lost
-        }
-    };
-    Err(LockError::new(kind).with_key(&key))
+        result
+    }
+}
+
+/// Sends the event of a request.
+fn record(key: &LockKey, options: &LockOptions) -> RequestRecord {
+    RequestRecord::new(key, options.lock_mode(), LockScope::Session, Instant::now())
 }
 
 #[cfg(test)]
@@ -371,8 +456,13 @@ mod tests {
     fn release_of_several_locks_awaits_all_despite_an_error() {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..3).map(|_| oneshot::channel()).unzip();
         let receivers = receivers.into_iter().map(ResponseReceiver);
-        let keys = [1, 2, 3].map(LockKey::from);
-        let mut released = pin!(all_released(receivers.zip(keys)));
+        let releases = [1, 2, 3].map(|number| PendingRelease {
+            key: LockKey::from(number),
+            record: None,
+            #[cfg(feature = "testing")]
+            simulated: None,
+        });
+        let mut released = pin!(all_released(receivers.zip(releases)));
         let mut context = Context::from_waker(Waker::noop());
         let results = [
             Ok(()),

@@ -63,7 +63,27 @@ use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, SessionErro
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an async pool of connections with advisory locks",
     label = "no adapter for this pool type",
-    note = "enable the features for its client library and its pool in Cargo.toml: see feature-matrix.md"
+    note = "for a pool of your own, implement `advisory_locking::session::AsyncLockPool`"
+)]
+#[cfg_attr(
+    not(feature = "bb8"),
+    diagnostic::on_unimplemented(note = "a pool of bb8 needs the feature `bb8`, which is off")
+)]
+#[cfg_attr(
+    not(feature = "deadpool"),
+    diagnostic::on_unimplemented(
+        note = "a pool of deadpool needs the feature `deadpool`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "mobc"),
+    diagnostic::on_unimplemented(note = "a pool of mobc needs the feature `mobc`, which is off")
+)]
+#[cfg_attr(
+    not(feature = "sea-orm"),
+    diagnostic::on_unimplemented(
+        note = "SeaORM's `DatabaseConnection` needs the feature `sea-orm`, which is off"
+    )
 )]
 pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     /// Runs `body` under the session-level lock on `key`, on a connection of the pool.

@@ -52,7 +52,11 @@ use crate::session::{LockPool, LockSession};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a pool of connections with advisory locks",
     label = "no adapter for this pool type",
-    note = "enable the features for its client library and its pool in Cargo.toml: see feature-matrix.md"
+    note = "for a pool of your own, implement `advisory_locking::session::LockPool`"
+)]
+#[cfg_attr(
+    not(feature = "r2d2"),
+    diagnostic::on_unimplemented(note = "a pool of r2d2 needs the feature `r2d2`, which is off")
 )]
 pub trait PooledAdvisoryLocking: LockPool + Sized {
     /// Runs `body` under the session-level lock on `key`, on a connection of the pool.

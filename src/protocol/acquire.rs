@@ -184,6 +184,7 @@ impl Acquire {
                 pid: None,
                 transaction_began: None,
                 depth: snapshot.transaction.depth(),
+                record: None,
                 #[cfg(feature = "testing")]
                 attachment: None,
             }),
@@ -310,6 +311,7 @@ impl Acquire {
                 .transaction_began
                 .filter(|_| self.context == TransactionContext::Autocommit),
             depth: self.depth,
+            record: None,
             #[cfg(feature = "testing")]
             attachment: None,
         })))

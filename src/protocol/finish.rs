@@ -59,6 +59,12 @@ impl FinishTransaction {
         }
     }
 
+    /// Returns `true` if the end of the transaction releases the lock. The commit of a savepoint
+    /// does not: the outer transaction holds the lock then.
+    pub(crate) fn releases(grant: &Grant, outcome: BodyOutcome) -> bool {
+        outcome == BodyOutcome::Failed || grant.depth <= 1
+    }
+
     fn error(&self, kind: LockErrorKind) -> LockError {
         LockError::new(kind).with_key(&self.grant.key)
     }

@@ -365,6 +365,7 @@ fn grant(server: &mut FakeServer<'_>) -> Grant {
         pid: server.bytes.one_of(&[Some(1), Some(1), Some(1), None]),
         transaction_began: None,
         depth: server.bytes.one_of(&[0, 1, 2]),
+        record: None,
         #[cfg(feature = "testing")]
         attachment: None,
     }

@@ -25,6 +25,29 @@ where
 ///
 /// Abbreviates the bounds of the async traits. Every closure `async |conn| { … }` implements it if
 /// its captures and its future are `Send`.
+///
+/// # Examples
+///
+/// A function of an application, which adds its own key and options to every lock:
+///
+/// ```
+/// use std::time::Duration;
+/// use advisory_locking::session::AsyncLockBody;
+/// use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockOptions};
+///
+/// const TURN: LockOptions = LockOptions::wait_up_to(Duration::from_secs(10));
+///
+/// /// Returns `None` if another session works for this tenant for ten seconds.
+/// async fn for_tenant<P, T, E, F>(pool: &P, tenant: i64, body: F) -> Result<Option<T>, E>
+/// where
+///     P: AsyncPooledAdvisoryLocking,
+///     F: AsyncLockBody<P::Session, T, E>,
+///     E: From<LockError> + Send,
+///     T: Send,
+/// {
+///     pool.try_with_advisory_lock(("tenant", tenant), TURN, body).await
+/// }
+/// ```
 pub trait AsyncLockBody<S, T, E>:
     for<'r> AsyncFnOnce(&'r mut S) -> Result<T, E>
     + for<'r> AsyncBody<&'r mut S, Result<T, E>, Fut: Send>

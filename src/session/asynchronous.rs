@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionState};
+use crate::error::LockErrorKind;
+use crate::session::{
+    Backend, QueuedRelease, Row, Script, SessionError, Statement, TransactionState,
+};
 
 /// Database connection of an async client; the async form of
 /// [`LockSession`](crate::session::LockSession).
@@ -22,16 +25,27 @@ use crate::session::{Backend, Row, Script, SessionError, Statement, TransactionS
 /// * Only [`session_cancel_and_terminate`](Self::session_cancel_and_terminate) cancels a wait. The
 ///   driver calls it instead if the future of a wait is dropped in flight. The wait has to end
 ///   soon, because the server would still grant the lock to it.
-/// * A dropped guard calls [`session_enqueue`](Self::session_enqueue), which queues the messages
-///   behind the statement in flight.
+/// * A dropped guard calls [`session_enqueue_release`](Self::session_enqueue_release), which queues
+///   the messages behind the statement in flight.
 /// * After [`session_mark_broken`](Self::session_mark_broken) and
 ///   [`session_start_terminate`](Self::session_start_terminate) the
 ///   [transaction state](Self::session_transaction_state) is [broken](TransactionState::broken). A
 ///   pool whose own check is not reliable uses that to discard the connection.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no async advisory locks here",
-    label = "no async lock session",
-    note = "enable the feature for its client library in Cargo.toml: see feature-matrix.md"
+    label = "no async lock session"
+)]
+#[cfg_attr(
+    not(feature = "diesel-async-postgres"),
+    diagnostic::on_unimplemented(
+        note = "`AsyncPgConnection` needs the feature `diesel-async-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "diesel-async-sqlite"),
+    diagnostic::on_unimplemented(
+        note = "`SyncConnectionWrapper` needs the feature `diesel-async-sqlite`, which is off"
+    )
 )]
 pub trait AsyncLockSession: Send {
     /// Returns the database.
@@ -115,6 +129,20 @@ pub trait AsyncLockSession: Send {
     /// Queues a script without waiting for it. Returns `false` if that failed.
     fn session_enqueue(&mut self, _script: &Script) -> bool {
         false
+    }
+
+    /// Queues the script of a dropped guard as [`session_enqueue`](Self::session_enqueue) does, and
+    /// logs the result.
+    ///
+    /// The default does not know the reply. An adapter that reads it passes it to `release`.
+    fn session_enqueue_release(&mut self, script: &Script, release: QueuedRelease) -> bool {
+        let queued = self.session_enqueue(script);
+        if queued {
+            release.unread();
+        } else {
+            release.not_queued(LockErrorKind::Lost);
+        }
+        queued
     }
 
     /// Returns the longest time that one wait may stay on the server. `None`, the default: no

@@ -17,7 +17,11 @@ use super::{LockSession, SessionError};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no pool of connections with advisory locks here",
     label = "no lock pool",
-    note = "enable the features for its client library and its pool in Cargo.toml: see feature-matrix.md"
+    note = "for a pool of your own, implement `advisory_locking::session::LockPool`"
+)]
+#[cfg_attr(
+    not(feature = "r2d2"),
+    diagnostic::on_unimplemented(note = "a pool of r2d2 needs the feature `r2d2`, which is off")
 )]
 pub trait LockPool {
     /// A connection.
@@ -51,7 +55,27 @@ pub trait LockPool {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no async pool of connections with advisory locks here",
     label = "no async lock pool",
-    note = "enable the features for its client library and its pool in Cargo.toml: see feature-matrix.md"
+    note = "for a pool of your own, implement `advisory_locking::session::AsyncLockPool`"
+)]
+#[cfg_attr(
+    not(feature = "bb8"),
+    diagnostic::on_unimplemented(note = "a pool of bb8 needs the feature `bb8`, which is off")
+)]
+#[cfg_attr(
+    not(feature = "deadpool"),
+    diagnostic::on_unimplemented(
+        note = "a pool of deadpool needs the feature `deadpool`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "mobc"),
+    diagnostic::on_unimplemented(note = "a pool of mobc needs the feature `mobc`, which is off")
+)]
+#[cfg_attr(
+    not(feature = "sea-orm"),
+    diagnostic::on_unimplemented(
+        note = "SeaORM's `DatabaseConnection` needs the feature `sea-orm`, which is off"
+    )
 )]
 pub trait AsyncLockPool: Sync {
     /// A connection.

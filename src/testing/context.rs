@@ -22,6 +22,12 @@ pub(super) fn current() -> Option<Arc<SharedLockTable>> {
         .flatten()
 }
 
+/// Returns `true` if this thread is attached to locks of a test.
+#[cfg(any(feature = "sea-orm", feature = "lock-manager"))]
+pub(crate) fn is_entered() -> bool {
+    current().is_some()
+}
+
 pub(super) fn push(table: &Arc<SharedLockTable>) {
     CURRENT.with(|tables| tables.borrow_mut().push(Arc::clone(table)));
 }

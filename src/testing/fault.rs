@@ -32,6 +32,9 @@ pub enum Fault {
     /// Another session replies to the release of the next holder's session-level lock:
     /// [`SessionChanged`](crate::LockErrorKind::SessionChanged).
     SessionChanged,
+    /// The limit of the next call that has one passes at once, as if another session held the lock:
+    /// [`TimedOut`](crate::LockErrorKind::TimedOut). The test does not wait.
+    TimedOut,
     /// The lock table is full at the next call:
     /// [`TooManyLocks`](crate::LockErrorKind::TooManyLocks).
     TooManyLocks,
@@ -44,9 +47,12 @@ impl Fault {
             Self::Canceled => ("57014", "canceled"),
             Self::Database => ("XX000", "failed"),
             Self::TooManyLocks => ("53200", "out of shared memory"),
-            Self::Deadlock | Self::Lost | Self::NotHeld | Self::Pool | Self::SessionChanged => {
-                return None;
-            }
+            Self::Deadlock
+            | Self::Lost
+            | Self::NotHeld
+            | Self::Pool
+            | Self::SessionChanged
+            | Self::TimedOut => return None,
         };
         Some(server_error(code, message))
     }
@@ -56,9 +62,12 @@ impl Fault {
         match self {
             Self::Lost => true,
             Self::NotHeld | Self::SessionChanged => matches!(scope, LockScope::Session),
-            Self::Canceled | Self::Database | Self::Deadlock | Self::Pool | Self::TooManyLocks => {
-                false
-            }
+            Self::Canceled
+            | Self::Database
+            | Self::Deadlock
+            | Self::Pool
+            | Self::TimedOut
+            | Self::TooManyLocks => false,
         }
     }
 }

@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 
 pub(super) use super::table::{LockRequest, Owner};
 
+use super::clock::Clock;
 use super::event::{Event, not_granted};
 use super::fault::{Fault, server_error};
+#[cfg(feature = "lock-manager")]
+use super::table::LossHook;
 use super::table::Table;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -25,6 +28,7 @@ use crate::session::{LockReply, SessionError};
 pub(super) struct SharedLockTable {
     table: Mutex<Table>,
     changed: Condvar,
+    pub(super) clock: Clock,
 }
 
 impl SharedLockTable {
@@ -32,6 +36,7 @@ impl SharedLockTable {
         Self {
             table: Mutex::new(Table::new(excludes)),
             changed: Condvar::new(),
+            clock: Clock::default(),
         }
     }
 
@@ -61,6 +66,11 @@ impl SharedLockTable {
 
     pub(super) fn try_acquire(&self, request: &LockRequest) -> Result<bool, SessionError> {
         self.table().try_acquire(request)
+    }
+
+    /// Takes an injected [`Fault::TimedOut`] of this key.
+    pub(super) fn take_time_out(&self, request: &LockRequest) -> bool {
+        self.table().take_time_out(request)
     }
 
     pub(super) fn release(&self, request: &LockRequest) -> Result<LockReply, SessionError> {
@@ -98,7 +108,18 @@ impl SharedLockTable {
     }
 
     pub(super) fn terminate_holders(&self, key: &LockKey) -> usize {
-        self.change(|table| table.terminate_holders(key))
+        let (lost, hooks) = self.change(|table| table.terminate_holders(key));
+        hooks.into_iter().for_each(|hook| (hook.0)());
+        lost
+    }
+
+    /// Runs the hook when the lock is lost.
+    #[cfg(feature = "lock-manager")]
+    pub(super) fn on_lost(&self, request: &LockRequest, hook: LossHook) {
+        let lost = self.table().set_loss_hook(request.number, hook);
+        if let Some(hook) = lost {
+            (hook.0)();
+        }
     }
 
     pub(super) fn hold_from_other_session(&self, key: LockKey, mode: LockMode) -> i32 {
@@ -133,6 +154,9 @@ impl SharedLockTable {
     ) -> Result<(), SessionError> {
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let _slot = self.enqueue_guarded(request)?;
+        if let Some(outcome) = self.wait_on_paused_clock(request, limit) {
+            return outcome;
+        }
         let mut table = self.table();
         while !table.try_grant_queued(request, None) {
             table = match deadline {
@@ -165,6 +189,9 @@ impl SharedLockTable {
         use std::task::Poll;
 
         let _slot = self.enqueue_guarded(request)?;
+        if let Some(outcome) = self.wait_on_paused_clock(request, limit) {
+            return outcome;
+        }
         let mut limit = pin!(async {
             match limit {
                 Some(limit) => session.session_sleep(limit).await,
@@ -181,6 +208,23 @@ impl SharedLockTable {
             limit.as_mut().poll(context).map(|()| Err(timed_out()))
         })
         .await
+    }
+
+    /// Ends a wait at once, because the clock is paused. `None` if it runs, or without a limit.
+    fn wait_on_paused_clock(
+        &self,
+        request: &LockRequest,
+        limit: Option<Duration>,
+    ) -> Option<Result<(), SessionError>> {
+        let limit = limit?;
+        if !self.clock.advance(Duration::ZERO) {
+            return None;
+        }
+        if self.table().try_grant_queued(request, None) {
+            return Some(Ok(()));
+        }
+        self.clock.advance(limit);
+        Some(Err(timed_out()))
     }
 
     fn enqueue_guarded<'w>(

@@ -7,7 +7,7 @@
 //! goes to the connection. A script that terminates the session rolls back its transactions.
 //!
 //! The table records a grant and a release while it is locked, so that their order is that of the
-//! events. The log events of `events` come later, and a dropped async guard logs nothing.
+//! events. The log events of `events` come later.
 //!
 //! A session is identified by the address of its connection. A guard boxes its connection, so the
 //! address stays valid when the guard moves. Each acquire call gets a number, which also serves as
@@ -15,14 +15,17 @@
 //! dropped, on every path.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::context;
 use super::shared_table::{LockRequest, Owner, SharedLockTable};
+#[cfg(feature = "lock-manager")]
+use super::table::LossHook;
 use super::table::session_ended;
 use crate::error::LockError;
 use crate::key::LockKey;
-use crate::options::{LockOptions, LockScope};
+use crate::options::{LockOptions, LockScope, Wait};
 use crate::protocol::{Acquired, Grant, SessionSnapshot};
 use crate::session::{
     Backend, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns, SessionError, Statement,
@@ -54,7 +57,15 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
             // Without an open transaction, the crate begins and ends that of the lock itself.
             observes_release: scope == LockScope::Session || snapshot.transaction.depth() == 0,
         };
-        let lock = Arc::new(SimulatedLock { table, request });
+        let lock = Arc::new(SimulatedLock {
+            table,
+            request,
+            limit: match options.wait() {
+                Wait::UpTo(limit) => Some(limit),
+                Wait::No | Wait::Forever => None,
+            },
+            limit_passed: AtomicBool::new(false),
+        });
         Some(Self { session, lock })
     }
 
@@ -83,7 +94,7 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
 
     /// Records a failed release. The end of a transaction is recorded when the grant is dropped.
     pub(crate) fn finish_release(self, outcome: &Result<(), LockError>) {
-        let SimulatedLock { table, request } = &*self.lock;
+        let SimulatedLock { table, request, .. } = &*self.lock;
         if let (Err(error), LockScope::Session) = (outcome, request.scope) {
             table.not_released(request, error.kind());
         }
@@ -95,6 +106,14 @@ pub(crate) fn set_session<S: ?Sized>(grant: &Grant, session: &S) {
     if let Some(lock) = SimulatedLock::of(grant) {
         let owner = Owner::session(session);
         lock.table.set_owner(lock.request.number, owner);
+    }
+}
+
+/// Runs `hook` when the lock of the grant is lost.
+#[cfg(feature = "lock-manager")]
+pub(crate) fn on_lost(grant: &Grant, hook: impl Fn() + Send + Sync + 'static) {
+    if let Some(lock) = SimulatedLock::of(grant) {
+        lock.table.on_lost(&lock.request, LossHook(Arc::new(hook)));
     }
 }
 
@@ -117,6 +136,10 @@ fn current(backend: Backend) -> Option<Arc<SharedLockTable>> {
 struct SimulatedLock {
     table: Arc<SharedLockTable>,
     request: LockRequest,
+    /// Limit of the call, if it waits with one.
+    limit: Option<Duration>,
+    /// `true` after an injected [`Fault::TimedOut`](super::Fault::TimedOut).
+    limit_passed: AtomicBool,
 }
 
 impl SimulatedLock {
@@ -133,7 +156,7 @@ impl SimulatedLock {
         };
         let reply = match statement.kind() {
             Some(StatementKind::TryAcquire { .. } | StatementKind::TryAcquireXact { .. }) => {
-                reply(Some(self.table.try_acquire(&self.request)?))
+                reply(Some(self.try_acquire()?))
             }
             Some(StatementKind::Release { .. }) => self.table.release(&self.request)?,
             // A failed wait leaves no lock in the table.
@@ -143,6 +166,28 @@ impl SimulatedLock {
             None => return Err(SessionError::unsupported(statement)),
         };
         Ok(reply.into())
+    }
+
+    fn try_acquire(&self) -> Result<bool, SessionError> {
+        if self.limit.is_some() && self.table.take_time_out(&self.request) {
+            self.limit_passed.store(true, Ordering::Relaxed);
+            return Ok(false);
+        }
+        self.table.try_acquire(&self.request)
+    }
+
+    /// Returns the time by the clock of the test.
+    fn now(&self) -> Instant {
+        let now = self.table.clock.now();
+        let passed = self.limit_passed.load(Ordering::Relaxed);
+        let limit = self.limit.filter(|_| passed).unwrap_or_default();
+        now.checked_add(limit).unwrap_or(now)
+    }
+
+    /// Pauses by a paused clock. Returns `false` if the clock runs, and for a call without a limit,
+    /// which would never end.
+    fn pause_on_paused_clock(&self, pause: Duration) -> bool {
+        self.limit.is_some() && self.table.clock.advance(pause)
     }
 
     /// Returns an error if an injected fault terminated the session.
@@ -217,18 +262,28 @@ impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
             }
             return Err(session_ended());
         }
-        let SimulatedLock { table, request } = &*self.lock;
+        let SimulatedLock { table, request, .. } = &*self.lock;
         limit(script).map_or(Ok(()), |limit| table.wait(request, limit))
     }
 
     fn session_mark_broken(&mut self) {
         self.session.session_mark_broken();
     }
+
+    fn session_now(&mut self) -> Instant {
+        self.lock.now()
+    }
+
+    fn session_sleep(&mut self, pause: Duration) {
+        if !self.lock.pause_on_paused_clock(pause) {
+            self.session.session_sleep(pause);
+        }
+    }
 }
 
 #[cfg(feature = "_async")]
 mod asynchronous {
-    use std::time::Instant;
+    use std::task::Poll;
 
     use super::*;
     use crate::session::AsyncLockSession;
@@ -271,7 +326,7 @@ mod asynchronous {
                 }
                 return Err(session_ended());
             }
-            let SimulatedLock { table, request } = &*self.lock;
+            let SimulatedLock { table, request, .. } = &*self.lock;
             match limit(script) {
                 Some(limit) => table.wait_async(request, limit, self.session).await,
                 None => Ok(()),
@@ -295,11 +350,28 @@ mod asynchronous {
         }
 
         fn session_now(&mut self) -> Instant {
-            self.session.session_now()
+            self.lock.now()
         }
 
         async fn session_sleep(&mut self, pause: Duration) {
-            self.session.session_sleep(pause).await;
+            if self.lock.pause_on_paused_clock(pause) {
+                yield_now().await;
+            } else {
+                self.session.session_sleep(pause).await;
+            }
         }
+    }
+
+    /// Lets other tasks run, which may release the lock.
+    async fn yield_now() {
+        let mut yielded = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }

@@ -8,6 +8,8 @@
 
 mod conflicts;
 
+use std::fmt;
+use std::sync::Arc;
 use std::task::Waker;
 
 use super::event::{Event, EventKind};
@@ -56,6 +58,17 @@ impl LockRequest {
 struct Held {
     by: LockRequest,
     fault: Option<Fault>,
+    on_lost: Option<LossHook>,
+}
+
+/// Code of a holder that runs when its lock is lost.
+#[derive(Clone)]
+pub(super) struct LossHook(pub(super) Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for LossHook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("LossHook").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -157,6 +170,17 @@ impl Table {
         Ok(true)
     }
 
+    /// Takes an injected [`Fault::TimedOut`] of this key, which makes the lock contended.
+    pub(super) fn take_time_out(&mut self, request: &LockRequest) -> bool {
+        let planned = self.take_fault(&request.key, |fault| {
+            (fault == Fault::TimedOut).then_some(())
+        });
+        if planned.is_some() {
+            self.contended.push(request.key.clone());
+        }
+        planned.is_some()
+    }
+
     /// Appends the request to the wait queue. Fails if that closes a cycle of waits.
     pub(super) fn enqueue(&mut self, request: &LockRequest) -> Result<(), SessionError> {
         let planned = self.take_fault(&request.key, |fault| {
@@ -216,6 +240,7 @@ impl Table {
                 observes_release: true,
             },
             fault: None,
+            on_lost: None,
         });
         number
     }
@@ -269,16 +294,29 @@ impl Table {
         if lost { Err(session_ended()) } else { Ok(()) }
     }
 
-    /// Terminates the sessions of the test that hold the lock. Returns the number of lost locks.
-    pub(super) fn terminate_holders(&mut self, key: &LockKey) -> usize {
-        let mut lost = 0;
+    /// Terminates the sessions of the test that hold the lock. Returns the number of lost locks and
+    /// the hooks to run.
+    pub(super) fn terminate_holders(&mut self, key: &LockKey) -> (usize, Vec<LossHook>) {
+        let (mut lost, mut hooks) = (0, Vec::new());
         for held in &mut self.held {
             if held.by.key == *key && matches!(held.by.owner, Owner::TestSession(_)) {
                 held.fault = Some(Fault::Lost);
+                hooks.extend(held.on_lost.take());
                 lost += 1;
             }
         }
-        lost
+        (lost, hooks)
+    }
+
+    /// Sets the hook of a holder. Returns it if the lock is lost already.
+    #[cfg(feature = "lock-manager")]
+    pub(super) fn set_loss_hook(&mut self, number: i32, hook: LossHook) -> Option<LossHook> {
+        let held = self.held.iter_mut().find(|held| held.by.number == number)?;
+        if held.is_lost() {
+            return Some(hook);
+        }
+        held.on_lost = Some(hook);
+        None
     }
 
     pub(super) fn set_owner(&mut self, number: i32, owner: Owner) {
@@ -315,6 +353,7 @@ impl Table {
             self.held.push(Held {
                 by: request.clone(),
                 fault,
+                on_lost: None,
             });
         }
     }

@@ -75,6 +75,27 @@ fn every_feature_has_a_row_and_every_row_a_feature() {
     assert_eq!(names("Capabilities"), adapters, "Capabilities, Adapters");
 }
 
+/// A type without its adapter is an error of the compiler, whose notes name the features that are
+/// off. `names("Adapters")` are the features of connections and pools.
+#[test]
+fn compiler_notes_name_each_adapter_feature() {
+    const PORTS: [&str; 4] = [
+        include_str!("../../src/session.rs"),
+        include_str!("../../src/session/asynchronous.rs"),
+        include_str!("../../src/session/pool.rs"),
+        include_str!("../../src/connection/blocking.rs"),
+    ];
+    for feature in names("Adapters") {
+        let condition = format!("not(feature = \"{feature}\"),");
+        let note = format!("needs the feature `{feature}`, which is off");
+        let named = PORTS.iter().any(|port| {
+            let after = port.split(&condition).nth(1);
+            after.is_some_and(|after| after.lines().take(5).any(|line| line.contains(&note)))
+        });
+        assert!(named, "no note of a port names {feature}");
+    }
+}
+
 #[test]
 fn every_row_is_as_wide_as_its_head() {
     for heading in ["Adapters", "Keys and tools", "Capabilities"] {

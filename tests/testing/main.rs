@@ -33,9 +33,14 @@ macro_rules! on_every_adapter {
 #[cfg(all(feature = "diesel-async-sqlite", feature = "bb8", feature = "deadpool"))]
 mod asynchronous;
 mod blocking;
+mod clock;
 mod exclusion;
 mod faults;
 mod isolation;
+#[cfg(all(feature = "diesel-sqlite", feature = "r2d2", feature = "lock-manager"))]
+mod lock_manager;
+#[cfg(feature = "sea-orm")]
+mod mock;
 #[cfg(all(feature = "diesel-sqlite", feature = "r2d2"))]
 mod pooled;
 mod postgres;

@@ -3,6 +3,7 @@
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive_acquire, drive_release};
 use crate::error::LockError;
+use crate::events::GrantRecord;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
@@ -34,36 +35,46 @@ where
 {
     let mut scope = TransactionScope {
         session,
-        pid: grant.pid,
-        open: true,
+        grant: Some(grant),
     };
-    grant.log();
     let result = body(scope.session).await;
-    scope.open = false;
     let outcome = if result.is_ok() {
         BodyOutcome::Succeeded
     } else {
         BodyOutcome::Failed
     };
-    let finished = drive_release(scope.session, grant, |grant, snapshot| {
-        FinishTransaction::new(grant, outcome, snapshot)
-    });
-    combine_results(result, finished.await)
+    combine_results(result, scope.finish(outcome).await)
 }
 
 /// Drop guard of the open transaction. A destructor cannot await a rollback. So the session is
 /// terminated if the body panics or its future is dropped.
 struct TransactionScope<'s, S: AsyncLockSession> {
     session: &'s mut S,
-    /// Process id of the session; `None` on a backend without locks.
-    pid: Option<i32>,
-    open: bool,
+    grant: Option<Grant>,
+}
+
+impl<S: AsyncLockSession> TransactionScope<'_, S> {
+    async fn finish(&mut self, outcome: BodyOutcome) -> Result<(), LockError> {
+        // Taken before the await: after a drop at this point the driver terminates the session.
+        let Some(mut grant) = self.grant.take() else {
+            return Ok(());
+        };
+        if !FinishTransaction::releases(&grant, outcome) {
+            grant.record = None;
+        }
+        drive_release(self.session, grant, |grant, snapshot| {
+            FinishTransaction::new(grant, outcome, snapshot)
+        })
+        .await
+    }
 }
 
 impl<S: AsyncLockSession> Drop for TransactionScope<'_, S> {
     fn drop(&mut self) {
-        if self.open {
-            self.session.session_start_terminate(self.pid);
+        if let Some(grant) = self.grant.take() {
+            // Its drop sends the event of the termination.
+            let _release = grant.record.map(GrantRecord::releasing);
+            self.session.session_start_terminate(grant.pid);
         }
     }
 }

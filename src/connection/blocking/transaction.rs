@@ -34,7 +34,6 @@ where
         session,
         grant: Some(grant),
     };
-    scope.grant.iter().for_each(Grant::log);
     let result = body(scope.session);
     let outcome = if result.is_ok() {
         BodyOutcome::Succeeded
@@ -52,9 +51,12 @@ struct TransactionScope<'s, S: LockSession> {
 
 impl<S: LockSession> TransactionScope<'_, S> {
     fn finish(&mut self, outcome: BodyOutcome) -> Result<(), LockError> {
-        let Some(grant) = self.grant.take() else {
+        let Some(mut grant) = self.grant.take() else {
             return Ok(());
         };
+        if !FinishTransaction::releases(&grant, outcome) {
+            grant.record = None;
+        }
         drive_release(self.session, grant, |grant, snapshot| {
             FinishTransaction::new(grant, outcome, snapshot)
         })

@@ -1,0 +1,96 @@
+//! Locks of the unit-test kit, for a lock manager over a backend without locks.
+//!
+//! # Implementation details
+//!
+//! On a backend without locks the core grants a request unconditionally, or excludes within the
+//! process. Inside a test scope, a granted request then also acquires the lock in the lock table of
+//! the test, with the machines of a plain connection. So contention, limits and faults are those of
+//! a connection. The lock table reports a loss to the signal of the guard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_timer::Delay;
+
+use super::core::SessionId;
+use super::loss_signal::LossSignal;
+use crate::driver::asynchronous::{run_acquire, run_release};
+use crate::error::LockError;
+use crate::key::LockKey;
+use crate::options::{LockOptions, LockScope};
+use crate::protocol::{Acquire, Grant, Release};
+use crate::session::{AsyncLockSession, Backend, SessionError, TransactionState};
+use crate::testing::{is_entered, on_lost, set_session};
+
+/// Lock in the lock table of a test. Dropping it releases the lock.
+#[derive(Debug)]
+pub(super) struct SimulatedLock {
+    session: Box<NoSession>,
+    grant: Grant,
+}
+
+impl SimulatedLock {
+    /// Acquires the lock in the lock table of the current test. Returns `None` outside a test
+    /// scope, and for a lock of a server session.
+    pub(super) async fn acquire(
+        session: Option<SessionId>,
+        key: &LockKey,
+        options: &LockOptions,
+    ) -> Result<Option<Self>, LockError> {
+        let on_server = session.is_some_and(|session| session != SessionId::IN_PROCESS);
+        if on_server || !is_entered() {
+            return Ok(None);
+        }
+        // Boxed, because the address of a session identifies it in the lock table.
+        let mut session = Box::new(NoSession { _address: 0 });
+        let acquire =
+            |key, options: &_, state| Acquire::new(key, options, LockScope::Session, state);
+        let acquired = run_acquire(&mut *session, key, options, LockScope::Session, acquire);
+        let grant = acquired.await?.granted_or_error(key)?;
+        set_session(&grant, &*session);
+        Ok(Some(Self { session, grant }))
+    }
+
+    /// Fires the signal when the lock table reports the lock as lost.
+    pub(super) fn fire_on_loss(&self, loss: Arc<LossSignal>) {
+        on_lost(&self.grant, move || loss.fire());
+    }
+
+    pub(super) async fn release(self) -> Result<(), LockError> {
+        let Self { mut session, grant } = self;
+        run_release(&mut *session, grant, Release::new).await
+    }
+}
+
+/// Session of no connection, whose statements the unit-test kit answers.
+#[derive(Debug)]
+struct NoSession {
+    /// Gives each box an address of its own.
+    _address: u8,
+}
+
+impl AsyncLockSession for NoSession {
+    fn session_backend(&mut self) -> Backend {
+        Backend::Sqlite
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        TransactionState::none()
+    }
+
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_commit(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_sleep(&mut self, pause: Duration) {
+        Delay::new(pause).await;
+    }
+}

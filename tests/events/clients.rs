@@ -1,0 +1,392 @@
+//! Events of each outcome, on each client, on a PostgreSQL server.
+
+use std::time::Duration;
+
+use advisory_locking::lock_manager::LockManager;
+use advisory_locking::session::AsyncLockPool;
+use advisory_locking::{
+    AdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions,
+    PooledAdvisoryLocking,
+};
+use diesel::Connection;
+use diesel::result::Error;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool, mobc};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
+use testkit::observer::Observe;
+use testkit::server::{connect, eventually, fresh_key, pool_of, url};
+use tracing::Level;
+
+use crate::NO_WAIT;
+use crate::recorder::{Event, events_of, record};
+
+const SHORT: LockOptions = LockOptions::wait_up_to(Duration::from_millis(1));
+
+const REQUESTED: &str = "requesting an advisory lock";
+const GRANTED: &str = "an advisory lock is granted";
+const CONTENDED: &str = "an advisory lock is contended";
+const TIMED_OUT: &str = "the limit of an advisory lock passed";
+const FAILED: &str = "the request for an advisory lock failed";
+const DROPPED: &str = "the request for an advisory lock was dropped";
+const RELEASED: &str = "an advisory lock is released";
+const QUEUED: &str = "the release of an advisory lock is queued";
+const TERMINATED: &str = "the session of an advisory lock is being terminated";
+const LOST: &str = "an advisory lock was lost";
+const RELEASE_FAILED: &str = "the release of an advisory lock failed";
+
+#[track_caller]
+fn assert_events(key: &LockKey, expected: &[&str]) {
+    let events = events_of(key);
+    let messages: Vec<_> = events.iter().map(Event::message).collect();
+    assert_eq!(messages, expected);
+    for event in &events {
+        let level = if event.message() == RELEASE_FAILED {
+            Level::ERROR
+        } else {
+            Level::DEBUG
+        };
+        assert_eq!(event.level, level, "{event:?}");
+    }
+}
+
+/// Waits for the last event, which a task of the client sends.
+#[track_caller]
+fn assert_eventual_events(key: &LockKey, expected: &[&str]) {
+    eventually("the last event", || {
+        let events = events_of(key);
+        events.last().map(Event::message) == expected.last().copied()
+    });
+    assert_events(key, expected);
+}
+
+#[track_caller]
+fn assert_scope(key: &LockKey, scope: &str) {
+    for event in events_of(key) {
+        assert_eq!(event.field("lock.scope"), Some(scope), "{event:?}");
+    }
+}
+
+/// An error of a body.
+fn failure() -> Result<(), Error> {
+    Err(Error::RollbackTransaction)
+}
+
+mod blocking {
+    use super::*;
+
+    #[test]
+    fn release_is_logged() {
+        record();
+        let (mut conn, key) = (connect(), fresh_key());
+        let pid = conn.pid().to_string();
+        conn.with_advisory_lock(&key, NO_WAIT, |_| Ok::<_, LockError>(()))
+            .unwrap();
+        assert_events(&key, &[REQUESTED, GRANTED, RELEASED]);
+        assert_eq!(events_of(&key)[2].field("lock.pid"), Some(pid.as_str()));
+        drop(conn.acquire_advisory_lock(&key, NO_WAIT).unwrap());
+        assert_events(&key, &[[REQUESTED, GRANTED, RELEASED]; 2].concat());
+    }
+
+    #[test]
+    fn end_of_a_transaction_is_logged() {
+        record();
+        let (pool, key) = (pool_of(1), fresh_key());
+        pool.with_advisory_xact_lock(&key, NO_WAIT, |_| Ok::<_, LockError>(()))
+            .unwrap();
+        pool.with_advisory_xact_lock(&key, NO_WAIT, |_| failure())
+            .unwrap_err();
+        assert_events(&key, &[[REQUESTED, GRANTED, RELEASED]; 2].concat());
+        assert_scope(&key, "transaction");
+    }
+
+    #[test]
+    fn contention_and_limit_are_logged() {
+        record();
+        let (mut conn, mut other, key) = (connect(), connect(), fresh_key());
+        let guard = other.acquire_advisory_lock(&key, NO_WAIT).unwrap();
+        assert!(
+            conn.try_acquire_advisory_lock(&key, NO_WAIT)
+                .unwrap()
+                .is_none()
+        );
+        conn.acquire_advisory_lock(&key, SHORT).unwrap_err();
+        conn.transaction(|conn| conn.with_advisory_lock(&key, NO_WAIT, |_| failure()))
+            .unwrap_err();
+        guard.release().unwrap();
+        assert_events(
+            &key,
+            &[
+                REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, TIMED_OUT, REQUESTED, FAILED,
+                RELEASED,
+            ],
+        );
+    }
+
+    #[test]
+    fn lost_lock_is_logged() {
+        record();
+        let (mut conn, key) = (connect(), fresh_key());
+        let guard = conn.acquire_advisory_lock(&key, NO_WAIT).unwrap();
+        connect().terminate_holder(&key);
+        assert!(guard.release().unwrap_err().is_lost());
+        assert_events(&key, &[REQUESTED, GRANTED, LOST]);
+        let (mut conn, key) = (connect(), fresh_key());
+        let guard = conn.acquire_advisory_lock(&key, NO_WAIT).unwrap();
+        connect().terminate_holder(&key);
+        drop(guard);
+        assert_events(&key, &[REQUESTED, GRANTED, LOST, RELEASE_FAILED]);
+    }
+}
+
+/// A client whose pool has async locks.
+trait Client: AsyncLockPool + Sync {
+    /// The event of a dropped guard.
+    const DROPPED_GUARD: &str;
+
+    async fn open() -> Self;
+
+    /// Runs a statement, which fails if the session has ended.
+    async fn run(session: &mut Self::Session) -> bool;
+}
+
+macro_rules! diesel_async_pools {
+    ($($pool:ty: $open:expr;)*) => {$(
+        impl Client for $pool {
+            // diesel-async does not show the reply to a message whose future was dropped.
+            const DROPPED_GUARD: &str = QUEUED;
+
+            async fn open() -> Self {
+                let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url());
+                ($open)(manager).await
+            }
+
+            async fn run(session: &mut AsyncPgConnection) -> bool {
+                session.batch_execute("SELECT 1").await.is_ok()
+            }
+        }
+    )*};
+}
+
+diesel_async_pools! {
+    bb8::Pool<AsyncPgConnection>: async |manager| {
+        bb8::Pool::builder().max_size(2).build(manager).await.unwrap()
+    };
+    deadpool::Pool<AsyncPgConnection>: async |manager| {
+        deadpool::Pool::builder(manager).max_size(2).build().unwrap()
+    };
+    mobc::Pool<AsyncPgConnection>: async |manager| {
+        mobc::Pool::builder().max_open(2).build(manager)
+    };
+}
+
+impl Client for DatabaseConnection {
+    const DROPPED_GUARD: &str = RELEASED;
+
+    async fn open() -> Self {
+        let mut options = ConnectOptions::new(url());
+        options.max_connections(2).sqlx_logging(false);
+        Database::connect(options).await.unwrap()
+    }
+
+    async fn run(session: &mut Self::Session) -> bool {
+        session.execute_unprepared("SELECT 1").await.is_ok()
+    }
+}
+
+async fn release_is_logged<P: Client>() {
+    let (pool, key) = (P::open().await, fresh_key());
+    let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    guard.release().await.unwrap();
+    assert_events(&key, &[REQUESTED, GRANTED, RELEASED]);
+}
+
+async fn dropped_guard_is_logged<P: Client>() {
+    let (pool, key) = (P::open().await, fresh_key());
+    drop(pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap());
+    connect().assert_free(&key, "the drop").await;
+    assert_eventual_events(&key, &[REQUESTED, GRANTED, P::DROPPED_GUARD]);
+}
+
+async fn dropped_body_is_logged<P: Client>() {
+    let (pool, key) = (P::open().await, fresh_key());
+    let body = async |_: &mut P::Session| -> Result<(), LockError> { std::future::pending().await };
+    let call = pool.with_advisory_lock(&key, NO_WAIT, body);
+    tokio::select! {
+        result = call => panic!("{result:?}"),
+        () = granted(&key) => {}
+    }
+    assert_eventual_events(&key, &[REQUESTED, GRANTED, P::DROPPED_GUARD]);
+    let key = fresh_key();
+    let call = pool.with_advisory_xact_lock(&key, NO_WAIT, body);
+    tokio::select! {
+        result = call => panic!("{result:?}"),
+        () = granted(&key) => {}
+    }
+    assert_events(&key, &[REQUESTED, GRANTED, TERMINATED]);
+}
+
+/// Waits for the event of the grant.
+async fn granted(key: &LockKey) {
+    while events_of(key)
+        .iter()
+        .all(|event| event.message() != GRANTED)
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn end_of_a_transaction_is_logged<P: Client>() {
+    let (pool, key) = (P::open().await, fresh_key());
+    pool.with_advisory_xact_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
+        .await
+        .unwrap();
+    let error = || LockError::new(LockErrorKind::Closed);
+    let body = async |_: &mut P::Session| -> Result<(), LockError> { Err(error()) };
+    pool.with_advisory_xact_lock(&key, NO_WAIT, body)
+        .await
+        .unwrap_err();
+    assert_events(&key, &[[REQUESTED, GRANTED, RELEASED]; 2].concat());
+    assert_scope(&key, "transaction");
+}
+
+async fn contention_and_limit_are_logged<P: Client>() {
+    let (pool, key) = (P::open().await, fresh_key());
+    let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let refused = pool.try_acquire_advisory_lock(&key, NO_WAIT).await;
+    assert!(refused.unwrap().is_none());
+    pool.acquire_advisory_lock(&key, SHORT).await.unwrap_err();
+    let wait = LockOptions::wait_forever();
+    let waiting = pool.acquire_advisory_lock(&key, wait);
+    let mut waiting = Box::pin(waiting);
+    tokio::select! {
+        _ = &mut waiting => panic!("granted"),
+        () = requested(&key, 4) => {}
+    }
+    drop(waiting);
+    guard.release().await.unwrap();
+    assert_events(
+        &key,
+        &[
+            REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, TIMED_OUT, REQUESTED, DROPPED,
+            RELEASED,
+        ],
+    );
+}
+
+/// Waits for this many requests.
+async fn requested(key: &LockKey, count: usize) {
+    let is_request = |event: &Event| event.message() == REQUESTED;
+    while events_of(key)
+        .iter()
+        .filter(|event| is_request(event))
+        .count()
+        < count
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn lost_lock_is_logged<P: Client>() {
+    let (pool, key) = (P::open().await, fresh_key());
+    let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    connect().terminate_holder(&key);
+    assert!(guard.release().await.unwrap_err().is_lost());
+    assert_events(&key, &[REQUESTED, GRANTED, LOST]);
+}
+
+async fn lost_lock_of_a_dropped_guard_is_an_error<P: Client>() {
+    let (pool, key) = (P::open().await, fresh_key());
+    let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    connect().terminate_holder(&key);
+    // The client learns of the end of the session.
+    assert!(!P::run(&mut guard).await);
+    drop(guard);
+    assert_eventual_events(&key, &[REQUESTED, GRANTED, LOST, RELEASE_FAILED]);
+}
+
+macro_rules! on_every_client {
+    ($($case:ident),*) => {
+        on_every_client!(@ through_bb8, bb8::Pool<AsyncPgConnection>, $($case),*);
+        on_every_client!(@ through_deadpool, deadpool::Pool<AsyncPgConnection>, $($case),*);
+        on_every_client!(@ through_mobc, mobc::Pool<AsyncPgConnection>, $($case),*);
+        on_every_client!(@ through_sea_orm, DatabaseConnection, $($case),*);
+    };
+    (@ $module:ident, $pool:ty, $($case:ident),*) => {
+        mod $module {
+            use super::*;
+
+            $(
+                #[test]
+                fn $case() {
+                    run(super::$case::<$pool>());
+                }
+            )*
+        }
+    };
+}
+
+on_every_client!(
+    release_is_logged,
+    dropped_guard_is_logged,
+    dropped_body_is_logged,
+    end_of_a_transaction_is_logged,
+    contention_and_limit_are_logged,
+    lost_lock_is_logged,
+    lost_lock_of_a_dropped_guard_is_an_error
+);
+
+/// Runs a case with threads for the tasks of its client.
+fn run(case: impl Future<Output = ()>) {
+    record();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(case);
+}
+
+mod lock_manager {
+    use super::*;
+
+    fn manager() -> LockManager {
+        LockManager::over_blocking_pool(pool_of(1)).unwrap()
+    }
+
+    #[test]
+    fn release_is_logged() {
+        record();
+        let (manager, key) = (manager(), fresh_key());
+        let guard = manager.acquire_blocking(&key, NO_WAIT).unwrap();
+        manager.acquire_blocking(&key, NO_WAIT).unwrap_err();
+        manager.acquire_blocking(&key, SHORT).unwrap_err();
+        guard.release_blocking().unwrap();
+        let events = [
+            REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, TIMED_OUT, RELEASED,
+        ];
+        assert_events(&key, &events);
+        drop(manager.acquire_blocking(&key, NO_WAIT).unwrap());
+        assert_events(&key, &[&events[..], &[REQUESTED, GRANTED, QUEUED]].concat());
+    }
+
+    #[test]
+    fn lost_lock_is_logged() {
+        record();
+        let (manager, key) = (manager(), fresh_key());
+        let guard = manager.acquire_blocking(&key, NO_WAIT).unwrap();
+        connect().terminate_holder(&key);
+        assert!(guard.release_blocking().unwrap_err().is_lost());
+        assert_events(&key, &[REQUESTED, GRANTED, LOST]);
+
+        let key = fresh_key();
+        let guard = manager.acquire_blocking(&key, NO_WAIT).unwrap();
+        connect().terminate_holder(&key);
+        // Another call learns of the end of the session, before any of its own.
+        eventually("the loss", || {
+            drop(manager.acquire_blocking(fresh_key(), NO_WAIT));
+            guard.is_lost()
+        });
+        drop(guard);
+        assert_events(&key, &[REQUESTED, GRANTED, LOST, RELEASE_FAILED]);
+    }
+}

@@ -1,0 +1,140 @@
+//! Log events: of each outcome, on each client, and with a subscriber that panics.
+//!
+//! A separate program with one subscriber for the process. tracing caches whether an event is
+//! enabled, and a thread without a subscriber could disable it for all.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod recorder;
+mod subscriber_panics;
+
+#[cfg(all(
+    feature = "diesel-postgres",
+    feature = "diesel-async-postgres",
+    feature = "bb8",
+    feature = "deadpool",
+    feature = "mobc",
+    feature = "r2d2",
+    feature = "sea-orm",
+    feature = "async-lock-manager"
+))]
+mod clients;
+
+use advisory_locking::session::LockSession;
+use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
+
+use testkit::model::Model;
+
+use crate::recorder::{Event, events_of, record};
+
+const NO_WAIT: LockOptions = LockOptions::no_wait();
+
+#[test]
+fn events_have_fields_for_filters() {
+    record();
+    let (model, key) = (Model::default(), LockKey::from(("events", "fields")));
+    let mut session = model.connect();
+    session
+        .with_advisory_lock(&key, NO_WAIT.shared(), |_| Ok::<_, LockError>(()))
+        .unwrap();
+    let events = events_of(&key);
+    let names: Vec<_> = events.iter().map(Event::message).collect();
+    assert_eq!(
+        names,
+        [
+            "requesting an advisory lock",
+            "an advisory lock is granted",
+            "an advisory lock is released"
+        ]
+    );
+    for event in &events {
+        assert_eq!(event.target, "advisory_locking");
+        assert_eq!(event.field("lock.key"), Some("events/fields"));
+        assert_eq!(event.field("lock.scope"), Some("session"));
+        assert_eq!(event.field("lock.mode"), Some("shared"));
+        assert_eq!(event.field("lock.request"), events[0].field("lock.request"));
+        // A JSON formatter writes the level of the event under this name.
+        assert_eq!(event.field("level"), None);
+    }
+    assert!(events[0].field("lock.pid").is_none() && events[0].field("waited_ms").is_none());
+    assert!(events[1].field("lock.pid").is_some() && events[1].field("waited_ms").is_some());
+    assert_eq!(events[2].field("lock.pid"), events[1].field("lock.pid"));
+    assert!(events[2].field("held_ms").is_some());
+}
+
+#[test]
+fn integer_keys_have_no_text() {
+    record();
+    for (key, id) in [
+        (LockKey::from(-790_126_053), "-790126053"),
+        (LockKey::from((790, -126)), "790,-126"),
+    ] {
+        let (model, mut other) = (Model::default(), None);
+        let mut session = model.connect();
+        let guard = session.acquire_advisory_lock(&key, NO_WAIT).unwrap();
+        let refused = other
+            .get_or_insert_with(|| model.connect())
+            .try_acquire_advisory_lock(&key, NO_WAIT);
+        assert!(refused.unwrap().is_none());
+        drop(guard);
+        for event in events_of(&key) {
+            assert_eq!(event.field("lock.id"), Some(id));
+            assert_eq!(event.field("lock.key"), None);
+        }
+    }
+}
+
+/// The end of the caller's transaction is not observed, so its locks have no release.
+#[test]
+fn locks_in_the_callers_transaction_are_granted_only() {
+    record();
+    let (model, key) = (Model::default(), LockKey::from("events/caller"));
+    let mut session = model.connect();
+    session.session_begin().unwrap();
+    session.acquire_advisory_xact_lock(&key, NO_WAIT).unwrap();
+    let again = session.try_acquire_advisory_xact_lock(&key, NO_WAIT);
+    assert!(again.unwrap());
+    // A savepoint inside it does not release the lock either.
+    session
+        .with_advisory_xact_lock(&key, NO_WAIT, |_| Ok::<_, LockError>(()))
+        .unwrap();
+    let messages = events_of(&key);
+    let messages: Vec<_> = messages.iter().map(Event::message).collect();
+    let request = ["requesting an advisory lock", "an advisory lock is granted"];
+    assert_eq!(messages, [request; 3].concat());
+    session.session_commit().unwrap();
+}
+
+/// An adapter for a backend without locks, async.
+#[cfg(feature = "diesel-async-sqlite")]
+#[test]
+fn no_op_is_logged_by_async_guards() {
+    use advisory_locking::AsyncAdvisoryLocking;
+    use diesel_async::AsyncConnection;
+    use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+
+    record();
+    let key = LockKey::from("events/no-op");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut conn = SyncConnectionWrapper::<diesel::SqliteConnection>::establish(":memory:")
+            .await
+            .unwrap();
+        drop(conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap());
+    });
+    let messages = events_of(&key);
+    let messages = messages.iter().map(Event::message);
+    let messages: Vec<_> = messages
+        .map(|message| message.split("; ").next().unwrap())
+        .collect();
+    assert_eq!(
+        messages,
+        [
+            "requesting an advisory lock",
+            "SQLite has no advisory locks: running without mutual exclusion",
+            "an advisory lock is granted",
+            "an advisory lock is released"
+        ]
+    );
+}

@@ -1,0 +1,92 @@
+//! A paused clock, and an injected timeout: waits that take no time.
+
+use std::time::{Duration, Instant};
+
+use advisory_locking::testing::{Event, Fault, TestLocks};
+use advisory_locking::{AdvisoryLocking, LockErrorKind};
+
+use crate::{BOTH, LONG, QUIET, kind, unreachable_body, wait};
+
+/// Longer than any test may take.
+const HOUR: Duration = Duration::from_secs(3600);
+
+on_every_adapter! {
+    paused_clock_reaches_the_limit_at_once,
+    paused_clock_leaves_free_locks_free,
+    resumed_clock_waits,
+    injected_timeout_takes_no_time,
+    injected_timeout_needs_a_limit,
+}
+
+fn paused_clock_reaches_the_limit_at_once<S: AdvisoryLocking>(connect: fn() -> S) {
+    let (locks, began) = (TestLocks::enter(), Instant::now());
+    locks.pause_clock();
+    let _other = locks.hold_from_other_session("key");
+    for strategy in BOTH {
+        let outcome = connect().with_advisory_lock("key", wait(HOUR, strategy), unreachable_body);
+        assert_eq!(kind(outcome), LockErrorKind::TimedOut, "{strategy:?}");
+        let outcome =
+            connect().with_advisory_xact_lock("key", wait(HOUR, strategy), unreachable_body);
+        assert_eq!(kind(outcome), LockErrorKind::TimedOut, "{strategy:?}");
+    }
+    assert!(began.elapsed() < LONG);
+    let timed_out = Event::timed_out("key");
+    let in_transaction = timed_out.clone().in_transaction();
+    assert_eq!(
+        locks.events(),
+        [
+            timed_out.clone(),
+            in_transaction.clone(),
+            timed_out,
+            in_transaction
+        ]
+    );
+}
+
+fn paused_clock_leaves_free_locks_free<S: AdvisoryLocking>(connect: fn() -> S) {
+    let locks = TestLocks::enter();
+    locks.pause_clock();
+    for strategy in BOTH {
+        let mut conn = connect();
+        let guard = conn.acquire_advisory_lock("key", wait(HOUR, strategy));
+        guard.unwrap().release().unwrap();
+    }
+}
+
+fn resumed_clock_waits<S: AdvisoryLocking>(connect: fn() -> S) {
+    let locks = TestLocks::enter();
+    locks.pause_clock();
+    locks.resume_clock();
+    let _other = locks.hold_from_other_session("key");
+    for strategy in BOTH {
+        let (limit, began) = (Duration::from_millis(30), Instant::now());
+        let outcome = connect().with_advisory_lock("key", wait(limit, strategy), unreachable_body);
+        assert_eq!(kind(outcome), LockErrorKind::TimedOut);
+        assert!(began.elapsed() >= limit, "{strategy:?}");
+    }
+}
+
+fn injected_timeout_takes_no_time<S: AdvisoryLocking>(connect: fn() -> S) {
+    let (locks, began) = (TestLocks::enter(), Instant::now());
+    for strategy in BOTH {
+        locks.inject_fault("key", Fault::TimedOut);
+        let outcome = connect().with_advisory_lock("key", wait(HOUR, strategy), unreachable_body);
+        assert_eq!(kind(outcome), LockErrorKind::TimedOut, "{strategy:?}");
+        // The fault is used up.
+        let mut conn = connect();
+        let guard = conn.acquire_advisory_lock("key", wait(HOUR, strategy));
+        guard.unwrap().release().unwrap();
+    }
+    assert!(began.elapsed() < LONG);
+    assert_eq!(locks.events()[0], Event::timed_out("key"));
+    assert_eq!(locks.contention_count("key"), 2);
+}
+
+fn injected_timeout_needs_a_limit<S: AdvisoryLocking>(connect: fn() -> S) {
+    let locks = TestLocks::enter();
+    locks.inject_fault("key", Fault::TimedOut);
+    let mut conn = connect();
+    drop(conn.acquire_advisory_lock("key", QUIET).unwrap());
+    let outcome = conn.acquire_advisory_lock("key", wait(HOUR, BOTH[0]));
+    assert_eq!(kind(outcome), LockErrorKind::TimedOut);
+}

@@ -1,0 +1,192 @@
+//! Lock managers over SQLite, for async and blocking callers.
+
+use std::time::{Duration, Instant};
+
+use advisory_locking::lock_manager::{LockManager, LockManagerOptions, NoLockBackend};
+use advisory_locking::testing::{Event, Fault, TestLocks};
+use advisory_locking::{LockError, LockErrorKind, WaitStrategy};
+use diesel::SqliteConnection;
+use diesel::r2d2::{ConnectionManager, Pool};
+
+use crate::{BOTH, LONG, QUIET, kind, wait};
+
+/// Longer than any test may take.
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn manager(backend: NoLockBackend) -> LockManager {
+    let pool = Pool::builder()
+        .max_size(1)
+        .build(ConnectionManager::<SqliteConnection>::new(":memory:"));
+    let options = LockManagerOptions::new().on_no_lock_backend(backend);
+    LockManager::over_blocking_pool_with(pool.unwrap(), options).unwrap()
+}
+
+#[test]
+fn lock_of_another_session_is_contended() {
+    for backend in [NoLockBackend::NoOp, NoLockBackend::InProcess] {
+        let (manager, locks) = (manager(backend), TestLocks::enter());
+        let other = locks.hold_from_other_session("key");
+        let refused = manager.try_acquire_blocking("key", QUIET).unwrap();
+        assert!(refused.is_none(), "{backend:?}");
+        let all = manager.acquire_all_blocking(["free", "key"], QUIET);
+        assert_eq!(kind(all), LockErrorKind::HeldElsewhere, "{backend:?}");
+        assert!(!locks.is_held("free"));
+        drop(other);
+        let guard = manager.acquire_blocking("key", QUIET).unwrap();
+        assert!(locks.is_held("key"));
+        guard.release_blocking().unwrap();
+        assert!(!locks.is_held("key"));
+        let events = locks.events();
+        let key = |event: &&Event| event.key() == &"key".into();
+        let of_key: Vec<_> = events.iter().filter(key).cloned().collect();
+        let held = Event::held_elsewhere("key");
+        assert_eq!(
+            of_key,
+            [
+                held.clone(),
+                held,
+                Event::acquired("key"),
+                Event::released("key")
+            ]
+        );
+    }
+}
+
+#[test]
+fn limit_passes_on_a_paused_clock() {
+    let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::enter());
+    locks.pause_clock();
+    let (_other, began) = (locks.hold_from_other_session("key"), Instant::now());
+    for strategy in BOTH {
+        let outcome = manager.acquire_blocking("key", wait(HOUR, strategy));
+        assert_eq!(kind(outcome), LockErrorKind::TimedOut, "{strategy:?}");
+    }
+    assert!(began.elapsed() < LONG);
+}
+
+#[test]
+fn waiter_is_granted_after_the_other_session() {
+    let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::enter());
+    let other = locks.hold_from_other_session("key");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _scope = locks.attach();
+            let guard = manager.acquire_blocking("key", wait(LONG, WaitStrategy::Block));
+            guard.unwrap().release_blocking().unwrap();
+        });
+        crate::until_contended(&locks, "key", 1);
+        drop(other);
+    });
+}
+
+#[test]
+fn lost_lock_reaches_its_guard() {
+    let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::enter());
+    locks.inject_fault("key", Fault::Lost);
+    let guard = manager.acquire_blocking("key", QUIET).unwrap();
+    assert!(guard.is_lost());
+    let error = guard.release_blocking().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Lost);
+
+    let guard = manager.acquire_blocking("key", QUIET).unwrap();
+    assert!(!guard.is_lost());
+    assert_eq!(locks.terminate_holders("key"), 1);
+    assert!(guard.is_lost());
+    drop(guard);
+    let lost = Event::not_released("key", LockErrorKind::Lost);
+    assert_eq!(
+        locks.events(),
+        [
+            Event::acquired("key"),
+            lost.clone(),
+            Event::acquired("key"),
+            lost
+        ]
+    );
+}
+
+#[test]
+fn faults_of_acquire_and_release_apply() {
+    let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::enter());
+    for (fault, expected) in [
+        (Fault::TooManyLocks, LockErrorKind::TooManyLocks),
+        (Fault::Database, LockErrorKind::Database),
+        (Fault::Canceled, LockErrorKind::Canceled),
+    ] {
+        locks.inject_fault("key", fault);
+        assert_eq!(kind(manager.acquire_blocking("key", QUIET)), expected);
+    }
+    locks.inject_fault("key", Fault::NotHeld);
+    let outcome = manager.with_lock_blocking("key", QUIET, |_| Ok::<_, LockError>(()));
+    assert_eq!(kind(outcome), LockErrorKind::NotHeld);
+}
+
+#[test]
+fn guard_dropped_without_release_frees_the_lock() {
+    let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::enter());
+    drop(manager.acquire_blocking("key", QUIET).unwrap());
+    assert_eq!(
+        locks.events(),
+        [Event::acquired("key"), Event::released("key")]
+    );
+}
+
+#[test]
+fn lock_managers_outside_a_test_are_not_affected() {
+    let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::new());
+    let _other = locks.hold_from_other_session("key");
+    let guard = manager.acquire_blocking("key", QUIET).unwrap();
+    guard.release_blocking().unwrap();
+    assert_eq!(locks.events(), []);
+}
+
+/// Async callers over a bb8 pool, in the runtime of the test.
+#[cfg(all(
+    feature = "async-lock-manager",
+    feature = "diesel-async-sqlite",
+    feature = "bb8"
+))]
+mod asynchronous {
+    use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
+    use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+
+    use super::*;
+
+    async fn manager() -> LockManager {
+        type Sqlite = SyncConnectionWrapper<SqliteConnection>;
+        let manager = AsyncDieselConnectionManager::<Sqlite>::new(":memory:");
+        let pool = bb8::Pool::builder().max_size(1).build(manager).await;
+        LockManager::over_async_pool(pool.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    #[allow(
+        clippy::future_not_send,
+        reason = "the future stays on the test's thread"
+    )]
+    async fn limit_passes_on_a_paused_clock() {
+        let (manager, locks) = (manager().await, TestLocks::enter());
+        locks.pause_clock();
+        let (_other, began) = (locks.hold_from_other_session("key"), Instant::now());
+        for strategy in BOTH {
+            let outcome = manager.acquire("key", wait(HOUR, strategy)).await;
+            assert_eq!(kind(outcome), LockErrorKind::TimedOut, "{strategy:?}");
+        }
+        assert!(began.elapsed() < LONG);
+    }
+
+    #[tokio::test]
+    #[allow(
+        clippy::future_not_send,
+        reason = "the future stays on the test's thread"
+    )]
+    async fn body_stops_when_its_lock_is_lost() {
+        let (manager, locks) = (manager().await, TestLocks::enter());
+        let body = async |_: &_| {
+            assert_eq!(locks.terminate_holders("leader"), 1);
+            std::future::pending::<Result<(), LockError>>().await
+        };
+        let outcome = manager.with_lock_while_held("leader", QUIET, body).await;
+        assert_eq!(kind(outcome), LockErrorKind::Lost);
+    }
+}
