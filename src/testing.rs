@@ -84,8 +84,8 @@
 //! # Mocks
 //!
 //! With a test scope, SeaORM's `MockDatabase` of PostgreSQL is a backend without locks too. No
-//! statement of a lock reaches the mock; transactions do. A lock in a `DatabaseTransaction` that the
-//! caller began on the mock is not simulated, because it could be PostgreSQL's.
+//! statement of a lock reaches the mock; transactions do. A lock in a `DatabaseTransaction` that
+//! the caller began on the mock is not simulated, because it could be PostgreSQL's.
 //!
 //! # In production
 //!
