@@ -11,7 +11,8 @@
 //!
 //! A `BEGIN` sent as plain text is invisible. A session-level lock is granted in it, and its
 //! release reports [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if that
-//! transaction is still open.
+//! transaction is still open. So does the release after a `BEGIN` under the lock, if its
+//! transaction is still open and has written.
 //!
 //! # Errors
 //!
@@ -52,6 +53,8 @@ use std::error::Error as StdError;
 use std::num::NonZeroU32;
 
 use ::diesel::QueryResult;
+#[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
+use ::diesel::connection::{TransactionDepthChange, TransactionManagerStatus};
 use ::diesel::result::{DatabaseErrorKind, Error};
 
 use crate::error::{LockError, LockErrorKind};
@@ -73,6 +76,25 @@ pub(crate) fn transaction_state_of(
         (Ok(depth), true) => TransactionState::open(depth),
         // The transaction of the test does not count, only those inside it.
         (Ok(depth), false) => TransactionState::in_test(depth - 1),
+    }
+}
+
+/// Returns Diesel's name of the innermost savepoint at this depth of its transaction manager.
+#[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
+pub(crate) fn savepoint_name(depth: NonZeroU32) -> String {
+    format!("diesel_savepoint_{}", depth.get() - 1)
+}
+
+/// Changes the depth of a transaction manager whose `BEGIN` or `RELEASE` this crate has sent.
+#[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
+pub(crate) fn change_depth(status: &mut TransactionManagerStatus, change: TransactionDepthChange) {
+    let changed = match status {
+        TransactionManagerStatus::Valid(valid) => valid.change_transaction_depth(change),
+        TransactionManagerStatus::InError => return,
+    };
+    // Only a decrease from zero fails.
+    if changed.is_err() {
+        status.set_in_error();
     }
 }
 

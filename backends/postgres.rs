@@ -55,14 +55,19 @@ pub use wait::TransactionContext;
 /// The `timestamptz` `-infinity` in the binary format. It is never the start of a transaction.
 const NEGATIVE_INFINITY: i64 = i64::MIN;
 
-/// The text that commits a transaction of the crate.
+/// Returns the text that ends a transaction or savepoint by `end`, after a check.
 ///
 /// In an aborted transaction a bare [`COMMIT`] rolls back and succeeds, and outside a transaction
-/// it only warns. A savepoint fails in both cases.
+/// it only warns. The check fails in both cases, and without a check, a savepoint does.
 ///
 /// [`COMMIT`]: https://www.postgresql.org/docs/current/sql-commit.html
 #[cfg(feature = "_postgres")]
-pub(crate) const COMMIT: &str = "SAVEPOINT advisory_locking; COMMIT";
+pub(crate) fn checked(check: Option<&Script>, end: &str) -> String {
+    match check {
+        Some(check) => format!("{}; {end}", check.sql()),
+        None => format!("SAVEPOINT advisory_locking; {end}"),
+    }
+}
 
 #[cfg(test)]
 mod tests;

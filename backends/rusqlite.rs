@@ -22,7 +22,7 @@
 use ::rusqlite::{Connection, Error, Savepoint, Transaction};
 
 use crate::error::{LockError, LockErrorKind};
-use crate::session::{Backend, LockSession, SessionError, TransactionState};
+use crate::session::{Backend, LockSession, Script, SessionError, TransactionState};
 
 /// The savepoint that `begin` sets inside a transaction.
 ///
@@ -92,7 +92,7 @@ macro_rules! lock_session {
                 begin(self)
             }
 
-            fn session_commit(&mut self) -> Result<(), SessionError> {
+            fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
                 commit(self)
             }
 

@@ -60,8 +60,9 @@
 //! * A session-level lock is granted inside such a transaction. Its release reports
 //!   [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if the transaction is still
 //!   open.
-//! * If the body sends the `BEGIN`, the connection returns to the pool inside the transaction, as
-//!   it would without a lock.
+//! * If the body sends the `BEGIN` and has written in that transaction, the release reports the
+//!   same. If it has only read, the connection returns to the pool inside the transaction, as it
+//!   would without a lock.
 //!
 //! All handles of a body share one connection. If two tasks of a body each begin a transaction, one
 //! is nested in the other.

@@ -25,7 +25,20 @@ pub enum LockErrorKind {
     Closed,
     /// The body succeeded, but the commit of its transaction failed. The work is rolled back and
     /// the transaction-level lock is not held.
+    ///
+    /// Either the server rejected the commit, or it ended the session before the commit.
     CommitFailed,
+    /// The body succeeded, and the session was lost during the commit. The work may be committed or
+    /// rolled back. The transaction-level lock is not held once the server has noticed the loss.
+    ///
+    /// A retry may do the work twice. A body that needs the answer stores the value of
+    /// `pg_current_xact_id()` outside the database. Later,
+    /// [`pg_xact_status`](https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT)
+    /// returns whether that transaction was committed.
+    ///
+    /// Diesel and diesel-async hide the SQLSTATE. So with them this kind is also reported if the
+    /// server ended the session just before the commit.
+    CommitUnknown,
     /// The client library or the database failed. The lock is not held. If the release could not be
     /// confirmed, the session was terminated.
     Database,
@@ -67,6 +80,9 @@ pub enum LockErrorKind {
     /// have held it before the body ended.
     ///
     /// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
+    ///
+    /// For a transaction-level lock, the body ended the transaction itself. What the body committed
+    /// stays committed. A transaction that the body began afterwards is rolled back.
     NotHeld,
     /// A transaction-level lock was requested outside a transaction, where it would be released at
     /// once. Nothing was sent. The lock is not held.
@@ -103,6 +119,12 @@ pub enum LockErrorKind {
     /// Diesel hides the SQLSTATE, so this kind is also reported if the lock statement itself
     /// failed. The source has the details.
     TransactionAborted,
+    /// The body prepared its transaction for two-phase commit. The prepared transaction holds the
+    /// lock until
+    /// [`COMMIT PREPARED` or `ROLLBACK PREPARED`](https://www.postgresql.org/docs/current/sql-prepare-transaction.html).
+    ///
+    /// The work is neither committed nor rolled back.
+    TransactionPrepared,
     /// The body or the holder of the guard left open a transaction that began under the lock. On
     /// PostgreSQL the session was terminated, which rolled the transaction back. On SQLite the
     /// transaction was rolled back and the connection stays usable. The lock is not held.
@@ -120,6 +142,9 @@ impl LockErrorKind {
             }
             Self::Closed => "the lock manager is closed",
             Self::CommitFailed => "the transaction under the lock was not committed",
+            Self::CommitUnknown => {
+                "the session was lost during the commit under the lock: whether the work was committed is unknown"
+            }
             Self::Database => "the database or the client library failed",
             Self::Deadlock => {
                 "waiting for the lock would be a deadlock: acquire locks in the same order everywhere"
@@ -155,6 +180,9 @@ impl LockErrorKind {
                 "the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction"
             }
             Self::TransactionAborted => "the transaction is aborted: roll it back",
+            Self::TransactionPrepared => {
+                "the body prepared the transaction, which holds the lock until COMMIT PREPARED or ROLLBACK PREPARED"
+            }
             Self::TransactionLeftOpen => {
                 "a transaction begun under the lock was left open, and was rolled back: \
                  commit it before the lock is released"

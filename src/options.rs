@@ -39,6 +39,9 @@ pub enum WaitStrategy {
     /// fair: sessions in the server's queue are granted a contended lock first. A waiter acquires a
     /// free lock only at its next poll. Two clients that wait for each other wait until their
     /// limits, because the server cannot detect such a deadlock.
+    ///
+    /// An attempt is granted for good or not at all. So pollers never make a free lock look
+    /// contended to a call that does not wait.
     #[default]
     Poll,
 }
@@ -100,6 +103,14 @@ pub(crate) struct AcceptedServers {
 /// milliseconds, because
 /// [`lock_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT)
 /// treats zero as no limit.
+///
+/// # Serializable, read-only, deferrable
+///
+/// If the session's transactions are [serializable, read-only and
+/// deferrable](https://www.postgresql.org/docs/current/sql-set-transaction.html) by default, the
+/// server delays every statement that begins a transaction, and so every attempt, until the
+/// serializable transactions of other sessions have ended. [`no_wait`](Self::no_wait) and limits
+/// do not bound that delay. Such a session should not acquire locks.
 ///
 /// # Errors
 ///

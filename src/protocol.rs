@@ -52,7 +52,10 @@ pub(crate) enum Action<T> {
     /// Runs a script; the event is [`Event::Ran`].
     Script(Script),
     Begin,
-    Commit,
+    /// Begins a transaction and runs a prepared statement in it; the event is [`Event::Begun`].
+    BeginAndQuery(Statement),
+    /// Commits, after a script that fails unless the session holds the lock. `None`: no check.
+    Commit(Option<Script>),
     Rollback,
     /// Terminates the session and marks its connection as broken. It has no result: there is no
     /// further clean-up that a machine could try.
@@ -73,6 +76,8 @@ pub(crate) enum Event {
     SessionState(SessionSnapshot),
     /// Reply to [`Action::Query`].
     Row(Result<LockReply, SessionError>),
+    /// Result of [`Action::BeginAndQuery`]: the error of the begin, or the reply to the query.
+    Begun(Result<Result<LockReply, SessionError>, SessionError>),
     /// Result of [`Action::Script`], [`Action::Begin`], [`Action::Commit`] or [`Action::Rollback`].
     Ran(Result<(), SessionError>),
 }
@@ -82,6 +87,7 @@ impl Event {
     fn row(self) -> Result<LockReply, SessionError> {
         match self {
             Self::Row(row) => row,
+            Self::Begun(reply) => reply.and_then(|row| row),
             Self::Ready | Self::SessionState(_) | Self::Ran(_) => Err(SessionError::new(
                 "the driver returned no row for the query",
             )),
@@ -93,8 +99,19 @@ impl Event {
         match self {
             Self::Ran(result) => result,
             Self::Row(row) => row.map(drop),
+            Self::Begun(reply) => reply.and_then(|row| row).map(drop),
             Self::Ready | Self::SessionState(_) => {
                 Err(SessionError::new("the driver did not run the command"))
+            }
+        }
+    }
+
+    /// Returns the result of a begin with its query; an error of the begin for any other event.
+    fn begun(self) -> Result<Result<LockReply, SessionError>, SessionError> {
+        match self {
+            Self::Begun(reply) => reply,
+            Self::Ready | Self::SessionState(_) | Self::Row(_) | Self::Ran(_) => {
+                Err(SessionError::new("the driver began no transaction"))
             }
         }
     }
@@ -162,7 +179,8 @@ pub(crate) struct Grant {
     pub(crate) pid: Option<i32>,
     /// Start time of the transaction in which the lock was granted, as the server's
     /// [`CURRENT_TIMESTAMP`](https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-CURRENT).
-    /// `None` if the client knows of that transaction, or if the backend has no locks.
+    /// `None` if the backend has no locks, or for a session-level lock that was acquired in a
+    /// transaction that the client knows of.
     pub(crate) transaction_began: Option<i64>,
     /// Number of open transactions and savepoints of the client at the time of the grant.
     pub(crate) depth: u32,

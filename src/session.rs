@@ -99,14 +99,37 @@ pub trait LockSession {
     /// As the client reports them.
     fn session_begin(&mut self) -> Result<(), SessionError>;
 
-    /// Commits the innermost transaction or savepoint that
-    /// [`session_begin`](Self::session_begin) began.
+    /// Begins a transaction as [`session_begin`](Self::session_begin) does, and runs a prepared
+    /// statement in it.
+    ///
+    /// A client that can send both in one round trip overrides the default, which sends one after
+    /// the other.
     ///
     /// # Errors
     ///
-    /// As the client reports them, and if the transaction was aborted. The transaction has ended in
-    /// either case.
-    fn session_commit(&mut self) -> Result<(), SessionError>;
+    /// The outer error: the transaction did not begin, whatever the statement returned. The inner
+    /// error: that of the statement. The transaction is open then, and perhaps aborted.
+    fn session_begin_and_query(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Result<Row, SessionError>, SessionError> {
+        self.session_begin()?;
+        Ok(self.session_query(statement))
+    }
+
+    /// Commits the innermost transaction or savepoint that
+    /// [`session_begin`](Self::session_begin) began.
+    ///
+    /// `check` is a script to send before the commit, in the same message. If it fails, nothing may
+    /// be committed.
+    ///
+    /// # Errors
+    ///
+    /// As the client reports them, and if the transaction was aborted. The error of the check is
+    /// recognized by its [constraint](SqlState::from_constraint). The transaction has ended in any
+    /// case. After an error that is not [disconnected](SessionError::with_disconnected), it was
+    /// rolled back.
+    fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError>;
 
     /// Rolls back the innermost transaction or savepoint that
     /// [`session_begin`](Self::session_begin) began.
@@ -227,8 +250,15 @@ impl<D: DelegateLockSession> LockSession for D {
         self.session().session_begin()
     }
 
-    fn session_commit(&mut self) -> Result<(), SessionError> {
-        self.session().session_commit()
+    fn session_begin_and_query(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Result<Row, SessionError>, SessionError> {
+        self.session().session_begin_and_query(statement)
+    }
+
+    fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
+        self.session().session_commit(check)
     }
 
     fn session_rollback(&mut self) -> Result<(), SessionError> {

@@ -1,12 +1,12 @@
 //! `PgConnection`.
 
 use diesel::RunQueryDsl;
-use diesel::connection::SimpleConnection;
+use diesel::connection::{SimpleConnection, TransactionDepthChange};
 use diesel::pg::PgConnection;
 
 use super::prepared::{Prepared, with_prepared};
-use super::session_error;
-use crate::backends::postgres::COMMIT;
+use super::{change_depth, savepoint_name, session_error};
+use crate::backends::postgres::checked;
 use crate::session::{
     Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
 };
@@ -26,22 +26,22 @@ impl LockSession for PgConnection {
         super::blocking::begin(self)
     }
 
-    fn session_commit(&mut self) -> Result<(), SessionError> {
-        // `COMMIT` is for the outermost transaction. A savepoint and a transaction inside a test's
-        // are released by Diesel's own commit.
+    fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
+        // `COMMIT` is for the outermost transaction, and a transaction inside a test's is a
+        // savepoint.
         if super::blocking::transaction_state(self) != TransactionState::open(1) {
-            return super::blocking::commit(self);
+            return commit_savepoint(self, check);
         }
         // Diesel reads the transaction state from libpq, so it notices the end of the transaction.
-        self.batch_execute(COMMIT).map_err(|error| {
-            // Open still if the savepoint failed, in an aborted transaction. A `COMMIT` that fails
-            // ends the transaction.
-            if super::blocking::transaction_state(self).is_open() {
-                // The caller gets the error of the commit.
-                let _ = super::blocking::rollback(self);
-            }
-            session_error(error)
-        })
+        self.batch_execute(&checked(check, "COMMIT"))
+            .map_err(|error| {
+                // It is still open if the check failed. A `COMMIT` that fails ends it.
+                if super::blocking::transaction_state(self).is_open() {
+                    // The caller gets the error of the commit.
+                    let _ = super::blocking::rollback(self);
+                }
+                session_error(error)
+            })
     }
 
     fn session_rollback(&mut self) -> Result<(), SessionError> {
@@ -62,4 +62,25 @@ impl LockSession for PgConnection {
     fn session_mark_broken(&mut self) {
         super::blocking::manager_status(self).set_in_error();
     }
+}
+
+/// Releases a savepoint after the check, or rolls back to it if that fails.
+fn commit_savepoint(conn: &mut PgConnection, check: Option<&Script>) -> Result<(), SessionError> {
+    let depth = super::blocking::manager_status(conn).transaction_depth();
+    let Some(depth) = depth.ok().flatten().filter(|depth| depth.get() > 1) else {
+        return super::blocking::commit(conn);
+    };
+    let name = savepoint_name(depth);
+    let check = check.map_or_else(String::new, |check| format!("{}; ", check.sql()));
+    let release = format!("{check}RELEASE SAVEPOINT {name}");
+    let released = conn.batch_execute(&release);
+    if released.is_err() {
+        let undo = format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}");
+        if conn.batch_execute(&undo).is_err() {
+            super::blocking::manager_status(conn).set_in_error();
+        }
+    }
+    let status = super::blocking::manager_status(conn);
+    change_depth(status, TransactionDepthChange::DecreaseDepth);
+    released.map_err(session_error)
 }

@@ -42,7 +42,8 @@ impl<const ID: u8> Prepared<ID> {
 macro_rules! with_prepared {
     ($statement:expr, $prepared:ident => $run:expr) => {
         with_prepared!(@ids $statement, $prepared => $run,
-            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33; 34)
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33
+            34 35 36 37; 38)
     };
     (@ids $statement:expr, $prepared:ident => $run:expr, $($id:literal)*; $last:literal) => {{
         const _: () = assert!($last + 1 == $crate::session::StatementId::COUNT);

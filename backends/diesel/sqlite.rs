@@ -3,7 +3,7 @@
 use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
 
-use crate::session::{Backend, LockSession, SessionError, TransactionState};
+use crate::session::{Backend, LockSession, Script, SessionError, TransactionState};
 
 impl LockSession for SqliteConnection {
     fn session_backend(&mut self) -> Backend {
@@ -18,7 +18,7 @@ impl LockSession for SqliteConnection {
         super::blocking::begin(self)
     }
 
-    fn session_commit(&mut self) -> Result<(), SessionError> {
+    fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
         super::blocking::commit(self)
     }
 

@@ -2,16 +2,19 @@
 
 mod cancel;
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use diesel::connection::TransactionManagerStatus;
+use diesel::QueryResult;
+use diesel::connection::{TransactionDepthChange, TransactionManagerStatus};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use futures_util::future::join3;
 
 use crate::backends::diesel::prepared::with_prepared;
-use crate::backends::diesel::session_error;
-use crate::backends::postgres::{COMMIT, TerminateStep};
+use crate::backends::diesel::{change_depth, savepoint_name, session_error};
+use crate::backends::postgres::{TerminateStep, checked};
 use crate::session::{
-    AsyncLockSession, Backend, Row, Script, SessionError, Statement, TransactionState,
+    AsyncLockSession, Backend, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
 };
 
 pub use cancel::set_cancel_tls;
@@ -29,12 +32,32 @@ impl AsyncLockSession for AsyncPgConnection {
         super::begin(self).await
     }
 
-    async fn session_commit(&mut self) -> Result<(), SessionError> {
+    async fn session_begin_and_query(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Result<Row, SessionError>, SessionError> {
+        if self.session_transaction_state() != TransactionState::none() {
+            self.session_begin().await?;
+            return Ok(self.session_query(statement).await);
+        }
+        let (begun, row, ended) = begin_and_query(self, statement).await;
+        // Without a transaction, a lock that was granted is gone with its statement.
+        begun.map_err(session_error)?;
+        change_depth(
+            super::manager_status(self),
+            TransactionDepthChange::IncreaseDepth,
+        );
+        Ok(row
+            .and_then(|row| ended.map(|()| row))
+            .map_err(session_error))
+    }
+
+    async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
         // `COMMIT` is for the outermost transaction, as with Diesel.
         if self.session_transaction_state() != TransactionState::open(1) {
-            return commit_savepoint(self).await;
+            return commit_savepoint(self, check).await;
         }
-        match self.batch_execute(COMMIT).await {
+        match self.batch_execute(&checked(check, "COMMIT")).await {
             Ok(()) => {
                 // tokio-postgres 0.7.18 does not show the transaction state, so the manager would
                 // not notice the end of the transaction.
@@ -42,9 +65,11 @@ impl AsyncLockSession for AsyncPgConnection {
                 Ok(())
             }
             Err(error) => {
-                // The caller gets the error of the commit.
-                let _ = self.session_rollback().await;
-                Err(session_error(error))
+                // The caller gets the error of the commit. tokio-postgres 0.7.18 shows the end of
+                // the session only after the error that the server sent before.
+                let rolled_back = self.session_rollback().await;
+                let gone = rolled_back.is_err_and(|error| error.is_disconnected());
+                Err(session_error(error).with_disconnected(gone))
             }
         }
     }
@@ -107,23 +132,49 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 }
 
-/// Releases a savepoint. If that fails, diesel-async leaves the transaction aborted, so this rolls
-/// back to the savepoint.
-async fn commit_savepoint(conn: &mut AsyncPgConnection) -> Result<(), SessionError> {
-    let depth = super::manager_status(conn)
-        .transaction_depth()
-        .ok()
-        .flatten();
-    let Err(error) = super::commit(conn).await else {
-        return Ok(());
+/// Sends `BEGIN`, a statement and the end of its snapshot without a pause for the replies.
+///
+/// The futures are polled in this order, so the messages are sent in this order. If the connection
+/// has not prepared the statement before, its execution follows the third message.
+async fn begin_and_query(
+    conn: &AsyncPgConnection,
+    statement: &Statement,
+) -> (QueryResult<()>, QueryResult<Row>, QueryResult<()>) {
+    let (mut first, mut second, mut third) = (conn, conn, conn);
+    let query: Pin<Box<dyn Future<Output = QueryResult<Row>> + Send + '_>> =
+        with_prepared!(statement, prepared => Box::pin(prepared.get_result(&mut second)));
+    let end = Script::without_key(ScriptKind::EndSnapshot).sql();
+    join3(
+        first.batch_execute("BEGIN"),
+        query,
+        third.batch_execute(&end),
+    )
+    .await
+}
+
+/// Releases a savepoint after the check. If that fails, diesel-async would leave the transaction
+/// aborted, so this rolls back to the savepoint.
+async fn commit_savepoint(
+    conn: &mut AsyncPgConnection,
+    check: Option<&Script>,
+) -> Result<(), SessionError> {
+    let depth = super::manager_status(conn).transaction_depth();
+    let Some(depth) = depth.ok().flatten().filter(|depth| depth.get() > 1) else {
+        return super::commit(conn).await;
     };
-    if let Some(depth) = depth.filter(|depth| depth.get() > 1) {
-        // Diesel's name of the savepoint.
-        let name = format!("diesel_savepoint_{}", depth.get() - 1);
+    let name = savepoint_name(depth);
+    let check = check.map_or_else(String::new, |check| format!("{}; ", check.sql()));
+    let release = format!("{check}RELEASE SAVEPOINT {name}");
+    let released = conn.batch_execute(&release).await;
+    if released.is_err() {
         let undo = format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}");
         if conn.batch_execute(&undo).await.is_err() {
             super::manager_status(conn).set_in_error();
         }
     }
-    Err(error)
+    change_depth(
+        super::manager_status(conn),
+        TransactionDepthChange::DecreaseDepth,
+    );
+    released.map_err(session_error)
 }

@@ -7,7 +7,7 @@ use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::session::AsyncLockSession;
-use crate::session::{Backend, SessionError, TransactionState};
+use crate::session::{Backend, Script, SessionError, TransactionState};
 
 impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
     fn session_backend(&mut self) -> Backend {
@@ -22,7 +22,7 @@ impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
         super::begin(self).await
     }
 
-    async fn session_commit(&mut self) -> Result<(), SessionError> {
+    async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
         super::commit(self).await
     }
 

@@ -17,6 +17,20 @@ impl SqlState {
     /// Prefix of the constraint name in which the crate's scripts report a code.
     pub(crate) const CONSTRAINT_PREFIX: &str = "advisory-locking ";
 
+    /// The code of a [`CheckTransaction`](super::ScriptKind::CheckTransaction) that finds another
+    /// transaction than that of the grant. An adapter derives it from the
+    /// [constraint](Self::from_constraint).
+    ///
+    /// The SQL standard leaves classes from `I` to `Z` to implementations. PostgreSQL uses [none]
+    /// that begins with `Z`.
+    ///
+    /// [none]: https://www.postgresql.org/docs/current/errcodes-appendix.html
+    pub const OTHER_TRANSACTION: Self = Self(*b"ZAL02");
+
+    /// Name of the constraint that [`CheckTransaction`](super::ScriptKind::CheckTransaction)
+    /// violates.
+    const CHECK_CONSTRAINT: &str = "cardinal_number_domain_check";
+
     /// Parses a code such as `"55P03"`. Returns `None` unless it is five ASCII letters or digits.
     #[must_use]
     pub fn new(code: &str) -> Option<Self> {
@@ -27,12 +41,15 @@ impl SqlState {
             .then_some(Self(bytes))
     }
 
-    /// Reads the code that a script of this crate put in the constraint name of its error.
+    /// Reads the code of a script of this crate from the constraint name of its error.
     ///
     /// Diesel shows the constraint name of an error and hides its code. The crate's scripts catch
     /// an error on the server and raise it again with the code in the constraint name.
     #[must_use]
     pub fn from_constraint(name: &str) -> Option<Self> {
+        if name == Self::CHECK_CONSTRAINT {
+            return Some(Self::OTHER_TRANSACTION);
+        }
         Self::new(name.strip_prefix(Self::CONSTRAINT_PREFIX)?)
     }
 
@@ -56,6 +73,12 @@ impl SqlState {
             // `transaction_timeout`.
             | b"57P05" | b"25P03" | b"25P04"
         )
+    }
+
+    /// Returns whether the server ends an open transaction with this error, and never a transaction
+    /// whose commit has begun: an administrator's command, and the time-outs of a transaction.
+    fn precedes_commit(self) -> bool {
+        matches!(&self.0, b"57P01" | b"25P03" | b"25P04")
     }
 }
 
@@ -163,6 +186,17 @@ impl SessionError {
         self
     }
 
+    /// Returns whether the server may have committed: the session was lost, and the server did not
+    /// report that this was before the commit.
+    pub(crate) fn may_be_committed(&self) -> bool {
+        self.disconnected && !self.code.is_some_and(SqlState::precedes_commit)
+    }
+
+    /// Returns whether the check before a commit found another transaction than that of the grant.
+    pub(crate) fn is_other_transaction(&self) -> bool {
+        self.code == Some(SqlState::OTHER_TRANSACTION)
+    }
+
     /// Returns the error of an adapter that has no implementation for this statement or script.
     pub(crate) fn unsupported(request: &impl fmt::Debug) -> Self {
         Self::new(format!("this session cannot run {request:?}"))
@@ -226,6 +260,10 @@ mod tests {
         assert_eq!(
             SqlState::from_constraint("advisory-locking 40P01"),
             SqlState::new("40P01")
+        );
+        assert_eq!(
+            SqlState::from_constraint("cardinal_number_domain_check"),
+            Some(SqlState::OTHER_TRANSACTION)
         );
         assert_eq!(SqlState::from_constraint("users_email_key"), None);
         assert_eq!(SqlState::from_constraint("40P01"), None);

@@ -77,23 +77,50 @@ macro_rules! try_in_transaction {
     };
 }
 
-/// The text that releases the lock on the expected session, after the transaction of the grant.
+/// The condition that no transaction with uncommitted work is open, for a grant outside any
+/// transaction.
 ///
-/// [`CASE`] evaluates the call only if both conditions hold. The conditions and the release are in
+/// [`txid_current_if_assigned`] is the name that every supported version has. Outside a transaction
+/// it is null, because a statement that releases a lock writes nothing.
+///
+/// [`txid_current_if_assigned`]: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
+macro_rules! nothing_uncommitted {
+    () => {
+        "pg_catalog.txid_current_if_assigned() IS NULL"
+    };
+}
+pub(super) use nothing_uncommitted;
+
+/// The text that releases the lock on the expected session, outside any transaction that the client
+/// does not know of.
+///
+/// [`CASE`] evaluates the call only if the conditions hold. The conditions and the release are in
 /// one statement, so that a pooler cannot send them to two sessions.
 ///
 /// [`CASE`]: https://www.postgresql.org/docs/current/functions-conditional.html#FUNCTIONS-CASE
 macro_rules! release {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, "1") => {
+        release!($suffix, $key, "$3")
+    };
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, "2") => {
+        release!($suffix, $key, "$4")
+    };
+    ($suffix:literal, $key:literal, $began:literal) => {
         concat!(
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 ",
-            "AND CURRENT_TIMESTAMP OPERATOR(pg_catalog.<>) $2::pg_catalog.timestamptz ",
-            "THEN pg_catalog.pg_advisory_unlock",
+            "AND (granted.began OPERATOR(pg_catalog.=) '-infinity'::pg_catalog.timestamptz ",
+            "OR (CURRENT_TIMESTAMP OPERATOR(pg_catalog.<>) granted.began AND ",
+            nothing_uncommitted!(),
+            ")) THEN pg_catalog.pg_advisory_unlock",
             $suffix,
             "(",
             $key,
             ") END",
-            session_columns!()
+            session_columns!(),
+            // Each parameter occurs once, and the start is needed twice.
+            " FROM (SELECT ",
+            $began,
+            "::pg_catalog.timestamptz AS began) AS granted"
         )
     };
 }
@@ -106,10 +133,19 @@ macro_rules! release {
 /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
 macro_rules! from_pg_locks {
     ($pg_locks_mode:literal, $classid:literal, $objid:literal, $objsubid:literal) => {
+        from_pg_locks!(
+            "held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()",
+            $pg_locks_mode,
+            $classid,
+            $objid,
+            $objsubid
+        )
+    };
+    ($holder:literal, $pg_locks_mode:literal, $classid:literal, $objid:literal, $objsubid:literal) => {
         concat!(
-            " FROM pg_catalog.pg_locks AS held WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory' ",
-            "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
-            "AND held.classid OPERATOR(pg_catalog.=) ",
+            " FROM pg_catalog.pg_locks AS held WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory' AND ",
+            $holder,
+            " AND held.classid OPERATOR(pg_catalog.=) ",
             $classid,
             "::pg_catalog.int8::pg_catalog.oid ",
             "AND held.objid OPERATOR(pg_catalog.=) ",
@@ -169,6 +205,47 @@ macro_rules! is_held {
     };
 }
 
+/// The condition that `pg_locks` shows the lock for this session.
+macro_rules! held_by_session {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:tt) => {
+        concat!(
+            "EXISTS (SELECT",
+            from_pg_locks!($pg_locks_mode, "$1", "$2", $objsubid),
+            ")"
+        )
+    };
+}
+
+/// The text that returns whether a [prepared transaction] holds the lock, which has no process id.
+///
+/// [prepared transaction]: https://www.postgresql.org/docs/current/sql-prepare-transaction.html
+macro_rules! held_by_prepared_transaction {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:tt) => {
+        concat!(
+            "SELECT EXISTS (SELECT",
+            from_pg_locks!(
+                "held.pid IS NULL AND held.database OPERATOR(pg_catalog.=) (SELECT current.oid \
+                 FROM pg_catalog.pg_database AS current \
+                 WHERE current.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())",
+                $pg_locks_mode,
+                "$1",
+                "$2",
+                $objsubid
+            ),
+            ")",
+            session_columns!()
+        )
+    };
+}
+
+/// Returns the condition that `pg_locks` shows the lock for this session, with the key written out.
+pub(super) fn held_by_session(key: RawLockKey, mode: LockMode) -> String {
+    let PgLocksColumns { classid, objid, .. } = key.pg_locks();
+    by_mode_and_space!(mode, key, held_by_session, "", "")
+        .replace("$1", &format!("'{classid}'"))
+        .replace("$2", &format!("'{objid}'"))
+}
+
 /// Returns the text of a statement of a connection.
 pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) -> &'static str {
     match kind {
@@ -190,8 +267,8 @@ pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) ->
             mode,
             key,
             release,
-            "$3::pg_catalog.int8",
-            "$3::pg_catalog.int4, $4::pg_catalog.int4"
+            "$2::pg_catalog.int8",
+            "$2::pg_catalog.int4, $3::pg_catalog.int4"
         ),
         StatementKind::ReleaseIfHeld => by_mode_and_space!(
             mode,
@@ -201,6 +278,9 @@ pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) ->
             "$1::pg_catalog.int4, $2::pg_catalog.int4"
         ),
         StatementKind::IsHeld => by_mode_and_space!(mode, key, is_held, "", ""),
+        StatementKind::IsHeldByPreparedTransaction => {
+            by_mode_and_space!(mode, key, held_by_prepared_transaction, "", "")
+        }
     }
 }
 
@@ -219,9 +299,13 @@ pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
             pid,
             transaction_began,
         } => {
-            // No transaction starts at `-infinity`, so the condition on the start always holds.
+            let pid = Some(Bind::Int4(pid));
             let began = Bind::Timestamptz(transaction_began.unwrap_or(NEGATIVE_INFINITY));
-            [Some(Bind::Int4(pid)), Some(began), first, second]
+            // A key of one number has one parameter only.
+            match second {
+                Some(_) => [pid, first, second, Some(began)],
+                None => [pid, first, Some(began), None],
+            }
         }
         StatementKind::ReleaseIfHeld => {
             let [classid, objid] = columns();
@@ -231,7 +315,7 @@ pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
                 None => [first, classid, objid, None],
             }
         }
-        StatementKind::IsHeld => {
+        StatementKind::IsHeld | StatementKind::IsHeldByPreparedTransaction => {
             let [classid, objid] = columns();
             [classid, objid, None, None]
         }

@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
+use super::lock::{held_by_session, nothing_uncommitted};
 use super::wait::{SAVEPOINT, TransactionContext, Wait};
-use super::{NEGATIVE_INFINITY, SqlState, TerminateStep};
+use super::{SqlState, TerminateStep};
 use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
 
@@ -16,6 +17,22 @@ use crate::options::LockMode;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ScriptKind {
+    /// Fails with [`SqlState::OTHER_TRANSACTION`] unless the session is in the transaction of the
+    /// grant.
+    CheckTransaction {
+        /// The start of the transaction of the grant, as in
+        /// [`LockReply`](super::LockReply::transaction_began).
+        transaction_began: i64,
+        /// The lock was acquired in a savepoint, whose rollback releases it. So the check also
+        /// reads `pg_locks`.
+        in_savepoint: bool,
+    },
+    /// Ends the snapshot that the previous statement has left in the transaction of a client.
+    ///
+    /// Some clients leave the portal of a prepared statement open until the next statement. With
+    /// it, an idle `READ COMMITTED` transaction holds back `VACUUM` and `CREATE INDEX
+    /// CONCURRENTLY`.
+    EndSnapshot,
     /// Acquires the session-level lock if it is free and releases it, so that an error shows its
     /// SQLSTATE.
     RevealSqlState,
@@ -157,6 +174,14 @@ impl Script {
 fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) -> String {
     let call = |function: &str| call(function, key, mode);
     match kind {
+        ScriptKind::CheckTransaction {
+            transaction_began,
+            in_savepoint,
+        } => {
+            let held = in_savepoint.then(|| held_by_session(key, mode));
+            check_transaction(transaction_began, held)
+        }
+        ScriptKind::EndSnapshot => "SELECT".to_owned(),
         ScriptKind::RevealSqlState => with_sqlstate_in_constraint(&format!(
             "IF {} THEN PERFORM {}; END IF;",
             call("pg_try_advisory_lock"),
@@ -167,16 +192,21 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
             pid,
             transaction_began,
             nonce,
-        } => format!(
-            // The text form of a time depends on settings. The binary form is what the try
-            // returned.
-            "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
-             WHEN pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex') \
-             OPERATOR(pg_catalog.=) '{:016x}' THEN NULL \
-             ELSE pg_catalog.set_config({RELEASED_SETTING}, pg_catalog.concat('{nonce} ', {}), false) END",
-            transaction_began.unwrap_or(NEGATIVE_INFINITY),
-            call("pg_advisory_unlock")
-        ),
+        } => {
+            let outside_transaction = transaction_began.map_or_else(String::new, |began| {
+                format!(
+                    "WHEN {} OR NOT ({}) THEN NULL ",
+                    transaction_began_at(began),
+                    nothing_uncommitted!()
+                )
+            });
+            format!(
+                "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
+                 {outside_transaction}\
+                 ELSE pg_catalog.set_config({RELEASED_SETTING}, pg_catalog.concat('{nonce} ', {}), false) END",
+                call("pg_advisory_unlock")
+            )
+        }
         ScriptKind::RollBackTransaction => "ROLLBACK".to_owned(),
         ScriptKind::RollBackWait => {
             format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
@@ -201,6 +231,51 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
             }
         }
     }
+}
+
+/// The start of the transaction in its binary format, as hexadecimal digits. The text form of a
+/// time depends on settings.
+pub(super) const TRANSACTION_BEGAN_HEX: &str =
+    "pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex')";
+
+/// Returns the condition that the transaction began at this time.
+fn transaction_began_at(began: i64) -> String {
+    let began = iso_8601(began);
+    format!("CURRENT_TIMESTAMP OPERATOR(pg_catalog.=) '{began}'::pg_catalog.timestamptz")
+}
+
+/// Returns a time in UTC, of which every setting of the session reads the same value.
+///
+/// `micros` counts from 2000-01-01.
+fn iso_8601(micros: i64) -> String {
+    const DAY: i64 = 86_400_000_000;
+    let (days, micros) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
+    // Years begin in March, so that the leap day is the last one. 400 years have 146,097 days.
+    let days = days + 730_425;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
+    let year = year + 400 * era + i64::from(month <= 2);
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}+00")
+}
+
+/// The text that fails unless the transaction is that of the grant.
+///
+/// Two transactions of one session never have the same start, because each begins with a message of
+/// its own. The values of the domain [`cardinal_number`] are not negative. The cast is the cheapest
+/// expression that fails with a constraint name, which clients show that hide the SQLSTATE.
+///
+/// [`cardinal_number`]: https://www.postgresql.org/docs/current/infoschema-datatypes.html
+fn check_transaction(began: i64, held: Option<String>) -> String {
+    let held = held.map_or_else(String::new, |held| format!(" AND {held}"));
+    format!(
+        "SELECT (CASE WHEN {}{held} THEN 0 ELSE -1 END)::information_schema.cardinal_number",
+        transaction_began_at(began)
+    )
 }
 
 /// The setting in which a queued release records that it released the lock: its nonce and `t`.
@@ -278,6 +353,19 @@ pub(super) fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_in_utc() {
+        for (micros, text) in [
+            (0, "2000-01-01 00:00:00.000000+00"),
+            (-1, "1999-12-31 23:59:59.999999+00"),
+            (5_097_600_000_001, "2000-02-29 00:00:00.000001+00"),
+            (849_217_325_123_456, "2026-11-28 21:42:05.123456+00"),
+            (3_160_857_600_000_000, "2100-03-01 00:00:00.000000+00"),
+        ] {
+            assert_eq!(iso_8601(micros), text);
+        }
+    }
 
     #[test]
     fn limit_rounds_up_and_is_never_zero() {

@@ -6,6 +6,8 @@ use super::ServerSigns;
 use super::batch::{self, LockBatch};
 use super::lock;
 use super::report;
+#[cfg(any(test, feature = "sea-orm"))]
+use super::script::TRANSACTION_BEGAN_HEX;
 use super::server_identity;
 use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
@@ -29,8 +31,10 @@ pub enum StatementKind {
     /// Releases one level of the session-level lock, if the session is `pid` and the transaction
     /// that acquired the lock has ended.
     ///
-    /// True: released. False: not held. Null: one of the two conditions failed, and the statement
-    /// did nothing.
+    /// A release in another transaction that has written, and that the client does not know of,
+    /// would come before the commit. So it is a condition that there is none.
+    ///
+    /// True: released. False: not held. Null: a condition failed, and the statement did nothing.
     Release {
         /// The session that was granted the lock.
         pid: i32,
@@ -45,6 +49,9 @@ pub enum StatementKind {
     ReleaseIfHeld,
     /// Returns whether `pg_locks` shows the lock for this session.
     IsHeld,
+    /// Returns whether `pg_locks` shows the lock for a transaction that was prepared for two-phase
+    /// commit.
+    IsHeldByPreparedTransaction,
 }
 
 /// The meaning of a [`Statement`], for a session that has no SQL: a test kit or a model.
@@ -82,15 +89,15 @@ pub struct StatementId(u8);
 
 impl StatementId {
     /// The number of different texts.
-    pub const COUNT: u8 = 35;
+    pub const COUNT: u8 = 39;
 
-    // After five kinds, each for two key spaces and two modes.
-    const FIRST_SINGLE: u8 = 20;
+    // After six kinds, each for two key spaces and two modes.
+    const FIRST_SINGLE: u8 = 24;
     // After an acquire and a release, each for two key spaces and two modes. Three batches follow,
     // two reports and two identities.
-    const FIRST_BATCH: u8 = 28;
-    const FIRST_REPORT: u8 = 31;
-    const FIRST_IDENTITY: u8 = 33;
+    const FIRST_BATCH: u8 = 32;
+    const FIRST_REPORT: u8 = 35;
+    const FIRST_IDENTITY: u8 = 37;
 
     /// Returns the number, less than [`COUNT`](Self::COUNT).
     #[must_use]
@@ -105,6 +112,7 @@ impl StatementId {
             StatementKind::Release { .. } => 2,
             StatementKind::ReleaseIfHeld => 3,
             StatementKind::IsHeld => 4,
+            StatementKind::IsHeldByPreparedTransaction => 5,
         };
         Self(4 * kind + variant(key, mode))
     }
@@ -274,6 +282,27 @@ impl Statement {
             Request::Report { key } => report::binds(*key),
             Request::Identity { key } => [key.map(Bind::Int8), None, None, None],
         }
+    }
+
+    /// Returns the text with the values written out, for a [simple query] whose reply is text.
+    ///
+    /// The start of the transaction is the `bigint` of its binary format, in hexadecimal digits:
+    /// the text of a time depends on settings.
+    ///
+    /// [simple query]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SIMPLE-QUERY
+    #[cfg(any(test, feature = "sea-orm"))]
+    pub(crate) fn simple_sql(&self) -> String {
+        let mut text = self.sql().to_owned();
+        for (index, bind) in self.binds().enumerate() {
+            let value = match bind {
+                Bind::Int4(number) => format!("'{number}'"),
+                Bind::Int8(number) => format!("'{number}'"),
+                // No statement that a client sends so has one of these.
+                Bind::Timestamptz(_) | Bind::Int8Array(_) | Bind::Text(_) => "NULL".to_owned(),
+            };
+            text = text.replace(&format!("${}", index + 1), &value);
+        }
+        text.replace("CURRENT_TIMESTAMP", TRANSACTION_BEGAN_HEX)
     }
 
     /// The column of the reply that holds the process id of the session, if there is one.

@@ -5,7 +5,7 @@ use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
 
 const PID: i32 = 7;
-const KINDS: [StatementKind; 5] = [
+const KINDS: [StatementKind; 6] = [
     StatementKind::TryAcquire {
         refuses: ServerSigns::STANDBY,
     },
@@ -18,6 +18,7 @@ const KINDS: [StatementKind; 5] = [
     },
     StatementKind::ReleaseIfHeld,
     StatementKind::IsHeld,
+    StatementKind::IsHeldByPreparedTransaction,
 ];
 const MODES: [LockMode; 2] = [LockMode::Exclusive, LockMode::Shared];
 const ACQUIRE: LockOpKind = LockOpKind::Acquire { with_token: false };
@@ -70,7 +71,16 @@ fn every_text() -> Vec<String> {
         .map(|statement| statement.sql().to_owned())
         .collect();
     let mut kinds = vec![
+        ScriptKind::CheckTransaction {
+            transaction_began: 9,
+            in_savepoint: false,
+        },
+        ScriptKind::CheckTransaction {
+            transaction_began: 9,
+            in_savepoint: true,
+        },
         ScriptKind::DisableStatementTimeout,
+        ScriptKind::EndSnapshot,
         ScriptKind::RevealSqlState,
         ScriptKind::RollBackTransaction,
         ScriptKind::RollBackWait,
@@ -126,6 +136,7 @@ fn every_name_is_qualified() {
             "version(",
             "encode(",
             "timestamptz_send(",
+            "txid_current_if_assigned(",
         ] {
             for (at, _) in text.match_indices(function) {
                 assert!(text[..at].ends_with("pg_catalog."), "{text}");

@@ -69,7 +69,14 @@ fn sqlx_error(error: &DbErr) -> Option<&Error> {
 
 /// Returns the SQLSTATE of the server's error.
 pub(super) fn code(error: &DbErr) -> Option<SqlState> {
-    SqlState::new(&sqlx_error(error)?.as_database_error()?.code()?)
+    let error = sqlx_error(error)?.as_database_error()?;
+    let reported = error.constraint().and_then(SqlState::from_constraint);
+    reported.or_else(|| SqlState::new(&error.code()?))
+}
+
+/// Returns whether the check before a commit found another transaction than that of the lock.
+pub(super) fn is_other_transaction(error: &DbErr) -> bool {
+    code(error) == Some(SqlState::OTHER_TRANSACTION)
 }
 
 /// Returns whether the statement failed because its transaction is aborted.

@@ -207,7 +207,7 @@ impl AsyncLockSession for InTransaction<'_> {
         Err(not_owner_of_transaction())
     }
 
-    async fn session_commit(&mut self) -> Result<(), SessionError> {
+    async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
         Err(not_owner_of_transaction())
     }
 

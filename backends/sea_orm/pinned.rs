@@ -286,7 +286,7 @@ impl PostgresConnection {
 impl PostgresTransaction {
     pub(super) async fn commit(self) -> Result<(), DbErr> {
         let mut state = self.connection.lock().await?;
-        state.commit(self.id).await
+        state.commit(self.id, None).await
     }
 
     pub(super) async fn roll_back(self) -> Result<(), DbErr> {

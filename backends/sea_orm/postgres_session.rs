@@ -38,10 +38,20 @@ impl PostgresSession {
         Ok(())
     }
 
-    /// Commits the innermost transaction that this crate began.
-    pub(super) async fn commit(&mut self) -> Result<(), DbErr> {
+    /// Begins a transaction, or a savepoint, and runs a lock statement in it.
+    pub(super) async fn begin_and_query(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Result<Row, DbErr>, DbErr> {
+        let (id, row) = self.lock().await?.begin_and_query(statement).await?;
+        self.began.push(id);
+        Ok(row)
+    }
+
+    /// Commits the innermost transaction that this crate began, after a check.
+    pub(super) async fn commit(&mut self, check: Option<&Script>) -> Result<(), DbErr> {
         let id = self.began.pop().ok_or_else(transaction_ended_error)?;
-        self.lock().await?.commit(id).await
+        self.lock().await?.commit(id, check).await
     }
 
     /// Rolls the innermost transaction that this crate began back.

@@ -95,9 +95,24 @@ impl AsyncLockSession for PinnedConnection {
         .map_err(session_error)
     }
 
-    async fn session_commit(&mut self) -> Result<(), SessionError> {
+    async fn session_begin_and_query(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Result<Row, SessionError>, SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(session) => session.commit().await,
+            ConnectionInner::Postgres(session) => {
+                let begun = session.begin_and_query(statement).await;
+                begun
+                    .map(|row| row.map_err(session_error))
+                    .map_err(session_error)
+            }
+            ConnectionInner::Native(_) => Err(SessionError::unsupported(statement)),
+        }
+    }
+
+    async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
+        match &mut self.0 {
+            ConnectionInner::Postgres(session) => session.commit(check).await,
             ConnectionInner::Native(connection) => connection.commit().await,
         }
         .map_err(session_error)

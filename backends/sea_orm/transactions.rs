@@ -16,14 +16,18 @@
 //!
 //! [`run_cleanup`]: PinnedState::run_cleanup
 
+use sea_orm::sqlx::{self, AssertSqlSafe};
 use sea_orm::{DbErr, TransactionOptions};
 
 use super::error::{
-    closed_error, is_aborted, is_disconnected, session_error, transaction_ended_error,
+    closed_error, is_aborted, is_disconnected, is_other_transaction, query_error, session_error,
+    transaction_ended_error,
 };
 use super::state::{InFlight, PinnedState, Recovery};
+use super::statements::decode_row;
 use super::transaction_log::{Cleanup, CommitStep, TransactionId};
-use crate::backends::postgres::COMMIT;
+use crate::backends::postgres::checked;
+use crate::session::{Row, Script, Statement};
 
 /// Returns the name of the savepoint at a level, where 1 is the first inside a transaction.
 ///
@@ -61,22 +65,7 @@ impl PinnedState {
         &mut self,
         options: &TransactionOptions,
     ) -> Result<TransactionId, DbErr> {
-        let level = loop {
-            self.drain_after_error().await?;
-            let level = {
-                let log = self.log.lock();
-                log.is_clean().then(|| log.open.len())
-            };
-            match level {
-                Some(level) => break level,
-                // Another transaction was dropped during the drain.
-                None => self.run_cleanup().await?,
-            }
-        };
-        if level == 0 {
-            // Behind a pooler, each transaction may run in another session.
-            self.pid = None;
-        }
+        let level = self.next_level().await?;
         self.in_flight = InFlight::TransactionControl(Recovery::Begun(level));
         let begun = self.send(&begin_text(level, options)).await;
         if begun.is_err() && level > 0 {
@@ -98,10 +87,72 @@ impl PinnedState {
         rolled_back.and(Err(transaction_ended_error()))
     }
 
-    /// Commits a transaction, and rolls back the transactions in it that are still open.
+    /// Returns the level of the next transaction, after the pending clean-up.
+    async fn next_level(&mut self) -> Result<usize, DbErr> {
+        loop {
+            self.drain_after_error().await?;
+            let level = {
+                let log = self.log.lock();
+                log.is_clean().then(|| log.open.len())
+            };
+            match level {
+                Some(0) => {
+                    // Behind a pooler, each transaction may run in another session.
+                    self.pid = None;
+                    return Ok(0);
+                }
+                Some(level) => return Ok(level),
+                // Another transaction was dropped during the drain.
+                None => self.run_cleanup().await?,
+            }
+        }
+    }
+
+    /// Begins a transaction and runs a lock statement in it, in one message if it is the outermost.
+    ///
+    /// If `BEGIN` fails, the server does not run the statement.
+    pub(super) async fn begin_and_query(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<(TransactionId, Result<Row, DbErr>), DbErr> {
+        if self.next_level().await? > 0 {
+            let id = self.begin(&TransactionOptions::default()).await?;
+            return Ok((id, self.run_statement(statement).await));
+        }
+        self.in_flight = InFlight::TransactionControl(Recovery::Begun(0));
+        let sql = format!("BEGIN; {}", statement.simple_sql());
+        let query = sqlx::raw_sql(AssertSqlSafe(sql));
+        let fetched = query.fetch_optional(self.connection()?).await;
+        let row = self.finish(fetched).and_then(|row| {
+            let row = row.ok_or(sqlx::Error::RowNotFound)?;
+            decode_row(&row)
+        });
+        // Its code shows that the session was in an aborted transaction before. Any other error may
+        // be that of `BEGIN` or of the statement. A rollback ends the transaction in both cases.
+        let row = match row.map_err(query_error) {
+            Err(error) if is_aborted(&error) => return Err(error),
+            row => row,
+        };
+        if let (Ok(row), Some(column)) = (&row, statement.pid_column()) {
+            self.pid = row.pid_in(column);
+        }
+        let id = TransactionId::next();
+        if self.log.lock().push(0, id) {
+            Ok((id, row))
+        } else {
+            Err(transaction_ended_error())
+        }
+    }
+
+    /// Commits a transaction after a check, and rolls back the transactions in it that are still
+    /// open.
     ///
     /// If the commit fails, the transaction is rolled back.
-    pub(super) async fn commit(&mut self, id: TransactionId) -> Result<(), DbErr> {
+    pub(super) async fn commit(
+        &mut self,
+        id: TransactionId,
+        check: Option<&Script>,
+    ) -> Result<(), DbErr> {
         let level = loop {
             self.drain_after_error().await?;
             let step = self.log.lock().start_commit(id);
@@ -113,18 +164,25 @@ impl PinnedState {
         };
         self.in_flight = InFlight::TransactionControl(Recovery::Committed(level));
         let committed = match level {
-            0 => self.send(COMMIT).await,
+            0 => self.send(&checked(check, "COMMIT")).await,
             _ => {
-                self.send(&format!("RELEASE SAVEPOINT {}", savepoint(level)))
-                    .await
+                let release = format!("RELEASE SAVEPOINT {}", savepoint(level));
+                // Without a check, the release itself fails if the savepoint is gone.
+                let sql = check.map(|check| checked(Some(check), &release));
+                self.send(sql.as_deref().unwrap_or(&release)).await
             }
         };
         if let Err(error) = &committed
-            // A failed commit of the outermost one has ended it, unless it was aborted before.
-            && (level > 0 || is_aborted(error))
+            // A failed commit of the outermost one has ended it. A failure before the commit has
+            // not.
+            && (level > 0 || is_aborted(error) || is_other_transaction(error))
         {
-            self.drain_after_error().await?;
-            self.roll_back_level(level).await?;
+            // The caller gets the error of the commit. If the rollback fails, the connection is
+            // closed.
+            match self.drain_after_error().await {
+                Ok(()) => drop(self.roll_back_level(level).await),
+                Err(_) => self.log.lock().closed = true,
+            }
         }
         self.in_flight = InFlight::Nothing;
         committed

@@ -5,7 +5,8 @@
 use std::marker::PhantomData;
 
 use advisory_locking::session::{
-    Backend, LockReply, LockSession, Row, ServerSigns, SessionError, Statement, TransactionState,
+    Backend, LockReply, LockSession, Row, Script, ServerSigns, SessionError, Statement,
+    TransactionState,
 };
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions, RawLockKey};
 use diesel::QueryResult;
@@ -132,7 +133,7 @@ impl LockSession for Recorder {
         Ok(())
     }
 
-    fn session_commit(&mut self) -> Result<(), SessionError> {
+    fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
         Ok(())
     }
 

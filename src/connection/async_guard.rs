@@ -191,7 +191,10 @@ mod tests {
             Ok(())
         }
 
-        async fn session_commit(&mut self) -> Result<(), SessionError> {
+        async fn session_commit(
+            &mut self,
+            _check: Option<&crate::session::Script>,
+        ) -> Result<(), SessionError> {
             Ok(())
         }
 

@@ -248,7 +248,11 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     }
 
     /// Begins a transaction, acquires the transaction-level lock on `key`, runs `body`, and
-    /// commits. Rolls back if the body fails.
+    /// commits. Rolls back if the body fails. It pauses between two polls as the blocking
+    /// [`with_advisory_xact_lock`][blocking].
+    ///
+    /// A body that runs no statement has no snapshot in `READ COMMITTED`. With diesel-async, that
+    /// holds from the second call on a connection on.
     ///
     /// # Errors
     ///
@@ -259,8 +263,10 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe, see [the trait](Self). If the future is dropped after the transaction has
-    /// begun, the session is terminated, which rolls the transaction back.
+    /// Cancel safe, see [the trait](Self). If the future is dropped while the transaction is open,
+    /// the session is terminated, which rolls the transaction back. A drop during the commit leaves
+    /// it committed or rolled back. A drop between two polls outside the transaction leaves nothing
+    /// behind.
     fn with_advisory_xact_lock<T, E, F>(
         &mut self,
         key: impl Into<LockKey>,

@@ -253,6 +253,14 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// A rollback to a savepoint that was set before the acquisition releases the lock.
     ///
+    /// During a wait the transaction stays open, and the server keeps all that it holds: locks,
+    /// row versions, and a session of a transaction pooler. Its
+    /// [`idle_in_transaction_session_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-IN-TRANSACTION-SESSION-TIMEOUT)
+    /// applies to each pause between two polls. In a `READ COMMITTED` transaction, a waiter that
+    /// polls has no snapshot in its pauses.
+    /// [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) polls outside the transaction, so
+    /// it holds nothing.
+    ///
     /// # Errors
     ///
     /// The lock is not held.
@@ -330,20 +338,39 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// Inside an open transaction it begins a savepoint, as the client library's own `transaction`
     /// does. The lock is then held until the outer transaction ends.
     ///
+    /// With [`WaitStrategy::Poll`](crate::WaitStrategy::Poll) it pauses outside the transaction:
+    /// each attempt is in a transaction of its own, which is rolled back if the lock is contended.
+    /// So a waiter holds nothing on the server, and a transaction in `REPEATABLE READ` has the
+    /// snapshot of the last attempt. Inside an open transaction it pauses in the savepoint.
+    ///
+    /// # Idle bodies
+    ///
+    /// With Diesel, the snapshot of the lock statement lasts until the next statement. Under a body
+    /// that runs no statement for long, it delays [`CREATE INDEX
+    /// CONCURRENTLY`](https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY)
+    /// of other sessions, and `VACUUM` keeps dead rows. Before such a pause, run
+    /// `conn.batch_execute("SELECT")`. In `REPEATABLE READ` the snapshot lasts as long as the
+    /// transaction.
+    ///
     /// # Errors
     ///
     /// The error of the body, or a [`LockError`] as `E`. The lock is not held afterwards, unless an
-    /// outer transaction is still open.
+    /// outer transaction is still open, or the transaction was prepared.
     ///
     /// * The body did not run: the errors of
     ///   [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock), or
     ///   [`Database`](crate::LockErrorKind::Database) if the transaction did not begin.
     /// * The body succeeded, and the transaction was not committed by this call:
-    ///   * [`CommitFailed`](crate::LockErrorKind::CommitFailed): the commit failed. Its source is
-    ///     the client library's error.
+    ///   * [`CommitFailed`](crate::LockErrorKind::CommitFailed): the commit failed, and the work is
+    ///     rolled back. Its source is the client library's error.
+    ///   * [`CommitUnknown`](crate::LockErrorKind::CommitUnknown): the session was lost during the
+    ///     commit. The work is committed or rolled back.
     ///   * [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen): the body left a
     ///     nested transaction open. The session was terminated.
-    ///   * [`NotHeld`](crate::LockErrorKind::NotHeld): the body ended the transaction itself.
+    ///   * [`NotHeld`](crate::LockErrorKind::NotHeld): the body ended the transaction itself, in
+    ///     whatever way, also if it began another one. That one is rolled back.
+    ///   * [`TransactionPrepared`](crate::LockErrorKind::TransactionPrepared): the body prepared
+    ///     the transaction for two-phase commit. The prepared transaction holds the lock.
     ///   * [`Lost`](crate::LockErrorKind::Lost): the client library marked the connection as
     ///     broken. The session was terminated.
     ///

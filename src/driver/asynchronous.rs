@@ -274,7 +274,13 @@ async fn perform<S: AsyncLockSession, T>(
         ),
         Action::Script(script) => Event::Ran(session.session_execute(&script).await),
         Action::Begin => Event::Ran(session.session_begin().await),
-        Action::Commit => Event::Ran(session.session_commit().await),
+        Action::BeginAndQuery(statement) => Event::Begun(
+            session
+                .session_begin_and_query(&statement)
+                .await
+                .map(|row| row.and_then(LockReply::try_from)),
+        ),
+        Action::Commit(check) => Event::Ran(session.session_commit(check.as_ref()).await),
         Action::Rollback => Event::Ran(session.session_rollback().await),
         Action::Terminate => {
             terminate(session, pid).await;

@@ -270,7 +270,12 @@ fn perform<S: LockSession + ?Sized, T>(
         ),
         Action::Script(script) => Event::Ran(session.session_execute(&script)),
         Action::Begin => Event::Ran(session.session_begin()),
-        Action::Commit => Event::Ran(session.session_commit()),
+        Action::BeginAndQuery(statement) => Event::Begun(
+            session
+                .session_begin_and_query(&statement)
+                .map(|row| row.and_then(LockReply::try_from)),
+        ),
+        Action::Commit(check) => Event::Ran(session.session_commit(check.as_ref())),
         Action::Rollback => Event::Ran(session.session_rollback()),
         Action::Terminate => {
             terminate(session, pid);
@@ -348,7 +353,7 @@ mod tests {
             Ok(())
         }
 
-        fn session_commit(&mut self) -> Result<(), SessionError> {
+        fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
             Ok(())
         }
 

@@ -2,9 +2,10 @@
 
 use super::*;
 
-const KINDS: [LockErrorKind; 19] = [
+const KINDS: [LockErrorKind; 21] = [
     LockErrorKind::Canceled,
     LockErrorKind::CommitFailed,
+    LockErrorKind::CommitUnknown,
     LockErrorKind::Database,
     LockErrorKind::Deadlock,
     LockErrorKind::HeldElsewhere,
@@ -21,6 +22,7 @@ const KINDS: [LockErrorKind; 19] = [
     LockErrorKind::TooManyLocks,
     LockErrorKind::TransactionAborted,
     LockErrorKind::TransactionLeftOpen,
+    LockErrorKind::TransactionPrepared,
     LockErrorKind::Unsupported,
 ];
 

@@ -61,8 +61,8 @@ impl<C: DerefMut<Target: LockSession> + Send> AsyncLockSession for BlockingSessi
         self.0.session_begin()
     }
 
-    async fn session_commit(&mut self) -> Result<(), SessionError> {
-        self.0.session_commit()
+    async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
+        self.0.session_commit(check)
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {

@@ -251,7 +251,7 @@ async fn compensate<S: AsyncLockSession>(
     let script = Script::without_key(ScriptKind::DisableStatementTimeout);
     session.session_execute(&script).await?;
     let reply = query(session, batch).await?;
-    session.session_commit().await?;
+    session.session_commit(None).await?;
     Ok(reply)
 }
 

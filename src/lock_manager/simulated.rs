@@ -19,7 +19,7 @@ use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
 use crate::protocol::{Acquire, Grant, Release};
-use crate::session::{AsyncLockSession, Backend, SessionError, TransactionState};
+use crate::session::{AsyncLockSession, Backend, Script, SessionError, TransactionState};
 use crate::testing::{is_entered, on_lost, set_session};
 
 /// Lock in the lock table of a test. Dropping it releases the lock.
@@ -83,7 +83,7 @@ impl AsyncLockSession for NoSession {
         Ok(())
     }
 
-    async fn session_commit(&mut self) -> Result<(), SessionError> {
+    async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
         Ok(())
     }
 

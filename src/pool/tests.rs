@@ -52,7 +52,10 @@ impl LockSession for ContendedSession {
         Ok(())
     }
 
-    fn session_commit(&mut self) -> Result<(), SessionError> {
+    fn session_commit(
+        &mut self,
+        _check: Option<&crate::session::Script>,
+    ) -> Result<(), SessionError> {
         Ok(())
     }
 
@@ -157,7 +160,10 @@ mod asynchronous {
             Ok(())
         }
 
-        async fn session_commit(&mut self) -> Result<(), SessionError> {
+        async fn session_commit(
+            &mut self,
+            _check: Option<&crate::session::Script>,
+        ) -> Result<(), SessionError> {
             Ok(())
         }
 

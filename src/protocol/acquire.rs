@@ -11,6 +11,7 @@
 //!           │       ├── contended ── Sleeping (poll) ── Trying
 //!           │       └── contended ── Waiting (block) ── granted
 //!           └─ error ── RevealingError ── CheckingForLeak ── failed, or Terminating
+//!                   (in a transaction: EndingSnapshot ── Sleeping)
 //! Waiting ── error ── RollingBackWait (in a transaction) ── ReleasingIfHeld, or CheckingForLeak
 //! ```
 //!
@@ -109,6 +110,7 @@ pub(crate) struct Acquire {
     pid: Option<i32>,
     /// Start time of the transaction of the last try.
     transaction_began: Option<i64>,
+    pauses_outside_transaction: bool,
     state: State,
 }
 
@@ -118,6 +120,8 @@ enum State {
     Decided(Result<Acquired, LockError>),
     Start,
     Trying,
+    /// A pause follows, in a transaction.
+    EndingSnapshot(Duration),
     Sleeping,
     Waiting,
     RollingBackWait(Failure),
@@ -160,9 +164,19 @@ impl Acquire {
             began: None,
             pid: None,
             transaction_began: None,
+            pauses_outside_transaction: !transaction.is_open_on_server(),
             state,
             key,
         }
+    }
+
+    /// Declares that the caller ends the transaction before each pause and begins another after it.
+    pub(super) fn pause_outside_transaction(&mut self) {
+        self.pauses_outside_transaction = true;
+    }
+
+    pub(super) const fn pauses_outside_transaction(&self) -> bool {
+        self.pauses_outside_transaction
     }
 
     /// Decides what does not need a server: invalid options, and backends without locks.
@@ -192,7 +206,7 @@ impl Acquire {
     }
 
     /// Rejects calls that are invalid on every backend, so that tests on SQLite find the mistake.
-    pub(super) fn check(
+    fn check(
         key: &LockKey,
         options: &LockOptions,
         scope: LockScope,
@@ -305,11 +319,12 @@ impl Acquire {
             key: self.key.clone(),
             mode: self.mode,
             pid: self.pid,
-            // Inside a transaction that the client knows of, the lock may be released. So the
-            // release compares no transaction start.
-            transaction_began: self
-                .transaction_began
-                .filter(|_| self.context == TransactionContext::Autocommit),
+            // Inside a transaction that the client knows of, a session-level lock may be released.
+            // So its release compares no transaction start.
+            transaction_began: self.transaction_began.filter(|_| {
+                self.scope == LockScope::Transaction
+                    || self.context == TransactionContext::Autocommit
+            }),
             depth: self.depth,
             record: None,
             #[cfg(feature = "testing")]
@@ -331,12 +346,26 @@ impl Acquire {
         match self.strategy {
             WaitStrategy::Block => self.wait_on_server(remaining),
             WaitStrategy::Poll => {
-                self.state = State::Sleeping;
                 let pause = self.backoff.next();
                 // The last pause ends at the limit, so one more try follows at that time.
-                Action::Sleep(remaining.map_or(pause, |remaining| pause.min(remaining)))
+                let pause = remaining.map_or(pause, |remaining| pause.min(remaining));
+                if self.pauses_outside_transaction {
+                    self.sleep(pause)
+                } else {
+                    self.state = State::EndingSnapshot(pause);
+                    self.script(ScriptKind::EndSnapshot)
+                }
             }
         }
+    }
+
+    fn sleep(&mut self, pause: Duration) -> NextAction {
+        self.state = State::Sleeping;
+        if self.scope == LockScope::Transaction && self.pauses_outside_transaction {
+            // Behind a transaction pooler, the next transaction may run in another session.
+            self.pid = None;
+        }
+        Action::Sleep(pause)
     }
 }
 
@@ -355,6 +384,10 @@ impl Machine for Acquire {
                 self.try_once()
             }
             State::Sleeping => self.try_once(),
+            State::EndingSnapshot(pause) => match event.ran() {
+                Ok(()) => self.sleep(pause),
+                Err(error) => self.on_try_failed(Failure::from_statement(error)),
+            },
             State::Trying => match event.row() {
                 Ok(row) => self.on_try_reply(row, now),
                 Err(error) => self.on_try_failed(Failure::from_statement(error)),

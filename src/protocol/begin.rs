@@ -2,13 +2,30 @@
 //!
 //! # Implementation details
 //!
-//! Begins a transaction, or a savepoint inside one, and runs an [`Acquire`] in it. If the lock is
-//! not granted, the transaction is rolled back. If the result of `BEGIN` or of the rollback is
-//! unknown, the session is terminated.
+//! Begins a transaction, or a savepoint inside one, and runs an [`Acquire`] in it. The begin and
+//! the first attempt are one action, which some clients send in one round trip. If the lock is not
+//! granted, the transaction is rolled back. If the result of `BEGIN` or of the rollback is unknown,
+//! the session is terminated.
+//!
+//! ```text
+//! Start ── Beginning ── Acquiring ──┬── ReadingDepth ── granted
+//!              │            │       └── RollingBack ── not granted
+//!              │            └ pause ── RollingBackForPause ── Pausing ── Beginning
+//!              └ error ── Terminating
+//! ```
+//!
+//! A poll pauses outside the transaction. So a waiter has no snapshot, no idle transaction that the
+//! server ends, and no server session of a transaction pooler. The next attempt is in a transaction
+//! again, so a grant is always kept. An attempt without a transaction would save one round trip.
+//! But it would hold a free lock for the time of a statement, and a call that does not wait would
+//! find it contended.
+//!
+//! A savepoint is kept during the pauses. The transaction around it is the caller's, and Diesel
+//! would leave one more savepoint on the server with each rollback.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Acquire, Acquired, Action, Event, Machine, SessionSnapshot};
+use super::{Acquire, Acquired, Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
@@ -19,9 +36,7 @@ use crate::session::{Backend, SessionError};
 #[derive(Debug)]
 pub(crate) struct BeginAndAcquire {
     key: LockKey,
-    options: LockOptions,
     backend: Backend,
-    provides_exclusion: bool,
     /// Process id of the session, once the acquire has ended.
     pid: Option<i32>,
     state: State,
@@ -29,11 +44,15 @@ pub(crate) struct BeginAndAcquire {
 
 #[derive(Debug)]
 enum State {
-    Rejected(LockError),
-    Ready,
-    Beginning,
-    ReadingSnapshot,
+    Start(Box<Acquire>),
+    Beginning(Box<Acquire>),
+    /// The backend has no locks, so the grant was decided before the begin.
+    BeginningWithoutLock(Grant),
     Acquiring(Box<Acquire>),
+    ReadingDepth(Grant),
+    RollingBackForPause(Box<Acquire>, Duration),
+    /// No transaction is open.
+    Pausing(Box<Acquire>),
     RollingBack(Result<Acquired, LockError>),
     Terminating(Result<Acquired, LockError>),
     Finished,
@@ -43,47 +62,65 @@ type NextAction = Action<Result<Acquired, LockError>>;
 
 impl BeginAndAcquire {
     pub(crate) fn new(key: LockKey, options: &LockOptions, snapshot: SessionSnapshot) -> Self {
-        // Checked before the begin, and not only by the machine that acquires: a call that is
+        let backend = snapshot.backend;
+        let outermost = !snapshot.transaction.is_open_on_server();
+        // The acquire is created before the begin, with the state after it. So a call that is
         // rejected anyway begins no transaction.
-        let inside = snapshot.transaction.nested();
-        let state = match Acquire::check(&key, options, LockScope::Transaction, inside) {
-            Ok(()) => State::Ready,
-            Err(error) => State::Rejected(error),
+        let inside = SessionSnapshot {
+            transaction: snapshot.transaction.nested(),
+            ..snapshot
         };
+        let mut acquire = Acquire::new(key.clone(), options, LockScope::Transaction, inside);
+        if outermost {
+            acquire.pause_outside_transaction();
+        }
         Self {
             key,
-            options: *options,
-            backend: snapshot.backend,
-            provides_exclusion: snapshot.provides_exclusion,
+            backend,
             pid: None,
-            state,
+            state: State::Start(Box::new(acquire)),
+        }
+    }
+
+    fn begin(&mut self, mut acquire: Box<Acquire>, now: Instant) -> NextAction {
+        match acquire.handle(Event::Ready, now) {
+            Action::Query(statement) => {
+                self.state = State::Beginning(acquire);
+                Action::BeginAndQuery(statement)
+            }
+            Action::Done(Ok(Acquired::Granted(grant))) => {
+                self.state = State::BeginningWithoutLock(grant);
+                Action::Begin
+            }
+            Action::Done(outcome) => Action::Done(outcome),
+            other => Action::Done(Err(
+                self.error(format!("an acquire does not start with {other:?}"))
+            )),
         }
     }
 
     /// Handles a failed begin, whose effect is unknown. SQLite has no session to terminate.
     fn on_begin_failed(&mut self, error: SessionError) -> NextAction {
-        let error = LockError::new(LockErrorKind::Database)
-            .with_key(&self.key)
-            .with_context("the transaction for the lock did not begin")
+        let error = self
+            .error("the transaction for the lock did not begin")
             .with_source(error.into_source());
         match self.backend {
-            Backend::Postgres => {
-                self.state = State::Terminating(Err(error));
-                Action::Terminate
-            }
+            Backend::Postgres => self.terminate(Err(error)),
             Backend::Sqlite => Action::Done(Err(error)),
         }
     }
 
     fn acquire(&mut self, mut acquire: Box<Acquire>, event: Event, now: Instant) -> NextAction {
         match acquire.handle(event, now) {
-            Action::Done(Ok(Acquired::Granted(grant))) => {
-                Action::Done(Ok(Acquired::Granted(grant)))
-            }
+            Action::Done(Ok(Acquired::Granted(grant))) => self.read_depth(grant),
             // The caller gets no guard to end the transaction with, so the machine ends it.
             Action::Done(outcome) => {
                 self.pid = acquire.session_pid();
                 self.state = State::RollingBack(outcome);
+                Action::Rollback
+            }
+            Action::Sleep(pause) if acquire.pauses_outside_transaction() => {
+                self.state = State::RollingBackForPause(acquire, pause);
                 Action::Rollback
             }
             action => {
@@ -91,6 +128,23 @@ impl BeginAndAcquire {
                 action
             }
         }
+    }
+
+    /// Reads the depth at the grant, because some clients do not count savepoints.
+    fn read_depth(&mut self, grant: Grant) -> NextAction {
+        self.state = State::ReadingDepth(grant);
+        Action::ReadSessionState
+    }
+
+    fn error(&self, context: impl Into<std::borrow::Cow<'static, str>>) -> LockError {
+        LockError::new(LockErrorKind::Database)
+            .with_key(&self.key)
+            .with_context(context)
+    }
+
+    fn terminate(&mut self, outcome: Result<Acquired, LockError>) -> NextAction {
+        self.state = State::Terminating(outcome);
+        Action::Terminate
     }
 }
 
@@ -104,63 +158,51 @@ impl Machine for BeginAndAcquire {
         }
     }
 
-    // A transaction is open from `BEGIN` on, also during pauses.
+    // A pause inside the transaction.
     fn needs_cleanup_if_dropped(&self) -> bool {
-        matches!(
-            self.state,
-            State::ReadingSnapshot | State::Acquiring(_) | State::RollingBack(_)
-        )
+        matches!(self.state, State::Acquiring(_))
     }
 
     fn handle(&mut self, event: Event, now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
-            State::Rejected(error) => Action::Done(Err(error)),
-            State::Ready => {
-                self.state = State::Beginning;
-                Action::Begin
-            }
-            State::Beginning => match event.ran() {
-                // The begin changed the transaction, and the acquire decides by its depth.
-                Ok(()) => {
-                    self.state = State::ReadingSnapshot;
-                    Action::ReadSessionState
-                }
+            State::Start(acquire) | State::Pausing(acquire) => self.begin(acquire, now),
+            State::Beginning(acquire) => match event.begun() {
+                Ok(reply) => self.acquire(acquire, Event::Row(reply), now),
                 Err(error) => self.on_begin_failed(error),
             },
-            State::ReadingSnapshot => match event {
-                Event::SessionState(snapshot) => {
-                    let snapshot = SessionSnapshot {
-                        provides_exclusion: self.provides_exclusion,
-                        ..snapshot
-                    };
-                    let acquire = Acquire::new(
-                        self.key.clone(),
-                        &self.options,
-                        LockScope::Transaction,
-                        snapshot,
-                    );
-                    self.acquire(Box::new(acquire), Event::Ready, now)
-                }
-                Event::Ready | Event::Row(_) | Event::Ran(_) => {
-                    self.state = State::RollingBack(Err(LockError::new(LockErrorKind::Database)
-                        .with_key(&self.key)
-                        .with_context("the driver returned no session state")));
-                    Action::Rollback
-                }
+            State::BeginningWithoutLock(grant) => match event.ran() {
+                Ok(()) => self.read_depth(grant),
+                Err(error) => self.on_begin_failed(error),
             },
+            State::ReadingDepth(grant) => {
+                let depth = match event {
+                    Event::SessionState(snapshot) => snapshot.transaction.depth(),
+                    _ => grant.depth,
+                };
+                Action::Done(Ok(Acquired::Granted(Grant { depth, ..grant })))
+            }
             State::Acquiring(acquire) => self.acquire(acquire, event, now),
+            State::RollingBackForPause(acquire, pause) => {
+                match event.ran() {
+                    Ok(()) => {
+                        self.state = State::Pausing(acquire);
+                        Action::Sleep(pause)
+                    }
+                    Err(error) => {
+                        let error = self
+                        .error("the rollback after an attempt failed, so the session was terminated")
+                        .with_source(error.into_source());
+                        self.terminate(Err(error))
+                    }
+                }
+            }
             State::RollingBack(outcome) => match event.ran() {
                 Ok(()) => Action::Done(outcome),
                 // The outcome of the acquire stays the error: it is the cause of the rollback.
-                Err(_) => {
-                    self.state = State::Terminating(outcome);
-                    Action::Terminate
-                }
+                Err(_) => self.terminate(outcome),
             },
             State::Terminating(outcome) => Action::Done(outcome),
-            State::Finished => Action::Done(Err(
-                LockError::new(LockErrorKind::Database).with_key(&self.key)
-            )),
+            State::Finished => Action::Done(Err(self.error("the machine is already done"))),
         }
     }
 }

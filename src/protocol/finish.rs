@@ -6,16 +6,30 @@
 //!
 //! | depth | meaning | next |
 //! |---|---|---|
-//! | equal | the transaction of the lock is the innermost one | commit or rollback |
-//! | greater | the body left a transaction open | terminate |
-//! | smaller | the body ended the transaction itself | `NotHeld`; nothing is sent |
+//! | equal | the client sees the transaction of the lock | commit with a check, or roll back |
+//! | greater | the body left a transaction open | check; terminate |
+//! | smaller | the body ended the transaction itself | roll back one that the client does not see; `NotHeld` |
 //!
-//! Nothing is sent in the last case, because a commit could end a transaction of the caller.
+//! The depth alone does not show that the body ended the transaction and began another one. So the
+//! message of the commit begins with a check on the server, which compares the start of the
+//! transaction with that of the grant. If it differs, the check fails, and the message with it:
+//! nothing is committed.
+//!
+//! A failed commit has one of three meanings:
+//!
+//! | error | meaning | kind |
+//! |---|---|---|
+//! | of the check | the body ended the transaction of the lock | `NotHeld`, `TransactionPrepared` |
+//! | the server rejected the commit, or ended the session before it | rolled back | `CommitFailed` |
+//! | the session was lost | committed or rolled back | `CommitUnknown`; terminate |
 
 use std::time::Instant;
 
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
+use crate::session::{
+    Script, ScriptKind, SessionError, Statement, StatementKind, TransactionState,
+};
 
 /// Outcome of the body of a transaction-level lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,15 +44,17 @@ pub(crate) enum BodyOutcome {
 pub(crate) struct FinishTransaction {
     grant: Grant,
     outcome: BodyOutcome,
-    depth: u32,
-    broken: bool,
+    transaction: TransactionState,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
     Start,
+    CheckingLeftOpen,
     Committing,
+    RollingBackUnknown,
+    CheckingForPrepared,
     RollingBack,
     Terminating(LockError),
     Finished,
@@ -48,13 +64,10 @@ type NextAction = Action<Result<(), LockError>>;
 
 impl FinishTransaction {
     pub(crate) fn new(grant: Grant, outcome: BodyOutcome, snapshot: SessionSnapshot) -> Self {
-        let transaction = snapshot.transaction;
-        let (depth, broken) = (transaction.depth(), transaction.is_broken());
         Self {
             grant,
             outcome,
-            depth,
-            broken,
+            transaction: snapshot.transaction,
             state: State::Start,
         }
     }
@@ -74,28 +87,83 @@ impl FinishTransaction {
         Action::Terminate
     }
 
+    /// Returns the script that fails unless the session is in the transaction of the grant. `None`
+    /// on a backend without locks.
+    fn check(&self) -> Option<Script> {
+        self.grant.pid?;
+        let kind = ScriptKind::CheckTransaction {
+            transaction_began: self.grant.transaction_began?,
+            in_savepoint: self.transaction.is_savepoint(),
+        };
+        Some(Script::new(kind, &self.grant.key, self.grant.mode))
+    }
+
     fn start(&mut self) -> NextAction {
         // Checked first: a broken connection reports depth 0, as if the body ended the transaction.
-        if self.broken {
+        if self.transaction.is_broken() {
             return self.terminate(self.error(LockErrorKind::Lost));
         }
-        if self.depth > self.grant.depth {
-            return self.terminate(self.error(LockErrorKind::TransactionLeftOpen));
+        if self.transaction.depth() > self.grant.depth {
+            return match self.check() {
+                Some(check) => {
+                    self.state = State::CheckingLeftOpen;
+                    Action::Script(check)
+                }
+                None => self.terminate(self.error(LockErrorKind::TransactionLeftOpen)),
+            };
         }
-        if self.depth < self.grant.depth {
+        if self.transaction.depth() < self.grant.depth {
             // The body ended the transaction. A commit here would end the caller's outer one.
-            return Action::Done(Err(self.error(LockErrorKind::NotHeld)));
+            return if self.grant.pid.is_some() && !self.transaction.is_open_on_server() {
+                self.state = State::RollingBackUnknown;
+                Action::Script(Script::without_key(ScriptKind::RollBackTransaction))
+            } else {
+                self.on_transaction_ended()
+            };
         }
         match self.outcome {
             BodyOutcome::Succeeded => {
                 self.state = State::Committing;
-                Action::Commit
+                Action::Commit(self.check())
             }
             BodyOutcome::Failed => {
                 self.state = State::RollingBack;
                 Action::Rollback
             }
         }
+    }
+
+    /// The body ended the transaction. A prepared transaction holds the lock until its end.
+    fn on_transaction_ended(&mut self) -> NextAction {
+        if self.grant.pid.is_none() {
+            return Action::Done(Err(self.error(LockErrorKind::NotHeld)));
+        }
+        self.state = State::CheckingForPrepared;
+        let kind = StatementKind::IsHeldByPreparedTransaction;
+        Action::Query(Statement::new(kind, &self.grant.key, self.grant.mode))
+    }
+
+    fn on_checked_for_prepared(&self, event: Event) -> LockError {
+        let prepared = event.row().is_ok_and(|row| row.answer == Some(true));
+        self.error(if prepared {
+            LockErrorKind::TransactionPrepared
+        } else {
+            LockErrorKind::NotHeld
+        })
+    }
+
+    fn on_commit_failed(&mut self, error: SessionError) -> NextAction {
+        if error.is_other_transaction() {
+            return self.on_transaction_ended();
+        }
+        if error.may_be_committed() {
+            let unknown = self.error(LockErrorKind::CommitUnknown);
+            return self.terminate(unknown.with_source(error.into_source()));
+        }
+        // The port guarantees that a failed commit ended the transaction, which releases the lock.
+        // So there is nothing to roll back or to terminate.
+        let failed = self.error(LockErrorKind::CommitFailed);
+        Action::Done(Err(failed.with_source(error.into_source())))
     }
 }
 
@@ -109,11 +177,22 @@ impl Machine for FinishTransaction {
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Start => self.start(),
-            // The port guarantees that a failed commit ended the transaction, which releases the
-            // lock. So there is nothing to roll back or to terminate.
-            State::Committing => Action::Done(event.ran().map_err(|error| {
-                self.error(LockErrorKind::CommitFailed).with_source(error.into_source())
-            })),
+            State::CheckingLeftOpen => {
+                let kind = match event.ran() {
+                    Err(error) if error.is_other_transaction() => LockErrorKind::NotHeld,
+                    _ => LockErrorKind::TransactionLeftOpen,
+                };
+                self.terminate(self.error(kind))
+            }
+            State::Committing => match event.ran() {
+                Ok(()) => Action::Done(Ok(())),
+                Err(error) => self.on_commit_failed(error),
+            },
+            State::RollingBackUnknown => match event.ran() {
+                Ok(()) => self.on_transaction_ended(),
+                Err(_) => self.terminate(self.error(LockErrorKind::NotHeld)),
+            },
+            State::CheckingForPrepared => Action::Done(Err(self.on_checked_for_prepared(event))),
             State::RollingBack => match event.ran() {
                 Ok(()) => Action::Done(Ok(())),
                 Err(error) => self.terminate(

@@ -53,7 +53,7 @@ struct FakeServer<'d> {
     released: Option<Option<bool>>,
 }
 
-const CODES: [Option<&str>; 10] = [
+const CODES: [Option<&str>; 11] = [
     None,
     Some("55P03"),
     Some("40P01"),
@@ -64,6 +64,7 @@ const CODES: [Option<&str>; 10] = [
     Some("42883"),
     Some("XX000"),
     Some("26000"),
+    Some("ZAL02"),
 ];
 const ELAPSED: [Duration; 5] = [
     Duration::ZERO,
@@ -136,7 +137,7 @@ impl<'d> FakeServer<'d> {
             LockOptions::wait_forever(),
         ]);
         options = options.mode(self.mode());
-        match self.bytes.one_of(&[0, 1, 2, 3]) {
+        match self.bytes.one_of(&[0, 1, 2, 3, 4]) {
             0 => {}
             1 => options = options.strategy(WaitStrategy::Block),
             2 => options = options.strategy(WaitStrategy::Poll),
@@ -196,7 +197,8 @@ impl<'d> FakeServer<'d> {
         Some(match self.bytes.one_of(&[0, 1, 2, 3]) {
             0 => Event::Ready,
             1 => Event::SessionState(self.snapshot()),
-            2 => Event::Row(Ok(LockReply {
+            2 => Event::Begun(Err(SessionError::new("made up"))),
+            3 => Event::Row(Ok(LockReply {
                 answer: Some(true),
                 pid: 1,
                 transaction_began: 1,
@@ -208,7 +210,8 @@ impl<'d> FakeServer<'d> {
 
     fn reply<T>(&mut self, action: &Action<T>) -> Event {
         self.now += self.bytes.one_of(&ELAPSED);
-        self.granted = false;
+        // A read of the session state sends nothing.
+        self.granted &= matches!(action, Action::ReadSessionState);
         match action {
             Action::Query(statement) => {
                 let row = self.row();
@@ -227,7 +230,18 @@ impl<'d> FakeServer<'d> {
                 self.may_be_open = ran.is_ok() || self.backend == Backend::Postgres;
                 Event::Ran(ran)
             }
-            Action::Commit => {
+            Action::BeginAndQuery(statement) => {
+                let begun = self.ran();
+                self.may_be_open = begun.is_ok() || self.backend == Backend::Postgres;
+                let row = self.row();
+                if let Some(kind) = statement.kind() {
+                    self.record_row(kind, &row);
+                }
+                // A lock that was granted outside a transaction is gone.
+                self.granted &= begun.is_ok();
+                Event::Begun(begun.map(|()| row))
+            }
+            Action::Commit(_) => {
                 let ran = self.ran();
                 self.committed = Some(ran.is_ok());
                 Event::Ran(ran)
@@ -259,7 +273,9 @@ impl<'d> FakeServer<'d> {
     /// Only if the machine treats it as a failure, and the action may have happened.
     fn or_invalid_event(&mut self, event: Event) -> Event {
         match self.invalid_event() {
-            Some(invalid_event @ (Event::Ready | Event::SessionState(_))) => {
+            Some(
+                invalid_event @ (Event::Ready | Event::SessionState(_) | Event::Begun(Err(_))),
+            ) => {
                 self.granted = false;
                 invalid_event
             }
@@ -283,6 +299,7 @@ impl<'d> FakeServer<'d> {
                 self.may_hold &= !matches!(answer, Some(Some(true) | None))
             }
             StatementKind::IsHeld => self.may_hold &= answer != Some(Some(false)),
+            StatementKind::IsHeldByPreparedTransaction => {}
         }
     }
 

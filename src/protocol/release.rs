@@ -5,8 +5,9 @@
 //! One statement releases one level. It compares the process id and, outside a known transaction,
 //! the transaction start with those of the grant. It does nothing on another session, because that
 //! could release a lock of another client of the pooler. It does nothing in the transaction of the
-//! grant if the client does not know of that transaction. A release before the commit would break
-//! mutual exclusion. If the lock may still be held afterwards, the session is terminated.
+//! grant, or in one that has written, if the client does not know of that transaction. A release
+//! before the commit would break mutual exclusion. If the lock may still be held afterwards, the
+//! session is terminated.
 //!
 //! An error of that statement has two questions: does the session still hold the lock, and did the
 //! statement run? A second release, for a process id that no session has, answers the latter.
@@ -105,7 +106,7 @@ impl Release {
             }) if pid != holder_pid => self.terminate(self.error(LockErrorKind::SessionChanged)),
             Ok(LockReply { answer: None, .. }) => {
                 self.terminate(self.error(LockErrorKind::TransactionLeftOpen).with_context(
-                    "the lock was acquired inside a transaction that the client does not know of",
+                    "the session is in a transaction that the client does not know of",
                 ))
             }
             Err(error) if error.is_disconnected() => self.failed(LockErrorKind::Lost, error),

@@ -66,14 +66,35 @@ pub trait AsyncLockSession: Send {
     /// holds for the other futures of this trait, except [`session_sleep`](Self::session_sleep).
     fn session_begin(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 
-    /// Commits the innermost transaction or savepoint that
-    /// [`session_begin`](Self::session_begin) began.
+    /// Begins a transaction and runs a prepared statement in it.
+    ///
+    /// The default sends one after the other.
     ///
     /// # Errors
     ///
-    /// As the client reports them, and if the transaction was aborted. The transaction has ended in
-    /// either case.
-    fn session_commit(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
+    /// As [`LockSession::session_begin_and_query`][blocking].
+    ///
+    /// [blocking]: crate::session::LockSession::session_begin_and_query
+    fn session_begin_and_query(
+        &mut self,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<Result<Row, SessionError>, SessionError>> + Send {
+        async move {
+            self.session_begin().await?;
+            Ok(self.session_query(statement).await)
+        }
+    }
+
+    /// Commits the innermost transaction or savepoint that
+    /// [`session_begin`](Self::session_begin) began, after a check in the same message.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockSession::session_commit`](crate::session::LockSession::session_commit).
+    fn session_commit(
+        &mut self,
+        check: Option<&Script>,
+    ) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Rolls back the innermost transaction or savepoint that
     /// [`session_begin`](Self::session_begin) began.

@@ -3,7 +3,7 @@
 /// The client library's view of the transaction of its session.
 ///
 /// A `BEGIN` sent as plain text is invisible to Diesel. The crate notices it when it releases a
-/// lock that was acquired in that transaction.
+/// lock, if the lock was acquired in that transaction or if that transaction has written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TransactionState {
     depth: u32,
@@ -82,6 +82,11 @@ impl TransactionState {
     #[must_use]
     pub const fn is_open_on_server(self) -> bool {
         self.depth > 0 || self.test
+    }
+
+    /// Returns whether the innermost transaction of the application is a savepoint on the server.
+    pub(crate) const fn is_savepoint(self) -> bool {
+        self.depth > 1 || (self.depth > 0 && self.test)
     }
 
     /// Returns whether the client has closed the connection or marked it as broken.

@@ -161,7 +161,9 @@ impl SimulatedLock {
             Some(StatementKind::Release { .. }) => self.table.release(&self.request)?,
             // A failed wait leaves no lock in the table.
             Some(StatementKind::ReleaseIfHeld) => reply(None),
-            Some(StatementKind::IsHeld) => reply(Some(false)),
+            Some(StatementKind::IsHeld | StatementKind::IsHeldByPreparedTransaction) => {
+                reply(Some(false))
+            }
             // Only a lock manager sends batches, and none on SQLite.
             None => return Err(SessionError::unsupported(statement)),
         };
@@ -210,7 +212,9 @@ fn limit(script: &Script) -> Option<Option<Duration>> {
             let limit = u64::try_from(limit_ms).ok().filter(|limit| *limit > 0);
             Some(limit.map(Duration::from_millis))
         }
-        ScriptKind::DisableStatementTimeout
+        ScriptKind::CheckTransaction { .. }
+        | ScriptKind::DisableStatementTimeout
+        | ScriptKind::EndSnapshot
         | ScriptKind::RevealSqlState
         | ScriptKind::ReleaseOrTerminate { .. }
         | ScriptKind::RollBackTransaction
@@ -237,9 +241,9 @@ impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
         self.session.session_begin()
     }
 
-    fn session_commit(&mut self) -> Result<(), SessionError> {
+    fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
         match self.lock.check_session() {
-            Ok(()) => self.session.session_commit(),
+            Ok(()) => self.session.session_commit(check),
             // The transaction ends, as after a failed `COMMIT`.
             Err(error) => self.session.session_rollback().and(Err(error)),
         }
@@ -301,9 +305,9 @@ mod asynchronous {
             self.session.session_begin().await
         }
 
-        async fn session_commit(&mut self) -> Result<(), SessionError> {
+        async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
             match self.lock.check_session() {
-                Ok(()) => self.session.session_commit().await,
+                Ok(()) => self.session.session_commit(check).await,
                 // The transaction ends, as after a failed `COMMIT`.
                 Err(error) => self.session.session_rollback().await.and(Err(error)),
             }

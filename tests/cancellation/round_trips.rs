@@ -1,8 +1,11 @@
-//! Number of round trips of each call on a warm `AsyncPgConnection`, equal to the blocking one.
+//! Number of round trips of each call of an async client: that of the blocking one, and one less
+//! for a transaction with its lock.
 
 use std::time::Duration;
 
-use advisory_locking::{AsyncAdvisoryLocking, LockError, LockKey, LockOptions, WaitStrategy};
+use advisory_locking::{
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockKey, LockOptions, WaitStrategy,
+};
 use diesel_async::AsyncPgConnection;
 use testkit::gate::Gate;
 use testkit::proxy::Proxy;
@@ -10,6 +13,7 @@ use testkit::server::fresh_key;
 use tokio::runtime::Runtime;
 
 use crate::adapters::connect_async;
+use crate::sea_orm;
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
@@ -50,6 +54,31 @@ fn no_call_takes_more_than_promised() {
         taken(&mut conn, &proxy, &gate.key).await;
         taken(&mut conn, &proxy, &gate.key).await
     });
-    // Acquire; release; begin, lock, commit; contended try; try, wait, clean-up.
-    assert_eq!(warm, [1, 1, 3, 1, 3]);
+    // Acquire; release; begin and lock, commit; contended try; try, wait, clean-up.
+    assert_eq!(warm, [1, 1, 2, 1, 3]);
+}
+
+/// sqlx adds one round trip at the check-out and one at the return.
+#[test]
+fn sea_orm_takes_no_more_than_promised() {
+    let proxy = Proxy::start();
+    let runtime = Runtime::new().unwrap();
+    let warm = runtime.block_on(async {
+        let pool = sea_orm::open(&proxy.url()).await;
+        let (key, mut taken) = (fresh_key(), [0; 2]);
+        for _ in 0..2 {
+            let before = proxy.round_trips();
+            pool.with_advisory_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
+                .await
+                .unwrap();
+            let between = proxy.round_trips();
+            pool.with_advisory_xact_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
+                .await
+                .unwrap();
+            taken = [between - before, proxy.round_trips() - between];
+        }
+        taken
+    });
+    // Acquire, release; begin and lock, commit.
+    assert_eq!(warm, [4, 4]);
 }

@@ -213,7 +213,7 @@ async fn run_command<C: AsyncClient>(
             fail_if_contended,
         }) => channel.reply(xact(conn, key, options, fail_if_contended).await),
         Command::Begin => channel.reply(client(conn.session_begin().await)),
-        Command::Commit => channel.reply(client(conn.session_commit().await)),
+        Command::Commit => channel.reply(client(conn.session_commit(None).await)),
         Command::Rollback => channel.reply(client(conn.session_rollback().await)),
         Command::BeginTest => channel.reply(conn.begin_test().await),
         Command::Excludes => channel.reply(Outcome::Excludes(

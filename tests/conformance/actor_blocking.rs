@@ -110,7 +110,7 @@ pub(crate) fn run_command<C: Client>(
             fail_if_contended,
         }) => channel.reply(xact(conn, key, options, fail_if_contended)),
         Command::Begin => channel.reply(client(conn.session_begin())),
-        Command::Commit => channel.reply(client(conn.session_commit())),
+        Command::Commit => channel.reply(client(conn.session_commit(None))),
         Command::Rollback => channel.reply(client(conn.session_rollback())),
         Command::BeginTest => channel.reply(conn.begin_test()),
         Command::Excludes => {

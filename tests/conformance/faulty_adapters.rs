@@ -77,8 +77,8 @@ impl LockSession for FaultySession {
         self.session.session_begin()
     }
 
-    fn session_commit(&mut self) -> Result<(), SessionError> {
-        self.session.session_commit()
+    fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
+        self.session.session_commit(check)
     }
 
     fn session_rollback(&mut self) -> Result<(), SessionError> {

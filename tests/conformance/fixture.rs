@@ -27,6 +27,14 @@ pub(crate) trait LockTable {
 
     /// Cancels the statement of a session.
     fn cancel(&self, pid: i32);
+
+    /// Returns `true` if the last statement of a session was a rollback, and no transaction is
+    /// open.
+    fn has_rolled_back(&self, pid: i32) -> bool;
+
+    /// Returns `true` if the last statement of a session ended its snapshot, in an open
+    /// transaction.
+    fn has_ended_snapshot(&self, pid: i32) -> bool;
 }
 
 /// One adapter, and an observer of its database.
@@ -260,6 +268,14 @@ impl Fixture {
     fn server(&self) -> &dyn LockTable {
         let table = self.harness.lock_table();
         table.expect("a backend without locks has no server sessions")
+    }
+
+    pub(crate) fn has_rolled_back(&self, pid: i32) -> bool {
+        self.server().has_rolled_back(pid)
+    }
+
+    pub(crate) fn has_ended_snapshot(&self, pid: i32) -> bool {
+        self.server().has_ended_snapshot(pid)
     }
 
     pub(crate) fn terminate(&self, actor: &Actor) {

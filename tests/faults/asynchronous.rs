@@ -73,8 +73,9 @@ impl AsyncLockSession for AsyncSession {
         self.request(LockSession::session_begin).await
     }
 
-    async fn session_commit(&mut self) -> Result<(), SessionError> {
-        self.request(LockSession::session_commit).await
+    async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
+        self.request(|session| LockSession::session_commit(session, check))
+            .await
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {

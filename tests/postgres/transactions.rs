@@ -6,7 +6,7 @@ use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockOptions};
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::{Connection, QueryResult};
 use testkit::observer::{Observe, while_waiting};
-use testkit::server::{block, connect, fresh_key, kind_of, poll};
+use testkit::server::{block, connect, eventually, fresh_key, kind_of, poll};
 use testkit::temp::TempObject;
 
 fn table(columns: &str) -> TempObject {
@@ -186,4 +186,38 @@ fn session_level_locks_work_in_test_transactions() {
             .unwrap()
             .is_none()
     );
+}
+
+/// The server delays the first statement of such a transaction, whatever the options say.
+#[test]
+fn deferrable_sessions_wait_for_other_transactions() {
+    let (mut observer, mut other, mut conn) = (connect(), connect(), connect());
+    conn.run(
+        "SET default_transaction_isolation = 'serializable'; \
+         SET default_transaction_read_only = on; SET default_transaction_deferrable = on",
+    );
+    let pid = conn.pid();
+    for in_transaction in [false, true] {
+        let key = fresh_key();
+        other.run("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT pg_current_xact_id()");
+        thread::scope(|scope| {
+            let conn = &mut conn;
+            let key = &key;
+            let acquired = scope.spawn(move || {
+                if in_transaction {
+                    let body = |_: &mut _| Ok::<_, LockError>(());
+                    conn.with_advisory_xact_lock(key, LockOptions::no_wait(), body)
+                } else {
+                    conn.acquire_advisory_lock(key, LockOptions::no_wait())?
+                        .release()
+                }
+            });
+            eventually("the attempt waits", || {
+                observer.session_matches(pid, "wait_event = 'SafeSnapshot'")
+            });
+            other.run("COMMIT");
+            acquired.join().unwrap().unwrap();
+        });
+        assert!(observer.is_free(&key));
+    }
 }

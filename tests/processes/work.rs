@@ -245,7 +245,9 @@ pub(crate) fn outcome(result: Result<(), Failure>) -> Outcome {
         Err(Failure::Lock(error)) if error.is_lost() => Outcome::Lost,
         Err(Failure::Lock(error)) => match error.kind() {
             LockErrorKind::TimedOut | LockErrorKind::HeldElsewhere => Outcome::TimedOut,
-            LockErrorKind::CommitFailed | LockErrorKind::TransactionLeftOpen => Outcome::Failed,
+            LockErrorKind::CommitFailed
+            | LockErrorKind::CommitUnknown
+            | LockErrorKind::TransactionLeftOpen => Outcome::Failed,
             // The acquire failed; or the release, if a body was recorded.
             _ => Outcome::NotAcquired,
         },

@@ -89,7 +89,7 @@ impl State {
 
     /// Rolls back after a failed outermost `BEGIN` or `COMMIT`, as client libraries do.
     fn after_failure(&mut self, number: usize, sent: &Message) {
-        if matches!(sent, Message::Begin(0) | Message::Commit(0)) {
+        if matches!(sent, Message::Begin(0) | Message::Commit(0, _)) {
             let _ = self.server.rollback(self.links[number].pid);
         }
     }

@@ -20,7 +20,7 @@ pub(crate) enum Message {
     Script(Script),
     /// With the client's transaction depth.
     Begin(u32),
-    Commit(u32),
+    Commit(u32, Option<Script>),
     Rollback(u32),
     /// The end of the session.
     End,
@@ -177,9 +177,9 @@ impl AsyncLockSession for Session {
         Ok(())
     }
 
-    async fn session_commit(&mut self) -> Result<(), SessionError> {
+    async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
         self.depth -= 1;
-        self.request(Message::Commit(self.depth), false)
+        self.request(Message::Commit(self.depth, check.copied()), false)
             .await
             .map(drop)
     }
@@ -254,10 +254,14 @@ pub(crate) fn execute(server: &mut Server, pid: Pid, message: &Message) -> Resul
         Message::Begin(depth) => server
             .savepoint(pid, &savepoint(*depth))
             .map(|()| Done::Ran),
-        Message::Commit(0) => server.commit(pid)?.then_some(Done::Ran).ok_or("25P02"),
-        Message::Commit(depth) => {
+        Message::Commit(0, check) => {
+            run_check(server, pid, check.as_ref())?;
+            server.commit(pid)?.then_some(Done::Ran).ok_or("25P02")
+        }
+        Message::Commit(depth, check) => {
             let name = savepoint(*depth);
-            let released = server.release_savepoint(pid, &name);
+            let checked = run_check(server, pid, check.as_ref());
+            let released = checked.and_then(|()| server.release_savepoint(pid, &name));
             if released.is_err() {
                 let _ = server.rollback_to(pid, &name);
                 let _ = server.release_savepoint(pid, &name);
@@ -273,6 +277,10 @@ pub(crate) fn execute(server: &mut Server, pid: Pid, message: &Message) -> Resul
             Err("57P01")
         }
     }
+}
+
+fn run_check(server: &mut Server, pid: Pid, check: Option<&Script>) -> Result<(), Code> {
+    check.map_or(Ok(()), |check| server.script(pid, check).map(drop))
 }
 
 pub(crate) enum Done {

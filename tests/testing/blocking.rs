@@ -186,7 +186,7 @@ fn in_the_callers_transaction<S: AdvisoryLocking>(connect: fn() -> S) {
         conn.acquire_advisory_xact_lock("key", QUIET).unwrap();
         // The transaction remains usable.
         assert!(conn.session_transaction_state().is_open());
-        LockSession::session_commit(&mut conn).unwrap();
+        LockSession::session_commit(&mut conn, None).unwrap();
         let acquired = Event::acquired("key").in_transaction();
         assert_eq!(locks.events().last(), Some(&acquired));
         assert!(!locks.is_held("key"), "its end is not seen");

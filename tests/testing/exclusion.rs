@@ -151,7 +151,7 @@ fn transactions_of_the_caller_are_refused<S: AdvisoryLocking>(connect: fn() -> S
     let mut guard = conn.acquire_advisory_lock("key", QUIET).unwrap();
     LockSession::session_begin(&mut *guard).unwrap();
     guard.acquire_advisory_xact_lock("key", QUIET).unwrap();
-    LockSession::session_commit(&mut *guard).unwrap();
+    LockSession::session_commit(&mut *guard, None).unwrap();
     guard.release().unwrap();
 }
 

@@ -32,7 +32,7 @@ impl AsyncLockSession for RecordingSession {
         self.record("begin")
     }
 
-    async fn session_commit(&mut self) -> Result<(), SessionError> {
+    async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
         self.record("commit")
     }
 

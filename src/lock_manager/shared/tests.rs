@@ -30,7 +30,10 @@ impl LockSession for NoConnection {
         match *self {}
     }
 
-    fn session_commit(&mut self) -> Result<(), SessionError> {
+    fn session_commit(
+        &mut self,
+        _check: Option<&crate::session::Script>,
+    ) -> Result<(), SessionError> {
         match *self {}
     }
 

@@ -171,7 +171,8 @@ impl ModelSession {
         };
         result.map_err(|code| {
             let gone = !self.is_alive();
-            let shown = shows_code || !self.hides_codes;
+            // The code of a check is in its constraint name.
+            let shown = shows_code || !self.hides_codes || code == "ZAL02";
             SessionError::new(format!("the model's error {code}"))
                 .with_code(SqlState::new(code).filter(|_| shown))
                 .with_disconnected(gone)
@@ -264,16 +265,19 @@ impl LockSession for ModelSession {
         Ok(())
     }
 
-    fn session_commit(&mut self) -> Result<(), SessionError> {
+    fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
         let depth = self.depth.checked_sub(1);
         self.depth = depth.ok_or_else(|| SessionError::new("no transaction"))?;
         let outermost = self.is_outermost(self.depth);
         self.transaction(|server, pid, name| {
+            let checked = check.map_or(Ok(()), |check| server.script(pid, check).map(drop));
             if outermost {
+                checked?;
                 server.commit(pid)?.then_some(()).ok_or("25P02")
             } else {
                 // A client goes on with what is around a savepoint that could not be released.
-                server.release_savepoint(pid, name).inspect_err(|_| {
+                let released = checked.and_then(|()| server.release_savepoint(pid, name));
+                released.inspect_err(|_| {
                     let _ = server.rollback_to(pid, name);
                     let _ = server.release_savepoint(pid, name);
                 })

@@ -86,7 +86,11 @@ impl Server {
                 pid: granted_to,
                 transaction_began,
             } => {
-                if granted_to == pid && transaction_began != Some(began) {
+                let outside = match transaction_began {
+                    Some(granted_at) => granted_at != began && self.nothing_uncommitted(pid),
+                    None => true,
+                };
+                if granted_to == pid && outside {
                     Some(self.unlock(pid, lock)?)
                 } else {
                     None
@@ -97,6 +101,8 @@ impl Server {
             }
             StatementKind::ReleaseIfHeld => None,
             StatementKind::IsHeld => Some(self.session(pid).holds(lock)),
+            // The model has no two-phase commit.
+            StatementKind::IsHeldByPreparedTransaction => Some(false),
             kind => panic!("the model does not know {kind:?}"),
         };
         Ok(LockReply {
@@ -114,6 +120,22 @@ impl Server {
             mode: script.mode(),
         };
         match script.kind() {
+            ScriptKind::CheckTransaction {
+                transaction_began,
+                in_savepoint,
+            } => {
+                self.usable(pid)?;
+                let same = self.transaction_began(pid) == transaction_began;
+                if same && (!in_savepoint || self.session(pid).holds(lock)) {
+                    Ok(ScriptResult::Done)
+                } else {
+                    Err(self.fail(pid, "ZAL02"))
+                }
+            }
+            ScriptKind::EndSnapshot => {
+                self.usable(pid)?;
+                Ok(ScriptResult::Done)
+            }
             ScriptKind::RevealSqlState => {
                 if self.request(pid, lock, Level::Session, false)? == Requested::Granted {
                     self.unlock(pid, lock)?;
@@ -168,7 +190,9 @@ impl Server {
         if !self.sessions.contains_key(&pid) {
             return;
         }
-        let still_open = began == Some(self.transaction_began(pid));
+        let still_open = began.is_some_and(|began| {
+            began == self.transaction_began(pid) || !self.nothing_uncommitted(pid)
+        });
         // A setting that is set in a transaction is lost with it.
         let recorded = self.session(pid).frames.is_empty();
         let released =

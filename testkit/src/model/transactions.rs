@@ -52,6 +52,12 @@ impl Server {
         self.last_start
     }
 
+    /// Returns whether no open transaction has written.
+    pub(super) fn nothing_uncommitted(&mut self, pid: Pid) -> bool {
+        let frames = &self.session(pid).frames;
+        frames.iter().all(|frame| frame.written == 0)
+    }
+
     /// `false`: the transaction was aborted, so it was rolled back.
     pub fn commit(&mut self, pid: Pid) -> Result<bool, Code> {
         let session = self.sessions.get_mut(&pid).ok_or("08006")?;

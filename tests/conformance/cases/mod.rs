@@ -5,6 +5,7 @@ pub(crate) mod keys;
 pub(crate) mod options;
 pub(crate) mod releasing;
 pub(crate) mod reports;
+pub(crate) mod scope_ends;
 pub(crate) mod scopes;
 pub(crate) mod transactions;
 pub(crate) mod waiting;

@@ -57,6 +57,16 @@ impl LockTable for ModelHarness {
     fn cancel(&self, pid: i32) {
         self.model.run(|server| server.cancel(pid));
     }
+
+    // The model has no snapshots, and does not record the statements. A poller is in a transaction
+    // during its attempts only.
+    fn has_rolled_back(&self, pid: i32) -> bool {
+        self.model.run(|server| !server.is_in_transaction(pid))
+    }
+
+    fn has_ended_snapshot(&self, pid: i32) -> bool {
+        self.model.run(|server| server.is_in_transaction(pid))
+    }
 }
 
 impl Client for ModelSession {

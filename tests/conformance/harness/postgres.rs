@@ -91,6 +91,11 @@ impl Observer {
         })
     }
 
+    /// Returns `true` if `pg_stat_activity` shows the session in this state.
+    fn matches(&self, pid: i32, condition: &str) -> bool {
+        self.query(|conn| Ok(conn.session_matches(pid, condition)))
+    }
+
     fn signal(&self, function: &str, pid: i32) {
         let call = format!("SELECT {function}({pid})");
         self.query(|conn| conn.try_run(&call));
@@ -114,6 +119,20 @@ impl LockTable for Observer {
 
     fn cancel(&self, pid: i32) {
         self.signal("pg_cancel_backend", pid);
+    }
+
+    fn has_rolled_back(&self, pid: i32) -> bool {
+        self.matches(
+            pid,
+            "query = 'ROLLBACK' AND state = 'idle' AND backend_xmin IS NULL",
+        )
+    }
+
+    fn has_ended_snapshot(&self, pid: i32) -> bool {
+        self.matches(
+            pid,
+            "query = 'SELECT' AND state = 'idle in transaction' AND backend_xmin IS NULL",
+        )
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod network;
 pub(crate) mod processes;
 pub(crate) mod server;
 pub(crate) mod sessions;
+pub(crate) mod transactions;
 
 use std::time::Duration;
 

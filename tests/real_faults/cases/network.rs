@@ -17,7 +17,7 @@ use crate::fixture::{Fixture, pid, until};
 use crate::harness::postgres::Endpoint;
 
 /// Runs a case with two fixtures: the actors of the first connect through the proxy.
-fn with_proxy(adapter: AdapterUnderTest, case: impl FnOnce(&Proxy, &Fixture, &Fixture)) {
+pub(super) fn with_proxy(adapter: AdapterUnderTest, case: impl FnOnce(&Proxy, &Fixture, &Fixture)) {
     let url = url();
     let proxy = Proxy::to(&url);
     adapter.run(|direct| {
