@@ -230,6 +230,7 @@ mod tests {
                 pid: Some(1),
                 transaction_began: Some(1),
                 depth: 0,
+                record: None,
                 #[cfg(feature = "testing")]
                 attachment: None,
             },
