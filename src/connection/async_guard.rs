@@ -191,10 +191,7 @@ mod tests {
             Ok(())
         }
 
-        async fn session_commit(
-            &mut self,
-            _check: Option<&crate::session::Script>,
-        ) -> Result<(), SessionError> {
+        async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
             Ok(())
         }
 

@@ -52,10 +52,7 @@ impl LockSession for ContendedSession {
         Ok(())
     }
 
-    fn session_commit(
-        &mut self,
-        _check: Option<&crate::session::Script>,
-    ) -> Result<(), SessionError> {
+    fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
         Ok(())
     }
 
@@ -160,10 +157,7 @@ mod asynchronous {
             Ok(())
         }
 
-        async fn session_commit(
-            &mut self,
-            _check: Option<&crate::session::Script>,
-        ) -> Result<(), SessionError> {
+        async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
             Ok(())
         }
 

@@ -101,7 +101,7 @@ fn locks_in_the_callers_transaction_are_granted_only() {
     let messages: Vec<_> = messages.iter().map(Event::message).collect();
     let request = ["requesting an advisory lock", "an advisory lock is granted"];
     assert_eq!(messages, [request; 3].concat());
-    session.session_commit().unwrap();
+    session.session_commit(None).unwrap();
 }
 
 /// An adapter for a backend without locks, async.

@@ -8,7 +8,7 @@ use crate::lock_manager::LockManager;
 use crate::lock_manager::core::RequestKind;
 use crate::lock_manager::options::LockManagerOptions;
 use crate::session::{
-    Backend, BatchReply, LockPool, LockSession, ServerSigns, SessionError, TransactionState,
+    Backend, BatchReply, LockPool, LockSession, Script, ServerSigns, SessionError, TransactionState,
 };
 
 /// Pool that has no connection.
@@ -30,10 +30,7 @@ impl LockSession for NoConnection {
         match *self {}
     }
 
-    fn session_commit(
-        &mut self,
-        _check: Option<&crate::session::Script>,
-    ) -> Result<(), SessionError> {
+    fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
         match *self {}
     }
 
