@@ -70,12 +70,10 @@ async fn contention_reaches_code_with_a_mock() {
     let _other = locks.hold_from_other_session("key");
     let refused = db.try_acquire_advisory_lock("key", QUIET).await.unwrap();
     assert!(refused.is_none());
-    let tx = db.begin().await.unwrap();
-    assert!(
-        !tx.try_acquire_advisory_xact_lock("key", QUIET)
-            .await
-            .unwrap()
-    );
+    let refused = db.try_with_advisory_xact_lock("key", QUIET, async |db| {
+        db.execute_unprepared("UPDATE a SET b = 3").await
+    });
+    assert!(refused.await.unwrap().is_none());
 }
 
 #[tokio::test]
