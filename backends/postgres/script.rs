@@ -266,8 +266,8 @@ fn iso_8601(micros: i64) -> String {
 /// The text that fails unless the transaction is that of the grant.
 ///
 /// Two transactions of one session never have the same start, because each begins with a message of
-/// its own. The values of the domain [`cardinal_number`] are not negative. The cast is the cheapest
-/// expression that fails with a constraint name, which clients show that hide the SQLSTATE.
+/// its own. The values of the domain [`cardinal_number`] are not negative. So the cast fails with a
+/// constraint name, which clients show that hide the SQLSTATE.
 ///
 /// [`cardinal_number`]: https://www.postgresql.org/docs/current/infoschema-datatypes.html
 fn check_transaction(began: i64, held: Option<String>) -> String {
