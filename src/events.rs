@@ -112,6 +112,7 @@ pub(crate) enum LockEventKind<'a> {
         held: Duration,
     },
     /// The release was sent by a destructor, which waits for no reply.
+    #[cfg(feature = "_async")]
     ReleaseQueued {
         held: Duration,
     },
@@ -173,6 +174,7 @@ impl LockEvent<'_> {
             Kind::Released { held } => {
                 event!("an advisory lock is released", held_ms = millis(held))
             }
+            #[cfg(feature = "_async")]
             Kind::ReleaseQueued { held } => event!(
                 "the release of an advisory lock is queued",
                 held_ms = millis(held)
@@ -361,7 +363,7 @@ impl ReleaseRecord {
     }
 
     /// Ends with a release whose reply no task reads.
-    #[cfg(any(feature = "_async", feature = "lock-manager"))]
+    #[cfg(feature = "_async")]
     pub(crate) fn queued(mut self) {
         if let Some(grant) = self.grant.take() {
             grant.emit(Instant::now(), |held| LockEventKind::ReleaseQueued { held });

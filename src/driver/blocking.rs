@@ -42,6 +42,10 @@ where
 }
 
 /// Acquires as [`drive_acquire`] does, without an event.
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unused_variables, reason = "only the unit-test kit reads the scope")
+)]
 fn run_acquire<S, M>(
     session: &mut S,
     key: &LockKey,
