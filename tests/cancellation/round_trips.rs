@@ -1,5 +1,4 @@
-//! Number of round trips of each call of an async client: that of the blocking one, and one less
-//! for a transaction with its lock.
+//! Number of replies to each call of an async client, and the messages that it sends together.
 
 use std::time::Duration;
 
@@ -8,8 +7,9 @@ use advisory_locking::{
 };
 use diesel_async::AsyncPgConnection;
 use testkit::gate::Gate;
-use testkit::proxy::Proxy;
-use testkit::server::fresh_key;
+use testkit::observer::Observe;
+use testkit::proxy::{Direction, Policy, Proxy};
+use testkit::server::{connect, eventually, fresh_key};
 use tokio::runtime::Runtime;
 
 use crate::adapters::connect_async;
@@ -54,8 +54,33 @@ fn no_call_takes_more_than_promised() {
         taken(&mut conn, &proxy, &gate.key).await;
         taken(&mut conn, &proxy, &gate.key).await
     });
-    // Acquire; release; begin and lock, commit; contended try; try, wait, clean-up.
-    assert_eq!(warm, [1, 1, 2, 1, 3]);
+    // Acquire; release; begin, lock and end of the snapshot, commit; contended try; try, wait,
+    // clean-up. The proxy counts replies. The first three of a transaction are to messages that the
+    // client sends together.
+    assert_eq!(warm, [1, 1, 4, 1, 3]);
+}
+
+#[test]
+fn attempt_is_sent_before_the_reply_to_begin() {
+    let proxy = Proxy::start();
+    let runtime = Runtime::new().unwrap();
+    let key = fresh_key();
+    let mut conn = runtime.block_on(connect_async(&proxy.url()));
+    let warm = conn.with_advisory_xact_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()));
+    runtime.block_on(warm).unwrap();
+    proxy.set(Direction::ToClient, Policy::Hold);
+    let held = key.clone();
+    let call = runtime.spawn(async move {
+        let body = async |_: &mut AsyncPgConnection| Ok::<_, LockError>(());
+        conn.with_advisory_xact_lock(&held, NO_WAIT, body).await
+    });
+    let mut observer = connect();
+    // The client has received no reply to its `BEGIN` yet.
+    eventually("the server grants the lock", || {
+        !observer.lock_entries(&key).is_empty()
+    });
+    proxy.set(Direction::ToClient, Policy::Forward);
+    runtime.block_on(call).unwrap().unwrap();
 }
 
 /// sqlx adds one round trip at the check-out and one at the return.

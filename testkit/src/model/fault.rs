@@ -54,7 +54,7 @@ impl Faults {
         self.planned.get(&self.requests) == Some(&fault)
     }
 
-    pub fn next(&mut self) -> Option<Fault> {
+    pub fn next_fault(&mut self) -> Option<Fault> {
         let fault = self.planned.remove(&self.requests);
         self.requests += 1;
         fault

@@ -145,7 +145,7 @@ impl ModelSession {
         if self.faults.do_others_leave() {
             self.model.run(|server| server.terminate_others(pid));
         }
-        let result = match self.faults.next() {
+        let result = match self.faults.next_fault() {
             None => act(self),
             Some(Fault::Refuse(code)) => Err(self.model.run(|server| server.fail(pid, code))),
             Some(Fault::DoneButReported(code)) => {
