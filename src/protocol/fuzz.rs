@@ -304,15 +304,13 @@ impl<'d> FakeServer<'d> {
     }
 
     fn record_script(&mut self, kind: ScriptKind, ran: &Result<(), SessionError>) {
-        match kind {
-            ScriptKind::Wait {
-                is_transaction_level,
-                ..
-            } => {
-                self.granted = ran.is_ok();
-                self.may_hold |= !is_transaction_level;
-            }
-            _ => {}
+        if let ScriptKind::Wait {
+            is_transaction_level,
+            ..
+        } = kind
+        {
+            self.granted = ran.is_ok();
+            self.may_hold |= !is_transaction_level;
         }
     }
 
