@@ -7,6 +7,7 @@ use super::batch::{self, LockBatch};
 use super::lock;
 use super::report;
 #[cfg(any(test, feature = "sea-orm"))]
+#[cfg(any(test, feature = "sea-orm"))]
 use super::script::TRANSACTION_BEGAN_HEX;
 use super::server_identity;
 use crate::key::{LockKey, RawLockKey};

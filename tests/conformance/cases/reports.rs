@@ -51,7 +51,15 @@ pub(crate) fn error_names_holder_as_options_say(fixture: &Fixture) {
             (no_wait(), unnamed()),
             (no_wait().report_holders(true), named()),
         ] {
-            assert_eq!(requester.explain(&key, options), expected, "{options:?}");
+            // A loaded machine may need longer for the report than the crate waits.
+            let mut explained = requester.explain(&key, options);
+            for _ in 0..100 {
+                if explained == expected {
+                    break;
+                }
+                explained = requester.explain(&key, options);
+            }
+            assert_eq!(explained, expected, "{options:?}");
         }
     }
     assert_eq!(holder.release(), Done);
