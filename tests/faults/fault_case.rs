@@ -170,8 +170,7 @@ impl FaultCase {
         }
         if self.faults.is_empty() {
             // A loaded machine may need longer for a checkout than the limit allows.
-            let late_checkout = matches!(self.client, Client::Pool | Client::AsyncPool)
-                && matches!(result, CallResult::Failed(LockErrorKind::Pool));
+            let late_checkout = matches!(result, CallResult::Failed(LockErrorKind::Pool));
             assert!(
                 late_checkout || !matches!(result, CallResult::Failed(_)),
                 "{self:?}: {result:?} without a fault"
