@@ -235,7 +235,7 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
 
 /// The start of the transaction in its binary format, as hexadecimal digits. The text form of a
 /// time depends on settings.
-#[cfg(any(test, feature = "sea-orm"))]
+#[cfg(feature = "sea-orm")]
 pub(super) const TRANSACTION_BEGAN_HEX: &str =
     "pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex')";
 

@@ -7,7 +7,7 @@ use super::batch::{self, LockBatch};
 use super::lock;
 use super::report;
 #[cfg(any(test, feature = "sea-orm"))]
-#[cfg(any(test, feature = "sea-orm"))]
+#[cfg(feature = "sea-orm")]
 use super::script::TRANSACTION_BEGAN_HEX;
 use super::server_identity;
 use crate::key::{LockKey, RawLockKey};
@@ -291,7 +291,7 @@ impl Statement {
     /// the text of a time depends on settings.
     ///
     /// [simple query]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SIMPLE-QUERY
-    #[cfg(any(test, feature = "sea-orm"))]
+    #[cfg(feature = "sea-orm")]
     pub(crate) fn simple_sql(&self) -> String {
         let mut text = self.sql().to_owned();
         for (index, bind) in self.binds().enumerate() {

@@ -20,7 +20,7 @@ use tracing::Level;
 use crate::NO_WAIT;
 use crate::recorder::{Event, events_of, record};
 
-const SHORT: LockOptions = LockOptions::wait_up_to(Duration::from_millis(1));
+const SHORT: LockOptions = LockOptions::wait_up_to(Duration::from_secs(1));
 
 const REQUESTED: &str = "requesting an advisory lock";
 const GRANTED: &str = "an advisory lock is granted";
