@@ -45,9 +45,9 @@ use crate::session::LockPool;
 ///   the server, for other processes.
 /// * Locks of different keys share a session. Concurrent requests are sent in one statement.
 /// * A guard is `'static` and `Send`. It has no connection: work on a connection of your pool.
-/// * Loss of a session marks the guards of its locks ([`is_lost`](OwnedLockGuard::is_lost),
-///   [`lost`](OwnedLockGuard::lost)). The lock manager opens a new session and serves the waiters
-///   on it. It never re-acquires a lost lock by itself.
+/// * Loss of a session marks the guards of its locks ([`is_lost`](super::OwnedLockGuard::is_lost),
+///   [`lost`](super::OwnedLockGuard::lost)). The lock manager opens a new session and serves the
+///   waiters on it. It never re-acquires a lost lock by itself.
 ///
 /// The locks are ordinary advisory locks: they exclude every other client of the database.
 ///

@@ -23,7 +23,7 @@ impl LockManager {
     /// | [`Pool`](crate::LockErrorKind::Pool) | no session could be opened, or not within the limit; after a loss, waiters retry until their limit |
     /// | [`InvalidOptions`](crate::LockErrorKind::InvalidOptions) | the options contradict each other, allow a transaction, or accept a server |
     /// | [`Closed`](crate::LockErrorKind::Closed) | the lock manager is closed, or its runtime has ended |
-    /// | [`TooManyLocks`](crate::LockErrorKind::TooManyLocks), [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion), [`Standby`](crate::LockErrorKind::Standby), [`Deadlock`](crate::LockErrorKind::Deadlock), [`Unsupported`](crate::LockErrorKind::Unsupported), [`Database`](crate::LockErrorKind::Database) | see [`LockErrorKind`] |
+    /// | [`TooManyLocks`](crate::LockErrorKind::TooManyLocks), [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion), [`Standby`](crate::LockErrorKind::Standby), [`Deadlock`](crate::LockErrorKind::Deadlock), [`Unsupported`](crate::LockErrorKind::Unsupported), [`Database`](crate::LockErrorKind::Database) | see [`LockErrorKind`](crate::LockErrorKind) |
     ///
     /// # Cancel safety
     ///
