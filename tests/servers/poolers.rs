@@ -49,7 +49,17 @@ fn each_pooler_has_its_verdict() {
             (&replaying, PoolingMode::Multiplexed),
             (&pinning, PoolingMode::Pinned),
         ] {
-            assert_eq!(detect(client, url).unwrap(), mode, "{client:?} {url}");
+            let mut detected = detect(client, url).unwrap();
+            // The proxy returns a session after its reply. So in rare schedules each client is
+            // given its own session throughout, as by a pooler that pins lock holders.
+            for _ in 0..20 {
+                if detected == mode {
+                    break;
+                }
+                assert_eq!(detected, PoolingMode::Pinned, "{client:?} {url}");
+                detected = detect(client, url).unwrap();
+            }
+            assert_eq!(detected, mode, "{client:?} {url}");
         }
     }
 }
