@@ -29,18 +29,19 @@ use advisory_locking::{AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockKey
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use sea_orm::SqlxPostgresConnector;
-use sea_orm::sqlx::encode::IsNull;
-use sea_orm::sqlx::error::BoxDynError;
-use sea_orm::sqlx::postgres::types::Oid;
-use sea_orm::sqlx::postgres::{
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{
     PgAdvisoryLock, PgArgumentBuffer, PgPool, PgPoolOptions, PgTypeInfo, PgValueRef,
 };
-use sea_orm::sqlx::{self, Postgres, Row};
+use sqlx::{Postgres, Row};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 
 use baseline::{
-    LockReplyColumns, LockStatements, number, pg_advisory_unlock, pg_try_advisory_lock,
+    LockStatements, REFUSED_SIGNS, ReleaseReplyColumns, TryReplyColumns, number,
+    pg_advisory_unlock, pg_try_advisory_lock,
 };
 use interleave::{Contender, run_interleaved};
 
@@ -151,10 +152,10 @@ async fn baseline_functions(conn: &mut AsyncPgConnection, key: i64) {
 
 async fn baseline_statements(conn: &mut AsyncPgConnection, statements: LockStatements, key: i64) {
     let granted = statements.try_acquire(key).get_result(conn);
-    let granted: LockReplyColumns = granted.await.unwrap();
+    let granted: TryReplyColumns = granted.await.unwrap();
     let released = statements.release(key, granted).get_result(conn);
-    let released: LockReplyColumns = released.await.unwrap();
-    assert_eq!((granted.0, released.0), (Some(true), Some(true)));
+    let released: ReleaseReplyColumns = released.await.unwrap();
+    assert_eq!((granted.0, released.0), (Some(1), Some(true)));
 }
 
 async fn sqlx_baseline_functions(pool: &PgPool, key: i64) {
@@ -170,11 +171,15 @@ async fn sqlx_baseline_functions(pool: &PgPool, key: i64) {
 
 async fn sqlx_baseline_statements(pool: &PgPool, statements: LockStatements, key: i64) {
     let mut conn = pool.acquire().await.unwrap();
-    let granted = sqlx::query(statements.try_sql).bind(key);
+    let [refuse_stub, refuse_standby] = REFUSED_SIGNS;
+    let granted = sqlx::query(statements.try_sql)
+        .bind(refuse_stub)
+        .bind(refuse_standby)
+        .bind(key);
     let granted = granted.fetch_one(&mut *conn).await.unwrap();
-    let (answer, pid): (Option<bool>, i32) = (granted.get(0), granted.get(1));
+    let (answer, pid): (Option<i32>, i32) = (granted.get(0), granted.get(1));
     let began: Timestamptz = granted.get(2);
-    assert_eq!(answer, Some(true));
+    assert_eq!(answer, Some(1));
     let released = sqlx::query(statements.release_sql)
         .bind(pid)
         .bind(began)

@@ -33,7 +33,8 @@ use diesel::pg::PgConnection;
 use diesel::{Connection, RunQueryDsl};
 
 use baseline::{
-    LockReplyColumns, LockStatements, number, pg_advisory_unlock, pg_try_advisory_lock,
+    LockStatements, ReleaseReplyColumns, TryReplyColumns, number, pg_advisory_unlock,
+    pg_try_advisory_lock,
 };
 use interleave::{Contender, run_interleaved};
 
@@ -83,7 +84,7 @@ fn baseline_functions(conn: &mut PgConnection, key: i64) {
 }
 
 fn baseline_statements(conn: &mut PgConnection, statements: LockStatements, key: i64) {
-    let granted: LockReplyColumns = statements.try_acquire(key).get_result(conn).unwrap();
-    let released: LockReplyColumns = statements.release(key, granted).get_result(conn).unwrap();
-    assert_eq!((granted.0, released.0), (Some(true), Some(true)));
+    let granted: TryReplyColumns = statements.try_acquire(key).get_result(conn).unwrap();
+    let released: ReleaseReplyColumns = statements.release(key, granted).get_result(conn).unwrap();
+    assert_eq!((granted.0, released.0), (Some(1), Some(true)));
 }

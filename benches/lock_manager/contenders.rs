@@ -8,7 +8,7 @@ use advisory_locking::lock_manager::{LockManager, LockManagerOptions};
 use advisory_locking::{LockKey, LockOptions, WaitStrategy};
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
-use sea_orm::sqlx::postgres::{PgAdvisoryLock, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgAdvisoryLock, PgPool, PgPoolOptions};
 use tokio::sync::Mutex;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};

@@ -10,7 +10,7 @@ use diesel::pg::PgConnection;
 use diesel::r2d2::{ConnectionManager, Pool};
 use diesel_async::AsyncPgConnection;
 use sea_orm::SqlxPostgresConnector;
-use sea_orm::sqlx::{self, PgConnection as SqlxConnection, Row};
+use sqlx::{PgConnection as SqlxConnection, Row};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Scale;

@@ -49,10 +49,12 @@ impl LockStatements {
     }
 
     pub(crate) fn try_acquire(self, key: i64) -> Baseline<Try> {
-        Baseline::new(self.try_sql, vec![Value::Int8(key)])
+        let [refuse_stub, refuse_standby] = REFUSED_SIGNS.map(Value::Int4);
+        let binds = vec![refuse_stub, refuse_standby, Value::Int8(key)];
+        Baseline::new(self.try_sql, binds)
     }
 
-    pub(crate) fn release(self, key: i64, granted: LockReplyColumns) -> Baseline<Release> {
+    pub(crate) fn release(self, key: i64, granted: TryReplyColumns) -> Baseline<Release> {
         let (_, pid, began) = granted;
         let binds = vec![
             Value::Int4(pid),
@@ -63,8 +65,14 @@ impl LockStatements {
     }
 }
 
-/// Columns of a reply: granted or released, process id of the session, begin of the transaction.
-pub(crate) type LockReplyColumns = (Option<bool>, i32, PgTimestamp);
+/// The first two parameters of a try, which refuse a stub server and a standby unless they are 0.
+pub(crate) const REFUSED_SIGNS: [i32; 2] = [1, 1];
+
+/// Columns of a try: granted (1), process id of the session, begin of the transaction.
+pub(crate) type TryReplyColumns = (Option<i32>, i32, PgTimestamp);
+
+/// Columns of a release: released, process id of the session, begin of the transaction.
+pub(crate) type ReleaseReplyColumns = (Option<bool>, i32, PgTimestamp);
 
 enum Value {
     Int4(i32),
@@ -112,7 +120,11 @@ impl<Id: 'static> QueryId for Baseline<Id> {
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<Id> Query for Baseline<Id> {
+impl Query for Baseline<Try> {
+    type SqlType = (Nullable<Integer>, Integer, Timestamptz);
+}
+
+impl Query for Baseline<Release> {
     type SqlType = (Nullable<Bool>, Integer, Timestamptz);
 }
 

@@ -1,8 +1,8 @@
 //! Sessions that lose their prepared statements, which sqlx has in a cache.
 
 use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind};
-use sea_orm::sqlx::{Executor, postgres::PgPoolOptions};
 use sea_orm::{ConnectionTrait, DatabaseConnection, SqlxPostgresConnector};
+use sqlx::{Executor, postgres::PgPoolOptions};
 use testkit::observer::Observe;
 use testkit::server::{connect, fresh_key, url};
 

@@ -82,7 +82,7 @@ fn assert_unreadable<T>(result: Result<T, DbErr>, what: &str) {
         other => panic!("{what}: {other:?}"),
     };
     assert!(
-        matches!(*sqlx, sea_orm::sqlx::Error::Protocol(_)),
+        matches!(*sqlx, sqlx::Error::Protocol(_)),
         "{what}: {sqlx:?}"
     );
 }

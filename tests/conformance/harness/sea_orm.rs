@@ -1,11 +1,11 @@
 //! SeaORM's `DatabaseConnection`, a pool of one connection, on both databases.
 
-use sea_orm::sqlx::Executor;
-use sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, SqlxPostgresConnector,
     Statement,
 };
+use sqlx::Executor;
+use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
@@ -23,7 +23,7 @@ pub(crate) const SEA_ORM: Adapter = Adapter::Async(|url, channel| {
     });
 });
 
-async fn connect(url: &str) -> sea_orm::sqlx::Result<DatabaseConnection> {
+async fn connect(url: &str) -> sqlx::Result<DatabaseConnection> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(POOL_LIMIT)
