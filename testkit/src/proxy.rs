@@ -52,9 +52,35 @@ struct State {
     hold_from: Option<String>,
     /// The notices and warnings of the server, each with the other messages of its packet.
     notices: Vec<String>,
-    sockets: Vec<TcpStream>,
-    to_server: Vec<TcpStream>,
-    pumps: Vec<JoinHandle<()>>,
+    carried: Vec<Carried>,
+    /// A thread of an ended connection panicked.
+    panicked: bool,
+}
+
+/// A connection of a client, with the proxy's connection to the server.
+#[derive(Debug)]
+struct Carried {
+    client: TcpStream,
+    server: TcpStream,
+    pumps: [JoinHandle<()>; 2],
+}
+
+impl Carried {
+    fn shut_down(&self) {
+        for socket in [&self.client, &self.server] {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.pumps.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits for the threads, and returns `true` if one panicked.
+    fn join(self) -> bool {
+        let ended = self.pumps.map(JoinHandle::join);
+        ended.iter().any(Result::is_err)
+    }
 }
 
 #[derive(Debug)]
@@ -94,9 +120,8 @@ impl Proxy {
                 round_trips: 0,
                 hold_from: None,
                 notices: Vec::new(),
-                sockets: Vec::new(),
-                to_server: Vec::new(),
-                pumps: Vec::new(),
+                carried: Vec::new(),
+                panicked: false,
             }),
             changed: Condvar::new(),
         });
@@ -194,10 +219,10 @@ impl Proxy {
     /// pulled cable does.
     pub fn fall_silent(&self) {
         let state = self.shared.lock();
-        for socket in &state.to_server {
+        for carried in &state.carried {
             // BPF's `return 0`, which drops each packet.
             const RETURN: u16 = 0x06;
-            SockRef::from(socket)
+            SockRef::from(&carried.server)
                 .attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
                 .expect("a socket's owner may filter it");
         }
@@ -212,9 +237,11 @@ impl Proxy {
 
     /// Closes every connection; new ones are accepted.
     pub fn break_connections(&self) {
-        for socket in self.shared.lock().sockets.drain(..) {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        self.shared
+            .lock()
+            .carried
+            .iter()
+            .for_each(Carried::shut_down);
     }
 
     /// Closes every connection; new ones are not accepted.
@@ -231,10 +258,14 @@ impl Drop for Proxy {
         // Wakes the accepting thread.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         let accepting = self.accepting.take().map(JoinHandle::join);
-        let pumps = std::mem::take(&mut self.shared.lock().pumps);
-        let ended = pumps.into_iter().map(JoinHandle::join).chain(accepting);
-        let panics = ended.filter(Result::is_err).count();
-        assert!(panics == 0 || thread::panicking(), "the proxy panicked");
+        // Without the lock, which the threads need to end.
+        let carried = std::mem::take(&mut self.shared.lock().carried);
+        let mut panicked = self.shared.lock().panicked;
+        panicked |= accepting.is_some_and(|ended| ended.is_err());
+        for carried in carried {
+            panicked |= carried.join();
+        }
+        assert!(!panicked || thread::panicking(), "the proxy panicked");
     }
 }
 
@@ -267,6 +298,7 @@ impl Shared {
     fn carry(shared: &Arc<Self>, client: TcpStream) {
         let mut state = shared.lock();
         state.connections += 1;
+        state.forget_ended_connections();
         // Without a server the client's connection is closed.
         let Ok(server) = TcpStream::connect(&shared.server) else {
             return;
@@ -275,18 +307,19 @@ impl Shared {
             socket.set_nodelay(true).unwrap();
             socket.try_clone().unwrap()
         };
-        state.sockets.extend([copy(&client), copy(&server)]);
-        state.to_server.push(copy(&server));
-        let directions = [
-            (copy(&client), copy(&server), Direction::ToServer),
-            (server, client, Direction::ToClient),
+        let pump = |from: &TcpStream, to: &TcpStream, direction| {
+            let (shared, from, to) = (Arc::clone(shared), copy(from), copy(to));
+            thread::spawn(move || shared.pump(from, to, direction))
+        };
+        let pumps = [
+            pump(&client, &server, Direction::ToServer),
+            pump(&server, &client, Direction::ToClient),
         ];
-        for (from, to, direction) in directions {
-            let shared = Arc::clone(shared);
-            state
-                .pumps
-                .push(thread::spawn(move || shared.pump(from, to, direction)));
-        }
+        state.carried.push(Carried {
+            client,
+            server,
+            pumps,
+        });
     }
 
     fn pump(&self, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
@@ -356,6 +389,17 @@ impl Shared {
 }
 
 impl State {
+    /// Closes the sockets of ended connections, so that the proxy of a long test does not need all
+    /// file descriptors of the process.
+    fn forget_ended_connections(&mut self) {
+        let carried = std::mem::take(&mut self.carried).into_iter();
+        let (ended, open): (Vec<_>, _) = carried.partition(Carried::has_ended);
+        self.carried = open;
+        for carried in ended {
+            self.panicked |= carried.join();
+        }
+    }
+
     fn policy(&self, direction: Direction, held: bool) -> Policy {
         if held && self.hold_from.is_some() {
             Policy::Hold
