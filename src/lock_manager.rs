@@ -16,8 +16,10 @@ mod session_task;
 mod shared;
 #[cfg(feature = "testing")]
 mod simulated;
+mod snapshot;
 
 pub use self::guard::{OwnedLockGuard, OwnedLockGuards};
 pub use self::manager::LockManager;
 pub use self::options::{LockManagerOptions, NoLockBackend};
+pub use self::snapshot::{KeySnapshot, LockManagerSnapshot, ManagedSession, ManagedSessionState};
 pub use crate::session::TokenSource;

@@ -27,6 +27,7 @@ mod requests;
 mod server_waits;
 mod session_loss;
 mod sessions;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -44,6 +45,7 @@ use crate::session::{Backend, LockBatch};
 
 use key_state::KeyState;
 use sessions::SessionState;
+use snapshot::Counters;
 use timers::Timer;
 use wait_queue::{AfterLoss, Request};
 
@@ -171,6 +173,7 @@ pub(crate) struct Core<W> {
     commands: Vec<Command<W>>,
     /// Nothing is flushed: [`Core::batched`] collects operations.
     batching: bool,
+    counters: Counters,
 }
 
 /// Last failure to open a session, and the backoff until the next attempt.
@@ -199,6 +202,7 @@ impl<W> Core<W> {
             random,
             commands: Vec::new(),
             batching: false,
+            counters: Counters::default(),
         }
     }
 
@@ -251,6 +255,7 @@ impl<W> Core<W> {
                 strategy: options.wait_strategy(),
                 interval: options.max_interval().min(MAX_INTERVAL),
                 on_missing_lock: options.missing_lock_policy(),
+                since: now,
                 waiter,
             },
             now,

@@ -27,6 +27,7 @@ use super::request::Handle;
 use super::session_loop::run_session;
 use super::session_task::SessionTask;
 use super::shared::Shared;
+use super::snapshot::LockManagerSnapshot;
 #[cfg(feature = "async-lock-manager")]
 use crate::backends::RuntimeBound;
 use crate::error::{LockError, LockErrorKind};
@@ -280,6 +281,43 @@ impl LockManager {
         Self {
             handle: Arc::new(Handle::new(shared)),
         }
+    }
+
+    /// Returns the keys, holders, wait queues and sessions at this moment, without I/O.
+    ///
+    /// It locks the mutex of the lock manager for the time of a copy, which grows with the number
+    /// of keys in use. On a backend without locks it shows the callers only with
+    /// [`NoLockBackend::InProcess`](super::NoLockBackend::InProcess).
+    ///
+    /// # Examples
+    ///
+    #[cfg_attr(all(feature = "diesel-sqlite", feature = "r2d2"), doc = "```")]
+    #[cfg_attr(
+        not(all(feature = "diesel-sqlite", feature = "r2d2")),
+        doc = "```ignore"
+    )]
+    /// use advisory_locking::LockOptions;
+    /// use advisory_locking::lock_manager::{LockManager, LockManagerOptions, NoLockBackend};
+    /// use diesel::r2d2::{ConnectionManager, Pool};
+    /// use diesel::sqlite::SqliteConnection;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // In production the pool of a PostgreSQL client.
+    /// let pool = Pool::new(ConnectionManager::<SqliteConnection>::new(":memory:"))?;
+    /// let options = LockManagerOptions::new().on_no_lock_backend(NoLockBackend::InProcess);
+    /// let locks = LockManager::over_blocking_pool_with(pool, options)?;
+    /// let guard = locks.acquire_blocking("snapshot-of-a-manager", LockOptions::no_wait())?;
+    /// let snapshot = locks.snapshot();
+    /// assert_eq!((snapshot.keys.len(), snapshot.holders(), snapshot.waiters()), (1, 1, 0));
+    /// println!("{snapshot}"); // an operator's page
+    /// guard.release_blocking()?;
+    /// assert_eq!(locks.snapshot().holders(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> LockManagerSnapshot {
+        self.handle.shared.snapshot()
     }
 
     /// Closes the lock manager for all its clones.

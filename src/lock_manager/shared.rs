@@ -31,6 +31,7 @@ use super::lock_handle::LockHandle;
 use super::loss_signal::LossSignal;
 use super::options::Settings;
 use super::session_task::{PollPermit, SessionTask};
+use super::snapshot::LockManagerSnapshot;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
@@ -228,6 +229,11 @@ impl Shared {
         let handle = self.state().sessions.remove(&session);
         // Outside the mutex, because a task that is dropped may report to the core.
         drop(handle);
+    }
+
+    /// Returns a copy of the core's state.
+    pub(super) fn snapshot(&self) -> LockManagerSnapshot {
+        self.state().core.snapshot(Instant::now())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -70,7 +70,8 @@ macro_rules! queue_cases {
             cases!($kind, Async,
                 queue: waiters_are_served_in_order, sharers_do_not_overtake_a_waiting_writer, cancelled_waiter_leaves_the_queue,
                     handed_off_lock_stays_held_on_the_server, hand_off_count_is_bounded, hand_off_time_is_bounded,
-                    poller_of_another_manager_is_served;
+                    poller_of_another_manager_is_served,
+                    snapshot_shows_holder_and_waiters;
             );
         }
     )*};

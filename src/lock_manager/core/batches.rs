@@ -118,6 +118,7 @@ impl<W> Core<W> {
             let batch = LockBatch::new(BatchMode::Execute, session.pid, Arc::clone(&ops), tokens);
             session.phase = SessionPhase::Executing { ops, acks };
             session.phase_start = now;
+            self.counters.batches += 1;
             self.commands.push(Command::RunBatch { session: id, batch });
         }
     }

@@ -78,10 +78,11 @@ impl<W> Core<W> {
                 // In the process there is no server to issue the token.
                 token = Some(self.process_token());
             } else if let Some(next) = key_state.queue.pop() {
+                self.counters.hand_offs += u64::from(key_state.hand_offs > 0);
                 key_state.hand_offs = key_state.hand_offs.saturating_add(1);
                 let token = if next.fenced { token.take() } else { None };
                 let id = self.grant(next, Some(session), token);
-                self.keys.entry(key).or_default().add_holder(id);
+                self.keys.entry(key).or_default().add_holder(id, now);
             }
         };
         self.fail_no_wait(key);

@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use super::wait_queue::WaitQueue;
 use super::{GrantId, RequestId, SessionId};
+use crate::key::LockKey;
 use crate::lock_manager::options::Settings;
 use crate::options::LockMode;
 use crate::protocol::Backoff;
@@ -51,6 +52,10 @@ const POLL_ALIGNMENT: u32 = 16;
 #[derive(Debug)]
 pub(super) struct KeyState<W> {
     phase: KeyPhase,
+    /// The key with its text, for snapshots; that of the first request.
+    pub(super) name: Option<LockKey>,
+    /// Time of the last grant to a holder.
+    pub(super) last_grant: Option<Instant>,
     pub(super) queue: WaitQueue<W>,
     pub(super) holders: Vec<GrantId>,
     /// Caller whose release is in flight; `Some` only while [`KeyPhase::Releasing`].
@@ -141,6 +146,8 @@ impl<W> Default for KeyState<W> {
     fn default() -> Self {
         Self {
             phase: KeyPhase::NotHeld,
+            name: None,
+            last_grant: None,
             queue: WaitQueue::default(),
             holders: Vec::new(),
             releaser: None,
@@ -207,7 +214,8 @@ impl<W> KeyState<W> {
     }
 
     /// Adds a holder.
-    pub(super) fn add_holder(&mut self, holder: GrantId) {
+    pub(super) fn add_holder(&mut self, holder: GrantId, now: Instant) {
+        self.last_grant = Some(now);
         // Most keys have one holder, but a vector that grows starts with a capacity of four.
         if self.holders.capacity() == 0 {
             self.holders.reserve_exact(1);

@@ -35,6 +35,7 @@ impl<W> Core<W> {
         let key_state = self.keys.entry(key).or_default();
         let was_empty = key_state.queue.is_empty();
         let (deadline, id) = (request.deadline, request.id);
+        key_state.name.get_or_insert_with(|| request.key.clone());
         key_state.queue.push(request);
         if let Some(at) = deadline {
             self.timers.insert((at, Timer::Deadline(id, key)));

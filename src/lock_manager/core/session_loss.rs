@@ -45,6 +45,7 @@ impl<W> Core<W> {
         if !self.sessions.contains_key(&id) {
             return;
         }
+        self.counters.lost_sessions += 1;
         // Before the termination: the driver removes the signal of a session that it terminates.
         self.commands.push(Command::SessionLost { session: id });
         let Some(session) = self.remove_session(id, Command::Terminate { session: id }) else {

@@ -15,6 +15,7 @@ mod server;
 mod server_waits;
 mod sessions;
 mod simulation;
+mod snapshot;
 
 use std::time::{Duration, Instant};
 

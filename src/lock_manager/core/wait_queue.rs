@@ -41,6 +41,8 @@ pub(super) struct Request<W> {
     pub(super) strategy: WaitStrategy,
     pub(super) interval: Duration,
     pub(super) on_missing_lock: OnMissingLock,
+    /// Time of the request.
+    pub(super) since: Instant,
     pub(super) waiter: W,
 }
 
@@ -73,6 +75,10 @@ impl<W> Default for WaitQueue<W> {
 impl<W> WaitQueue<W> {
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
     }
 
     pub(super) fn front(&self) -> Option<&Request<W>> {
@@ -179,6 +185,7 @@ mod tests {
             strategy: WaitStrategy::Poll,
             interval: Duration::from_millis(100),
             on_missing_lock: OnMissingLock::Warn,
+            since: Instant::now(),
             waiter: (),
         }
     }

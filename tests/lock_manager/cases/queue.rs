@@ -257,3 +257,26 @@ pub(crate) async fn poller_of_another_manager_is_served(pool_under_test: PoolUnd
         task.await.unwrap();
     }
 }
+
+pub(crate) async fn snapshot_shows_holder_and_waiters(pool_under_test: PoolUnderTest) {
+    let (manager, key) = (
+        pool_under_test.manager(unlimited_hand_off()).await,
+        fresh_key(),
+    );
+    let guard = manager.acquire(&key, no_wait()).await.unwrap();
+    let waiter = queued(&manager, &key, LockOptions::wait_forever()).await;
+    let snapshot = manager.manager.snapshot();
+    assert_eq!((snapshot.holders(), snapshot.waiters()), (1, 1));
+    let [shown] = &snapshot.keys[..] else {
+        panic!("one key: {snapshot}");
+    };
+    assert_eq!(shown.key, key);
+    let mut observer = connect_to(&pool_under_test.url);
+    let session = &snapshot.sessions[0];
+    assert_eq!(session.pid.map(i64::from), Some(observer.holder(&key)));
+    assert_eq!(shown.generation, Some(session.generation));
+    guard.release().await.unwrap();
+    waiter.await.release().await.unwrap();
+    let snapshot = manager.manager.snapshot();
+    assert_eq!((snapshot.holders(), snapshot.hand_offs), (0, 1));
+}
