@@ -77,14 +77,22 @@ impl ClusterGuard {
         self.cluster().ctl(arguments);
     }
 
-    /// Returns the address of a hot standby, which is created once and lives as long as the server.
+    /// Returns the address of a hot standby, which lives as long as the server.
+    ///
+    /// It is created again after it has ended. PostgreSQL 13 [shuts it down] when a test starts
+    /// the primary with a larger `max_prepared_transactions`. Later versions pause its recovery.
+    ///
+    /// [shuts it down]: https://www.postgresql.org/docs/13/hot-standby.html#HOT-STANDBY-ADMIN
     pub fn standby(&mut self) -> String {
         let cluster = self.0.as_mut().expect("it was started");
-        let made = cluster.standby.get_or_insert_with(|| {
-            let output = script(&cluster.environment, &["standby"]);
-            output.trim().to_owned()
-        });
-        made.clone()
+        let running = cluster.standby.take();
+        let standby = running
+            .filter(|url| PgConnection::establish(url).is_ok())
+            .unwrap_or_else(|| {
+                let output = script(&cluster.environment, &["standby"]);
+                output.trim().to_owned()
+            });
+        cluster.standby.insert(standby).clone()
     }
 }
 
