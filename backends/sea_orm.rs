@@ -4,7 +4,8 @@
 //! | SeaORM's connection | locks |
 //! |---|---|
 //! | PostgreSQL through sqlx | advisory locks |
-//! | SQLite, through sqlx or rusqlite; a mock or proxy of SQLite | no-op |
+//! | SQLite through sqlx | no-op; the body keeps a connection of the pool |
+//! | a mock or proxy of SQLite | no-op; the body uses the `DatabaseConnection` |
 //! | MySQL; a mock or proxy of another database; `Disconnected` | none: [`Unsupported`](crate::LockErrorKind::Unsupported), before anything is sent |
 //!
 //! A `DatabaseConnection` is a pool, so it has the methods of
@@ -64,6 +65,8 @@
 //!   same. If it has only read, the connection returns to the pool inside the transaction, as it
 //!   would without a lock.
 //!
+//! On SQLite, such a transaction is rolled back when the connection returns to the pool.
+//!
 //! All handles of a body share one connection. If two tasks of a body each begin a transaction, one
 //! is nested in the other.
 //!
@@ -115,10 +118,11 @@ mod handle;
 mod in_transaction;
 mod native;
 mod pinned;
-mod postgres_session;
+mod pinned_session;
 mod rows;
 mod session;
 mod shared_stream;
+mod sqlite_connection;
 mod stall;
 mod state;
 mod statements;

@@ -38,6 +38,13 @@ pub(super) fn closed_error() -> DbErr {
     )
 }
 
+/// Error of a lock statement on SQLite, which has none.
+pub(super) fn no_lock_error() -> DbErr {
+    DbErr::Exec(RuntimeErr::Internal(
+        "SQLite has no lock statements".to_owned(),
+    ))
+}
+
 /// Error of a statement whose predecessor has no reply and never will.
 pub(super) fn stalled_error() -> DbErr {
     io_error(

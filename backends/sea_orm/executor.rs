@@ -11,8 +11,8 @@ use sea_orm::{
 
 use super::error::{query_error, transaction_ended_error};
 use super::native::{NativeConnection, NativeTransaction, OpenTransactions};
-use super::pinned::{PostgresConnection, PostgresTransaction};
-use super::postgres_session::PostgresSession;
+use super::pinned::{SharedConnection, SharedTransaction};
+use super::pinned_session::PinnedSession;
 use super::statements::decode_row;
 use super::transaction_log::TransactionId;
 use crate::session::Row;
@@ -23,14 +23,14 @@ pub(super) type Rows<'r> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>>
 /// Connection of a body's handle.
 #[derive(Debug)]
 pub(super) enum ConnectionInner {
-    Postgres(PostgresSession),
+    Pinned(PinnedSession),
     Native(NativeConnection),
 }
 
 /// Transaction of a body's handle.
 #[derive(Debug)]
 pub(super) enum TransactionInner {
-    Postgres(PostgresTransaction),
+    Pinned(SharedTransaction),
     Native(NativeTransaction),
 }
 
@@ -38,8 +38,8 @@ pub(super) enum TransactionInner {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Executor<'t> {
     /// Pinned connection. If a transaction is named, it must still be open.
-    Postgres(&'t PostgresConnection, Option<TransactionId>),
-    /// SeaORM's own connection (backend without locks), with the counter of open transactions.
+    Pinned(&'t SharedConnection, Option<TransactionId>),
+    /// SeaORM's own connection of a mock or a proxy, with the counter of open transactions.
     Connection(&'t DatabaseConnection, &'t Arc<OpenTransactions>),
     /// SeaORM's own transaction, with the same counter if the body began it.
     Transaction(&'t DatabaseTransaction, Option<&'t Arc<OpenTransactions>>),
@@ -50,7 +50,7 @@ pub(super) enum Executor<'t> {
 impl ConnectionInner {
     pub(super) fn executor(&self) -> Executor<'_> {
         match self {
-            Self::Postgres(session) => Executor::Postgres(&session.connection, None),
+            Self::Pinned(session) => Executor::Pinned(&session.connection, None),
             Self::Native(native) if native.closed => Executor::Ended,
             Self::Native(native) => match native.innermost() {
                 Some(outer) => Executor::Transaction(outer, Some(&native.open_transactions)),
@@ -63,8 +63,8 @@ impl ConnectionInner {
 impl TransactionInner {
     pub(super) fn executor(&self) -> Executor<'_> {
         match self {
-            Self::Postgres(transaction) => {
-                Executor::Postgres(&transaction.connection, Some(transaction.id))
+            Self::Pinned(transaction) => {
+                Executor::Pinned(&transaction.connection, Some(transaction.id))
             }
             Self::Native(native) => Executor::Transaction(
                 native.transaction.get_ref(),
@@ -75,14 +75,14 @@ impl TransactionInner {
 
     pub(super) async fn commit(self) -> Result<(), DbErr> {
         match self {
-            Self::Postgres(transaction) => transaction.commit().await,
+            Self::Pinned(transaction) => transaction.commit().await,
             Self::Native(transaction) => transaction.commit().await,
         }
     }
 
     pub(super) async fn roll_back(self) -> Result<(), DbErr> {
         match self {
-            Self::Postgres(transaction) => transaction.roll_back().await,
+            Self::Pinned(transaction) => transaction.roll_back().await,
             Self::Native(transaction) => transaction.roll_back().await,
         }
     }
@@ -97,7 +97,7 @@ macro_rules! dispatch {
     ) => {
         match $executor {
             Executor::Ended => Err(transaction_ended_error()),
-            Executor::Postgres($pinned, $transaction) => $run,
+            Executor::Pinned($pinned, $transaction) => $run,
             Executor::Connection($sea, _) => $delegate,
             Executor::Transaction($sea, _) => $delegate,
         }
@@ -107,7 +107,7 @@ macro_rules! dispatch {
 impl<'t> Executor<'t> {
     pub(super) fn backend(self) -> DbBackend {
         match self {
-            Self::Postgres(..) => DbBackend::Postgres,
+            Self::Pinned(connection, _) => connection.backend(),
             Self::Connection(sea, _) => sea.get_database_backend(),
             Self::Transaction(sea, _) => ConnectionTrait::get_database_backend(sea),
             // Only a native connection ends, and its backend is SQLite.
@@ -122,7 +122,7 @@ impl<'t> Executor<'t> {
 
     pub(super) fn is_mock(self) -> bool {
         match self {
-            Self::Postgres(..) | Self::Ended => false,
+            Self::Pinned(..) | Self::Ended => false,
             Self::Connection(sea, _) => sea.is_mock_connection(),
             Self::Transaction(sea, _) => sea.is_mock_connection(),
         }
@@ -131,7 +131,7 @@ impl<'t> Executor<'t> {
     pub(super) async fn execute(self, statement: Statement) -> Result<ExecResult, DbErr> {
         dispatch!(self, pinned, id => {
             let mut state = pinned.lock_in(id).await?;
-            state.execute(&statement).await
+            state.execute(statement).await
         }, sea => sea.execute_raw(statement).await)
     }
 
@@ -148,7 +148,7 @@ impl<'t> Executor<'t> {
     ) -> Result<Option<QueryResult>, DbErr> {
         dispatch!(self, pinned, id => {
             let mut state = pinned.lock_in(id).await?;
-            state.query_one(&statement).await
+            state.query_one(statement).await
         }, sea => sea.query_one_raw(statement).await)
     }
 
@@ -170,7 +170,7 @@ impl<'t> Executor<'t> {
     pub(super) async fn query_all(self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         dispatch!(self, pinned, id => {
             let mut state = pinned.lock_in(id).await?;
-            state.query_all(&statement).await
+            state.query_all(statement).await
         }, sea => sea.query_all_raw(statement).await)
     }
 
@@ -180,10 +180,10 @@ impl<'t> Executor<'t> {
     ) -> Result<TransactionInner, DbErr> {
         let (transaction, open_transactions) = match self {
             Self::Ended => return Err(transaction_ended_error()),
-            Self::Postgres(connection, outer) => {
+            Self::Pinned(connection, outer) => {
                 let id = connection.lock_in(outer).await?.begin(&options).await?;
                 let connection = connection.clone();
-                return Ok(TransactionInner::Postgres(PostgresTransaction {
+                return Ok(TransactionInner::Pinned(SharedTransaction {
                     connection,
                     id,
                 }));

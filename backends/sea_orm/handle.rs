@@ -23,7 +23,7 @@ use super::executor::{ConnectionInner, Executor, Rows, TransactionInner};
 ///   the remaining rows into memory.
 /// * While a transaction is open on the connection, every statement on the connection runs in it.
 ///
-/// On a backend without locks, it runs statements on the [`DatabaseConnection`] itself.
+/// On a mock or a proxy, it runs statements on the [`DatabaseConnection`] itself.
 ///
 /// [`DatabaseConnection`]: sea_orm::DatabaseConnection
 ///

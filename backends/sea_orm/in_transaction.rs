@@ -197,7 +197,7 @@ impl AsyncLockSession for InTransaction<'_> {
 
     fn session_transaction_state(&mut self) -> TransactionState {
         match self.executor {
-            Executor::Postgres(pinned, Some(id)) if !pinned.is_open(id) => TransactionState::none(),
+            Executor::Pinned(pinned, Some(id)) if !pinned.is_open(id) => TransactionState::none(),
             Executor::Ended => TransactionState::none(),
             _ => TransactionState::open(1),
         }
@@ -217,7 +217,7 @@ impl AsyncLockSession for InTransaction<'_> {
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match self.executor {
-            Executor::Postgres(pinned, id) => match pinned.lock_in(id).await {
+            Executor::Pinned(pinned, id) => match pinned.lock_in(id).await {
                 Ok(mut state) => state.run_statement(statement).await,
                 Err(error) => Err(error),
             },
@@ -242,7 +242,7 @@ impl AsyncLockSession for InTransaction<'_> {
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         let sql = script.plain_sql();
         match self.executor {
-            Executor::Postgres(pinned, id) => {
+            Executor::Pinned(pinned, id) => {
                 let locked = self.after_failed_wait.take();
                 let mut state = match locked {
                     Some(state) => state,
@@ -266,7 +266,7 @@ impl AsyncLockSession for InTransaction<'_> {
     fn session_mark_broken(&mut self) {
         self.after_failed_wait = None;
         // SeaORM's own transaction has no mark. Its connection fails with the next statement.
-        if let Executor::Postgres(pinned, _) = self.executor {
+        if let Executor::Pinned(pinned, _) = self.executor {
             pinned.start_terminate();
         }
     }
@@ -274,7 +274,7 @@ impl AsyncLockSession for InTransaction<'_> {
     fn session_start_terminate(&mut self, _pid: Option<i32>) {
         self.after_failed_wait = None;
         match self.executor {
-            Executor::Postgres(pinned, _) => pinned.start_terminate_if_in_flight(),
+            Executor::Pinned(pinned, _) => pinned.start_terminate_if_in_flight(),
             // SeaORM's own transaction ends when its owner drops it.
             Executor::Connection(..) | Executor::Transaction(..) | Executor::Ended => {}
         }
@@ -283,7 +283,7 @@ impl AsyncLockSession for InTransaction<'_> {
     fn session_max_server_wait(&self) -> Option<Duration> {
         match self.executor {
             // The session can be terminated, so a wait needs no limit of its own.
-            Executor::Postgres(..) => None,
+            Executor::Pinned(..) => None,
             Executor::Connection(..) | Executor::Transaction(..) | Executor::Ended => {
                 Some(MAX_SERVER_WAIT)
             }

@@ -1,4 +1,4 @@
-//! SeaORM's own connection and transactions, on a backend without locks.
+//! SeaORM's own connection and transactions, of a mock or a proxy.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Pinned PostgreSQL connection, which the body's handle, its transactions and its streams share.
+//! Pinned connection, which the body's handle, its transactions and its streams share.
 //!
 //! # Implementation details
 //!
@@ -27,15 +27,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
-use sea_orm::DbErr;
 use sea_orm::sqlx::PgPool;
+use sea_orm::{DatabaseConnection, DbBackend, DbErr};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
 use super::error::{acquire_error, closed_error, session_error, stalled_error};
-use super::rows::{OpenStream, PostgresRows};
+use super::rows::{OpenStream, StatementRows};
+use super::sqlite_connection::SqliteConnection;
 use super::stall::stalled;
-use super::state::{InFlight, PinnedState};
+use super::state::{ClientConnection, InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
 use crate::session::{QueuedRelease, TransactionState};
@@ -45,37 +46,60 @@ pub(super) type LockedState<'c> = MutexGuard<'c, PinnedState>;
 
 /// Pinned connection. Clones share the connection.
 #[derive(Clone, Debug)]
-pub(super) struct PostgresConnection {
+pub(super) struct SharedConnection {
     state: Arc<AsyncMutex<PinnedState>>,
     log: Arc<TransactionLog>,
     /// Stream that locks the state, if there is one.
     stream: Arc<OpenStream>,
-    pool: PgPool,
+    /// `None` for SQLite.
+    pool: Option<PgPool>,
     /// Runtime of the checkout, where the clean-up runs: a drop may happen outside any runtime.
     runtime: Option<Handle>,
 }
 
 /// Transaction or savepoint on a pinned connection, rolled back on drop unless it has ended.
 #[derive(Debug)]
-pub(super) struct PostgresTransaction {
-    pub(super) connection: PostgresConnection,
+pub(super) struct SharedTransaction {
+    pub(super) connection: SharedConnection,
     pub(super) id: TransactionId,
 }
 
-impl PostgresConnection {
+impl SharedConnection {
     pub(super) async fn checkout(pool: &PgPool) -> Result<Self, DbErr> {
         let connection = pool.acquire().await.map_err(acquire_error)?;
-        let runtime = Handle::try_current().ok();
-        let connection = RuntimeBound::new(connection, runtime.clone(), drop);
+        let connection = RuntimeBound::new(connection, Handle::try_current().ok(), drop);
+        let pool = pool.clone();
+        Ok(Self::new(ClientConnection::Postgres { connection, pool }))
+    }
+
+    pub(super) async fn checkout_of_sqlite(db: &DatabaseConnection) -> Result<Self, DbErr> {
+        let connection = SqliteConnection::checkout(db).await?;
+        Ok(Self::new(ClientConnection::Sqlite(connection)))
+    }
+
+    fn new(connection: ClientConnection) -> Self {
+        let pool = match &connection {
+            ClientConnection::Postgres { pool, .. } => Some(pool.clone()),
+            ClientConnection::Sqlite(_) => None,
+        };
         let log = Arc::<TransactionLog>::default();
-        let state = PinnedState::new(connection, pool.clone(), Arc::clone(&log));
-        Ok(Self {
-            state: Arc::new(AsyncMutex::new(state)),
+        Self {
+            state: Arc::new(AsyncMutex::new(PinnedState::new(
+                connection,
+                Arc::clone(&log),
+            ))),
             log,
             stream: Arc::default(),
-            pool: pool.clone(),
-            runtime,
-        })
+            pool,
+            runtime: Handle::try_current().ok(),
+        }
+    }
+
+    pub(super) fn backend(&self) -> DbBackend {
+        match self.pool {
+            Some(_) => DbBackend::Postgres,
+            None => DbBackend::Sqlite,
+        }
     }
 
     /// Locks the connection and runs its clean-up.
@@ -116,9 +140,11 @@ impl PostgresConnection {
             Ok(state)
         };
         let stalled = async {
-            match limit {
-                Some(limit) => futures_timer::Delay::new(limit).await,
-                None => stalled(&self.pool, || self.log.lock().pid).await,
+            match (limit, &self.pool) {
+                (Some(limit), _) => futures_timer::Delay::new(limit).await,
+                (None, Some(pool)) => stalled(pool, || self.log.lock().pid).await,
+                // SQLite does not wait for its client.
+                (None, None) => future::pending().await,
             }
         };
         // It opens connections, which needs a runtime.
@@ -161,14 +187,14 @@ impl PostgresConnection {
         &self,
         transaction: Option<TransactionId>,
         statement: sea_orm::Statement,
-    ) -> Result<PostgresRows, DbErr> {
+    ) -> Result<StatementRows, DbErr> {
         self.check_not_closed()?;
         // A stream must own its lock, which other users can end. All others borrow the connection:
         // if one is leaked, the last clone still closes the connection.
         let locking = Arc::clone(&self.state).lock_owned();
         let state = self.lock_and_clean_up(locking, None).await?;
         state.check_open(transaction)?;
-        Ok(PostgresRows::new(
+        Ok(StatementRows::new(
             state,
             statement,
             Arc::clone(&self.stream),
@@ -283,7 +309,7 @@ impl PostgresConnection {
     }
 }
 
-impl PostgresTransaction {
+impl SharedTransaction {
     pub(super) async fn commit(self) -> Result<(), DbErr> {
         let mut state = self.connection.lock().await?;
         state.commit(self.id, None).await
@@ -295,7 +321,7 @@ impl PostgresTransaction {
     }
 }
 
-impl Drop for PostgresTransaction {
+impl Drop for SharedTransaction {
     fn drop(&mut self) {
         // `false` after a commit or a rollback, which has removed the id from the log.
         let dropped = self.connection.log.lock().drop_transaction(self.id);

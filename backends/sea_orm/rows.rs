@@ -6,12 +6,12 @@ use std::task::{Context, Poll};
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use sea_orm::{DbErr, QueryResult, Statement};
+use sea_orm::{DbErr, QueryResult, Statement, StreamTrait};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::error::query_error;
 use super::shared_stream::SharedStream;
-use super::state::{InFlight, PinnedState};
+use super::state::{ClientConnection, InFlight, PinnedState};
 use super::statements::to_sqlx_query;
 
 /// Stream of a connection that is open now, or the last one.
@@ -22,12 +22,12 @@ type RowSource = SharedStream<Result<QueryResult, DbErr>>;
 
 /// Rows of a statement, which continue in memory if another statement needs the connection.
 #[derive(Debug)]
-pub(super) struct PostgresRows {
+pub(super) struct StatementRows {
     rows: Arc<RowSource>,
     open: Arc<OpenStream>,
 }
 
-impl PostgresRows {
+impl StatementRows {
     /// Runs a statement at the first poll. The connection is free again after the last row.
     pub(super) fn new(
         state: OwnedMutexGuard<PinnedState>,
@@ -40,7 +40,7 @@ impl PostgresRows {
     }
 }
 
-impl Stream for PostgresRows {
+impl Stream for StatementRows {
     type Item = Result<QueryResult, DbErr>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -48,7 +48,7 @@ impl Stream for PostgresRows {
     }
 }
 
-impl Drop for PostgresRows {
+impl Drop for StatementRows {
     fn drop(&mut self) {
         // The next user of the connection reads the rest of the reply.
         self.rows.end(None);
@@ -70,12 +70,19 @@ fn rows(
     statement: Statement,
 ) -> BoxStream<'static, Result<QueryResult, DbErr>> {
     async_stream::try_stream! {
+        if let ClientConnection::Sqlite(sqlite) = state.connection()? {
+            let mut rows = sqlite.stream_raw(statement).await?;
+            while let Some(row) = rows.try_next().await? {
+                yield row;
+            }
+            return;
+        }
         let query = to_sqlx_query(&statement).map_err(query_error)?;
         // If the stream is dropped before its end, this stays set, and the next user of the
         // connection drains the rest of the rows.
         state.in_flight = InFlight::UserStatement;
         let read = {
-            let mut rows = query.fetch(state.connection()?);
+            let mut rows = query.fetch(state.postgres()?);
             loop {
                 match rows.try_next().await {
                     Ok(Some(row)) => yield row.into(),

@@ -8,7 +8,8 @@ use super::error::session_error;
 use super::executor::ConnectionInner;
 use super::handle::PinnedConnection;
 use super::native::NativeConnection;
-use super::postgres_session::PostgresSession;
+use super::pinned_session::PinnedSession;
+use super::sqlite_connection::SqliteConnection;
 use crate::session::{
     AsyncLockPool, AsyncLockSession, Backend, QueuedRelease, Row, Script, SessionError, Statement,
     TransactionState,
@@ -22,8 +23,12 @@ impl AsyncLockPool for DatabaseConnection {
         let connection = match &self.inner {
             DatabaseConnectionType::SqlxPostgresPoolConnection(_) => {
                 let pool = self.get_postgres_connection_pool();
-                let session = PostgresSession::checkout(pool).await;
-                ConnectionInner::Postgres(session.map_err(session_error)?)
+                let session = PinnedSession::checkout(pool).await;
+                ConnectionInner::Pinned(session.map_err(session_error)?)
+            }
+            _ if SqliteConnection::is_of(self) => {
+                let session = PinnedSession::checkout_of_sqlite(self).await;
+                ConnectionInner::Pinned(session.map_err(session_error)?)
             }
             DatabaseConnectionType::Disconnected => {
                 return Err(SessionError::unsupported_backend("SeaORM is not connected"));
@@ -75,21 +80,24 @@ pub(super) fn has_no_locks(backend: DbBackend) -> bool {
 impl AsyncLockSession for PinnedConnection {
     fn session_backend(&mut self) -> Backend {
         match &self.0 {
-            ConnectionInner::Postgres(_) => Backend::Postgres,
+            ConnectionInner::Pinned(session) => match session.connection.backend() {
+                DbBackend::Postgres => Backend::Postgres,
+                _ => Backend::Sqlite,
+            },
             ConnectionInner::Native(_) => Backend::Sqlite,
         }
     }
 
     fn session_transaction_state(&mut self) -> TransactionState {
         match &self.0 {
-            ConnectionInner::Postgres(session) => session.connection.transaction_state(),
+            ConnectionInner::Pinned(session) => session.connection.transaction_state(),
             ConnectionInner::Native(connection) => connection.transaction_state(),
         }
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(session) => session.begin().await,
+            ConnectionInner::Pinned(session) => session.begin().await,
             ConnectionInner::Native(connection) => connection.begin().await,
         }
         .map_err(session_error)
@@ -100,7 +108,7 @@ impl AsyncLockSession for PinnedConnection {
         statement: &Statement,
     ) -> Result<Result<Row, SessionError>, SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(session) => {
+            ConnectionInner::Pinned(session) => {
                 let begun = session.begin_and_query(statement).await;
                 begun
                     .map(|row| row.map_err(session_error))
@@ -112,7 +120,7 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(session) => session.commit(check).await,
+            ConnectionInner::Pinned(session) => session.commit(check).await,
             ConnectionInner::Native(connection) => connection.commit().await,
         }
         .map_err(session_error)
@@ -120,7 +128,7 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
         match &mut self.0 {
-            ConnectionInner::Postgres(session) => session.roll_back().await,
+            ConnectionInner::Pinned(session) => session.roll_back().await,
             ConnectionInner::Native(connection) => connection.roll_back().await,
         }
         .map_err(session_error)
@@ -128,7 +136,7 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         match &self.0 {
-            ConnectionInner::Postgres(session) => {
+            ConnectionInner::Pinned(session) => {
                 session.query(statement).await.map_err(session_error)
             }
             ConnectionInner::Native(_) => Err(SessionError::unsupported(statement)),
@@ -137,7 +145,7 @@ impl AsyncLockSession for PinnedConnection {
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         match &self.0 {
-            ConnectionInner::Postgres(session) => {
+            ConnectionInner::Pinned(session) => {
                 session.execute_script(script).await.map_err(session_error)
             }
             ConnectionInner::Native(_) => Err(SessionError::unsupported(script)),
@@ -152,21 +160,21 @@ impl AsyncLockSession for PinnedConnection {
     /// The pinned connection knows the process id of its session.
     fn session_start_terminate(&mut self, _pid: Option<i32>) {
         match &mut self.0 {
-            ConnectionInner::Postgres(session) => session.connection.start_terminate(),
+            ConnectionInner::Pinned(session) => session.connection.start_terminate(),
             ConnectionInner::Native(connection) => connection.start_terminate(),
         }
     }
 
     fn session_enqueue(&mut self, script: &Script) -> bool {
         match &self.0 {
-            ConnectionInner::Postgres(session) => session.enqueue(script, None),
+            ConnectionInner::Pinned(session) => session.enqueue(script, None),
             ConnectionInner::Native(_) => false,
         }
     }
 
     fn session_enqueue_release(&mut self, script: &Script, release: QueuedRelease) -> bool {
         match &self.0 {
-            ConnectionInner::Postgres(session) => session.enqueue(script, Some(release)),
+            ConnectionInner::Pinned(session) => session.enqueue(script, Some(release)),
             ConnectionInner::Native(_) => false,
         }
     }

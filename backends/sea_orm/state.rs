@@ -1,23 +1,23 @@
-//! State of a pinned connection for its current user: the sqlx connection and its statement in
-//! flight.
+//! State of a pinned connection for its current user: the client's connection and its statement
+//! in flight.
 
 use std::sync::Arc;
 
-use sea_orm::DbErr;
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
+use sea_orm::{ConnectionTrait, DbErr};
 
-use super::error::{closed_error, code, exec_error, is_aborted, is_disconnected};
+use super::error::{closed_error, code, exec_error, is_aborted, is_disconnected, no_lock_error};
+use super::sqlite_connection::SqliteConnection;
 use super::terminate;
 use super::transaction_log::TransactionLog;
 use crate::backends::RuntimeBound;
 
-/// Connection of a PostgreSQL pool, for one user at a time.
+/// Connection of a pool, for one user at a time.
 #[derive(Debug)]
 pub(super) struct PinnedState {
     /// `None` after [`discard`](Self::discard).
-    connection: Option<RuntimeBound<PoolConnection<Postgres>>>,
-    pool: PgPool,
+    connection: Option<ClientConnection>,
     pub(super) in_flight: InFlight,
     /// The last reply was an error. sqlx 0.9.0 leaves the rest of such a reply unread until the
     /// next statement.
@@ -25,6 +25,18 @@ pub(super) struct PinnedState {
     /// Process id of the session, once a reply has shown it.
     pub(super) pid: Option<i32>,
     pub(super) log: Arc<TransactionLog>,
+}
+
+/// Connection of the client library.
+#[derive(Debug)]
+pub(super) enum ClientConnection {
+    Postgres {
+        connection: RuntimeBound<PoolConnection<Postgres>>,
+        pool: PgPool,
+    },
+    /// Its statements run to their end and in their order, also if their futures are dropped. So
+    /// none of them is recorded as in flight, except the control of transactions.
+    Sqlite(SqliteConnection),
 }
 
 /// Statement without a reply yet, which a dropped future leaves on the server.
@@ -53,14 +65,9 @@ pub(super) enum Recovery {
 }
 
 impl PinnedState {
-    pub(super) fn new(
-        connection: RuntimeBound<PoolConnection<Postgres>>,
-        pool: PgPool,
-        log: Arc<TransactionLog>,
-    ) -> Self {
+    pub(super) fn new(connection: ClientConnection, log: Arc<TransactionLog>) -> Self {
         Self {
             connection: Some(connection),
-            pool,
             in_flight: InFlight::Nothing,
             reply_pending: false,
             pid: None,
@@ -68,17 +75,35 @@ impl PinnedState {
         }
     }
 
-    /// Returns the sqlx connection, unless it is closed.
-    pub(super) fn connection(&mut self) -> Result<&mut PgConnection, DbErr> {
+    /// Returns the client's connection, unless it is closed.
+    pub(super) fn connection(&mut self) -> Result<&mut ClientConnection, DbErr> {
         if self.log.lock().closed {
             return Err(closed_error());
         }
-        self.connection.as_deref_mut().ok_or_else(closed_error)
+        self.connection.as_mut().ok_or_else(closed_error)
+    }
+
+    /// Returns the connection for a lock statement, unless it is closed.
+    pub(super) fn postgres(&mut self) -> Result<&mut PgConnection, DbErr> {
+        match self.connection()? {
+            ClientConnection::Postgres { connection, .. } => Ok(connection),
+            ClientConnection::Sqlite(_) => Err(no_lock_error()),
+        }
+    }
+
+    /// Returns whether the connection is one of SQLite.
+    pub(super) fn is_sqlite(&self) -> bool {
+        matches!(self.connection, Some(ClientConnection::Sqlite(_)))
     }
 
     /// Sends text as one simple-query message.
     pub(super) async fn send(&mut self, sql: &str) -> Result<(), DbErr> {
-        let connection = self.connection()?;
+        let connection: &mut PgConnection = match self.connection()? {
+            ClientConnection::Postgres { connection, .. } => connection,
+            ClientConnection::Sqlite(sqlite) => {
+                return sqlite.execute_unprepared(sql).await.map(drop);
+            }
+        };
         let sent = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
         self.record_reply(&sent);
         sent.map(drop).map_err(exec_error)
@@ -108,7 +133,10 @@ impl PinnedState {
     /// poll was certainly sent.
     pub(super) async fn drain_replies(&mut self) -> Result<(), DbErr> {
         loop {
-            let error = match self.connection()?.ping().await {
+            let ClientConnection::Postgres { connection, .. } = self.connection()? else {
+                return Ok(());
+            };
+            let error = match connection.ping().await {
                 Ok(()) => break,
                 Err(error) => exec_error(error),
             };
@@ -144,11 +172,14 @@ impl PinnedState {
     /// Closes the connection for good, and terminates the session if it may be waiting for a lock.
     pub(super) fn discard(&mut self) {
         self.log.lock().closed = true;
-        let Some(connection) = self.connection.take() else {
-            return;
+        let (connection, pool) = match self.connection.take() {
+            Some(ClientConnection::Postgres { connection, pool }) => (connection, pool),
+            // No session ends, and a database in memory would end with its connection.
+            Some(ClientConnection::Sqlite(sqlite)) => return drop(sqlite),
+            None => return,
         };
         match self.in_flight {
-            InFlight::LockStatement => terminate::spawn(connection, self.pool.clone(), self.pid),
+            InFlight::LockStatement => terminate::spawn(connection, pool, self.pid),
             InFlight::Nothing | InFlight::UserStatement | InFlight::TransactionControl(_) => {
                 terminate::close(connection);
             }

@@ -16,11 +16,11 @@ use sea_orm::sqlx::{
     self, Arguments as _, AssertSqlSafe, Connection as _, Encode, Executor as _, Postgres,
     Row as _, Type, ValueRef as _,
 };
-use sea_orm::{DbErr, ExecResult, QueryResult};
+use sea_orm::{ConnectionTrait, DbErr, ExecResult, QueryResult};
 use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, is_statement_missing, query_error};
-use super::state::{InFlight, PinnedState};
+use super::state::{ClientConnection, InFlight, PinnedState};
 use crate::session::{Bind, Cell, Request, Row, Statement, StatementKind};
 
 /// Converts a statement of SeaORM into a query of sqlx.
@@ -70,7 +70,7 @@ impl PinnedState {
 
     async fn clear_statement_cache(&mut self) -> Result<(), DbErr> {
         self.in_flight = InFlight::LockStatement;
-        let cleared = self.connection()?.clear_cached_statements().await;
+        let cleared = self.postgres()?.clear_cached_statements().await;
         self.finish(cleared).map_err(exec_error)
     }
 
@@ -84,7 +84,7 @@ impl PinnedState {
         };
         let query = sqlx::query_with(statement.sql(), arguments);
         let query = query.persistent(statement.is_cacheable());
-        let fetched = self.connection()?.fetch_optional(query).await;
+        let fetched = self.postgres()?.fetch_optional(query).await;
         let row = self.finish(fetched).and_then(|row| {
             let row = row.ok_or(sqlx::Error::RowNotFound)?;
             decode_row(&row)
@@ -107,29 +107,38 @@ impl PinnedState {
 
     pub(super) async fn execute(
         &mut self,
-        statement: &sea_orm::Statement,
+        statement: sea_orm::Statement,
     ) -> Result<ExecResult, DbErr> {
-        let query = to_sqlx_query(statement).map_err(exec_error)?;
+        if let ClientConnection::Sqlite(sqlite) = self.connection()? {
+            return sqlite.execute_raw(statement).await;
+        }
+        let query = to_sqlx_query(&statement).map_err(exec_error)?;
         self.in_flight = InFlight::UserStatement;
-        let executed = query.execute(self.connection()?).await;
+        let executed = query.execute(self.postgres()?).await;
         self.finish(executed).map(Into::into).map_err(exec_error)
     }
 
     pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
+        if let ClientConnection::Sqlite(sqlite) = self.connection()? {
+            return sqlite.execute_unprepared(sql).await;
+        }
         self.in_flight = InFlight::UserStatement;
         let executed = sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(self.connection()?)
+            .execute(self.postgres()?)
             .await;
         self.finish(executed).map(Into::into).map_err(exec_error)
     }
 
     pub(super) async fn query_one(
         &mut self,
-        statement: &sea_orm::Statement,
+        statement: sea_orm::Statement,
     ) -> Result<Option<QueryResult>, DbErr> {
-        let query = to_sqlx_query(statement).map_err(query_error)?;
+        if let ClientConnection::Sqlite(sqlite) = self.connection()? {
+            return sqlite.query_one_raw(statement).await;
+        }
+        let query = to_sqlx_query(&statement).map_err(query_error)?;
         self.in_flight = InFlight::UserStatement;
-        let row = query.fetch_optional(self.connection()?).await;
+        let row = query.fetch_optional(self.postgres()?).await;
         self.finish(row)
             .map(|row| row.map(Into::into))
             .map_err(query_error)
@@ -137,11 +146,14 @@ impl PinnedState {
 
     pub(super) async fn query_all(
         &mut self,
-        statement: &sea_orm::Statement,
+        statement: sea_orm::Statement,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        let query = to_sqlx_query(statement).map_err(query_error)?;
+        if let ClientConnection::Sqlite(sqlite) = self.connection()? {
+            return sqlite.query_all_raw(statement).await;
+        }
+        let query = to_sqlx_query(&statement).map_err(query_error)?;
         self.in_flight = InFlight::UserStatement;
-        let rows = query.fetch_all(self.connection()?).await;
+        let rows = query.fetch_all(self.postgres()?).await;
         let rows: Vec<PgRow> = self.finish(rows).map_err(query_error)?;
         Ok(rows.into_iter().map(Into::into).collect())
     }

@@ -17,7 +17,7 @@
 //! [`run_cleanup`]: PinnedState::run_cleanup
 
 use sea_orm::sqlx::{self, AssertSqlSafe};
-use sea_orm::{DbErr, TransactionOptions};
+use sea_orm::{DbErr, SqliteTransactionMode, TransactionOptions};
 
 use super::error::{
     closed_error, is_aborted, is_disconnected, is_other_transaction, query_error, session_error,
@@ -36,7 +36,20 @@ fn savepoint(level: usize) -> String {
     format!("advisory_locking_{level}")
 }
 
-/// Returns the text that begins a transaction, or a savepoint in one.
+/// Returns the text that begins a transaction of SQLite, or a savepoint in one.
+fn begin_text_of_sqlite(level: usize, options: &TransactionOptions) -> String {
+    // The only option of SQLite. As with SeaORM, it has no effect on a savepoint.
+    let mode = options.sqlite_transaction_mode.as_ref();
+    match level {
+        0 => format!(
+            "BEGIN {}",
+            mode.map_or("", SqliteTransactionMode::sqlite_keyword)
+        ),
+        _ => format!("SAVEPOINT {}", savepoint(level)),
+    }
+}
+
+/// Returns the text that begins a transaction of PostgreSQL, or a savepoint in one.
 fn begin_text(level: usize, options: &TransactionOptions) -> String {
     let mut modes = Vec::new();
     if let Some(isolation) = options.isolation_level {
@@ -67,7 +80,12 @@ impl PinnedState {
     ) -> Result<TransactionId, DbErr> {
         let level = self.next_level().await?;
         self.in_flight = InFlight::TransactionControl(Recovery::Begun(level));
-        let begun = self.send(&begin_text(level, options)).await;
+        let sql = if self.is_sqlite() {
+            begin_text_of_sqlite(level, options)
+        } else {
+            begin_text(level, options)
+        };
+        let begun = self.send(&sql).await;
         if begun.is_err() && level > 0 {
             // If the options failed, the savepoint exists, and the transaction is aborted.
             self.drain_after_error().await?;
@@ -122,7 +140,7 @@ impl PinnedState {
         self.in_flight = InFlight::TransactionControl(Recovery::Begun(0));
         let sql = format!("BEGIN; {}", statement.simple_sql());
         let query = sqlx::raw_sql(AssertSqlSafe(sql));
-        let fetched = query.fetch_optional(self.connection()?).await;
+        let fetched = query.fetch_optional(self.postgres()?).await;
         let row = self.finish(fetched).and_then(|row| {
             let row = row.ok_or(sqlx::Error::RowNotFound)?;
             decode_row(&row)
@@ -164,6 +182,8 @@ impl PinnedState {
         };
         self.in_flight = InFlight::TransactionControl(Recovery::Committed(level));
         let committed = match level {
+            // SQLite rejects a commit without a transaction.
+            0 if self.is_sqlite() => self.send("COMMIT").await,
             0 => self.send(&checked(check, "COMMIT")).await,
             _ => {
                 let release = format!("RELEASE SAVEPOINT {}", savepoint(level));
@@ -174,8 +194,8 @@ impl PinnedState {
         };
         if let Err(error) = &committed
             // A failed commit of the outermost one has ended it. A failure before the commit has
-            // not.
-            && (level > 0 || is_aborted(error) || is_other_transaction(error))
+            // not, nor has one of SQLite.
+            && (level > 0 || self.is_sqlite() || is_aborted(error) || is_other_transaction(error))
         {
             // The caller gets the error of the commit. If the rollback fails, the connection is
             // closed.
@@ -269,6 +289,13 @@ impl PinnedState {
                 let _ = self.roll_back_to_savepoint(level).await;
                 Ok(())
             }
+            Recovery::Committed(level) if self.is_sqlite() => {
+                // A failed commit leaves its transaction open. That of a savepoint does not fail.
+                if level == 0 {
+                    self.roll_back_level(level).await?;
+                }
+                Ok(())
+            }
             Recovery::Committed(level) => {
                 if self.is_aborted().await? {
                     self.drain_after_error().await?;
@@ -284,7 +311,11 @@ impl PinnedState {
         self.log.lock().truncate(level);
         self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
         let rolled_back = match level {
-            0 => self.send("ROLLBACK").await,
+            0 => match self.send("ROLLBACK").await {
+                // Without a transaction, this is a warning of PostgreSQL, but an error of SQLite.
+                Err(_) if self.is_sqlite() => Ok(()),
+                rolled_back => rolled_back,
+            },
             _ => self.roll_back_to_savepoint(level).await,
         };
         self.in_flight = InFlight::Nothing;

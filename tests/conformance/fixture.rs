@@ -52,6 +52,11 @@ pub(crate) trait Harness {
         true
     }
 
+    /// Returns `true` if a pool ends a transaction that plain SQL began on its connection.
+    fn ends_raw_transactions(&self) -> bool {
+        false
+    }
+
     /// Returns `true` if the client sees a transaction that plain SQL began.
     fn sees_raw_transactions(&self) -> bool {
         false
@@ -168,6 +173,10 @@ impl Fixture {
 
     pub(crate) fn sees_raw_transactions(&self) -> bool {
         self.harness.sees_raw_transactions()
+    }
+
+    pub(crate) fn ends_raw_transactions(&self) -> bool {
+        self.harness.ends_raw_transactions()
     }
 
     /// Returns the expected outcome of a contended call: `Granted` on a backend without locks.

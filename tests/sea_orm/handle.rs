@@ -284,17 +284,18 @@ async fn a_guard_is_a_connection() {
 
 #[tokio::test]
 async fn concurrent_statements_run_one_after_the_other() {
-    let db = postgres(1).await;
-    db.with_advisory_lock(fresh_key(), NO_WAIT, async |db| {
-        make_tables(db).await;
-        let (db, tx) = (&*db, &db.begin().await?);
-        let (one, two, three) = tokio::join!(insert(db), insert(tx), insert(db));
-        one.and(two).and(three)?;
-        assert_eq!(count(tx).await, 3, "all run in the open transaction");
-        Ok::<_, DbErr>(())
-    })
-    .await
-    .unwrap();
+    for db in [postgres(1).await, sqlite().await] {
+        db.with_advisory_lock(fresh_key(), NO_WAIT, async |db| {
+            make_tables(db).await;
+            let (db, tx) = (&*db, &db.begin().await?);
+            let (one, two, three) = tokio::join!(insert(db), insert(tx), insert(db));
+            one.and(two).and(three)?;
+            assert_eq!(count(tx).await, 3, "all run in the open transaction");
+            Ok::<_, DbErr>(())
+        })
+        .await
+        .unwrap();
+    }
 }
 
 /// The body borrows, nests a lock and a transaction-level lock, and runs in a spawned task.

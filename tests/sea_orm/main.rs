@@ -17,4 +17,5 @@ mod in_transaction;
 mod open;
 mod prepared;
 mod replies;
+mod sqlite;
 mod transactions;

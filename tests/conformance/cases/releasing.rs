@@ -7,8 +7,8 @@ use advisory_locking::LockMode::Exclusive;
 
 use super::{assert_granted_and_released, no_wait};
 use crate::actor::Outcome::{
-    Answered, BodyFailed, BodyStarted, BodySucceeded, Done, Failed, Granted, NotGranted, Panicked,
-    Unsupported,
+    Answered, BodyFailed, BodyStarted, BodySucceeded, ClientFailed, Done, Failed, Granted,
+    NotGranted, Panicked, Unsupported,
 };
 use crate::actor::{BODY_VALUE, BodyEnd, LockScope, SqlCommand};
 use crate::fixture::{Fixture, until};
@@ -104,6 +104,11 @@ pub(crate) fn an_invisible_transaction_left_open(fixture: &Fixture) {
     assert_eq!(first.run_sql(SqlCommand::Begin), Done);
     if fixture.sees_raw_transactions() {
         assert_eq!(first.acquire(&key, no_wait()), Failed(InTransaction));
+        return;
+    }
+    if fixture.ends_raw_transactions() {
+        assert_eq!(first.run_sql(SqlCommand::Commit), ClientFailed);
+        assert_granted_and_released(&first, &key);
         return;
     }
     assert_eq!(first.acquire(&key, no_wait()), Granted);

@@ -65,6 +65,7 @@ pub(crate) struct OnSqlite {
     pub(crate) run: fn(&ActorChannel),
     pub(crate) counts_savepoints: bool,
     pub(crate) sees_raw_transactions: bool,
+    pub(crate) ends_raw_transactions: bool,
     pub(crate) survives_panics: bool,
 }
 
@@ -74,6 +75,7 @@ impl OnSqlite {
             run,
             counts_savepoints: true,
             sees_raw_transactions: false,
+            ends_raw_transactions: false,
             survives_panics: true,
         }
     }
@@ -98,6 +100,10 @@ impl Harness for OnSqlite {
 
     fn sees_raw_transactions(&self) -> bool {
         self.sees_raw_transactions
+    }
+
+    fn ends_raw_transactions(&self) -> bool {
+        self.ends_raw_transactions
     }
 
     fn survives_panics(&self) -> bool {

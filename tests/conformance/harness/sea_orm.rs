@@ -35,17 +35,20 @@ async fn connect(url: &str) -> sqlx::Result<DatabaseConnection> {
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
 
-pub(crate) const SQLITE: OnSqlite = OnSqlite::asynchronous(|channel| {
-    on_runtime(async {
-        let mut options = ConnectOptions::new("sqlite::memory:");
-        options.max_connections(1).sqlx_logging(false);
-        let db = Database::connect(options).await.expect("SQLite opens");
-        db.execute_unprepared(no_locks::TABLE)
-            .await
-            .expect("a table can be made");
-        actor_async::pool(&db, channel).await;
-    });
-});
+pub(crate) const SQLITE: OnSqlite = OnSqlite {
+    ends_raw_transactions: true,
+    ..OnSqlite::asynchronous(|channel| {
+        on_runtime(async {
+            let mut options = ConnectOptions::new("sqlite::memory:");
+            options.max_connections(1).sqlx_logging(false);
+            let db = Database::connect(options).await.expect("SQLite opens");
+            db.execute_unprepared(no_locks::TABLE)
+                .await
+                .expect("a table can be made");
+            actor_async::pool(&db, channel).await;
+        });
+    })
+};
 
 impl AsyncClient for PinnedConnection {
     async fn run_sql(&mut self, command: SqlCommand) -> Outcome {

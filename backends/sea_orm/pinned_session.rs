@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sea_orm::sqlx::PgPool;
-use sea_orm::{DbErr, TransactionOptions};
+use sea_orm::{DatabaseConnection, DbErr, TransactionOptions};
 
 use super::error::transaction_ended_error;
-use super::pinned::{LockedState, PostgresConnection};
+use super::pinned::{LockedState, SharedConnection};
 use super::transaction_log::TransactionId;
 use crate::session::{QueuedRelease, Row, Script, Statement};
 
@@ -17,17 +17,26 @@ const LEAKED_STREAM_LIMIT: Duration = Duration::from_secs(5);
 ///
 /// Its methods are called while the body does not run.
 #[derive(Debug)]
-pub(super) struct PostgresSession {
-    pub(super) connection: PostgresConnection,
+pub(super) struct PinnedSession {
+    pub(super) connection: SharedConnection,
     began: Vec<TransactionId>,
 }
 
-impl PostgresSession {
+impl PinnedSession {
     pub(super) async fn checkout(pool: &PgPool) -> Result<Self, DbErr> {
-        Ok(Self {
-            connection: PostgresConnection::checkout(pool).await?,
+        SharedConnection::checkout(pool).await.map(Self::new)
+    }
+
+    pub(super) async fn checkout_of_sqlite(db: &DatabaseConnection) -> Result<Self, DbErr> {
+        let connection = SharedConnection::checkout_of_sqlite(db).await;
+        connection.map(Self::new)
+    }
+
+    fn new(connection: SharedConnection) -> Self {
+        Self {
+            connection,
             began: Vec::new(),
-        })
+        }
     }
 
     /// Begins a transaction, or a savepoint in the innermost one.
