@@ -1,5 +1,7 @@
 //! Background jobs, which a dropped future leaves behind because it cannot await them.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
@@ -11,6 +13,16 @@ pub(crate) trait Job: Send + 'static {
 
     /// Called where the job was dropped, before a thread runs it, because no runtime completes it.
     fn on_no_runtime(&mut self) {}
+}
+
+/// Starts to send a message, and does not wait for the reply.
+///
+/// The first poll of the future hands the message to the task that talks to the server. Returns
+/// `false` if it fails at once, for example on a closed connection.
+#[cfg(any(feature = "_diesel-async", feature = "tokio-postgres"))]
+pub(crate) fn start<T, E>(message: impl Future<Output = Result<T, E>>) -> bool {
+    let polled = pin!(message).poll(&mut Context::from_waker(Waker::noop()));
+    !matches!(polled, Poll::Ready(Err(_)))
 }
 
 /// Runs a job in a runtime, or else on a new thread.

@@ -38,14 +38,12 @@ mod postgres;
 mod sqlite;
 
 #[cfg(feature = "diesel-async-postgres")]
-pub use postgres::set_cancel_tls;
-
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+pub use crate::backends::tokio_postgres::set_cancel_tls;
 
 use ::diesel::connection::TransactionManagerStatus;
 use ::diesel_async::{AsyncConnection, SimpleAsyncConnection, TransactionManager};
 
+use crate::backends::background;
 use crate::backends::diesel::{session_error, transaction_state_of};
 use crate::session::{SessionError, TransactionState};
 
@@ -80,12 +78,8 @@ async fn rollback<C: AsyncConnection>(conn: &mut C) -> Result<(), SessionError> 
         .map_err(session_error)
 }
 
-/// Sends a message behind the statement in flight, without waiting for the reply.
-///
-/// The first poll hands the message to the task that talks to the server. Returns `false` if it
-/// fails at once, for example on a closed connection.
+/// Sends a message behind the statement in flight, without waiting for the reply. Returns `false`
+/// if that fails at once.
 fn send_detached<C: SimpleAsyncConnection>(conn: &mut C, sql: &str) -> bool {
-    let message = pin!(conn.batch_execute(sql));
-    let polled = message.poll(&mut Context::from_waker(Waker::noop()));
-    !matches!(polled, Poll::Ready(Err(_)))
+    background::start(conn.batch_execute(sql))
 }

@@ -11,6 +11,8 @@
 //! | `diesel` | adapter: `PgConnection`, `SqliteConnection` and enums of both |
 //! | `diesel_async` | adapter: `AsyncPgConnection`, `SyncConnectionWrapper<SqliteConnection>` |
 //! | `sea_orm` | adapter: `DatabaseConnection` and `DatabaseTransaction` |
+//! | `tokio_postgres` | adapter: `Client` and `Transaction` |
+//! | `deadpool_postgres` | adapter: the connections of deadpool-postgres |
 //! | `rusqlite` | adapter: `Connection`, `Transaction` and `Savepoint` |
 //! | `r2d2` | pool of a blocking adapter's connections |
 //! | `bb8`, `deadpool`, `mobc` | pools of an async adapter's connections |
@@ -25,6 +27,8 @@ mod background;
 pub mod bb8;
 #[cfg(feature = "deadpool")]
 pub mod deadpool;
+#[cfg(feature = "deadpool-postgres")]
+pub mod deadpool_postgres;
 #[cfg(feature = "_diesel")]
 pub mod diesel;
 #[cfg(feature = "_diesel-async")]
@@ -41,6 +45,8 @@ pub mod rusqlite;
 #[cfg(feature = "sea-orm")]
 pub mod sea_orm;
 pub(crate) mod sqlite;
+#[cfg(feature = "_tokio-postgres")]
+pub mod tokio_postgres;
 
 #[cfg(feature = "_runtime-bound")]
 pub use runtime_bound::RuntimeBound;

@@ -45,6 +45,8 @@ pub use batch::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
 pub use error::{SessionError, SqlState};
 pub(crate) use error::{classify, classify_attempt, hint};
 pub use reply::{BatchReply, Cell, LockReply, Row};
+#[cfg(feature = "_rust-postgres")]
+pub(crate) use script::{BEGAN_WITH_THIS_MESSAGE, time_in_text};
 pub use script::{Script, ScriptKind};
 pub use server_signs::ServerSigns;
 pub use statement::{Bind, Request, Statement, StatementId, StatementKind};
@@ -67,6 +69,19 @@ pub(crate) fn checked(check: Option<&Script>, end: &str) -> String {
         Some(check) => format!("{}; {end}", check.sql()),
         None => format!("SAVEPOINT advisory_locking; {end}"),
     }
+}
+
+/// Returns the text that releases a savepoint after a check.
+#[cfg(feature = "_postgres")]
+pub(crate) fn release_savepoint(check: Option<&Script>, name: &str) -> String {
+    let check = check.map_or_else(String::new, |check| format!("{}; ", check.sql()));
+    format!("{check}RELEASE SAVEPOINT {name}")
+}
+
+/// Returns the text that rolls back to a savepoint and releases it.
+#[cfg(feature = "_postgres")]
+pub(crate) fn roll_back_savepoint(name: &str) -> String {
+    format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Named PostgreSQL advisory locks for Diesel, diesel-async, SeaORM and rusqlite applications: only
-//! one session at a time runs the code under a key.
+//! Named PostgreSQL advisory locks for Diesel, diesel-async, SeaORM, tokio-postgres and rusqlite
+//! applications: only one session at a time runs the code under a key.
 //!
 //! ```
 //! # #[cfg(feature = "diesel-sqlite")] {
@@ -132,7 +132,8 @@ pub use connection::{AdvisoryLockGuard, AdvisoryLocking};
     feature = "diesel-async-sqlite",
     feature = "lock-manager",
     feature = "mobc",
-    feature = "sea-orm"
+    feature = "sea-orm",
+    feature = "tokio-postgres"
 ))]
 pub use connection::{AsyncAdvisoryLockGuard, AsyncAdvisoryLocking};
 pub use error::{LockError, LockErrorKind};
@@ -150,7 +151,8 @@ pub use options::{LockOptions, OnMissingLock, WaitStrategy};
     feature = "diesel-async-sqlite",
     feature = "lock-manager",
     feature = "mobc",
-    feature = "sea-orm"
+    feature = "sea-orm",
+    feature = "tokio-postgres"
 ))]
 pub use pool::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking};
 pub use pool::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};

@@ -6,7 +6,7 @@ use diesel::pg::PgConnection;
 
 use super::prepared::{Prepared, with_prepared};
 use super::{change_depth, savepoint_name, session_error};
-use crate::backends::postgres::checked;
+use crate::backends::postgres::{checked, release_savepoint, roll_back_savepoint};
 use crate::session::{
     Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
 };
@@ -71,14 +71,9 @@ fn commit_savepoint(conn: &mut PgConnection, check: Option<&Script>) -> Result<(
         return super::blocking::commit(conn);
     };
     let name = savepoint_name(depth);
-    let check = check.map_or_else(String::new, |check| format!("{}; ", check.sql()));
-    let release = format!("{check}RELEASE SAVEPOINT {name}");
-    let released = conn.batch_execute(&release);
-    if released.is_err() {
-        let undo = format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}");
-        if conn.batch_execute(&undo).is_err() {
-            super::blocking::manager_status(conn).set_in_error();
-        }
+    let released = conn.batch_execute(&release_savepoint(check, &name));
+    if released.is_err() && conn.batch_execute(&roll_back_savepoint(&name)).is_err() {
+        super::blocking::manager_status(conn).set_in_error();
     }
     let status = super::blocking::manager_status(conn);
     change_depth(status, TransactionDepthChange::DecreaseDepth);

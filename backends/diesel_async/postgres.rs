@@ -1,7 +1,5 @@
 //! `AsyncPgConnection`.
 
-mod cancel;
-
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -12,12 +10,11 @@ use futures_util::future::join3;
 
 use crate::backends::diesel::prepared::with_prepared;
 use crate::backends::diesel::{change_depth, savepoint_name, session_error};
-use crate::backends::postgres::{TerminateStep, checked};
+use crate::backends::postgres::{TerminateStep, checked, release_savepoint, roll_back_savepoint};
+use crate::backends::tokio_postgres::cancel;
 use crate::session::{
     AsyncLockSession, Backend, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
 };
-
-pub use cancel::set_cancel_tls;
 
 impl AsyncLockSession for AsyncPgConnection {
     fn session_backend(&mut self) -> Backend {
@@ -115,7 +112,7 @@ impl AsyncLockSession for AsyncPgConnection {
     /// which has crashed poolers.
     fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
         self.session_start_terminate(pid);
-        cancel::cancel(self.cancel_token());
+        cancel(self.cancel_token());
     }
 
     fn session_enqueue(&mut self, script: &Script) -> bool {
@@ -163,12 +160,10 @@ async fn commit_savepoint(
         return super::commit(conn).await;
     };
     let name = savepoint_name(depth);
-    let check = check.map_or_else(String::new, |check| format!("{}; ", check.sql()));
-    let release = format!("{check}RELEASE SAVEPOINT {name}");
-    let released = conn.batch_execute(&release).await;
+    let released = conn.batch_execute(&release_savepoint(check, &name)).await;
     if released.is_err() {
-        let undo = format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}");
-        if conn.batch_execute(&undo).await.is_err() {
+        let rollback = roll_back_savepoint(&name);
+        if conn.batch_execute(&rollback).await.is_err() {
             super::manager_status(conn).set_in_error();
         }
     }

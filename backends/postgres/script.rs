@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "_rust-postgres")]
+use super::NEGATIVE_INFINITY;
 use super::lock::{held_by_session, nothing_uncommitted};
 use super::wait::{SAVEPOINT, TransactionContext, Wait};
 use super::{SqlState, TerminateStep};
@@ -235,14 +237,32 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
 
 /// The start of the transaction in its binary format, as hexadecimal digits. The text form of a
 /// time depends on settings.
-#[cfg(feature = "sea-orm")]
+#[cfg(any(feature = "sea-orm", feature = "_rust-postgres"))]
 pub(super) const TRANSACTION_BEGAN_HEX: &str =
     "pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex')";
+
+/// The condition, in a simple query, that the transaction began with the message of the query.
+///
+/// All statements of a message have one [start], and a transaction has that of its first message.
+///
+/// [start]: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-CURRENT
+#[cfg(feature = "_rust-postgres")]
+pub(crate) const BEGAN_WITH_THIS_MESSAGE: &str =
+    "pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.=) pg_catalog.statement_timestamp()";
 
 /// Returns the condition that the transaction began at this time.
 fn transaction_began_at(began: i64) -> String {
     let began = iso_8601(began);
     format!("CURRENT_TIMESTAMP OPERATOR(pg_catalog.=) '{began}'::pg_catalog.timestamptz")
+}
+
+/// Returns a time as the text that casts to it, also `-infinity`.
+#[cfg(feature = "_rust-postgres")]
+pub(crate) fn time_in_text(micros: i64) -> String {
+    match micros {
+        NEGATIVE_INFINITY => "-infinity".to_owned(),
+        _ => iso_8601(micros),
+    }
 }
 
 /// Returns a time in UTC, of which every setting of the session reads the same value.
@@ -366,6 +386,13 @@ mod tests {
         ] {
             assert_eq!(iso_8601(micros), text);
         }
+    }
+
+    #[cfg(feature = "_rust-postgres")]
+    #[test]
+    fn infinite_time_has_a_text() {
+        assert_eq!(time_in_text(i64::MIN), "-infinity");
+        assert_eq!(time_in_text(0), iso_8601(0));
     }
 
     #[test]

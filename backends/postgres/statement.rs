@@ -6,8 +6,7 @@ use super::ServerSigns;
 use super::batch::{self, LockBatch};
 use super::lock;
 use super::report;
-#[cfg(any(test, feature = "sea-orm"))]
-#[cfg(feature = "sea-orm")]
+#[cfg(any(feature = "sea-orm", feature = "_rust-postgres"))]
 use super::script::TRANSACTION_BEGAN_HEX;
 use super::server_identity;
 use crate::key::{LockKey, RawLockKey};
@@ -291,7 +290,7 @@ impl Statement {
     /// the text of a time depends on settings.
     ///
     /// [simple query]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SIMPLE-QUERY
-    #[cfg(feature = "sea-orm")]
+    #[cfg(any(feature = "sea-orm", feature = "_rust-postgres"))]
     pub(crate) fn simple_sql(&self) -> String {
         let mut text = self.sql().to_owned();
         for (index, bind) in self.binds().enumerate() {

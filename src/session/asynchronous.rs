@@ -42,6 +42,18 @@ use crate::session::{
     )
 )]
 #[cfg_attr(
+    not(feature = "deadpool-postgres"),
+    diagnostic::on_unimplemented(
+        note = "a client of deadpool-postgres needs the feature `deadpool-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "tokio-postgres"),
+    diagnostic::on_unimplemented(
+        note = "tokio-postgres's `Client` needs the feature `tokio-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
     not(feature = "diesel-async-sqlite"),
     diagnostic::on_unimplemented(
         note = "`SyncConnectionWrapper` needs the feature `diesel-async-sqlite`, which is off"

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::time::{Duration, Instant};
 
-use advisory_locking::backends::diesel_async::set_cancel_tls;
+use advisory_locking::backends::tokio_postgres::set_cancel_tls;
 use advisory_locking::{AdvisoryLocking, AsyncAdvisoryLocking, LockKey, LockOptions, WaitStrategy};
 use diesel::pg::PgConnection;
 use diesel_async::AsyncPgConnection;

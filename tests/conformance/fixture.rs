@@ -62,6 +62,11 @@ pub(crate) trait Harness {
         false
     }
 
+    /// Returns `true` if the client prepares a lock statement once per session.
+    fn prepares_statements(&self) -> bool {
+        true
+    }
+
     /// Returns `true` if a connection survives a panic in a transaction of the library. An async
     /// client cannot wait for the rollback.
     fn survives_panics(&self) -> bool {
@@ -249,6 +254,10 @@ impl Fixture {
             self.lock_entries(key).is_empty().then_some(())
         })
         .unwrap_or_else(|| panic!("holders of {key}: {:?}", self.lock_entries(key)));
+    }
+
+    pub(crate) fn prepares_statements(&self) -> bool {
+        self.harness.prepares_statements()
     }
 
     pub(crate) fn survives_panics(&self) -> bool {

@@ -44,6 +44,9 @@ conformance! {
     deadpool_postgres => crate::harness::diesel_async::DEADPOOL.on_test_server();
     mobc_postgres => crate::harness::diesel_async::MOBC.on_test_server();
     sea_orm_postgres => crate::harness::sea_orm::SEA_ORM.on_test_server();
+    tokio_postgres => crate::harness::tokio_postgres::TOKIO_POSTGRES.on_test_server().unprepared();
+    tokio_postgres_bb8 => crate::harness::tokio_postgres::BB8.on_test_server().unprepared();
+    tokio_postgres_deadpool => crate::harness::tokio_postgres::DEADPOOL.on_test_server();
     diesel_sqlite => crate::harness::diesel_sqlite::DIESEL;
     r2d2_sqlite => crate::harness::r2d2_sqlite::R2D2;
     rusqlite => crate::harness::rusqlite::RUSQLITE;

@@ -21,3 +21,5 @@ pub(crate) mod r2d2_sqlite;
 pub(crate) mod rusqlite;
 #[cfg(feature = "_all")]
 pub(crate) mod sea_orm;
+#[cfg(feature = "_all")]
+pub(crate) mod tokio_postgres;

@@ -213,6 +213,7 @@ impl Adapter {
             adapter: self,
             url: endpoint.actors.clone(),
             observer: Observer::at(endpoint),
+            prepares_statements: true,
         }
     }
 
@@ -225,6 +226,18 @@ pub(crate) struct OnPostgres {
     adapter: Adapter,
     url: String,
     observer: Observer,
+    prepares_statements: bool,
+}
+
+impl OnPostgres {
+    /// A client that sends each lock statement unprepared.
+    #[allow(dead_code, reason = "not every test program has such a client")]
+    pub(crate) fn unprepared(self) -> Self {
+        Self {
+            prepares_statements: false,
+            ..self
+        }
+    }
 }
 
 impl Harness for OnPostgres {
@@ -238,5 +251,9 @@ impl Harness for OnPostgres {
 
     fn survives_panics(&self) -> bool {
         self.adapter.survives_panics()
+    }
+
+    fn prepares_statements(&self) -> bool {
+        self.prepares_statements
     }
 }

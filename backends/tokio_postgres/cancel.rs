@@ -2,10 +2,10 @@
 //!
 //! # Implementation details
 //!
-//! A cancel request has a connection of its own. diesel-async 0.9 does not show the TLS connector
-//! of its connection, so the application sets one for the process. Without it, tokio-postgres sends
-//! the request unencrypted, or with `sslmode=require` not at all. The wait then ends when the
-//! server notices that the connection was closed.
+//! A cancel request has a connection of its own. Neither tokio-postgres 0.7 nor diesel-async 0.9
+//! shows the TLS connector of a connection, so the application sets one for the process. Without
+//! it, tokio-postgres sends the request unencrypted, or with `sslmode=require` not at all. The wait
+//! then ends when the server notices that the connection was closed.
 
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -40,7 +40,7 @@ static WITH_TLS: RwLock<Option<Arc<SendRequest>>> = RwLock::new(None);
 /// At the start of a program whose connections use `connector`, for example a `MakeRustlsConnect`:
 ///
 /// ```
-/// use advisory_locking::backends::diesel_async::set_cancel_tls;
+/// use advisory_locking::backends::tokio_postgres::set_cancel_tls;
 /// use tokio_postgres::NoTls;
 ///
 /// # let connector = NoTls;
@@ -70,7 +70,7 @@ fn with_tls() -> Option<Arc<SendRequest>> {
 /// Sends [cancel requests] in the background, with or without a runtime.
 ///
 /// [cancel requests]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
-pub(super) fn cancel(token: CancelToken) {
+pub(crate) fn cancel(token: CancelToken) {
     let requests = CancelRequests {
         token,
         left: 8,

@@ -1,0 +1,287 @@
+//! `Client` and `Transaction` as sessions.
+//!
+//! # Implementation details
+//!
+//! Both send their statements through a `&Client`. The functions of this module serve every
+//! connection that contains one, and [`lock_session`] implements the port with them.
+//!
+//! A transaction begins with one simple query that also makes the first attempt. It costs one round
+//! trip, and leaves no portal open, and so no snapshot. Its last column says whether the
+//! transaction began with this message. It did not if the application has sent a `BEGIN` before,
+//! because the server only warns of a second one.
+
+use std::pin::pin;
+
+use futures_util::TryStreamExt;
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow, Transaction};
+
+use super::error::session_error;
+use super::open_transactions;
+use super::values::{self, Param};
+use crate::backends::background;
+use crate::backends::postgres::{
+    BEGAN_WITH_THIS_MESSAGE, TerminateStep, checked, release_savepoint, roll_back_savepoint,
+};
+use crate::session::{Row, Script, SessionError, Statement, TransactionState};
+
+/// Implements the port for a connection that contains a `Client`.
+///
+/// `outer` is the number of transactions that the connection itself stands for. `close` closes the
+/// `Client`, if the connection owns it. `query` runs a statement.
+macro_rules! lock_session {
+    ($connection:ty, outer: $outer:literal, client: $client:expr, close: $close:expr, query: $query:expr) => {
+        impl $crate::session::AsyncLockSession for $connection {
+            fn session_backend(&mut self) -> $crate::session::Backend {
+                $crate::session::Backend::Postgres
+            }
+
+            fn session_transaction_state(&mut self) -> $crate::session::TransactionState {
+                $crate::backends::tokio_postgres::client::transaction_state($client(self), $outer)
+            }
+
+            async fn session_begin(&mut self) -> Result<(), $crate::session::SessionError> {
+                $crate::backends::tokio_postgres::client::begin($client(self), $outer).await
+            }
+
+            async fn session_begin_and_query(
+                &mut self,
+                statement: &$crate::session::Statement,
+            ) -> Result<
+                Result<$crate::session::Row, $crate::session::SessionError>,
+                $crate::session::SessionError,
+            > {
+                $crate::backends::tokio_postgres::client::begin_and_query(
+                    $client(self),
+                    $outer,
+                    statement,
+                )
+                .await
+            }
+
+            async fn session_commit(
+                &mut self,
+                check: Option<&$crate::session::Script>,
+            ) -> Result<(), $crate::session::SessionError> {
+                $crate::backends::tokio_postgres::client::commit($client(self), $outer, check).await
+            }
+
+            async fn session_rollback(&mut self) -> Result<(), $crate::session::SessionError> {
+                $crate::backends::tokio_postgres::client::roll_back($client(self), $outer).await
+            }
+
+            async fn session_query(
+                &mut self,
+                statement: &$crate::session::Statement,
+            ) -> Result<$crate::session::Row, $crate::session::SessionError> {
+                $query(self, statement).await
+            }
+
+            async fn session_execute(
+                &mut self,
+                script: &$crate::session::Script,
+            ) -> Result<(), $crate::session::SessionError> {
+                $crate::backends::tokio_postgres::client::execute($client(self), script).await
+            }
+
+            fn session_mark_broken(&mut self) {
+                $crate::backends::tokio_postgres::client::forget($client(self));
+                $close(self);
+            }
+
+            fn session_start_terminate(&mut self, pid: Option<i32>) {
+                $crate::backends::tokio_postgres::client::enqueue_terminate($client(self), pid);
+                $close(self);
+            }
+
+            /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel request
+            /// at once, which has crashed poolers.
+            fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
+                let token = $client(self).cancel_token();
+                self.session_start_terminate(pid);
+                $crate::backends::tokio_postgres::cancel(token);
+            }
+
+            fn session_enqueue(&mut self, script: &$crate::session::Script) -> bool {
+                $crate::backends::tokio_postgres::client::enqueue($client(self), script)
+            }
+
+            async fn session_sleep(&mut self, pause: std::time::Duration) {
+                // Unlike tokio's timer, this one also works on a thread without a runtime.
+                futures_timer::Delay::new(pause).await;
+            }
+        }
+    };
+}
+#[cfg(feature = "deadpool-postgres")]
+pub(crate) use lock_session;
+
+lock_session!(Client,
+    outer: 0,
+    client: itself,
+    close: close,
+    query: query
+);
+
+lock_session!(Transaction<'_>,
+    outer: 1,
+    client: Self::client,
+    // The `Client` is borrowed. Its owner sees the end of the session.
+    close: |_: &Self| (),
+    query: query_in
+);
+
+fn itself(client: &Client) -> &Client {
+    client
+}
+
+async fn query_in(
+    transaction: &Transaction<'_>,
+    statement: &Statement,
+) -> Result<Row, SessionError> {
+    query(transaction.client(), statement).await
+}
+
+/// Closes a client: its task sends what is queued, and then ends the connection.
+///
+/// The public interface of tokio-postgres 0.7 has no such method. The crate `postgres` 0.19 calls
+/// this one, so every 0.7 has it.
+pub(crate) fn close(client: &mut Client) {
+    client.__private_api_close();
+}
+
+/// Returns the state of a connection that stands for `outer` transactions.
+pub(crate) fn transaction_state(client: &Client, outer: u32) -> TransactionState {
+    if client.is_closed() {
+        return TransactionState::broken();
+    }
+    TransactionState::open(outer.saturating_add(open_transactions::depth(client)))
+}
+
+/// Begins a transaction, or a savepoint in one.
+pub(crate) async fn begin(client: &Client, outer: u32) -> Result<(), SessionError> {
+    let reply = send_begin(client, outer, "SELECT").await?;
+    reply.map(drop)
+}
+
+/// Begins a transaction, or a savepoint in one, and makes an attempt in it.
+pub(crate) async fn begin_and_query(
+    client: &Client,
+    outer: u32,
+    statement: &Statement,
+) -> Result<Result<Row, SessionError>, SessionError> {
+    let reply = send_begin(client, outer, &format!("{},", statement.simple_sql())).await?;
+    Ok(reply.and_then(|row| values::text_row(&row)))
+}
+
+/// Sends the begin, and a `SELECT` to whose columns this adds one more. The outer error is that of
+/// the begin.
+async fn send_begin(
+    client: &Client,
+    outer: u32,
+    select: &str,
+) -> Result<Result<SimpleQueryRow, SessionError>, SessionError> {
+    let depth = transaction_state(client, outer).depth();
+    let begin = match depth {
+        0 => "BEGIN".to_owned(),
+        _ => format!("SAVEPOINT {}", open_transactions::savepoint(depth)),
+    };
+    let script = format!("{begin}; {select} {BEGAN_WITH_THIS_MESSAGE}");
+    let replies = client.simple_query_raw(&script).await;
+    let mut replies = pin!(replies.map_err(session_error)?);
+    // The first reply is that of the begin. If it fails, the server skips the rest.
+    replies.try_next().await.map_err(session_error)?;
+    let mut found = Err(SessionError::new("the server returned no row"));
+    let ended = loop {
+        match replies.try_next().await {
+            Ok(Some(SimpleQueryMessage::Row(row))) => found = Ok(row),
+            Ok(Some(_)) => {}
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(session_error(error)),
+        }
+    };
+    let row = ended.and(found);
+    if depth == 0 && row.as_ref().is_ok_and(|row| !values::last_is_true(row)) {
+        return Err(SessionError::new(
+            "the session is in a transaction that this crate does not know of",
+        ));
+    }
+    open_transactions::push(client);
+    Ok(row)
+}
+
+/// Commits the transaction or releases the savepoint that this crate began last, after a check.
+pub(crate) async fn commit(
+    client: &Client,
+    outer: u32,
+    check: Option<&Script>,
+) -> Result<(), SessionError> {
+    let depth = transaction_state(client, outer).depth();
+    let (commit, rollback) = match depth {
+        0 | 1 => (checked(check, "COMMIT"), "ROLLBACK".to_owned()),
+        _ => {
+            let name = open_transactions::savepoint(depth - 1);
+            (release_savepoint(check, &name), roll_back_savepoint(&name))
+        }
+    };
+    let committed = client.batch_execute(&commit).await;
+    let result = match committed {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            // The caller gets the error of the commit. tokio-postgres 0.7.18 shows the end of the
+            // session only after the error that the server sent before.
+            let rolled_back = client.batch_execute(&rollback).await;
+            let gone = rolled_back.is_err_and(|error| session_error(error).is_disconnected());
+            Err(session_error(error).with_disconnected(gone))
+        }
+    };
+    open_transactions::pop(client);
+    result
+}
+
+/// Rolls back the transaction or the savepoint that this crate began last.
+pub(crate) async fn roll_back(client: &Client, outer: u32) -> Result<(), SessionError> {
+    let rollback = match transaction_state(client, outer).depth() {
+        0 | 1 => "ROLLBACK".to_owned(),
+        depth => roll_back_savepoint(&open_transactions::savepoint(depth - 1)),
+    };
+    let rolled_back = client.batch_execute(&rollback).await;
+    open_transactions::pop(client);
+    rolled_back.map_err(session_error)
+}
+
+/// Runs a statement unprepared, in one round trip.
+pub(crate) async fn query(client: &Client, statement: &Statement) -> Result<Row, SessionError> {
+    let params = Param::all(statement);
+    let params: Vec<_> = params.iter().map(Param::typed).collect();
+    let row = client.query_typed_one(statement.sql(), &params).await;
+    row.and_then(|row| values::binary_row(&row))
+        .map_err(session_error)
+}
+
+/// Runs a script. The client shows the SQLSTATE of every error.
+pub(crate) async fn execute(client: &Client, script: &Script) -> Result<(), SessionError> {
+    let executed = client.batch_execute(&script.plain_sql()).await;
+    executed.map_err(session_error)
+}
+
+/// Queues the messages of a script, without waiting for the replies.
+pub(crate) fn enqueue(client: &Client, script: &Script) -> bool {
+    // Stops at the first failure, so that no message runs without those before it.
+    script
+        .messages()
+        .iter()
+        .all(|message| background::start(client.batch_execute(message)))
+}
+
+/// Queues the statements that terminate the session.
+pub(crate) fn enqueue_terminate(client: &Client, pid: Option<i32>) {
+    for text in TerminateStep::queued(pid) {
+        background::start(client.batch_execute(&text));
+    }
+    forget(client);
+}
+
+/// Forgets the transactions of a session that ends.
+pub(crate) fn forget(client: &Client) {
+    open_transactions::clear(client);
+}

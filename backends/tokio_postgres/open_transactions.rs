@@ -1,0 +1,83 @@
+//! Transactions that this crate has begun on a `Client`.
+//!
+//! # Implementation details
+//!
+//! A `Client` does not know whether a transaction is open, and has no place for a mark. So the
+//! depth is kept in a map of the process, whose key is the address of the `Client`. From the begin
+//! to the end of its transaction, the crate has an exclusive borrow of the `Client`, which keeps it
+//! at that address. Every end removes the entry: commit, rollback, termination of the session.
+//!
+//! A future that is leaked ends nothing, so its entry stays. A `Client` at that address later has a
+//! depth that is too great. Its locks are then refused, or its savepoint fails: both are errors.
+//!
+//! If a body exchanges its `Client` for another one, the check before the commit finds that.
+
+use std::collections::BTreeMap;
+use std::ptr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The depth by the address of the client.
+static DEPTHS: Mutex<BTreeMap<usize, u32>> = Mutex::new(BTreeMap::new());
+
+fn depths() -> MutexGuard<'static, BTreeMap<usize, u32>> {
+    DEPTHS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the number of transactions and savepoints that this crate has begun on a client.
+pub(crate) fn depth<C>(client: &C) -> u32 {
+    let depths = depths();
+    depths
+        .get(&ptr::from_ref(client).addr())
+        .copied()
+        .unwrap_or(0)
+}
+
+/// Counts one more transaction or savepoint.
+pub(crate) fn push<C>(client: &C) {
+    *depths().entry(ptr::from_ref(client).addr()).or_insert(0) += 1;
+}
+
+/// Counts one transaction or savepoint less.
+pub(crate) fn pop<C>(client: &C) {
+    let address = ptr::from_ref(client).addr();
+    let mut depths = depths();
+    match depths.get_mut(&address) {
+        Some(depth) if *depth > 1 => *depth -= 1,
+        Some(_) | None => {
+            depths.remove(&address);
+        }
+    }
+}
+
+/// Forgets all transactions of a client, whose session ends.
+pub(crate) fn clear<C>(client: &C) {
+    depths().remove(&ptr::from_ref(client).addr());
+}
+
+/// Returns the name of the savepoint that this crate sets at a depth.
+pub(crate) fn savepoint(depth: u32) -> String {
+    format!("advisory_locking_{depth}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_follows_begins_and_ends() {
+        // Not of size zero, so that the two have different addresses.
+        let (client, other) = (Box::new(1_u8), Box::new(2_u8));
+        assert_eq!(depth(&*client), 0);
+        push(&*client);
+        push(&*client);
+        assert_eq!((depth(&*client), depth(&*other)), (2, 0));
+        pop(&*client);
+        assert_eq!(depth(&*client), 1);
+        pop(&*client);
+        pop(&*client);
+        assert_eq!(depth(&*client), 0);
+        push(&*client);
+        clear(&*client);
+        assert_eq!(depth(&*client), 0);
+    }
+}

@@ -1,0 +1,157 @@
+//! Parameters and rows of the lock statements.
+
+use std::error::Error as StdError;
+
+use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::{Error, SimpleQueryRow};
+
+use crate::backends::postgres::time_in_text;
+use crate::session::{Bind, Cell, Row, SessionError, Statement};
+
+/// Parameter, as a type that tokio-postgres can bind.
+#[derive(Debug)]
+pub(crate) enum Param {
+    Int4(i32),
+    Int8(i64),
+    Int8Array(Vec<i64>),
+    Text(String),
+}
+
+impl Param {
+    /// Returns the parameters of a statement.
+    pub(crate) fn all(statement: &Statement) -> Vec<Self> {
+        statement.binds().map(Self::from).collect()
+    }
+
+    /// Returns the value and its type, which the client then need not ask the server for.
+    pub(crate) fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
+        match self {
+            Self::Int4(number) => (number, Type::INT4),
+            Self::Int8(number) => (number, Type::INT8),
+            Self::Int8Array(numbers) => (numbers, Type::INT8_ARRAY),
+            Self::Text(text) => (text, Type::TEXT),
+        }
+    }
+}
+
+impl From<Bind> for Param {
+    fn from(bind: Bind) -> Self {
+        match bind {
+            Bind::Int4(number) => Self::Int4(number),
+            Bind::Int8(number) => Self::Int8(number),
+            // tokio-postgres binds no bare microseconds. The statement casts the text.
+            Bind::Timestamptz(micros) => Self::Text(time_in_text(micros)),
+            Bind::Int8Array(numbers) => Self::Int8Array(numbers),
+            Bind::Text(text) => Self::Text(text.as_ref().to_owned()),
+        }
+    }
+}
+
+/// Reads the row of a lock statement in the binary format.
+pub(crate) fn binary_row(row: &tokio_postgres::Row) -> Result<Row, Error> {
+    let mut columns = [const { Cell::Null }; Row::COLUMNS];
+    for (index, column) in columns.iter_mut().enumerate().take(row.len()) {
+        *column = row.try_get::<_, Column>(index)?.0;
+    }
+    Ok(Row::new(columns))
+}
+
+/// Column of any type that a lock statement returns.
+struct Column(Cell);
+
+impl<'a> FromSql<'a> for Column {
+    fn from_sql(kind: &Type, bytes: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        Ok(Self(match *bytes {
+            [byte] => Cell::Number(byte.into()),
+            [a, b, c, d] => Cell::Number(i32::from_be_bytes([a, b, c, d]).into()),
+            [a, b, c, d, e, f, g, h] => Cell::Number(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
+            // An array has a header of 12 bytes, so it is never taken for a number.
+            _ if *kind == Type::TEXT_ARRAY => Cell::Texts(FromSql::from_sql(kind, bytes)?),
+            _ => Cell::Numbers(FromSql::from_sql(kind, bytes)?),
+        }))
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        Ok(Self(Cell::Null))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+/// Reads the row of an attempt in the text format: the answer, the process id, and the start of
+/// the transaction in hexadecimal digits. See [`Statement::simple_sql`].
+pub(crate) fn text_row(row: &SimpleQueryRow) -> Result<Row, SessionError> {
+    let number = |index, radix| match row.try_get(index) {
+        Ok(None) => Ok(Cell::Null),
+        Ok(Some(text)) => number_in_text(text, radix)
+            .map(Cell::Number)
+            .ok_or_else(|| SessionError::new(format!("column {index} is no number"))),
+        Err(error) => Err(SessionError::new(error)),
+    };
+    Ok(Row::new([
+        number(0, 10)?,
+        number(1, 10)?,
+        number(2, 16)?,
+        Cell::Null,
+    ]))
+}
+
+/// Returns whether the last column of a row in the text format is true.
+pub(crate) fn last_is_true(row: &SimpleQueryRow) -> bool {
+    let last = row.len().saturating_sub(1);
+    matches!(row.try_get(last), Ok(Some("t")))
+}
+
+fn number_in_text(text: &str, radix: u32) -> Option<i64> {
+    match text {
+        "t" => Some(1),
+        "f" => Some(0),
+        // The digits are those of an `int8` in the binary format, without a sign.
+        _ if radix == 16 => u64::from_str_radix(text, radix)
+            .ok()
+            .map(|bits| i64::from_be_bytes(bits.to_be_bytes())),
+        _ => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(kind: &Type, bytes: &[u8]) -> Option<Cell> {
+        Column::from_sql(kind, bytes).ok().map(|column| column.0)
+    }
+
+    #[test]
+    fn numbers_of_every_width_are_decoded() {
+        for (kind, bytes, number) in [
+            (Type::BOOL, [1].as_slice(), 1),
+            (Type::INT4, (-2_i32).to_be_bytes().as_slice(), -2),
+            (Type::INT8, i64::MIN.to_be_bytes().as_slice(), i64::MIN),
+            (Type::TIMESTAMPTZ, 5_i64.to_be_bytes().as_slice(), 5),
+        ] {
+            assert_eq!(column(&kind, bytes), Some(Cell::Number(number)), "{kind}");
+        }
+        for bytes in [[].as_slice(), &[0; 3], &[0; 9]] {
+            assert_eq!(column(&Type::INT8, bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_simple_query_are_parsed() {
+        for (text, radix, number) in [
+            ("t", 10, Some(1)),
+            ("f", 10, Some(0)),
+            ("12345", 10, Some(12345)),
+            ("-9223372036854775808", 10, Some(i64::MIN)),
+            ("0000000000000010", 16, Some(16)),
+            ("fffffffffffffffe", 16, Some(-2)),
+            ("", 10, None),
+            ("x", 16, None),
+        ] {
+            assert_eq!(number_in_text(text, radix), number, "{text}");
+        }
+    }
+}

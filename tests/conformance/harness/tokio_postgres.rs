@@ -1,0 +1,103 @@
+//! tokio-postgres: a client, and pools of bb8 and deadpool-postgres.
+
+use ::tokio_postgres::{Client, Config, Error, NoTls};
+use bb8_postgres::PostgresConnectionManager;
+use deadpool_postgres::{ClientWrapper, Hook, HookError, Manager};
+
+use super::postgres::{self, Adapter, POOL_LIMIT, SqlText};
+use crate::actor::{Outcome, SqlCommand};
+use crate::actor_async::{self, AsyncClient, on_runtime};
+
+async fn connect(url: &str) -> Result<Client, Error> {
+    let (client, connection) = ::tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    client.batch_execute(postgres::TABLE).await?;
+    Ok(client)
+}
+
+fn config(url: &str) -> Config {
+    url.parse().expect("the address of the server")
+}
+
+pub(crate) const TOKIO_POSTGRES: Adapter = Adapter::Async(|url, channel| {
+    on_runtime(async {
+        let client = connect(url).await;
+        let mut client = client.expect("the server accepts connections");
+        actor_async::connection(&mut client, channel).await;
+    });
+});
+
+#[derive(Debug)]
+struct Prepare;
+
+impl bb8::CustomizeConnection<Client, Error> for Prepare {
+    fn on_acquire<'a>(
+        &'a self,
+        client: &'a mut Client,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>> {
+        Box::pin(client.batch_execute(postgres::TABLE))
+    }
+}
+
+pub(crate) const BB8: Adapter = Adapter::Async(|url, channel| {
+    on_runtime(async {
+        let pool = bb8::Pool::builder()
+            .max_size(1)
+            .connection_timeout(POOL_LIMIT)
+            .connection_customizer(Box::new(Prepare))
+            .build(PostgresConnectionManager::new(config(url), NoTls))
+            .await;
+        actor_async::pool(&pool.expect("connections can be made"), channel).await;
+    });
+});
+
+pub(crate) const DEADPOOL: Adapter = Adapter::Async(|url, channel| {
+    on_runtime(async {
+        let prepare = Hook::async_fn(|client: &mut ClientWrapper, _| {
+            Box::pin(async move {
+                let prepared = client.batch_execute(postgres::TABLE).await;
+                prepared.map_err(HookError::Backend)
+            })
+        });
+        let pool = deadpool_postgres::Pool::builder(Manager::new(config(url), NoTls))
+            .max_size(1)
+            .post_create(prepare)
+            .build();
+        actor_async::pool(&pool.expect("a pool can be made"), channel).await;
+    });
+});
+
+async fn run_sql(client: &Client, command: SqlCommand) -> Outcome {
+    match postgres::sql_text(command) {
+        SqlText::Run(sql) => {
+            let run = client.batch_execute(&sql).await;
+            run.map_or(Outcome::ClientFailed, |()| Outcome::Done)
+        }
+        SqlText::Query(sql) => {
+            let row = client.query_typed_one(&sql, &[]).await;
+            let number = row.and_then(|row| row.try_get(0));
+            number.map_or(Outcome::ClientFailed, Outcome::Answered)
+        }
+    }
+}
+
+impl AsyncClient for Client {
+    async fn run_sql(&mut self, command: SqlCommand) -> Outcome {
+        run_sql(self, command).await
+    }
+
+    /// tokio-postgres has no test transactions.
+    async fn begin_test(&mut self) -> Outcome {
+        Outcome::Unsupported
+    }
+}
+
+impl AsyncClient for ClientWrapper {
+    async fn run_sql(&mut self, command: SqlCommand) -> Outcome {
+        run_sql(self, command).await
+    }
+
+    async fn begin_test(&mut self) -> Outcome {
+        Outcome::Unsupported
+    }
+}

@@ -1,0 +1,118 @@
+//! Errors, closed connections and closed pools.
+
+use advisory_locking::{
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
+};
+use testkit::observer::Observe;
+use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of, url};
+use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
+
+use crate::open::{Error, connect, deadpool, eventually};
+
+/// The application's error contains that of the lock, whose source is that of the client.
+#[tokio::test]
+async fn lock_error_is_found_in_the_applications_error() {
+    let key = fresh_key();
+    let (mut client, mut other) = (connect().await, connect().await);
+    let held = other
+        .acquire_advisory_lock(&key, LockOptions::no_wait())
+        .await
+        .unwrap();
+    let refused = client
+        .with_advisory_lock(&key, LockOptions::no_wait(), async |_| Ok::<_, Error>(()))
+        .await;
+    let error = refused.unwrap_err();
+    let found = LockError::find(&*error).map(LockError::kind);
+    assert_eq!(found, Some(LockErrorKind::HeldElsewhere));
+    held.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn failed_commit_is_the_clients_error() {
+    let (key, table) = (fresh_key(), fresh_name());
+    let mut client = connect().await;
+    let create = format!(
+        "CREATE TEMPORARY TABLE {table} (number int4 UNIQUE DEFERRABLE INITIALLY DEFERRED)"
+    );
+    client.batch_execute(&create).await.unwrap();
+    let failed = client
+        .with_advisory_xact_lock(&key, LockOptions::no_wait(), async |client| {
+            let insert = format!("INSERT INTO {table} VALUES (1), (1)");
+            client
+                .batch_execute(&insert)
+                .await
+                .map_err(|error| LockError::new(LockErrorKind::Database).with_source(error))
+        })
+        .await;
+    let error = failed.unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::CommitFailed);
+    let error = error.into_client_error::<tokio_postgres::Error>().unwrap();
+    assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION));
+    // The connection stays usable.
+    let guard = client.acquire_advisory_lock(&key, LockOptions::no_wait());
+    guard.await.unwrap().release().await.unwrap();
+}
+
+/// The task that polls the `Connection` has ended, so the client can send nothing.
+#[tokio::test]
+async fn client_without_its_connection_task_fails() {
+    let (mut client, connection) = tokio_postgres::connect(&url(), NoTls).await.unwrap();
+    let task = tokio::spawn(connection);
+    task.abort();
+    let _ = task.await;
+    let failed = client.acquire_advisory_lock(fresh_key(), LockOptions::no_wait());
+    assert_eq!(kind_of(failed.await), Some(LockErrorKind::Database));
+    let failed = client.with_advisory_xact_lock(fresh_key(), LockOptions::no_wait(), async |_| {
+        Ok::<_, LockError>(())
+    });
+    assert_eq!(kind_of(failed.await), Some(LockErrorKind::Database));
+    let failed = client.advisory_lock_holders(fresh_key()).await;
+    assert_eq!(kind_of(failed), Some(LockErrorKind::Database));
+}
+
+#[tokio::test]
+async fn session_that_ends_under_the_lock_is_lost() {
+    let (key, mut observer) = (fresh_key(), observer());
+    let mut client = connect().await;
+    let guard = client.acquire_advisory_lock(&key, LockOptions::no_wait());
+    let guard = guard.await.unwrap();
+    observer.terminate(observer_pid(&key));
+    eventually("the client notices the end", || guard.is_closed()).await;
+    let released = guard.release().await;
+    assert_eq!(kind_of(released), Some(LockErrorKind::Lost));
+}
+
+fn observer_pid(key: &advisory_locking::LockKey) -> i64 {
+    observer().lock_entries(key)[0].pid
+}
+
+#[tokio::test]
+async fn closed_pool_is_a_pool_error() {
+    let pool = deadpool().await;
+    pool.close();
+    let refused = pool.acquire_advisory_lock(fresh_key(), LockOptions::no_wait());
+    assert_eq!(kind_of(refused.await), Some(LockErrorKind::Pool));
+}
+
+/// A terminated session never returns to its pool as a usable one.
+#[tokio::test]
+async fn pool_replaces_a_terminated_session() {
+    let (key, mut observer) = (fresh_key(), observer());
+    let pool = deadpool().await;
+    let failed = pool
+        .with_advisory_lock(&key, LockOptions::no_wait(), async |client| {
+            client
+                .batch_execute("BEGIN; CREATE TEMPORARY TABLE written ()")
+                .await?;
+            Ok::<_, Error>(())
+        })
+        .await;
+    let error = failed.unwrap_err();
+    let kind = LockError::find(&*error).map(LockError::kind);
+    assert_eq!(kind, Some(LockErrorKind::TransactionLeftOpen));
+    // With the pool's default, which sends nothing to check a connection.
+    let client = pool.get().await.unwrap();
+    client.batch_execute("SELECT 1").await.unwrap();
+    assert_eq!(observer.lock_entries(&key), []);
+}
