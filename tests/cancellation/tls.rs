@@ -85,7 +85,8 @@ async fn drop_a_wait(conn: &mut AsyncPgConnection, key: &LockKey, observer: &mut
 }
 
 /// The client sends no cancel request without a TLS connector. Then the server notices that the
-/// connection was closed. With a connector, a wait ends also on an open connection.
+/// connection was closed, from PostgreSQL 14 on. With a connector, a wait ends also on an open
+/// connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropped_wait_leaves_the_queue_with_sslmode_require() {
     let cluster = ClusterGuard::acquire();
@@ -96,7 +97,12 @@ async fn dropped_wait_leaves_the_queue_with_sslmode_require() {
     let guard = guard.unwrap();
     let alone = |entries: &[LockEntry]| entries.len() == 1;
 
+    let version = observer.number("SELECT current_setting('server_version_num')::int");
+    let checks_its_client = version >= 140_000;
     for cancels in [false, true] {
+        if !cancels && !checks_its_client {
+            continue;
+        }
         if cancels {
             set_cancel_tls(connector.clone());
         }
