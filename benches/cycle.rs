@@ -28,15 +28,18 @@ mod interleave;
 
 use std::cell::RefCell;
 
-use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
+use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
+use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use diesel::{Connection, RunQueryDsl};
 
 use baseline::{
     LockStatements, ReleaseReplyColumns, TryReplyColumns, number, pg_advisory_unlock,
-    pg_try_advisory_lock,
+    pg_try_advisory_lock, pg_try_advisory_xact_lock,
 };
 use interleave::{Contender, run_interleaved};
+
+const NO_WAIT: LockOptions = LockOptions::no_wait();
 
 fn main() {
     let url = std::env::var("DATABASE_URL").expect("no DATABASE_URL: run it in scripts/postgres");
@@ -61,16 +64,38 @@ fn main() {
             Box::new(move |conn| baseline_statements(conn, statements, number)),
         ),
         cycles(
+            "hand-written, without server signs",
+            Box::new(move |conn| baseline_without_signs(conn, statements, number)),
+        ),
+        cycles(
             "acquire_advisory_lock, release",
-            Box::new(move |conn| acquire_and_release(conn, &key)),
+            Box::new(|conn| acquire_and_release(conn, &key)),
+        ),
+        cycles(
+            "hand-written, three statements",
+            Box::new(move |conn| baseline_transaction(conn, number)),
+        ),
+        cycles(
+            "with_advisory_xact_lock",
+            Box::new(|conn| lock_in_transaction(conn, &key)),
         ),
     ]);
-    samples.print("a connection", 0..3, &["functions", "statements"]);
+    samples.print(
+        "a connection",
+        0..4,
+        &["functions", "statements", "no signs"],
+    );
+    samples.print("a transaction", 4..6, &["statements"]);
 }
 
 fn acquire_and_release(conn: &mut PgConnection, key: &LockKey) {
-    let guard = conn.acquire_advisory_lock(key, LockOptions::no_wait());
+    let guard = conn.acquire_advisory_lock(key, NO_WAIT);
     guard.unwrap().release().unwrap();
+}
+
+fn lock_in_transaction(conn: &mut PgConnection, key: &LockKey) {
+    conn.with_advisory_xact_lock(key, NO_WAIT, |_| Ok::<_, LockError>(()))
+        .unwrap();
 }
 
 fn baseline_functions(conn: &mut PgConnection, key: i64) {
@@ -87,4 +112,20 @@ fn baseline_statements(conn: &mut PgConnection, statements: LockStatements, key:
     let granted: TryReplyColumns = statements.try_acquire(key).get_result(conn).unwrap();
     let released: ReleaseReplyColumns = statements.release(key, granted).get_result(conn).unwrap();
     assert_eq!((granted.0, released.0), (Some(1), Some(true)));
+}
+
+fn baseline_without_signs(conn: &mut PgConnection, statements: LockStatements, key: i64) {
+    let granted = LockStatements::try_without_signs(key).get_result(conn);
+    let granted: TryReplyColumns = granted.unwrap();
+    let released: ReleaseReplyColumns = statements.release(key, granted).get_result(conn).unwrap();
+    assert_eq!((granted.0, released.0), (Some(1), Some(true)));
+}
+
+fn baseline_transaction(conn: &mut PgConnection, key: i64) {
+    conn.batch_execute("BEGIN").unwrap();
+    let granted: bool = diesel::select(pg_try_advisory_xact_lock(key))
+        .get_result(conn)
+        .unwrap();
+    assert!(granted);
+    conn.batch_execute("COMMIT").unwrap();
 }

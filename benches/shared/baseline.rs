@@ -18,6 +18,7 @@ use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Timestamptz};
 #[diesel::declare_sql_function]
 extern "SQL" {
     fn pg_try_advisory_lock(key: BigInt) -> Bool;
+    fn pg_try_advisory_xact_lock(key: BigInt) -> Bool;
     fn pg_advisory_unlock(key: BigInt) -> Bool;
 }
 
@@ -54,6 +55,14 @@ impl LockStatements {
         Baseline::new(self.try_sql, binds)
     }
 
+    /// The try as it would be if it did not carry the signs of the server.
+    #[allow(dead_code, reason = "one of two benches measures it")]
+    pub(crate) fn try_without_signs(key: i64) -> Baseline<TryWithoutSigns> {
+        let sql = "SELECT pg_catalog.pg_try_advisory_lock($1)::pg_catalog.int4, \
+                   pg_catalog.pg_backend_pid(), CURRENT_TIMESTAMP";
+        Baseline::new(sql, vec![Value::Int8(key)])
+    }
+
     pub(crate) fn release(self, key: i64, granted: TryReplyColumns) -> Baseline<Release> {
         let (_, pid, began) = granted;
         let binds = vec![
@@ -81,6 +90,7 @@ enum Value {
 }
 
 pub(crate) struct Try;
+pub(crate) struct TryWithoutSigns;
 pub(crate) struct Release;
 
 pub(crate) struct Baseline<Id> {
@@ -122,6 +132,10 @@ impl<Id: 'static> QueryId for Baseline<Id> {
 
 impl Query for Baseline<Try> {
     type SqlType = (Nullable<Integer>, Integer, Timestamptz);
+}
+
+impl Query for Baseline<TryWithoutSigns> {
+    type SqlType = <Baseline<Try> as Query>::SqlType;
 }
 
 impl Query for Baseline<Release> {
