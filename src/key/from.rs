@@ -23,6 +23,35 @@ impl From<i64> for LockKey {
     }
 }
 
+mod integer {
+    /// An integer that is a key by itself. No type implements it: `i64` has an impl of its own.
+    ///
+    /// It makes the compiler name the remedy for every other integer.
+    #[expect(unnameable_types, reason = "only a message of the compiler names it")]
+    #[diagnostic::on_unimplemented(
+        message = "an integer other than `i64` is not a lock's key",
+        label = "put a name before it: `(\"order\", id)`",
+        note = "the number of a lock on the server is an `i64`, or a pair of `i32`"
+    )]
+    pub trait IntegerKey {}
+}
+
+macro_rules! not_from_integer {
+    ($($type:ty),*) => {$(
+        // Higher-ranked, because the compiler rejects a plain bound that is never met.
+        #[doc(hidden)]
+        impl From<$type> for LockKey
+        where
+            for<'n> &'n $type: integer::IntegerKey,
+        {
+            fn from(number: $type) -> Self {
+                Self::from_parts([number])
+            }
+        }
+    )*};
+}
+not_from_integer!(i8, i16, i32, i128, isize, u8, u16, u32, u64, u128, usize);
+
 /// The pair as it is.
 impl From<(i32, i32)> for LockKey {
     fn from((first, second): (i32, i32)) -> Self {

@@ -36,6 +36,11 @@ pub trait KeyPart {
 /// Text that can be a whole key, or the first part of a tuple.
 ///
 /// Integers are not, so that `(1, 2)` is a pair of numbers and never two parts.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the first part of a lock's key",
+    label = "not text",
+    note = "begin the tuple with a name: `(\"order\", id)`; a pair of numbers is `(i32, i32)`"
+)]
 pub trait KeyText: KeyPart {}
 
 macro_rules! text {
