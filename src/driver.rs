@@ -23,9 +23,40 @@ use crate::backends::postgres::classify;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{NotGranted, RequestRecord};
 use crate::lock_report::LockReport;
-use crate::protocol::{Acquired, SessionSnapshot};
+use crate::protocol::{Acquired, Action, Event, Machine, SessionSnapshot};
 use crate::server_report::{ServerReport, Support};
-use crate::session::{Row, SessionError};
+use crate::session::{Row, ScriptKind, SessionError};
+
+/// Machine of a request, whose record learns that the request waits.
+struct RecordedMachine<'r, M> {
+    machine: M,
+    record: &'r mut RequestRecord,
+}
+
+impl<M: Machine> Machine for RecordedMachine<'_, M> {
+    type Output = M::Output;
+
+    fn handle(&mut self, event: Event, now: Instant) -> Action<M::Output> {
+        let action = self.machine.handle(event, now);
+        match &action {
+            // A machine pauses after a contended attempt only.
+            Action::Sleep(_) => self.record.polls(),
+            Action::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }) => {
+                self.record.waits();
+            }
+            _ => {}
+        }
+        action
+    }
+
+    fn session_pid(&self) -> Option<i32> {
+        self.machine.session_pid()
+    }
+
+    fn needs_cleanup_if_dropped(&self) -> bool {
+        self.machine.needs_cleanup_if_dropped()
+    }
+}
 
 /// Reads the reply to a statement that reports locks.
 fn parse_report(reply: Result<Row, SessionError>) -> Result<Vec<LockReport>, LockError> {

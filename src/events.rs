@@ -1,4 +1,5 @@
-//! Events of lock operations, sent through [`tracing`](https://docs.rs/tracing).
+//! Events of lock operations, sent through [`tracing`](https://docs.rs/tracing) and to the observer
+//! of the process.
 //!
 //! # Implementation details
 //!
@@ -10,30 +11,46 @@
 //! The drivers pass the time, by the clock of the session. A destructor has none, so it reads that
 //! of the operating system.
 
+mod records;
+
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::Level;
+#[cfg(feature = "lock-manager")]
+use tracing::level_filters::LevelFilter;
 
-use crate::error::{LockError, LockErrorKind};
+use crate::error::LockError;
 use crate::key::{LockKey, RawLockKey};
+use crate::observer::{
+    HoldEnd, HoldOutcome, LockObserver, ObservedLock, RequestEnd, RequestOutcome,
+};
 use crate::options::{LockMode, LockScope};
+
+#[cfg(feature = "lock-manager")]
+pub(crate) use records::WaitNotice;
+pub(crate) use records::{GrantRecord, NotGranted, ReleaseRecord, RequestRecord};
 
 /// Target of all events.
 const TARGET: &str = "advisory_locking";
 
-/// Runs a log call and ignores a panic of the subscriber. Events are sent between a grant and its
-/// release, and during a panic, where a second panic would abort the process.
-fn log(event: impl FnOnce()) {
+/// Runs a call of a subscriber or an observer and ignores its panic. Events are sent between a
+/// grant and its release, and during a panic, where a second panic would abort the process.
+fn contained(call: impl FnOnce()) {
     // The panic hook has already reported the panic.
-    let _ = catch_unwind(AssertUnwindSafe(event));
+    let _ = catch_unwind(AssertUnwindSafe(call));
+}
+
+/// Returns `true` if a subscriber or a logger may receive events of level debug.
+#[cfg(feature = "lock-manager")]
+fn is_logged() -> bool {
+    LevelFilter::current() >= Level::DEBUG || log::max_level() >= log::LevelFilter::Debug
 }
 
 /// Logs the error of a release that no caller receives, with its chain of causes.
 pub(crate) fn release_failed(error: &LockError) {
-    log(|| {
+    contained(|| {
         tracing::error!(
             target: TARGET,
             error = error as &(dyn StdError + 'static),
@@ -44,7 +61,7 @@ pub(crate) fn release_failed(error: &LockError) {
 
 /// Warns that a body runs without mutual exclusion, on a backend without locks.
 pub(crate) fn runs_without_exclusion(key: &LockKey) {
-    log(|| {
+    contained(|| {
         tracing::event!(
             target: TARGET,
             Level::WARN,
@@ -58,7 +75,7 @@ pub(crate) fn runs_without_exclusion(key: &LockKey) {
 
 /// Warns that further keys are not warned about.
 pub(crate) fn no_more_warnings(keys: usize) {
-    log(|| {
+    contained(|| {
         tracing::warn!(
             target: TARGET,
             keys,
@@ -67,82 +84,76 @@ pub(crate) fn no_more_warnings(keys: usize) {
     });
 }
 
-/// Lock of an event.
-#[derive(Clone, Debug)]
-pub(crate) struct LockInfo {
-    key: LockKey,
-    scope: LockScope,
-    mode: LockMode,
-    /// Process id of the server session, once a reply has shown it.
-    pid: Option<i32>,
-    /// Number of the request, unique in this process.
-    request: u64,
+/// Lock of an event, and the observer that receives the events of its request.
+#[derive(Clone)]
+struct Subject {
+    lock: ObservedLock,
+    observer: Option<&'static dyn LockObserver>,
+}
+
+impl std::fmt::Debug for Subject {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = formatter.debug_struct("Subject");
+        text.field("lock", &self.lock).finish_non_exhaustive()
+    }
+}
+
+impl Subject {
+    fn emit(&self, kind: LockEventKind, error: Option<&LockError>) {
+        let lock = &self.lock;
+        LockEvent { lock, kind, error }.emit(self.observer);
+    }
 }
 
 /// Event of a lock.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LockEvent<'a> {
-    lock: &'a LockInfo,
-    kind: LockEventKind<'a>,
+struct LockEvent<'a> {
+    lock: &'a ObservedLock,
+    kind: LockEventKind,
+    /// Error that ended the request or the hold.
+    error: Option<&'a LockError>,
 }
 
 /// Kind of a [`LockEvent`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum LockEventKind<'a> {
+enum LockEventKind {
     /// A call requests the lock. Nothing has been sent.
     Requested,
-    Granted {
-        waited: Duration,
-    },
-    /// Contended, and the call does not wait.
-    Contended {
-        waited: Duration,
-    },
-    TimedOut {
-        waited: Duration,
-    },
-    /// The call failed with an error, which its caller receives.
-    Failed {
-        waited: Duration,
-        error: &'a LockError,
-    },
-    /// The call was dropped, or panicked, before its end.
-    Dropped,
-    Released {
-        held: Duration,
-    },
-    /// The release was sent by a destructor, which waits for no reply.
-    #[cfg(feature = "_async")]
-    ReleaseQueued {
-        held: Duration,
-    },
-    /// The termination of the session was started, and no task waits for it.
-    Terminated {
-        held: Duration,
-    },
-    /// The lock was lost, or its release failed.
-    NotReleased {
-        held: Duration,
-        error: &'a LockError,
-    },
+    /// The lock is contended, and the call waits.
+    Waiting,
+    RequestEnded(RequestEnd),
+    HoldEnded(HoldEnd),
 }
 
 impl LockEvent<'_> {
     /// Sends the event.
-    fn emit(self) {
-        log(|| self.trace());
+    fn emit(self, observer: Option<&'static dyn LockObserver>) {
+        contained(|| self.trace());
+        if let Some(observer) = observer {
+            contained(|| self.observe(observer));
+        }
+    }
+
+    fn observe(self, observer: &dyn LockObserver) {
+        match self.kind {
+            LockEventKind::Requested => observer.requested(self.lock),
+            LockEventKind::Waiting => observer.waiting(self.lock),
+            LockEventKind::RequestEnded(end) => observer.request_ended(self.lock, &end),
+            LockEventKind::HoldEnded(end) => observer.hold_ended(self.lock, &end),
+        }
     }
 
     fn trace(self) {
-        // tracing needs the names of the fields at compile time, so each kind is a macro call.
+        // tracing needs the names of the fields at compile time, so each shape is a macro call.
         macro_rules! event {
             ($message:expr $(, $field:ident = $value:expr)*) => {{
-                let LockInfo { key, scope, mode, pid, request } = self.lock;
+                let ObservedLock { key, label, scope, mode, pid, request, .. } = self.lock;
                 tracing::event!(
                     target: TARGET,
                     Level::DEBUG,
                     lock.key = key.text(),
                     lock.id = %Id(key.raw()),
+                    lock.label = (!label.is_empty()).then_some(*label),
                     lock.scope = scope_name(*scope),
                     lock.mode = mode_name(*mode),
                     lock.pid = *pid,
@@ -152,47 +163,62 @@ impl LockEvent<'_> {
                 )
             }};
         }
-        use LockEventKind as Kind;
+        let error = self.error.map(|error| error as &(dyn StdError + 'static));
         match self.kind {
-            Kind::Requested => event!("requesting an advisory lock"),
-            Kind::Granted { waited } => {
-                event!("an advisory lock is granted", waited_ms = millis(waited))
+            LockEventKind::Requested => event!("requesting an advisory lock"),
+            LockEventKind::Waiting => event!("waiting for an advisory lock"),
+            LockEventKind::RequestEnded(end) => {
+                let waited_ms = millis(end.waited);
+                match end.outcome {
+                    RequestOutcome::Granted => {
+                        event!("an advisory lock is granted", waited_ms = waited_ms)
+                    }
+                    RequestOutcome::HeldElsewhere => {
+                        event!("an advisory lock is contended", waited_ms = waited_ms)
+                    }
+                    RequestOutcome::TimedOut => event!(
+                        "the limit of an advisory lock passed",
+                        waited_ms = waited_ms
+                    ),
+                    RequestOutcome::Failed => event!(
+                        "the request for an advisory lock failed",
+                        waited_ms = waited_ms,
+                        error = error
+                    ),
+                    RequestOutcome::Dropped => event!(
+                        "the request for an advisory lock was dropped",
+                        waited_ms = waited_ms
+                    ),
+                }
             }
-            Kind::Contended { waited } => {
-                event!("an advisory lock is contended", waited_ms = millis(waited))
+            LockEventKind::HoldEnded(end) => {
+                let held_ms = millis(end.held);
+                match end.outcome {
+                    HoldOutcome::Released => {
+                        event!("an advisory lock is released", held_ms = held_ms)
+                    }
+                    HoldOutcome::ReleaseQueued => event!(
+                        "the release of an advisory lock is queued",
+                        held_ms = held_ms
+                    ),
+                    HoldOutcome::Terminated => event!(
+                        "the session of an advisory lock is being terminated",
+                        held_ms = held_ms
+                    ),
+                    HoldOutcome::Lost => event!(
+                        "an advisory lock was lost",
+                        held_ms = held_ms,
+                        error = error
+                    ),
+                    HoldOutcome::NotReleased => event!(
+                        "an advisory lock was not released",
+                        held_ms = held_ms,
+                        error = error
+                    ),
+                    // It may be held still, so there is nothing to report.
+                    HoldOutcome::Unobserved => {}
+                }
             }
-            Kind::TimedOut { waited } => event!(
-                "the limit of an advisory lock passed",
-                waited_ms = millis(waited)
-            ),
-            Kind::Failed { waited, error } => event!(
-                "the request for an advisory lock failed",
-                waited_ms = millis(waited),
-                error = error as &(dyn StdError + 'static)
-            ),
-            Kind::Dropped => event!("the request for an advisory lock was dropped"),
-            Kind::Released { held } => {
-                event!("an advisory lock is released", held_ms = millis(held))
-            }
-            #[cfg(feature = "_async")]
-            Kind::ReleaseQueued { held } => event!(
-                "the release of an advisory lock is queued",
-                held_ms = millis(held)
-            ),
-            Kind::Terminated { held } => event!(
-                "the session of an advisory lock is being terminated",
-                held_ms = millis(held)
-            ),
-            Kind::NotReleased { held, error } if error.is_lost() => event!(
-                "an advisory lock was lost",
-                held_ms = millis(held),
-                error = error as &(dyn StdError + 'static)
-            ),
-            Kind::NotReleased { held, error } => event!(
-                "an advisory lock was not released",
-                held_ms = millis(held),
-                error = error as &(dyn StdError + 'static)
-            ),
         }
     }
 }
@@ -209,14 +235,14 @@ impl std::fmt::Display for Id {
     }
 }
 
-const fn scope_name(scope: LockScope) -> &'static str {
+pub(crate) const fn scope_name(scope: LockScope) -> &'static str {
     match scope {
         LockScope::Session => "session",
         LockScope::Transaction => "transaction",
     }
 }
 
-const fn mode_name(mode: LockMode) -> &'static str {
+pub(crate) const fn mode_name(mode: LockMode) -> &'static str {
     match mode {
         LockMode::Exclusive => "exclusive",
         LockMode::Shared => "shared",
@@ -225,156 +251,4 @@ const fn mode_name(mode: LockMode) -> &'static str {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Outcome of a request that was not granted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum NotGranted<'a> {
-    Contended,
-    TimedOut,
-    Failed(&'a LockError),
-}
-
-impl<'a> From<&'a LockError> for NotGranted<'a> {
-    fn from(error: &'a LockError) -> Self {
-        match error.kind() {
-            LockErrorKind::HeldElsewhere => Self::Contended,
-            LockErrorKind::TimedOut => Self::TimedOut,
-            _ => Self::Failed(error),
-        }
-    }
-}
-
-/// Request of a lock that has not ended. Sends an event when it begins and when it ends.
-#[derive(Debug)]
-pub(crate) struct RequestRecord {
-    /// `None` after the end.
-    lock: Option<LockInfo>,
-    since: Instant,
-}
-
-impl RequestRecord {
-    /// Begins a request.
-    pub(crate) fn new(key: &LockKey, mode: LockMode, scope: LockScope, now: Instant) -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        let lock = LockInfo {
-            key: key.clone(),
-            scope,
-            mode,
-            pid: None,
-            request: LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
-        };
-        let kind = LockEventKind::Requested;
-        LockEvent { lock: &lock, kind }.emit();
-        Self {
-            lock: Some(lock),
-            since: now,
-        }
-    }
-
-    /// Ends the request with a grant. `pid` is the process id of the session.
-    pub(crate) fn granted(mut self, pid: Option<i32>, now: Instant) -> Option<GrantRecord> {
-        let lock = LockInfo {
-            pid,
-            ..self.lock.take()?
-        };
-        let waited = now.saturating_duration_since(self.since);
-        let kind = LockEventKind::Granted { waited };
-        LockEvent { lock: &lock, kind }.emit();
-        Some(GrantRecord { lock, since: now })
-    }
-
-    /// Ends the request without a grant.
-    pub(crate) fn not_granted(mut self, outcome: NotGranted<'_>, now: Instant) {
-        let Some(lock) = self.lock.take() else { return };
-        let waited = now.saturating_duration_since(self.since);
-        let kind = match outcome {
-            NotGranted::Contended => LockEventKind::Contended { waited },
-            NotGranted::TimedOut => LockEventKind::TimedOut { waited },
-            NotGranted::Failed(error) => LockEventKind::Failed { waited, error },
-        };
-        LockEvent { lock: &lock, kind }.emit();
-    }
-}
-
-impl Drop for RequestRecord {
-    fn drop(&mut self) {
-        if let Some(lock) = &self.lock {
-            let kind = LockEventKind::Dropped;
-            LockEvent { lock, kind }.emit();
-        }
-    }
-}
-
-/// Lock that was granted and is not released yet.
-///
-/// Dropping it sends no event: the end of a transaction that the caller began is not observed.
-#[derive(Debug)]
-pub(crate) struct GrantRecord {
-    lock: LockInfo,
-    since: Instant,
-}
-
-impl GrantRecord {
-    /// Begins the release.
-    pub(crate) const fn releasing(self) -> ReleaseRecord {
-        ReleaseRecord { grant: Some(self) }
-    }
-
-    fn emit<'e>(&self, now: Instant, kind: impl FnOnce(Duration) -> LockEventKind<'e>) {
-        let kind = kind(now.saturating_duration_since(self.since));
-        let lock = &self.lock;
-        LockEvent { lock, kind }.emit();
-    }
-}
-
-/// Release that has not ended. Dropping it sends the event of a terminated session: the drop guard
-/// of the driver terminates the session then.
-#[derive(Debug)]
-pub(crate) struct ReleaseRecord {
-    /// `None` after the end.
-    grant: Option<GrantRecord>,
-}
-
-impl ReleaseRecord {
-    /// Ends the release with its result, whose error the caller receives.
-    pub(crate) fn ended(mut self, result: &Result<(), LockError>, now: Instant) {
-        let Some(grant) = self.grant.take() else {
-            return;
-        };
-        grant.emit(now, |held| match result {
-            // A failed commit has ended the transaction, which released the lock.
-            Err(error) if error.kind() != LockErrorKind::CommitFailed => {
-                LockEventKind::NotReleased { held, error }
-            }
-            Ok(()) | Err(_) => LockEventKind::Released { held },
-        });
-    }
-
-    /// Ends the release with its result, and logs the error, because no caller receives it.
-    #[cfg(feature = "_async")]
-    pub(crate) fn ended_without_caller(self, result: Result<(), LockError>) {
-        let Some(grant) = &self.grant else { return };
-        let result = result.map_err(|error| error.with_key(&grant.lock.key));
-        self.ended(&result, Instant::now());
-        if let Err(error) = &result {
-            release_failed(error);
-        }
-    }
-
-    /// Ends with a release whose reply no task reads.
-    #[cfg(feature = "_async")]
-    pub(crate) fn queued(mut self) {
-        if let Some(grant) = self.grant.take() {
-            grant.emit(Instant::now(), |held| LockEventKind::ReleaseQueued { held });
-        }
-    }
-}
-
-impl Drop for ReleaseRecord {
-    fn drop(&mut self) {
-        if let Some(grant) = self.grant.take() {
-            grant.emit(Instant::now(), |held| LockEventKind::Terminated { held });
-        }
-    }
 }

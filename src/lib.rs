@@ -38,6 +38,7 @@
 //! | tell errors apart | [`LockError`], whose kind says whether the lock is held |
 //! | keep a lock in a variable | [`AdvisoryLockGuard`], which dereferences to the connection |
 //! | keep a lock of a pool in a struct | [`PooledAdvisoryLockGuard`]; async: [`AsyncPooledAdvisoryLockGuard`] |
+//! | count and time locks for a dashboard | [`observer`] |
 //! | simulate contention and faults in unit tests on SQLite | [`testing`] |
 //! | write an adapter, or delegate from an enum of connections | [`session`] |
 //! | find a recipe | [`guide`] |
@@ -94,6 +95,7 @@ mod key;
 pub mod lock_manager;
 mod lock_mode;
 mod lock_report;
+pub mod observer;
 mod options;
 mod pool;
 mod pooling_mode;

@@ -97,7 +97,7 @@ pub(crate) struct AcceptedServers {
 /// | `on_missing_lock=:warn` (default) | [`on_missing_lock(OnMissingLock::Warn)`](Self::on_missing_lock) (default) |
 /// | `on_missing_lock=:ignore` | [`on_missing_lock(OnMissingLock::Ignore)`](Self::on_missing_lock) |
 /// | `on_missing_lock=:error` | [`on_missing_lock(OnMissingLock::Error)`](Self::on_missing_lock) |
-/// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`allow_in_transaction()`](Self::allow_in_transaction), [`allow_standby()`](Self::allow_standby), [`trust_server()`](Self::trust_server) |
+/// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`label()`](Self::label), [`allow_in_transaction()`](Self::allow_in_transaction), [`allow_standby()`](Self::allow_standby), [`trust_server()`](Self::trust_server) |
 ///
 /// A monotonic clock measures durations. A wait on the server is rounded **up** to whole
 /// milliseconds, because
@@ -151,6 +151,7 @@ pub struct LockOptions {
     in_transaction: bool,
     report_holders: Option<bool>,
     accepted_servers: AcceptedServers,
+    label: &'static str,
     /// The part of the limit that passed before this request, such as the time of the checkout.
     elapsed: Duration,
 }
@@ -171,6 +172,7 @@ impl LockOptions {
                 trusted: false,
                 standby: false,
             },
+            label: "",
             elapsed: Duration::ZERO,
         }
     }
@@ -278,6 +280,20 @@ impl LockOptions {
         self
     }
 
+    /// Sets the label of the request and of its hold, for log events and
+    /// [observers](crate::observer). Default: the empty text.
+    ///
+    /// A metric has the label as an attribute, because it is a text of the program and so has few
+    /// values. The key is never one.
+    pub const fn label(mut self, label: &'static str) -> Self {
+        self.label = label;
+        self
+    }
+
+    pub(crate) const fn label_text(&self) -> &'static str {
+        self.label
+    }
+
     /// Returns `true` if an error of this kind contains the holders.
     pub(crate) fn reports_holders(&self, kind: LockErrorKind) -> bool {
         match kind {
@@ -346,10 +362,6 @@ impl LockOptions {
     }
 
     /// Returns `true` if a contended request waits.
-    #[cfg_attr(
-        not(feature = "lock-manager"),
-        allow(dead_code, reason = "used by the lock manager")
-    )]
     pub(crate) const fn waits(&self) -> bool {
         match self.wait() {
             Wait::No => false,
@@ -403,9 +415,12 @@ impl LockOptions {
 }
 
 /// Lock scope in PostgreSQL's terms: session-level or transaction-level.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum LockScope {
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum LockScope {
+    /// The lock is held until it is released, or its session ends.
     Session,
+    /// The lock is held until its transaction ends.
     Transaction,
 }
 

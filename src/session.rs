@@ -42,6 +42,16 @@ pub enum Backend {
     Sqlite,
 }
 
+impl Backend {
+    /// Returns the name of the database, as OpenTelemetry's attribute `db.system.name` has it.
+    pub(crate) const fn db_system_name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgresql",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
 /// A database connection, as the locking protocol uses it.
 ///
 /// Implemented for the connection types of each client library whose feature is enabled. An

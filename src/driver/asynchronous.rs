@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use futures_timer::Delay;
 
 use super::{
-    add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
+    RecordedMachine, add_holders, check_identify, end_request, parse_identity, parse_report,
+    parse_version,
 };
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
@@ -45,8 +46,15 @@ where
     S: AsyncLockSession,
     M: Machine<Output = Result<Acquired, LockError>> + Send + Sync,
 {
-    let request = RequestRecord::new(key, options.lock_mode(), scope, session.session_now());
-    let mut outcome = run_acquire(session, key, options, scope, machine).await;
+    let db_system = Some(session.session_backend().db_system_name());
+    let now = session.session_now();
+    let mut request = RequestRecord::new(key, options, scope, db_system, now);
+    let record = &mut request;
+    let recorded = |key, options: &_, state| RecordedMachine {
+        machine: machine(key, options, state),
+        record,
+    };
+    let mut outcome = run_acquire(session, key, options, scope, recorded).await;
     end_request(request, &mut outcome, session.session_now());
     outcome
 }

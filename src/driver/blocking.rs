@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Instant;
 
 use super::{
-    add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
+    RecordedMachine, add_holders, check_identify, end_request, parse_identity, parse_report,
+    parse_version,
 };
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
@@ -35,8 +36,15 @@ where
     S: LockSession + ?Sized,
     M: Machine<Output = Result<Acquired, LockError>>,
 {
-    let request = RequestRecord::new(key, options.lock_mode(), scope, session.session_now());
-    let mut outcome = run_acquire(session, key, options, scope, machine);
+    let db_system = Some(session.session_backend().db_system_name());
+    let now = session.session_now();
+    let mut request = RequestRecord::new(key, options, scope, db_system, now);
+    let record = &mut request;
+    let recorded = |key, options: &_, state| RecordedMachine {
+        machine: machine(key, options, state),
+        record,
+    };
+    let mut outcome = run_acquire(session, key, options, scope, recorded);
     end_request(request, &mut outcome, session.session_now());
     outcome
 }

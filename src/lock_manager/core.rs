@@ -123,6 +123,8 @@ pub(crate) enum Command<W> {
     SessionLost { session: SessionId },
     /// Respond to a request: granted.
     Granted { waiter: W, grant: LockGrant },
+    /// Report that a request waits. At most once for each request.
+    Waits { request: RequestId, key: RawLockKey },
     /// Respond to a request: not granted.
     Failed { waiter: W, error: LockError },
     /// Respond to a release.
@@ -256,11 +258,28 @@ impl<W> Core<W> {
                 interval: options.max_interval().min(MAX_INTERVAL),
                 on_missing_lock: options.missing_lock_policy(),
                 since: now,
+                is_waiting: false,
                 waiter,
             },
             now,
         );
         id
+    }
+
+    /// Returns the waiter of a request in a wait queue.
+    pub(crate) fn waiter(&self, request: RequestId, key: RawLockKey) -> Option<&W> {
+        let request = self.keys.get(&key)?.queue.get(request);
+        request.map(|request| &request.waiter)
+    }
+
+    /// Returns the backend of the pool; known after the first session was opened.
+    pub(crate) const fn backend(&self) -> Option<Backend> {
+        self.backend
+    }
+
+    /// Returns the process id of a session on the server.
+    pub(crate) fn pid_of(&self, session: SessionId) -> Option<i32> {
+        self.sessions.get(&session).map(|session| session.pid)
     }
 
     /// Removes a request. Does nothing if the response was already emitted: a grant that its caller

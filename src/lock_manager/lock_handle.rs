@@ -10,7 +10,7 @@ use super::core::{Core, LockGrant, SessionId};
 use super::loss_signal::LossSignal;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
-use crate::events::GrantRecord;
+use crate::events::{GrantRecord, ReleaseRecord};
 
 /// A granted lock; released when dropped.
 #[derive(Debug)]
@@ -19,24 +19,25 @@ pub(super) struct LockHandle {
     grant: Option<LockGrant>,
     pub(super) token: Option<i64>,
     pub(super) session: Option<SessionId>,
+    /// Process id of the session on the server. `None` without a server.
+    pub(super) pid: Option<i32>,
     pub(super) loss: Option<Arc<LossSignal>>,
-    /// For the event of the release; set when the caller has received the grant.
-    pub(super) record: Option<GrantRecord>,
 }
 
 impl LockHandle {
     pub(super) const fn new(
         shared: Arc<Shared>,
         grant: LockGrant,
+        pid: Option<i32>,
         loss: Option<Arc<LossSignal>>,
     ) -> Self {
         Self {
             shared,
             token: grant.token,
             session: grant.session,
+            pid,
             grant: Some(grant),
             loss,
-            record: None,
         }
     }
 
@@ -44,8 +45,8 @@ impl LockHandle {
     pub(super) fn release(mut self, caller: Caller) -> ResponseReceiver {
         let (sender, receiver) = oneshot::channel();
         if let Some(grant) = self.grant.take() {
-            let release =
-                |core: &mut Core<ResponseSender>, now| core.release(grant, Some(sender), now);
+            let sender = Some(ResponseSender::new(sender));
+            let release = |core: &mut Core<ResponseSender>, now| core.release(grant, sender, now);
             self.shared.with_core_and_poll(caller.may_block(), release);
         }
         ResponseReceiver(receiver)
@@ -62,7 +63,7 @@ impl LockHandle {
             core.batched(now, |core| {
                 for (grant, sender) in grants.into_iter().zip(senders) {
                     if let Some(grant) = grant {
-                        core.release(grant, Some(sender), now);
+                        core.release(grant, Some(ResponseSender::new(sender)), now);
                     }
                 }
             });
@@ -89,12 +90,36 @@ impl Drop for LockHandle {
         };
         self.shared
             .with_core(|core, now| core.release(grant, None, now));
-        if let Some(release) = self.record.take().map(GrantRecord::releasing) {
-            if self.loss.as_deref().is_some_and(LossSignal::is_fired) {
-                release.ended_without_caller(Err(LockError::new(LockErrorKind::Lost)));
-            } else {
-                release.queued();
-            }
+    }
+}
+
+/// Record of a held lock. Dropping it sends the event of a dropped guard.
+#[derive(Debug)]
+pub(super) struct HoldRecord {
+    grant: Option<GrantRecord>,
+    pub(super) loss: Option<Arc<LossSignal>>,
+}
+
+impl HoldRecord {
+    pub(super) const fn new(grant: Option<GrantRecord>, loss: Option<Arc<LossSignal>>) -> Self {
+        Self { grant, loss }
+    }
+
+    /// Begins the release.
+    pub(super) fn releasing(mut self) -> Option<ReleaseRecord> {
+        self.grant.take().map(GrantRecord::releasing)
+    }
+}
+
+impl Drop for HoldRecord {
+    fn drop(&mut self) {
+        let Some(release) = self.grant.take().map(GrantRecord::releasing) else {
+            return;
+        };
+        if self.loss.as_deref().is_some_and(LossSignal::is_fired) {
+            release.ended_without_caller(Err(LockError::new(LockErrorKind::Lost)));
+        } else {
+            release.queued();
         }
     }
 }

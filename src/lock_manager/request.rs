@@ -10,13 +10,13 @@ use std::time::Instant;
 use futures_channel::oneshot;
 
 use super::core::{RequestId, RequestKind, SessionId};
-use super::lock_handle::{LockHandle, ResponseReceiver};
+use super::lock_handle::{HoldRecord, LockHandle, ResponseReceiver};
 use super::loss_signal::LossSignal;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 #[cfg(feature = "testing")]
 use super::simulated::SimulatedLock;
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{GrantRecord, NotGranted, RequestRecord};
+use crate::events::{NotGranted, ReleaseRecord, RequestRecord};
 use crate::key::{LockKey, RawLockKey};
 use crate::options::{AcceptedServers, LockMode, LockOptions, LockScope};
 
@@ -64,8 +64,8 @@ impl Handle {
         kind: RequestKind,
         caller: Caller,
     ) -> PendingRequest {
-        let record = record(&key, options);
-        let (sender, receiver) = oneshot::channel();
+        let mut record = record(&key, options);
+        let (sender, receiver) = response_channel(&mut record);
         let requested = key.clone();
         // Over a blocking pool, a call that waits leaves its statement to the session's thread.
         let may_block = caller.may_block_on(options);
@@ -74,7 +74,7 @@ impl Handle {
         });
         PendingRequest {
             request: Some((request, key.raw())),
-            receiver: ResponseReceiver(receiver),
+            receiver,
             shared: Arc::clone(&self.shared),
             key,
             options: *options,
@@ -166,9 +166,9 @@ impl Handle {
         options: &LockOptions,
         caller: Caller,
     ) -> Vec<PendingRequest> {
-        let records: Vec<_> = keys.iter().map(|key| record(key, options)).collect();
-        let (senders, receivers): (Vec<ResponseSender>, Vec<_>) =
-            keys.iter().map(|_| oneshot::channel()).unzip();
+        let mut records: Vec<_> = keys.iter().map(|key| record(key, options)).collect();
+        let channels = records.iter_mut().map(response_channel);
+        let (senders, receivers): (Vec<ResponseSender>, Vec<_>) = channels.unzip();
         let may_block = caller.may_block_on(options);
         let requests = self.shared.with_core_and_poll(may_block, |core, now| {
             core.batched(now, |core| {
@@ -184,7 +184,7 @@ impl Handle {
         requested
             .map(|(((key, request), receiver), record)| PendingRequest {
                 request: Some((request, key.raw())),
-                receiver: ResponseReceiver(receiver),
+                receiver,
                 shared: Arc::clone(&self.shared),
                 key: key.clone(),
                 options: *options,
@@ -196,6 +196,7 @@ impl Handle {
 
     pub(super) async fn close(&self) {
         let (sender, receiver) = oneshot::channel();
+        let sender = ResponseSender::new(sender);
         self.shared.with_core(|core, now| core.close(sender, now));
         // A dropped sender means that the lock manager is gone, so it is closed as well.
         let _ = receiver.await;
@@ -286,11 +287,15 @@ impl Future for PendingRequest {
         let response = ready!(Pin::new(&mut self.receiver).poll(context));
         // An answered request needs no cancellation when this future is dropped.
         self.request = None;
-        let record = self.record.take();
+        let mut record = self.record.take();
+        if let Some(record) = &mut record {
+            record.set_db_system(|| self.shared.db_system_name());
+        }
         let error = match response {
-            Some(Response::Granted(mut lock)) => {
-                lock.record = record.and_then(|record| record.granted(None, Instant::now()));
+            Some(Response::Granted(lock)) => {
+                let record = record.and_then(|record| record.granted(lock.pid, Instant::now()));
                 return Poll::Ready(Ok(HeldLock {
+                    record: HoldRecord::new(record, lock.loss.clone()),
                     lock,
                     key: self.key.clone(),
                     mode: self.options.lock_mode(),
@@ -323,6 +328,7 @@ impl Drop for PendingRequest {
 #[derive(Debug)]
 pub(super) struct HeldLock {
     lock: LockHandle,
+    record: HoldRecord,
     key: LockKey,
     mode: LockMode,
     /// The lock in the lock table of a test.
@@ -337,17 +343,17 @@ impl HeldLock {
         if let Some(simulated) = &simulated {
             let loss = self.lock.loss.get_or_insert_default();
             simulated.fire_on_loss(Arc::clone(loss));
+            self.record.loss = Some(Arc::clone(loss));
         }
         self.simulated = simulated;
         Ok(self)
     }
 
     /// Splits the lock into its handle and the rest of its release.
-    fn into_parts(mut self) -> (LockHandle, PendingRelease) {
-        let record = self.lock.record.take();
+    fn into_parts(self) -> (LockHandle, PendingRelease) {
         let release = PendingRelease {
             key: self.key,
-            record,
+            record: self.record.releasing(),
             #[cfg(feature = "testing")]
             simulated: self.simulated,
         };
@@ -412,15 +418,14 @@ async fn all_released(
 /// A release that has started, until its result.
 struct PendingRelease {
     key: LockKey,
-    record: Option<GrantRecord>,
+    record: Option<ReleaseRecord>,
     #[cfg(feature = "testing")]
     simulated: Option<SimulatedLock>,
 }
 
 impl PendingRelease {
     /// Waits for the result. Dropping the future drops the report only.
-    async fn result(self, receiver: ResponseReceiver) -> Result<(), LockError> {
-        let release = self.record.map(GrantRecord::releasing);
+    async fn result(mut self, receiver: ResponseReceiver) -> Result<(), LockError> {
         let result = match receiver.await {
             Some(Response::Released(result)) => result,
             Some(Response::Granted(_) | Response::Failed(_) | Response::Closed) | None => {
@@ -429,20 +434,36 @@ impl PendingRelease {
         };
         let result = result.map_err(|kind| LockError::new(kind).with_key(&self.key));
         #[cfg(feature = "testing")]
-        let result = match self.simulated {
+        let result = match self.simulated.take() {
             Some(simulated) => result.and(simulated.release().await),
             None => result,
         };
-        if let Some(release) = release {
+        if let Some(release) = self.record.take() {
             release.ended(&result, Instant::now());
         }
         result
     }
 }
 
+impl Drop for PendingRelease {
+    fn drop(&mut self) {
+        // The release has started, and ends without its caller.
+        if let Some(release) = self.record.take() {
+            release.queued();
+        }
+    }
+}
+
 /// Sends the event of a request.
 fn record(key: &LockKey, options: &LockOptions) -> RequestRecord {
-    RequestRecord::new(key, options.lock_mode(), LockScope::Session, Instant::now())
+    RequestRecord::new(key, options, LockScope::Session, None, Instant::now())
+}
+
+/// Returns the channel of a response, whose sender also reports that the request waits.
+fn response_channel(record: &mut RequestRecord) -> (ResponseSender, ResponseReceiver) {
+    let (sender, receiver) = oneshot::channel();
+    let sender = ResponseSender::new(sender).with_notice(record.wait_notice());
+    (sender, ResponseReceiver(receiver))
 }
 
 #[cfg(test)]

@@ -33,9 +33,10 @@ use super::options::Settings;
 use super::session_task::{PollPermit, SessionTask};
 use super::snapshot::LockManagerSnapshot;
 use crate::error::{LockError, LockErrorKind};
+use crate::events::WaitNotice;
 use crate::key::LockKey;
 use crate::options::LockOptions;
-use crate::session::LockBatch;
+use crate::session::{Backend, LockBatch};
 
 /// A command for a session.
 #[derive(Debug)]
@@ -58,7 +59,26 @@ pub(super) enum Response {
     Closed,
 }
 
-pub(super) type ResponseSender = oneshot::Sender<Response>;
+/// Sender of a response, and the report that its request waits.
+#[derive(Debug)]
+pub(super) struct ResponseSender {
+    sender: oneshot::Sender<Response>,
+    /// `None` for a release, and if nothing receives the report.
+    notice: Option<Arc<WaitNotice>>,
+}
+
+impl ResponseSender {
+    pub(super) const fn new(sender: oneshot::Sender<Response>) -> Self {
+        Self {
+            sender,
+            notice: None,
+        }
+    }
+
+    pub(super) fn with_notice(self, notice: Option<Arc<WaitNotice>>) -> Self {
+        Self { notice, ..self }
+    }
+}
 
 /// The kind of code that makes a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -116,7 +136,9 @@ const RETAINED_CAPACITY: usize = 64;
 /// Work to do after the mutex is released: it may call back into [`Shared`].
 enum Deferred {
     Spawn(SessionId, SessionCommands),
-    Respond(ResponseSender, Response),
+    Respond(oneshot::Sender<Response>, Response),
+    /// An event, whose subscriber or observer may call back.
+    Report(Arc<WaitNotice>),
     Wake(Waker),
 }
 
@@ -215,6 +237,7 @@ impl Shared {
                 }
                 // If the caller is gone, dropping the response releases the lock that it carries.
                 Deferred::Respond(sender, response) => drop(sender.send(response)),
+                Deferred::Report(notice) => notice.send(),
                 Deferred::Wake(waker) => waker.wake(),
             }
         }
@@ -229,6 +252,12 @@ impl Shared {
         let handle = self.state().sessions.remove(&session);
         // Outside the mutex, because a task that is dropped may report to the core.
         drop(handle);
+    }
+
+    /// Returns the name of the pool's database, after the first session was opened.
+    pub(super) fn db_system_name(&self) -> Option<&'static str> {
+        let backend = self.state().core.backend();
+        backend.map(Backend::db_system_name)
     }
 
     /// Returns a copy of the core's state.
@@ -289,17 +318,24 @@ impl State {
             }
             Command::Granted { waiter, grant } => {
                 let loss = grant.session.map(|session| self.loss(session));
-                let lock = LockHandle::new(Arc::clone(shared), grant, loss);
-                deferred.push(Deferred::Respond(waiter, Response::Granted(lock)));
+                let pid = grant.session.and_then(|id| self.core.pid_of(id));
+                let lock = LockHandle::new(Arc::clone(shared), grant, pid, loss);
+                deferred.push(Deferred::Respond(waiter.sender, Response::Granted(lock)));
             }
             Command::Failed { waiter, error } => {
-                deferred.push(Deferred::Respond(waiter, Response::Failed(error)));
+                deferred.push(Deferred::Respond(waiter.sender, Response::Failed(error)));
+            }
+            Command::Waits { request, key } => {
+                let waiter = self.core.waiter(request, key);
+                if let Some(notice) = waiter.and_then(|waiter| waiter.notice.clone()) {
+                    deferred.push(Deferred::Report(notice));
+                }
             }
             Command::Released { waiter, result } => {
-                deferred.push(Deferred::Respond(waiter, Response::Released(result)));
+                deferred.push(Deferred::Respond(waiter.sender, Response::Released(result)));
             }
             Command::Closed { waiter } => {
-                deferred.push(Deferred::Respond(waiter, Response::Closed));
+                deferred.push(Deferred::Respond(waiter.sender, Response::Closed));
             }
         }
     }

@@ -8,6 +8,7 @@
 //! * [`proxy`]: a TCP proxy that counts, stalls, discards or cuts the traffic.
 //! * [`fake_server`]: the test server behind rules that make it another one, such as CockroachDB.
 //! * [`pooling_proxy`]: a transaction pooler that replays settings, or that pins lock holders.
+//! * [`counts`]: an observer that counts the requests and holds of each key.
 //! * [`cluster`]: a private server that a test may stop, crash or fill.
 //! * [`temp`]: databases, roles and tables that are dropped with their value.
 //! * [`timeouts`]: the server's settings that end statements, transactions or sessions.
@@ -15,6 +16,7 @@
 //! Functions panic on failure, as tests do.
 
 pub mod cluster;
+pub mod counts;
 pub mod fake_server;
 pub mod gate;
 pub mod model;

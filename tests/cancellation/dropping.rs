@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use advisory_locking::{AsyncAdvisoryLocking, LockOptions, WaitStrategy};
+use testkit::counts::{assert_none_left, count, counts_of};
 use testkit::observer::Observe;
 use testkit::pending::drop_at;
 use testkit::server::{connect, fresh_key, url};
@@ -15,6 +16,7 @@ use crate::pools::{Bb8, Deadpool, Mobc};
 
 /// The key is free: every call completes, and may be dropped before it does.
 async fn drop_everywhere<A: Adapter>() {
+    count();
     let mut observer = connect();
     for call in CALLS {
         let mut adapter = A::open(&url()).await;
@@ -25,8 +27,10 @@ async fn drop_everywhere<A: Adapter>() {
             let what = format!("{}: {call:?} dropped at pending point {limit}", A::NAME);
             observer.assert_free(&key, &what).await;
             adapter.check().await;
+            assert_none_left(&key, &what);
             if let Some(result) = done {
                 result.expect(&what);
+                assert_eq!(counts_of(&key).requests, 1, "{what}");
                 break;
             }
             limit += 1;
@@ -37,6 +41,7 @@ async fn drop_everywhere<A: Adapter>() {
 
 /// Another session holds the key, so the call waits when it is dropped.
 async fn drop_while_waiting<A: Adapter>(strategy: WaitStrategy) {
+    count();
     let mut observer = connect();
     let mut holder = connect_async(&url()).await;
     for call in CALLS {
@@ -78,6 +83,7 @@ async fn drop_while_waiting<A: Adapter>(strategy: WaitStrategy) {
         }
         guard.release().await.unwrap();
         observer.assert_free(&key, A::NAME).await;
+        assert_none_left(&key, A::NAME);
         adapter.check().await;
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::{AdvisoryLocking, LockErrorKind, LockKey, LockOptions, WaitStrategy};
 use diesel::{Connection, PgConnection};
+use testkit::counts::{assert_none_left, count};
 use testkit::observer::{LockEntry, Observe};
 use testkit::proxy::Proxy;
 use testkit::server::{connect, fresh_key, raced_time_outs, url};
@@ -93,6 +94,7 @@ async fn run_rounds<A: Adapter>(url: &str, until: u32) -> Counts {
         if ended == RoundResult::Dropped {
             observer.assert_free(&key, &what).await;
             adapter.check().await;
+            assert_none_left(&key, &what);
             // A statement of the dropped call may still be on its way to the server. Its session
             // then acquires the old key for a moment, before it is terminated.
             key = fresh_key();
@@ -103,6 +105,7 @@ async fn run_rounds<A: Adapter>(url: &str, until: u32) -> Counts {
                 <[LockEntry]>::is_empty(&left),
                 "{what}, {ended:?}: {left:?}"
             );
+            assert_none_left(&key, &what);
         }
     }
     adapter.check().await;
@@ -110,6 +113,7 @@ async fn run_rounds<A: Adapter>(url: &str, until: u32) -> Counts {
 }
 
 async fn a_time_out_that_meets_the_grant_leaves_nothing<A: Adapter + 'static>() {
+    count();
     let proxy = Proxy::start();
     let runs: Vec<_> = (0..PARALLEL_RUNS)
         .map(|_| {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use advisory_locking::lock_manager::LockManager;
+use advisory_locking::observer::{HoldOutcome, RequestOutcome};
 use advisory_locking::session::AsyncLockPool;
 use advisory_locking::{
     AdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions,
@@ -18,11 +19,12 @@ use testkit::server::{connect, eventually, fresh_key, pool_of, url};
 use tracing::Level;
 
 use crate::NO_WAIT;
-use crate::recorder::{Event, events_of, record};
+use crate::recorder::{Call, Event, calls_of, events_of, record};
 
 const SHORT: LockOptions = LockOptions::wait_up_to(Duration::from_secs(1));
 
 const REQUESTED: &str = "requesting an advisory lock";
+const WAITING: &str = "waiting for an advisory lock";
 const GRANTED: &str = "an advisory lock is granted";
 const CONTENDED: &str = "an advisory lock is contended";
 const TIMED_OUT: &str = "the limit of an advisory lock passed";
@@ -39,6 +41,7 @@ fn assert_events(key: &LockKey, expected: &[&str]) {
     let events = events_of(key);
     let messages: Vec<_> = events.iter().map(Event::message).collect();
     assert_eq!(messages, expected);
+    assert_observed(key, expected);
     for event in &events {
         let level = if event.message() == RELEASE_FAILED {
             Level::ERROR
@@ -47,6 +50,48 @@ fn assert_events(key: &LockKey, expected: &[&str]) {
         };
         assert_eq!(event.level, level, "{event:?}");
     }
+}
+
+/// The observer received what was logged, and each request and each hold has one end.
+#[track_caller]
+fn assert_observed(key: &LockKey, expected: &[&str]) {
+    let calls = calls_of(key);
+    let messages: Vec<_> = calls.iter().filter_map(Call::message).collect();
+    let logged = expected
+        .iter()
+        .filter(|message| **message != RELEASE_FAILED);
+    assert_eq!(messages, logged.copied().collect::<Vec<_>>());
+    let (mut waiting, mut held) = (0, 0);
+    for call in &calls {
+        match call {
+            Call::Requested(_) => waiting += 1,
+            Call::Waiting(_) => {}
+            Call::RequestEnded(lock, end) => {
+                waiting -= 1;
+                held += i32::from(end.outcome == RequestOutcome::Granted);
+                assert_eq!(lock.db_system_name(), Some("postgresql"), "{call:?}");
+                let is_granted = end.outcome == RequestOutcome::Granted;
+                assert_eq!(lock.pid().is_some(), is_granted, "{call:?}");
+                let request = lock.request();
+                let has_waited = calls
+                    .iter()
+                    .any(|call| matches!(call, Call::Waiting(lock) if lock.request() == request));
+                let is_refused = matches!(
+                    end.outcome,
+                    RequestOutcome::HeldElsewhere | RequestOutcome::TimedOut
+                );
+                assert_eq!(end.contended, has_waited || is_refused, "{call:?}");
+                let has_kind = end.error_kind.is_some();
+                assert_eq!(has_kind, end.outcome == RequestOutcome::Failed, "{call:?}");
+            }
+            Call::HoldEnded(_, end) => {
+                held -= 1;
+                let has_error = matches!(end.outcome, HoldOutcome::Lost | HoldOutcome::NotReleased);
+                assert_eq!(end.error_kind.is_some(), has_error, "{call:?}");
+            }
+        }
+    }
+    assert_eq!((waiting, held), (0, 0), "{calls:?}");
 }
 
 /// Waits for the last event, which a task of the client sends.
@@ -100,6 +145,23 @@ mod blocking {
     }
 
     #[test]
+    fn lock_in_a_transaction_of_the_caller_is_unobserved() {
+        record();
+        let (mut conn, key) = (connect(), fresh_key());
+        conn.transaction(|conn| {
+            conn.acquire_advisory_xact_lock(&key, NO_WAIT).unwrap();
+            diesel::QueryResult::Ok(())
+        })
+        .unwrap();
+        // The commit of the caller ends the lock, and the crate does not see it.
+        assert_events(&key, &[REQUESTED, GRANTED]);
+        let last = calls_of(&key).pop();
+        let is_unobserved = matches!(last, Some(Call::HoldEnded(_, end))
+            if end.outcome == HoldOutcome::Unobserved);
+        assert!(is_unobserved);
+    }
+
+    #[test]
     fn contention_and_limit_are_logged() {
         record();
         let (mut conn, mut other, key) = (connect(), connect(), fresh_key());
@@ -116,8 +178,8 @@ mod blocking {
         assert_events(
             &key,
             &[
-                REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, TIMED_OUT, REQUESTED, FAILED,
-                RELEASED,
+                REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, WAITING, TIMED_OUT, REQUESTED,
+                FAILED, RELEASED,
             ],
         );
     }
@@ -260,25 +322,25 @@ async fn contention_and_limit_are_logged<P: Client>() {
     let mut waiting = Box::pin(waiting);
     tokio::select! {
         _ = &mut waiting => panic!("granted"),
-        () = requested(&key, 4) => {}
+        () = waits(&key, 2) => {}
     }
     drop(waiting);
     guard.release().await.unwrap();
     assert_events(
         &key,
         &[
-            REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, TIMED_OUT, REQUESTED, DROPPED,
-            RELEASED,
+            REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, WAITING, TIMED_OUT, REQUESTED,
+            WAITING, DROPPED, RELEASED,
         ],
     );
 }
 
-/// Waits for this many requests.
-async fn requested(key: &LockKey, count: usize) {
-    let is_request = |event: &Event| event.message() == REQUESTED;
+/// Waits until this many requests wait.
+async fn waits(key: &LockKey, count: usize) {
+    let is_waiting = |event: &Event| event.message() == WAITING;
     while events_of(key)
         .iter()
-        .filter(|event| is_request(event))
+        .filter(|event| is_waiting(event))
         .count()
         < count
     {
@@ -362,7 +424,7 @@ mod lock_manager {
         manager.acquire_blocking(&key, SHORT).unwrap_err();
         guard.release_blocking().unwrap();
         let events = [
-            REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, TIMED_OUT, RELEASED,
+            REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, WAITING, TIMED_OUT, RELEASED,
         ];
         assert_events(&key, &events);
         drop(manager.acquire_blocking(&key, NO_WAIT).unwrap());

@@ -2,8 +2,13 @@
 //!
 //! A separate program with one subscriber for the process. tracing caches whether an event is
 //! enabled, and a thread without a subscriber could disable it for all.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
+mod observer;
 mod recorder;
 mod subscriber_panics;
 

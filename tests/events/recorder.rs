@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, Once, PoisonError};
 
+use advisory_locking::observer::{
+    HoldEnd, HoldOutcome, LockObserver, ObservedLock, RequestEnd, RequestOutcome, observe,
+};
 use advisory_locking::{LockKey, RawLockKey};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata, Subscriber};
@@ -11,6 +14,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry;
 
 static EVENTS: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+static CALLS: Mutex<Vec<(RawLockKey, Call)>> = Mutex::new(Vec::new());
 
 /// Recorded event.
 #[derive(Clone, Debug)]
@@ -61,11 +65,98 @@ impl<S: Subscriber> Layer<S> for Recorder {
     }
 }
 
+/// Call of the observer.
+#[derive(Clone, Debug)]
+pub(crate) enum Call {
+    Requested(ObservedLock),
+    Waiting(ObservedLock),
+    RequestEnded(ObservedLock, RequestEnd),
+    HoldEnded(ObservedLock, HoldEnd),
+}
+
+impl Call {
+    pub(crate) const fn lock(&self) -> &ObservedLock {
+        match self {
+            Self::Requested(lock)
+            | Self::Waiting(lock)
+            | Self::RequestEnded(lock, _)
+            | Self::HoldEnded(lock, _) => lock,
+        }
+    }
+
+    /// Returns the message of the log event with the same content. `None`: there is none.
+    pub(crate) const fn message(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Requested(_) => "requesting an advisory lock",
+            Self::Waiting(_) => "waiting for an advisory lock",
+            Self::RequestEnded(_, end) => match end.outcome {
+                RequestOutcome::Granted => "an advisory lock is granted",
+                RequestOutcome::HeldElsewhere => "an advisory lock is contended",
+                RequestOutcome::TimedOut => "the limit of an advisory lock passed",
+                RequestOutcome::Failed => "the request for an advisory lock failed",
+                RequestOutcome::Dropped => "the request for an advisory lock was dropped",
+                _ => return None,
+            },
+            Self::HoldEnded(_, end) => match end.outcome {
+                HoldOutcome::Released => "an advisory lock is released",
+                HoldOutcome::ReleaseQueued => "the release of an advisory lock is queued",
+                HoldOutcome::Terminated => "the session of an advisory lock is being terminated",
+                HoldOutcome::Lost => "an advisory lock was lost",
+                HoldOutcome::NotReleased => "an advisory lock was not released",
+                _ => return None,
+            },
+        })
+    }
+}
+
+impl LockObserver for Recorder {
+    fn requested(&self, lock: &ObservedLock) {
+        record_call(Call::Requested(lock.clone()));
+    }
+
+    fn waiting(&self, lock: &ObservedLock) {
+        record_call(Call::Waiting(lock.clone()));
+    }
+
+    fn request_ended(&self, lock: &ObservedLock, end: &RequestEnd) {
+        record_call(Call::RequestEnded(lock.clone(), *end));
+    }
+
+    fn hold_ended(&self, lock: &ObservedLock, end: &HoldEnd) {
+        record_call(Call::HoldEnded(lock.clone(), *end));
+    }
+}
+
+fn record_call(call: Call) {
+    let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = call.lock().key().raw();
+    calls.push((key, call));
+    drop(calls);
+    // Every test passes although the observer panics.
+    panic!("the observer's panic");
+}
+
+/// Returns the calls of the observer for a key, in order.
+pub(crate) fn calls_of(key: &LockKey) -> Vec<Call> {
+    let calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let of_key = calls.iter().filter(|(raw, _)| *raw == key.raw());
+    of_key.map(|(_, call)| call.clone()).collect()
+}
+
 /// Starts to record, in all threads.
 pub(crate) fn record() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         tracing::subscriber::set_global_default(registry().with(Recorder)).unwrap();
+        observe(Recorder).unwrap();
+        // The panics of the observer are expected; their messages would hide others.
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let text = panic.payload().downcast_ref::<&str>();
+            if text != Some(&"the observer's panic") {
+                report(panic);
+            }
+        }));
     });
 }
 

@@ -283,7 +283,8 @@ impl<W> Core<W> {
         next.map(|next| (next, kind))
     }
 
-    /// Fails requests that do not wait and that other requests or holders precede.
+    /// Fails requests that do not wait and that other requests or holders precede. Reports that the
+    /// others wait.
     pub(super) fn fail_no_wait(&mut self, key: RawLockKey) {
         let drained = self
             .keys
@@ -293,6 +294,12 @@ impl<W> Core<W> {
             if let Some(kind) = request.no_wait {
                 self.fail(request, kind);
             }
+        }
+        // The rest of the queue waits for a holder, for a poll or for the server.
+        if let Some(key_state) = self.keys.get_mut(&key) {
+            let waiting = key_state.queue.begin_to_wait();
+            self.commands
+                .extend(waiting.map(|request| Command::Waits { request, key }));
         }
         self.remove_if_unused(key);
     }

@@ -43,6 +43,8 @@ pub(super) struct Request<W> {
     pub(super) on_missing_lock: OnMissingLock,
     /// Time of the request.
     pub(super) since: Instant,
+    /// The driver was told that the request waits.
+    pub(super) is_waiting: bool,
     pub(super) waiter: W,
 }
 
@@ -83,6 +85,23 @@ impl<W> WaitQueue<W> {
 
     pub(super) fn front(&self) -> Option<&Request<W>> {
         self.requests.front()
+    }
+
+    /// Returns the request with this id.
+    pub(super) fn get(&self, id: RequestId) -> Option<&Request<W>> {
+        let position = self
+            .requests
+            .binary_search_by_key(&id, |request| request.id);
+        self.requests.get(position.ok()?)
+    }
+
+    /// Marks the requests that wait since the last call, and returns them. They are the last ones.
+    pub(super) fn begin_to_wait(&mut self) -> impl Iterator<Item = RequestId> + '_ {
+        let requests = self.requests.iter_mut().rev();
+        requests.map_while(|request| {
+            let is_new = !std::mem::replace(&mut request.is_waiting, true);
+            is_new.then_some(request.id)
+        })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Request<W>> {
@@ -186,6 +205,7 @@ mod tests {
             interval: Duration::from_millis(100),
             on_missing_lock: OnMissingLock::Warn,
             since: Instant::now(),
+            is_waiting: false,
             waiter: (),
         }
     }

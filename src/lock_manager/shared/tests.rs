@@ -79,6 +79,7 @@ fn grant(shared: &Arc<Shared>, session: SessionId) {
 fn closed_session_leaves_no_loss_signal_behind() {
     let shared = Shared::new(LockManagerOptions::new().0, false, Box::new(|_, _, _| None));
     let (sender, mut receiver) = oneshot::channel();
+    let sender = ResponseSender::new(sender);
     let options = LockOptions::no_wait();
     let key = LockKey::from(1);
     shared.with_core(|core, now| core.request(key, &options, RequestKind::Plain, sender, now));
@@ -92,6 +93,7 @@ fn closed_session_leaves_no_loss_signal_behind() {
     drop(lock);
     grant(&shared, session);
     let (sender, _receiver) = oneshot::channel();
+    let sender = ResponseSender::new(sender);
     shared.with_core(|core, now| core.close(sender, now));
     assert!(shared.state().losses.is_empty());
     assert!(shared.state().sessions.is_empty());

@@ -12,7 +12,8 @@ pub(super) struct Coverage {
 }
 
 /// Events that must occur in every run of the seeds.
-const REQUIRED: [&str; 34] = [
+const REQUIRED: [&str; 35] = [
+    "waits",
     "late reply",
     "cancelled",
     "closed",

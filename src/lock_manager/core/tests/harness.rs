@@ -81,6 +81,7 @@ impl CoreHarness {
         let commands = self.core.take_commands(Vec::new());
         commands
             .into_iter()
+            .filter(|command| !matches!(command, Command::Waits { .. }))
             .map(|command| match command {
                 Command::Open { session } => format!("open {}", self.name(session)),
                 Command::RunBatch { session, batch } => {
@@ -120,6 +121,7 @@ impl CoreHarness {
                     Err(kind) => format!("released {waiter}: {kind:?}"),
                 },
                 Command::Closed { waiter } => format!("closed {waiter}"),
+                Command::Waits { .. } => unreachable!("filtered out"),
             })
             .collect()
     }

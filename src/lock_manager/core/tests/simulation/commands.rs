@@ -48,6 +48,7 @@ impl Simulation {
                     self.finish(waiter);
                 }
                 Command::Released { waiter, result } => self.released(waiter, result),
+                Command::Waits { .. } => self.coverage.count("waits"),
                 Command::Closed { .. } => self.coverage.count("closed"),
             }
         }

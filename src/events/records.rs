@@ -1,0 +1,294 @@
+//! Records of requests and holds: [`RequestRecord`], [`GrantRecord`], [`ReleaseRecord`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "lock-manager")]
+use std::sync::{Arc, atomic::AtomicBool};
+use std::time::Instant;
+
+#[cfg(feature = "_async")]
+use super::release_failed;
+use super::{LockEventKind, Subject};
+use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
+use crate::observer::{HoldEnd, HoldOutcome, ObservedLock, RequestEnd, RequestOutcome, observer};
+use crate::options::{LockOptions, LockScope};
+
+/// Outcome of a request that was not granted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NotGranted<'a> {
+    Contended,
+    TimedOut,
+    Failed(&'a LockError),
+}
+
+impl<'a> From<&'a LockError> for NotGranted<'a> {
+    fn from(error: &'a LockError) -> Self {
+        match error.kind() {
+            LockErrorKind::HeldElsewhere => Self::Contended,
+            LockErrorKind::TimedOut => Self::TimedOut,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// Request of a lock that has not ended. Sends an event when it begins and when it ends.
+#[derive(Debug)]
+pub(crate) struct RequestRecord {
+    /// `None` after the end.
+    subject: Option<Subject>,
+    since: Instant,
+    waits: bool,
+    polls: u32,
+    /// The same as `waits`, for a request of a lock manager.
+    #[cfg(feature = "lock-manager")]
+    notice: Option<Arc<WaitNotice>>,
+}
+
+impl RequestRecord {
+    /// Begins a request. `db_system` is the name of the database, if it is known.
+    pub(crate) fn new(
+        key: &LockKey,
+        options: &LockOptions,
+        scope: LockScope,
+        db_system: Option<&'static str>,
+        now: Instant,
+    ) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let lock = ObservedLock {
+            key: key.clone(),
+            label: options.label_text(),
+            scope,
+            mode: options.lock_mode(),
+            strategy: options.waits().then(|| options.wait_strategy()),
+            db_system,
+            pid: None,
+            request: LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
+        };
+        let subject = Subject {
+            lock,
+            observer: observer(),
+        };
+        subject.emit(LockEventKind::Requested, None);
+        Self {
+            subject: Some(subject),
+            since: now,
+            waits: false,
+            polls: 0,
+            #[cfg(feature = "lock-manager")]
+            notice: None,
+        }
+    }
+
+    /// Records that the lock is contended and the request waits. Sends one event.
+    pub(crate) fn waits(&mut self) {
+        if !std::mem::replace(&mut self.waits, true) {
+            if let Some(subject) = &self.subject {
+                subject.emit(LockEventKind::Waiting, None);
+            }
+        }
+    }
+
+    /// Records a pause between two attempts.
+    pub(crate) fn polls(&mut self) {
+        self.waits();
+        self.polls = self.polls.saturating_add(1);
+    }
+
+    /// Returns the notice with which the lock manager reports that the request waits. `None` if no
+    /// observer and no subscriber would receive it.
+    #[cfg(feature = "lock-manager")]
+    pub(crate) fn wait_notice(&mut self) -> Option<Arc<WaitNotice>> {
+        let subject = self.subject.as_ref()?;
+        if subject.observer.is_none() && !super::is_logged() {
+            return None;
+        }
+        self.notice = Some(Arc::new(WaitNotice {
+            subject: subject.clone(),
+            is_sent: AtomicBool::new(false),
+        }));
+        self.notice.clone()
+    }
+
+    /// Sets the database, which a lock manager learns from its session.
+    #[cfg(feature = "lock-manager")]
+    pub(crate) fn set_db_system(&mut self, read: impl FnOnce() -> Option<&'static str>) {
+        if let Some(subject) = &mut self.subject {
+            // Only an observer receives it.
+            if subject.observer.is_some() {
+                subject.lock.db_system = read();
+            }
+        }
+    }
+
+    /// Ends the request with a grant. `pid` is the process id of the session.
+    pub(crate) fn granted(mut self, pid: Option<i32>, now: Instant) -> Option<GrantRecord> {
+        let end = self.end_of(RequestOutcome::Granted, now);
+        let mut subject = self.subject.take()?;
+        subject.lock.pid = pid;
+        subject.emit(LockEventKind::RequestEnded(end), None);
+        let hold = Some(Hold {
+            subject,
+            since: now,
+        });
+        Some(GrantRecord { hold })
+    }
+
+    /// Ends the request without a grant.
+    pub(crate) fn not_granted(mut self, outcome: NotGranted<'_>, now: Instant) {
+        let (outcome, error) = match outcome {
+            NotGranted::Contended => (RequestOutcome::HeldElsewhere, None),
+            NotGranted::TimedOut => (RequestOutcome::TimedOut, None),
+            NotGranted::Failed(error) => (RequestOutcome::Failed, Some(error)),
+        };
+        let mut end = self.end_of(outcome, now);
+        end.error_kind = error.map(LockError::kind);
+        if let Some(subject) = self.subject.take() {
+            subject.emit(LockEventKind::RequestEnded(end), error);
+        }
+    }
+
+    fn end_of(&self, outcome: RequestOutcome, now: Instant) -> RequestEnd {
+        let waits = self.waits;
+        #[cfg(feature = "lock-manager")]
+        let waits = waits || self.notice.as_ref().is_some_and(|notice| notice.is_sent());
+        let is_refused = matches!(
+            outcome,
+            RequestOutcome::HeldElsewhere | RequestOutcome::TimedOut
+        );
+        RequestEnd {
+            outcome,
+            waited: now.saturating_duration_since(self.since),
+            contended: waits || is_refused,
+            polls: self.polls,
+            error_kind: None,
+        }
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        if let Some(subject) = &self.subject {
+            let end = self.end_of(RequestOutcome::Dropped, Instant::now());
+            subject.emit(LockEventKind::RequestEnded(end), None);
+        }
+    }
+}
+
+/// Report that a request waits, from another thread than that of its call.
+#[cfg(feature = "lock-manager")]
+#[derive(Debug)]
+pub(crate) struct WaitNotice {
+    subject: Subject,
+    is_sent: AtomicBool,
+}
+
+#[cfg(feature = "lock-manager")]
+impl WaitNotice {
+    /// Sends the event, once.
+    pub(crate) fn send(&self) {
+        if !self.is_sent.swap(true, Ordering::Relaxed) {
+            self.subject.emit(LockEventKind::Waiting, None);
+        }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.is_sent.load(Ordering::Relaxed)
+    }
+}
+
+/// Time in which a lock is held.
+#[derive(Debug)]
+struct Hold {
+    subject: Subject,
+    since: Instant,
+}
+
+impl Hold {
+    fn ended(self, outcome: HoldOutcome, error: Option<&LockError>, now: Instant) {
+        let end = HoldEnd {
+            outcome,
+            held: now.saturating_duration_since(self.since),
+            error_kind: error.map(LockError::kind),
+        };
+        self.subject.emit(LockEventKind::HoldEnded(end), error);
+    }
+}
+
+/// Lock that was granted and is not released yet.
+///
+/// Dropping it sends no log event: the end of a transaction that the caller began is not observed.
+#[derive(Debug)]
+pub(crate) struct GrantRecord {
+    /// `None` once the release has begun.
+    hold: Option<Hold>,
+}
+
+impl GrantRecord {
+    /// Begins the release.
+    pub(crate) fn releasing(mut self) -> ReleaseRecord {
+        ReleaseRecord {
+            hold: self.hold.take(),
+        }
+    }
+}
+
+impl Drop for GrantRecord {
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            hold.ended(HoldOutcome::Unobserved, None, Instant::now());
+        }
+    }
+}
+
+/// Release that has not ended. Dropping it sends the event of a terminated session: the drop guard
+/// of the driver terminates the session then.
+#[derive(Debug)]
+pub(crate) struct ReleaseRecord {
+    /// `None` after the end.
+    hold: Option<Hold>,
+}
+
+impl ReleaseRecord {
+    /// Ends the release with its result, whose error the caller receives.
+    pub(crate) fn ended(mut self, result: &Result<(), LockError>, now: Instant) {
+        let Some(hold) = self.hold.take() else {
+            return;
+        };
+        match result {
+            // A failed commit has ended the transaction, which released the lock.
+            Err(error) if error.kind() == LockErrorKind::CommitFailed => {
+                hold.ended(HoldOutcome::Released, None, now);
+            }
+            Err(error) if error.is_lost() => hold.ended(HoldOutcome::Lost, Some(error), now),
+            Err(error) => hold.ended(HoldOutcome::NotReleased, Some(error), now),
+            Ok(()) => hold.ended(HoldOutcome::Released, None, now),
+        }
+    }
+
+    /// Ends the release with its result, and logs the error, because no caller receives it.
+    #[cfg(feature = "_async")]
+    pub(crate) fn ended_without_caller(self, result: Result<(), LockError>) {
+        let Some(hold) = &self.hold else { return };
+        let result = result.map_err(|error| error.with_key(&hold.subject.lock.key));
+        self.ended(&result, Instant::now());
+        if let Err(error) = &result {
+            release_failed(error);
+        }
+    }
+
+    /// Ends with a release whose reply no task reads.
+    #[cfg(feature = "_async")]
+    pub(crate) fn queued(mut self) {
+        if let Some(hold) = self.hold.take() {
+            hold.ended(HoldOutcome::ReleaseQueued, None, Instant::now());
+        }
+    }
+}
+
+impl Drop for ReleaseRecord {
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            hold.ended(HoldOutcome::Terminated, None, Instant::now());
+        }
+    }
+}
