@@ -28,9 +28,11 @@ use crate::observer::{
 };
 use crate::options::{LockMode, LockScope};
 
+#[cfg(feature = "_async")]
+pub(crate) use records::ReleaseRecord;
 #[cfg(feature = "lock-manager")]
 pub(crate) use records::WaitNotice;
-pub(crate) use records::{GrantRecord, NotGranted, ReleaseRecord, RequestRecord};
+pub(crate) use records::{GrantRecord, NotGranted, RequestRecord};
 
 /// Target of all events.
 const TARGET: &str = "advisory_locking";

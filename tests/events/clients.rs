@@ -429,6 +429,10 @@ mod lock_manager {
         assert_events(&key, &events);
         drop(manager.acquire_blocking(&key, NO_WAIT).unwrap());
         assert_events(&key, &[&events[..], &[REQUESTED, GRANTED, QUEUED]].concat());
+        // A release starts before its future is polled, and so goes on without it.
+        let key = fresh_key();
+        drop(manager.acquire_blocking(&key, NO_WAIT).unwrap().release());
+        assert_events(&key, &[REQUESTED, GRANTED, QUEUED]);
     }
 
     #[test]
