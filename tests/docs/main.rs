@@ -72,8 +72,8 @@ fn tree(directory: &str) -> BTreeSet<String> {
 /// Returns the text files of the repository that its authors write.
 fn sources() -> BTreeSet<String> {
     let directories = [
-        ".ci", "backends", "benches", "docs", "examples", "fuzz", "scripts", "src", "testkit",
-        "tests",
+        ".ci", "backends", "benches", "cli", "docs", "examples", "fuzz", "scripts", "src",
+        "testkit", "tests",
     ];
     let mut sources: BTreeSet<_> = directories.into_iter().flat_map(tree).collect();
     sources.extend(files("", ".md").iter().map(|path| relative(path)));

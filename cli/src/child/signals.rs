@@ -1,0 +1,94 @@
+//! Signals to this program.
+//!
+//! # Implementation details
+//!
+//! A signal that was ignored at the start stays ignored, as `nohup` and background jobs of a shell
+//! need it: a handler here would also end the command's own disposition. The handlers are installed
+//! before the program connects, so that no signal is missed between two phases.
+
+use std::fs;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use rustix::process::Signal;
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::task::yield_now;
+
+use crate::exit_code::Code;
+use crate::failure::Failure;
+
+/// The signals that are passed on.
+const SIGNALS: [Signal; 6] = [
+    Signal::TERM,
+    Signal::INT,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+];
+
+/// The handlers of the signals.
+#[derive(Debug)]
+pub(crate) struct Signals(Vec<(Signal, Stream)>);
+
+impl Signals {
+    pub(crate) fn install() -> Result<Self, Failure> {
+        let ignored = ignored();
+        let handled = SIGNALS
+            .into_iter()
+            .filter(|signal| !is_in(*signal, ignored));
+        let streams =
+            handled.map(|number| Ok((number, signal(SignalKind::from_raw(number.as_raw()))?)));
+        let streams = streams.collect::<std::io::Result<_>>();
+        streams.map(Self).map_err(|error| {
+            Failure::new(
+                Code::DATABASE,
+                format_args!("cannot handle signals: {error}"),
+            )
+        })
+    }
+
+    /// Waits for the next signal.
+    pub(crate) async fn next(&mut self) -> Signal {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    /// Returns a signal that has arrived already.
+    pub(crate) async fn arrived(&mut self) -> Option<Signal> {
+        // The runtime reads the pipe of the handlers after a yield.
+        yield_now().await;
+        poll_fn(|context| match self.poll(context) {
+            Poll::Ready(signal) => Poll::Ready(Some(signal)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Signal> {
+        let ready =
+            self.0
+                .iter_mut()
+                .find_map(|(signal, stream)| match stream.poll_recv(context) {
+                    Poll::Ready(Some(())) => Some(*signal),
+                    _ => None,
+                });
+        ready.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// Returns the set of ignored signals, from [`/proc/self/status`]. Elsewhere than on Linux it is
+/// empty.
+///
+/// [`/proc/self/status`]: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn is_in(signal: Signal, set: u64) -> bool {
+    let bit = u32::try_from(signal.as_raw() - 1).ok();
+    bit.and_then(|bit| set.checked_shr(bit))
+        .is_some_and(|set| set & 1 == 1)
+}

@@ -1,0 +1,153 @@
+//! Supervision of the command: signals, the session of the lock, the end.
+
+use std::future::pending;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::process::Child;
+use tokio::time::{Instant, sleep_until};
+
+use super::descendants::Descendants;
+use super::{Program, Signals};
+use crate::exit_code::Code;
+use crate::failure::Failure;
+use crate::output::message;
+
+/// Options of the supervision.
+#[derive(Debug)]
+pub(crate) struct Supervision {
+    /// Environment variables of the command.
+    pub(crate) variables: Vec<(&'static str, String)>,
+    /// The descriptor of the lock, without CLOEXEC. `None`: the command does not inherit it.
+    pub(crate) socket: Option<OwnedFd>,
+    pub(crate) foreground: bool,
+    pub(crate) wait_for_descendants: bool,
+    pub(crate) kill_after: Duration,
+}
+
+/// End of the command.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) status: ExitStatus,
+    /// The lock was lost while the command ran.
+    pub(crate) was_lost: bool,
+    /// Processes that the command started still run, and have the descriptor of the lock.
+    pub(crate) has_descendants: bool,
+}
+
+impl End {
+    /// Returns the exit code of the command, or 128 and the number of its signal.
+    pub(crate) fn code(&self) -> Code {
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => Code(u8::try_from(code).unwrap_or(u8::MAX)),
+            (None, Some(signal)) => Code::of_signal(signal),
+            (None, None) => Code(u8::MAX),
+        }
+    }
+}
+
+/// Runs a program to its end. `loss` is ready if the lock is lost.
+pub(crate) async fn supervise(
+    program: &Program,
+    supervision: Supervision,
+    signals: &mut Signals,
+    loss: impl Future<Output = String>,
+) -> Result<End, Failure> {
+    let problem = |error: io::Error| {
+        Failure::new(Code::OUTPUT, format_args!("cannot create a pipe: {error}"))
+    };
+    let mut inherited = Vec::new();
+    let mut descendants = None;
+    if let Some(socket) = supervision.socket {
+        let (reader, writer) = Descendants::pipe().map_err(problem)?;
+        descendants = Some(reader);
+        inherited.extend([socket, writer]);
+    }
+    let own_group = !supervision.foreground;
+    let mut child = program.start(&supervision.variables, inherited, own_group)?;
+    let target = Target::of(&child, own_group);
+
+    let mut loss = Box::pin(loss);
+    let mut was_lost = false;
+    let mut kill_at: Option<Instant> = None;
+    let mut ends_requested = 0;
+    let mut status: Option<ExitStatus> = None;
+    loop {
+        let descendants_end = async {
+            match &descendants {
+                Some(descendants) => descendants.end().await,
+                None => pending().await,
+            }
+        };
+        let kill_time = async {
+            match kill_at {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            ended = child.wait(), if status.is_none() => {
+                let ended = ended.map_err(|error| {
+                    Failure::new(Code::OUTPUT, format_args!("cannot wait for the command: {error}"))
+                })?;
+                status = Some(ended);
+                let live = descendants.as_ref().is_some_and(Descendants::live);
+                if !(live && supervision.wait_for_descendants) {
+                    return Ok(End { status: ended, was_lost, has_descendants: live });
+                }
+            }
+            () = descendants_end, if status.is_some() => {
+                if let Some(status) = status {
+                    return Ok(End { status, was_lost, has_descendants: false });
+                }
+            }
+            signal = signals.next() => {
+                let is_end = signal == Signal::TERM || signal == Signal::INT;
+                ends_requested += u32::from(is_end);
+                target.send(if is_end && ends_requested > 1 { Signal::KILL } else { signal });
+            }
+            reason = &mut loss, if !was_lost => {
+                message(&format!("lock lost: {reason}; the command is ended"));
+                was_lost = true;
+                target.send(Signal::TERM);
+                kill_at = Some(Instant::now() + supervision.kill_after);
+            }
+            () = kill_time => {
+                kill_at = None;
+                target.send(Signal::KILL);
+            }
+        }
+    }
+}
+
+/// The processes that receive signals.
+struct Target {
+    pid: Option<Pid>,
+    is_group: bool,
+}
+
+impl Target {
+    fn of(child: &Child, is_group: bool) -> Self {
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        Self {
+            pid: pid.and_then(Pid::from_raw),
+            is_group,
+        }
+    }
+
+    /// Sends a signal. The processes may have ended already.
+    ///
+    /// In the foreground, the terminal sends INT and QUIT to the command itself.
+    fn send(&self, signal: Signal) {
+        let Some(pid) = self.pid else { return };
+        if self.is_group {
+            let _ = kill_process_group(pid, signal);
+        } else if signal != Signal::INT && signal != Signal::QUIT {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `kill`: the end of the sessions that hold a lock.
+
+use std::time::Duration;
+
+use advisory_locking::{AsyncAdvisoryLocking, LockReport};
+use tokio::time::{Instant, sleep};
+
+use crate::arguments::{Global, Kill};
+use crate::connect::Connection;
+use crate::exit_code::Code;
+use crate::failure::Failure;
+use crate::output::{json, message, print_line};
+use crate::session;
+
+/// Pause between two looks at `pg_locks`.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(arguments: &Kill, global: &Global) -> Result<Code, Failure> {
+    let mut connection = session::open(global, "kill").await?;
+    let pids = targets(arguments, &mut connection).await?;
+    if pids.is_empty() && !global.quiet {
+        message("no session holds the lock");
+    }
+    for pid in &pids {
+        terminate(&connection, *pid).await?;
+    }
+    let ended = wait_for_end(&mut connection, &pids, arguments.wait).await?;
+    connection.end().await;
+    if global.json {
+        json::print_field("terminated", pids.clone().into())?;
+    } else {
+        for pid in &pids {
+            print_line(&format!("terminated pid {pid}"))?;
+        }
+    }
+    if ended {
+        return Ok(Code::SUCCESS);
+    }
+    let text = format!("the sessions still hold locks after {:?}", arguments.wait);
+    Err(Failure::new(Code::CONFLICT, text))
+}
+
+/// Returns the sessions to end. A process id must be that of a session in a report about locks,
+/// because a mistyped one is that of another session.
+async fn targets(arguments: &Kill, connection: &mut Connection) -> Result<Vec<i32>, Failure> {
+    let Some(pid) = arguments.pid else {
+        let key = arguments.lock.key()?;
+        let report = connection.client.advisory_lock_holders(&key).await?;
+        let has_prepared = report
+            .holders
+            .iter()
+            .any(|holder| holder.session.pid.is_none());
+        if has_prepared {
+            let text = "a prepared transaction holds the lock: COMMIT PREPARED or ROLLBACK PREPARED releases it";
+            return Err(Failure::new(Code::DATABASE, text));
+        }
+        return Ok(report
+            .holders
+            .iter()
+            .filter_map(|holder| holder.session.pid)
+            .collect());
+    };
+    let reports = connection.client.advisory_locks().await?;
+    if reports.iter().any(|report| concerns(report, pid)) {
+        Ok(vec![pid])
+    } else {
+        let text = format!("pid {pid} neither holds nor awaits an advisory lock of this database");
+        Err(Failure::usage(text))
+    }
+}
+
+fn concerns(report: &LockReport, pid: i32) -> bool {
+    let holders = report.holders.iter().map(|holder| &holder.session);
+    let waiters = report.waiters.iter().map(|waiter| &waiter.session);
+    holders
+        .chain(waiters)
+        .any(|session| session.pid == Some(pid))
+}
+
+/// Sends [`pg_terminate_backend`].
+///
+/// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
+async fn terminate(connection: &Connection, pid: i32) -> Result<(), Failure> {
+    let statement = "SELECT pg_catalog.pg_terminate_backend($1)";
+    connection.client.query_one(statement, &[&pid]).await?;
+    Ok(())
+}
+
+/// Waits until none of the sessions holds or awaits a lock.
+async fn wait_for_end(
+    connection: &mut Connection,
+    pids: &[i32],
+    limit: Duration,
+) -> Result<bool, Failure> {
+    let began = Instant::now();
+    loop {
+        let reports = connection.client.advisory_locks().await?;
+        let live = pids
+            .iter()
+            .any(|pid| reports.iter().any(|report| concerns(report, *pid)));
+        if !live {
+            return Ok(true);
+        }
+        if began.elapsed() >= limit {
+            return Ok(false);
+        }
+        sleep(PAUSE).await;
+    }
+}

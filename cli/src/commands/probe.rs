@@ -1,0 +1,84 @@
+//! `try` and `wait`: the lock is acquired and released at once.
+
+use std::time::Duration;
+
+use advisory_locking::{AsyncAdvisoryLocking, LockErrorKind};
+
+use crate::arguments::{Acquire, Global, Try, Wait};
+use crate::connect::settings::Settings;
+use crate::exit_code::Code;
+use crate::failure::Failure;
+use crate::lock_name::LockName;
+use crate::output::{json, message};
+use crate::session;
+
+pub(super) async fn run_try(arguments: &Try, global: &Global) -> Result<Code, Failure> {
+    probe(
+        &arguments.lock,
+        &arguments.acquire,
+        Some(Duration::ZERO),
+        "try",
+        global,
+    )
+    .await
+}
+
+pub(super) async fn run_wait(arguments: &Wait, global: &Global) -> Result<Code, Failure> {
+    probe(
+        &arguments.lock,
+        &arguments.acquire,
+        arguments.wait,
+        "wait",
+        global,
+    )
+    .await
+}
+
+async fn probe(
+    lock: &LockName,
+    acquire: &Acquire,
+    limit: Option<Duration>,
+    doing: &str,
+    global: &Global,
+) -> Result<Code, Failure> {
+    let key = lock.key()?;
+    let settings = Settings::of_process(global.database_url.as_deref())?;
+    let doing = format!("{doing} {}", lock.shown(&key));
+    let mut connection = session::open_with(&settings, &doing).await?;
+    if !acquire.no_pooler_check {
+        session::require_dedicated_session(&mut connection, &settings).await?;
+    }
+    let is_free = match connection
+        .client
+        .acquire_advisory_lock(&key, acquire.options(limit))
+        .await
+    {
+        Ok(guard) => {
+            guard.release().await?;
+            true
+        }
+        Err(error)
+            if matches!(
+                error.kind(),
+                LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut
+            ) =>
+        {
+            if !global.quiet && !global.json {
+                message(&Failure::from(error).text);
+            }
+            false
+        }
+        Err(error) => return Err(error.into()),
+    };
+    connection.end().await;
+    if global.json {
+        let mut object = json::key(key.raw());
+        object.insert("free".to_owned(), is_free.into());
+        json::print(object)?;
+    }
+    Ok(if is_free {
+        Code::SUCCESS
+    } else {
+        Code::CONFLICT
+    })
+}

@@ -1,0 +1,274 @@
+//! Connection strings: URLs and keyword/value texts, as [libpq reads them].
+//!
+//! [libpq reads them]: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
+
+use std::collections::BTreeMap;
+
+/// Connection parameters by their keywords in libpq.
+pub(super) type Keywords = BTreeMap<String, String>;
+
+/// Keywords that change the connection.
+const KNOWN: [&str; 27] = [
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "dbname",
+    "fallback_application_name",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "options",
+    "passfile",
+    "password",
+    "port",
+    "service",
+    "servicefile",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslnegotiation",
+    "sslrootcert",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+];
+
+/// Keywords of other ways to encrypt, which this program does not use.
+const IGNORED: [&str; 7] = [
+    "client_encoding",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "krbsrvname",
+    "sslcertmode",
+    "sslcompression",
+];
+
+/// Reads a URL, keywords with values, or the name of a database.
+pub(super) fn parse(text: &str) -> Result<Keywords, String> {
+    let url = ["postgres://", "postgresql://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    match url {
+        Some(rest) => parse_url(rest),
+        None if text.contains("://") => {
+            Err("the URL of a database begins with postgres:// or postgresql://".to_owned())
+        }
+        None if text.contains('=') => parse_pairs(text),
+        None => Ok(Keywords::from([("dbname".to_owned(), text.to_owned())])),
+    }
+}
+
+/// Adds a parameter. A parameter that the program cannot honour is an error, because it may be one
+/// of security.
+pub(super) fn insert(keywords: &mut Keywords, name: &str, value: String) -> Result<(), String> {
+    if IGNORED.contains(&name) {
+        return Ok(());
+    }
+    if !KNOWN.contains(&name) {
+        return Err(format!(
+            "the connection parameter {name:?} is not supported"
+        ));
+    }
+    keywords.insert(name.to_owned(), value);
+    Ok(())
+}
+
+/// Reads the part of a URL after its scheme.
+fn parse_url(rest: &str) -> Result<Keywords, String> {
+    let mut keywords = Keywords::new();
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, Some(query)),
+        None => (rest, None),
+    };
+    let (authority, database) = match rest.split_once('/') {
+        Some((authority, database)) => (authority, Some(database)),
+        None => (rest, None),
+    };
+    let hosts = match authority.rsplit_once('@') {
+        Some((user, hosts)) => {
+            let (user, password) = match user.split_once(':') {
+                Some((user, password)) => (user, Some(password)),
+                None => (user, None),
+            };
+            add_decoded(&mut keywords, "user", user)?;
+            add_decoded(&mut keywords, "password", password.unwrap_or_default())?;
+            hosts
+        }
+        None => authority,
+    };
+    let (names, ports) = hosts_and_ports(hosts)?;
+    add_decoded(&mut keywords, "host", &names)?;
+    add_decoded(&mut keywords, "port", &ports)?;
+    add_decoded(&mut keywords, "dbname", database.unwrap_or_default())?;
+    for pair in query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .filter(|pair| !pair.is_empty())
+    {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("the URL parameter {pair:?} has no value"))?;
+        // As JDBC writes it.
+        match (name, value) {
+            ("ssl", "true") => insert(&mut keywords, "sslmode", "require".to_owned())?,
+            _ => insert(&mut keywords, &decode(name)?, decode(value)?)?,
+        }
+    }
+    Ok(keywords)
+}
+
+fn add_decoded(keywords: &mut Keywords, name: &str, text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        Ok(())
+    } else {
+        insert(keywords, name, decode(text)?)
+    }
+}
+
+/// Splits `a:1,[::1]:2` into `a,::1` and `1,2`.
+fn hosts_and_ports(hosts: &str) -> Result<(String, String), String> {
+    let mut names = Vec::new();
+    let mut ports = Vec::new();
+    for host in hosts.split(',') {
+        let (name, port) = match host.strip_prefix('[') {
+            Some(rest) => {
+                let (name, rest) = rest.split_once(']').ok_or("the URL has [ without ]")?;
+                (name, rest.strip_prefix(':').unwrap_or_default())
+            }
+            None => host.split_once(':').unwrap_or((host, "")),
+        };
+        names.push(name);
+        ports.push(port);
+    }
+    let ports = if ports.iter().all(|port| port.is_empty()) {
+        String::new()
+    } else {
+        ports.join(",")
+    };
+    let names = if names.iter().all(|name| name.is_empty()) {
+        String::new()
+    } else {
+        names.join(",")
+    };
+    Ok((names, ports))
+}
+
+/// Decodes `%20`.
+fn decode(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        let number = digit().and_then(|high| Some(high * 16 + digit()?));
+        let number = number.and_then(|number| u8::try_from(number).ok());
+        bytes.push(
+            number.ok_or_else(|| format!("{text:?} has a % without two hexadecimal digits"))?,
+        );
+    }
+    String::from_utf8(bytes).map_err(|_| format!("{text:?} is not UTF-8"))
+}
+
+/// Reads `host=a port='5'`.
+fn parse_pairs(text: &str) -> Result<Keywords, String> {
+    let mut keywords = Keywords::new();
+    let mut chars = text.chars().peekable();
+    loop {
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        if chars.peek().is_none() {
+            return Ok(keywords);
+        }
+        let mut name = String::new();
+        while let Some(c) = chars.next_if(|c| *c != '=' && !c.is_whitespace()) {
+            name.push(c);
+        }
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        if chars.next() != Some('=') {
+            return Err(format!("the connection parameter {name:?} has no ="));
+        }
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        let is_quoted = chars.next_if_eq(&'\'').is_some();
+        let mut value = String::new();
+        loop {
+            match chars.next() {
+                Some('\'') if is_quoted => break,
+                Some('\\') => value.extend(chars.next()),
+                Some(c) if c.is_whitespace() && !is_quoted => break,
+                Some(c) => value.push(c),
+                None if is_quoted => {
+                    return Err("a quote of the connection string is open".to_owned());
+                }
+                None => break,
+            }
+        }
+        insert(&mut keywords, &name, value)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> String {
+        let keywords = parse(text).unwrap();
+        let pairs: Vec<String> = keywords
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        pairs.join(" ")
+    }
+
+    #[test]
+    fn url_and_keywords_are_read_as_libpq_reads_them() {
+        for (text, expected) in [
+            (
+                "postgres://u:p%40@h:5433/d",
+                "dbname=d host=h password=p@ port=5433 user=u",
+            ),
+            ("postgresql:///d", "dbname=d"),
+            ("postgresql://", ""),
+            ("postgresql://a:1,b:2/d", "dbname=d host=a,b port=1,2"),
+            ("postgresql://a,b/", "host=a,b"),
+            ("postgresql://[::1]:5/d", "dbname=d host=::1 port=5"),
+            ("postgresql://%2Frun%2Fpg/d", "dbname=d host=/run/pg"),
+            (
+                "postgresql:///d?host=/tmp&sslmode=disable",
+                "dbname=d host=/tmp sslmode=disable",
+            ),
+            ("postgresql://h/?ssl=true", "host=h sslmode=require"),
+            (
+                "host=h  port = 5 password='a b\\'c'",
+                "host=h password=a b'c port=5",
+            ),
+            ("mydb", "dbname=mydb"),
+            ("", "dbname="),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_connection_string_is_an_error() {
+        for text in [
+            "mysql://h/d",
+            "postgres://h/d?requirepeer=postgres",
+            "postgres://h/d?sslmode",
+            "postgres://%zz/d",
+            "postgres://[::1/d",
+            "host='open",
+            "host=h nonsense",
+            "sslcrl=file",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Connection settings: arguments, service file, environment and defaults, in libpq's order.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_postgres::config::{ChannelBinding, SslNegotiation};
+
+use super::files::{PasswordFor, in_home, read_password, read_service};
+use super::keywords::{Keywords, parse};
+use crate::failure::Failure;
+
+/// Environment variables and their keywords.
+const VARIABLES: [(&str, &str); 20] = [
+    ("PGAPPNAME", "application_name"),
+    ("PGCHANNELBINDING", "channel_binding"),
+    ("PGCONNECT_TIMEOUT", "connect_timeout"),
+    ("PGDATABASE", "dbname"),
+    ("PGHOST", "host"),
+    ("PGHOSTADDR", "hostaddr"),
+    ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
+    ("PGOPTIONS", "options"),
+    ("PGPASSFILE", "passfile"),
+    ("PGPASSWORD", "password"),
+    ("PGPORT", "port"),
+    ("PGSERVICE", "service"),
+    ("PGSERVICEFILE", "servicefile"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLNEGOTIATION", "sslnegotiation"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
+    ("PGUSER", "user"),
+];
+
+/// Environment variables of security that this program cannot honour.
+const UNSUPPORTED: [&str; 4] = ["PGREQUIREAUTH", "PGREQUIREPEER", "PGSSLCRL", "PGSSLCRLDIR"];
+
+/// Default of `connect_timeout`. libpq has none, so that a job in cron could hang for ever.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of `keepalives_idle` and `tcp_user_timeout`: a dead network is noticed within it.
+const DEAD_AFTER: Duration = Duration::from_secs(10);
+
+/// [`sslmode`](https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION).
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum SslMode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// Address of a server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Host {
+    /// A name, an address, or the directory of a Unix-domain socket.
+    pub(crate) name: String,
+    /// The address to connect to, instead of the name.
+    pub(crate) address: Option<String>,
+    pub(crate) port: u16,
+}
+
+impl Host {
+    pub(crate) fn is_socket_directory(&self) -> bool {
+        self.address.is_none() && self.name.starts_with('/')
+    }
+}
+
+/// Settings of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    keywords: Keywords,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) ssl_mode: SslMode,
+    pub(crate) ssl_negotiation: SslNegotiation,
+    pub(crate) channel_binding: ChannelBinding,
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) tcp_user_timeout: Option<Duration>,
+    /// `None` without keep-alives.
+    pub(crate) keepalives_idle: Option<Duration>,
+    pub(crate) keepalives_interval: Duration,
+    pub(crate) keepalives_count: u32,
+}
+
+impl Settings {
+    /// Reads the settings of this process. `url` is the argument of the command line.
+    pub(crate) fn of_process(url: Option<&str>) -> Result<Self, Failure> {
+        let environment: BTreeMap<String, String> = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self::read(url, &environment).map_err(Failure::usage)
+    }
+
+    fn read(url: Option<&str>, environment: &BTreeMap<String, String>) -> Result<Self, String> {
+        let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        if let Some(name) = UNSUPPORTED.iter().find(|name| set(name).is_some()) {
+            return Err(format!("the environment variable {name} is not supported"));
+        }
+        let url = url
+            .map(str::to_owned)
+            .or_else(|| set("DATABASE_URL").cloned());
+        let mut keywords = url.map_or_else(|| Ok(Keywords::new()), |url| parse(&url))?;
+        keywords.retain(|_, value| !value.is_empty());
+        let from_environment = VARIABLES.iter().filter_map(|(variable, keyword)| {
+            Some(((*keyword).to_owned(), set(variable)?.clone()))
+        });
+        let environment_keywords: Keywords = from_environment.collect();
+        let either = |name: &str| {
+            keywords
+                .get(name)
+                .or_else(|| environment_keywords.get(name))
+                .cloned()
+        };
+        if let Some(service) = either("service") {
+            let system = set("PGSYSCONFDIR").map_or("/etc/postgresql-common", String::as_str);
+            let files: Vec<PathBuf> = either("servicefile")
+                .map(PathBuf::from)
+                .or_else(|| in_home(".pg_service.conf"))
+                .into_iter()
+                .chain([Path::new(system).join("pg_service.conf")])
+                .collect();
+            for (name, value) in read_service(&service, &files)? {
+                keywords.entry(name).or_insert(value);
+            }
+        }
+        for (name, value) in environment_keywords {
+            keywords.entry(name).or_insert(value);
+        }
+        Self::of_keywords(keywords)
+    }
+
+    fn of_keywords(keywords: Keywords) -> Result<Self, String> {
+        let text = |name: &str| keywords.get(name).map(String::as_str);
+        let is_system = text("sslrootcert") == Some("system");
+        let ssl_mode = match text("sslmode") {
+            None if is_system => SslMode::VerifyFull,
+            None | Some("prefer") => SslMode::Prefer,
+            Some("disable") => SslMode::Disable,
+            Some("allow") => SslMode::Allow,
+            Some("require") => SslMode::Require,
+            Some("verify-ca") => SslMode::VerifyCa,
+            Some("verify-full") => SslMode::VerifyFull,
+            Some(other) => return Err(format!("sslmode {other:?} does not exist")),
+        };
+        if is_system && ssl_mode != SslMode::VerifyFull {
+            return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
+        }
+        let ssl_negotiation = match text("sslnegotiation") {
+            None | Some("postgres") => SslNegotiation::Postgres,
+            Some("direct") if ssl_mode >= SslMode::Require => SslNegotiation::Direct,
+            Some("direct") => return Err("sslnegotiation=direct needs sslmode=require".to_owned()),
+            Some(other) => return Err(format!("sslnegotiation {other:?} does not exist")),
+        };
+        let channel_binding = match text("channel_binding") {
+            None | Some("prefer") => ChannelBinding::Prefer,
+            Some("disable") => ChannelBinding::Disable,
+            Some("require") => ChannelBinding::Require,
+            Some(other) => return Err(format!("channel_binding {other:?} does not exist")),
+        };
+        let number = |name: &str| match text(name) {
+            Some(text) => text
+                .parse::<u32>()
+                .map(Some)
+                .map_err(|_| format!("{name} {text:?} is not a number")),
+            None => Ok(None),
+        };
+        // Zero selects the default of the system.
+        let seconds = |name: &str, default| match number(name)? {
+            Some(0) => Ok::<_, String>(None),
+            Some(seconds) => Ok(Some(Duration::from_secs(seconds.into()))),
+            None => Ok(Some(default)),
+        };
+        let tcp_user_timeout = match number("tcp_user_timeout")? {
+            Some(0) => None,
+            Some(millis) => Some(Duration::from_millis(millis.into())),
+            None => Some(DEAD_AFTER),
+        };
+        let keepalives_idle = match number("keepalives")? {
+            Some(0) => None,
+            _ => seconds("keepalives_idle", DEAD_AFTER)?,
+        };
+        Ok(Self {
+            hosts: hosts(text("host"), text("hostaddr"), text("port"))?,
+            ssl_mode,
+            ssl_negotiation,
+            channel_binding,
+            connect_timeout: seconds("connect_timeout", CONNECT_TIMEOUT)?,
+            tcp_user_timeout,
+            keepalives_idle,
+            keepalives_interval: seconds("keepalives_interval", Duration::from_secs(3))?
+                .unwrap_or(Duration::from_secs(3)),
+            keepalives_count: number("keepalives_count")?.unwrap_or(3),
+            keywords,
+        })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.keywords.get(name).map(String::as_str)
+    }
+
+    /// Returns the role, by default the name of the operating system's user.
+    pub(crate) fn user(&self) -> Option<String> {
+        let own = || {
+            ["USER", "LOGNAME"]
+                .iter()
+                .find_map(|name| env::var(name).ok())
+        };
+        self.get("user").map(str::to_owned).or_else(own)
+    }
+
+    /// Returns the password of the settings, or of the password file.
+    pub(crate) fn password(&self, host: &Host) -> Option<String> {
+        if let Some(password) = self.get("password") {
+            return Some(password.to_owned());
+        }
+        let file = self
+            .get("passfile")
+            .map(PathBuf::from)
+            .or_else(|| in_home(".pgpass"))?;
+        let user = self.user()?;
+        let is_default_socket = SOCKET_DIRECTORIES.contains(&&*host.name);
+        let port = host.port.to_string();
+        let wanted = PasswordFor {
+            host: if is_default_socket {
+                "localhost"
+            } else {
+                &host.name
+            },
+            port: &port,
+            database: self.get("dbname").unwrap_or(&user),
+            user: &user,
+        };
+        read_password(&file, &wanted)
+    }
+}
+
+/// Directories of sockets, of Debian and of PostgreSQL itself.
+const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// Returns the hosts of the lists of names, addresses and ports.
+fn hosts(
+    names: Option<&str>,
+    addresses: Option<&str>,
+    ports: Option<&str>,
+) -> Result<Vec<Host>, String> {
+    let list = |text: Option<&str>| -> Vec<String> {
+        text.map_or_else(Vec::new, |text| {
+            text.split(',').map(str::to_owned).collect()
+        })
+    };
+    let (names, addresses, ports) = (list(names), list(addresses), list(ports));
+    let count = names.len().max(addresses.len());
+    if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
+        return Err("host and hostaddr have different numbers of entries".to_owned());
+    }
+    if ports.len() > 1 && ports.len() != count.max(1) {
+        return Err("host and port have different numbers of entries".to_owned());
+    }
+    let port = |index: usize| -> Result<u16, String> {
+        let text = ports
+            .get(index)
+            .or_else(|| ports.first().filter(|_| ports.len() == 1));
+        match text.map(|text| text.trim()).filter(|text| !text.is_empty()) {
+            Some(text) => text
+                .parse()
+                .map_err(|_| format!("the port {text:?} is not a port")),
+            None => Ok(5432),
+        }
+    };
+    if count == 0 {
+        let port = port(0)?;
+        let host = |name: &&str| Host {
+            name: (*name).to_owned(),
+            address: None,
+            port,
+        };
+        return Ok(SOCKET_DIRECTORIES.iter().map(host).collect());
+    }
+    (0..count)
+        .map(|index| {
+            let address = addresses
+                .get(index)
+                .filter(|text| !text.is_empty())
+                .cloned();
+            let name = names.get(index).filter(|text| !text.is_empty()).cloned();
+            Ok(Host {
+                name: name
+                    .or_else(|| address.clone())
+                    .unwrap_or_else(|| "localhost".to_owned()),
+                address,
+                port: port(index)?,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: Option<&str>, environment: &[(&str, &str)]) -> Result<Settings, String> {
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings::read(url, &environment.collect())
+    }
+
+    #[test]
+    fn arguments_come_before_the_environment() {
+        let environment = [
+            ("PGHOST", "env"),
+            ("PGPORT", "1"),
+            ("PGUSER", "env"),
+            ("DATABASE_URL", "postgres://u@d/"),
+        ];
+        let settings = read(Some("postgres://h/d"), &environment).unwrap();
+        assert_eq!(
+            settings.hosts,
+            [Host {
+                name: "h".to_owned(),
+                address: None,
+                port: 1
+            }]
+        );
+        assert_eq!(
+            (settings.get("user"), settings.get("dbname")),
+            (Some("env"), Some("d"))
+        );
+        let settings = read(None, &environment).unwrap();
+        assert_eq!(
+            (&*settings.hosts[0].name, settings.get("user")),
+            ("d", Some("u"))
+        );
+    }
+
+    #[test]
+    fn service_comes_before_the_environment() {
+        let file = env::temp_dir().join(format!("al_service_{}", std::process::id()));
+        std::fs::write(&file, "[s]\nhost=from-service\nuser=s\n").unwrap();
+        let file = file.to_str().unwrap().to_owned();
+        let environment = [
+            ("PGHOST", "env"),
+            ("PGDATABASE", "d"),
+            ("PGSERVICEFILE", &*file),
+            ("PGSERVICE", "s"),
+        ];
+        let settings = read(None, &environment).unwrap();
+        assert_eq!(
+            (&*settings.hosts[0].name, settings.get("dbname")),
+            ("from-service", Some("d"))
+        );
+        let unknown = [("PGSERVICEFILE", &*file), ("PGSERVICE", "other")];
+        assert!(read(None, &unknown).unwrap_err().contains("other"));
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn contradictory_settings_are_errors() {
+        for url in [
+            "sslmode=maybe",
+            "sslrootcert=system sslmode=require",
+            "sslnegotiation=direct",
+            "host=a,b port=1,2,3",
+            "host=a,b hostaddr=127.0.0.1",
+            "port=70000",
+            "connect_timeout=soon",
+        ] {
+            assert!(read(Some(url), &[]).is_err(), "{url}");
+        }
+        assert!(read(None, &[("PGREQUIREPEER", "postgres")]).is_err());
+    }
+
+    #[test]
+    fn system_certificates_verify_the_host() {
+        let settings = read(Some("host=h sslrootcert=system"), &[]).unwrap();
+        assert_eq!(settings.ssl_mode, SslMode::VerifyFull);
+        assert_eq!(read(None, &[]).unwrap().ssl_mode, SslMode::Prefer);
+    }
+}

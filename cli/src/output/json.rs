@@ -1,0 +1,127 @@
+//! JSON output. `version` is the version of the schema.
+//!
+//! Keys are strings, because numbers of 64 bits lose digits in JavaScript and jq. Durations are
+//! seconds. Unknown values are null.
+
+use std::time::Duration;
+
+use advisory_locking::{LockHolder, LockMode, LockReport, LockWaiter, RawLockKey, SessionInfo};
+use serde_json::{Map, Value, json};
+
+use super::print_line;
+use crate::failure::Failure;
+use crate::lock_name::numbers;
+
+const VERSION: u32 = 1;
+
+/// Prints an object with the version of the schema.
+pub(crate) fn print(mut object: Map<String, Value>) -> Result<(), Failure> {
+    object.insert("version".to_owned(), VERSION.into());
+    print_line(&escaped(&Value::Object(object).to_string()))
+}
+
+/// Prints an object with one field.
+pub(crate) fn print_field(name: &str, value: Value) -> Result<(), Failure> {
+    print(Map::from_iter([(name.to_owned(), value)]))
+}
+
+/// Escapes the control characters that JSON allows in a string but a terminal interprets.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_control() {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// Returns the fields of a key.
+pub(crate) fn key(raw: RawLockKey) -> Map<String, Value> {
+    let space = match raw {
+        RawLockKey::Single(_) => "single",
+        RawLockKey::Pair(..) => "pair",
+    };
+    Map::from_iter([
+        ("key".to_owned(), numbers(raw).into()),
+        ("key_space".to_owned(), space.into()),
+    ])
+}
+
+pub(crate) fn report(report: &LockReport, name: Option<&str>) -> Value {
+    let mut object = key(report.key);
+    object.insert("name".to_owned(), name.into());
+    let holders: Vec<Value> = report.holders.iter().map(holder).collect();
+    object.insert("holders".to_owned(), holders.into());
+    let waiters: Vec<Value> = report.waiters.iter().map(waiter).collect();
+    object.insert("waiters".to_owned(), waiters.into());
+    Value::Object(object)
+}
+
+fn holder(holder: &LockHolder) -> Value {
+    let mut object = session(&holder.session);
+    object.insert("mode".to_owned(), mode(holder.mode).into());
+    let held = seconds(holder.session.held_at_least());
+    object.insert("held_at_least".to_owned(), held);
+    Value::Object(object)
+}
+
+fn waiter(waiter: &LockWaiter) -> Value {
+    let mut object = session(&waiter.session);
+    object.insert("mode".to_owned(), mode(waiter.mode).into());
+    object.insert("waited".to_owned(), seconds(waiter.waited));
+    object.insert("blocked_by".to_owned(), waiter.blocked_by.clone().into());
+    Value::Object(object)
+}
+
+fn session(session: &SessionInfo) -> Map<String, Value> {
+    let details = session.details.as_ref();
+    let Value::Object(object) = json!({
+        "pid": session.pid,
+        "user": session.user,
+        "application": session.application,
+        "client_address": details.and_then(|it| it.client_address.as_deref()),
+        "state": details.and_then(|it| it.state.as_deref()),
+        "state_age": seconds(details.and_then(|it| it.state_age)),
+        "transaction_age": seconds(details.and_then(|it| it.transaction_age)),
+        "session_age": seconds(details.and_then(|it| it.session_age)),
+    }) else {
+        return Map::new();
+    };
+    object
+}
+
+pub(crate) const fn mode(mode: LockMode) -> &'static str {
+    match mode {
+        LockMode::Exclusive => "exclusive",
+        LockMode::Shared => "shared",
+    }
+}
+
+fn seconds(duration: Option<Duration>) -> Value {
+    duration.map(|duration| duration.as_secs_f64()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        let json = escaped(&json!("a\u{1b}\u{9b}\u{7f}").to_string());
+        assert_eq!(json, r#""a\u001b\u009b\u007f""#);
+        assert_eq!(
+            serde_json::from_str::<String>(&json).unwrap(),
+            "a\u{1b}\u{9b}\u{7f}"
+        );
+    }
+
+    #[test]
+    fn keys_are_strings() {
+        let object = key(RawLockKey::Single(i64::MIN));
+        assert_eq!(object["key"], "-9223372036854775808");
+        assert_eq!(key(RawLockKey::Pair(-1, 2))["key"], "-1,2");
+    }
+}

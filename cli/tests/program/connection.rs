@@ -1,0 +1,173 @@
+//! Settings of connections: the environment, the service file, the password file.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::thread;
+
+use testkit::observer::Observe;
+use testkit::server::{connect, fresh_name, url};
+
+use crate::program::{Done, program, run_command};
+
+/// A server that asks for a password, and refuses it with a text that contains it.
+fn password_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = refuse(stream.unwrap());
+        }
+    });
+    port
+}
+
+fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
+    read_message(&mut stream, 0)?;
+    // AuthenticationCleartextPassword.
+    stream.write_all(b"R\0\0\0\x08\0\0\0\x03")?;
+    let password = read_message(&mut stream, 1)?;
+    let password = String::from_utf8_lossy(&password)
+        .trim_end_matches('\0')
+        .to_owned();
+    let fields = format!("SFATAL\0VFATAL\0C28P01\0Mrefused password {password}\0\0");
+    let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+    stream.write_all(&[b"E", &length[..], fields.as_bytes()].concat())
+}
+
+/// Reads a message whose type has this number of bytes, and returns its body.
+fn read_message(stream: &mut TcpStream, type_bytes: usize) -> std::io::Result<Vec<u8>> {
+    let mut head = vec![0; type_bytes + 4];
+    stream.read_exact(&mut head)?;
+    let length = u32::from_be_bytes(head[type_bytes..].try_into().unwrap());
+    let mut body = vec![0; usize::try_from(length).unwrap() - 4];
+    stream.read_exact(&mut body)?;
+    Ok(body)
+}
+
+fn ls(variables: &[(&str, &str)]) -> Done {
+    let mut command = program(&["ls"]);
+    command
+        .env_remove("DATABASE_URL")
+        .envs(variables.iter().copied());
+    run_command(command)
+}
+
+fn file(text: &str, mode: u32) -> PathBuf {
+    let path = std::env::temp_dir().join(fresh_name());
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+#[test]
+fn password_comes_from_url_environment_or_file() {
+    let port = password_server();
+    let port_text = port.to_string();
+    let url = format!("postgres://u:in-url@127.0.0.1:{port}/d?sslmode=disable");
+    ls(&[("DATABASE_URL", &url)])
+        .assert_code(77)
+        .assert_stderr("refused password in-url");
+
+    let environment = [
+        ("PGHOST", "127.0.0.1"),
+        ("PGPORT", &*port_text),
+        ("PGUSER", "u"),
+        ("PGSSLMODE", "disable"),
+    ];
+    let with = |more: &[(&str, &str)]| ls(&[&environment, more].concat());
+    with(&[("PGPASSWORD", "in-env")])
+        .assert_code(77)
+        .assert_stderr("refused password in-env");
+
+    let line = format!("127.0.0.1:{port}:*:u:in-file\n");
+    let private = file(&line, 0o600);
+    let private_path = private.to_str().unwrap();
+    with(&[("PGPASSFILE", private_path)])
+        .assert_code(77)
+        .assert_stderr("refused password in-file");
+    let open = file(&line, 0o644);
+    with(&[("PGPASSFILE", open.to_str().unwrap())]).assert_stderr("0600");
+
+    let service = file(
+        &format!(
+            "[one]\nhost=127.0.0.1\nport={port}\nuser=u\nsslmode=disable\npassword=in-service\n"
+        ),
+        0o644,
+    );
+    let service_path = service.to_str().unwrap();
+    ls(&[("PGSERVICEFILE", service_path), ("PGSERVICE", "one")])
+        .assert_code(77)
+        .assert_stderr("refused password in-service");
+    ls(&[("PGSERVICEFILE", service_path), ("PGSERVICE", "two")])
+        .assert_code(64)
+        .assert_stderr("\"two\"");
+    for path in [private, open, service] {
+        fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn failure_never_shows_the_password() {
+    let url = "postgres://u:very-secret@127.0.0.1:1/d";
+    let done = ls(&[("DATABASE_URL", url)]);
+    assert!(
+        !done.assert_code(69).stderr.contains("very-secret"),
+        "{done:?}"
+    );
+    let mut command = program(&["ls", "--database-url", "postgres://u:very-secret@h:x/d"]);
+    command.env_remove("DATABASE_URL");
+    let done = run_command(command);
+    assert!(
+        !done.assert_code(64).stderr.contains("very-secret"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn second_host_is_tried_after_the_first() {
+    let mut observer = connect();
+    let port = observer.setting("port");
+    let (user, database) = (
+        observer.text("current_user"),
+        observer.text("current_database()"),
+    );
+    let address = url();
+    let authority = address
+        .split("://")
+        .nth(1)
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    let password = authority
+        .split('@')
+        .next()
+        .and_then(|user| user.split_once(':'))
+        .map(|(_, word)| word.to_owned());
+    let hosts = format!("host=127.0.0.1,127.0.0.1 port=1,{port} user={user} dbname={database}");
+    let mut command = program(&["ls", "-d", &hosts]);
+    command.envs(password.map(|password| ("PGPASSWORD", password)));
+    run_command(command).assert_code(0);
+    let mut command = program(&["ls", "-d", &format!("{hosts} target_session_attrs=standby")]);
+    command.env("PGCONNECT_TIMEOUT", "30");
+    run_command(command)
+        .assert_code(78)
+        .assert_stderr("target_session_attrs");
+}
+
+#[test]
+fn application_name_names_the_lock_or_is_the_users() {
+    let name = fresh_name();
+    let shown = |variables: &[(&str, &str)]| {
+        let inner = format!("{} who {name}", env!("CARGO_BIN_EXE_advisory-lock"));
+        let mut command = program(&["run", &name, "-c", &inner]);
+        command.envs(variables.iter().copied());
+        run_command(command).assert_code(0).stdout.clone()
+    };
+    assert!(shown(&[]).contains(&format!("advisory-lock run {name}")));
+    assert!(shown(&[("PGAPPNAME", "nightly-job")]).contains("nightly-job"));
+}

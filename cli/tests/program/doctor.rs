@@ -1,0 +1,84 @@
+//! `doctor` against servers and poolers.
+
+use testkit::fake_server::{FakeServer, Rule};
+use testkit::pooling_proxy::{Ability, PoolingProxy};
+use testkit::server::{url, with_parameters};
+use testkit::temp::{TempDatabase, TempRole};
+
+use crate::program::{run, run_on};
+
+/// Returns the grade of a check.
+fn grade(output: &str, check: &str) -> String {
+    let line = output
+        .lines()
+        .find(|line| line.split_whitespace().nth(1) == Some(check));
+    let line = line.unwrap_or_else(|| panic!("no check {check}: {output}"));
+    line.split_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn healthy_server_has_no_fault() {
+    let done = run(&["doctor"]);
+    for check in [
+        "server", "primary", "locks", "pooler", "execute", "plpgsql", "details",
+    ] {
+        assert_eq!(grade(&done.assert_code(0).stdout, check), "ok", "{check}");
+    }
+    assert_eq!(grade(&done.stdout, "application_name"), "warn");
+    run(&["doctor", "--json"])
+        .assert_code(0)
+        .assert_stdout("\"check\":\"pooler\"");
+    let named = with_parameters(&url(), "application_name=service");
+    assert_eq!(
+        grade(&run_on(&named, &["doctor"]).stdout, "application_name"),
+        "ok"
+    );
+}
+
+#[test]
+fn unfit_servers_are_faults() {
+    for (rules, check) in [
+        (vec![Rule::standby()], "primary"),
+        (Rule::cockroach_db(), "locks"),
+        (Rule::no_lock_functions(), "locks"),
+    ] {
+        let server = FakeServer::start(rules);
+        let done = run_on(&server.url(), &["doctor", "--no-pooler-check"]);
+        assert_eq!(grade(&done.assert_code(1).stdout, check), "bad", "{done:?}");
+    }
+}
+
+#[test]
+fn poolers_have_their_grades() {
+    for (ability, code, expected) in [
+        (Ability::Nothing, 1, "bad"),
+        (Ability::ReplaysSettings, 1, "bad"),
+        (Ability::PinsLockHolders, 0, "warn"),
+    ] {
+        let pooler = PoolingProxy::start(ability);
+        let done = run_on(&pooler.url(), &["doctor"]);
+        assert_eq!(
+            grade(&done.assert_code(code).stdout, "pooler"),
+            expected,
+            "{ability:?}"
+        );
+    }
+}
+
+#[test]
+fn role_without_privileges_is_told_the_grants() {
+    let (database, role) = (TempDatabase::create(), TempRole::create());
+    let done = run_on(&role.url(&database.url()), &["doctor"]);
+    done.assert_code(0)
+        .assert_stdout("GRANT pg_read_all_stats")
+        .assert_stdout("GRANT pg_signal_backend");
+    role.set("idle_in_transaction_session_timeout = '1min'");
+    let done = run_on(&role.url(&database.url()), &["doctor"]);
+    assert_eq!(
+        grade(
+            &done.assert_code(0).stdout,
+            "idle_in_transaction_session_timeout"
+        ),
+        "warn"
+    );
+}

@@ -1,0 +1,132 @@
+//! The reaction to a lock that is lost while the command runs.
+
+use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
+use rustix::process::Signal;
+use testkit::observer::Observe;
+use testkit::proxy::Proxy;
+use testkit::server::{connect, eventually, fresh_name};
+
+use crate::processes::{fresh_sleep, wait_for_sleep, wait_until_none_sleeps};
+use crate::program::{Running, program, run};
+
+#[test]
+fn terminated_session_ends_the_command() {
+    for (options, code) in [(&[][..], 79), (&["--lost-exit-code=4"], 4)] {
+        let (name, first, second) = (fresh_name(), fresh_sleep(), fresh_sleep());
+        let script = format!("sleep {first} | sleep {second}");
+        let arguments = [&["run", &name], options, &["-c", &script]].concat();
+        let running = Running::start(program(&arguments));
+        wait_for_sleep(&first);
+        wait_for_sleep(&second);
+        connect().terminate_holder(&LockKey::from(&*name));
+        running.wait().assert_code(code).assert_stderr("lock lost");
+        wait_until_none_sleeps(&first);
+        wait_until_none_sleeps(&second);
+    }
+}
+
+/// The command ignores TERM, and succeeds in the end.
+#[test]
+fn command_that_ignores_term_is_killed_after_the_grace() {
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let script = format!("trap '' TERM; sleep {sleep}; exit 0");
+    let arguments = ["run", &name, "--kill-after=200ms", "-c", &script];
+    let running = Running::start(program(&arguments));
+    wait_for_sleep(&sleep);
+    connect().terminate_holder(&LockKey::from(&*name));
+    running.wait().assert_code(79);
+    wait_until_none_sleeps(&sleep);
+}
+
+/// The end of the session is noticed at the release, too.
+#[test]
+fn loss_counts_though_the_command_succeeds() {
+    let name = fresh_name();
+    let script = format!(
+        "trap 'exit 0' TERM; {} kill {name} -q; sleep 600",
+        env!("CARGO_BIN_EXE_advisory-lock")
+    );
+    run(&["run", &name, "-c", &script])
+        .assert_code(79)
+        .assert_stderr("lock lost");
+}
+
+#[test]
+fn silent_network_ends_the_command() {
+    let (name, sleep, proxy) = (fresh_name(), fresh_sleep(), Proxy::start());
+    let mut command = program(&[
+        "run",
+        &name,
+        "--check-interval=100ms",
+        "--",
+        "sleep",
+        &sleep,
+    ]);
+    command.env("DATABASE_URL", proxy.url());
+    let running = Running::start(command);
+    wait_for_sleep(&sleep);
+    let stall = proxy.stall();
+    running.wait().assert_code(79).assert_stderr("lock lost");
+    wait_until_none_sleeps(&sleep);
+    drop(stall);
+    connect().assert_soon_free(&LockKey::from(&*name), "the loss");
+}
+
+/// From the text of an error in a log to the end of the holder's session, in two commands.
+#[test]
+fn two_commands_lead_from_an_error_to_the_end_of_the_holder() {
+    let name = fresh_name();
+    let (mut holder, mut waiter, mut observer) = (connect(), connect(), connect());
+    let holder_pid = holder.pid();
+    let guard = holder
+        .acquire_advisory_lock(&*name, LockOptions::no_wait())
+        .unwrap();
+    let wait = LockOptions::wait_up_to(std::time::Duration::from_millis(20));
+    let error: LockError = waiter
+        .acquire_advisory_lock(&*name, wait)
+        .map(drop)
+        .unwrap_err();
+    let log = error.to_string();
+    let key = log
+        .find('"')
+        .map(|at| &log[at..])
+        .and_then(|rest| rest.split(',').next());
+
+    let done = run(&["who", "--key", key.expect("a key in the text")]);
+    let command = done
+        .assert_code(0)
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("To end the holder: advisory-lock "));
+    let arguments: Vec<&str> = command.expect("a command").split(' ').collect();
+    assert_eq!(arguments, ["kill", "--pid", &*holder_pid.to_string()]);
+    run(&arguments)
+        .assert_code(0)
+        .assert_stdout("terminated pid");
+
+    assert!(!observer.is_alive(holder_pid));
+    assert!(observer.is_free(&LockKey::from(&*name)));
+    eventually("the holder notices", || {
+        waiter
+            .try_acquire_advisory_lock(&*name, LockOptions::no_wait())
+            .unwrap()
+            .is_some()
+    });
+    assert!(guard.release().is_err());
+}
+
+/// A dead program must not leave its command behind when the session ends later.
+#[test]
+fn terminal_signal_and_loss_together_end_once() {
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let running = Running::start(program(&["run", &name, "--", "sleep", &sleep]));
+    let mut observer = connect();
+    wait_for_sleep(&sleep);
+    running.signal(Signal::TERM);
+    for pid in observer.holders(&LockKey::from(&*name)) {
+        observer.terminate(pid);
+    }
+    let code = running.wait().code.unwrap();
+    assert!(code == 143 || code == 79, "{code}");
+    wait_until_none_sleeps(&sleep);
+}

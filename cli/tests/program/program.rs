@@ -1,0 +1,132 @@
+//! The program as a child process.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::Signal;
+use testkit::server::{eventually, fresh_name, url};
+
+use crate::processes;
+
+/// Result of a program that has ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// The exit code; `None` if a signal ended the program.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Done {
+    #[track_caller]
+    pub(crate) fn assert_code(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_stderr(&self, text: &str) -> &Self {
+        assert!(self.stderr.contains(text), "{text:?}: {self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_stdout(&self, text: &str) -> &Self {
+        assert!(self.stdout.contains(text), "{text:?}: {self:?}");
+        self
+    }
+}
+
+/// Returns the program with arguments, and with no settings of the caller but the test server.
+pub(crate) fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_advisory-lock"));
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"PG") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(arguments)
+        .env("DATABASE_URL", url())
+        .env("HOME", "/nonexistent")
+        .env_remove("ADVISORY_LOCK_HELD")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> Done {
+    run_command(program(arguments))
+}
+
+/// Runs the program with another server.
+pub(crate) fn run_on(url: &str, arguments: &[&str]) -> Done {
+    let mut command = program(arguments);
+    command.env("DATABASE_URL", url);
+    run_command(command)
+}
+
+pub(crate) fn run_command(mut command: Command) -> Done {
+    let output = command.output().expect("the program starts");
+    Done {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A program that runs. It is killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    /// The file of its standard error. A pipe would stay open in its descendants.
+    stderr: PathBuf,
+}
+
+impl Running {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let stderr = std::env::temp_dir().join(fresh_name());
+        let file = File::create(&stderr).unwrap();
+        command.stdout(Stdio::null()).stderr(file);
+        let child = command.spawn().expect("the program starts");
+        Self { child, stderr }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        processes::send(self.child.id(), signal);
+    }
+
+    pub(crate) fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> Done {
+        let mut ended: Option<ExitStatus> = None;
+        eventually("the end of the program", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        Done {
+            code: ended.unwrap().code(),
+            stdout: String::new(),
+            stderr: fs::read_to_string(&self.stderr).unwrap(),
+        }
+    }
+
+    /// Kills the program itself, as the kernel does without memory.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.stderr);
+    }
+}

@@ -1,0 +1,205 @@
+//! `ls`, `who`, `kill` and `watch`.
+
+use std::fs::File;
+use std::process::Stdio;
+
+use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
+use testkit::observer::Observe;
+use testkit::server::{connect, connect_with, fresh_name, fresh_number, url};
+use testkit::temp::TempRole;
+
+use crate::program::{Running, program, run, run_command, run_on};
+
+#[test]
+fn holders_and_waiters_of_each_kind_of_key_are_shown() {
+    let number = i64::from(std::process::id()) << 16 | i64::from(fresh_number());
+    let half = i32::try_from(number >> 8 & 0xffff).unwrap();
+    let keys = [
+        (LockKey::from(-number), format!("--key={}", -number)),
+        (LockKey::from((-half, -7)), format!("--key=-{half},-7")),
+        (
+            LockKey::from(i64::MIN + number),
+            format!("--key={}", i64::MIN + number),
+        ),
+    ];
+    for (key, argument) in keys {
+        let mut holder = connect_with("application_name=holder-of-a-lock");
+        let guard = holder
+            .acquire_advisory_lock(&key, LockOptions::no_wait())
+            .unwrap();
+        let running = Running::start(program(&["run", &argument, "--block", "--", "true"]));
+        let mut observer = connect();
+        observer.wait_until_waiters(&key, 1);
+        let pid = observer.holder(&key);
+        let done = run(&["who", &argument]);
+        done.assert_code(0)
+            .assert_stdout("HELD")
+            .assert_stdout("holder-of-a-lock");
+        done.assert_stdout("WAITING")
+            .assert_stdout(&format!("behind {pid}"));
+        let digits = argument.trim_start_matches("--key=");
+        run(&["ls"]).assert_code(0).assert_stdout(digits);
+        run(&["ls", "--json"]).assert_stdout(&format!("\"key\":\"{digits}\""));
+        let done = run(&["ls", "--waiting", "--json"]);
+        done.assert_stdout(&format!("\"blocked_by\":[{pid}]"));
+        guard.release().unwrap();
+        running.wait().assert_code(0);
+        run(&["who", &argument])
+            .assert_code(0)
+            .assert_stdout("not held");
+        let done = run(&["ls"]);
+        assert!(!done.stdout.contains(digits), "{done:?}");
+    }
+}
+
+#[test]
+fn names_of_keys_come_from_a_file() {
+    let name = fresh_name();
+    let file = std::env::temp_dir().join(fresh_name());
+    std::fs::write(&file, format!("other\n{name}\n")).unwrap();
+    let mut holder = connect();
+    let guard = holder
+        .acquire_advisory_lock(&*name, LockOptions::no_wait())
+        .unwrap();
+    let arguments = ["ls", "--held", "--names", file.to_str().unwrap()];
+    run(&arguments).assert_code(0).assert_stdout(&name);
+    run(&[
+        "watch",
+        "--count=2",
+        "-n",
+        "10ms",
+        "--json",
+        "--names",
+        file.to_str().unwrap(),
+    ])
+    .assert_code(0)
+    .assert_stdout(&format!("\"name\":\"{name}\""));
+    drop(guard);
+    std::fs::remove_file(&file).unwrap();
+    run(&arguments)
+        .assert_code(64)
+        .assert_stderr("No such file");
+}
+
+#[test]
+fn role_without_privileges_sees_the_holder_and_may_not_end_it() {
+    let (name, role) = (fresh_name(), TempRole::create());
+    let mut holder = connect_with("application_name=hidden-holder");
+    let guard = holder
+        .acquire_advisory_lock(&*name, LockOptions::no_wait())
+        .unwrap();
+    let role_url = role.url(&url());
+    let done = run_on(&role_url, &["who", &name]);
+    done.assert_code(0)
+        .assert_stdout("hidden-holder")
+        .assert_stdout("details hidden");
+    let done = run_on(&role_url, &["kill", &name]);
+    done.assert_code(77);
+    guard.release().unwrap();
+}
+
+/// PostgreSQL replaces control characters of the name; a pooler or a fork may not.
+#[test]
+fn application_name_cannot_control_the_terminal() {
+    let name = fresh_name();
+    let mut holder = connect_with("application_name=%1B[2Jevil%C2%9B%E2%80%AE");
+    let guard = holder
+        .acquire_advisory_lock(&*name, LockOptions::no_wait())
+        .unwrap();
+    for arguments in [
+        &["who", &name][..],
+        &["ls"],
+        &["ls", "--json"],
+        &["try", &name],
+    ] {
+        let done = run(arguments);
+        let shown = format!("{}{}", done.stdout, done.stderr);
+        assert!(shown.contains("evil"), "{arguments:?}: {done:?}");
+        let is_safe = |c: char| c == '\n' || !(c.is_control() || c == '\u{202e}');
+        assert!(shown.chars().all(is_safe), "{arguments:?}: {done:?}");
+    }
+    guard.release().unwrap();
+}
+
+#[test]
+fn kill_ends_the_holders_of_a_name_only() {
+    let (name, other) = (fresh_name(), fresh_name());
+    let mut sessions = [connect(), connect(), connect()];
+    let pids: Vec<i64> = sessions.iter_mut().map(Observe::pid).collect();
+    let shared = LockOptions::no_wait().shared();
+    let [first, second, third] = &mut sessions;
+    let guards = [
+        first.acquire_advisory_lock(&*name, shared).unwrap(),
+        second.acquire_advisory_lock(&*name, shared).unwrap(),
+        third.acquire_advisory_lock(&*other, shared).unwrap(),
+    ];
+    let done = run(&["kill", &name]);
+    let done = done.assert_code(0);
+    assert_eq!(done.stdout.lines().count(), 2, "{done:?}");
+    let mut observer = connect();
+    let lives: Vec<bool> = pids.iter().map(|pid| observer.is_alive(pid)).collect();
+    assert_eq!(lives, [false, false, true]);
+    run(&["kill", &name])
+        .assert_code(0)
+        .assert_stderr("no session holds");
+    run(&["kill", "--pid", "1"])
+        .assert_code(64)
+        .assert_stderr("neither holds nor awaits");
+    run(&["kill"]).assert_code(64);
+    for guard in guards {
+        drop(guard);
+    }
+}
+
+#[test]
+fn closed_output_is_no_panic() {
+    for arguments in [
+        &["ls"][..],
+        &["key", "a", "--all"],
+        &["--help"],
+        &["man"],
+        &["watch", "-n1ms"],
+    ] {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let mut command = program(arguments);
+        command.stdout(writer).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(141), "{arguments:?}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn full_disk_is_an_error() {
+    let mut command = program(&["key", "a"]);
+    command
+        .stdout(File::options().write(true).open("/dev/full").unwrap())
+        .stderr(Stdio::piped());
+    let output = command.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(74), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("cannot write"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn colours_follow_the_environment() {
+    let name = fresh_name();
+    let mut holder = connect();
+    let guard = holder
+        .acquire_advisory_lock(&*name, LockOptions::no_wait())
+        .unwrap();
+    let coloured = |variables: &[(&str, &str)]| {
+        let mut command = program(&["who", &name]);
+        command
+            .env_remove("NO_COLOR")
+            .envs(variables.iter().copied());
+        run_command(command).stdout.contains('\u{1b}')
+    };
+    assert!(!coloured(&[]));
+    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    guard.release().unwrap();
+}

@@ -1,0 +1,216 @@
+//! A signal in each phase of `run`: the right exit code, no orphan, no lock left.
+//!
+//! `ADVISORY_LOCKING_SIGNAL_ROUNDS` is the number of rounds of each phase, 20 by default.
+
+use std::thread;
+use std::time::Duration;
+
+use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
+use rustix::process::Signal;
+use testkit::observer::Observe;
+use testkit::proxy::{Direction, Policy, Proxy};
+use testkit::server::{connect, fresh_name};
+
+use crate::processes::{fresh_sleep, sleeping, wait_for_sleep, wait_until_none_sleeps};
+use crate::program::{Running, program};
+use crate::run::wait_for_run;
+
+fn rounds() -> u32 {
+    let variable = std::env::var("ADVISORY_LOCKING_SIGNAL_ROUNDS");
+    variable.map_or(20, |text| text.parse().expect("a number"))
+}
+
+/// The signals, in turn.
+fn signal_of(round: u32) -> (Signal, i32) {
+    let signals = [
+        Signal::TERM,
+        Signal::INT,
+        Signal::HUP,
+        Signal::QUIT,
+        Signal::USR1,
+    ];
+    let signal = signals[usize::try_from(round).unwrap() % signals.len()];
+    (signal, 128 + signal.as_raw())
+}
+
+#[test]
+fn signal_before_the_connection_ends_the_program() {
+    for round in 0..rounds() {
+        let (signal, code) = signal_of(round);
+        let (name, sleep, proxy) = (fresh_name(), fresh_sleep(), Proxy::start());
+        proxy.set(Direction::ToServer, Policy::Hold);
+        let mut command = program(&["run", &name, "--", "sleep", &sleep]);
+        command.env("DATABASE_URL", proxy.url());
+        let running = Running::start(command);
+        proxy.wait_until_held(Direction::ToServer);
+        running.signal(signal);
+        running.wait().assert_code(code);
+        assert!(sleeping(&sleep).is_empty());
+    }
+}
+
+#[test]
+fn signal_during_the_wait_ends_the_program() {
+    let mut observer = connect();
+    for round in 0..rounds() {
+        let (signal, code) = signal_of(round);
+        let (name, sleep, mut holder) = (fresh_name(), fresh_sleep(), connect());
+        let key = LockKey::from(&*name);
+        let guard = holder
+            .acquire_advisory_lock(&key, LockOptions::no_wait())
+            .unwrap();
+        let block = if round % 2 == 0 {
+            "--block"
+        } else {
+            "--poll-interval=20ms"
+        };
+        let running = Running::start(program(&["run", &name, block, "--", "sleep", &sleep]));
+        if round % 2 == 0 {
+            observer.wait_until_waiters(&key, 1);
+        } else {
+            wait_for_run(&mut observer, &name);
+        }
+        running.signal(signal);
+        running.wait().assert_code(code);
+        // The wait has left the server's queue, not only the program.
+        observer.wait_until_waiters(&key, 0);
+        guard.release().unwrap();
+        observer.assert_soon_free(&key, "a signal during the wait");
+        assert!(sleeping(&sleep).is_empty());
+    }
+}
+
+/// The lock is granted and the signal arrives at almost the same time.
+#[test]
+fn signal_that_meets_the_grant_leaves_no_orphan() {
+    let mut observer = connect();
+    for round in 0..rounds() {
+        let (name, sleep, mut holder) = (fresh_name(), fresh_sleep(), connect());
+        let key = LockKey::from(&*name);
+        let guard = holder
+            .acquire_advisory_lock(&key, LockOptions::no_wait())
+            .unwrap();
+        let wait = if round % 2 == 0 {
+            "--block"
+        } else {
+            "--poll-interval=1ms"
+        };
+        let running = Running::start(program(&["run", &name, wait, "--", "sleep", &sleep]));
+        wait_for_run(&mut observer, &name);
+        guard.release().unwrap();
+        thread::sleep(Duration::from_micros(u64::from(round * 7 % 40) * 200));
+        running.signal(Signal::TERM);
+        running.wait().assert_code(143);
+        wait_until_none_sleeps(&sleep);
+        observer.assert_soon_free(&key, "a signal at the grant");
+    }
+}
+
+/// The signal arrives with the grant: its reply is held until then.
+#[test]
+fn command_does_not_start_after_a_signal() {
+    for _ in 0..rounds() {
+        let (name, sleep, proxy) = (fresh_name(), fresh_sleep(), Proxy::start());
+        proxy.hold_from("pg_try_advisory_lock");
+        let mut command = program(&["run", &name, "--no-pooler-check", "--", "sleep", &sleep]);
+        command.env("DATABASE_URL", proxy.url());
+        let running = Running::start(command);
+        proxy.wait_until_held(Direction::ToServer);
+        running.signal(Signal::TERM);
+        proxy.forward();
+        running.wait().assert_code(143);
+        assert!(sleeping(&sleep).is_empty());
+        connect().assert_soon_free(&LockKey::from(&*name), "the signal");
+    }
+}
+
+/// The command and its own children are one process group.
+#[test]
+fn signal_to_the_program_reaches_all_processes() {
+    let mut observer = connect();
+    for round in 0..rounds() {
+        let (signal, code) = signal_of(round);
+        let (name, first, second) = (fresh_name(), fresh_sleep(), fresh_sleep());
+        // An interactive shell would ignore INT and QUIT in its background processes.
+        let script = format!("sleep {first} | sleep {second}");
+        let running = Running::start(program(&["run", &name, "-c", &script]));
+        wait_for_sleep(&first);
+        wait_for_sleep(&second);
+        running.signal(signal);
+        running.wait().assert_code(code);
+        wait_until_none_sleeps(&first);
+        wait_until_none_sleeps(&second);
+        observer.assert_soon_free(&LockKey::from(&*name), "a signal to the command");
+    }
+}
+
+#[test]
+fn trap_of_the_command_decides_the_code() {
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let script = format!("trap 'exit 3' TERM; sleep {sleep} & wait");
+    let running = Running::start(program(&["run", &name, "-c", &script]));
+    wait_for_sleep(&sleep);
+    running.signal(Signal::TERM);
+    running.wait().assert_code(3);
+    wait_until_none_sleeps(&sleep);
+}
+
+#[test]
+fn second_term_kills_a_command_that_ignores_it() {
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let script = format!("trap '' TERM; sleep {sleep}; sleep {sleep}");
+    let running = Running::start(program(&["run", &name, "-c", &script]));
+    wait_for_sleep(&sleep);
+    running.signal(Signal::TERM);
+    // Two pending signals of one number are one, so it is repeated until the end.
+    let pause = Duration::from_millis(100);
+    while !sleeping(&sleep).is_empty() {
+        running.signal(Signal::TERM);
+        thread::sleep(pause);
+    }
+    running.wait().assert_code(137);
+}
+
+#[test]
+fn signal_during_the_release_keeps_the_code() {
+    for round in 0..rounds() {
+        let (signal, _) = signal_of(round);
+        let (name, proxy) = (fresh_name(), Proxy::start());
+        proxy.hold_from("pg_advisory_unlock");
+        let arguments = [
+            "run",
+            &name,
+            "--no-pooler-check",
+            "--",
+            "sh",
+            "-c",
+            "exit 5",
+        ];
+        let mut command = program(&arguments);
+        command.env("DATABASE_URL", proxy.url());
+        let running = Running::start(command);
+        proxy.wait_until_held(Direction::ToServer);
+        running.signal(signal);
+        proxy.forward();
+        running.wait().assert_code(5);
+        connect().assert_soon_free(&LockKey::from(&*name), "the release");
+    }
+}
+
+/// As `nohup` starts a program.
+#[test]
+fn ignored_signal_stays_ignored() {
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let program_path = env!("CARGO_BIN_EXE_advisory-lock");
+    let script = format!("trap '' HUP; exec {program_path} run {name} -- sleep {sleep}");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script]);
+    let running = Running::start(command);
+    let pid = wait_for_sleep(&sleep);
+    running.signal(Signal::HUP);
+    crate::processes::send(pid, Signal::HUP);
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(sleeping(&sleep), [pid]);
+    running.signal(Signal::TERM);
+    running.wait().assert_code(143);
+}
