@@ -182,8 +182,8 @@ async fn sqlx_baseline_statements(pool: &PgPool, statements: LockStatements, key
     assert_eq!(answer, Some(1));
     let released = sqlx::query(statements.release_sql)
         .bind(pid)
-        .bind(began)
-        .bind(key);
+        .bind(key)
+        .bind(began);
     let released = released.fetch_one(&mut *conn).await.unwrap();
     assert_eq!(released.get::<Option<bool>, _>(0), Some(true));
 }

@@ -67,8 +67,8 @@ impl LockStatements {
         let (_, pid, began) = granted;
         let binds = vec![
             Value::Int4(pid),
-            Value::Timestamptz(began),
             Value::Int8(key),
+            Value::Timestamptz(began),
         ];
         Baseline::new(self.release_sql, binds)
     }
