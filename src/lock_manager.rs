@@ -6,6 +6,7 @@
 mod blocking_adapter;
 mod core;
 mod guard;
+mod held_lock;
 mod lock_handle;
 mod loss_signal;
 mod manager;

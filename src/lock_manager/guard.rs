@@ -1,7 +1,7 @@
 //! The owned guards of a lock manager: [`OwnedLockGuard`] and [`OwnedLockGuards`].
 
+use super::held_lock::{HeldLock, release_all};
 use super::manager::block_on;
-use super::request::{HeldLock, release_all};
 use super::shared::Caller;
 use crate::error::LockError;
 use crate::key::LockKey;

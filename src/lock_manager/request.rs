@@ -1,4 +1,4 @@
-//! Calls of a lock manager's users: request, wait for the response, release.
+//! Calls of a lock manager's users: request, and wait for the response.
 //!
 //! A call is a future for async and blocking callers alike; a blocking caller parks its thread.
 
@@ -9,16 +9,14 @@ use std::time::Instant;
 
 use futures_channel::oneshot;
 
-use super::core::{RequestId, RequestKind, SessionId};
-use super::lock_handle::{HoldRecord, LockHandle, ResponseReceiver};
-use super::loss_signal::LossSignal;
+use super::core::{RequestId, RequestKind};
+use super::held_lock::{HeldLock, release_all};
+use super::lock_handle::ResponseReceiver;
 use super::shared::{Caller, Response, ResponseSender, Shared};
-#[cfg(feature = "testing")]
-use super::simulated::SimulatedLock;
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{NotGranted, ReleaseRecord, RequestRecord};
+use crate::events::{NotGranted, RequestRecord};
 use crate::key::{LockKey, RawLockKey};
-use crate::options::{AcceptedServers, LockMode, LockOptions, LockScope};
+use crate::options::{AcceptedServers, LockOptions, LockScope};
 
 /// Maximum number of keys in one call. With default settings, a server's lock table has room for
 /// some 12,000 locks of all sessions.
@@ -238,6 +236,18 @@ fn without_wait(options: &LockOptions) -> LockOptions {
         .on_missing_lock(options.missing_lock_policy())
 }
 
+/// Sends the event of a request.
+fn record(key: &LockKey, options: &LockOptions) -> RequestRecord {
+    RequestRecord::new(key, options, LockScope::Session, None, Instant::now())
+}
+
+/// Returns the channel of a response, whose sender also reports that the request waits.
+fn response_channel(record: &mut RequestRecord) -> (ResponseSender, ResponseReceiver) {
+    let (sender, receiver) = oneshot::channel();
+    let sender = ResponseSender::new(sender).with_notice(record.wait_notice());
+    (sender, ResponseReceiver(receiver))
+}
+
 /// Waits for the response. In a test scope of the unit-test kit, a lock of a backend without locks
 /// is then acquired in the lock table of the test.
 #[cfg_attr(
@@ -294,14 +304,8 @@ impl Future for PendingRequest {
         let error = match response {
             Some(Response::Granted(lock)) => {
                 let record = record.and_then(|record| record.granted(lock.pid, Instant::now()));
-                return Poll::Ready(Ok(HeldLock {
-                    record: HoldRecord::new(record, lock.loss.clone()),
-                    lock,
-                    key: self.key.clone(),
-                    mode: self.options.lock_mode(),
-                    #[cfg(feature = "testing")]
-                    simulated: None,
-                }));
+                let (key, mode) = (self.key.clone(), self.options.lock_mode());
+                return Poll::Ready(Ok(HeldLock::new(lock, record, key, mode)));
             }
             Some(Response::Failed(error)) => self.with_wait(error),
             Some(Response::Released(_) | Response::Closed) | None => {
@@ -321,187 +325,5 @@ impl Drop for PendingRequest {
             self.shared
                 .with_core(|core, now| core.cancel(request, key, now));
         }
-    }
-}
-
-/// A held lock, with its key and mode.
-#[derive(Debug)]
-pub(super) struct HeldLock {
-    lock: LockHandle,
-    record: HoldRecord,
-    key: LockKey,
-    mode: LockMode,
-    /// The lock in the lock table of a test.
-    #[cfg(feature = "testing")]
-    simulated: Option<SimulatedLock>,
-}
-
-impl HeldLock {
-    #[cfg(feature = "testing")]
-    async fn simulate(mut self, options: &LockOptions) -> Result<Self, LockError> {
-        let simulated = SimulatedLock::acquire(self.lock.session, &self.key, options).await?;
-        if let Some(simulated) = &simulated {
-            let loss = self.lock.loss.get_or_insert_default();
-            simulated.fire_on_loss(Arc::clone(loss));
-            self.record.loss = Some(Arc::clone(loss));
-        }
-        self.simulated = simulated;
-        Ok(self)
-    }
-
-    /// Splits the lock into its handle and the rest of its release.
-    fn into_parts(self) -> (LockHandle, PendingRelease) {
-        let release = PendingRelease {
-            key: self.key,
-            record: self.record.releasing(),
-            #[cfg(feature = "testing")]
-            simulated: self.simulated,
-        };
-        (self.lock, release)
-    }
-
-    pub(super) const fn key(&self) -> &LockKey {
-        &self.key
-    }
-
-    pub(super) const fn mode(&self) -> LockMode {
-        self.mode
-    }
-
-    pub(super) const fn token(&self) -> Option<i64> {
-        self.lock.token
-    }
-
-    pub(super) fn generation(&self) -> u64 {
-        self.lock.session.map_or(0, SessionId::generation)
-    }
-
-    pub(super) fn loss(&self) -> Option<&LossSignal> {
-        self.lock.loss.as_deref()
-    }
-
-    pub(super) fn is_lost(&self) -> bool {
-        self.loss().is_some_and(LossSignal::is_fired)
-    }
-
-    /// Releases the lock at once. The returned future reports the result.
-    pub(super) fn release(
-        self,
-        caller: Caller,
-    ) -> impl Future<Output = Result<(), LockError>> + Send {
-        let (lock, release) = self.into_parts();
-        // Outside the future, because the call itself starts the release.
-        let receiver = lock.release(caller);
-        release.result(receiver)
-    }
-}
-
-/// Releases several locks of one lock manager, and returns the first error.
-pub(super) async fn release_all(
-    locks: impl IntoIterator<Item = HeldLock>,
-) -> Result<(), LockError> {
-    let (locks, releases): (Vec<_>, Vec<_>) = locks.into_iter().map(HeldLock::into_parts).unzip();
-    all_released(LockHandle::release_all(locks).into_iter().zip(releases)).await
-}
-
-/// Waits until all locks are released, and returns the first error.
-async fn all_released(
-    releases: impl Iterator<Item = (ResponseReceiver, PendingRelease)>,
-) -> Result<(), LockError> {
-    let mut result = Ok(());
-    for (receiver, release) in releases {
-        result = result.and(release.result(receiver).await);
-    }
-    result
-}
-
-/// A release that has started, until its result.
-struct PendingRelease {
-    key: LockKey,
-    record: Option<ReleaseRecord>,
-    #[cfg(feature = "testing")]
-    simulated: Option<SimulatedLock>,
-}
-
-impl PendingRelease {
-    /// Waits for the result. Dropping the future drops the report only.
-    async fn result(mut self, receiver: ResponseReceiver) -> Result<(), LockError> {
-        let result = match receiver.await {
-            Some(Response::Released(result)) => result,
-            Some(Response::Granted(_) | Response::Failed(_) | Response::Closed) | None => {
-                Err(LockErrorKind::Lost)
-            }
-        };
-        let result = result.map_err(|kind| LockError::new(kind).with_key(&self.key));
-        #[cfg(feature = "testing")]
-        let result = match self.simulated.take() {
-            Some(simulated) => result.and(simulated.release().await),
-            None => result,
-        };
-        if let Some(release) = self.record.take() {
-            release.ended(&result, Instant::now());
-        }
-        result
-    }
-}
-
-impl Drop for PendingRelease {
-    fn drop(&mut self) {
-        // The release has started, and ends without its caller.
-        if let Some(release) = self.record.take() {
-            release.queued();
-        }
-    }
-}
-
-/// Sends the event of a request.
-fn record(key: &LockKey, options: &LockOptions) -> RequestRecord {
-    RequestRecord::new(key, options, LockScope::Session, None, Instant::now())
-}
-
-/// Returns the channel of a response, whose sender also reports that the request waits.
-fn response_channel(record: &mut RequestRecord) -> (ResponseSender, ResponseReceiver) {
-    let (sender, receiver) = oneshot::channel();
-    let sender = ResponseSender::new(sender).with_notice(record.wait_notice());
-    (sender, ResponseReceiver(receiver))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::pin::pin;
-    use std::task::Waker;
-
-    use super::*;
-
-    #[test]
-    fn release_of_several_locks_awaits_all_despite_an_error() {
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..3).map(|_| oneshot::channel()).unzip();
-        let receivers = receivers.into_iter().map(ResponseReceiver);
-        let releases = [1, 2, 3].map(|number| PendingRelease {
-            key: LockKey::from(number),
-            record: None,
-            #[cfg(feature = "testing")]
-            simulated: None,
-        });
-        let mut released = pin!(all_released(receivers.zip(releases)));
-        let mut context = Context::from_waker(Waker::noop());
-        let results = [
-            Ok(()),
-            Err(LockErrorKind::Lost),
-            Err(LockErrorKind::NotHeld),
-        ];
-        for (sender, result) in senders.into_iter().zip(results) {
-            assert!(released.as_mut().poll(&mut context).is_pending());
-            drop(sender.send(Response::Released(result)));
-        }
-        let Poll::Ready(result) = released.as_mut().poll(&mut context) else {
-            panic!("all locks are released");
-        };
-        let error = result.unwrap_err();
-        let second = LockKey::from(2);
-        assert_eq!(
-            (error.kind(), error.key()),
-            (LockErrorKind::Lost, Some(&second))
-        );
     }
 }

@@ -1,0 +1,186 @@
+//! Kinds of errors: [`LockErrorKind`].
+
+#[cfg(doc)]
+use super::LockError;
+
+/// Kind of a [`LockError`]. Each kind states whether the lock is held.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum LockErrorKind {
+    /// The server cancelled the statement. Either
+    /// [`pg_cancel_backend`](https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL)
+    /// was called, or the application's
+    /// [`statement_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-STATEMENT-TIMEOUT)
+    /// passed during a statement that does not wait. The lock is not held.
+    Canceled,
+    /// The lock manager was closed before or during this call. The lock is not held.
+    Closed,
+    /// The body succeeded, but the commit of its transaction failed. The work is rolled back and
+    /// the transaction-level lock is not held.
+    ///
+    /// Either the server rejected the commit, or it ended the session before the commit.
+    CommitFailed,
+    /// The body succeeded, and the session was lost during the commit. The work may be committed or
+    /// rolled back. The transaction-level lock is not held once the server has noticed the loss.
+    ///
+    /// A retry may do the work twice. A body that needs the answer stores the value of
+    /// `pg_current_xact_id()` outside the database. Later,
+    /// [`pg_xact_status`](https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT)
+    /// returns whether that transaction was committed.
+    ///
+    /// Diesel and diesel-async hide the SQLSTATE. So with them this kind is also reported if the
+    /// server ended the session just before the commit.
+    CommitUnknown,
+    /// The client library or the database failed. The lock is not held. If the release could not be
+    /// confirmed, the session was terminated.
+    Database,
+    /// The server detected a
+    /// [deadlock](https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-DEADLOCKS)
+    /// and ended this wait. The lock is not held. Locks acquired earlier are still held.
+    Deadlock,
+    /// Another session holds the lock in a conflicting mode. The lock is not held. The `try_*`
+    /// methods return `None` or `false` instead.
+    HeldElsewhere,
+    /// A session-level lock was requested inside an open transaction. Nothing was sent. The lock is
+    /// not held.
+    ///
+    /// A release before the commit would let the next holder read old data. Acquire a
+    /// transaction-level lock
+    /// ([`with_advisory_xact_lock`](crate::AdvisoryLocking::with_advisory_xact_lock),
+    /// [`acquire_advisory_xact_lock`](crate::AdvisoryLocking::acquire_advisory_xact_lock)), or set
+    /// [`allow_in_transaction`](crate::LockOptions::allow_in_transaction).
+    InTransaction,
+    /// The system whose scheme was used rejects this name. Nothing was sent. No lock is held.
+    ///
+    /// Returned only by functions of the module `schemes`. Every text is a valid [`LockKey`].
+    InvalidKey,
+    /// The options contradict each other. Nothing was sent. The lock is not held.
+    InvalidOptions,
+    /// The session ended before the release. The lock is not held. Another session may have held it
+    /// before the body ended.
+    Lost,
+    /// The lock would exclude no other session. The lock is not held. The body did not run.
+    ///
+    /// * The backend has no locks and the options contain
+    ///   [`OnMissingLock::Error`](crate::OnMissingLock::Error).
+    /// * The server is known to grant every lock to every session: CockroachDB, or a YugabyteDB
+    ///   whose error about missing advisory locks is silenced. The option
+    ///   [`trust_server`](crate::LockOptions::trust_server) accepts it.
+    NoMutualExclusion,
+    /// The server reports that this session does not hold the lock: another statement on the same
+    /// connection released it, such as [`DISCARD ALL`]. The lock is not held. Another session may
+    /// have held it before the body ended.
+    ///
+    /// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
+    ///
+    /// For a transaction-level lock, the body ended the transaction itself. What the body committed
+    /// stays committed. A transaction that the body began afterwards is rolled back.
+    NotHeld,
+    /// A transaction-level lock was requested outside a transaction, where it would be released at
+    /// once. Nothing was sent. The lock is not held.
+    NotInTransaction,
+    /// The pool returned no connection within its own timeout or within the limit of the call.
+    /// Nothing was sent. The lock is not held. The `try_*` methods return this error too: whether
+    /// the lock is free is unknown.
+    ///
+    /// Each held lock and each waiting call keeps one connection of the pool.
+    Pool,
+    /// Another session replied than the session that was granted the lock. Either a transaction
+    /// pooler multiplexes the connection, or the connection behind the guard was exchanged.
+    ///
+    /// The client cannot tell which session holds the lock. A session of the pooler may hold it
+    /// until the pooler closes that session. Session-level locks need a direct connection or
+    /// session pooling. Transaction-level locks also work with transaction pooling, if the pooler
+    /// supports prepared statements.
+    SessionChanged,
+    /// The server is a hot standby, whose locks are not those of its primary. The lock is not held.
+    /// The body did not run.
+    ///
+    /// Connect to the primary. If only sessions of this standby use the lock, set
+    /// [`allow_standby`](crate::LockOptions::allow_standby).
+    Standby,
+    /// The limit passed before the lock was granted. The lock is not held. The `try_*` methods
+    /// return `None` or `false` instead.
+    TimedOut,
+    /// The server's lock table is full. The lock is not held. Do not retry at once; raise
+    /// [`max_locks_per_transaction`](https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-MAX-LOCKS-PER-TRANSACTION).
+    TooManyLocks,
+    /// The transaction is aborted: a statement in it failed, and the server accepts only a
+    /// rollback. The lock is not held after that rollback.
+    ///
+    /// Diesel hides the SQLSTATE, so this kind is also reported if the lock statement itself
+    /// failed. The source has the details.
+    TransactionAborted,
+    /// The body prepared its transaction for two-phase commit. The prepared transaction holds the
+    /// lock until
+    /// [`COMMIT PREPARED` or `ROLLBACK PREPARED`](https://www.postgresql.org/docs/current/sql-prepare-transaction.html).
+    ///
+    /// The work is neither committed nor rolled back.
+    TransactionPrepared,
+    /// The body or the holder of the guard left open a transaction that began under the lock. On
+    /// PostgreSQL the session was terminated, which rolled the transaction back. On SQLite the
+    /// transaction was rolled back and the connection stays usable. The lock is not held.
+    TransactionLeftOpen,
+    /// The server lacks the lock functions, or the adapter does not support the backend; the error
+    /// says which backend it is. The lock is not held.
+    Unsupported,
+}
+
+impl LockErrorKind {
+    /// Returns the text of the kind, with a hint.
+    pub(super) const fn message(self) -> &'static str {
+        match self {
+            Self::Canceled => {
+                "the server cancelled the lock statement (pg_cancel_backend, or statement_timeout)"
+            }
+            Self::Closed => "the lock manager is closed",
+            Self::CommitFailed => "the transaction under the lock was not committed",
+            Self::CommitUnknown => {
+                "the session was lost during the commit under the lock: whether the work was committed is unknown"
+            }
+            Self::Database => "the database or the client library failed",
+            Self::Deadlock => {
+                "waiting for the lock would be a deadlock: acquire locks in the same order everywhere"
+            }
+            Self::HeldElsewhere => "another session holds the lock",
+            Self::InTransaction => {
+                "a session-level lock inside an open transaction would be released before the commit: \
+                 use with_advisory_xact_lock, or set LockOptions::allow_in_transaction"
+            }
+            Self::InvalidKey => "the name is not valid in this key scheme",
+            Self::InvalidOptions => "the lock options contradict each other",
+            Self::Lost => {
+                "the session ended before the lock was released: another session may have held it"
+            }
+            Self::NoMutualExclusion => "the lock would exclude no other session",
+            Self::NotHeld => "the session no longer holds the lock: another statement released it",
+            Self::NotInTransaction => {
+                "a transaction-level lock outside a transaction would protect nothing: \
+                 begin one, or use with_advisory_xact_lock"
+            }
+            Self::Pool => {
+                "the pool returned no connection; each held lock and each waiter keeps one"
+            }
+            Self::SessionChanged => {
+                "another session replied than the one that was granted the lock: is there a \
+                 transaction pooler? Use transaction-level locks, or a direct connection"
+            }
+            Self::Standby => {
+                "the server is a hot standby, whose locks are not those of its primary"
+            }
+            Self::TimedOut => "the limit passed before the lock was granted",
+            Self::TooManyLocks => {
+                "the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction"
+            }
+            Self::TransactionAborted => "the transaction is aborted: roll it back",
+            Self::TransactionPrepared => {
+                "the body prepared the transaction, which holds the lock until COMMIT PREPARED or ROLLBACK PREPARED"
+            }
+            Self::TransactionLeftOpen => {
+                "a transaction begun under the lock was left open, and was rolled back: \
+                 commit it before the lock is released"
+            }
+            Self::Unsupported => "this connection is not PostgreSQL or SQLite with these locks",
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Options: contradictions, limits and defaults.
+
+use super::*;
+
+#[test]
+fn contradictions_are_refused() {
+    let wait = LockOptions::wait_up_to(Duration::from_secs(1));
+    let bad = [
+        wait.interval(Duration::ZERO),
+        LockOptions::no_wait().strategy(WaitStrategy::Poll),
+        LockOptions::no_wait().interval(Duration::from_millis(1)),
+        wait.strategy(WaitStrategy::Block)
+            .interval(Duration::from_millis(1)),
+    ];
+    for options in bad {
+        let kind = options.validate().map_err(|error| error.kind());
+        assert_eq!(kind, Err(LockErrorKind::InvalidOptions), "{options:?}");
+    }
+}
+
+#[test]
+fn no_time_is_no_wait() {
+    assert!(!LockOptions::no_wait().waits());
+    assert!(!LockOptions::wait_up_to(Duration::ZERO).waits());
+    assert!(LockOptions::wait_up_to(Duration::from_nanos(1)).waits());
+    assert!(LockOptions::wait_forever().waits());
+}
+
+#[test]
+#[cfg(feature = "lock-manager")]
+fn remaining_limit() {
+    let left = |options: LockOptions| {
+        let rest = options.after(Duration::from_secs(2))?;
+        assert_eq!(rest.limit(), options.limit());
+        Some(rest.wait())
+    };
+    let of = |seconds| LockOptions::wait_up_to(Duration::from_secs(seconds)).shared();
+    assert_eq!(left(LockOptions::no_wait()), None);
+    assert_eq!(left(of(5)), Some(Wait::UpTo(Duration::from_secs(3))));
+    assert_eq!(left(of(1)), Some(Wait::UpTo(Duration::ZERO)));
+    assert_eq!(left(LockOptions::wait_forever()), Some(Wait::Forever));
+}
+
+#[test]
+fn elapsed_time_counts_against_the_limit_only() {
+    let second = Duration::from_secs(1);
+    let rest = |options: LockOptions| options.with_elapsed(second).with_elapsed(second);
+    assert_eq!(rest(LockOptions::no_wait()).wait(), Wait::No);
+    assert_eq!(rest(LockOptions::no_wait()).elapsed(), 2 * second);
+    assert_eq!(
+        rest(LockOptions::wait_up_to(5 * second)).wait(),
+        Wait::UpTo(3 * second)
+    );
+    assert!(!rest(LockOptions::wait_up_to(2 * second)).waits());
+}
+
+#[test]
+fn every_limit_is_valid() {
+    for limit in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        assert!(LockOptions::wait_up_to(limit).validate().is_ok());
+        assert!(
+            LockOptions::wait_up_to(limit)
+                .strategy(WaitStrategy::Block)
+                .validate()
+                .is_ok()
+        );
+    }
+    assert!(
+        LockOptions::wait_forever()
+            .interval(Duration::MAX)
+            .validate()
+            .is_ok()
+    );
+}
+
+#[test]
+fn the_default_neither_waits_nor_shares() {
+    assert_eq!(LockOptions::default(), LockOptions::no_wait());
+    assert_eq!(LockOptions::default().lock_mode(), LockMode::Exclusive);
+    assert_eq!(LockOptions::default().wait_strategy(), WaitStrategy::Poll);
+    assert_eq!(
+        LockOptions::default().max_interval(),
+        Duration::from_millis(100)
+    );
+    assert_eq!(
+        LockOptions::default().missing_lock_policy(),
+        OnMissingLock::Warn
+    );
+}
