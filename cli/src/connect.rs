@@ -6,7 +6,9 @@
 //! not show the sockets that it opens. Every host, every address of its name and every way to
 //! encrypt is tried in order, until one answers.
 
+mod cancel;
 mod files;
+mod hosts;
 mod keywords;
 pub(crate) mod settings;
 mod socket;
@@ -23,10 +25,11 @@ use tokio::time::timeout;
 use tokio_postgres::config::SslMode as ClientSslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{CancelToken, Client, Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use self::settings::{Host, Settings, SslMode};
+use self::hosts::Host;
+use self::settings::{Settings, SslMode};
 use self::socket::Address;
 use crate::exit_code::Code;
 use crate::failure::{Failure, causes, code_of_sqlstate};
@@ -268,43 +271,6 @@ async fn fits(settings: &Settings, client: &Client) -> Result<bool, Failure> {
         other => Err(Failure::usage(format_args!(
             "target_session_attrs {other:?} does not exist"
         ))),
-    }
-}
-
-impl Connection {
-    /// Returns a handle that cancels the statement in flight.
-    pub(crate) fn canceller(&self, settings: &Settings) -> Canceller {
-        Canceller {
-            token: self.client.cancel_token(),
-            target: self.target.clone(),
-            settings: settings.clone(),
-        }
-    }
-}
-
-/// Sends a cancel request, with a connection of its own.
-pub(crate) struct Canceller {
-    token: CancelToken,
-    target: Target,
-    settings: Settings,
-}
-
-impl Canceller {
-    /// Cancels the statement in flight. A failure has no consequence but a later end of the wait.
-    pub(crate) async fn cancel(&self) {
-        match socket::open(&self.target.address, &self.settings).await {
-            Ok(socket::Stream::Unix(stream)) => {
-                drop(self.token.cancel_query_raw(stream, NoTls).await)
-            }
-            Ok(socket::Stream::Tcp(stream)) => {
-                let Ok(connector) = tls::connector(&self.settings) else {
-                    return;
-                };
-                let tls = tls_for(connector, &self.target);
-                drop(self.token.cancel_query_raw(stream, tls).await);
-            }
-            Err(_) => {}
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_postgres::config::{ChannelBinding, SslNegotiation};
 
 use super::files::{PasswordFor, in_home, read_password, read_service};
+use super::hosts::{Host, SOCKET_DIRECTORIES, hosts};
 use super::keywords::{Keywords, parse};
 use crate::failure::Failure;
 
@@ -52,22 +53,6 @@ pub(crate) enum SslMode {
     Require,
     VerifyCa,
     VerifyFull,
-}
-
-/// Address of a server.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Host {
-    /// A name, an address, or the directory of a Unix-domain socket.
-    pub(crate) name: String,
-    /// The address to connect to, instead of the name.
-    pub(crate) address: Option<String>,
-    pub(crate) port: u16,
-}
-
-impl Host {
-    pub(crate) fn is_socket_directory(&self) -> bool {
-        self.address.is_none() && self.name.starts_with('/')
-    }
 }
 
 /// Settings of a connection.
@@ -236,66 +221,6 @@ impl Settings {
         };
         read_password(&file, &wanted)
     }
-}
-
-/// Directories of sockets, of Debian and of PostgreSQL itself.
-const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
-
-/// Returns the hosts of the lists of names, addresses and ports.
-fn hosts(
-    names: Option<&str>,
-    addresses: Option<&str>,
-    ports: Option<&str>,
-) -> Result<Vec<Host>, String> {
-    let list = |text: Option<&str>| -> Vec<String> {
-        text.map_or_else(Vec::new, |text| {
-            text.split(',').map(str::to_owned).collect()
-        })
-    };
-    let (names, addresses, ports) = (list(names), list(addresses), list(ports));
-    let count = names.len().max(addresses.len());
-    if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
-        return Err("host and hostaddr have different numbers of entries".to_owned());
-    }
-    if ports.len() > 1 && ports.len() != count.max(1) {
-        return Err("host and port have different numbers of entries".to_owned());
-    }
-    let port = |index: usize| -> Result<u16, String> {
-        let text = ports
-            .get(index)
-            .or_else(|| ports.first().filter(|_| ports.len() == 1));
-        match text.map(|text| text.trim()).filter(|text| !text.is_empty()) {
-            Some(text) => text
-                .parse()
-                .map_err(|_| format!("the port {text:?} is not a port")),
-            None => Ok(5432),
-        }
-    };
-    if count == 0 {
-        let port = port(0)?;
-        let host = |name: &&str| Host {
-            name: (*name).to_owned(),
-            address: None,
-            port,
-        };
-        return Ok(SOCKET_DIRECTORIES.iter().map(host).collect());
-    }
-    (0..count)
-        .map(|index| {
-            let address = addresses
-                .get(index)
-                .filter(|text| !text.is_empty())
-                .cloned();
-            let name = names.get(index).filter(|text| !text.is_empty()).cloned();
-            Ok(Host {
-                name: name
-                    .or_else(|| address.clone())
-                    .unwrap_or_else(|| "localhost".to_owned()),
-                address,
-                port: port(index)?,
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use rustix::net::sockopt;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
-use super::settings::{Host, Settings};
+use super::hosts::Host;
+use super::settings::Settings;
 
 /// Address of a socket.
 #[derive(Clone, Debug)]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use testkit::cluster::ClusterGuard;
 use testkit::fake_server::{FakeServer, Rule};
+use testkit::observer::Observe;
 use testkit::pooling_proxy::{Ability, PoolingProxy};
 use testkit::server::{fresh_name, url, with_parameters};
 use testkit::temp::TempRole;
@@ -155,6 +157,20 @@ fn full_lock_table_has_its_own_code() {
     );
     done.assert_code(71)
         .assert_stderr("max_locks_per_transaction");
+}
+
+/// Depending on the room that is left, the server refuses the connection or the lock.
+#[test]
+fn full_lock_table_of_a_real_server_has_the_same_code() {
+    let cluster = ClusterGuard::acquire();
+    let mut filler = cluster.connect();
+    let fill = "SELECT pg_advisory_lock(number) FROM generate_series(1, 10000000) AS number";
+    assert!(filler.try_run(fill).is_err());
+    let done = run_on(&cluster.url(), &["run", "a", "--", "echo", "ran"]);
+    done.assert_code(71);
+    assert_eq!(done.stdout, "");
+    filler.run("SELECT pg_advisory_unlock_all()");
+    run_on(&cluster.url(), &["run", "a", "--", "echo", "ran"]).assert_code(0);
 }
 
 /// A server that accepts connections and sends nothing.

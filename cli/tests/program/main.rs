@@ -11,6 +11,7 @@
 //! | `reports` | `ls`, `who`, `kill`, `watch` |
 //! | `run` | exit codes and the environment of a command |
 //! | `signals` | a signal in each phase |
+//! | `terminal` | a command in the foreground of a terminal |
 //! | `tls` | `sslmode` |
 #![expect(
     clippy::expect_used,
@@ -31,4 +32,5 @@ mod program;
 mod reports;
 mod run;
 mod signals;
+mod terminal;
 mod tls;

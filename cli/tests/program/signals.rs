@@ -124,6 +124,44 @@ fn command_does_not_start_after_a_signal() {
     }
 }
 
+/// The lock is granted, and the session is not prepared yet.
+#[test]
+fn command_does_not_start_after_a_signal_at_the_grant() {
+    for _ in 0..rounds() {
+        let (name, proxy) = (fresh_name(), Proxy::start());
+        let started = std::env::temp_dir().join(fresh_name());
+        proxy.hold_from("idle_session_timeout");
+        let script = format!("trap '' TERM; touch {}", started.display());
+        let mut command = program(&["run", &name, "--no-pooler-check", "-c", &script]);
+        command.env("DATABASE_URL", proxy.url());
+        let running = Running::start(command);
+        proxy.wait_until_held(Direction::ToServer);
+        running.signal(Signal::TERM);
+        proxy.forward();
+        running.wait().assert_code(143);
+        assert!(!started.exists());
+        connect().assert_soon_free(&LockKey::from(&*name), "the signal");
+    }
+}
+
+#[test]
+fn killed_waiter_leaves_the_queue() {
+    let (name, sleep, mut holder) = (fresh_name(), fresh_sleep(), connect());
+    let (key, mut observer) = (LockKey::from(&*name), connect());
+    let guard = holder
+        .acquire_advisory_lock(&key, LockOptions::no_wait())
+        .unwrap();
+    let running = Running::start(program(&["run", &name, "--block", "--", "sleep", &sleep]));
+    observer.wait_until_waiters(&key, 1);
+    running.kill();
+    if testkit::timeouts::notices_disconnects(&mut observer) {
+        observer.wait_until_waiters(&key, 0);
+    }
+    guard.release().unwrap();
+    observer.assert_soon_free(&key, "a killed waiter");
+    assert!(sleeping(&sleep).is_empty());
+}
+
 /// The command and its own children are one process group.
 #[test]
 fn signal_to_the_program_reaches_all_processes() {

@@ -1,0 +1,68 @@
+//! `run` at a terminal: the command stays in the foreground.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use advisory_locking::LockKey;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use testkit::observer::Observe;
+use testkit::server::{connect, fresh_name};
+
+use crate::processes::{fresh_sleep, wait_for_sleep, wait_until_none_sleeps};
+use crate::program::{Running, program};
+
+/// A terminal: the end of its user, and the end of the program.
+fn terminal() -> (File, OwnedFd) {
+    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&user).unwrap();
+    unlockpt(&user).unwrap();
+    let name = ptsname(&user, Vec::new()).unwrap();
+    let program = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (File::from(user), program)
+}
+
+/// Returns a command that has the terminal as its controlling terminal.
+fn at_terminal(terminal: OwnedFd, arguments: &[&str]) -> Command {
+    let program = program(arguments);
+    let mut command = Command::new("setsid");
+    command
+        .args(["--ctty", "--wait"])
+        .arg(program.get_program())
+        .args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdin(Stdio::from(terminal));
+    command
+}
+
+#[test]
+fn command_may_read_from_the_terminal() {
+    let (mut user, terminal) = terminal();
+    let name = fresh_name();
+    let script = "read code; exit $code";
+    let running = Running::start(at_terminal(terminal, &["run", &name, "-c", script]));
+    user.write_all(b"7\n").unwrap();
+    running.wait().assert_code(7);
+}
+
+#[test]
+fn interrupt_of_the_terminal_ends_the_command() {
+    let (mut user, terminal) = terminal();
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let running = Running::start(at_terminal(
+        terminal,
+        &["run", &name, "--", "sleep", &sleep],
+    ));
+    wait_for_sleep(&sleep);
+    user.write_all(b"\x03").unwrap();
+    running.wait().assert_code(130);
+    wait_until_none_sleeps(&sleep);
+    connect().assert_soon_free(&LockKey::from(&*name), "an interrupt");
+}
