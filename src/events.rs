@@ -11,6 +11,7 @@
 //! The drivers pass the time, by the clock of the session. A destructor has none, so it reads that
 //! of the operating system.
 
+mod overdue;
 mod records;
 
 use std::error::Error as StdError;
@@ -125,6 +126,10 @@ enum LockEventKind {
     Waiting,
     RequestEnded(RequestEnd),
     HoldEnded(HoldEnd),
+    /// The lock is held for longer than its warning time.
+    Overdue {
+        held: Duration,
+    },
 }
 
 impl LockEvent<'_> {
@@ -142,17 +147,21 @@ impl LockEvent<'_> {
             LockEventKind::Waiting => observer.waiting(self.lock),
             LockEventKind::RequestEnded(end) => observer.request_ended(self.lock, &end),
             LockEventKind::HoldEnded(end) => observer.hold_ended(self.lock, &end),
+            LockEventKind::Overdue { held } => observer.overdue(self.lock, held),
         }
     }
 
     fn trace(self) {
         // tracing needs the names of the fields at compile time, so each shape is a macro call.
         macro_rules! event {
-            ($message:expr $(, $field:ident = $value:expr)*) => {{
+            ($message:expr $(, $field:ident = $value:expr)*) => {
+                event!(Level::DEBUG; $message $(, $field = $value)*)
+            };
+            ($level:expr; $message:expr $(, $field:ident = $value:expr)*) => {{
                 let ObservedLock { key, label, scope, mode, pid, request, .. } = self.lock;
                 tracing::event!(
                     target: TARGET,
-                    Level::DEBUG,
+                    $level,
                     lock.key = key.text(),
                     lock.id = %Id(key.raw()),
                     lock.label = (!label.is_empty()).then_some(*label),
@@ -169,6 +178,11 @@ impl LockEvent<'_> {
         match self.kind {
             LockEventKind::Requested => event!("requesting an advisory lock"),
             LockEventKind::Waiting => event!("waiting for an advisory lock"),
+            LockEventKind::Overdue { held } => event!(
+                Level::WARN;
+                "an advisory lock is held for long",
+                held_ms = millis(held)
+            ),
             LockEventKind::RequestEnded(end) => {
                 let waited_ms = millis(end.waited);
                 match end.outcome {

@@ -21,6 +21,7 @@
 //! | limits of a lock; fencing tokens | [`fencing`] |
 //! | holders and waiters of a lock; a holder that hangs | [`operating`] |
 //! | log events and their fields | [`events`] |
+//! | metrics, dashboard queries and alert rules | [`metrics`] |
 //! | one source for PostgreSQL and for SQLite in unit tests | [`two_databases`] |
 //! | unit tests of the branches "held elsewhere", "timed out" and "lost" | module `testing` |
 //!
@@ -73,6 +74,8 @@ pages! {
     operating = "operating";
     /// Log events and their fields.
     events = "events";
+    /// Metrics: instruments, queries, alert rules.
+    metrics = "metrics";
     /// Fencing, and the limits of a lock.
     fencing = "fencing";
     /// Coming from another library.

@@ -7,6 +7,8 @@ mod blocking_adapter;
 mod core;
 mod guard;
 mod held_lock;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod instruments;
 mod lock_handle;
 mod loss_signal;
 mod manager;

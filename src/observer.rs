@@ -10,6 +10,7 @@
 //! | the lock is contended, and the call waits from now on | [`waiting`](LockObserver::waiting) |
 //! | the request has ended, by a grant or otherwise | [`request_ended`](LockObserver::request_ended) |
 //! | the hold has ended, by a release or otherwise | [`hold_ended`](LockObserver::hold_ended) |
+//! | a lock is held for longer than its warning time | [`overdue`](LockObserver::overdue) |
 //!
 //! Each `requested` is followed by one `request_ended`. Each `request_ended` with
 //! [`RequestOutcome::Granted`] is followed by one `hold_ended`. So the difference of their numbers
@@ -63,6 +64,13 @@
 //!
 //! Consequence for users: an observer sees the whole of a request and its hold, or nothing of them.
 
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod instruments;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(feature = "opentelemetry")]
+mod opentelemetry;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::{error, fmt};
@@ -73,6 +81,11 @@ use crate::lock_mode::LockMode;
 use crate::options::WaitStrategy;
 
 pub use crate::options::LockScope;
+
+#[cfg(feature = "metrics")]
+pub use self::metrics::MetricsObserver;
+#[cfg(feature = "opentelemetry")]
+pub use self::opentelemetry::OpenTelemetryObserver;
 
 /// Observer of all lock operations of the process.
 ///
@@ -104,6 +117,12 @@ pub trait LockObserver: Send + Sync {
     fn hold_ended(&self, lock: &ObservedLock, end: &HoldEnd) {
         let _ = (lock, end);
     }
+
+    /// The lock is held for longer than
+    /// [`LockOptions::warn_after`](crate::LockOptions::warn_after). At most once for each hold.
+    fn overdue(&self, lock: &ObservedLock, held: Duration) {
+        let _ = (lock, held);
+    }
 }
 
 /// Two observers, of which each receives every call.
@@ -126,6 +145,11 @@ impl<A: LockObserver, B: LockObserver> LockObserver for (A, B) {
     fn hold_ended(&self, lock: &ObservedLock, end: &HoldEnd) {
         self.0.hold_ended(lock, end);
         self.1.hold_ended(lock, end);
+    }
+
+    fn overdue(&self, lock: &ObservedLock, held: Duration) {
+        self.0.overdue(lock, held);
+        self.1.overdue(lock, held);
     }
 }
 
@@ -161,6 +185,13 @@ impl fmt::Display for ObserverAlreadySet {
 
 impl error::Error for ObserverAlreadySet {}
 
+/// Database of a session. One byte, unlike its name: each grant is moved with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DbSystem {
+    Postgresql,
+    Sqlite,
+}
+
 /// Lock of a request, as an observer sees it.
 #[derive(Clone, Debug)]
 pub struct ObservedLock {
@@ -169,7 +200,7 @@ pub struct ObservedLock {
     pub(crate) scope: LockScope,
     pub(crate) mode: LockMode,
     pub(crate) strategy: Option<WaitStrategy>,
-    pub(crate) db_system: Option<&'static str>,
+    pub(crate) db_system: Option<DbSystem>,
     pub(crate) pid: Option<i32>,
     pub(crate) request: u64,
 }
@@ -216,7 +247,11 @@ impl ObservedLock {
     /// [`db.system.name`]: https://opentelemetry.io/docs/specs/semconv/registry/attributes/db/
     #[must_use]
     pub const fn db_system_name(&self) -> Option<&'static str> {
-        self.db_system
+        match self.db_system {
+            Some(DbSystem::Postgresql) => Some("postgresql"),
+            Some(DbSystem::Sqlite) => Some("sqlite"),
+            None => None,
+        }
     }
 
     /// Returns the process id of the server session, from the grant on. `None` on a backend without

@@ -97,7 +97,7 @@ pub(crate) struct AcceptedServers {
 /// | `on_missing_lock=:warn` (default) | [`on_missing_lock(OnMissingLock::Warn)`](Self::on_missing_lock) (default) |
 /// | `on_missing_lock=:ignore` | [`on_missing_lock(OnMissingLock::Ignore)`](Self::on_missing_lock) |
 /// | `on_missing_lock=:error` | [`on_missing_lock(OnMissingLock::Error)`](Self::on_missing_lock) |
-/// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`label()`](Self::label), [`allow_in_transaction()`](Self::allow_in_transaction), [`allow_standby()`](Self::allow_standby), [`trust_server()`](Self::trust_server) |
+/// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`label()`](Self::label), [`warn_after()`](Self::warn_after), [`allow_in_transaction()`](Self::allow_in_transaction), [`allow_standby()`](Self::allow_standby), [`trust_server()`](Self::trust_server) |
 ///
 /// A monotonic clock measures durations. A wait on the server is rounded **up** to whole
 /// milliseconds, because
@@ -152,6 +152,7 @@ pub struct LockOptions {
     report_holders: Option<bool>,
     accepted_servers: AcceptedServers,
     label: &'static str,
+    warn_after: Option<Duration>,
     /// The part of the limit that passed before this request, such as the time of the checkout.
     elapsed: Duration,
 }
@@ -173,6 +174,7 @@ impl LockOptions {
                 standby: false,
             },
             label: "",
+            warn_after: None,
             elapsed: Duration::ZERO,
         }
     }
@@ -288,6 +290,24 @@ impl LockOptions {
     pub const fn label(mut self, label: &'static str) -> Self {
         self.label = label;
         self
+    }
+
+    /// Warns when the lock is held for longer than `after`: one log event of level warning, while
+    /// the lock is held. Default: no warning.
+    ///
+    /// It holds for bodies, guards and lock managers, blocking or async. A thread of the process
+    /// sends the warnings; the first such lock starts it. The body goes on, and the lock stays
+    /// held. `docs/operating.md` shows how to end a holder that hangs.
+    ///
+    /// The end of a transaction of the caller is not observed. So a lock that was acquired in one
+    /// has no warning.
+    pub const fn warn_after(mut self, after: Duration) -> Self {
+        self.warn_after = Some(after);
+        self
+    }
+
+    pub(crate) const fn warning_time(&self) -> Option<Duration> {
+        self.warn_after
     }
 
     pub(crate) const fn label_text(&self) -> &'static str {

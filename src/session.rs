@@ -16,6 +16,8 @@ mod transaction;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::observer::DbSystem;
+
 pub use crate::backends::postgres::{
     BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, Request, Row,
     Script, ScriptKind, ServerSigns, SessionError, SqlState, Statement, StatementId, StatementKind,
@@ -43,11 +45,11 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Returns the name of the database, as OpenTelemetry's attribute `db.system.name` has it.
-    pub(crate) const fn db_system_name(self) -> &'static str {
+    /// Returns the database, as an observer sees it.
+    pub(crate) const fn db_system(self) -> DbSystem {
         match self {
-            Self::Postgres => "postgresql",
-            Self::Sqlite => "sqlite",
+            Self::Postgres => DbSystem::Postgresql,
+            Self::Sqlite => DbSystem::Sqlite,
         }
     }
 }

@@ -46,7 +46,7 @@ where
     S: AsyncLockSession,
     M: Machine<Output = Result<Acquired, LockError>> + Send + Sync,
 {
-    let db_system = Some(session.session_backend().db_system_name());
+    let db_system = Some(session.session_backend().db_system());
     let now = session.session_now();
     let mut request = RequestRecord::new(key, options, scope, db_system, now);
     let record = &mut request;

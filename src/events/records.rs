@@ -3,14 +3,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "lock-manager")]
 use std::sync::{Arc, atomic::AtomicBool};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::overdue::OverdueWatch;
 #[cfg(feature = "_async")]
 use super::release_failed;
 use super::{LockEventKind, Subject};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::observer::{HoldEnd, HoldOutcome, ObservedLock, RequestEnd, RequestOutcome, observer};
+use crate::observer::{
+    DbSystem, HoldEnd, HoldOutcome, ObservedLock, RequestEnd, RequestOutcome, observer,
+};
 use crate::options::{LockOptions, LockScope};
 
 /// Outcome of a request that was not granted.
@@ -39,18 +42,19 @@ pub(crate) struct RequestRecord {
     since: Instant,
     waits: bool,
     polls: u32,
+    warn_after: Option<Duration>,
     /// The same as `waits`, for a request of a lock manager.
     #[cfg(feature = "lock-manager")]
     notice: Option<Arc<WaitNotice>>,
 }
 
 impl RequestRecord {
-    /// Begins a request. `db_system` is the name of the database, if it is known.
+    /// Begins a request. `db_system` is the database, if it is known.
     pub(crate) fn new(
         key: &LockKey,
         options: &LockOptions,
         scope: LockScope,
-        db_system: Option<&'static str>,
+        db_system: Option<DbSystem>,
         now: Instant,
     ) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
@@ -74,6 +78,7 @@ impl RequestRecord {
             since: now,
             waits: false,
             polls: 0,
+            warn_after: options.warning_time(),
             #[cfg(feature = "lock-manager")]
             notice: None,
         }
@@ -111,7 +116,7 @@ impl RequestRecord {
 
     /// Sets the database, which a lock manager learns from its session.
     #[cfg(feature = "lock-manager")]
-    pub(crate) fn set_db_system(&mut self, read: impl FnOnce() -> Option<&'static str>) {
+    pub(crate) fn set_db_system(&mut self, read: impl FnOnce() -> Option<DbSystem>) {
         if let Some(subject) = &mut self.subject {
             // Only an observer receives it.
             if subject.observer.is_some() {
@@ -126,7 +131,9 @@ impl RequestRecord {
         let mut subject = self.subject.take()?;
         subject.lock.pid = pid;
         subject.emit(LockEventKind::RequestEnded(end), None);
+        let watch = self.warn_after;
         let hold = Some(Hold {
+            watch: watch.and_then(|after| OverdueWatch::new(&subject, after)),
             subject,
             since: now,
         });
@@ -201,10 +208,13 @@ impl WaitNotice {
 struct Hold {
     subject: Subject,
     since: Instant,
+    watch: Option<OverdueWatch>,
 }
 
 impl Hold {
     fn ended(self, outcome: HoldOutcome, error: Option<&LockError>, now: Instant) {
+        // Before the event, which a warning should not follow.
+        drop(self.watch);
         let end = HoldEnd {
             outcome,
             held: now.saturating_duration_since(self.since),

@@ -299,7 +299,7 @@ impl Future for PendingRequest {
         self.request = None;
         let mut record = self.record.take();
         if let Some(record) = &mut record {
-            record.set_db_system(|| self.shared.db_system_name());
+            record.set_db_system(|| self.shared.db_system());
         }
         let error = match response {
             Some(Response::Granted(lock)) => {
@@ -322,6 +322,9 @@ impl Future for PendingRequest {
 impl Drop for PendingRequest {
     fn drop(&mut self) {
         if let Some((request, key)) = self.request.take() {
+            if let Some(record) = &mut self.record {
+                record.set_db_system(|| self.shared.db_system());
+            }
             self.shared
                 .with_core(|core, now| core.cancel(request, key, now));
         }

@@ -35,6 +35,7 @@ use super::snapshot::LockManagerSnapshot;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::WaitNotice;
 use crate::key::LockKey;
+use crate::observer::DbSystem;
 use crate::options::LockOptions;
 use crate::session::{Backend, LockBatch};
 
@@ -254,10 +255,10 @@ impl Shared {
         drop(handle);
     }
 
-    /// Returns the name of the pool's database, after the first session was opened.
-    pub(super) fn db_system_name(&self) -> Option<&'static str> {
+    /// Returns the pool's database, after the first session was opened.
+    pub(super) fn db_system(&self) -> Option<DbSystem> {
         let backend = self.state().core.backend();
-        backend.map(Backend::db_system_name)
+        backend.map(Backend::db_system)
     }
 
     /// Returns a copy of the core's state.

@@ -30,6 +30,7 @@ const CONTENDED: &str = "an advisory lock is contended";
 const TIMED_OUT: &str = "the limit of an advisory lock passed";
 const FAILED: &str = "the request for an advisory lock failed";
 const DROPPED: &str = "the request for an advisory lock was dropped";
+const OVERDUE: &str = "an advisory lock is held for long";
 const RELEASED: &str = "an advisory lock is released";
 const QUEUED: &str = "the release of an advisory lock is queued";
 const TERMINATED: &str = "the session of an advisory lock is being terminated";
@@ -43,10 +44,10 @@ fn assert_events(key: &LockKey, expected: &[&str]) {
     assert_eq!(messages, expected);
     assert_observed(key, expected);
     for event in &events {
-        let level = if event.message() == RELEASE_FAILED {
-            Level::ERROR
-        } else {
-            Level::DEBUG
+        let level = match event.message() {
+            RELEASE_FAILED => Level::ERROR,
+            OVERDUE => Level::WARN,
+            _ => Level::DEBUG,
         };
         assert_eq!(event.level, level, "{event:?}");
     }
@@ -65,7 +66,7 @@ fn assert_observed(key: &LockKey, expected: &[&str]) {
     for call in &calls {
         match call {
             Call::Requested(_) => waiting += 1,
-            Call::Waiting(_) => {}
+            Call::Waiting(_) | Call::Overdue(_) => {}
             Call::RequestEnded(lock, end) => {
                 waiting -= 1;
                 held += i32::from(end.outcome == RequestOutcome::Granted);
@@ -142,6 +143,19 @@ mod blocking {
             .unwrap_err();
         assert_events(&key, &[[REQUESTED, GRANTED, RELEASED]; 2].concat());
         assert_scope(&key, "transaction");
+    }
+
+    #[test]
+    fn long_hold_is_warned_about() {
+        record();
+        let (mut conn, key) = (connect(), fresh_key());
+        let options = NO_WAIT.warn_after(Duration::from_millis(1));
+        let body = |_: &mut _| {
+            assert_eventual_warning(&key);
+            Ok::<_, LockError>(())
+        };
+        conn.with_advisory_lock(&key, options, body).unwrap();
+        assert_events(&key, &[REQUESTED, GRANTED, OVERDUE, RELEASED]);
     }
 
     #[test]
@@ -348,6 +362,42 @@ async fn waits(key: &LockKey, count: usize) {
     }
 }
 
+/// The warning appears while the body runs, and not for a hold that ended before.
+async fn long_hold_is_warned_about<P: Client>() {
+    let (pool, key, soon) = (P::open().await, fresh_key(), Duration::from_millis(1));
+    let guard = pool.acquire_advisory_lock(&key, NO_WAIT.warn_after(soon));
+    let guard = guard.await.unwrap();
+    assert_eventual_warning(&key);
+    guard.release().await.unwrap();
+    let late = NO_WAIT.warn_after(Duration::from_secs(3600));
+    let body = async |_: &mut P::Session| Ok::<_, LockError>(());
+    pool.with_advisory_lock(&key, late, body).await.unwrap();
+    let warned = [REQUESTED, GRANTED, OVERDUE, RELEASED];
+    assert_events(
+        &key,
+        &[&warned[..], &[REQUESTED, GRANTED, RELEASED]].concat(),
+    );
+    let key = fresh_key();
+    let body = async |_: &mut P::Session| {
+        assert_eventual_warning(&key);
+        Ok::<_, LockError>(())
+    };
+    let options = NO_WAIT.warn_after(soon);
+    pool.with_advisory_xact_lock(&key, options, body)
+        .await
+        .unwrap();
+    assert_events(&key, &warned);
+}
+
+#[track_caller]
+fn assert_eventual_warning(key: &LockKey) {
+    eventually("the warning", || {
+        events_of(key)
+            .iter()
+            .any(|event| event.message() == OVERDUE)
+    });
+}
+
 async fn lost_lock_is_logged<P: Client>() {
     let (pool, key) = (P::open().await, fresh_key());
     let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
@@ -393,6 +443,7 @@ on_every_client!(
     dropped_body_is_logged,
     end_of_a_transaction_is_logged,
     contention_and_limit_are_logged,
+    long_hold_is_warned_about,
     lost_lock_is_logged,
     lost_lock_of_a_dropped_guard_is_an_error
 );
@@ -433,6 +484,17 @@ mod lock_manager {
         let key = fresh_key();
         drop(manager.acquire_blocking(&key, NO_WAIT).unwrap().release());
         assert_events(&key, &[REQUESTED, GRANTED, QUEUED]);
+    }
+
+    #[test]
+    fn long_hold_is_warned_about() {
+        record();
+        let (manager, key) = (manager(), fresh_key());
+        let options = NO_WAIT.warn_after(Duration::from_millis(1));
+        let guard = manager.acquire_blocking(&key, options).unwrap();
+        assert_eventual_warning(&key);
+        guard.release_blocking().unwrap();
+        assert_events(&key, &[REQUESTED, GRANTED, OVERDUE, RELEASED]);
     }
 
     #[test]

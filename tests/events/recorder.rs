@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::Duration;
 
 use advisory_locking::observer::{
     HoldEnd, HoldOutcome, LockObserver, ObservedLock, RequestEnd, RequestOutcome, observe,
@@ -72,6 +73,7 @@ pub(crate) enum Call {
     Waiting(ObservedLock),
     RequestEnded(ObservedLock, RequestEnd),
     HoldEnded(ObservedLock, HoldEnd),
+    Overdue(ObservedLock),
 }
 
 impl Call {
@@ -79,6 +81,7 @@ impl Call {
         match self {
             Self::Requested(lock)
             | Self::Waiting(lock)
+            | Self::Overdue(lock)
             | Self::RequestEnded(lock, _)
             | Self::HoldEnded(lock, _) => lock,
         }
@@ -89,6 +92,7 @@ impl Call {
         Some(match self {
             Self::Requested(_) => "requesting an advisory lock",
             Self::Waiting(_) => "waiting for an advisory lock",
+            Self::Overdue(_) => "an advisory lock is held for long",
             Self::RequestEnded(_, end) => match end.outcome {
                 RequestOutcome::Granted => "an advisory lock is granted",
                 RequestOutcome::HeldElsewhere => "an advisory lock is contended",
@@ -124,6 +128,11 @@ impl LockObserver for Recorder {
 
     fn hold_ended(&self, lock: &ObservedLock, end: &HoldEnd) {
         record_call(Call::HoldEnded(lock.clone(), *end));
+    }
+
+    fn overdue(&self, lock: &ObservedLock, held: Duration) {
+        assert!(!held.is_zero());
+        record_call(Call::Overdue(lock.clone()));
     }
 }
 

@@ -1,0 +1,108 @@
+//! Warnings about locks that are held for long: [`OverdueWatch`].
+//!
+//! # Implementation details
+//!
+//! A tree of holds in the order of their warning times, behind a mutex, and one thread of the
+//! process that sleeps until the first of them. The first hold with a warning time starts the
+//! thread. A hold wakes the thread only if its time is earlier than all others. Consequence for
+//! users: the warning appears while the lock is held, also if a blocking body hangs, and a hold
+//! without a warning time costs nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{LockEventKind, Subject};
+
+static WATCHER: Mutex<Watcher> = Mutex::new(Watcher {
+    holds: BTreeMap::new(),
+    last_number: 0,
+    is_running: false,
+});
+
+/// Wakes the thread for an earlier warning time.
+static EARLIER: Condvar = Condvar::new();
+
+struct Watcher {
+    holds: BTreeMap<WatchId, WatchedHold>,
+    last_number: u64,
+    is_running: bool,
+}
+
+/// Warning time of a hold, and a number that makes it unique.
+type WatchId = (Instant, u64);
+
+struct WatchedHold {
+    subject: Subject,
+    since: Instant,
+}
+
+/// Hold that a warning follows unless this value is dropped before.
+///
+/// Boxed, because few holds have one, and each grant is moved with it.
+#[derive(Debug)]
+pub(super) struct OverdueWatch(Box<WatchId>);
+
+impl OverdueWatch {
+    /// Starts to watch a hold. Returns `None` if no warning will follow: the time is out of reach,
+    /// or no thread could be started.
+    pub(super) fn new(subject: &Subject, after: Duration) -> Option<Self> {
+        let since = Instant::now();
+        let at = since.checked_add(after)?;
+        let mut watcher = watcher();
+        if !watcher.is_running {
+            let thread = thread::Builder::new().name("advisory-locking-watch".to_owned());
+            thread.spawn(watch).ok()?;
+            watcher.is_running = true;
+        }
+        watcher.last_number = watcher.last_number.wrapping_add(1);
+        let id = (at, watcher.last_number);
+        let is_first = watcher.holds.keys().next().is_none_or(|first| id < *first);
+        let subject = subject.clone();
+        watcher.holds.insert(id, WatchedHold { subject, since });
+        drop(watcher);
+        if is_first {
+            EARLIER.notify_one();
+        }
+        Some(Self(Box::new(id)))
+    }
+}
+
+impl Drop for OverdueWatch {
+    fn drop(&mut self) {
+        watcher().holds.remove(&self.0);
+    }
+}
+
+fn watcher() -> MutexGuard<'static, Watcher> {
+    // Each change is one call of the tree, so a panic leaves it whole.
+    WATCHER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends the warnings, until the process ends.
+fn watch() {
+    let mut guard = watcher();
+    loop {
+        let first = guard.holds.keys().next().copied();
+        guard = match first {
+            None => EARLIER.wait(guard).unwrap_or_else(PoisonError::into_inner),
+            Some(id) => match id.0.checked_duration_since(Instant::now()) {
+                Some(pause) if !pause.is_zero() => {
+                    let woken = EARLIER.wait_timeout(guard, pause);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+                _ => {
+                    let hold = guard.holds.remove(&id);
+                    // Outside the mutex, because the subscriber may acquire or release a lock.
+                    drop(guard);
+                    if let Some(hold) = hold {
+                        let held = hold.since.elapsed();
+                        hold.subject.emit(LockEventKind::Overdue { held }, None);
+                    }
+                    watcher()
+                }
+            },
+        };
+    }
+}
