@@ -160,7 +160,9 @@ fn nested_run_of_one_lock_is_refused() {
         env!("CARGO_BIN_EXE_advisory-lock"),
     );
     let nested = |outer: &[&str], inner: &[&str]| {
-        let arguments = [outer, &["--", program], inner, &["--", "true"]].concat();
+        // A nested run that is not refused must not wait for ever.
+        let limit = ["-w", "30s", "--", "true"];
+        let arguments = [outer, &["--", program], inner, &limit].concat();
         run(&arguments)
     };
     let done = nested(&["run", &name], &["run", &name]);

@@ -2,6 +2,8 @@
 //!
 //! `ADVISORY_LOCKING_SIGNAL_ROUNDS` is the number of rounds of each phase, 20 by default.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use testkit::proxy::{Direction, Policy, Proxy};
 use testkit::server::{connect, fresh_name};
 
 use crate::processes::{fresh_sleep, sleeping, wait_for_sleep, wait_until_none_sleeps};
-use crate::program::{Running, program};
+use crate::program::{Running, program, run};
 use crate::run::wait_for_run;
 
 fn rounds() -> u32 {
@@ -124,24 +126,28 @@ fn command_does_not_start_after_a_signal() {
     }
 }
 
-/// The lock is granted, and the session is not prepared yet.
+/// The lock is granted, and the session is not prepared yet. The interpreter of the command is
+/// missing, so that an attempt to start it would change the exit code.
 #[test]
 fn command_does_not_start_after_a_signal_at_the_grant() {
+    let command_file = std::env::temp_dir().join(fresh_name());
+    fs::write(&command_file, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&command_file, Permissions::from_mode(0o755)).unwrap();
+    let path = command_file.to_str().unwrap();
+    run(&["run", &fresh_name(), "--", path]).assert_code(127);
     for _ in 0..rounds() {
         let (name, proxy) = (fresh_name(), Proxy::start());
-        let started = std::env::temp_dir().join(fresh_name());
         proxy.hold_from("idle_session_timeout");
-        let script = format!("trap '' TERM; touch {}", started.display());
-        let mut command = program(&["run", &name, "--no-pooler-check", "-c", &script]);
+        let mut command = program(&["run", &name, "--no-pooler-check", "--", path]);
         command.env("DATABASE_URL", proxy.url());
         let running = Running::start(command);
         proxy.wait_until_held(Direction::ToServer);
         running.signal(Signal::TERM);
         proxy.forward();
         running.wait().assert_code(143);
-        assert!(!started.exists());
         connect().assert_soon_free(&LockKey::from(&*name), "the signal");
     }
+    fs::remove_file(command_file).unwrap();
 }
 
 #[test]
