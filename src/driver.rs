@@ -23,9 +23,10 @@ use crate::backends::postgres::classify;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{NotGranted, RequestRecord};
 use crate::lock_report::LockReport;
+use crate::options::LockOptions;
 use crate::protocol::{Acquired, Action, Event, Machine, SessionSnapshot};
 use crate::server_report::{ServerReport, Support};
-use crate::session::{Row, ScriptKind, SessionError};
+use crate::session::{Row, ScriptKind, SessionError, TransactionState};
 
 /// Machine of a request, whose record learns that the request waits.
 struct RecordedMachine<'r, M> {
@@ -98,6 +99,18 @@ fn parse_version(
     texts
         .and_then(|texts| ServerReport::without_locks(texts, support))
         .ok_or_else(|| LockError::new(kind).with_source(refused.into_source()))
+}
+
+/// Returns whether an error is to contain the holders of the lock.
+///
+/// A transaction may be aborted, and a report that fails would abort it. So there is no report in
+/// one.
+fn reports_holders(
+    error: &LockError,
+    options: &LockOptions,
+    transaction: TransactionState,
+) -> bool {
+    options.reports_holders(error.kind()) && !transaction.is_open_on_server()
 }
 
 /// Adds the holders of a report about one key to an error.

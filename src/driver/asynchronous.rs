@@ -10,7 +10,7 @@ use futures_timer::Delay;
 
 use super::{
     RecordedMachine, add_holders, check_identify, end_request, parse_identity, parse_report,
-    parse_version,
+    parse_version, reports_holders,
 };
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
@@ -175,9 +175,6 @@ pub(crate) async fn identify<S: AsyncLockSession>(
 
 /// Returns the grant, or an error with the holders of the lock if the options ask for them.
 ///
-/// A transaction may be aborted, and a report that fails would abort it. So there is no report in
-/// one.
-///
 /// # Cancel safety
 ///
 /// As [`report`].
@@ -192,8 +189,7 @@ pub(crate) async fn granted_or_error<S: AsyncLockSession>(
         Ok(grant) => return Ok(grant),
         Err(error) => error,
     };
-    let state = session.session_transaction_state();
-    if !options.reports_holders(error.kind()) || state.is_open_on_server() {
+    if !reports_holders(&error, options, session.session_transaction_state()) {
         return Err(error);
     }
     let mut report = pin!(report(session, Some(key.raw())));

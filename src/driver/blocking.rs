@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{
     RecordedMachine, add_holders, check_identify, end_request, parse_identity, parse_report,
-    parse_version,
+    parse_version, reports_holders,
 };
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
@@ -152,9 +152,6 @@ pub(crate) fn identify<S: LockSession + ?Sized>(
 }
 
 /// Returns the grant, or an error with the holders of the lock if the options ask for them.
-///
-/// A transaction may be aborted, and a report that fails would abort it. So there is no report in
-/// one.
 pub(crate) fn granted_or_error<S: LockSession + ?Sized>(
     session: &mut S,
     key: &LockKey,
@@ -164,8 +161,7 @@ pub(crate) fn granted_or_error<S: LockSession + ?Sized>(
 ) -> Result<Grant, LockError> {
     let acquired = acquired.and_then(|acquired| acquired.granted_or_error(key, options, began));
     acquired.map_err(|error| {
-        let state = session.session_transaction_state();
-        if !options.reports_holders(error.kind()) || state.is_open_on_server() {
+        if !reports_holders(&error, options, session.session_transaction_state()) {
             return error;
         }
         add_holders(error, report(session, Some(key.raw())).ok())
