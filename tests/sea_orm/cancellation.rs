@@ -530,3 +530,27 @@ async fn a_dropped_wait_that_arrives_late_leaves_the_queue() {
     guard.release().await.unwrap();
     observer.assert_free(&key, "the release").await;
 }
+
+/// A report is no lock statement, so its session is not terminated; only its connection is closed.
+#[tokio::test]
+async fn report_dropped_in_flight_closes_its_connection() {
+    let mut options = ConnectOptions::new(url());
+    // Without a check, a checkout of the idle connection is not pending, so no drop falls into it.
+    options
+        .max_connections(1)
+        .test_before_acquire(false)
+        .sqlx_logging(false);
+    let db = Database::connect(options).await.unwrap();
+    let mut replaced = 0;
+    for polls in 1..20 {
+        let before = pid(&db).await;
+        let done = poll_times(polls, db.advisory_lock_holders(fresh_key())).await;
+        replaced += usize::from(pid(&db).await != before);
+        if let Some(report) = done {
+            assert!(report.unwrap().holders.is_empty());
+            assert!(replaced > 0, "no report was dropped in flight");
+            return;
+        }
+    }
+    panic!("the report does not complete");
+}

@@ -35,6 +35,8 @@ async fn discard_all_in_a_body_is_not_held() {
         }
         let discarded = db
             .with_advisory_lock(&key, NO_WAIT, async |db| {
+                // In the cache of sqlx, which the release must clear: it may be the first one.
+                assert_eq!(number(db, PREPARED).await, 7);
                 db.execute_unprepared("DISCARD ALL").await.unwrap();
                 Ok::<_, advisory_locking::LockError>(())
             })

@@ -491,3 +491,27 @@ async fn a_failed_rollback_loses_the_lock() {
         .await
         .expect_err("the pooled connection is in a transaction");
 }
+
+/// This crate does not see a transaction that was begun as text, so it cannot roll it back.
+#[tokio::test]
+async fn a_scope_in_an_invisible_aborted_transaction_fails() {
+    use advisory_locking::AsyncAdvisoryLocking;
+
+    let (db, mut observer, keys) = (postgres(1).await, connect(), [fresh_key(), fresh_key()]);
+    let mut scope = None;
+    let outer = db
+        .with_advisory_lock(&keys[0], NO_WAIT, async |db| {
+            db.execute_unprepared("BEGIN").await.unwrap();
+            db.execute_unprepared("SELECT 1/0").await.unwrap_err();
+            let body = async |_: &mut PinnedConnection| Ok::<_, LockError>(());
+            let failed = db.with_advisory_xact_lock(&keys[1], NO_WAIT, body).await;
+            scope = Some(failed.unwrap_err().kind());
+            Ok::<_, LockError>(())
+        })
+        .await;
+    assert_eq!(scope, Some(LockErrorKind::Database));
+    assert_eq!(outer.unwrap_err().kind(), LockErrorKind::Lost);
+    for key in &keys {
+        observer.assert_free(key, "the end of the session").await;
+    }
+}

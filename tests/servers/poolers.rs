@@ -1,5 +1,7 @@
 //! Poolers that replay settings or read statements, and servers behind the pooler check.
 
+use std::thread;
+
 use advisory_locking::{
     AdvisoryLocking, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
     LockOptions, PooledAdvisoryLocking, PoolingMode,
@@ -10,7 +12,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use testkit::fake_server::{FakeServer, Rule};
 use testkit::observer::Observe;
 use testkit::pooling_proxy::{Ability, PoolingProxy};
-use testkit::server::{connect, fresh_key, url};
+use testkit::server::{block, connect, eventually, fresh_key, url};
 
 use crate::client::{Client, Scope, bb8_pool, block_on, r2d2_pool, sea_orm, with_lock_on};
 
@@ -103,6 +105,29 @@ fn polled_lock_excludes_through_a_pinning_pooler() {
         guard.release().unwrap();
         assert_eq!(connect().holders(&key), []);
     }
+}
+
+/// The call that waits is in a `DO` block, which the pooler does not read.
+#[test]
+fn waited_lock_excludes_through_a_pinning_pooler() {
+    let pooler = PoolingProxy::start(Ability::PinsLockHolders);
+    let (key, no_wait) = (fresh_key(), LockOptions::no_wait());
+    let (mut holder, mut observer) = (connect(), connect());
+    let held = holder.acquire_advisory_lock(&key, no_wait).unwrap();
+    let [mut waiter, mut other] = [(); 2].map(|()| PgConnection::establish(&pooler.url()).unwrap());
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| waiter.acquire_advisory_lock(&key, block()).unwrap());
+        eventually("the waiter is in the queue", || {
+            observer.lock_entries(&key).len() == 2
+        });
+        held.release().unwrap();
+        let guard = waiting.join().unwrap();
+        let contended = other.try_acquire_advisory_lock(&key, no_wait).unwrap();
+        assert!(contended.is_none(), "the session of the holder");
+        drop(contended);
+        guard.release().unwrap();
+    });
+    assert_eq!(observer.holders(&key), []);
 }
 
 /// The release of a dropped guard fails in a transaction that the client does not know of. A pooler
