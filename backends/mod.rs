@@ -12,6 +12,7 @@
 //! | `diesel_async` | adapter: `AsyncPgConnection`, `SyncConnectionWrapper<SqliteConnection>` |
 //! | `sea_orm` | adapter: `DatabaseConnection` and `DatabaseTransaction` |
 //! | `tokio_postgres` | adapter: `Client` and `Transaction` |
+//! | `rust_postgres` | adapter: `Client` and `Transaction` of the blocking crate postgres |
 //! | `deadpool_postgres` | adapter: the connections of deadpool-postgres |
 //! | `rusqlite` | adapter: `Connection`, `Transaction` and `Savepoint` |
 //! | `r2d2` | pool of a blocking adapter's connections |
@@ -42,6 +43,8 @@ pub mod r2d2;
 mod runtime_bound;
 #[cfg(feature = "rusqlite")]
 pub mod rusqlite;
+#[cfg(feature = "postgres")]
+pub mod rust_postgres;
 #[cfg(feature = "sea-orm")]
 pub mod sea_orm;
 pub(crate) mod sqlite;

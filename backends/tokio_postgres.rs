@@ -73,8 +73,12 @@
 //!
 //! This crate terminates a session of which it does not know whether it holds the lock, and closes
 //! its `Client`: [`is_closed`](::tokio_postgres::Client::is_closed) returns `true`. The managers of
-//! bb8-postgres and deadpool-postgres read that, and open another connection. A `Transaction` only
-//! borrows its `Client`, which is closed once the server has ended the session.
+//! bb8-postgres and deadpool-postgres read that, and open another connection.
+//!
+//! A `Transaction` only borrows its `Client`. After a termination in it, the `Client` is closed
+//! once the server has ended the session. A pool may hand it out before that, unless it checks each
+//! connection by a statement. bb8 does so by default, and deadpool-postgres with
+//! `RecyclingMethod::Verified`.
 //!
 //! # Dropped futures
 //!
@@ -89,9 +93,14 @@
 //! it also if it accepts sessions with TLS only. With `sslmode=require` the client sends no request
 //! without a TLS connector: see [`set_cancel_tls`]. So does a proxy that accepts TLS only.
 //!
-//! A wait that is not cancelled ends within a second after its connection is closed. The server
-//! checks the connection: PostgreSQL 14 or later, not on Windows. On other servers it lasts to its
-//! limit.
+//! A wait that is not cancelled stays in the server's queue until its turn, or to its limit. Then
+//! its session ends at once, and with it the lock. The wait ends within a second if the task of its
+//! `Connection` is aborted, which closes the connection (PostgreSQL 14 or later, not on Windows).
+//! The drop of a `Client` alone does not close it before the reply. deadpool-postgres aborts that
+//! task when it discards a connection.
+//!
+//! PgBouncer 1.18 drops a cancel request whose connection is closed at once, as tokio-postgres
+//! does. So behind it, every dropped wait counts as not cancelled.
 //!
 //! # Errors
 //!

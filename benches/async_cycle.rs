@@ -1,13 +1,15 @@
 //! Cost of one acquire and release through async clients, relative to hand-written statements.
 //!
 //! ```sh
-//! scripts/postgres run -- cargo bench --features diesel-async-postgres,bb8,sea-orm \
+//! scripts/postgres run -- cargo bench \
+//!     --features diesel-async-postgres,bb8,sea-orm,deadpool-postgres \
 //!     --bench async_cycle
 //! ```
 //!
 //! The baselines are those of `cycle.rs`, on the same connection or from the same pool. A cycle
 //! with a pool includes the check-out, with the pool's default connection check, and the return.
-//! sqlx's `PgAdvisoryLock` is a further contender.
+//! sqlx's `PgAdvisoryLock` is a further contender. The baselines of a tokio-postgres `Client` are
+//! unprepared, as its lock statements are, and those of deadpool-postgres use its cache.
 //!
 //! To add an adapter, add a group of contenders in `main`.
 #![allow(
@@ -24,6 +26,8 @@
 mod baseline;
 #[path = "shared/interleave.rs"]
 mod interleave;
+#[path = "shared/tokio_postgres.rs"]
+mod tokio_postgres;
 
 use advisory_locking::{AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockKey, LockOptions};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
@@ -66,7 +70,13 @@ fn main() {
     let key = LockKey::from("benches/async_cycle");
     let (number, statements) = (number(&key), LockStatements::new(&key));
     let sqlx_lock = PgAdvisoryLock::new("benches/async_cycle");
-    let Clients { conn, bb8, sqlx } = Clients::new(&runtime, &url);
+    let Clients {
+        conn,
+        bb8,
+        sqlx,
+        client,
+        deadpool,
+    } = Clients::new(&runtime, &url);
     let sea_orm = SqlxPostgresConnector::from_sqlx_postgres_pool(sqlx.clone());
 
     let samples = run_interleaved(&mut [
@@ -104,11 +114,38 @@ fn main() {
             let guard = sqlx_lock.acquire(conn).await.unwrap();
             guard.release_now().await.unwrap();
         }),
+        cycles!(runtime, "hand-written, lock functions only", async {
+            tokio_postgres::functions(&*client.lock().await, number).await;
+        }),
+        cycles!(runtime, "hand-written, crate's statements", async {
+            tokio_postgres::statements(&*client.lock().await, statements, number).await;
+        }),
+        cycles!(runtime, "acquire_advisory_lock, release", async {
+            let mut client = client.lock().await;
+            let guard = client.acquire_advisory_lock(&key, NO_WAIT).await;
+            guard.unwrap().release().await.unwrap();
+        }),
+        cycles!(runtime, "hand-written, lock functions only", async {
+            tokio_postgres::cached_functions(&deadpool, number).await;
+        }),
+        cycles!(runtime, "hand-written, crate's statements", async {
+            tokio_postgres::cached_statements(&deadpool, statements, number).await;
+        }),
+        cycles!(runtime, "acquire_advisory_lock, release", async {
+            let guard = deadpool.acquire_advisory_lock(&key, NO_WAIT).await;
+            guard.unwrap().release().await.unwrap();
+        }),
     ]);
     samples.print("an AsyncPgConnection", 0..3, &["functions", "statements"]);
     samples.print("from a bb8 pool", 3..6, &["functions", "statements"]);
     let baselines = ["functions", "statements", "crate"];
     samples.print("SeaORM, from its sqlx pool", 6..10, &baselines);
+    samples.print("a Client", 10..13, &["functions", "statements"]);
+    samples.print(
+        "from a deadpool-postgres pool",
+        13..16,
+        &["functions", "statements"],
+    );
 }
 
 /// The clients under test, each with one connection.
@@ -116,6 +153,8 @@ struct Clients {
     conn: Mutex<AsyncPgConnection>,
     bb8: bb8::Pool<AsyncPgConnection>,
     sqlx: PgPool,
+    client: Mutex<::tokio_postgres::Client>,
+    deadpool: deadpool_postgres::Pool,
 }
 
 impl Clients {
@@ -128,6 +167,8 @@ impl Clients {
                 conn: Mutex::new(AsyncPgConnection::establish(url).await.unwrap()),
                 bb8: bb8.await.unwrap(),
                 sqlx: sqlx.await.unwrap(),
+                client: Mutex::new(tokio_postgres::connect(url).await),
+                deadpool: tokio_postgres::deadpool(url),
             }
         })
     }

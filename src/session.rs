@@ -92,6 +92,12 @@ impl Backend {
     )
 )]
 #[cfg_attr(
+    not(feature = "postgres"),
+    diagnostic::on_unimplemented(
+        note = "the `Client` of the crate postgres needs the feature `postgres`, which is off"
+    )
+)]
+#[cfg_attr(
     not(feature = "rusqlite"),
     diagnostic::on_unimplemented(
         note = "rusqlite's `Connection` needs the feature `rusqlite`, which is off"

@@ -19,9 +19,7 @@ use super::error::session_error;
 use super::open_transactions;
 use super::values::{self, Param};
 use crate::backends::background;
-use crate::backends::postgres::{
-    BEGAN_WITH_THIS_MESSAGE, TerminateStep, checked, release_savepoint, roll_back_savepoint,
-};
+use crate::backends::postgres::{BEGAN_WITH_THIS_MESSAGE, TerminateStep};
 use crate::session::{Row, Script, SessionError, Statement, TransactionState};
 
 /// Implements the port for a connection that contains a `Client`.
@@ -181,10 +179,7 @@ async fn send_begin(
     select: &str,
 ) -> Result<Result<SimpleQueryRow, SessionError>, SessionError> {
     let depth = transaction_state(client, outer).depth();
-    let begin = match depth {
-        0 => "BEGIN".to_owned(),
-        _ => format!("SAVEPOINT {}", open_transactions::savepoint(depth)),
-    };
+    let begin = open_transactions::begin_text(depth);
     let script = format!("{begin}; {select} {BEGAN_WITH_THIS_MESSAGE}");
     let replies = client.simple_query_raw(&script).await;
     let mut replies = pin!(replies.map_err(session_error)?);
@@ -201,9 +196,7 @@ async fn send_begin(
     };
     let row = ended.and(found);
     if depth == 0 && row.as_ref().is_ok_and(|row| !values::last_is_true(row)) {
-        return Err(SessionError::new(
-            "the session is in a transaction that this crate does not know of",
-        ));
+        return Err(open_transactions::unknown_transaction());
     }
     open_transactions::push(client);
     Ok(row)
@@ -216,19 +209,13 @@ pub(crate) async fn commit(
     check: Option<&Script>,
 ) -> Result<(), SessionError> {
     let depth = transaction_state(client, outer).depth();
-    let (commit, rollback) = match depth {
-        0 | 1 => (checked(check, "COMMIT"), "ROLLBACK".to_owned()),
-        _ => {
-            let name = open_transactions::savepoint(depth - 1);
-            (release_savepoint(check, &name), roll_back_savepoint(&name))
-        }
-    };
-    let committed = client.batch_execute(&commit).await;
-    let result = match committed {
+    let commit = open_transactions::commit_text(depth, check);
+    let result = match client.batch_execute(&commit).await {
         Ok(()) => Ok(()),
         Err(error) => {
             // The caller gets the error of the commit. tokio-postgres 0.7.18 shows the end of the
             // session only after the error that the server sent before.
+            let rollback = open_transactions::rollback_text(depth);
             let rolled_back = client.batch_execute(&rollback).await;
             let gone = rolled_back.is_err_and(|error| session_error(error).is_disconnected());
             Err(session_error(error).with_disconnected(gone))
@@ -240,10 +227,8 @@ pub(crate) async fn commit(
 
 /// Rolls back the transaction or the savepoint that this crate began last.
 pub(crate) async fn roll_back(client: &Client, outer: u32) -> Result<(), SessionError> {
-    let rollback = match transaction_state(client, outer).depth() {
-        0 | 1 => "ROLLBACK".to_owned(),
-        depth => roll_back_savepoint(&open_transactions::savepoint(depth - 1)),
-    };
+    let depth = transaction_state(client, outer).depth();
+    let rollback = open_transactions::rollback_text(depth);
     let rolled_back = client.batch_execute(&rollback).await;
     open_transactions::pop(client);
     rolled_back.map_err(session_error)

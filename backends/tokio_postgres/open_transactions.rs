@@ -1,4 +1,4 @@
-//! Transactions that this crate has begun on a `Client`.
+//! Transactions that this crate has begun on a `Client`, and the texts that begin and end them.
 //!
 //! # Implementation details
 //!
@@ -15,6 +15,9 @@
 use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::backends::postgres::{checked, release_savepoint, roll_back_savepoint};
+use crate::session::{Script, SessionError};
 
 /// The depth by the address of the client.
 static DEPTHS: Mutex<BTreeMap<usize, u32>> = Mutex::new(BTreeMap::new());
@@ -55,13 +58,54 @@ pub(crate) fn clear<C>(client: &C) {
 }
 
 /// Returns the name of the savepoint that this crate sets at a depth.
-pub(crate) fn savepoint(depth: u32) -> String {
+fn savepoint(depth: u32) -> String {
     format!("advisory_locking_{depth}")
+}
+
+/// Returns the text that begins a transaction, or a savepoint at this depth.
+pub(crate) fn begin_text(depth: u32) -> String {
+    match depth {
+        0 => "BEGIN".to_owned(),
+        _ => format!("SAVEPOINT {}", savepoint(depth)),
+    }
+}
+
+/// Returns the text that commits the innermost transaction or savepoint of this depth, after a
+/// check.
+pub(crate) fn commit_text(depth: u32, check: Option<&Script>) -> String {
+    match depth {
+        0 | 1 => checked(check, "COMMIT"),
+        _ => release_savepoint(check, &savepoint(depth - 1)),
+    }
+}
+
+/// Returns the text that rolls back the innermost transaction or savepoint of this depth.
+pub(crate) fn rollback_text(depth: u32) -> String {
+    match depth {
+        0 | 1 => "ROLLBACK".to_owned(),
+        _ => roll_back_savepoint(&savepoint(depth - 1)),
+    }
+}
+
+/// Returns the error of a begin in a transaction that the application began as plain text.
+pub(crate) fn unknown_transaction() -> SessionError {
+    SessionError::new("the session is in a transaction that this crate does not know of")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_nest_by_savepoints() {
+        assert_eq!(begin_text(0), "BEGIN");
+        assert_eq!(begin_text(2), "SAVEPOINT advisory_locking_2");
+        assert_eq!(rollback_text(1), "ROLLBACK");
+        // The depth after the begin.
+        assert!(rollback_text(3).contains("ROLLBACK TO SAVEPOINT advisory_locking_2"));
+        assert!(commit_text(3, None).contains("RELEASE SAVEPOINT advisory_locking_2"));
+        assert!(commit_text(1, None).ends_with("COMMIT"));
+    }
 
     #[test]
     fn depth_follows_begins_and_ends() {

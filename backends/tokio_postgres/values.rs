@@ -8,6 +8,9 @@ use tokio_postgres::{Error, SimpleQueryRow};
 use crate::backends::postgres::time_in_text;
 use crate::session::{Bind, Cell, Row, SessionError, Statement};
 
+/// Value to bind, with its type.
+pub(crate) type TypedValue<'v> = (&'v (dyn ToSql + Sync), Type);
+
 /// Parameter, as a type that tokio-postgres can bind.
 #[derive(Debug)]
 pub(crate) enum Param {
@@ -24,7 +27,7 @@ impl Param {
     }
 
     /// Returns the value and its type, which the client then need not ask the server for.
-    pub(crate) fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
+    pub(crate) fn typed(&self) -> TypedValue<'_> {
         match self {
             Self::Int4(number) => (number, Type::INT4),
             Self::Int8(number) => (number, Type::INT8),

@@ -81,6 +81,9 @@ fn failed(error: Error) -> LockError {
 /// Makes a call that pools have too.
 macro_rules! calls {
     ($conn:expr, $call:expr, $key:expr, $options:expr, $in_transaction:expr) => {
+        calls!($conn, $call, $key, $options, body, $in_transaction)
+    };
+    ($conn:expr, $call:expr, $key:expr, $options:expr, $body:expr, $in_transaction:expr) => {
         match $call {
             Call::Acquire => {
                 $conn
@@ -93,14 +96,14 @@ macro_rules! calls {
                 Some(guard) => guard.release().await,
                 None => Ok(()),
             },
-            Call::With => $conn.with_advisory_lock($key, $options, body).await,
+            Call::With => $conn.with_advisory_lock($key, $options, $body).await,
             Call::TryWith => $conn
-                .try_with_advisory_lock($key, $options, body)
+                .try_with_advisory_lock($key, $options, $body)
                 .await
                 .map(drop),
-            Call::WithTransaction => $conn.with_advisory_xact_lock($key, $options, body).await,
+            Call::WithTransaction => $conn.with_advisory_xact_lock($key, $options, $body).await,
             Call::TryWithTransaction => $conn
-                .try_with_advisory_xact_lock($key, $options, body)
+                .try_with_advisory_xact_lock($key, $options, $body)
                 .await
                 .map(drop),
             Call::InTransaction | Call::TryInTransaction => $in_transaction,

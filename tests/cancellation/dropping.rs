@@ -116,4 +116,7 @@ for_each_adapter! {
     deadpool_pool => Pooled<Deadpool>;
     mobc_pool => Pooled<Mobc>;
     sea_orm_pool => crate::sea_orm::SeaOrm;
+    client => crate::tokio_postgres::Borrowed;
+    client_in_bb8 => crate::tokio_postgres::Bb8;
+    client_in_deadpool => crate::tokio_postgres::Deadpool;
 }

@@ -23,4 +23,5 @@ mod sessions;
 mod settings;
 mod timeouts;
 mod tls;
+mod tokio_postgres;
 mod upstream_bugs;

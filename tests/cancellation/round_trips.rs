@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use advisory_locking::session::AsyncLockSession;
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockKey, LockOptions, WaitStrategy,
 };
@@ -18,7 +19,7 @@ use crate::sea_orm;
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
 /// Counts an acquire, its release, a scope, a contended try, and a wait that times out.
-async fn taken(conn: &mut AsyncPgConnection, proxy: &Proxy, contended: &LockKey) -> [u32; 5] {
+async fn taken<C: AsyncLockSession>(conn: &mut C, proxy: &Proxy, contended: &LockKey) -> [u32; 5] {
     let (key, mut before, mut taken) = (fresh_key(), proxy.round_trips(), [0; 5]);
     let mut count = |at: usize| {
         let now = proxy.round_trips();
@@ -58,6 +59,20 @@ fn no_call_takes_more_than_promised() {
     // clean-up. The proxy counts replies. The first three of a transaction are to messages that the
     // client sends together.
     assert_eq!(warm, [1, 1, 4, 1, 3]);
+}
+
+/// The begin and the attempt are one message.
+#[test]
+fn client_takes_no_more_than_promised() {
+    let proxy = Proxy::start();
+    let gate = Gate::closed();
+    let runtime = Runtime::new().unwrap();
+    let counts = runtime.block_on(async {
+        let mut client = crate::tokio_postgres::connect(&proxy.url()).await;
+        let first = taken(&mut client, &proxy, &gate.key).await;
+        [first, taken(&mut client, &proxy, &gate.key).await]
+    });
+    assert_eq!(counts, [[1, 1, 2, 1, 3]; 2]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::time::{Duration, Instant};
 
 use advisory_locking::backends::tokio_postgres::set_cancel_tls;
+use advisory_locking::session::AsyncLockSession;
 use advisory_locking::{AdvisoryLocking, AsyncAdvisoryLocking, LockKey, LockOptions, WaitStrategy};
 use diesel::pg::PgConnection;
 use diesel_async::AsyncPgConnection;
@@ -19,7 +20,9 @@ use openssl::x509::{X509, X509NameBuilder};
 use postgres_openssl::MakeTlsConnector;
 use testkit::cluster::ClusterGuard;
 use testkit::observer::{LockEntry, Observe};
-use testkit::server::{connect_to, dropped_waits, fresh_key};
+use testkit::server::{connect, connect_to, dropped_waits, fresh_key, url};
+use tokio::task::AbortHandle;
+use tokio_postgres::Client;
 
 /// Makes a certificate for 127.0.0.1 that is its own issuer.
 fn certificate() -> (X509, PKey<Private>) {
@@ -72,8 +75,18 @@ async fn connect_tls(url: &str, connector: &MakeTlsConnector) -> AsyncPgConnecti
     conn.await.unwrap()
 }
 
+async fn connect_client(url: &str, connector: &MakeTlsConnector) -> (Client, AbortHandle) {
+    let config: tokio_postgres::Config = format!("{url}?sslmode=require").parse().unwrap();
+    let (client, connection) = config.connect(connector.clone()).await.unwrap();
+    (client, tokio::spawn(connection).abort_handle())
+}
+
 /// Waits on the server without a limit, and drops the call while it waits.
-async fn drop_a_wait(conn: &mut AsyncPgConnection, key: &LockKey, observer: &mut PgConnection) {
+async fn drop_a_wait<C: AsyncLockSession>(
+    conn: &mut C,
+    key: &LockKey,
+    observer: &mut PgConnection,
+) {
     let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
     let queued = |entries: &[LockEntry]| entries.len() == 2;
     tokio::select! {
@@ -115,9 +128,29 @@ async fn dropped_wait_leaves_the_queue_with_sslmode_require() {
             observer.wait_for(&key, alone, "still queued").await;
             longest = longest.max(dropped.elapsed());
             drop(open);
+            let (mut client, connection) = connect_client(&url, &connector).await;
+            drop_a_wait(&mut client, &key, &mut observer).await;
+            // A `Client` that is dropped leaves its connection open until the reply.
+            if !cancels {
+                connection.abort();
+            }
+            observer.wait_for(&key, alone, "still queued").await;
         }
         println!("TLS, with cancel requests: {cancels}, at most {longest:?}");
     }
     guard.release().unwrap();
     observer.assert_free(&key, "the waits").await;
+    drop_a_wait_without_tls().await;
+}
+
+/// The connector that was set also serves connections to servers without TLS.
+async fn drop_a_wait_without_tls() {
+    let (mut holder, mut observer, key) = (connect(), connect(), fresh_key());
+    let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
+    let guard = guard.unwrap();
+    let mut client = crate::tokio_postgres::connect(&url()).await;
+    drop_a_wait(&mut client, &key, &mut observer).await;
+    let alone = |entries: &[LockEntry]| entries.len() == 1;
+    observer.wait_for(&key, alone, "still queued").await;
+    guard.release().unwrap();
 }

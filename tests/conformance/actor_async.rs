@@ -44,6 +44,17 @@ pub(crate) fn on_runtime<F: Future>(actor: F) {
 /// An actor with a connection.
 pub(crate) async fn connection<C: AsyncClient>(conn: &mut C, channel: &ActorChannel) {
     let _quit = serve(conn, channel).await;
+    roll_back_all(conn).await;
+}
+
+/// Ends the transactions that a case has left open. tokio-postgres's adapter keeps their number by
+/// the address of the client, where the next actor may have its own.
+async fn roll_back_all<C: AsyncLockSession>(conn: &mut C) {
+    while conn.session_transaction_state().is_open() {
+        if conn.session_rollback().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// An actor with a pool.
@@ -141,6 +152,7 @@ where
     loop {
         let exit = run_command(&mut *conn, command, channel).await;
         if exit.is_some() || !conn.session_transaction_state().is_open_on_server() {
+            roll_back_all(&mut *conn).await;
             return exit;
         }
         command = channel.next();

@@ -47,6 +47,17 @@ pub(crate) struct BodyPanic;
 /// An actor with a connection.
 pub(crate) fn connection<C: Client>(conn: &mut C, channel: &ActorChannel) {
     let _quit = serve(conn, channel);
+    roll_back_all(conn);
+}
+
+/// Ends the transactions that a case has left open. The adapter of the crate postgres keeps their
+/// number by the address of the client, where the next actor may have its own.
+pub(crate) fn roll_back_all<C: LockSession>(conn: &mut C) {
+    while conn.session_transaction_state().is_open() {
+        if conn.session_rollback().is_err() {
+            return;
+        }
+    }
 }
 
 fn serve<C: Client>(conn: &mut C, channel: &ActorChannel) -> Exit {

@@ -5,7 +5,9 @@ use advisory_locking::session::LockSession;
 use advisory_locking::{LockError, LockErrorKind, PooledAdvisoryLocking};
 
 use crate::actor::{AcquireRequest, ActorChannel, CHECKOUTS, Command, LockScope, Outcome};
-use crate::actor_blocking::{Client, Exit, body, call_with_body, hold_guard, run_command};
+use crate::actor_blocking::{
+    Client, Exit, body, call_with_body, hold_guard, roll_back_all, run_command,
+};
 
 /// An actor with a pool. Commands go to the pool, except those inside an open transaction.
 pub(crate) fn pool<P>(pool: &P, channel: &ActorChannel)
@@ -91,6 +93,7 @@ where
     loop {
         let exit = run_command(&mut *conn, command, channel);
         if exit.is_some() || !conn.session_transaction_state().is_open_on_server() {
+            roll_back_all(&mut *conn);
             return exit;
         }
         command = channel.next();

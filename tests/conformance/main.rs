@@ -47,6 +47,8 @@ conformance! {
     tokio_postgres => crate::harness::tokio_postgres::TOKIO_POSTGRES.on_test_server().unprepared();
     tokio_postgres_bb8 => crate::harness::tokio_postgres::BB8.on_test_server().unprepared();
     tokio_postgres_deadpool => crate::harness::tokio_postgres::DEADPOOL.on_test_server();
+    rust_postgres => crate::harness::rust_postgres::POSTGRES.on_test_server().unprepared();
+    rust_postgres_r2d2 => crate::harness::rust_postgres::R2D2.on_test_server().unprepared();
     diesel_sqlite => crate::harness::diesel_sqlite::DIESEL;
     r2d2_sqlite => crate::harness::r2d2_sqlite::R2D2;
     rusqlite => crate::harness::rusqlite::RUSQLITE;

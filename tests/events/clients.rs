@@ -255,6 +255,20 @@ diesel_async_pools! {
     };
 }
 
+impl Client for deadpool_postgres::Pool {
+    const DROPPED_GUARD: &str = QUEUED;
+
+    async fn open() -> Self {
+        let config = url().parse().unwrap();
+        let manager = deadpool_postgres::Manager::new(config, tokio_postgres::NoTls);
+        Self::builder(manager).max_size(2).build().unwrap()
+    }
+
+    async fn run(session: &mut Self::Session) -> bool {
+        session.batch_execute("SELECT 1").await.is_ok()
+    }
+}
+
 impl Client for DatabaseConnection {
     const DROPPED_GUARD: &str = RELEASED;
 
@@ -422,6 +436,7 @@ macro_rules! on_every_client {
         on_every_client!(@ through_deadpool, deadpool::Pool<AsyncPgConnection>, $($case),*);
         on_every_client!(@ through_mobc, mobc::Pool<AsyncPgConnection>, $($case),*);
         on_every_client!(@ through_sea_orm, DatabaseConnection, $($case),*);
+        on_every_client!(@ through_tokio_postgres, deadpool_postgres::Pool, $($case),*);
     };
     (@ $module:ident, $pool:ty, $($case:ident),*) => {
         mod $module {

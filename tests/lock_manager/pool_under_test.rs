@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ::tokio_postgres::NoTls;
 use advisory_locking::lock_manager::{LockManager, LockManagerOptions};
 use advisory_locking::session::{AsyncLockPool, AsyncLockSession, LockPool};
 use advisory_locking::session::{
@@ -10,6 +11,7 @@ use advisory_locking::session::{
 use advisory_locking::{
     AsyncPooledAdvisoryLocking, LockError, LockKey, LockOptions, PooledAdvisoryLocking,
 };
+use bb8_postgres::PostgresConnectionManager;
 use diesel::pg::PgConnection;
 use diesel::r2d2::ConnectionManager;
 use diesel_async::AsyncPgConnection;
@@ -25,6 +27,8 @@ pub(crate) enum PoolKind {
     Deadpool,
     Mobc,
     SeaOrm,
+    TokioPostgres,
+    DeadpoolPostgres,
     R2d2,
 }
 
@@ -44,6 +48,8 @@ pub(crate) enum Connections {
     Deadpool(deadpool::Pool<AsyncPgConnection>),
     Mobc(mobc::Pool<AsyncPgConnection>),
     SeaOrm(DatabaseConnection),
+    TokioPostgres(::bb8::Pool<PostgresConnectionManager<NoTls>>),
+    DeadpoolPostgres(deadpool_postgres::Pool),
     R2d2(diesel::r2d2::Pool<ConnectionManager<PgConnection>>),
 }
 
@@ -105,6 +111,19 @@ impl PoolUnderTest {
                 options.acquire_timeout(self.checkout);
                 Connections::SeaOrm(Database::connect(options).await.unwrap())
             }
+            PoolKind::TokioPostgres => {
+                let manager = PostgresConnectionManager::new(self.url.parse().unwrap(), NoTls);
+                let pool = ::bb8::Pool::builder().max_size(size);
+                let pool = pool.connection_timeout(self.checkout);
+                Connections::TokioPostgres(pool.build(manager).await.unwrap())
+            }
+            PoolKind::DeadpoolPostgres => {
+                let manager = deadpool_postgres::Manager::new(self.url.parse().unwrap(), NoTls);
+                let pool = deadpool_postgres::Pool::builder(manager).max_size(most);
+                let pool = pool.runtime(deadpool_postgres::Runtime::Tokio1);
+                let pool = pool.wait_timeout(Some(self.checkout));
+                Connections::DeadpoolPostgres(pool.build().unwrap())
+            }
             PoolKind::R2d2 => {
                 let pool = diesel::r2d2::Pool::builder()
                     .max_size(size)
@@ -129,6 +148,8 @@ macro_rules! with {
             Connections::Deadpool($some) => $async,
             Connections::Mobc($some) => $async,
             Connections::SeaOrm($some) => $async,
+            Connections::TokioPostgres($some) => $async,
+            Connections::DeadpoolPostgres($some) => $async,
             Connections::R2d2($some) => $blocking,
         }
     };
@@ -157,7 +178,11 @@ impl Pool {
         match &self.connections {
             Connections::SeaOrm(pool) => pool.clone().close().await.unwrap(),
             Connections::Deadpool(pool) => pool.close(),
-            Connections::Bb8(_) | Connections::Mobc(_) | Connections::R2d2(_) => {}
+            Connections::DeadpoolPostgres(pool) => pool.close(),
+            Connections::Bb8(_)
+            | Connections::Mobc(_)
+            | Connections::TokioPostgres(_)
+            | Connections::R2d2(_) => {}
         }
     }
 

@@ -53,6 +53,9 @@ async fn lock_manager(
             let pool = Database::connect(connect).await.unwrap();
             LockManager::over_async_pool_with(pool, options)
         }
+        PoolKind::TokioPostgres | PoolKind::DeadpoolPostgres => {
+            unreachable!("{kind:?} has no SQLite")
+        }
         PoolKind::R2d2 => {
             let manager = ConnectionManager::<SqliteConnection>::new(":memory:");
             let pool = diesel::r2d2::Pool::builder().max_size(1).build(manager);

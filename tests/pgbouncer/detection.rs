@@ -68,6 +68,19 @@ fn sea_orm_finds(url: &str) -> PoolingMode {
     found.unwrap()
 }
 
+fn client_finds(url: &str) -> PoolingMode {
+    let mut found = None;
+    on_runtime(async {
+        let manager = bb8_postgres::PostgresConnectionManager::new(
+            url.parse().unwrap(),
+            tokio_postgres::NoTls,
+        );
+        let pool = ::bb8::Pool::builder().max_size(2).build(manager).await;
+        found = Some(pool.unwrap().detect_pooler().await.unwrap());
+    });
+    found.unwrap()
+}
+
 #[test]
 fn a_direct_connection_keeps_its_session() {
     let url = url();
@@ -75,6 +88,7 @@ fn a_direct_connection_keeps_its_session() {
     assert_eq!(r2d2_finds(&url), PoolingMode::Dedicated);
     assert_eq!(bb8_finds(&url), PoolingMode::Dedicated);
     assert_eq!(sea_orm_finds(&url), PoolingMode::Dedicated);
+    assert_eq!(client_finds(&url), PoolingMode::Dedicated);
 }
 
 #[test]
@@ -84,6 +98,7 @@ fn session_mode_keeps_sessions() {
     assert_eq!(r2d2_finds(&pooler.url()), PoolingMode::Dedicated);
     assert_eq!(bb8_finds(&pooler.url()), PoolingMode::Dedicated);
     assert_eq!(sea_orm_finds(&pooler.url()), PoolingMode::Dedicated);
+    assert_eq!(client_finds(&pooler.url()), PoolingMode::Dedicated);
 }
 
 /// An idle pooler with one session and with several, in both of PgBouncer's orders of reuse.
@@ -104,6 +119,11 @@ fn transaction_mode_is_detected() {
         );
         assert_eq!(
             r2d2_finds(&pooler.url()),
+            PoolingMode::Multiplexed,
+            "{sessions} {settings}"
+        );
+        assert_eq!(
+            client_finds(&pooler.url()),
             PoolingMode::Multiplexed,
             "{sessions} {settings}"
         );

@@ -3,6 +3,7 @@
 //! PgBouncer knows the cancel key of a client only as long as the client is connected. So the
 //! server must notice by itself that a waiter has gone.
 
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use advisory_locking::{
@@ -15,6 +16,9 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use sea_orm::{ConnectOptions, Database};
 use testkit::observer::{LockEntry, Observe};
 use testkit::server::{connect, dropped_waits, fresh_key, url};
+
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, NoTls};
 
 use crate::pooler::{Mode, Pooler};
 
@@ -59,6 +63,14 @@ client!(wait_in_bb8, AsyncPgConnection, |url| {
     let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url);
     bb8::Pool::builder().max_size(1).build(manager).await
 });
+client!(wait_on_client, Client, |url| { connect_client(&url).await });
+client!(wait_in_deadpool, deadpool_postgres::ClientWrapper, |url| {
+    let config = url.parse().expect("an address");
+    let manager = deadpool_postgres::Manager::new(config, NoTls);
+    deadpool_postgres::Pool::builder(manager)
+        .max_size(1)
+        .build()
+});
 client!(
     wait_in_sea_orm,
     advisory_locking::backends::sea_orm::PinnedConnection,
@@ -68,6 +80,37 @@ client!(
         Database::connect(options).await
     }
 );
+
+/// A client whose drop closes its connection. That of a `Client` alone leaves it open until the
+/// reply, and PgBouncer 1.18 drops cancel requests that tokio-postgres closes at once.
+struct ClosingClient {
+    client: Client,
+    _connection: JoinSet<Result<(), tokio_postgres::Error>>,
+}
+
+impl Deref for ClosingClient {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for ClosingClient {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+async fn connect_client(url: &str) -> Result<ClosingClient, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    let mut task = JoinSet::new();
+    task.spawn(connection);
+    Ok(ClosingClient {
+        client,
+        _connection: task,
+    })
+}
 
 /// A way to the server.
 struct Route {
@@ -162,4 +205,6 @@ on_clients! {
     borrowed => wait_on_connection;
     bb8_pool => wait_in_bb8;
     sea_orm_pool => wait_in_sea_orm;
+    client => wait_on_client;
+    client_in_deadpool => wait_in_deadpool;
 }

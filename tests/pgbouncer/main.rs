@@ -40,6 +40,7 @@ conformance! {
     session_mode_diesel => crate::harness::pooled::session_mode(crate::harness::diesel_postgres::DIESEL);
     session_mode_diesel_async => crate::harness::pooled::session_mode(crate::harness::diesel_async::DIESEL_ASYNC);
     session_mode_sea_orm => crate::harness::pooled::session_mode(crate::harness::sea_orm::SEA_ORM);
+    session_mode_tokio_postgres => crate::harness::pooled::session_mode(crate::harness::tokio_postgres::TOKIO_POSTGRES).unprepared();
 }
 
 // Every case of transaction-level locks in transaction mode. One line for each client that

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use advisory_locking::AsyncPooledAdvisoryLocking;
 use advisory_locking::backends::sea_orm::PinnedConnection;
-use advisory_locking::{AdvisoryLocking, AsyncAdvisoryLocking, LockKey, LockOptions, WaitStrategy};
+use advisory_locking::{
+    AdvisoryLocking, AsyncAdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions,
+    WaitStrategy,
+};
 use diesel::pg::PgConnection;
 use diesel::sql_types::Integer;
 use diesel::{Connection, QueryResult, QueryableByName, sql_query};
@@ -14,6 +17,8 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, DbErr, State
 use testkit::observer::Observe;
 use testkit::server::connect;
 use testkit::temp::TempObject;
+
+use tokio_postgres::{Client, NoTls};
 
 use crate::actor_async::on_runtime;
 use crate::pooler::{Mode, Pooler};
@@ -75,6 +80,14 @@ impl Counter {
         conn.execute_raw(statement(self.write(number + 1)))
             .await
             .map(drop)
+    }
+
+    async fn increment_client(&self, client: &Client) -> Result<(), LockError> {
+        let failed = |error| LockError::new(LockErrorKind::Database).with_source(error);
+        let row = client.query_typed_one(&self.read(), &[]).await;
+        let number: i32 = row.and_then(|row| row.try_get(0)).map_err(failed)?;
+        let written = client.batch_execute(&self.write(number + 1)).await;
+        written.map_err(failed)
     }
 
     fn value(&self) -> usize {
@@ -176,6 +189,33 @@ fn diesel_async_reports_failures() {
     });
     println!("diesel-async: {done} of {}", CLIENTS * ROUNDS);
     assert_eq!(counter.value(), done);
+}
+
+/// A `Client` prepares nothing, so every call succeeds.
+#[test]
+fn tokio_postgres_loses_nothing() {
+    for strategy in [WaitStrategy::Poll, WaitStrategy::Block] {
+        let counter = Counter::create();
+        let pooler = Pooler::start(Mode::Transaction, SESSIONS, "");
+        let done = contend(|_| {
+            let mut done = 0;
+            on_runtime(async {
+                let connected = tokio_postgres::connect(&pooler.url(), NoTls).await;
+                let (mut client, connection) = connected.unwrap();
+                tokio::spawn(connection);
+                for _ in 0..ROUNDS {
+                    let key = counter.key.clone();
+                    let body = async |client: &mut Client| counter.increment_client(client).await;
+                    let call = client.with_advisory_xact_lock(key, wait_with(strategy), body);
+                    call.await.unwrap();
+                    done += 1;
+                }
+            });
+            done
+        });
+        assert_eq!(done, CLIENTS * ROUNDS, "{strategy:?}");
+        assert_eq!(counter.value(), done, "{strategy:?}");
+    }
 }
 
 /// The same for SeaORM, whose sqlx uses named statements.

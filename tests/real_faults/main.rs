@@ -84,4 +84,9 @@ real_faults! {
     deadpool_postgres: Pool => crate::harness::diesel_async::DEADPOOL;
     mobc_postgres: Pool => crate::harness::diesel_async::MOBC;
     sea_orm_postgres: Pool => crate::harness::sea_orm::SEA_ORM;
+    rust_postgres: Connection => crate::harness::rust_postgres::POSTGRES;
+    rust_postgres_r2d2: Pool => crate::harness::rust_postgres::R2D2;
+    tokio_postgres: Connection => crate::harness::tokio_postgres::TOKIO_POSTGRES;
+    tokio_postgres_bb8: Pool => crate::harness::tokio_postgres::BB8;
+    tokio_postgres_deadpool: Pool => crate::harness::tokio_postgres::DEADPOOL;
 }

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod blocking;
 mod errors;
 mod in_transaction;
 mod open;

@@ -23,7 +23,7 @@ pub(crate) async fn deadpool() -> deadpool_postgres::Pool {
 }
 
 /// Waits until a condition is true.
-pub(crate) async fn eventually(event: &str, condition: impl Fn() -> bool + Send) {
+pub(crate) async fn eventually(event: &str, condition: impl Fn() -> bool + Send + Sync) {
     let ended = tokio::time::timeout(testkit::server::TIMEOUT, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;

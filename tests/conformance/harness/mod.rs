@@ -20,6 +20,8 @@ pub(crate) mod r2d2_sqlite;
 #[cfg(feature = "_all")]
 pub(crate) mod rusqlite;
 #[cfg(feature = "_all")]
+pub(crate) mod rust_postgres;
+#[cfg(feature = "_all")]
 pub(crate) mod sea_orm;
 #[cfg(feature = "_all")]
 pub(crate) mod tokio_postgres;

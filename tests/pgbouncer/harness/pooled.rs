@@ -12,6 +12,17 @@ pub(crate) struct Pooled {
     pooler: Pooler,
     observer: Observer,
     adapter: Adapter,
+    prepares_statements: bool,
+}
+
+impl Pooled {
+    /// A client that sends each lock statement unprepared.
+    pub(crate) fn unprepared(self) -> Self {
+        Self {
+            prepares_statements: false,
+            ..self
+        }
+    }
 }
 
 pub(crate) fn session_mode(adapter: Adapter) -> Pooled {
@@ -27,6 +38,7 @@ fn through(mode: Mode, adapter: Adapter) -> Pooled {
         pooler: Pooler::start(mode, SESSIONS, ""),
         observer: Observer::new(),
         adapter,
+        prepares_statements: true,
     }
 }
 
@@ -41,5 +53,9 @@ impl Harness for Pooled {
 
     fn survives_panics(&self) -> bool {
         self.adapter.survives_panics()
+    }
+
+    fn prepares_statements(&self) -> bool {
+        self.prepares_statements
     }
 }

@@ -1,0 +1,195 @@
+//! The blocking crate postgres: `Client` and `Transaction`.
+//!
+//! | connection | locks |
+//! |---|---|
+//! | [`Client`](::postgres::Client), also in a pool of r2d2 | session-level; transaction-level with a body |
+//! | [`Transaction`](::postgres::Transaction) | transaction-level |
+//!
+//! Transactions, statements and errors work as for tokio-postgres, on which the crate is built. See
+//! `backends::tokio_postgres`.
+//!
+//! ```no_run
+//! use advisory_locking::{AdvisoryLocking, LockOptions};
+//! use postgres::{Client, NoTls};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut client = Client::connect("host=localhost user=app", NoTls)?;
+//! client.with_advisory_lock(("sync", 4), LockOptions::no_wait(), |client| {
+//!     client.execute("DELETE FROM stale", &[])?;
+//!     Ok::<_, Box<dyn std::error::Error>>(())
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Broken connections
+//!
+//! r2d2 tests a connection at its next checkout, unless `test_on_check_out` is off. So it never
+//! hands out a session that this crate has terminated. With the test off, it may, because the crate
+//! postgres 0.19 does not show that a session has ended. Such a session holds no lock.
+
+use postgres::{Client, Error, Row, SimpleQueryMessage, SimpleQueryRow, Transaction};
+
+use super::postgres::BEGAN_WITH_THIS_MESSAGE;
+use super::tokio_postgres::error::session_error;
+use super::tokio_postgres::open_transactions;
+use super::tokio_postgres::values::{self, Param, TypedValue};
+use crate::session::{
+    Backend, LockSession, Row as LockRow, Script, SessionError, Statement, TransactionState,
+};
+
+/// The methods that a client and a transaction share.
+trait Connection {
+    /// Number of transactions that the connection itself stands for.
+    const OUTER: u32;
+
+    fn is_closed(&self) -> bool;
+    fn send_text(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, Error>;
+    fn execute_text(&mut self, text: &str) -> Result<(), Error>;
+    fn query_row(&mut self, text: &str, values: &[TypedValue<'_>]) -> Result<Row, Error>;
+}
+
+macro_rules! lock_session {
+    ($($connection:ty, outer: $outer:literal, is_closed: $is_closed:expr;)*) => {$(
+        impl Connection for $connection {
+            const OUTER: u32 = $outer;
+
+            fn is_closed(&self) -> bool {
+                $is_closed(self)
+            }
+
+            fn send_text(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
+                self.simple_query(text)
+            }
+
+            fn execute_text(&mut self, text: &str) -> Result<(), Error> {
+                self.batch_execute(text)
+            }
+
+            fn query_row(&mut self, text: &str, values: &[TypedValue<'_>]) -> Result<Row, Error> {
+                self.query_typed_one(text, values)
+            }
+        }
+
+        impl LockSession for $connection {
+            fn session_backend(&mut self) -> Backend {
+                Backend::Postgres
+            }
+
+            fn session_transaction_state(&mut self) -> TransactionState {
+                transaction_state(self)
+            }
+
+            fn session_begin(&mut self) -> Result<(), SessionError> {
+                begin(self, "SELECT")??;
+                open_transactions::push(self);
+                Ok(())
+            }
+
+            fn session_begin_and_query(
+                &mut self,
+                statement: &Statement,
+            ) -> Result<Result<LockRow, SessionError>, SessionError> {
+                begin_and_query(self, statement)
+            }
+
+            fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
+                commit(self, check)
+            }
+
+            fn session_rollback(&mut self) -> Result<(), SessionError> {
+                roll_back(self)
+            }
+
+            fn session_query(&mut self, statement: &Statement) -> Result<LockRow, SessionError> {
+                query(self, statement)
+            }
+
+            fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+                self.batch_execute(&script.plain_sql()).map_err(session_error)
+            }
+
+            fn session_mark_broken(&mut self) {
+                open_transactions::clear(self);
+            }
+        }
+    )*};
+}
+lock_session! {
+    Client, outer: 0, is_closed: Client::is_closed;
+    // The `Client` is borrowed. Its owner sees the end of the session.
+    Transaction<'_>, outer: 1, is_closed: |_: &Self| false;
+}
+
+fn transaction_state<C: Connection>(conn: &C) -> TransactionState {
+    if conn.is_closed() {
+        return TransactionState::broken();
+    }
+    TransactionState::open(C::OUTER.saturating_add(open_transactions::depth(conn)))
+}
+
+/// Begins a transaction, or a savepoint in one, and runs a `SELECT` in it, to whose columns this
+/// adds one more. The outer error: an unknown transaction was open before.
+fn begin<C: Connection>(
+    conn: &mut C,
+    select: &str,
+) -> Result<Result<SimpleQueryRow, SessionError>, SessionError> {
+    let depth = transaction_state(conn).depth();
+    let begin = open_transactions::begin_text(depth);
+    let script = format!("{begin}; {select} {BEGAN_WITH_THIS_MESSAGE}");
+    let row = conn
+        .send_text(&script)
+        .map_err(session_error)
+        .and_then(|replies| {
+            let row = replies.into_iter().find_map(|reply| match reply {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            });
+            row.ok_or_else(|| SessionError::new("the server returned no row"))
+        });
+    if depth == 0 && row.as_ref().is_ok_and(|row| !values::last_is_true(row)) {
+        return Err(open_transactions::unknown_transaction());
+    }
+    Ok(row)
+}
+
+fn begin_and_query<C: Connection>(
+    conn: &mut C,
+    statement: &Statement,
+) -> Result<Result<LockRow, SessionError>, SessionError> {
+    let row = begin(conn, &format!("{},", statement.simple_sql()))?;
+    // After an error, the transaction is open and aborted. If the begin itself failed, nothing else
+    // ran, and the rollback that follows only warns.
+    open_transactions::push(conn);
+    Ok(row.and_then(|row| values::text_row(&row)))
+}
+
+fn commit<C: Connection>(conn: &mut C, check: Option<&Script>) -> Result<(), SessionError> {
+    let depth = transaction_state(conn).depth();
+    let committed = conn.execute_text(&open_transactions::commit_text(depth, check));
+    let result = committed.map_err(|error| {
+        // The caller gets the error of the commit. postgres 0.19.14 shows the end of the session
+        // only after the error that the server sent before.
+        let rolled_back = conn.execute_text(&open_transactions::rollback_text(depth));
+        let gone = rolled_back.is_err_and(|error| session_error(error).is_disconnected());
+        session_error(error).with_disconnected(gone)
+    });
+    open_transactions::pop(conn);
+    result
+}
+
+fn roll_back<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
+    let depth = transaction_state(conn).depth();
+    let rolled_back = conn.execute_text(&open_transactions::rollback_text(depth));
+    open_transactions::pop(conn);
+    rolled_back.map_err(session_error)
+}
+
+/// Runs a statement unprepared, in one round trip.
+fn query<C: Connection>(conn: &mut C, statement: &Statement) -> Result<LockRow, SessionError> {
+    let params = Param::all(statement);
+    let params: Vec<_> = params.iter().map(Param::typed).collect();
+    let row = conn.query_row(statement.sql(), &params);
+    row.and_then(|row| values::binary_row(&row))
+        .map_err(session_error)
+}

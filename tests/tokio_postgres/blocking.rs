@@ -1,0 +1,121 @@
+//! The blocking crate postgres: its own types, and its pool of r2d2.
+
+use advisory_locking::{
+    AdvisoryLocking, LockErrorKind, LockOptions, PooledAdvisoryLocking, PoolingMode, WaitStrategy,
+};
+use postgres::{Client, NoTls};
+use r2d2_postgres::PostgresConnectionManager;
+use std::time::Duration;
+use testkit::observer::Observe;
+use testkit::server::{connect as observer, eventually, fresh_key, kind_of, url};
+
+use crate::open::Error;
+
+const NO_WAIT: LockOptions = LockOptions::no_wait();
+
+fn connect() -> Client {
+    Client::connect(&url(), NoTls).unwrap()
+}
+
+fn pool(size: u32) -> r2d2::Pool<PostgresConnectionManager<NoTls>> {
+    let manager = PostgresConnectionManager::new(url().parse().unwrap(), NoTls);
+    r2d2::Pool::builder().max_size(size).build(manager).unwrap()
+}
+
+#[test]
+fn blocking_transaction_holds_its_lock_until_it_ends() {
+    let (key, mut observer) = (fresh_key(), observer());
+    let (mut client, mut other) = (connect(), connect());
+    for commits in [true, false] {
+        let mut tx = client.transaction().unwrap();
+        tx.acquire_advisory_xact_lock(&key, NO_WAIT).unwrap();
+        let refused = other.acquire_advisory_lock(&key, NO_WAIT);
+        assert_eq!(kind_of(refused), Some(LockErrorKind::HeldElsewhere));
+        let refused = tx.acquire_advisory_lock(&key, NO_WAIT).map(drop);
+        assert_eq!(kind_of(refused), Some(LockErrorKind::InTransaction));
+        if commits { tx.commit() } else { tx.rollback() }.unwrap();
+        assert_eq!(observer.lock_entries(&key), []);
+    }
+}
+
+#[test]
+fn blocking_body_in_a_transaction_has_a_savepoint() {
+    let (key, mut client) = (fresh_key(), connect());
+    client
+        .batch_execute("CREATE TEMPORARY TABLE written (number int4)")
+        .unwrap();
+    let mut tx = client.transaction().unwrap();
+    let failed = tx.with_advisory_xact_lock(&key, NO_WAIT, |tx| {
+        tx.batch_execute("INSERT INTO written VALUES (1)")?;
+        Err::<(), Error>("the body fails".into())
+    });
+    assert_eq!(failed.unwrap_err().to_string(), "the body fails");
+    tx.with_advisory_xact_lock(&key, NO_WAIT, |tx| {
+        tx.batch_execute("INSERT INTO written VALUES (2)")?;
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    tx.commit().unwrap();
+    let row = client.query_one("SELECT sum(number) FROM written", &[]);
+    assert_eq!(row.unwrap().get::<_, i64>(0), 2);
+}
+
+#[test]
+fn blocking_wait_leaves_the_transaction_usable() {
+    let (key, mut client, mut other) = (fresh_key(), connect(), connect());
+    let held = other.acquire_advisory_lock(&key, NO_WAIT).unwrap();
+    for strategy in [WaitStrategy::Block, WaitStrategy::Poll] {
+        let wait = LockOptions::wait_up_to(Duration::from_millis(20)).strategy(strategy);
+        let mut tx = client.transaction().unwrap();
+        let waited = tx.acquire_advisory_xact_lock(&key, wait);
+        assert_eq!(kind_of(waited), Some(LockErrorKind::TimedOut));
+        tx.batch_execute("SELECT 1").unwrap();
+        tx.commit().unwrap();
+    }
+    held.release().unwrap();
+}
+
+#[test]
+fn blocking_body_in_a_raw_transaction_does_not_run() {
+    let (key, mut client) = (fresh_key(), connect());
+    client.batch_execute("BEGIN").unwrap();
+    let refused = client.acquire_advisory_xact_lock(&key, NO_WAIT);
+    assert_eq!(kind_of(refused), Some(LockErrorKind::NotInTransaction));
+    let failed = client.with_advisory_xact_lock(&key, NO_WAIT, |_| -> Result<(), _> {
+        panic!("the body runs")
+    });
+    assert_eq!(kind_of(failed), Some(LockErrorKind::Database));
+    assert!(client.batch_execute("SELECT 1").is_err());
+    eventually("the session ends", || observer().is_free(&key));
+}
+
+#[test]
+fn pool_of_r2d2_replaces_a_terminated_session() {
+    let (pool, key, mut observer) = (pool(1), fresh_key(), observer());
+    let left_open = pool.with_advisory_lock(&key, NO_WAIT, |client| {
+        client.batch_execute("BEGIN; CREATE TEMPORARY TABLE written ()")?;
+        Ok::<_, Error>(())
+    });
+    let error = left_open.unwrap_err();
+    let kind = advisory_locking::LockError::find(&*error).map(advisory_locking::LockError::kind);
+    assert_eq!(kind, Some(LockErrorKind::TransactionLeftOpen));
+    observer.wait_until_free(&key);
+    pool.get().unwrap().batch_execute("SELECT 1").unwrap();
+}
+
+#[test]
+fn pool_of_r2d2_keeps_its_sessions() {
+    let pool = pool(2);
+    assert_eq!(pool.detect_pooler().unwrap(), PoolingMode::Dedicated);
+}
+
+/// The lock manager over a pool of the blocking crate.
+#[test]
+fn lock_manager_runs_over_r2d2() {
+    let manager = advisory_locking::lock_manager::LockManager::over_blocking_pool(pool(2));
+    let (manager, key) = (manager.unwrap(), fresh_key());
+    let guard = manager.acquire_blocking(&key, NO_WAIT).unwrap();
+    let refused = connect().acquire_advisory_lock(&key, NO_WAIT).map(drop);
+    assert_eq!(kind_of(refused), Some(LockErrorKind::HeldElsewhere));
+    guard.release_blocking().unwrap();
+}
