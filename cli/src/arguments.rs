@@ -71,6 +71,7 @@ pub(crate) enum Command {
     #[command(mut_arg("name", |name| name.required_unless_present("pid")))]
     Kill(Kill),
     /// Print the key of a name. Needs no server
+    #[command(mut_arg("scheme", |scheme| scheme.hide_possible_values(false)))]
     Key(Key),
     /// Check whether the server and the connection are fit for locks
     Doctor(Doctor),

@@ -121,6 +121,10 @@ fn help_completions_and_manual_need_no_server() {
     offline(&["run", "--help"])
         .assert_code(0)
         .assert_stdout("--lost-exit-code");
+    offline(&["key", "--help"])
+        .assert_code(0)
+        .assert_stdout("django-pglock")
+        .assert_stdout("with_advisory_lock");
     for shell in ["bash", "zsh", "fish"] {
         offline(&["completions", shell])
             .assert_code(0)
