@@ -2,8 +2,9 @@
 
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
 use testkit::observer::Observe;
-use testkit::server::{connect, fresh_name};
+use testkit::server::{connect, eventually, fresh_name, url};
 use testkit::temp::{TempDatabase, TempObject, TempRole};
+use testkit::timeouts::timeout_settings;
 
 use crate::processes::{fresh_sleep, send, wait_for_sleep};
 use crate::program::{Running, program, run, run_command, run_on};
@@ -147,7 +148,7 @@ pub(crate) fn wait_for_run(observer: &mut impl Observe, name: &str) {
         "(SELECT count(*) FROM pg_stat_activity WHERE application_name = 'advisory-lock run {name}' \
          AND query LIKE '%advisory_lock%')"
     );
-    testkit::server::eventually("the program asks for the lock", || {
+    eventually("the program asks for the lock", || {
         observer.number(&query) > 0
     });
 }
@@ -181,15 +182,23 @@ fn nested_run_of_one_lock_is_refused() {
 #[test]
 fn idle_session_timeout_does_not_end_the_lock() {
     let (role, name, sleep) = (TempRole::create(), fresh_name(), fresh_sleep());
-    if testkit::timeouts::timeout_settings(&mut connect()).contains(&"idle_session_timeout") {
-        role.set("idle_session_timeout = '200ms'");
+    let mut observer = connect();
+    if timeout_settings(&mut observer).contains(&"idle_session_timeout") {
+        role.set("idle_session_timeout = '3s'");
     }
     let mut command = program(&["run", &name, "--check-interval=1h", "--", "sleep", &sleep]);
-    command.env("DATABASE_URL", role.url(&testkit::server::url()));
+    command.env("DATABASE_URL", role.url(&url()));
     let running = Running::start(command);
     let pid = wait_for_sleep(&sleep);
-    std::thread::sleep(std::time::Duration::from_millis(600));
-    assert!(!connect().is_free(&LockKey::from(&*name)));
+    let key = LockKey::from(&*name);
+    let idle = format!(
+        "(SELECT count(*) FROM pg_stat_activity WHERE application_name = 'advisory-lock run {name}' \
+         AND clock_timestamp() - state_change > '5s')"
+    );
+    eventually("the session is idle for long, or has ended", || {
+        observer.number(&idle) == 1 || observer.is_free(&key)
+    });
+    assert!(!observer.is_free(&key));
     send(pid, Signal::KILL);
     running.wait().assert_code(137);
 }
