@@ -1,7 +1,5 @@
 //! Background jobs, which a dropped future leaves behind because it cannot await them.
 
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
@@ -10,9 +8,6 @@ use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 pub(crate) trait Job: Send + 'static {
     /// Runs the job, or resumes it after its runtime has dropped it.
     fn run(&mut self) -> impl Future<Output = ()> + Send;
-
-    /// Called where the job was dropped, before a thread runs it, because no runtime completes it.
-    fn on_no_runtime(&mut self) {}
 }
 
 /// Starts to send a message, and does not wait for the reply.
@@ -21,8 +16,22 @@ pub(crate) trait Job: Send + 'static {
 /// `false` if it fails at once, for example on a closed connection.
 #[cfg(any(feature = "_diesel-async", feature = "tokio-postgres"))]
 pub(crate) fn start<T, E>(message: impl Future<Output = Result<T, E>>) -> bool {
-    let polled = pin!(message).poll(&mut Context::from_waker(Waker::noop()));
-    !matches!(polled, Poll::Ready(Err(_)))
+    !matches!(poll_once(message), Some(Err(_)))
+}
+
+/// Polls a future once. Returns `None` if it is pending.
+#[cfg(any(
+    feature = "_diesel-async",
+    feature = "sqlx-postgres",
+    feature = "tokio-postgres"
+))]
+pub(crate) fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    use std::task::{Context, Poll, Waker};
+
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
 }
 
 /// Runs a job in a runtime, or else on a new thread.
@@ -61,7 +70,6 @@ impl<J: Job> Drop for InRuntime<J> {
         let Some(mut job) = self.0.take() else {
             return;
         };
-        job.on_no_runtime();
         let thread = thread::Builder::new().name("advisory-locking".to_owned());
         // The thread builds a runtime: the job needs an I/O driver, and the first runtime may have
         // shut down.

@@ -11,6 +11,7 @@
 //! | `diesel` | adapter: `PgConnection`, `SqliteConnection` and enums of both |
 //! | `diesel_async` | adapter: `AsyncPgConnection`, `SyncConnectionWrapper<SqliteConnection>` |
 //! | `sea_orm` | adapter: `DatabaseConnection` and `DatabaseTransaction` |
+//! | `sqlx` | adapter: connections, transactions and pools of PostgreSQL and SQLite |
 //! | `tokio_postgres` | adapter: `Client` and `Transaction` |
 //! | `rust_postgres` | adapter: `Client` and `Transaction` of the blocking crate postgres |
 //! | `deadpool_postgres` | adapter: the connections of deadpool-postgres |
@@ -48,6 +49,8 @@ pub mod rust_postgres;
 #[cfg(feature = "sea-orm")]
 pub mod sea_orm;
 pub(crate) mod sqlite;
+#[cfg(any(feature = "_sqlx-postgres", feature = "sqlx-sqlite"))]
+pub mod sqlx;
 #[cfg(feature = "_tokio-postgres")]
 pub mod tokio_postgres;
 

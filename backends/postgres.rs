@@ -63,7 +63,10 @@ const NEGATIVE_INFINITY: i64 = i64::MIN;
 /// it only warns. The check fails in both cases, and without a check, a savepoint does.
 ///
 /// [`COMMIT`]: https://www.postgresql.org/docs/current/sql-commit.html
-#[cfg(feature = "_postgres")]
+#[cfg(all(
+    feature = "_postgres",
+    any(feature = "_diesel", feature = "sea-orm", feature = "tokio-postgres")
+))]
 pub(crate) fn checked(check: Option<&Script>, end: &str) -> String {
     match check {
         Some(check) => format!("{}; {end}", check.sql()),
@@ -72,14 +75,20 @@ pub(crate) fn checked(check: Option<&Script>, end: &str) -> String {
 }
 
 /// Returns the text that releases a savepoint after a check.
-#[cfg(feature = "_postgres")]
+#[cfg(all(
+    feature = "_postgres",
+    any(feature = "_diesel", feature = "sea-orm", feature = "tokio-postgres")
+))]
 pub(crate) fn release_savepoint(check: Option<&Script>, name: &str) -> String {
     let check = check.map_or_else(String::new, |check| format!("{}; ", check.sql()));
     format!("{check}RELEASE SAVEPOINT {name}")
 }
 
 /// Returns the text that rolls back to a savepoint and releases it.
-#[cfg(feature = "_postgres")]
+#[cfg(all(
+    feature = "_postgres",
+    any(feature = "_diesel", feature = "sea-orm", feature = "tokio-postgres")
+))]
 pub(crate) fn roll_back_savepoint(name: &str) -> String {
     format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
 }

@@ -54,7 +54,7 @@ impl<T> RuntimeBound<T> {
     }
 }
 
-#[cfg(feature = "sea-orm")]
+#[cfg(any(feature = "sea-orm", feature = "sqlx-postgres"))]
 impl<T> RuntimeBound<T> {
     /// Returns the value itself, where [`Deref`] goes one step further.
     pub(crate) fn get_ref(&self) -> &T {
@@ -65,7 +65,18 @@ impl<T> RuntimeBound<T> {
     pub(crate) fn runtime(&self) -> Option<&Handle> {
         self.0.runtime.as_ref()
     }
+}
 
+#[cfg(feature = "sqlx-postgres")]
+impl<T> RuntimeBound<T> {
+    /// Returns the value itself, where [`DerefMut`] goes one step further.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        &mut self.0.value
+    }
+}
+
+#[cfg(feature = "sea-orm")]
+impl<T> RuntimeBound<T> {
     /// Unbinds the value.
     pub(crate) fn into_inner(self) -> T {
         ScopeGuard::into_inner(self.0).value

@@ -123,10 +123,8 @@ mod rows;
 mod session;
 mod shared_stream;
 mod sqlite_connection;
-mod stall;
 mod state;
 mod statements;
-mod terminate;
 mod transaction_log;
 mod transactions;
 

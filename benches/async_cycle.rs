@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! scripts/postgres run -- cargo bench \
-//!     --features diesel-async-postgres,bb8,sea-orm,deadpool-postgres \
+//!     --features diesel-async-postgres,bb8,sea-orm,deadpool-postgres,sqlx-postgres \
 //!     --bench async_cycle
 //! ```
 //!
@@ -109,6 +109,14 @@ fn main() {
             let guard = sea_orm.acquire_advisory_lock(&key, NO_WAIT).await;
             guard.unwrap().release().await.unwrap();
         }),
+        cycles!(
+            runtime,
+            "sqlx's pool: acquire_advisory_lock, release",
+            async {
+                let guard = sqlx.acquire_advisory_lock(&key, NO_WAIT).await;
+                guard.unwrap().release().await.unwrap();
+            }
+        ),
         cycles!(runtime, "sqlx's PgAdvisoryLock", async {
             let conn = sqlx.acquire().await.unwrap();
             let guard = sqlx_lock.acquire(conn).await.unwrap();
@@ -139,11 +147,11 @@ fn main() {
     samples.print("an AsyncPgConnection", 0..3, &["functions", "statements"]);
     samples.print("from a bb8 pool", 3..6, &["functions", "statements"]);
     let baselines = ["functions", "statements", "crate"];
-    samples.print("SeaORM, from its sqlx pool", 6..10, &baselines);
-    samples.print("a Client", 10..13, &["functions", "statements"]);
+    samples.print("SeaORM and sqlx, from one pool", 6..11, &baselines);
+    samples.print("a Client", 11..14, &["functions", "statements"]);
     samples.print(
         "from a deadpool-postgres pool",
-        13..16,
+        14..17,
         &["functions", "statements"],
     );
 }

@@ -50,6 +50,10 @@ impl<M: Machine> Machine for RecordedMachine<'_, M> {
         action
     }
 
+    fn depth_of_caller(&self) -> Option<u32> {
+        self.machine.depth_of_caller()
+    }
+
     fn session_pid(&self) -> Option<i32> {
         self.machine.session_pid()
     }

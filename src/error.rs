@@ -28,6 +28,7 @@ use crate::lock_report::LockHolder;
 /// | client | arrives as | except |
 /// |---|---|---|
 /// | Diesel | `diesel::result::Error::QueryBuilderError`, whose box downcasts to `LockError` | a failed commit, which arrives as Diesel's own error |
+/// | sqlx | `sqlx::Error::Encode`, whose box downcasts to `LockError` | a failed commit, which arrives as sqlx's own error |
 /// | SeaORM | `sea_orm::DbErr::TryIntoErr`, whose source downcasts to `LockError` | a failed commit, which arrives as SeaORM's own error |
 /// | rusqlite | `rusqlite::Error::ToSqlConversionFailure`, whose box downcasts to `LockError` | a failed commit, which arrives as rusqlite's own error |
 ///

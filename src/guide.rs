@@ -25,8 +25,8 @@
 //! | one source for PostgreSQL and for SQLite in unit tests | [`two_databases`] |
 //! | unit tests of the branches "held elsewhere", "timed out" and "lost" | module `testing` |
 //!
-//! Clients: [`diesel`], [`diesel_async`], [`sea_orm`], [`tokio_postgres`], [`rusqlite`]. From
-//! PormG, with_advisory_lock, django-pglock or sqlx: [`coming_from`].
+//! Clients: [`diesel`], [`diesel_async`], [`sea_orm`], [`sqlx`], [`tokio_postgres`],
+//! [`rusqlite`]. From PormG, with_advisory_lock, django-pglock or sqlx: [`coming_from`].
 
 // A page defines its links at its end, for readers of the repository. In CommonMark the first
 // definition of a label wins, so the files included before the page turn them into links within
@@ -86,6 +86,8 @@ pages! {
     diesel_async = "diesel-async";
     /// SeaORM.
     sea_orm = "sea-orm";
+    /// sqlx.
+    sqlx = "sqlx";
     /// tokio-postgres.
     tokio_postgres = "tokio-postgres";
     /// rusqlite.

@@ -1,5 +1,5 @@
-//! Named PostgreSQL advisory locks for Diesel, diesel-async, SeaORM, tokio-postgres and rusqlite
-//! applications: only one session at a time runs the code under a key.
+//! Named PostgreSQL advisory locks for Diesel, diesel-async, SeaORM, sqlx, tokio-postgres and
+//! rusqlite applications: only one session at a time runs the code under a key.
 //!
 //! ```
 //! # #[cfg(feature = "diesel-sqlite")] {
@@ -135,6 +135,8 @@ pub use connection::{AdvisoryLockGuard, AdvisoryLocking};
     feature = "lock-manager",
     feature = "mobc",
     feature = "sea-orm",
+    feature = "sqlx-postgres",
+    feature = "sqlx-sqlite",
     feature = "tokio-postgres"
 ))]
 pub use connection::{AsyncAdvisoryLockGuard, AsyncAdvisoryLocking};
@@ -154,6 +156,8 @@ pub use options::{LockOptions, OnMissingLock, WaitStrategy};
     feature = "lock-manager",
     feature = "mobc",
     feature = "sea-orm",
+    feature = "sqlx-postgres",
+    feature = "sqlx-sqlite",
     feature = "tokio-postgres"
 ))]
 pub use pool::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking};

@@ -135,6 +135,16 @@ pub(crate) trait Machine {
         None
     }
 
+    /// Returns the number of transactions that the caller itself has begun, if the machine begins
+    /// or ends another one.
+    #[cfg_attr(
+        not(feature = "_async"),
+        allow(dead_code, reason = "only async calls can be cancelled")
+    )]
+    fn depth_of_caller(&self) -> Option<u32> {
+        None
+    }
+
     /// Returns `true` if the session needs a clean-up when the machine stops here, although no
     /// action is in flight.
     #[cfg_attr(
@@ -190,4 +200,12 @@ pub(crate) struct Grant {
     /// it.
     #[cfg(feature = "testing")]
     pub(crate) attachment: Option<std::sync::Arc<dyn std::any::Any + Send + Sync>>,
+}
+
+impl Grant {
+    /// Returns the number of transactions that the caller itself has begun, for a lock in a
+    /// transaction of the crate.
+    pub(crate) const fn depth_of_caller(&self) -> Option<u32> {
+        self.depth.checked_sub(1)
+    }
 }

@@ -85,13 +85,13 @@ impl Row {
     }
 
     /// Returns whether the first column is false.
-    #[cfg(feature = "sea-orm")]
+    #[cfg(feature = "_sqlx-postgres")]
     pub(crate) fn is_false(&self) -> bool {
         matches!(self.0.first(), Some(Cell::Number(0)))
     }
 
     /// The process id in a [column](super::Statement::pid_column).
-    #[cfg(feature = "sea-orm")]
+    #[cfg(feature = "_sqlx-postgres")]
     pub(crate) fn pid_in(&self, column: usize) -> Option<i32> {
         match self.0.get(column) {
             Some(Cell::Number(pid)) => (*pid).try_into().ok(),

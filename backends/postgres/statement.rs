@@ -306,7 +306,7 @@ impl Statement {
     }
 
     /// The column of the reply that holds the process id of the session, if there is one.
-    #[cfg(any(test, feature = "sea-orm"))]
+    #[cfg(any(test, feature = "_sqlx-postgres"))]
     pub(crate) fn pid_column(&self) -> Option<usize> {
         match &self.request {
             Request::Lock { .. } => Some(1),

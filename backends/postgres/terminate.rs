@@ -57,7 +57,12 @@ impl TerminateStep {
     /// A late cancel request may hit a statement that is queued behind a wait, so all are queued
     /// twice. The first is queued once more, so that one of the two ends the session before the
     /// `ROLLBACK`. Outside a transaction, that would write a warning to the log.
-    #[cfg(any(test, feature = "diesel-async-postgres", feature = "tokio-postgres"))]
+    #[cfg(any(
+        test,
+        feature = "diesel-async-postgres",
+        feature = "sqlx-postgres",
+        feature = "tokio-postgres"
+    ))]
     pub(crate) fn queued(pid: Option<i32>) -> impl Iterator<Item = String> {
         let twice = [Self::ALL, Self::ALL].into_iter().flatten();
         let steps = std::iter::once(Self::EndSession).chain(twice);

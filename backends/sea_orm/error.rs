@@ -4,10 +4,10 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use sea_orm::sqlx::Error;
-use sea_orm::sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, TransactionError};
 
 use crate::backends::postgres::classify;
+use crate::backends::sqlx::client;
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{SessionError, SqlState};
 
@@ -26,16 +26,16 @@ pub(super) fn acquire_error(error: Error) -> DbErr {
     match error {
         Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
         Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
-        error => DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))),
+        error => connection_error(error),
     }
 }
 
 /// Error of a statement on a connection that this crate has closed.
 pub(super) fn closed_error() -> DbErr {
-    io_error(
+    connection_error(Error::Io(std::io::Error::new(
         std::io::ErrorKind::NotConnected,
         "the connection that held the lock is closed",
-    )
+    )))
 }
 
 /// Error of a lock statement on SQLite, which has none.
@@ -47,15 +47,11 @@ pub(super) fn no_lock_error() -> DbErr {
 
 /// Error of a statement whose predecessor has no reply and never will.
 pub(super) fn stalled_error() -> DbErr {
-    io_error(
-        std::io::ErrorKind::TimedOut,
-        "the previous statement on the connection does not end, because the server waits for the client",
-    )
+    connection_error(client::stalled_error())
 }
 
-fn io_error(kind: std::io::ErrorKind, text: &str) -> DbErr {
-    let error = std::io::Error::new(kind, text);
-    DbErr::Conn(RuntimeErr::SqlxError(Arc::new(Error::Io(error))))
+fn connection_error(error: Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)))
 }
 
 /// Error of a statement in a transaction that has ended with an outer one.
@@ -76,9 +72,7 @@ fn sqlx_error(error: &DbErr) -> Option<&Error> {
 
 /// Returns the SQLSTATE of the server's error.
 pub(super) fn code(error: &DbErr) -> Option<SqlState> {
-    let error = sqlx_error(error)?.as_database_error()?;
-    let reported = error.constraint().and_then(SqlState::from_constraint);
-    reported.or_else(|| SqlState::new(&error.code()?))
+    sqlx_error(error).and_then(client::code)
 }
 
 /// Returns whether the check before a commit found another transaction than that of the lock.
@@ -91,33 +85,9 @@ pub(super) fn is_aborted(error: &DbErr) -> bool {
     classify(code(error)) == LockErrorKind::TransactionAborted
 }
 
-/// Returns whether the session has no prepared statement of this name: [`DISCARD ALL`] has removed
-/// it, and sqlx still has it in its cache.
-///
-/// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
-pub(super) fn is_statement_missing(error: &DbErr) -> bool {
-    code(error).is_some_and(|code| code.as_str() == "26000")
-}
-
 /// Returns whether the connection can no longer be used.
 pub(super) fn is_disconnected(error: &DbErr) -> bool {
-    // After an error of the protocol, the client does not know which reply comes next.
-    let unusable = matches!(
-        sqlx_error(error),
-        Some(Error::Io(_) | Error::Protocol(_) | Error::Tls(_))
-    );
-    unusable || ends_session(error) || code(error).is_some_and(SqlState::ends_session)
-}
-
-/// Returns whether the server ended the session with this error. Some SQLSTATEs, such as 40001 for
-/// a conflict with recovery, end a session or only a statement; the [severity] says which.
-///
-/// [severity]: https://www.postgresql.org/docs/current/protocol-error-fields.html
-fn ends_session(error: &DbErr) -> bool {
-    sqlx_error(error)
-        .and_then(Error::as_database_error)
-        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
-        .is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+    sqlx_error(error).is_some_and(client::is_disconnected)
 }
 
 pub(super) fn session_error(error: DbErr) -> SessionError {

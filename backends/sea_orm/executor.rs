@@ -13,8 +13,8 @@ use super::error::{query_error, transaction_ended_error};
 use super::native::{NativeConnection, NativeTransaction, OpenTransactions};
 use super::pinned::{SharedConnection, SharedTransaction};
 use super::pinned_session::PinnedSession;
-use super::statements::decode_row;
 use super::transaction_log::TransactionId;
+use crate::backends::sqlx::client::decode_row;
 use crate::session::Row;
 
 /// Rows of a statement, in the order of their arrival.

@@ -35,10 +35,10 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 use super::error::{acquire_error, closed_error, session_error, stalled_error};
 use super::rows::{OpenStream, StatementRows};
 use super::sqlite_connection::SqliteConnection;
-use super::stall::stalled;
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
+use crate::backends::sqlx::client::stalled;
 use crate::session::{QueuedRelease, TransactionState};
 
 /// Lock on the connection, for one user at a time.

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::{self, AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
+use sea_orm::sqlx::{self, PgConnection, PgPool, Postgres};
 use sea_orm::{ConnectionTrait, DbErr};
 
-use super::error::{closed_error, code, exec_error, is_aborted, is_disconnected, no_lock_error};
+use super::error::{closed_error, exec_error, is_aborted, no_lock_error};
 use super::sqlite_connection::SqliteConnection;
-use super::terminate;
 use super::transaction_log::TransactionLog;
 use crate::backends::RuntimeBound;
+use crate::backends::sqlx::client;
 
 /// Connection of a pool, for one user at a time.
 #[derive(Debug)]
@@ -104,9 +104,9 @@ impl PinnedState {
                 return sqlite.execute_unprepared(sql).await.map(drop);
             }
         };
-        let sent = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
+        let sent = client::send(connection, sql).await;
         self.record_reply(&sent);
-        sent.map(drop).map_err(exec_error)
+        sent.map_err(exec_error)
     }
 
     /// Records that the statement in flight has its reply.
@@ -132,19 +132,10 @@ impl PinnedState {
     /// sqlx sends a statement only after that. So a later statement that is dropped after its first
     /// poll was certainly sent.
     pub(super) async fn drain_replies(&mut self) -> Result<(), DbErr> {
-        loop {
-            let ClientConnection::Postgres { connection, .. } = self.connection()? else {
-                return Ok(());
-            };
-            let error = match connection.ping().await {
-                Ok(()) => break,
-                Err(error) => exec_error(error),
-            };
-            // The ping reports the errors of dropped statements, one at a time.
-            if code(&error).is_none() || is_disconnected(&error) {
-                return Err(error);
-            }
-        }
+        let ClientConnection::Postgres { connection, .. } = self.connection()? else {
+            return Ok(());
+        };
+        client::drain(connection).await.map_err(exec_error)?;
         self.reply_pending = false;
         Ok(())
     }
@@ -178,12 +169,13 @@ impl PinnedState {
             Some(ClientConnection::Sqlite(sqlite)) => return drop(sqlite),
             None => return,
         };
-        match self.in_flight {
-            InFlight::LockStatement => terminate::spawn(connection, pool, self.pid),
-            InFlight::Nothing | InFlight::UserStatement | InFlight::TransactionControl(_) => {
-                terminate::close(connection);
-            }
+        if let (InFlight::LockStatement, Some(pid)) = (self.in_flight, self.pid) {
+            let runtime = connection.runtime().cloned();
+            client::start_terminate_waiting(pool, pid, runtime);
         }
+        // Drops the socket. The drop of a `PoolConnection` would return it to its pool, and `close`
+        // is a future, which needs a running runtime.
+        connection.drop_with(|connection| drop(connection.detach()));
     }
 }
 

@@ -24,9 +24,9 @@ use super::error::{
     transaction_ended_error,
 };
 use super::state::{InFlight, PinnedState, Recovery};
-use super::statements::decode_row;
 use super::transaction_log::{Cleanup, CommitStep, TransactionId};
-use crate::backends::postgres::checked;
+use crate::backends::postgres::{checked, release_savepoint, roll_back_savepoint};
+use crate::backends::sqlx::client::decode_row;
 use crate::session::{Row, Script, Statement};
 
 /// Returns the name of the savepoint at a level, where 1 is the first inside a transaction.
@@ -185,11 +185,10 @@ impl PinnedState {
             // SQLite rejects a commit without a transaction.
             0 if self.is_sqlite() => self.send("COMMIT").await,
             0 => self.send(&checked(check, "COMMIT")).await,
+            // Without a check, the release itself fails if the savepoint is gone.
             _ => {
-                let release = format!("RELEASE SAVEPOINT {}", savepoint(level));
-                // Without a check, the release itself fails if the savepoint is gone.
-                let sql = check.map(|check| checked(Some(check), &release));
-                self.send(sql.as_deref().unwrap_or(&release)).await
+                self.send(&release_savepoint(check, &savepoint(level)))
+                    .await
             }
         };
         if let Err(error) = &committed
@@ -328,11 +327,7 @@ impl PinnedState {
 
     /// Rolls back to a savepoint and removes it, or fails if its creation has failed.
     async fn roll_back_to_savepoint(&mut self, level: usize) -> Result<(), DbErr> {
-        let name = savepoint(level);
-        self.send(&format!(
-            "ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"
-        ))
-        .await
+        self.send(&roll_back_savepoint(&savepoint(level))).await
     }
 
     fn level_of(&self, id: TransactionId) -> Result<usize, DbErr> {

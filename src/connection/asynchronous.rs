@@ -82,6 +82,18 @@ use crate::session::{AsyncLockBody, AsyncLockSession};
         note = "`SyncConnectionWrapper` needs the feature `diesel-async-sqlite`, which is off"
     )
 )]
+#[cfg_attr(
+    not(feature = "sqlx-postgres"),
+    diagnostic::on_unimplemented(
+        note = "sqlx's `PgConnection` needs the feature `sqlx-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "sqlx-sqlite"),
+    diagnostic::on_unimplemented(
+        note = "sqlx's `SqliteConnection` needs the feature `sqlx-sqlite`, which is off"
+    )
+)]
 pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     /// Runs `body` under the session-level lock on `key`, on this connection.
     ///

@@ -217,6 +217,7 @@ where
         session,
         machine,
         in_flight: false,
+        can_roll_back: false,
         waits_on_server: false,
     };
     let mut event = Event::Ready;
@@ -225,6 +226,10 @@ where
         let action = guard.machine.handle(event, now);
         // Set before the await: a drop at the first pending point of the action must see it.
         guard.in_flight = !matches!(action, Action::Sleep(_) | Action::Done(_));
+        guard.can_roll_back = matches!(
+            action,
+            Action::Query(_) | Action::BeginAndQuery(_) | Action::Script(_)
+        );
         guard.waits_on_server = matches!(&action, Action::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }));
         let pid = guard.machine.session_pid();
         match perform(guard.session, action, pid).await {
@@ -309,17 +314,25 @@ struct TerminateOnDrop<'s, S: AsyncLockSession, M: Machine> {
     session: &'s mut S,
     machine: M,
     in_flight: bool,
+    /// The action in flight neither controls a transaction nor terminates the session.
+    can_roll_back: bool,
     waits_on_server: bool,
 }
 
 impl<S: AsyncLockSession, M: Machine> Drop for TerminateOnDrop<'_, S, M> {
     fn drop(&mut self) {
+        if !self.in_flight && !self.machine.needs_cleanup_if_dropped() {
+            return;
+        }
+        let pid = self.machine.session_pid();
+        let depth = self.machine.depth_of_caller();
+        let rolled_back = depth
+            .filter(|_| !self.in_flight || self.can_roll_back)
+            .is_some_and(|depth| self.session.session_start_rollback_to(depth));
         // Only a wait needs a cancel request: the server would grant the lock to it much later.
         if self.in_flight && self.waits_on_server {
-            let pid = self.machine.session_pid();
             self.session.session_cancel_and_terminate(pid);
-        } else if self.in_flight || self.machine.needs_cleanup_if_dropped() {
-            let pid = self.machine.session_pid();
+        } else if !rolled_back {
             self.session.session_start_terminate(pid);
         }
     }

@@ -85,6 +85,18 @@ use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, SessionErro
         note = "SeaORM's `DatabaseConnection` needs the feature `sea-orm`, which is off"
     )
 )]
+#[cfg_attr(
+    not(feature = "sqlx-postgres"),
+    diagnostic::on_unimplemented(
+        note = "sqlx's `PgPool` needs the feature `sqlx-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "sqlx-sqlite"),
+    diagnostic::on_unimplemented(
+        note = "sqlx's `SqlitePool` needs the feature `sqlx-sqlite`, which is off"
+    )
+)]
 pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     /// Runs `body` under the session-level lock on `key`, on a connection of the pool.
     ///

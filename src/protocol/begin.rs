@@ -37,6 +37,7 @@ use crate::session::{Backend, SessionError};
 pub(crate) struct BeginAndAcquire {
     key: LockKey,
     backend: Backend,
+    depth_of_caller: u32,
     /// Process id of the session, once the acquire has ended.
     pid: Option<i32>,
     state: State,
@@ -77,6 +78,7 @@ impl BeginAndAcquire {
         Self {
             key,
             backend,
+            depth_of_caller: snapshot.transaction.depth(),
             pid: None,
             state: State::Start(Box::new(acquire)),
         }
@@ -156,6 +158,10 @@ impl Machine for BeginAndAcquire {
             State::Acquiring(acquire) => acquire.session_pid(),
             _ => self.pid,
         }
+    }
+
+    fn depth_of_caller(&self) -> Option<u32> {
+        Some(self.depth_of_caller)
     }
 
     // A pause inside the transaction.

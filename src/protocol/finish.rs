@@ -174,6 +174,10 @@ impl Machine for FinishTransaction {
         self.grant.pid
     }
 
+    fn depth_of_caller(&self) -> Option<u32> {
+        self.grant.depth_of_caller()
+    }
+
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Start => self.start(),

@@ -59,6 +59,18 @@ use crate::session::{
         note = "`SyncConnectionWrapper` needs the feature `diesel-async-sqlite`, which is off"
     )
 )]
+#[cfg_attr(
+    not(feature = "sqlx-postgres"),
+    diagnostic::on_unimplemented(
+        note = "sqlx's `PgConnection` needs the feature `sqlx-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "sqlx-sqlite"),
+    diagnostic::on_unimplemented(
+        note = "sqlx's `SqliteConnection` needs the feature `sqlx-sqlite`, which is off"
+    )
+)]
 pub trait AsyncLockSession: Send {
     /// Returns the database.
     fn session_backend(&mut self) -> Backend;
@@ -143,6 +155,20 @@ pub trait AsyncLockSession: Send {
     /// Marks the connection as broken, after the crate has sent the scripts that
     /// [terminate](crate::session::ScriptKind::Terminate) the session.
     fn session_mark_broken(&mut self) {}
+
+    /// Starts the rollback of the transactions and savepoints above `depth`, also with a statement
+    /// in flight. Returns before they have ended.
+    ///
+    /// `depth` is the number of transactions that the caller itself has begun. Returns `true` if a
+    /// rollback is queued, which is the whole clean-up then: it releases a transaction-level lock.
+    /// After `false`, the default, the driver calls
+    /// [`session_start_terminate`](Self::session_start_terminate).
+    ///
+    /// It is not called if a begin or end of a transaction was dropped in flight: its future rolls
+    /// back in its own drop.
+    fn session_start_rollback_to(&mut self, _depth: u32) -> bool {
+        false
+    }
 
     /// Starts the termination of the session, also with a statement in flight, and marks the
     /// connection as broken. Returns before the session has ended.

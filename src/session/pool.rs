@@ -77,6 +77,18 @@ pub trait LockPool {
         note = "SeaORM's `DatabaseConnection` needs the feature `sea-orm`, which is off"
     )
 )]
+#[cfg_attr(
+    not(feature = "sqlx-postgres"),
+    diagnostic::on_unimplemented(
+        note = "sqlx's `PgPool` needs the feature `sqlx-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "sqlx-sqlite"),
+    diagnostic::on_unimplemented(
+        note = "sqlx's `SqlitePool` needs the feature `sqlx-sqlite`, which is off"
+    )
+)]
 pub trait AsyncLockPool: Sync {
     /// A connection.
     type Session: AsyncLockSession;

@@ -55,6 +55,11 @@ pub(crate) trait Adapter: Sized + Send {
         options: LockOptions,
     ) -> impl Future<Output = Result<(), LockError>> + Send;
 
+    /// Sends the messages that the client has queued for a transaction of the caller.
+    fn flush(&mut self, _call: Call) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Asserts that a connection works. A borrowed connection may also be closed.
     fn check(&mut self) -> impl Future<Output = ()> + Send;
 }

@@ -114,6 +114,7 @@ async fn calls<A: Adapter>(proxy: Proxy) {
             let ended = poll_and_drop(future, &mut longest).await;
             assert_waits(limit == 0, ended, &what);
             drop(stall);
+            adapter.flush(call).await;
             observer.assert_free(&key, &what).await;
             adapter.check().await;
         }
@@ -213,6 +214,8 @@ for_each_adapter! {
     deadpool_pool => Pooled<Deadpool>;
     mobc_pool => Pooled<Mobc>;
     sea_orm_pool => crate::sea_orm::SeaOrm;
+    sqlx_connection => crate::sqlx::Borrowed;
+    sqlx_pool => crate::sqlx::Pooled;
 }
 
 macro_rules! guards {

@@ -24,6 +24,7 @@ async fn drop_everywhere<A: Adapter>() {
         loop {
             let key = fresh_key();
             let done = drop_at(limit, adapter.call(call, &key, LockOptions::no_wait())).await;
+            adapter.flush(call).await;
             let what = format!("{}: {call:?} dropped at pending point {limit}", A::NAME);
             observer.assert_free(&key, &what).await;
             adapter.check().await;
@@ -67,6 +68,7 @@ async fn drop_while_waiting<A: Adapter>(strategy: WaitStrategy) {
                 A::NAME
             );
             assert!(!matches!(reached, Ok(Some(_))), "{what}: it did not wait");
+            adapter.flush(call).await;
             observer
                 .wait_for(
                     &key,
@@ -116,6 +118,8 @@ for_each_adapter! {
     deadpool_pool => Pooled<Deadpool>;
     mobc_pool => Pooled<Mobc>;
     sea_orm_pool => crate::sea_orm::SeaOrm;
+    sqlx_connection => crate::sqlx::Borrowed;
+    sqlx_pool => crate::sqlx::Pooled;
     client => crate::tokio_postgres::Borrowed;
     client_in_bb8 => crate::tokio_postgres::Bb8;
     client_in_deadpool => crate::tokio_postgres::Deadpool;

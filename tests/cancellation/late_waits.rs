@@ -67,4 +67,5 @@ async fn cancel_requests_of_a_client_are_repeated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terminations_are_repeated() {
     late_wait_leaves_the_queue::<crate::sea_orm::SeaOrm>().await;
+    late_wait_leaves_the_queue::<crate::sqlx::Pooled>().await;
 }

@@ -21,6 +21,7 @@ mod round_trips;
 mod sea_orm;
 mod sessions;
 mod settings;
+mod sqlx;
 mod timeouts;
 mod tls;
 mod tokio_postgres;

@@ -198,6 +198,7 @@ on_adapters! {
     runtime_stands_still_without_a_pool => Borrowed;
     runtime_stands_still_with_bb8 => Pooled<Bb8>;
     runtime_stands_still_with_sea_orm => crate::sea_orm::SeaOrm;
+    runtime_stands_still_with_sqlx => crate::sqlx::Pooled;
     runtime_stands_still_with_a_client => crate::tokio_postgres::Borrowed;
     runtime_stands_still_with_a_pool_of_clients => crate::tokio_postgres::Bb8;
 }

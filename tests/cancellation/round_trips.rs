@@ -14,7 +14,7 @@ use testkit::server::{connect, eventually, fresh_key};
 use tokio::runtime::Runtime;
 
 use crate::adapters::connect_async;
-use crate::sea_orm;
+use crate::{sea_orm, sqlx};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
@@ -128,4 +128,29 @@ fn sea_orm_takes_no_more_than_promised() {
     });
     // Acquire, release; begin and lock, commit.
     assert_eq!(warm, [4, 4]);
+}
+
+/// The pool adds one round trip at the check-out and one at the return.
+#[test]
+fn sqlx_takes_no_more_than_promised() {
+    let proxy = Proxy::start();
+    let runtime = Runtime::new().unwrap();
+    let warm = runtime.block_on(async {
+        let pool = sqlx::open(&proxy.url()).await;
+        let (key, mut taken) = (fresh_key(), [0; 2]);
+        for _ in 0..2 {
+            let before = proxy.round_trips();
+            pool.with_advisory_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
+                .await
+                .unwrap();
+            let between = proxy.round_trips();
+            pool.with_advisory_xact_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
+                .await
+                .unwrap();
+            taken = [between - before, proxy.round_trips() - between];
+        }
+        taken
+    });
+    // Acquire, release; begin, lock, check, commit.
+    assert_eq!(warm, [4, 6]);
 }

@@ -60,6 +60,8 @@ on_adapters! {
     deadpool => Pooled<Deadpool>;
     mobc => Pooled<Mobc>;
     sea_orm => crate::sea_orm::SeaOrm;
+    sqlx_connection => crate::sqlx::Borrowed;
+    sqlx_pool => crate::sqlx::Pooled;
     client => crate::tokio_postgres::Borrowed;
     client_in_deadpool => crate::tokio_postgres::Deadpool;
 }

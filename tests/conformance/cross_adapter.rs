@@ -24,6 +24,8 @@ fn all_adapters(fixture: &Fixture) -> Vec<Actor> {
         spawn(diesel_async::MOBC);
     }
     spawn(crate::harness::sea_orm::SEA_ORM);
+    spawn(crate::harness::sqlx::SQLX);
+    spawn(crate::harness::sqlx::SQLX_POOL);
     actors
 }
 

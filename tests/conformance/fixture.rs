@@ -67,8 +67,8 @@ pub(crate) trait Harness {
         true
     }
 
-    /// Returns `true` if a connection survives a panic in a transaction of the library. An async
-    /// client cannot wait for the rollback.
+    /// Returns `true` if a connection survives a panic in a transaction of the library. Most async
+    /// clients cannot roll back while they unwind.
     fn survives_panics(&self) -> bool {
         true
     }

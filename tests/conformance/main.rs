@@ -44,6 +44,8 @@ conformance! {
     deadpool_postgres => crate::harness::diesel_async::DEADPOOL.on_test_server();
     mobc_postgres => crate::harness::diesel_async::MOBC.on_test_server();
     sea_orm_postgres => crate::harness::sea_orm::SEA_ORM.on_test_server();
+    sqlx_postgres => crate::harness::sqlx::SQLX.on_test_server();
+    sqlx_pool_postgres => crate::harness::sqlx::SQLX_POOL.on_test_server();
     tokio_postgres => crate::harness::tokio_postgres::TOKIO_POSTGRES.on_test_server().unprepared();
     tokio_postgres_bb8 => crate::harness::tokio_postgres::BB8.on_test_server().unprepared();
     tokio_postgres_deadpool => crate::harness::tokio_postgres::DEADPOOL.on_test_server();
@@ -57,4 +59,6 @@ conformance! {
     deadpool_sqlite => crate::harness::diesel_async::SQLITE_DEADPOOL;
     mobc_sqlite => crate::harness::diesel_async::SQLITE_MOBC;
     sea_orm_sqlite => crate::harness::sea_orm::SQLITE;
+    sqlx_sqlite => crate::harness::sqlx::SQLITE;
+    sqlx_pool_sqlite => crate::harness::sqlx::SQLITE_POOL;
 }

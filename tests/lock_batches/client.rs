@@ -67,6 +67,20 @@ pub(crate) fn sea_orm(url: &str) -> Session {
     Session::new(Async(conn))
 }
 
+pub(crate) fn sqlx(url: &str) -> Session {
+    use ::sqlx::{Connection, PgConnection};
+    let conn = RUNTIME.block_on(PgConnection::connect(url)).unwrap();
+    Session::new(Async(Box::new(conn)))
+}
+
+pub(crate) fn sqlx_pool(url: &str) -> Session {
+    let conn = RUNTIME.block_on(async {
+        let pool = ::sqlx::PgPool::connect(url).await.unwrap();
+        pool.checkout().await.unwrap()
+    });
+    Session::new(Async(conn))
+}
+
 impl Session {
     fn new(client: impl Client + 'static) -> Self {
         let mut session = Self {

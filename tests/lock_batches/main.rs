@@ -18,4 +18,6 @@ lock_batches! {
     diesel => crate::client::diesel;
     diesel_async => crate::client::diesel_async;
     sea_orm => crate::client::sea_orm;
+    sqlx => crate::client::sqlx;
+    sqlx_pool => crate::client::sqlx_pool;
 }

@@ -103,4 +103,5 @@ on_every_pool! {
     deadpool => crate::pool_under_test::PoolKind::Deadpool;
     mobc => crate::pool_under_test::PoolKind::Mobc;
     sea_orm => crate::pool_under_test::PoolKind::SeaOrm;
+    sqlx => crate::pool_under_test::PoolKind::Sqlx;
 }

@@ -28,6 +28,7 @@ all_cases! {
     deadpool => Deadpool, Async;
     mobc => Mobc, Async;
     sea_orm => SeaOrm, Async;
+    sqlx => Sqlx, Async;
     tokio_postgres => TokioPostgres, Async;
     deadpool_postgres => DeadpoolPostgres, Async;
     r2d2 => R2d2, Blocking;
@@ -43,6 +44,7 @@ queue_cases! {
     deadpool_queue => Deadpool;
     mobc_queue => Mobc;
     sea_orm_queue => SeaOrm;
+    sqlx_queue => Sqlx;
     tokio_postgres_queue => TokioPostgres;
     deadpool_postgres_queue => DeadpoolPostgres;
     r2d2_queue => R2d2;

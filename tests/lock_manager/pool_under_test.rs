@@ -17,6 +17,8 @@ use diesel::r2d2::ConnectionManager;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool, mobc};
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use testkit::server::{TIMEOUT, url};
 
 use crate::test_manager::{Caller, TestManager};
@@ -27,6 +29,7 @@ pub(crate) enum PoolKind {
     Deadpool,
     Mobc,
     SeaOrm,
+    Sqlx,
     TokioPostgres,
     DeadpoolPostgres,
     R2d2,
@@ -48,6 +51,7 @@ pub(crate) enum Connections {
     Deadpool(deadpool::Pool<AsyncPgConnection>),
     Mobc(mobc::Pool<AsyncPgConnection>),
     SeaOrm(DatabaseConnection),
+    Sqlx(PgPool),
     TokioPostgres(::bb8::Pool<PostgresConnectionManager<NoTls>>),
     DeadpoolPostgres(deadpool_postgres::Pool),
     R2d2(diesel::r2d2::Pool<ConnectionManager<PgConnection>>),
@@ -111,6 +115,11 @@ impl PoolUnderTest {
                 options.acquire_timeout(self.checkout);
                 Connections::SeaOrm(Database::connect(options).await.unwrap())
             }
+            PoolKind::Sqlx => {
+                let pool = PgPoolOptions::new().max_connections(size);
+                let pool = pool.acquire_timeout(self.checkout);
+                Connections::Sqlx(pool.connect(&self.url).await.unwrap())
+            }
             PoolKind::TokioPostgres => {
                 let manager = PostgresConnectionManager::new(self.url.parse().unwrap(), NoTls);
                 let pool = ::bb8::Pool::builder().max_size(size);
@@ -148,6 +157,7 @@ macro_rules! with {
             Connections::Deadpool($some) => $async,
             Connections::Mobc($some) => $async,
             Connections::SeaOrm($some) => $async,
+            Connections::Sqlx($some) => $async,
             Connections::TokioPostgres($some) => $async,
             Connections::DeadpoolPostgres($some) => $async,
             Connections::R2d2($some) => $blocking,
@@ -177,6 +187,7 @@ impl Pool {
     pub(crate) async fn close(&self) {
         match &self.connections {
             Connections::SeaOrm(pool) => pool.clone().close().await.unwrap(),
+            Connections::Sqlx(pool) => pool.close().await,
             Connections::Deadpool(pool) => pool.close(),
             Connections::DeadpoolPostgres(pool) => pool.close(),
             Connections::Bb8(_)

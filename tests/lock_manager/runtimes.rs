@@ -290,6 +290,7 @@ on_async_pools! {
     deadpool => Deadpool;
     mobc => Mobc;
     sea_orm => SeaOrm;
+    sqlx => Sqlx;
 }
 
 on_pools! {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ::sea_orm::{ConnectOptions, Database};
+use ::sqlx::sqlite::SqlitePoolOptions;
 use advisory_locking::LockErrorKind::{HeldElsewhere, NoMutualExclusion};
 use advisory_locking::lock_manager::{LockManager, LockManagerOptions, NoLockBackend};
 use advisory_locking::{LockError, OnMissingLock};
@@ -51,6 +52,11 @@ async fn lock_manager(
             let mut connect = ConnectOptions::new("sqlite::memory:");
             connect.max_connections(1).sqlx_logging(false);
             let pool = Database::connect(connect).await.unwrap();
+            LockManager::over_async_pool_with(pool, options)
+        }
+        PoolKind::Sqlx => {
+            let pool = SqlitePoolOptions::new().max_connections(1);
+            let pool = pool.connect("sqlite::memory:").await.unwrap();
             LockManager::over_async_pool_with(pool, options)
         }
         PoolKind::TokioPostgres | PoolKind::DeadpoolPostgres => {
@@ -174,6 +180,7 @@ on_every_pool! {
     deadpool => Deadpool, Async;
     mobc => Mobc, Async;
     sea_orm => SeaOrm, Async;
+    sqlx => Sqlx, Async;
     r2d2 => R2d2, Blocking;
     bb8_from_threads => Bb8, Blocking;
     r2d2_from_tasks => R2d2, Async;

@@ -68,6 +68,15 @@ fn sea_orm_finds(url: &str) -> PoolingMode {
     found.unwrap()
 }
 
+fn sqlx_finds(url: &str) -> PoolingMode {
+    let mut found = None;
+    on_runtime(async {
+        let pool = sqlx::PgPool::connect(url).await.unwrap();
+        found = Some(pool.detect_pooler().await.unwrap());
+    });
+    found.unwrap()
+}
+
 fn client_finds(url: &str) -> PoolingMode {
     let mut found = None;
     on_runtime(async {
@@ -88,6 +97,7 @@ fn a_direct_connection_keeps_its_session() {
     assert_eq!(r2d2_finds(&url), PoolingMode::Dedicated);
     assert_eq!(bb8_finds(&url), PoolingMode::Dedicated);
     assert_eq!(sea_orm_finds(&url), PoolingMode::Dedicated);
+    assert_eq!(sqlx_finds(&url), PoolingMode::Dedicated);
     assert_eq!(client_finds(&url), PoolingMode::Dedicated);
 }
 
@@ -98,6 +108,7 @@ fn session_mode_keeps_sessions() {
     assert_eq!(r2d2_finds(&pooler.url()), PoolingMode::Dedicated);
     assert_eq!(bb8_finds(&pooler.url()), PoolingMode::Dedicated);
     assert_eq!(sea_orm_finds(&pooler.url()), PoolingMode::Dedicated);
+    assert_eq!(sqlx_finds(&pooler.url()), PoolingMode::Dedicated);
     assert_eq!(client_finds(&pooler.url()), PoolingMode::Dedicated);
 }
 

@@ -81,6 +81,14 @@ client!(
     }
 );
 
+client!(
+    wait_in_sqlx,
+    advisory_locking::backends::sqlx::PooledPgConnection,
+    |url| {
+        let options = sqlx::postgres::PgPoolOptions::new();
+        options.max_connections(1).connect(&url).await
+    }
+);
 /// A client whose drop closes its connection. That of a `Client` alone leaves it open until the
 /// reply, and PgBouncer 1.18 drops cancel requests that tokio-postgres closes at once.
 struct ClosingClient {
@@ -205,6 +213,7 @@ on_clients! {
     borrowed => wait_on_connection;
     bb8_pool => wait_in_bb8;
     sea_orm_pool => wait_in_sea_orm;
+    sqlx_pool => wait_in_sqlx;
     client => wait_on_client;
     client_in_deadpool => wait_in_deadpool;
 }

@@ -39,6 +39,8 @@ mod unprepared;
 conformance! {
     session_mode_diesel => crate::harness::pooled::session_mode(crate::harness::diesel_postgres::DIESEL);
     session_mode_diesel_async => crate::harness::pooled::session_mode(crate::harness::diesel_async::DIESEL_ASYNC);
+    session_mode_sqlx => crate::harness::pooled::session_mode(crate::harness::sqlx::SQLX);
+    session_mode_sqlx_pool => crate::harness::pooled::session_mode(crate::harness::sqlx::SQLX_POOL);
     session_mode_sea_orm => crate::harness::pooled::session_mode(crate::harness::sea_orm::SEA_ORM);
     session_mode_tokio_postgres => crate::harness::pooled::session_mode(crate::harness::tokio_postgres::TOKIO_POSTGRES).unprepared();
 }

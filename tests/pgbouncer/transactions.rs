@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use advisory_locking::AsyncPooledAdvisoryLocking;
 use advisory_locking::backends::sea_orm::PinnedConnection;
+use advisory_locking::backends::sqlx::PooledPgConnection;
 use advisory_locking::{
     AdvisoryLocking, AsyncAdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions,
     WaitStrategy,
@@ -14,6 +15,8 @@ use diesel::sql_types::Integer;
 use diesel::{Connection, QueryResult, QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, DbErr, Statement};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgConnection as PgConn};
 use testkit::observer::Observe;
 use testkit::server::connect;
 use testkit::temp::TempObject;
@@ -80,6 +83,13 @@ impl Counter {
         conn.execute_raw(statement(self.write(number + 1)))
             .await
             .map(drop)
+    }
+
+    async fn increment_sqlx(&self, conn: &mut PgConn) -> sqlx::Result<()> {
+        let read = sqlx::query_scalar(AssertSqlSafe(self.read()));
+        let number: i32 = read.fetch_one(&mut *conn).await?;
+        let write = sqlx::query(AssertSqlSafe(self.write(number + 1)));
+        write.execute(conn).await.map(drop)
     }
 
     async fn increment_client(&self, client: &Client) -> Result<(), LockError> {
@@ -244,4 +254,36 @@ fn sea_orm_reports_failures() {
     });
     println!("SeaORM: {done} of {}", CLIENTS * ROUNDS);
     assert_eq!(counter.value(), done);
+}
+
+/// The same for sqlx, with its cache of statements and without.
+#[test]
+fn sqlx_reports_failures() {
+    for capacity in [100, 0] {
+        let counter = Counter::create();
+        let pooler = Pooler::start(Mode::Transaction, SESSIONS, "");
+        let done = contend(|_| {
+            let mut done = 0;
+            on_runtime(async {
+                let options: PgConnectOptions = pooler.url().parse().unwrap();
+                let options = options.statement_cache_capacity(capacity);
+                let pool = PgPoolOptions::new().max_connections(1);
+                let Ok(pool) = pool.connect_with(options).await else {
+                    println!("sqlx: not even connected");
+                    return;
+                };
+                for _ in 0..ROUNDS {
+                    let key = counter.key.clone();
+                    let options = wait_with(WaitStrategy::Poll);
+                    let body =
+                        async |conn: &mut PooledPgConnection| counter.increment_sqlx(conn).await;
+                    let called = pool.with_advisory_xact_lock(key, options, body).await;
+                    done += usize::from(called.is_ok());
+                }
+            });
+            done
+        });
+        println!("sqlx, cache of {capacity}: {done} of {}", CLIENTS * ROUNDS);
+        assert_eq!(counter.value(), done, "cache of {capacity}");
+    }
 }

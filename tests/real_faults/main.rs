@@ -84,6 +84,8 @@ real_faults! {
     deadpool_postgres: Pool => crate::harness::diesel_async::DEADPOOL;
     mobc_postgres: Pool => crate::harness::diesel_async::MOBC;
     sea_orm_postgres: Pool => crate::harness::sea_orm::SEA_ORM;
+    sqlx_postgres: Connection => crate::harness::sqlx::SQLX;
+    sqlx_pool_postgres: Pool => crate::harness::sqlx::SQLX_POOL;
     rust_postgres: Connection => crate::harness::rust_postgres::POSTGRES;
     rust_postgres_r2d2: Pool => crate::harness::rust_postgres::R2D2;
     tokio_postgres: Connection => crate::harness::tokio_postgres::TOKIO_POSTGRES;

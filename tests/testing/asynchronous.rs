@@ -57,6 +57,11 @@ async fn mobc_pool() -> diesel_async::pooled_connection::mobc::Pool<Sqlite> {
         .build(manager())
 }
 
+#[cfg(feature = "sqlx-sqlite")]
+async fn sqlx_pool() -> sqlx::SqlitePool {
+    sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap()
+}
+
 #[cfg(feature = "sea-orm")]
 async fn sea_orm_pool() -> sea_orm::DatabaseConnection {
     let mut options = sea_orm::ConnectOptions::new("sqlite::memory:");
@@ -107,6 +112,10 @@ macro_rules! on_every_pool {
         #[cfg(feature = "mobc")]
         mod mobc_pools {
             $(#[tokio::test] async fn $case() { super::$case(super::mobc_pool().await).await; })*
+        }
+        #[cfg(feature = "sqlx-sqlite")]
+        mod sqlx_pools {
+            $(#[tokio::test] async fn $case() { super::$case(super::sqlx_pool().await).await; })*
         }
         #[cfg(feature = "sea-orm")]
         mod sea_orm_pools {

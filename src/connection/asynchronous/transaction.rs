@@ -71,10 +71,19 @@ impl<S: AsyncLockSession> TransactionScope<'_, S> {
 
 impl<S: AsyncLockSession> Drop for TransactionScope<'_, S> {
     fn drop(&mut self) {
-        if let Some(grant) = self.grant.take() {
-            // Its drop sends the event of the termination.
-            let _release = grant.record.map(GrantRecord::releasing);
-            self.session.session_start_terminate(grant.pid);
+        let Some(grant) = self.grant.take() else {
+            return;
+        };
+        let rolled_back = grant
+            .depth_of_caller()
+            .is_some_and(|depth| self.session.session_start_rollback_to(depth));
+        let pid = grant.pid;
+        let release = grant.record.map(GrantRecord::releasing);
+        if !rolled_back {
+            // The drop of `release` sends the event of the termination.
+            self.session.session_start_terminate(pid);
+        } else if let Some(release) = release {
+            release.queued();
         }
     }
 }

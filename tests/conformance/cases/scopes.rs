@@ -50,8 +50,9 @@ pub(crate) fn a_scope_commits_or_rolls_back(fixture: &Fixture) {
     assert_granted_and_released(&next, &key);
 }
 
-/// A blocking client rolls the inner scope back. An async client cannot wait for a rollback while
-/// it unwinds, so it terminates the session, which ends the outer scope too.
+/// A blocking client rolls the inner scope back, and sqlx queues that. Another async client cannot
+/// wait for a rollback while it unwinds, so it terminates the session, which ends the outer scope
+/// too.
 pub(crate) fn a_panic_in_a_nested_scope(fixture: &Fixture) {
     let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
     let actor = fixture.actor();

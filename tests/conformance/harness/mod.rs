@@ -24,4 +24,6 @@ pub(crate) mod rust_postgres;
 #[cfg(feature = "_all")]
 pub(crate) mod sea_orm;
 #[cfg(feature = "_all")]
+pub(crate) mod sqlx;
+#[cfg(feature = "_all")]
 pub(crate) mod tokio_postgres;

@@ -196,16 +196,19 @@ pub(crate) enum Adapter {
     /// The client cannot wait for a rollback while it unwinds.
     #[allow(dead_code, reason = "async clients are features")]
     Async(fn(&str, &ActorChannel)),
+    /// The client queues a rollback while it unwinds.
+    #[allow(dead_code, reason = "async clients are features")]
+    AsyncWithRollback(fn(&str, &ActorChannel)),
 }
 
 impl Adapter {
     pub(crate) fn actor(self, url: String) -> Box<dyn FnOnce(&ActorChannel) + Send> {
-        let (Self::Blocking(run) | Self::Async(run)) = self;
+        let (Self::Blocking(run) | Self::Async(run) | Self::AsyncWithRollback(run)) = self;
         Box::new(move |channel| run(&url, channel))
     }
 
     pub(crate) const fn survives_panics(self) -> bool {
-        matches!(self, Self::Blocking(_))
+        matches!(self, Self::Blocking(_) | Self::AsyncWithRollback(_))
     }
 
     pub(crate) fn on(self, endpoint: &Endpoint) -> OnPostgres {

@@ -12,5 +12,7 @@ pub(crate) mod pooled;
 pub(crate) mod postgres;
 #[path = "../../conformance/harness/sea_orm.rs"]
 pub(crate) mod sea_orm;
+#[path = "../../conformance/harness/sqlx.rs"]
+pub(crate) mod sqlx;
 #[path = "../../conformance/harness/tokio_postgres.rs"]
 pub(crate) mod tokio_postgres;

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use sea_orm::sqlx::PgPool;
+use ::sqlx::PgPool;
 
 use super::terminate::finds_session;
 
@@ -26,7 +26,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Once is not enough: the reply may have been on its way. A session that cannot be found, because
 /// it has ended or the server accepts no connection, counts as waiting. `pid` returns its process
 /// id. Without one there is no check.
-pub(super) async fn stalled(pool: &PgPool, pid: impl Fn() -> Option<i32>) {
+pub(crate) async fn stalled(pool: &PgPool, pid: impl Fn() -> Option<i32>) {
     let mut pause = INITIAL_PAUSE;
     let mut found_waiting = false;
     loop {

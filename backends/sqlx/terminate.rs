@@ -2,7 +2,8 @@
 //!
 //! While a server process waits for a lock, it does not notice that its client has disconnected. So
 //! a wait stays in the wait queue when its connection is closed. sqlx 0.9.0 sends no cancel
-//! requests. Therefore the session is terminated by its process id, over another connection.
+//! requests. Therefore the session is terminated by its process id, over another connection. A
+//! session that does not wait ends with its own connection.
 //!
 //! The server also checks for a disconnected client by itself: the wait sets
 //! [`client_connection_check_interval`][interval]. That takes up to half a second, and needs
@@ -14,12 +15,11 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
+use ::sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use futures_util::future::{self, Either};
-use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::{self, AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::backends::RuntimeBound;
 use crate::backends::background::{self, Job};
 
 /// Soft limit of concurrent terminations, each of which opens a connection.
@@ -33,66 +33,27 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ATTEMPTS: u32 = 5;
 const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
 
-/// Terminates a session in the background, and closes its connection.
-pub(super) fn spawn(
-    connection: RuntimeBound<PoolConnection<Postgres>>,
-    pool: PgPool,
-    pid: Option<i32>,
-) {
-    let runtime = connection.runtime().cloned();
-    let job = TerminateJob {
-        connection: Some(connection),
-        pool,
-        pid,
-    };
-    background::run(job, runtime);
+/// Terminates a waiting session in the background.
+pub(crate) fn spawn(pool: PgPool, pid: i32, runtime: Option<Handle>) {
+    background::run(TerminateJob { pool, pid }, runtime);
 }
 
-/// Closes a connection without waiting for it.
-pub(super) fn close(connection: RuntimeBound<PoolConnection<Postgres>>) {
-    // Drops the socket. The drop of a `PoolConnection` would return it to its pool, and `close` is
-    // a future, which needs a running runtime.
-    connection.drop_with(|connection| drop(connection.detach()));
-}
-
-/// Background job that terminates a session, and the connection until it is closed.
+/// Background job that terminates a session if it waits.
 struct TerminateJob {
-    connection: Option<RuntimeBound<PoolConnection<Postgres>>>,
     pool: PgPool,
-    pid: Option<i32>,
+    pid: i32,
 }
 
 impl Job for TerminateJob {
     async fn run(&mut self) {
         let mut backoff = INITIAL_BACKOFF;
         for _ in 0..MAX_ATTEMPTS {
-            let connection = self.connection.take();
-            let terminate = async {
-                match self.pid {
-                    Some(pid) => terminate_waiting_session(&self.pool, pid).await,
-                    None => true,
-                }
-            };
-            // A session that does not wait ends with its connection. A waiting one notices the
-            // closed connection, if the other connection needs longer.
-            let close = async {
-                if let Some(connection) = connection {
-                    let _ = with_timeout(ATTEMPT_TIMEOUT, connection.into_inner().close()).await;
-                }
-            };
-            let (terminated, ()) = future::join(terminate, close).await;
-            if terminated {
+            if terminate_waiting_session(&self.pool, self.pid).await {
                 return;
             }
             // The statement that waits may not have reached the server yet.
             futures_timer::Delay::new(backoff).await;
             backoff *= 4;
-        }
-    }
-
-    fn on_no_runtime(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            close(connection);
         }
     }
 }
@@ -107,14 +68,14 @@ async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
 
 /// Runs a query about a session over a new connection. Returns whether it found a row, and `false`
 /// on failure.
-pub(super) async fn finds_session(pool: &PgPool, query: &str) -> bool {
+pub(crate) async fn finds_session(pool: &PgPool, query: &str) -> bool {
     // After the timeout it goes on without a permit: the other terminations may be stuck on a
     // server that no longer answers.
     let _permit = with_timeout(PERMIT_TIMEOUT, CONCURRENCY.acquire()).await;
     let row = with_timeout(ATTEMPT_TIMEOUT, async {
         // Not from the pool, whose connections may all be in use by other waiters.
         let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
-        let row = sqlx::raw_sql(AssertSqlSafe(query))
+        let row = ::sqlx::raw_sql(AssertSqlSafe(query))
             .fetch_optional(&mut connection)
             .await;
         let _ = connection.close().await;

@@ -1,0 +1,98 @@
+//! sqlx: `PgConnection`, `PgTransaction` and `PgPool`, which have advisory locks, and the same
+//! types of SQLite, which have none.
+//!
+//! | sqlx's type | locks |
+//! |---|---|
+//! | `PgPool` | as [`AsyncPooledAdvisoryLocking`](crate::AsyncPooledAdvisoryLocking) |
+//! | `PgConnection`, `PoolConnection<Postgres>` | as [`AsyncAdvisoryLocking`](crate::AsyncAdvisoryLocking) |
+//! | `PgTransaction` | the transaction-level ones of [`AsyncAdvisoryLocking`](crate::AsyncAdvisoryLocking) |
+//! | `SqlitePool`, `SqliteConnection`, `PoolConnection<Sqlite>`, `SqliteTransaction` | no-op |
+//! | `MySqlPool`, `AnyPool` | none: such a program does not compile |
+//!
+//! ```
+//! # #[cfg(feature = "sqlx-sqlite")] {
+//! use advisory_locking::{AsyncPooledAdvisoryLocking, LockOptions};
+//! use sqlx::SqlitePool;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> sqlx::Result<()> {
+//! // A PgPool in production.
+//! let pool = SqlitePool::connect("sqlite::memory:").await?;
+//! pool.with_advisory_lock(("sync", 4), LockOptions::no_wait(), async |conn| {
+//!     sqlx::query("CREATE TABLE client (id INTEGER)").execute(&mut *conn).await
+//! })
+//! .await?;
+//! # Ok(())
+//! # }
+//! # main().unwrap();
+//! # }
+//! ```
+//!
+//! The application enables sqlx's features for the database, the runtime and TLS.
+//!
+//! # Transactions
+//!
+//! The transactions of this crate are sqlx's own, so they nest with those of the application. sqlx
+//! does not see a `BEGIN` that is sent as plain text:
+//!
+//! * A session-level lock is granted inside such a transaction. Its release reports
+//!   [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if the transaction is still
+//!   open.
+//! * If the body sends the `BEGIN` and has written in that transaction, the release reports the
+//!   same.
+//!
+//! # Dropped futures
+//!
+//! sqlx 0.9.0 cannot cancel a statement. A future may be dropped in these states:
+//!
+//! | in flight | what follows |
+//! |---|---|
+//! | statement of the body | It runs to its end. Then the lock is released. The connection returns to the pool. |
+//! | statement whose reply never ends, because the server waits for the client (`COPY … FROM STDIN`) | A pooled connection is closed after some seconds. Another connection waits until it is closed. |
+//! | body of a transaction-level lock, or a request for one, outside a wait | The transaction of the crate is rolled back. The connection stays usable. |
+//! | request for a session-level lock | The session is terminated. |
+//! | wait on the server, through a `PgPool` | The session is terminated by its process id, over a new connection. |
+//! | wait on the server, on another type | It ends after 1.5 s at most. Each such wait is repeated at that interval, at the end of the server's queue. |
+//! | request for a transaction-level lock in a transaction of the caller | The transaction stays open. It may hold the lock or be aborted: roll it back. |
+//! | request for a session-level lock in a transaction of the caller | The session may hold the lock until its connection is closed. |
+//!
+//! The drop sends its messages at once, and the server runs them after the statement in flight.
+//! sqlx sends the rollback of a dropped transaction of the application with the next statement.
+//!
+//! # Errors
+//!
+//! [`LockError`](crate::LockError) converts into [`sqlx::Error`](::sqlx::Error), so `?` works in a
+//! body that returns sqlx's errors. It becomes [`Encode`](::sqlx::Error::Encode), whose box
+//! downcasts to `LockError`. A failed commit becomes sqlx's own error.
+//!
+//! # Broken connections
+//!
+//! A pooled connection whose session was terminated does not return to its pool. sqlx's
+//! `PgConnection` has no mark for that. Each statement on it fails once its session has ended.
+
+#[cfg(feature = "sea-orm")]
+pub(crate) mod client;
+#[cfg(feature = "sqlx-postgres")]
+mod connection;
+#[cfg(feature = "sqlx-postgres")]
+mod detached;
+#[cfg(any(feature = "sqlx-postgres", feature = "sqlx-sqlite"))]
+mod dropped;
+mod error;
+#[cfg(feature = "sqlx-postgres")]
+mod pool;
+#[cfg(feature = "sqlx-sqlite")]
+mod sqlite;
+#[cfg(feature = "_sqlx-postgres")]
+mod stall;
+#[cfg(feature = "_sqlx-postgres")]
+mod statements;
+#[cfg(feature = "_sqlx-postgres")]
+mod terminate;
+#[cfg(feature = "sqlx-postgres")]
+mod transactions;
+#[cfg(feature = "_sqlx-postgres")]
+mod values;
+
+#[cfg(feature = "sqlx-postgres")]
+pub use pool::PooledPgConnection;

@@ -1,0 +1,61 @@
+//! Messages that no task waits for, because they follow a dropped future.
+//!
+//! # Implementation details
+//!
+//! sqlx sends a statement only after it has read all outstanding replies, which a drop cannot wait
+//! for. [`begin_with`](Connection::begin_with) is the exception: its first poll queues its text
+//! behind the statement in flight (seen with sqlx 0.9.0). It does so outside a transaction only.
+//! Inside one, only rollbacks can be queued.
+
+use ::sqlx::postgres::PgTransactionManager;
+use ::sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx_core::transaction::TransactionManager;
+
+use super::error::is_disconnected;
+use super::statements::send;
+use crate::backends::background::poll_once;
+use crate::backends::postgres::TerminateStep;
+
+/// Queues a message behind the statement in flight. Returns `false` in a transaction and on a
+/// closed connection.
+fn queue(conn: &mut PgConnection, sql: &str) -> bool {
+    if conn.is_in_transaction() {
+        return false;
+    }
+    // The message begins no transaction, so any other error has no meaning. Dropping the future
+    // queues a rollback inside a transaction only.
+    let polled = poll_once(conn.begin_with(AssertSqlSafe(sql)));
+    !matches!(polled, Some(Err(error)) if is_disconnected(&error))
+}
+
+/// Queues messages in order. Returns `false` in a transaction and on a closed connection.
+pub(super) fn queue_all(conn: &mut PgConnection, messages: &[String]) -> bool {
+    messages.iter().all(|message| queue(conn, message))
+}
+
+/// Queues the rollback of the transactions above a depth. Returns whether there is one.
+pub(super) fn start_rollback_to(conn: &mut PgConnection, depth: u32) -> bool {
+    let depth = usize::try_from(depth).unwrap_or(usize::MAX);
+    let open = PgTransactionManager::get_transaction_depth(conn);
+    for _ in depth..open {
+        PgTransactionManager::start_rollback(conn);
+    }
+    // Sends the rollback. It fails only if the connection is closed.
+    let _ = poll_once(conn.flush());
+    open > depth
+}
+
+/// Queues the statements that terminate the session.
+///
+/// In a transaction of the caller they are sent only if no statement is in flight. The transaction
+/// is not rolled back: sqlx's [`commit`](::sqlx::Transaction::commit) would send nothing then, and
+/// succeed.
+pub(super) fn start_terminate(conn: &mut PgConnection, pid: Option<i32>) {
+    if conn.is_in_transaction() {
+        let end = TerminateStep::RollBackAndEndSession.sql(pid);
+        let _ = poll_once(send(conn, &end));
+    } else {
+        let texts: Vec<String> = TerminateStep::queued(pid).collect();
+        queue_all(conn, &texts);
+    }
+}

@@ -1,0 +1,114 @@
+//! `SqliteConnection` and its transactions and pools, which have no locks.
+
+use std::time::Duration;
+
+use ::sqlx::pool::{Pool, PoolConnection};
+use ::sqlx::{Error, Executor, Transaction};
+use sqlx_core::transaction::{TransactionManager, begin_ansi_transaction_sql};
+use sqlx_sqlite::{Sqlite, SqliteConnection, SqliteTransactionManager};
+use tokio::runtime::Handle;
+
+use super::dropped::EndingTransaction;
+use crate::backends::RuntimeBound;
+use crate::session::{
+    AsyncLockPool, AsyncLockSession, Backend, Script, SessionError, TransactionState,
+};
+
+fn depth(conn: &SqliteConnection) -> u32 {
+    let depth = SqliteTransactionManager::get_transaction_depth(conn);
+    u32::try_from(depth).unwrap_or(u32::MAX)
+}
+
+async fn commit(conn: &mut SqliteConnection) -> Result<(), SessionError> {
+    let mut ending = EndingTransaction::<SqliteTransactionManager>::new(conn);
+    let committed = SqliteTransactionManager::commit(ending.connection()).await;
+    if committed.is_err() {
+        // A commit that fails leaves the transaction open in SQLite. The caller gets the error of
+        // the commit.
+        let _ = roll_back_innermost(ending.connection()).await;
+    }
+    ending.ended();
+    committed.map_err(SessionError::new)
+}
+
+async fn roll_back(conn: &mut SqliteConnection) -> Result<(), SessionError> {
+    let mut ending = EndingTransaction::<SqliteTransactionManager>::new(conn);
+    let rolled_back = roll_back_innermost(ending.connection()).await;
+    ending.ended();
+    rolled_back.map_err(SessionError::new)
+}
+
+/// Rolls back the innermost transaction. If the body has ended it with plain SQL, begins it again
+/// first: sqlx counts it until its rollback succeeds.
+async fn roll_back_innermost(conn: &mut SqliteConnection) -> Result<(), Error> {
+    if SqliteTransactionManager::rollback(conn).await.is_ok() {
+        return Ok(());
+    }
+    let outer = SqliteTransactionManager::get_transaction_depth(conn).saturating_sub(1);
+    conn.execute(begin_ansi_transaction_sql(outer)).await?;
+    SqliteTransactionManager::rollback(conn).await
+}
+
+/// Implements the port for types that dereference to [`SqliteConnection`].
+macro_rules! lock_session {
+    ($($type:ty),*) => {$(
+        impl AsyncLockSession for $type {
+            fn session_backend(&mut self) -> Backend {
+                Backend::Sqlite
+            }
+
+            fn session_transaction_state(&mut self) -> TransactionState {
+                TransactionState::open(depth(self))
+            }
+
+            async fn session_begin(&mut self) -> Result<(), SessionError> {
+                let begun = SqliteTransactionManager::begin(self, None).await;
+                begun.map_err(SessionError::new)
+            }
+
+            async fn session_commit(
+                &mut self,
+                _check: Option<&Script>,
+            ) -> Result<(), SessionError> {
+                commit(self).await
+            }
+
+            async fn session_rollback(&mut self) -> Result<(), SessionError> {
+                roll_back(self).await
+            }
+
+            // There is no session to terminate: the rollback is the whole clean-up.
+            fn session_start_rollback_to(&mut self, to: u32) -> bool {
+                let open = depth(self);
+                for _ in to..open {
+                    SqliteTransactionManager::start_rollback(self);
+                }
+                open > to
+            }
+
+            async fn session_sleep(&mut self, pause: Duration) {
+                futures_timer::Delay::new(pause).await;
+            }
+        }
+    )*};
+}
+lock_session!(
+    SqliteConnection,
+    PoolConnection<Sqlite>,
+    Transaction<'_, Sqlite>
+);
+
+impl AsyncLockPool for Pool<Sqlite> {
+    type Session = SqliteConnection;
+    type Connection = RuntimeBound<PoolConnection<Sqlite>>;
+
+    async fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        let connection = self.acquire().await.map_err(SessionError::new)?;
+        let runtime = Handle::try_current().ok();
+        Ok(RuntimeBound::new(connection, runtime, drop))
+    }
+
+    async fn closed(&self) {
+        self.close_event().await;
+    }
+}

@@ -1,0 +1,71 @@
+//! Statements and scripts of this crate on a connection of sqlx.
+
+use ::sqlx::{AssertSqlSafe, Connection, Error, Executor, PgConnection};
+
+use super::error::{code, is_disconnected, is_statement_missing};
+use super::values::{arguments, decode_row};
+use crate::session::{Row, Statement, StatementKind};
+
+/// Reads all outstanding replies, and ignores the errors of dropped statements.
+///
+/// sqlx sends a statement only after that. So a statement that follows was certainly sent once it
+/// has been polled, and its error is its own. Nothing is sent, so a connection without an
+/// outstanding reply needs no round trip. `flush` is a hidden method of sqlx's trait; a `ping` in
+/// its place costs a round trip.
+pub(crate) async fn drain(conn: &mut PgConnection) -> Result<(), Error> {
+    // Each error of a dropped statement arrives as the error of one call.
+    while let Err(error) = conn.flush().await {
+        if code(&error).is_none() || is_disconnected(&error) {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Reads all outstanding replies. Returns the first error.
+#[cfg(feature = "sqlx-postgres")]
+pub(super) async fn first_error(conn: &mut PgConnection) -> Result<(), Error> {
+    let first = conn.flush().await;
+    if first.is_err() {
+        drain(conn).await?;
+    }
+    first
+}
+
+/// Runs a lock statement.
+///
+/// Clears sqlx's cache of prepared statements if the session has lost them, by `DISCARD ALL` in a
+/// body or in a hook of the pool. An error in a transaction has aborted it, so there is no second
+/// try then.
+pub(crate) async fn run_statement(
+    conn: &mut PgConnection,
+    statement: &Statement,
+    in_transaction: bool,
+) -> Result<Row, Error> {
+    let is_release = matches!(statement.kind(), Some(StatementKind::Release { .. }));
+    let row = fetch_row(conn, statement).await;
+    // A release that fails may have lost its lock, too, so the caller gets the error.
+    if !is_release && !in_transaction && row.as_ref().is_err_and(is_statement_missing) {
+        conn.clear_cached_statements().await?;
+        return fetch_row(conn, statement).await;
+    }
+    // Not held: perhaps because of `DISCARD ALL`.
+    if is_release && row.as_ref().is_ok_and(Row::is_false) {
+        conn.clear_cached_statements().await?;
+    }
+    row
+}
+
+async fn fetch_row(conn: &mut PgConnection, statement: &Statement) -> Result<Row, Error> {
+    let arguments = arguments(statement.binds())?;
+    let query = ::sqlx::query_with(statement.sql(), arguments);
+    let query = query.persistent(statement.is_cacheable());
+    let row = conn.fetch_optional(query).await?;
+    decode_row(&row.ok_or(Error::RowNotFound)?)
+}
+
+/// Sends text as one simple-query message.
+pub(crate) async fn send(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {
+    let sent = ::sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await;
+    sent.map(drop)
+}

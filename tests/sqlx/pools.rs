@@ -1,0 +1,124 @@
+//! Pools: hooks, connections that are closed, replies that never end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, Executor};
+use testkit::observer::Observe;
+use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of, url};
+use tokio::sync::Notify;
+
+use crate::{NO_WAIT, pid, pool_of};
+
+/// Both hooks run for each lock, and `after_release` runs after the release.
+#[tokio::test]
+async fn hooks_of_the_pool_run() {
+    let counts: [Arc<AtomicUsize>; 2] = Default::default();
+    let [acquired, held] = counts.clone();
+    let key = fresh_key();
+    let released = key.clone();
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .before_acquire(move |_, _| {
+            acquired.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(true) })
+        })
+        .after_release(move |_, _| {
+            let is_held = !observer().is_free(&released);
+            held.fetch_add(usize::from(is_held), Ordering::Relaxed);
+            Box::pin(async { Ok(true) })
+        })
+        .connect(&url())
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        guard.release().await.unwrap();
+        drop(pool.acquire().await.unwrap());
+    }
+    let [acquired, held] = counts.map(|count| count.load(Ordering::Relaxed));
+    // The first checkout opens a connection, so its hook does not run.
+    assert!(acquired >= 3, "{acquired}");
+    assert_eq!(held, 0);
+}
+
+#[tokio::test]
+async fn connection_returns_after_a_dropped_guard() {
+    let (pool, key) = (pool_of(1).await, fresh_key());
+    let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let session = pid(&mut guard).await;
+    drop(guard);
+    observer().assert_free(&key, "the drop").await;
+    assert_eq!(pid(&mut pool.acquire().await.unwrap()).await, session);
+}
+
+#[tokio::test]
+async fn connection_returns_after_a_dropped_scope() {
+    let (pool, key, table) = (pool_of(1).await, fresh_key(), fresh_name());
+    let create = format!("CREATE TEMPORARY TABLE {table} (number int4)");
+    pool.execute(AssertSqlSafe(create)).await.unwrap();
+    let insert = format!("INSERT INTO {table} VALUES (1)");
+    let inserted = Notify::new();
+    let call = pool.with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
+        (&mut **conn).execute(AssertSqlSafe(insert.clone())).await?;
+        inserted.notify_one();
+        std::future::pending::<sqlx::Result<()>>().await
+    });
+    tokio::select! {
+        ended = call => panic!("{ended:?}"),
+        () = inserted.notified() => {}
+    }
+    observer().assert_free(&key, "the drop").await;
+    // The temporary table shows that it is the same session.
+    let count = format!("SELECT count(*) FROM {table}");
+    let count: i64 = sqlx::query_scalar(AssertSqlSafe(count))
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(count, 0);
+}
+
+/// sqlx cannot read the reply to `COPY … FROM STDIN`, and the server waits for the client's data.
+#[tokio::test]
+async fn reply_that_never_ends_closes_the_connection() {
+    let (pool, table) = (pool_of(1).await, fresh_name());
+    let key = fresh_key();
+    let called = pool
+        .with_advisory_lock(&key, NO_WAIT, async |conn| {
+            let create = format!("CREATE TEMPORARY TABLE {table} (number int4)");
+            (&mut **conn).execute(AssertSqlSafe(create)).await.unwrap();
+            let copy = format!("COPY {table} FROM STDIN");
+            (&mut **conn)
+                .execute(AssertSqlSafe(copy))
+                .await
+                .unwrap_err();
+            Ok::<_, LockError>(())
+        })
+        .await;
+    assert_eq!(kind_of(called), Some(LockErrorKind::Lost));
+    observer()
+        .assert_free(&key, "the connection was closed")
+        .await;
+    pool.execute("SELECT 1").await.unwrap();
+}
+
+/// The same reply in a guard that is dropped.
+#[tokio::test]
+async fn dropped_guard_with_an_endless_reply_closes_the_connection() {
+    let (pool, table, key) = (pool_of(1).await, fresh_name(), fresh_key());
+    let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let create = format!("CREATE TEMPORARY TABLE {table} (number int4)");
+    (&mut **guard).execute(AssertSqlSafe(create)).await.unwrap();
+    let copy = format!("COPY {table} FROM STDIN");
+    (&mut **guard)
+        .execute(AssertSqlSafe(copy))
+        .await
+        .unwrap_err();
+    drop(guard);
+    observer()
+        .assert_free(&key, "the connection was closed")
+        .await;
+    pool.execute("SELECT 1").await.unwrap();
+}

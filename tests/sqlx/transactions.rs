@@ -1,0 +1,131 @@
+//! Transactions of the caller: begun by sqlx, begun by hand, and after a dropped request.
+
+use advisory_locking::{AsyncAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use testkit::observer::{LockEntry, Observe};
+use testkit::pending::drop_at;
+use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of};
+
+use crate::{NO_WAIT, connect};
+
+/// A connection with a table of its session.
+async fn with_table() -> (PgConnection, String) {
+    let (mut conn, table) = (connect().await, fresh_name());
+    let create = format!("CREATE TEMPORARY TABLE {table} (number int4)");
+    conn.execute(AssertSqlSafe(create)).await.unwrap();
+    (conn, table)
+}
+
+async fn insert(conn: &mut PgConnection, table: &str) -> sqlx::Result<()> {
+    let insert = format!("INSERT INTO {table} VALUES (1)");
+    conn.execute(AssertSqlSafe(insert)).await.map(drop)
+}
+
+async fn count(conn: &mut PgConnection, table: &str) -> sqlx::Result<i64> {
+    let count = format!("SELECT count(*) FROM {table}");
+    let count = sqlx::query_scalar(AssertSqlSafe(count));
+    count.fetch_one(conn).await
+}
+
+#[tokio::test]
+async fn transaction_holds_its_lock_until_it_ends() {
+    let (mut conn, key) = (connect().await, fresh_key());
+    for commits in [true, false] {
+        let mut tx = conn.begin().await.unwrap();
+        tx.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
+        assert!(!observer().is_free(&key));
+        if commits {
+            tx.commit().await.unwrap();
+        } else {
+            tx.rollback().await.unwrap();
+        }
+        assert!(observer().is_free(&key));
+    }
+}
+
+/// sqlx does not see the transaction, so the release finds it.
+#[tokio::test]
+async fn transaction_begun_by_hand_is_reported() {
+    let (mut conn, key) = (connect().await, fresh_key());
+    conn.execute("BEGIN").await.unwrap();
+    let guard = conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let released = guard.release().await;
+    let kind = Some(LockErrorKind::TransactionLeftOpen);
+    assert_eq!(kind_of(released), kind);
+    observer()
+        .assert_free(&key, "the session was terminated")
+        .await;
+}
+
+/// A request may be dropped at any point. The transaction is committed, or its commit fails.
+#[tokio::test]
+async fn dropped_request_loses_no_commit() {
+    for limit in 0..40 {
+        let (mut conn, table) = with_table().await;
+        let key = fresh_key();
+        let mut tx = conn.begin().await.unwrap();
+        insert(&mut tx, &table).await.unwrap();
+        let ended = drop_at(limit, tx.acquire_advisory_xact_lock(&key, NO_WAIT)).await;
+        let committed = tx.commit().await;
+        let rows = count(&mut conn, &table).await;
+        assert!(
+            committed.is_err() || matches!(rows, Ok(1)),
+            "{limit}: {committed:?}, but {rows:?}"
+        );
+        conn.close().await.ok();
+        observer().assert_free(&key, "the transaction").await;
+        if ended.is_some() {
+            return;
+        }
+    }
+    panic!("the request does not end");
+}
+
+/// A scope in a transaction of the caller may be dropped at any point.
+#[tokio::test]
+async fn dropped_scope_rolls_back_only_itself() {
+    for limit in 0..80 {
+        let (mut conn, table) = with_table().await;
+        let key = fresh_key();
+        let mut tx = conn.begin().await.unwrap();
+        insert(&mut tx, &table).await.unwrap();
+        let scope =
+            tx.with_advisory_xact_lock(&key, NO_WAIT, async |tx| insert(&mut **tx, &table).await);
+        let ended = drop_at(limit, scope).await;
+        let committed = tx.commit().await;
+        let rows = count(&mut conn, &table).await;
+        if ended.is_some() {
+            committed.unwrap();
+            assert_eq!(rows.unwrap(), 2);
+            return;
+        }
+        // The second row is there only if the end of the scope was dropped after its commit.
+        assert!(
+            committed.is_err() || matches!(rows, Ok(1 | 2)),
+            "{limit}: {committed:?}, but {rows:?}"
+        );
+        conn.close().await.ok();
+        observer().assert_free(&key, "the transaction").await;
+    }
+    panic!("the scope does not end");
+}
+
+/// The wait of a transaction that was dropped ends, and the connection stays usable.
+#[tokio::test]
+async fn dropped_wait_in_a_transaction_ends() {
+    let (mut conn, mut other, key) = (connect().await, connect().await, fresh_key());
+    let held = other.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let mut tx = conn.begin().await.unwrap();
+    let block = LockOptions::wait_forever().strategy(WaitStrategy::Block);
+    let mut observer = observer();
+    let queued = |entries: &[LockEntry]| entries.len() == 2;
+    tokio::select! {
+        ended = tx.acquire_advisory_xact_lock(&key, block) => panic!("{ended:?}"),
+        () = observer.wait_for(&key, queued, "it queues") => {}
+    }
+    // It returns the error of the wait, whose reply it reads.
+    tx.rollback().await.unwrap_err();
+    conn.execute("SELECT 1").await.unwrap();
+    held.release().await.unwrap();
+    observer.assert_free(&key, "the release").await;
+}
