@@ -13,6 +13,7 @@
 
 mod overdue;
 mod records;
+mod spans;
 
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,6 +35,7 @@ pub(crate) use records::ReleaseRecord;
 #[cfg(feature = "lock-manager")]
 pub(crate) use records::WaitNotice;
 pub(crate) use records::{GrantRecord, NotGranted, RequestRecord};
+pub(crate) use spans::LockSpan;
 
 /// Target of all events.
 const TARGET: &str = "advisory_locking";

@@ -39,7 +39,7 @@ pub(crate) use finish::{BodyOutcome, FinishTransaction};
 pub(crate) use pooler_check::{PoolerCheck, Side};
 pub(crate) use release::Release;
 
-use crate::events::GrantRecord;
+use crate::events::{GrantRecord, LockSpan};
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::session::{Backend, LockReply, Script, SessionError, Statement, TransactionState};
@@ -177,6 +177,14 @@ impl SessionSnapshot {
             transaction: TransactionState::none(),
             max_server_wait: None,
         }
+    }
+}
+
+impl Grant {
+    /// Returns the span of a body under the lock.
+    pub(crate) fn span(&self) -> LockSpan {
+        let record = self.record.as_ref();
+        record.map_or_else(LockSpan::default, GrantRecord::span)
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::driver::asynchronous::drive_release;
 use crate::error::{LockError, LockErrorKind};
-use crate::events::GrantRecord;
+use crate::events::{GrantRecord, LockSpan};
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::protocol::{Grant, Release};
@@ -73,6 +73,12 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
     #[must_use]
     pub const fn mode(&self) -> LockMode {
         self.mode
+    }
+
+    /// Returns the span of a body under the lock.
+    pub(crate) fn span(&self) -> LockSpan {
+        let grant = self.grant.as_ref();
+        grant.map_or_else(LockSpan::default, Grant::span)
     }
 
     /// Releases the lock and reports whether it was held without interruption.

@@ -3,6 +3,7 @@
 mod transaction;
 
 use std::ops::DerefMut;
+use std::pin::pin;
 use std::time::Instant;
 
 use super::AsyncAdvisoryLockGuard;
@@ -460,6 +461,8 @@ where
     T: Send,
 {
     // If the body panics or the future is dropped here, the drop of the guard releases the lock.
-    let result = body(&mut guard).await;
+    let span = guard.span();
+    let result = span.run(pin!(body(&mut guard))).await;
+    drop(span);
     combine_results(result, guard.release().await)
 }

@@ -585,6 +585,8 @@ where
     E: From<LockError>,
 {
     // If the body panics, the drop of the guard releases the lock.
-    let result = body(&mut guard);
+    let span = guard.span();
+    let result = span.in_scope(|| body(&mut guard));
+    drop(span);
     combine_results(result, guard.release())
 }

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::driver::blocking::{drive_release, run_in_drop};
 use crate::error::LockError;
-use crate::events::release_failed;
+use crate::events::{LockSpan, release_failed};
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::protocol::{Grant, Release};
@@ -69,6 +69,12 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     #[must_use]
     pub const fn mode(&self) -> LockMode {
         self.mode
+    }
+
+    /// Returns the span of a body under the lock.
+    pub(crate) fn span(&self) -> LockSpan {
+        let grant = self.grant.as_ref();
+        grant.map_or_else(LockSpan::default, Grant::span)
     }
 
     /// Releases the lock and reports whether it was held without interruption.

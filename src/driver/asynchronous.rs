@@ -49,13 +49,16 @@ where
     let db_system = Some(session.session_backend().db_system());
     let now = session.session_now();
     let mut request = RequestRecord::new(key, options, scope, db_system, now);
+    let span = request.span();
     let record = &mut request;
     let recorded = |key, options: &_, state| RecordedMachine {
         machine: machine(key, options, state),
         record,
     };
-    let mut outcome = run_acquire(session, key, options, scope, recorded).await;
-    end_request(request, &mut outcome, session.session_now());
+    let mut outcome = span
+        .run(pin!(run_acquire(session, key, options, scope, recorded)))
+        .await;
+    span.in_scope(|| end_request(request, &mut outcome, session.session_now()));
     outcome
 }
 

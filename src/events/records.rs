@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::overdue::OverdueWatch;
 #[cfg(feature = "_async")]
 use super::release_failed;
-use super::{LockEventKind, Subject};
+use super::{LockEventKind, LockSpan, Subject};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::observer::{
@@ -82,6 +82,14 @@ impl RequestRecord {
             #[cfg(feature = "lock-manager")]
             notice: None,
         }
+    }
+
+    /// Returns the span of the request.
+    pub(crate) fn span(&self) -> LockSpan {
+        let subject = self.subject.as_ref();
+        subject.map_or_else(LockSpan::default, |subject| {
+            LockSpan::acquire(&subject.lock)
+        })
     }
 
     /// Records that the lock is contended and the request waits. Sends one event.
@@ -234,6 +242,12 @@ pub(crate) struct GrantRecord {
 }
 
 impl GrantRecord {
+    /// Returns the span of a body under the lock.
+    pub(crate) fn span(&self) -> LockSpan {
+        let hold = self.hold.as_ref();
+        hold.map_or_else(LockSpan::default, |hold| LockSpan::held(&hold.subject.lock))
+    }
+
     /// Begins the release.
     pub(crate) fn releasing(mut self) -> ReleaseRecord {
         ReleaseRecord {

@@ -4,6 +4,7 @@ use super::held_lock::{HeldLock, release_all};
 use super::manager::block_on;
 use super::shared::Caller;
 use crate::error::LockError;
+use crate::events::LockSpan;
 use crate::key::LockKey;
 use crate::options::LockMode;
 
@@ -19,6 +20,11 @@ pub struct OwnedLockGuard(HeldLock);
 impl OwnedLockGuard {
     pub(super) const fn new(lock: HeldLock) -> Self {
         Self(lock)
+    }
+
+    /// Returns the span of a body under the lock.
+    pub(super) fn span(&self) -> LockSpan {
+        self.0.span()
     }
 
     /// Returns the key of the lock.

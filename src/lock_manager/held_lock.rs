@@ -13,7 +13,7 @@ use super::shared::{Caller, Response};
 #[cfg(feature = "testing")]
 use super::simulated::SimulatedLock;
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{GrantRecord, ReleaseRecord};
+use crate::events::{GrantRecord, LockSpan, ReleaseRecord};
 use crate::key::LockKey;
 use crate::options::LockMode;
 #[cfg(feature = "testing")]
@@ -74,6 +74,10 @@ impl HeldLock {
 
     pub(super) const fn key(&self) -> &LockKey {
         &self.key
+    }
+
+    pub(super) fn span(&self) -> LockSpan {
+        self.record.span()
     }
 
     pub(super) const fn mode(&self) -> LockMode {

@@ -10,7 +10,7 @@ use super::core::{Core, LockGrant, SessionId};
 use super::loss_signal::LossSignal;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{GrantRecord, ReleaseRecord};
+use crate::events::{GrantRecord, LockSpan, ReleaseRecord};
 
 /// A granted lock; released when dropped.
 #[derive(Debug)]
@@ -103,6 +103,12 @@ pub(super) struct HoldRecord {
 impl HoldRecord {
     pub(super) const fn new(grant: Option<GrantRecord>, loss: Option<Arc<LossSignal>>) -> Self {
         Self { grant, loss }
+    }
+
+    /// Returns the span of a body under the lock.
+    pub(super) fn span(&self) -> LockSpan {
+        let grant = self.grant.as_ref();
+        grant.map_or_else(LockSpan::default, GrantRecord::span)
     }
 
     /// Begins the release.

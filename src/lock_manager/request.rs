@@ -14,7 +14,7 @@ use super::held_lock::{HeldLock, release_all};
 use super::lock_handle::ResponseReceiver;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{NotGranted, RequestRecord};
+use crate::events::{LockSpan, NotGranted, RequestRecord};
 use crate::key::{LockKey, RawLockKey};
 use crate::options::{AcceptedServers, LockOptions, LockScope};
 
@@ -77,6 +77,7 @@ impl Handle {
             key,
             options: *options,
             began: Instant::now(),
+            span: record.span(),
             record: Some(record),
         }
     }
@@ -187,6 +188,7 @@ impl Handle {
                 key: key.clone(),
                 options: *options,
                 began,
+                span: record.span(),
                 record: Some(record),
             })
             .collect()
@@ -275,6 +277,7 @@ struct PendingRequest {
     began: Instant,
     /// Taken with `request`.
     record: Option<RequestRecord>,
+    span: LockSpan,
 }
 
 impl PendingRequest {
@@ -294,6 +297,17 @@ impl Future for PendingRequest {
     type Output = Result<HeldLock, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let span = std::mem::take(&mut self.span);
+        let polled = span.in_scope(|| self.poll_response(context));
+        if polled.is_pending() {
+            self.span = span;
+        }
+        polled
+    }
+}
+
+impl PendingRequest {
+    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<HeldLock, LockError>> {
         let response = ready!(Pin::new(&mut self.receiver).poll(context));
         // An answered request needs no cancellation when this future is dropped.
         self.request = None;

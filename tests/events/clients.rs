@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use advisory_locking::lock_manager::LockManager;
+use advisory_locking::lock_manager::{LockManager, OwnedLockGuard};
 use advisory_locking::observer::{HoldOutcome, RequestOutcome};
 use advisory_locking::session::AsyncLockPool;
 use advisory_locking::{
     AdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions,
-    PooledAdvisoryLocking,
+    PooledAdvisoryLocking, RawLockKey,
 };
 use diesel::Connection;
 use diesel::result::Error;
@@ -157,6 +157,23 @@ mod blocking {
         };
         conn.with_advisory_lock(&key, options, body).unwrap();
         assert_events(&key, &[REQUESTED, GRANTED, OVERDUE, RELEASED]);
+    }
+
+    #[test]
+    fn body_runs_in_a_span() {
+        record();
+        let (mut conn, key) = (connect(), fresh_key());
+        let body = |key: &LockKey| {
+            send_in_body(key);
+            Ok::<_, LockError>(())
+        };
+        conn.with_advisory_lock(&key, NO_WAIT, |_| body(&key))
+            .unwrap();
+        assert_spans(&key);
+        let (pool, key) = (pool_of(1), fresh_key());
+        pool.with_advisory_xact_lock(&key, NO_WAIT, |_| body(&key))
+            .unwrap();
+        assert_spans(&key);
     }
 
     #[test]
@@ -401,6 +418,54 @@ async fn waits(key: &LockKey, count: usize) {
     }
 }
 
+/// An event that a body sends.
+const IN_BODY: &str = "in the body";
+
+fn send_in_body(key: &LockKey) {
+    let id = match key.raw() {
+        RawLockKey::Single(number) => number.to_string(),
+        RawLockKey::Pair(..) => unreachable!("a fresh key is one number"),
+    };
+    tracing::event!(target: "advisory_locking_tests", Level::DEBUG, lock.id = id, "in the body");
+}
+
+/// The grant belongs to the span of the request, and the body to that of the hold.
+#[track_caller]
+fn assert_spans(key: &LockKey) {
+    let events = events_of(key);
+    let span_of = |message| {
+        let event = events.iter().find(|event| event.message() == message);
+        event
+            .unwrap_or_else(|| panic!("no {message:?}: {events:?}"))
+            .span
+    };
+    assert_eq!(span_of(GRANTED), Some("advisory_lock.acquire"));
+    assert_eq!(span_of(IN_BODY), Some("advisory_lock.held"));
+    assert_eq!(span_of(RELEASED), None);
+}
+
+async fn body_runs_in_a_span<P: Client>() {
+    let (pool, key) = (P::open().await, fresh_key());
+    let body = async |_: &mut P::Session| {
+        // The span is entered at each poll.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        send_in_body(&key);
+        Ok::<_, LockError>(())
+    };
+    pool.with_advisory_lock(&key, NO_WAIT, body).await.unwrap();
+    assert_spans(&key);
+    let key = fresh_key();
+    let body = async |_: &mut P::Session| {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        send_in_body(&key);
+        Ok::<_, LockError>(())
+    };
+    pool.with_advisory_xact_lock(&key, NO_WAIT, body)
+        .await
+        .unwrap();
+    assert_spans(&key);
+}
+
 /// The warning appears while the body runs, and not for a hold that ended before.
 async fn long_hold_is_warned_about<P: Client>() {
     let (pool, key, soon) = (P::open().await, fresh_key(), Duration::from_millis(1));
@@ -484,6 +549,7 @@ on_every_client!(
     dropped_body_is_logged,
     end_of_a_transaction_is_logged,
     contention_and_limit_are_logged,
+    body_runs_in_a_span,
     long_hold_is_warned_about,
     lost_lock_is_logged,
     lost_lock_of_a_dropped_guard_is_an_error
@@ -525,6 +591,30 @@ mod lock_manager {
         let key = fresh_key();
         drop(manager.acquire_blocking(&key, NO_WAIT).unwrap().release());
         assert_events(&key, &[REQUESTED, GRANTED, QUEUED]);
+    }
+
+    #[test]
+    fn body_runs_in_a_span() {
+        record();
+        let (manager, key) = (manager(), fresh_key());
+        let body = |_: &_| {
+            send_in_body(&key);
+            Ok::<_, LockError>(())
+        };
+        manager.with_lock_blocking(&key, NO_WAIT, body).unwrap();
+        assert_spans(&key);
+        let key = fresh_key();
+        let body = async |_: &OwnedLockGuard| {
+            send_in_body(&key);
+            Ok::<_, LockError>(())
+        };
+        run(async {
+            manager
+                .with_lock_while_held(&key, NO_WAIT, body)
+                .await
+                .unwrap()
+        });
+        assert_spans(&key);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry;
+use tracing_subscriber::registry::LookupSpan;
 
 static EVENTS: Mutex<Vec<Event>> = Mutex::new(Vec::new());
 static CALLS: Mutex<Vec<(RawLockKey, Call)>> = Mutex::new(Vec::new());
@@ -23,6 +24,8 @@ pub(crate) struct Event {
     pub(crate) level: Level,
     pub(crate) target: String,
     fields: BTreeMap<String, String>,
+    /// Name of the span in which it was sent.
+    pub(crate) span: Option<&'static str>,
 }
 
 impl Event {
@@ -49,18 +52,21 @@ impl Visit for Event {
 
 struct Recorder;
 
-impl<S: Subscriber> Layer<S> for Recorder {
+impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Recorder {
     fn enabled(&self, metadata: &Metadata<'_>, _context: Context<'_, S>) -> bool {
         metadata.target().starts_with("advisory_locking")
     }
 
-    fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
+    fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {
         let mut recorded = Event {
             level: *event.metadata().level(),
             target: event.metadata().target().to_owned(),
             fields: BTreeMap::new(),
+            span: None,
         };
         event.record(&mut recorded);
+        let span = context.lookup_current();
+        recorded.span = span.map(|span| span.name());
         let mut events = EVENTS.lock().unwrap_or_else(PoisonError::into_inner);
         events.push(recorded);
     }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
 use testkit::model::Model;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Writer that panics at a line which contains `poison`.
 #[derive(Clone, Copy)]
@@ -35,12 +36,15 @@ impl<'w> MakeWriter<'w> for Sink {
 #[test]
 fn a_sink_that_panics_has_no_effect() {
     crate::recorder::record();
-    for poison in ["requesting", "is granted", "is released"] {
+    let events = ["requesting", "is granted", "is released"];
+    let spans = [": new", ": enter", ": exit", ": close"];
+    for poison in events.into_iter().chain(spans) {
         let (model, key) = (Model::default(), LockKey::from("poisoned"));
         let mut session = model.connect();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::DEBUG)
             .with_ansi(false)
+            .with_span_events(FmtSpan::FULL)
             .with_writer(Sink { poison })
             .finish();
         let held = tracing::subscriber::with_default(subscriber, || {

@@ -1,5 +1,7 @@
 //! Transaction with a lock around an async body.
 
+use std::pin::pin;
+
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive_acquire, drive_release};
 use crate::error::LockError;
@@ -33,11 +35,13 @@ where
     E: From<LockError> + Send,
     T: Send,
 {
+    let span = grant.span();
     let mut scope = TransactionScope {
         session,
         grant: Some(grant),
     };
-    let result = body(scope.session).await;
+    let result = span.run(pin!(body(scope.session))).await;
+    drop(span);
     let outcome = if result.is_ok() {
         BodyOutcome::Succeeded
     } else {

@@ -30,11 +30,13 @@ where
     S: LockSession,
     E: From<LockError>,
 {
+    let span = grant.span();
     let mut scope = TransactionScope {
         session,
         grant: Some(grant),
     };
-    let result = body(scope.session);
+    let result = span.in_scope(|| body(scope.session));
+    drop(span);
     let outcome = if result.is_ok() {
         BodyOutcome::Succeeded
     } else {

@@ -40,7 +40,7 @@ impl LockManager {
         let key = key.into();
         async move {
             let guard = self.acquire(key, options).await?;
-            let result = body(&guard).await;
+            let result = guard.span().run(pin!(body(&guard))).await;
             combine_results(result, guard.release().await)
         }
     }
@@ -63,7 +63,7 @@ impl LockManager {
         body: impl FnOnce(&OwnedLockGuard) -> Result<T, E>,
     ) -> Result<T, E> {
         let guard = self.acquire_blocking(key, options)?;
-        let result = body(&guard);
+        let result = guard.span().in_scope(|| body(&guard));
         combine_results(result, guard.release_blocking())
     }
 
@@ -96,7 +96,7 @@ impl LockManager {
             let Some(guard) = self.try_acquire(key, options).await? else {
                 return Ok(None);
             };
-            let result = body(&guard).await;
+            let result = guard.span().run(pin!(body(&guard))).await;
             combine_results(result, guard.release().await).map(Some)
         }
     }
@@ -121,7 +121,7 @@ impl LockManager {
         let Some(guard) = self.try_acquire_blocking(key, options)? else {
             return Ok(None);
         };
-        let result = body(&guard);
+        let result = guard.span().in_scope(|| body(&guard));
         combine_results(result, guard.release_blocking()).map(Some)
     }
 
@@ -152,7 +152,9 @@ impl LockManager {
         async move {
             let guard = self.acquire(key, options).await?;
             // The body is polled first, so its result counts if the loss becomes known with it.
-            let result = match select(pin!(body(&guard)), pin!(guard.lost())).await {
+            let span = guard.span();
+            let result = match select(pin!(span.run(pin!(body(&guard)))), pin!(guard.lost())).await
+            {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => None,
             };
