@@ -554,3 +554,26 @@ async fn report_dropped_in_flight_closes_its_connection() {
     }
     panic!("the report does not complete");
 }
+
+/// The role may call neither the functions that release nor the one that ends the session.
+#[tokio::test]
+async fn session_that_cannot_be_terminated_leaves_the_pool() {
+    let forbidden = [
+        "pg_catalog.pg_advisory_unlock",
+        "pg_catalog.pg_terminate_backend",
+    ];
+    let server =
+        FakeServer::start(forbidden.map(|name| Rule::replace(name, "pg_catalog.forbidden")));
+    let (db, mut observer, key) = (
+        crate::open::connect(server.url(), 1).await,
+        connect(),
+        fresh_key(),
+    );
+    let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    assert_eq!(observer.lock_entries(&key).len(), 1);
+    guard.release().await.unwrap_err();
+    observer
+        .assert_free(&key, "the end of its connection")
+        .await;
+    db.execute_unprepared("SELECT 1").await.unwrap();
+}
