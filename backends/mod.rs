@@ -51,8 +51,14 @@ pub mod sea_orm;
 pub(crate) mod sqlite;
 #[cfg(any(feature = "_sqlx-postgres", feature = "sqlx-sqlite"))]
 pub mod sqlx;
-#[cfg(feature = "_tokio-postgres")]
+#[cfg(any(feature = "diesel-async-postgres", feature = "tokio-postgres"))]
 pub mod tokio_postgres;
+// The blocking crate uses parts of it.
+#[cfg(all(
+    feature = "postgres",
+    not(any(feature = "diesel-async-postgres", feature = "tokio-postgres"))
+))]
+mod tokio_postgres;
 
 #[cfg(feature = "_runtime-bound")]
 pub use runtime_bound::RuntimeBound;

@@ -65,7 +65,7 @@ const NEGATIVE_INFINITY: i64 = i64::MIN;
 /// [`COMMIT`]: https://www.postgresql.org/docs/current/sql-commit.html
 #[cfg(all(
     feature = "_postgres",
-    any(feature = "_diesel", feature = "sea-orm", feature = "tokio-postgres")
+    any(feature = "_diesel", feature = "sea-orm", feature = "_rust-postgres")
 ))]
 pub(crate) fn checked(check: Option<&Script>, end: &str) -> String {
     match check {
@@ -77,7 +77,7 @@ pub(crate) fn checked(check: Option<&Script>, end: &str) -> String {
 /// Returns the text that releases a savepoint after a check.
 #[cfg(all(
     feature = "_postgres",
-    any(feature = "_diesel", feature = "sea-orm", feature = "tokio-postgres")
+    any(feature = "_diesel", feature = "sea-orm", feature = "_rust-postgres")
 ))]
 pub(crate) fn release_savepoint(check: Option<&Script>, name: &str) -> String {
     let check = check.map_or_else(String::new, |check| format!("{}; ", check.sql()));
@@ -87,7 +87,7 @@ pub(crate) fn release_savepoint(check: Option<&Script>, name: &str) -> String {
 /// Returns the text that rolls back to a savepoint and releases it.
 #[cfg(all(
     feature = "_postgres",
-    any(feature = "_diesel", feature = "sea-orm", feature = "tokio-postgres")
+    any(feature = "_diesel", feature = "sea-orm", feature = "_rust-postgres")
 ))]
 pub(crate) fn roll_back_savepoint(name: &str) -> String {
     format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
