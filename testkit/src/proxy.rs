@@ -187,6 +187,16 @@ impl Proxy {
         self.shared.lock().hold_from = Some(text.to_owned());
     }
 
+    /// Ends [`hold_from`](Self::hold_from), and discards everything that the server sends then.
+    pub fn forward_without_replies(&self) {
+        let mut state = self.shared.lock();
+        state.policies[Direction::ToServer as usize] = Policy::Forward;
+        state.policies[Direction::ToClient as usize] = Policy::Discard;
+        state.hold_from = None;
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
     /// Returns `true` if bytes have arrived that the policy does not forward.
     pub fn holds(&self, direction: Direction) -> bool {
         self.shared.lock().held_bytes[direction as usize] > 0
