@@ -1,11 +1,10 @@
 //! deadpool-postgres: `Pool`, and the connections in it.
 //!
-//! [`deadpool_postgres::Pool`](::deadpool_postgres::Pool) has the methods of
+//! [`deadpool_postgres::Pool`] has the methods of
 //! [`AsyncPooledAdvisoryLocking`](crate::AsyncPooledAdvisoryLocking). The body receives a
-//! [`ClientWrapper`](::deadpool_postgres::ClientWrapper), with the methods of
-//! [`tokio_postgres::Client`](::tokio_postgres::Client) and its cache of prepared statements. Lock
-//! statements use that cache too. A transaction of deadpool-postgres dereferences to that of
-//! tokio-postgres, so it has the methods for transaction-level locks.
+//! [`ClientWrapper`], with the methods of [`tokio_postgres::Client`] and its cache of prepared
+//! statements. Lock statements use that cache too. A transaction of deadpool-postgres dereferences
+//! to that of tokio-postgres, so it has the methods for transaction-level locks.
 //!
 //! Transactions, dropped futures and errors work as for [`tokio_postgres`](super::tokio_postgres).
 //!

@@ -2,8 +2,8 @@
 //!
 //! | connection | locks |
 //! |---|---|
-//! | [`Client`](::postgres::Client), also in a pool of r2d2 | session-level; transaction-level with a body |
-//! | [`Transaction`](::postgres::Transaction) | transaction-level |
+//! | [`Client`], also in a pool of r2d2 | session-level; transaction-level with a body |
+//! | [`Transaction`] | transaction-level |
 //!
 //! Transactions, statements and errors work as for tokio-postgres, on which the crate is built. See
 //! `backends::tokio_postgres`.

@@ -61,7 +61,7 @@
 //!
 //! # Errors
 //!
-//! [`LockError`](crate::LockError) converts into [`sqlx::Error`](::sqlx::Error), so `?` works in a
+//! [`LockError`](crate::LockError) converts into [`sqlx::Error`], so `?` works in a
 //! body that returns sqlx's errors. It becomes [`Encode`](::sqlx::Error::Encode), whose box
 //! downcasts to `LockError`. A failed commit becomes sqlx's own error.
 //!

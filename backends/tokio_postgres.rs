@@ -104,7 +104,7 @@
 //!
 //! # Errors
 //!
-//! [`tokio_postgres::Error`](::tokio_postgres::Error) cannot contain other errors. So a body
+//! [`tokio_postgres::Error`] cannot contain other errors. So a body
 //! returns an error of the application that converts from both, or a
 //! `Box<dyn std::error::Error + Send + Sync>`. [`LockError::find`](crate::LockError::find) finds
 //! the lock error in it. The client's error is the [source](std::error::Error::source) of the lock

@@ -52,7 +52,8 @@ pub enum LockErrorKind {
     InTransaction,
     /// The system whose scheme was used rejects this name. Nothing was sent. No lock is held.
     ///
-    /// Returned only by functions of the module `schemes`. Every text is a valid [`LockKey`].
+    /// Returned only by functions of the module `schemes`. Every text is a valid
+    /// [`LockKey`](crate::LockKey).
     InvalidKey,
     /// The options contradict each other. Nothing was sent. The lock is not held.
     InvalidOptions,
