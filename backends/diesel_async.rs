@@ -43,8 +43,8 @@ pub use crate::backends::tokio_postgres::set_cancel_tls;
 use ::diesel::connection::TransactionManagerStatus;
 use ::diesel_async::{AsyncConnection, SimpleAsyncConnection, TransactionManager};
 
-use crate::backends::background;
 use crate::backends::diesel::{session_error, transaction_state_of};
+use crate::backends::first_poll;
 use crate::session::{SessionError, TransactionState};
 
 /// Returns the transaction manager's view of the transaction.
@@ -81,5 +81,5 @@ async fn rollback<C: AsyncConnection>(conn: &mut C) -> Result<(), SessionError> 
 /// Sends a message behind the statement in flight, without waiting for the reply. Returns `false`
 /// if that fails at once.
 fn send_detached<C: SimpleAsyncConnection>(conn: &mut C, sql: &str) -> bool {
-    background::start(conn.batch_execute(sql))
+    first_poll::start(conn.batch_execute(sql))
 }

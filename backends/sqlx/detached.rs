@@ -13,7 +13,7 @@ use sqlx_core::transaction::TransactionManager;
 
 use super::error::is_disconnected;
 use super::statements::send;
-use crate::backends::background::poll_once;
+use crate::backends::first_poll::poll_once;
 use crate::backends::postgres::TerminateStep;
 
 /// Queues a message behind the statement in flight. Returns `false` in a transaction and on a

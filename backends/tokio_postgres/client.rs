@@ -18,7 +18,7 @@ use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow, Transaction};
 use super::error::session_error;
 use super::open_transactions;
 use super::values::{self, Param};
-use crate::backends::background;
+use crate::backends::first_poll;
 use crate::backends::postgres::{BEGAN_WITH_THIS_MESSAGE, TerminateStep};
 use crate::session::{Row, Script, SessionError, Statement, TransactionState};
 
@@ -255,13 +255,13 @@ pub(crate) fn enqueue(client: &Client, script: &Script) -> bool {
     script
         .messages()
         .iter()
-        .all(|message| background::start(client.batch_execute(message)))
+        .all(|message| first_poll::start(client.batch_execute(message)))
 }
 
 /// Queues the statements that terminate the session.
 pub(crate) fn enqueue_terminate(client: &Client, pid: Option<i32>) {
     for text in TerminateStep::queued(pid) {
-        background::start(client.batch_execute(&text));
+        first_poll::start(client.batch_execute(&text));
     }
     forget(client);
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::types::{FromSql, Kind, ToSql, Type};
 use tokio_postgres::{Error, SimpleQueryRow};
 
 use crate::backends::postgres::time_in_text;
@@ -70,7 +70,11 @@ impl<'a> FromSql<'a> for Column {
             [a, b, c, d, e, f, g, h] => Cell::Number(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
             // An array has a header of 12 bytes, so it is never taken for a number.
             _ if *kind == Type::TEXT_ARRAY => Cell::Texts(FromSql::from_sql(kind, bytes)?),
-            _ => Cell::Numbers(FromSql::from_sql(kind, bytes)?),
+            // postgres-types 0.2.14 panics if the type is no array.
+            _ if matches!(kind.kind(), Kind::Array(_)) => {
+                Cell::Numbers(FromSql::from_sql(kind, bytes)?)
+            }
+            _ => return Err(format!("{} bytes of type {kind}", bytes.len()).into()),
         }))
     }
 

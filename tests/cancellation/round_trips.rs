@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ::sqlx::PgPool;
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockKey, LockOptions, WaitStrategy,
@@ -98,6 +99,14 @@ fn attempt_is_sent_before_the_reply_to_begin() {
     runtime.block_on(call).unwrap().unwrap();
 }
 
+/// Returns the number of round trips once the connection is in its pool again. A task of sqlx
+/// returns it, after the call.
+fn round_trips_after_the_return(pool: &PgPool, proxy: &Proxy) -> u32 {
+    let is_idle = || pool.num_idle() == pool.size() as usize;
+    eventually("the connection returns to its pool", is_idle);
+    proxy.round_trips()
+}
+
 /// sqlx adds one round trip at the check-out and one at the return.
 #[test]
 fn sea_orm_takes_no_more_than_promised() {
@@ -106,13 +115,8 @@ fn sea_orm_takes_no_more_than_promised() {
     let warm = runtime.block_on(async {
         let pool = sea_orm::open(&proxy.url()).await;
         let (key, mut taken) = (fresh_key(), [0; 2]);
-        // A task of sqlx returns the connection to its pool, after the call.
-        let round_trips = || {
-            let sqlx = pool.get_postgres_connection_pool();
-            let is_idle = || sqlx.num_idle() == sqlx.size() as usize;
-            eventually("the connection returns to its pool", is_idle);
-            proxy.round_trips()
-        };
+        let round_trips =
+            || round_trips_after_the_return(pool.get_postgres_connection_pool(), &proxy);
         for _ in 0..2 {
             let before = round_trips();
             pool.with_advisory_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
@@ -138,16 +142,17 @@ fn sqlx_takes_no_more_than_promised() {
     let warm = runtime.block_on(async {
         let pool = sqlx::open(&proxy.url()).await;
         let (key, mut taken) = (fresh_key(), [0; 2]);
+        let round_trips = || round_trips_after_the_return(&pool, &proxy);
         for _ in 0..2 {
-            let before = proxy.round_trips();
+            let before = round_trips();
             pool.with_advisory_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
                 .await
                 .unwrap();
-            let between = proxy.round_trips();
+            let between = round_trips();
             pool.with_advisory_xact_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
                 .await
                 .unwrap();
-            taken = [between - before, proxy.round_trips() - between];
+            taken = [between - before, round_trips() - between];
         }
         taken
     });

@@ -89,8 +89,7 @@ async fn dropped_scope_rolls_back_only_itself() {
         let key = fresh_key();
         let mut tx = conn.begin().await.unwrap();
         insert(&mut tx, &table).await.unwrap();
-        let scope =
-            tx.with_advisory_xact_lock(&key, NO_WAIT, async |tx| insert(tx, &table).await);
+        let scope = tx.with_advisory_xact_lock(&key, NO_WAIT, async |tx| insert(tx, &table).await);
         let ended = drop_at(limit, scope).await;
         let committed = tx.commit().await;
         let rows = count(&mut conn, &table).await;
