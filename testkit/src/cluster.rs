@@ -1,6 +1,7 @@
-//! A private server, for faults that would break the tests that share a server.
+//! Private servers, for faults that would break the tests that share a server.
 //!
-//! It starts with the first [`ClusterGuard`]. Its supervisor is a child process that runs
+//! A test uses a server alone, and most of such tests wait for time-outs. So there are two, for two
+//! tests at the same time. The first starts with the first [`ClusterGuard`]. Its supervisor is a child process that runs
 //! `scripts/postgres`; when this program ends, for whatever reason, the supervisor reads the end of
 //! its input and deletes the server.
 
@@ -8,7 +9,8 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,17 +39,35 @@ struct Cluster {
     _input: ChildStdin,
 }
 
-static CLUSTER: Mutex<Option<Cluster>> = Mutex::new(None);
+static CLUSTERS: [Mutex<Option<Cluster>>; 2] = [const { Mutex::new(None) }; 2];
 
-/// Exclusive use of the running private server.
+/// Returns a server that no test uses, or waits for the end of a test.
+///
+/// A failed test poisons the mutex, and may leave the server stopped.
+fn free_cluster() -> MutexGuard<'static, Option<Cluster>> {
+    static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+    for cluster in &CLUSTERS {
+        match cluster.try_lock() {
+            Ok(free) => return free,
+            Err(TryLockError::Poisoned(free)) => return free.into_inner(),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+    let index = WAITING.fetch_add(1, Ordering::Relaxed) % CLUSTERS.len();
+    CLUSTERS[index]
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Exclusive use of a running private server.
 #[derive(Debug)]
 pub struct ClusterGuard(MutexGuard<'static, Option<Cluster>>);
 
 impl ClusterGuard {
-    /// Waits for the test before, and starts the server if it is not running.
+    /// Waits for a free server, and starts it if it is not running.
     pub fn acquire() -> Self {
-        // A failed test poisons the mutex, and may leave the server stopped.
-        let mut cluster = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cluster = free_cluster();
         let running = cluster.get_or_insert_with(Cluster::start);
         if PgConnection::establish(&running.environment[0]).is_err() {
             running.ctl(&["-m", "immediate", "-w", "restart"]);

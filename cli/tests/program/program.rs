@@ -39,8 +39,12 @@ impl Done {
 }
 
 /// Returns the program with arguments, and with no settings of the caller but the test server.
+///
+/// The tests may run as a background job of a shell, which ignores INT and QUIT. The program would
+/// keep that, so `env` sets the default.
 pub(crate) fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_advisory-lock"));
+    let mut command = Command::new("env");
+    command.args(["--default-signal", env!("CARGO_BIN_EXE_advisory-lock")]);
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {
             command.env_remove(name);
