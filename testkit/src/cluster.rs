@@ -97,12 +97,8 @@ impl ClusterGuard {
         self.cluster().ctl(arguments);
     }
 
-    /// Returns the address of a hot standby, which lives as long as the server.
-    ///
-    /// It is created again after it has ended. PostgreSQL 13 [shuts it down] when a test starts
-    /// the primary with a larger `max_prepared_transactions`. Later versions pause its recovery.
-    ///
-    /// [shuts it down]: https://www.postgresql.org/docs/13/hot-standby.html#HOT-STANDBY-ADMIN
+    /// Returns the address of a hot standby, which lives as long as the server. It is created again
+    /// after it has ended.
     pub fn standby(&mut self) -> String {
         let cluster = self.0.as_mut().expect("it was started");
         let running = cluster.standby.take();
