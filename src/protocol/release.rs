@@ -14,6 +14,7 @@
 //!
 //! ```text
 //! Releasing ── error ── Retrying ──┬── success: the first one was interrupted ── Database
+//!                                  ├── cancelled: nothing learned ── Database
 //!                                  └── error: it cannot run ── RollingBack ── CheckingIfHeld
 //! CheckingIfHeld ──┬── held: until now ── Database
 //!                  └── not held: another statement released it ── NotHeld
@@ -132,6 +133,10 @@ impl Release {
             // released the lock.
             Ok(_) => self.failed(LockErrorKind::Database, error),
             Err(next) if next.is_disconnected() => self.failed(LockErrorKind::Lost, error),
+            // Another cancel request hit this one too, and says nothing about the first one.
+            Err(next) if postgres::classify(next.code()) == LockErrorKind::Canceled => {
+                self.failed(LockErrorKind::Database, error)
+            }
             // The statement cannot run here, so the first one released nothing.
             Err(_) => {
                 self.state = State::RollingBack {
@@ -225,7 +230,7 @@ mod tests {
     use super::*;
     use crate::key::LockKey;
     use crate::options::LockMode;
-    use crate::session::ServerSigns;
+    use crate::session::{ServerSigns, SqlState};
 
     /// Drives a release with scripted replies, all of which are consumed. The session is
     /// terminated.
@@ -304,9 +309,16 @@ mod tests {
     /// nothing about the time before.
     #[test]
     fn interrupted_release_is_a_database_error() {
-        let error = error_of([Err(refused()), Ok(row(None, 1))]);
-        assert_eq!(error.kind(), LockErrorKind::Database);
-        assert!(error.to_string().contains("the session was terminated"));
+        let cancelled = || SessionError::new("cancelled").with_code(SqlState::new("57014"));
+        for answers in [
+            [Err(refused()), Ok(row(None, 1))],
+            [Err(cancelled()), Ok(row(None, 1))],
+            [Err(cancelled()), Err(cancelled())],
+        ] {
+            let error = error_of(answers);
+            assert_eq!(error.kind(), LockErrorKind::Database);
+            assert!(error.to_string().contains("the session was terminated"));
+        }
     }
 
     #[test]

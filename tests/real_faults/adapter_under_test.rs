@@ -45,6 +45,19 @@ impl AdapterUnderTest {
         }
     }
 
+    /// Returns whether the client hides the SQLSTATE of a cancelled statement, as Diesel does.
+    pub(crate) fn hides_sqlstate(self) -> bool {
+        matches!(
+            self.name,
+            "diesel_postgres"
+                | "r2d2_postgres"
+                | "diesel_async_postgres"
+                | "bb8_postgres"
+                | "deadpool_postgres"
+                | "mobc_postgres"
+        )
+    }
+
     /// Returns the name of the running test.
     pub(crate) fn test(self) -> String {
         format!("{}::{}", self.name, CASE.get())
