@@ -7,6 +7,8 @@
 //! behind the statement in flight (seen with sqlx 0.9.0). It does so outside a transaction only.
 //! Inside one, only rollbacks can be queued.
 
+use std::mem;
+
 use ::sqlx::postgres::PgTransactionManager;
 use ::sqlx::{AssertSqlSafe, Connection, PgConnection};
 use sqlx_core::transaction::TransactionManager;
@@ -16,21 +18,34 @@ use super::statements::send;
 use crate::backends::first_poll::poll_once;
 use crate::backends::postgres::TerminateStep;
 
-/// Queues a message behind the statement in flight. Returns `false` in a transaction and on a
-/// closed connection.
-fn queue(conn: &mut PgConnection, sql: &str) -> bool {
+/// Queues a message behind the statement in flight. Returns whether sqlx has queued a rollback
+/// behind it, and `None` in a transaction and on a closed connection.
+fn queue(conn: &mut PgConnection, sql: &str) -> Option<bool> {
     if conn.is_in_transaction() {
-        return false;
+        return None;
     }
-    // The message begins no transaction, so any other error has no meaning. Dropping the future
-    // queues a rollback inside a transaction only.
-    let polled = poll_once(conn.begin_with(AssertSqlSafe(sql)));
-    !matches!(polled, Some(Err(error)) if is_disconnected(&error))
+    // Any other error has no meaning.
+    match poll_once(conn.begin_with(AssertSqlSafe(sql))) {
+        Some(Err(error)) if is_disconnected(&error) => None,
+        // The reply to a `BEGIN` came at once. The drop of sqlx's transaction rolls it back.
+        Some(Ok(_transaction)) => Some(true),
+        // The dropped future queues a rollback inside a transaction only.
+        Some(Err(_)) | None => Some(false),
+    }
 }
 
 /// Queues messages in order. Returns `false` in a transaction and on a closed connection.
 pub(super) fn queue_all(conn: &mut PgConnection, messages: &[String]) -> bool {
-    messages.iter().all(|message| queue(conn, message))
+    let mut rollback_is_queued = false;
+    messages.iter().all(|message| {
+        // A second rollback would write a warning to the server's log.
+        if mem::take(&mut rollback_is_queued) && message == "ROLLBACK" {
+            return true;
+        }
+        let queued = queue(conn, message);
+        rollback_is_queued = queued == Some(true);
+        queued.is_some()
+    })
 }
 
 /// Queues the rollback of the transactions above a depth. Returns whether there is one.
