@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::program::{Done, program, run, run_command};
+use crate::program::{Done, program, run_command};
 
-fn offline(arguments: &[&str]) -> Done {
+pub(crate) fn offline(arguments: &[&str]) -> Done {
     let mut command = program(arguments);
     command.env("DATABASE_URL", "postgres://127.0.0.1:1/none");
     run_command(command)
@@ -107,39 +107,4 @@ fn invalid_key_or_name_is_a_usage_error() {
     ] {
         offline(arguments).assert_code(64).assert_stderr(text);
     }
-}
-
-#[test]
-fn help_completions_and_manual_need_no_server() {
-    offline(&["--help"])
-        .assert_code(0)
-        .assert_stdout("Exit codes")
-        .assert_stdout("Examples");
-    offline(&["--version"])
-        .assert_code(0)
-        .assert_stdout("advisory-lock ");
-    offline(&["run", "--help"])
-        .assert_code(0)
-        .assert_stdout("--lost-exit-code");
-    offline(&["key", "--help"])
-        .assert_code(0)
-        .assert_stdout("django-pglock")
-        .assert_stdout("with_advisory_lock");
-    for shell in ["bash", "zsh", "fish"] {
-        offline(&["completions", shell])
-            .assert_code(0)
-            .assert_stdout("advisory-lock");
-    }
-    offline(&["man"]).assert_code(0).assert_stdout(".TH");
-    let directory = std::env::temp_dir().join(testkit::server::fresh_name());
-    std::fs::create_dir(&directory).unwrap();
-    run(&["man", "--directory", directory.to_str().unwrap()]).assert_code(0);
-    for page in [
-        "advisory-lock.1",
-        "advisory-lock-run.1",
-        "advisory-lock-doctor.1",
-    ] {
-        assert!(directory.join(page).exists(), "{page}");
-    }
-    std::fs::remove_dir_all(directory).unwrap();
 }

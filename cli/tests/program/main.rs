@@ -5,6 +5,7 @@
 //! | `bad_input` | exit codes and texts for wrong arguments and unfit servers |
 //! | `connection` | URLs, environment, password file |
 //! | `doctor` | checks of servers and poolers |
+//! | `help` | help, completions and the manual |
 //! | `inheritance` | the lock of a command whose wrapper was killed |
 //! | `keys` | keys of all schemes, without a server |
 //! | `loss` | the reaction to a lost session |
@@ -24,6 +25,7 @@
 mod bad_input;
 mod connection;
 mod doctor;
+mod help;
 mod inheritance;
 mod keys;
 mod loss;
