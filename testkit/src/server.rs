@@ -104,6 +104,11 @@ pub fn dropped_waits() -> u32 {
     number_in("ADVISORY_LOCKING_DROPPED_WAITS", 5)
 }
 
+/// Number of reports beside contended cycles: 500, or the value of `ADVISORY_LOCKING_REPORTS`.
+pub fn reports() -> u32 {
+    number_in("ADVISORY_LOCKING_REPORTS", 500)
+}
+
 fn number_in(variable: &str, default: u32) -> u32 {
     match std::env::var(variable) {
         Ok(text) => text

@@ -1,15 +1,18 @@
 //! Reports of held and awaited locks, on every kind of key, role and database.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use advisory_locking::{
-    AdvisoryLocking, LockErrorKind, LockKey, LockMode, LockOptions, RawLockKey,
+    AdvisoryLocking, LockErrorKind, LockHolder, LockKey, LockMode, LockOptions, RawLockKey,
 };
 use diesel::Connection;
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use testkit::observer::Observe;
-use testkit::server::{TIMEOUT, block, connect, connect_with, eventually, fresh_key, fresh_number};
+use testkit::server::{
+    TIMEOUT, block, connect, connect_with, eventually, fresh_key, fresh_number, reports,
+};
 use testkit::temp::{TempDatabase, TempRole};
 
 fn pid(conn: &mut PgConnection) -> Option<i32> {
@@ -54,6 +57,65 @@ fn report_finds_every_kind_of_key() {
         let all = guard.advisory_locks().unwrap();
         assert!(all.iter().any(|report| report.key == key.raw()), "{all:?}");
         guard.release().unwrap();
+    }
+}
+
+/// Each report is one moment of the lock table, whatever the sessions do.
+#[test]
+fn report_beside_contended_cycles_has_no_contradiction() {
+    const SESSIONS: usize = 4;
+    let key = fresh_key();
+    let stop = AtomicBool::new(false);
+    let (mut held, mut awaited) = (0, 0);
+    thread::scope(|scope| {
+        for number in 0..SESSIONS {
+            let (key, stop) = (&key, &stop);
+            scope.spawn(move || {
+                let mut conn = connect();
+                let options = if number == 0 {
+                    block().shared()
+                } else {
+                    block()
+                };
+                while !stop.load(Ordering::Relaxed) {
+                    let guard = conn.acquire_advisory_lock(key, options.clone()).unwrap();
+                    guard.release().unwrap();
+                }
+            });
+        }
+        let _stops_the_sessions = StoreOnDrop(&stop);
+        let mut observer = connect();
+        for _ in 0..reports() {
+            let report = observer.advisory_lock_holders(&key).unwrap();
+            let modes: Vec<_> = report.holders.iter().map(|holder| holder.mode).collect();
+            let exclusive = modes.contains(&LockMode::Exclusive);
+            assert!(!exclusive || modes.len() == 1, "two holders: {report:?}");
+            let is_held = !modes.is_empty();
+            assert!(
+                is_held || report.waiters.is_empty(),
+                "no holder: {report:?}"
+            );
+            for waiter in &report.waiters {
+                let holds = |holder: &LockHolder| holder.session.pid == waiter.session.pid;
+                assert!(!report.holders.iter().any(holds), "both: {report:?}");
+            }
+            held += u32::from(is_held);
+            awaited += u32::from(!report.waiters.is_empty());
+        }
+    });
+    println!(
+        "{held} of {} reports with holders, {awaited} with waiters",
+        reports()
+    );
+    assert!(held > 0 && awaited > 0, "the sessions contend");
+}
+
+/// Stores `true` when it is dropped, also by a panic.
+struct StoreOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StoreOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
