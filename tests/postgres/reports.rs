@@ -78,7 +78,7 @@ fn report_beside_contended_cycles_has_no_contradiction() {
                     block()
                 };
                 while !stop.load(Ordering::Relaxed) {
-                    let guard = conn.acquire_advisory_lock(key, options.clone()).unwrap();
+                    let guard = conn.acquire_advisory_lock(key, options).unwrap();
                     guard.release().unwrap();
                 }
             });

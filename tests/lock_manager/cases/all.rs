@@ -91,7 +91,7 @@ pub(crate) async fn acquires_none_if_the_limit_elapses(pool_under_test: PoolUnde
 
 /// The limit does not begin again at each contended key.
 pub(crate) async fn limit_applies_to_the_whole_call(pool_under_test: PoolUnderTest) {
-    const LIMIT: Duration = Duration::from_secs(3);
+    const LIMIT: Duration = Duration::from_secs(6);
     let manager = pool_under_test.manager(without_keep_alive()).await;
     open_session(&manager).await;
     let keys = keys(2);
@@ -105,7 +105,7 @@ pub(crate) async fn limit_applies_to_the_whole_call(pool_under_test: PoolUnderTe
             (result.await.map(drop), Instant::now())
         }
     });
-    tokio::time::sleep(LIMIT * 4 / 5).await;
+    tokio::time::sleep(LIMIT / 2).await;
     let released = Instant::now();
     first.unlock(&keys[0]);
     let (result, ended) = acquiring.await.unwrap();

@@ -65,7 +65,7 @@ pub(crate) fn silence_under_a_waiter(adapter: AdapterUnderTest) {
         let key = proxied.key("key");
         let (waiter, holder) = (proxied.actor(), direct.actor());
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
-        waiter.start_acquire(&key, block(Duration::from_secs(3)));
+        waiter.start_acquire(&key, block(Duration::from_secs(5)));
         proxied.until_queued(&key, 1);
         proxy.fall_silent();
         until(OUTER_LIMIT, || {
