@@ -1,9 +1,9 @@
 //! Private servers, for faults that would break the tests that share a server.
 //!
 //! A test uses a server alone, and most of such tests wait for time-outs. So there are two, for two
-//! tests at the same time. The first starts with the first [`ClusterGuard`]. Its supervisor is a child process that runs
-//! `scripts/postgres`; when this program ends, for whatever reason, the supervisor reads the end of
-//! its input and deletes the server.
+//! tests at the same time. The first starts with the first [`ClusterGuard`]. Its supervisor is a
+//! child process that runs `scripts/postgres`. When this program ends, for whatever reason, the
+//! supervisor reads the end of its input and deletes the server.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
