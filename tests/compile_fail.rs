@@ -27,7 +27,7 @@ mod nested_through_the_guard;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const CASES: &str = "tests/ui/fail";
 /// The crates that a case can use.
-const CRATES: [&str; 2] = ["advisory_locking", "rusqlite"];
+const CRATES: [&str; 3] = ["advisory_locking", "rusqlite", "sqlx"];
 /// Width of line numbers in the expected messages.
 const GUTTER: usize = 2;
 

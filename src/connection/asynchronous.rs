@@ -95,6 +95,13 @@ use crate::session::{AsyncLockBody, AsyncLockSession};
         note = "sqlx's `SqliteConnection` needs the feature `sqlx-sqlite`, which is off"
     )
 )]
+#[cfg_attr(
+    feature = "sqlx-postgres",
+    diagnostic::on_unimplemented(
+        note = "of sqlx's connections use `PgConnection`: neither `AnyConnection` nor \
+                `MySqlConnection` has locks"
+    )
+)]
 pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     /// Runs `body` under the session-level lock on `key`, on this connection.
     ///

@@ -97,6 +97,12 @@ use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, SessionErro
         note = "sqlx's `SqlitePool` needs the feature `sqlx-sqlite`, which is off"
     )
 )]
+#[cfg_attr(
+    feature = "sqlx-postgres",
+    diagnostic::on_unimplemented(
+        note = "of sqlx's pools use `PgPool`: neither `AnyPool` nor `MySqlPool` has locks"
+    )
+)]
 pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     /// Runs `body` under the session-level lock on `key`, on a connection of the pool.
     ///

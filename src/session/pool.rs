@@ -89,6 +89,12 @@ pub trait LockPool {
         note = "sqlx's `SqlitePool` needs the feature `sqlx-sqlite`, which is off"
     )
 )]
+#[cfg_attr(
+    feature = "sqlx-postgres",
+    diagnostic::on_unimplemented(
+        note = "of sqlx's pools use `PgPool`: neither `AnyPool` nor `MySqlPool` has locks"
+    )
+)]
 pub trait AsyncLockPool: Sync {
     /// A connection.
     type Session: AsyncLockSession;

@@ -143,8 +143,9 @@ fn run_alone(block: &Block) {
     } else {
         package.depend(&block.manifest);
         package.write("src/main.rs", &format!("{}\n{}", block.code, driver(block)));
-        // Builds the `[dev-dependencies]`, too.
-        package.cargo(["test"]);
+        if block.manifest.contains("[dev-dependencies]") {
+            package.cargo(["test"]);
+        }
         "its manifest".to_owned()
     };
     package.cargo(["run"]);

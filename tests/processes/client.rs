@@ -4,6 +4,7 @@ mod asynchronous;
 mod blocking;
 mod lock_manager;
 mod sea_orm;
+mod sqlx;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -47,15 +48,17 @@ pub(crate) enum ClientKind {
     Diesel,
     DieselAsync,
     SeaOrm,
+    Sqlx,
     LockManagerBlocking,
     LockManagerAsync,
 }
 
 impl ClientKind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Diesel,
         Self::DieselAsync,
         Self::SeaOrm,
+        Self::Sqlx,
         Self::LockManagerBlocking,
         Self::LockManagerAsync,
     ];
@@ -119,6 +122,7 @@ pub(crate) fn run(arguments: &[String]) {
         ClientKind::Diesel => blocking::run(&shared),
         ClientKind::DieselAsync => asynchronous::run(&shared),
         ClientKind::SeaOrm => sea_orm::run(&shared),
+        ClientKind::Sqlx => sqlx::run(&shared),
         ClientKind::LockManagerBlocking => lock_manager::blocking::run(&shared),
         ClientKind::LockManagerAsync => lock_manager::asynchronous::run(&shared),
     }

@@ -2,11 +2,12 @@
 //!
 //! The nemesis terminates their sessions, kills, stops and restarts processes, and restarts the
 //! server. Async clients drop some of their futures. Every event is recorded, and the history is
-//! checked. There are five kinds of processes, and all kinds contend with each other:
+//! checked. There are six kinds of processes, and all kinds contend with each other:
 //!
 //! * Diesel with r2d2
 //! * diesel-async with bb8
 //! * SeaORM
+//! * sqlx
 //! * `LockManager` from threads, over Diesel and r2d2
 //! * `LockManager` from tasks, over diesel-async and bb8
 //!

@@ -231,6 +231,12 @@ impl From<diesel::result::Error> for Failure {
     }
 }
 
+impl From<sqlx::Error> for Failure {
+    fn from(_: sqlx::Error) -> Self {
+        Self::Client
+    }
+}
+
 impl From<sea_orm::DbErr> for Failure {
     fn from(_: sea_orm::DbErr) -> Self {
         Self::Client

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use advisory_locking::backends::sea_orm::PinnedConnection;
+use advisory_locking::backends::sqlx::PooledPgConnection;
 use advisory_locking::{
     AdvisoryLocking, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
     LockKey, LockOptions, PooledAdvisoryLocking,
@@ -12,6 +14,8 @@ use diesel::r2d2::{ConnectionManager, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use testkit::server::fresh_key;
 
 #[derive(Clone, Copy, Debug)]
@@ -21,15 +25,17 @@ pub(crate) enum Client {
     DieselAsync,
     Bb8,
     SeaOrm,
+    Sqlx,
 }
 
 impl Client {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Diesel,
         Self::R2d2,
         Self::DieselAsync,
         Self::Bb8,
         Self::SeaOrm,
+        Self::Sqlx,
     ];
 }
 
@@ -116,13 +122,24 @@ pub(crate) fn with_lock_on(
         }),
         Client::SeaOrm => block_on(async {
             let db = sea_orm(url, 1).await;
-            let body = async |_: &mut advisory_locking::backends::sea_orm::PinnedConnection| {
+            let body = async |_: &mut PinnedConnection| {
                 body_ran = true;
                 Ok(())
             };
             match scope {
                 Scope::Session => db.with_advisory_lock(key, options, body).await,
                 Scope::Transaction => db.with_advisory_xact_lock(key, options, body).await,
+            }
+        }),
+        Client::Sqlx => block_on(async {
+            let pool = sqlx_pool(url, 1).await;
+            let body = async |_: &mut PooledPgConnection| {
+                body_ran = true;
+                Ok(())
+            };
+            match scope {
+                Scope::Session => pool.with_advisory_lock(key, options, body).await,
+                Scope::Transaction => pool.with_advisory_xact_lock(key, options, body).await,
             }
         }),
     };
@@ -144,6 +161,11 @@ pub(crate) async fn sea_orm(url: &str, size: u32) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.max_connections(size).sqlx_logging(false);
     Database::connect(options).await.unwrap()
+}
+
+pub(crate) async fn sqlx_pool(url: &str, size: u32) -> PgPool {
+    let options = PgPoolOptions::new().max_connections(size);
+    options.connect(url).await.unwrap()
 }
 
 /// Runs a future on a runtime of its own, whose other thread runs the client's tasks.

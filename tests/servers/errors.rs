@@ -15,7 +15,9 @@ fn missing_lock_functions_run_no_body() {
             let kind = match (client, scope) {
                 // Diesel hides the SQLSTATE, and the aborted transaction accepts no statement that
                 // would reveal it.
-                (Client::SeaOrm, _) | (_, Scope::Session) => LockErrorKind::Unsupported,
+                (Client::SeaOrm | Client::Sqlx, _) | (_, Scope::Session) => {
+                    LockErrorKind::Unsupported
+                }
                 (_, Scope::Transaction) => LockErrorKind::TransactionAborted,
             };
             assert_eq!(called.kind(), Some(kind), "{client:?} {scope:?}");

@@ -10,7 +10,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use testkit::fake_server::{FakeServer, Rule};
 use testkit::server::{connect, kind_of, url};
 
-use crate::client::{Client, bb8_pool, block_on, r2d2_pool, sea_orm};
+use crate::client::{Client, bb8_pool, block_on, r2d2_pool, sea_orm, sqlx_pool};
 
 fn identify(client: Client, url: &str) -> Result<ServerReport, LockError> {
     match client {
@@ -22,6 +22,7 @@ fn identify(client: Client, url: &str) -> Result<ServerReport, LockError> {
         }),
         Client::Bb8 => block_on(async { bb8_pool(url, 1).await.identify().await }),
         Client::SeaOrm => block_on(async { sea_orm(url, 1).await.identify().await }),
+        Client::Sqlx => block_on(async { sqlx_pool(url, 1).await.identify().await }),
     }
 }
 
@@ -69,7 +70,7 @@ fn missing_lock_functions_are_not_real() {
     let server = FakeServer::start(Rule::no_lock_functions());
     for client in Client::ALL {
         let support = match client {
-            Client::SeaOrm => Support::Absent,
+            Client::SeaOrm | Client::Sqlx => Support::Absent,
             // Diesel hides the SQLSTATE.
             _ => Support::Unknown,
         };

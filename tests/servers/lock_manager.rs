@@ -8,22 +8,29 @@ use testkit::fake_server::{FakeServer, Rule};
 use testkit::observer::Observe;
 use testkit::server::{block, connect, fresh_key, kind_of, poll};
 
-use crate::client::{bb8_pool, block_on, r2d2_pool, sea_orm};
+use crate::client::{bb8_pool, block_on, r2d2_pool, sea_orm, sqlx_pool};
 
 #[derive(Clone, Copy, Debug)]
 enum PoolKind {
     R2d2,
     Bb8,
     SeaOrm,
+    Sqlx,
 }
 
-const POOLS: [PoolKind; 3] = [PoolKind::R2d2, PoolKind::Bb8, PoolKind::SeaOrm];
+const POOLS: [PoolKind; 4] = [
+    PoolKind::R2d2,
+    PoolKind::Bb8,
+    PoolKind::SeaOrm,
+    PoolKind::Sqlx,
+];
 
 async fn manager(kind: PoolKind, url: &str, options: LockManagerOptions) -> LockManager {
     match kind {
         PoolKind::R2d2 => LockManager::over_blocking_pool_with(r2d2_pool(url, 3), options),
         PoolKind::Bb8 => LockManager::over_async_pool_with(bb8_pool(url, 3).await, options),
         PoolKind::SeaOrm => LockManager::over_async_pool_with(sea_orm(url, 3).await, options),
+        PoolKind::Sqlx => LockManager::over_async_pool_with(sqlx_pool(url, 3).await, options),
     }
     .unwrap()
 }

@@ -14,7 +14,9 @@ use testkit::observer::Observe;
 use testkit::pooling_proxy::{Ability, PoolingProxy};
 use testkit::server::{block, connect, eventually, fresh_key, url};
 
-use crate::client::{Client, Scope, bb8_pool, block_on, r2d2_pool, sea_orm, with_lock_on};
+use crate::client::{
+    Client, Scope, bb8_pool, block_on, r2d2_pool, sea_orm, sqlx_pool, with_lock_on,
+};
 
 fn detect(client: Client, url: &str) -> Result<PoolingMode, LockError> {
     match client {
@@ -31,6 +33,7 @@ fn detect(client: Client, url: &str) -> Result<PoolingMode, LockError> {
         }),
         Client::Bb8 => block_on(async { bb8_pool(url, 2).await.detect_pooler().await }),
         Client::SeaOrm => block_on(async { sea_orm(url, 2).await.detect_pooler().await }),
+        Client::Sqlx => block_on(async { sqlx_pool(url, 2).await.detect_pooler().await }),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use advisory_locking::backends::sqlx::PooledPgConnection;
 use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 use testkit::observer::Observe;
-use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of, url};
+use testkit::server::{block, connect as observer, fresh_key, fresh_name, kind_of, poll, url};
 use tokio::sync::Notify;
 
 use crate::{NO_WAIT, pid, pool_of};
@@ -42,6 +43,36 @@ async fn hooks_of_the_pool_run() {
     // The first checkout opens a connection, so its hook does not run.
     assert!(acquired >= 3, "{acquired}");
     assert_eq!(held, 0);
+}
+
+/// sqlx names its statements without its cache, too, and closes each one after its use.
+#[tokio::test]
+async fn lock_works_without_the_cache_of_statements() {
+    let options: PgConnectOptions = url().parse().unwrap();
+    let pool = PgPoolOptions::new().max_connections(1);
+    let pool = pool.connect_with(options.statement_cache_capacity(0));
+    let (pool, other, key) = (pool.await.unwrap(), pool_of(1).await, fresh_key());
+    for _ in 0..2 {
+        let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        assert!(!observer().is_free(&key));
+        let contended = other.acquire_advisory_lock(&key, NO_WAIT).await;
+        assert_eq!(kind_of(contended), Some(LockErrorKind::HeldElsewhere));
+        guard.release().await.unwrap();
+        assert!(observer().is_free(&key));
+    }
+    for waiting in [poll(), block()] {
+        let body = async |conn: &mut PooledPgConnection| {
+            sqlx::query("SELECT $1::int8")
+                .bind(1_i64)
+                .execute(&mut **conn)
+                .await
+        };
+        pool.with_advisory_lock(&key, waiting, body).await.unwrap();
+        pool.with_advisory_xact_lock(&key, waiting, body)
+            .await
+            .unwrap();
+        assert!(observer().is_free(&key));
+    }
 }
 
 #[tokio::test]
