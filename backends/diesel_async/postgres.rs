@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use diesel::QueryResult;
 use diesel::connection::{TransactionDepthChange, TransactionManagerStatus};
+#[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc"))]
+use diesel_async::pooled_connection::PoolableConnection;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::future::join3;
 
@@ -23,6 +25,12 @@ impl AsyncLockSession for AsyncPgConnection {
 
     fn session_transaction_state(&mut self) -> TransactionState {
         super::transaction_state(self)
+    }
+
+    /// Only diesel-async's trait for pools shows that tokio-postgres has closed the connection.
+    #[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc"))]
+    fn session_has_ended(&mut self) -> bool {
+        PoolableConnection::is_broken(self)
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {

@@ -21,6 +21,7 @@
 mod batch_failure;
 mod batches;
 mod close;
+mod connection_check;
 mod hand_off;
 mod key_state;
 mod requests;
@@ -42,6 +43,8 @@ use crate::key::{LockKey, RawLockKey};
 use crate::options::{LockOptions, Wait};
 use crate::protocol::Backoff;
 use crate::session::{Backend, LockBatch};
+
+pub(crate) use connection_check::CONNECTION_CHECK_INTERVAL;
 
 use key_state::KeyState;
 use sessions::SessionState;
@@ -116,6 +119,9 @@ pub(crate) enum Command<W> {
     /// Return the connection to the pool; the session holds no lock. Report it with
     /// [`Core::on_session_closed`].
     Close { session: SessionId },
+    /// Check, without I/O, whether the client has found the connection closed. If so, report it with
+    /// [`Core::on_connection_closed`].
+    CheckConnection { session: SessionId },
     /// Terminate the session, also with a statement in flight. Report it with
     /// [`Core::on_session_closed`].
     Terminate { session: SessionId },
@@ -161,6 +167,8 @@ pub(crate) struct Core<W> {
     timers: BTreeSet<(Instant, Timer)>,
     /// The driver reports the end of a terminated session soon.
     awaits_terminated: bool,
+    /// Interval of the connection checks. `None`: the clients do not know without I/O.
+    connection_check_interval: Option<Duration>,
     /// Backend of the pool; known after the first session was opened.
     backend: Option<Backend>,
     /// Last failure to open a session; `None` after a session was opened.
@@ -196,6 +204,7 @@ impl<W> Core<W> {
             ending_sessions: BTreeSet::new(),
             awaits_terminated: true,
             timers: BTreeSet::new(),
+            connection_check_interval: None,
             backend: None,
             open_failure: None,
             closing: None,

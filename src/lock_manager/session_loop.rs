@@ -121,6 +121,13 @@ async fn session_loop<P: AsyncLockPool>(
                     None => break,
                 }
             }
+            SessionCommand::CheckConnection => {
+                let Some(session) = conn.as_mut() else { break };
+                // The core then sends the command to terminate, so the loop goes on.
+                if session.session_has_ended() {
+                    reporter.report(|core, now| core.on_connection_closed(id, now));
+                }
+            }
             SessionCommand::Close => {
                 if let Some(conn) = conn.take() {
                     conn.return_to_pool();

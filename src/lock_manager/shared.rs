@@ -26,7 +26,7 @@ use std::time::Instant;
 use futures_channel::{mpsc, oneshot};
 
 use self::timer::TimerState;
-use super::core::{Command, Core, SessionId};
+use super::core::{CONNECTION_CHECK_INTERVAL, Command, Core, SessionId};
 use super::lock_handle::LockHandle;
 use super::loss_signal::LossSignal;
 use super::options::Settings;
@@ -45,6 +45,7 @@ pub(super) enum SessionCommand {
     Open,
     Run(LockBatch),
     Wait { key: LockKey, options: LockOptions },
+    CheckConnection,
     Close,
     Terminate,
 }
@@ -172,7 +173,7 @@ impl Shared {
                 core: if sessions_block {
                     core.ignoring_terminated()
                 } else {
-                    core
+                    core.checking_connections(CONNECTION_CHECK_INTERVAL)
                 },
                 commands: Vec::new(),
                 sessions: BTreeMap::new(),
@@ -309,6 +310,9 @@ impl State {
                 key,
                 options,
             } => self.send(session, SessionCommand::Wait { key, options }, deferred),
+            Command::CheckConnection { session } => {
+                self.send(session, SessionCommand::CheckConnection, deferred);
+            }
             Command::Close { session } => self.send_final(session, SessionCommand::Close),
             Command::Terminate { session } => self.send_final(session, SessionCommand::Terminate),
             // The core emits this before `Terminate`, whose dispatch removes the signal.

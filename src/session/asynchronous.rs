@@ -78,6 +78,16 @@ pub trait AsyncLockSession: Send {
     /// Returns the client's view of the session's transaction.
     fn session_transaction_state(&mut self) -> TransactionState;
 
+    /// Returns whether the client knows, without I/O, that the session has ended.
+    ///
+    /// A lock manager calls it on idle sessions that hold locks, so that holders learn of the loss
+    /// before the next statement. `false` is no proof that the session lives. The default returns
+    /// whether the [transaction state](Self::session_transaction_state) is
+    /// [broken](TransactionState::broken).
+    fn session_has_ended(&mut self) -> bool {
+        self.session_transaction_state().is_broken()
+    }
+
     /// Begins a transaction, or a savepoint inside one.
     ///
     /// # Errors

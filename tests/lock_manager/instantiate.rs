@@ -62,6 +62,17 @@ macro_rules! private_server_cases {
     };
 }
 
+/// Makes tests of the cases for clients that find a closed connection without I/O of a call.
+macro_rules! closed_connection_cases {
+    ($($module:ident => $kind:ident;)*) => {$(
+        mod $module {
+            cases!($kind, Async,
+                loss: holder_learns_of_a_closed_connection;
+            );
+        }
+    )*};
+}
+
 /// Makes tests of the cases of the in-process queue. They poll a call once, so they need async
 /// callers.
 macro_rules! queue_cases {

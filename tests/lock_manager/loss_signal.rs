@@ -104,4 +104,6 @@ on_every_pool! {
     mobc => crate::pool_under_test::PoolKind::Mobc;
     sea_orm => crate::pool_under_test::PoolKind::SeaOrm;
     sqlx => crate::pool_under_test::PoolKind::Sqlx;
+    tokio_postgres => crate::pool_under_test::PoolKind::TokioPostgres;
+    deadpool_postgres => crate::pool_under_test::PoolKind::DeadpoolPostgres;
 }

@@ -39,6 +39,14 @@ most_cases! {
     r2d2_from_tasks => R2d2, Async;
 }
 
+closed_connection_cases! {
+    bb8_closed => Bb8;
+    deadpool_closed => Deadpool;
+    mobc_closed => Mobc;
+    tokio_postgres_closed => TokioPostgres;
+    deadpool_postgres_closed => DeadpoolPostgres;
+}
+
 queue_cases! {
     bb8_queue => Bb8;
     deadpool_queue => Deadpool;

@@ -35,6 +35,20 @@ pub(crate) enum PoolKind {
     R2d2,
 }
 
+impl PoolKind {
+    /// Returns whether the client finds a closed connection without I/O of a call.
+    pub(crate) const fn finds_closed_connections(self) -> bool {
+        match self {
+            Self::Bb8
+            | Self::Deadpool
+            | Self::Mobc
+            | Self::TokioPostgres
+            | Self::DeadpoolPostgres => true,
+            Self::SeaOrm | Self::Sqlx | Self::R2d2 => false,
+        }
+    }
+}
+
 /// A kind of pool, the server that it connects to, and the callers of its lock manager.
 #[derive(Clone)]
 pub(crate) struct PoolUnderTest {

@@ -291,6 +291,8 @@ on_async_pools! {
     mobc => Mobc;
     sea_orm => SeaOrm;
     sqlx => Sqlx;
+    tokio_postgres => TokioPostgres;
+    deadpool_postgres => DeadpoolPostgres;
 }
 
 on_pools! {

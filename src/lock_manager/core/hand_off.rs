@@ -83,6 +83,7 @@ impl<W> Core<W> {
                 let token = if next.fenced { token.take() } else { None };
                 let id = self.grant(next, Some(session), token);
                 self.keys.entry(key).or_default().add_holder(id, now);
+                self.arm_connection_check(session, now);
             }
         };
         self.fail_no_wait(key);

@@ -75,6 +75,8 @@ pub(super) struct SessionState<W> {
     pub(super) phase_start: Instant,
     /// Time of the health-check timer.
     pub(super) health_check: Option<Instant>,
+    /// Time of the connection-check timer.
+    pub(super) connection_check: Option<Instant>,
 }
 
 impl<W> SessionState<W> {
@@ -150,6 +152,7 @@ impl<W> Core<W> {
                 dedicated_key,
                 phase_start: now,
                 health_check: None,
+                connection_check: None,
             },
         );
         id
@@ -284,6 +287,9 @@ impl<W> Core<W> {
         let session = self.sessions.remove(&id)?;
         if let Some(at) = session.health_check {
             self.timers.remove(&(at, Timer::HealthCheck(id)));
+        }
+        if let Some(at) = session.connection_check {
+            self.timers.remove(&(at, Timer::ConnectionCheck(id)));
         }
         if self.awaits_terminated || matches!(last, Command::Close { .. }) {
             self.ending_sessions.insert(id);

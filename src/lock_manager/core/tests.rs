@@ -7,6 +7,7 @@
 
 mod batch_failures;
 mod closing;
+mod connection_check;
 mod coverage;
 mod hand_off;
 mod harness;

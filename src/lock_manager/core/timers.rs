@@ -1,4 +1,4 @@
-//! Timers: deadlines, polls, health checks.
+//! Timers: deadlines, polls, health checks, connection checks.
 //!
 //! # Implementation details
 //!
@@ -27,6 +27,8 @@ pub(super) enum Timer {
     Poll(RawLockKey),
     /// The health of a session is checked.
     HealthCheck(SessionId),
+    /// The connection of a session that holds a lock is checked.
+    ConnectionCheck(SessionId),
 }
 
 impl<W> Core<W> {
@@ -46,6 +48,7 @@ impl<W> Core<W> {
                 Timer::Deadline(request, key) => self.on_deadline(request, key, now),
                 Timer::Poll(key) => due.push(key),
                 Timer::HealthCheck(session) => self.health_check(session, now),
+                Timer::ConnectionCheck(session) => self.check_connection(session, now),
             }
         }
         self.batched(now, |core| {

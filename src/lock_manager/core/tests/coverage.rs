@@ -12,7 +12,7 @@ pub(super) struct Coverage {
 }
 
 /// Events that must occur in every run of the seeds.
-const REQUIRED: [&str; 35] = [
+const REQUIRED: [&str; 37] = [
     "waits",
     "late reply",
     "cancelled",
@@ -47,6 +47,8 @@ const REQUIRED: [&str; 35] = [
     "silent session terminated",
     "terminated before it was open",
     "compensated",
+    "connection checked",
+    "connection found closed",
     "waited on the server",
 ];
 

@@ -59,6 +59,14 @@ impl CoreHarness {
         harness
     }
 
+    /// Returns the harness with connection checks at this interval.
+    pub(super) fn checking_connections(self, interval: Duration) -> Self {
+        Self {
+            core: self.core.checking_connections(interval),
+            ..self
+        }
+    }
+
     fn id(&self, session: &str) -> SessionId {
         let number: usize = session[1..].parse().expect("a session's name");
         self.sessions[number - 1]
@@ -102,6 +110,9 @@ impl CoreHarness {
                     let mode = mode(options.lock_mode());
                     let key = number(key.raw());
                     format!("wait {}: {mode}{key} {limit}", self.name(session))
+                }
+                Command::CheckConnection { session } => {
+                    format!("check connection {}", self.name(session))
                 }
                 Command::Close { session } => format!("close {}", self.name(session)),
                 Command::Terminate { session } => format!("terminate {}", self.name(session)),
@@ -268,6 +279,13 @@ impl CoreHarness {
             session,
             Err(SessionError::new("gone").with_disconnected(true)),
         )
+    }
+
+    /// Reports that the client has found the connection closed.
+    pub(super) fn find_closed(&mut self, session: &str) -> Vec<String> {
+        let id = self.id(session);
+        self.core.on_connection_closed(id, self.now);
+        self.commands()
     }
 
     pub(super) fn end_wait(&mut self, session: &str, outcome: WaitOutcome) -> Vec<String> {

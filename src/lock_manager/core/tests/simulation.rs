@@ -28,6 +28,8 @@ enum Event {
     /// A reply reaches the driver.
     ReplyArrives(usize, SessionId, Result<BatchReply, SessionError>),
     SessionEnded(usize, SessionId),
+    /// The client's state of a connection is read.
+    ConnectionChecked(usize, SessionId),
     /// A task releases its lock.
     TaskReleases(usize, u64),
     /// A task cancels its request.
@@ -79,7 +81,10 @@ impl Simulation {
         let mut random = fastrand::Rng::with_seed(plan.seed);
         let now = Instant::now();
         let options = plan.managers.iter();
-        let cores = options.map(|options| Core::new(options.0.clone(), random.fork(), now));
+        let cores = options.map(|options| {
+            let core = Core::new(options.0.clone(), random.fork(), now);
+            core.checking_connections(plan::CONNECTION_CHECK_INTERVAL)
+        });
         Self {
             cores: cores.collect(),
             server: Server::new(plan.bad_sequence),

@@ -36,6 +36,10 @@ impl Simulation {
                         self.at(limit, Event::ServerWaitLimit(process, session));
                     }
                 }
+                Command::CheckConnection { session } => {
+                    let delay = self.random_micros(0..100);
+                    self.at(delay, Event::ConnectionChecked(process, session));
+                }
                 Command::Close { session } => {
                     self.check_nothing_held(process, session);
                     self.end_connection(process, session, true);

@@ -25,6 +25,7 @@ impl Simulation {
                 self.cores[process].on_session_closed(session);
                 self.perform_commands(process);
             }
+            Event::ConnectionChecked(process, session) => self.check_connection(process, session),
             Event::TaskReleases(process, task) => self.release(process, task),
             Event::TaskCancels(process, task) => self.cancel(process, task),
             Event::ServerWaitLimit(process, session) => self.end_wait_at_limit(process, session),
@@ -67,6 +68,19 @@ impl Simulation {
         let now = self.now;
         self.cores[process].on_opened(session, opened, now);
         self.perform_commands(process);
+    }
+
+    /// Reports a connection whose session has ended on the server.
+    fn check_connection(&mut self, process: usize, session: SessionId) {
+        let connection = self.connections.get(&(process, session));
+        let has_ended = connection.is_some_and(|connection| !self.server.is_alive(connection.pid));
+        self.coverage.count("connection checked");
+        if has_ended {
+            self.coverage.count("connection found closed");
+            let now = self.now;
+            self.cores[process].on_connection_closed(session, now);
+            self.perform_commands(process);
+        }
     }
 
     /// Ends a wait on the server at its limit.

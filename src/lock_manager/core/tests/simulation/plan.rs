@@ -38,6 +38,8 @@ pub(in super::super) struct Plan {
 
 pub(super) const KEEP_ALIVE: Duration = Duration::from_millis(10);
 
+pub(super) const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_millis(1);
+
 impl Plan {
     pub(in super::super) fn of(seed: u64, faulty: bool) -> Self {
         let source = match seed % 4 {
