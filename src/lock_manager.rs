@@ -1,7 +1,7 @@
 //! A lock manager for a whole process: locks of many callers and many keys over few sessions.
 //!
-//! [`LockManager`] serves async and blocking callers, over async pools (diesel-async, SeaORM) and
-//! blocking ones (r2d2). Its page describes the contract.
+//! [`LockManager`] serves async and blocking callers, over async pools (diesel-async,
+//! tokio-postgres, sqlx, SeaORM) and blocking ones (r2d2). Its page describes the contract.
 
 mod blocking_adapter;
 mod core;

@@ -119,8 +119,8 @@ pub(crate) enum Command<W> {
     /// Return the connection to the pool; the session holds no lock. Report it with
     /// [`Core::on_session_closed`].
     Close { session: SessionId },
-    /// Check, without I/O, whether the client has found the connection closed. If so, report it with
-    /// [`Core::on_connection_closed`].
+    /// Check, without I/O, whether the client has found the connection closed. If so, report it
+    /// with [`Core::on_connection_closed`].
     CheckConnection { session: SessionId },
     /// Terminate the session, also with a statement in flight. Report it with
     /// [`Core::on_session_closed`].

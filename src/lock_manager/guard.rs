@@ -60,7 +60,8 @@ impl OwnedLockGuard {
 
     /// Returns true if the lock is known to be lost.
     ///
-    /// [`keep_alive`](super::LockManagerOptions::keep_alive) bounds the time until a loss is known.
+    /// The page of [`keep_alive`](super::LockManagerOptions::keep_alive) has the time until a loss
+    /// is known, for each client.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.0.is_lost()

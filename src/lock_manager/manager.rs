@@ -68,10 +68,22 @@ use crate::session::LockPool;
 ///
 /// # Pools
 ///
-/// | constructor | pools | sessions run on |
+/// | constructor | feature | sessions run on |
 /// |---|---|---|
-/// | `over_async_pool` | bb8, deadpool and mobc of diesel-async, SeaORM's `DatabaseConnection`; feature `async-lock-manager` | tasks of the current tokio runtime |
-/// | `over_blocking_pool` | Diesel's r2d2; feature `lock-manager` | threads of their own |
+/// | `over_async_pool` | `async-lock-manager` | tasks of the current tokio runtime |
+/// | `over_blocking_pool` | `lock-manager` | threads of their own |
+///
+/// The client decides whether the lock manager can read, between statements, that the server has
+/// closed a connection. Then holders learn of it within 250 ms, else within one
+/// [keep-alive](LockManagerOptions::keep_alive).
+///
+/// | pools | constructor | end of a session known after |
+/// |---|---|---|
+/// | bb8, deadpool and mobc of diesel-async | `over_async_pool` | 250 ms |
+/// | bb8 with bb8-postgres, deadpool-postgres | `over_async_pool` | 250 ms |
+/// | SeaORM's `DatabaseConnection` | `over_async_pool` | one keep-alive |
+/// | sqlx's `PgPool`, `SqlitePool` | `over_async_pool` | one keep-alive |
+/// | r2d2 of Diesel, r2d2 with r2d2_postgres, r2d2 of rusqlite | `over_blocking_pool` | one keep-alive |
 ///
 /// Each pool serves both kinds of callers:
 ///

@@ -140,6 +140,13 @@ impl LockManagerOptions {
     /// A lost session is detected within **twice** this time, also if the network does not report
     /// it. `is_lost()` and `lost()` of the guard notify the holder. A session that waits on the
     /// server cannot be checked: if its connection is lost silently, the wait ends at its limit.
+    ///
+    /// A connection that the server closes is detected earlier. The pool's client decides the time:
+    ///
+    /// | client | latest time |
+    /// |---|---|
+    /// | diesel-async, tokio-postgres | 250 ms, independent of this option |
+    /// | SeaORM, sqlx, blocking clients | the next statement, or this time |
     pub const fn keep_alive(mut self, every: Duration) -> Self {
         self.0.keep_alive = every;
         self

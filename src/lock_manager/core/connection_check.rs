@@ -3,10 +3,10 @@
 //! # Implementation details
 //!
 //! A grant starts the timer of its session, unless it runs. At each interval the driver checks the
-//! connection of an idle session, without I/O. With a statement in flight there is no check, because
-//! its error reports the end of the session. The timer lapses if no lock is held on the session. So
-//! a session has one such timer at most, and short holds do not move it. Consequence for users: a
-//! holder learns within one interval of a session that the server has ended.
+//! connection of an idle session, without I/O. With a statement in flight there is no check,
+//! because its error reports the end of the session. The timer lapses if no lock is held on the
+//! session. So a session has one such timer at most, and short holds do not move it. Consequence
+//! for users: a holder learns within one interval of a session that the server has ended.
 
 use std::time::{Duration, Instant};
 
