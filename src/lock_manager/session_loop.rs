@@ -3,9 +3,9 @@
 //! # Implementation details
 //!
 //! A session carries out one [`SessionCommand`] after the other on a connection of the pool, and
-//! reports each result to the core. The core sends the next batch only after the reply. So a
-//! command that arrives during a statement can only end the session, and the loop drops the
-//! statement.
+//! reports each result to the core. The core sends the next batch or connection check only after
+//! the reply. So a command that arrives during a statement can only end the session, and the loop
+//! drops the statement.
 //!
 //! A connection on which locks may be held never returns to its pool: [`TerminateOnDrop`]
 //! terminates its session unless the core has confirmed that nothing is held. [`SessionReporter`]
