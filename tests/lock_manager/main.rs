@@ -19,6 +19,7 @@ mod competing_session;
 mod loss_signal;
 mod misbehaving_pools;
 mod pool_under_test;
+mod r2d2_postgres;
 mod runtimes;
 mod sqlite;
 mod test_manager;
