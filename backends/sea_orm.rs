@@ -113,12 +113,10 @@
 //! ```
 
 mod error;
-mod executor;
 mod handle;
 mod in_transaction;
 mod native;
 mod pinned;
-mod pinned_session;
 mod rows;
 mod session;
 mod shared_stream;

@@ -1,6 +1,7 @@
 //! Handles of a body: [`PinnedConnection`] and [`PinnedTransaction`].
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::pin::Pin;
 
 use futures_util::Stream;
@@ -11,7 +12,9 @@ use sea_orm::{
     TransactionTrait,
 };
 
-use super::executor::{ConnectionInner, Executor, Rows, TransactionInner};
+use super::pinned::{LockedState, SharedConnection};
+use super::rows::StatementRows;
+use super::transaction_log::TransactionId;
 
 /// Connection that holds the lock, and on which the body runs.
 ///
@@ -34,7 +37,11 @@ use super::executor::{ConnectionInner, Executor, Rows, TransactionInner};
 /// clone. Its statements run on *another* connection of the pool, outside the body's transaction.
 /// In a pool of one connection they time out.
 #[derive(Debug)]
-pub struct PinnedConnection(pub(super) ConnectionInner);
+pub struct PinnedConnection {
+    pub(super) shared: SharedConnection,
+    /// Transactions that this crate began.
+    pub(super) began: Vec<TransactionId>,
+}
 
 impl PinnedConnection {
     /// Returns the kind of the database.
@@ -42,11 +49,11 @@ impl PinnedConnection {
     pub fn get_database_backend(&self) -> DbBackend {
         // An inherent method, because two traits have one of this name, and a call would be
         // ambiguous.
-        self.executor().backend()
+        self.shared.backend
     }
 
-    pub(super) fn executor(&self) -> Executor<'_> {
-        self.0.executor()
+    const fn shared(&self) -> (&SharedConnection, Option<TransactionId>) {
+        (&self.shared, None)
     }
 }
 
@@ -61,11 +68,18 @@ impl PinnedConnection {
 /// [`DatabaseTransaction`]: sea_orm::DatabaseTransaction
 #[derive(Debug)]
 #[must_use = "a transaction is rolled back when it is dropped"]
-pub struct PinnedTransaction(TransactionInner);
+pub struct PinnedTransaction {
+    pub(super) connection: SharedConnection,
+    id: TransactionId,
+}
 
 impl PinnedTransaction {
-    pub(super) fn executor(&self) -> Executor<'_> {
-        self.0.executor()
+    const fn shared(&self) -> (&SharedConnection, Option<TransactionId>) {
+        (&self.connection, Some(self.id))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.is_open(self.id)
     }
 
     /// Commits the transaction, as [`TransactionSession::commit`] does.
@@ -75,18 +89,20 @@ impl PinnedTransaction {
     /// The server's error, or an error if the transaction was aborted or an outer transaction has
     /// ended. The transaction has ended in any case.
     pub async fn commit(self) -> Result<(), DbErr> {
-        self.0.commit().await
+        let mut state = self.connection.lock_within(None).await?;
+        state.commit(self.id, None).await
     }
 
     /// Rolls the transaction back, as [`TransactionSession::rollback`] does.
     ///
-    /// On PostgreSQL it does nothing if an outer transaction has ended.
+    /// It does nothing if an outer transaction has ended.
     ///
     /// # Errors
     ///
     /// The server's error. On PostgreSQL the connection is closed then, which ends the transaction.
     pub async fn rollback(self) -> Result<(), DbErr> {
-        self.0.roll_back().await
+        let mut state = self.connection.lock_within(None).await?;
+        state.roll_back(self.id).await
     }
 
     /// Commits if the result is `Ok`, or else rolls back.
@@ -100,6 +116,12 @@ impl PinnedTransaction {
         }
         .map_err(TransactionError::Connection)?;
         result.map_err(TransactionError::Transaction)
+    }
+}
+
+impl Drop for PinnedTransaction {
+    fn drop(&mut self) {
+        self.connection.drop_transaction(self.id);
     }
 }
 
@@ -117,7 +139,7 @@ impl TransactionSession for PinnedTransaction {
 /// Rows of a statement, in the order of their arrival.
 ///
 /// Another statement on the connection first moves the remaining rows into memory.
-pub struct RowStream<'r>(Rows<'r>);
+pub struct RowStream<'r>(StatementRows, PhantomData<&'r ()>);
 
 impl fmt::Debug for RowStream<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,37 +154,44 @@ impl Stream for RowStream<'_> {
         mut self: Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(context)
+        Pin::new(&mut self.0).poll_next(context)
     }
 }
 
-/// Implements SeaORM's traits for a handle through its [`Executor`].
+/// Implements SeaORM's traits for a handle through its connection.
 macro_rules! connection_traits {
     ($($handle:ty),*) => {$(
+        impl $handle {
+            pub(super) async fn lock_in_body(&self) -> Result<LockedState<'_>, DbErr> {
+                let (connection, transaction) = self.shared();
+                connection.lock_in(transaction).await
+            }
+        }
+
         #[async_trait]
         impl ConnectionTrait for $handle {
             fn get_database_backend(&self) -> DbBackend {
-                self.executor().backend()
+                self.shared().0.backend
             }
 
             async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-                self.executor().execute(statement).await
+                self.lock_in_body().await?.execute(statement).await
             }
 
             async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-                self.executor().execute_unprepared(sql).await
+                self.lock_in_body().await?.execute_unprepared(sql).await
             }
 
             async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-                self.executor().query_one(statement).await
+                self.lock_in_body().await?.query_one(statement).await
             }
 
             async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-                self.executor().query_all(statement).await
+                self.lock_in_body().await?.query_all(statement).await
             }
 
             fn is_mock_connection(&self) -> bool {
-                self.executor().is_mock()
+                self.shared().0.is_mock
             }
         }
 
@@ -170,14 +199,18 @@ macro_rules! connection_traits {
             type Stream<'a> = RowStream<'a>;
 
             fn get_database_backend(&self) -> DbBackend {
-                self.executor().backend()
+                self.shared().0.backend
             }
 
             fn stream_raw<'a>(
                 &'a self,
                 statement: Statement,
             ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + Send + 'a>> {
-                Box::pin(async move { self.executor().stream(statement).await.map(RowStream) })
+                Box::pin(async move {
+                    let (connection, transaction) = self.shared();
+                    let rows = connection.stream(transaction, statement).await?;
+                    Ok(RowStream(rows, PhantomData))
+                })
             }
         }
 
@@ -203,7 +236,9 @@ macro_rules! connection_traits {
             }
 
             async fn begin_with_options(&self, options: TransactionOptions) -> Result<PinnedTransaction, DbErr> {
-                self.executor().begin(options).await.map(PinnedTransaction)
+                let id = self.lock_in_body().await?.begin(&options).await?;
+                let connection = self.shared().0.clone();
+                Ok(PinnedTransaction { connection, id })
             }
 
             async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>

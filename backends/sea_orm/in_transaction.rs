@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use sea_orm::{DatabaseTransaction, DbBackend, Statement as SeaStatement, Value};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, RuntimeErr,
+    Statement as SeaStatement, Value,
+};
 
-use super::error::session_error;
-use super::executor::Executor;
+use super::error::{query_error, session_error};
 use super::handle::PinnedTransaction;
 use super::pinned::LockedState;
-use super::session::has_no_locks;
 use super::state::InFlight;
+use crate::backends::sqlx::client::decode_row;
 use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -91,7 +93,13 @@ pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
         &self,
         key: impl Into<LockKey>,
         options: LockOptions,
-    ) -> impl Future<Output = Result<(), LockError>> + Send;
+    ) -> impl Future<Output = Result<(), LockError>> + Send {
+        let key = key.into();
+        async move {
+            let mut session = InTransaction::new(self.open(), &key)?;
+            session.acquire_advisory_xact_lock(key, options).await
+        }
+    }
 
     /// Acquires the transaction-level lock on `key`, or returns `false` if it is contended.
     ///
@@ -109,56 +117,54 @@ pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
         &self,
         key: impl Into<LockKey>,
         options: LockOptions,
-    ) -> impl Future<Output = Result<bool, LockError>> + Send;
+    ) -> impl Future<Output = Result<bool, LockError>> + Send {
+        let key = key.into();
+        async move {
+            let mut session = InTransaction::new(self.open(), &key)?;
+            session.try_acquire_advisory_xact_lock(key, options).await
+        }
+    }
 }
+
+impl AsyncTransactionAdvisoryLocking for DatabaseTransaction {}
+impl AsyncTransactionAdvisoryLocking for PinnedTransaction {}
 
 mod sealed {
+    use super::{DatabaseTransaction, OpenTransaction, PinnedTransaction};
+
     /// Seals the trait, so that a later release may add methods.
     #[expect(unnameable_types, reason = "a sealed trait")]
-    pub trait Sealed {}
-}
+    pub trait Sealed {
+        fn open(&self) -> OpenTransaction<'_>;
+    }
 
-/// Implements the trait for a transaction, whose statements run through the given [`Executor`].
-macro_rules! in_transaction {
-    ($($transaction:ty: $executor:expr;)*) => {$(
-        impl sealed::Sealed for $transaction {}
-
-        impl AsyncTransactionAdvisoryLocking for $transaction {
-            fn acquire_advisory_xact_lock(
-                &self,
-                key: impl Into<LockKey>,
-                options: LockOptions,
-            ) -> impl Future<Output = Result<(), LockError>> + Send {
-                let key = key.into();
-                async move {
-                    let mut session = InTransaction::new(($executor)(self), &key)?;
-                    session.acquire_advisory_xact_lock(key, options).await
-                }
-            }
-
-            fn try_acquire_advisory_xact_lock(
-                &self,
-                key: impl Into<LockKey>,
-                options: LockOptions,
-            ) -> impl Future<Output = Result<bool, LockError>> + Send {
-                let key = key.into();
-                async move {
-                    let mut session = InTransaction::new(($executor)(self), &key)?;
-                    session.try_acquire_advisory_xact_lock(key, options).await
-                }
-            }
+    impl Sealed for DatabaseTransaction {
+        fn open(&self) -> OpenTransaction<'_> {
+            OpenTransaction::Caller(self)
         }
-    )*};
+    }
+
+    impl Sealed for PinnedTransaction {
+        fn open(&self) -> OpenTransaction<'_> {
+            OpenTransaction::Pinned(self)
+        }
+    }
 }
-in_transaction! {
-    DatabaseTransaction: |transaction| Executor::Transaction(transaction, None);
-    PinnedTransaction: PinnedTransaction::executor;
+
+/// Transaction in which the locks are acquired.
+#[expect(unnameable_types, reason = "in the signature of a sealed trait")]
+#[derive(Clone, Copy, Debug)]
+pub enum OpenTransaction<'t> {
+    /// Transaction of a body, on its pinned connection.
+    Pinned(&'t PinnedTransaction),
+    /// SeaORM's own transaction, on a connection that this crate does not know.
+    Caller(&'t DatabaseTransaction),
 }
 
 /// Session of an open transaction, which this crate neither begins nor ends.
 #[derive(Debug)]
 struct InTransaction<'t> {
-    executor: Executor<'t>,
+    transaction: OpenTransaction<'t>,
     backend: Backend,
     /// Lock on the connection, from a failed wait to its rollback. The transaction is aborted then,
     /// so no other statement may run.
@@ -166,20 +172,22 @@ struct InTransaction<'t> {
 }
 
 impl<'t> InTransaction<'t> {
-    fn new(executor: Executor<'t>, key: &LockKey) -> Result<Self, LockError> {
-        let backend = match executor.backend() {
-            // The body of a mock began it. A transaction of the caller may be PostgreSQL's.
-            backend if executor.is_of_native_body() && has_no_locks(backend) => Backend::Sqlite,
-            DbBackend::Postgres => Backend::Postgres,
-            DbBackend::Sqlite => Backend::Sqlite,
-            backend => {
-                return Err(LockError::new(LockErrorKind::Unsupported)
-                    .with_key(key)
-                    .with_context(format!("{backend:?} has no advisory locks")));
-            }
+    fn new(transaction: OpenTransaction<'t>, key: &LockKey) -> Result<Self, LockError> {
+        let backend = match transaction {
+            OpenTransaction::Pinned(pinned) => pinned.connection.lock_backend(),
+            // It may be that of a mock, which nothing shows.
+            OpenTransaction::Caller(caller) => match caller.get_database_backend() {
+                DbBackend::Postgres => Backend::Postgres,
+                DbBackend::Sqlite => Backend::Sqlite,
+                backend => {
+                    return Err(LockError::new(LockErrorKind::Unsupported)
+                        .with_key(key)
+                        .with_context(format!("{backend:?} has no advisory locks")));
+                }
+            },
         };
         Ok(Self {
-            executor,
+            transaction,
             backend,
             after_failed_wait: None,
         })
@@ -190,16 +198,39 @@ fn not_owner_of_transaction() -> SessionError {
     SessionError::new("only the owner of the transaction begins and ends it")
 }
 
+/// Runs a lock statement in a transaction of the caller.
+async fn query(
+    transaction: &DatabaseTransaction,
+    statement: &Statement,
+) -> Result<Row, SessionError> {
+    let values = statement.binds().map(|bind| match bind {
+        Bind::Int4(number) => Ok(Value::from(number)),
+        Bind::Int8(number) => Ok(Value::from(number)),
+        // A release or a batch of session-level locks, which are not acquired here.
+        Bind::Timestamptz(_) | Bind::Int8Array(_) | Bind::Text(_) => {
+            Err(SessionError::unsupported(statement))
+        }
+    });
+    let values = values.collect::<Result<Vec<_>, _>>()?;
+    let statement = SeaStatement::from_sql_and_values(DbBackend::Postgres, statement.sql(), values);
+    let row = transaction.query_one_raw(statement).await;
+    let row = row.map_err(session_error)?;
+    let Some(row) = row.as_ref().and_then(QueryResult::try_as_pg_row) else {
+        let missing = "a lock statement returned no row of PostgreSQL".to_owned();
+        return Err(session_error(DbErr::Query(RuntimeErr::Internal(missing))));
+    };
+    decode_row(row).map_err(|error| session_error(query_error(error)))
+}
+
 impl AsyncLockSession for InTransaction<'_> {
     fn session_backend(&mut self) -> Backend {
         self.backend
     }
 
     fn session_transaction_state(&mut self) -> TransactionState {
-        match self.executor {
-            Executor::Pinned(pinned, Some(id)) if !pinned.is_open(id) => TransactionState::none(),
-            Executor::Ended => TransactionState::none(),
-            _ => TransactionState::open(1),
+        match self.transaction {
+            OpenTransaction::Pinned(pinned) if !pinned.is_open() => TransactionState::none(),
+            OpenTransaction::Pinned(_) | OpenTransaction::Caller(_) => TransactionState::open(1),
         }
     }
 
@@ -216,37 +247,22 @@ impl AsyncLockSession for InTransaction<'_> {
     }
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        match self.executor {
-            Executor::Pinned(pinned, id) => match pinned.lock_in(id).await {
-                Ok(mut state) => state.run_statement(statement).await,
-                Err(error) => Err(error),
-            },
-            executor => {
-                let values = statement.binds().map(|bind| match bind {
-                    Bind::Int4(number) => Ok(Value::from(number)),
-                    Bind::Int8(number) => Ok(Value::from(number)),
-                    // A release or a batch of session-level locks, which are not acquired here.
-                    Bind::Timestamptz(_) | Bind::Int8Array(_) | Bind::Text(_) => {
-                        Err(SessionError::unsupported(statement))
-                    }
-                });
-                let values = values.collect::<Result<Vec<_>, _>>()?;
-                let statement =
-                    SeaStatement::from_sql_and_values(executor.backend(), statement.sql(), values);
-                executor.query_row(statement).await
+        match self.transaction {
+            OpenTransaction::Pinned(pinned) => {
+                let mut state = pinned.lock_in_body().await.map_err(session_error)?;
+                state.run_statement(statement).await.map_err(session_error)
             }
+            OpenTransaction::Caller(caller) => query(caller, statement).await,
         }
-        .map_err(session_error)
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         let sql = script.plain_sql();
-        match self.executor {
-            Executor::Pinned(pinned, id) => {
-                let locked = self.after_failed_wait.take();
-                let mut state = match locked {
+        let sent = match self.transaction {
+            OpenTransaction::Pinned(pinned) => {
+                let mut state = match self.after_failed_wait.take() {
                     Some(state) => state,
-                    None => pinned.lock_in(id).await.map_err(session_error)?,
+                    None => pinned.lock_in_body().await.map_err(session_error)?,
                 };
                 let sent = state.run_script(&sql).await;
                 // The next script rolls the failed wait back. Until then, a statement of another
@@ -258,35 +274,32 @@ impl AsyncLockSession for InTransaction<'_> {
                 }
                 sent
             }
-            executor => executor.execute_unprepared(&sql).await.map(drop),
-        }
-        .map_err(session_error)
+            OpenTransaction::Caller(caller) => caller.execute_unprepared(&sql).await.map(drop),
+        };
+        sent.map_err(session_error)
     }
 
     fn session_mark_broken(&mut self) {
         self.after_failed_wait = None;
         // SeaORM's own transaction has no mark. Its connection fails with the next statement.
-        if let Executor::Pinned(pinned, _) = self.executor {
-            pinned.start_terminate();
+        if let OpenTransaction::Pinned(pinned) = self.transaction {
+            pinned.connection.start_terminate();
         }
     }
 
     fn session_start_terminate(&mut self, _pid: Option<i32>) {
         self.after_failed_wait = None;
-        match self.executor {
-            Executor::Pinned(pinned, _) => pinned.start_terminate_if_in_flight(),
-            // SeaORM's own transaction ends when its owner drops it.
-            Executor::Connection(..) | Executor::Transaction(..) | Executor::Ended => {}
+        // SeaORM's own transaction ends when its owner drops it.
+        if let OpenTransaction::Pinned(pinned) = self.transaction {
+            pinned.connection.start_terminate_if_in_flight();
         }
     }
 
     fn session_max_server_wait(&self) -> Option<Duration> {
-        match self.executor {
+        match self.transaction {
             // The session can be terminated, so a wait needs no limit of its own.
-            Executor::Pinned(..) => None,
-            Executor::Connection(..) | Executor::Transaction(..) | Executor::Ended => {
-                Some(MAX_SERVER_WAIT)
-            }
+            OpenTransaction::Pinned(_) => None,
+            OpenTransaction::Caller(_) => Some(MAX_SERVER_WAIT),
         }
     }
 

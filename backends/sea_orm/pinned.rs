@@ -26,20 +26,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{self, Either};
 use sea_orm::sqlx::PgPool;
-use sea_orm::{DatabaseConnection, DbBackend, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
-use super::error::{acquire_error, closed_error, session_error, stalled_error};
+use super::error::{closed_error, session_error, stalled_error};
 use super::rows::{OpenStream, StatementRows};
-use super::sqlite_connection::SqliteConnection;
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
 use crate::backends::sqlx::client::stalled;
-use crate::session::{QueuedRelease, TransactionState};
+use crate::session::{Backend, QueuedRelease, TransactionState};
 
 /// Lock on the connection, for one user at a time.
 pub(super) type LockedState<'c> = MutexGuard<'c, PinnedState>;
@@ -51,36 +51,19 @@ pub(super) struct SharedConnection {
     log: Arc<TransactionLog>,
     /// Stream that locks the state, if there is one.
     stream: Arc<OpenStream>,
-    /// `None` for SQLite.
+    pub(super) backend: DbBackend,
+    pub(super) is_mock: bool,
+    /// `None` for a connection without locks.
     pool: Option<PgPool>,
     /// Runtime of the checkout, where the clean-up runs: a drop may happen outside any runtime.
     runtime: Option<Handle>,
 }
 
-/// Transaction or savepoint on a pinned connection, rolled back on drop unless it has ended.
-#[derive(Debug)]
-pub(super) struct SharedTransaction {
-    pub(super) connection: SharedConnection,
-    pub(super) id: TransactionId,
-}
-
 impl SharedConnection {
-    pub(super) async fn checkout(pool: &PgPool) -> Result<Self, DbErr> {
-        let connection = pool.acquire().await.map_err(acquire_error)?;
-        let connection = RuntimeBound::new(connection, Handle::try_current().ok(), drop);
-        let pool = pool.clone();
-        Ok(Self::new(ClientConnection::Postgres { connection, pool }))
-    }
-
-    pub(super) async fn checkout_of_sqlite(db: &DatabaseConnection) -> Result<Self, DbErr> {
-        let connection = SqliteConnection::checkout(db).await?;
-        Ok(Self::new(ClientConnection::Sqlite(connection)))
-    }
-
-    fn new(connection: ClientConnection) -> Self {
+    pub(super) fn new(connection: ClientConnection, db: &DatabaseConnection) -> Self {
         let pool = match &connection {
             ClientConnection::Postgres { pool, .. } => Some(pool.clone()),
-            ClientConnection::Sqlite(_) => None,
+            ClientConnection::Sqlite(_) | ClientConnection::Native(_) => None,
         };
         let log = Arc::<TransactionLog>::default();
         Self {
@@ -90,21 +73,19 @@ impl SharedConnection {
             ))),
             log,
             stream: Arc::default(),
+            backend: db.get_database_backend(),
+            is_mock: db.is_mock_connection(),
             pool,
             runtime: Handle::try_current().ok(),
         }
     }
 
-    pub(super) fn backend(&self) -> DbBackend {
+    /// Returns the backend as the locks see it.
+    pub(super) const fn lock_backend(&self) -> Backend {
         match self.pool {
-            Some(_) => DbBackend::Postgres,
-            None => DbBackend::Sqlite,
+            Some(_) => Backend::Postgres,
+            None => Backend::Sqlite,
         }
-    }
-
-    /// Locks the connection and runs its clean-up.
-    pub(super) async fn lock(&self) -> Result<LockedState<'_>, DbErr> {
-        self.lock_within(None).await
     }
 
     /// Locks the connection and runs its clean-up. Closes the connection at the limit.
@@ -143,7 +124,7 @@ impl SharedConnection {
             match (limit, &self.pool) {
                 (Some(limit), _) => futures_timer::Delay::new(limit).await,
                 (None, Some(pool)) => stalled(pool, || self.log.lock().pid).await,
-                // SQLite does not wait for its client.
+                // A database without locks does not wait for its client.
                 (None, None) => future::pending().await,
             }
         };
@@ -206,7 +187,7 @@ impl SharedConnection {
         &self,
         transaction: Option<TransactionId>,
     ) -> Result<LockedState<'_>, DbErr> {
-        let state = self.lock().await?;
+        let state = self.lock_within(None).await?;
         state.check_open(transaction)?;
         Ok(state)
     }
@@ -223,6 +204,15 @@ impl SharedConnection {
     /// Returns whether a transaction is open.
     pub(super) fn is_open(&self, id: TransactionId) -> bool {
         self.log.lock().level_of(id).is_some()
+    }
+
+    /// Rolls a transaction back in the clean-up, unless it has ended.
+    pub(super) fn drop_transaction(&self, id: TransactionId) {
+        // `false` after a commit or a rollback, which has removed the id from the log.
+        let dropped = self.log.lock().drop_transaction(id);
+        if dropped {
+            self.spawn_cleanup(None);
+        }
     }
 
     /// Ends the stream of the connection. Returns whether it had unread rows.
@@ -265,6 +255,13 @@ impl SharedConnection {
     /// A runtime that shuts down drops the task. If that drops the last clone of the connection,
     /// the pending clean-up makes the connection close.
     fn spawn_cleanup(&self, limit: Option<Duration>) {
+        // A mock records the end of a transaction at once, without a task.
+        if self.pool.is_none()
+            && let Ok(mut state) = self.state.try_lock()
+            && state.run_cleanup().now_or_never().is_some()
+        {
+            return;
+        }
         if let Some(runtime) = &self.runtime {
             let connection = self.clone();
             runtime.spawn(async move {
@@ -305,28 +302,6 @@ impl SharedConnection {
             && matches!(state.in_flight, InFlight::LockStatement)
         {
             state.discard();
-        }
-    }
-}
-
-impl SharedTransaction {
-    pub(super) async fn commit(self) -> Result<(), DbErr> {
-        let mut state = self.connection.lock().await?;
-        state.commit(self.id, None).await
-    }
-
-    pub(super) async fn roll_back(self) -> Result<(), DbErr> {
-        let mut state = self.connection.lock().await?;
-        state.roll_back(self.id).await
-    }
-}
-
-impl Drop for SharedTransaction {
-    fn drop(&mut self) {
-        // `false` after a commit or a rollback, which has removed the id from the log.
-        let dropped = self.connection.log.lock().drop_transaction(self.id);
-        if dropped {
-            self.connection.spawn_cleanup(None);
         }
     }
 }

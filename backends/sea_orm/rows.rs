@@ -6,12 +6,12 @@ use std::task::{Context, Poll};
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use sea_orm::{DbErr, QueryResult, Statement, StreamTrait};
+use sea_orm::{DatabaseExecutor, DbErr, QueryResult, Statement, StreamTrait};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::error::query_error;
 use super::shared_stream::SharedStream;
-use super::state::{ClientConnection, InFlight, PinnedState};
+use super::state::{InFlight, PinnedState};
 use super::statements::to_sqlx_query;
 
 /// Stream of a connection that is open now, or the last one.
@@ -70,8 +70,14 @@ fn rows(
     statement: Statement,
 ) -> BoxStream<'static, Result<QueryResult, DbErr>> {
     async_stream::try_stream! {
-        if let ClientConnection::Sqlite(sqlite) = state.connection()? {
-            let mut rows = sqlite.stream_raw(statement).await?;
+        if let Some(executor) = state.executor()? {
+            let mut rows = match &executor {
+                DatabaseExecutor::Connection(native) => native.stream_raw(statement).await?.boxed(),
+                DatabaseExecutor::Transaction(native) => native.stream_raw(statement).await?.boxed(),
+                DatabaseExecutor::OwnedTransaction(native) => {
+                    native.stream_raw(statement).await?.boxed()
+                }
+            };
             while let Some(row) = rows.try_next().await? {
                 yield row;
             }

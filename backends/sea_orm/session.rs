@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
-use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbBackend};
+use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbBackend, TransactionOptions};
 
-use super::error::session_error;
-use super::executor::ConnectionInner;
+use super::error::{session_error, transaction_ended_error};
 use super::handle::PinnedConnection;
 use super::native::NativeConnection;
-use super::pinned_session::PinnedSession;
+use super::pinned::{LockedState, SharedConnection};
 use super::sqlite_connection::SqliteConnection;
+use super::state::ClientConnection;
+use super::transaction_log::TransactionId;
 use crate::session::{
     AsyncLockPool, AsyncLockSession, Backend, QueuedRelease, Row, Script, SessionError, Statement,
     TransactionState,
 };
+
+/// Longest time to read the remaining rows of a stream that was leaked.
+const LEAKED_STREAM_LIMIT: Duration = Duration::from_secs(5);
 
 impl AsyncLockPool for DatabaseConnection {
     type Session = PinnedConnection;
@@ -23,12 +27,12 @@ impl AsyncLockPool for DatabaseConnection {
         let connection = match &self.inner {
             DatabaseConnectionType::SqlxPostgresPoolConnection(_) => {
                 let pool = self.get_postgres_connection_pool();
-                let session = PinnedSession::checkout(pool).await;
-                ConnectionInner::Pinned(session.map_err(session_error)?)
+                let checkout = ClientConnection::checkout_of_postgres(pool).await;
+                checkout.map_err(session_error)?
             }
             _ if SqliteConnection::is_of(self) => {
-                let session = PinnedSession::checkout_of_sqlite(self).await;
-                ConnectionInner::Pinned(session.map_err(session_error)?)
+                let checkout = SqliteConnection::checkout(self).await;
+                ClientConnection::Sqlite(checkout.map_err(session_error)?)
             }
             DatabaseConnectionType::Disconnected => {
                 return Err(SessionError::unsupported_backend("SeaORM is not connected"));
@@ -40,7 +44,7 @@ impl AsyncLockPool for DatabaseConnection {
             )]
             _ => match self.get_database_backend() {
                 backend if has_no_locks(backend) => {
-                    ConnectionInner::Native(NativeConnection::new(self.clone()))
+                    ClientConnection::Native(NativeConnection::new(self.clone()))
                 }
                 backend => {
                     return Err(SessionError::unsupported_backend(format!(
@@ -50,7 +54,10 @@ impl AsyncLockPool for DatabaseConnection {
             },
         };
         // Boxed, because `Connection` must dereference to `Session`.
-        Ok(Box::new(PinnedConnection(connection)))
+        Ok(Box::new(PinnedConnection {
+            shared: SharedConnection::new(connection, self),
+            began: Vec::new(),
+        }))
     }
 
     async fn closed(&self) {
@@ -69,7 +76,7 @@ impl AsyncLockPool for DatabaseConnection {
 
 /// Returns `true` if a connection of SeaORM's own, which is no pool of sqlx, is the no-op. In a
 /// test scope of the unit-test kit, a mock of PostgreSQL is.
-pub(super) fn has_no_locks(backend: DbBackend) -> bool {
+fn has_no_locks(backend: DbBackend) -> bool {
     #[cfg(feature = "testing")]
     if backend == DbBackend::Postgres && crate::testing::is_entered() {
         return true;
@@ -77,106 +84,100 @@ pub(super) fn has_no_locks(backend: DbBackend) -> bool {
     backend == DbBackend::Sqlite
 }
 
+/// Called while the body does not run.
+impl PinnedConnection {
+    async fn lock(&self) -> Result<LockedState<'_>, SessionError> {
+        let limit = self.end_leaked_stream();
+        self.shared.lock_within(limit).await.map_err(session_error)
+    }
+
+    /// Ends the stream that the body has leaked with [`std::mem::forget`], if there is one. Returns
+    /// the limit for the rest of its rows.
+    fn end_leaked_stream(&self) -> Option<Duration> {
+        // A stream of an open transaction may belong to another task. The body's other streams
+        // borrow its handle, so they were dropped or leaked.
+        let leaked = !self.shared.transaction_state().is_open() && self.shared.end_stream();
+        leaked.then_some(LEAKED_STREAM_LIMIT)
+    }
+
+    /// Removes and returns the innermost transaction that this crate began.
+    fn pop_began(&mut self) -> Result<TransactionId, SessionError> {
+        let innermost = self.began.pop().ok_or_else(transaction_ended_error);
+        innermost.map_err(session_error)
+    }
+
+    /// Enqueues messages before any other statement. `release` gets the reply to the first. Returns
+    /// `false` if the connection is closed.
+    fn enqueue(&self, script: &Script, release: Option<QueuedRelease>) -> bool {
+        let limit = self.end_leaked_stream();
+        self.shared.enqueue(script.messages(), release, limit)
+    }
+}
+
 impl AsyncLockSession for PinnedConnection {
     fn session_backend(&mut self) -> Backend {
-        match &self.0 {
-            ConnectionInner::Pinned(session) => match session.connection.backend() {
-                DbBackend::Postgres => Backend::Postgres,
-                _ => Backend::Sqlite,
-            },
-            ConnectionInner::Native(_) => Backend::Sqlite,
-        }
+        self.shared.lock_backend()
     }
 
     fn session_transaction_state(&mut self) -> TransactionState {
-        match &self.0 {
-            ConnectionInner::Pinned(session) => session.connection.transaction_state(),
-            ConnectionInner::Native(connection) => connection.transaction_state(),
-        }
+        self.shared.transaction_state()
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
-        match &mut self.0 {
-            ConnectionInner::Pinned(session) => session.begin().await,
-            ConnectionInner::Native(connection) => connection.begin().await,
-        }
-        .map_err(session_error)
+        let options = TransactionOptions::default();
+        let begun = self.lock().await?.begin(&options).await;
+        self.began.push(begun.map_err(session_error)?);
+        Ok(())
     }
 
     async fn session_begin_and_query(
         &mut self,
         statement: &Statement,
     ) -> Result<Result<Row, SessionError>, SessionError> {
-        match &mut self.0 {
-            ConnectionInner::Pinned(session) => {
-                let begun = session.begin_and_query(statement).await;
-                begun
-                    .map(|row| row.map_err(session_error))
-                    .map_err(session_error)
-            }
-            ConnectionInner::Native(_) => Err(SessionError::unsupported(statement)),
-        }
+        let begun = self.lock().await?.begin_and_query(statement).await;
+        let (id, row) = begun.map_err(session_error)?;
+        self.began.push(id);
+        Ok(row.map_err(session_error))
     }
 
     async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
-        match &mut self.0 {
-            ConnectionInner::Pinned(session) => session.commit(check).await,
-            ConnectionInner::Native(connection) => connection.commit().await,
-        }
-        .map_err(session_error)
+        let id = self.pop_began()?;
+        let committed = self.lock().await?.commit(id, check).await;
+        committed.map_err(session_error)
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
-        match &mut self.0 {
-            ConnectionInner::Pinned(session) => session.roll_back().await,
-            ConnectionInner::Native(connection) => connection.roll_back().await,
-        }
-        .map_err(session_error)
+        let id = self.pop_began()?;
+        let rolled_back = self.lock().await?.roll_back(id).await;
+        rolled_back.map_err(session_error)
     }
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        match &self.0 {
-            ConnectionInner::Pinned(session) => {
-                session.query(statement).await.map_err(session_error)
-            }
-            ConnectionInner::Native(_) => Err(SessionError::unsupported(statement)),
-        }
+        let row = self.lock().await?.run_statement(statement).await;
+        row.map_err(session_error)
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        match &self.0 {
-            ConnectionInner::Pinned(session) => {
-                session.execute_script(script).await.map_err(session_error)
-            }
-            ConnectionInner::Native(_) => Err(SessionError::unsupported(script)),
-        }
+        let sent = self.lock().await?.run_script(&script.plain_sql()).await;
+        sent.map_err(session_error)
     }
 
     fn session_mark_broken(&mut self) {
         // A closed connection does not return to its pool, so it needs no further mark.
-        self.session_start_terminate(None);
+        self.shared.start_terminate();
     }
 
     /// The pinned connection knows the process id of its session.
     fn session_start_terminate(&mut self, _pid: Option<i32>) {
-        match &mut self.0 {
-            ConnectionInner::Pinned(session) => session.connection.start_terminate(),
-            ConnectionInner::Native(connection) => connection.start_terminate(),
-        }
+        self.shared.start_terminate();
     }
 
     fn session_enqueue(&mut self, script: &Script) -> bool {
-        match &self.0 {
-            ConnectionInner::Pinned(session) => session.enqueue(script, None),
-            ConnectionInner::Native(_) => false,
-        }
+        self.enqueue(script, None)
     }
 
     fn session_enqueue_release(&mut self, script: &Script, release: QueuedRelease) -> bool {
-        match &self.0 {
-            ConnectionInner::Pinned(session) => session.enqueue(script, Some(release)),
-            ConnectionInner::Native(_) => false,
-        }
+        self.enqueue(script, Some(release))
     }
 
     async fn session_sleep(&mut self, pause: Duration) {

@@ -11,12 +11,12 @@
 //! first poll, and that thread runs the statements in their order.
 
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
 use tokio::runtime::Handle;
 
+use super::native::drop_transaction;
 use crate::backends::RuntimeBound;
 
 /// Connection of a SQLite pool, in which no transaction is open unless a statement has begun one.
@@ -52,6 +52,5 @@ impl Deref for SqliteConnection {
 fn return_to_pool(transaction: DatabaseTransaction) {
     // Fails if the body has left a transaction open: that one is rolled back then.
     let _ = transaction.execute_unprepared("BEGIN").now_or_never();
-    // SeaORM 2.0.4 panics here if a statement was leaked, and this may run in a drop.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(transaction)));
+    drop_transaction(transaction);
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, PgConnection, PgPool, Postgres};
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseExecutor, DbErr};
+use tokio::runtime::Handle;
 
-use super::error::{closed_error, exec_error, is_aborted, no_lock_error};
+use super::error::{acquire_error, closed_error, exec_error, is_aborted, no_lock_error};
+use super::native::NativeConnection;
 use super::sqlite_connection::SqliteConnection;
 use super::transaction_log::TransactionLog;
 use crate::backends::RuntimeBound;
@@ -37,6 +39,18 @@ pub(super) enum ClientConnection {
     /// Its statements run to their end and in their order, also if their futures are dropped. So
     /// none of them is recorded as in flight, except the control of transactions.
     Sqlite(SqliteConnection),
+    /// Connection of a mock or a proxy, whose transactions are SeaORM's own.
+    Native(NativeConnection),
+}
+
+impl ClientConnection {
+    pub(super) async fn checkout_of_postgres(pool: &PgPool) -> Result<Self, DbErr> {
+        let connection = pool.acquire().await.map_err(acquire_error)?;
+        Ok(Self::Postgres {
+            connection: RuntimeBound::new(connection, Handle::try_current().ok(), drop),
+            pool: pool.clone(),
+        })
+    }
 }
 
 /// Statement without a reply yet, which a dropped future leaves on the server.
@@ -87,24 +101,34 @@ impl PinnedState {
     pub(super) fn postgres(&mut self) -> Result<&mut PgConnection, DbErr> {
         match self.connection()? {
             ClientConnection::Postgres { connection, .. } => Ok(connection),
-            ClientConnection::Sqlite(_) => Err(no_lock_error()),
+            ClientConnection::Sqlite(_) | ClientConnection::Native(_) => Err(no_lock_error()),
         }
     }
 
-    /// Returns whether the connection is one of SQLite.
-    pub(super) fn is_sqlite(&self) -> bool {
-        matches!(self.connection, Some(ClientConnection::Sqlite(_)))
+    /// Returns SeaORM's connection or transaction that runs the statements, unless the connection
+    /// is one of PostgreSQL.
+    pub(super) fn executor(&mut self) -> Result<Option<DatabaseExecutor<'_>>, DbErr> {
+        Ok(match self.connection()? {
+            ClientConnection::Postgres { .. } => None,
+            ClientConnection::Sqlite(sqlite) => Some((&**sqlite).into()),
+            ClientConnection::Native(native) => Some(native.executor()),
+        })
+    }
+
+    /// Returns whether the connection has no locks.
+    pub(super) fn is_no_op(&self) -> bool {
+        matches!(
+            self.connection,
+            Some(ClientConnection::Sqlite(_) | ClientConnection::Native(_))
+        )
     }
 
     /// Sends text as one simple-query message.
     pub(super) async fn send(&mut self, sql: &str) -> Result<(), DbErr> {
-        let connection: &mut PgConnection = match self.connection()? {
-            ClientConnection::Postgres { connection, .. } => connection,
-            ClientConnection::Sqlite(sqlite) => {
-                return sqlite.execute_unprepared(sql).await.map(drop);
-            }
-        };
-        let sent = client::send(connection, sql).await;
+        if let Some(executor) = self.executor()? {
+            return executor.execute_unprepared(sql).await.map(drop);
+        }
+        let sent = client::send(self.postgres()?, sql).await;
         self.record_reply(&sent);
         sent.map_err(exec_error)
     }
@@ -166,8 +190,7 @@ impl PinnedState {
         let (connection, pool) = match self.connection.take() {
             Some(ClientConnection::Postgres { connection, pool }) => (connection, pool),
             // No session ends, and a database in memory would end with its connection.
-            Some(ClientConnection::Sqlite(sqlite)) => return drop(sqlite),
-            None => return,
+            Some(ClientConnection::Sqlite(_) | ClientConnection::Native(_)) | None => return,
         };
         if let (InFlight::LockStatement, Some(pid)) = (self.in_flight, self.pid) {
             let runtime = connection.runtime().cloned();

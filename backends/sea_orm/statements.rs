@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DbErr, ExecResult, QueryResult};
 use sea_query_sqlx::SqlxValues;
 
 use super::error::{exec_error, query_error};
-use super::state::{ClientConnection, InFlight, PinnedState};
+use super::state::{InFlight, PinnedState};
 use crate::backends::sqlx::client;
 use crate::session::{Request, Row, Statement};
 
@@ -64,8 +64,8 @@ impl PinnedState {
         &mut self,
         statement: sea_orm::Statement,
     ) -> Result<ExecResult, DbErr> {
-        if let ClientConnection::Sqlite(sqlite) = self.connection()? {
-            return sqlite.execute_raw(statement).await;
+        if let Some(executor) = self.executor()? {
+            return executor.execute_raw(statement).await;
         }
         let query = to_sqlx_query(&statement).map_err(exec_error)?;
         self.in_flight = InFlight::UserStatement;
@@ -74,8 +74,8 @@ impl PinnedState {
     }
 
     pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
-        if let ClientConnection::Sqlite(sqlite) = self.connection()? {
-            return sqlite.execute_unprepared(sql).await;
+        if let Some(executor) = self.executor()? {
+            return executor.execute_unprepared(sql).await;
         }
         self.in_flight = InFlight::UserStatement;
         let executed = sqlx::raw_sql(AssertSqlSafe(sql))
@@ -88,8 +88,8 @@ impl PinnedState {
         &mut self,
         statement: sea_orm::Statement,
     ) -> Result<Option<QueryResult>, DbErr> {
-        if let ClientConnection::Sqlite(sqlite) = self.connection()? {
-            return sqlite.query_one_raw(statement).await;
+        if let Some(executor) = self.executor()? {
+            return executor.query_one_raw(statement).await;
         }
         let query = to_sqlx_query(&statement).map_err(query_error)?;
         self.in_flight = InFlight::UserStatement;
@@ -103,8 +103,8 @@ impl PinnedState {
         &mut self,
         statement: sea_orm::Statement,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        if let ClientConnection::Sqlite(sqlite) = self.connection()? {
-            return sqlite.query_all_raw(statement).await;
+        if let Some(executor) = self.executor()? {
+            return executor.query_all_raw(statement).await;
         }
         let query = to_sqlx_query(&statement).map_err(query_error)?;
         self.in_flight = InFlight::UserStatement;

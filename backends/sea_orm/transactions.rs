@@ -23,7 +23,7 @@ use super::error::{
     closed_error, is_aborted, is_disconnected, is_other_transaction, query_error, session_error,
     transaction_ended_error,
 };
-use super::state::{InFlight, PinnedState, Recovery};
+use super::state::{ClientConnection, InFlight, PinnedState, Recovery};
 use super::transaction_log::{Cleanup, CommitStep, TransactionId};
 use crate::backends::postgres::{checked, release_savepoint, roll_back_savepoint};
 use crate::backends::sqlx::client::decode_row;
@@ -80,17 +80,12 @@ impl PinnedState {
     ) -> Result<TransactionId, DbErr> {
         let level = self.next_level().await?;
         self.in_flight = InFlight::TransactionControl(Recovery::Begun(level));
-        let sql = if self.is_sqlite() {
-            begin_text_of_sqlite(level, options)
-        } else {
-            begin_text(level, options)
-        };
-        let begun = self.send(&sql).await;
+        let begun = self.send_begin(level, options).await;
         if begun.is_err() && level > 0 {
             // If the options failed, the savepoint exists, and the transaction is aborted.
             self.drain_after_error().await?;
             self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
-            let _ = self.roll_back_to_savepoint(level).await;
+            let _ = self.send_rollback(level).await;
         }
         self.in_flight = InFlight::Nothing;
         begun?;
@@ -100,7 +95,7 @@ impl PinnedState {
         }
         // The outer transaction was dropped during the begin, and its rollback is pending.
         self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
-        let rolled_back = self.roll_back_to_savepoint(level).await;
+        let rolled_back = self.send_rollback(level).await;
         self.in_flight = InFlight::Nothing;
         rolled_back.and(Err(transaction_ended_error()))
     }
@@ -181,20 +176,11 @@ impl PinnedState {
             }
         };
         self.in_flight = InFlight::TransactionControl(Recovery::Committed(level));
-        let committed = match level {
-            // SQLite rejects a commit without a transaction.
-            0 if self.is_sqlite() => self.send("COMMIT").await,
-            0 => self.send(&checked(check, "COMMIT")).await,
-            // Without a check, the release itself fails if the savepoint is gone.
-            _ => {
-                self.send(&release_savepoint(check, &savepoint(level)))
-                    .await
-            }
-        };
+        let committed = self.send_commit(level, check).await;
         if let Err(error) = &committed
             // A failed commit of the outermost one has ended it. A failure before the commit has
             // not, nor has one of SQLite.
-            && (level > 0 || self.is_sqlite() || is_aborted(error) || is_other_transaction(error))
+            && (level > 0 || self.is_no_op() || is_aborted(error) || is_other_transaction(error))
         {
             // The caller gets the error of the commit. If the rollback fails, the connection is
             // closed.
@@ -285,10 +271,10 @@ impl PinnedState {
             Recovery::Begun(level) => {
                 self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
                 // In a transaction that was aborted before, there is no savepoint, and this fails.
-                let _ = self.roll_back_to_savepoint(level).await;
+                let _ = self.send_rollback(level).await;
                 Ok(())
             }
-            Recovery::Committed(level) if self.is_sqlite() => {
+            Recovery::Committed(level) if self.is_no_op() => {
                 // A failed commit leaves its transaction open. That of a savepoint does not fail.
                 if level == 0 {
                     self.roll_back_level(level).await?;
@@ -309,13 +295,10 @@ impl PinnedState {
     async fn roll_back_level(&mut self, level: usize) -> Result<(), DbErr> {
         self.log.lock().truncate(level);
         self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
-        let rolled_back = match level {
-            0 => match self.send("ROLLBACK").await {
-                // Without a transaction, this is a warning of PostgreSQL, but an error of SQLite.
-                Err(_) if self.is_sqlite() => Ok(()),
-                rolled_back => rolled_back,
-            },
-            _ => self.roll_back_to_savepoint(level).await,
+        let rolled_back = match self.send_rollback(level).await {
+            // Without a transaction, this is a warning of PostgreSQL, but an error of SQLite.
+            Err(_) if level == 0 && self.is_no_op() => Ok(()),
+            rolled_back => rolled_back,
         };
         self.in_flight = InFlight::Nothing;
         if rolled_back.is_err() {
@@ -325,9 +308,40 @@ impl PinnedState {
         rolled_back
     }
 
-    /// Rolls back to a savepoint and removes it, or fails if its creation has failed.
-    async fn roll_back_to_savepoint(&mut self, level: usize) -> Result<(), DbErr> {
-        self.send(&roll_back_savepoint(&savepoint(level))).await
+    async fn send_begin(
+        &mut self,
+        level: usize,
+        options: &TransactionOptions,
+    ) -> Result<(), DbErr> {
+        let sql = match self.connection()? {
+            ClientConnection::Native(native) => return native.begin(*options).await,
+            ClientConnection::Sqlite(_) => begin_text_of_sqlite(level, options),
+            ClientConnection::Postgres { .. } => begin_text(level, options),
+        };
+        self.send(&sql).await
+    }
+
+    async fn send_commit(&mut self, level: usize, check: Option<&Script>) -> Result<(), DbErr> {
+        let sql = match (level, self.connection()?) {
+            (_, ClientConnection::Native(native)) => return native.commit().await,
+            // SQLite rejects a commit without a transaction.
+            (0, ClientConnection::Sqlite(_)) => "COMMIT".to_owned(),
+            (0, ClientConnection::Postgres { .. }) => checked(check, "COMMIT"),
+            // Without a check, the release itself fails if the savepoint is gone.
+            (_, _) => release_savepoint(check, &savepoint(level)),
+        };
+        self.send(&sql).await
+    }
+
+    /// Rolls back the transaction, or else rolls back to the savepoint and removes it, which fails
+    /// if its creation has failed.
+    async fn send_rollback(&mut self, level: usize) -> Result<(), DbErr> {
+        let sql = match (level, self.connection()?) {
+            (_, ClientConnection::Native(native)) => return native.roll_back(level).await,
+            (0, _) => "ROLLBACK".to_owned(),
+            (_, _) => roll_back_savepoint(&savepoint(level)),
+        };
+        self.send(&sql).await
     }
 
     fn level_of(&self, id: TransactionId) -> Result<usize, DbErr> {

@@ -9,7 +9,7 @@ use testkit::server::fresh_key;
 use crate::open::{NO_WAIT, postgres};
 
 /// Returns the kind of the [`LockError`] in a [`DbErr`].
-fn kind(error: &DbErr) -> Option<LockErrorKind> {
+pub(crate) fn kind(error: &DbErr) -> Option<LockErrorKind> {
     match error {
         DbErr::TryIntoErr { source, .. } => Some(source.downcast_ref::<LockError>()?.kind()),
         _ => None,

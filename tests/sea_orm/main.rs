@@ -14,6 +14,7 @@ mod entities;
 mod errors;
 mod handle;
 mod in_transaction;
+mod mock;
 mod open;
 mod prepared;
 mod replies;
