@@ -45,11 +45,16 @@ impl PinnedState {
         };
         let row = client::run_statement(self.postgres()?, statement, in_transaction).await;
         let row = self.finish(row).map_err(query_error)?;
+        self.record_pid(statement, &row);
+        Ok(row)
+    }
+
+    /// Records the process id of the session, also for the waiters for the connection.
+    pub(super) fn record_pid(&mut self, statement: &Statement, row: &Row) {
         if let Some(column) = statement.pid_column() {
             self.pid = row.pid_in(column);
             self.log.lock().pid = self.pid;
         }
-        Ok(row)
     }
 
     /// Sends a script of this crate.

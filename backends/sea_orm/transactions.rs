@@ -146,8 +146,8 @@ impl PinnedState {
             Err(error) if is_aborted(&error) => return Err(error),
             row => row,
         };
-        if let (Ok(row), Some(column)) = (&row, statement.pid_column()) {
-            self.pid = row.pid_in(column);
+        if let Ok(row) = &row {
+            self.record_pid(statement, row);
         }
         let id = TransactionId::next();
         if self.log.lock().push(0, id) {

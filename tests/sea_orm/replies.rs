@@ -187,6 +187,29 @@ async fn copy_dropped_in_flight_ends_the_session() {
 }
 
 /// A statement with more values than the protocol allows is not sent.
+/// The first lock statement is in the message of the `BEGIN`.
+#[tokio::test]
+async fn copy_dropped_under_a_transaction_level_lock_ends() {
+    let (db, mut observer) = (postgres(1).await, connect());
+    let [copy, _] = copies(&db).await;
+    let (what, key) = ("a dropped COPY in the lock's transaction", fresh_key());
+    loop {
+        let mut dropped = false;
+        let call = db.with_advisory_xact_lock(&key, NO_WAIT, async |db| {
+            let sent = poll_times(1, db.execute_unprepared(&copy)).await;
+            dropped = sent.is_none();
+            Ok::<_, DbErr>(())
+        });
+        ends(what, call).await.unwrap_err();
+        observer.assert_free(&key, what).await;
+        assert_usable(&db, what).await;
+        // Otherwise the reply arrived before the first poll read the socket.
+        if dropped {
+            break;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_statement_with_too_many_values_keeps_the_lock() {
     let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
