@@ -8,7 +8,9 @@ type Connection<M> = <<M as TransactionManager>::Database as Database>::Connecti
 /// Connection at the end of its innermost transaction. Rolls the transaction back if it is dropped
 /// before [`ended`](Self::ended).
 ///
-/// sqlx's own transactions do the same, and its SQLite worker relies on that.
+/// sqlx's own transactions do the same, and its SQLite worker relies on that. If the commit
+/// succeeds, the server warns that there is no transaction to roll back (seen with sqlx 0.9.0).
+/// sqlx has no other way to lower its count of open transactions in a drop.
 pub(super) struct EndingTransaction<'c, M: TransactionManager> {
     conn: &'c mut Connection<M>,
     ended: bool,

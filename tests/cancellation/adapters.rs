@@ -45,6 +45,9 @@ pub(crate) trait Adapter: Sized + Send {
     /// Limit of a wait that most rounds reach. That of a pool covers the checkout too.
     const SHORT_LIMIT: Duration = Duration::from_millis(20);
 
+    /// `true` if a commit that is dropped in flight sends a `ROLLBACK`, as sqlx does.
+    const ROLLS_BACK_BEHIND_A_COMMIT: bool = false;
+
     fn open(url: &str) -> impl Future<Output = Self> + Send;
 
     /// Makes a call. Its body runs a statement of a few milliseconds.

@@ -45,6 +45,7 @@ pub(crate) struct Borrowed {
 impl Adapter for Borrowed {
     const NAME: &str = "&mut sqlx::PgConnection";
     const SHORT_LIMIT: Duration = LIMIT;
+    const ROLLS_BACK_BEHIND_A_COMMIT: bool = true;
 
     async fn open(url: &str) -> Self {
         Self {
@@ -94,6 +95,7 @@ pub(crate) async fn open(url: &str) -> PgPool {
 
 impl Adapter for Pooled {
     const NAME: &str = "sqlx::PgPool";
+    const ROLLS_BACK_BEHIND_A_COMMIT: bool = true;
 
     async fn open(url: &str) -> Self {
         Self(open(url).await)

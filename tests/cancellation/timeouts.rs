@@ -33,6 +33,9 @@ const PARALLEL_RUNS: u32 = 4;
 pub(crate) const LIMIT: Duration = Duration::from_millis(3);
 const NO_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Code of the warning about a `ROLLBACK` outside a transaction.
+const NO_TRANSACTION_IN_PROGRESS: &str = "C25P01\0";
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     granted: u32,
@@ -50,9 +53,11 @@ enum RoundResult {
     NoConnection,
 }
 
-/// Runs rounds until this many have ended with either timeout.
-async fn run_rounds<A: Adapter>(url: &str, until: u32) -> Counts {
-    let (mut adapter, mut observer, mut key) = (A::open(url).await, connect(), fresh_key());
+/// Runs rounds until this many have ended with either timeout. A call that may be dropped while it
+/// commits goes through the proxy `commits`, the others through `proxy`.
+async fn run_rounds<A: Adapter>(proxy: &str, commits: &str, until: u32) -> Counts {
+    let mut adapters = [A::open(proxy).await, A::open(commits).await];
+    let (mut observer, mut key) = (connect(), fresh_key());
     let holder = Holder::start(A::SHORT_LIMIT);
     let mut counts = Counts::default();
     for round in 0_usize.. {
@@ -68,6 +73,8 @@ async fn run_rounds<A: Adapter>(url: &str, until: u32) -> Counts {
             CALLS[round % CALLS.len()]
         };
         let what = format!("{}, {call:?}, round {round}", A::NAME);
+        let is_dropped_in_commits = has_timeout && matches!(call, Call::WithTransaction);
+        let adapter = &mut adapters[usize::from(is_dropped_in_commits)];
         let aim = holder.acquire(&key);
         let options = LockOptions::wait_up_to(A::SHORT_LIMIT).strategy(WaitStrategy::Block);
         holder.release_about(Instant::now() + aim);
@@ -108,18 +115,21 @@ async fn run_rounds<A: Adapter>(url: &str, until: u32) -> Counts {
             assert_none_left(&key, &what);
         }
     }
-    adapter.check().await;
+    for adapter in &mut adapters {
+        adapter.check().await;
+    }
     counts
 }
 
 async fn a_time_out_that_meets_the_grant_leaves_nothing<A: Adapter + 'static>() {
     count();
-    let proxy = Proxy::start();
+    let (proxy, commits) = (Proxy::start(), Proxy::start());
     let runs: Vec<_> = (0..PARALLEL_RUNS)
         .map(|_| {
-            let url = proxy.url();
+            let (proxy, commits) = (proxy.url(), commits.url());
             tokio::spawn(async move {
-                run_rounds::<A>(&url, raced_time_outs().div_ceil(PARALLEL_RUNS)).await
+                let until = raced_time_outs().div_ceil(PARALLEL_RUNS);
+                run_rounds::<A>(&proxy, &commits, until).await
             })
         })
         .collect();
@@ -136,8 +146,15 @@ async fn a_time_out_that_meets_the_grant_leaves_nothing<A: Adapter + 'static>() 
         counts.timed_out += run.timed_out;
         counts.dropped += run.dropped;
     }
-    let warnings = proxy.notices();
-    println!("{}: {counts:?}, warnings: {}", A::NAME, warnings.len());
+    let mut warnings = proxy.notices();
+    warnings.extend(commits.notices().into_iter().filter(|warning| {
+        !(A::ROLLS_BACK_BEHIND_A_COMMIT && warning.contains(NO_TRANSACTION_IN_PROGRESS))
+    }));
+    let of_commits = commits.notice_count();
+    println!(
+        "{}: {counts:?}, warnings about commits: {of_commits}",
+        A::NAME
+    );
     assert!(counts.timed_out + counts.dropped >= raced_time_outs());
     // A release of a lock that is not held would write one, also into the server's log.
     assert!(warnings.is_empty(), "warnings of the server: {warnings:?}");
