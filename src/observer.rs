@@ -361,3 +361,6 @@ impl HoldOutcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
