@@ -12,6 +12,7 @@ use sea_orm::{
 use testkit::fake_server::{FakeServer, Rule};
 use testkit::gate::Gate;
 use testkit::observer::Observe;
+use testkit::proxy::{Direction, Proxy};
 use testkit::server::{connect, fresh_key, url};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -534,25 +535,25 @@ async fn a_dropped_wait_that_arrives_late_leaves_the_queue() {
 /// A report is no lock statement, so its session is not terminated; only its connection is closed.
 #[tokio::test]
 async fn report_dropped_in_flight_closes_its_connection() {
-    let mut options = ConnectOptions::new(url());
-    // Without a check, a checkout of the idle connection is not pending, so no drop falls into it.
-    options
-        .max_connections(1)
-        .test_before_acquire(false)
-        .sqlx_logging(false);
+    let proxy = Proxy::start();
+    let mut options = ConnectOptions::new(proxy.url());
+    options.max_connections(1).sqlx_logging(false);
     let db = Database::connect(options).await.unwrap();
-    let mut replaced = 0;
-    for polls in 1..20 {
-        let before = pid(&db).await;
-        let done = poll_times(polls, db.advisory_lock_holders(fresh_key())).await;
-        replaced += usize::from(pid(&db).await != before);
-        if let Some(report) = done {
-            assert!(report.unwrap().holders.is_empty());
-            assert!(replaced > 0, "no report was dropped in flight");
-            return;
+    let (before, key) = (pid(&db).await, fresh_key());
+    proxy.hold_from("pg_locks");
+    let is_sent = async {
+        while !proxy.holds(Direction::ToServer) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    };
+    tokio::select! {
+        report = db.advisory_lock_holders(&key) => panic!("the report has ended: {report:?}"),
+        () = is_sent => {}
     }
-    panic!("the report does not complete");
+    proxy.forward();
+    assert_ne!(pid(&db).await, before);
+    let report = db.advisory_lock_holders(&key).await.unwrap();
+    assert!(report.holders.is_empty());
 }
 
 /// The role may call neither the functions that release nor the one that ends the session.
