@@ -99,15 +99,22 @@ fn no_wait_is_retried_after_a_closed_connection() {
 }
 
 #[test]
-fn each_session_with_a_lock_is_checked() {
+fn only_sessions_with_a_lock_are_checked() {
     let options = LockManagerOptions::new().max_sessions(2);
     let mut harness = CoreHarness::opened(options).checking_connections(INTERVAL);
     harness.request("ann", 1, &no_wait());
-    harness.request("ben", 2, &no_wait());
+    assert_eq!(harness.request("ben", 2, &no_wait()), ["open s2"]);
+    harness.open("s2");
+    // The request of `ben` remains on the first session.
+    assert_eq!(harness.request("cid", 3, &no_wait()), ["run s2: acquire 3"]);
+    harness.reply("s2", "y");
     harness.reply("s1", "y");
     harness.reply("s1", "n");
-    harness.open("s2");
-    assert_eq!(harness.advance(INTERVAL), CHECK, "nothing is held on s2");
+    let both = ["check connection s1", "check connection s2"];
+    assert_eq!(harness.advance(INTERVAL), both);
+    harness.release("ann");
+    assert_eq!(harness.reply("s1", "y"), ["released ann"]);
+    assert_eq!(harness.advance(INTERVAL), ["check connection s2"]);
 }
 
 /// Over a blocking pool a session is not polled between two statements.
