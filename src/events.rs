@@ -270,3 +270,6 @@ pub(crate) const fn mode_name(mode: LockMode) -> &'static str {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(all(test, feature = "lock-manager"))]
+mod tests;
