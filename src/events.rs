@@ -271,5 +271,5 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-#[cfg(all(test, feature = "lock-manager"))]
+#[cfg(test)]
 mod tests;
