@@ -75,6 +75,24 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
         self.mode
     }
 
+    /// Returns `true` if the client knows, without I/O, that the session has ended. Then the lock is
+    /// lost.
+    ///
+    /// `false` is no proof that the lock is held: a client may learn of the end only from a
+    /// statement, or from a network that reports it late.
+    ///
+    /// | client | knows |
+    /// |---|---|
+    /// | tokio-postgres, and its pools | once the server has closed the connection |
+    /// | diesel-async with `bb8`, `deadpool` or `mobc` | once the server has closed the connection |
+    /// | the others | after a failed statement at most |
+    ///
+    /// A lock manager checks by itself, and its guards notify the holder.
+    #[must_use]
+    pub fn is_lost(&mut self) -> bool {
+        self.conn.session_has_ended()
+    }
+
     /// Returns the span of a body under the lock.
     pub(crate) fn span(&self) -> LockSpan {
         let grant = self.grant.as_ref();

@@ -1,5 +1,7 @@
 //! Guards and bodies that are dropped, aborted or unwound, on every pool.
 
+use std::time::Duration;
+
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
     WaitStrategy,
@@ -9,7 +11,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncC
 use testkit::gate::Gate;
 use testkit::observer::{LockEntry, Observe};
 use testkit::proxy::Proxy;
-use testkit::server::{connect, fresh_key, url};
+use testkit::server::{TIMEOUT, connect, fresh_key, url};
 
 use crate::adapters::connect_async;
 use crate::pools::{Pool, assert_works, begin, on_every_pool, open, pid, pid_of_next};
@@ -23,6 +25,21 @@ async fn a_dropped_guard_releases_and_keeps_the_connection<P: Pool>() {
     drop(guard);
     observer.assert_free(&key, "dropping the guard").await;
     assert_eq!(pid_of_next(&pool).await == before, P::REUSES_CONNECTIONS);
+}
+
+async fn a_guard_learns_of_a_closed_connection<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
+    let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    assert!(!guard.is_lost());
+    observer.terminate_holder(&key);
+    let learns = async {
+        while !guard.is_lost() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, learns).await.unwrap();
+    assert!(guard.release().await.unwrap_err().is_lost());
+    assert_works(&pool).await;
 }
 
 /// The body's statement continues, and the release is queued behind it.
@@ -296,6 +313,7 @@ async fn a_body_may_borrow_and_nest_in_a_spawned_task<P: Pool>() {
 
 on_every_pool! {
     a_dropped_guard_releases_and_keeps_the_connection
+    a_guard_learns_of_a_closed_connection
     a_body_dropped_in_a_statement_releases_after_it
     a_body_dropped_in_a_transaction_discards_the_connection
     a_body_dropped_under_an_xact_lock_is_rolled_back

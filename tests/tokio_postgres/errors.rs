@@ -1,10 +1,15 @@
 //! Errors, closed connections and closed pools.
 
+use std::ops::DerefMut;
+use std::time::Duration;
+
+use advisory_locking::session::AsyncLockSession;
 use advisory_locking::{
-    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
+    AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError,
+    LockErrorKind, LockOptions,
 };
 use testkit::observer::Observe;
-use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of, url};
+use testkit::server::{TIMEOUT, connect as observer, fresh_key, fresh_name, kind_of, url};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
@@ -26,6 +31,32 @@ async fn lock_error_is_found_in_the_applications_error() {
     let found = LockError::find(&*error).map(LockError::kind);
     assert_eq!(found, Some(LockErrorKind::HeldElsewhere));
     held.release().await.unwrap();
+}
+
+/// Ends the session of a guard, which must learn of it without a statement.
+async fn end_session_of<C>(mut guard: AsyncAdvisoryLockGuard<C>)
+where
+    C: DerefMut<Target: AsyncLockSession + Sized> + Send,
+{
+    assert!(!guard.is_lost());
+    let key = guard.key().clone();
+    observer().terminate_holder(&key);
+    let learns = async {
+        while !guard.is_lost() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, learns).await.unwrap();
+    assert!(guard.release().await.unwrap_err().is_lost());
+}
+
+#[tokio::test]
+async fn guard_learns_of_a_closed_connection() {
+    let (mut client, pool, key) = (connect().await, deadpool().await, fresh_key());
+    let guard = client.acquire_advisory_lock(&key, LockOptions::no_wait());
+    end_session_of(guard.await.unwrap()).await;
+    let guard = pool.acquire_advisory_lock(&key, LockOptions::no_wait());
+    end_session_of(guard.await.unwrap()).await;
 }
 
 #[tokio::test]
