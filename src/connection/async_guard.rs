@@ -75,17 +75,17 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
         self.mode
     }
 
-    /// Returns `true` if the client knows, without I/O, that the session has ended. Then the lock is
+    /// Returns `true` if the client knows, without I/O, that the session has ended and the lock is
     /// lost.
     ///
     /// `false` is no proof that the lock is held: a client may learn of the end only from a
     /// statement, or from a network that reports it late.
     ///
-    /// | client | knows |
+    /// | client | knows of a closed connection |
     /// |---|---|
-    /// | tokio-postgres, and its pools | once the server has closed the connection |
-    /// | diesel-async with `bb8`, `deadpool` or `mobc` | once the server has closed the connection |
-    /// | the others | after a failed statement at most |
+    /// | tokio-postgres and its pools | when the server has closed it |
+    /// | diesel-async with `bb8`, `deadpool` or `mobc` | when the server has closed it |
+    /// | the others | after a failed statement, at the latest |
     ///
     /// A lock manager checks by itself, and its guards notify the holder.
     #[must_use]

@@ -160,6 +160,23 @@ mod blocking {
     }
 
     #[test]
+    fn released_lock_is_not_warned_about() {
+        record();
+        let (mut conn, released, held) = (connect(), fresh_key(), fresh_key());
+        // Longer than a release takes on a loaded machine.
+        let options = NO_WAIT.warn_after(Duration::from_secs(3));
+        let guard = conn.acquire_advisory_lock(&released, options).unwrap();
+        guard.release().unwrap();
+        // Warnings are sent in the order of their times.
+        let body = |_: &mut _| {
+            assert_eventual_warning(&held);
+            Ok::<_, LockError>(())
+        };
+        conn.with_advisory_lock(&held, options, body).unwrap();
+        assert_events(&released, &[REQUESTED, GRANTED, RELEASED]);
+    }
+
+    #[test]
     fn body_runs_in_a_span() {
         record();
         let (mut conn, key) = (connect(), fresh_key());
