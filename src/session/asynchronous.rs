@@ -80,10 +80,10 @@ pub trait AsyncLockSession: Send {
 
     /// Returns whether the client knows, without I/O, that the session has ended.
     ///
-    /// [`is_lost`](crate::AsyncAdvisoryLockGuard::is_lost) of a guard returns it. A lock manager calls
-    /// it on idle sessions that hold locks, so that holders learn of the loss before the next
-    /// statement. `false` is no proof that the session lives. The default returns
-    /// whether the [transaction state](Self::session_transaction_state) is
+    /// The guard's [`is_lost`](crate::AsyncAdvisoryLockGuard::is_lost) returns it. A lock manager
+    /// calls it on idle sessions that hold locks, so that holders learn of the loss before the next
+    /// statement. `false` is no proof that the session lives. The default returns whether the
+    /// [transaction state](Self::session_transaction_state) is
     /// [broken](TransactionState::broken).
     fn session_has_ended(&mut self) -> bool {
         self.session_transaction_state().is_broken()
