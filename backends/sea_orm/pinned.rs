@@ -256,8 +256,8 @@ impl SharedConnection {
     /// the pending clean-up makes the connection close.
     fn spawn_cleanup(&self, limit: Option<Duration>) {
         // A mock records the end of a transaction at once, without a task.
-        if self.pool.is_none()
-            && let Ok(mut state) = self.state.try_lock()
+        if let Ok(mut state) = self.state.try_lock()
+            && state.is_native()
             && state.run_cleanup().now_or_never().is_some()
         {
             return;

@@ -115,6 +115,11 @@ impl PinnedState {
         })
     }
 
+    /// Returns whether the connection is one of a mock or a proxy.
+    pub(super) const fn is_native(&self) -> bool {
+        matches!(self.connection, Some(ClientConnection::Native(_)))
+    }
+
     /// Returns whether the connection has no locks.
     pub(super) fn is_no_op(&self) -> bool {
         matches!(
