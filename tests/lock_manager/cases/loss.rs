@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use advisory_locking::LockErrorKind::Lost;
-use advisory_locking::LockOptions;
 use advisory_locking::lock_manager::LockManagerOptions;
+use advisory_locking::{LockKey, LockOptions};
 use testkit::observer::Observe;
 use testkit::server::{connect_to, eventually};
 use tokio::time::timeout;
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
+use crate::test_manager::{TestGuard, TestManager};
 
 /// The loss signal fires by itself, the release fails, and no lost lock is re-acquired.
 pub(crate) async fn holder_learns_of_its_loss(pool_under_test: PoolUnderTest) {
@@ -40,6 +41,18 @@ pub(crate) async fn holder_learns_of_its_loss(pool_under_test: PoolUnderTest) {
     third.release().await.unwrap();
 }
 
+/// Acquires a lock after a wait on the server or with polls.
+async fn acquire_contended(
+    manager: &TestManager,
+    key: &LockKey,
+    options: LockOptions,
+) -> TestGuard {
+    let mut competitor = CompetingSession::holding(key);
+    let acquiring = manager.spawn_acquire(key, options);
+    competitor.unlock(key);
+    acquiring.await.unwrap().unwrap()
+}
+
 /// Without a keep-alive too, if the client finds its connection closed.
 pub(crate) async fn holder_learns_of_a_closed_connection(pool_under_test: PoolUnderTest) {
     assert!(pool_under_test.kind.finds_closed_connections());
@@ -48,10 +61,7 @@ pub(crate) async fn holder_learns_of_a_closed_connection(pool_under_test: PoolUn
     for options in super::poll_and_block() {
         // After a wait on the server, on the session that has waited.
         let key = fresh_key();
-        let mut competitor = CompetingSession::holding(&key);
-        let acquiring = manager.spawn_acquire(&key, options);
-        competitor.unlock(&key);
-        let guard = acquiring.await.unwrap().unwrap();
+        let guard = acquire_contended(&manager, &key, options).await;
         observer.terminate_holder(&key);
         timeout(TIMEOUT, guard.lost()).await.unwrap();
         assert!(guard.is_lost());
@@ -65,10 +75,7 @@ pub(crate) async fn release_reports_a_loss(pool_under_test: PoolUnderTest) {
     let mut observer = connect_to(&pool_under_test.url);
     for options in super::poll_and_block() {
         let key = fresh_key();
-        let mut competitor = CompetingSession::holding(&key);
-        let acquiring = manager.spawn_acquire(&key, options);
-        competitor.unlock(&key);
-        let guard = acquiring.await.unwrap().unwrap();
+        let guard = acquire_contended(&manager, &key, options).await;
         observer.terminate_holder(&key);
         if !pool_under_test.kind.finds_closed_connections() {
             assert!(!guard.is_lost(), "the loss is not known yet");
@@ -127,7 +134,7 @@ pub(crate) async fn idle_session_is_replaced(pool_under_test: PoolUnderTest) {
 pub(crate) async fn call_for_several_keys_survives_losses(pool_under_test: PoolUnderTest) {
     let manager = pool_under_test.manager(without_keep_alive()).await;
     let mut keys = vec![fresh_key(), fresh_key()];
-    keys.sort_by_key(advisory_locking::LockKey::raw);
+    keys.sort_by_key(LockKey::raw);
     let mut observer = connect_to(&pool_under_test.url);
     let mut competitor = CompetingSession::holding(&keys[1]);
     let options = poll().interval(Duration::from_millis(10));

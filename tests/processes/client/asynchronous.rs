@@ -80,27 +80,29 @@ async fn run_client<S: Source>(source: S, shared: Shared, client: u32) {
     }
 }
 
-impl Source for PgPool {
-    async fn run_call(&self, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
-        let body = async |conn: &mut AsyncPgConnection| body(conn, plan, shared).await;
-        match plan.kind {
-            CallKind::Guard => {
-                let acquired = self.acquire_advisory_lock(key(plan.key), plan.options());
-                let mut guard = acquired.await?;
-                self::body(&mut guard, plan, shared).await?;
-                Ok(guard.release().await?)
-            }
-            CallKind::With => {
-                self.with_advisory_lock(key(plan.key), plan.options(), body)
-                    .await
-            }
-            CallKind::Transaction => {
-                self.with_advisory_xact_lock(key(plan.key), plan.options(), body)
-                    .await
+/// Implements [`Source`] for a pool with connections of a type, by the `body` of the module.
+macro_rules! source {
+    ($pool:ty, $connection:ty) => {
+        impl Source for $pool {
+            async fn run_call(&self, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
+                let body = async |conn: &mut $connection| self::body(conn, plan, shared).await;
+                let (key, options) = (key(plan.key), plan.options());
+                match plan.kind {
+                    CallKind::Guard => {
+                        let mut guard = self.acquire_advisory_lock(key, options).await?;
+                        self::body(&mut guard, plan, shared).await?;
+                        Ok(guard.release().await?)
+                    }
+                    CallKind::With => self.with_advisory_lock(key, options, body).await,
+                    CallKind::Transaction => self.with_advisory_xact_lock(key, options, body).await,
+                }
             }
         }
-    }
+    };
 }
+pub(super) use source;
+
+source!(PgPool, AsyncPgConnection);
 
 async fn body(
     conn: &mut AsyncPgConnection,

@@ -9,7 +9,7 @@ use sea_orm::{
     TransactionTrait,
 };
 
-use super::asynchronous::{Source, run_clients};
+use super::asynchronous::{Source, run_clients, source};
 use super::{CLIENTS, Shared, url};
 use crate::history::Mode;
 use crate::work::{Body, CallKind, Failure, PlannedCall, Reading, key};
@@ -26,27 +26,7 @@ pub(super) fn run(shared: &Shared) {
     });
 }
 
-impl Source for DatabaseConnection {
-    async fn run_call(&self, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
-        let body = async |db: &mut PinnedConnection| body(db, plan, shared).await;
-        match plan.kind {
-            CallKind::Guard => {
-                let acquired = self.acquire_advisory_lock(key(plan.key), plan.options());
-                let mut guard = acquired.await?;
-                self::body(&mut guard, plan, shared).await?;
-                Ok(guard.release().await?)
-            }
-            CallKind::With => {
-                self.with_advisory_lock(key(plan.key), plan.options(), body)
-                    .await
-            }
-            CallKind::Transaction => {
-                self.with_advisory_xact_lock(key(plan.key), plan.options(), body)
-                    .await
-            }
-        }
-    }
-}
+source!(DatabaseConnection, PinnedConnection);
 
 async fn body(
     db: &mut PinnedConnection,

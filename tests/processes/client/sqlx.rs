@@ -7,7 +7,7 @@ use advisory_locking::backends::sqlx::PooledPgConnection;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 
-use super::asynchronous::{Source, run_clients};
+use super::asynchronous::{Source, run_clients, source};
 use super::{CLIENTS, Shared, url};
 use crate::history::Mode;
 use crate::work::{Body, CallKind, Failure, PlannedCall, Reading, key};
@@ -22,27 +22,7 @@ pub(super) fn run(shared: &Shared) {
     });
 }
 
-impl Source for PgPool {
-    async fn run_call(&self, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
-        let body = async |conn: &mut PooledPgConnection| body(conn, plan, shared).await;
-        match plan.kind {
-            CallKind::Guard => {
-                let acquired = self.acquire_advisory_lock(key(plan.key), plan.options());
-                let mut guard = acquired.await?;
-                self::body(&mut guard, plan, shared).await?;
-                Ok(guard.release().await?)
-            }
-            CallKind::With => {
-                self.with_advisory_lock(key(plan.key), plan.options(), body)
-                    .await
-            }
-            CallKind::Transaction => {
-                self.with_advisory_xact_lock(key(plan.key), plan.options(), body)
-                    .await
-            }
-        }
-    }
-}
+source!(PgPool, PooledPgConnection);
 
 async fn body(conn: &mut PgConnection, plan: PlannedCall, shared: &Shared) -> Result<(), Failure> {
     let mut body = Body::begin(plan, &shared.recorder, &shared.storage);
