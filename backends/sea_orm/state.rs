@@ -21,11 +21,6 @@ pub(super) struct PinnedState {
     /// `None` after [`discard`](Self::discard).
     connection: Option<ClientConnection>,
     pub(super) in_flight: InFlight,
-    /// The last reply was an error. sqlx 0.9.0 leaves the rest of such a reply unread until the
-    /// next statement.
-    reply_pending: bool,
-    /// Process id of the session, once a reply has shown it.
-    pub(super) pid: Option<i32>,
     pub(super) log: Arc<TransactionLog>,
 }
 
@@ -83,8 +78,6 @@ impl PinnedState {
         Self {
             connection: Some(connection),
             in_flight: InFlight::Nothing,
-            reply_pending: false,
-            pid: None,
             log,
         }
     }
@@ -134,14 +127,14 @@ impl PinnedState {
             return executor.execute_unprepared(sql).await.map(drop);
         }
         let sent = client::send(self.postgres()?, sql).await;
-        self.record_reply(&sent);
+        self.check_readable(&sent);
         sent.map_err(exec_error)
     }
 
     /// Records that the statement in flight has its reply.
     pub(super) fn finish<T>(&mut self, reply: sqlx::Result<T>) -> sqlx::Result<T> {
         self.in_flight = InFlight::Nothing;
-        self.record_reply(&reply);
+        self.check_readable(&reply);
         reply
     }
 
@@ -149,8 +142,7 @@ impl PinnedState {
     ///
     /// The rest of such a reply may never end. After `COPY … FROM STDIN` the server waits for data
     /// from the client, and sqlx 0.9.0 for the end of the reply.
-    fn record_reply<T>(&mut self, reply: &sqlx::Result<T>) {
-        self.reply_pending = reply.is_err();
+    fn check_readable<T>(&mut self, reply: &sqlx::Result<T>) {
         if matches!(reply, Err(sqlx::Error::Protocol(_))) {
             self.discard();
         }
@@ -159,24 +151,13 @@ impl PinnedState {
     /// Reads all outstanding replies.
     ///
     /// sqlx sends a statement only after that. So a later statement that is dropped after its first
-    /// poll was certainly sent.
+    /// poll was certainly sent. sqlx 0.9.0 also leaves the rest of a reply with an error unread.
+    /// Without an outstanding reply, this needs no I/O.
     pub(super) async fn drain_replies(&mut self) -> Result<(), DbErr> {
         let ClientConnection::Postgres { connection, .. } = self.connection()? else {
             return Ok(());
         };
-        client::drain(connection).await.map_err(exec_error)?;
-        self.reply_pending = false;
-        Ok(())
-    }
-
-    /// Reads all outstanding replies if the last reply was an error.
-    ///
-    /// Runs before each statement of which it must be known whether a drop came after the sending.
-    pub(super) async fn drain_after_error(&mut self) -> Result<(), DbErr> {
-        if self.reply_pending {
-            self.drain_replies().await?;
-        }
-        Ok(())
+        client::drain(connection).await.map_err(exec_error)
     }
 
     /// Returns whether the session is in an aborted transaction.
@@ -191,13 +172,17 @@ impl PinnedState {
 
     /// Closes the connection for good, and terminates the session if it may be waiting for a lock.
     pub(super) fn discard(&mut self) {
-        self.log.lock().closed = true;
+        let pid = {
+            let mut log = self.log.lock();
+            log.closed = true;
+            log.pid
+        };
         let (connection, pool) = match self.connection.take() {
             Some(ClientConnection::Postgres { connection, pool }) => (connection, pool),
             // No session ends, and a database in memory would end with its connection.
             Some(ClientConnection::Sqlite(_) | ClientConnection::Native(_)) | None => return,
         };
-        if let (InFlight::LockStatement, Some(pid)) = (self.in_flight, self.pid) {
+        if let (InFlight::LockStatement, Some(pid)) = (self.in_flight, pid) {
             let runtime = connection.runtime().cloned();
             client::start_terminate_waiting(pool, pid, runtime);
         }

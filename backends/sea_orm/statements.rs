@@ -49,11 +49,10 @@ impl PinnedState {
         Ok(row)
     }
 
-    /// Records the process id of the session, also for the waiters for the connection.
-    pub(super) fn record_pid(&mut self, statement: &Statement, row: &Row) {
+    /// Records the process id of the session.
+    pub(super) fn record_pid(&self, statement: &Statement, row: &Row) {
         if let Some(column) = statement.pid_column() {
-            self.pid = row.pid_in(column);
-            self.log.lock().pid = self.pid;
+            self.log.lock().pid = row.pid_in(column);
         }
     }
 

@@ -83,7 +83,7 @@ impl PinnedState {
         let begun = self.send_begin(level, options).await;
         if begun.is_err() && level > 0 {
             // If the options failed, the savepoint exists, and the transaction is aborted.
-            self.drain_after_error().await?;
+            self.drain_replies().await?;
             self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
             let _ = self.send_rollback(level).await;
         }
@@ -103,21 +103,15 @@ impl PinnedState {
     /// Returns the level of the next transaction, after the pending clean-up.
     async fn next_level(&mut self) -> Result<usize, DbErr> {
         loop {
-            self.drain_after_error().await?;
-            let level = {
+            self.drain_replies().await?;
+            {
                 let log = self.log.lock();
-                log.is_clean().then(|| log.open.len())
-            };
-            match level {
-                Some(0) => {
-                    // Behind a pooler, each transaction may run in another session.
-                    self.pid = None;
-                    return Ok(0);
+                if log.is_clean() {
+                    return Ok(log.open.len());
                 }
-                Some(level) => return Ok(level),
-                // Another transaction was dropped during the drain.
-                None => self.run_cleanup().await?,
             }
+            // Another transaction was dropped during the drain.
+            self.run_cleanup().await?;
         }
     }
 
@@ -132,6 +126,8 @@ impl PinnedState {
             let id = self.begin(&TransactionOptions::default()).await?;
             return Ok((id, self.run_statement(statement).await));
         }
+        // Behind a pooler, each transaction may run in another session.
+        self.log.lock().pid = None;
         self.in_flight = InFlight::TransactionControl(Recovery::Begun(0));
         let sql = format!("BEGIN; {}", statement.simple_sql());
         let query = sqlx::raw_sql(AssertSqlSafe(sql));
@@ -167,7 +163,7 @@ impl PinnedState {
         check: Option<&Script>,
     ) -> Result<(), DbErr> {
         let level = loop {
-            self.drain_after_error().await?;
+            self.drain_replies().await?;
             let step = self.log.lock().start_commit(id);
             match step.ok_or_else(transaction_ended_error)? {
                 CommitStep::Send { level } => break level,
@@ -184,7 +180,7 @@ impl PinnedState {
         {
             // The caller gets the error of the commit. If the rollback fails, the connection is
             // closed.
-            match self.drain_after_error().await {
+            match self.drain_replies().await {
                 Ok(()) => drop(self.roll_back_level(level).await),
                 Err(_) => self.log.lock().closed = true,
             }
@@ -195,7 +191,7 @@ impl PinnedState {
 
     /// Rolls a transaction back with those inside it, or does nothing if it has ended.
     pub(super) async fn roll_back(&mut self, id: TransactionId) -> Result<(), DbErr> {
-        self.drain_after_error().await?;
+        self.drain_replies().await?;
         match self.level_of(id) {
             Ok(level) => self.roll_back_level(level).await,
             Err(_) => Ok(()),
@@ -237,7 +233,7 @@ impl PinnedState {
             if self.log.lock().is_clean() {
                 return self.connection().map(drop);
             }
-            self.drain_after_error().await?;
+            self.drain_replies().await?;
             let cleanup = self.log.lock().pending_cleanup.pop_front();
             match cleanup {
                 None => {}
@@ -283,7 +279,7 @@ impl PinnedState {
             }
             Recovery::Committed(level) => {
                 if self.is_aborted().await? {
-                    self.drain_after_error().await?;
+                    self.drain_replies().await?;
                     self.roll_back_level(level).await?;
                 }
                 Ok(())
