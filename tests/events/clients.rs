@@ -10,6 +10,7 @@ use advisory_locking::{
     PooledAdvisoryLocking, RawLockKey,
 };
 use diesel::Connection;
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::Error;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool, mobc};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
@@ -35,6 +36,7 @@ const OVERDUE: &str = "an advisory lock is held for long";
 const RELEASED: &str = "an advisory lock is released";
 const QUEUED: &str = "the release of an advisory lock is queued";
 const TERMINATED: &str = "the session of an advisory lock is being terminated";
+const NOT_RELEASED: &str = "an advisory lock was not released";
 const LOST: &str = "an advisory lock was lost";
 const RELEASE_FAILED: &str = "the release of an advisory lock failed";
 
@@ -231,6 +233,17 @@ mod blocking {
                 FAILED, RELEASED,
             ],
         );
+    }
+
+    #[test]
+    fn failed_release_is_logged() {
+        record();
+        let (mut conn, key) = (connect(), fresh_key());
+        let mut guard = conn.acquire_advisory_lock(&key, NO_WAIT).unwrap();
+        AnsiTransactionManager::begin_transaction(&mut *guard).unwrap();
+        let error = guard.release().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::TransactionLeftOpen);
+        assert_events(&key, &[REQUESTED, GRANTED, NOT_RELEASED]);
     }
 
     #[test]
