@@ -41,7 +41,7 @@ use ::deadpool_postgres::ClientWrapper;
 
 use super::tokio_postgres::client::{self, lock_session};
 use super::tokio_postgres::error::session_error;
-use super::tokio_postgres::values::{self, Param};
+use super::tokio_postgres::values;
 use crate::session::{Row, SessionError, Statement};
 
 lock_session!(ClientWrapper,
@@ -56,8 +56,8 @@ async fn query(wrapper: &ClientWrapper, statement: &Statement) -> Result<Row, Se
     if !statement.is_cacheable() {
         return client::query(wrapper, statement).await;
     }
-    let params = Param::all(statement);
-    let (values, types): (Vec<_>, Vec<_>) = params.iter().map(Param::typed).unzip();
+    let binds: Vec<_> = statement.binds().collect();
+    let (values, types): (Vec<_>, Vec<_>) = binds.iter().map(values::typed).unzip();
     let row = match wrapper.prepare_typed_cached(statement.sql(), &types).await {
         Ok(prepared) => wrapper.query_one(&prepared, &values).await,
         Err(error) => Err(error),

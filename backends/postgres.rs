@@ -46,7 +46,7 @@ pub use error::{SessionError, SqlState};
 pub(crate) use error::{classify, classify_attempt, hint};
 pub use reply::{BatchReply, Cell, LockReply, Row};
 #[cfg(feature = "_rust-postgres")]
-pub(crate) use script::{BEGAN_WITH_THIS_MESSAGE, time_in_text};
+pub(crate) use script::BEGAN_WITH_THIS_MESSAGE;
 pub use script::{Script, ScriptKind};
 pub use server_signs::ServerSigns;
 pub use statement::{Bind, Request, Statement, StatementId, StatementKind};

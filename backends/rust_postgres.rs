@@ -33,7 +33,7 @@ use postgres::{Client, Error, Row, SimpleQueryMessage, SimpleQueryRow, Transacti
 use super::postgres::BEGAN_WITH_THIS_MESSAGE;
 use super::tokio_postgres::error::session_error;
 use super::tokio_postgres::open_transactions;
-use super::tokio_postgres::values::{self, Param, TypedValue};
+use super::tokio_postgres::values::{self, TypedValue};
 use crate::session::{
     Backend, LockSession, Row as LockRow, Script, SessionError, Statement, TransactionState,
 };
@@ -187,9 +187,9 @@ fn roll_back<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
 
 /// Runs a statement unprepared, in one round trip.
 fn query<C: Connection>(conn: &mut C, statement: &Statement) -> Result<LockRow, SessionError> {
-    let params = Param::all(statement);
-    let params: Vec<_> = params.iter().map(Param::typed).collect();
-    let row = conn.query_row(statement.sql(), &params);
+    let binds: Vec<_> = statement.binds().collect();
+    let values: Vec<_> = binds.iter().map(values::typed).collect();
+    let row = conn.query_row(statement.sql(), &values);
     row.and_then(|row| values::binary_row(&row))
         .map_err(session_error)
 }

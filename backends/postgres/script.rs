@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-#[cfg(feature = "_rust-postgres")]
-use super::NEGATIVE_INFINITY;
 use super::lock::{held_by_session, nothing_uncommitted};
 use super::wait::{SAVEPOINT, TransactionContext, Wait};
 use super::{SqlState, TerminateStep};
@@ -256,15 +254,6 @@ fn transaction_began_at(began: i64) -> String {
     format!("CURRENT_TIMESTAMP OPERATOR(pg_catalog.=) '{began}'::pg_catalog.timestamptz")
 }
 
-/// Returns a time as the text that casts to it, also `-infinity`.
-#[cfg(feature = "_rust-postgres")]
-pub(crate) fn time_in_text(micros: i64) -> String {
-    match micros {
-        NEGATIVE_INFINITY => "-infinity".to_owned(),
-        _ => iso_8601(micros),
-    }
-}
-
 /// Returns a time in UTC, of which every setting of the session reads the same value.
 ///
 /// `micros` counts from 2000-01-01.
@@ -386,13 +375,6 @@ mod tests {
         ] {
             assert_eq!(iso_8601(micros), text);
         }
-    }
-
-    #[cfg(feature = "_rust-postgres")]
-    #[test]
-    fn infinite_time_has_a_text() {
-        assert_eq!(time_in_text(i64::MIN), "-infinity");
-        assert_eq!(time_in_text(0), iso_8601(0));
     }
 
     #[test]

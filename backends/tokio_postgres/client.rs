@@ -17,7 +17,7 @@ use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow, Transaction};
 
 use super::error::session_error;
 use super::open_transactions;
-use super::values::{self, Param};
+use super::values;
 use crate::backends::first_poll;
 use crate::backends::postgres::{BEGAN_WITH_THIS_MESSAGE, TerminateStep};
 use crate::session::{Row, Script, SessionError, Statement, TransactionState};
@@ -236,9 +236,9 @@ pub(crate) async fn roll_back(client: &Client, outer: u32) -> Result<(), Session
 
 /// Runs a statement unprepared, in one round trip.
 pub(crate) async fn query(client: &Client, statement: &Statement) -> Result<Row, SessionError> {
-    let params = Param::all(statement);
-    let params: Vec<_> = params.iter().map(Param::typed).collect();
-    let row = client.query_typed_one(statement.sql(), &params).await;
+    let binds: Vec<_> = statement.binds().collect();
+    let values: Vec<_> = binds.iter().map(values::typed).collect();
+    let row = client.query_typed_one(statement.sql(), &values).await;
     row.and_then(|row| values::binary_row(&row))
         .map_err(session_error)
 }

@@ -2,52 +2,47 @@
 
 use std::error::Error as StdError;
 
-use tokio_postgres::types::{FromSql, Kind, ToSql, Type};
+use bytes::BytesMut;
+use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Error, SimpleQueryRow};
 
-use crate::backends::postgres::time_in_text;
-use crate::session::{Bind, Cell, Row, SessionError, Statement};
+use crate::session::{Bind, Cell, Row, SessionError};
 
 /// Value to bind, with its type.
 pub(crate) type TypedValue<'v> = (&'v (dyn ToSql + Sync), Type);
 
-/// Parameter, as a type that tokio-postgres can bind.
-#[derive(Debug)]
-pub(crate) enum Param {
-    Int4(i32),
-    Int8(i64),
-    Int8Array(Vec<i64>),
-    Text(String),
+/// Returns a value with its type, which the client then need not ask the server for.
+pub(crate) fn typed(bind: &Bind) -> TypedValue<'_> {
+    let kind = match bind {
+        Bind::Int4(_) => Type::INT4,
+        Bind::Int8(_) => Type::INT8,
+        Bind::Timestamptz(_) => Type::TIMESTAMPTZ,
+        Bind::Int8Array(_) => Type::INT8_ARRAY,
+        Bind::Text(_) => Type::TEXT,
+    };
+    (bind, kind)
 }
 
-impl Param {
-    /// Returns the parameters of a statement.
-    pub(crate) fn all(statement: &Statement) -> Vec<Self> {
-        statement.binds().map(Self::from).collect()
-    }
-
-    /// Returns the value and its type, which the client then need not ask the server for.
-    pub(crate) fn typed(&self) -> TypedValue<'_> {
+/// Writes the value in the binary format.
+impl ToSql for Bind {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
         match self {
-            Self::Int4(number) => (number, Type::INT4),
-            Self::Int8(number) => (number, Type::INT8),
-            Self::Int8Array(numbers) => (numbers, Type::INT8_ARRAY),
-            Self::Text(text) => (text, Type::TEXT),
+            Self::Int4(number) => number.to_sql(kind, out),
+            Self::Int8(number) | Self::Timestamptz(number) => number.to_sql(kind, out),
+            Self::Int8Array(numbers) => numbers.to_sql(kind, out),
+            Self::Text(text) => text.as_ref().to_sql(kind, out),
         }
     }
-}
 
-impl From<Bind> for Param {
-    fn from(bind: Bind) -> Self {
-        match bind {
-            Bind::Int4(number) => Self::Int4(number),
-            Bind::Int8(number) => Self::Int8(number),
-            // tokio-postgres binds no bare microseconds. The statement casts the text.
-            Bind::Timestamptz(micros) => Self::Text(time_in_text(micros)),
-            Bind::Int8Array(numbers) => Self::Int8Array(numbers),
-            Bind::Text(text) => Self::Text(text.as_ref().to_owned()),
-        }
+    fn accepts(_: &Type) -> bool {
+        true
     }
+
+    to_sql_checked!();
 }
 
 /// Reads the row of a lock statement in the binary format.
@@ -129,6 +124,26 @@ mod tests {
 
     fn column(kind: &Type, bytes: &[u8]) -> Option<Cell> {
         Column::from_sql(kind, bytes).ok().map(|column| column.0)
+    }
+
+    #[test]
+    fn values_are_written_in_the_binary_format() {
+        for (bind, kind, bytes) in [
+            (Bind::Int4(-2), Type::INT4, (-2_i32).to_be_bytes().to_vec()),
+            (Bind::Int8(-2), Type::INT8, (-2_i64).to_be_bytes().to_vec()),
+            (
+                Bind::Timestamptz(i64::MIN),
+                Type::TIMESTAMPTZ,
+                i64::MIN.to_be_bytes().to_vec(),
+            ),
+            (Bind::Text("a".into()), Type::TEXT, b"a".to_vec()),
+        ] {
+            let (value, typed_as) = typed(&bind);
+            assert_eq!(typed_as, kind);
+            let mut out = BytesMut::new();
+            value.to_sql_checked(&kind, &mut out).unwrap();
+            assert_eq!(out, bytes, "{bind:?}");
+        }
     }
 
     #[test]
