@@ -121,10 +121,6 @@ pub mod design {}
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-#[cfg(feature = "sea-orm")]
-pub use backends::sea_orm::AsyncTransactionAdvisoryLocking;
-pub use capabilities::Capabilities;
-pub use connection::{AdvisoryLockGuard, AdvisoryLocking};
 // Public features, which the compiler names if none of them is on.
 #[cfg(any(
     feature = "async-lock-manager",
@@ -139,7 +135,14 @@ pub use connection::{AdvisoryLockGuard, AdvisoryLocking};
     feature = "sqlx-sqlite",
     feature = "tokio-postgres"
 ))]
-pub use connection::{AsyncAdvisoryLockGuard, AsyncAdvisoryLocking};
+pub use self::{
+    connection::{AsyncAdvisoryLockGuard, AsyncAdvisoryLocking},
+    pool::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking},
+};
+#[cfg(feature = "sea-orm")]
+pub use backends::sea_orm::AsyncTransactionAdvisoryLocking;
+pub use capabilities::Capabilities;
+pub use connection::{AdvisoryLockGuard, AdvisoryLocking};
 pub use error::{LockError, LockErrorKind};
 pub use key::{
     KeyNamespace, KeyPart, KeyText, LockKey, ParseLockKeyError, PgLocksColumns, RawLockKey,
@@ -147,20 +150,6 @@ pub use key::{
 pub use lock_mode::LockMode;
 pub use lock_report::{LockHolder, LockReport, LockWaiter, SessionDetails, SessionInfo};
 pub use options::{LockOptions, OnMissingLock, WaitStrategy};
-#[cfg(any(
-    feature = "async-lock-manager",
-    feature = "bb8",
-    feature = "deadpool",
-    feature = "diesel-async-postgres",
-    feature = "diesel-async-sqlite",
-    feature = "lock-manager",
-    feature = "mobc",
-    feature = "sea-orm",
-    feature = "sqlx-postgres",
-    feature = "sqlx-sqlite",
-    feature = "tokio-postgres"
-))]
-pub use pool::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking};
 pub use pool::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};
 pub use pooling_mode::PoolingMode;
 pub use server_report::{ServerKind, ServerReport, Support};
