@@ -115,7 +115,7 @@ impl<W> Core<W> {
         let is_empty = key_state.queue.is_empty();
         match key_state.phase() {
             // The next request may be compatible with the holders where the first was not.
-            KeyPhase::Held { .. } if was_first => self.grant_waiters(key, None, None, now),
+            KeyPhase::Held { .. } => self.grant_waiters(key, None, None, now),
             KeyPhase::WaitingOnServer { session, .. } if !blocks => {
                 key_state.apply(KeyEvent::WaitEnded);
                 self.stop_server_wait(session, now);
@@ -127,7 +127,6 @@ impl<W> Core<W> {
             KeyPhase::NotHeld
             | KeyPhase::Acquiring { .. }
             | KeyPhase::WaitingOnServer { .. }
-            | KeyPhase::Held { .. }
             | KeyPhase::IssuingToken { .. }
             | KeyPhase::Releasing { .. } => {}
         }
