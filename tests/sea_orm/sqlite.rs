@@ -11,7 +11,7 @@ use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind};
 use futures_util::TryStreamExt;
 use testkit::server::fresh_key;
 
-use crate::open::{NO_WAIT, connect, number, sqlite};
+use crate::open::{NO_WAIT, connect, number, poll_times, sqlite};
 
 const INSERT: &str = "INSERT INTO written VALUES (1)";
 const COUNT: &str = "SELECT COUNT(*) FROM written";
@@ -103,6 +103,33 @@ async fn sqlite_body_commits_each_statement() {
     .unwrap();
     assert_in_no_transaction(&db, "the body").await;
     std::fs::remove_file(file).unwrap();
+}
+
+/// The failed commit of SQLite leaves its transaction open, also if its future was dropped.
+#[tokio::test]
+async fn sqlite_commit_dropped_in_flight_leaves_no_transaction() {
+    // The reply to the commit may arrive before the drop.
+    for times in 1..4 {
+        let db = with_table(sqlite().await).await;
+        db.execute_unprepared(
+            "CREATE TABLE checked (number INTEGER REFERENCES written (number) \
+             DEFERRABLE INITIALLY DEFERRED); CREATE UNIQUE INDEX ON_NUMBER ON written (number)",
+        )
+        .await
+        .unwrap();
+        db.with_advisory_lock(fresh_key(), NO_WAIT, async |db| {
+            let tx = db.begin().await?;
+            tx.execute_unprepared("INSERT INTO checked VALUES (1)")
+                .await?;
+            let committed = poll_times(times, tx.commit()).await;
+            assert!(committed.is_none_or(|committed| committed.is_err()));
+            assert_eq!(number(db, "SELECT COUNT(*) FROM checked").await, 0);
+            Ok::<_, DbErr>(())
+        })
+        .await
+        .unwrap();
+        assert_in_no_transaction(&db, "the commit").await;
+    }
 }
 
 /// A dropped transaction is rolled back, also beside a statement of another task.
