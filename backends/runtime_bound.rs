@@ -164,6 +164,8 @@ mod tests {
         });
         let own_runtime = Some(own.handle().clone());
         let mut bound = RuntimeBound::new(Box::pin(future), own_runtime, drop);
+        #[cfg(feature = "_sqlx-postgres")]
+        assert_eq!(bound.runtime().map(Handle::id), Some(own.handle().id()));
         let mut poll = || {
             let mut context = Context::from_waker(Waker::noop());
             assert!(Pin::new(&mut bound).poll(&mut context).is_pending());
