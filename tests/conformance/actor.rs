@@ -14,7 +14,7 @@ pub(crate) const OUTER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Greatest number of checkouts for one call of a pool.
 #[allow(dead_code, reason = "pools are features")]
-pub(crate) const CHECKOUTS: u32 = 3;
+pub(crate) const CHECKOUTS: u32 = 20;
 
 /// Return value of a body that succeeds.
 pub(crate) const BODY_VALUE: i64 = 7;

@@ -5,17 +5,18 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use advisory_locking::LockKey;
-use advisory_locking::LockOptions;
 use advisory_locking::lock_manager::LockManagerOptions;
+use advisory_locking::{LockKey, LockOptions, WaitStrategy};
 use futures_util::poll;
 use testkit::observer::Observe;
 use testkit::server::connect_to;
 use tokio::task::JoinHandle;
 
-use super::{fresh_key, no_wait, poll_and_block, unlimited_hand_off, without_keep_alive};
+use super::{
+    block, fresh_key, no_wait, poll_and_block, unlimited_hand_off, within, without_keep_alive,
+};
 use crate::competing_session::CompetingSession;
-use crate::pool_under_test::PoolUnderTest;
+use crate::pool_under_test::{PoolKind, PoolUnderTest};
 use crate::test_manager::{TestGuard, TestManager};
 
 pub(crate) type Request = Pin<Box<dyn Future<Output = TestGuard> + Send>>;
@@ -130,16 +131,25 @@ pub(crate) async fn cancelled_waiter_leaves_the_queue(pool_under_test: PoolUnder
         let later = manager.acquire(&key, no_wait().shared()).await.unwrap();
         later.release().await.unwrap();
         sharer.release().await.unwrap();
-
-        // A cancelled waiter leaves the server's queue as well.
-        let mut observer = connect_to(&pool_under_test.url);
-        let mut competitor = CompetingSession::holding(&key);
-        let waiter = queued(&manager, &key, super::block()).await;
-        observer.wait_until_waiters(&key, 1);
-        drop(waiter);
-        observer.wait_until_waiters(&key, 0);
-        competitor.unlock(&key);
     }
+
+    // A cancelled waiter leaves the server's queue as well. A blocking client cannot cancel its
+    // wait, which ends at the limit.
+    let wait = match pool_under_test.kind {
+        PoolKind::R2d2 => within(Duration::from_secs(10), WaitStrategy::Block),
+        _ => block(),
+    };
+    let (manager, key) = (
+        pool_under_test.manager(unlimited_hand_off()).await,
+        fresh_key(),
+    );
+    let mut observer = connect_to(&pool_under_test.url);
+    let mut competitor = CompetingSession::holding(&key);
+    let waiter = queued(&manager, &key, wait).await;
+    observer.wait_until_waiters(&key, 1);
+    drop(waiter);
+    observer.wait_until_waiters(&key, 0);
+    competitor.unlock(&key);
 }
 
 /// A waiter in the server's queue is granted a released lock at once. So while it waits, the lock
