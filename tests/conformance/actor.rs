@@ -16,6 +16,10 @@ pub(crate) const OUTER_LIMIT: Duration = Duration::from_secs(20);
 #[allow(dead_code, reason = "pools are features")]
 pub(crate) const CHECKOUTS: u32 = 20;
 
+/// Time of a call after which no further checkout begins.
+#[allow(dead_code, reason = "pools are features")]
+pub(crate) const CHECKOUT_LIMIT: Duration = Duration::from_secs(8);
+
 /// Return value of a body that succeeds.
 pub(crate) const BODY_VALUE: i64 = 7;
 

@@ -8,6 +8,7 @@ use std::ops::DerefMut;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Instant;
 
 use advisory_locking::session::{AsyncLockPool, AsyncLockSession};
 use advisory_locking::{
@@ -16,8 +17,8 @@ use advisory_locking::{
 };
 
 use crate::actor::{
-    AcquireRequest, ActorChannel, BODY_VALUE, BodyEnd, CHECKOUTS, Command, LockScope, Outcome,
-    SqlCommand,
+    AcquireRequest, ActorChannel, BODY_VALUE, BodyEnd, CHECKOUT_LIMIT, CHECKOUTS, Command,
+    LockScope, Outcome, SqlCommand,
 };
 use crate::actor_blocking::{BodyError, BodyPanic, Exit, client};
 
@@ -131,9 +132,11 @@ where
 /// Repeats a call whose checkout failed. On a loaded machine a checkout may take longer than a
 /// short limit.
 async fn retry_checkout<T>(call: impl AsyncFn() -> Result<T, LockError>) -> Result<T, LockError> {
+    let began = Instant::now();
     for _ in 1..CHECKOUTS {
         match call().await {
-            Err(error) if error.kind() == LockErrorKind::Pool => {}
+            Err(error)
+                if error.kind() == LockErrorKind::Pool && began.elapsed() < CHECKOUT_LIMIT => {}
             result => return result,
         }
     }

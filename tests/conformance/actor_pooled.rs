@@ -1,10 +1,14 @@
 //! The actor of a blocking pool.
 
+use std::time::Instant;
+
 use advisory_locking::session::LockPool;
 use advisory_locking::session::LockSession;
 use advisory_locking::{LockError, LockErrorKind, PooledAdvisoryLocking};
 
-use crate::actor::{AcquireRequest, ActorChannel, CHECKOUTS, Command, LockScope, Outcome};
+use crate::actor::{
+    AcquireRequest, ActorChannel, CHECKOUT_LIMIT, CHECKOUTS, Command, LockScope, Outcome,
+};
 use crate::actor_blocking::{
     Client, Exit, body, call_with_body, hold_guard, roll_back_all, run_command,
 };
@@ -72,9 +76,11 @@ where
 /// Repeats a call whose checkout failed. On a loaded machine a checkout may take longer than a
 /// short limit.
 fn retry_checkout<T>(mut call: impl FnMut() -> Result<T, LockError>) -> Result<T, LockError> {
+    let began = Instant::now();
     for _ in 1..CHECKOUTS {
         match call() {
-            Err(error) if error.kind() == LockErrorKind::Pool => {}
+            Err(error)
+                if error.kind() == LockErrorKind::Pool && began.elapsed() < CHECKOUT_LIMIT => {}
             result => return result,
         }
     }
