@@ -5,9 +5,10 @@ use advisory_locking::LockErrorKind::{
 };
 use advisory_locking::LockKey;
 use advisory_locking::LockMode::Exclusive;
+use diesel::{Connection, PgConnection};
 use testkit::cluster::ClusterGuard;
 use testkit::observer::Observe;
-use testkit::server::connect_to;
+use testkit::server::{connect_to, eventually};
 
 use super::{LONG, assert_granted_and_released, block, no_wait, poll, queue};
 use crate::actor::Outcome::{BodyStarted, Done, Failed, Granted};
@@ -33,8 +34,16 @@ pub(crate) fn the_server_restarts_at_once(adapter: AdapterUnderTest) {
 /// One session's process is killed. The server ends all others, because their shared memory may be
 /// damaged.
 pub(crate) fn the_server_crashes(adapter: AdapterUnderTest) {
-    all_sessions_are_terminated(adapter, |_, holder| {
+    all_sessions_are_terminated(adapter, |server, holder| {
+        let mut session = connect_to(&server.url());
         signal("KILL", u32::try_from(pid(holder)).expect("a process id"));
+        eventually("the end of another session", || {
+            session.try_run("SELECT 1").is_err()
+        });
+        // The server accepts connections once all sessions have ended.
+        eventually("a new connection", || {
+            PgConnection::establish(&server.url()).is_ok()
+        });
     });
 }
 
