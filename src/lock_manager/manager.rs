@@ -92,11 +92,14 @@ use crate::session::LockPool;
 /// | async: `acquire(…).await` | on any executor | on any executor, without tokio as well |
 /// | blocking: `acquire_blocking(…)` | while the pool's runtime runs | on any thread |
 ///
-/// A blocking client cannot cancel a statement. So a session of a blocking pool whose network fails
-/// silently is replaced after the [keep-alive](LockManagerOptions::keep_alive), and a wait ends at
-/// its limit. But its thread lasts until the operating system closes the connection, and so does a
-/// blocking call that does not wait or that releases. TCP keep-alive settings of the client bound
-/// that time.
+/// A blocking client cannot cancel a statement:
+///
+/// * A request with [`WaitStrategy::Block`](crate::WaitStrategy::Block) that is dropped keeps its
+///   connection and its place in the server's queue, until its limit or the grant. Set a limit.
+/// * A session whose network fails silently is replaced after the
+///   [keep-alive](LockManagerOptions::keep_alive), and a wait ends at its limit. But its thread
+///   lasts until the operating system closes the connection, and so does a blocking call that does
+///   not wait or that releases. TCP keep-alive settings of the client bound that time.
 ///
 /// # Blocking callers
 ///
