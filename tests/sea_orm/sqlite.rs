@@ -113,7 +113,7 @@ async fn sqlite_commit_dropped_in_flight_leaves_no_transaction() {
         let db = with_table(sqlite().await).await;
         db.execute_unprepared(
             "CREATE TABLE checked (number INTEGER REFERENCES written (number) \
-             DEFERRABLE INITIALLY DEFERRED); CREATE UNIQUE INDEX ON_NUMBER ON written (number)",
+             DEFERRABLE INITIALLY DEFERRED); CREATE UNIQUE INDEX by_number ON written (number)",
         )
         .await
         .unwrap();
