@@ -61,7 +61,8 @@ impl Job for TerminateJob {
 /// Terminates a session that waits for an advisory lock. Returns whether there was one.
 ///
 /// It does nothing to a session that does not wait: the crate's session may have ended. Its process
-/// id may then belong to another session, also on a server that has replaced this one.
+/// id may then belong to another session, also on a server that has replaced this one. A pooler in
+/// session mode may have given the session to another client, whose wait ends then.
 async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
     finds_session(pool, &terminate_text(pid)).await
 }
