@@ -127,14 +127,14 @@ impl PinnedState {
             return executor.execute_unprepared(sql).await.map(drop);
         }
         let sent = client::send(self.postgres()?, sql).await;
-        self.check_readable(&sent);
+        self.discard_if_unreadable(&sent);
         sent.map_err(exec_error)
     }
 
     /// Records that the statement in flight has its reply.
     pub(super) fn finish<T>(&mut self, reply: sqlx::Result<T>) -> sqlx::Result<T> {
         self.in_flight = InFlight::Nothing;
-        self.check_readable(&reply);
+        self.discard_if_unreadable(&reply);
         reply
     }
 
@@ -142,7 +142,7 @@ impl PinnedState {
     ///
     /// The rest of such a reply may never end. After `COPY … FROM STDIN` the server waits for data
     /// from the client, and sqlx 0.9.0 for the end of the reply.
-    fn check_readable<T>(&mut self, reply: &sqlx::Result<T>) {
+    fn discard_if_unreadable<T>(&mut self, reply: &sqlx::Result<T>) {
         if matches!(reply, Err(sqlx::Error::Protocol(_))) {
             self.discard();
         }
