@@ -52,6 +52,8 @@ pub use server_signs::ServerSigns;
 pub use statement::{Bind, Request, Statement, StatementId, StatementKind};
 pub(crate) use terminate::TerminateSequence;
 pub use terminate::TerminateStep;
+#[cfg(any(test, feature = "_sqlx-postgres"))]
+pub(crate) use terminate::terminate_if_waiting;
 pub use wait::TransactionContext;
 
 /// The `timestamptz` `-infinity` in the binary format. It is never the start of a transaction.

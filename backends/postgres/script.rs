@@ -140,6 +140,15 @@ impl Script {
         self.mode
     }
 
+    /// Returns the key for which the session may wait on the server, unless the script does not wait.
+    #[cfg(feature = "_sqlx-postgres")]
+    pub(crate) const fn awaited_key(&self) -> Option<RawLockKey> {
+        match self.kind {
+            ScriptKind::Wait { .. } => Some(self.key),
+            _ => None,
+        }
+    }
+
     /// Returns the text for PostgreSQL, whose errors show their SQLSTATE in the constraint name.
     #[must_use]
     pub fn sql(&self) -> String {

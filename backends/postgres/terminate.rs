@@ -1,6 +1,8 @@
 //! The sequence of scripts that terminates a session.
 
 use super::{Script, ScriptKind, SessionError};
+#[cfg(any(test, feature = "_sqlx-postgres"))]
+use crate::key::{PgLocksColumns, RawLockKey};
 
 /// One script of the sequence that terminates a session.
 #[non_exhaustive]
@@ -68,6 +70,28 @@ impl TerminateStep {
         let steps = std::iter::once(Self::EndSession).chain(twice);
         steps.map(move |step| step.sql(pid))
     }
+}
+
+/// Returns the query that ends the session `pid` if [`pg_locks`] shows that it waits for this key.
+///
+/// For another connection than the session's own. The query does nothing to any other session. The
+/// session may have ended, so that its process id belongs to another one. Or a pooler in session
+/// mode has given it to another client.
+///
+/// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
+#[cfg(any(test, feature = "_sqlx-postgres"))]
+pub(crate) fn terminate_if_waiting(pid: i32, awaited: RawLockKey) -> String {
+    let PgLocksColumns {
+        classid,
+        objid,
+        objsubid,
+    } = awaited.pg_locks();
+    format!(
+        "SELECT pg_catalog.pg_terminate_backend({pid}) FROM pg_catalog.pg_locks WHERE pid OPERATOR(pg_catalog.=) {pid} AND NOT granted \
+         AND locktype OPERATOR(pg_catalog.=) 'advisory' \
+         AND classid OPERATOR(pg_catalog.=) '{classid}' AND objid OPERATOR(pg_catalog.=) '{objid}' \
+         AND objsubid OPERATOR(pg_catalog.=) {objsubid}"
+    )
 }
 
 /// The scripts that terminate a session, to be sent one after the other.

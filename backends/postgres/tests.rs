@@ -103,6 +103,7 @@ fn every_text() -> Vec<String> {
         }
     }
     for key in keys() {
+        texts.push(terminate_if_waiting(PID, key.raw()));
         for mode in MODES {
             let messages = kinds
                 .iter()

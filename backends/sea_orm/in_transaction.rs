@@ -257,24 +257,26 @@ impl AsyncLockSession for InTransaction<'_> {
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        let sql = script.plain_sql();
         let sent = match self.transaction {
             OpenTransaction::Pinned(pinned) => {
                 let mut state = match self.after_failed_wait.take() {
                     Some(state) => state,
                     None => pinned.lock_in_body().await.map_err(session_error)?,
                 };
-                let sent = state.run_script(&sql).await;
+                let sent = state.run_script(script).await;
                 // The next script rolls the failed wait back. Until then, a statement of another
                 // task would fail in the aborted transaction.
                 if sent.is_err() && matches!(script.kind(), ScriptKind::Wait { .. }) {
                     // If the rollback does not follow, the session is terminated.
-                    state.in_flight = InFlight::LockStatement;
+                    state.in_flight = InFlight::LockStatement { awaited: None };
                     self.after_failed_wait = Some(state);
                 }
                 sent
             }
-            OpenTransaction::Caller(caller) => caller.execute_unprepared(&sql).await.map(drop),
+            OpenTransaction::Caller(caller) => {
+                let sent = caller.execute_unprepared(&script.plain_sql()).await;
+                sent.map(drop)
+            }
         };
         sent.map_err(session_error)
     }

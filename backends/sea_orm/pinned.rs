@@ -299,7 +299,7 @@ impl SharedConnection {
     /// was sent.
     pub(super) fn start_terminate_if_in_flight(&self) {
         if let Ok(mut state) = self.state.try_lock()
-            && matches!(state.in_flight, InFlight::LockStatement)
+            && matches!(state.in_flight, InFlight::LockStatement { .. })
         {
             state.discard();
         }

@@ -158,7 +158,7 @@ impl AsyncLockSession for PinnedConnection {
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        let sent = self.lock().await?.run_script(&script.plain_sql()).await;
+        let sent = self.lock().await?.run_script(script).await;
         sent.map_err(session_error)
     }
 

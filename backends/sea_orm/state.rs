@@ -14,6 +14,7 @@ use super::sqlite_connection::SqliteConnection;
 use super::transaction_log::TransactionLog;
 use crate::backends::RuntimeBound;
 use crate::backends::sqlx::client;
+use crate::key::RawLockKey;
 
 /// Connection of a pool, for one user at a time.
 #[derive(Debug)]
@@ -56,8 +57,11 @@ pub(super) enum InFlight {
     UserStatement,
     /// Begin or end of a transaction.
     TransactionControl(Recovery),
-    /// Statement of this crate, which may be waiting for a lock.
-    LockStatement,
+    /// Statement of this crate.
+    LockStatement {
+        /// Key for which it may wait on the server.
+        awaited: Option<RawLockKey>,
+    },
 }
 
 /// Action that compensates for the begin or end of a transaction that was dropped in flight.
@@ -182,9 +186,13 @@ impl PinnedState {
             // No session ends, and a database in memory would end with its connection.
             Some(ClientConnection::Sqlite(_) | ClientConnection::Native(_)) | None => return,
         };
-        if let (InFlight::LockStatement, Some(pid)) = (self.in_flight, pid) {
+        if let InFlight::LockStatement {
+            awaited: Some(awaited),
+        } = self.in_flight
+            && let Some(pid) = pid
+        {
             let runtime = connection.runtime().cloned();
-            client::start_terminate_waiting(pool, pid, runtime);
+            client::start_terminate_waiting(pool, pid, awaited, runtime);
         }
         // Drops the socket. The drop of a `PoolConnection` would return it to its pool, and `close`
         // is a future, which needs a running runtime.

@@ -9,7 +9,7 @@ use sea_query_sqlx::SqlxValues;
 use super::error::{exec_error, query_error};
 use super::state::{InFlight, PinnedState};
 use crate::backends::sqlx::client;
-use crate::session::{Request, Row, Statement};
+use crate::session::{Request, Row, Script, Statement};
 
 /// Converts a statement of SeaORM into a query of sqlx.
 ///
@@ -41,7 +41,7 @@ impl PinnedState {
         // server. A report changes no lock, so its reply is only read to the end.
         self.in_flight = match statement.request() {
             Request::Report { .. } => InFlight::UserStatement,
-            _ => InFlight::LockStatement,
+            _ => InFlight::LockStatement { awaited: None },
         };
         let row = client::run_statement(self.postgres()?, statement, in_transaction).await;
         let row = self.finish(row).map_err(query_error)?;
@@ -57,9 +57,11 @@ impl PinnedState {
     }
 
     /// Sends a script of this crate.
-    pub(super) async fn run_script(&mut self, sql: &str) -> Result<(), DbErr> {
-        self.in_flight = InFlight::LockStatement;
-        let sent = self.send(sql).await;
+    pub(super) async fn run_script(&mut self, script: &Script) -> Result<(), DbErr> {
+        self.in_flight = InFlight::LockStatement {
+            awaited: script.awaited_key(),
+        };
+        let sent = self.send(&script.plain_sql()).await;
         self.in_flight = InFlight::Nothing;
         sent
     }

@@ -221,7 +221,7 @@ impl PinnedState {
         match self.in_flight {
             InFlight::Nothing => {}
             // A dropped lock statement may wait for long or be granted; only termination is safe.
-            InFlight::LockStatement => return Err(closed_error()),
+            InFlight::LockStatement { .. } => return Err(closed_error()),
             InFlight::UserStatement => self.drain_replies().await?,
             InFlight::TransactionControl(recovery) => {
                 self.drain_replies().await?;
@@ -241,7 +241,7 @@ impl PinnedState {
                 Some(Cleanup::Message(message, release)) => {
                     // If this future is dropped here, no later statement shows whether the message
                     // succeeded. So the session is terminated then.
-                    self.in_flight = InFlight::LockStatement;
+                    self.in_flight = InFlight::LockStatement { awaited: None };
                     let sent = self.send(&message).await;
                     if let Some(release) = release {
                         release.replied(sent.clone().map_err(session_error));

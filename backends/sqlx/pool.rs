@@ -23,6 +23,7 @@ use super::stall::stalled;
 use super::statements::drain;
 use super::{connection, detached, terminate, transactions};
 use crate::backends::RuntimeBound;
+use crate::key::RawLockKey;
 use crate::session::{
     AsyncLockPool, AsyncLockSession, Backend, Row, Script, SessionError, Statement,
     TransactionState,
@@ -59,6 +60,8 @@ struct Checkout {
     runtime: Option<Handle>,
     /// Process id of the session, once a reply has shown it.
     pid: Option<i32>,
+    /// Key of a wait without a reply yet.
+    awaited: Option<RawLockKey>,
     end: End,
 }
 
@@ -199,6 +202,7 @@ impl AsyncLockPool for PgPool {
             pool: self.clone(),
             runtime: runtime.clone(),
             pid: None,
+            awaited: None,
             end: End::Return,
         };
         let bound = RuntimeBound::new(checkout, runtime, Checkout::end);
@@ -249,7 +253,10 @@ impl AsyncLockSession for PooledPgConnection {
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         self.drain().await?;
-        connection::execute(self, script).await
+        self.0.get_mut().awaited = script.awaited_key();
+        let executed = connection::execute(self, script).await;
+        self.0.get_mut().awaited = None;
+        executed
     }
 
     fn session_mark_broken(&mut self) {
@@ -268,9 +275,10 @@ impl AsyncLockSession for PooledPgConnection {
 
     fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
         self.session_start_terminate(pid);
-        if let Some(pid) = pid {
-            let pool = self.0.get_ref().pool.clone();
-            terminate::spawn(pool, pid, self.0.runtime().cloned());
+        let checkout = self.0.get_ref();
+        if let (Some(pid), Some(awaited)) = (pid, checkout.awaited) {
+            let pool = checkout.pool.clone();
+            terminate::spawn(pool, pid, awaited, self.0.runtime().cloned());
         }
     }
 

@@ -21,6 +21,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::backends::background::{self, Job};
+use crate::backends::postgres::terminate_if_waiting;
+use crate::key::RawLockKey;
 
 /// Soft limit of concurrent terminations, each of which opens a connection.
 ///
@@ -33,22 +35,24 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ATTEMPTS: u32 = 5;
 const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
 
-/// Terminates a waiting session in the background.
-pub(crate) fn spawn(pool: PgPool, pid: i32, runtime: Option<Handle>) {
-    background::run(TerminateJob { pool, pid }, runtime);
+/// Terminates a session that waits for this key, in the background.
+pub(crate) fn spawn(pool: PgPool, pid: i32, awaited: RawLockKey, runtime: Option<Handle>) {
+    background::run(TerminateJob { pool, pid, awaited }, runtime);
 }
 
-/// Background job that terminates a session if it waits.
+/// Background job that terminates a session if it waits for a key.
 struct TerminateJob {
     pool: PgPool,
     pid: i32,
+    awaited: RawLockKey,
 }
 
 impl Job for TerminateJob {
     async fn run(&mut self) {
         let mut backoff = INITIAL_BACKOFF;
         for _ in 0..MAX_ATTEMPTS {
-            if terminate_waiting_session(&self.pool, self.pid).await {
+            let query = terminate_if_waiting(self.pid, self.awaited);
+            if finds_session(&self.pool, &query).await {
                 return;
             }
             // The statement that waits may not have reached the server yet.
@@ -56,15 +60,6 @@ impl Job for TerminateJob {
             backoff *= 4;
         }
     }
-}
-
-/// Terminates a session that waits for an advisory lock. Returns whether there was one.
-///
-/// It does nothing to a session that does not wait: the crate's session may have ended. Its process
-/// id may then belong to another session, also on a server that has replaced this one. A pooler in
-/// session mode may have given the session to another client, whose wait ends then.
-async fn terminate_waiting_session(pool: &PgPool, pid: i32) -> bool {
-    finds_session(pool, &terminate_text(pid)).await
 }
 
 /// Runs a query about a session over a new connection. Returns whether it found a row, and `false`
@@ -83,22 +78,6 @@ pub(crate) async fn finds_session(pool: &PgPool, query: &str) -> bool {
         row
     });
     matches!(row.await, Some(Ok(Some(_))))
-}
-
-/// Returns the text that ends the session with [`pg_terminate_backend`], if [`pg_stat_activity`]
-/// shows that it waits.
-///
-/// [`pg_stat_activity`]: https://www.postgresql.org/docs/current/monitoring-stats.html
-/// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
-///
-/// The process id is written out, because pgpool-II recognizes only that. Otherwise it takes the
-/// end of the session for a failure of the server.
-fn terminate_text(pid: i32) -> String {
-    format!(
-        "SELECT pg_catalog.pg_terminate_backend({pid}) FROM pg_catalog.pg_stat_activity \
-         WHERE pid OPERATOR(pg_catalog.=) {pid} AND wait_event_type OPERATOR(pg_catalog.=) 'Lock' \
-         AND wait_event OPERATOR(pg_catalog.=) 'advisory'"
-    )
 }
 
 async fn with_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {

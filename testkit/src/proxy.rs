@@ -11,7 +11,7 @@
 //! [`ReadyForQuery`](https://www.postgresql.org/docs/current/protocol-message-formats.html), so
 //! the count of those does not depend on packets.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -22,6 +22,7 @@ use diesel::pg::PgConnection;
 use socket2::{SockFilter, SockRef};
 
 use crate::server::{TIMEOUT, url, with_parameters};
+use crate::wire::Message;
 
 /// Treatment of the bytes in one direction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,6 +51,8 @@ struct State {
     round_trips: u32,
     /// A connection is held towards the server from the packet that contains this text.
     hold_from: Option<String>,
+    /// A message for the server in place of everything that such a connection sends.
+    replacement: Option<Message>,
     /// The notices and warnings of the server, each with the other messages of its packet.
     notices: Vec<String>,
     carried: Vec<Carried>,
@@ -119,6 +122,7 @@ impl Proxy {
                 connections: 0,
                 round_trips: 0,
                 hold_from: None,
+                replacement: None,
                 notices: Vec::new(),
                 carried: Vec::new(),
                 panicked: false,
@@ -195,6 +199,13 @@ impl Proxy {
         state.hold_from = None;
         drop(state);
         self.shared.changed.notify_all();
+    }
+
+    /// Ends [`hold_from`](Self::hold_from), and gives the server's session to another client: sends
+    /// a simple query instead of everything that the held connection has sent and will send.
+    pub fn replace_held(&self, sql: &str) {
+        self.shared.lock().replacement = Some(Message::query(sql));
+        self.forward();
     }
 
     /// Returns `true` if bytes have arrived that the policy does not forward.
@@ -342,7 +353,16 @@ impl Shared {
                 messages.read(bytes, |message| self.count(message, bytes));
             }
             held |= matches!(direction, Direction::ToServer) && self.holds_from(bytes);
-            if self.may_forward(direction, count, held) && to.write_all(bytes).is_err() {
+            if !self.may_forward(direction, count, held) {
+                continue;
+            }
+            if held && let Some(replacement) = self.take_replacement() {
+                let _ = replacement.write(&mut to);
+                let _ = io::copy(&mut from, &mut io::sink());
+                // The session stays open.
+                return;
+            }
+            if to.write_all(bytes).is_err() {
                 break;
             }
         }
@@ -372,6 +392,10 @@ impl Shared {
             let text = text.as_bytes();
             packet.windows(text.len()).any(|window| window == text)
         })
+    }
+
+    fn take_replacement(&self) -> Option<Message> {
+        self.lock().replacement.take()
     }
 
     /// Returns `true` if bytes are to be forwarded, after waiting for as long as they are held.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use advisory_locking::{AdvisoryLocking, LockOptions, WaitStrategy};
-use testkit::observer::Observe;
+use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, WaitStrategy};
+use testkit::observer::{LockEntry, Observe, lock_call};
 use testkit::proxy::{Direction, Proxy};
 use testkit::server::{TIMEOUT, connect, fresh_key, fresh_name, with_parameters};
 use testkit::timeouts::notices_disconnects;
@@ -18,26 +18,32 @@ async fn until(event: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// Drops a wait that the proxy holds. Its session, which has this name, must not end because the
+/// client has closed the connection. Returns the number of connections before.
+async fn drop_held_wait<A: Adapter>(proxy: &Proxy, key: &LockKey, name: &str) -> u32 {
+    let mut options = format!("options=-c%20application_name%3D{name}");
+    if notices_disconnects(&mut connect()) {
+        options.push_str("%20-c%20client_connection_check_interval%3D1h");
+    }
+    let mut adapter = A::open(&with_parameters(&proxy.url(), &options)).await;
+    let before = proxy.connections();
+    proxy.hold_from("pg_catalog.pg_advisory_lock(");
+    let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
+    tokio::select! {
+        ended = adapter.call(Call::Acquire, key, options) => panic!("{}: {ended:?}", A::NAME),
+        () = until("a held wait", || proxy.holds(Direction::ToServer)) => {}
+    }
+    before
+}
+
 /// A cancel request, or a termination from another connection, is repeated until it ends the wait.
 async fn late_wait_leaves_the_queue<A: Adapter>() {
     let proxy = Proxy::start();
     let (mut observer, mut holder, key) = (connect(), connect(), fresh_key());
     let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
     let guard = guard.unwrap();
-    // The server must not end the wait because the client has closed the connection.
     let name = fresh_name();
-    let mut options = format!("options=-c%20application_name%3D{name}");
-    if notices_disconnects(&mut observer) {
-        options.push_str("%20-c%20client_connection_check_interval%3D1h");
-    }
-    let mut adapter = A::open(&with_parameters(&proxy.url(), &options)).await;
-    proxy.hold_from("pg_catalog.pg_advisory_lock(");
-    let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
-    tokio::select! {
-        ended = adapter.call(Call::Acquire, &key, options) => panic!("{}: {ended:?}", A::NAME),
-        () = until("a held wait", || proxy.holds(Direction::ToServer)) => {}
-    }
-    let before = proxy.connections();
+    let before = drop_held_wait::<A>(&proxy, &key, &name).await;
     // The first request has come when the second does.
     until("a second request", || proxy.connections() >= before + 2).await;
     assert_eq!(observer.lock_entries(&key).len(), 1, "{}", A::NAME);
@@ -68,4 +74,38 @@ async fn cancel_requests_of_a_client_are_repeated() {
 async fn terminations_are_repeated() {
     late_wait_leaves_the_queue::<crate::sea_orm::SeaOrm>().await;
     late_wait_leaves_the_queue::<crate::sqlx::Pooled>().await;
+}
+
+fn wait_for(key: &LockKey) -> String {
+    lock_call("pg_advisory_lock", key.raw(), LockMode::Exclusive)
+}
+
+/// A pooler in session mode may give the session of a dropped wait to another client.
+async fn session_of_another_client_is_not_terminated<A: Adapter>() {
+    let proxy = Proxy::start();
+    let (mut observer, mut holder) = (connect(), connect());
+    let keys = [fresh_key(), fresh_key()];
+    for key in &keys {
+        holder.run(&format!("SELECT {}", wait_for(key)));
+    }
+    let [dropped, awaited] = &keys;
+    let before = drop_held_wait::<A>(&proxy, dropped, &fresh_name()).await;
+    until("a termination", || proxy.connections() > before).await;
+    proxy.replace_held(&format!("SELECT {}", wait_for(awaited)));
+    let waits = |entries: &[LockEntry]| entries.len() == 2;
+    observer.wait_for(awaited, waits, "no wait").await;
+    // The last of five. The wait arrived before one of the others, unless the machine is very slow.
+    until("the fifth termination", || {
+        proxy.connections() >= before + 5
+    })
+    .await;
+    assert_eq!(observer.lock_entries(awaited).len(), 2, "{}", A::NAME);
+    drop((holder, proxy));
+    observer.assert_free(awaited, A::NAME).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terminations_spare_a_wait_for_another_key() {
+    session_of_another_client_is_not_terminated::<crate::sea_orm::SeaOrm>().await;
+    session_of_another_client_is_not_terminated::<crate::sqlx::Pooled>().await;
 }
