@@ -140,7 +140,7 @@ impl Script {
         self.mode
     }
 
-    /// Returns the key for which the session may wait on the server, unless the script does not wait.
+    /// Returns the key for which the session waits on the server, if the script is a wait.
     #[cfg(feature = "_sqlx-postgres")]
     pub(crate) const fn awaited_key(&self) -> Option<RawLockKey> {
         match self.kind {

@@ -8,11 +8,12 @@ use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey,
     LockOptions,
 };
-use diesel::result::Error;
+use diesel::result::{ConnectionError, ConnectionResult, Error};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
 use crate::pools::{Pool, assert_works};
 use crate::timeouts::LIMIT;
+use crate::tokio_postgres;
 
 /// A call that acquires a lock.
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +202,19 @@ impl<P: Pool> Adapter for Pooled<P> {
 }
 
 pub(crate) async fn connect_async(url: &str) -> AsyncPgConnection {
-    AsyncPgConnection::establish(url).await.unwrap()
+    establish(url).await.unwrap()
+}
+
+/// Connects as diesel-async does, which supports no TLS by itself.
+pub(crate) async fn establish(url: &str) -> ConnectionResult<AsyncPgConnection> {
+    if !tokio_postgres::requires_tls(url) {
+        return AsyncPgConnection::establish(url).await;
+    }
+    let (config, connector) = tokio_postgres::config(url);
+    let connected = config.connect(connector).await;
+    let (client, connection) =
+        connected.map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await
 }
 
 /// Replaces a connection that was closed because a statement of the library was dropped on it.

@@ -9,17 +9,18 @@ use advisory_locking::{AsyncAdvisoryLocking, LockOptions, WaitStrategy};
 use testkit::counts::{assert_none_left, count, counts_of};
 use testkit::observer::Observe;
 use testkit::pending::drop_at;
-use testkit::server::{connect, fresh_key, url};
+use testkit::server::{connect, connect_to, fresh_key, url};
 
 use crate::adapters::{Adapter, Borrowed, CALLS, Pooled, connect_async};
 use crate::pools::{Bb8, Deadpool, Mobc};
 
-/// The key is free: every call completes, and may be dropped before it does.
-async fn drop_everywhere<A: Adapter>() {
+/// The key is free: every call completes, and may be dropped before it does. `url` may be the
+/// address of the server with other parameters.
+pub(crate) async fn drop_everywhere<A: Adapter>(server: &str, url: &str) {
     count();
-    let mut observer = connect();
+    let mut observer = connect_to(server);
     for call in CALLS {
-        let mut adapter = A::open(&url()).await;
+        let mut adapter = A::open(url).await;
         let mut limit = 0;
         loop {
             let key = fresh_key();
@@ -97,7 +98,7 @@ macro_rules! for_each_adapter {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn dropped_at_every_pending_point() {
-                drop_everywhere::<$adapter>().await;
+                drop_everywhere::<$adapter>(&url(), &url()).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

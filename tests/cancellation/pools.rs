@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use advisory_locking::session::AsyncLockPool;
 use advisory_locking::session::SessionError;
-use diesel_async::pooled_connection::AsyncDieselConnectionManager;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
 use diesel_async::pooled_connection::{bb8, deadpool, mobc};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, TransactionManager};
+use futures_util::FutureExt;
 use testkit::server::url;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::adapters::{connect_async, refresh, works};
+use crate::adapters::{connect_async, establish, refresh, works};
 
 /// A pool of one connection.
 pub(crate) trait Pool:
@@ -31,13 +32,19 @@ pub(crate) async fn assert_works<P: Pool>(pool: &P) {
     assert!(works(&mut conn).await, "{}: not a connection", P::NAME);
 }
 
+fn manager(url: &str) -> AsyncDieselConnectionManager<AsyncPgConnection> {
+    let mut config = ManagerConfig::default();
+    config.custom_setup = Box::new(|url| establish(url).boxed());
+    AsyncDieselConnectionManager::new_with_config(url, config)
+}
+
 pub(crate) type Bb8 = bb8::Pool<AsyncPgConnection>;
 
 impl Pool for Bb8 {
     const NAME: &str = "bb8";
 
     async fn open(url: &str) -> Self {
-        let manager = AsyncDieselConnectionManager::new(url);
+        let manager = manager(url);
         Self::builder().max_size(1).build(manager).await.unwrap()
     }
 }
@@ -48,7 +55,7 @@ impl Pool for Deadpool {
     const NAME: &str = "deadpool";
 
     async fn open(url: &str) -> Self {
-        let manager = AsyncDieselConnectionManager::new(url);
+        let manager = manager(url);
         Self::builder(manager).max_size(1).build().unwrap()
     }
 }
@@ -61,7 +68,7 @@ impl Pool for Mobc {
     const REUSES_CONNECTIONS: bool = false;
 
     async fn open(url: &str) -> Self {
-        let manager = AsyncDieselConnectionManager::new(url);
+        let manager = manager(url);
         // Without the health check, so that a broken connection would be handed out.
         Self::builder()
             .max_open(1)

@@ -6,11 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use advisory_locking::{AdvisoryLocking, LockErrorKind, LockKey, LockOptions, WaitStrategy};
-use diesel::{Connection, PgConnection};
 use testkit::counts::{assert_none_left, count};
 use testkit::observer::{LockEntry, Observe};
 use testkit::proxy::Proxy;
-use testkit::server::{connect, fresh_key, raced_time_outs, url};
+use testkit::server::{connect_to, fresh_key, raced_time_outs, url};
 
 use crate::adapters::{Adapter, Borrowed, Call, Pooled};
 use crate::pools::{Bb8, Deadpool, Mobc};
@@ -53,12 +52,25 @@ enum RoundResult {
     NoConnection,
 }
 
-/// Runs rounds until this many have ended with either timeout. A call that may be dropped while it
-/// commits goes through the proxy `commits`, the others through `proxy`.
-async fn run_rounds<A: Adapter>(proxy: &str, commits: &str, until: u32) -> Counts {
-    let mut adapters = [A::open(proxy).await, A::open(commits).await];
-    let (mut observer, mut key) = (connect(), fresh_key());
-    let holder = Holder::start(A::SHORT_LIMIT);
+/// Addresses of one server.
+#[derive(Clone)]
+struct Addresses {
+    /// Address for the holder and the observer.
+    server: String,
+    /// Address for a call that may be dropped while it commits.
+    commits: String,
+    /// Address for the other calls.
+    calls: String,
+}
+
+/// Runs rounds until this many have ended with either timeout.
+async fn run_rounds<A: Adapter>(addresses: Addresses, until: u32) -> Counts {
+    let mut adapters = [
+        A::open(&addresses.calls).await,
+        A::open(&addresses.commits).await,
+    ];
+    let (mut observer, mut key) = (connect_to(&addresses.server), fresh_key());
+    let holder = Holder::start(addresses.server, A::SHORT_LIMIT);
     let mut counts = Counts::default();
     for round in 0_usize.. {
         if counts.timed_out + counts.dropped >= until {
@@ -121,16 +133,13 @@ async fn run_rounds<A: Adapter>(proxy: &str, commits: &str, until: u32) -> Count
     counts
 }
 
-async fn a_time_out_that_meets_the_grant_leaves_nothing<A: Adapter + 'static>() {
+/// Runs rounds on several connections, until this many have ended with either timeout.
+async fn run_in_parallel<A: Adapter + 'static>(addresses: Addresses, until: u32) -> Counts {
     count();
-    let (proxy, commits) = (Proxy::start(), Proxy::start());
     let runs: Vec<_> = (0..PARALLEL_RUNS)
         .map(|_| {
-            let (proxy, commits) = (proxy.url(), commits.url());
-            tokio::spawn(async move {
-                let until = raced_time_outs().div_ceil(PARALLEL_RUNS);
-                run_rounds::<A>(&proxy, &commits, until).await
-            })
+            let until = until.div_ceil(PARALLEL_RUNS);
+            tokio::spawn(run_rounds::<A>(addresses.clone(), until))
         })
         .collect();
     // All runs end before one is unwrapped: its panic drops the proxy, which would break the
@@ -146,6 +155,29 @@ async fn a_time_out_that_meets_the_grant_leaves_nothing<A: Adapter + 'static>() 
         counts.timed_out += run.timed_out;
         counts.dropped += run.dropped;
     }
+    assert!(counts.timed_out + counts.dropped >= until);
+    counts
+}
+
+/// Runs a twentieth of the rounds over TLS, whose messages no proxy can read.
+pub(crate) async fn race_time_outs_over_tls<A: Adapter + 'static>(server: String, tls: String) {
+    let addresses = Addresses {
+        server,
+        commits: tls.clone(),
+        calls: tls,
+    };
+    let counts = run_in_parallel::<A>(addresses, raced_time_outs().div_ceil(20)).await;
+    println!("{} over TLS: {counts:?}", A::NAME);
+}
+
+async fn a_time_out_that_meets_the_grant_leaves_nothing<A: Adapter + 'static>() {
+    let (proxy, commits) = (Proxy::start(), Proxy::start());
+    let addresses = Addresses {
+        server: url(),
+        commits: commits.url(),
+        calls: proxy.url(),
+    };
+    let counts = run_in_parallel::<A>(addresses, raced_time_outs()).await;
     let mut warnings = proxy.notices();
     warnings.extend(commits.notices().into_iter().filter(|warning| {
         !(A::ROLLS_BACK_BEHIND_A_COMMIT && warning.contains(NO_TRANSACTION_IN_PROGRESS))
@@ -155,7 +187,6 @@ async fn a_time_out_that_meets_the_grant_leaves_nothing<A: Adapter + 'static>() 
         "{}: {counts:?}, warnings about commits: {of_commits}",
         A::NAME
     );
-    assert!(counts.timed_out + counts.dropped >= raced_time_outs());
     // A release of a lock that is not held would write one, also into the server's log.
     assert!(warnings.is_empty(), "warnings of the server: {warnings:?}");
 }
@@ -175,10 +206,10 @@ struct Holder {
 }
 
 impl Holder {
-    fn start(limit: Duration) -> Self {
+    fn start(server: String, limit: Duration) -> Self {
         let (orders, inbox) = channel();
         let (outbox, done) = channel();
-        thread::spawn(move || hold(limit, &inbox, &outbox));
+        thread::spawn(move || hold(&server, limit, &inbox, &outbox));
         Self { orders, done }
     }
 
@@ -199,10 +230,10 @@ impl Holder {
 }
 
 /// Adjusts the time of the release until four of five waits time out.
-fn hold(limit: Duration, orders: &Receiver<Order>, done: &Sender<Duration>) {
+fn hold(server: &str, limit: Duration, orders: &Receiver<Order>, done: &Sender<Duration>) {
     const STEP: Duration = Duration::from_micros(50);
     const JITTER_MICROS: u64 = 200;
-    let mut conn = PgConnection::establish(&url()).unwrap();
+    let mut conn = connect_to(server);
     let mut aim = limit;
     while let Ok(Order::Acquire(key)) = orders.recv() {
         let guard = conn

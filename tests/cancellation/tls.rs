@@ -1,28 +1,32 @@
-//! Waits over TLS whose future is dropped.
+//! Calls over TLS whose future is dropped.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::time::{Duration, Instant};
 
+use ::tokio_postgres::Client;
 use advisory_locking::backends::tokio_postgres::set_cancel_tls;
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::{AdvisoryLocking, AsyncAdvisoryLocking, LockKey, LockOptions, WaitStrategy};
 use diesel::pg::PgConnection;
-use diesel_async::AsyncPgConnection;
 use openssl::asn1::Asn1Time;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
-use openssl::ssl::{SslConnector, SslMethod};
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
-use postgres_openssl::MakeTlsConnector;
 use testkit::cluster::ClusterGuard;
 use testkit::observer::{LockEntry, Observe};
-use testkit::server::{connect, connect_to, dropped_waits, fresh_key, url};
-use tokio::task::AbortHandle;
-use tokio_postgres::Client;
+use testkit::server::{connect, connect_to, dropped_waits, fresh_key, url, with_parameters};
+use testkit::timeouts::notices_disconnects;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::adapters::{Adapter, Borrowed, Pooled, connect_async};
+use crate::dropping::drop_everywhere;
+use crate::pools::{Bb8, Deadpool, Mobc};
+use crate::timeouts::race_time_outs_over_tls;
+use crate::tokio_postgres::config;
 
 /// Makes a certificate for 127.0.0.1 that is its own issuer.
 fn certificate() -> (X509, PKey<Private>) {
@@ -47,8 +51,8 @@ fn certificate() -> (X509, PKey<Private>) {
     (certificate.build(), key)
 }
 
-/// Makes a private server accept TLS, and returns a connector that trusts it.
-fn accept_tls(cluster: &ClusterGuard) -> MakeTlsConnector {
+/// Makes a private server accept TLS.
+fn accept_tls(cluster: &ClusterGuard) {
     let (certificate, key) = certificate();
     let directory = cluster.data_directory();
     let owner = fs::metadata(&directory).unwrap();
@@ -63,21 +67,11 @@ fn accept_tls(cluster: &ClusterGuard) -> MakeTlsConnector {
     }
     cluster.connect().run("ALTER SYSTEM SET ssl = on");
     cluster.ctl(&["-w", "restart"]);
-    let mut connector = SslConnector::builder(SslMethod::tls()).unwrap();
-    connector.cert_store_mut().add_cert(certificate).unwrap();
-    MakeTlsConnector::new(connector.build())
 }
 
-async fn connect_tls(url: &str, connector: &MakeTlsConnector) -> AsyncPgConnection {
-    let config: tokio_postgres::Config = format!("{url}?sslmode=require").parse().unwrap();
-    let (client, connection) = config.connect(connector.clone()).await.unwrap();
-    let conn = AsyncPgConnection::try_from_client_and_connection(client, connection);
-    conn.await.unwrap()
-}
-
-async fn connect_client(url: &str, connector: &MakeTlsConnector) -> (Client, AbortHandle) {
-    let config: tokio_postgres::Config = format!("{url}?sslmode=require").parse().unwrap();
-    let (client, connection) = config.connect(connector.clone()).await.unwrap();
+async fn connect_client(url: &str) -> (Client, AbortHandle) {
+    let (config, connector) = config(url);
+    let (client, connection) = config.connect(connector).await.unwrap();
     (client, tokio::spawn(connection).abort_handle())
 }
 
@@ -100,47 +94,34 @@ async fn drop_a_wait<C: AsyncLockSession>(
 /// The client sends no cancel request without a TLS connector. Then the server notices that the
 /// connection was closed, from PostgreSQL 14 on. With a connector, a wait ends also on an open
 /// connection.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dropped_wait_leaves_the_queue_with_sslmode_require() {
-    let cluster = ClusterGuard::acquire();
-    let connector = accept_tls(&cluster);
-    let (url, key) = (cluster.url(), fresh_key());
-    let (mut holder, mut observer) = (connect_to(&url), connect_to(&url));
+async fn drop_waits(server: &str, tls: &str, cancels: bool) {
+    let (mut holder, mut observer, key) = (connect_to(server), connect_to(server), fresh_key());
+    if !cancels && !notices_disconnects(&mut observer) {
+        return;
+    }
     let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
     let guard = guard.unwrap();
     let alone = |entries: &[LockEntry]| entries.len() == 1;
-
-    let version = observer.number("SELECT current_setting('server_version_num')::int");
-    let checks_its_client = version >= 140_000;
-    for cancels in [false, true] {
-        if !cancels && !checks_its_client {
-            continue;
+    let mut longest = Duration::ZERO;
+    for _ in 0..dropped_waits() {
+        let mut conn = connect_async(tls).await;
+        drop_a_wait(&mut conn, &key, &mut observer).await;
+        let open = Some(conn).filter(|_| cancels);
+        let dropped = Instant::now();
+        observer.wait_for(&key, alone, "still queued").await;
+        longest = longest.max(dropped.elapsed());
+        drop(open);
+        let (mut client, connection) = connect_client(tls).await;
+        drop_a_wait(&mut client, &key, &mut observer).await;
+        // A `Client` that is dropped leaves its connection open until the reply.
+        if !cancels {
+            connection.abort();
         }
-        if cancels {
-            set_cancel_tls(connector.clone());
-        }
-        let mut longest = Duration::ZERO;
-        for _ in 0..dropped_waits() {
-            let mut conn = connect_tls(&url, &connector).await;
-            drop_a_wait(&mut conn, &key, &mut observer).await;
-            let open = Some(conn).filter(|_| cancels);
-            let dropped = Instant::now();
-            observer.wait_for(&key, alone, "still queued").await;
-            longest = longest.max(dropped.elapsed());
-            drop(open);
-            let (mut client, connection) = connect_client(&url, &connector).await;
-            drop_a_wait(&mut client, &key, &mut observer).await;
-            // A `Client` that is dropped leaves its connection open until the reply.
-            if !cancels {
-                connection.abort();
-            }
-            observer.wait_for(&key, alone, "still queued").await;
-        }
-        println!("TLS, with cancel requests: {cancels}, at most {longest:?}");
+        observer.wait_for(&key, alone, "still queued").await;
     }
+    println!("TLS, with cancel requests: {cancels}, at most {longest:?}");
     guard.release().unwrap();
     observer.assert_free(&key, "the waits").await;
-    drop_a_wait_without_tls().await;
 }
 
 /// The connector that was set also serves connections to servers without TLS.
@@ -153,4 +134,44 @@ async fn drop_a_wait_without_tls() {
     let alone = |entries: &[LockEntry]| entries.len() == 1;
     observer.wait_for(&key, alone, "still queued").await;
     guard.release().unwrap();
+}
+
+/// Calls that are dropped at every point, and timeouts that race with the grant.
+async fn call_over_tls<A: Adapter + 'static>(server: String, tls: String) {
+    drop_everywhere::<A>(&server, &tls).await;
+    race_time_outs_over_tls::<A>(server, tls).await;
+}
+
+/// In one test, because the connector for cancel requests is one for the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_over_tls_leave_nothing_behind() {
+    let cluster = ClusterGuard::acquire();
+    accept_tls(&cluster);
+    let server = cluster.url();
+    let tls = with_parameters(&server, "sslmode=require");
+    drop_waits(&server, &tls, false).await;
+    let (_, connector) = config(&tls);
+    set_cancel_tls(connector);
+    drop_waits(&server, &tls, true).await;
+    drop_a_wait_without_tls().await;
+
+    let mut adapters = JoinSet::new();
+    macro_rules! on_adapters {
+        ($($adapter:ty,)*) => {$(
+            adapters.spawn(call_over_tls::<$adapter>(server.clone(), tls.clone()));
+        )*};
+    }
+    on_adapters!(
+        Borrowed,
+        Pooled<Bb8>,
+        Pooled<Deadpool>,
+        Pooled<Mobc>,
+        crate::sea_orm::SeaOrm,
+        crate::sqlx::Borrowed,
+        crate::sqlx::Pooled,
+        crate::tokio_postgres::Borrowed,
+        crate::tokio_postgres::Bb8,
+        crate::tokio_postgres::Deadpool,
+    );
+    adapters.join_all().await;
 }

@@ -1,14 +1,18 @@
 //! tokio-postgres's `Client`, alone and in the pools of bb8 and deadpool-postgres.
 
 use std::ops::Deref;
+use std::sync::OnceLock;
 
-use ::tokio_postgres::{Client, Error, NoTls};
+use ::tokio_postgres::config::SslMode;
+use ::tokio_postgres::{Client, Config, Error};
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey,
     LockOptions,
 };
 use bb8_postgres::PostgresConnectionManager;
 use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, RecyclingMethod};
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use postgres_openssl::MakeTlsConnector;
 
 use crate::adapters::{Adapter, Call, calls};
 use crate::timeouts::LIMIT;
@@ -42,8 +46,35 @@ async fn in_transaction(
     tx.commit().await.map_err(failed)
 }
 
+/// Returns whether connections to an address use TLS. All of them are made by this rule, also those
+/// of diesel-async.
+pub(crate) fn requires_tls(url: &str) -> bool {
+    url.contains("sslmode=require")
+}
+
+/// Returns the parameters of an address, and a connector, which does not check certificates.
+pub(crate) fn config(url: &str) -> (Config, MakeTlsConnector) {
+    static CONNECTOR: OnceLock<MakeTlsConnector> = OnceLock::new();
+    let connector = CONNECTOR.get_or_init(|| {
+        let mut connector = SslConnector::builder(SslMethod::tls()).unwrap();
+        connector.set_verify(SslVerifyMode::NONE);
+        let mut connector = MakeTlsConnector::new(connector.build());
+        connector.set_callback(|connection, _| {
+            connection.set_verify_hostname(false);
+            Ok(())
+        });
+        connector
+    });
+    let mut config: Config = url.parse().unwrap();
+    if !requires_tls(url) {
+        config.ssl_mode(SslMode::Disable);
+    }
+    (config, connector.clone())
+}
+
 pub(crate) async fn connect(url: &str) -> Client {
-    let (client, connection) = ::tokio_postgres::connect(url, NoTls).await.unwrap();
+    let (config, connector) = config(url);
+    let (client, connection) = config.connect(connector).await.unwrap();
     tokio::spawn(connection);
     client
 }
@@ -83,13 +114,14 @@ impl Adapter for Borrowed {
 }
 
 /// A pool of one connection.
-pub(crate) struct Bb8(bb8::Pool<PostgresConnectionManager<NoTls>>);
+pub(crate) struct Bb8(bb8::Pool<PostgresConnectionManager<MakeTlsConnector>>);
 
 impl Adapter for Bb8 {
     const NAME: &str = "bb8-postgres";
 
     async fn open(url: &str) -> Self {
-        let manager = PostgresConnectionManager::new(url.parse().unwrap(), NoTls);
+        let (config, connector) = config(url);
+        let manager = PostgresConnectionManager::new(config, connector);
         let pool = bb8::Pool::builder().max_size(1).build(manager).await;
         Self(pool.unwrap())
     }
@@ -120,10 +152,11 @@ impl Adapter for Deadpool {
     const NAME: &str = "deadpool-postgres";
 
     async fn open(url: &str) -> Self {
-        let config = ManagerConfig {
+        let (config, connector) = config(url);
+        let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Verified,
         };
-        let manager = Manager::from_config(url.parse().unwrap(), NoTls, config);
+        let manager = Manager::from_config(config, connector, recycling);
         let pool = deadpool_postgres::Pool::builder(manager)
             .max_size(1)
             .build();
