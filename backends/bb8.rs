@@ -1,11 +1,15 @@
-//! bb8: pools of diesel-async connections, or of any manager whose connections have async locks.
+//! bb8: pools of diesel-async or tokio-postgres connections, or of any manager whose connections have async locks.
 //!
 //! # Broken connections
 //!
 //! bb8 closes a returned connection for which the manager's
-//! [`has_broken`](::bb8::ManageConnection::has_broken) is true. diesel-async's manager reads the
-//! connection's transaction manager there. This crate sets that to its error state when it
-//! terminates a session.
+//! [`has_broken`](::bb8::ManageConnection::has_broken) is true. When this crate terminates a session,
+//! it makes that true:
+//!
+//! | manager | reads | this crate |
+//! |---|---|---|
+//! | diesel-async's | the connection's transaction manager | sets it to its error state |
+//! | bb8-postgres's | `Client::is_closed` | closes the `Client` |
 //!
 //! bb8 may spawn a task that opens a replacement. So the pool hands out each connection as a
 //! [`RuntimeBound`].

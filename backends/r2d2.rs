@@ -1,8 +1,10 @@
 //! r2d2: pools of Diesel connections, or of any manager whose connections have locks.
 //!
-//! The manager decides the connection's type. It is Diesel's `ConnectionManager` of a
-//! `PgConnection`, of a `SqliteConnection` or of an enum of both, or a manager of rusqlite
-//! connections.
+//! The manager decides the connection's type:
+//!
+//! * Diesel's `ConnectionManager` of a `PgConnection`, of a `SqliteConnection` or of an enum of both;
+//! * the manager of r2d2_postgres, for the crate postgres;
+//! * a manager of the application, for rusqlite.
 //!
 //! # Broken connections
 //!

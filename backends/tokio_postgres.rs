@@ -66,8 +66,8 @@
 //! # Statements
 //!
 //! A `Client` has no cache of prepared statements, and no place for one. So each lock statement is
-//! sent unprepared, in one round trip. It works behind every pooler. A connection of
-//! deadpool-postgres has a cache, and its lock statements are prepared once.
+//! sent unprepared, in one round trip, and needs no pooler that supports prepared statements. A
+//! connection of deadpool-postgres has a cache, and its lock statements are prepared once.
 //!
 //! # Broken connections
 //!
@@ -97,7 +97,7 @@
 //! its session ends at once, and with it the lock. The wait ends within a second if the task of its
 //! `Connection` is aborted, which closes the connection (PostgreSQL 14 or later, not on Windows).
 //! The drop of a `Client` alone does not close it before the reply. deadpool-postgres aborts that
-//! task when it discards a connection.
+//! task when it discards the connection, which is at its next checkout.
 //!
 //! PgBouncer 1.18 drops a cancel request whose connection is closed at once, as tokio-postgres
 //! does. So behind it, every dropped wait counts as not cancelled.

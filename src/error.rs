@@ -98,9 +98,9 @@ impl LockError {
 
     /// Returns the sessions that held the lock just after the request failed.
     ///
-    /// Empty if the error is none of those that
-    /// [`report_holders`](crate::LockOptions::report_holders) lists, if the holder had released the
-    /// lock in the meantime, and if the server did not reply. `Display` prints the first one.
+    /// Empty for the kinds that [`report_holders`](crate::LockOptions::report_holders) does not
+    /// list. Also empty if the holder released the lock in the meantime, or if the server did not
+    /// reply. `Display` prints the first one.
     #[must_use]
     pub fn holders(&self) -> &[LockHolder] {
         &self.0.holders

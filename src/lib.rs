@@ -42,6 +42,7 @@
 //! | simulate contention and faults in unit tests on SQLite | [`testing`] |
 //! | write an adapter, or delegate from an enum of connections | [`session`] |
 //! | find a recipe | [`guide`] |
+//! | see which session holds a lock | [`advisory_lock_holders`](AdvisoryLocking::advisory_lock_holders) |
 //! | know how it works and why | [`design`] |
 //!
 //! # What it does not do
@@ -64,7 +65,7 @@
 //! | level | event |
 //! |---|---|
 //! | debug | each request and its outcome, each release, each lost lock, with key, times and process id |
-//! | warning | SQLite runs a body unprotected |
+//! | warning | SQLite runs a body unprotected; a lock is held for longer than [`LockOptions::warn_after`] |
 //! | error | a release failed and no caller receives the error |
 //!
 //! [advisory locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS

@@ -97,7 +97,7 @@ pub(crate) struct AcceptedServers {
 /// | `on_missing_lock=:warn` (default) | [`on_missing_lock(OnMissingLock::Warn)`](Self::on_missing_lock) (default) |
 /// | `on_missing_lock=:ignore` | [`on_missing_lock(OnMissingLock::Ignore)`](Self::on_missing_lock) |
 /// | `on_missing_lock=:error` | [`on_missing_lock(OnMissingLock::Error)`](Self::on_missing_lock) |
-/// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`label()`](Self::label), [`warn_after()`](Self::warn_after), [`allow_in_transaction()`](Self::allow_in_transaction), [`allow_standby()`](Self::allow_standby), [`trust_server()`](Self::trust_server) |
+/// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`mode()`](Self::mode), [`report_holders()`](Self::report_holders), [`label()`](Self::label), [`warn_after()`](Self::warn_after), [`allow_in_transaction()`](Self::allow_in_transaction), [`allow_standby()`](Self::allow_standby), [`trust_server()`](Self::trust_server) |
 ///
 /// A monotonic clock measures durations. A wait on the server is rounded **up** to whole
 /// milliseconds, because
@@ -106,11 +106,11 @@ pub(crate) struct AcceptedServers {
 ///
 /// # Serializable, read-only, deferrable
 ///
-/// If the session's transactions are [serializable, read-only and
-/// deferrable](https://www.postgresql.org/docs/current/sql-set-transaction.html) by default, the
-/// server delays every statement that begins a transaction, and so every attempt, until the
-/// serializable transactions of other sessions have ended. [`no_wait`](Self::no_wait) and limits
-/// do not bound that delay. Such a session should not acquire locks.
+/// A session's transactions may be [serializable, read-only and
+/// deferrable](https://www.postgresql.org/docs/current/sql-set-transaction.html) by default. Then
+/// each attempt waits until the serializable transactions of other sessions have ended.
+/// [`no_wait`](Self::no_wait) and limits do not bound that delay. Such a session should not acquire
+/// locks.
 ///
 /// # Errors
 ///
@@ -266,7 +266,7 @@ impl LockOptions {
         self
     }
 
-    /// Sets whether an error of this request contains the [holders](LockError::holders) of the lock.
+    /// Sets whether an error of this request contains the [holders](LockError::holders).
     ///
     /// | value | errors with holders |
     /// |---|---|

@@ -36,7 +36,7 @@ pub enum PoolingMode {
     /// A pooler multiplexes clients over sessions, and keeps a session for its client while it sees
     /// that the client holds a lock. Session-level locks worked in the check, which polls.
     ///
-    /// Such a pooler reads the statements of its clients. With Diesel, a wait with
+    /// Such a pooler reads the statements of its clients. With Diesel and diesel-async, a wait with
     /// [`WaitStrategy::Block`](crate::WaitStrategy::Block) is inside a block of code, where the
     /// pooler does not see it. So session-level locks need
     /// [`WaitStrategy::Poll`](crate::WaitStrategy::Poll) here.

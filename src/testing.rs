@@ -318,8 +318,9 @@ impl TestLocks {
         self.table.terminate_holders(&key.into())
     }
 
-    /// Returns `true` if a session of the test holds the lock, unless it is a transaction-level
-    /// lock in a transaction that the crate did not begin.
+    /// Returns `true` if a session of the test holds the lock.
+    ///
+    /// A transaction-level lock in a transaction that the crate did not begin does not count.
     #[must_use]
     pub fn is_held(&self, key: impl Into<LockKey>) -> bool {
         self.table.is_held(&key.into())

@@ -343,7 +343,8 @@ impl LockManager {
     ///
     /// A connection that the pool has not yet returned is not awaited. Closing the pool first has
     /// the same effect if the pool reports it
-    /// ([`AsyncLockPool::closed`](crate::session::AsyncLockPool::closed)): SeaORM's does.
+    /// ([`AsyncLockPool::closed`](crate::session::AsyncLockPool::closed)): those of sqlx and SeaORM
+    /// do.
     ///
     /// Over a blocking pool it does not wait for a session that waits on the server or whose server
     /// does not reply. The thread of that session ends with its statement, and releases a lock that

@@ -27,11 +27,12 @@ use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, SessionErro
 /// the pool.
 ///
 /// The methods behave as those of [`AsyncAdvisoryLocking`], cancel safety included. The limit of
-/// [`wait_up_to`](LockOptions::wait_up_to) covers the checkout and the wait for the lock. In
-/// addition, each method, the `try_` methods included, returns
-/// [`Pool`](crate::LockErrorKind::Pool) if the pool returns no connection, or
-/// [`Unsupported`](crate::LockErrorKind::Unsupported) if the pool connects to another kind of
-/// database. No lock is held then.
+/// [`wait_up_to`](LockOptions::wait_up_to) covers the checkout and the wait for the lock. Each
+/// method has two more errors, the `try_` methods included. No lock is held then.
+///
+/// * [`Pool`](crate::LockErrorKind::Pool): the pool returned no connection.
+/// * [`Unsupported`](crate::LockErrorKind::Unsupported): the pool connects to another kind of
+///   database.
 ///
 /// A future that is dropped during the check-out leaves the connection to the pool.
 ///

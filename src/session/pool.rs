@@ -12,8 +12,8 @@ use super::{LockSession, SessionError};
 /// # Contract
 ///
 /// [`checkout`](Self::checkout) hands out a connection that has no other user until it is dropped.
-/// Dropping a [broken](LockSession::session_mark_broken) connection closes it, if it has a session
-/// to close.
+/// It never hands out a connection that was dropped while it was
+/// [broken](LockSession::session_mark_broken).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no pool of connections with advisory locks here",
     label = "no lock pool",

@@ -41,7 +41,8 @@ const UNSUPPORTED: [&str; 4] = ["PGREQUIREAUTH", "PGREQUIREPEER", "PGSSLCRL", "P
 
 /// Default of `connect_timeout`. libpq has none, so that a job in cron could hang for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Default of `keepalives_idle` and `tcp_user_timeout`: a dead network is noticed within it.
+/// Default of `keepalives_idle` and `tcp_user_timeout`. libpq's are those of the system, which may
+/// notice a dead network after hours.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
 
 /// [`sslmode`](https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION).
