@@ -1,4 +1,5 @@
-//! bb8: pools of diesel-async or tokio-postgres connections, or of any manager whose connections have async locks.
+//! bb8: pools of diesel-async or tokio-postgres connections, or of any manager whose connections
+//! have async locks.
 //!
 //! # Broken connections
 //!

@@ -53,6 +53,7 @@ lock_session!(ClientWrapper,
 
 /// Runs a statement, which the cache of the connection prepares once.
 async fn query(wrapper: &ClientWrapper, statement: &Statement) -> Result<Row, SessionError> {
+    // The cache may name a statement that `DISCARD ALL` has removed from the session.
     if !statement.is_cacheable() {
         return client::query(wrapper, statement).await;
     }

@@ -113,6 +113,8 @@ pub(crate) fn session_error(error: Error) -> SessionError {
                     DatabaseErrorKind::ReadOnlyTransaction => SqlState::new("25006"),
                     _ => None,
                 });
+            // Diesel reports a lost connection as one or the other, depending on when libpq notices
+            // it.
             let gone = matches!(
                 kind,
                 DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand
@@ -150,6 +152,7 @@ impl From<LockError> for Error {
         }
         match error.into_client_error::<Self>() {
             Ok(error) => error,
+            // The failed commit is not Diesel's if the unit-test kit simulates it.
             Err(error) => Self::QueryBuilderError(error.into()),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! The manager decides the connection's type:
 //!
-//! * Diesel's `ConnectionManager` of a `PgConnection`, of a `SqliteConnection` or of an enum of both;
+//! * Diesel's `ConnectionManager` of a `PgConnection`, of a `SqliteConnection` or of an enum of
+//!   both;
 //! * the manager of r2d2_postgres, for the crate postgres;
 //! * a manager of the application, for rusqlite.
 //!

@@ -95,6 +95,7 @@ fn parse_version(
     refused: SessionError,
 ) -> Result<ServerReport, LockError> {
     let kind = classify(refused.code());
+    // Any other error, such as a missing permission, says nothing about the locks.
     let support = match kind {
         LockErrorKind::Unsupported => Support::Absent,
         _ => Support::Unknown,

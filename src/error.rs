@@ -41,6 +41,7 @@ use crate::lock_report::LockHolder;
 /// assert!(error.kind() == LockErrorKind::TimedOut && !error.is_lost());
 /// assert_eq!(error.to_string(), "the limit passed before the lock was granted");
 /// ```
+// Boxed, so that the result of each call is small: errors are rare.
 pub struct LockError(Box<Inner>);
 
 struct Inner {

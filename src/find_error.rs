@@ -79,6 +79,7 @@ fn hidden_cause<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e (dyn StdE
     if let Some(shared) = error.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
         return Some(&**shared);
     }
+    // The source of an `io::Error` is that of the error in it, and leaves out the error itself.
     let cause = error.downcast_ref::<io::Error>()?.get_ref()?;
     Some(cause)
 }

@@ -247,6 +247,7 @@ impl fmt::Display for SessionInfo {
         }
         formatter.write_str(" (")?;
         for char in name.unwrap_or_default().chars() {
+            // The name of a role may contain escape sequences of a terminal.
             let shown = if char.is_control() { '\u{fffd}' } else { char };
             write!(formatter, "{shown}")?;
         }

@@ -105,6 +105,7 @@ impl ServerReport {
         let version = version?;
         let kind = kind_of(&version, crdb_version.is_some());
         let is_standby = recovery.as_deref() == Some("true");
+        // The numbers of `ServerSigns::STUBS`, which the statement returns as text.
         let is_stub = matches!(signs.as_deref(), Some("2" | "4")) || kind == ServerKind::PgLite;
         let is_shown = (granted.as_deref(), shown.as_deref()) == (Some("true"), Some("1"));
         let transaction_level = match (is_shown, is_stub) {
@@ -175,6 +176,7 @@ fn kind_of(version: &str, is_cockroach_db: bool) -> ServerKind {
         ("Greenplum", ServerKind::Greenplum),
         ("openGauss", ServerKind::OpenGauss),
         ("GaussDB", ServerKind::OpenGauss),
+        // PGlite names the compiler of its build only, Emscripten.
         ("emcc", ServerKind::PgLite),
     ];
     if is_cockroach_db || version.starts_with("CockroachDB") {

@@ -68,10 +68,13 @@ impl LockSession for PgConnection {
 fn commit_savepoint(conn: &mut PgConnection, check: Option<&Script>) -> Result<(), SessionError> {
     let depth = super::blocking::manager_status(conn).transaction_depth();
     let Some(depth) = depth.ok().flatten().filter(|depth| depth.get() > 1) else {
+        // There is no savepoint, and Diesel's own commit reports the reason.
         return super::blocking::commit(conn);
     };
     let name = savepoint_name(depth);
     let released = conn.batch_execute(&release_savepoint(check, &name));
+    // If neither statement ends the savepoint, the depth below is wrong. So no pool may hand the
+    // connection out.
     if released.is_err() && conn.batch_execute(&roll_back_savepoint(&name)).is_err() {
         super::blocking::manager_status(conn).set_in_error();
     }

@@ -124,6 +124,8 @@ const TEXT_ARRAY: u32 = 1009;
 /// Reads a column. Numbers are in network byte order, whatever their type.
 fn cell(value: PgValue<'_>) -> deserialize::Result<Cell> {
     let bytes = value.as_bytes();
+    // The length identifies the type: one byte is a `bool`, four are an `int4`, eight are an `int8`
+    // or a `timestamptz`.
     Ok(match *bytes {
         [byte] => Cell::Number(byte.into()),
         [a, b, c, d] => Cell::Number(i32::from_be_bytes([a, b, c, d]).into()),

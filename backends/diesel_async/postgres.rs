@@ -41,6 +41,7 @@ impl AsyncLockSession for AsyncPgConnection {
         &mut self,
         statement: &Statement,
     ) -> Result<Result<Row, SessionError>, SessionError> {
+        // diesel-async names a savepoint after the depth, so its manager must begin it.
         if self.session_transaction_state() != TransactionState::none() {
             self.session_begin().await?;
             return Ok(self.session_query(statement).await);
@@ -111,6 +112,7 @@ impl AsyncLockSession for AsyncPgConnection {
 
     fn session_start_terminate(&mut self, pid: Option<i32>) {
         for text in TerminateStep::queued(pid) {
+            // A failure shows that the connection is closed, which ends the session as well.
             super::send_detached(self, &text);
         }
         self.session_mark_broken();
@@ -146,6 +148,7 @@ async fn begin_and_query(
     statement: &Statement,
 ) -> (QueryResult<()>, QueryResult<Row>, QueryResult<()>) {
     let (mut first, mut second, mut third) = (conn, conn, conn);
+    // Boxed, because each arm of `with_prepared!` has a future of its own type.
     let query: Pin<Box<dyn Future<Output = QueryResult<Row>> + Send + '_>> =
         with_prepared!(statement, prepared => Box::pin(prepared.get_result(&mut second)));
     let end = Script::without_key(ScriptKind::EndSnapshot).sql();
@@ -165,6 +168,7 @@ async fn commit_savepoint(
 ) -> Result<(), SessionError> {
     let depth = super::manager_status(conn).transaction_depth();
     let Some(depth) = depth.ok().flatten().filter(|depth| depth.get() > 1) else {
+        // There is no savepoint, and diesel-async's own commit reports the reason.
         return super::commit(conn).await;
     };
     let name = savepoint_name(depth);

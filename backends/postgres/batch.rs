@@ -196,6 +196,7 @@ impl LockBatch {
     /// in the expected one.
     pub(super) fn single_op(&self) -> Option<&LockOp> {
         match (self.mode, &*self.ops) {
+            // A process id of 0 matches no session, so the shorter text would acquire nothing.
             (BatchMode::Execute, [op]) if self.pid != 0 && !op.wants_token() => Some(op),
             _ => None,
         }
@@ -349,6 +350,7 @@ macro_rules! execute_batch {
     };
 }
 
+// Through `text`, because PostgreSQL has no cast from `xid8` to `int8`.
 const EXECUTE_WITH_TRANSACTION_ID: &str = execute_batch!(
     "",
     "true",

@@ -241,6 +241,7 @@ macro_rules! held_by_prepared_transaction {
 /// Returns the condition that `pg_locks` shows the lock for this session, with the key written out.
 pub(super) fn held_by_session(key: RawLockKey, mode: LockMode) -> String {
     let PgLocksColumns { classid, objid, .. } = key.pg_locks();
+    // A simple query has no parameters. The values are integers, so the text contains no quote.
     by_mode_and_space!(mode, key, held_by_session, "", "")
         .replace("$1", &format!("'{classid}'"))
         .replace("$2", &format!("'{objid}'"))

@@ -32,6 +32,7 @@ impl Cell {
     }
 
     fn signs(self) -> Result<ServerSigns, SessionError> {
+        // A compensation returns no signs: its session was checked when it was opened.
         let bits = self.number()?.unwrap_or_default().try_into();
         bits.map_or_else(
             |_| Err(unexpected("no signs of the server")),
@@ -126,6 +127,7 @@ impl TryFrom<Row> for LockReply {
     fn try_from(Row([answer, pid, began, _]): Row) -> Result<Self, SessionError> {
         let began = began.number()?;
         let number = answer.number()?;
+        // No sign has the number 0 or 1, so a sign is never taken for an answer.
         let is_answer = matches!(number, None | Some(0 | 1));
         Ok(Self {
             answer: number.filter(|_| is_answer).map(|number| number == 1),
@@ -194,6 +196,8 @@ impl BatchReply {
                 Ok(Self {
                     answers: granted.map(|granted| vec![granted.then_some(1)]),
                     token: None,
+                    // No session has the process id 0, so the reader finds another session than the
+                    // expected one.
                     pid: granted.map_or(0, |_| pid),
                     server_signs: ServerSigns::NONE,
                 })

@@ -45,6 +45,8 @@ macro_rules! report {
             "entry.classid::pg_catalog.text, entry.objid::pg_catalog.text, ",
             "entry.objsubid::pg_catalog.text, entry.mode, entry.granted::pg_catalog.text, ",
             "pg_catalog.date_part('epoch', entry.waited)::pg_catalog.text, ",
+            // For waiters only: the function needs exclusive access to the server's lock manager.
+            // https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SESSION
             "CASE WHEN NOT entry.granted THEN pg_catalog.array_to_string(",
             "pg_catalog.pg_blocking_pids(entry.pid), ',') END, ",
             "entry.pid::pg_catalog.text, pg_catalog.pg_get_userbyid(entry.usesysid)::pg_catalog.text, ",

@@ -270,6 +270,7 @@ fn iso_8601(micros: i64) -> String {
     const DAY: i64 = 86_400_000_000;
     let (days, micros) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
     // Years begin in March, so that the leap day is the last one. 400 years have 146,097 days.
+    // The days from 0000-03-01 to 2000-01-01, from which PostgreSQL counts.
     let days = days + 730_425;
     let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

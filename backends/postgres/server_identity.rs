@@ -25,9 +25,11 @@ pub(super) const WITH_LOCK: &str = concat!(
     "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
     "AND held.granted AND held.objsubid OPERATOR(pg_catalog.=) 1 ",
     "AND held.classid::pg_catalog.int8 OPERATOR(pg_catalog.=) ",
+    // The mask makes the high half of a negative key unsigned, as `classid` is.
     "((tried.number OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.&) 4294967295) ",
     "AND held.objid::pg_catalog.int8 OPERATOR(pg_catalog.=) ",
     "(tried.number OPERATOR(pg_catalog.&) 4294967295))::pg_catalog.text, ",
+    // Extensions of several nodes, each of which has a lock table of its own.
     "(SELECT pg_catalog.min(extension.extname::pg_catalog.text) ",
     "FROM pg_catalog.pg_extension AS extension ",
     "WHERE extension.extname OPERATOR(pg_catalog.=) 'bdr' ",

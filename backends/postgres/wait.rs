@@ -139,6 +139,8 @@ impl Wait {
             TransactionContext::Autocommit => {
                 format!("{settings}, {DISABLE_TRANSACTION_TIMEOUT}{column}; {statement}")
             }
+            // The settings survive the savepoint, so they are restored before its release.
+            // `transaction_timeout` stays: it bounds the caller's transaction.
             TransactionContext::InTransaction => format!(
                 "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {settings}{column}; {statement}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
             ),

@@ -46,6 +46,7 @@ impl NativeConnection {
 
     /// Commits the innermost transaction.
     pub(super) async fn commit(&mut self) -> Result<(), DbErr> {
+        // Removed before the commit: if that fails or is dropped, SeaORM's drop rolls back.
         let innermost = self.transactions.pop();
         let innermost = innermost.ok_or_else(transaction_ended_error)?;
         innermost.into_inner().commit().await

@@ -12,7 +12,7 @@
 //!   connection.
 //!
 //! Every user locks the state, which first runs the recovery of a dropped statement and the pending
-//! clean-up. The drop of a guard or of a transaction adds to the clean-up and spawns a task that
+//! clean-up. The drop of a guard or of a transaction adds to the clean-up. It spawns a task that
 //! locks the state, so that the clean-up runs soon even if no user follows. The drop of a statement
 //! in flight spawns no task. The connection returns to its pool with the last clone, if nothing is
 //! in flight, open or pending; else it is closed.
@@ -217,6 +217,7 @@ impl SharedConnection {
 
     /// Ends the stream of the connection. Returns whether it had unread rows.
     pub(super) fn end_stream(&self) -> bool {
+        // A clone, so that the channel is not locked while the end of the stream wakes other tasks.
         let rows = self.stream.borrow().clone();
         rows.is_some_and(|rows| rows.end(Some(Err(closed_error()))))
     }
@@ -262,6 +263,8 @@ impl SharedConnection {
         {
             return;
         }
+        // Without a runtime, the next user of the connection runs the clean-up, or its last clone
+        // closes it.
         if let Some(runtime) = &self.runtime {
             let connection = self.clone();
             runtime.spawn(async move {

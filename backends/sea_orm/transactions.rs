@@ -85,6 +85,7 @@ impl PinnedState {
             // If the options failed, the savepoint exists, and the transaction is aborted.
             self.drain_replies().await?;
             self.in_flight = InFlight::TransactionControl(Recovery::RolledBack);
+            // The caller gets the error of the begin.
             let _ = self.send_rollback(level).await;
         }
         self.in_flight = InFlight::Nothing;

@@ -68,6 +68,7 @@ macro_rules! lock_session {
                 &mut self,
                 statement: &Statement,
             ) -> Result<Row, SessionError> {
+                // The error of a dropped statement would arrive as that of this statement.
                 drain(self).await.map_err(postgres_error)?;
                 query(self, statement).await
             }

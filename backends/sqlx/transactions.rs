@@ -63,8 +63,8 @@ pub(super) async fn roll_back(conn: &mut PgConnection) -> Result<(), Error> {
 
 /// sqlx's begin, which is leaked if it is dropped in flight.
 ///
-/// The drop of sqlx's future of a savepoint rolls back the transaction around it, and a commit of
-/// that transaction then succeeds without effect (seen with sqlx 0.9.0). The leaked future has a
+/// The drop of sqlx's future of a savepoint rolls back the transaction around it. A commit of that
+/// transaction then succeeds without effect (seen with sqlx 0.9.0). The leaked future has a
 /// reference to the connection and owns no more than its own allocation.
 struct LeakOnDrop<F>(Option<Pin<Box<F>>>);
 

@@ -56,6 +56,8 @@ where
     let send: Arc<SendRequest> = Arc::new(move |token| {
         let connector = connector.clone();
         Box::pin(async move {
+            // The next request repeats a failed one. After the last, the server notices the closed
+            // connection.
             let _ = token.cancel_query(connector).await;
         })
     });
@@ -64,6 +66,7 @@ where
 
 fn with_tls() -> Option<Arc<SendRequest>> {
     let sender = WITH_TLS.read();
+    // A clone, so that no request runs under the lock.
     sender.unwrap_or_else(PoisonError::into_inner).clone()
 }
 

@@ -181,6 +181,7 @@ async fn send_begin(
     let depth = transaction_state(client, outer).depth();
     let begin = open_transactions::begin_text(depth);
     let script = format!("{begin}; {select} {BEGAN_WITH_THIS_MESSAGE}");
+    // Raw: `simple_query` returns one error for the script, and hides which statement failed.
     let replies = client.simple_query_raw(&script).await;
     let mut replies = pin!(replies.map_err(session_error)?);
     // The first reply is that of the begin. If it fails, the server skips the rest.
@@ -198,6 +199,7 @@ async fn send_begin(
     if depth == 0 && row.as_ref().is_ok_and(|row| !values::last_is_true(row)) {
         return Err(open_transactions::unknown_transaction());
     }
+    // The begin succeeded, so the transaction is open, also if the statement in it failed.
     open_transactions::push(client);
     Ok(row)
 }
@@ -261,6 +263,7 @@ pub(crate) fn enqueue(client: &Client, script: &Script) -> bool {
 /// Queues the statements that terminate the session.
 pub(crate) fn enqueue_terminate(client: &Client, pid: Option<i32>) {
     for text in TerminateStep::queued(pid) {
+        // A failure shows that the connection is closed, which ends the session as well.
         first_poll::start(client.batch_execute(&text));
     }
     forget(client);

@@ -46,6 +46,7 @@ pub(crate) fn pop<C>(client: &C) {
     let mut depths = depths();
     match depths.get_mut(&address) {
         Some(depth) if *depth > 1 => *depth -= 1,
+        // An entry of zero would remain for each `Client` that ever had a transaction.
         Some(_) | None => {
             depths.remove(&address);
         }

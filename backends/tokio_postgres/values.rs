@@ -38,6 +38,7 @@ impl ToSql for Bind {
         }
     }
 
+    // `typed` has named the type of the value, so it is always the right one.
     fn accepts(_: &Type) -> bool {
         true
     }
@@ -95,6 +96,7 @@ pub(crate) fn text_row(row: &SimpleQueryRow) -> Result<Row, SessionError> {
     Ok(Row::new([
         number(0, 10)?,
         number(1, 10)?,
+        // The start of the transaction, which the text requests as hexadecimal digits.
         number(2, 16)?,
         Cell::Null,
     ]))

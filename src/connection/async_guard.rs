@@ -52,6 +52,7 @@ pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>>
 
 impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuard<C> {
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
+        // Boxed: in a unit test, the address of the connection identifies its session.
         let conn = Box::new(conn);
         #[cfg(feature = "testing")]
         crate::testing::set_session(&grant, &**conn);

@@ -124,6 +124,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         E: From<LockError> + Send,
         T: Send,
     {
+        // Outside the future, which has to be `Send` for every type of key.
         let key = key.into();
         async move {
             let guard = self.acquire_advisory_lock(key, options).await?;
@@ -470,6 +471,7 @@ where
     // If the body panics or the future is dropped here, the drop of the guard releases the lock.
     let span = guard.span();
     let result = span.run(pin!(body(&mut guard))).await;
+    // The span covers the body and not the release.
     drop(span);
     combine_results(result, guard.release().await)
 }

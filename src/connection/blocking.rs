@@ -587,6 +587,7 @@ where
     // If the body panics, the drop of the guard releases the lock.
     let span = guard.span();
     let result = span.in_scope(|| body(&mut guard));
+    // The span covers the body and not the release.
     drop(span);
     combine_results(result, guard.release())
 }

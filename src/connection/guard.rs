@@ -48,6 +48,7 @@ pub struct AdvisoryLockGuard<C: DerefMut<Target: LockSession>> {
 
 impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
     pub(crate) fn new(conn: C, grant: Grant) -> Self {
+        // Boxed: in a unit test, the address of the connection identifies its session.
         let conn = Box::new(conn);
         #[cfg(feature = "testing")]
         crate::testing::set_session(&grant, &**conn);

@@ -104,6 +104,7 @@ where
     S: AsyncLockSession,
     M: Machine<Output = Result<(), LockError>> + Send + Sync,
 {
+    // First: if the release panics or is dropped, the record of the release logs the termination.
     let release = grant.record.take().map(GrantRecord::releasing);
     let result = run_release(session, grant, machine).await;
     if let Some(release) = release {
@@ -196,6 +197,7 @@ pub(crate) async fn granted_or_error<S: AsyncLockSession>(
         return Err(error);
     }
     let mut report = pin!(report(session, Some(key.raw())));
+    // Not tokio's timer, which panics in a runtime without `enable_time`.
     let mut timeout = Delay::new(REPORT_LIMIT);
     let report = poll_fn(|context| match report.as_mut().poll(context) {
         Poll::Ready(report) => Poll::Ready(report.ok()),
@@ -268,6 +270,7 @@ pub(crate) async fn drive_pair<S: AsyncLockSession>(
             Side::First => first,
             Side::Second => second,
         };
+        // Without a process id: behind a pooler, it may be that of an earlier session.
         match perform(&mut **session, action, None).await {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => return output,
@@ -372,6 +375,7 @@ async fn terminate<S: AsyncLockSession>(session: &mut S, pid: Option<i32>) {
         }
     } else {
         while session.session_transaction_state().is_open() {
+            // A rollback that fails would fail again.
             if session.session_rollback().await.is_err() {
                 break;
             }

@@ -88,6 +88,7 @@ where
     S: LockSession + ?Sized,
     M: Machine<Output = Result<(), LockError>>,
 {
+    // First: if the release panics or is dropped, the record of the release logs the termination.
     let release = grant.record.take().map(GrantRecord::releasing);
     let result = run_release(session, grant, machine);
     if let Some(release) = release {
@@ -181,6 +182,7 @@ where
     loop {
         let now = guard.session.session_now();
         let action = machine.handle(event, now);
+        // After each event: the first reply shows the process id.
         guard.pid = machine.session_pid();
         match perform(guard.session, action, guard.pid) {
             ControlFlow::Continue(next) => event = next,
@@ -243,6 +245,7 @@ where
             Side::First => &mut *first.session,
             Side::Second => &mut *second.session,
         };
+        // Without a process id: behind a pooler, it may be that of an earlier session.
         match perform(session, action, None) {
             ControlFlow::Continue(next) => event = next,
             ControlFlow::Break(output) => {
@@ -312,6 +315,7 @@ pub(crate) fn terminate<S: LockSession + ?Sized>(session: &mut S, pid: Option<i3
         }
     } else {
         while session.session_transaction_state().is_open() {
+            // A rollback that fails would fail again.
             if session.session_rollback().is_err() {
                 break;
             }

@@ -2,11 +2,11 @@
 //!
 //! # Implementation details
 //!
-//! A tree of holds in the order of their warning times, behind a mutex, and one thread of the
-//! process that sleeps until the first of them. The first hold with a warning time starts the
-//! thread. A hold wakes the thread only if its time is earlier than all others. Consequence for
-//! users: the warning appears while the lock is held, also if a blocking body hangs, and a hold
-//! without a warning time costs nothing.
+//! A tree of holds, in the order of their warning times, is behind a mutex. One thread of the
+//! process sleeps until the first of them. The first hold with a warning time starts the thread. A
+//! hold wakes the thread only if its time is earlier than all others. Consequence for users: the
+//! warning appears while the lock is held, also if a blocking body hangs, and a hold without a
+//! warning time costs nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -61,6 +61,7 @@ impl OverdueWatch {
         let is_first = watcher.holds.keys().next().is_none_or(|first| id < *first);
         let subject = subject.clone();
         watcher.holds.insert(id, WatchedHold { subject, since });
+        // Unlocked first: the thread locks the mutex when it wakes.
         drop(watcher);
         if is_first {
             EARLIER.notify_one();

@@ -66,6 +66,7 @@ impl RequestRecord {
             strategy: options.waits().then(|| options.wait_strategy()),
             db_system,
             pid: None,
+            // Relaxed: the numbers must differ, and order no other memory access.
             request: LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
         };
         let subject = Subject {
@@ -201,6 +202,7 @@ pub(crate) struct WaitNotice {
 impl WaitNotice {
     /// Sends the event, once.
     pub(crate) fn send(&self) {
+        // Relaxed: the flag only selects the call that sends the event.
         if !self.is_sent.swap(true, Ordering::Relaxed) {
             self.subject.emit(LockEventKind::Waiting, None);
         }

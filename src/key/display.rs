@@ -67,6 +67,7 @@ fn split_quoted(quoted: &str) -> Option<(&str, &str)> {
     let mut escaped = false;
     for (at, character) in quoted.char_indices() {
         match character {
+            // The printed form escapes control characters, so such a text is not one.
             _ if character.is_control() => return None,
             _ if escaped => escaped = false,
             '\\' => escaped = true,

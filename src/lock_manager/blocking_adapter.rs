@@ -23,6 +23,7 @@ where
     type Connection = BlockingConnection<P::Connection>;
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        // Without a limit: the session serves many calls, whose deadlines are timers of the core.
         let conn = self.0.checkout()?;
         Ok(BlockingConnection(BlockingSession(conn)))
     }

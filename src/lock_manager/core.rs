@@ -240,6 +240,7 @@ impl<W> Core<W> {
         let one_of_several = kind == RequestKind::OneOfSeveral;
         let (no_wait, limit) = match options.wait() {
             Wait::No => (Some(LockErrorKind::HeldElsewhere), None),
+            // One attempt, as without a wait, but with the error of a limit.
             Wait::UpTo(Duration::ZERO) => (Some(LockErrorKind::TimedOut), None),
             wait => (
                 one_of_several.then_some(LockErrorKind::HeldElsewhere),
@@ -261,6 +262,7 @@ impl<W> Core<W> {
                 mode: options.lock_mode(),
                 fenced: kind == RequestKind::Fenced,
                 no_wait,
+                // A limit beyond the range of the clock never passes.
                 deadline: limit.and_then(|limit| now.checked_add(limit)),
                 after_loss,
                 strategy: options.wait_strategy(),

@@ -126,6 +126,8 @@ async fn all_released(
 ) -> Result<(), LockError> {
     let mut result = Ok(());
     for (receiver, release) in releases {
+        // The caller gets the first error. The others are awaited too, so that each hold ends with
+        // its event.
         result = result.and(release.result(receiver).await);
     }
     result
@@ -144,6 +146,7 @@ impl PendingRelease {
     async fn result(mut self, receiver: ResponseReceiver) -> Result<(), LockError> {
         let result = match receiver.await {
             Some(Response::Released(result)) => result,
+            // No response: the lock manager has ended, and its sessions have released the lock.
             Some(Response::Granted(_) | Response::Failed(_) | Response::Closed) | None => {
                 Err(LockErrorKind::Lost)
             }

@@ -35,6 +35,8 @@ impl Default for LossSignal {
 
 impl LossSignal {
     pub(super) fn fire(&self) {
+        // Before the wake-up, after which a holder reads it. It is set already after an earlier
+        // loss.
         let _ = self.fired.set(());
         let sender = self
             .sender
@@ -52,6 +54,7 @@ impl LossSignal {
     /// Completes when the session is lost.
     pub(super) async fn wait(&self) {
         // Each call polls its own clone, so dropping one future does not affect the others.
+        // It cannot fail: `self` keeps the sender until the signal fires.
         let _ = self.receiver.clone().await;
     }
 }

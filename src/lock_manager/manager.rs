@@ -229,6 +229,8 @@ impl LockManager {
             false,
             Box::new(move |shared, id, commands| {
                 let session = run_session(shared, Arc::clone(&pool), accepted, id, commands);
+                // A caller on another executor may poll the session, whose connection needs its own
+                // runtime.
                 let session = RuntimeBound::new(Box::pin(session), Some(sessions.clone()), drop);
                 let task = SessionTask::new(session);
                 sessions.spawn(Arc::clone(&task).run());

@@ -111,6 +111,7 @@ impl Handle {
             if missing.is_empty() {
                 return Ok(locks);
             }
+            // Options that do not wait have no limit of which a part could have passed.
             let rest = options.after(began.elapsed()).unwrap_or(options);
             let failed = self.try_all(missing, &rest, &mut locks, caller).await;
             let Some((key, error)) = failed else {
@@ -154,6 +155,7 @@ impl Handle {
                 }
             }
         }
+        // A lock that was lost is not held either, so an error is ignored.
         let _ = release_all(beyond).await;
         failure
     }
@@ -297,6 +299,8 @@ impl Future for PendingRequest {
     type Output = Result<HeldLock, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Taken out, because the poll borrows all of `self`. After the response, its drop ends the
+        // span.
         let span = std::mem::take(&mut self.span);
         let polled = span.in_scope(|| self.poll_response(context));
         if polled.is_pending() {

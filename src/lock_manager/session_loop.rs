@@ -203,6 +203,7 @@ async fn open<P: AsyncLockPool>(
             conn.pid = Some(reply.pid);
             let refused = ServerSigns::refused(accepted).intersection(reply.server_signs);
             match refused.error() {
+                // The server is refused, and its session is in a known state.
                 Some((kind, reason)) => {
                     conn.return_to_pool();
                     Err(LockError::new(kind).with_source(reason))
@@ -213,6 +214,7 @@ async fn open<P: AsyncLockPool>(
         Err(error) => {
             let kind = match classify(error.code()) {
                 LockErrorKind::Unsupported => LockErrorKind::Unsupported,
+                // No request was sent, as if the pool had returned no connection.
                 _ => LockErrorKind::Pool,
             };
             Err(LockError::new(kind).with_source(error.into_source()))
@@ -256,6 +258,7 @@ async fn compensate<S: AsyncLockSession>(
 ) -> Result<BatchReply, SessionError> {
     session.session_begin().await?;
     let script = Script::without_key(ScriptKind::DisableStatementTimeout);
+    // Inside the transaction, with which the setting ends.
     session.session_execute(&script).await?;
     let reply = query(session, batch).await?;
     session.session_commit(None).await?;

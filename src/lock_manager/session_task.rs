@@ -128,6 +128,7 @@ impl SessionTask {
             polled
         };
         if self.session_waker.state().owner_dropped {
+            // The owner could not take the session while this thread polled it.
             self.end();
         }
         polled

@@ -233,6 +233,7 @@ impl Shared {
             match item {
                 Deferred::Spawn(session, commands) => {
                     let task = (self.spawn_session)(Arc::clone(self), session, commands);
+                    // A final command may have removed the session meanwhile.
                     if let Some(handle) = self.state().sessions.get_mut(&session) {
                         handle.task = task;
                     }
@@ -248,7 +249,7 @@ impl Shared {
 
     /// Drops the handle of a session whose loop has ended.
     ///
-    /// The core sends no final command to a session that could not be opened, so without this call
+    /// The core sends no final command to a session that could not be opened. So without this call
     /// each failed attempt would leave a handle behind.
     pub(super) fn remove_session(&self, session: SessionId) {
         let handle = self.state().sessions.remove(&session);

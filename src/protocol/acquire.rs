@@ -187,6 +187,7 @@ impl Acquire {
         snapshot: &SessionSnapshot,
     ) -> Result<Option<Grant>, LockError> {
         Self::check(key, options, scope, snapshot.transaction)?;
+        // After the checks: a call that is refused must use up no warning.
         if !snapshot.provides_exclusion {
             sqlite::apply_missing_lock_policy(key, options.missing_lock_policy())?;
         }

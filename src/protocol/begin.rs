@@ -108,6 +108,7 @@ impl BeginAndAcquire {
             .with_source(error.into_source());
         match self.backend {
             Backend::Postgres => self.terminate(Err(error)),
+            // There is no session whose state could be unknown.
             Backend::Sqlite => Action::Done(Err(error)),
         }
     }

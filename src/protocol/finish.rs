@@ -115,6 +115,8 @@ impl FinishTransaction {
         if self.transaction.depth() < self.grant.depth {
             // The body ended the transaction. A commit here would end the caller's outer one.
             return if self.grant.pid.is_some() && !self.transaction.is_open_on_server() {
+                // It may have begun another one as plain text. Without one, the rollback only
+                // warns.
                 self.state = State::RollingBackUnknown;
                 Action::Script(Script::without_key(ScriptKind::RollBackTransaction))
             } else {
@@ -144,6 +146,7 @@ impl FinishTransaction {
     }
 
     fn on_checked_for_prepared(&self, event: Event) -> LockError {
+        // If the query fails, `NotHeld` is still true of this session.
         let prepared = event.row().is_ok_and(|row| row.answer == Some(true));
         self.error(if prepared {
             LockErrorKind::TransactionPrepared

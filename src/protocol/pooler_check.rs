@@ -249,6 +249,7 @@ impl PoolerCheck {
             },
             LockStep::ExpectHeld | LockStep::ExpectNotHeld => StatementKind::IsHeld,
             LockStep::Release => {
+                // Without a grant, the process id 0 matches no session, so nothing is released.
                 let (pid, began) = self.grant.unwrap_or_default();
                 StatementKind::Release {
                     pid,

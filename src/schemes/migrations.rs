@@ -35,6 +35,7 @@ fn salted(salt: u32, database: &str) -> LockKey {
 /// ```
 #[must_use]
 pub fn golang_migrate(database: &str, additional: &[&str]) -> LockKey {
+    // The constant `advisoryLockIDSalt` of golang-migrate.
     const SALT: u32 = 1_486_364_155;
     let mut names = additional.to_vec();
     names.push(database);

@@ -17,6 +17,7 @@ thread_local! {
 /// Returns the innermost lock table of this thread; `None` while the thread ends.
 pub(super) fn current() -> Option<Arc<SharedLockTable>> {
     CURRENT
+        // A destructor of another thread-local may release a lock after this one is gone.
         .try_with(|tables| tables.borrow().last().cloned())
         .ok()
         .flatten()

@@ -49,6 +49,7 @@ impl SharedLockTable {
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
         let mut table = self.table();
         let changed = change(&mut table);
+        // Collected under the mutex and woken outside it: a woken task locks the table.
         let wakers = table.wakers();
         drop(table);
         self.changed.notify_all();
@@ -109,6 +110,7 @@ impl SharedLockTable {
 
     pub(super) fn terminate_holders(&self, key: &LockKey) -> usize {
         let (lost, hooks) = self.change(|table| table.terminate_holders(key));
+        // Outside the mutex: a hook wakes a holder, which may release its lock.
         hooks.into_iter().for_each(|hook| (hook.0)());
         lost
     }
@@ -153,6 +155,8 @@ impl SharedLockTable {
         limit: Option<Duration>,
     ) -> Result<(), SessionError> {
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        // Declared before the guard of the table, and so dropped after it: the drop of the slot
+        // locks the table.
         let _slot = self.enqueue_guarded(request)?;
         if let Some(outcome) = self.wait_on_paused_clock(request, limit) {
             return outcome;

@@ -172,6 +172,7 @@ impl SimulatedLock {
 
     fn try_acquire(&self) -> Result<bool, SessionError> {
         if self.limit.is_some() && self.table.take_time_out(&self.request) {
+            // Relaxed: the driver of the call sets and reads it.
             self.limit_passed.store(true, Ordering::Relaxed);
             return Ok(false);
         }

@@ -269,6 +269,7 @@ impl Table {
 
     /// Records a failed release, after which the lock is not held.
     pub(super) fn not_released(&mut self, request: &LockRequest, kind: LockErrorKind) {
+        // The failed release may have removed it.
         let _ = self.remove(request.number);
         self.record(request, EventKind::NotReleased(kind));
     }

@@ -57,6 +57,7 @@ impl<S: LockSession> TransactionScope<'_, S> {
             return Ok(());
         };
         if !FinishTransaction::releases(&grant, outcome) {
+            // The outer transaction holds the lock until it ends, which the crate does not see.
             grant.record = None;
         }
         drive_release(self.session, grant, |grant, snapshot| {

@@ -107,6 +107,7 @@ impl<W> Core<W> {
         for op in ops {
             let key = op.key();
             match op.kind() {
+                // Either the batch or its compensation has released the lock.
                 LockOpKind::Release => self.on_released(key, true, now),
                 LockOpKind::Acquire { .. } | LockOpKind::IssueToken if is_only => {
                     self.fail_first(key, failure, now);
@@ -136,6 +137,7 @@ impl<W> Core<W> {
                 let phase = self.keys.get(&op.key()).map(|key_state| key_state.phase());
                 // After a release in the same batch the session acquires no further lock.
                 let acquires = phase == Some(KeyPhase::Acquiring { session: *id });
+                // Failed below, because each failure needs the whole core.
                 unsent.extend(acquires.then_some(op.key()));
                 !acquires
             });

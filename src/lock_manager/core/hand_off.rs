@@ -78,6 +78,7 @@ impl<W> Core<W> {
                 // In the process there is no server to issue the token.
                 token = Some(self.process_token());
             } else if let Some(next) = key_state.queue.pop() {
+                // The first grant after an acquire came from the server.
                 self.counters.hand_offs += u64::from(key_state.hand_offs > 0);
                 key_state.hand_offs = key_state.hand_offs.saturating_add(1);
                 let token = if next.fenced { token.take() } else { None };

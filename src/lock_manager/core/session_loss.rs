@@ -53,6 +53,7 @@ impl<W> Core<W> {
         };
         let acks = match session.phase {
             SessionPhase::Executing { acks, .. } => acks,
+            // A failed batch has moved its acks to `pending_acks` before its compensation.
             SessionPhase::Opening
             | SessionPhase::Idle
             | SessionPhase::Compensating { .. }

@@ -181,6 +181,7 @@ impl<W> Core<W> {
                 session.phase = SessionPhase::ProcessingReply;
                 let dedicated_key = session.dedicated_key;
                 self.schedule_health_check(id, now);
+                // Before `on_idle`, which closes an idle session that its key does not need.
                 if let Some(key) = dedicated_key {
                     self.on_dedicated_session_opened(key, id, now);
                 }
@@ -227,6 +228,8 @@ impl<W> Core<W> {
         // Removed without a command: the driver's session has already ended.
         self.sessions.remove(&id);
         let (kind, message) = (error.kind(), error_chain(&error));
+        // Without an earlier session, the error may be one of the configuration, which no retry
+        // cures.
         let may_return = self.backend.is_some() && kind == LockErrorKind::Pool;
         // One attempt for all these keys: their polls are due together, and the first opens a
         // session.

@@ -47,6 +47,7 @@ impl Drop for SessionReporter {
             }),
             Phase::Ended => {}
         }
+        // After the report: a command to a session that was removed would start it again.
         self.shared.remove_session(id);
     }
 }

@@ -33,6 +33,8 @@ impl Acquire {
         match (self.scope, self.context) {
             // The failed statement aborted the transaction; its end releases the lock.
             (LockScope::Transaction, _) => {
+                // Diesel hides the SQLSTATE of an aborted transaction, so any such error may be
+                // that.
                 if failure.kind == LockErrorKind::Database && failure.source.is_some() {
                     failure.kind = LockErrorKind::TransactionAborted;
                 }
