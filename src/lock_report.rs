@@ -65,9 +65,10 @@ pub struct SessionInfo {
     ///
     /// [prepared transaction]: https://www.postgresql.org/docs/current/sql-prepare-transaction.html
     pub pid: Option<i32>,
-    /// The role of the session.
+    /// The role of the session. Its name may contain any character.
     pub user: Option<String>,
-    /// The [`application_name`], as its client set it. It may contain any character.
+    /// The [`application_name`], as its client set it. PostgreSQL replaces all characters but those
+    /// of printable ASCII.
     ///
     /// [`application_name`]: https://www.postgresql.org/docs/current/runtime-config-logging.html#GUC-APPLICATION-NAME
     pub application: Option<String>,

@@ -64,8 +64,9 @@ pub enum ScriptKind {
     RollBackWait,
     /// Terminates the session, or releases its locks.
     ///
-    /// The scripts are sent one after the other, until the client sees that the session has ended,
-    /// or until the last step of a pass has released all locks. There are at most 16 passes.
+    /// The scripts are sent one after the other. They stop when the client sees that the session
+    /// has ended, or when the last step of a pass has released all locks. There are at most 16
+    /// passes.
     Terminate {
         /// The step.
         step: TerminateStep,

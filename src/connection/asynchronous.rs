@@ -31,21 +31,26 @@ use crate::session::{AsyncLockBody, AsyncLockSession};
 ///
 /// # Cancel safety
 ///
-/// Every future may be dropped at any point, by `select!`, a timeout or an aborted task.
+/// Every future may be dropped at any point, by `select!`, a timeout or an aborted task:
 ///
-/// * Before its first poll: nothing was sent.
-/// * During a pause between two polls of [`WaitStrategy::Poll`](crate::WaitStrategy::Poll): no lock
-///   is held, and no place in a queue is lost. In a transaction that this crate began, the session
-///   is terminated.
-/// * While a lock statement is in flight, a wait on the server included: the session is terminated,
-///   and the pool discards the connection. A wait leaves the server's queue early. With
-///   diesel-async, a cancel request ends it; with SeaORM, the session is terminated over another
-///   connection. With diesel-async and `sslmode=require`, a cancel request needs a TLS connector:
-///   see the module `backends::diesel_async`. Without a request, the wait ends within a second
-///   after its connection is closed. A new wait starts at the end of the queue.
-/// * While the body runs: the body is dropped. The lock is released as soon as the statement that
-///   the body left in flight has ended. If the body was in a transaction, the session is
-///   terminated.
+/// | dropped | lock and connection |
+/// |---|---|
+/// | before its first poll | nothing was sent |
+/// | in a pause between two polls of [`WaitStrategy::Poll`](crate::WaitStrategy::Poll) | no lock is held, and no place in a queue is lost |
+/// | with a lock statement in flight | the session is terminated, and the pool discards the connection |
+/// | in the body | the lock is released as soon as the statement that the body left in flight has ended |
+/// | in the body, if that leaves a transaction open | the session is terminated |
+/// | in a transaction that this crate began, a pause in its savepoint included | the session is terminated; with sqlx, the transaction is rolled back and the connection stays usable |
+///
+/// In a transaction of the application, sqlx differs: see the module `backends::sqlx`.
+///
+/// A dropped wait leaves the server's queue early. A new wait starts at the end of the queue.
+///
+/// | client | end of a dropped wait |
+/// |---|---|
+/// | diesel-async, tokio-postgres | A cancel request ends it. With `sslmode=require` the request needs a TLS connector: see the module `backends::diesel_async`. Without a request, the server ends the wait after the connection is closed. |
+/// | SeaORM, sqlx's `PgPool` | The session is terminated over another connection. |
+/// | sqlx's other types | It lasts 1.5 s at most. |
 ///
 /// # Examples
 ///
@@ -170,7 +175,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// As
     /// [`AdvisoryLocking::acquire_advisory_lock`](crate::AdvisoryLocking::acquire_advisory_lock).
-    /// The lock is not held.
+    /// The lock is not held, with the exception stated there.
     ///
     /// # Cancel safety
     ///
@@ -193,7 +198,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Errors
     ///
-    /// As the blocking [`try_acquire_advisory_lock`][blocking]. The lock is not held.
+    /// As the blocking [`try_acquire_advisory_lock`][blocking]. The lock is not held, with the
+    /// exception stated there.
     ///
     /// [blocking]: crate::AdvisoryLocking::try_acquire_advisory_lock
     ///
@@ -284,8 +290,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe, see [the trait](Self). If the future is dropped while the transaction is open,
-    /// the session is terminated, which rolls the transaction back. A drop during the commit leaves
+    /// Cancel safe, see [the trait](Self). A drop while the transaction is open rolls it back. With
+    /// clients other than sqlx, the session is terminated for that. A drop during the commit leaves
     /// it committed or rolled back. A drop between two polls outside the transaction leaves nothing
     /// behind.
     fn with_advisory_xact_lock<T, E, F>(

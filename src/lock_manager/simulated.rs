@@ -3,9 +3,9 @@
 //! # Implementation details
 //!
 //! On a backend without locks the core grants a request unconditionally, or excludes within the
-//! process. Inside a test scope, a granted request then also acquires the lock in the lock table of
-//! the test, with the machines of a plain connection. So contention, limits and faults are those of
-//! a connection. The lock table reports a loss to the signal of the guard.
+//! process. Inside a test scope, a granted request then acquires the lock in the lock table of the
+//! test, too. It runs the machines of a plain connection. So contention, limits and faults are
+//! those of a connection. The lock table reports a loss to the signal of the guard.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
