@@ -12,6 +12,7 @@ mod who;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::arguments::{Arguments, Command};
 use crate::exit_code::Code;
@@ -51,12 +52,12 @@ pub(crate) fn run() -> Code {
 
 /// One thread is enough, and its only other task is the connection.
 fn on_runtime(arguments: Arguments) -> Result<Code, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::OUTPUT, format_args!("cannot start: {error}")))?;
     let global = &arguments.global;
-    runtime.block_on(async {
+    run_on(runtime, async {
         match &arguments.command {
             Command::Run(run) => run::run(run, global).await,
             Command::Try(arguments) => probe::run_try(arguments, global).await,
@@ -71,4 +72,36 @@ fn on_runtime(arguments: Arguments) -> Result<Code, Failure> {
             }
         }
     })
+}
+
+/// Runs a command to its end. A drop of the runtime would wait for the resolver of host names, also
+/// after a signal.
+fn run_on<T>(runtime: Runtime, command: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(command);
+    runtime.shutdown_background();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn end_does_not_wait_for_the_resolver() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let (started, is_started) = channel();
+        let (ends, end) = channel::<()>();
+        run_on(runtime, async {
+            tokio::task::spawn_blocking(move || {
+                started.send(()).unwrap();
+                let _ = end.recv_timeout(Duration::from_secs(60));
+            });
+            is_started.recv().unwrap();
+        });
+        // The receiver lives, so its thread does.
+        ends.send(()).unwrap();
+    }
 }

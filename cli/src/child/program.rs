@@ -2,13 +2,14 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use tokio::process::Child;
 
 use crate::arguments::Run;
@@ -51,19 +52,32 @@ impl Program {
     /// that are sent to it.
     pub(crate) fn start(
         &self,
-        variables: &[(&str, String)],
+        variables: &[(&str, Option<String>)],
         inherited: Vec<OwnedFd>,
         own_group: bool,
     ) -> Result<Child, Failure> {
+        let spawn = |mut command: Command| {
+            for (name, value) in variables {
+                match value {
+                    Some(value) => command.env(name, value),
+                    None => command.env_remove(name),
+                };
+            }
+            if own_group {
+                command.process_group(0);
+            }
+            tokio::process::Command::from(command).spawn()
+        };
         let mut command = Command::new(&self.path);
-        if let Some((name, arguments)) = self.arguments.split_first() {
-            command.arg0(name).args(arguments);
+        let arguments = self.arguments.get(1..).unwrap_or_default();
+        command.arg0(self.arguments.first().unwrap_or(&OsString::new()));
+        command.args(arguments);
+        let mut started = spawn(command);
+        if is_script_without_interpreter(&started) {
+            let mut shell = Command::new("/bin/sh");
+            shell.arg(&self.path).args(arguments);
+            started = spawn(shell);
         }
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
-        if own_group {
-            command.process_group(0);
-        }
-        let started = tokio::process::Command::from(command).spawn();
         // They have no CLOEXEC, so they stay open until the program has started.
         drop(inherited);
         started.map_err(|error| {
@@ -76,6 +90,13 @@ impl Program {
             Failure::new(code, format_args!("cannot run {path}: {error}"))
         })
     }
+}
+
+/// Returns `true` if the system does not know the format of the file. `execvp` runs it with
+/// `/bin/sh` then, and so do `env` and flock(1).
+fn is_script_without_interpreter(started: &io::Result<Child>) -> bool {
+    let error = started.as_ref().err().and_then(io::Error::raw_os_error);
+    error == Some(Errno::NOEXEC.raw_os_error())
 }
 
 /// Finds a program as `execvp` does.

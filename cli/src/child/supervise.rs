@@ -7,9 +7,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::process::Child;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::descendants::Descendants;
 use super::{Program, Signals};
@@ -17,11 +17,14 @@ use crate::exit_code::Code;
 use crate::failure::Failure;
 use crate::output::message;
 
+/// Pause between two checks that the process group has ended.
+const GROUP_CHECK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Options of the supervision.
 #[derive(Debug)]
 pub(crate) struct Supervision {
-    /// Environment variables of the command.
-    pub(crate) variables: Vec<(&'static str, String)>,
+    /// Environment variables of the command. `None`: the command does not have the variable.
+    pub(crate) variables: Vec<(&'static str, Option<String>)>,
     /// The descriptor of the lock, without CLOEXEC. `None`: the command does not inherit it.
     pub(crate) socket: Option<OwnedFd>,
     pub(crate) foreground: bool,
@@ -69,7 +72,7 @@ pub(crate) async fn supervise(
     }
     let own_group = !supervision.foreground;
     let mut child = program.start(&supervision.variables, inherited, own_group)?;
-    let target = Target::of(&child, own_group);
+    let mut target = Target::of(&child, own_group);
 
     let mut loss = Box::pin(loss);
     let mut was_lost = false;
@@ -95,30 +98,47 @@ pub(crate) async fn supervise(
                     Failure::new(Code::OUTPUT, format_args!("cannot wait for the command: {error}"))
                 })?;
                 status = Some(ended);
+                target.command_ended();
                 let live = descendants.as_ref().is_some_and(Descendants::live);
-                if !(live && supervision.wait_for_descendants) {
+                let waits = (was_lost && own_group) || (live && supervision.wait_for_descendants);
+                if !waits {
                     return Ok(End { status: ended, was_lost, has_descendants: live });
                 }
             }
-            () = descendants_end, if status.is_some() => {
+            // The rest of the group works without the lock, so it gets the same time to end.
+            () = target.group_end(), if status.is_some() && was_lost && own_group => {
+                if let Some(status) = status {
+                    return Ok(End { status, was_lost, has_descendants: false });
+                }
+            }
+            () = descendants_end, if status.is_some() && !(was_lost && own_group) => {
                 if let Some(status) = status {
                     return Ok(End { status, was_lost, has_descendants: false });
                 }
             }
             signal = signals.next() => {
-                let is_end = signal == Signal::TERM || signal == Signal::INT;
+                let is_end = signal == Signal::TERM || (signal == Signal::INT && own_group);
                 ends_requested += u32::from(is_end);
                 target.send(if is_end && ends_requested > 1 { Signal::KILL } else { signal });
+                // In the foreground no group is left that the signal could end.
+                if let Some(status) = status.filter(|_| is_end && !own_group) {
+                    return Ok(End { status, was_lost, has_descendants: true });
+                }
             }
             reason = &mut loss, if !was_lost => {
                 message(&format!("lock lost: {reason}; the command is ended"));
                 was_lost = true;
                 target.send(Signal::TERM);
-                kill_at = Some(Instant::now() + supervision.kill_after);
+                // A time out of reach is no limit.
+                kill_at = Instant::now().checked_add(supervision.kill_after);
             }
             () = kill_time => {
                 kill_at = None;
                 target.send(Signal::KILL);
+                // A process that nothing reaps stays in its group.
+                if let Some(status) = status.filter(|_| own_group) {
+                    return Ok(End { status, was_lost, has_descendants: false });
+                }
             }
         }
     }
@@ -126,6 +146,7 @@ pub(crate) async fn supervise(
 
 /// The processes that receive signals.
 struct Target {
+    /// Process id of the command, also of its group. `None` if it may be that of another process.
     pid: Option<Pid>,
     is_group: bool,
 }
@@ -136,6 +157,21 @@ impl Target {
         Self {
             pid: pid.and_then(Pid::from_raw),
             is_group,
+        }
+    }
+
+    /// Notes the end of the command. Its number stays that of the group while a process is in it.
+    const fn command_ended(&mut self) {
+        if !self.is_group {
+            self.pid = None;
+        }
+    }
+
+    /// Waits for the end of all processes in the group.
+    async fn group_end(&self) {
+        let lives = |group: Pid| test_kill_process_group(group).is_ok();
+        while self.pid.is_some_and(lives) {
+            sleep(GROUP_CHECK_PAUSE).await;
         }
     }
 

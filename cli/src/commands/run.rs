@@ -116,6 +116,10 @@ pub(super) async fn run(arguments: &Run, global: &Global) -> Result<Code, Failur
         return Ok(Code(arguments.lost_exit_code));
     }
     if end.has_descendants {
+        // No release reports a loss that the last check did not see.
+        if let Err(reason) = session::check(&guard, grant.session, REPLY).await {
+            return Ok(lost(arguments, &reason));
+        }
         leave_lock(global, &end);
     }
     match timeout(REPLY, guard.release()).await {

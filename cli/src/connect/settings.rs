@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,9 +76,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads the settings of this process. `url` is the argument of the command line.
     pub(crate) fn of_process(url: Option<&str>) -> Result<Self, Failure> {
-        let environment: BTreeMap<String, String> = env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let environment = utf8_variables(env::vars_os(), url.is_some()).map_err(Failure::usage)?;
         Self::read(url, &environment).map_err(Failure::usage)
     }
 
@@ -222,6 +221,22 @@ impl Settings {
         };
         read_password(&file, &wanted)
     }
+}
+
+/// Returns the variables of a connection. A value that is not UTF-8 is an error, because without it
+/// the connection could be one to another server.
+fn utf8_variables(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    has_url: bool,
+) -> Result<BTreeMap<String, String>, String> {
+    variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .filter(|(name, _)| name.starts_with("PG") || (name == "DATABASE_URL" && !has_url))
+        .map(|(name, value)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(format!("the environment variable {name} is not UTF-8")),
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Wrong arguments and unfit servers: a clear text and an exit code for each.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use testkit::cluster::ClusterGuard;
@@ -9,7 +11,7 @@ use testkit::pooling_proxy::{Ability, PoolingProxy};
 use testkit::server::{fresh_name, url, with_parameters};
 use testkit::temp::TempRole;
 
-use crate::program::{run, run_on};
+use crate::program::{program, run, run_command, run_on};
 
 #[test]
 fn wrong_arguments_are_usage_errors() {
@@ -93,6 +95,20 @@ fn unsupported_parameter_is_a_usage_error() {
     run_on("mysql://host/d", &["ls"])
         .assert_code(64)
         .assert_stderr("postgres://");
+}
+
+/// Without the variable the program would connect to another server.
+#[test]
+fn variable_that_is_not_utf8_is_a_usage_error() {
+    for variable in ["DATABASE_URL", "PGHOST", "PGREQUIREPEER"] {
+        let mut command = program(&["ls"]);
+        command.env(variable, OsStr::from_bytes(b"/no/such/\xff"));
+        let done = run_command(command);
+        done.assert_code(64).assert_stderr(variable);
+    }
+    let mut command = program(&["ls", "-d", &url()]);
+    command.env("DATABASE_URL", OsStr::from_bytes(b"\xff"));
+    run_command(command).assert_code(0);
 }
 
 #[test]

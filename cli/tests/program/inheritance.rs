@@ -54,6 +54,23 @@ fn background_process_keeps_the_lock_after_the_command() {
     observer.assert_soon_free(&key, "the background process");
 }
 
+/// In the foreground the command has no group that the signal could end.
+#[test]
+fn term_in_the_foreground_ends_the_wait_for_descendants() {
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let (key, mut observer) = (LockKey::from(&*name), connect());
+    let script = format!("sleep {sleep} & exit 3");
+    let options = ["--foreground", "--wait-for-descendants", "-c", &script];
+    let running = Running::start(program(&[&["run", &*name], &options[..]].concat()));
+    let pid = wait_for_sleep(&sleep);
+    running.wait_until_childless();
+    running.signal(Signal::TERM);
+    running.wait().assert_code(3).assert_stderr("keep the lock");
+    assert_held(&mut observer, &key);
+    send(pid, Signal::KILL);
+    observer.assert_soon_free(&key, "the background process");
+}
+
 #[test]
 fn wait_for_descendants_waits_for_background_processes() {
     let (name, sleep) = (fresh_name(), fresh_sleep());

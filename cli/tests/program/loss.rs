@@ -3,15 +3,20 @@
 use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
 use rustix::process::Signal;
 use testkit::observer::Observe;
-use testkit::proxy::Proxy;
+use testkit::proxy::{Direction, Policy, Proxy};
 use testkit::server::{connect, eventually, fresh_name};
 
-use crate::processes::{fresh_sleep, wait_for_sleep, wait_until_none_sleeps};
+use crate::processes::{fresh_sleep, send, wait_for_sleep, wait_until_none_sleeps};
 use crate::program::{Running, program, run};
 
 #[test]
 fn terminated_session_ends_the_command() {
-    for (options, code) in [(&[][..], 79), (&["--lost-exit-code=4"], 4)] {
+    for (options, code) in [
+        (&[][..], 79),
+        (&["--lost-exit-code=4"], 4),
+        // A time out of reach, which must not overflow.
+        (&["--kill-after=200000000000000d"], 79),
+    ] {
         let (name, first, second) = (fresh_name(), fresh_sleep(), fresh_sleep());
         let script = format!("sleep {first} | sleep {second}");
         let arguments = [&["run", &name], options, &["-c", &script]].concat();
@@ -36,6 +41,43 @@ fn command_that_ignores_term_is_killed_after_the_grace() {
     connect().terminate_holder(&LockKey::from(&*name));
     running.wait().assert_code(79);
     wait_until_none_sleeps(&sleep);
+}
+
+/// The command ends at once, and leaves a process in its group.
+#[test]
+fn background_process_is_killed_after_the_grace() {
+    for close in [&[][..], &["--close"]] {
+        let (name, sleep) = (fresh_name(), fresh_sleep());
+        let script = format!("(trap '' TERM; exec sleep {sleep}) & wait");
+        let options = ["--kill-after=200ms", "-c", &script];
+        let arguments = [&["run", &name], close, &options].concat();
+        let running = Running::start(program(&arguments));
+        wait_for_sleep(&sleep);
+        connect().terminate_holder(&LockKey::from(&*name));
+        running.wait().assert_code(79).assert_stderr("lock lost");
+        wait_until_none_sleeps(&sleep);
+    }
+}
+
+/// The network hides the loss until the command has ended, and a background process lives.
+#[test]
+fn loss_counts_though_a_background_process_lives() {
+    let (name, first, second) = (fresh_name(), fresh_sleep(), fresh_sleep());
+    let (key, proxy) = (LockKey::from(&*name), Proxy::start());
+    let script = format!("sleep {first} & sleep {second}; exit 0");
+    let mut command = program(&["run", &name, "--check-interval=1h", "-c", &script]);
+    command.env("DATABASE_URL", proxy.url());
+    let running = Running::start(command);
+    let background = wait_for_sleep(&first);
+    let foreground = wait_for_sleep(&second);
+    proxy.set(Direction::ToClient, Policy::Hold);
+    connect().terminate_holder(&key);
+    connect().assert_soon_free(&key, "the termination");
+    send(foreground, Signal::KILL);
+    running.wait_until_childless();
+    proxy.forward();
+    running.wait().assert_code(79).assert_stderr("lock lost");
+    send(background, Signal::KILL);
 }
 
 /// The end of the session is noticed at the release, too.

@@ -105,6 +105,16 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits until the program has noticed the end of its command.
+    #[track_caller]
+    pub(crate) fn wait_until_childless(&self) {
+        let pid = self.child.id();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        eventually("the program has no child", || {
+            fs::read_to_string(&children).is_ok_and(|children| children.is_empty())
+        });
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub(crate) fn wait(mut self) -> Done {

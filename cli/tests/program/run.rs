@@ -1,5 +1,8 @@
 //! `run`, `try` and `wait`: exit codes, the environment of the command, exclusion.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
 use testkit::observer::Observe;
 use testkit::server::{connect, eventually, fresh_name, url};
@@ -72,6 +75,47 @@ fn environment_describes_the_lock() {
     }
     let done = run(&["run", &name, "--token=no_such_sequence", "--", "true"]);
     done.assert_code(76).assert_stderr("no_such_sequence");
+}
+
+#[test]
+fn sequence_whose_numbers_may_decrease_is_refused() {
+    let name = fresh_name();
+    for definition in ["INCREMENT -1", "CYCLE", "CACHE 2"] {
+        let sequence = TempObject::create("SEQUENCE", definition);
+        let token = format!("--token={}", sequence.name);
+        let done = run(&["run", &name, &token, "--", "echo", "ran"]);
+        done.assert_code(64).assert_stderr("counts up");
+        assert_eq!(done.stdout, "", "{definition}");
+    }
+    connect().assert_soon_free(&LockKey::from(&*name), "the refusal");
+}
+
+/// The token of a surrounding lock is not one of this lock.
+#[test]
+fn token_of_a_surrounding_run_is_not_inherited() {
+    let (outer, inner) = (fresh_name(), fresh_name());
+    let sequence = TempObject::create("SEQUENCE", "");
+    let token = format!("--token={}", sequence.name);
+    let program = env!("CARGO_BIN_EXE_advisory-lock");
+    let command = ["sh", "-c", "echo ${ADVISORY_LOCK_TOKEN-none}"];
+    let nested = [
+        &["run", &*outer, &token, "--", program, "run", &inner, "--"][..],
+        &command,
+    ];
+    assert_eq!(run(&nested.concat()).assert_code(0).stdout, "none\n");
+}
+
+/// As `execvp`, `env` and flock(1) do.
+#[test]
+fn script_without_an_interpreter_runs_with_sh() {
+    let script = std::env::temp_dir().join(fresh_name());
+    fs::write(&script, "echo \"$1|$2\"; exit 7\n").unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    let name = fresh_name();
+    let path = script.to_str().unwrap();
+    let done = run(&["run", &name, "--", path, "a b", "-c"]);
+    assert_eq!(done.assert_code(7).stdout, "a b|-c\n");
+    fs::remove_file(script).unwrap();
 }
 
 #[test]

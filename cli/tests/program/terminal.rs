@@ -9,7 +9,7 @@ use advisory_locking::LockKey;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use testkit::observer::Observe;
-use testkit::server::{connect, fresh_name};
+use testkit::server::{connect, eventually, fresh_name};
 
 use crate::processes::{fresh_sleep, wait_for_sleep, wait_until_none_sleeps};
 use crate::program::{Running, program};
@@ -65,4 +65,26 @@ fn interrupt_of_the_terminal_ends_the_command() {
     running.wait().assert_code(130);
     wait_until_none_sleeps(&sleep);
     connect().assert_soon_free(&LockKey::from(&*name), "an interrupt");
+}
+
+/// An interactive program, such as `psql`, handles the interrupt and goes on.
+#[test]
+fn repeated_interrupt_of_the_terminal_kills_no_command() {
+    let (mut user, terminal) = terminal();
+    let count = std::env::temp_dir().join(fresh_name());
+    let script = format!(
+        "n=0; trap 'n=$((n + 1)); echo $n > {0}; [ $n = 3 ] && exit 9' INT; echo 0 > {0}; \
+         while :; do sleep 0.02; done",
+        count.display()
+    );
+    let name = fresh_name();
+    let running = Running::start(at_terminal(terminal, &["run", &name, "-c", &script]));
+    for number in 0..3 {
+        eventually("the command has handled the interrupts", || {
+            std::fs::read_to_string(&count).is_ok_and(|text| text == format!("{number}\n"))
+        });
+        user.write_all(b"\x03").unwrap();
+    }
+    running.wait().assert_code(9);
+    std::fs::remove_file(count).unwrap();
 }

@@ -31,25 +31,22 @@ pub(super) fn held_with(key: &LockKey, mode: LockMode, name: &str) -> Result<Str
     Ok(format!("{held} {entry}").trim().to_owned())
 }
 
-/// Returns the environment variables of the command.
+/// Returns the environment variables of the command. `None`: the command does not have it.
 pub(super) fn variables(
     name: &str,
     key: &LockKey,
     mode: LockMode,
     grant: Grant,
     held: String,
-) -> Vec<(&'static str, String)> {
-    let mut variables = vec![
-        ("ADVISORY_LOCK_NAME", name.replace('\0', "")),
-        ("ADVISORY_LOCK_KEY", numbers(key.raw())),
-        ("ADVISORY_LOCK_MODE", json::mode(mode).to_owned()),
-        ("ADVISORY_LOCK_PID", grant.session.to_string()),
-        (HELD, held),
-    ];
-    variables.extend(
-        grant
-            .token
-            .map(|token| ("ADVISORY_LOCK_TOKEN", token.to_string())),
-    );
-    variables
+) -> Vec<(&'static str, Option<String>)> {
+    let token = grant.token.map(|token| token.to_string());
+    vec![
+        ("ADVISORY_LOCK_NAME", Some(name.replace('\0', ""))),
+        ("ADVISORY_LOCK_KEY", Some(numbers(key.raw()))),
+        ("ADVISORY_LOCK_MODE", Some(json::mode(mode).to_owned())),
+        ("ADVISORY_LOCK_PID", Some(grant.session.to_string())),
+        // Without a token, that of a surrounding `run` must not look like one of this lock.
+        ("ADVISORY_LOCK_TOKEN", token),
+        (HELD, Some(held)),
+    ]
 }

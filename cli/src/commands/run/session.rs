@@ -36,10 +36,35 @@ async fn keep_session(client: &Client) -> Result<i32, Failure> {
 }
 
 /// Issues a fencing token, under the lock.
+///
+/// The sequence must count up. With a [cache], a session of a pooler could issue an old number.
+///
+/// [cache]: https://www.postgresql.org/docs/current/sql-createsequence.html#SQL-CREATESEQUENCE-NOTES
 async fn issue_token(client: &Client, sequence: &str) -> Result<i64, Failure> {
-    let statement = "SELECT pg_catalog.nextval($1::pg_catalog.text::pg_catalog.regclass)";
+    let statement = "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_sequence \
+                     WHERE seqrelid OPERATOR(pg_catalog.=) sequence \
+                     AND seqcache OPERATOR(pg_catalog.=) 1 \
+                     AND seqincrement OPERATOR(pg_catalog.>) 0 AND NOT seqcycle) \
+                     THEN pg_catalog.nextval(sequence) END \
+                     FROM (SELECT $1::pg_catalog.text::pg_catalog.regclass AS sequence) AS named";
     let row = client.query_one(statement, &[&sequence]).await?;
-    Ok(row.try_get(0)?)
+    let token: Option<i64> = row.try_get(0)?;
+    token.ok_or_else(|| {
+        Failure::usage(format_args!(
+            "{sequence}: fencing tokens need a sequence that counts up, with CACHE 1 and NO CYCLE"
+        ))
+    })
+}
+
+/// Returns the reason if the session of the lock does not reply within the limit, or has ended.
+pub(super) async fn check(client: &Client, session: i32, limit: Duration) -> Result<(), String> {
+    let reply = client.simple_query("SELECT pg_catalog.pg_backend_pid()");
+    match timeout(limit, reply).await {
+        Ok(Ok(messages)) if first_number(&messages) == Some(session) => Ok(()),
+        Ok(Ok(_)) => Err("another session replied: is there a transaction pooler?".to_owned()),
+        Ok(Err(error)) => Err(causes(&error)),
+        Err(_) => Err(format!("the server did not reply within {limit:?}")),
+    }
 }
 
 /// Waits until the lock is lost, and returns the reason.
@@ -53,14 +78,8 @@ pub(super) async fn loss(
     let check = async {
         loop {
             sleep(interval).await;
-            let reply = client.simple_query("SELECT pg_catalog.pg_backend_pid()");
-            match timeout(limit, reply).await {
-                Ok(Ok(messages)) if first_number(&messages) == Some(session) => {}
-                Ok(Ok(_)) => {
-                    return "another session replied: is there a transaction pooler?".to_owned();
-                }
-                Ok(Err(error)) => return causes(&error),
-                Err(_) => return format!("the server did not reply within {limit:?}"),
+            if let Err(reason) = check(client, session, limit).await {
+                return reason;
             }
         }
     };
