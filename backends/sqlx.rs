@@ -50,6 +50,7 @@
 //! | statement of the body | It runs to its end. Then the lock is released. The connection returns to the pool. |
 //! | statement whose reply never ends, because the server waits for the client (`COPY … FROM STDIN`) | A pooled connection is closed after some seconds. Another connection waits until it is closed. |
 //! | body of a transaction-level lock, or a request for one, outside a wait | The transaction of the crate is rolled back. The connection stays usable. |
+//! | commit of `with_advisory_xact_lock` | A rollback follows it. Then the session is terminated. |
 //! | request for a session-level lock | The session is terminated. |
 //! | wait on the server, through a `PgPool` | The session is terminated by its process id, over a new connection. |
 //! | wait on the server, on another type | It ends after 1.5 s at most. Each such wait is repeated at that interval, at the end of the server's queue. |

@@ -292,8 +292,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// Cancel safe, see [the trait](Self). A drop while the transaction is open rolls it back. With
     /// clients other than sqlx, the session is terminated for that. A drop during the commit leaves
-    /// it committed or rolled back. A drop between two polls outside the transaction leaves nothing
-    /// behind.
+    /// it committed or rolled back, and terminates the session. A drop between two polls outside
+    /// the transaction leaves nothing behind.
     fn with_advisory_xact_lock<T, E, F>(
         &mut self,
         key: impl Into<LockKey>,

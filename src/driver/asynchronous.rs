@@ -211,7 +211,8 @@ pub(crate) async fn granted_or_error<S: AsyncLockSession>(
 /// # Cancel safety
 ///
 /// If the future is dropped while an action is in flight, or while the machine needs a clean-up,
-/// the session is terminated. If it is dropped during any other pause, no lock is held.
+/// the session is terminated, or its transaction is rolled back if the adapter can queue that. If
+/// it is dropped during any other pause, no lock is held.
 pub(crate) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
 where
     S: AsyncLockSession,
@@ -231,6 +232,7 @@ where
         let action = guard.machine.handle(event, now);
         // Set before the await: a drop at the first pending point of the action must see it.
         guard.in_flight = !matches!(action, Action::Sleep(_) | Action::Done(_));
+        // After a dropped begin or end, it is unknown whether the transaction is open.
         guard.can_roll_back = matches!(
             action,
             Action::Query(_) | Action::BeginAndQuery(_) | Action::Script(_)

@@ -175,8 +175,8 @@ pub trait AsyncLockSession: Send {
     /// After `false`, the default, the driver calls
     /// [`session_start_terminate`](Self::session_start_terminate).
     ///
-    /// It is not called if a begin or end of a transaction was dropped in flight: its future rolls
-    /// back in its own drop.
+    /// It is not called if a begin or end of a transaction was dropped in flight. The driver then
+    /// terminates the session.
     fn session_start_rollback_to(&mut self, _depth: u32) -> bool {
         false
     }

@@ -98,10 +98,12 @@ impl Acquire {
             {
                 self.fail(Failure::new(LockErrorKind::SessionChanged))
             }
+            // Null: `pg_locks` does not show the lock, as after an ordinary timeout.
             Ok(LockReply {
                 answer: Some(true) | None,
                 ..
             }) => self.on_wait_cleaned_up(failure, now),
+            // `pg_locks` shows the lock, but the release finds none: the two contradict each other.
             Ok(LockReply {
                 answer: Some(false),
                 ..
