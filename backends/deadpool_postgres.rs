@@ -42,7 +42,7 @@ use ::deadpool_postgres::ClientWrapper;
 use super::tokio_postgres::client::{self, lock_session};
 use super::tokio_postgres::error::session_error;
 use super::tokio_postgres::values;
-use crate::session::{Row, SessionError, Statement};
+use crate::session::{Row, SessionError, SqlState, Statement};
 
 lock_session!(ClientWrapper,
     outer: 0,
@@ -51,12 +51,31 @@ lock_session!(ClientWrapper,
     query: query
 );
 
-/// Runs a statement, which the cache of the connection prepares once.
+/// Runs a statement.
+///
+/// The session may have lost its prepared statements, by `DISCARD ALL` in a body or as the
+/// [`RecyclingMethod`](::deadpool_postgres::RecyclingMethod). Then the cache is cleared, and the
+/// statement, which did not run, is prepared again. In a transaction that error would abort the
+/// transaction, so an attempt is not prepared there.
 async fn query(wrapper: &ClientWrapper, statement: &Statement) -> Result<Row, SessionError> {
-    // The cache may name a statement that `DISCARD ALL` has removed from the session.
-    if !statement.is_cacheable() {
+    let in_transaction = client::transaction_state(wrapper, 0).is_open();
+    if !statement.is_cacheable() || in_transaction && statement.is_attempt() {
         return client::query(wrapper, statement).await;
     }
+    let row = query_prepared(wrapper, statement).await;
+    let code = row.as_ref().err().and_then(SessionError::code);
+    if !code.is_some_and(SqlState::is_statement_missing) {
+        return row;
+    }
+    wrapper.statement_cache.clear();
+    query_prepared(wrapper, statement).await
+}
+
+/// Runs a statement, which the cache of the connection prepares once.
+async fn query_prepared(
+    wrapper: &ClientWrapper,
+    statement: &Statement,
+) -> Result<Row, SessionError> {
     let binds: Vec<_> = statement.binds().collect();
     let (values, types): (Vec<_>, Vec<_>) = binds.iter().map(values::typed).unzip();
     let row = match wrapper.prepare_typed_cached(statement.sql(), &types).await {

@@ -22,13 +22,23 @@
 //! # }
 //! ```
 //!
+//! # Async tasks
+//!
+//! A `Client` panics in an async task, so applications call it on a thread for blocking code. A
+//! guard may be dropped in a task: each lock statement in a tokio runtime runs on a thread of its
+//! own. The drop blocks the task until the reply.
+//!
 //! # Broken connections
 //!
 //! r2d2 tests a connection at its next checkout, unless `test_on_check_out` is off. So it never
 //! hands out a session that this crate has terminated. With the test off, it may, because the crate
 //! postgres 0.19 does not show that a session has ended. Such a session holds no lock.
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use postgres::{Client, Error, Row, SimpleQueryMessage, SimpleQueryRow, Transaction};
+use tokio::runtime::Handle;
 
 use super::postgres::BEGAN_WITH_THIS_MESSAGE;
 use super::tokio_postgres::error::session_error;
@@ -44,9 +54,9 @@ trait Connection {
     const OUTER: u32;
 
     fn is_closed(&self) -> bool;
-    fn send_text(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, Error>;
-    fn execute_text(&mut self, text: &str) -> Result<(), Error>;
-    fn query_row(&mut self, text: &str, values: &[TypedValue<'_>]) -> Result<Row, Error>;
+    fn send_text(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, SessionError>;
+    fn execute_text(&mut self, text: &str) -> Result<(), SessionError>;
+    fn query_row(&mut self, text: &str, values: &[TypedValue<'_>]) -> Result<Row, SessionError>;
 }
 
 macro_rules! lock_session {
@@ -58,16 +68,20 @@ macro_rules! lock_session {
                 $is_closed(self)
             }
 
-            fn send_text(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
-                self.simple_query(text)
+            fn send_text(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, SessionError> {
+                outside_runtime(|| self.simple_query(text))
             }
 
-            fn execute_text(&mut self, text: &str) -> Result<(), Error> {
-                self.batch_execute(text)
+            fn execute_text(&mut self, text: &str) -> Result<(), SessionError> {
+                outside_runtime(|| self.batch_execute(text))
             }
 
-            fn query_row(&mut self, text: &str, values: &[TypedValue<'_>]) -> Result<Row, Error> {
-                self.query_typed_one(text, values)
+            fn query_row(
+                &mut self,
+                text: &str,
+                values: &[TypedValue<'_>],
+            ) -> Result<Row, SessionError> {
+                outside_runtime(|| self.query_typed_one(text, values))
             }
         }
 
@@ -106,7 +120,7 @@ macro_rules! lock_session {
             }
 
             fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-                self.batch_execute(&script.plain_sql()).map_err(session_error)
+                self.execute_text(&script.plain_sql())
             }
 
             fn session_mark_broken(&mut self) {
@@ -119,6 +133,26 @@ lock_session! {
     Client, outer: 0, is_closed: Client::is_closed;
     // The `Client` is borrowed. Its owner sees the end of the session.
     Transaction<'_>, outer: 1, is_closed: |_: &Self| false;
+}
+
+/// Runs a call of the client, on a thread of its own if this thread is in a tokio runtime.
+///
+/// The crate postgres 0.19 blocks on a runtime of its own, which panics in an async task. The drop
+/// of a guard there would keep the lock, and its connection would return to the pool.
+fn outside_runtime<T: Send>(
+    call: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, SessionError> {
+    if Handle::try_current().is_err() {
+        return call().map_err(session_error);
+    }
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("advisory-locking".to_owned());
+        let called = thread
+            .spawn_scoped(scope, call)
+            .map_err(SessionError::new)?;
+        let returned = called.join().unwrap_or_else(|panic| resume_unwind(panic));
+        returned.map_err(session_error)
+    })
 }
 
 fn transaction_state<C: Connection>(conn: &C) -> TransactionState {
@@ -137,16 +171,13 @@ fn begin<C: Connection>(
     let depth = transaction_state(conn).depth();
     let begin = open_transactions::begin_text(depth);
     let script = format!("{begin}; {select} {BEGAN_WITH_THIS_MESSAGE}");
-    let row = conn
-        .send_text(&script)
-        .map_err(session_error)
-        .and_then(|replies| {
-            let row = replies.into_iter().find_map(|reply| match reply {
-                SimpleQueryMessage::Row(row) => Some(row),
-                _ => None,
-            });
-            row.ok_or_else(|| SessionError::new("the server returned no row"))
+    let row = conn.send_text(&script).and_then(|replies| {
+        let row = replies.into_iter().find_map(|reply| match reply {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
         });
+        row.ok_or_else(|| SessionError::new("the server returned no row"))
+    });
     if depth == 0 && row.as_ref().is_ok_and(|row| !values::last_is_true(row)) {
         return Err(open_transactions::unknown_transaction());
     }
@@ -171,8 +202,8 @@ fn commit<C: Connection>(conn: &mut C, check: Option<&Script>) -> Result<(), Ses
         // The caller gets the error of the commit. postgres 0.19.14 shows the end of the session
         // only after the error that the server sent before.
         let rolled_back = conn.execute_text(&open_transactions::rollback_text(depth));
-        let gone = rolled_back.is_err_and(|error| session_error(error).is_disconnected());
-        session_error(error).with_disconnected(gone)
+        let gone = rolled_back.is_err_and(|error| error.is_disconnected());
+        error.with_disconnected(gone)
     });
     open_transactions::pop(conn);
     result
@@ -182,14 +213,13 @@ fn roll_back<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
     let depth = transaction_state(conn).depth();
     let rolled_back = conn.execute_text(&open_transactions::rollback_text(depth));
     open_transactions::pop(conn);
-    rolled_back.map_err(session_error)
+    rolled_back
 }
 
 /// Runs a statement unprepared, in one round trip.
 fn query<C: Connection>(conn: &mut C, statement: &Statement) -> Result<LockRow, SessionError> {
     let binds: Vec<_> = statement.binds().collect();
     let values: Vec<_> = binds.iter().map(values::typed).collect();
-    let row = conn.query_row(statement.sql(), &values);
-    row.and_then(|row| values::binary_row(&row))
-        .map_err(session_error)
+    let row = conn.query_row(statement.sql(), &values)?;
+    values::binary_row(&row).map_err(session_error)
 }

@@ -245,7 +245,7 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
 
 /// The start of the transaction in its binary format, as hexadecimal digits. The text form of a
 /// time depends on settings.
-#[cfg(any(feature = "sea-orm", feature = "_rust-postgres"))]
+#[cfg(any(feature = "_sqlx-postgres", feature = "_rust-postgres"))]
 pub(super) const TRANSACTION_BEGAN_HEX: &str =
     "pg_catalog.encode(pg_catalog.timestamptz_send(CURRENT_TIMESTAMP), 'hex')";
 

@@ -6,7 +6,7 @@ use super::ServerSigns;
 use super::batch::{self, LockBatch};
 use super::lock;
 use super::report;
-#[cfg(any(feature = "sea-orm", feature = "_rust-postgres"))]
+#[cfg(any(feature = "_sqlx-postgres", feature = "_rust-postgres"))]
 use super::script::TRANSACTION_BEGAN_HEX;
 use super::server_identity;
 use crate::key::{LockKey, RawLockKey};
@@ -284,13 +284,22 @@ impl Statement {
         }
     }
 
+    /// Returns whether it tries to acquire one lock.
+    #[cfg(any(feature = "_sqlx-postgres", feature = "deadpool-postgres"))]
+    pub(crate) const fn is_attempt(&self) -> bool {
+        matches!(
+            self.kind(),
+            Some(StatementKind::TryAcquire { .. } | StatementKind::TryAcquireXact { .. })
+        )
+    }
+
     /// Returns the text with the values written out, for a [simple query] whose reply is text.
     ///
     /// The start of the transaction is the `bigint` of its binary format, in hexadecimal digits:
     /// the text of a time depends on settings.
     ///
     /// [simple query]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SIMPLE-QUERY
-    #[cfg(any(feature = "sea-orm", feature = "_rust-postgres"))]
+    #[cfg(any(feature = "_sqlx-postgres", feature = "_rust-postgres"))]
     pub(crate) fn simple_sql(&self) -> String {
         let mut text = self.sql().to_owned();
         for (index, bind) in self.binds().enumerate() {

@@ -16,7 +16,6 @@
 //!
 //! [`run_cleanup`]: PinnedState::run_cleanup
 
-use sea_orm::sqlx::{self, AssertSqlSafe};
 use sea_orm::{DbErr, SqliteTransactionMode, TransactionOptions};
 
 use super::error::{
@@ -26,7 +25,7 @@ use super::error::{
 use super::state::{ClientConnection, InFlight, PinnedState, Recovery};
 use super::transaction_log::{Cleanup, CommitStep, TransactionId};
 use crate::backends::postgres::{checked, release_savepoint, roll_back_savepoint};
-use crate::backends::sqlx::client::decode_row;
+use crate::backends::sqlx::client;
 use crate::session::{Row, Script, Statement};
 
 /// Returns the name of the savepoint at a level, where 1 is the first inside a transaction.
@@ -131,12 +130,8 @@ impl PinnedState {
         self.log.lock().pid = None;
         self.in_flight = InFlight::TransactionControl(Recovery::Begun(0));
         let sql = format!("BEGIN; {}", statement.simple_sql());
-        let query = sqlx::raw_sql(AssertSqlSafe(sql));
-        let fetched = query.fetch_optional(self.postgres()?).await;
-        let row = self.finish(fetched).and_then(|row| {
-            let row = row.ok_or(sqlx::Error::RowNotFound)?;
-            decode_row(&row)
-        });
+        let fetched = client::fetch_unprepared(self.postgres()?, sql).await;
+        let row = self.finish(fetched);
         // Its code shows that the session was in an aborted transaction before. Any other error may
         // be that of `BEGIN` or of the statement. A rollback ends the transaction in both cases.
         let row = match row.map_err(query_error) {

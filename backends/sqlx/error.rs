@@ -19,15 +19,6 @@ pub(crate) fn code(error: &Error) -> Option<SqlState> {
     reported.or_else(|| SqlState::new(&error.code()?))
 }
 
-/// Returns whether the session has no prepared statement of this name: [`DISCARD ALL`] has removed
-/// it, and sqlx still has it in its cache.
-///
-/// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
-#[cfg(feature = "_sqlx-postgres")]
-pub(super) fn is_statement_missing(error: &Error) -> bool {
-    code(error).is_some_and(|code| code.as_str() == "26000")
-}
-
 /// Returns whether the connection can no longer be used.
 #[cfg(feature = "_sqlx-postgres")]
 pub(crate) fn is_disconnected(error: &Error) -> bool {

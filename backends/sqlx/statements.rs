@@ -2,9 +2,9 @@
 
 use ::sqlx::{AssertSqlSafe, Connection, Error, Executor, PgConnection};
 
-use super::error::{code, is_disconnected, is_statement_missing};
+use super::error::{code, is_disconnected};
 use super::values::{arguments, decode_row};
-use crate::session::{Row, Statement, StatementKind};
+use crate::session::{Row, SqlState, Statement, StatementKind};
 
 /// Reads all outstanding replies, and ignores the errors of dropped statements.
 ///
@@ -34,34 +34,43 @@ pub(super) async fn first_error(conn: &mut PgConnection) -> Result<(), Error> {
 
 /// Runs a lock statement.
 ///
-/// Clears sqlx's cache of prepared statements if the session has lost them, by `DISCARD ALL` in a
-/// body or in a hook of the pool. An error in a transaction has aborted it, so there is no second
-/// try then.
+/// The session may have lost its prepared statements, by `DISCARD ALL` in a body or in a hook of
+/// the pool. Then sqlx's cache is cleared, and the statement, which did not run, is prepared again.
+/// In a transaction that error would abort the transaction, so an attempt is not prepared there.
 pub(crate) async fn run_statement(
     conn: &mut PgConnection,
     statement: &Statement,
     in_transaction: bool,
 ) -> Result<Row, Error> {
-    let is_release = matches!(statement.kind(), Some(StatementKind::Release { .. }));
-    let row = fetch_row(conn, statement).await;
-    // A release that fails may have lost its lock, too, so the caller gets the error.
-    if !is_release && !in_transaction && row.as_ref().is_err_and(is_statement_missing) {
-        conn.clear_cached_statements().await?;
-        return fetch_row(conn, statement).await;
+    if in_transaction && statement.is_attempt() {
+        return fetch_unprepared(conn, statement.simple_sql()).await;
     }
-    // Not held: perhaps because of `DISCARD ALL`.
+    let mut row = fetch_prepared(conn, statement).await;
+    let code = row.as_ref().err().and_then(code);
+    if code.is_some_and(SqlState::is_statement_missing) {
+        conn.clear_cached_statements().await?;
+        row = fetch_prepared(conn, statement).await;
+    }
+    // Not held: perhaps because of `DISCARD ALL`. The application's statements are then lost, too.
+    let is_release = matches!(statement.kind(), Some(StatementKind::Release { .. }));
     if is_release && row.as_ref().is_ok_and(Row::is_false) {
         conn.clear_cached_statements().await?;
     }
     row
 }
 
-async fn fetch_row(conn: &mut PgConnection, statement: &Statement) -> Result<Row, Error> {
+async fn fetch_prepared(conn: &mut PgConnection, statement: &Statement) -> Result<Row, Error> {
     let arguments = arguments(statement.binds())?;
     let query = ::sqlx::query_with(statement.sql(), arguments);
     let query = query.persistent(statement.is_cacheable());
     let row = conn.fetch_optional(query).await?;
     decode_row(&row.ok_or(Error::RowNotFound)?)
+}
+
+/// Sends text as one simple-query message, and returns its row.
+pub(crate) async fn fetch_unprepared(conn: &mut PgConnection, sql: String) -> Result<Row, Error> {
+    let row = ::sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(conn);
+    decode_row(&row.await?.ok_or(Error::RowNotFound)?)
 }
 
 /// Sends text as one simple-query message.

@@ -306,6 +306,8 @@ fn perform<S: LockSession + ?Sized, T>(
 ///
 /// On a backend without locks, which has no session to end, it rolls back the open transactions.
 pub(crate) fn terminate<S: LockSession + ?Sized>(session: &mut S, pid: Option<i32>) {
+    let marked = MarkBrokenOnDrop(session);
+    let session = &mut *marked.0;
     if session.session_backend() == Backend::Postgres {
         // One script after the other, until the client sees the end of the session or the release
         // of all locks succeeds: some servers forbid a script.
@@ -321,7 +323,15 @@ pub(crate) fn terminate<S: LockSession + ?Sized>(session: &mut S, pid: Option<i3
             }
         }
     }
-    session.session_mark_broken();
+}
+
+/// Drop guard that marks a connection as broken, also if its client panics once more.
+struct MarkBrokenOnDrop<'s, S: LockSession + ?Sized>(&'s mut S);
+
+impl<S: LockSession + ?Sized> Drop for MarkBrokenOnDrop<'_, S> {
+    fn drop(&mut self) {
+        self.0.session_mark_broken();
+    }
 }
 
 /// Returns a snapshot of the session.
@@ -349,6 +359,7 @@ mod tests {
         queries: u32,
         holds_lock: bool,
         panics_at: Option<u32>,
+        scripts_panic: bool,
         pid: i32,
         is_broken: bool,
     }
@@ -388,6 +399,7 @@ mod tests {
         }
 
         fn session_execute(&mut self, _script: &Script) -> Result<(), SessionError> {
+            assert!(!self.scripts_panic, "the client panics");
             Ok(())
         }
 
@@ -415,5 +427,16 @@ mod tests {
                 assert_eq!(broken, [true, true], "{panics_at}");
             }
         }
+    }
+
+    #[test]
+    fn panic_in_the_termination_marks_the_connection() {
+        let mut session = PanickingSession {
+            scripts_panic: true,
+            ..PanickingSession::default()
+        };
+        let terminated = catch_unwind(AssertUnwindSafe(|| terminate(&mut session, None)));
+        assert!(terminated.is_err());
+        assert!(session.is_broken);
     }
 }

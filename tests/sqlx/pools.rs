@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use advisory_locking::backends::sqlx::PooledPgConnection;
-use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind};
+use advisory_locking::{
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
+};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 use testkit::observer::Observe;
@@ -71,6 +73,47 @@ async fn lock_works_without_the_cache_of_statements() {
         pool.with_advisory_xact_lock(&key, waiting, body)
             .await
             .unwrap();
+        assert!(observer().is_free(&key));
+    }
+}
+
+/// A hook of the pool discards the state of each session that returns, and the session loses its
+/// prepared statements.
+#[tokio::test]
+async fn discard_all_by_a_hook_affects_no_lock() {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .after_release(|conn, _| {
+            Box::pin(async move { conn.execute("DISCARD ALL").await.map(|_| true) })
+        })
+        .connect(&url())
+        .await
+        .unwrap();
+    let key = fresh_key();
+    for _ in 0..3 {
+        let done = pool.with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
+            conn.acquire_advisory_xact_lock(fresh_key(), NO_WAIT).await
+        });
+        done.await.unwrap();
+        let mut tx = pool.begin().await.unwrap();
+        tx.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
+        tx.commit().await.unwrap();
+        let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        guard.release().await.unwrap();
+        assert!(observer().is_free(&key));
+    }
+}
+
+/// The session keeps the lock, which the release prepares its statement for again.
+#[tokio::test]
+async fn deallocated_statements_affect_no_release() {
+    let (pool, key) = (pool_of(1).await, fresh_key());
+    for _ in 0..2 {
+        let done = pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
+            let deallocate = sqlx::raw_sql("DEALLOCATE ALL");
+            deallocate.execute(&mut **conn).await.map(drop)
+        });
+        done.await.unwrap();
         assert!(observer().is_free(&key));
     }
 }

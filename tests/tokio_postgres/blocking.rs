@@ -119,3 +119,22 @@ fn lock_manager_runs_over_r2d2() {
     assert_eq!(kind_of(refused), Some(LockErrorKind::HeldElsewhere));
     guard.release_blocking().unwrap();
 }
+
+/// A task that is cancelled drops the guard in its runtime, where the client itself panics.
+#[tokio::test]
+async fn blocking_guard_dropped_in_a_task_is_released() {
+    let key = fresh_key();
+    let of_thread = key.clone();
+    let on_a_thread = tokio::task::spawn_blocking(move || {
+        let pool = pool(1);
+        let guard = pool.acquire_advisory_lock(of_thread, NO_WAIT).unwrap();
+        (pool, guard)
+    });
+    let (pool, guard) = on_a_thread.await.unwrap();
+    drop(guard);
+    assert!(observer().is_free(&key));
+    let on_a_thread = tokio::task::spawn_blocking(move || {
+        pool.get().unwrap().batch_execute("SELECT 1").unwrap();
+    });
+    on_a_thread.await.unwrap();
+}

@@ -147,3 +147,50 @@ async fn pool_replaces_a_terminated_session() {
     client.batch_execute("SELECT 1").await.unwrap();
     observer.wait_until_free(&key);
 }
+
+/// The pool discards the state of each session that it hands out again, and the session loses its
+/// prepared statements.
+#[tokio::test]
+async fn discard_all_of_a_pool_affects_no_lock() {
+    let config = deadpool_postgres::ManagerConfig {
+        recycling_method: deadpool_postgres::RecyclingMethod::Custom("DISCARD ALL".to_owned()),
+    };
+    let manager = deadpool_postgres::Manager::from_config(url().parse().unwrap(), NoTls, config);
+    let pool = deadpool_postgres::Pool::builder(manager)
+        .max_size(1)
+        .build();
+    let (pool, mut observer, key) = (pool.unwrap(), observer(), fresh_key());
+    let session = pid(&pool.get().await.unwrap()).await;
+    for _ in 0..3 {
+        let guard = pool.acquire_advisory_lock(&key, LockOptions::no_wait());
+        let guard = guard.await.unwrap();
+        assert!(!observer.is_free(&key));
+        guard.release().await.unwrap();
+        assert!(observer.is_free(&key));
+        let done = pool.with_advisory_xact_lock(&key, LockOptions::no_wait(), async |client| {
+            let inner = (fresh_key(), LockOptions::no_wait());
+            client.acquire_advisory_xact_lock(inner.0, inner.1).await
+        });
+        done.await.unwrap();
+    }
+    assert_eq!(pid(&pool.get().await.unwrap()).await, session);
+}
+
+/// The session keeps the lock, which the release prepares its statement for again.
+#[tokio::test]
+async fn deallocated_statements_affect_no_release() {
+    let (pool, key) = (deadpool().await, fresh_key());
+    for _ in 0..2 {
+        let done = pool.with_advisory_lock(&key, LockOptions::no_wait(), async |client| {
+            client.batch_execute("DEALLOCATE ALL").await?;
+            Ok::<_, Error>(())
+        });
+        done.await.unwrap();
+        assert!(observer().is_free(&key));
+    }
+}
+
+async fn pid(client: &tokio_postgres::Client) -> i32 {
+    let row = client.query_one("SELECT pg_backend_pid()", &[]).await;
+    row.unwrap().get(0)
+}
