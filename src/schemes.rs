@@ -28,7 +28,7 @@
 //!
 //! If another program acquires the lock:
 //!
-//! | the other program | uses \| function |
+//! | the other program | uses | function |
 //! |---|---|---|
 //! | Python, Django | django-pglock | [`django_pglock`] |
 //! | | django-pglocks (with an s) | [`django_pglocks`] |

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Exit code of the program. The numbers below 79 are those of `sysexits.h`.
+/// Exit code of the program. The numbers from 64 to 78 are those of `sysexits.h`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Code(pub(crate) u8);
 
@@ -65,4 +65,5 @@ Exit codes:
   126      the command is not executable
   127      the command does not exist
   128+n    signal n ended the command, or ended the wait for the lock
+  141      the reader has closed the output
   others   run: the code of the command";

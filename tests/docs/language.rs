@@ -151,6 +151,59 @@ fn prose_wraps_at_100_columns() {
     check("width", &violations);
 }
 
+/// Returns the numbers of the rows that have more or fewer cells than the head of their table. A
+/// renderer shows a table with such a head as plain text.
+fn uneven_rows<'t>(lines: impl Iterator<Item = &'t str>) -> Vec<usize> {
+    let mut columns = None;
+    let mut in_block = false;
+    let mut uneven = Vec::new();
+    for (number, line) in lines.enumerate() {
+        in_block ^= line.starts_with("```");
+        if in_block || !line.starts_with('|') {
+            columns = None;
+            continue;
+        }
+        let count = line.replace(r"\|", "").matches('|').count();
+        if *columns.get_or_insert(count) != count {
+            uneven.push(number + 1);
+        }
+    }
+    uneven
+}
+
+#[test]
+fn tables_have_rows_of_equal_length() {
+    let mut violations = Vec::new();
+    for path in sources() {
+        let text = read(&path);
+        let rows = if path.ends_with(".rs") {
+            uneven_rows(text.lines().map(|line| {
+                let line = line.trim_start();
+                let comment = line.strip_prefix("//!").or(line.strip_prefix("///"));
+                comment.unwrap_or_default().trim_start()
+            }))
+        } else if path.ends_with(".md") {
+            uneven_rows(text.lines().map(str::trim_start))
+        } else {
+            Vec::new()
+        };
+        violations.extend(rows.iter().map(|row| format!("{path}:{row}")));
+    }
+    check("tables", &violations);
+}
+
+#[test]
+fn uneven_row_is_detected() {
+    let table = [
+        r"| a | b \| c |",
+        "|---|---|---|",
+        "| a | b | c |",
+        "",
+        "| a |",
+    ];
+    assert_eq!(uneven_rows(table.into_iter()), [2, 3]);
+}
+
 /// Returns the names of the test functions of a Rust file; every function of a list of cases is
 /// one.
 fn test_names(path: &str, text: &str) -> Vec<String> {
