@@ -420,19 +420,23 @@ async fn checkout_within<P: AsyncLockPool>(
     limit: Option<Duration>,
 ) -> Result<P::Connection, SessionError> {
     let mut checkout = pin!(pool.checkout());
-    // Unlike tokio's timer, this one also works on a thread without a runtime.
-    let mut timer = limit.map(Delay::new);
+    // Created for a pending checkout only, because its creation wakes the thread of the timers.
+    let mut timer = None;
     poll_fn(|context| {
         // The checkout first: a connection that is there counts, also if the limit has passed.
         if let Poll::Ready(checked_out) = checkout.as_mut().poll(context) {
             return Poll::Ready(checked_out);
         }
-        match timer.as_mut().map(|timer| Pin::new(timer).poll(context)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(SessionError::new(
+        let Some(limit) = limit else {
+            return Poll::Pending;
+        };
+        // Unlike tokio's timer, this one also works on a thread without a runtime.
+        let timer = timer.get_or_insert_with(|| Delay::new(limit));
+        Pin::new(timer).poll(context).map(|()| {
+            Err(SessionError::new(
                 "the limit passed before the pool returned a connection",
-            ))),
-            Some(Poll::Pending) | None => Poll::Pending,
-        }
+            ))
+        })
     })
     .await
 }
