@@ -150,6 +150,7 @@ fn outside_runtime<T: Send>(
         let called = thread
             .spawn_scoped(scope, call)
             .map_err(SessionError::new)?;
+        // The panic goes on here, where the driver terminates the session.
         let returned = called.join().unwrap_or_else(|panic| resume_unwind(panic));
         returned.map_err(session_error)
     })

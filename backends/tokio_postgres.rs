@@ -67,7 +67,8 @@
 //!
 //! A `Client` has no cache of prepared statements, and no place for one. So each lock statement is
 //! sent unprepared, in one round trip, and needs no pooler that supports prepared statements. A
-//! connection of deadpool-postgres has a cache, and its lock statements are prepared once.
+//! connection of deadpool-postgres has a cache, and its lock statements are prepared once, except
+//! attempts in a transaction.
 //!
 //! # Broken connections
 //!

@@ -294,4 +294,7 @@ impl<D: DelegateLockSession> LockSession for D {
     fn session_mark_broken(&mut self) {
         self.session().session_mark_broken();
     }
+
+    // `session_now` and `session_sleep` have their defaults: only the unit-test kit has a clock of
+    // its own, and it wraps this session.
 }

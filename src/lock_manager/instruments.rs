@@ -123,6 +123,7 @@ impl super::LockManager {
                     counter.observe(read(&shared.snapshot()), std::slice::from_ref(&attribute));
                 }
             });
+            // The meter keeps the callback.
             let _registered = counter.build();
         }
     }

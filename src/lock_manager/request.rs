@@ -117,6 +117,7 @@ impl Handle {
             let Some((key, error)) = failed else {
                 continue;
             };
+            // Only contention can pass while the call waits.
             let waits = error.kind() == LockErrorKind::HeldElsewhere;
             let Some(options) = options.after(began.elapsed()).filter(|_| waits) else {
                 break error;

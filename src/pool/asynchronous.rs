@@ -180,6 +180,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     ) -> impl Future<Output = Result<AsyncPooledAdvisoryLockGuard<Self>, LockError>> + Send {
         let key = key.into();
         async move {
+            // The new options have what the checkout has left of the limit.
             let (mut conn, options) = connection(self, &key, &options).await?;
             let began = Instant::now();
             let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await;

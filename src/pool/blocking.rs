@@ -110,6 +110,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         options: LockOptions,
     ) -> Result<PooledAdvisoryLockGuard<Self>, LockError> {
         let key = key.into();
+        // The new options have what the checkout has left of the limit.
         let (mut conn, options) = connection(self, &key, &options)?;
         let began = Instant::now();
         let acquired = acquire(&mut *conn, &key, &options, LockScope::Session);

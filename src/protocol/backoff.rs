@@ -24,6 +24,7 @@ impl Backoff {
 
     pub(crate) fn new(max: Duration, random: fastrand::Rng) -> Self {
         Self {
+            // A range of zero would never grow, and would poll without a pause.
             range: (max / Self::FIRST).max(Duration::from_nanos(1)),
             max,
             random,

@@ -265,6 +265,7 @@ impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
                     break;
                 }
             }
+            // On a server, too, the script that ends its session returns an error.
             return Err(session_ended());
         }
         let SimulatedLock { table, request, .. } = &*self.lock;

@@ -157,6 +157,7 @@ impl Table {
                  exclusion needs with_advisory_xact_lock outside a transaction",
             ));
         }
+        // A deadlock ends a wait, so the attempt before it finds the lock contended.
         let in_deadlock = self
             .faults
             .iter()
