@@ -118,7 +118,7 @@ impl RequestRecord {
         }
         self.notice = Some(Arc::new(WaitNotice {
             subject: subject.clone(),
-            is_sent: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         }));
         self.notice.clone()
     }
@@ -166,7 +166,7 @@ impl RequestRecord {
     fn end_of(&self, outcome: RequestOutcome, now: Instant) -> RequestEnd {
         let waits = self.waits;
         #[cfg(feature = "lock-manager")]
-        let waits = waits || self.notice.as_ref().is_some_and(|notice| notice.is_sent());
+        let waits = waits || self.notice.as_ref().is_some_and(|notice| notice.close());
         let is_refused = matches!(
             outcome,
             RequestOutcome::HeldElsewhere | RequestOutcome::TimedOut
@@ -195,21 +195,23 @@ impl Drop for RequestRecord {
 #[derive(Debug)]
 pub(crate) struct WaitNotice {
     subject: Subject,
-    is_sent: AtomicBool,
+    /// The event was sent, or the request has ended.
+    is_closed: AtomicBool,
 }
 
 #[cfg(feature = "lock-manager")]
 impl WaitNotice {
-    /// Sends the event, once.
+    /// Sends the event, once, and not after the end of the request.
     pub(crate) fn send(&self) {
         // Relaxed: the flag only selects the call that sends the event.
-        if !self.is_sent.swap(true, Ordering::Relaxed) {
+        if !self.is_closed.swap(true, Ordering::Relaxed) {
             self.subject.emit(LockEventKind::Waiting, None);
         }
     }
 
-    fn is_sent(&self) -> bool {
-        self.is_sent.load(Ordering::Relaxed)
+    /// Ends the request. Returns `true` if the event was sent.
+    fn close(&self) -> bool {
+        self.is_closed.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -316,5 +318,50 @@ impl Drop for ReleaseRecord {
         if let Some(hold) = self.hold.take() {
             hold.ended(HoldOutcome::Terminated, None, Instant::now());
         }
+    }
+}
+
+#[cfg(all(test, feature = "lock-manager"))]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::observer::LockObserver;
+
+    #[derive(Default)]
+    struct CountsWaits(AtomicUsize);
+
+    impl LockObserver for CountsWaits {
+        fn waiting(&self, _lock: &ObservedLock) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The thread that reports the wait may be slower than the one that grants the lock.
+    #[test]
+    fn wait_is_not_reported_after_the_end_of_the_request() {
+        let observer: &'static CountsWaits = Box::leak(Box::default());
+        let (key, options) = (LockKey::from("records"), LockOptions::wait_forever());
+        let request = || {
+            let now = Instant::now();
+            let mut record = RequestRecord::new(&key, &options, LockScope::Session, None, now);
+            if let Some(subject) = &mut record.subject {
+                subject.observer = Some(observer);
+            }
+            let notice = record.wait_notice().unwrap();
+            (record, notice)
+        };
+        let (record, notice) = request();
+        drop(record.granted(None, Instant::now()));
+        notice.send();
+        let (record, notice) = request();
+        drop(record);
+        notice.send();
+        assert_eq!(observer.0.load(Ordering::Relaxed), 0);
+        let (record, notice) = request();
+        notice.send();
+        notice.send();
+        drop(record);
+        assert_eq!(observer.0.load(Ordering::Relaxed), 1);
     }
 }

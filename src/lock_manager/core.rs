@@ -293,10 +293,12 @@ impl<W> Core<W> {
         self.sessions.get(&session).map(|session| session.pid)
     }
 
-    /// Removes a request. Does nothing if the response was already emitted: a grant that its caller
-    /// does not receive is released when the driver drops it.
-    pub(crate) fn cancel(&mut self, id: RequestId, key: RawLockKey, now: Instant) {
-        drop(self.remove_request(id, key, now));
+    /// Removes a request and returns its waiter, whose drop may call back. Does nothing if the
+    /// response was already emitted: a grant that its caller does not receive is released when the
+    /// driver drops it.
+    pub(crate) fn cancel(&mut self, id: RequestId, key: RawLockKey, now: Instant) -> Option<W> {
+        let request = self.remove_request(id, key, now);
+        request.map(|request| request.waiter)
     }
 
     /// Releases a lock. The response to `waiter` is a [`Command::Released`].

@@ -344,8 +344,11 @@ impl Drop for PendingRequest {
             if let Some(record) = &mut self.record {
                 record.set_db_system(|| self.shared.db_system());
             }
-            self.shared
+            let sender = self
+                .shared
                 .with_core(|core, now| core.cancel(request, key, now));
+            // Outside the mutex, because it wakes the task of this call.
+            drop(sender);
         }
     }
 }

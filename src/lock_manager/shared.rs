@@ -8,8 +8,8 @@
 //!
 //! * A command for a session goes into that session's unbounded channel, under the mutex. So every
 //!   session receives its commands in the order of the core's decisions.
-//! * Work that may call back (a response, a new session, a wake-up) is [deferred](Deferred) until
-//!   the mutex is released. A response whose receiver is gone drops the [`LockHandle`] that it
+//! * Work that may call back (a response, a loss, a new session, a wake-up) is [deferred](Deferred)
+//!   until the mutex is released. An executor may poll a task in its wake-up. A response whose receiver is gone drops the [`LockHandle`] that it
 //!   carries, which releases the lock through `with_core` again.
 //!
 //! One timer task or thread ([`run_timer`](Shared::run_timer)) sleeps until the core's next timer.
@@ -139,6 +139,8 @@ const RETAINED_CAPACITY: usize = 64;
 enum Deferred {
     Spawn(SessionId, SessionCommands),
     Respond(oneshot::Sender<Response>, Response),
+    /// The loss of a session. Its flag is set already.
+    SignalLoss(Arc<LossSignal>),
     /// An event, whose subscriber or observer may call back.
     Report(Arc<WaitNotice>),
     Wake(Waker),
@@ -240,6 +242,7 @@ impl Shared {
                 }
                 // If the caller is gone, dropping the response releases the lock that it carries.
                 Deferred::Respond(sender, response) => drop(sender.send(response)),
+                Deferred::SignalLoss(loss) => loss.fire(),
                 Deferred::Report(notice) => notice.send(),
                 Deferred::Wake(waker) => waker.wake(),
             }
@@ -319,7 +322,8 @@ impl State {
             // The core emits this before `Terminate`, whose dispatch removes the signal.
             Command::SessionLost { session } => {
                 if let Some(loss) = self.losses.remove(&session) {
-                    loss.fire();
+                    loss.set_flag();
+                    deferred.push(Deferred::SignalLoss(loss));
                 }
             }
             Command::Granted { waiter, grant } => {

@@ -135,6 +135,14 @@ impl<W> Core<W> {
             .any(|(_, session)| !session.is_opening())
     }
 
+    /// Returns whether an open session, shared or dedicated, holds the key or works on it.
+    pub(super) fn is_on_open_session(&self, key: RawLockKey) -> bool {
+        let key_state = self.keys.get(&key);
+        let session = key_state.and_then(|key_state| key_state.phase().session());
+        let session = session.and_then(|id| self.sessions.get(&id));
+        session.is_some_and(|session| !session.is_opening())
+    }
+
     pub(super) fn open_session(
         &mut self,
         dedicated_key: Option<RawLockKey>,

@@ -64,10 +64,12 @@ impl<W> Core<W> {
     }
 
     fn on_deadline(&mut self, id: RequestId, key: RawLockKey, now: Instant) {
+        // Before the removal, which may end the wait of the key's session.
+        let has_session = self.is_connected() || self.is_on_open_session(key);
         let Some(request) = self.remove_request(id, key, now) else {
             return;
         };
-        if self.is_connected() || self.is_without_locks() {
+        if has_session || self.is_without_locks() {
             return self.fail(request, LockErrorKind::TimedOut);
         }
         // Without a session the server was not asked, so the caller must not conclude that another

@@ -1,5 +1,7 @@
 //! Unit tests of the dispatch: nothing is left of a session that has ended.
 
+use std::pin::pin;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use super::*;
@@ -7,6 +9,7 @@ use crate::key::LockKey;
 use crate::lock_manager::LockManager;
 use crate::lock_manager::core::RequestKind;
 use crate::lock_manager::options::LockManagerOptions;
+use crate::lock_manager::request::Handle;
 use crate::session::{
     Backend, BatchReply, LockPool, LockSession, Script, ServerSigns, SessionError, TransactionState,
 };
@@ -75,20 +78,80 @@ fn grant(shared: &Arc<Shared>, session: SessionId) {
     shared.with_core(|core, now| core.on_batch_result(session, Ok(reply), now));
 }
 
+/// Waker of an executor that polls a task in its wake-up: it calls the lock manager.
+struct CallsBack(Arc<Shared>);
+
+impl Wake for CallsBack {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.snapshot();
+    }
+}
+
+/// Runs `test` on a thread of its own, because a call under the mutex would never return.
+fn assert_returns(test: impl FnOnce() + Send + 'static) {
+    let (returned, is_returned) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        test();
+        returned.send(()).unwrap();
+    });
+    is_returned.recv_timeout(Duration::from_secs(60)).unwrap();
+}
+
 #[test]
-fn closed_session_leaves_no_loss_signal_behind() {
+fn loss_wakes_tasks_outside_the_mutex() {
+    assert_returns(|| {
+        let (shared, session, lock) = granted();
+        let loss = Arc::clone(lock.loss.as_ref().unwrap());
+        let waker = Waker::from(Arc::new(CallsBack(Arc::clone(&shared))));
+        let mut lost = pin!(loss.wait());
+        let mut context = Context::from_waker(&waker);
+        assert!(lost.as_mut().poll(&mut context).is_pending());
+        shared.with_core(|core, now| core.on_connection_closed(session, now));
+        assert!(loss.is_fired());
+        assert!(lost.as_mut().poll(&mut context).is_ready());
+        drop(lock);
+    });
+}
+
+#[test]
+fn cancelled_request_wakes_its_task_outside_the_mutex() {
+    assert_returns(|| {
+        let (shared, _, lock) = granted();
+        let handle = Handle::new(Arc::clone(&shared));
+        let options = LockOptions::wait_forever();
+        let waker = Waker::from(Arc::new(CallsBack(shared)));
+        let mut context = Context::from_waker(&waker);
+        {
+            let call = handle.acquire(key(), options, RequestKind::Plain, Caller::Async);
+            assert!(pin!(call).poll(&mut context).is_pending());
+        }
+        drop(lock);
+    });
+}
+
+fn key() -> LockKey {
+    LockKey::from(1)
+}
+
+/// Returns a granted lock, and its session.
+fn granted() -> (Arc<Shared>, SessionId, LockHandle) {
     let shared = Shared::new(LockManagerOptions::new().0, false, Box::new(|_, _, _| None));
     let (sender, mut receiver) = oneshot::channel();
     let sender = ResponseSender::new(sender);
     let options = LockOptions::no_wait();
-    let key = LockKey::from(1);
-    shared.with_core(|core, now| core.request(key, &options, RequestKind::Plain, sender, now));
+    shared.with_core(|core, now| core.request(key(), &options, RequestKind::Plain, sender, now));
     let session = *shared.state().sessions.keys().next().unwrap();
     shared.with_core(|core, now| core.on_opened(session, Ok((Backend::Postgres, 1)), now));
     grant(&shared, session);
     let Ok(Some(Response::Granted(lock))) = receiver.try_recv() else {
         panic!("the lock is granted");
     };
+    (shared, session, lock)
+}
+
+#[test]
+fn closed_session_leaves_no_loss_signal_behind() {
+    let (shared, session, lock) = granted();
     assert_eq!(shared.state().losses.len(), 1);
     drop(lock);
     grant(&shared, session);

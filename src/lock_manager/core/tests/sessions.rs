@@ -2,7 +2,7 @@
 
 use super::harness::{CoreHarness, millis};
 use crate::lock_manager::options::LockManagerOptions;
-use crate::options::LockOptions;
+use crate::options::{LockOptions, WaitStrategy};
 use crate::session::{BatchReply, ServerSigns};
 use std::time::Duration;
 
@@ -468,4 +468,25 @@ fn deadline_without_a_session_fails_as_pool() {
     harness.reply("s1", "nn");
     harness.request("cy", 3, &soon);
     assert_eq!(harness.advance(millis(20)), ["failed cy: TimedOut"]);
+}
+
+/// The server was asked by the session that waits for the key or holds it.
+#[test]
+fn deadline_on_a_dedicated_session_is_a_time_out() {
+    let soon = LockOptions::wait_up_to(millis(20)).strategy(WaitStrategy::Block);
+    let mut harness = harness();
+    harness.request("ann", 1, &soon);
+    harness.reply("s1", "n");
+    assert_eq!(harness.open("s2"), ["wait s2: 1 20ms"]);
+    harness.find_closed("s1");
+    assert_eq!(harness.advance(millis(20)), ["failed ann: TimedOut"]);
+
+    let mut harness = self::harness();
+    harness.request("ann", 1, &forever().strategy(WaitStrategy::Block));
+    harness.reply("s1", "n");
+    harness.open("s2");
+    assert_eq!(harness.grant_wait("s2"), ["granted ann"]);
+    harness.find_closed("s1");
+    harness.request("ben", 1, &soon);
+    assert_eq!(harness.advance(millis(20)), ["failed ben: TimedOut"]);
 }
