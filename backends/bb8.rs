@@ -4,8 +4,8 @@
 //! # Broken connections
 //!
 //! bb8 closes a returned connection for which the manager's
-//! [`has_broken`](::bb8::ManageConnection::has_broken) is true. When this crate terminates a session,
-//! it makes that true:
+//! [`has_broken`](::bb8::ManageConnection::has_broken) is true. When this crate terminates a
+//! session, it makes that true:
 //!
 //! | manager | reads | this crate |
 //! |---|---|---|

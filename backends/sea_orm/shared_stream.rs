@@ -43,7 +43,7 @@ impl<T: Send> SharedStream<T> {
     /// Returns the next item, from the buffer if it has one.
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<T>> {
         let mut inner = self.lock();
-        // The rows of the buffer were read before those that the source still has.
+        // The rows of the buffer come before the rows that the source still has.
         match inner.buffer.pop_front() {
             Some(item) => Poll::Ready(Some(item)),
             None => self.poll_source(inner, context),

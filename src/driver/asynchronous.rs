@@ -211,8 +211,8 @@ pub(crate) async fn granted_or_error<S: AsyncLockSession>(
 /// # Cancel safety
 ///
 /// If the future is dropped while an action is in flight, or while the machine needs a clean-up,
-/// the session is terminated, or its transaction is rolled back if the adapter can queue that. If
-/// it is dropped during any other pause, no lock is held.
+/// the session is terminated. If the adapter can queue a rollback, that is the clean-up of a
+/// transaction. If the future is dropped during any other pause, no lock is held.
 pub(crate) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
 where
     S: AsyncLockSession,

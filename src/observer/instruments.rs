@@ -3,8 +3,8 @@
 //! # Implementation details
 //!
 //! [`Sink`] is the port of a metrics library. [`record_requested`], [`record_request_ended`] and
-//! [`record_hold_ended`] select the instruments and attributes for both libraries. Every value of an
-//! attribute is a text of the program or of this crate, so the number of series is bounded.
+//! [`record_hold_ended`] select the instruments and attributes for both libraries. Every value of
+//! an attribute is a text of the program or of this crate, so the number of series is bounded.
 //! Consequence for users: a key never is an attribute.
 
 use super::{

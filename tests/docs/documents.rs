@@ -71,12 +71,21 @@ fn links_lead_to_files() {
     assert!(seen > 30, "only {seen} links");
 }
 
-/// A page's links have a twin for the documentation, where `diesel.md` would lead nowhere.
+/// A page's links have a twin for the documentation, where `diesel.md` would lead nowhere. An
+/// inline link cannot have one.
 #[test]
 fn links_of_pages_are_in_the_guide() {
     let twins = [read("src/guide/pages.md"), read("src/guide/items.md")].concat();
     for page in files("docs", ".md") {
-        for line in read(&page).lines() {
+        let text = read(&page);
+        for target in texts_between(&text, "](", ")") {
+            assert!(
+                target.contains("://"),
+                "{}: inline {target}",
+                page.display()
+            );
+        }
+        for line in text.lines() {
             let definition = line
                 .strip_prefix('[')
                 .and_then(|line| line.split_once("]: "));
