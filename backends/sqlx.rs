@@ -39,7 +39,8 @@
 //!   [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if the transaction is still
 //!   open.
 //! * If the body sends the `BEGIN` and has written in that transaction, the release reports the
-//!   same.
+//!   same. If it has only read, the release succeeds, and a connection of a `PgPool` method is then
+//!   closed instead of returned.
 //!
 //! # Dropped futures
 //!
@@ -48,6 +49,7 @@
 //! | in flight | what follows |
 //! |---|---|
 //! | statement of the body | It runs to its end. Then the lock is released. The connection returns to the pool. |
+//! | `begin` of the body | sqlx does not count the transaction. Under a session-level lock, a connection of a `PgPool` method is closed. On another type, send `ROLLBACK` as text. |
 //! | statement whose reply never ends, because the server waits for the client (`COPY … FROM STDIN`) | A pooled connection is closed after some seconds. Another connection waits until it is closed. |
 //! | body of a transaction-level lock, or a request for one, outside a wait | The transaction of the crate is rolled back. The connection stays usable. |
 //! | commit of `with_advisory_xact_lock` | A rollback follows it. Then the session is terminated. |
@@ -55,7 +57,7 @@
 //! | wait on the server, through a `PgPool` | The session is terminated by its process id, over a new connection. |
 //! | wait on the server, on another type | It ends after 1.5 s at most. Each such wait is repeated at that interval, at the end of the server's queue. |
 //! | request for a transaction-level lock in a transaction of the caller | The transaction stays open. It may hold the lock or be aborted: roll it back. |
-//! | request for a session-level lock in a transaction of the caller | The session may hold the lock until its connection is closed. |
+//! | request for a session-level lock in a transaction of the caller, or a statement of its body | The session may hold the lock until its connection is closed. |
 //!
 //! The drop sends its messages at once, and the server runs them after the statement in flight.
 //! sqlx sends the rollback of a dropped transaction of the application with the next statement.

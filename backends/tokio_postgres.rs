@@ -70,6 +70,15 @@
 //! connection of deadpool-postgres has a cache, and its lock statements are prepared once, except
 //! attempts in a transaction.
 //!
+//! # Streams
+//!
+//! A stream does not borrow its `Client`, so a body could return one. End each stream in the body:
+//!
+//! | stream that outlives the body | what follows |
+//! |---|---|
+//! | [`RowStream`](::tokio_postgres::RowStream), [`CopyOutStream`](::tokio_postgres::CopyOutStream) | The reply to the release arrives after the last row is read, or the stream is dropped. A call that returns a long stream never ends. |
+//! | [`CopyInSink`](::tokio_postgres::CopyInSink) | The release is sent after the sink is finished or dropped. The lock is held until then, also if the call is dropped. |
+//!
 //! # Broken connections
 //!
 //! This crate terminates a session of which it does not know whether it holds the lock, and closes

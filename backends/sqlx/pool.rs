@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ::sqlx::pool::PoolConnection;
-use ::sqlx::{Error, PgConnection, PgPool, Postgres};
+use ::sqlx::{Connection, Error, PgConnection, PgPool, Postgres};
 use futures_util::future::{self, Either};
 use tokio::runtime::Handle;
 
@@ -62,6 +62,8 @@ struct Checkout {
     pid: Option<i32>,
     /// Key of a wait without a reply yet.
     awaited: Option<RawLockKey>,
+    /// The body may have sent statements.
+    used_by_body: bool,
     end: End,
 }
 
@@ -80,8 +82,8 @@ impl Checkout {
     /// Ends the checkout, in the runtime of the pool if it has one.
     fn end(self) {
         match (self.end, Handle::try_current()) {
-            (End::Return, Ok(_)) => drop(self.connection),
-            (End::ReturnAfterReplies, Ok(runtime)) => {
+            (End::Return, Ok(_)) if !self.used_by_body => drop(self.connection),
+            (End::Return | End::ReturnAfterReplies, Ok(runtime)) => {
                 runtime.spawn(self.return_after_replies());
             }
             // The drop of a `PoolConnection` spawns a task, also to close it.
@@ -89,11 +91,14 @@ impl Checkout {
         }
     }
 
-    /// Returns the connection to its pool after the replies, or closes it if they do not come.
+    /// Returns the connection to its pool after the replies. Closes it if they do not come, or if a
+    /// transaction is open that sqlx does not count: `BEGIN` as plain text, or a `begin` of the
+    /// body that was dropped in flight (seen with sqlx 0.9.0).
     async fn return_after_replies(mut self) {
-        match self.drain().await {
-            Ok(()) => drop(self.connection),
-            Err(_) => drop(self.connection.detach()),
+        if self.drain().await.is_ok() && !is_in_transaction(&mut self.connection).await {
+            drop(self.connection);
+        } else {
+            drop(self.connection.detach());
         }
     }
 
@@ -114,6 +119,15 @@ impl Checkout {
             Either::Right(_) => Err(stalled_error()),
         }
     }
+}
+
+/// Asks the server whether a transaction is open, by an empty message.
+///
+/// sqlx shows the [state in the reply][ready] in one way: its begin fails if it began nothing.
+///
+/// [ready]: https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-READYFORQUERY
+async fn is_in_transaction(connection: &mut PgConnection) -> bool {
+    !matches!(connection.begin_with("").await, Err(Error::BeginFailed))
 }
 
 impl Deref for Checkout {
@@ -162,8 +176,10 @@ impl Deref for PooledPgConnection {
     }
 }
 
+// The adapter itself uses `self.0`.
 impl DerefMut for PooledPgConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
+        self.0.get_mut().used_by_body = true;
         &mut self.0
     }
 }
@@ -203,6 +219,7 @@ impl AsyncLockPool for PgPool {
             runtime: runtime.clone(),
             pid: None,
             awaited: None,
+            used_by_body: false,
             end: End::Return,
         };
         let bound = RuntimeBound::new(checkout, runtime, Checkout::end);
@@ -228,23 +245,27 @@ impl AsyncLockSession for PooledPgConnection {
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
         self.drain().await?;
-        transactions::begin(self).await.map_err(postgres_error)
+        transactions::begin(&mut self.0)
+            .await
+            .map_err(postgres_error)
     }
 
     async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
         self.drain().await?;
-        let committed = transactions::commit(self, check).await;
+        let committed = transactions::commit(&mut self.0, check).await;
         committed.map_err(postgres_error)
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
         self.drain().await?;
-        transactions::roll_back(self).await.map_err(postgres_error)
+        transactions::roll_back(&mut self.0)
+            .await
+            .map_err(postgres_error)
     }
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         self.drain().await?;
-        let row = connection::query(self, statement).await?;
+        let row = connection::query(&mut self.0, statement).await?;
         if let Some(column) = statement.pid_column() {
             self.0.get_mut().pid = row.pid_in(column);
         }
@@ -254,7 +275,7 @@ impl AsyncLockSession for PooledPgConnection {
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         self.drain().await?;
         self.0.get_mut().awaited = script.awaited_key();
-        let executed = connection::execute(self, script).await;
+        let executed = connection::execute(&mut self.0, script).await;
         self.0.get_mut().awaited = None;
         executed
     }
@@ -264,12 +285,12 @@ impl AsyncLockSession for PooledPgConnection {
     }
 
     fn session_start_rollback_to(&mut self, depth: u32) -> bool {
-        let rolled_back = detached::start_rollback_to(self, depth);
+        let rolled_back = detached::start_rollback_to(&mut self.0, depth);
         self.expect_replies(rolled_back)
     }
 
     fn session_start_terminate(&mut self, pid: Option<i32>) {
-        detached::start_terminate(self, pid);
+        detached::start_terminate(&mut self.0, pid);
         self.session_mark_broken();
     }
 
@@ -283,7 +304,7 @@ impl AsyncLockSession for PooledPgConnection {
     }
 
     fn session_enqueue(&mut self, script: &Script) -> bool {
-        let queued = detached::queue_all(self, &script.messages());
+        let queued = detached::queue_all(&mut self.0, &script.messages());
         self.expect_replies(queued)
     }
 

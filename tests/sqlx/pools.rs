@@ -8,8 +8,9 @@ use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 use testkit::observer::Observe;
+use testkit::pending::drop_at;
 use testkit::server::{block, connect as observer, fresh_key, fresh_name, kind_of, poll, url};
 use tokio::sync::Notify;
 
@@ -102,6 +103,31 @@ async fn discard_all_by_a_hook_affects_no_lock() {
         guard.release().await.unwrap();
         assert!(observer().is_free(&key));
     }
+}
+
+/// Neither transaction is one that sqlx counts, and the release finds none: nothing was written.
+#[tokio::test]
+async fn connection_in_an_unknown_transaction_is_not_reused() {
+    let (pool, key) = (pool_of(1).await, fresh_key());
+    for is_dropped in [true, false] {
+        let begun = pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
+            if is_dropped {
+                drop_at(1, conn.begin()).await;
+            } else {
+                (&mut **conn).execute("BEGIN").await.unwrap();
+            }
+            Ok::<_, LockError>(pid(conn).await)
+        });
+        let session = begun.await.unwrap();
+        assert_ne!(pid(&mut pool.acquire().await.unwrap()).await, session);
+        assert!(observer().is_free(&key));
+    }
+    // A connection that the body used otherwise is reused.
+    let used = pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
+        Ok::<_, LockError>(pid(conn).await)
+    });
+    let session = used.await.unwrap();
+    assert_eq!(pid(&mut pool.acquire().await.unwrap()).await, session);
 }
 
 /// The session keeps the lock, which the release prepares its statement for again.
