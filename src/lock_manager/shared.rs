@@ -9,8 +9,9 @@
 //! * A command for a session goes into that session's unbounded channel, under the mutex. So every
 //!   session receives its commands in the order of the core's decisions.
 //! * Work that may call back (a response, a loss, a new session, a wake-up) is [deferred](Deferred)
-//!   until the mutex is released. An executor may poll a task in its wake-up. A response whose receiver is gone drops the [`LockHandle`] that it
-//!   carries, which releases the lock through `with_core` again.
+//!   until the mutex is released. An executor may poll a task in its wake-up. A response whose
+//!   receiver is gone drops the [`LockHandle`] that it carries, which releases the lock through
+//!   `with_core` again.
 //!
 //! One timer task or thread ([`run_timer`](Shared::run_timer)) sleeps until the core's next timer.
 //! `with_core` wakes it only if the next timer has moved forward.

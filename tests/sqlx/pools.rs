@@ -1,7 +1,10 @@
 //! Pools: hooks, connections that are closed, replies that never end.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use advisory_locking::backends::sqlx::PooledPgConnection;
 use advisory_locking::{
@@ -221,4 +224,31 @@ async fn dropped_guard_with_an_endless_reply_closes_the_connection() {
         .assert_free(&key, "the connection was closed")
         .await;
     pool.execute("SELECT 1").await.unwrap();
+}
+
+/// Whether the transaction was committed is unknown, so the pool does not reuse the session.
+#[tokio::test]
+async fn dropped_commit_ends_the_session() {
+    let (pool, key) = (pool_of(1).await, fresh_key());
+    let before = pid(&mut pool.acquire().await.unwrap()).await;
+    let body_has_ended = AtomicBool::new(false);
+    {
+        let mut scope = pin!(pool.with_advisory_xact_lock(&key, NO_WAIT, async |_conn| {
+            body_has_ended.store(true, Ordering::Relaxed);
+            Ok::<_, sqlx::Error>(())
+        }));
+        poll_fn(|context| {
+            assert!(scope.as_mut().poll(context).is_pending(), "no reply yet");
+            // From here on, the first message of the commit is in flight.
+            if body_has_ended.load(Ordering::Relaxed) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+    let after = pid(&mut pool.acquire().await.unwrap()).await;
+    assert_ne!(after, before);
+    observer().assert_free(&key, "the session ended").await;
 }
