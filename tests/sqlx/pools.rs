@@ -226,7 +226,7 @@ async fn dropped_guard_with_an_endless_reply_closes_the_connection() {
     pool.execute("SELECT 1").await.unwrap();
 }
 
-/// Whether the transaction was committed is unknown, so the pool does not reuse the session.
+/// The transaction may be committed or rolled back, so the pool does not reuse the session.
 #[tokio::test]
 async fn dropped_commit_ends_the_session() {
     let (pool, key) = (pool_of(1).await, fresh_key());
