@@ -12,11 +12,15 @@ pub(super) struct Coverage {
 }
 
 /// Events that must occur in every run of the seeds.
-const REQUIRED: [&str; 37] = [
+const REQUIRED: [&str; 41] = [
     "waits",
     "late reply",
     "cancelled",
     "closed",
+    "closed early",
+    "pool closed",
+    "session exchanged",
+    "failed SessionChanged",
     "granted after cancellation",
     "granted",
     "granted of several keys",

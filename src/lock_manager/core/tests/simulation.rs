@@ -18,6 +18,7 @@ use crate::options::LockMode;
 use crate::session::{Backend, BatchReply, LockBatch, SessionError};
 
 use invariants::HandOffs;
+use plan::EarlyEnd;
 pub(super) use plan::Plan;
 use tasks::Task;
 
@@ -40,6 +41,10 @@ enum Event {
     ServerWaitLimit(usize, SessionId),
     /// The last handle of a lock manager is dropped, also while locks are held.
     ShutDown(usize),
+    /// A caller closes a lock manager, also while locks are held.
+    Close(usize),
+    /// The pool of a lock manager is closed.
+    PoolClosed(usize),
 }
 
 /// State of a session outside the core.
@@ -74,6 +79,10 @@ pub(super) struct Simulation {
     pub(super) longest_gap: Duration,
     pub(super) grant_counts: HashMap<usize, u64>,
     pub(super) coverage: Coverage,
+    /// Number of callers that close a lock manager.
+    closers: u64,
+    /// Processes whose commands are being performed.
+    performing: BTreeSet<usize>,
 }
 
 impl Simulation {
@@ -83,7 +92,11 @@ impl Simulation {
         let options = plan.managers.iter();
         let cores = options.map(|options| {
             let core = Core::new(options.0.clone(), random.fork(), now);
-            core.checking_connections(plan::CONNECTION_CHECK_INTERVAL)
+            if plan.blocking {
+                core.ignoring_terminated()
+            } else {
+                core.checking_connections(plan::CONNECTION_CHECK_INTERVAL)
+            }
         });
         Self {
             cores: cores.collect(),
@@ -103,6 +116,8 @@ impl Simulation {
             longest_gap: Duration::ZERO,
             grant_counts: HashMap::new(),
             coverage: Coverage::default(),
+            closers: 0,
+            performing: BTreeSet::new(),
             random,
             plan,
         }
@@ -125,9 +140,15 @@ impl Simulation {
     pub(super) fn run(&mut self) {
         self.tasks_left = self.plan.tasks;
         self.at(Duration::ZERO, Event::TaskArrives);
-        if self.plan.shut_down {
-            let when = self.random_micros(0..20_000);
-            self.at(when, Event::ShutDown(0));
+        let when = self.random_micros(0..20_000);
+        match self.plan.early_end {
+            Some(EarlyEnd::ShutDown) => self.at(when, Event::ShutDown(0)),
+            Some(EarlyEnd::Close) => {
+                self.closers += 1;
+                self.at(when, Event::Close(0));
+            }
+            Some(EarlyEnd::PoolClosed) => self.at(when, Event::PoolClosed(0)),
+            None => {}
         }
         while self.step() {
             if self.tasks.is_empty() && self.tasks_left == 0 {
@@ -143,9 +164,10 @@ impl Simulation {
         for process in 0..self.cores.len() {
             let now = self.now;
             self.cores[process].close(u64::MAX, now);
+            self.closers += 1;
             self.perform_commands(process);
         }
-        while self.coverage.of("closed") < self.cores.len() as u64 {
+        while self.coverage.of("closed") < self.closers {
             assert!(
                 self.step(),
                 "a lock manager does not close: {:?}",

@@ -5,56 +5,71 @@ use crate::lock_manager::core::{Command, SessionId};
 use crate::options::{LockMode, Wait};
 
 impl Simulation {
+    /// Performs the commands of a core in their order, also those that an event meanwhile adds.
     pub(super) fn perform_commands(&mut self, process: usize) {
-        for command in self.cores[process].take_commands(Vec::new()) {
-            match command {
-                Command::Open { session } => {
-                    self.opening.insert((process, session));
-                    // Longer than several polls, or shorter than one.
-                    let slow = self.chance(8);
-                    let delay = self.random_micros(if slow { 100..30_000 } else { 100..1_000 });
-                    self.at(delay, Event::ConnectionOpened(process, session));
-                }
-                Command::RunBatch { session, batch } => {
-                    let delay = self.random_micros(20..60);
-                    self.at(delay, Event::BatchArrives(process, session, batch));
-                }
-                Command::WaitOnServer {
-                    session,
-                    key,
-                    options,
-                } => {
-                    let mode = options.lock_mode();
-                    let connection = self.connections.get_mut(&(process, session));
-                    let connection = connection.expect("the session is open");
-                    let pid = connection.pid;
-                    (connection.waits_for, connection.silent) = (Some((key.raw(), mode)), None);
-                    if self.server.is_alive(pid) {
-                        self.server.wait(pid, key.raw(), mode);
-                    }
-                    if let Wait::UpTo(limit) = options.wait() {
-                        self.at(limit, Event::ServerWaitLimit(process, session));
-                    }
-                }
-                Command::CheckConnection { session } => {
-                    let delay = self.random_micros(0..100);
-                    self.at(delay, Event::ConnectionChecked(process, session));
-                }
-                Command::Close { session } => {
-                    self.check_nothing_held(process, session);
-                    self.end_connection(process, session, true);
-                }
-                Command::Terminate { session } => self.end_connection(process, session, true),
-                Command::SessionLost { session } => self.on_session_lost(process, session),
-                Command::Granted { waiter, grant } => self.granted(process, waiter, grant),
-                Command::Failed { waiter, error } => {
-                    self.coverage.failed(error.kind());
-                    self.finish(waiter);
-                }
-                Command::Released { waiter, result } => self.released(waiter, result),
-                Command::Waits { .. } => self.coverage.count("waits"),
-                Command::Closed { .. } => self.coverage.count("closed"),
+        if !self.performing.insert(process) {
+            return;
+        }
+        loop {
+            let commands = self.cores[process].take_commands(Vec::new());
+            if commands.is_empty() {
+                break;
             }
+            for command in commands {
+                self.perform(process, command);
+            }
+        }
+        self.performing.remove(&process);
+    }
+
+    fn perform(&mut self, process: usize, command: Command<u64>) {
+        match command {
+            Command::Open { session } => {
+                self.opening.insert((process, session));
+                // Longer than several polls, or shorter than one.
+                let slow = self.chance(8);
+                let delay = self.random_micros(if slow { 100..30_000 } else { 100..1_000 });
+                self.at(delay, Event::ConnectionOpened(process, session));
+            }
+            Command::RunBatch { session, batch } => {
+                let delay = self.random_micros(20..60);
+                self.at(delay, Event::BatchArrives(process, session, batch));
+            }
+            Command::WaitOnServer {
+                session,
+                key,
+                options,
+            } => {
+                let mode = options.lock_mode();
+                let connection = self.connections.get_mut(&(process, session));
+                let connection = connection.expect("the session is open");
+                let pid = connection.pid;
+                (connection.waits_for, connection.silent) = (Some((key.raw(), mode)), None);
+                if self.server.is_alive(pid) {
+                    self.server.wait(pid, key.raw(), mode);
+                }
+                if let Wait::UpTo(limit) = options.wait() {
+                    self.at(limit, Event::ServerWaitLimit(process, session));
+                }
+            }
+            Command::CheckConnection { session } => {
+                let delay = self.random_micros(0..100);
+                self.at(delay, Event::ConnectionChecked(process, session));
+            }
+            Command::Close { session } => {
+                self.check_nothing_held(process, session);
+                self.end_connection(process, session, true);
+            }
+            Command::Terminate { session } => self.end_connection(process, session, true),
+            Command::SessionLost { session } => self.on_session_lost(process, session),
+            Command::Granted { waiter, grant } => self.granted(process, waiter, grant),
+            Command::Failed { waiter, error } => {
+                self.coverage.failed(error.kind());
+                self.finish(waiter);
+            }
+            Command::Released { waiter, result } => self.released(waiter, result),
+            Command::Waits { request, key } => self.waits(process, request, key),
+            Command::Closed { .. } => self.coverage.count("closed"),
         }
     }
 

@@ -3,7 +3,12 @@
 use super::{Connection, Event, Simulation};
 use crate::error::{LockError, LockErrorKind};
 use crate::lock_manager::core::{SessionId, WaitOutcome};
-use crate::session::{Backend, BatchMode, LockBatch, LockOpKind, SessionError};
+use crate::session::{
+    Backend, BatchMode, BatchReply, LockBatch, LockOpKind, ServerSigns, SessionError,
+};
+
+/// Process id of another client's session.
+const NO_PID: i32 = -1;
 
 impl Simulation {
     pub(super) fn handle_event(&mut self, event: Event) {
@@ -36,6 +41,16 @@ impl Simulation {
                 }
                 self.coverage.count("shut down");
                 self.cores[process].shut_down(now);
+                self.perform_commands(process);
+            }
+            Event::Close(process) => {
+                self.coverage.count("closed early");
+                self.cores[process].close(u64::MAX, now);
+                self.perform_commands(process);
+            }
+            Event::PoolClosed(process) => {
+                self.coverage.count("pool closed");
+                self.cores[process].on_pool_closed();
                 self.perform_commands(process);
             }
         }
@@ -113,6 +128,15 @@ impl Simulation {
             || Err(SessionError::new("the model's session has ended").with_disconnected(true));
         let result = if !self.server.is_alive(pid) {
             gone()
+        } else if self.chance(self.plan.faults.exchanged) {
+            // The statement compares the process id first, and executes nothing.
+            self.coverage.count("session exchanged");
+            Ok(BatchReply {
+                answers: None,
+                token: None,
+                pid: NO_PID,
+                server_signs: ServerSigns::NONE,
+            })
         } else {
             let ops = batch.ops().len();
             let fails = self.chance(self.plan.faults.failed) && ops > 0;
@@ -196,6 +220,8 @@ impl Simulation {
                 WaitOutcome::Failed(LockError::new(kind))
             } else if self.server.holds(pid, key, mode) {
                 self.coverage.count("waited on the server");
+                let exchanged = self.chance(self.plan.faults.exchanged);
+                let pid = if exchanged { NO_PID } else { pid };
                 WaitOutcome::Granted { pid }
             } else {
                 continue;

@@ -19,6 +19,7 @@ pub(super) struct HandOffs {
 impl Simulation {
     pub(super) fn check(&mut self) {
         self.check_exclusion();
+        self.check_deadlines();
         self.check_detection();
     }
 

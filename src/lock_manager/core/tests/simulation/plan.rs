@@ -18,6 +18,16 @@ pub(in super::super) struct Faults {
     pub(super) silent: u32,
     /// No connection can be checked out.
     pub(super) open_failed: u32,
+    /// A pooler sends a statement to another session.
+    pub(super) exchanged: u32,
+}
+
+/// End of the first lock manager during the run.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum EarlyEnd {
+    ShutDown,
+    Close,
+    PoolClosed,
 }
 
 #[derive(Clone, Debug)]
@@ -30,8 +40,9 @@ pub(in super::super) struct Plan {
     pub(super) no_locks: bool,
     /// The sequence of the tokens has a cache.
     pub(super) bad_sequence: bool,
-    /// The first lock manager is shut down during the run.
-    pub(super) shut_down: bool,
+    pub(super) early_end: Option<EarlyEnd>,
+    /// The pools are blocking ones.
+    pub(super) blocking: bool,
     /// All tasks poll for one key in exclusive mode, and new tasks start all the time.
     pub(super) single_hot_key: bool,
 }
@@ -72,6 +83,13 @@ impl Plan {
             lost: 150,
             silent: 200,
             open_failed: 10,
+            exchanged: if seed % 6 == 1 { 200 } else { 0 },
+        };
+        let early_end = match seed % 10 {
+            4 | 9 => Some(EarlyEnd::ShutDown),
+            2 => Some(EarlyEnd::Close),
+            7 => Some(EarlyEnd::PoolClosed),
+            _ => None,
         };
         Self {
             seed,
@@ -81,7 +99,8 @@ impl Plan {
             faults: if faulty { faults } else { Faults::default() },
             no_locks: seed % 8 == 7,
             bad_sequence: seed % 4 == 3,
-            shut_down: seed % 5 == 4,
+            early_end,
+            blocking: seed % 9 == 5,
             single_hot_key: false,
         }
     }
@@ -97,7 +116,8 @@ impl Plan {
             keys: 1,
             tasks,
             no_locks: false,
-            shut_down: false,
+            early_end: None,
+            blocking: false,
             single_hot_key: true,
             ..Self::of(seed, false)
         }

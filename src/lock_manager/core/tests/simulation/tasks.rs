@@ -1,12 +1,12 @@
 //! Tasks that acquire and release locks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Event, Simulation};
 use crate::error::LockErrorKind;
-use crate::key::LockKey;
+use crate::key::{LockKey, RawLockKey};
 use crate::lock_manager::core::{LockGrant, RequestId, RequestKind, SessionId};
-use crate::options::{LockMode, LockOptions, WaitStrategy};
+use crate::options::{LockMode, LockOptions, Wait, WaitStrategy};
 use crate::session::TokenSource;
 
 /// Task that acquires one lock. Several locks are acquired by as many tasks, in ascending order.
@@ -21,6 +21,9 @@ pub(super) struct Task {
     pub(super) released: bool,
     pub(super) lost: bool,
     held_at_release: bool,
+    /// End of the wait.
+    deadline: Option<Instant>,
+    is_waiting: bool,
     /// Keys to acquire after this one, and the task that holds the previous key.
     more_keys: Vec<LockKey>,
     parent: Option<u64>,
@@ -92,6 +95,11 @@ impl Simulation {
             released: false,
             lost: false,
             held_at_release: false,
+            deadline: match options.wait() {
+                Wait::UpTo(limit) if !limit.is_zero() => Some(self.now + limit),
+                Wait::No | Wait::UpTo(_) | Wait::Forever => None,
+            },
+            is_waiting: false,
             more_keys,
             parent,
         };
@@ -107,6 +115,28 @@ impl Simulation {
             self.at(delay, Event::TaskCancels(process, id));
         }
         self.perform_commands(process);
+    }
+
+    /// Handles the report that a request waits.
+    pub(super) fn waits(&mut self, process: usize, request: RequestId, key: RawLockKey) {
+        // As the driver, which reports no wait of a request that has its response.
+        let Some(id) = self.cores[process].waiter(request, key).copied() else {
+            return;
+        };
+        self.coverage.count("waits");
+        if let Some(task) = self.tasks.get_mut(&id) {
+            assert!(!task.is_waiting, "waits twice: {task:?}");
+            assert!(task.grant.is_none(), "waits after the grant: {task:?}");
+            task.is_waiting = true;
+        }
+    }
+
+    /// Checks that each limit is respected.
+    pub(super) fn check_deadlines(&self) {
+        for task in self.tasks.values().filter(|task| task.grant.is_none()) {
+            let is_late = task.deadline.is_some_and(|deadline| deadline < self.now);
+            assert!(!is_late, "waits beyond its limit: {task:?}");
+        }
     }
 
     /// Cancels a request. Sometimes without a message to the core, as if the grant was on its way.
