@@ -119,8 +119,11 @@ pub enum LockErrorKind {
     /// The work is neither committed nor rolled back.
     TransactionPrepared,
     /// The body or the holder of the guard left open a transaction that began under the lock. On
-    /// PostgreSQL the session was terminated, which rolled the transaction back. On SQLite the
-    /// transaction was rolled back and the connection stays usable. The lock is not held.
+    /// PostgreSQL the session was terminated, which rolled the transaction back. The lock is not
+    /// held.
+    ///
+    /// On SQLite the transaction was rolled back. The connection stays usable with rusqlite and
+    /// sqlx. With the other clients it is marked as broken, and a pool replaces it.
     TransactionLeftOpen,
     /// The server lacks the lock functions, or the adapter does not support the backend; the error
     /// says which backend it is. The lock is not held.
