@@ -39,10 +39,11 @@ use std::ops::Deref;
 
 use ::deadpool_postgres::ClientWrapper;
 
+use super::postgres::lost_statements::{is_statement_lost, may_abort_transaction};
 use super::tokio_postgres::client::{self, lock_session};
 use super::tokio_postgres::error::session_error;
 use super::tokio_postgres::values;
-use crate::session::{Row, SessionError, SqlState, Statement};
+use crate::session::{Row, SessionError, Statement};
 
 lock_session!(ClientWrapper,
     outer: 0,
@@ -55,19 +56,22 @@ lock_session!(ClientWrapper,
 ///
 /// The session may have lost its prepared statements, by `DISCARD ALL` in a body or as the
 /// [`RecyclingMethod`](::deadpool_postgres::RecyclingMethod). Then the cache is cleared, and the
-/// statement, which did not run, is prepared again. In a transaction that error would abort the
-/// transaction, so an attempt is not prepared there.
+/// statement, which did not run, is prepared again.
 async fn query(wrapper: &ClientWrapper, statement: &Statement) -> Result<Row, SessionError> {
     let in_transaction = client::transaction_state(wrapper, 0).is_open();
-    if !statement.is_cacheable() || in_transaction && statement.is_attempt() {
+    if !statement.is_cacheable() || may_abort_transaction(statement, in_transaction) {
         return client::query(wrapper, statement).await;
     }
     let row = query_prepared(wrapper, statement).await;
     let code = row.as_ref().err().and_then(SessionError::code);
-    if !code.is_some_and(SqlState::is_statement_missing) {
+    if !is_statement_lost(code) {
         return row;
     }
     wrapper.statement_cache.clear();
+    // The error has aborted a transaction, which rejects every further statement.
+    if in_transaction {
+        return row;
+    }
     query_prepared(wrapper, statement).await
 }
 

@@ -32,6 +32,8 @@
 mod batch;
 mod error;
 mod lock;
+#[cfg(any(feature = "_sqlx-postgres", feature = "deadpool-postgres"))]
+pub(crate) mod lost_statements;
 mod reply;
 mod report;
 mod script;

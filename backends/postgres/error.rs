@@ -75,15 +75,6 @@ impl SqlState {
         )
     }
 
-    /// Returns whether the session has no prepared statement of this name. The client still has it
-    /// in its cache, and [`DISCARD ALL`] or a pooler has removed it from the session.
-    ///
-    /// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
-    #[cfg(any(feature = "_sqlx-postgres", feature = "deadpool-postgres"))]
-    pub(crate) fn is_statement_missing(self) -> bool {
-        &self.0 == b"26000"
-    }
-
     /// Returns whether the server ends an open transaction with this error, and never a transaction
     /// whose commit has begun: an administrator's command, and the time-outs of a transaction.
     fn precedes_commit(self) -> bool {

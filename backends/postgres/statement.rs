@@ -284,15 +284,6 @@ impl Statement {
         }
     }
 
-    /// Returns whether it tries to acquire one lock.
-    #[cfg(any(feature = "_sqlx-postgres", feature = "deadpool-postgres"))]
-    pub(crate) const fn is_attempt(&self) -> bool {
-        matches!(
-            self.kind(),
-            Some(StatementKind::TryAcquire { .. } | StatementKind::TryAcquireXact { .. })
-        )
-    }
-
     /// Returns the text with the values written out, for a [simple query] whose reply is text.
     ///
     /// The start of the transaction is the `bigint` of its binary format, in hexadecimal digits:

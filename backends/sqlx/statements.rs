@@ -4,7 +4,8 @@ use ::sqlx::{AssertSqlSafe, Connection, Error, Executor, PgConnection};
 
 use super::error::{code, is_disconnected};
 use super::values::{arguments, decode_row};
-use crate::session::{Row, SqlState, Statement, StatementKind};
+use crate::backends::postgres::lost_statements::{is_statement_lost, may_abort_transaction};
+use crate::session::{Row, Statement, StatementKind};
 
 /// Reads all outstanding replies, and ignores the errors of dropped statements.
 ///
@@ -36,20 +37,22 @@ pub(super) async fn first_error(conn: &mut PgConnection) -> Result<(), Error> {
 ///
 /// The session may have lost its prepared statements, by `DISCARD ALL` in a body or in a hook of
 /// the pool. Then sqlx's cache is cleared, and the statement, which did not run, is prepared again.
-/// In a transaction that error would abort the transaction, so an attempt is not prepared there.
 pub(crate) async fn run_statement(
     conn: &mut PgConnection,
     statement: &Statement,
     in_transaction: bool,
 ) -> Result<Row, Error> {
-    if in_transaction && statement.is_attempt() {
+    if may_abort_transaction(statement, in_transaction) {
         return fetch_unprepared(conn, statement.simple_sql()).await;
     }
     let mut row = fetch_prepared(conn, statement).await;
     let code = row.as_ref().err().and_then(code);
-    if code.is_some_and(SqlState::is_statement_missing) {
+    if is_statement_lost(code) {
         conn.clear_cached_statements().await?;
-        row = fetch_prepared(conn, statement).await;
+        // The error has aborted a transaction, which rejects every further statement.
+        if !in_transaction {
+            row = fetch_prepared(conn, statement).await;
+        }
     }
     // Not held: perhaps because of `DISCARD ALL`. The application's statements are then lost, too.
     let is_release = matches!(statement.kind(), Some(StatementKind::Release { .. }));

@@ -11,9 +11,10 @@ use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgPool};
 use testkit::observer::Observe;
 use testkit::pending::drop_at;
+use testkit::proxy::{Direction, Policy, Proxy};
 use testkit::server::{block, connect as observer, fresh_key, fresh_name, kind_of, poll, url};
 use tokio::sync::Notify;
 
@@ -94,6 +95,12 @@ async fn discard_all_by_a_hook_affects_no_lock() {
         .await
         .unwrap();
     let key = fresh_key();
+    // The second finds the lost statements outside a transaction. So none is prepared in one.
+    for _ in 0..2 {
+        let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        guard.release().await.unwrap();
+        assert!(observer().is_free(&key));
+    }
     for _ in 0..3 {
         let done = pool.with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
             conn.acquire_advisory_xact_lock(fresh_key(), NO_WAIT).await
@@ -102,20 +109,42 @@ async fn discard_all_by_a_hook_affects_no_lock() {
         let mut tx = pool.begin().await.unwrap();
         tx.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
         tx.commit().await.unwrap();
-        let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
-        guard.release().await.unwrap();
-        assert!(observer().is_free(&key));
     }
+}
+
+/// In a transaction the error aborts the transaction. Only one attempt of the process fails.
+#[tokio::test]
+async fn statements_lost_in_a_transaction_fail_one_attempt() {
+    let (pool, key) = (pool_of(1).await, fresh_key());
+    let mut failed = 0;
+    for _ in 0..4 {
+        let mut tx = pool.begin().await.unwrap();
+        match tx.acquire_advisory_xact_lock(&key, NO_WAIT).await {
+            Ok(()) => assert!(!observer().is_free(&key)),
+            Err(error) => {
+                assert_eq!(error.kind(), LockErrorKind::TransactionAborted);
+                failed += 1;
+            }
+        }
+        tx.rollback().await.unwrap();
+        let mut conn = pool.acquire().await.unwrap();
+        conn.execute("DISCARD ALL").await.unwrap();
+    }
+    assert!(failed <= 1, "{failed} attempts failed");
 }
 
 /// Neither transaction is one that sqlx counts, and the release finds none: nothing was written.
 #[tokio::test]
 async fn connection_in_an_unknown_transaction_is_not_reused() {
-    let (pool, key) = (pool_of(1).await, fresh_key());
+    let (proxy, key) = (Proxy::start(), fresh_key());
+    let pool = pool_through(&proxy).await;
     for is_dropped in [true, false] {
         let begun = pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
             if is_dropped {
-                drop_at(1, conn.begin()).await;
+                // Its reply cannot arrive before the drop.
+                proxy.set(Direction::ToClient, Policy::Hold);
+                assert!(drop_at(1, conn.begin()).await.is_none());
+                proxy.forward();
             } else {
                 (&mut **conn).execute("BEGIN").await.unwrap();
             }
@@ -229,11 +258,13 @@ async fn dropped_guard_with_an_endless_reply_closes_the_connection() {
 /// The transaction may be committed or rolled back, so the pool does not reuse the session.
 #[tokio::test]
 async fn dropped_commit_ends_the_session() {
-    let (pool, key) = (pool_of(1).await, fresh_key());
+    let (proxy, key) = (Proxy::start(), fresh_key());
+    let pool = pool_through(&proxy).await;
     let before = pid(&mut pool.acquire().await.unwrap()).await;
     let body_has_ended = AtomicBool::new(false);
     {
         let mut scope = pin!(pool.with_advisory_xact_lock(&key, NO_WAIT, async |_conn| {
+            proxy.set(Direction::ToClient, Policy::Hold);
             body_has_ended.store(true, Ordering::Relaxed);
             Ok::<_, sqlx::Error>(())
         }));
@@ -248,7 +279,14 @@ async fn dropped_commit_ends_the_session() {
         })
         .await;
     }
+    proxy.forward();
     let after = pid(&mut pool.acquire().await.unwrap()).await;
     assert_ne!(after, before);
     observer().assert_free(&key, "the session ended").await;
+}
+
+/// Returns a pool of one connection.
+async fn pool_through(proxy: &Proxy) -> PgPool {
+    let options = PgPoolOptions::new().max_connections(1);
+    options.connect(&proxy.url()).await.unwrap()
 }
