@@ -34,16 +34,11 @@ impl Default for LossSignal {
 }
 
 impl LossSignal {
-    /// Sets the flag, and wakes no task.
-    pub(super) fn set_flag(&self) {
-        // It may be set already.
-        let _ = self.fired.set(());
-    }
-
     /// Sets the flag and wakes the waiting tasks. Their wakers may run any code of an executor.
     pub(super) fn fire(&self) {
-        // Before the wake-up, after which a holder reads it.
-        self.set_flag();
+        // Before the wake-up, after which a holder reads it. It is set already after an earlier
+        // loss.
+        let _ = self.fired.set(());
         let sender = self
             .sender
             .lock()

@@ -140,7 +140,7 @@ const RETAINED_CAPACITY: usize = 64;
 enum Deferred {
     Spawn(SessionId, SessionCommands),
     Respond(oneshot::Sender<Response>, Response),
-    /// The loss of a session. Its flag is set already.
+    /// The loss of a session.
     SignalLoss(Arc<LossSignal>),
     /// An event, whose subscriber or observer may call back.
     Report(Arc<WaitNotice>),
@@ -323,7 +323,6 @@ impl State {
             // The core emits this before `Terminate`, whose dispatch removes the signal.
             Command::SessionLost { session } => {
                 if let Some(loss) = self.losses.remove(&session) {
-                    loss.set_flag();
                     deferred.push(Deferred::SignalLoss(loss));
                 }
             }

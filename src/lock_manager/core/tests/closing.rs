@@ -158,6 +158,21 @@ fn close_does_not_await_terminated_blocking_sessions() {
     assert_eq!(harness.end_session("s2"), NO_COMMANDS);
 }
 
+/// The server grants the lock after the limit, and after the close.
+#[test]
+fn close_completes_with_a_late_grant_over_a_blocking_pool() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.core = harness.core.ignoring_terminated();
+    let block = LockOptions::wait_up_to(millis(20)).strategy(WaitStrategy::Block);
+    harness.request("ann", 1, &block);
+    harness.reply("s1", "n");
+    harness.open("s2");
+    harness.advance(millis(20));
+    assert_eq!(close(&mut harness, "end"), ["close s1"]);
+    assert_eq!(harness.end_session("s1"), NO_COMMANDS);
+    assert_eq!(harness.grant_wait("s2"), ["terminate s2", "closed end"]);
+}
+
 #[test]
 fn close_completes_despite_a_lost_session() {
     let mut harness = CoreHarness::opened(LockManagerOptions::new());

@@ -374,6 +374,45 @@ fn request_during_release_is_sent_afterwards() {
     );
 }
 
+/// The lock may be free for the weaker mode.
+#[test]
+fn exclusive_contention_does_not_answer_a_shared_request() {
+    let mut harness = harness();
+    harness.request("ann", 1, &no_wait());
+    harness.reply("s1", "y");
+    harness.release("ann");
+    harness.request("ben", 1, &no_wait());
+    harness.request("cy", 1, &no_wait().shared());
+    harness.request("dot", 1, &no_wait());
+    harness.reply("s1", "y");
+    assert_eq!(
+        harness.reply("s1", "n"),
+        ["failed ben: HeldElsewhere", "run s1: acquire shared 1"]
+    );
+    assert_eq!(
+        harness.reply("s1", "y"),
+        ["granted cy", "failed dot: HeldElsewhere"]
+    );
+}
+
+#[test]
+fn pauses_are_short_again_after_a_grant() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever());
+    harness.request("ben", 1, &forever().shared());
+    for _ in 0..8 {
+        harness.reply("s1", "n");
+        harness.advance_to_next_timer();
+    }
+    assert_eq!(harness.reply("s1", "y"), ["granted ann"]);
+    let commands = ["run s1: release 1, acquire shared 1"];
+    assert_eq!(harness.drop_guard("ann"), commands);
+    harness.reply("s1", "yn");
+    // A sixteenth of the interval, and its alignment.
+    let pause = harness.next_timer().expect("ben polls");
+    assert!(pause <= millis(20), "{pause:?}");
+}
+
 #[test]
 fn poll_interval_is_at_most_a_day() {
     let day = Duration::from_secs(24 * 60 * 60);
