@@ -47,7 +47,7 @@ pub use batch::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
 pub use error::{SessionError, SqlState};
 pub(crate) use error::{classify, classify_attempt, hint};
 pub use reply::{BatchReply, Cell, LockReply, Row};
-#[cfg(feature = "_rust-postgres")]
+#[cfg(any(feature = "sqlx-postgres", feature = "_rust-postgres"))]
 pub(crate) use script::BEGAN_WITH_THIS_MESSAGE;
 pub use script::{Script, ScriptKind};
 pub use server_signs::ServerSigns;

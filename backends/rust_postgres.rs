@@ -26,7 +26,8 @@
 //!
 //! A `Client` panics in an async task, so applications call it on a thread for blocking code. A
 //! guard may be dropped in a task: each lock statement in a tokio runtime runs on a thread of its
-//! own. The drop blocks the task until the reply.
+//! own. The drop blocks the task until the reply. If the session has ended, r2d2 drops its `Client`
+//! there, which panics in postgres 0.19: such a guard is better dropped on a thread.
 //!
 //! # Broken connections
 //!

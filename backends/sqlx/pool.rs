@@ -14,18 +14,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ::sqlx::pool::PoolConnection;
-use ::sqlx::{Connection, Error, PgConnection, PgPool, Postgres};
+use ::sqlx::{Error, PgConnection, PgPool, Postgres};
 use futures_util::future::{self, Either};
 use tokio::runtime::Handle;
 
 use super::error::{postgres_error, stalled_error};
 use super::stall::stalled;
-use super::statements::drain;
+use super::statements::{drain, fetch_unprepared};
 use super::{connection, detached, terminate, transactions};
 use crate::backends::RuntimeBound;
+use crate::backends::postgres::BEGAN_WITH_THIS_MESSAGE;
 use crate::key::RawLockKey;
 use crate::session::{
-    AsyncLockPool, AsyncLockSession, Backend, Row, Script, SessionError, Statement,
+    AsyncLockPool, AsyncLockSession, Backend, Cell, Row, Script, SessionError, Statement,
     TransactionState,
 };
 
@@ -91,11 +92,10 @@ impl Checkout {
         }
     }
 
-    /// Returns the connection to its pool after the replies. Closes it if they do not come, or if a
-    /// transaction is open that sqlx does not count: `BEGIN` as plain text, or a `begin` of the
-    /// body that was dropped in flight (seen with sqlx 0.9.0).
+    /// Returns the connection to its pool after the replies. Closes it if they do not come, or if
+    /// it is not clean.
     async fn return_after_replies(mut self) {
-        if self.drain().await.is_ok() && !is_in_transaction(&mut self.connection).await {
+        if self.drain().await.is_ok() && is_clean(&mut self.connection).await {
             drop(self.connection);
         } else {
             drop(self.connection.detach());
@@ -121,13 +121,17 @@ impl Checkout {
     }
 }
 
-/// Asks the server whether a transaction is open, by an empty message.
+/// Returns whether no transaction is open, and the next reply is that to the next statement.
 ///
-/// sqlx shows the [state in the reply][ready] in one way: its begin fails if it began nothing.
-///
-/// [ready]: https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-READYFORQUERY
-async fn is_in_transaction(connection: &mut PgConnection) -> bool {
-    !matches!(connection.begin_with("").await, Err(Error::BeginFailed))
+/// sqlx 0.9.0 does not count a `begin` that was dropped in flight, nor the reply to a `COPY … FROM
+/// STDIN` whose `PgCopyIn` was dropped.
+async fn is_clean(connection: &mut PgConnection) -> bool {
+    // Not the reply to a statement of the body.
+    let nonce = fastrand::i64(..);
+    let sql = format!("SELECT '{nonce}'::pg_catalog.int8, {BEGAN_WITH_THIS_MESSAGE}");
+    let row = fetch_unprepared(connection, sql).await;
+    let [nonce, yes] = [nonce, 1].map(Cell::Number);
+    row.is_ok_and(|row| row == Row::new([nonce, yes, Cell::Null, Cell::Null]))
 }
 
 impl Deref for Checkout {

@@ -62,8 +62,8 @@ pub(crate) trait Harness {
         false
     }
 
-    /// Returns `true` if the client prepares a lock statement once per session.
-    fn prepares_statements(&self) -> bool {
+    /// Returns `true` if a lock statement fails that was prepared and that the session has lost.
+    fn fails_on_lost_statements(&self) -> bool {
         true
     }
 
@@ -256,8 +256,8 @@ impl Fixture {
         .unwrap_or_else(|| panic!("holders of {key}: {:?}", self.lock_entries(key)));
     }
 
-    pub(crate) fn prepares_statements(&self) -> bool {
-        self.harness.prepares_statements()
+    pub(crate) fn fails_on_lost_statements(&self) -> bool {
+        self.harness.fails_on_lost_statements()
     }
 
     pub(crate) fn survives_panics(&self) -> bool {

@@ -39,10 +39,10 @@ mod unprepared;
 conformance! {
     session_mode_diesel => crate::harness::pooled::session_mode(crate::harness::diesel_postgres::DIESEL);
     session_mode_diesel_async => crate::harness::pooled::session_mode(crate::harness::diesel_async::DIESEL_ASYNC);
-    session_mode_sqlx => crate::harness::pooled::session_mode(crate::harness::sqlx::SQLX);
-    session_mode_sqlx_pool => crate::harness::pooled::session_mode(crate::harness::sqlx::SQLX_POOL);
-    session_mode_sea_orm => crate::harness::pooled::session_mode(crate::harness::sea_orm::SEA_ORM);
-    session_mode_tokio_postgres => crate::harness::pooled::session_mode(crate::harness::tokio_postgres::TOKIO_POSTGRES).unprepared();
+    session_mode_sqlx => crate::harness::pooled::session_mode(crate::harness::sqlx::SQLX).survives_lost_statements();
+    session_mode_sqlx_pool => crate::harness::pooled::session_mode(crate::harness::sqlx::SQLX_POOL).survives_lost_statements().ends_raw_transactions();
+    session_mode_sea_orm => crate::harness::pooled::session_mode(crate::harness::sea_orm::SEA_ORM).survives_lost_statements();
+    session_mode_tokio_postgres => crate::harness::pooled::session_mode(crate::harness::tokio_postgres::TOKIO_POSTGRES).survives_lost_statements();
 }
 
 // Every case of transaction-level locks in transaction mode. One line for each client that

@@ -285,6 +285,43 @@ async fn dropped_commit_ends_the_session() {
     observer().assert_free(&key, "the session ended").await;
 }
 
+/// Leaves a `COPY` before its end, into the session's table or out of it.
+async fn drop_copy(conn: &mut PooledPgConnection, table: &str, is_in: bool) {
+    let create = format!("CREATE TEMPORARY TABLE IF NOT EXISTS {table} (number int4)");
+    (&mut **conn).execute(AssertSqlSafe(create)).await.unwrap();
+    if is_in {
+        let copy = format!("COPY {table} FROM STDIN");
+        drop(conn.copy_in_raw(&copy).await.unwrap());
+    } else {
+        let rows = "COPY (SELECT generate_series(1, 100000)) TO STDOUT";
+        drop(conn.copy_out_raw(rows).await.unwrap());
+    }
+}
+
+/// sqlx does not count the reply to such a `COPY`, so each later reply would be that to the
+/// statement before.
+#[tokio::test]
+async fn copy_dropped_in_a_body_costs_its_connection() {
+    let (pool, key, table) = (pool_of(1).await, fresh_key(), fresh_name());
+    for is_in in [true, false] {
+        let body = async |conn: &mut PooledPgConnection| {
+            drop_copy(conn, &table, is_in).await;
+            Ok::<_, LockError>(())
+        };
+        let called = pool.with_advisory_lock(&key, NO_WAIT, body).await;
+        assert_eq!(kind_of(called), Some(LockErrorKind::Lost), "{is_in}");
+        let called = pool.with_advisory_xact_lock(&key, NO_WAIT, body).await;
+        assert!(kind_of(called).is_some(), "{is_in}");
+        let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        drop_copy(&mut guard, &table, is_in).await;
+        drop(guard);
+        // The pool's only connection returns the reply to this statement.
+        let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        guard.release().await.unwrap();
+        observer().assert_free(&key, "the release").await;
+    }
+}
+
 /// Returns a pool of one connection.
 async fn pool_through(proxy: &Proxy) -> PgPool {
     let options = PgPoolOptions::new().max_connections(1);

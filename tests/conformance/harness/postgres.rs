@@ -216,7 +216,8 @@ impl Adapter {
             adapter: self,
             url: endpoint.actors.clone(),
             observer: Observer::at(endpoint),
-            prepares_statements: true,
+            fails_on_lost_statements: true,
+            ends_raw_transactions: false,
         }
     }
 
@@ -229,15 +230,25 @@ pub(crate) struct OnPostgres {
     adapter: Adapter,
     url: String,
     observer: Observer,
-    prepares_statements: bool,
+    fails_on_lost_statements: bool,
+    ends_raw_transactions: bool,
 }
 
 impl OnPostgres {
-    /// A client that sends each lock statement unprepared.
+    /// A client that sends each lock statement unprepared, or prepares a lost one again.
     #[allow(dead_code, reason = "not every test program has such a client")]
-    pub(crate) fn unprepared(self) -> Self {
+    pub(crate) fn survives_lost_statements(self) -> Self {
         Self {
-            prepares_statements: false,
+            fails_on_lost_statements: false,
+            ..self
+        }
+    }
+
+    /// A pool that closes a connection in a transaction that plain SQL began.
+    #[allow(dead_code, reason = "not every test program has such a pool")]
+    pub(crate) fn ends_raw_transactions(self) -> Self {
+        Self {
+            ends_raw_transactions: true,
             ..self
         }
     }
@@ -256,7 +267,11 @@ impl Harness for OnPostgres {
         self.adapter.survives_panics()
     }
 
-    fn prepares_statements(&self) -> bool {
-        self.prepares_statements
+    fn ends_raw_transactions(&self) -> bool {
+        self.ends_raw_transactions
+    }
+
+    fn fails_on_lost_statements(&self) -> bool {
+        self.fails_on_lost_statements
     }
 }

@@ -12,14 +12,23 @@ pub(crate) struct Pooled {
     pooler: Pooler,
     observer: Observer,
     adapter: Adapter,
-    prepares_statements: bool,
+    fails_on_lost_statements: bool,
+    ends_raw_transactions: bool,
 }
 
 impl Pooled {
-    /// A client that sends each lock statement unprepared.
-    pub(crate) fn unprepared(self) -> Self {
+    /// A client that sends each lock statement unprepared, or prepares a lost one again.
+    pub(crate) fn survives_lost_statements(self) -> Self {
         Self {
-            prepares_statements: false,
+            fails_on_lost_statements: false,
+            ..self
+        }
+    }
+
+    /// A pool that closes a connection in a transaction that plain SQL began.
+    pub(crate) fn ends_raw_transactions(self) -> Self {
+        Self {
+            ends_raw_transactions: true,
             ..self
         }
     }
@@ -38,7 +47,8 @@ fn through(mode: Mode, adapter: Adapter) -> Pooled {
         pooler: Pooler::start(mode, SESSIONS, ""),
         observer: Observer::new(),
         adapter,
-        prepares_statements: true,
+        fails_on_lost_statements: true,
+        ends_raw_transactions: false,
     }
 }
 
@@ -55,7 +65,11 @@ impl Harness for Pooled {
         self.adapter.survives_panics()
     }
 
-    fn prepares_statements(&self) -> bool {
-        self.prepares_statements
+    fn ends_raw_transactions(&self) -> bool {
+        self.ends_raw_transactions
+    }
+
+    fn fails_on_lost_statements(&self) -> bool {
+        self.fails_on_lost_statements
     }
 }
