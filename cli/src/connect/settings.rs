@@ -276,6 +276,9 @@ mod tests {
             (&*settings.hosts[0].name, settings.get("user")),
             ("d", Some("u"))
         );
+        // As in libpq, an empty value is none.
+        let settings = read(Some("host='' dbname=d"), &environment).unwrap();
+        assert_eq!(settings.hosts[0].name, "env");
     }
 
     #[test]

@@ -164,6 +164,14 @@ fn transaction_pooler_is_unfit() {
     }
 }
 
+/// Such a pooler keeps the session of a lock holder, and the program polls.
+#[test]
+fn pinning_pooler_is_accepted() {
+    let pooler = PoolingProxy::start(Ability::PinsLockHolders);
+    let name = fresh_name();
+    run_on(&pooler.url(), &["run", &name, "--", "true"]).assert_code(0);
+}
+
 #[test]
 fn full_lock_table_has_its_own_code() {
     let server = FakeServer::start([Rule::end_session("pg_try_advisory_lock", "53200")]);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::Stdio;
 
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
+use testkit::cluster::ClusterGuard;
 use testkit::observer::Observe;
 use testkit::server::{connect, connect_with, fresh_name, fresh_number, url};
 use testkit::temp::TempRole;
@@ -202,4 +203,21 @@ fn colours_follow_the_environment() {
     assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
     assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
     guard.release().unwrap();
+}
+
+/// It has no session that could be ended.
+#[test]
+fn kill_of_a_prepared_transaction_is_an_error() {
+    let (server, name) = (ClusterGuard::acquire(), fresh_name());
+    let setting = "-c max_prepared_transactions=4";
+    server.ctl(&["-o", setting, "-m", "fast", "-w", "restart"]);
+    let mut conn = server.connect();
+    let number = run(&["key", &name]).assert_code(0).stdout.trim().to_owned();
+    conn.run("BEGIN");
+    conn.run(&format!("SELECT pg_advisory_xact_lock({number})"));
+    conn.run(&format!("PREPARE TRANSACTION '{name}'"));
+    let done = run_on(&server.url(), &["kill", &name]);
+    conn.run(&format!("ROLLBACK PREPARED '{name}'"));
+    done.assert_code(76).assert_stderr("ROLLBACK PREPARED");
+    conn.assert_soon_free(&LockKey::from(&*name), "the rollback");
 }
