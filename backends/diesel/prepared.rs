@@ -7,6 +7,8 @@
 //! hashes a text. The reply is [`Untyped`], so one row type serves all statements, and columns are
 //! read by their index.
 
+use std::sync::OnceLock;
+
 use diesel::QueryResult;
 use diesel::deserialize::{self, FromSql, QueryableByName};
 use diesel::pg::{Pg, PgValue};
@@ -19,20 +21,31 @@ use crate::session::{Bind, Cell, Row, Statement};
 
 /// A statement whose id is `ID`. Made by [`with_prepared`].
 pub(crate) struct Prepared<const ID: u8> {
-    sql: &'static str,
+    /// The text, cut at its parameters.
+    pieces: &'static [&'static str],
     is_cacheable: bool,
     binds: [Option<Bind>; 4],
 }
 
 impl<const ID: u8> Prepared<ID> {
-    /// `statement` must have this id.
-    pub(crate) fn new(statement: &Statement) -> Self {
+    /// `statement` must have this id, and `pieces` must be those of this id.
+    pub(crate) fn new(statement: &Statement, pieces: &'static Pieces) -> Self {
         Self {
-            sql: statement.sql(),
+            pieces: pieces.get_or_init(|| cut(statement.sql())),
             is_cacheable: statement.is_cacheable(),
             binds: statement.bind_slots(),
         }
     }
+}
+
+/// Pieces of a text, for all of its calls: Diesel walks through a statement several times a call.
+pub(crate) type Pieces = OnceLock<Vec<&'static str>>;
+
+/// Cuts a text at its parameters. Diesel writes `$1`, `$2`, … itself, and they are in order.
+fn cut(sql: &'static str) -> Vec<&'static str> {
+    sql.split('$')
+        .map(|piece| piece.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+        .collect()
 }
 
 /// Evaluates an expression with `$prepared` of the type for the statement's id.
@@ -48,16 +61,16 @@ macro_rules! with_prepared {
     (@ids $statement:expr, $prepared:ident => $run:expr, $($id:literal)*; $last:literal) => {{
         const _: () = assert!($last + 1 == $crate::session::StatementId::COUNT);
         match $statement.id().number() {
-            $($id => {
-                let $prepared = $crate::backends::diesel::prepared::Prepared::<$id>::new($statement);
-                $run
-            })*
+            $($id => with_prepared!(@arm $statement, $prepared => $run, $id),)*
             // An id is less than `COUNT`, so this is the last one.
-            _ => {
-                let $prepared = $crate::backends::diesel::prepared::Prepared::<$last>::new($statement);
-                $run
-            }
+            _ => with_prepared!(@arm $statement, $prepared => $run, $last),
         }
+    }};
+    (@arm $statement:expr, $prepared:ident => $run:expr, $id:literal) => {{
+        static PIECES: $crate::backends::diesel::prepared::Pieces = std::sync::OnceLock::new();
+        let $prepared =
+            $crate::backends::diesel::prepared::Prepared::<$id>::new($statement, &PIECES);
+        $run
     }};
 }
 pub(crate) use with_prepared;
@@ -76,9 +89,8 @@ impl<const ID: u8> QueryFragment<Pg> for Prepared<ID> {
         if !self.is_cacheable {
             pass.unsafe_to_cache_prepared();
         }
-        // Diesel writes `$1`, `$2`, … itself, so the text is cut at its own, which are in order.
-        let mut pieces = self.sql.split('$');
-        pass.push_sql(pieces.next().unwrap_or_default());
+        let mut pieces = self.pieces.iter();
+        pass.push_sql(pieces.next().copied().unwrap_or_default());
         for (piece, bind) in pieces.zip(self.binds.iter().flatten()) {
             // Diesel borrows each value for `'b`, so the arms pass references into `self`.
             match bind {
@@ -88,7 +100,7 @@ impl<const ID: u8> QueryFragment<Pg> for Prepared<ID> {
                 Bind::Int8Array(numbers) => pass.push_bind_param::<Array<BigInt>, _>(numbers)?,
                 Bind::Text(text) => pass.push_bind_param::<Text, str>(text)?,
             }
-            pass.push_sql(piece.trim_start_matches(|digit: char| digit.is_ascii_digit()));
+            pass.push_sql(piece);
         }
         Ok(())
     }

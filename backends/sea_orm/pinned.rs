@@ -24,6 +24,7 @@ use std::iter;
 use std::ops::DerefMut;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -38,6 +39,7 @@ use super::rows::{OpenStream, StatementRows};
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
+use crate::backends::first_poll::first_poll;
 use crate::backends::sqlx::client::stalled;
 use crate::session::{Backend, QueuedRelease, TransactionState};
 
@@ -120,7 +122,7 @@ impl SharedConnection {
             state.run_cleanup().await?;
             Ok(state)
         };
-        let stalled = async {
+        let stalled = || async {
             match (limit, &self.pool) {
                 (Some(limit), _) => futures_timer::Delay::new(limit).await,
                 (None, Some(pool)) => stalled(pool, || self.log.lock().pid).await,
@@ -128,11 +130,16 @@ impl SharedConnection {
                 (None, None) => future::pending().await,
             }
         };
-        // It opens connections, which needs a runtime.
-        let stalled = RuntimeBound::new(Box::pin(stalled), self.runtime.clone(), drop);
         // In a block, which drops the future: that frees the state, if this call has locked it.
         let locked = {
-            match future::select(pin!(locked), stalled).await {
+            let mut locked = pin!(locked);
+            // Usually no other user has locked the state, and then no timer is created.
+            if let Poll::Ready(locked) = first_poll(locked.as_mut()).await {
+                return locked;
+            }
+            // It opens connections, which needs a runtime.
+            let stalled = RuntimeBound::new(Box::pin(stalled()), self.runtime.clone(), drop);
+            match future::select(locked, stalled).await {
                 Either::Left((locked, _)) => Some(locked),
                 Either::Right(_) => None,
             }

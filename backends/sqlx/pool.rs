@@ -7,7 +7,6 @@
 //! closed when the [`PooledPgConnection`] is dropped. Before, the body may still refer to it.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::task::Poll;
@@ -23,6 +22,7 @@ use super::stall::stalled;
 use super::statements::{drain, fetch_unprepared};
 use super::{connection, detached, terminate, transactions};
 use crate::backends::RuntimeBound;
+use crate::backends::first_poll::first_poll;
 use crate::backends::postgres::BEGAN_WITH_THIS_MESSAGE;
 use crate::key::RawLockKey;
 use crate::session::{
@@ -107,8 +107,7 @@ impl Checkout {
         let (pool, pid) = (&self.pool, self.pid);
         let mut draining = pin!(drain(&mut self.connection));
         // Usually there is no reply to read, and then no timer to create.
-        let first = poll_fn(|context| Poll::Ready(draining.as_mut().poll(context)));
-        if let Poll::Ready(drained) = first.await {
+        if let Poll::Ready(drained) = first_poll(draining.as_mut()).await {
             return drained;
         }
         // It opens connections, which needs a runtime.
