@@ -58,7 +58,8 @@ lock_session!(ClientWrapper,
 /// [`RecyclingMethod`](::deadpool_postgres::RecyclingMethod). Then the cache is cleared, and the
 /// statement, which did not run, is prepared again.
 async fn query(wrapper: &ClientWrapper, statement: &Statement) -> Result<Row, SessionError> {
-    let in_transaction = client::transaction_state(wrapper, 0).is_open();
+    // A map of the process has the state.
+    let in_transaction = || client::transaction_state(wrapper, 0).is_open();
     if !statement.is_cacheable() || may_abort_transaction(statement, in_transaction) {
         return client::query(wrapper, statement).await;
     }
@@ -69,7 +70,7 @@ async fn query(wrapper: &ClientWrapper, statement: &Statement) -> Result<Row, Se
     }
     wrapper.statement_cache.clear();
     // The error has aborted a transaction, which rejects every further statement.
-    if in_transaction {
+    if in_transaction() {
         return row;
     }
     query_prepared(wrapper, statement).await

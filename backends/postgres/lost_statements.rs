@@ -30,10 +30,13 @@ pub(crate) fn is_statement_lost(code: Option<SqlState>) -> bool {
 }
 
 /// Returns whether an error about a lost statement may abort the transaction of the caller.
-pub(crate) fn may_abort_transaction(statement: &Statement, in_transaction: bool) -> bool {
+pub(crate) fn may_abort_transaction(
+    statement: &Statement,
+    in_transaction: impl FnOnce() -> bool,
+) -> bool {
     let is_attempt = matches!(
         statement.kind(),
         Some(StatementKind::TryAcquire { .. } | StatementKind::TryAcquireXact { .. })
     );
-    in_transaction && is_attempt && ANY_LOST.load(Ordering::Relaxed)
+    ANY_LOST.load(Ordering::Relaxed) && is_attempt && in_transaction()
 }

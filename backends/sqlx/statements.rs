@@ -42,7 +42,7 @@ pub(crate) async fn run_statement(
     statement: &Statement,
     in_transaction: bool,
 ) -> Result<Row, Error> {
-    if may_abort_transaction(statement, in_transaction) {
+    if may_abort_transaction(statement, || in_transaction) {
         return fetch_unprepared(conn, statement.simple_sql()).await;
     }
     let mut row = fetch_prepared(conn, statement).await;
