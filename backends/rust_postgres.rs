@@ -25,9 +25,9 @@
 //! # Async tasks
 //!
 //! A `Client` panics in an async task, so applications call it on a thread for blocking code. A
-//! guard may be dropped in a task: each lock statement in a tokio runtime runs on a thread of its
-//! own. The drop blocks the task until the reply. If the session has ended, r2d2 drops its `Client`
-//! there, which panics in postgres 0.19: such a guard is better dropped on a thread.
+//! guard may be dropped in a task: each release in a tokio runtime runs on a thread of its own. The
+//! drop blocks the task until the reply. If the session has ended, r2d2 drops its `Client` there,
+//! which panics in postgres 0.19: such a guard is better dropped on a thread.
 //!
 //! # Broken connections
 //!
@@ -38,7 +38,7 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use postgres::{Client, Error, Row, SimpleQueryMessage, SimpleQueryRow, Transaction};
+use postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow, Transaction};
 use tokio::runtime::Handle;
 
 use super::postgres::BEGAN_WITH_THIS_MESSAGE;
@@ -46,7 +46,8 @@ use super::tokio_postgres::error::session_error;
 use super::tokio_postgres::open_transactions;
 use super::tokio_postgres::values::{self, TypedValue};
 use crate::session::{
-    Backend, LockSession, Row as LockRow, Script, SessionError, Statement, TransactionState,
+    Backend, LockSession, Row as LockRow, Script, ScriptKind, SessionError, Statement,
+    StatementKind, TransactionState,
 };
 
 /// The methods that a client and a transaction share.
@@ -70,11 +71,11 @@ macro_rules! lock_session {
             }
 
             fn send_text(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, SessionError> {
-                outside_runtime(|| self.simple_query(text))
+                self.simple_query(text).map_err(session_error)
             }
 
             fn execute_text(&mut self, text: &str) -> Result<(), SessionError> {
-                outside_runtime(|| self.batch_execute(text))
+                self.batch_execute(text).map_err(session_error)
             }
 
             fn query_row(
@@ -82,7 +83,7 @@ macro_rules! lock_session {
                 text: &str,
                 values: &[TypedValue<'_>],
             ) -> Result<Row, SessionError> {
-                outside_runtime(|| self.query_typed_one(text, values))
+                self.query_typed_one(text, values).map_err(session_error)
             }
         }
 
@@ -121,7 +122,7 @@ macro_rules! lock_session {
             }
 
             fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-                self.execute_text(&script.plain_sql())
+                execute(self, script)
             }
 
             fn session_mark_broken(&mut self) {
@@ -136,15 +137,17 @@ lock_session! {
     Transaction<'_>, outer: 1, is_closed: |_: &Self| false;
 }
 
-/// Runs a call of the client, on a thread of its own if this thread is in a tokio runtime.
+/// Runs the call of a release, on a thread of its own if this thread is in a tokio runtime.
 ///
 /// The crate postgres 0.19 blocks on a runtime of its own, which panics in an async task. The drop
-/// of a guard there would keep the lock, and its connection would return to the pool.
+/// of a guard there would keep the lock, and its connection would return to the pool. tokio does
+/// not show whether a thread runs a task or blocking code. So a release in `spawn_blocking` runs on
+/// a thread of its own, too.
 fn outside_runtime<T: Send>(
-    call: impl FnOnce() -> Result<T, Error> + Send,
+    call: impl FnOnce() -> Result<T, SessionError> + Send,
 ) -> Result<T, SessionError> {
     if Handle::try_current().is_err() {
-        return call().map_err(session_error);
+        return call();
     }
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("advisory-locking".to_owned());
@@ -152,8 +155,7 @@ fn outside_runtime<T: Send>(
             .spawn_scoped(scope, call)
             .map_err(SessionError::new)?;
         // The panic goes on here, where the driver terminates the session.
-        let returned = called.join().unwrap_or_else(|panic| resume_unwind(panic));
-        returned.map_err(session_error)
+        called.join().unwrap_or_else(|panic| resume_unwind(panic))
     })
 }
 
@@ -218,10 +220,25 @@ fn roll_back<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
     rolled_back
 }
 
+fn execute<C: Connection + Send>(conn: &mut C, script: &Script) -> Result<(), SessionError> {
+    let text = script.plain_sql();
+    match script.kind() {
+        ScriptKind::Terminate { .. } => outside_runtime(|| conn.execute_text(&text)),
+        _ => conn.execute_text(&text),
+    }
+}
+
 /// Runs a statement unprepared, in one round trip.
-fn query<C: Connection>(conn: &mut C, statement: &Statement) -> Result<LockRow, SessionError> {
+fn query<C: Connection + Send>(
+    conn: &mut C,
+    statement: &Statement,
+) -> Result<LockRow, SessionError> {
     let binds: Vec<_> = statement.binds().collect();
     let values: Vec<_> = binds.iter().map(values::typed).collect();
-    let row = conn.query_row(statement.sql(), &values)?;
+    let mut call = || conn.query_row(statement.sql(), &values);
+    let row = match statement.kind() {
+        Some(StatementKind::TryAcquire { .. } | StatementKind::TryAcquireXact { .. }) => call()?,
+        _ => outside_runtime(call)?,
+    };
     values::binary_row(&row).map_err(session_error)
 }

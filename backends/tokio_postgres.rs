@@ -67,8 +67,7 @@
 //!
 //! A `Client` has no cache of prepared statements, and no place for one. So each lock statement is
 //! sent unprepared, in one round trip, and needs no pooler that supports prepared statements. A
-//! connection of deadpool-postgres has a cache, and its lock statements are prepared once, except
-//! attempts in a transaction.
+//! connection of deadpool-postgres has a cache, and its lock statements are prepared once.
 //!
 //! # Streams
 //!
