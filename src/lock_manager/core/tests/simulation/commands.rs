@@ -5,7 +5,7 @@ use crate::lock_manager::core::{Command, SessionId};
 use crate::options::{LockMode, Wait};
 
 impl Simulation {
-    /// Performs the commands of a core in their order, also those that an event meanwhile adds.
+    /// Performs the commands of a core in order. Commands that an event adds meanwhile follow.
     pub(super) fn perform_commands(&mut self, process: usize) {
         if !self.performing.insert(process) {
             return;
