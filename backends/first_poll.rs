@@ -1,9 +1,5 @@
 //! First poll of a future, which hands its message to the task or the buffer of a connection.
 
-#[cfg(feature = "_sqlx-postgres")]
-use std::future::poll_fn;
-#[cfg(feature = "_sqlx-postgres")]
-use std::pin::Pin;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
@@ -22,14 +18,4 @@ pub(crate) fn poll_once<F: Future>(future: F) -> Option<F::Output> {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
     }
-}
-
-/// Polls a future once, and registers the waker of the caller.
-///
-/// For a future that is usually ready, so that a timer beside it is created only if it is pending.
-#[cfg(feature = "_sqlx-postgres")]
-pub(crate) fn first_poll<F: Future>(
-    mut future: Pin<&mut F>,
-) -> impl Future<Output = Poll<F::Output>> {
-    poll_fn(move |context| Poll::Ready(future.as_mut().poll(context)))
 }

@@ -39,8 +39,7 @@ use super::rows::{OpenStream, StatementRows};
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::RuntimeBound;
-use crate::backends::first_poll::first_poll;
-use crate::backends::sqlx::client::stalled;
+use crate::backends::sqlx::client::{first_poll, stalled};
 use crate::session::{Backend, QueuedRelease, TransactionState};
 
 /// Lock on the connection, for one user at a time.

@@ -18,11 +18,10 @@ use futures_util::future::{self, Either};
 use tokio::runtime::Handle;
 
 use super::error::{postgres_error, stalled_error};
-use super::stall::stalled;
+use super::stall::{first_poll, stalled};
 use super::statements::{drain, fetch_unprepared};
 use super::{connection, detached, terminate, transactions};
 use crate::backends::RuntimeBound;
-use crate::backends::first_poll::first_poll;
 use crate::backends::postgres::BEGAN_WITH_THIS_MESSAGE;
 use crate::key::RawLockKey;
 use crate::session::{

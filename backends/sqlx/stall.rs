@@ -11,6 +11,9 @@
 //!
 //! [wait-events]: https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-TABLE
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use ::sqlx::PgPool;
@@ -42,6 +45,15 @@ pub(crate) async fn stalled(pool: &PgPool, pid: impl Fn() -> Option<i32>) {
             pause = INITIAL_PAUSE;
         }
     }
+}
+
+/// Polls a future once, which registers the waker of the caller.
+///
+/// A future that may wait for a stalled session is usually ready, and then needs no check.
+pub(crate) fn first_poll<F: Future>(
+    mut future: Pin<&mut F>,
+) -> impl Future<Output = Poll<F::Output>> {
+    poll_fn(move |context| Poll::Ready(future.as_mut().poll(context)))
 }
 
 /// Returns the query that finds the session unless it waits for a message of its client.
