@@ -4,9 +4,9 @@
 //! connection. Outside a transaction the statement, which did not run, is prepared again. In a
 //! transaction the error aborts the transaction, so its caller gets the error.
 //!
-//! That happens once in a process. From then on, attempts in a transaction are not prepared. They
-//! are prepared before that, because otherwise a transaction with an attempt takes about 100 µs
-//! longer: the server parses and plans the attempt each time.
+//! The caller gets that error once in a process. From then on, attempts in a transaction are not
+//! prepared. They are prepared before that, because otherwise the server parses and plans the
+//! attempt in each transaction.
 //!
 //! [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
 

@@ -8,6 +8,7 @@ use r2d2_postgres::PostgresConnectionManager;
 use std::time::Duration;
 use testkit::observer::Observe;
 use testkit::server::{connect as observer, eventually, fresh_key, kind_of, url};
+use tokio::task::block_in_place;
 
 use crate::open::Error;
 
@@ -137,4 +138,23 @@ async fn blocking_guard_dropped_in_a_task_is_released() {
         pool.get().unwrap().batch_execute("SELECT 1").unwrap();
     });
     on_a_thread.await.unwrap();
+}
+
+/// The release finds an open transaction, so the drop terminates the session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocking_guard_dropped_in_a_task_terminates_its_session() {
+    let key = fresh_key();
+    let mut client = block_in_place(connect);
+    let guard = block_in_place(|| {
+        let mut guard = client.acquire_advisory_lock(&key, NO_WAIT).unwrap();
+        let begin = "BEGIN; CREATE TEMPORARY TABLE left_open (number int4)";
+        guard.batch_execute(begin).unwrap();
+        guard
+    });
+    drop(guard);
+    observer().wait_until_free(&key);
+    block_in_place(|| {
+        client.batch_execute("SELECT 1").unwrap_err();
+        drop(client);
+    });
 }
