@@ -46,16 +46,19 @@ pub(super) const SAVEPOINT: &str = "advisory_locking";
 /// The interval at which a waiting session checks its connection, in milliseconds.
 const CHECK_INTERVAL_MS: u32 = 500;
 
+/// The text of [`version()`] where the server accepts an interval. Another platform rejects every
+/// value but 0: PostgreSQL 14 [all but Linux], later versions [all but these].
+///
+/// [`version()`]: https://www.postgresql.org/docs/current/functions-info.html
+/// [all but Linux]: https://www.postgresql.org/docs/14/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
+/// [all but these]: https://www.postgresql.org/docs/15/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
+const CHECKS_CONNECTIONS: &str = "linux|^PostgreSQL (?!14).*(darwin|bsd)";
+
 /// Sets the interval if the server has the setting and the application has not set it.
-///
-/// A server on another platform [rejects] every value but 0. There, `version()` names the
-/// platform.
-///
-/// [rejects]: https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
 fn check_connection() -> String {
     format!(
         "CASE WHEN pg_catalog.current_setting('client_connection_check_interval', true) OPERATOR(pg_catalog.=) '0' \
-         AND pg_catalog.version() OPERATOR(pg_catalog.~) '(linux|darwin|bsd)' \
+         AND pg_catalog.version() OPERATOR(pg_catalog.~) '{CHECKS_CONNECTIONS}' \
          THEN pg_catalog.set_config('client_connection_check_interval', '{CHECK_INTERVAL_MS}', true) END"
     )
 }

@@ -234,3 +234,54 @@ fn the_sessions_lock_timeout_does_not_shorten_a_wait() {
     )
     .unwrap();
 }
+
+/// Other platforms reject every interval but 0, which would fail the wait.
+#[test]
+fn wait_checks_its_connection_where_the_platform_can() {
+    let mut holder = connect();
+    let key = fresh_key();
+    let guard = holder.acquire_advisory_lock(&key, poll()).unwrap();
+    let waited = while_waiting(
+        &mut connect(),
+        |conn| conn.acquire_advisory_lock(&key, block())?.release(),
+        |observer, waiter| {
+            let script = observer.text(&format!(
+                "SELECT query FROM pg_stat_activity WHERE pid = {waiter}"
+            ));
+            let (_, condition) = script.split_once("AND pg_catalog.version() ").unwrap();
+            let (condition, _) = condition.split_once(" THEN").unwrap();
+            let platforms = [
+                (
+                    "PostgreSQL 14.19 (Debian 14.19-1) on x86_64-pc-linux-gnu, compiled by gcc",
+                    1,
+                ),
+                (
+                    "PostgreSQL 14.19 (Homebrew) on aarch64-apple-darwin23.6.0, compiled by",
+                    0,
+                ),
+                (
+                    "PostgreSQL 14.19 on amd64-portbld-freebsd14.1, compiled by clang",
+                    0,
+                ),
+                (
+                    "PostgreSQL 15.14 (Homebrew) on aarch64-apple-darwin23.6.0, compiled by",
+                    1,
+                ),
+                (
+                    "PostgreSQL 18.0 on x86_64-unknown-openbsd7.6, compiled by clang",
+                    1,
+                ),
+                (
+                    "PostgreSQL 18.0 on x86_64-windows, compiled by msvc-19.43",
+                    0,
+                ),
+            ];
+            for (version, checks) in platforms {
+                let matches = format!("(('{version}' {condition})::int)");
+                assert_eq!(observer.number(&matches), checks, "{version}");
+            }
+            guard.release().unwrap();
+        },
+    );
+    waited.unwrap();
+}
