@@ -49,6 +49,7 @@
 //! | in flight | what follows |
 //! |---|---|
 //! | statement of the body | It runs to its end. Then the lock is released. The connection returns to the pool. |
+//! | body whose transaction is open, under a session-level lock | The transaction is rolled back, then the lock is released. The connection returns to the pool. |
 //! | `begin` of the body | sqlx does not count the transaction. Under a session-level lock, a connection of a `PgPool` method is closed. On another type, send `ROLLBACK` as text. |
 //! | statement whose reply never ends, because the server waits for the client (`COPY … FROM STDIN`) | A pooled connection is closed after some seconds. Another connection waits until it is closed. |
 //! | `PgCopyIn` or `PgCopyOut` of the body | sqlx loses count of the replies. The call fails, and a connection of a `PgPool` method is closed. |

@@ -27,14 +27,14 @@ impl LockError {
     /// /// Also for the `&*error` of an `anyhow::Error`.
     /// fn status(error: &(dyn Error + 'static)) -> u16 {
     ///     match LockError::find(error).map(LockError::kind) {
-    ///         Some(LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut) => 409,
-    ///         Some(LockErrorKind::Pool) => 503,
+    ///         Some(LockErrorKind::HeldElsewhere) => 409,
+    ///         Some(LockErrorKind::TimedOut | LockErrorKind::Pool) => 503,
     ///         _ => 500,
     ///     }
     /// }
     ///
     /// let error = LockError::new(LockErrorKind::TimedOut);
-    /// assert_eq!(status(&std::io::Error::other(error)), 409);
+    /// assert_eq!(status(&std::io::Error::other(error)), 503);
     /// # #[cfg(feature = "diesel-sqlite")] {
     /// let error = LockError::new(LockErrorKind::Pool);
     /// assert_eq!(status(&diesel::result::Error::from(error)), 503);

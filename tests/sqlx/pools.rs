@@ -212,6 +212,29 @@ async fn connection_returns_after_a_dropped_scope() {
     assert_eq!(count, 0);
 }
 
+#[tokio::test]
+async fn transaction_of_a_dropped_body_is_rolled_back() {
+    let (pool, key, table) = (pool_of(1).await, fresh_key(), fresh_name());
+    let create = format!("CREATE TEMPORARY TABLE {table} (number int4)");
+    pool.execute(AssertSqlSafe(create)).await.unwrap();
+    let insert = format!("INSERT INTO {table} VALUES (1)");
+    let inserted = Notify::new();
+    let call = pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
+        let mut tx = conn.begin().await?;
+        (&mut *tx).execute(AssertSqlSafe(insert.clone())).await?;
+        inserted.notify_one();
+        std::future::pending::<sqlx::Result<()>>().await
+    });
+    tokio::select! {
+        ended = call => panic!("{ended:?}"),
+        () = inserted.notified() => {}
+    }
+    observer().assert_free(&key, "the drop").await;
+    let count = format!("SELECT count(*) FROM {table}");
+    let count = sqlx::query_scalar::<_, i64>(AssertSqlSafe(count));
+    assert_eq!(count.fetch_one(&pool).await.unwrap(), 0);
+}
+
 /// sqlx cannot read the reply to `COPY … FROM STDIN`, and the server waits for the client's data.
 #[tokio::test]
 async fn reply_that_never_ends_closes_the_connection() {
