@@ -103,7 +103,7 @@ pub(crate) struct Acquire {
     #[arg(long)]
     block: bool,
     /// Longest pause between two attempts
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "100ms", conflicts_with = "block")]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_pause, default_value = "100ms", conflicts_with = "block")]
     poll_interval: Duration,
     /// Accept a hot standby, whose locks are not those of its primary
     #[arg(long)]
@@ -136,7 +136,7 @@ impl Acquire {
         } else if self.block {
             options.strategy(WaitStrategy::Block)
         } else {
-            options.interval(self.poll_interval.max(Duration::from_millis(1)))
+            options.interval(self.poll_interval)
         };
         if self.allow_standby {
             options.allow_standby()
@@ -171,7 +171,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
     pub(crate) kill_after: Duration,
     /// Interval of the checks that the session lives
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "5s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_pause, default_value = "5s")]
     pub(crate) check_interval: Duration,
     /// The command does not inherit the connection. The lock ends with advisory-lock
     #[arg(short = 'o', long)]
@@ -274,7 +274,7 @@ pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) ls: Ls,
     /// Pause between two tables
-    #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse, default_value = "2s")]
+    #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse_pause, default_value = "2s")]
     pub(crate) interval: Duration,
     /// Number of tables. Default: until a signal
     #[arg(long, value_name = "NUMBER")]

@@ -22,6 +22,15 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         .map_err(|_| "a duration is neither negative nor above 584 billion years".to_owned())
 }
 
+/// Parses a pause between two statements, which is at least a millisecond.
+pub(crate) fn parse_pause(text: &str) -> Result<Duration, String> {
+    let pause = parse(text)?;
+    if pause < Duration::from_millis(1) {
+        return Err("a pause is at least 1ms".to_owned());
+    }
+    Ok(pause)
+}
+
 /// A duration in its largest unit: `3.2 s`, `12 min`, `5 h`, `2 d`.
 pub(crate) struct Shown(pub(crate) Duration);
 
@@ -64,6 +73,14 @@ mod tests {
         for text in ["", "s", "5x", "-1", "nan", "inf", "1e400", "5 s", "1,5"] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn pause_below_a_millisecond_is_an_error() {
+        for text in ["0", "0ms", "0.9ms"] {
+            assert!(parse_pause(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_pause("1ms"), Ok(Duration::from_millis(1)));
     }
 
     #[test]

@@ -30,6 +30,12 @@ fn wrong_arguments_are_usage_errors() {
         (&["run", "a", "-s", "-x", "--", "true"], "cannot be used"),
         (&["run", "a", "-E", "256", "--", "true"], "256"),
         (&["run", "a", "--bogus", "--", "true"], "--bogus"),
+        (
+            &["run", "a", "--check-interval=0", "--", "true"],
+            "at least 1ms",
+        ),
+        (&["try", "a", "--poll-interval=0"], "at least 1ms"),
+        (&["watch", "-n", "0"], "at least 1ms"),
         (&["kill", "a", "--pid", "1"], "cannot be used"),
         (&["try"], "NAME"),
     ] {
