@@ -1,9 +1,9 @@
 //! Private servers, for faults that would break the tests that share a server.
 //!
-//! A test uses a server alone, and most of such tests wait for time-outs. So there are two, for two
-//! tests at the same time. The first starts with the first [`ClusterGuard`]. Its supervisor is a
-//! child process that runs `scripts/postgres`. When this program ends, for whatever reason, the
-//! supervisor reads the end of its input and deletes the server.
+//! A test uses a server alone, and most of such tests wait for time-outs. So there are four, for
+//! four tests at the same time. Each starts with the first [`ClusterGuard`] that finds no free one.
+//! Its supervisor is a child process that runs `scripts/postgres`. When this program ends, for
+//! whatever reason, the supervisor reads the end of its input and deletes the server.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -39,7 +39,7 @@ struct Cluster {
     _input: ChildStdin,
 }
 
-static CLUSTERS: [Mutex<Option<Cluster>>; 2] = [const { Mutex::new(None) }; 2];
+static CLUSTERS: [Mutex<Option<Cluster>>; 4] = [const { Mutex::new(None) }; 4];
 
 /// Returns a server that no test uses, or waits for the end of a test.
 ///

@@ -9,7 +9,7 @@ use testkit::proxy::{Direction, Policy, Proxy};
 use testkit::server::{connect, url};
 use testkit::timeouts::notices_disconnects;
 
-use super::{LONG, assert_granted_and_released, block, no_wait};
+use super::{LONG, assert_granted_and_released, block, no_wait, poll};
 use crate::actor::Outcome::{BodyStarted, Done, Failed, Granted, NotGranted};
 use crate::actor::{BodyEnd, Command, LockScope, OUTER_LIMIT, SqlCommand};
 use crate::adapter_under_test::{AdapterUnderTest, Kind};
@@ -124,12 +124,13 @@ pub(crate) fn a_cut_at_the_release(adapter: AdapterUnderTest) {
         assert_eq!(holder.finish(), Failed(Lost));
         proxied.assert_soon_free(&key);
         assert_granted_and_released(&other, &key);
-        // The proxy accepts no connections, so a pool fails too.
+        // The proxy accepts no connections, so a pool fails too, at the limit of the call.
         let refused = match adapter.kind {
             Kind::Connection => Database,
             Kind::Pool => Pool,
         };
-        assert_eq!(holder.try_acquire(&key, no_wait()), Failed(refused));
+        let limited = poll(Duration::from_millis(300));
+        assert_eq!(holder.try_acquire(&key, limited), Failed(refused));
     });
 }
 
