@@ -5,7 +5,7 @@
 //! `.stderr` file beside the program. After a change of a message, this command writes the files:
 //!
 //! ```sh
-//! UPDATE_EXPECT=1 cargo test --all-features --test compile_fail
+//! UPDATE_EXPECT=1 cargo test --workspace --all-features --test compile_fail
 //! ```
 #![allow(
     clippy::expect_used,
@@ -72,7 +72,8 @@ struct Libraries {
 }
 
 impl Libraries {
-    /// Asks cargo for the artifacts of this test program. They are up to date already.
+    /// Asks cargo for the artifacts of this test program. They are up to date after `scripts/test`,
+    /// which builds the workspace: one package alone has other features of its dependencies.
     fn find() -> Self {
         let program = env::current_exe().expect("the path of this program");
         let directory = program.parent().expect("a directory").to_owned();
@@ -82,7 +83,13 @@ impl Libraries {
             Some(name) => name,
         };
         let output = Command::new(env!("CARGO"))
-            .args(["test", "--no-run", "--quiet", "--all-features"])
+            .args([
+                "test",
+                "--no-run",
+                "--quiet",
+                "--workspace",
+                "--all-features",
+            ])
             .args(["--test", "compile_fail", "--profile", profile])
             .arg("--message-format=json")
             .current_dir(ROOT)
