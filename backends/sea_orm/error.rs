@@ -75,11 +75,6 @@ pub(super) fn code(error: &DbErr) -> Option<SqlState> {
     sqlx_error(error).and_then(client::code)
 }
 
-/// Returns whether the check before a commit found another transaction than that of the lock.
-pub(super) fn is_other_transaction(error: &DbErr) -> bool {
-    code(error) == Some(SqlState::OTHER_TRANSACTION)
-}
-
 /// Returns whether the statement failed because its transaction is aborted.
 pub(super) fn is_aborted(error: &DbErr) -> bool {
     classify(code(error)) == LockErrorKind::TransactionAborted

@@ -89,7 +89,7 @@ impl PinnedTransaction {
     /// The server's error, or an error if the transaction was aborted or an outer transaction has
     /// ended. The transaction has ended in any case.
     pub async fn commit(self) -> Result<(), DbErr> {
-        let mut state = self.connection.lock_within(None).await?;
+        let mut state = self.connection.lock(None).await?;
         state.commit(self.id, None).await
     }
 
@@ -101,7 +101,7 @@ impl PinnedTransaction {
     ///
     /// The server's error. On PostgreSQL the connection is closed then, which ends the transaction.
     pub async fn rollback(self) -> Result<(), DbErr> {
-        let mut state = self.connection.lock_within(None).await?;
+        let mut state = self.connection.lock(None).await?;
         state.roll_back(self.id).await
     }
 
@@ -164,7 +164,7 @@ macro_rules! connection_traits {
         impl $handle {
             pub(super) async fn lock_in_body(&self) -> Result<LockedState<'_>, DbErr> {
                 let (connection, transaction) = self.shared();
-                connection.lock_in(transaction).await
+                connection.lock(transaction).await
             }
         }
 

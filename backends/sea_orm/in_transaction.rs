@@ -268,7 +268,7 @@ impl AsyncLockSession for InTransaction<'_> {
                 // task would fail in the aborted transaction.
                 if sent.is_err() && matches!(script.kind(), ScriptKind::Wait { .. }) {
                     // If the rollback does not follow, the session is terminated.
-                    state.in_flight = InFlight::LockStatement { awaited: None };
+                    state.in_flight = InFlight::LockStatement(None);
                     self.after_failed_wait = Some(state);
                 }
                 sent

@@ -20,11 +20,9 @@
 //! No user waits for a reply that never arrives: if the session [stalls](stalled), the connection
 //! is closed.
 
-use std::iter;
 use std::ops::DerefMut;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -38,9 +36,11 @@ use super::error::{closed_error, session_error, stalled_error};
 use super::rows::{OpenStream, StatementRows};
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
-use crate::backends::RuntimeBound;
-use crate::backends::sqlx::client::{first_poll, stalled};
+use crate::backends::sqlx::client::{stalled, until};
 use crate::session::{Backend, QueuedRelease, TransactionState};
+
+/// Longest time to read the remaining rows of a stream that was leaked.
+const LEAKED_STREAM_LIMIT: Duration = Duration::from_secs(5);
 
 /// Lock on the connection, for one user at a time.
 pub(super) type LockedState<'c> = MutexGuard<'c, PinnedState>;
@@ -89,13 +89,13 @@ impl SharedConnection {
         }
     }
 
-    /// Locks the connection and runs its clean-up. Closes the connection at the limit.
-    pub(super) async fn lock_within(
+    /// Locks the connection and runs its clean-up. Fails if the transaction is not open.
+    pub(super) async fn lock(
         &self,
-        limit: Option<Duration>,
+        transaction: Option<TransactionId>,
     ) -> Result<LockedState<'_>, DbErr> {
         self.check_not_closed()?;
-        self.lock_and_clean_up(self.state.lock(), limit).await
+        self.lock_and_clean_up(self.state.lock(), transaction).await
     }
 
     fn check_not_closed(&self) -> Result<(), DbErr> {
@@ -105,44 +105,38 @@ impl SharedConnection {
         Ok(())
     }
 
-    /// Locks the connection and runs its clean-up, which discards it if it is closed.
+    /// Locks the connection and runs its clean-up, which discards it if it is closed. Fails if the
+    /// transaction is not open.
     ///
-    /// Closes the connection at the limit, or without one if its session stalls.
+    /// Closes the connection if its session stalls, or at the limit of a leaked stream.
     async fn lock_and_clean_up<L>(
         &self,
         locking: impl Future<Output = L>,
-        limit: Option<Duration>,
+        transaction: Option<TransactionId>,
     ) -> Result<L, DbErr>
     where
         L: DerefMut<Target = PinnedState>,
     {
         let locked = async {
             let mut state = self.lock_state(locking).await;
-            state.run_cleanup().await?;
+            let cleaned = state.clean_up(|log| {
+                log.has_leaked_stream = false;
+                transaction.map_or(Ok(0), |id| log.level_of(id))
+            });
+            cleaned.await??;
             Ok(state)
         };
-        let stalled = || async {
-            match (limit, &self.pool) {
-                (Some(limit), _) => futures_timer::Delay::new(limit).await,
-                (None, Some(pool)) => stalled(pool, || self.log.lock().pid).await,
+        let stalled = async {
+            match &self.pool {
+                _ if self.log.lock().has_leaked_stream => {
+                    futures_timer::Delay::new(LEAKED_STREAM_LIMIT).await;
+                }
+                Some(pool) => stalled(pool, || self.log.lock().pid).await,
                 // A database without locks does not wait for its client.
-                (None, None) => future::pending().await,
+                None => future::pending().await,
             }
         };
-        // In a block, which drops the future: that frees the state, if this call has locked it.
-        let locked = {
-            let mut locked = pin!(locked);
-            // Usually no other user has locked the state, and then no timer is created.
-            if let Poll::Ready(locked) = first_poll(locked.as_mut()).await {
-                return locked;
-            }
-            // It opens connections, which needs a runtime.
-            let stalled = RuntimeBound::new(Box::pin(stalled()), self.runtime.clone(), drop);
-            match future::select(locked, stalled).await {
-                Either::Left((locked, _)) => Some(locked),
-                Either::Right(_) => None,
-            }
-        };
+        let locked = until(stalled, self.runtime.clone(), locked).await;
         locked.unwrap_or_else(|| {
             self.close();
             Err(stalled_error())
@@ -179,23 +173,12 @@ impl SharedConnection {
         // A stream must own its lock, which other users can end. All others borrow the connection:
         // if one is leaked, the last clone still closes the connection.
         let locking = Arc::clone(&self.state).lock_owned();
-        let state = self.lock_and_clean_up(locking, None).await?;
-        state.check_open(transaction)?;
+        let state = self.lock_and_clean_up(locking, transaction).await?;
         Ok(StatementRows::new(
             state,
             statement,
             Arc::clone(&self.stream),
         ))
-    }
-
-    /// Locks the connection for a statement in a transaction, which must still be open.
-    pub(super) async fn lock_in(
-        &self,
-        transaction: Option<TransactionId>,
-    ) -> Result<LockedState<'_>, DbErr> {
-        let state = self.lock_within(None).await?;
-        state.check_open(transaction)?;
-        Ok(state)
     }
 
     pub(super) fn transaction_state(&self) -> TransactionState {
@@ -209,7 +192,7 @@ impl SharedConnection {
 
     /// Returns whether a transaction is open.
     pub(super) fn is_open(&self, id: TransactionId) -> bool {
-        self.log.lock().level_of(id).is_some()
+        self.log.lock().level_of(id).is_ok()
     }
 
     /// Rolls a transaction back in the clean-up, unless it has ended.
@@ -217,7 +200,7 @@ impl SharedConnection {
         // `false` after a commit or a rollback, which has removed the id from the log.
         let dropped = self.log.lock().drop_transaction(id);
         if dropped {
-            self.spawn_cleanup(None);
+            self.spawn_cleanup();
         }
     }
 
@@ -228,44 +211,49 @@ impl SharedConnection {
         rows.is_some_and(|rows| rows.end(Some(Err(closed_error()))))
     }
 
-    /// Enqueues messages before any other statement, and runs them in a task, which closes the
-    /// connection at the limit. `release` gets the reply to the first message.
+    /// Ends the stream that the body has leaked with [`std::mem::forget`], if there is one. The rest
+    /// of its rows may take [`LEAKED_STREAM_LIMIT`].
+    ///
+    /// Called while the body does not run.
+    pub(super) fn end_leaked_stream(&self) {
+        // A stream of an open transaction may belong to another task. The body's other streams
+        // borrow its handle, so they were dropped or leaked.
+        if !self.transaction_state().is_open() && self.end_stream() {
+            self.log.lock().has_leaked_stream = true;
+        }
+    }
+
+    /// Enqueues messages before any other statement, and runs them in a task. `release` gets the
+    /// reply to the first message.
     ///
     /// Returns `false` if the connection is closed.
-    pub(super) fn enqueue(
-        &self,
-        messages: Vec<String>,
-        release: Option<QueuedRelease>,
-        limit: Option<Duration>,
-    ) -> bool {
+    pub(super) fn enqueue(&self, messages: Vec<String>, release: QueuedRelease) -> bool {
         let mut log = self.log.lock();
         if log.closed {
             // Logged outside the mutex, because a subscriber may run any code.
             drop(log);
-            if let Some(release) = release {
-                release.replied(Err(session_error(closed_error())));
-            }
+            release.replied(Err(session_error(closed_error())));
             return false;
         }
-        let releases = iter::once(release).chain(iter::repeat_with(|| None));
-        let messages = messages.into_iter().zip(releases);
+        let mut release = Some(release);
+        let messages = messages.into_iter();
         log.pending_cleanup
-            .extend(messages.map(|(message, release)| Cleanup::Message(message, release)));
+            .extend(messages.map(|message| Cleanup::Message(message, release.take())));
         // The task locks the log, too.
         drop(log);
-        self.spawn_cleanup(limit);
+        self.spawn_cleanup();
         true
     }
 
-    /// Runs the clean-up in a task, which closes the connection at the limit.
+    /// Runs the clean-up in a task.
     ///
     /// A runtime that shuts down drops the task. If that drops the last clone of the connection,
     /// the pending clean-up makes the connection close.
-    fn spawn_cleanup(&self, limit: Option<Duration>) {
+    fn spawn_cleanup(&self) {
         // A mock records the end of a transaction at once, without a task.
         if let Ok(mut state) = self.state.try_lock()
-            && state.is_native()
-            && state.run_cleanup().now_or_never().is_some()
+            && matches!(state.connection(), Ok(ClientConnection::Native(_)))
+            && state.clean_up(|_| ()).now_or_never().is_some()
         {
             return;
         }
@@ -276,7 +264,7 @@ impl SharedConnection {
             runtime.spawn(async move {
                 // On failure, the connection is closed.
                 let _ = connection
-                    .lock_and_clean_up(connection.state.lock(), limit)
+                    .lock_and_clean_up(connection.state.lock(), None)
                     .await;
             });
         }
@@ -286,7 +274,7 @@ impl SharedConnection {
     pub(super) fn start_terminate(&self) {
         if !self.close() {
             // A spawned task of the body uses the connection; the clean-up follows it.
-            self.spawn_cleanup(None);
+            self.spawn_cleanup();
         }
     }
 
@@ -308,7 +296,7 @@ impl SharedConnection {
     /// was sent.
     pub(super) fn start_terminate_if_in_flight(&self) {
         if let Ok(mut state) = self.state.try_lock()
-            && matches!(state.in_flight, InFlight::LockStatement { .. })
+            && matches!(state.in_flight, InFlight::LockStatement(_))
         {
             state.discard();
         }

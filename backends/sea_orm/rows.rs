@@ -86,7 +86,7 @@ fn rows(
         let query = to_sqlx_query(&statement).map_err(query_error)?;
         // If the stream is dropped before its end, this stays set, and the next user of the
         // connection drains the rest of the rows.
-        state.in_flight = InFlight::UserStatement;
+        state.in_flight = InFlight::Reply;
         let read = {
             let mut rows = query.fetch(state.postgres()?);
             loop {

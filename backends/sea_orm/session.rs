@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sea_orm::sqlx::PgPool;
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbBackend, TransactionOptions};
 
 use super::error::{session_error, transaction_ended_error};
@@ -16,62 +17,50 @@ use crate::session::{
     TransactionState,
 };
 
-/// Longest time to read the remaining rows of a stream that was leaked.
-const LEAKED_STREAM_LIMIT: Duration = Duration::from_secs(5);
-
 impl AsyncLockPool for DatabaseConnection {
     type Session = PinnedConnection;
     type Connection = Box<PinnedConnection>;
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
-        let connection = match &self.inner {
-            DatabaseConnectionType::SqlxPostgresPoolConnection(_) => {
-                let pool = self.get_postgres_connection_pool();
-                let checkout = ClientConnection::checkout_of_postgres(pool).await;
-                checkout.map_err(session_error)?
-            }
-            _ if SqliteConnection::is_of(self) => {
-                let checkout = SqliteConnection::checkout(self).await;
-                ClientConnection::Sqlite(checkout.map_err(session_error)?)
-            }
-            DatabaseConnectionType::Disconnected => {
-                return Err(SessionError::unsupported_backend("SeaORM is not connected"));
-            }
-            // Any crate in the build may enable a feature of SeaORM that adds a variant.
-            #[allow(
-                unreachable_patterns,
-                reason = "the variants depend on SeaORM's features"
-            )]
-            _ => match self.get_database_backend() {
-                backend if has_no_locks(backend) => {
-                    ClientConnection::Native(NativeConnection::new(self.clone()))
-                }
-                backend => {
-                    return Err(SessionError::unsupported_backend(format!(
-                        "SeaORM's {backend:?} connection is not a pool of PostgreSQL connections"
-                    )));
-                }
-            },
+        // Any crate in the build may enable a feature of SeaORM that adds a variant.
+        let connection = if let Some(pool) = postgres_pool(self) {
+            ClientConnection::checkout_of_postgres(pool).await
+        } else if SqliteConnection::is_of(self) {
+            let checkout = SqliteConnection::checkout(self).await;
+            checkout.map(ClientConnection::Sqlite)
+        } else if let DatabaseConnectionType::Disconnected = self.inner {
+            return Err(SessionError::unsupported_backend("SeaORM is not connected"));
+        } else if has_no_locks(self.get_database_backend()) {
+            Ok(ClientConnection::Native(NativeConnection::new(
+                self.clone(),
+            )))
+        } else {
+            return Err(SessionError::unsupported_backend(format!(
+                "SeaORM's {:?} connection is not a pool of PostgreSQL connections",
+                self.get_database_backend()
+            )));
         };
         // Boxed, because `Connection` must dereference to `Session`.
         Ok(Box::new(PinnedConnection {
-            shared: SharedConnection::new(connection, self),
+            shared: SharedConnection::new(connection.map_err(session_error)?, self),
             began: Vec::new(),
         }))
     }
 
     async fn closed(&self) {
-        match &self.inner {
-            DatabaseConnectionType::SqlxPostgresPoolConnection(_) => {
-                self.get_postgres_connection_pool().close_event().await;
-            }
-            #[allow(
-                unreachable_patterns,
-                reason = "the variants depend on SeaORM's features"
-            )]
-            _ => std::future::pending().await,
+        match postgres_pool(self) {
+            Some(pool) => pool.close_event().await,
+            None => std::future::pending().await,
         }
     }
+}
+
+fn postgres_pool(db: &DatabaseConnection) -> Option<&PgPool> {
+    let is_pool = matches!(
+        db.inner,
+        DatabaseConnectionType::SqlxPostgresPoolConnection(_)
+    );
+    is_pool.then(|| db.get_postgres_connection_pool())
 }
 
 /// Returns `true` if a connection of SeaORM's own, which is no pool of sqlx, is the no-op. In a
@@ -87,30 +76,14 @@ fn has_no_locks(backend: DbBackend) -> bool {
 /// Called while the body does not run.
 impl PinnedConnection {
     async fn lock(&self) -> Result<LockedState<'_>, SessionError> {
-        let limit = self.end_leaked_stream();
-        self.shared.lock_within(limit).await.map_err(session_error)
-    }
-
-    /// Ends the stream that the body has leaked with [`std::mem::forget`], if there is one. Returns
-    /// the limit for the rest of its rows.
-    fn end_leaked_stream(&self) -> Option<Duration> {
-        // A stream of an open transaction may belong to another task. The body's other streams
-        // borrow its handle, so they were dropped or leaked.
-        let leaked = !self.shared.transaction_state().is_open() && self.shared.end_stream();
-        leaked.then_some(LEAKED_STREAM_LIMIT)
+        self.shared.end_leaked_stream();
+        self.shared.lock(None).await.map_err(session_error)
     }
 
     /// Removes and returns the innermost transaction that this crate began.
     fn pop_began(&mut self) -> Result<TransactionId, SessionError> {
         let innermost = self.began.pop().ok_or_else(transaction_ended_error);
         innermost.map_err(session_error)
-    }
-
-    /// Enqueues messages before any other statement. `release` gets the reply to the first. Returns
-    /// `false` if the connection is closed.
-    fn enqueue(&self, script: &Script, release: Option<QueuedRelease>) -> bool {
-        let limit = self.end_leaked_stream();
-        self.shared.enqueue(script.messages(), release, limit)
     }
 }
 
@@ -172,12 +145,9 @@ impl AsyncLockSession for PinnedConnection {
         self.shared.start_terminate();
     }
 
-    fn session_enqueue(&mut self, script: &Script) -> bool {
-        self.enqueue(script, None)
-    }
-
     fn session_enqueue_release(&mut self, script: &Script, release: QueuedRelease) -> bool {
-        self.enqueue(script, Some(release))
+        self.shared.end_leaked_stream();
+        self.shared.enqueue(script.messages(), release)
     }
 
     async fn session_sleep(&mut self, pause: Duration) {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, PgConnection, PgPool, Postgres};
-use sea_orm::{ConnectionTrait, DatabaseExecutor, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseExecutor, DbErr, ExecResult};
 use tokio::runtime::Handle;
 
-use super::error::{acquire_error, closed_error, exec_error, is_aborted, no_lock_error};
+use super::error::{acquire_error, closed_error, exec_error, no_lock_error};
 use super::native::NativeConnection;
 use super::sqlite_connection::SqliteConnection;
 use super::transaction_log::TransactionLog;
@@ -32,8 +32,7 @@ pub(super) enum ClientConnection {
         connection: RuntimeBound<PoolConnection<Postgres>>,
         pool: PgPool,
     },
-    /// Its statements run to their end and in their order, also if their futures are dropped. So
-    /// none of them is recorded as in flight, except the control of transactions.
+    /// Its statements run to their end and in their order, also if their futures are dropped.
     Sqlite(SqliteConnection),
     /// Connection of a mock or a proxy, whose transactions are SeaORM's own.
     Native(NativeConnection),
@@ -53,28 +52,14 @@ impl ClientConnection {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum InFlight {
     Nothing,
-    /// Statement of the body: it runs to its end, and sqlx discards its reply.
-    UserStatement,
-    /// Begin or end of a transaction.
-    TransactionControl(Recovery),
-    /// Statement of this crate.
-    LockStatement {
-        /// Key for which it may wait on the server.
-        awaited: Option<RawLockKey>,
-    },
-}
-
-/// Action that compensates for the begin or end of a transaction that was dropped in flight.
-///
-/// It runs after the server has replied to the dropped statement.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Recovery {
-    /// A begin at this level: roll it back, because its caller has no handle of it.
-    Begun(usize),
-    /// A commit at this level: roll back if it has failed.
-    Committed(usize),
-    /// A rollback: nothing to do.
-    RolledBack,
+    /// Statement of the body, or a rollback: it runs to its end, and its reply is discarded.
+    Reply,
+    /// Begin of a transaction at this level. It is rolled back: its caller has no handle of it.
+    Begin(usize),
+    /// Commit of a transaction at this level. It is rolled back if the commit has failed.
+    Commit(usize),
+    /// Statement of this crate, which may wait on the server for this key.
+    LockStatement(Option<RawLockKey>),
 }
 
 impl PinnedState {
@@ -112,11 +97,6 @@ impl PinnedState {
         })
     }
 
-    /// Returns whether the connection is one of a mock or a proxy.
-    pub(super) const fn is_native(&self) -> bool {
-        matches!(self.connection, Some(ClientConnection::Native(_)))
-    }
-
     /// Returns whether the connection has no locks.
     pub(super) fn is_no_op(&self) -> bool {
         matches!(
@@ -126,13 +106,13 @@ impl PinnedState {
     }
 
     /// Sends text as one simple-query message.
-    pub(super) async fn send(&mut self, sql: &str) -> Result<(), DbErr> {
+    pub(super) async fn send(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
         if let Some(executor) = self.executor()? {
-            return executor.execute_unprepared(sql).await.map(drop);
+            return executor.execute_unprepared(sql).await;
         }
         let sent = client::send(self.postgres()?, sql).await;
         self.discard_if_unreadable(&sent);
-        sent.map_err(exec_error)
+        sent.map(Into::into).map_err(exec_error)
     }
 
     /// Records that the statement in flight has its reply.
@@ -164,16 +144,6 @@ impl PinnedState {
         client::drain(connection).await.map_err(exec_error)
     }
 
-    /// Returns whether the session is in an aborted transaction.
-    pub(super) async fn is_aborted(&mut self) -> Result<bool, DbErr> {
-        // An empty select list returns one row without columns, outside an aborted transaction.
-        match self.send("SELECT").await {
-            Ok(()) => Ok(false),
-            Err(error) if is_aborted(&error) => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Closes the connection for good, and terminates the session if it may be waiting for a lock.
     pub(super) fn discard(&mut self) {
         let pid = {
@@ -186,9 +156,7 @@ impl PinnedState {
             // No session ends, and a database in memory would end with its connection.
             Some(ClientConnection::Sqlite(_) | ClientConnection::Native(_)) | None => return,
         };
-        if let InFlight::LockStatement {
-            awaited: Some(awaited),
-        } = self.in_flight
+        if let InFlight::LockStatement(Some(awaited)) = self.in_flight
             && let Some(pid) = pid
         {
             let runtime = connection.runtime().cloned();

@@ -40,30 +40,32 @@ impl PinnedState {
         // Set before the first poll: a drop at any later point may leave the statement on the
         // server. A report changes no lock, so its reply is only read to the end.
         self.in_flight = match statement.request() {
-            Request::Report { .. } => InFlight::UserStatement,
-            _ => InFlight::LockStatement { awaited: None },
+            Request::Report { .. } => InFlight::Reply,
+            _ => InFlight::LockStatement(None),
         };
         let row = client::run_statement(self.postgres()?, statement, in_transaction).await;
-        let row = self.finish(row).map_err(query_error)?;
-        self.record_pid(statement, &row);
-        Ok(row)
+        self.finish_statement(statement, row)
     }
 
-    /// Records the process id of the session.
-    pub(super) fn record_pid(&self, statement: &Statement, row: &Row) {
+    /// Records that a lock statement has its reply, and the process id of the session.
+    pub(super) fn finish_statement(
+        &mut self,
+        statement: &Statement,
+        reply: sqlx::Result<Row>,
+    ) -> Result<Row, DbErr> {
+        let row = self.finish(reply).map_err(query_error)?;
         if let Some(column) = statement.pid_column() {
             self.log.lock().pid = row.pid_in(column);
         }
+        Ok(row)
     }
 
     /// Sends a script of this crate.
     pub(super) async fn run_script(&mut self, script: &Script) -> Result<(), DbErr> {
-        self.in_flight = InFlight::LockStatement {
-            awaited: script.awaited_key(),
-        };
+        self.in_flight = InFlight::LockStatement(script.awaited_key());
         let sent = self.send(&script.plain_sql()).await;
         self.in_flight = InFlight::Nothing;
-        sent
+        sent.map(drop)
     }
 
     pub(super) async fn execute(
@@ -74,20 +76,16 @@ impl PinnedState {
             return executor.execute_raw(statement).await;
         }
         let query = to_sqlx_query(&statement).map_err(exec_error)?;
-        self.in_flight = InFlight::UserStatement;
+        self.in_flight = InFlight::Reply;
         let executed = query.execute(self.postgres()?).await;
         self.finish(executed).map(Into::into).map_err(exec_error)
     }
 
     pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
-        if let Some(executor) = self.executor()? {
-            return executor.execute_unprepared(sql).await;
-        }
-        self.in_flight = InFlight::UserStatement;
-        let executed = sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(self.postgres()?)
-            .await;
-        self.finish(executed).map(Into::into).map_err(exec_error)
+        self.in_flight = InFlight::Reply;
+        let sent = self.send(sql).await;
+        self.in_flight = InFlight::Nothing;
+        sent
     }
 
     pub(super) async fn query_one(
@@ -98,7 +96,7 @@ impl PinnedState {
             return executor.query_one_raw(statement).await;
         }
         let query = to_sqlx_query(&statement).map_err(query_error)?;
-        self.in_flight = InFlight::UserStatement;
+        self.in_flight = InFlight::Reply;
         let row = query.fetch_optional(self.postgres()?).await;
         self.finish(row)
             .map(|row| row.map(Into::into))
@@ -113,7 +111,7 @@ impl PinnedState {
             return executor.query_all_raw(statement).await;
         }
         let query = to_sqlx_query(&statement).map_err(query_error)?;
-        self.in_flight = InFlight::UserStatement;
+        self.in_flight = InFlight::Reply;
         let rows = query.fetch_all(self.postgres()?).await;
         let rows: Vec<PgRow> = self.finish(rows).map_err(query_error)?;
         Ok(rows.into_iter().map(Into::into).collect())

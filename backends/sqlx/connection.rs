@@ -34,7 +34,7 @@ pub(super) async fn query(
 /// Sends a script. All replies have been read.
 pub(super) async fn execute(conn: &mut PgConnection, script: &Script) -> Result<(), SessionError> {
     let sent = send(conn, &script.plain_sql()).await;
-    sent.map_err(postgres_error)
+    sent.map(drop).map_err(postgres_error)
 }
 
 /// Implements the port for types that dereference to [`PgConnection`].

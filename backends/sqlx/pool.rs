@@ -8,17 +8,14 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use ::sqlx::pool::PoolConnection;
 use ::sqlx::{Error, PgConnection, PgPool, Postgres};
-use futures_util::future::{self, Either};
 use tokio::runtime::Handle;
 
 use super::error::{postgres_error, stalled_error};
-use super::stall::{first_poll, stalled};
+use super::stall::{stalled, until};
 use super::statements::{drain, fetch_unprepared};
 use super::{connection, detached, terminate, transactions};
 use crate::backends::RuntimeBound;
@@ -103,19 +100,10 @@ impl Checkout {
 
     /// Reads all outstanding replies. Fails if the server waits for the client instead.
     async fn drain(&mut self) -> Result<(), Error> {
-        let (pool, pid) = (&self.pool, self.pid);
-        let mut draining = pin!(drain(&mut self.connection));
-        // Usually there is no reply to read, and then no timer to create.
-        if let Poll::Ready(drained) = first_poll(draining.as_mut()).await {
-            return drained;
-        }
-        // It opens connections, which needs a runtime.
-        let stalled = Box::pin(stalled(pool, || pid));
-        let stalled = RuntimeBound::new(stalled, self.runtime.clone(), drop);
-        match future::select(draining, stalled).await {
-            Either::Left((drained, _)) => drained,
-            Either::Right(_) => Err(stalled_error()),
-        }
+        let stalled = stalled(&self.pool, || self.pid);
+        let draining = drain(&mut self.connection);
+        let drained = until(stalled, self.runtime.clone(), draining).await;
+        drained.unwrap_or_else(|| Err(stalled_error()))
     }
 }
 

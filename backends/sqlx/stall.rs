@@ -11,14 +11,15 @@
 //!
 //! [wait-events]: https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-TABLE
 
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::Poll;
+use std::pin::pin;
 use std::time::Duration;
 
 use ::sqlx::PgPool;
+use futures_util::future::{self, Either};
+use tokio::runtime::Handle;
 
 use super::terminate::finds_session;
+use crate::backends::RuntimeBound;
 
 /// Pause before each check. It doubles while the session runs its statement.
 const INITIAL_PAUSE: Duration = Duration::from_secs(1);
@@ -47,13 +48,20 @@ pub(crate) async fn stalled(pool: &PgPool, pid: impl Fn() -> Option<i32>) {
     }
 }
 
-/// Polls a future once, which registers the waker of the caller.
+/// Awaits a future. Returns `None` if the session stalls first.
 ///
-/// A future that may wait for a stalled session is usually ready, and then needs no check.
-pub(crate) fn first_poll<F: Future>(
-    mut future: Pin<&mut F>,
-) -> impl Future<Output = Poll<F::Output>> {
-    poll_fn(move |context| Poll::Ready(future.as_mut().poll(context)))
+/// `stalled` opens connections, so it is polled in the runtime. It creates no timer if the future
+/// is ready at once, as it usually is.
+pub(crate) async fn until<F: Future>(
+    stalled: impl Future<Output = ()>,
+    runtime: Option<Handle>,
+    future: F,
+) -> Option<F::Output> {
+    let stalled = RuntimeBound::new(Box::pin(stalled), runtime, drop);
+    match future::select(pin!(future), stalled).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(_) => None,
+    }
 }
 
 /// Returns the query that finds the session unless it waits for a message of its client.

@@ -1,5 +1,6 @@
 //! Statements and scripts of this crate on a connection of sqlx.
 
+use ::sqlx::postgres::PgQueryResult;
 use ::sqlx::{AssertSqlSafe, Connection, Error, Executor, PgConnection};
 
 use super::error::{code, is_disconnected};
@@ -77,7 +78,6 @@ pub(crate) async fn fetch_unprepared(conn: &mut PgConnection, sql: String) -> Re
 }
 
 /// Sends text as one simple-query message.
-pub(crate) async fn send(conn: &mut PgConnection, sql: &str) -> Result<(), Error> {
-    let sent = ::sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await;
-    sent.map(drop)
+pub(crate) async fn send(conn: &mut PgConnection, sql: &str) -> Result<PgQueryResult, Error> {
+    ::sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await
 }
