@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
@@ -12,8 +12,9 @@ use sea_orm::{
     TransactionTrait,
 };
 
+use super::open_stream::StreamReader;
 use super::pinned::{LockedState, SharedConnection};
-use super::rows::StatementRows;
+use super::statements::RowResult;
 use super::transaction_log::TransactionId;
 
 /// Connection that holds the lock, and on which the body runs.
@@ -139,7 +140,7 @@ impl TransactionSession for PinnedTransaction {
 /// Rows of a statement, in the order of their arrival.
 ///
 /// Another statement on the connection first moves the remaining rows into memory.
-pub struct RowStream<'r>(StatementRows, PhantomData<&'r ()>);
+pub struct RowStream<'r>(StreamReader<RowResult>, PhantomData<&'r ()>);
 
 impl fmt::Debug for RowStream<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,13 +149,13 @@ impl fmt::Debug for RowStream<'_> {
 }
 
 impl Stream for RowStream<'_> {
-    type Item = Result<QueryResult, DbErr>;
+    type Item = RowResult;
 
     fn poll_next(
         mut self: Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Self::Item>> {
-        Pin::new(&mut self.0).poll_next(context)
+        self.0.poll_next_unpin(context)
     }
 }
 

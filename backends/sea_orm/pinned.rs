@@ -6,7 +6,7 @@
 //!
 //! * [`PinnedState`] is the connection itself, with its statement in flight. It is behind an async
 //!   mutex, whose waiters are served in order. A stream locks it until its last row is read. A
-//!   waiter reads the remaining rows into memory, see `SharedStream`.
+//!   waiter reads the remaining rows into memory, see [`OpenStream`].
 //! * [`TransactionLog`] names the open transactions and the pending clean-up. It is behind a
 //!   blocking mutex of its own, because a drop must write to it while another task uses the
 //!   connection.
@@ -21,20 +21,20 @@
 //! is closed.
 
 use std::ops::DerefMut;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{self, Either};
+use futures_util::future;
 use sea_orm::sqlx::PgPool;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
 use super::error::{closed_error, session_error, stalled_error};
-use super::rows::{OpenStream, StatementRows};
+use super::open_stream::{OpenStream, StreamReader};
 use super::state::{ClientConnection, InFlight, PinnedState};
+use super::statements::{RowResult, rows};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
 use crate::backends::sqlx::client::{stalled, until};
 use crate::session::{Backend, QueuedRelease, TransactionState};
@@ -51,7 +51,7 @@ pub(super) struct SharedConnection {
     state: Arc<AsyncMutex<PinnedState>>,
     log: Arc<TransactionLog>,
     /// Stream that locks the state, if there is one.
-    stream: Arc<OpenStream>,
+    stream: Arc<OpenStream<RowResult>>,
     pub(super) backend: DbBackend,
     pub(super) is_mock: bool,
     /// `None` for a connection without locks.
@@ -118,7 +118,7 @@ impl SharedConnection {
         L: DerefMut<Target = PinnedState>,
     {
         let locked = async {
-            let mut state = self.lock_state(locking).await;
+            let mut state = self.stream.buffer_until(locking).await;
             let cleaned = state.clean_up(|log| {
                 log.has_leaked_stream = false;
                 transaction.map_or(Ok(0), |id| log.level_of(id))
@@ -143,42 +143,18 @@ impl SharedConnection {
         })
     }
 
-    /// Locks the state. If a stream has locked it, its remaining rows are read into memory.
-    async fn lock_state<L>(&self, locking: impl Future<Output = L>) -> L {
-        let mut streams = self.stream.subscribe();
-        let mut locking = pin!(locking);
-        loop {
-            let rows = streams.borrow_and_update().clone();
-            let next_stream = async {
-                if let Some(rows) = rows {
-                    rows.buffer_rest().await;
-                }
-                // Another waiter may begin a stream before this one locks the state.
-                streams.changed().await
-            };
-            match future::select(locking.as_mut(), pin!(next_stream)).await {
-                Either::Left((state, _)) => return state,
-                Either::Right(_) => {}
-            }
-        }
-    }
-
     /// Runs a statement and returns its rows as they arrive.
     pub(super) async fn stream(
         &self,
         transaction: Option<TransactionId>,
         statement: sea_orm::Statement,
-    ) -> Result<StatementRows, DbErr> {
+    ) -> Result<StreamReader<RowResult>, DbErr> {
         self.check_not_closed()?;
         // A stream must own its lock, which other users can end. All others borrow the connection:
         // if one is leaked, the last clone still closes the connection.
         let locking = Arc::clone(&self.state).lock_owned();
         let state = self.lock_and_clean_up(locking, transaction).await?;
-        Ok(StatementRows::new(
-            state,
-            statement,
-            Arc::clone(&self.stream),
-        ))
+        Ok(self.stream.start(rows(state, statement)))
     }
 
     pub(super) fn transaction_state(&self) -> TransactionState {
@@ -206,9 +182,7 @@ impl SharedConnection {
 
     /// Ends the stream of the connection. Returns whether it had unread rows.
     pub(super) fn end_stream(&self) -> bool {
-        // A clone, so that the channel is not locked while the end of the stream wakes other tasks.
-        let rows = self.stream.borrow().clone();
-        rows.is_some_and(|rows| rows.end(Some(Err(closed_error()))))
+        self.stream.end_with(Err(closed_error()))
     }
 
     /// Ends the stream that the body has leaked with [`std::mem::forget`], if there is one. The rest

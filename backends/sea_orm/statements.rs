@@ -1,15 +1,19 @@
 //! Statements on a pinned connection: those of this crate, and those of the body.
 
+use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 use sea_orm::sqlx::postgres::PgRow;
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{self, AssertSqlSafe, Postgres};
-use sea_orm::{ConnectionTrait, DbErr, ExecResult, QueryResult};
+use sea_orm::{ConnectionTrait, DatabaseExecutor, DbErr, ExecResult, QueryResult, StreamTrait};
 use sea_query_sqlx::SqlxValues;
+use tokio::sync::OwnedMutexGuard;
 
 use super::error::{exec_error, query_error};
 use super::state::{InFlight, PinnedState};
 use crate::backends::sqlx::client;
 use crate::session::{Request, Row, Script, Statement};
+
+pub(super) type RowResult = Result<QueryResult, DbErr>;
 
 /// Converts a statement of SeaORM into a query of sqlx.
 ///
@@ -116,4 +120,42 @@ impl PinnedState {
         let rows: Vec<PgRow> = self.finish(rows).map_err(query_error)?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
+}
+
+/// Runs a statement on a locked connection, which is freed after the last row.
+pub(super) fn rows(
+    mut state: OwnedMutexGuard<PinnedState>,
+    statement: sea_orm::Statement,
+) -> BoxStream<'static, RowResult> {
+    async_stream::try_stream! {
+        if let Some(executor) = state.executor()? {
+            let mut rows = match &executor {
+                DatabaseExecutor::Connection(native) => native.stream_raw(statement).await?.boxed(),
+                DatabaseExecutor::Transaction(native) => native.stream_raw(statement).await?.boxed(),
+                DatabaseExecutor::OwnedTransaction(native) => {
+                    native.stream_raw(statement).await?.boxed()
+                }
+            };
+            while let Some(row) = rows.try_next().await? {
+                yield row;
+            }
+            return;
+        }
+        let query = to_sqlx_query(&statement).map_err(query_error)?;
+        // If the stream is dropped before its end, this stays set, and the next user of the
+        // connection drains the rest of the rows.
+        state.in_flight = InFlight::Reply;
+        let read = {
+            let mut rows = query.fetch(state.postgres()?);
+            loop {
+                match rows.try_next().await {
+                    Ok(Some(row)) => yield row.into(),
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        state.finish(read).map_err(query_error)?;
+    }
+    .boxed()
 }
