@@ -15,8 +15,6 @@
 //! bb8 may spawn a task that opens a replacement. So the pool hands out each connection as a
 //! [`RuntimeBound`].
 
-use tokio::runtime::Handle;
-
 use super::runtime_bound::RuntimeBound;
 use crate::session::{AsyncLockPool, AsyncLockSession, SessionError};
 
@@ -30,6 +28,6 @@ where
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
         // Owned, because a borrowed connection could not outlive the reference to the pool.
         let conn = self.get_owned().await.map_err(SessionError::new)?;
-        Ok(RuntimeBound::new(conn, Handle::try_current().ok(), drop))
+        Ok(RuntimeBound::current(conn, drop))
     }
 }

@@ -31,8 +31,7 @@ where
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
         let conn = self.get().await.map_err(SessionError::new)?;
-        let runtime = Handle::try_current().ok();
-        Ok(RuntimeBound::new(conn, runtime, return_to_pool))
+        Ok(RuntimeBound::current(conn, return_to_pool))
     }
 }
 

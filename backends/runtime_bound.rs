@@ -52,6 +52,17 @@ impl<T> RuntimeBound<T> {
         };
         Self(scopeguard::guard(parts, Parts::drop_in_runtime))
     }
+
+    /// Binds `value` to the current runtime, if there is one, as [`new`](Self::new) does.
+    #[cfg(any(
+        feature = "bb8",
+        feature = "mobc",
+        feature = "sea-orm",
+        feature = "sqlx-sqlite"
+    ))]
+    pub(crate) fn current(value: T, on_drop: fn(T)) -> Self {
+        Self::new(value, Handle::try_current().ok(), on_drop)
+    }
 }
 
 #[cfg(any(feature = "sea-orm", feature = "sqlx-postgres"))]

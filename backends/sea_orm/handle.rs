@@ -53,8 +53,8 @@ impl PinnedConnection {
         self.shared.backend
     }
 
-    const fn shared(&self) -> (&SharedConnection, Option<TransactionId>) {
-        (&self.shared, None)
+    const fn transaction(&self) -> Option<TransactionId> {
+        None
     }
 }
 
@@ -70,17 +70,13 @@ impl PinnedConnection {
 #[derive(Debug)]
 #[must_use = "a transaction is rolled back when it is dropped"]
 pub struct PinnedTransaction {
-    pub(super) connection: SharedConnection,
-    id: TransactionId,
+    pub(super) shared: SharedConnection,
+    pub(super) id: TransactionId,
 }
 
 impl PinnedTransaction {
-    const fn shared(&self) -> (&SharedConnection, Option<TransactionId>) {
-        (&self.connection, Some(self.id))
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.connection.is_open(self.id)
+    const fn transaction(&self) -> Option<TransactionId> {
+        Some(self.id)
     }
 
     /// Commits the transaction, as [`TransactionSession::commit`] does.
@@ -90,7 +86,7 @@ impl PinnedTransaction {
     /// The server's error, or an error if the transaction was aborted or an outer transaction has
     /// ended. The transaction has ended in any case.
     pub async fn commit(self) -> Result<(), DbErr> {
-        let mut state = self.connection.lock(None).await?;
+        let mut state = self.shared.lock(None).await?;
         state.commit(self.id, None).await
     }
 
@@ -102,27 +98,14 @@ impl PinnedTransaction {
     ///
     /// The server's error. On PostgreSQL the connection is closed then, which ends the transaction.
     pub async fn rollback(self) -> Result<(), DbErr> {
-        let mut state = self.connection.lock(None).await?;
+        let mut state = self.shared.lock(None).await?;
         state.roll_back(self.id).await
-    }
-
-    /// Commits if the result is `Ok`, or else rolls back.
-    async fn finish<T, E>(self, result: Result<T, E>) -> Result<T, TransactionError<E>>
-    where
-        E: fmt::Display + fmt::Debug,
-    {
-        match &result {
-            Ok(_) => self.commit().await,
-            Err(_) => self.rollback().await,
-        }
-        .map_err(TransactionError::Connection)?;
-        result.map_err(TransactionError::Transaction)
     }
 }
 
 impl Drop for PinnedTransaction {
     fn drop(&mut self) {
-        self.connection.drop_transaction(self.id);
+        self.shared.drop_transaction(self.id);
     }
 }
 
@@ -140,13 +123,8 @@ impl TransactionSession for PinnedTransaction {
 /// Rows of a statement, in the order of their arrival.
 ///
 /// Another statement on the connection first moves the remaining rows into memory.
+#[derive(Debug)]
 pub struct RowStream<'r>(StreamReader<RowResult>, PhantomData<&'r ()>);
-
-impl fmt::Debug for RowStream<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("RowStream").finish_non_exhaustive()
-    }
-}
 
 impl Stream for RowStream<'_> {
     type Item = RowResult;
@@ -164,15 +142,14 @@ macro_rules! connection_traits {
     ($($handle:ty),*) => {$(
         impl $handle {
             pub(super) async fn lock_in_body(&self) -> Result<LockedState<'_>, DbErr> {
-                let (connection, transaction) = self.shared();
-                connection.lock(transaction).await
+                self.shared.lock(self.transaction()).await
             }
         }
 
         #[async_trait]
         impl ConnectionTrait for $handle {
             fn get_database_backend(&self) -> DbBackend {
-                self.shared().0.backend
+                self.shared.backend
             }
 
             async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
@@ -192,7 +169,7 @@ macro_rules! connection_traits {
             }
 
             fn is_mock_connection(&self) -> bool {
-                self.shared().0.is_mock
+                self.shared.is_mock
             }
         }
 
@@ -200,7 +177,7 @@ macro_rules! connection_traits {
             type Stream<'a> = RowStream<'a>;
 
             fn get_database_backend(&self) -> DbBackend {
-                self.shared().0.backend
+                self.shared.backend
             }
 
             fn stream_raw<'a>(
@@ -208,8 +185,7 @@ macro_rules! connection_traits {
                 statement: Statement,
             ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + Send + 'a>> {
                 Box::pin(async move {
-                    let (connection, transaction) = self.shared();
-                    let rows = connection.stream(transaction, statement).await?;
+                    let rows = self.shared.stream(self.transaction(), statement).await?;
                     Ok(RowStream(rows, PhantomData))
                 })
             }
@@ -238,8 +214,8 @@ macro_rules! connection_traits {
 
             async fn begin_with_options(&self, options: TransactionOptions) -> Result<PinnedTransaction, DbErr> {
                 let id = self.lock_in_body().await?.begin(&options).await?;
-                let connection = self.shared().0.clone();
-                Ok(PinnedTransaction { connection, id })
+                let shared = self.shared.clone();
+                Ok(PinnedTransaction { shared, id })
             }
 
             async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
@@ -273,7 +249,12 @@ macro_rules! connection_traits {
                     .await
                     .map_err(TransactionError::Connection)?;
                 let result = callback(&transaction).await;
-                transaction.finish(result).await
+                let ended = match &result {
+                    Ok(_) => transaction.commit().await,
+                    Err(_) => transaction.rollback().await,
+                };
+                ended.map_err(TransactionError::Connection)?;
+                result.map_err(TransactionError::Transaction)
             }
         }
     )*};

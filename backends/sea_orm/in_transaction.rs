@@ -96,7 +96,7 @@ pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
     ) -> impl Future<Output = Result<(), LockError>> + Send {
         let key = key.into();
         async move {
-            let mut session = InTransaction::new(self.open(), &key)?;
+            let mut session = self.session(&key)?;
             session.acquire_advisory_xact_lock(key, options).await
         }
     }
@@ -120,7 +120,7 @@ pub trait AsyncTransactionAdvisoryLocking: Sync + sealed::Sealed {
     ) -> impl Future<Output = Result<bool, LockError>> + Send {
         let key = key.into();
         async move {
-            let mut session = InTransaction::new(self.open(), &key)?;
+            let mut session = self.session(&key)?;
             session.try_acquire_advisory_xact_lock(key, options).await
         }
     }
@@ -130,31 +130,41 @@ impl AsyncTransactionAdvisoryLocking for DatabaseTransaction {}
 impl AsyncTransactionAdvisoryLocking for PinnedTransaction {}
 
 mod sealed {
-    use super::{DatabaseTransaction, OpenTransaction, PinnedTransaction};
+    use super::{InTransaction, LockError, LockKey};
 
     /// Seals the trait, so that a later release may add methods.
     #[expect(unnameable_types, reason = "a sealed trait")]
     pub trait Sealed {
-        fn open(&self) -> OpenTransaction<'_>;
+        fn session(&self, key: &LockKey) -> Result<InTransaction<'_>, LockError>;
     }
+}
 
-    impl Sealed for DatabaseTransaction {
-        fn open(&self) -> OpenTransaction<'_> {
-            OpenTransaction::Caller(self)
-        }
+impl sealed::Sealed for DatabaseTransaction {
+    fn session(&self, key: &LockKey) -> Result<InTransaction<'_>, LockError> {
+        // It may be that of a mock, which nothing shows.
+        let backend = match self.get_database_backend() {
+            DbBackend::Postgres => Backend::Postgres,
+            DbBackend::Sqlite => Backend::Sqlite,
+            backend => {
+                return Err(LockError::new(LockErrorKind::Unsupported)
+                    .with_key(key)
+                    .with_context(format!("{backend:?} has no advisory locks")));
+            }
+        };
+        Ok(InTransaction::new(OpenTransaction::Caller(self), backend))
     }
+}
 
-    impl Sealed for PinnedTransaction {
-        fn open(&self) -> OpenTransaction<'_> {
-            OpenTransaction::Pinned(self)
-        }
+impl sealed::Sealed for PinnedTransaction {
+    fn session(&self, _key: &LockKey) -> Result<InTransaction<'_>, LockError> {
+        let backend = self.shared.lock_backend();
+        Ok(InTransaction::new(OpenTransaction::Pinned(self), backend))
     }
 }
 
 /// Transaction in which the locks are acquired.
-#[expect(unnameable_types, reason = "in the signature of a sealed trait")]
 #[derive(Clone, Copy, Debug)]
-pub enum OpenTransaction<'t> {
+enum OpenTransaction<'t> {
     /// Transaction of a body, on its pinned connection.
     Pinned(&'t PinnedTransaction),
     /// SeaORM's own transaction, on a connection that this crate does not know.
@@ -162,8 +172,9 @@ pub enum OpenTransaction<'t> {
 }
 
 /// Session of an open transaction, which this crate neither begins nor ends.
+#[expect(unnameable_types, reason = "in the signature of a sealed trait")]
 #[derive(Debug)]
-struct InTransaction<'t> {
+pub struct InTransaction<'t> {
     transaction: OpenTransaction<'t>,
     backend: Backend,
     /// Lock on the connection, from a failed wait to its rollback. The transaction is aborted then,
@@ -172,25 +183,12 @@ struct InTransaction<'t> {
 }
 
 impl<'t> InTransaction<'t> {
-    fn new(transaction: OpenTransaction<'t>, key: &LockKey) -> Result<Self, LockError> {
-        let backend = match transaction {
-            OpenTransaction::Pinned(pinned) => pinned.connection.lock_backend(),
-            // It may be that of a mock, which nothing shows.
-            OpenTransaction::Caller(caller) => match caller.get_database_backend() {
-                DbBackend::Postgres => Backend::Postgres,
-                DbBackend::Sqlite => Backend::Sqlite,
-                backend => {
-                    return Err(LockError::new(LockErrorKind::Unsupported)
-                        .with_key(key)
-                        .with_context(format!("{backend:?} has no advisory locks")));
-                }
-            },
-        };
-        Ok(Self {
+    const fn new(transaction: OpenTransaction<'t>, backend: Backend) -> Self {
+        Self {
             transaction,
             backend,
             after_failed_wait: None,
-        })
+        }
     }
 }
 
@@ -229,7 +227,9 @@ impl AsyncLockSession for InTransaction<'_> {
 
     fn session_transaction_state(&mut self) -> TransactionState {
         match self.transaction {
-            OpenTransaction::Pinned(pinned) if !pinned.is_open() => TransactionState::none(),
+            OpenTransaction::Pinned(pinned) if !pinned.shared.is_open(pinned.id) => {
+                TransactionState::none()
+            }
             OpenTransaction::Pinned(_) | OpenTransaction::Caller(_) => TransactionState::open(1),
         }
     }
@@ -285,7 +285,7 @@ impl AsyncLockSession for InTransaction<'_> {
         self.after_failed_wait = None;
         // SeaORM's own transaction has no mark. Its connection fails with the next statement.
         if let OpenTransaction::Pinned(pinned) = self.transaction {
-            pinned.connection.start_terminate();
+            pinned.shared.start_terminate();
         }
     }
 
@@ -293,16 +293,13 @@ impl AsyncLockSession for InTransaction<'_> {
         self.after_failed_wait = None;
         // SeaORM's own transaction ends when its owner drops it.
         if let OpenTransaction::Pinned(pinned) = self.transaction {
-            pinned.connection.start_terminate_if_in_flight();
+            pinned.shared.start_terminate_if_in_flight();
         }
     }
 
     fn session_max_server_wait(&self) -> Option<Duration> {
-        match self.transaction {
-            // The session can be terminated, so a wait needs no limit of its own.
-            OpenTransaction::Pinned(_) => None,
-            OpenTransaction::Caller(_) => Some(MAX_SERVER_WAIT),
-        }
+        // The session of a pinned transaction can be terminated, so its wait needs no such limit.
+        matches!(self.transaction, OpenTransaction::Caller(_)).then_some(MAX_SERVER_WAIT)
     }
 
     async fn session_sleep(&mut self, pause: Duration) {

@@ -6,7 +6,6 @@ use sea_orm::{
     DatabaseConnection, DatabaseExecutor, DatabaseTransaction, DbErr, TransactionOptions,
     TransactionTrait,
 };
-use tokio::runtime::Handle;
 
 use super::error::transaction_ended_error;
 use crate::backends::RuntimeBound;
@@ -38,8 +37,7 @@ impl NativeConnection {
     pub(super) async fn begin(&mut self, options: TransactionOptions) -> Result<(), DbErr> {
         let begun = self.executor().begin_with_options(options).await?;
         // Bound to the current runtime, because the drop may use that.
-        let runtime = Handle::try_current().ok();
-        let begun = RuntimeBound::new(begun, runtime, drop_transaction);
+        let begun = RuntimeBound::current(begun, drop_transaction);
         self.transactions.push(begun);
         Ok(())
     }

@@ -34,6 +34,7 @@ struct Inner<T> {
 }
 
 /// Reader of one stream, which outlives the stream if other tasks have read its items.
+#[derive(Debug)]
 pub(super) struct StreamReader<T> {
     open: Arc<OpenStream<T>>,
     /// Items that other tasks have read. They come before those that the source still has.
@@ -41,6 +42,13 @@ pub(super) struct StreamReader<T> {
 }
 
 impl<T> OpenStream<T> {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(Inner {
+            source: None,
+            wakers: Vec::new(),
+        }))
+    }
+
     /// Opens a stream. The previous one has ended.
     pub(super) fn start(self: &Arc<Self>, source: BoxStream<'static, T>) -> StreamReader<T> {
         let (sender, buffer) = unbounded_channel();
@@ -161,15 +169,6 @@ impl<T> Drop for StreamReader<T> {
     }
 }
 
-impl<T> Default for OpenStream<T> {
-    fn default() -> Self {
-        Self(Mutex::new(Inner {
-            source: None,
-            wakers: Vec::new(),
-        }))
-    }
-}
-
 impl<T> fmt::Debug for OpenStream<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("OpenStream").finish_non_exhaustive()
@@ -218,7 +217,7 @@ mod tests {
 
     /// Connection with an open stream, and its reader.
     fn open(items: &Items) -> (Arc<OpenStream<u8>>, StreamReader<u8>) {
-        let open = Arc::<OpenStream<u8>>::default();
+        let open = Arc::new(OpenStream::new());
         let reader = open.start(source(items));
         (open, reader)
     }
@@ -289,7 +288,7 @@ mod tests {
     /// The task has waited for the connection since before the stream.
     #[test]
     fn waiting_task_is_woken_by_a_new_stream() {
-        let stream = Arc::<OpenStream<u8>>::default();
+        let stream = Arc::new(OpenStream::new());
         let wakes = Arc::new(WakeCount::default());
         let waker = Arc::clone(&wakes).into();
         let mut context = Context::from_waker(&waker);

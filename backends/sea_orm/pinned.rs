@@ -33,6 +33,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
 use super::error::{closed_error, session_error, stalled_error};
 use super::open_stream::{OpenStream, StreamReader};
+use super::session::postgres_pool;
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::statements::{RowResult, rows};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
@@ -62,21 +63,21 @@ pub(super) struct SharedConnection {
 
 impl SharedConnection {
     pub(super) fn new(connection: ClientConnection, db: &DatabaseConnection) -> Self {
-        let pool = match &connection {
-            ClientConnection::Postgres { pool, .. } => Some(pool.clone()),
-            ClientConnection::Sqlite(_) | ClientConnection::Native(_) => None,
-        };
+        let pool = postgres_pool(db);
         let log = Arc::<TransactionLog>::default();
+        let state = PinnedState {
+            connection: Some(connection),
+            pool: pool.cloned(),
+            in_flight: InFlight::Nothing,
+            log: Arc::clone(&log),
+        };
         Self {
-            state: Arc::new(AsyncMutex::new(PinnedState::new(
-                connection,
-                Arc::clone(&log),
-            ))),
+            state: Arc::new(AsyncMutex::new(state)),
             log,
-            stream: Arc::default(),
+            stream: Arc::new(OpenStream::new()),
             backend: db.get_database_backend(),
             is_mock: db.is_mock_connection(),
-            pool,
+            pool: pool.cloned(),
             runtime: Handle::try_current().ok(),
         }
     }
@@ -131,12 +132,12 @@ impl SharedConnection {
                 _ if self.log.lock().has_leaked_stream => {
                     futures_timer::Delay::new(LEAKED_STREAM_LIMIT).await;
                 }
-                Some(pool) => stalled(pool, || self.log.lock().pid).await,
+                Some(pool) => stalled(pool, self.runtime.clone(), || self.log.lock().pid).await,
                 // A database without locks does not wait for its client.
                 None => future::pending().await,
             }
         };
-        let locked = until(stalled, self.runtime.clone(), locked).await;
+        let locked = until(stalled, locked).await;
         locked.unwrap_or_else(|| {
             self.close();
             Err(stalled_error())
@@ -174,8 +175,7 @@ impl SharedConnection {
     /// Rolls a transaction back in the clean-up, unless it has ended.
     pub(super) fn drop_transaction(&self, id: TransactionId) {
         // `false` after a commit or a rollback, which has removed the id from the log.
-        let dropped = self.log.lock().drop_transaction(id);
-        if dropped {
+        if self.log.lock().drop_transaction(id) {
             self.spawn_cleanup();
         }
     }
@@ -210,9 +210,9 @@ impl SharedConnection {
             return false;
         }
         let mut release = Some(release);
-        let messages = messages.into_iter();
+        let cleanup = |message| Cleanup::Message(message, release.take());
         log.pending_cleanup
-            .extend(messages.map(|message| Cleanup::Message(message, release.take())));
+            .extend(messages.into_iter().map(cleanup));
         // The task locks the log, too.
         drop(log);
         self.spawn_cleanup();
@@ -225,8 +225,8 @@ impl SharedConnection {
     /// the pending clean-up makes the connection close.
     fn spawn_cleanup(&self) {
         // A mock records the end of a transaction at once, without a task.
-        if let Ok(mut state) = self.state.try_lock()
-            && matches!(state.connection(), Ok(ClientConnection::Native(_)))
+        if self.is_mock
+            && let Ok(mut state) = self.state.try_lock()
             && state.clean_up(|_| ()).now_or_never().is_some()
         {
             return;

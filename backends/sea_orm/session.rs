@@ -5,13 +5,14 @@ use std::time::Duration;
 use sea_orm::sqlx::PgPool;
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbBackend, TransactionOptions};
 
-use super::error::{session_error, transaction_ended_error};
+use super::error::{acquire_error, session_error, transaction_ended_error};
 use super::handle::PinnedConnection;
 use super::native::NativeConnection;
 use super::pinned::{LockedState, SharedConnection};
 use super::sqlite_connection::SqliteConnection;
 use super::state::ClientConnection;
 use super::transaction_log::TransactionId;
+use crate::backends::RuntimeBound;
 use crate::session::{
     AsyncLockPool, AsyncLockSession, Backend, QueuedRelease, Row, Script, SessionError, Statement,
     TransactionState,
@@ -22,18 +23,17 @@ impl AsyncLockPool for DatabaseConnection {
     type Connection = Box<PinnedConnection>;
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
-        // Any crate in the build may enable a feature of SeaORM that adds a variant.
         let connection = if let Some(pool) = postgres_pool(self) {
-            ClientConnection::checkout_of_postgres(pool).await
+            let connection = pool.acquire().await.map_err(acquire_error);
+            connection.map(|open| ClientConnection::Postgres(RuntimeBound::current(open, drop)))
         } else if SqliteConnection::is_of(self) {
             let checkout = SqliteConnection::checkout(self).await;
             checkout.map(ClientConnection::Sqlite)
         } else if let DatabaseConnectionType::Disconnected = self.inner {
             return Err(SessionError::unsupported_backend("SeaORM is not connected"));
         } else if has_no_locks(self.get_database_backend()) {
-            Ok(ClientConnection::Native(NativeConnection::new(
-                self.clone(),
-            )))
+            let native = NativeConnection::new(self.clone());
+            Ok(ClientConnection::Native(native))
         } else {
             return Err(SessionError::unsupported_backend(format!(
                 "SeaORM's {:?} connection is not a pool of PostgreSQL connections",
@@ -55,12 +55,13 @@ impl AsyncLockPool for DatabaseConnection {
     }
 }
 
-fn postgres_pool(db: &DatabaseConnection) -> Option<&PgPool> {
-    let is_pool = matches!(
-        db.inner,
-        DatabaseConnectionType::SqlxPostgresPoolConnection(_)
-    );
-    is_pool.then(|| db.get_postgres_connection_pool())
+pub(super) fn postgres_pool(db: &DatabaseConnection) -> Option<&PgPool> {
+    match db.inner {
+        DatabaseConnectionType::SqlxPostgresPoolConnection(_) => {
+            Some(db.get_postgres_connection_pool())
+        }
+        _ => None,
+    }
 }
 
 /// Returns `true` if a connection of SeaORM's own, which is no pool of sqlx, is the no-op. In a

@@ -10,11 +10,11 @@
 //! The drop does not wait. sqlx 0.9.0 sends each statement to a thread of its connection at the
 //! first poll, and that thread runs the statements in their order.
 
-use std::ops::Deref;
-
 use futures_util::FutureExt;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
-use tokio::runtime::Handle;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseExecutor, DatabaseTransaction, DbErr,
+    TransactionTrait,
+};
 
 use super::native::drop_transaction;
 use crate::backends::RuntimeBound;
@@ -33,18 +33,13 @@ impl SqliteConnection {
 
     pub(super) async fn checkout(db: &DatabaseConnection) -> Result<Self, DbErr> {
         let transaction = db.begin().await?;
-        let runtime = Handle::try_current().ok();
-        let connection = Self(RuntimeBound::new(transaction, runtime, return_to_pool));
-        connection.execute_unprepared("COMMIT").await?;
+        let connection = Self(RuntimeBound::current(transaction, return_to_pool));
+        connection.executor().execute_unprepared("COMMIT").await?;
         Ok(connection)
     }
-}
 
-impl Deref for SqliteConnection {
-    type Target = DatabaseTransaction;
-
-    fn deref(&self) -> &DatabaseTransaction {
-        self.0.get_ref()
+    pub(super) fn executor(&self) -> DatabaseExecutor<'_> {
+        self.0.get_ref().into()
     }
 }
 

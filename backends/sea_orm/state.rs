@@ -6,9 +6,8 @@ use std::sync::Arc;
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, PgConnection, PgPool, Postgres};
 use sea_orm::{ConnectionTrait, DatabaseExecutor, DbErr, ExecResult};
-use tokio::runtime::Handle;
 
-use super::error::{acquire_error, closed_error, exec_error, no_lock_error};
+use super::error::{closed_error, exec_error, no_lock_error};
 use super::native::NativeConnection;
 use super::sqlite_connection::SqliteConnection;
 use super::transaction_log::TransactionLog;
@@ -20,7 +19,9 @@ use crate::key::RawLockKey;
 #[derive(Debug)]
 pub(super) struct PinnedState {
     /// `None` after [`discard`](Self::discard).
-    connection: Option<ClientConnection>,
+    pub(super) connection: Option<ClientConnection>,
+    /// Pool of PostgreSQL connections.
+    pub(super) pool: Option<PgPool>,
     pub(super) in_flight: InFlight,
     pub(super) log: Arc<TransactionLog>,
 }
@@ -28,24 +29,11 @@ pub(super) struct PinnedState {
 /// Connection of the client library.
 #[derive(Debug)]
 pub(super) enum ClientConnection {
-    Postgres {
-        connection: RuntimeBound<PoolConnection<Postgres>>,
-        pool: PgPool,
-    },
+    Postgres(RuntimeBound<PoolConnection<Postgres>>),
     /// Its statements run to their end and in their order, also if their futures are dropped.
     Sqlite(SqliteConnection),
     /// Connection of a mock or a proxy, whose transactions are SeaORM's own.
     Native(NativeConnection),
-}
-
-impl ClientConnection {
-    pub(super) async fn checkout_of_postgres(pool: &PgPool) -> Result<Self, DbErr> {
-        let connection = pool.acquire().await.map_err(acquire_error)?;
-        Ok(Self::Postgres {
-            connection: RuntimeBound::new(connection, Handle::try_current().ok(), drop),
-            pool: pool.clone(),
-        })
-    }
 }
 
 /// Statement without a reply yet, which a dropped future leaves on the server.
@@ -63,26 +51,17 @@ pub(super) enum InFlight {
 }
 
 impl PinnedState {
-    pub(super) fn new(connection: ClientConnection, log: Arc<TransactionLog>) -> Self {
-        Self {
-            connection: Some(connection),
-            in_flight: InFlight::Nothing,
-            log,
-        }
-    }
-
     /// Returns the client's connection, unless it is closed.
     pub(super) fn connection(&mut self) -> Result<&mut ClientConnection, DbErr> {
-        if self.log.lock().closed {
-            return Err(closed_error());
-        }
-        self.connection.as_mut().ok_or_else(closed_error)
+        let closed = self.log.lock().closed;
+        let connection = self.connection.as_mut().filter(|_| !closed);
+        connection.ok_or_else(closed_error)
     }
 
     /// Returns the connection for a lock statement, unless it is closed.
     pub(super) fn postgres(&mut self) -> Result<&mut PgConnection, DbErr> {
         match self.connection()? {
-            ClientConnection::Postgres { connection, .. } => Ok(connection),
+            ClientConnection::Postgres(connection) => Ok(connection),
             ClientConnection::Sqlite(_) | ClientConnection::Native(_) => Err(no_lock_error()),
         }
     }
@@ -91,18 +70,15 @@ impl PinnedState {
     /// is one of PostgreSQL.
     pub(super) fn executor(&mut self) -> Result<Option<DatabaseExecutor<'_>>, DbErr> {
         Ok(match self.connection()? {
-            ClientConnection::Postgres { .. } => None,
-            ClientConnection::Sqlite(sqlite) => Some((&**sqlite).into()),
+            ClientConnection::Postgres(_) => None,
+            ClientConnection::Sqlite(sqlite) => Some(sqlite.executor()),
             ClientConnection::Native(native) => Some(native.executor()),
         })
     }
 
-    /// Returns whether the connection has no locks.
-    pub(super) fn is_no_op(&self) -> bool {
-        matches!(
-            self.connection,
-            Some(ClientConnection::Sqlite(_) | ClientConnection::Native(_))
-        )
+    /// Returns whether the connection is none of PostgreSQL.
+    pub(super) const fn is_no_op(&self) -> bool {
+        !matches!(self.connection, Some(ClientConnection::Postgres(_)))
     }
 
     /// Sends text as one simple-query message.
@@ -138,7 +114,7 @@ impl PinnedState {
     /// poll was certainly sent. sqlx 0.9.0 also leaves the rest of a reply with an error unread.
     /// Without an outstanding reply, this needs no I/O.
     pub(super) async fn drain_replies(&mut self) -> Result<(), DbErr> {
-        let ClientConnection::Postgres { connection, .. } = self.connection()? else {
+        let ClientConnection::Postgres(connection) = self.connection()? else {
             return Ok(());
         };
         client::drain(connection).await.map_err(exec_error)
@@ -151,13 +127,12 @@ impl PinnedState {
             log.closed = true;
             log.pid
         };
-        let (connection, pool) = match self.connection.take() {
-            Some(ClientConnection::Postgres { connection, pool }) => (connection, pool),
-            // No session ends, and a database in memory would end with its connection.
-            Some(ClientConnection::Sqlite(_) | ClientConnection::Native(_)) | None => return,
+        // Without PostgreSQL, no session ends: a database in memory would end with its connection.
+        let Some(ClientConnection::Postgres(connection)) = self.connection.take() else {
+            return;
         };
         if let InFlight::LockStatement(Some(awaited)) = self.in_flight
-            && let Some(pid) = pid
+            && let (Some(pool), Some(pid)) = (self.pool.clone(), pid)
         {
             let runtime = connection.runtime().cloned();
             client::start_terminate_waiting(pool, pid, awaited, runtime);
@@ -174,8 +149,7 @@ impl Drop for PinnedState {
         // A statement in flight may leave a lock or a transaction behind, and its reply may never
         // end.
         let replied = matches!(self.in_flight, InFlight::Nothing);
-        let reusable = self.log.lock().is_reusable();
-        if !replied || !reusable {
+        if !(replied && self.log.lock().is_reusable()) {
             self.discard();
         }
     }

@@ -69,18 +69,14 @@ impl PinnedState {
     ) -> Result<TransactionId, DbErr> {
         let level = self.clean_up(|log| log.open.len()).await?;
         self.in_flight = InFlight::Begin(level);
-        let begun = match self.send_begin(level, options).await {
-            // The server has begun no transaction. A savepoint exists if its options failed.
-            Err(error) if level == 0 => {
-                self.in_flight = InFlight::Nothing;
-                return Err(error);
-            }
-            begun => begun.and_then(|()| self.log.lock().push(level)),
-        };
-        match begun {
-            Ok(_) => self.in_flight = InFlight::Nothing,
+        let begun = self.send_begin(level, options).await;
+        let begun = begun.and_then(|()| self.log.lock().push(level));
+        // A `BEGIN` that fails has begun nothing. A savepoint exists if its options failed.
+        if begun.is_ok() || level == 0 {
+            self.in_flight = InFlight::Nothing;
+        } else {
             // The caller gets the error of the begin.
-            Err(_) => drop(self.clean_up(|_| ()).await),
+            drop(self.clean_up(|_| ()).await);
         }
         begun
     }
@@ -270,7 +266,7 @@ impl PinnedState {
         let sql = match self.connection()? {
             ClientConnection::Native(native) => return native.begin(*options).await,
             ClientConnection::Sqlite(_) => begin_text(level, mode_of_sqlite(level, options)),
-            ClientConnection::Postgres { .. } => begin_text(level, &modes_of_postgres(options)),
+            ClientConnection::Postgres(_) => begin_text(level, &modes_of_postgres(options)),
         };
         self.send(&sql).await.map(drop)
     }
@@ -280,7 +276,7 @@ impl PinnedState {
             (_, ClientConnection::Native(native)) => return native.commit().await,
             // SQLite rejects a commit without a transaction.
             (0, ClientConnection::Sqlite(_)) => "COMMIT".to_owned(),
-            (0, ClientConnection::Postgres { .. }) => checked(check, "COMMIT"),
+            (0, ClientConnection::Postgres(_)) => checked(check, "COMMIT"),
             // Without a check, the release itself fails if the savepoint is gone.
             (_, _) => release_savepoint(check, &savepoint(level)),
         };

@@ -15,7 +15,7 @@ use ::sqlx::{Error, PgConnection, PgPool, Postgres};
 use tokio::runtime::Handle;
 
 use super::error::{postgres_error, stalled_error};
-use super::stall::{stalled, until};
+use super::stall::stalled;
 use super::statements::{drain, fetch_unprepared};
 use super::{connection, detached, terminate, transactions};
 use crate::backends::RuntimeBound;
@@ -100,9 +100,8 @@ impl Checkout {
 
     /// Reads all outstanding replies. Fails if the server waits for the client instead.
     async fn drain(&mut self) -> Result<(), Error> {
-        let stalled = stalled(&self.pool, || self.pid);
-        let draining = drain(&mut self.connection);
-        let drained = until(stalled, self.runtime.clone(), draining).await;
+        let stalled = stalled(&self.pool, self.runtime.clone(), || self.pid);
+        let drained = terminate::until(stalled, drain(&mut self.connection)).await;
         drained.unwrap_or_else(|| Err(stalled_error()))
     }
 }

@@ -6,7 +6,6 @@ use ::sqlx::pool::{Pool, PoolConnection};
 use ::sqlx::{Error, Executor, Transaction};
 use sqlx_core::transaction::{TransactionManager, begin_ansi_transaction_sql};
 use sqlx_sqlite::{Sqlite, SqliteConnection, SqliteTransactionManager};
-use tokio::runtime::Handle;
 
 use super::dropped::EndingTransaction;
 use crate::backends::RuntimeBound;
@@ -104,8 +103,7 @@ impl AsyncLockPool for Pool<Sqlite> {
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
         let connection = self.acquire().await.map_err(SessionError::new)?;
-        let runtime = Handle::try_current().ok();
-        Ok(RuntimeBound::new(connection, runtime, drop))
+        Ok(RuntimeBound::current(connection, drop))
     }
 
     async fn closed(&self) {

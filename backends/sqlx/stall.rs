@@ -11,11 +11,9 @@
 //!
 //! [wait-events]: https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-TABLE
 
-use std::pin::pin;
 use std::time::Duration;
 
 use ::sqlx::PgPool;
-use futures_util::future::{self, Either};
 use tokio::runtime::Handle;
 
 use super::terminate::finds_session;
@@ -29,39 +27,26 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 ///
 /// Once is not enough: the reply may have been on its way. A session that cannot be found, because
 /// it has ended or the server accepts no connection, counts as waiting. `pid` returns its process
-/// id. Without one there is no check.
-pub(crate) async fn stalled(pool: &PgPool, pid: impl Fn() -> Option<i32>) {
-    let mut pause = INITIAL_PAUSE;
-    let mut found_waiting = false;
-    loop {
-        futures_timer::Delay::new(pause).await;
-        let Some(pid) = pid() else { continue };
-        if finds_session(pool, &is_running(pid)).await {
-            found_waiting = false;
-            pause = MAX_PAUSE.min(pause * 2);
-        } else if found_waiting {
-            return;
-        } else {
-            found_waiting = true;
-            pause = INITIAL_PAUSE;
+/// id. Without one there is no check. The checks open connections, so they run in the runtime.
+pub(crate) async fn stalled(pool: &PgPool, runtime: Option<Handle>, pid: impl Fn() -> Option<i32>) {
+    let checks = async move {
+        let mut pause = INITIAL_PAUSE;
+        let mut found_waiting = false;
+        loop {
+            futures_timer::Delay::new(pause).await;
+            let Some(pid) = pid() else { continue };
+            if finds_session(pool, &is_running(pid)).await {
+                found_waiting = false;
+                pause = MAX_PAUSE.min(pause * 2);
+            } else if found_waiting {
+                return;
+            } else {
+                found_waiting = true;
+                pause = INITIAL_PAUSE;
+            }
         }
-    }
-}
-
-/// Awaits a future. Returns `None` if the session stalls first.
-///
-/// `stalled` opens connections, so it is polled in the runtime. It creates no timer if the future
-/// is ready at once, as it usually is.
-pub(crate) async fn until<F: Future>(
-    stalled: impl Future<Output = ()>,
-    runtime: Option<Handle>,
-    future: F,
-) -> Option<F::Output> {
-    let stalled = RuntimeBound::new(Box::pin(stalled), runtime, drop);
-    match future::select(pin!(future), stalled).await {
-        Either::Left((output, _)) => Some(output),
-        Either::Right(_) => None,
-    }
+    };
+    RuntimeBound::new(Box::pin(checks), runtime, drop).await;
 }
 
 /// Returns the query that finds the session unless it waits for a message of its client.

@@ -16,6 +16,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use ::sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use futures_timer::Delay;
 use futures_util::future::{self, Either};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -56,7 +57,7 @@ impl Job for TerminateJob {
                 return;
             }
             // The statement that waits may not have reached the server yet.
-            futures_timer::Delay::new(backoff).await;
+            Delay::new(backoff).await;
             backoff *= 4;
         }
     }
@@ -67,8 +68,8 @@ impl Job for TerminateJob {
 pub(crate) async fn finds_session(pool: &PgPool, query: &str) -> bool {
     // After the timeout it goes on without a permit: the other terminations may be stuck on a
     // server that no longer answers.
-    let _permit = with_timeout(PERMIT_TIMEOUT, CONCURRENCY.acquire()).await;
-    let row = with_timeout(ATTEMPT_TIMEOUT, async {
+    let _permit = until(Delay::new(PERMIT_TIMEOUT), CONCURRENCY.acquire()).await;
+    let row = until(Delay::new(ATTEMPT_TIMEOUT), async {
         // Not from the pool, whose connections may all be in use by other waiters.
         let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
         let row = ::sqlx::raw_sql(AssertSqlSafe(query))
@@ -80,8 +81,12 @@ pub(crate) async fn finds_session(pool: &PgPool, query: &str) -> bool {
     matches!(row.await, Some(Ok(Some(_))))
 }
 
-async fn with_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    match future::select(pin!(future), futures_timer::Delay::new(limit)).await {
+/// Awaits a future. Returns `None` if the event comes first.
+pub(crate) async fn until<F: Future>(
+    event: impl Future<Output = ()>,
+    future: F,
+) -> Option<F::Output> {
+    match future::select(pin!(future), pin!(event)).await {
         Either::Left((output, _)) => Some(output),
         Either::Right(_) => None,
     }
