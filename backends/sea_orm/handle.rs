@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use futures_util::{Stream, StreamExt};
 use sea_orm::prelude::async_trait::async_trait;
@@ -129,10 +130,7 @@ pub struct RowStream<'r>(StreamReader<RowResult>, PhantomData<&'r ()>);
 impl Stream for RowStream<'_> {
     type Item = RowResult;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<RowResult>> {
         self.0.poll_next_unpin(context)
     }
 }

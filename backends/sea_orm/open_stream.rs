@@ -8,30 +8,33 @@
 //! the remaining rows into a buffer, from which the stream continues.
 //!
 //! The source is behind a blocking mutex, which is locked for one poll at a time, and until the
-//! item is in the buffer. Several tasks may poll it. Only the last of them is registered with the
-//! socket, so each one that makes progress, or stops to poll, wakes the others. So does a new
-//! stream, which a task that already waits for the connection must read.
+//! item is in the buffer. Several tasks may poll it, and each may stop to poll at any time. So the
+//! socket wakes all of them, and so does each one that makes progress. A new stream wakes the tasks
+//! that already wait for the connection, because they must read it.
 
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Stream of a connection that is open now, if there is one.
-pub(super) struct OpenStream<T>(Mutex<Inner<T>>);
-
-struct Inner<T> {
-    /// Source of the items, and the buffer of their reader. `None` after the last item.
-    source: Option<(BoxStream<'static, T>, UnboundedSender<T>)>,
-    /// Tasks whose last poll was pending.
-    wakers: Vec<Waker>,
+pub(super) struct OpenStream<T> {
+    source: Mutex<Option<Source<T>>>,
+    waiting: Arc<WaitingTasks>,
 }
+
+/// Source of the items, and the buffer of their reader.
+type Source<T> = (BoxStream<'static, T>, UnboundedSender<T>);
+
+/// Tasks whose last poll was pending.
+#[derive(Default)]
+struct WaitingTasks(Mutex<Vec<Waker>>);
 
 /// Reader of one stream, which outlives the stream if other tasks have read its items.
 #[derive(Debug)]
@@ -42,28 +45,24 @@ pub(super) struct StreamReader<T> {
 }
 
 impl<T> OpenStream<T> {
-    pub(super) const fn new() -> Self {
-        Self(Mutex::new(Inner {
-            source: None,
-            wakers: Vec::new(),
-        }))
+    pub(super) fn new() -> Self {
+        Self {
+            source: Mutex::new(None),
+            waiting: Arc::default(),
+        }
     }
 
     /// Opens a stream. The previous one has ended.
     pub(super) fn start(self: &Arc<Self>, source: BoxStream<'static, T>) -> StreamReader<T> {
         let (sender, buffer) = unbounded_channel();
-        self.lock().source = Some((source, sender));
-        self.wake_all();
-        StreamReader {
-            open: Arc::clone(self),
-            buffer,
-        }
+        *lock(&self.source) = Some((source, sender));
+        self.waiting.wake_by_ref();
+        let open = Arc::clone(self);
+        StreamReader { open, buffer }
     }
 
     /// Awaits a future. Meanwhile, it moves the remaining items of each stream into the buffer.
     pub(super) async fn buffer_until<F: Future>(&self, future: F) -> F::Output {
-        // If this future is dropped, another task must register with the socket.
-        let _wake = scopeguard::guard(self, Self::wake_all);
         let mut future = pin!(future);
         poll_fn(|context| {
             let polled = future.as_mut().poll(context);
@@ -76,62 +75,72 @@ impl<T> OpenStream<T> {
     }
 
     fn buffer_rest(&self, context: &mut Context<'_>) {
-        let mut inner = self.lock();
+        let mut source = lock(&self.source);
         let mut woken = Vec::new();
-        while let Poll::Ready(item) = inner.poll_source(context) {
-            woken.append(&mut inner.wakers);
-            if let (Some(item), Some((_, buffer))) = (item, &inner.source) {
+        while let Poll::Ready(item) = self.poll_source(&mut source, context) {
+            woken.extend(self.waiting.take());
+            if let (Some(item), Some((_, buffer))) = (item, &*source) {
                 // The reader may have been leaked or be in its drop.
                 let _ = buffer.send(item);
             }
         }
-        drop(inner);
+        drop(source);
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Polls the source, and removes it after its end. Pending if there is none.
+    fn poll_source(
+        &self,
+        source: &mut Option<Source<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<T>> {
+        let waker = Waker::from(Arc::clone(&self.waiting));
+        let mut poll = || match source {
+            Some((items, _)) => items.poll_next_unpin(&mut Context::from_waker(&waker)),
+            None => Poll::Pending,
+        };
+        let mut polled = poll();
+        if polled.is_pending() {
+            self.waiting.add(context.waker());
+            // The socket may have woken the tasks just before this one was added.
+            polled = poll();
+        }
+        if matches!(polled, Poll::Ready(None)) {
+            *source = None;
+        }
+        polled
     }
 
     /// Ends the stream with this item, after the buffered ones. Returns `false` if none is open.
     pub(super) fn end_with(&self, last: T) -> bool {
-        let source = self.lock().source.take();
+        let source = lock(&self.source).take();
         let Some((source, buffer)) = source else {
             return false;
         };
         let _ = buffer.send(last);
         // Outside the lock: it frees the connection and wakes the task that waits for that.
         drop((source, buffer));
-        self.wake_all();
+        self.waiting.wake_by_ref();
         true
-    }
-
-    /// Wakes the tasks that poll the stream, so that one of them registers with the socket.
-    fn wake_all(&self) {
-        let wakers = mem::take(&mut self.lock().wakers);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
-        // A source that panicked is polled again, and is responsible for that.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Inner<T> {
-    /// Polls the source, and removes it after its end. Pending if there is none.
-    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
-        let polled = match &mut self.source {
-            Some((source, _)) => source.poll_next_unpin(context),
-            None => Poll::Pending,
-        };
-        match &polled {
-            Poll::Ready(None) => self.source = None,
-            Poll::Ready(Some(_)) => {}
-            Poll::Pending => {
-                let waker = context.waker();
-                if !self.wakers.iter().any(|known| known.will_wake(waker)) {
-                    self.wakers.push(waker.clone());
-                }
-            }
+impl WaitingTasks {
+    fn add(&self, waker: &Waker) {
+        let mut wakers = lock(&self.0);
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
         }
-        polled
+    }
+
+    fn take(&self) -> Vec<Waker> {
+        mem::take(&mut *lock(&self.0))
+    }
+}
+
+impl Wake for WaitingTasks {
+    fn wake(self: Arc<Self>) {
+        self.take().into_iter().for_each(Waker::wake);
     }
 }
 
@@ -140,16 +149,16 @@ impl<T> Stream for StreamReader<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         let Self { open, buffer } = &mut *self;
-        let mut inner = open.lock();
+        let mut source = lock(&open.source);
         match buffer.try_recv() {
             Ok(item) => Poll::Ready(Some(item)),
             // The source of this stream is gone.
             Err(TryRecvError::Disconnected) => Poll::Ready(None),
             Err(TryRecvError::Empty) => {
-                let polled = inner.poll_source(context);
-                drop(inner);
+                let polled = open.poll_source(&mut source, context);
+                drop(source);
                 if polled.is_ready() {
-                    open.wake_all();
+                    open.waiting.wake_by_ref();
                 }
                 polled
             }
@@ -160,13 +169,17 @@ impl<T> Stream for StreamReader<T> {
 impl<T> Drop for StreamReader<T> {
     fn drop(&mut self) {
         self.buffer.close();
-        let is_unread = |(_, buffer): &mut (_, UnboundedSender<_>)| buffer.is_closed();
-        let unread = self.open.lock().source.take_if(is_unread);
+        let is_unread = |(_, buffer): &mut Source<T>| buffer.is_closed();
+        let unread = lock(&self.open.source).take_if(is_unread);
         // Outside the lock, as in `end_with`. The next user of the connection reads the rest of the
         // reply.
         drop(unread);
-        self.open.wake_all();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A source that panicked is polled again, and is responsible for that.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T> fmt::Debug for OpenStream<T> {
@@ -242,15 +255,11 @@ mod tests {
         }
     }
 
-    /// The socket knows the task that polled last, so each progress must wake the others.
     #[test]
-    fn progress_and_drop_wake_the_other_task() {
+    fn progress_wakes_the_other_task() {
         let items = items([]);
         let (stream, mut rows) = open(&items);
-        let (reader, other) = (
-            Arc::new(WakeCount::default()),
-            Arc::new(WakeCount::default()),
-        );
+        let [reader, other] = [(); 2].map(|()| Arc::new(WakeCount::default()));
         let (reader_waker, other_waker) = (Arc::clone(&reader).into(), Arc::clone(&other).into());
         let mut reader_context = Context::from_waker(&reader_waker);
         let mut other_context = Context::from_waker(&other_waker);
@@ -266,22 +275,62 @@ mod tests {
         );
         assert_eq!(other.get(), 1);
 
-        // The other task is dropped, and the reader must register again.
-        assert!(rows.poll_next_unpin(&mut reader_context).is_pending());
-        assert!(waiting.as_mut().poll(&mut other_context).is_pending());
-        let before = reader.get();
-        drop(waiting);
-        assert_eq!(reader.get(), before + 1);
-
         // The other task reaches the end.
         assert!(rows.poll_next_unpin(&mut reader_context).is_pending());
         items.lock().unwrap().extend([2, 0]);
-        let mut waiting = Box::pin(stream.buffer_until(pending::<()>()));
         let before = reader.get();
         assert!(waiting.as_mut().poll(&mut other_context).is_pending());
         assert!(reader.get() > before);
         for item in [Some(2), None] {
             assert_eq!(rows.poll_next_unpin(&mut reader_context), Poll::Ready(item));
+        }
+    }
+
+    /// A task that is neither polled nor dropped awaits another one, which polls the stream.
+    #[test]
+    fn socket_wakes_the_reader_and_every_waiting_task() {
+        let (socket, mut received) = unbounded_channel();
+        let stream = Arc::new(OpenStream::new());
+        let source = stream::poll_fn(move |context| received.poll_recv(context));
+        let mut reader = stream.start(source.boxed());
+        let wakes = [(); 3].map(|()| Arc::new(WakeCount::default()));
+        let [first, second] = [(); 2].map(|()| Box::pin(stream.buffer_until(pending::<()>())));
+        let (mut first, mut second) = (first, Some(second));
+        let mut sent = Vec::new();
+        for last in [0, 1, 2, 3] {
+            // Each task is the last to poll once. Then one of them is dropped.
+            for task in (last..last + 3).map(|task| task % 3) {
+                let waker = Arc::clone(&wakes[task]).into();
+                let mut context = Context::from_waker(&waker);
+                match task {
+                    0 => assert!(first.as_mut().poll(&mut context).is_pending()),
+                    1 => {
+                        let waiting = second.as_mut().map(|second| second.as_mut());
+                        assert!(
+                            waiting.is_none_or(|second| second.poll(&mut context).is_pending())
+                        );
+                    }
+                    _ => {
+                        for item in sent.drain(..) {
+                            assert_eq!(
+                                reader.poll_next_unpin(&mut context),
+                                Poll::Ready(Some(item))
+                            );
+                        }
+                        assert!(reader.poll_next_unpin(&mut context).is_pending());
+                    }
+                }
+            }
+            if last == 2 {
+                second = None;
+            }
+            let before = wakes.each_ref().map(|wakes| wakes.get());
+            socket.send(last).unwrap();
+            sent.push(last);
+            for task in [0, 1, 2] {
+                let woken = wakes[task].get() > before[task];
+                assert!(woken || (task, last) == (1, 3), "task {task}, item {last}");
+            }
         }
     }
 
@@ -326,12 +375,12 @@ mod tests {
     fn dropped_reader_drops_its_source_only() {
         let (open, reader) = open(&items([1]));
         drop(reader);
-        assert!(open.lock().source.is_none());
+        assert!(lock(&open.source).is_none());
         let old = open.start(source(&items([0])));
         buffer(&open);
         let _new = open.start(source(&items([2])));
         drop(old);
-        assert!(open.lock().source.is_some(), "that of the next stream");
+        assert!(lock(&open.source).is_some(), "that of the next stream");
     }
 
     /// Reads the stream as soon as it is woken, before the waking task goes on.
