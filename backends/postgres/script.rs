@@ -313,21 +313,26 @@ const RELEASED_SETTING: &str = "'advisory_locking.released'";
 ///
 /// The release may have failed in an aborted transaction that the client does not know of. There,
 /// `BEGIN` fails and `ROLLBACK` ends the transaction. Elsewhere the two do nothing, without the
-/// warning that a bare `ROLLBACK` writes. The last message is sent twice, because a cancel request
-/// that was meant for another statement may hit one of them.
+/// warning that a bare `ROLLBACK` writes. The termination is sent twice, because a cancel request
+/// that was meant for another statement may hit one of them. The last message is for a session that
+/// may not terminate itself, for example after [`SET ROLE`].
 ///
 /// [`DISCARD ALL`]: https://www.postgresql.org/docs/current/sql-discard.html
-fn terminate_unless_released(pid: i32, nonce: u64) -> [String; 4] {
-    let terminate = format!(
-        "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
-         WHEN COALESCE(pg_catalog.current_setting({RELEASED_SETTING}, true), '') OPERATOR(pg_catalog.<>) '{nonce} t' \
-         THEN pg_catalog.pg_terminate_backend({pid}) END"
-    );
+/// [`SET ROLE`]: https://www.postgresql.org/docs/current/sql-set-role.html
+fn terminate_unless_released(pid: i32, nonce: u64) -> [String; 5] {
+    let unless_released = |step: TerminateStep| {
+        format!(
+            "{} AND COALESCE(pg_catalog.current_setting({RELEASED_SETTING}, true), '') \
+             OPERATOR(pg_catalog.<>) '{nonce} t'",
+            step.sql(Some(pid))
+        )
+    };
     [
         "BEGIN".to_owned(),
         "ROLLBACK".to_owned(),
-        terminate.clone(),
-        terminate,
+        unless_released(TerminateStep::EndSession),
+        unless_released(TerminateStep::EndSession),
+        unless_released(TerminateStep::ReleaseAllLocks),
     ]
 }
 

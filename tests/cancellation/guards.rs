@@ -12,6 +12,7 @@ use testkit::gate::Gate;
 use testkit::observer::{LockEntry, Observe};
 use testkit::proxy::Proxy;
 use testkit::server::{TIMEOUT, connect, fresh_key, url};
+use testkit::temp::TempObject;
 
 use crate::adapters::connect_async;
 use crate::pools::{Pool, assert_works, begin, on_every_pool, open, pid, pid_of_next};
@@ -120,6 +121,19 @@ async fn a_guard_dropped_in_a_raw_aborted_transaction_frees_the_key<P: Pool>() {
         .assert_free(&key, "a drop in an aborted transaction")
         .await;
     assert_works(&pool).await;
+}
+
+/// After `SET ROLE`, the session may not terminate itself.
+async fn a_guard_dropped_in_another_role_frees_the_key<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
+    let role = TempObject::create("ROLE", "");
+    let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let set_role = format!("SET ROLE {}", role.name);
+    guard.batch_execute(&set_role).await.unwrap();
+    guard.batch_execute("BEGIN").await.unwrap();
+    guard.batch_execute("SELECT 1/0").await.unwrap_err();
+    drop(guard);
+    observer.assert_free(&key, "a drop in another role").await;
 }
 
 /// A terminated connection is not handed out again.
@@ -319,6 +333,7 @@ on_every_pool! {
     a_body_dropped_under_an_xact_lock_is_rolled_back
     a_guard_dropped_in_a_transaction_frees_the_key
     a_guard_dropped_in_a_raw_aborted_transaction_frees_the_key
+    a_guard_dropped_in_another_role_frees_the_key
     a_transaction_left_open_discards_the_connection
     a_connection_returned_in_a_transaction_is_discarded
     a_panic_in_the_body_frees_the_key_and_goes_on
