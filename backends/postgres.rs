@@ -49,6 +49,13 @@ pub(crate) use error::{classify, classify_attempt, hint};
 pub use reply::{BatchReply, Cell, LockReply, Row};
 #[cfg(any(feature = "sqlx-postgres", feature = "_rust-postgres"))]
 pub(crate) use script::BEGAN_WITH_THIS_MESSAGE;
+#[cfg(any(
+    test,
+    feature = "diesel-postgres",
+    feature = "diesel-async-postgres",
+    feature = "_sqlx-postgres"
+))]
+pub(crate) use script::begin;
 pub use script::{Script, ScriptKind};
 pub use server_signs::ServerSigns;
 pub use statement::{Bind, Request, Statement, StatementId, StatementKind};

@@ -1,12 +1,12 @@
 //! `PgConnection`.
 
 use diesel::RunQueryDsl;
-use diesel::connection::{SimpleConnection, TransactionDepthChange};
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionDepthChange};
 use diesel::pg::PgConnection;
 
 use super::prepared::{Prepared, with_prepared};
 use super::{change_depth, savepoint_name, session_error};
-use crate::backends::postgres::{checked, release_savepoint, roll_back_savepoint};
+use crate::backends::postgres::{begin, checked, release_savepoint, roll_back_savepoint};
 use crate::session::{
     Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
 };
@@ -23,7 +23,10 @@ impl LockSession for PgConnection {
     }
 
     fn session_begin(&mut self) -> Result<(), SessionError> {
-        super::blocking::begin(self)
+        if super::blocking::transaction_state(self) != TransactionState::none() {
+            return super::blocking::begin(self);
+        }
+        AnsiTransactionManager::begin_transaction_sql(self, &begin()).map_err(session_error)
     }
 
     fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {

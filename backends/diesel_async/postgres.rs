@@ -12,7 +12,9 @@ use futures_util::future::join3;
 
 use crate::backends::diesel::prepared::with_prepared;
 use crate::backends::diesel::{change_depth, savepoint_name, session_error};
-use crate::backends::postgres::{TerminateStep, checked, release_savepoint, roll_back_savepoint};
+use crate::backends::postgres::{
+    TerminateStep, begin, checked, release_savepoint, roll_back_savepoint,
+};
 use crate::backends::tokio_postgres::cancel;
 use crate::session::{
     AsyncLockSession, Backend, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
@@ -139,7 +141,7 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 }
 
-/// Sends `BEGIN`, a statement and the end of its snapshot without a pause for the replies.
+/// Sends the begin, a statement and the end of its snapshot without a pause for the replies.
 ///
 /// The futures are polled in this order, so the messages are sent in this order. If the connection
 /// has not prepared the statement before, its execution follows the third message.
@@ -151,9 +153,9 @@ async fn begin_and_query(
     // Boxed, because each arm of `with_prepared!` has a future of its own type.
     let query: Pin<Box<dyn Future<Output = QueryResult<Row>> + Send + '_>> =
         with_prepared!(statement, prepared => Box::pin(prepared.get_result(&mut second)));
-    let end = Script::without_key(ScriptKind::EndSnapshot).sql();
+    let (begin, end) = (begin(), Script::without_key(ScriptKind::EndSnapshot).sql());
     join3(
-        first.batch_execute("BEGIN"),
+        first.batch_execute(&begin),
         query,
         third.batch_execute(&end),
     )

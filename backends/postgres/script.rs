@@ -254,9 +254,31 @@ pub(super) const TRANSACTION_BEGAN_HEX: &str =
 /// All statements of a message have one [start], and a transaction has that of its first message.
 ///
 /// [start]: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-CURRENT
-#[cfg(any(feature = "sqlx-postgres", feature = "_rust-postgres"))]
+#[cfg(any(
+    test,
+    feature = "diesel-postgres",
+    feature = "diesel-async-postgres",
+    feature = "_sqlx-postgres",
+    feature = "_rust-postgres"
+))]
 pub(crate) const BEGAN_WITH_THIS_MESSAGE: &str =
     "pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.=) pg_catalog.statement_timestamp()";
+
+/// Returns the text that begins a transaction and fails if one is open already. It returns no row.
+///
+/// The server only [warns] of a second `BEGIN`. Without the check, the end of the lock's
+/// transaction would end that of the application, which the client does not know of.
+///
+/// [warns]: https://www.postgresql.org/docs/current/sql-begin.html
+#[cfg(any(
+    test,
+    feature = "diesel-postgres",
+    feature = "diesel-async-postgres",
+    feature = "_sqlx-postgres"
+))]
+pub(crate) fn begin() -> String {
+    format!("BEGIN; {FAIL} WHERE NOT ({BEGAN_WITH_THIS_MESSAGE})")
+}
 
 /// Returns the condition that the transaction began at this time.
 fn transaction_began_at(began: i64) -> String {
@@ -287,17 +309,19 @@ fn iso_8601(micros: i64) -> String {
 /// The text that fails unless the transaction is that of the grant.
 ///
 /// Two transactions of one session never have the same start, because each begins with a message of
-/// its own. The values of the domain [`cardinal_number`] are not negative. So the cast fails with a
+/// its own.
+fn check_transaction(began: i64, held: Option<String>) -> String {
+    let held = held.map_or_else(String::new, |held| format!(" AND {held}"));
+    format!("{FAIL} WHERE NOT ({}{held})", transaction_began_at(began))
+}
+
+/// The text that fails with [`SqlState::OTHER_TRANSACTION`] for each row.
+///
+/// The values of the domain [`cardinal_number`] are not negative. So the cast fails with a
 /// constraint name, which clients show that hide the SQLSTATE.
 ///
 /// [`cardinal_number`]: https://www.postgresql.org/docs/current/infoschema-datatypes.html
-fn check_transaction(began: i64, held: Option<String>) -> String {
-    let held = held.map_or_else(String::new, |held| format!(" AND {held}"));
-    format!(
-        "SELECT (CASE WHEN {}{held} THEN 0 ELSE -1 END)::information_schema.cardinal_number",
-        transaction_began_at(began)
-    )
-}
+const FAIL: &str = "SELECT (-1)::information_schema.cardinal_number";
 
 /// The setting in which a queued release records that it released the lock: its nonce and `t`.
 ///

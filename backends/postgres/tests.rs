@@ -113,6 +113,7 @@ fn every_text() -> Vec<String> {
             texts.extend(scripts.map(|script| script.plain_sql()));
         }
     }
+    texts.push(begin());
     for pid in [None, Some(PID)] {
         texts.extend(TerminateStep::ALL.map(|step| step.sql(pid)));
     }

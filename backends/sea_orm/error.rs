@@ -80,6 +80,11 @@ pub(super) fn is_aborted(error: &DbErr) -> bool {
     classify(code(error)) == LockErrorKind::TransactionAborted
 }
 
+/// Returns whether a check of the crate found another transaction than that of the lock.
+pub(super) fn is_other_transaction(error: &DbErr) -> bool {
+    code(error) == Some(SqlState::OTHER_TRANSACTION)
+}
+
 /// Returns whether the connection can no longer be used.
 pub(super) fn is_disconnected(error: &DbErr) -> bool {
     sqlx_error(error).is_some_and(client::is_disconnected)

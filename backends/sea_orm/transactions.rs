@@ -20,10 +20,12 @@ use std::mem;
 
 use sea_orm::{DbErr, SqliteTransactionMode, TransactionOptions};
 
-use super::error::{closed_error, is_aborted, is_disconnected, session_error};
+use super::error::{
+    closed_error, is_aborted, is_disconnected, is_other_transaction, session_error,
+};
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLogInner};
-use crate::backends::postgres::{checked, release_savepoint, roll_back_savepoint};
+use crate::backends::postgres::{self, checked, release_savepoint, roll_back_savepoint};
 use crate::backends::sqlx::client;
 use crate::session::{Row, Script, Statement};
 
@@ -95,13 +97,12 @@ impl PinnedState {
         // Behind a pooler, each transaction may run in another session.
         self.log.lock().pid = None;
         self.in_flight = InFlight::Begin(0);
-        let sql = format!("BEGIN; {}", statement.simple_sql());
+        let sql = format!("{}; {}", postgres::begin(), statement.simple_sql());
         let fetched = client::fetch_unprepared(self.postgres()?, sql).await;
         match self.finish_statement(statement, fetched) {
-            // Its code shows that the session was in an aborted transaction before. Any other error
-            // may be that of `BEGIN` or of the statement. A rollback ends the transaction in both
-            // cases.
-            Err(error) if is_aborted(&error) => Err(error),
+            // These codes show that a transaction was open before. Any other error may be that of
+            // `BEGIN` or of the statement. A rollback ends the transaction in both cases.
+            Err(error) if is_aborted(&error) || is_other_transaction(&error) => Err(error),
             row => Ok((self.log.lock().push(0)?, row)),
         }
     }

@@ -11,11 +11,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ::sqlx::postgres::PgTransactionManager;
-use ::sqlx::{Error, PgConnection};
+use ::sqlx::{AssertSqlSafe, Error, PgConnection, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
 
 use super::dropped::EndingTransaction;
 use super::statements::{drain, first_error, send};
+use crate::backends::postgres;
 use crate::session::{Script, TransactionState};
 
 /// Returns sqlx's view of the transaction.
@@ -27,7 +28,9 @@ pub(super) fn transaction_state(conn: &PgConnection) -> TransactionState {
 /// Begins a transaction, or a savepoint inside one.
 pub(super) async fn begin(conn: &mut PgConnection) -> Result<(), Error> {
     drain(conn).await?;
-    LeakOnDrop(Some(Box::pin(PgTransactionManager::begin(conn, None)))).await
+    let is_outermost = PgTransactionManager::get_transaction_depth(conn) == 0;
+    let text = is_outermost.then(|| AssertSqlSafe(postgres::begin()).into_sql_str());
+    LeakOnDrop(Some(Box::pin(PgTransactionManager::begin(conn, text)))).await
 }
 
 /// Commits the innermost transaction or savepoint after a check. If either fails, it rolls back.

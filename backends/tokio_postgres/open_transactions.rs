@@ -17,7 +17,7 @@ use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::backends::postgres::{checked, release_savepoint, roll_back_savepoint};
-use crate::session::{Script, SessionError};
+use crate::session::{Script, SessionError, SqlState};
 
 /// The depth by the address of the client.
 static DEPTHS: Mutex<BTreeMap<usize, u32>> = Mutex::new(BTreeMap::new());
@@ -91,6 +91,7 @@ pub(crate) fn rollback_text(depth: u32) -> String {
 /// Returns the error of a begin in a transaction that the application began as plain text.
 pub(crate) fn unknown_transaction() -> SessionError {
     SessionError::new("the session is in a transaction that this crate does not know of")
+        .with_code(Some(SqlState::OTHER_TRANSACTION))
 }
 
 #[cfg(test)]

@@ -103,9 +103,13 @@ impl BeginAndAcquire {
 
     /// Handles a failed begin, whose effect is unknown. SQLite has no session to terminate.
     fn on_begin_failed(&mut self, error: SessionError) -> NextAction {
-        let error = self
-            .error("the transaction for the lock did not begin")
-            .with_source(error.into_source());
+        let context = if error.is_other_transaction() {
+            "the application has begun a transaction as plain text, which the client does not \
+             know of; it was rolled back with its session: begin it with the client's own method"
+        } else {
+            "the transaction for the lock did not begin"
+        };
+        let error = self.error(context).with_source(error.into_source());
         match self.backend {
             Backend::Postgres => self.terminate(Err(error)),
             // There is no session whose state could be unknown.

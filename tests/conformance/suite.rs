@@ -31,7 +31,8 @@ macro_rules! conformance {
                     a_nested_scope_aborted_under_its_body;
                 scope_ends: a_scope_exchanged_by_its_body, a_scope_ended_by_text,
                     a_nested_scope_rolled_back_by_its_body, a_scope_polls_outside_its_transaction,
-                    a_poll_in_a_transaction_has_no_snapshot, an_invisible_transaction_begun_under_the_lock;
+                    a_poll_in_a_transaction_has_no_snapshot, an_invisible_transaction_begun_under_the_lock,
+                    a_scope_in_an_invisible_transaction;
                 options: contradictions_are_refused, a_missing_lock_is_an_error_if_required;
                 reports: report_lists_holder_and_waiters, error_names_holder_as_options_say;
                 keys: extreme_keys, pairs, key_spaces_are_distinct;

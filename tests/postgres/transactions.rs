@@ -139,6 +139,29 @@ fn is_unique_violation(error: &Error) -> bool {
     )
 }
 
+/// A second `BEGIN` only warns. So a poll would roll back the application's transaction, and the
+/// commit would end it.
+#[test]
+fn body_in_a_raw_transaction_does_not_run() {
+    let table = table("number int");
+    let table = &table.name;
+    for statement in ["SELECT", &format!("INSERT INTO {table} VALUES (1)")] {
+        let (mut conn, mut observer) = (connect(), connect());
+        let (pid, key) = (conn.pid(), fresh_key());
+        conn.run("BEGIN");
+        conn.run(statement);
+        let refused = conn.with_advisory_xact_lock(&key, block(), |_| -> Result<(), LockError> {
+            panic!("the body runs")
+        });
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Database);
+        assert!(error.to_string().contains("plain text"), "{error}");
+        observer.wait_until_ended(pid);
+        assert!(observer.is_free(&key));
+        assert_eq!(observer.number(&format!("SELECT count(*) FROM {table}")), 0);
+    }
+}
+
 #[test]
 fn session_level_locks_work_in_test_transactions() {
     let (mut first, mut second) = (connect(), connect());

@@ -255,7 +255,7 @@ impl LockSession for ModelSession {
         let outermost = self.is_outermost(self.depth);
         self.transaction(|server, pid, name| {
             if outermost {
-                server.begin(pid)
+                server.begin_unless_open(pid)
             } else {
                 server.savepoint(pid, name)
             }

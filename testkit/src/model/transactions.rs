@@ -38,6 +38,16 @@ impl Server {
         Ok(())
     }
 
+    /// Begins a transaction, and fails if the application has begun one as text.
+    pub fn begin_unless_open(&mut self, pid: Pid) -> Result<(), Code> {
+        let was_open = self.is_in_transaction(pid);
+        self.begin(pid)?;
+        if was_open {
+            return Err(self.fail(pid, "ZAL02"));
+        }
+        Ok(())
+    }
+
     /// The start of the transaction in which a statement runs, which is its own if none is open.
     pub(super) fn transaction_began(&mut self, pid: Pid) -> i64 {
         match self.session(pid).frames.first() {

@@ -1,6 +1,6 @@
 //! Bodies that end the transaction of `with_advisory_xact_lock` themselves, and its pauses.
 
-use advisory_locking::LockErrorKind::{CommitFailed, HeldElsewhere, Lost, NotHeld};
+use advisory_locking::LockErrorKind::{CommitFailed, Database, HeldElsewhere, Lost, NotHeld};
 
 use super::{LONG, assert_granted_and_released, no_wait, poll};
 use crate::actor::Outcome::{Answered, BodyStarted, BodySucceeded, Done, Failed, Granted};
@@ -181,4 +181,21 @@ pub(crate) fn an_invisible_transaction_begun_under_the_lock(fixture: &Fixture) {
         }
     }
     assert_granted_and_released(&third, &key);
+}
+
+/// The application has begun a transaction as text, of which a second `BEGIN` only warns. A poll of
+/// the scope would roll it back, and the commit would end it.
+pub(crate) fn a_scope_in_an_invisible_transaction(fixture: &Fixture) {
+    if !fixture.excludes() || fixture.ends_raw_transactions() {
+        return;
+    }
+    let key = fixture.key("key");
+    let [first, second] = fixture.actors();
+    assert_eq!(first.run_sql(SqlCommand::Begin), Done);
+    assert_eq!(first.run_sql(SqlCommand::Write), Done);
+    let scope = first.with(LockScope::Transaction, &key, no_wait());
+    assert_eq!(scope, Failed(Database));
+    fixture.assert_soon_free(&key);
+    assert_eq!(second.run_sql(SqlCommand::Count), Answered(Some(0)));
+    assert_granted_and_released(&second, &key);
 }
