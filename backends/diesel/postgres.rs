@@ -1,14 +1,15 @@
 //! `PgConnection`.
 
-use diesel::RunQueryDsl;
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionDepthChange};
 use diesel::pg::PgConnection;
+use diesel::result::{DatabaseErrorKind, Error};
+use diesel::{QueryResult, RunQueryDsl};
 
 use super::prepared::{Prepared, with_prepared};
 use super::{change_depth, savepoint_name, session_error};
 use crate::backends::postgres::{begin, checked, release_savepoint, roll_back_savepoint};
 use crate::session::{
-    Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
+    Backend, LockSession, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
 };
 
 impl<const ID: u8> RunQueryDsl<PgConnection> for Prepared<ID> {}
@@ -52,7 +53,13 @@ impl LockSession for PgConnection {
     }
 
     fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        let row = with_prepared!(statement, prepared => prepared.get_result(self));
+        let row = match query(self, statement) {
+            Err(error) if is_not_sent(&error) => {
+                discard_unread_reply(self);
+                query(self, statement)
+            }
+            row => row,
+        };
         row.map_err(session_error)
     }
 
@@ -65,6 +72,31 @@ impl LockSession for PgConnection {
     fn session_mark_broken(&mut self) {
         super::blocking::manager_status(self).set_in_error();
     }
+}
+
+fn query(conn: &mut PgConnection, statement: &Statement) -> QueryResult<Row> {
+    with_prepared!(statement, prepared => prepared.get_result(conn))
+}
+
+/// Returns whether libpq has refused to send a statement: it has closed the connection, or a reply
+/// is unread.
+fn is_not_sent(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, _)
+    )
+}
+
+/// Discards a reply that the application has not read, as libpq's [`PQexec`] does before it sends a
+/// statement.
+///
+/// A `COPY` leaves one if it is sent as text. So does [`copy_to`](diesel::copy_to), even if all of
+/// its data is read (seen with Diesel 2.3.14).
+///
+/// [`PQexec`]: https://www.postgresql.org/docs/current/libpq-exec.html#LIBPQ-PQEXEC
+fn discard_unread_reply(conn: &mut PgConnection) {
+    // It fails on a closed connection and in an aborted transaction, as the next statement does.
+    let _ = conn.batch_execute(&Script::without_key(ScriptKind::EndSnapshot).sql());
 }
 
 /// Releases a savepoint after the check, or rolls back to it if that fails.

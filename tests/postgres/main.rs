@@ -22,3 +22,4 @@ mod terminated_sessions;
 mod timeout_race;
 mod timeouts;
 mod transactions;
+mod unread_replies;
