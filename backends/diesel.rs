@@ -65,13 +65,14 @@ use crate::session::{SessionError, SqlState, TransactionState};
 /// | transaction | the manager calls itself broken |
 /// |---|---|
 /// | open | unless it is a test's transaction; Diesel shows that flag in no other way |
-/// | none | if a statement of the manager was dropped in flight (diesel-async) |
+/// | none | if its `BEGIN` was dropped in flight (diesel-async) |
 pub(crate) fn transaction_state_of(
     depth: QueryResult<Option<NonZeroU32>>,
     broken: bool,
 ) -> TransactionState {
     match (depth.map(|depth| depth.map_or(0, u32::from)), broken) {
-        (Err(_), _) | (Ok(0), true) => TransactionState::broken(),
+        (Err(_), _) => TransactionState::broken(),
+        (Ok(0), true) => TransactionState::unknown(),
         (Ok(0), false) => TransactionState::none(),
         (Ok(depth), true) => TransactionState::open(depth),
         // The transaction of the test does not count, only those inside it.

@@ -7,7 +7,7 @@ use diesel::QueryResult;
 use diesel::connection::{TransactionDepthChange, TransactionManagerStatus};
 #[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc"))]
 use diesel_async::pooled_connection::PoolableConnection;
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::future::join3;
 
 use crate::backends::diesel::prepared::with_prepared;
@@ -32,7 +32,11 @@ impl AsyncLockSession for AsyncPgConnection {
     /// Only diesel-async's trait for pools shows that tokio-postgres has closed the connection.
     #[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc"))]
     fn session_has_ended(&mut self) -> bool {
-        PoolableConnection::is_broken(self)
+        // `is_broken` is also true in a transaction, so it must not see one.
+        let manager = std::mem::take(self.transaction_state());
+        let is_closed = PoolableConnection::is_broken(self);
+        *self.transaction_state() = manager;
+        is_closed || self.session_transaction_state() == TransactionState::broken()
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {

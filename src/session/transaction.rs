@@ -56,6 +56,17 @@ impl TransactionState {
         }
     }
 
+    /// Returns the state of a connection on which a `BEGIN` was dropped in flight. The client does
+    /// not know whether its transaction is open, and marks the connection as broken.
+    #[must_use]
+    pub const fn unknown() -> Self {
+        Self {
+            depth: 1,
+            test: false,
+            broken: true,
+        }
+    }
+
     /// Returns the state inside one more transaction or savepoint of the application.
     #[must_use]
     pub const fn nested(self) -> Self {

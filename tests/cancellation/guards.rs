@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use advisory_locking::session::{AsyncLockSession, TransactionState};
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
     WaitStrategy,
 };
 use diesel::sql_types::Integer;
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
+    TransactionManager,
+};
+use futures_util::FutureExt;
 use testkit::gate::Gate;
 use testkit::observer::{LockEntry, Observe};
 use testkit::proxy::Proxy;
@@ -41,6 +46,48 @@ async fn a_guard_learns_of_a_closed_connection<P: Pool>() {
     tokio::time::timeout(TIMEOUT, learns).await.unwrap();
     assert!(guard.release().await.unwrap_err().is_lost());
     assert_works(&pool).await;
+}
+
+/// An open transaction says nothing about the session.
+async fn a_guard_in_a_transaction_learns_of_a_closed_connection<P: Pool>() {
+    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
+    let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    begin(&mut guard).await;
+    assert!(!guard.is_lost());
+    let mut transaction = guard.session_transaction_state();
+    assert_eq!(transaction, TransactionState::open(1));
+    observer.terminate_holder(&key);
+    let learns = async {
+        while !guard.is_lost() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, learns).await.unwrap();
+    transaction = guard.session_transaction_state();
+    assert_eq!(transaction, TransactionState::open(1));
+    drop(guard);
+    assert_works(&pool).await;
+}
+
+/// The lock was held until the end of the body, so it was not lost.
+async fn a_begin_dropped_in_a_body_is_a_transaction_left_open<P: Pool>() {
+    for drops_guard in [false, true] {
+        let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
+        let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        let before = pid(&mut guard).await;
+        // The first poll sends the statement.
+        let begun = AnsiTransactionManager::begin_transaction(&mut *guard).now_or_never();
+        assert!(begun.is_none(), "the begin has ended");
+        assert!(!guard.is_lost());
+        if drops_guard {
+            drop(guard);
+        } else {
+            let error = guard.release().await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::TransactionLeftOpen);
+        }
+        observer.assert_free(&key, "a dropped begin").await;
+        assert_ne!(pid_of_next(&pool).await, before);
+    }
 }
 
 /// The body's statement continues, and the release is queued behind it.
@@ -245,8 +292,6 @@ async fn restarted_attempts_do_not_pile_up_in_the_queue<P: Pool>() {
 /// The release cannot be sent, so no pool may hand the connection out.
 #[tokio::test]
 async fn guard_dropped_on_a_closed_connection_marks_it_broken() {
-    use advisory_locking::session::AsyncLockSession;
-
     let mut conn = connect_async(&url()).await;
     let mut guard = AsyncAdvisoryLocking::acquire_advisory_lock(&mut conn, fresh_key(), NO_WAIT)
         .await
@@ -328,6 +373,8 @@ async fn a_body_may_borrow_and_nest_in_a_spawned_task<P: Pool>() {
 on_every_pool! {
     a_dropped_guard_releases_and_keeps_the_connection
     a_guard_learns_of_a_closed_connection
+    a_guard_in_a_transaction_learns_of_a_closed_connection
+    a_begin_dropped_in_a_body_is_a_transaction_left_open
     a_body_dropped_in_a_statement_releases_after_it
     a_body_dropped_in_a_transaction_discards_the_connection
     a_body_dropped_under_an_xact_lock_is_rolled_back

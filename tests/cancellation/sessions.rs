@@ -105,7 +105,10 @@ async fn a_begin_dropped_in_flight_is_noticed() {
             Ok::<_, LockError>(())
         })
         .await;
-    assert_eq!(result.unwrap_err().kind(), LockErrorKind::Lost);
+    assert_eq!(
+        result.unwrap_err().kind(),
+        LockErrorKind::TransactionLeftOpen
+    );
     observer.assert_free(&key, "the body").await;
 }
 
