@@ -12,7 +12,14 @@
 //! A `BEGIN` sent as plain text is invisible. A session-level lock is granted in it, and its
 //! release reports [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen) if that
 //! transaction is still open. So does the release after a `BEGIN` under the lock, if its
-//! transaction is still open and has written.
+//! transaction is still open and has written. `with_advisory_xact_lock` fails in such a
+//! transaction, and terminates the session.
+//!
+//! # Instrumentation
+//!
+//! The lock statements are events of the connection's
+//! [instrumentation](diesel::connection::Instrumentation). Before the crate terminates a session,
+//! it removes that of the connection. An instrumentation that panics would keep the lock otherwise.
 //!
 //! # Errors
 //!
@@ -54,11 +61,17 @@ use std::num::NonZeroU32;
 
 use ::diesel::QueryResult;
 #[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
-use ::diesel::connection::{TransactionDepthChange, TransactionManagerStatus};
+use ::diesel::connection::{Instrumentation, TransactionDepthChange, TransactionManagerStatus};
 use ::diesel::result::{DatabaseErrorKind, Error};
 
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{SessionError, SqlState, TransactionState};
+
+/// Instrumentation of a connection whose session is to be terminated.
+///
+/// That of the application may panic, and the session must end even so.
+#[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
+pub(crate) const NO_INSTRUMENTATION: Option<Box<dyn Instrumentation>> = None;
 
 /// Derives the state from a transaction manager's depth and from its answer whether it is broken.
 ///

@@ -3,10 +3,10 @@
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionDepthChange};
 use diesel::pg::PgConnection;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::{QueryResult, RunQueryDsl};
+use diesel::{Connection, QueryResult, RunQueryDsl};
 
 use super::prepared::{Prepared, with_prepared};
-use super::{change_depth, savepoint_name, session_error};
+use super::{NO_INSTRUMENTATION, change_depth, savepoint_name, session_error};
 use crate::backends::postgres::{begin, checked, release_savepoint, roll_back_savepoint};
 use crate::session::{
     Backend, LockSession, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
@@ -64,6 +64,9 @@ impl LockSession for PgConnection {
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+        if matches!(script.kind(), ScriptKind::Terminate { .. }) {
+            self.set_instrumentation(NO_INSTRUMENTATION);
+        }
         self.batch_execute(&script.sql()).map_err(session_error)
     }
 

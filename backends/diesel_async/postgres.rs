@@ -11,7 +11,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncC
 use futures_util::future::join3;
 
 use crate::backends::diesel::prepared::with_prepared;
-use crate::backends::diesel::{change_depth, savepoint_name, session_error};
+use crate::backends::diesel::{NO_INSTRUMENTATION, change_depth, savepoint_name, session_error};
 use crate::backends::postgres::{
     TerminateStep, begin, checked, release_savepoint, roll_back_savepoint,
 };
@@ -117,6 +117,8 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     fn session_start_terminate(&mut self, pid: Option<i32>) {
+        // The caller is a destructor, in which a panic of the instrumentation could abort.
+        self.set_instrumentation(NO_INSTRUMENTATION);
         for text in TerminateStep::queued(pid) {
             // A failure shows that the connection is closed, which ends the session as well.
             super::send_detached(self, &text);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::driver::asynchronous::drive_release;
+use crate::driver::blocking::run_in_drop;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{GrantRecord, LockSpan};
 use crate::key::LockKey;
@@ -137,20 +138,47 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         if grant.attachment.is_some() {
             return queued.unread();
         }
-        let session = &mut **self.conn;
+        run_in_drop(|| TerminateUnlessQueued::new(&mut **self.conn, pid).enqueue(&grant, queued));
+    }
+}
+
+/// Terminates the session of a dropped guard unless its release is queued, also if the client
+/// panics.
+struct TerminateUnlessQueued<'s, S: AsyncLockSession> {
+    session: &'s mut S,
+    pid: i32,
+    is_queued: bool,
+}
+
+impl<'s, S: AsyncLockSession> TerminateUnlessQueued<'s, S> {
+    const fn new(session: &'s mut S, pid: i32) -> Self {
+        Self {
+            session,
+            pid,
+            is_queued: false,
+        }
+    }
+
+    fn enqueue(mut self, grant: &Grant, queued: QueuedRelease) {
         // Inside a transaction the queued release could fail in the aborted transaction, or precede
         // the commit. No caller would see that, so the session is terminated instead.
-        let transaction = session.session_transaction_state();
-        if transaction.is_broken() {
-            queued.not_queued(LockErrorKind::Lost);
-        } else if transaction.depth() > grant.depth {
+        let transaction = self.session.session_transaction_state();
+        if transaction.depth() > grant.depth {
             queued.not_queued(LockErrorKind::TransactionLeftOpen);
-        } else if !transaction.is_open_on_server()
-            && session.session_enqueue_release(&release_script(pid, &grant), queued)
-        {
-            return;
+        } else if transaction.is_broken() {
+            queued.not_queued(LockErrorKind::Lost);
+        } else if !transaction.is_open_on_server() {
+            let script = release_script(self.pid, grant);
+            self.is_queued = self.session.session_enqueue_release(&script, queued);
         }
-        session.session_start_terminate(Some(pid));
+    }
+}
+
+impl<S: AsyncLockSession> Drop for TerminateUnlessQueued<'_, S> {
+    fn drop(&mut self) {
+        if !self.is_queued {
+            self.session.session_start_terminate(Some(self.pid));
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod adapters;
 mod blocking;
 mod dropping;
 mod guards;
+mod instrumentation;
 mod late_waits;
 mod no_runtime;
 mod pools;

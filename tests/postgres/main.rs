@@ -12,6 +12,7 @@ mod concurrent_index;
 mod deadlock;
 mod errors;
 mod hashes;
+mod instrumentation;
 mod interrupted;
 mod permissions;
 mod reports;
