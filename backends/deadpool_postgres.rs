@@ -33,7 +33,8 @@
 //! A returned connection enters the pool without a check. At its next checkout, deadpool-postgres
 //! drops it if its client is closed, with every
 //! [`RecyclingMethod`](::deadpool_postgres::RecyclingMethod). This crate closes the client when it
-//! terminates the session.
+//! terminates the session. The methods of the pool do not return it: see
+//! [`deadpool`](super::deadpool).
 
 use std::ops::Deref;
 

@@ -37,11 +37,9 @@ where
 
 /// Returns a connection to its pool, or closes it if it is broken or in a transaction.
 fn return_to_pool<M: Manager<Connection: AsyncLockSession>>(mut conn: Connection<M>) {
-    let transaction = conn.session_transaction_state();
-    let dirty = transaction.is_broken() || transaction.is_open();
     // mobc returns a connection in a task, so without a runtime it must be closed. The state of the
     // session decides here, because diesel-async's `validate` is inverted (seen with 0.9.2).
-    if dirty || Handle::try_current().is_err() {
+    if Handle::try_current().is_err() || conn.session_transaction_state().must_be_discarded() {
         // `into_inner` removes the connection from mobc's `Connection`, whose drop spawns the task.
         drop(conn.into_inner());
     }

@@ -100,6 +100,13 @@ impl TransactionState {
         self.depth > 1 || (self.depth > 0 && self.test)
     }
 
+    /// Returns whether a pool must close the connection: it is broken, or in a transaction of the
+    /// application.
+    #[cfg(any(feature = "deadpool", feature = "mobc"))]
+    pub(crate) const fn must_be_discarded(self) -> bool {
+        self.broken || self.is_open()
+    }
+
     /// Returns whether the client has closed the connection or marked it as broken.
     #[must_use]
     pub const fn is_broken(self) -> bool {

@@ -22,7 +22,7 @@ use testkit::server::{connect, connect_to, dropped_waits, fresh_key, url, with_p
 use testkit::timeouts::notices_disconnects;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::adapters::{Adapter, Borrowed, Pooled, connect_async};
+use crate::adapters::{Adapter, Borrowed, Call, Pooled, connect_async};
 use crate::dropping::drop_everywhere;
 use crate::pools::{Bb8, Deadpool, Mobc};
 use crate::timeouts::race_time_outs_over_tls;
@@ -124,6 +124,27 @@ async fn drop_waits(server: &str, tls: &str, cancels: bool) {
     observer.assert_free(&key, "the waits").await;
 }
 
+/// Without a connector, the pool closes the connection of a dropped wait.
+async fn drop_a_wait_of_a_pool<A: Adapter>(server: &str, tls: &str) {
+    let (mut holder, mut observer, key) = (connect_to(server), connect_to(server), fresh_key());
+    if !notices_disconnects(&mut observer) {
+        return;
+    }
+    let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
+    let guard = guard.unwrap();
+    let mut pool = A::open(tls).await;
+    let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
+    let queued = |entries: &[LockEntry]| entries.len() == 2;
+    tokio::select! {
+        granted = pool.call(Call::Acquire, &key, options) => panic!("{}: {granted:?}", A::NAME),
+        () = observer.wait_for(&key, queued, "a waiter") => {}
+    }
+    let alone = |entries: &[LockEntry]| entries.len() == 1;
+    observer.wait_for(&key, alone, A::NAME).await;
+    pool.check().await;
+    guard.release().unwrap();
+}
+
 /// The connector that was set also serves connections to servers without TLS.
 async fn drop_a_wait_without_tls() {
     let (mut holder, mut observer, key) = (connect(), connect(), fresh_key());
@@ -150,6 +171,10 @@ async fn calls_over_tls_leave_nothing_behind() {
     let server = cluster.url();
     let tls = with_parameters(&server, "sslmode=require");
     drop_waits(&server, &tls, false).await;
+    drop_a_wait_of_a_pool::<Pooled<Bb8>>(&server, &tls).await;
+    drop_a_wait_of_a_pool::<Pooled<Deadpool>>(&server, &tls).await;
+    drop_a_wait_of_a_pool::<Pooled<Mobc>>(&server, &tls).await;
+    drop_a_wait_of_a_pool::<crate::tokio_postgres::Deadpool>(&server, &tls).await;
     let (_, connector) = config(&tls);
     set_cancel_tls(connector);
     drop_waits(&server, &tls, true).await;
