@@ -87,11 +87,16 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        // diesel-async's own rollback panics in a debug build if a statement of its transaction
+        // manager was dropped in flight (seen with diesel-async 0.9.2).
+        if let Some(name) = open_savepoint(self) {
+            let rolled_back = self.batch_execute(&roll_back_savepoint(&name)).await;
+            end_savepoint(self, rolled_back.is_ok());
+            return rolled_back.map_err(session_error);
+        }
         if self.session_transaction_state() != TransactionState::open(1) {
             return super::rollback(self).await;
         }
-        // diesel-async's own rollback panics in a debug build if a statement of its transaction
-        // manager was dropped in flight (seen with diesel-async 0.9.2).
         let rolled_back = self.batch_execute("ROLLBACK").await;
         match rolled_back {
             Ok(()) => *super::manager_status(self) = TransactionManagerStatus::default(),
@@ -174,22 +179,30 @@ async fn commit_savepoint(
     conn: &mut AsyncPgConnection,
     check: Option<&Script>,
 ) -> Result<(), SessionError> {
-    let depth = super::manager_status(conn).transaction_depth();
-    let Some(depth) = depth.ok().flatten().filter(|depth| depth.get() > 1) else {
+    let Some(name) = open_savepoint(conn) else {
         // There is no savepoint, and diesel-async's own commit reports the reason.
         return super::commit(conn).await;
     };
-    let name = savepoint_name(depth);
     let released = conn.batch_execute(&release_savepoint(check, &name)).await;
-    if released.is_err() {
-        let rollback = roll_back_savepoint(&name);
-        if conn.batch_execute(&rollback).await.is_err() {
-            super::manager_status(conn).set_in_error();
-        }
-    }
-    change_depth(
-        super::manager_status(conn),
-        TransactionDepthChange::DecreaseDepth,
-    );
+    let rollback = roll_back_savepoint(&name);
+    let has_ended = released.is_ok() || conn.batch_execute(&rollback).await.is_ok();
+    end_savepoint(conn, has_ended);
     released.map_err(session_error)
+}
+
+/// Returns diesel-async's name of the innermost savepoint. `None`: there is none.
+fn open_savepoint(conn: &mut AsyncPgConnection) -> Option<String> {
+    let depth = super::manager_status(conn).transaction_depth();
+    let depth = depth.ok().flatten().filter(|depth| depth.get() > 1);
+    depth.map(savepoint_name)
+}
+
+/// Counts a savepoint less. If it may still be open, no pool may hand the connection out.
+fn end_savepoint(conn: &mut AsyncPgConnection, has_ended: bool) {
+    let status = super::manager_status(conn);
+    if has_ended {
+        change_depth(status, TransactionDepthChange::DecreaseDepth);
+    } else {
+        status.set_in_error();
+    }
 }

@@ -8,13 +8,17 @@ use advisory_locking::{
 use diesel::sql_types::Integer;
 use diesel::sqlite::SqliteConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
+    TransactionManager,
+};
+use futures_util::FutureExt;
 use testkit::observer::Observe;
 use testkit::server::{connect, fresh_key, url};
 use tokio::sync::Notify;
 
 use crate::adapters;
-use crate::pools::{Deadpool, assert_works, open, pid};
+use crate::pools::{Deadpool, assert_works, begin, open, pid};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
@@ -109,6 +113,22 @@ async fn a_begin_dropped_in_flight_is_noticed() {
         result.unwrap_err().kind(),
         LockErrorKind::TransactionLeftOpen
     );
+    observer.assert_free(&key, "the body").await;
+}
+
+/// The same in a scope that is a savepoint of the caller's transaction.
+#[tokio::test]
+async fn a_savepoint_dropped_in_a_nested_scope_is_rolled_back() {
+    let (mut conn, mut observer, key) = (connect_async().await, connect(), fresh_key());
+    begin(&mut conn).await;
+    let result: Result<(), diesel::result::Error> = conn
+        .with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
+            let begun = AnsiTransactionManager::begin_transaction(conn).now_or_never();
+            assert!(begun.is_none(), "the savepoint was there at once");
+            Err(diesel::result::Error::NotFound)
+        })
+        .await;
+    assert_eq!(result, Err(diesel::result::Error::NotFound));
     observer.assert_free(&key, "the body").await;
 }
 
