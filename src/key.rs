@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 pub use display::ParseLockKeyError;
 pub use namespace::KeyNamespace;
+pub(crate) use part::breaks_line;
 pub use part::{KeyPart, KeyText};
 pub use pg_locks::PgLocksColumns;
 
@@ -93,7 +94,7 @@ pub enum RawLockKey {
 pub struct LockKey {
     raw: RawLockKey,
     /// Absent for keys made from integers and for redacted keys. Shortened by
-    /// [`part::append_label`].
+    /// [`part::Label`].
     text: Option<Arc<str>>,
 }
 
@@ -105,11 +106,11 @@ impl LockKey {
     /// A key with the text that it was derived from, for logs.
     #[cfg(feature = "schemes")]
     pub(crate) fn from_raw_with_text(raw: RawLockKey, bytes: &[u8]) -> Self {
-        let mut text = String::new();
-        part::append_label(&mut text, bytes);
+        let mut label = part::Label::default();
+        label.append(bytes);
         Self {
             raw,
-            text: Some(text.into()),
+            text: Some(label.into_text().into()),
         }
     }
 
@@ -162,7 +163,8 @@ impl LockKey {
     /// and for [redacted](Self::redacted) keys.
     ///
     /// Parts are joined with `/`, or as another system's scheme joins them. Control characters,
-    /// quotes and back-slashes are escaped. The text is shortened to about 120 bytes.
+    /// line separators, quotes and back-slashes are escaped. The text is shortened to about 120
+    /// bytes.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()

@@ -2,7 +2,7 @@
 //!
 //! Never change it: two releases of a service would no longer exclude each other.
 
-use super::part::append_label;
+use super::part::Label;
 use super::{KeyPart, LockKey, RawLockKey};
 
 /// BLAKE3's key-derivation context; names the crate, the day and the version of the scheme, as
@@ -14,16 +14,16 @@ const CONTEXT: &str = "advisory-locking 2026-11-21 lock key v1";
 #[derive(Clone, Debug)]
 pub(super) struct Derivation {
     hasher: blake3::Hasher,
-    label: String,
-    parts: usize,
+    label: Label,
+    has_parts: bool,
 }
 
 impl Derivation {
     pub(super) fn new() -> Self {
         Self {
             hasher: blake3::Hasher::new_derive_key(CONTEXT),
-            label: String::new(),
-            parts: 0,
+            label: Label::default(),
+            has_parts: false,
         }
     }
 
@@ -33,13 +33,11 @@ impl Derivation {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.hasher.update(&length.to_le_bytes());
         self.hasher.update(&bytes);
-        if self.parts > 0 && !self.label.ends_with('…') {
-            self.label.push('/');
+        if self.has_parts {
+            self.label.separate();
         }
-        self.parts += 1;
-        if !self.label.ends_with('…') {
-            append_label(&mut self.label, &bytes);
-        }
+        self.has_parts = true;
+        self.label.append(&bytes);
     }
 
     pub(super) fn finish(self) -> LockKey {
@@ -47,7 +45,7 @@ impl Derivation {
         self.hasher.finalize_xof().fill(&mut first);
         LockKey {
             raw: RawLockKey::Single(i64::from_le_bytes(first)),
-            text: Some(self.label.into()),
+            text: Some(self.label.into_text().into()),
         }
     }
 }

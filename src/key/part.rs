@@ -91,24 +91,67 @@ impl<T: KeyText + ?Sized> KeyText for &T {}
 /// Longest remembered text, so that a key made from megabytes costs and logs a line.
 const LABEL_BYTES: usize = 120;
 
-/// Appends `bytes` to the text form of a key: escaped, so that a log line stays one line, and cut
-/// at [`LABEL_BYTES`].
-pub(crate) fn append_label(label: &mut String, bytes: &[u8]) {
-    // The label never shows more bytes than this, however they are escaped.
-    let (head, rest) = bytes.split_at(bytes.len().min(LABEL_BYTES));
-    let mut cut = !rest.is_empty();
-    for character in String::from_utf8_lossy(head).chars() {
-        if label.len() >= LABEL_BYTES {
-            cut = true;
-            break;
+/// Text form of a key, for logs: escaped, so that a log line stays one line, and cut at
+/// [`LABEL_BYTES`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Label {
+    text: String,
+    is_cut: bool,
+}
+
+impl Label {
+    /// Appends a separator of parts.
+    pub(super) fn separate(&mut self) {
+        if self.text.len() > LABEL_BYTES {
+            self.cut();
         }
-        match character {
-            '"' | '\\' => label.extend(['\\', character]),
-            _ if character.is_control() => label.extend(character.escape_default()),
-            _ => label.push(character),
+        if !self.is_cut {
+            self.text.push('/');
         }
     }
-    if cut && !label.ends_with('…') {
-        label.push('…');
+
+    /// Appends a part.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        // The label never shows more bytes than this, however they are escaped.
+        let (head, rest) = bytes.split_at(character_boundary(bytes));
+        for character in String::from_utf8_lossy(head).chars() {
+            if self.text.len() >= LABEL_BYTES {
+                self.cut();
+            }
+            if self.is_cut {
+                return;
+            }
+            match character {
+                '"' | '\\' => self.text.extend(['\\', character]),
+                _ if breaks_line(character) => self.text.extend(character.escape_default()),
+                _ => self.text.push(character),
+            }
+        }
+        if !rest.is_empty() {
+            self.cut();
+        }
     }
+
+    fn cut(&mut self) {
+        if !std::mem::replace(&mut self.is_cut, true) {
+            self.text.push('…');
+        }
+    }
+
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+}
+
+/// Returns the number of bytes that a label may show, without a part of a character.
+fn character_boundary(bytes: &[u8]) -> usize {
+    let continues = |at: &usize| matches!(bytes.get(*at), Some(0x80..=0xbf));
+    let mut boundaries = (LABEL_BYTES - 3..=LABEL_BYTES).rev();
+    let boundary = boundaries.find(|at| !continues(at)).unwrap_or(LABEL_BYTES);
+    boundary.min(bytes.len())
+}
+
+/// Returns `true` for a character that may control a terminal or begin a line.
+pub(crate) fn breaks_line(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
 }

@@ -181,6 +181,7 @@ fn any_text_makes_one_short_line() {
         assert!(!shown.chars().any(char::is_control), "{shown:?}");
     }
     assert_eq!(LockKey::from("a\0b\n").text(), Some(r"a\u{0}b\n"));
+    assert_eq!(LockKey::from("a\u{2028}b").text(), Some(r"a\u{2028}b"));
     assert_eq!(LockKey::from_bytes(b"\xff").text(), Some("\u{fffd}"));
     assert_eq!(LockKey::from(r#"a"b\c"#).text(), Some(r#"a\"b\\c"#));
 }
@@ -195,6 +196,24 @@ fn a_text_that_was_cut_shows_that_it_was() {
     }
     let two = LockKey::from_parts([just.as_str(), "y"]);
     assert_eq!(two.text(), Some(format!("{just}/…").as_str()));
+    // Between two characters.
+    let locks = "🔒".repeat(30);
+    for cut in ["x", "é", "🔒"].map(|first| format!("{first}{locks}")) {
+        let key = LockKey::from(&cut);
+        let shown = key.text().unwrap().strip_suffix('…').unwrap();
+        assert!(cut.starts_with(shown) && shown.len() > 116, "{shown}");
+    }
+}
+
+#[test]
+fn parts_after_an_ellipsis_are_shown() {
+    assert_eq!(LockKey::from(("loading…", 4)).text(), Some("loading…/4"));
+}
+
+#[test]
+fn text_of_many_empty_parts_is_short() {
+    let key = LockKey::from_parts(vec![""; 1_000_000]);
+    assert!(key.text().unwrap().len() < 140);
 }
 
 #[test]
