@@ -9,7 +9,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::key::RawLockKey;
+use crate::key::{RawLockKey, breaks_line};
 use crate::lock_mode::LockMode;
 
 /// Sessions that hold one lock, and sessions that wait for it, at one moment.
@@ -24,8 +24,8 @@ pub struct LockReport {
     pub key: RawLockKey,
     /// The sessions that hold the lock; several if its mode is shared.
     pub holders: Vec<LockHolder>,
-    /// The sessions in the server's wait queue, longest wait first. A client that polls is not in
-    /// it.
+    /// The sessions in the server's wait queue, longest wait first. Before PostgreSQL 14 they are
+    /// in the order of their process ids. A client that polls is not in the queue.
     pub waiters: Vec<LockWaiter>,
 }
 
@@ -51,7 +51,8 @@ pub struct LockWaiter {
     /// the start.
     pub waited: Option<Duration>,
     /// The process ids of the sessions that this one waits for: holders, and waiters before it in
-    /// the queue. Empty if the lock was granted in the meantime.
+    /// the queue. 0 stands for a prepared transaction. Empty if the lock was granted in the
+    /// meantime.
     ///
     /// See [`pg_blocking_pids`](https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SESSION).
     pub blocked_by: Vec<i32>,
@@ -233,7 +234,8 @@ impl SessionInfo {
 /// Prints the process id, the application name or else the role, and the state: `pid 4711
 /// (billing-worker-3, idle for at least 12 min)`.
 ///
-/// Control characters of the name are replaced, because the name comes from another program.
+/// Control characters and line separators of the name are replaced, because it comes from another
+/// program.
 impl fmt::Display for SessionInfo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(pid) = self.pid else {
@@ -249,7 +251,7 @@ impl fmt::Display for SessionInfo {
         formatter.write_str(" (")?;
         for char in name.unwrap_or_default().chars() {
             // The name of a role may contain escape sequences of a terminal.
-            let shown = if char.is_control() { '\u{fffd}' } else { char };
+            let shown = if breaks_line(char) { '\u{fffd}' } else { char };
             write!(formatter, "{shown}")?;
         }
         if let Some(state) = state {

@@ -23,7 +23,9 @@ macro_rules! report {
         concat!(
             "SELECT pg_catalog.array_agg(field.value ORDER BY entry.position, field.position) FROM (",
             "SELECT held.*, session.*, pg_catalog.row_number() OVER (",
-            "ORDER BY held.objsubid, held.classid, held.objid, held.granted DESC, held.waited DESC, ",
+            "ORDER BY held.objsubid, held.classid, held.objid, held.granted DESC, ",
+            // Null for an instant after the start of a wait.
+            "held.waited DESC NULLS LAST, ",
             "held.pid) AS position FROM (",
             "SELECT locks.*, CASE WHEN NOT locks.granted THEN pg_catalog.clock_timestamp() ",
             "OPERATOR(pg_catalog.-) (pg_catalog.to_jsonb(locks) OPERATOR(pg_catalog.->>) 'waitstart')",
@@ -66,7 +68,8 @@ const ALL: &str = report!("");
 const OF_KEY: &str = report!(
     " AND locks.classid OPERATOR(pg_catalog.=) $1::pg_catalog.int8::pg_catalog.oid \
      AND locks.objid OPERATOR(pg_catalog.=) $2::pg_catalog.int8::pg_catalog.oid \
-     AND locks.objsubid OPERATOR(pg_catalog.=) $3::pg_catalog.int4"
+     AND locks.objsubid OPERATOR(pg_catalog.=) $3::pg_catalog.int4 \
+     ORDER BY locks.granted DESC" // the limit cuts waiters only
 );
 
 /// Returns the text for one key, or for all.
