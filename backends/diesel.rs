@@ -64,7 +64,7 @@ use ::diesel::QueryResult;
 use ::diesel::connection::{Instrumentation, TransactionDepthChange, TransactionManagerStatus};
 use ::diesel::result::{DatabaseErrorKind, Error};
 
-use crate::error::{LockError, LockErrorKind};
+use crate::error::{LockError, LockErrorKind, downcast};
 use crate::session::{SessionError, SqlState, TransactionState};
 
 /// Instrumentation of a connection whose session is to be terminated.
@@ -149,7 +149,7 @@ pub(crate) fn session_error(error: Error) -> SessionError {
 pub(crate) fn hidden_cause<'e>(
     error: &'e (dyn StdError + 'static),
 ) -> Option<&'e (dyn StdError + 'static)> {
-    match error.downcast_ref()? {
+    match downcast(error)? {
         Error::QueryBuilderError(cause)
         | Error::DeserializationError(cause)
         | Error::SerializationError(cause) => Some(&**cause),

@@ -8,6 +8,7 @@ mod tests;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::kind::LockErrorKind;
@@ -230,4 +231,14 @@ impl StdError for LockError {
             .as_deref()
             .map(|source| source as &(dyn StdError + 'static))
     }
+}
+
+/// Returns the error as an `E`. Looks into a box and an [`Arc`], whose `source` is that of the
+/// error in them.
+pub(crate) fn downcast<'e, E: StdError + 'static>(
+    error: &'e (dyn StdError + 'static),
+) -> Option<&'e E> {
+    let boxed = || error.downcast_ref::<Box<E>>().map(AsRef::as_ref);
+    let shared = || error.downcast_ref::<Arc<E>>().map(AsRef::as_ref);
+    error.downcast_ref().or_else(boxed).or_else(shared)
 }

@@ -4,17 +4,19 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 
-use crate::error::LockError;
+use crate::error::{LockError, downcast};
 
 impl LockError {
     /// Finds the lock error in an error of a client library or of the application.
     ///
     /// It follows [`source`](StdError::source), and looks into the errors that hide a cause from
-    /// that chain: Diesel's and SeaORM's, [`io::Error`], and a box or an [`Arc`] of a `LockError`.
+    /// that chain: Diesel's and SeaORM's, [`io::Error`], and a box or an [`Arc`] of one of them or
+    /// of a `LockError`.
     ///
-    /// Two errors contain no `LockError`:
+    /// These errors contain no `LockError`:
     ///
     /// * A failed commit arrives as the client's own error; see [the type](Self).
+    /// * SeaORM's `TransactionError` of an error type of the application hides both. Match on it.
     /// * A variant of the application that forwards `source`, such as `#[error(transparent)]` of
     ///   `thiserror`, hides the `LockError` that it consists of. Match on that variant.
     ///
@@ -44,25 +46,13 @@ impl LockError {
     pub fn find<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Self> {
         let mut next = Some(error);
         while let Some(error) = next {
-            if let Some(found) = as_lock_error(error) {
+            if let Some(found) = downcast(error) {
                 return Some(found);
             }
             next = hidden_cause(error).or_else(|| error.source());
         }
         None
     }
-}
-
-/// Boxes and `Arc`s forward `source`, so the chain of sources leaves out what they contain.
-fn as_lock_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e LockError> {
-    error
-        .downcast_ref::<LockError>()
-        .or_else(|| error.downcast_ref::<Box<LockError>>().map(|boxed| &**boxed))
-        .or_else(|| {
-            error
-                .downcast_ref::<Arc<LockError>>()
-                .map(|shared| &**shared)
-        })
 }
 
 /// Returns the cause that `source` leaves out.
@@ -80,7 +70,7 @@ fn hidden_cause<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e (dyn StdE
         return Some(&**shared);
     }
     // The source of an `io::Error` is that of the error in it, and leaves out the error itself.
-    let cause = error.downcast_ref::<io::Error>()?.get_ref()?;
+    let cause = downcast::<io::Error>(error)?.get_ref()?;
     Some(cause)
 }
 
@@ -126,6 +116,8 @@ mod tests {
         assert_found(Caused(Box::new(Caused(Box::new(lock_error())))));
         assert_found(io::Error::other(lock_error()));
         assert_found(Caused(Box::new(io::Error::other(Arc::new(lock_error())))));
+        assert_found(Arc::new(io::Error::other(lock_error())));
+        assert_found(Box::new(io::Error::other(lock_error())));
         // Its source may be a lock error too; the outer one is found.
         assert_found(lock_error().with_source(LockError::new(LockErrorKind::Pool)));
     }
@@ -150,6 +142,8 @@ mod tests {
         assert_found(Error::SerializationError(Box::new(lock_error())));
         assert_found(Error::DeserializationError(Box::new(lock_error())));
         assert_found(Caused(Box::new(Error::from(lock_error()))));
+        assert_found(Arc::new(Error::from(lock_error())));
+        assert_found(Box::new(Error::from(lock_error())));
         // A body's error that was converted twice.
         assert_found(Error::QueryBuilderError(Box::new(Caused(Box::new(
             lock_error(),
@@ -168,6 +162,8 @@ mod tests {
         ));
         assert_found(TransactionError::Transaction(lock_error()));
         assert_found(TransactionError::Transaction(DbErr::from(lock_error())));
+        assert_found(Arc::new(DbErr::from(lock_error())));
+        assert_found(Box::new(TransactionError::Transaction(lock_error())));
         assert!(LockError::find(&DbErr::RecordNotInserted).is_none());
     }
 

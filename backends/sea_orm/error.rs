@@ -8,7 +8,7 @@ use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, TransactionError};
 
 use crate::backends::postgres::classify;
 use crate::backends::sqlx::client;
-use crate::error::{LockError, LockErrorKind};
+use crate::error::{LockError, LockErrorKind, downcast};
 use crate::session::{SessionError, SqlState};
 
 /// Converts the error of a statement, as SeaORM does.
@@ -101,11 +101,11 @@ pub(super) fn session_error(error: DbErr) -> SessionError {
 pub(crate) fn hidden_cause<'e>(
     error: &'e (dyn StdError + 'static),
 ) -> Option<&'e (dyn StdError + 'static)> {
-    if let Some(error) = error.downcast_ref::<TransactionError<DbErr>>() {
+    if let Some(error) = downcast::<TransactionError<DbErr>>(error) {
         let (TransactionError::Connection(cause) | TransactionError::Transaction(cause)) = error;
         return Some(cause);
     }
-    match error.downcast_ref::<TransactionError<LockError>>()? {
+    match downcast::<TransactionError<LockError>>(error)? {
         TransactionError::Connection(cause) => Some(cause),
         TransactionError::Transaction(cause) => Some(cause),
     }
