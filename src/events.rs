@@ -16,7 +16,6 @@ mod records;
 mod spans;
 
 use std::error::Error as StdError;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tracing::Level;
@@ -26,9 +25,8 @@ use tracing::level_filters::LevelFilter;
 use crate::error::LockError;
 use crate::key::{LockKey, RawLockKey};
 use crate::observer::{
-    HoldEnd, HoldOutcome, LockObserver, ObservedLock, RequestEnd, RequestOutcome,
+    HoldEnd, HoldOutcome, LockObserver, ObservedLock, RequestEnd, RequestOutcome, contained,
 };
-use crate::options::{LockMode, LockScope};
 
 #[cfg(feature = "_async")]
 pub(crate) use records::ReleaseRecord;
@@ -39,13 +37,6 @@ pub(crate) use spans::LockSpan;
 
 /// Target of all events.
 const TARGET: &str = "advisory_locking";
-
-/// Runs a call of a subscriber or an observer and ignores its panic. Events are sent between a
-/// grant and its release, and during a panic, where a second panic would abort the process.
-fn contained(call: impl FnOnce()) {
-    // The panic hook has already reported the panic.
-    let _ = catch_unwind(AssertUnwindSafe(call));
-}
 
 /// Returns `true` if a subscriber or a logger may receive events of level debug.
 #[cfg(feature = "lock-manager")]
@@ -167,8 +158,8 @@ impl LockEvent<'_> {
                     lock.key = key.text(),
                     lock.id = %Id(key.raw()),
                     lock.label = (!label.is_empty()).then_some(*label),
-                    lock.scope = scope_name(*scope),
-                    lock.mode = mode_name(*mode),
+                    lock.scope = scope.name(),
+                    lock.mode = mode.name(),
                     lock.pid = *pid,
                     lock.request = *request,
                     $($field = $value,)*
@@ -250,20 +241,6 @@ impl std::fmt::Display for Id {
             RawLockKey::Single(number) => write!(formatter, "{number}"),
             RawLockKey::Pair(first, second) => write!(formatter, "{first},{second}"),
         }
-    }
-}
-
-pub(crate) const fn scope_name(scope: LockScope) -> &'static str {
-    match scope {
-        LockScope::Session => "session",
-        LockScope::Transaction => "transaction",
-    }
-}
-
-pub(crate) const fn mode_name(mode: LockMode) -> &'static str {
-    match mode {
-        LockMode::Exclusive => "exclusive",
-        LockMode::Shared => "shared",
     }
 }
 

@@ -14,3 +14,13 @@ pub enum LockMode {
     /// Other sessions may hold the lock in shared mode, and none in exclusive mode.
     Shared,
 }
+
+impl LockMode {
+    /// Returns the name in logs and metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::Shared => "shared",
+        }
+    }
+}

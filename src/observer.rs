@@ -71,6 +71,7 @@ mod metrics;
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::{error, fmt};
@@ -125,31 +126,42 @@ pub trait LockObserver: Send + Sync {
     }
 }
 
-/// Two observers, of which each receives every call.
+/// Two observers, of which each receives every call, also if the other one panics.
 impl<A: LockObserver, B: LockObserver> LockObserver for (A, B) {
     fn requested(&self, lock: &ObservedLock) {
-        self.0.requested(lock);
+        contained(|| self.0.requested(lock));
         self.1.requested(lock);
     }
 
     fn waiting(&self, lock: &ObservedLock) {
-        self.0.waiting(lock);
+        contained(|| self.0.waiting(lock));
         self.1.waiting(lock);
     }
 
     fn request_ended(&self, lock: &ObservedLock, end: &RequestEnd) {
-        self.0.request_ended(lock, end);
+        contained(|| self.0.request_ended(lock, end));
         self.1.request_ended(lock, end);
     }
 
     fn hold_ended(&self, lock: &ObservedLock, end: &HoldEnd) {
-        self.0.hold_ended(lock, end);
+        contained(|| self.0.hold_ended(lock, end));
         self.1.hold_ended(lock, end);
     }
 
     fn overdue(&self, lock: &ObservedLock, held: Duration) {
-        self.0.overdue(lock, held);
+        contained(|| self.0.overdue(lock, held));
         self.1.overdue(lock, held);
+    }
+}
+
+/// Runs a call of a subscriber or an observer and ignores its panic. Events are sent between a
+/// grant and its release, and during a panic, where a second panic would abort the process.
+pub(crate) fn contained(call: impl FnOnce()) {
+    // The panic hook has already reported the panic.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+        // The destructor of the payload may panic, too; that payload is not dropped.
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        dropped.unwrap_or_else(std::mem::forget);
     }
 }
 

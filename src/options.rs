@@ -444,5 +444,15 @@ pub enum LockScope {
     Transaction,
 }
 
+impl LockScope {
+    /// Returns the name in logs and metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Transaction => "transaction",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -15,8 +15,8 @@ use std::pin::Pin;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
-use super::{Id, TARGET, contained, mode_name, scope_name};
-use crate::observer::ObservedLock;
+use super::{Id, TARGET};
+use crate::observer::{ObservedLock, contained};
 
 /// Span of a request or of a body. `None`: no subscriber accepts it.
 #[derive(Debug, Default)]
@@ -35,8 +35,8 @@ macro_rules! lock_span {
                     lock.key = lock.key.text(),
                     lock.id = %Id(lock.key.raw()),
                     lock.label = (!lock.label.is_empty()).then_some(lock.label),
-                    lock.scope = scope_name(lock.scope),
-                    lock.mode = mode_name(lock.mode),
+                    lock.scope = lock.scope.name(),
+                    lock.mode = lock.mode.name(),
                     lock.request = lock.request,
                     db.system.name = lock.db_system_name(),
                     $($($extra)*)?

@@ -7,10 +7,7 @@
 //! an attribute is a text of the program or of this crate, so the number of series is bounded.
 //! Consequence for users: a key never is an attribute.
 
-use super::{
-    HoldEnd, HoldOutcome, LockScope, ObservedLock, RequestEnd, RequestOutcome, WaitStrategy,
-};
-use crate::lock_mode::LockMode;
+use super::{HoldEnd, HoldOutcome, ObservedLock, RequestEnd, RequestOutcome, WaitStrategy};
 
 /// Instrument of requests and holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -75,10 +72,7 @@ pub(super) trait Sink {
 
 /// Attributes of the up-down counters. They are the same at each change of one request.
 const fn level_of(lock: &ObservedLock) -> [Attribute; 2] {
-    [
-        ("lock.label", lock.label),
-        ("lock.mode", mode_name(lock.mode)),
-    ]
+    [("lock.label", lock.label), ("lock.mode", lock.mode.name())]
 }
 
 pub(super) fn record_requested(sink: &impl Sink, lock: &ObservedLock) {
@@ -98,8 +92,8 @@ pub(super) fn record_request_ended(sink: &impl Sink, lock: &ObservedLock, end: &
     let attributes = [
         ("lock.label", lock.label),
         ("lock.outcome", end.outcome.name()),
-        ("lock.mode", mode_name(lock.mode)),
-        ("lock.scope", scope_name(lock.scope)),
+        ("lock.mode", lock.mode.name()),
+        ("lock.scope", lock.scope.name()),
         ("lock.strategy", strategy_name(lock.strategy)),
         ("lock.contended", contended),
         ("db.system.name", lock.db_system_name().unwrap_or_default()),
@@ -123,8 +117,8 @@ pub(super) fn record_hold_ended(sink: &impl Sink, lock: &ObservedLock, end: &Hol
     let attributes = [
         ("lock.label", lock.label),
         ("lock.outcome", end.outcome.name()),
-        ("lock.mode", mode_name(lock.mode)),
-        ("lock.scope", scope_name(lock.scope)),
+        ("lock.mode", lock.mode.name()),
+        ("lock.scope", lock.scope.name()),
         ("db.system.name", lock.db_system_name().unwrap_or_default()),
     ];
     let seconds = end.held.as_secs_f64();
@@ -133,20 +127,6 @@ pub(super) fn record_hold_ended(sink: &impl Sink, lock: &ObservedLock, end: &Hol
 
 pub(super) fn record_overdue(sink: &impl Sink, lock: &ObservedLock) {
     sink.add(Instrument::Overdue, 1, &[("lock.label", lock.label)]);
-}
-
-const fn mode_name(mode: LockMode) -> &'static str {
-    match mode {
-        LockMode::Exclusive => "exclusive",
-        LockMode::Shared => "shared",
-    }
-}
-
-const fn scope_name(scope: LockScope) -> &'static str {
-    match scope {
-        LockScope::Session => "session",
-        LockScope::Transaction => "transaction",
-    }
 }
 
 const fn strategy_name(strategy: Option<WaitStrategy>) -> &'static str {

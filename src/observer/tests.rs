@@ -39,11 +39,32 @@ impl LockObserver for &Recorder {
     }
 }
 
+struct PanicsAtCalls;
+
+impl LockObserver for PanicsAtCalls {
+    fn requested(&self, _: &ObservedLock) {
+        std::panic::panic_any(PanicsInDrop);
+    }
+}
+
+/// Payload of a panic.
+struct PanicsInDrop;
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        std::panic::panic_any("a payload panics");
+    }
+}
+
 #[test]
-fn pair_of_observers_receives_each_call() {
-    let (first, second) = (Recorder::default(), Recorder::default());
-    let pair = (&first, &second);
-    let lock = ObservedLock {
+fn observer_is_called_after_the_panic_of_another() {
+    let recorder = Recorder::default();
+    (PanicsAtCalls, &recorder).requested(&lock());
+    assert_eq!(recorder.0.into_inner().unwrap(), ["requested"]);
+}
+
+fn lock() -> ObservedLock {
+    ObservedLock {
         key: LockKey::from("report"),
         label: "",
         scope: LockScope::Session,
@@ -52,7 +73,14 @@ fn pair_of_observers_receives_each_call() {
         db_system: None,
         pid: None,
         request: 1,
-    };
+    }
+}
+
+#[test]
+fn pair_of_observers_receives_each_call() {
+    let (first, second) = (Recorder::default(), Recorder::default());
+    let pair = (&first, &second);
+    let lock = lock();
     pair.requested(&lock);
     pair.waiting(&lock);
     pair.request_ended(
