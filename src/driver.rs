@@ -131,7 +131,7 @@ fn end_request(request: RequestRecord, outcome: &mut Result<Acquired, LockError>
     match outcome {
         Ok(Acquired::Granted(grant)) => grant.record = request.granted(grant.pid, now),
         Ok(Acquired::HeldElsewhere) => request.not_granted(NotGranted::Contended, now),
-        Ok(Acquired::TimedOut) => request.not_granted(NotGranted::TimedOut, now),
+        Ok(Acquired::TimedOut { .. }) => request.not_granted(NotGranted::TimedOut, now),
         Err(error) => request.not_granted(NotGranted::Failed(error), now),
     }
 }

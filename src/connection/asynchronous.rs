@@ -4,7 +4,6 @@ mod transaction;
 
 use std::ops::DerefMut;
 use std::pin::pin;
-use std::time::Instant;
 
 use super::AsyncAdvisoryLockGuard;
 use crate::capabilities::Capabilities;
@@ -187,9 +186,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ) -> impl Future<Output = Result<AsyncAdvisoryLockGuard<&mut Self>, LockError>> + Send {
         let key = key.into();
         async move {
-            let began = Instant::now();
             let acquired = acquire(self, &key, &options, LockScope::Session).await;
-            let grant = granted_or_error(self, &key, &options, began, acquired).await?;
+            let grant = granted_or_error(self, &key, &options, acquired).await?;
             Ok(AsyncAdvisoryLockGuard::new(self, grant))
         }
     }
@@ -240,10 +238,9 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ) -> impl Future<Output = Result<(), LockError>> + Send {
         let key = key.into();
         async move {
-            let began = Instant::now();
             acquire(self, &key, &options, LockScope::Transaction)
                 .await?
-                .granted_or_error(&key, &options, began)
+                .granted_or_error(&key, &options)
                 .map(drop)
         }
     }
@@ -307,9 +304,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     {
         let key = key.into();
         async move {
-            let began = Instant::now();
             let acquired = transaction::begin_and_acquire(self, &key, &options).await;
-            let grant = granted_or_error(self, &key, &options, began, acquired).await?;
+            let grant = granted_or_error(self, &key, &options, acquired).await?;
             transaction::run_in_transaction(self, grant, body).await
         }
     }

@@ -2,8 +2,6 @@
 
 mod transaction;
 
-use std::time::Instant;
-
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::connection::AdvisoryLockGuard;
@@ -200,9 +198,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
         options: LockOptions,
     ) -> Result<AdvisoryLockGuard<&mut Self>, LockError> {
         let key = key.into();
-        let began = Instant::now();
         let acquired = acquire(self, &key, &options, LockScope::Session);
-        let grant = granted_or_error(self, &key, &options, began, acquired)?;
+        let grant = granted_or_error(self, &key, &options, acquired)?;
         Ok(AdvisoryLockGuard::new(self, grant))
     }
 
@@ -306,9 +303,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
         options: LockOptions,
     ) -> Result<(), LockError> {
         let key = key.into();
-        let began = Instant::now();
         acquire(self, &key, &options, LockScope::Transaction)?
-            .granted_or_error(&key, &options, began)
+            .granted_or_error(&key, &options)
             .map(drop)
     }
 
@@ -401,9 +397,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
         E: From<LockError>,
     {
         let key = key.into();
-        let began = Instant::now();
         let acquired = transaction::begin_and_acquire(self, &key, &options);
-        let grant = granted_or_error(self, &key, &options, began, acquired)?;
+        let grant = granted_or_error(self, &key, &options, acquired)?;
         transaction::run_in_transaction(self, grant, body)
     }
 

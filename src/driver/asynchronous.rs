@@ -186,10 +186,9 @@ pub(crate) async fn granted_or_error<S: AsyncLockSession>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
-    began: Instant,
     acquired: Result<Acquired, LockError>,
 ) -> Result<Grant, LockError> {
-    let error = match acquired.and_then(|acquired| acquired.granted_or_error(key, options, began)) {
+    let error = match acquired.and_then(|acquired| acquired.granted_or_error(key, options)) {
         Ok(grant) => return Ok(grant),
         Err(error) => error,
     };

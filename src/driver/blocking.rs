@@ -158,10 +158,9 @@ pub(crate) fn granted_or_error<S: LockSession + ?Sized>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
-    began: Instant,
     acquired: Result<Acquired, LockError>,
 ) -> Result<Grant, LockError> {
-    let acquired = acquired.and_then(|acquired| acquired.granted_or_error(key, options, began));
+    let acquired = acquired.and_then(|acquired| acquired.granted_or_error(key, options));
     acquired.map_err(|error| {
         if !reports_holders(&error, options, session.session_transaction_state()) {
             return error;

@@ -321,7 +321,7 @@ async fn wait<S: AsyncLockSession>(
             Some(pid) => WaitOutcome::Granted { pid },
             None => WaitOutcome::Failed(LockError::new(LockErrorKind::Unsupported)),
         },
-        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => WaitOutcome::TimedOut,
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut { .. }) => WaitOutcome::TimedOut,
         // The session is internal to the lock manager: waiters retry on a new one instead of
         // getting its error.
         Err(error) if session.session_transaction_state().is_broken() => {

@@ -8,7 +8,7 @@
 //! those of a connection. The lock table reports a loss to the signal of the guard.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_timer::Delay;
 
@@ -41,13 +41,12 @@ impl SimulatedLock {
         if on_server || !is_entered() {
             return Ok(None);
         }
-        let began = Instant::now();
         // Boxed, because the address of a session identifies it in the lock table.
         let mut session = Box::new(NoSession { _address: 0 });
         let acquire =
             |key, options: &_, state| Acquire::new(key, options, LockScope::Session, state);
         let acquired = run_acquire(&mut *session, key, options, LockScope::Session, acquire);
-        let grant = acquired.await?.granted_or_error(key, options, began)?;
+        let grant = acquired.await?.granted_or_error(key, options)?;
         set_session(&grant, &*session);
         Ok(Some(Self { session, grant }))
     }

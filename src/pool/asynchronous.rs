@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_timer::Delay;
 
@@ -182,9 +182,8 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         async move {
             // The new options have what the checkout has left of the limit.
             let (mut conn, options) = connection(self, &key, &options).await?;
-            let began = Instant::now();
             let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await;
-            let grant = granted_or_error(&mut *conn, &key, &options, began, acquired).await?;
+            let grant = granted_or_error(&mut *conn, &key, &options, acquired).await?;
             Ok(AsyncAdvisoryLockGuard::new(conn, grant))
         }
     }

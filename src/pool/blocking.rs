@@ -1,7 +1,5 @@
 //! Named locks on connections of a blocking pool: [`PooledAdvisoryLocking`].
 
-use std::time::Instant;
-
 use super::{Checkout, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
@@ -112,9 +110,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         let key = key.into();
         // The new options have what the checkout has left of the limit.
         let (mut conn, options) = connection(self, &key, &options)?;
-        let began = Instant::now();
         let acquired = acquire(&mut *conn, &key, &options, LockScope::Session);
-        let grant = granted_or_error(&mut *conn, &key, &options, began, acquired)?;
+        let grant = granted_or_error(&mut *conn, &key, &options, acquired)?;
         Ok(AdvisoryLockGuard::new(conn, grant))
     }
 

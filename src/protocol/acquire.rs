@@ -58,34 +58,33 @@ pub(crate) enum Acquired {
     /// Contended, and the options do not wait.
     HeldElsewhere,
     /// Contended until the limit passed.
-    TimedOut,
+    TimedOut {
+        /// The time that the request waited.
+        waited: Duration,
+    },
 }
 
 impl Acquired {
     pub(crate) fn granted(self) -> Option<Grant> {
         match self {
             Self::Granted(grant) => Some(grant),
-            Self::HeldElsewhere | Self::TimedOut => None,
+            Self::HeldElsewhere | Self::TimedOut { .. } => None,
         }
     }
 
-    /// Returns the grant. Contention and a passed limit become errors. The call has waited since
-    /// `began`, in addition to the elapsed time of its options.
+    /// Returns the grant. Contention and a passed limit become errors. The elapsed time of the
+    /// options is part of the time that the call waited.
     pub(crate) fn granted_or_error(
         self,
         key: &LockKey,
         options: &LockOptions,
-        began: Instant,
     ) -> Result<Grant, LockError> {
         match self {
             Self::Granted(grant) => Ok(grant),
             Self::HeldElsewhere => Err(LockError::new(LockErrorKind::HeldElsewhere).with_key(key)),
-            Self::TimedOut => {
-                let waited = options.elapsed().saturating_add(began.elapsed());
-                Err(LockError::new(LockErrorKind::TimedOut)
-                    .with_key(key)
-                    .with_wait(options.limit(), waited))
-            }
+            Self::TimedOut { waited } => Err(LockError::new(LockErrorKind::TimedOut)
+                .with_key(key)
+                .with_wait(options.limit(), options.elapsed().saturating_add(waited))),
         }
     }
 }
@@ -105,6 +104,8 @@ pub(crate) struct Acquire {
     backoff: Backoff,
     /// Time of the first try.
     began: Option<Instant>,
+    /// Time from the first try to the event that is handled.
+    waited: Duration,
     /// Process id of the session that replied to the first try. A reply with another process id
     /// shows that a pooler changed the session.
     pid: Option<i32>,
@@ -162,6 +163,7 @@ impl Acquire {
             max_server_wait: snapshot.max_server_wait,
             backoff: Backoff::new(options.max_interval(), fastrand::Rng::new()),
             began: None,
+            waited: Duration::ZERO,
             pid: None,
             transaction_began: None,
             pauses_outside_transaction: !transaction.is_open_on_server(),
@@ -235,14 +237,11 @@ impl Acquire {
     }
 
     /// Returns the rest of the limit; `None` without a limit.
-    fn remaining(&self, now: Instant) -> Option<Duration> {
+    fn remaining(&self) -> Option<Duration> {
         match self.wait {
             Wait::No => Some(Duration::ZERO),
             Wait::Forever => None,
-            Wait::UpTo(limit) => {
-                let began = self.began.unwrap_or(now);
-                Some(limit.saturating_sub(now.saturating_duration_since(began)))
-            }
+            Wait::UpTo(limit) => Some(limit.saturating_sub(self.waited)),
         }
     }
 
@@ -281,7 +280,7 @@ impl Acquire {
         })
     }
 
-    fn on_try_reply(&mut self, row: LockReply, now: Instant) -> NextAction {
+    fn on_try_reply(&mut self, row: LockReply) -> NextAction {
         // Before the answer is read: it comes from a session that later statements may not reach.
         if self.pid.is_some_and(|pid| pid != row.pid) {
             return self.on_session_changed(row);
@@ -295,7 +294,7 @@ impl Acquire {
         self.transaction_began = Some(row.transaction_began);
         match row.answer {
             Some(true) => self.granted(),
-            Some(false) => self.on_contended(now),
+            Some(false) => self.on_contended(),
             // The lock functions are strict, so NULL means that no key arrived.
             None => self.on_try_failed(
                 Failure::new(LockErrorKind::Database)
@@ -333,15 +332,13 @@ impl Acquire {
         })))
     }
 
-    fn on_contended(&mut self, now: Instant) -> NextAction {
-        let remaining = self.remaining(now);
+    fn on_contended(&mut self) -> NextAction {
+        let remaining = self.remaining();
         if remaining == Some(Duration::ZERO) {
             self.state = State::Finished;
-            let waited = self.wait != Wait::No;
-            return Action::Done(Ok(if waited {
-                Acquired::TimedOut
-            } else {
-                Acquired::HeldElsewhere
+            return Action::Done(Ok(match self.wait {
+                Wait::No => Acquired::HeldElsewhere,
+                Wait::UpTo(_) | Wait::Forever => self.timed_out(),
             }));
         }
         match self.strategy {
@@ -357,6 +354,12 @@ impl Acquire {
                     self.script(ScriptKind::EndSnapshot)
                 }
             }
+        }
+    }
+
+    const fn timed_out(&self) -> Acquired {
+        Acquired::TimedOut {
+            waited: self.waited,
         }
     }
 
@@ -378,32 +381,29 @@ impl Machine for Acquire {
     }
 
     fn handle(&mut self, event: Event, now: Instant) -> NextAction {
+        self.waited = now.saturating_duration_since(*self.began.get_or_insert(now));
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Decided(outcome) => Action::Done(outcome),
-            State::Start => {
-                self.began = Some(now);
-                self.try_once()
-            }
-            State::Sleeping => self.try_once(),
+            State::Start | State::Sleeping => self.try_once(),
             State::EndingSnapshot(pause) => match event.ran() {
                 Ok(()) => self.sleep(pause),
                 Err(error) => self.on_try_failed(Failure::from_statement(error)),
             },
             State::Trying => match event.row() {
-                Ok(row) => self.on_try_reply(row, now),
+                Ok(row) => self.on_try_reply(row),
                 Err(error) => self.on_try_failed(Failure::from_statement(error)),
             },
             State::Waiting => match event.ran() {
                 Ok(()) => self.granted(),
-                Err(error) => self.on_wait_failed(error, now),
+                Err(error) => self.on_wait_failed(error),
             },
             State::RollingBackWait(failure) => match event.ran() {
-                Ok(()) => self.clean_up_after_wait(failure, now),
+                Ok(()) => self.clean_up_after_wait(failure),
                 Err(error) => self.terminate(Failure::from_statement(error).with_context(
                     "the wait could not be rolled back, so the session was terminated",
                 )),
             },
-            State::ReleasingIfHeld(failure) => self.on_released_if_held(event.row(), failure, now),
+            State::ReleasingIfHeld(failure) => self.on_released_if_held(event.row(), failure),
             State::RevealingError(failure) => match event.ran() {
                 // The statement succeeds now, so its SQLSTATE stays unknown.
                 Ok(()) => self.check_for_leak(failure.with_context(

@@ -354,7 +354,7 @@ fn acquire(server: &mut FakeServer<'_>) {
             server.granted || server.backend == Backend::Sqlite,
             "not granted"
         ),
-        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => server.assert_clean(None),
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut { .. }) => server.assert_clean(None),
         Err(error) => server.assert_clean(Some(error.kind())),
     }
 }
@@ -368,7 +368,7 @@ fn begin_and_acquire(server: &mut FakeServer<'_>) {
             server.granted || server.backend == Backend::Sqlite,
             "not granted"
         ),
-        Ok(Acquired::HeldElsewhere | Acquired::TimedOut) => server.assert_clean(None),
+        Ok(Acquired::HeldElsewhere | Acquired::TimedOut { .. }) => server.assert_clean(None),
         Err(error) => server.assert_clean(Some(error.kind())),
     }
 }

@@ -154,15 +154,8 @@ impl fmt::Display for Event {
             EventKind::Released => formatter.write_str("released")?,
             EventKind::TimedOut => formatter.write_str("timed out")?,
         }
-        let mode = match self.mode {
-            LockMode::Exclusive => "exclusive",
-            LockMode::Shared => "shared",
-        };
-        let level = match self.scope {
-            LockScope::Session => "session-level",
-            LockScope::Transaction => "transaction-level",
-        };
-        write!(formatter, " ({mode}, {level}): {}", self.key)
+        let (mode, scope) = (self.mode.name(), self.scope.name());
+        write!(formatter, " ({mode}, {scope}-level): {}", self.key)
     }
 }
 
@@ -174,7 +167,7 @@ pub(super) fn not_granted(
     match outcome {
         Ok(Acquired::Granted(_)) => None,
         Ok(Acquired::HeldElsewhere) => Some(EventKind::HeldElsewhere),
-        Ok(Acquired::TimedOut) => Some(EventKind::TimedOut),
+        Ok(Acquired::TimedOut { .. }) => Some(EventKind::TimedOut),
         Err(error) => Some(EventKind::NotAcquired(error.kind())),
     }
 }

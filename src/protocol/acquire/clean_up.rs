@@ -13,10 +13,10 @@
 //!   releases it.
 //! * Another session replied. A session that this connection cannot reach may hold the lock then.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::failure::Failure;
-use super::{Acquire, Acquired, NextAction, State};
+use super::{Acquire, NextAction, State};
 use crate::error::LockErrorKind;
 use crate::options::LockScope;
 use crate::protocol::Action;
@@ -51,7 +51,7 @@ impl Acquire {
     }
 
     /// Handles an error of a wait on the server.
-    pub(super) fn on_wait_failed(&mut self, error: SessionError, now: Instant) -> NextAction {
+    pub(super) fn on_wait_failed(&mut self, error: SessionError) -> NextAction {
         let failure = Failure::from_session(error);
         if failure.session_ended() {
             return self.terminate(failure);
@@ -63,14 +63,14 @@ impl Acquire {
                 self.state = State::RollingBackWait(failure);
                 self.script(ScriptKind::RollBackWait)
             }
-            TransactionContext::Autocommit => self.clean_up_after_wait(failure, now),
+            TransactionContext::Autocommit => self.clean_up_after_wait(failure),
         }
     }
 
-    pub(super) fn clean_up_after_wait(&mut self, failure: Failure, now: Instant) -> NextAction {
+    pub(super) fn clean_up_after_wait(&mut self, failure: Failure) -> NextAction {
         match (self.scope, failure.kind) {
             // The rollback to the savepoint released the lock.
-            (LockScope::Transaction, _) => self.on_wait_cleaned_up(failure, now),
+            (LockScope::Transaction, _) => self.on_wait_cleaned_up(failure),
             (LockScope::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
                 self.release_if_held(failure)
             }
@@ -87,7 +87,6 @@ impl Acquire {
         &mut self,
         answer: Result<LockReply, SessionError>,
         failure: Failure,
-        now: Instant,
     ) -> NextAction {
         let context = "the clean-up after a wait failed, so the session was terminated";
         match answer {
@@ -102,7 +101,7 @@ impl Acquire {
             Ok(LockReply {
                 answer: Some(true) | None,
                 ..
-            }) => self.on_wait_cleaned_up(failure, now),
+            }) => self.on_wait_cleaned_up(failure),
             // `pg_locks` shows the lock, but the release finds none: the two contradict each other.
             Ok(LockReply {
                 answer: Some(false),
@@ -117,8 +116,8 @@ impl Acquire {
     /// The server's limit may be shorter than the limit of the call.
     /// [`lock_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT)
     /// is at most `i32::MAX` ms (24.8 days), and the session may bound it further.
-    pub(super) fn on_wait_cleaned_up(&mut self, failure: Failure, now: Instant) -> NextAction {
-        let remaining = self.remaining(now);
+    pub(super) fn on_wait_cleaned_up(&mut self, failure: Failure) -> NextAction {
+        let remaining = self.remaining();
         let again = match remaining {
             Some(remaining) => remaining > Duration::ZERO,
             None => self.max_server_wait.is_some(),
@@ -171,7 +170,7 @@ impl Acquire {
     pub(super) fn fail(&mut self, failure: Failure) -> NextAction {
         self.state = State::Finished;
         Action::Done(match failure.kind {
-            LockErrorKind::TimedOut => Ok(Acquired::TimedOut),
+            LockErrorKind::TimedOut => Ok(self.timed_out()),
             _ => Err(failure.into_error(&self.key)),
         })
     }

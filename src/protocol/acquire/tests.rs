@@ -207,7 +207,7 @@ fn failed_wait_is_cleaned_up() {
         script.push((12, row(released, SESSION)));
         let (sent, outcome) = play(blocking(), script);
         assert_eq!(sent, ["try", "wait", "release if held"]);
-        assert!(matches!(outcome, Ok(Acquired::TimedOut)));
+        assert!(matches!(outcome, Ok(Acquired::TimedOut { .. })));
     }
     let mut script = waited("55P03", 12);
     script.extend([(12, row(Some(false), SESSION)), (12, Event::Ready)]);
@@ -239,7 +239,7 @@ fn wait_that_ended_early_continues() {
         sent,
         ["try", "wait", "release if held", "wait", "release if held"]
     );
-    assert!(matches!(outcome, Ok(Acquired::TimedOut)));
+    assert!(matches!(outcome, Ok(Acquired::TimedOut { .. })));
 
     let mut script = waited("40P01", 2);
     script.push((2, row(None, SESSION)));
@@ -258,7 +258,7 @@ fn unlimited_wait_continues_in_bounded_parts() {
     };
     let (sent, outcome) = play(forever, script());
     assert_eq!(sent, ["try", "wait", "release if held"]);
-    assert!(matches!(outcome, Ok(Acquired::TimedOut)));
+    assert!(matches!(outcome, Ok(Acquired::TimedOut { .. })));
     let mut longer = script();
     longer.push((4, Event::Ran(Ok(()))));
     let (sent, outcome) = play_on(forever, Some(Duration::from_millis(2)), longer);
