@@ -40,6 +40,10 @@ pub enum WaitStrategy {
     /// free lock only at its next poll. Two clients that wait for each other wait until their
     /// limits, because the server cannot detect such a deadlock.
     ///
+    /// A session that holds the lock in one mode may request the other. Before PostgreSQL 17, its
+    /// polls find the lock contended while another session waits in the server's queue.
+    /// [`Block`](Self::Block) is granted it at once.
+    ///
     /// An attempt is granted for good or not at all. So pollers never make a free lock look
     /// contended to a call that does not wait.
     #[default]
@@ -160,6 +164,10 @@ pub struct LockOptions {
 impl LockOptions {
     const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);
 
+    /// Longest limit of a wait, 100 years: an [`Instant`](std::time::Instant) cannot measure
+    /// [`Duration::MAX`].
+    const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
     const fn waiting(wait: Wait) -> Self {
         Self {
             wait,
@@ -197,8 +205,8 @@ impl LockOptions {
     /// 100 ms in any case, because the pool may have to open or check a connection.
     ///
     /// A limit of zero tries once, and its checkout is that of [`no_wait`](Self::no_wait). Every
-    /// limit up to [`Duration::MAX`] is valid and remains a limit. Only
-    /// [`wait_forever`](Self::wait_forever) has none.
+    /// limit up to [`Duration::MAX`] is valid and remains a limit: more than 100 years count as 100
+    /// years. Only [`wait_forever`](Self::wait_forever) has none.
     pub const fn wait_up_to(limit: Duration) -> Self {
         Self::waiting(Wait::UpTo(limit))
     }
@@ -361,9 +369,11 @@ impl LockOptions {
     }
 
     /// Returns the wait that is left of the limit.
-    pub(crate) const fn wait(&self) -> Wait {
+    pub(crate) fn wait(&self) -> Wait {
         match self.wait {
-            Wait::UpTo(limit) => Wait::UpTo(limit.saturating_sub(self.elapsed)),
+            Wait::UpTo(limit) => {
+                Wait::UpTo(limit.saturating_sub(self.elapsed).min(Self::LONGEST_WAIT))
+            }
             wait @ (Wait::No | Wait::Forever) => wait,
         }
     }
@@ -382,7 +392,7 @@ impl LockOptions {
     }
 
     /// Returns `true` if a contended request waits.
-    pub(crate) const fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         match self.wait() {
             Wait::No => false,
             Wait::UpTo(limit) => !limit.is_zero(),

@@ -275,9 +275,9 @@ impl TestLocks {
 
     /// Stops the clock that measures the waits of the test's calls, as tokio's `time::pause` does.
     ///
-    /// A call that waits with a limit then advances the clock by each of its pauses. So a call
-    /// whose lock stays contended reaches its limit without real time. A wait without a limit
-    /// still waits for a release.
+    /// A call that waits with a limit then advances the clock by each of its pauses, and by at
+    /// least a thousandth of its limit. So a call whose lock stays contended reaches its limit
+    /// without real time. A wait without a limit still waits for a release.
     ///
     /// Do not pause the clock if another thread of the test is to release the lock: the waiter
     /// reaches its limit first.

@@ -260,10 +260,12 @@ fn response_channel(record: &mut RequestRecord) -> (ResponseSender, ResponseRece
     expect(unused_variables, reason = "only the unit-test kit reads the options")
 )]
 async fn granted(pending: PendingRequest, options: &LockOptions) -> Result<HeldLock, LockError> {
+    #[cfg(feature = "testing")]
+    let began = pending.began;
     let held = pending.await;
     #[cfg(feature = "testing")]
     let held = match held {
-        Ok(held) => held.simulate(options).await,
+        Ok(held) => held.simulate(&options.with_elapsed(began.elapsed())).await,
         Err(error) => Err(error),
     };
     held

@@ -97,7 +97,7 @@ impl Caller {
     ///
     /// A request that waits may not: a blocking statement does not return at the limit of the wait
     /// if the network fails silently.
-    pub(super) const fn may_block_on(self, options: &LockOptions) -> bool {
+    pub(super) fn may_block_on(self, options: &LockOptions) -> bool {
         self.may_block() && !options.waits()
     }
 

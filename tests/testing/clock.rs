@@ -16,6 +16,8 @@ on_every_adapter! {
     resumed_clock_waits,
     injected_timeout_takes_no_time,
     injected_timeout_needs_a_limit,
+    longest_limit_passes_at_once,
+    error_has_the_time_of_the_test,
 }
 
 fn paused_clock_reaches_the_limit_at_once<S: AdvisoryLocking>(connect: fn() -> S) {
@@ -89,4 +91,43 @@ fn injected_timeout_needs_a_limit<S: AdvisoryLocking>(connect: fn() -> S) {
     drop(conn.acquire_advisory_lock("key", QUIET).unwrap());
     let outcome = conn.acquire_advisory_lock("key", wait(HOUR, BOTH[0]));
     assert_eq!(kind(outcome), LockErrorKind::TimedOut);
+}
+
+/// No clock measures the longest limit.
+fn longest_limit_passes_at_once<S: AdvisoryLocking>(connect: fn() -> S) {
+    let locks = TestLocks::enter();
+    for strategy in BOTH {
+        let options = wait(Duration::MAX, strategy);
+        locks.inject_fault("key", Fault::TimedOut);
+        let outcome = connect().with_advisory_lock("key", options, unreachable_body);
+        assert_eq!(kind(outcome), LockErrorKind::TimedOut, "{strategy:?}");
+        locks.pause_clock();
+        let other = locks.hold_from_other_session("key");
+        let outcome = connect().with_advisory_lock("key", options, unreachable_body);
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::TimedOut, "{strategy:?}");
+        assert_eq!(error.limit(), Some(Duration::MAX));
+        drop(other);
+        locks.resume_clock();
+    }
+}
+
+fn error_has_the_time_of_the_test<S: AdvisoryLocking>(connect: fn() -> S) {
+    let locks = TestLocks::enter();
+    for strategy in BOTH {
+        for paused in [true, false] {
+            let other = paused.then(|| locks.hold_from_other_session("key"));
+            if paused {
+                locks.pause_clock();
+            } else {
+                locks.inject_fault("key", Fault::TimedOut);
+            }
+            let outcome =
+                connect().with_advisory_lock("key", wait(HOUR, strategy), unreachable_body);
+            let waited = outcome.unwrap_err().waited().unwrap();
+            assert!(waited >= HOUR, "{strategy:?}: {waited:?}");
+            drop(other);
+            locks.resume_clock();
+        }
+    }
 }
