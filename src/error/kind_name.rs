@@ -34,23 +34,3 @@ impl LockErrorKind {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn name_is_the_variant_in_snake_case() {
-        for kind in [
-            LockErrorKind::HeldElsewhere,
-            LockErrorKind::Pool,
-            LockErrorKind::TransactionLeftOpen,
-        ] {
-            let words = kind.name().split('_').map(|word| {
-                let (first, rest) = word.split_at(1);
-                format!("{}{rest}", first.to_uppercase())
-            });
-            assert_eq!(words.collect::<String>(), format!("{kind:?}"));
-        }
-    }
-}

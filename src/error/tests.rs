@@ -2,8 +2,9 @@
 
 use super::*;
 
-const KINDS: [LockErrorKind; 21] = [
+const KINDS: [LockErrorKind; 23] = [
     LockErrorKind::Canceled,
+    LockErrorKind::Closed,
     LockErrorKind::CommitFailed,
     LockErrorKind::CommitUnknown,
     LockErrorKind::Database,
@@ -18,6 +19,7 @@ const KINDS: [LockErrorKind; 21] = [
     LockErrorKind::NotInTransaction,
     LockErrorKind::Pool,
     LockErrorKind::SessionChanged,
+    LockErrorKind::Standby,
     LockErrorKind::TimedOut,
     LockErrorKind::TooManyLocks,
     LockErrorKind::TransactionAborted,
@@ -36,6 +38,17 @@ fn each_kind_has_its_own_message() {
     }
     for message in messages {
         assert!(message.len() > 10 && !message.contains('\n'), "{message:?}");
+    }
+}
+
+#[test]
+fn name_is_the_variant_in_snake_case() {
+    for kind in KINDS {
+        let words = kind.name().split('_').map(|word| {
+            let (first, rest) = word.split_at(1);
+            format!("{}{rest}", first.to_uppercase())
+        });
+        assert_eq!(words.collect::<String>(), format!("{kind:?}"));
     }
 }
 
