@@ -184,12 +184,12 @@ impl Entry {
             session_age: seconds(age),
         });
         let session = SessionInfo {
-            pid: pid.and_then(|pid| pid.parse().ok()),
+            pid: pid.map(|pid| pid.parse()).transpose().ok()?,
             user,
             application,
             details,
         };
-        let entry = if granted? == "true" {
+        let entry = if granted?.parse().ok()? {
             Self::Holder(LockHolder { mode, session })
         } else {
             let blocked_by = blocked_by.unwrap_or_default();
@@ -366,7 +366,14 @@ mod tests {
         let mut short = texts(HOLDER);
         short.pop();
         assert_eq!(LockReport::parse(short), None);
-        for (column, text) in [(0, "x"), (2, "3"), (3, "AccessShareLock")] {
+        for (column, text) in [
+            (0, "x"),
+            (1, "4294967296"),
+            (2, "3"),
+            (3, "AccessShareLock"),
+            (4, "t"),
+            (7, "2147483648"),
+        ] {
             let mut row = HOLDER;
             row[column] = Some(text);
             assert_eq!(LockReport::parse(texts(row)), None, "{text}");
