@@ -18,9 +18,10 @@ use crate::driver::asynchronous::{run_acquire, run_release};
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
+use crate::pool::pool_error;
 use crate::protocol::{Acquire, Grant, Release};
 use crate::session::{AsyncLockSession, Backend, Script, SessionError, TransactionState};
-use crate::testing::{is_entered, on_lost, set_session};
+use crate::testing::{checkout_fault, is_entered, on_lost, set_session};
 
 /// Lock in the lock table of a test. Dropping it releases the lock.
 #[derive(Debug)]
@@ -41,6 +42,10 @@ impl SimulatedLock {
         if on_server || !is_entered() {
             return Ok(None);
         }
+        checkout_fault(Backend::Sqlite, key).map_err(|error| {
+            let error = pool_error(error).with_key(key);
+            error.with_wait(options.limit(), options.elapsed())
+        })?;
         // Boxed, because the address of a session identifies it in the lock table.
         let mut session = Box::new(NoSession { _address: 0 });
         let acquire =

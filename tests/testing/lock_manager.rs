@@ -112,6 +112,7 @@ fn faults_of_acquire_and_release_apply() {
         (Fault::TooManyLocks, LockErrorKind::TooManyLocks),
         (Fault::Database, LockErrorKind::Database),
         (Fault::Canceled, LockErrorKind::Canceled),
+        (Fault::Pool, LockErrorKind::Pool),
     ] {
         locks.inject_fault("key", fault);
         assert_eq!(kind(manager.acquire_blocking("key", QUIET)), expected);
