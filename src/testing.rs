@@ -54,7 +54,7 @@
 //!
 //! Connections to PostgreSQL are not affected: nothing is simulated and nothing is recorded. SQLite
 //! outside a test scope is not affected either. [`OnMissingLock`](crate::OnMissingLock) still
-//! decides whether a call runs without a lock.
+//! decides whether a call runs without a lock. Reports of holders are empty, as always on SQLite.
 //!
 //! # Threads and tasks
 //!
@@ -113,6 +113,8 @@ pub(crate) use context::is_entered;
 pub use event::{Event, EventKind};
 pub use fault::Fault;
 pub use other_session::OtherSessionLock;
+#[cfg(feature = "_async")]
+pub(crate) use simulated_session::is_lost;
 #[cfg(feature = "lock-manager")]
 pub(crate) use simulated_session::on_lost;
 pub(crate) use simulated_session::{SimulatedSession, checkout_fault, set_session};
@@ -147,9 +149,13 @@ impl TestLocks {
     /// [`capabilities`](crate::AdvisoryLocking::capabilities) are those of the backend.
     /// [`OnMissingLock::Error`](crate::OnMissingLock::Error) accepts these locks.
     ///
-    /// A session is a connection and may acquire a lock again that it holds. A `Transaction` or
-    /// `Savepoint` of rusqlite counts as its own connection. The wait queue grants locks in order
-    /// and detects deadlocks at once.
+    /// A session is a connection and may acquire a lock again that it holds. In the other mode, an
+    /// attempt beside a waiter finds the lock contended, as before PostgreSQL 17. A `Transaction`
+    /// or `Savepoint` of rusqlite counts as its own connection.
+    ///
+    /// The wait queue grants locks in order and detects deadlocks at once. It reports also those
+    /// that PostgreSQL resolves by [another order of the
+    /// queue](https://github.com/postgres/postgres/blob/master/src/backend/storage/lmgr/README).
     ///
     /// On SQLite the crate cannot observe the end of a transaction that it did not begin. So these
     /// calls fail with [`Unsupported`](crate::LockErrorKind::Unsupported), unless the session
@@ -310,8 +316,8 @@ impl TestLocks {
         self.table.clock.resume();
     }
 
-    /// Terminates the sessions of the test that hold the lock, as [`Fault::Lost`] does. Returns the
-    /// number of lost locks.
+    /// Terminates the sessions of the test that hold the lock, as [`Fault::Lost`] does, with all
+    /// their locks. Returns the number of lost locks.
     ///
     /// Transaction-level locks in transactions that the crate did not begin are not included.
     pub fn terminate_holders(&self, key: impl Into<LockKey>) -> usize {

@@ -92,6 +92,10 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
     /// A lock manager checks by itself, and its guards notify the holder.
     #[must_use]
     pub fn is_lost(&mut self) -> bool {
+        #[cfg(feature = "testing")]
+        if self.grant.as_ref().is_some_and(crate::testing::is_lost) {
+            return true;
+        }
         self.conn.session_has_ended()
     }
 

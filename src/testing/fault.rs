@@ -18,10 +18,11 @@ pub enum Fault {
     /// contended. A call that polls runs into its limit, as two clients do on PostgreSQL that poll
     /// for each other's lock.
     Deadlock,
-    /// The session ends while the next holder has the lock. The release of a session-level lock
-    /// returns [`Lost`](crate::LockErrorKind::Lost). `with_advisory_xact_lock` rolls back, and
-    /// returns [`CommitFailed`](crate::LockErrorKind::CommitFailed) if its body succeeded. The pool
-    /// discards the connection.
+    /// The session ends while the next holder has the lock, and loses all its locks. A request
+    /// before the release fails with [`Database`](crate::LockErrorKind::Database). The release of a
+    /// session-level lock returns [`Lost`](crate::LockErrorKind::Lost). `with_advisory_xact_lock`
+    /// rolls back, and returns [`CommitFailed`](crate::LockErrorKind::CommitFailed) if its body
+    /// succeeded. The pool discards the connection.
     Lost,
     /// Another statement releases the next holder's session-level lock. Its release returns
     /// [`NotHeld`](crate::LockErrorKind::NotHeld).

@@ -90,6 +90,11 @@ impl SharedLockTable {
         self.table().before_commit(request)
     }
 
+    #[cfg(feature = "_async")]
+    pub(super) fn is_lost(&self, request: &LockRequest) -> bool {
+        self.table().is_lost(request.number)
+    }
+
     pub(super) fn set_owner(&self, number: i32, owner: Owner) {
         self.table().set_owner(number, owner);
     }

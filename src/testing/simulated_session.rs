@@ -109,6 +109,12 @@ pub(crate) fn set_session<S: ?Sized>(grant: &Grant, session: &S) {
     }
 }
 
+/// Returns `true` if the lock of the grant is lost.
+#[cfg(feature = "_async")]
+pub(crate) fn is_lost(grant: &Grant) -> bool {
+    SimulatedLock::of(grant).is_some_and(|lock| lock.table.is_lost(&lock.request))
+}
+
 /// Runs `hook` when the lock of the grant is lost.
 #[cfg(feature = "lock-manager")]
 pub(crate) fn on_lost(grant: &Grant, hook: impl Fn() + Send + Sync + 'static) {
@@ -344,6 +350,10 @@ mod asynchronous {
 
         fn session_mark_broken(&mut self) {
             self.session.session_mark_broken();
+        }
+
+        fn session_start_rollback_to(&mut self, depth: u32) -> bool {
+            self.session.session_start_rollback_to(depth)
         }
 
         fn session_start_terminate(&mut self, pid: Option<i32>) {

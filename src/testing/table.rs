@@ -8,6 +8,7 @@
 
 mod conflicts;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
@@ -85,7 +86,8 @@ pub(super) struct Table {
     held: Vec<Held>,
     queue: Vec<Waiting>,
     faults: Vec<(LockKey, Fault)>,
-    contended: Vec<LockKey>,
+    /// Number of attempts that found each lock contended.
+    contended: HashMap<LockKey, usize>,
     events: Vec<Event>,
 }
 
@@ -146,6 +148,10 @@ impl Table {
 
     /// Tries to acquire the lock without waiting.
     pub(super) fn try_acquire(&mut self, request: &LockRequest) -> Result<bool, SessionError> {
+        let mut held = self.held.iter();
+        if held.any(|held| held.by.owner == request.owner && held.is_lost()) {
+            return Err(session_ended());
+        }
         if let Some(error) = self.take_fault(&request.key, Fault::acquire_error) {
             return Err(error);
         }
@@ -162,9 +168,8 @@ impl Table {
             .faults
             .iter()
             .any(|(key, fault)| *key == request.key && *fault == Fault::Deadlock);
-        let ahead = self.queue.len();
-        if in_deadlock || self.is_blocked(request, ahead) {
-            self.contended.push(request.key.clone());
+        if in_deadlock || self.refuses_attempt(request) {
+            self.found_contended(request);
             return Ok(false);
         }
         self.grant(request);
@@ -177,7 +182,7 @@ impl Table {
             (fault == Fault::TimedOut).then_some(())
         });
         if planned.is_some() {
-            self.contended.push(request.key.clone());
+            self.found_contended(request);
         }
         planned.is_some()
     }
@@ -206,7 +211,7 @@ impl Table {
         let Some(position) = self.queue_position(request) else {
             return false;
         };
-        if self.is_blocked(request, position) {
+        if self.queue_blockers(request, position).next().is_some() {
             if let (Some(waiting), Some(waker)) = (self.queue.get_mut(position), waker) {
                 waiting.waker = Some(waker.clone());
             }
@@ -289,25 +294,34 @@ impl Table {
     }
 
     pub(super) fn before_commit(&self, request: &LockRequest) -> Result<(), SessionError> {
-        let lost = self
-            .held
-            .iter()
-            .any(|held| held.by.number == request.number && held.fault == Some(Fault::Lost));
-        if lost { Err(session_ended()) } else { Ok(()) }
+        if self.is_lost(request.number) {
+            return Err(session_ended());
+        }
+        Ok(())
     }
 
     /// Terminates the sessions of the test that hold the lock. Returns the number of lost locks and
     /// the hooks to run.
     pub(super) fn terminate_holders(&mut self, key: &LockKey) -> (usize, Vec<LossHook>) {
+        let of_test = |held: &&Held| matches!(held.by.owner, Owner::TestSession(_));
+        let holders = self.held.iter().filter(of_test);
+        let holders = holders.filter(|held| held.by.key == *key);
+        let owners: Vec<_> = holders.map(|held| held.by.owner).collect();
         let (mut lost, mut hooks) = (0, Vec::new());
-        for held in &mut self.held {
-            if held.by.key == *key && matches!(held.by.owner, Owner::TestSession(_)) {
+        for owner in owners {
+            for held in self.held_by(owner).filter(|held| !held.is_lost()) {
                 held.fault = Some(Fault::Lost);
                 hooks.extend(held.on_lost.take());
                 lost += 1;
             }
         }
         (lost, hooks)
+    }
+
+    fn held_by(&mut self, owner: Owner) -> impl Iterator<Item = &mut Held> {
+        self.held
+            .iter_mut()
+            .filter(move |held| held.by.owner == owner)
     }
 
     /// Sets the hook of a holder. Returns it if the lock is lost already.
@@ -319,6 +333,12 @@ impl Table {
         }
         held.on_lost = Some(hook);
         None
+    }
+
+    /// Returns `true` if the session of the lock was terminated.
+    pub(super) fn is_lost(&self, number: i32) -> bool {
+        let mut held = self.held.iter();
+        held.any(|held| held.by.number == number && held.is_lost())
     }
 
     pub(super) fn set_owner(&mut self, number: i32, owner: Owner) {
@@ -340,10 +360,11 @@ impl Table {
     }
 
     pub(super) fn contention_count(&self, key: &LockKey) -> usize {
-        self.contended
-            .iter()
-            .filter(|refused| *refused == key)
-            .count()
+        self.contended.get(key).copied().unwrap_or(0)
+    }
+
+    fn found_contended(&mut self, request: &LockRequest) {
+        *self.contended.entry(request.key.clone()).or_default() += 1;
     }
 
     fn grant(&mut self, request: &LockRequest) {
@@ -357,6 +378,11 @@ impl Table {
                 fault,
                 on_lost: None,
             });
+            if fault == Some(Fault::Lost) {
+                // A session of a lock manager, which alone has a hook, has one lock only.
+                self.held_by(request.owner)
+                    .for_each(|held| held.fault = fault);
+            }
         }
     }
 

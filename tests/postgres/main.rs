@@ -23,4 +23,5 @@ mod terminated_sessions;
 mod timeout_race;
 mod timeouts;
 mod transactions;
+mod two_modes;
 mod unread_replies;

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use advisory_locking::session::AsyncLockPool;
+use advisory_locking::session::{AsyncLockPool, AsyncLockSession};
 use advisory_locking::testing::{Event, Fault, TestLocks};
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey,
@@ -132,6 +132,8 @@ on_every_pool! {
     a_pool_fails_on_demand,
     a_guard_that_is_dropped_gives_the_lock_back,
     one_at_a_time,
+    body_acquires_its_lock_again,
+    dropped_wait_leaves_no_transaction,
 }
 
 /// Waits until sessions of the test found the lock contended this many times, while other tasks of
@@ -211,8 +213,10 @@ async fn lost_in_the_body<P: AsyncLockPool>(pool: P) {
     locks.inject_fault("key", Fault::Lost);
     let lost = pool.with_advisory_xact_lock("key", QUIET, async |_| Ok::<_, LockError>(()));
     assert_eq!(lost.await.unwrap_err().kind(), LockErrorKind::CommitFailed);
-    let guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
+    let mut guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
+    assert!(!guard.is_lost());
     assert_eq!(locks.terminate_holders("key"), 1);
+    assert!(guard.is_lost());
     assert_eq!(
         guard.release().await.unwrap_err().kind(),
         LockErrorKind::Lost
@@ -296,6 +300,48 @@ async fn a_guard_that_is_dropped_gives_the_lock_back<P: AsyncLockPool>(pool: P) 
             .unwrap()
             .is_some()
     );
+}
+
+/// A session may acquire a lock again that it holds.
+async fn body_acquires_its_lock_again<P: AsyncLockPool>(pool: P) {
+    let _locks = TestLocks::enter_exclusive();
+    let body = async |session: &mut P::Session| {
+        let inner = async |_: &mut P::Session| Ok::<_, LockError>(());
+        session.with_advisory_lock("key", QUIET, inner).await
+    };
+    pool.with_advisory_lock("key", QUIET, body).await.unwrap();
+    let mut guard = pool.acquire_advisory_lock("key", QUIET).await.unwrap();
+    let again = guard.acquire_advisory_lock("key", QUIET).await.unwrap();
+    again.release().await.unwrap();
+    guard.release().await.unwrap();
+}
+
+/// The transaction is rolled back, or its connection is broken.
+async fn dropped_wait_leaves_no_transaction<P: AsyncLockPool>(pool: P) {
+    let locks = TestLocks::enter();
+    let _elsewhere = locks.hold_from_other_session("key");
+    let mut conn = pool.checkout().await.unwrap();
+    {
+        let options = wait(LONG, WaitStrategy::Block);
+        let body = async |_: &mut P::Session| Ok::<_, LockError>(());
+        let mut call = pin!(conn.with_advisory_xact_lock("key", options, body));
+        poll_fn(|context| {
+            assert!(call.as_mut().poll(context).is_pending());
+            if locks.contention_count("key") == 1 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+    // sqlx performs the rollback on a thread.
+    let (began, mut state) = (Instant::now(), conn.session_transaction_state());
+    while state.is_open() && !state.is_broken() {
+        assert!(began.elapsed() < LONG, "{state:?}");
+        tokio::task::yield_now().await;
+        state = conn.session_transaction_state();
+    }
 }
 
 /// Polls a call until it holds the lock, and drops it.

@@ -14,6 +14,7 @@ on_every_adapter! {
     faults_of_asking,
     deadlock_is_reported_to_queued_waiters,
     a_scope_that_is_lost_is_rolled_back,
+    session_loses_all_its_locks,
 }
 
 fn lost_in_the_body<S: AdvisoryLocking>(connect: fn() -> S) {
@@ -153,4 +154,30 @@ fn a_scope_that_is_lost_is_rolled_back<S: AdvisoryLocking>(connect: fn() -> S) {
             Event::not_released("key", LockErrorKind::Lost).in_transaction(),
         ]
     );
+}
+
+/// The server releases each lock of a session that ends.
+fn session_loses_all_its_locks<S: AdvisoryLocking>(connect: fn() -> S) {
+    for injected in [true, false] {
+        let (mut conn, locks) = (connect(), TestLocks::enter());
+        if injected {
+            locks.inject_fault("inner", Fault::Lost);
+        }
+        let mut outer = conn.acquire_advisory_lock("outer", QUIET).unwrap();
+        let mut inner = outer.acquire_advisory_lock("inner", QUIET).unwrap();
+        if !injected {
+            assert_eq!(locks.terminate_holders("inner"), 2);
+        }
+        assert!(!locks.is_held("outer") && !locks.is_held("inner"));
+        let another = inner.acquire_advisory_lock("another", QUIET).map(drop);
+        assert_eq!(kind(another), LockErrorKind::Database);
+        assert_eq!(kind(inner.release()), LockErrorKind::Lost);
+        assert_eq!(kind(outer.release()), LockErrorKind::Lost);
+        // The pool replaces the connection.
+        connect()
+            .acquire_advisory_lock("outer", QUIET)
+            .unwrap()
+            .release()
+            .unwrap();
+    }
 }

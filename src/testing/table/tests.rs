@@ -61,6 +61,38 @@ fn readers_do_not_overtake_a_waiting_writer() {
     assert!(!table.try_grant_queued(&writer, None), "one level is left");
 }
 
+/// `tests/postgres` shows that servers before PostgreSQL 17 reply so.
+#[test]
+fn second_mode_beside_a_waiter_is_granted_in_the_queue_only() {
+    for [held, requested] in [[Exclusive, Shared], [Shared, Exclusive]] {
+        let mut table = Table::new(true);
+        let outer = holder(&mut table, 1, 7, held);
+        let writer = waiter(&mut table, 2, 7, Exclusive);
+        holder(&mut table, 1, 7, held);
+        // Refused, and then granted.
+        let inner = waiter(&mut table, 1, 7, requested);
+        assert!(table.try_grant_queued(&inner, None), "{held:?}");
+        table.release(&inner).unwrap();
+        table.release(&outer).unwrap();
+        assert!(!table.try_grant_queued(&writer, None), "one level is left");
+    }
+}
+
+#[test]
+fn terminated_session_loses_all_its_locks() {
+    let mut table = Table::new(true);
+    let first = holder(&mut table, 1, 1, Exclusive);
+    let second = holder(&mut table, 1, 2, Shared);
+    let other = holder(&mut table, 2, 2, Shared);
+    assert_eq!(table.terminate_holders(&LockKey::from(1)).0, 2);
+    assert_eq!(table.terminate_holders(&LockKey::from(1)).0, 0);
+    let next = request(&mut table, 1, 3, Exclusive);
+    assert!(table.try_acquire(&next).unwrap_err().is_disconnected());
+    assert!(table.release(&first).is_err() && table.release(&second).is_err());
+    assert_eq!(table.release(&other).unwrap().answer, Some(true));
+    assert!(table.try_acquire(&next).unwrap(), "a new session");
+}
+
 #[test]
 fn removed_waiter_unblocks_the_next() {
     let mut table = Table::new(true);
