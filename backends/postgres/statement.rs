@@ -73,6 +73,8 @@ pub enum Request {
     Report {
         /// The key of the lock. `None` for every lock of the database.
         key: Option<RawLockKey>,
+        /// `false` for the holders only.
+        with_waiters: bool,
     },
     /// The identity of the server. The reply is one array of texts.
     Identity {
@@ -196,9 +198,19 @@ impl Statement {
     /// the database.
     pub(crate) const fn for_report(key: Option<RawLockKey>) -> Self {
         let number = StatementId::FIRST_REPORT + key.is_none() as u8;
+        let with_waiters = true;
         Self {
             id: StatementId(number),
-            request: Request::Report { key },
+            request: Request::Report { key, with_waiters },
+        }
+    }
+
+    /// Returns the statement that reports the sessions that hold a lock.
+    pub(crate) const fn for_holders(key: RawLockKey) -> Self {
+        let (key, with_waiters) = (Some(key), false);
+        Self {
+            id: StatementId(StatementId::FIRST_REPORT),
+            request: Request::Report { key, with_waiters },
         }
     }
 
@@ -245,7 +257,7 @@ impl Statement {
                 Some(op) => lock::single_op_sql(op),
                 None => batch.sql(),
             },
-            Request::Report { key } => report::sql(*key),
+            Request::Report { key, .. } => report::sql(*key),
             Request::Identity { key: Some(_) } => server_identity::WITH_LOCK,
             Request::Identity { key: None } => server_identity::VERSION_ONLY,
         }
@@ -279,7 +291,7 @@ impl Statement {
                 }
                 None => batch::binds(batch),
             },
-            Request::Report { key } => report::binds(*key),
+            Request::Report { key, with_waiters } => report::binds(*key, *with_waiters),
             Request::Identity { key } => [key.map(Bind::Int8), None, None, None],
         }
     }

@@ -19,7 +19,7 @@ use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
 use crate::protocol::{Acquire, Acquired, PoolerCheck};
 use crate::server_report::ServerReport;
-use crate::session::{AsyncLockBody, AsyncLockSession};
+use crate::session::{AsyncLockBody, AsyncLockSession, Statement};
 
 /// Named locks on an async database connection. The async counterpart of
 /// [`AdvisoryLocking`](crate::AdvisoryLocking), which documents the contract.
@@ -414,7 +414,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ) -> impl Future<Output = Result<LockReport, LockError>> + Send {
         let key = key.into();
         async move {
-            let reports = report(self, Some(key.raw())).await;
+            let reports = report(self, Statement::for_report(Some(key.raw()))).await;
             reports
                 .map(|reports| LockReport::of_key(key.raw(), reports))
                 .map_err(|error| error.with_key(&key))
@@ -435,7 +435,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     fn advisory_locks(
         &mut self,
     ) -> impl Future<Output = Result<Vec<LockReport>, LockError>> + Send {
-        report(self, None)
+        report(self, Statement::for_report(None))
     }
 
     /// Returns the features of the connection's backend. Sends nothing.

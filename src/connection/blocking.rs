@@ -16,7 +16,7 @@ use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
 use crate::protocol::{Acquire, Acquired, PoolerCheck};
 use crate::server_report::ServerReport;
-use crate::session::LockSession;
+use crate::session::{LockSession, Statement};
 
 /// Named locks on a blocking database connection.
 ///
@@ -530,7 +530,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// ```
     fn advisory_lock_holders(&mut self, key: impl Into<LockKey>) -> Result<LockReport, LockError> {
         let key = key.into();
-        let reports = report(self, Some(key.raw()));
+        let reports = report(self, Statement::for_report(Some(key.raw())));
         reports
             .map(|reports| LockReport::of_key(key.raw(), reports))
             .map_err(|error| error.with_key(&key))
@@ -544,7 +544,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// As [`advisory_lock_holders`](Self::advisory_lock_holders).
     fn advisory_locks(&mut self) -> Result<Vec<LockReport>, LockError> {
-        report(self, None)
+        report(self, Statement::for_report(None))
     }
 
     /// Returns the features of the connection's backend. Sends nothing.

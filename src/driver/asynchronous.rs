@@ -16,7 +16,7 @@ use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
 use crate::events::{GrantRecord, RequestRecord};
-use crate::key::{LockKey, RawLockKey};
+use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::protocol::{
@@ -134,7 +134,7 @@ where
     drive(session, machine(grant, state)).await
 }
 
-/// Reads the report of one key, or of all. Empty on a backend without locks.
+/// Runs a statement that reports locks. Empty on a backend without locks.
 ///
 /// It is no machine: a report changes nothing, so nothing needs a clean-up.
 ///
@@ -143,12 +143,12 @@ where
 /// The future may be dropped at any point. The client discards the reply, and locks stay held.
 pub(crate) async fn report<S: AsyncLockSession>(
     session: &mut S,
-    key: Option<RawLockKey>,
+    statement: Statement,
 ) -> Result<Vec<LockReport>, LockError> {
     if session.session_backend() != Backend::Postgres {
         return Ok(Vec::new());
     }
-    parse_report(session.session_query(&Statement::for_report(key)).await)
+    parse_report(session.session_query(&statement).await)
 }
 
 /// Identifies the server.
@@ -195,7 +195,7 @@ pub(crate) async fn granted_or_error<S: AsyncLockSession>(
     if !reports_holders(&error, options, session.session_transaction_state()) {
         return Err(error);
     }
-    let mut report = pin!(report(session, Some(key.raw())));
+    let mut report = pin!(report(session, Statement::for_holders(key.raw())));
     // Not tokio's timer, which panics in a runtime without `enable_time`.
     let mut timeout = Delay::new(REPORT_LIMIT);
     let report = poll_fn(|context| match report.as_mut().poll(context) {

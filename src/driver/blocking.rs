@@ -13,7 +13,7 @@ use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
 use crate::events::{GrantRecord, RequestRecord};
-use crate::key::{LockKey, RawLockKey};
+use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::protocol::{
@@ -118,17 +118,17 @@ where
     drive(session, machine(grant, state))
 }
 
-/// Reads the report of one key, or of all. Empty on a backend without locks.
+/// Runs a statement that reports locks. Empty on a backend without locks.
 ///
 /// It is no machine: a report changes nothing, so nothing needs a clean-up.
 pub(crate) fn report<S: LockSession + ?Sized>(
     session: &mut S,
-    key: Option<RawLockKey>,
+    statement: Statement,
 ) -> Result<Vec<LockReport>, LockError> {
     if session.session_backend() != Backend::Postgres {
         return Ok(Vec::new());
     }
-    parse_report(session.session_query(&Statement::for_report(key)))
+    parse_report(session.session_query(&statement))
 }
 
 /// Identifies the server.
@@ -165,7 +165,10 @@ pub(crate) fn granted_or_error<S: LockSession + ?Sized>(
         if !reports_holders(&error, options, session.session_transaction_state()) {
             return error;
         }
-        add_holders(error, report(session, Some(key.raw())).ok())
+        add_holders(
+            error,
+            report(session, Statement::for_holders(key.raw())).ok(),
+        )
     })
 }
 
@@ -347,6 +350,8 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::session::{
         Row, Script, ServerSigns, SessionError, Statement, StatementKind, TransactionState,
@@ -405,6 +410,47 @@ mod tests {
         fn session_mark_broken(&mut self) {
             self.is_broken = true;
         }
+    }
+
+    /// Session that keeps the last statement.
+    struct RecordingSession(Option<Statement>);
+
+    impl LockSession for RecordingSession {
+        fn session_backend(&mut self) -> Backend {
+            Backend::Postgres
+        }
+
+        fn session_transaction_state(&mut self) -> TransactionState {
+            TransactionState::none()
+        }
+
+        fn session_begin(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        fn session_rollback(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+            self.0 = Some(statement.clone());
+            Err(SessionError::new("no reply"))
+        }
+    }
+
+    /// Many waiters may reach their limits together.
+    #[test]
+    fn error_reads_no_waiters() {
+        let (mut session, key) = (RecordingSession(None), LockKey::from("key"));
+        let options = LockOptions::wait_up_to(Duration::ZERO);
+        let waited = Duration::ZERO;
+        let timed_out = Ok(Acquired::TimedOut { waited });
+        granted_or_error(&mut session, &key, &options, timed_out).unwrap_err();
+        assert_eq!(session.0, Some(Statement::for_holders(key.raw())));
     }
 
     #[test]

@@ -28,10 +28,10 @@ impl Server {
                 Ok(reply.into())
             }
             Request::Batch(batch) => Ok(self.batch(pid, batch)?.into()),
-            Request::Report { key } => {
+            Request::Report { key, with_waiters } => {
                 self.usable(pid)?;
                 let key = key.expect("the model reports one key");
-                let texts = self.report(key);
+                let texts = self.report(key, *with_waiters);
                 Ok(Row::new([
                     Cell::Texts(texts),
                     Cell::Null,
@@ -44,7 +44,7 @@ impl Server {
     }
 
     /// The texts of a report, in the columns of the library's statement.
-    fn report(&self, key: RawLockKey) -> Vec<Option<String>> {
+    fn report(&self, key: RawLockKey, with_waiters: bool) -> Vec<Option<String>> {
         let columns = key.pg_locks();
         let row = |held: Held| {
             let mode = match held.mode {
@@ -62,7 +62,10 @@ impl Server {
             row[7] = Some(held.pid.to_string());
             row
         };
-        self.held(key).into_iter().flat_map(row).collect()
+        let rows = self.held(key).into_iter();
+        rows.filter(|held| with_waiters || held.granted)
+            .flat_map(row)
+            .collect()
     }
 
     fn lock_statement(
