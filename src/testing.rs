@@ -285,8 +285,8 @@ impl TestLocks {
     /// least a thousandth of its limit. So a call whose lock stays contended reaches its limit
     /// without real time. A wait without a limit still waits for a release.
     ///
-    /// Do not pause the clock if another thread of the test is to release the lock: the waiter
-    /// reaches its limit first.
+    /// Other tasks of the thread run before the limit passes, and may release the lock. Do not
+    /// pause the clock if another thread is to release it: the waiter reaches its limit first.
     ///
     /// # Examples
     ///

@@ -7,6 +7,8 @@
 //! extra wake-ups cost little.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "_async")]
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 pub(super) use super::table::{LockRequest, Owner};
@@ -163,11 +165,11 @@ impl SharedLockTable {
         // Declared before the guard of the table, and so dropped after it: the drop of the slot
         // locks the table.
         let _slot = self.enqueue_guarded(request)?;
-        if let Some(outcome) = self.wait_on_paused_clock(request, limit) {
-            return outcome;
-        }
         let mut table = self.table();
         while !table.try_grant_queued(request, None) {
+            if limit.is_some_and(|limit| self.clock.advance(limit)) {
+                return Err(timed_out());
+            }
             table = match deadline {
                 None => self
                     .changed
@@ -195,14 +197,17 @@ impl SharedLockTable {
         session: &mut S,
     ) -> Result<(), SessionError> {
         use std::pin::pin;
-        use std::task::Poll;
 
         let _slot = self.enqueue_guarded(request)?;
-        if let Some(outcome) = self.wait_on_paused_clock(request, limit) {
-            return outcome;
-        }
         let mut limit = pin!(async {
             match limit {
+                Some(limit) if self.clock.advance(Duration::ZERO) => {
+                    // As a call that polls: other tasks run, which may release the lock.
+                    for _ in 0..1_000 {
+                        self.clock.advance(limit / 1_000);
+                        yield_now().await;
+                    }
+                }
                 Some(limit) => session.session_sleep(limit).await,
                 None => std::future::pending().await,
             }
@@ -217,23 +222,6 @@ impl SharedLockTable {
             limit.as_mut().poll(context).map(|()| Err(timed_out()))
         })
         .await
-    }
-
-    /// Ends a wait at once, because the clock is paused. `None` if it runs, or without a limit.
-    fn wait_on_paused_clock(
-        &self,
-        request: &LockRequest,
-        limit: Option<Duration>,
-    ) -> Option<Result<(), SessionError>> {
-        let limit = limit?;
-        if !self.clock.advance(Duration::ZERO) {
-            return None;
-        }
-        if self.table().try_grant_queued(request, None) {
-            return Some(Ok(()));
-        }
-        self.clock.advance(limit);
-        Some(Err(timed_out()))
     }
 
     fn enqueue_guarded<'w>(
@@ -259,6 +247,20 @@ impl Drop for QueueSlot<'_> {
         self.table
             .change(|table| table.remove_from_queue(self.request));
     }
+}
+
+/// Lets other tasks run, which may release the lock.
+#[cfg(feature = "_async")]
+pub(super) async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Returns the error of a server whose `lock_timeout` passed, so that the clean-up of the protocol

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::context;
+#[cfg(feature = "_async")]
+use super::shared_table::yield_now;
 use super::shared_table::{LockRequest, Owner, SharedLockTable};
 #[cfg(feature = "lock-manager")]
 use super::table::LossHook;
@@ -298,8 +300,6 @@ impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
 
 #[cfg(feature = "_async")]
 mod asynchronous {
-    use std::task::Poll;
-
     use super::*;
     use crate::session::AsyncLockSession;
 
@@ -379,18 +379,5 @@ mod asynchronous {
                 self.session.session_sleep(pause).await;
             }
         }
-    }
-
-    /// Lets other tasks run, which may release the lock.
-    async fn yield_now() {
-        let mut yielded = false;
-        std::future::poll_fn(|context| {
-            if std::mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
     }
 }

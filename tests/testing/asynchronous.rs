@@ -134,6 +134,7 @@ on_every_pool! {
     one_at_a_time,
     body_acquires_its_lock_again,
     dropped_wait_leaves_no_transaction,
+    tasks_run_while_the_clock_is_paused,
 }
 
 /// Waits until sessions of the test found the lock contended this many times, while other tasks of
@@ -300,6 +301,24 @@ async fn a_guard_that_is_dropped_gives_the_lock_back<P: AsyncLockPool>(pool: P) 
             .unwrap()
             .is_some()
     );
+}
+
+/// A waiter reaches its limit after the tasks that are ready, as with tokio's paused clock.
+async fn tasks_run_while_the_clock_is_paused<P: AsyncLockPool>(pool: P) {
+    for strategy in BOTH {
+        let locks = TestLocks::enter();
+        locks.pause_clock();
+        let elsewhere = locks.hold_from_other_session("key");
+        let table = locks.clone();
+        let released = tokio::spawn(async move {
+            until_contended(&table, "key", 1).await;
+            drop(elsewhere);
+        });
+        let options = wait(LONG, strategy);
+        let guard = pool.acquire_advisory_lock("key", options).await;
+        guard.unwrap().release().await.unwrap();
+        released.await.unwrap();
+    }
 }
 
 /// A session may acquire a lock again that it holds.
