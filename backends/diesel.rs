@@ -69,7 +69,7 @@ use crate::session::{SessionError, SqlState, TransactionState};
 
 /// Instrumentation of a connection whose session is to be terminated.
 ///
-/// That of the application may panic, and the session must end even so.
+/// The instrumentation of the application may panic, and the session must end even so.
 #[cfg(any(feature = "diesel-postgres", feature = "diesel-async-postgres"))]
 pub(crate) const NO_INSTRUMENTATION: Option<Box<dyn Instrumentation>> = None;
 

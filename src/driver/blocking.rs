@@ -366,6 +366,7 @@ mod tests {
         scripts_panic: bool,
         pid: i32,
         is_broken: bool,
+        last_statement: Option<Statement>,
     }
 
     impl LockSession for PanickingSession {
@@ -391,6 +392,7 @@ mod tests {
 
         fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
             self.queries += 1;
+            self.last_statement = Some(statement.clone());
             assert_ne!(Some(self.queries), self.panics_at, "the client panics");
             self.holds_lock |= matches!(statement.kind(), Some(StatementKind::TryAcquire { .. }));
             let reply = LockReply {
@@ -412,45 +414,16 @@ mod tests {
         }
     }
 
-    /// Session that keeps the last statement.
-    struct RecordingSession(Option<Statement>);
-
-    impl LockSession for RecordingSession {
-        fn session_backend(&mut self) -> Backend {
-            Backend::Postgres
-        }
-
-        fn session_transaction_state(&mut self) -> TransactionState {
-            TransactionState::none()
-        }
-
-        fn session_begin(&mut self) -> Result<(), SessionError> {
-            Ok(())
-        }
-
-        fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
-            Ok(())
-        }
-
-        fn session_rollback(&mut self) -> Result<(), SessionError> {
-            Ok(())
-        }
-
-        fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-            self.0 = Some(statement.clone());
-            Err(SessionError::new("no reply"))
-        }
-    }
-
     /// Many waiters may reach their limits together.
     #[test]
     fn error_reads_no_waiters() {
-        let (mut session, key) = (RecordingSession(None), LockKey::from("key"));
+        let (mut session, key) = (PanickingSession::default(), LockKey::from("key"));
         let options = LockOptions::wait_up_to(Duration::ZERO);
         let waited = Duration::ZERO;
         let timed_out = Ok(Acquired::TimedOut { waited });
         granted_or_error(&mut session, &key, &options, timed_out).unwrap_err();
-        assert_eq!(session.0, Some(Statement::for_holders(key.raw())));
+        let report = Statement::for_holders(key.raw());
+        assert_eq!(session.last_statement, Some(report));
     }
 
     #[test]
