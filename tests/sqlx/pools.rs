@@ -8,10 +8,10 @@ use std::task::Poll;
 
 use advisory_locking::backends::sqlx::PooledPgConnection;
 use advisory_locking::{
-    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgPool};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use testkit::observer::Observe;
 use testkit::pending::drop_at;
 use testkit::proxy::{Direction, Policy, Proxy};
@@ -186,53 +186,60 @@ async fn connection_returns_after_a_dropped_guard() {
     assert_eq!(pid(&mut pool.acquire().await.unwrap()).await, session);
 }
 
-#[tokio::test]
-async fn connection_returns_after_a_dropped_scope() {
-    let (pool, key, table) = (pool_of(1).await, fresh_key(), fresh_name());
+/// Creates a table that only the session of the pool's connection sees.
+async fn temporary_table(pool: &PgPool) -> String {
+    let table = fresh_name();
     let create = format!("CREATE TEMPORARY TABLE {table} (number int4)");
     pool.execute(AssertSqlSafe(create)).await.unwrap();
+    table
+}
+
+async fn insert(conn: &mut PgConnection, table: &str) -> sqlx::Result<()> {
     let insert = format!("INSERT INTO {table} VALUES (1)");
-    let inserted = Notify::new();
-    let call = pool.with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
-        (&mut **conn).execute(AssertSqlSafe(insert.clone())).await?;
-        inserted.notify_one();
-        std::future::pending::<sqlx::Result<()>>().await
-    });
+    conn.execute(AssertSqlSafe(insert)).await.map(drop)
+}
+
+/// Drops a call when its body has inserted a row, and asserts that the same session has no row.
+async fn drop_after_insert(
+    pool: &PgPool,
+    key: &LockKey,
+    table: &str,
+    inserted: &Notify,
+    call: impl Future<Output = sqlx::Result<()>>,
+) {
     tokio::select! {
         ended = call => panic!("{ended:?}"),
         () = inserted.notified() => {}
     }
-    observer().assert_free(&key, "the drop").await;
-    // The temporary table shows that it is the same session.
+    observer().assert_free(key, "the drop").await;
     let count = format!("SELECT count(*) FROM {table}");
-    let count: i64 = sqlx::query_scalar(AssertSqlSafe(count))
-        .fetch_one(&pool)
-        .await
-        .unwrap();
-    assert_eq!(count, 0);
+    let count = sqlx::query_scalar::<_, i64>(AssertSqlSafe(count));
+    assert_eq!(count.fetch_one(pool).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn connection_returns_after_a_dropped_scope() {
+    let (pool, key, inserted) = (pool_of(1).await, fresh_key(), Notify::new());
+    let table = temporary_table(&pool).await;
+    let call = pool.with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
+        insert(conn, &table).await?;
+        inserted.notify_one();
+        std::future::pending().await
+    });
+    drop_after_insert(&pool, &key, &table, &inserted, call).await;
 }
 
 #[tokio::test]
 async fn transaction_of_a_dropped_body_is_rolled_back() {
-    let (pool, key, table) = (pool_of(1).await, fresh_key(), fresh_name());
-    let create = format!("CREATE TEMPORARY TABLE {table} (number int4)");
-    pool.execute(AssertSqlSafe(create)).await.unwrap();
-    let insert = format!("INSERT INTO {table} VALUES (1)");
-    let inserted = Notify::new();
+    let (pool, key, inserted) = (pool_of(1).await, fresh_key(), Notify::new());
+    let table = temporary_table(&pool).await;
     let call = pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
         let mut tx = conn.begin().await?;
-        (&mut *tx).execute(AssertSqlSafe(insert.clone())).await?;
+        insert(&mut tx, &table).await?;
         inserted.notify_one();
-        std::future::pending::<sqlx::Result<()>>().await
+        std::future::pending().await
     });
-    tokio::select! {
-        ended = call => panic!("{ended:?}"),
-        () = inserted.notified() => {}
-    }
-    observer().assert_free(&key, "the drop").await;
-    let count = format!("SELECT count(*) FROM {table}");
-    let count = sqlx::query_scalar::<_, i64>(AssertSqlSafe(count));
-    assert_eq!(count.fetch_one(&pool).await.unwrap(), 0);
+    drop_after_insert(&pool, &key, &table, &inserted, call).await;
 }
 
 /// sqlx cannot read the reply to `COPY … FROM STDIN`, and the server waits for the client's data.
