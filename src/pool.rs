@@ -26,7 +26,7 @@ use crate::session::SessionError;
 pub use asynchronous::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking};
 pub use blocking::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};
 
-/// Converts the error of a check-out: to `Unsupported` if the pool connects to a database that the
+/// Converts the error of a checkout: to `Unsupported` if the pool connects to a database that the
 /// crate does not support, otherwise to `Pool`.
 pub(crate) fn pool_error(error: SessionError) -> LockError {
     if !error.is_unsupported_backend() {
@@ -41,6 +41,10 @@ pub(crate) fn pool_error(error: SessionError) -> LockError {
 /// Least time of a checkout under a limit. The limit bounds waits, and a checkout without a wait
 /// may still open a connection, or check an idle one by a round trip.
 const MIN_CHECKOUT: Duration = Duration::from_millis(100);
+
+/// Longest checkout of the second connection of the pooler check, as most pools wait by default. A
+/// pool of one connection cannot return it, and deadpool waits for it without a limit.
+const SECOND_CHECKOUT: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 30 });
 
 /// The checkout for a lock request, whose limit covers it.
 struct Checkout<'r> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_timer::Delay;
 
-use super::{Checkout, pool_error};
+use super::{Checkout, SECOND_CHECKOUT, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
@@ -34,7 +34,7 @@ use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, SessionErro
 /// * [`Unsupported`](crate::LockErrorKind::Unsupported): the pool connects to another kind of
 ///   database.
 ///
-/// A future that is dropped during the check-out leaves the connection to the pool.
+/// A future that is dropped during the checkout leaves the connection to the pool.
 ///
 /// # Examples
 ///
@@ -272,23 +272,24 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// Detects a transaction pooler with two connections of the pool. A pool of one connection
-    /// returns an error.
+    /// Detects a transaction pooler with two connections of the pool.
     ///
     /// # Errors
     ///
     /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler), and
-    /// [`Pool`](crate::LockErrorKind::Pool).
+    /// [`Pool`](crate::LockErrorKind::Pool). A pool of one connection returns `Pool` after its own
+    /// timeout, or after 30 s if that is earlier.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped before its end, both sessions are terminated, because one of them
-    /// may hold the test lock.
+    /// may hold the lock of the check.
     fn detect_pooler(&self) -> impl Future<Output = Result<PoolingMode, LockError>> + Send {
         async move {
             let mut first = self.checkout().await.map_err(pool_error)?;
             // While `first` is checked out, so that the pool returns another connection.
-            let mut second = self.checkout().await.map_err(pool_error)?;
+            let second = checkout_within(self, Some(SECOND_CHECKOUT)).await;
+            let mut second = second.map_err(pool_error)?;
             first.detect_pooler(&mut *second).await
         }
     }

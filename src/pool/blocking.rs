@@ -1,6 +1,6 @@
 //! Named locks on connections of a blocking pool: [`PooledAdvisoryLocking`].
 
-use super::{Checkout, pool_error};
+use super::{Checkout, SECOND_CHECKOUT, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::driver::blocking::granted_or_error;
@@ -174,12 +174,12 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         conn.try_with_advisory_xact_lock(key, options, body)
     }
 
-    /// Detects a transaction pooler with two connections of the pool. A pool of one connection
-    /// returns an error.
+    /// Detects a transaction pooler with two connections of the pool.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::detect_pooler`], and [`Pool`](crate::LockErrorKind::Pool).
+    /// As [`AdvisoryLocking::detect_pooler`], and [`Pool`](crate::LockErrorKind::Pool). A pool of
+    /// one connection returns `Pool` after its own timeout, or after 30 s if that is earlier.
     ///
     /// # Examples
     ///
@@ -187,7 +187,8 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     fn detect_pooler(&self) -> Result<PoolingMode, LockError> {
         let mut first = self.checkout().map_err(pool_error)?;
         // While `first` is checked out, so that the pool returns another connection.
-        let mut second = self.checkout().map_err(pool_error)?;
+        let second = self.checkout_within(SECOND_CHECKOUT);
+        let mut second = second.map_err(pool_error)?;
         first.detect_pooler(&mut *second)
     }
 

@@ -136,6 +136,7 @@ fn late_connection_leaves_one_attempt() {
 mod asynchronous {
     use std::future::pending;
     use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Waker};
 
     use super::*;
@@ -194,9 +195,15 @@ mod asynchronous {
         }
     }
 
-    /// Pool that is slow, or has no connection.
+    /// Pool of a number of connections, which are never returned. It is slow.
     struct AsyncPool {
-        is_empty: bool,
+        connections: AtomicUsize,
+    }
+
+    fn pool(connections: usize) -> AsyncPool {
+        AsyncPool {
+            connections: AtomicUsize::new(connections),
+        }
     }
 
     impl AsyncLockPool for AsyncPool {
@@ -204,7 +211,8 @@ mod asynchronous {
         type Connection = AsyncChecked;
 
         async fn checkout(&self) -> Result<AsyncChecked, SessionError> {
-            if self.is_empty {
+            let taken = self.connections.fetch_sub(1, Ordering::Relaxed);
+            if taken == 0 {
                 pending::<()>().await;
             }
             futures_timer::Delay::new(CHECKOUT).await;
@@ -226,7 +234,7 @@ mod asynchronous {
 
     #[test]
     fn async_wait_gets_the_rest_of_the_limit() {
-        let pool = AsyncPool { is_empty: false };
+        let pool = pool(2);
         let guard = block_on(pool.acquire_advisory_lock("rest", options())).unwrap();
         assert_rest(guard.0.limit_ms);
         let guard = block_on(pool.try_acquire_advisory_lock("rest", options())).unwrap();
@@ -235,12 +243,17 @@ mod asynchronous {
 
     #[test]
     fn async_checkout_ends_at_the_limit() {
-        let pool = AsyncPool { is_empty: true };
         let short = LockOptions::wait_up_to(Duration::from_millis(1));
-        let error = block_on(pool.acquire_advisory_lock("empty", short)).unwrap_err();
+        let error = block_on(pool(0).acquire_advisory_lock("empty", short)).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Pool);
         assert!(error.waited() >= Some(MIN_CHECKOUT), "{error}");
-        let error = block_on(pool.try_acquire_advisory_lock("empty", short)).unwrap_err();
+        let error = block_on(pool(0).try_acquire_advisory_lock("empty", short)).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Pool);
+    }
+
+    #[test]
+    fn pooler_check_ends_without_a_second_connection() {
+        let error = block_on(pool(1).detect_pooler()).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Pool);
     }
 }
