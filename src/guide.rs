@@ -6,7 +6,7 @@
 //! | skip work that another session is doing | [`skip_if_busy`] |
 //! | refuse the second of two requests, inside its transaction | [`fail_fast`] |
 //! | let several workers work one at a time | [`wait_for_a_turn`] |
-//! | hold a lock for the life of an object | [`own_connection`] |
+//! | hold a lock for the life of an object; elect a leader | [`own_connection`] |
 //! | run migrations from several replicas | [`migrations`] |
 //!
 //! Each recipe is also a program in `examples/`, which runs on both databases.

@@ -1,4 +1,4 @@
-//! Prelude: the traits with the lock methods, and the types of their arguments and results.
+//! Prelude: the traits with the lock methods, and the types that most calls need.
 //!
 //! # Examples
 //!
