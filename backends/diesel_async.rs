@@ -8,7 +8,8 @@
 //! diesel-async does not track a statement whose future was dropped. So if the future of a lock
 //! statement is dropped in flight, the crate terminates the session without waiting:
 //!
-//! * It queues the statements that terminate the session, twice. A cancel request may hit one.
+//! * It queues the statements that terminate the session, more than once. A cancel request may hit
+//!   one.
 //! * It marks the transaction manager as broken, so that a pool discards the connection.
 //! * It cancels a wait for a lock: from a task in a multi-thread runtime, else from a thread.
 //!

@@ -99,6 +99,9 @@ macro_rules! lock_session {
             fn session_rollback(&mut self) -> Result<(), SessionError> {
                 rollback(self)
             }
+
+            // SQLite holds no lock that a connection could keep.
+            fn session_mark_broken(&mut self) {}
         }
     )*};
 }

@@ -94,7 +94,8 @@
 //! tokio-postgres does not stop a statement whose future was dropped. If the future of a lock
 //! statement is dropped in flight, this crate terminates the session without waiting:
 //!
-//! * It queues the statements that terminate the session, twice. A cancel request may hit one.
+//! * It queues the statements that terminate the session, more than once. A cancel request may hit
+//!   one.
 //! * It closes the `Client`.
 //! * It cancels a wait for a lock: from a task in a multi-thread runtime, else from a thread.
 //!

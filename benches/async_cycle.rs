@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The baselines are those of `cycle.rs`, on the same connection or from the same pool. A cycle
-//! with a pool includes the check-out, with the pool's default connection check, and the return.
+//! with a pool includes the checkout, with the pool's default connection check, and the return.
 //! sqlx's `PgAdvisoryLock` is a further contender. The baselines of a tokio-postgres `Client` are
 //! unprepared, as its lock statements are, and those of deadpool-postgres use its cache.
 //!

@@ -25,7 +25,7 @@ use crate::events::{NotGranted, RequestRecord};
 use crate::lock_report::LockReport;
 use crate::options::LockOptions;
 use crate::protocol::{Acquired, Action, Event, Machine, SessionSnapshot};
-use crate::server_report::{ServerReport, Support};
+use crate::server_report::{LockSupport, ServerReport};
 use crate::session::{Row, ScriptKind, SessionError, TransactionState};
 
 /// Machine of a request, whose record learns that the request waits.
@@ -97,8 +97,8 @@ fn parse_version(
     let kind = classify(refused.code());
     // Any other error, such as a missing permission, says nothing about the locks.
     let support = match kind {
-        LockErrorKind::Unsupported => Support::Absent,
-        _ => Support::Unknown,
+        LockErrorKind::Unsupported => LockSupport::Absent,
+        _ => LockSupport::Unknown,
     };
     let texts = reply.and_then(Row::into_texts).ok();
     texts

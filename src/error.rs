@@ -19,11 +19,13 @@ use crate::lock_report::LockHolder;
 ///
 /// [`kind`](Self::kind) states what happened and whether the lock is held. `Display` prints the
 /// kind with a hint, the context, the limit with the time waited, and the key, on one line.
-/// [`source`](StdError::source) is the error of the client library. The [text of the
+/// [`source`](StdError::source) is the error of the client library. An error of a lock manager may
+/// have none: its context contains the text of the client's error. The [text of the
 /// key](LockKey::text) may be personal data: see [`LockKey::redacted`].
 ///
-/// Converts into the error type of each client library, so that `?` works in a body with that error
-/// type. [`find`](Self::find) gets the `LockError` back, from these errors and from all that
+/// Converts into the error types of this table, so that `?` works in a body with that error type.
+/// The errors of tokio-postgres and postgres cannot contain another error. A body with these
+/// clients returns `Box<dyn Error + Send + Sync>`, or a type of the application. [`find`](Self::find) gets the `LockError` back, from these errors and from all that
 /// contain one:
 ///
 /// | client | arrives as | except |
@@ -140,9 +142,10 @@ impl LockError {
         self.0.key.as_ref()
     }
 
-    /// Returns `true` if the lock was granted but not held without interruption until its release.
-    /// Another session may have run at the same time. True for [`Lost`](LockErrorKind::Lost),
+    /// Returns `true` if the caller must not rely on having held the lock: another session may have
+    /// run at the same time. True for [`Lost`](LockErrorKind::Lost),
     /// [`NotHeld`](LockErrorKind::NotHeld) and [`SessionChanged`](LockErrorKind::SessionChanged).
+    /// With `SessionChanged`, the lock may never have been granted.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(
@@ -167,7 +170,7 @@ impl LockError {
 
 impl fmt::Display for LockError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.0.kind.message())?;
+        write!(formatter, "{}", self.0.kind)?;
         if let Some(context) = &self.0.context {
             write!(formatter, ": {context}")?;
         }

@@ -54,7 +54,8 @@
 //!   constraint or a fencing token as well.
 //! * It does not reach across databases, or from a standby to its primary: each has its own locks.
 //! * Session-level locks do not work through a transaction pooler (PgBouncer in transaction mode).
-//!   Transaction-level locks do, if the pooler supports prepared statements.
+//!   Transaction-level locks do. With most clients the pooler must then support prepared
+//!   statements.
 //!
 //! # Events
 //!
@@ -153,4 +154,4 @@ pub use lock_report::{LockHolder, LockReport, LockWaiter, SessionDetails, Sessio
 pub use options::{LockOptions, OnMissingLock, WaitStrategy};
 pub use pool::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};
 pub use pooling_mode::PoolingMode;
-pub use server_report::{ServerKind, ServerReport, Support};
+pub use server_report::{LockSupport, ServerKind, ServerReport};

@@ -16,8 +16,9 @@ pub enum LockMode {
 }
 
 impl LockMode {
-    /// Returns the name in logs and metrics.
-    pub(crate) const fn name(self) -> &'static str {
+    /// Returns the name in logs and metrics: `exclusive` or `shared`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Exclusive => "exclusive",
             Self::Shared => "shared",

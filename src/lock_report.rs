@@ -24,7 +24,7 @@ pub struct LockReport {
     pub key: RawLockKey,
     /// The sessions that hold the lock; several if its mode is shared.
     pub holders: Vec<LockHolder>,
-    /// The sessions in the server's wait queue, longest wait first. Before PostgreSQL 14 they are
+    /// The sessions in the server's queue, longest wait first. Before PostgreSQL 14 they are
     /// in the order of their process ids. A client that polls is not in the queue.
     pub waiters: Vec<LockWaiter>,
 }
@@ -39,7 +39,7 @@ pub struct LockHolder {
     pub session: SessionInfo,
 }
 
-/// A session in the server's wait queue.
+/// A session in the server's queue.
 #[non_exhaustive]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LockWaiter {

@@ -14,7 +14,8 @@
 //!
 //! Each `requested` is followed by one `request_ended`. Each `request_ended` with
 //! [`RequestOutcome::Granted`] is followed by one `hold_ended`. So the difference of their numbers
-//! is the number of requests that wait, and of locks that are held.
+//! is the number of requests that wait, and of locks that are held. A guard that is leaked
+//! ([`std::mem::forget`]) has no `hold_ended`.
 //!
 //! # Examples
 //!
@@ -352,7 +353,7 @@ pub enum HoldOutcome {
     Terminated,
     /// The lock was lost before its release. The error kind says how.
     Lost,
-    /// The release failed, and the session was terminated.
+    /// The release or the commit failed. The error kind says whether the lock is held.
     NotReleased,
     /// The crate does not see the end of the lock: it ends with a transaction of the caller. The
     /// time is that until the return of the call.

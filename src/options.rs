@@ -9,7 +9,7 @@ pub(crate) use crate::lock_mode::LockMode;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum WaitStrategy {
-    /// The session waits in the server's lock queue, which is first in, first out. The server
+    /// The session waits in the server's queue, which is first in, first out. The server
     /// grants the lock as soon as the holder releases it.
     ///
     /// Use it for fairness and short hand-over times. A waiting session leaves the queue within a
@@ -283,8 +283,9 @@ impl LockOptions {
     /// | `false` | none |
     ///
     /// The crate asks the server after the wait, on the same connection and outside a transaction
-    /// only. An async call waits at most 250 ms for the reply. If that fails, the error contains no
-    /// holders. A lock manager and the methods that return `None` or `false` do not ask.
+    /// only. An async call waits at most 250 ms for the reply; a blocking call waits for it without
+    /// a limit. If that fails, the error contains no holders. A lock manager and the methods that
+    /// return `None` or `false` do not ask.
     pub const fn report_holders(mut self, report: bool) -> Self {
         self.report_holders = Some(report);
         self
@@ -303,7 +304,7 @@ impl LockOptions {
     /// Warns when the lock is held for longer than `after`: one log event of level warning, while
     /// the lock is held. Default: no warning.
     ///
-    /// It holds for bodies, guards and lock managers, blocking or async. A thread of the process
+    /// It applies to bodies, guards and lock managers, blocking or async. A thread of the process
     /// sends the warnings; the first such lock starts it. The body goes on, and the lock stays
     /// held. `docs/operating.md` shows how to end a holder that hangs.
     ///
@@ -455,8 +456,9 @@ pub enum LockScope {
 }
 
 impl LockScope {
-    /// Returns the name in logs and metrics.
-    pub(crate) const fn name(self) -> &'static str {
+    /// Returns the name in logs and metrics: `session` or `transaction`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Session => "session",
             Self::Transaction => "transaction",

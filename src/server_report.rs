@@ -26,10 +26,26 @@ pub enum ServerKind {
     Unknown,
 }
 
+impl fmt::Display for ServerKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::PostgreSql => "PostgreSQL",
+            Self::CockroachDb => "CockroachDB",
+            Self::YugabyteDb => "YugabyteDB",
+            Self::Redshift => "Amazon Redshift",
+            Self::Greenplum => "Greenplum",
+            Self::OpenGauss => "openGauss",
+            Self::PgLite => "PGlite",
+            Self::Sqlite => "SQLite",
+            Self::Unknown => "unknown server",
+        })
+    }
+}
+
 /// Behaviour of the lock functions of a server.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Support {
+pub enum LockSupport {
     /// The server granted a lock and showed it in its lock table.
     Real,
     /// As [`Real`](Self::Real), but other nodes have lock tables of their own: a standby, or an
@@ -43,6 +59,18 @@ pub enum Support {
     Unknown,
 }
 
+impl fmt::Display for LockSupport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Real => "real",
+            Self::NodeLocal => "local to this node",
+            Self::Stub => "granted to every session",
+            Self::Absent => "refused",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
 /// Identity of the server behind a connection, and the behaviour of its locks.
 ///
 /// Returned by `identify`, on connections and pools. For the proof that two connections exclude
@@ -52,11 +80,11 @@ pub enum Support {
 ///
 /// ```
 /// # #[cfg(feature = "rusqlite")] {
-/// use advisory_locking::{AdvisoryLocking, ServerKind, Support};
+/// use advisory_locking::{AdvisoryLocking, ServerKind, LockSupport};
 ///
 /// let mut conn = rusqlite::Connection::open_in_memory().unwrap();
 /// let report = conn.identify().unwrap();
-/// assert_eq!((report.kind, report.session_level), (ServerKind::Sqlite, Support::Stub));
+/// assert_eq!((report.kind, report.session_level), (ServerKind::Sqlite, LockSupport::Stub));
 /// # }
 /// ```
 #[non_exhaustive]
@@ -69,9 +97,9 @@ pub struct ServerReport {
     /// `true` on a hot standby.
     pub is_standby: bool,
     /// Behaviour of session-level locks.
-    pub session_level: Support,
+    pub session_level: LockSupport,
     /// Behaviour of transaction-level locks.
-    pub transaction_level: Support,
+    pub transaction_level: LockSupport,
     /// The installed extension that gives each node a lock table of its own (`bdr`, `citus`,
     /// `spock`), if the node's clients use several nodes.
     pub multi_node_extension: Option<String>,
@@ -84,8 +112,8 @@ impl ServerReport {
             kind: ServerKind::Sqlite,
             version: String::new(),
             is_standby: false,
-            session_level: Support::Stub,
-            transaction_level: Support::Stub,
+            session_level: LockSupport::Stub,
+            transaction_level: LockSupport::Stub,
             multi_node_extension: None,
         }
     }
@@ -110,18 +138,18 @@ impl ServerReport {
         let is_shown = (granted.as_deref(), shown.as_deref()) == (Some("true"), Some("1"));
         let transaction_level = match (is_shown, is_stub) {
             // Its issues say that these locks are real since 26.3; it shows none of them.
-            (_, true) if cockroach_db_major(crdb_version.as_deref()) >= 26 => Support::Unknown,
-            (_, true) => Support::Stub,
-            (true, false) if is_standby || extension.is_some() => Support::NodeLocal,
-            (true, false) => Support::Real,
-            (false, false) => Support::Unknown,
+            (_, true) if cockroach_db_major(crdb_version.as_deref()) >= 26 => LockSupport::Unknown,
+            (_, true) => LockSupport::Stub,
+            (true, false) if is_standby || extension.is_some() => LockSupport::NodeLocal,
+            (true, false) => LockSupport::Real,
+            (false, false) => LockSupport::Unknown,
         };
         Some(Self {
             kind,
             version,
             is_standby,
             session_level: if is_stub {
-                Support::Stub
+                LockSupport::Stub
             } else {
                 transaction_level
             },
@@ -131,7 +159,7 @@ impl ServerReport {
     }
 
     /// Reads the reply of a server that refused the statement that tries a lock.
-    pub(crate) fn without_locks(texts: Vec<Option<String>>, support: Support) -> Option<Self> {
+    pub(crate) fn without_locks(texts: Vec<Option<String>>, support: LockSupport) -> Option<Self> {
         let version = texts.into_iter().next()??;
         Some(Self {
             kind: kind_of(&version, false),
@@ -144,18 +172,23 @@ impl ServerReport {
     }
 }
 
+/// Prints one line: the server with its version, the behaviour of its locks, and what is special.
 impl fmt::Display for ServerReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.kind)?;
+        if !self.version.is_empty() {
+            write!(formatter, " ({})", self.version)?;
+        }
         write!(
             formatter,
-            "{:?} ({}): session-level locks {:?}, transaction-level locks {:?}",
-            self.kind, self.version, self.session_level, self.transaction_level
+            ": session-level locks: {}; transaction-level locks: {}",
+            self.session_level, self.transaction_level
         )?;
         if self.is_standby {
-            formatter.write_str(", standby")?;
+            formatter.write_str("; standby")?;
         }
         match &self.multi_node_extension {
-            Some(name) => write!(formatter, ", extension {name}"),
+            Some(name) => write!(formatter, "; extension {name}"),
             None => Ok(()),
         }
     }
@@ -238,35 +271,35 @@ mod tests {
         for (texts, expected) in [
             (
                 [postgres, "-", "0", "false", "true", "1", "-"],
-                Support::Real,
+                LockSupport::Real,
             ),
             (
                 [postgres, "-", "0", "false", "true", "0", "-"],
-                Support::Unknown,
+                LockSupport::Unknown,
             ),
             (
                 [postgres, "-", "0", "false", "false", "0", "-"],
-                Support::Unknown,
+                LockSupport::Unknown,
             ),
             (
                 [postgres, "-", "8", "true", "true", "1", "-"],
-                Support::NodeLocal,
+                LockSupport::NodeLocal,
             ),
             (
                 [postgres, "-", "0", "false", "true", "1", "citus"],
-                Support::NodeLocal,
+                LockSupport::NodeLocal,
             ),
             (
                 ["CockroachDB", "v25", "2", "false", "true", "0", "-"],
-                Support::Stub,
+                LockSupport::Stub,
             ),
             (
                 ["x-YB-2.20", "-", "4", "false", "true", "0", "-"],
-                Support::Stub,
+                LockSupport::Stub,
             ),
             (
                 ["x-YB-2025", "-", "0", "false", "true", "0", "-"],
-                Support::Unknown,
+                LockSupport::Unknown,
             ),
         ] {
             assert_eq!(support(texts), expected, "{texts:?}");
@@ -276,13 +309,29 @@ mod tests {
     #[test]
     fn cockroach_db_locks_depend_on_its_release() {
         for (version, expected) in [
-            ("CockroachDB CCL v25.4.0 (x86_64)", Support::Stub),
-            ("CockroachDB CCL v26.3.0 (x86_64)", Support::Unknown),
+            ("CockroachDB CCL v25.4.0 (x86_64)", LockSupport::Stub),
+            ("CockroachDB CCL v26.3.0 (x86_64)", LockSupport::Unknown),
         ] {
             let report = read([version, version, "2", "false", "true", "0", "-"]);
             assert_eq!(report.transaction_level, expected, "{version}");
-            assert_eq!(report.session_level, Support::Stub, "{version}");
+            assert_eq!(report.session_level, LockSupport::Stub, "{version}");
         }
+    }
+
+    #[test]
+    fn display_names_the_server_and_its_locks() {
+        let report = read(["PostgreSQL 18.1", "-", "8", "true", "true", "1", "citus"]);
+        assert_eq!(
+            report.to_string(),
+            "PostgreSQL (PostgreSQL 18.1): session-level locks: local to this node; \
+             transaction-level locks: local to this node; standby; extension citus"
+        );
+        let sqlite = ServerReport::sqlite().to_string();
+        assert_eq!(
+            sqlite,
+            "SQLite: session-level locks: granted to every session; \
+             transaction-level locks: granted to every session"
+        );
     }
 
     #[test]
@@ -290,7 +339,7 @@ mod tests {
         assert_eq!(ServerReport::parse(Vec::new()), None);
         assert_eq!(ServerReport::parse(vec![None; 7]), None);
         assert_eq!(
-            ServerReport::without_locks(Vec::new(), Support::Absent),
+            ServerReport::without_locks(Vec::new(), LockSupport::Absent),
             None
         );
     }

@@ -3,6 +3,11 @@
 //! Most programs do not use this module. Authors of an adapter for another client library implement
 //! its traits. So do programs that hide several connection types behind an enum
 //! ([`DelegateLockSession`]).
+//!
+//! # Stability
+//!
+//! An adapter runs the statements that it receives and returns their rows. It must not depend on
+//! their texts, their columns or [`StatementId::COUNT`], which change in minor releases.
 
 #[cfg(feature = "_async")]
 mod async_body;
@@ -181,7 +186,7 @@ pub trait LockSession {
     /// The driver calls it when the state of the session is unknown, after it has sent the scripts
     /// that [terminate](ScriptKind::Terminate) the session. It must not panic, because the driver
     /// also calls it during a panic.
-    fn session_mark_broken(&mut self) {}
+    fn session_mark_broken(&mut self);
 
     /// Returns the current time, by the clock of [`session_sleep`](Self::session_sleep). It
     /// measures the limits of waits. Only tests replace the clock of the operating system.
@@ -242,6 +247,12 @@ pub trait LockSession {
     not(feature = "diesel-sqlite"),
     diagnostic::on_unimplemented(
         note = "Diesel's `SqliteConnection` needs the feature `diesel-sqlite`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "postgres"),
+    diagnostic::on_unimplemented(
+        note = "the `Client` of the crate postgres needs the feature `postgres`, which is off"
     )
 )]
 #[cfg_attr(

@@ -31,6 +31,8 @@ fn a_transaction_acquires_transaction_level_locks_only() {
         .unwrap();
     let refused = transaction.acquire_advisory_lock("key", QUIET).unwrap_err();
     assert_eq!(refused.kind(), LockErrorKind::InTransaction);
+    let hint = "use with_advisory_xact_lock";
+    assert!(refused.to_string().contains(hint), "{refused}");
     write(&transaction).unwrap();
     transaction.commit().unwrap();
     assert_eq!(count(&conn), 1);

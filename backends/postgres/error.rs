@@ -76,7 +76,7 @@ impl SqlState {
     }
 
     /// Returns whether the server ends an open transaction with this error, and never a transaction
-    /// whose commit has begun: an administrator's command, and the time-outs of a transaction.
+    /// whose commit has begun: an administrator's command, and the timeouts of a transaction.
     fn precedes_commit(self) -> bool {
         matches!(&self.0, b"57P01" | b"25P03" | b"25P04")
     }

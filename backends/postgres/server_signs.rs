@@ -3,7 +3,7 @@
 //! # Implementation details
 //!
 //! The signs are settings that PostgreSQL does not have, and [`pg_is_in_recovery`]. They travel
-//! with every attempt, so a fail-over to another server is noticed by the next one. The statement
+//! with every attempt, so a failover to another server is noticed by the next one. The statement
 //! evaluates them before it calls the lock function. So a refused attempt leaves nothing to
 //! release, also in a transaction.
 //!

@@ -78,7 +78,8 @@ impl TerminateStep {
 /// session may have ended, so that its process id belongs to another one. Or a pooler in session
 /// mode has given it to another client.
 ///
-/// [`PgLocksColumns::sql_condition`] is for people: its operators depend on the `search_path`.
+/// [`PgLocksColumns::sql_condition`] is for queries by hand: its operators depend on the
+/// `search_path`.
 ///
 /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
 #[cfg(any(test, feature = "_sqlx-postgres"))]

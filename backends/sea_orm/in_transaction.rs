@@ -34,6 +34,9 @@ const MAX_SERVER_WAIT: Duration = Duration::from_millis(500);
 /// transaction ends. The rollback of a savepoint (a nested transaction) [releases] the locks that
 /// were acquired in it.
 ///
+/// For SeaORM only: with the other async clients, [`AsyncAdvisoryLocking`] is on their connections
+/// in a transaction, and on their transaction types.
+///
 /// [releases]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 ///
 /// # Examples

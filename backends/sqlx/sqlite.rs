@@ -77,6 +77,10 @@ macro_rules! lock_session {
             }
 
             // There is no session to terminate: the rollback is the whole clean-up.
+            fn session_mark_broken(&mut self) {}
+
+            fn session_start_terminate(&mut self, _pid: Option<i32>) {}
+
             fn session_start_rollback_to(&mut self, to: u32) -> bool {
                 let open = depth(self);
                 for _ in to..open {

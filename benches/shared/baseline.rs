@@ -155,6 +155,8 @@ impl LockSession for Recorder {
         TransactionState::none()
     }
 
+    fn session_mark_broken(&mut self) {}
+
     fn session_begin(&mut self) -> Result<(), SessionError> {
         Ok(())
     }

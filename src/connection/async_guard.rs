@@ -244,6 +244,8 @@ mod tests {
             self.transaction
         }
 
+        fn session_mark_broken(&mut self) {}
+
         async fn session_begin(&mut self) -> Result<(), SessionError> {
             Ok(())
         }

@@ -100,6 +100,18 @@ use crate::session::{AsyncLockBody, AsyncLockSession, Statement};
     )
 )]
 #[cfg_attr(
+    not(feature = "tokio-postgres"),
+    diagnostic::on_unimplemented(
+        note = "tokio-postgres's `Client` needs the feature `tokio-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
+    not(feature = "deadpool-postgres"),
+    diagnostic::on_unimplemented(
+        note = "a client of deadpool-postgres needs the feature `deadpool-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
     feature = "sqlx-postgres",
     diagnostic::on_unimplemented(
         note = "of sqlx's connections use `PgConnection`: neither `AnyConnection` nor \
@@ -143,7 +155,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// As
     /// [`AdvisoryLocking::try_with_advisory_lock`](crate::AdvisoryLocking::try_with_advisory_lock).
-    /// The lock is not held afterwards.
+    /// The lock is not held afterwards, with the exception stated there.
     ///
     /// # Cancel safety
     ///
@@ -281,7 +293,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     /// # Errors
     ///
     /// As the blocking [`with_advisory_xact_lock`][blocking]. The lock is not held afterwards,
-    /// unless an outer transaction is still open.
+    /// unless an outer transaction is still open or the transaction was prepared.
     ///
     /// [blocking]: crate::AdvisoryLocking::with_advisory_xact_lock
     ///
@@ -316,7 +328,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     /// # Errors
     ///
     /// As the blocking [`try_with_advisory_xact_lock`][blocking]. The lock is not held afterwards,
-    /// unless an outer transaction is still open.
+    /// unless an outer transaction is still open or the transaction was prepared.
     ///
     /// [blocking]: crate::AdvisoryLocking::try_with_advisory_xact_lock
     ///
@@ -352,13 +364,13 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler). No lock is
-    /// held afterwards.
+    /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler), which also says
+    /// when the lock of the check may be held afterwards.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped before its end, both sessions are terminated, because one of them
-    /// may hold the test lock.
+    /// may hold the lock of the check.
     fn detect_pooler(
         &mut self,
         other: &mut Self,
@@ -397,7 +409,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     /// sessions of its own roles, unless it is a member of `pg_read_all_stats`. On SQLite the
     /// report is empty.
     ///
-    /// The server copies its whole lock table for a report, so call it once after a time-out and
+    /// The server copies its whole lock table for a report, so call it once after a timeout and
     /// not in a loop.
     ///
     /// # Errors
@@ -439,6 +451,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     }
 
     /// Returns the features of the connection's backend. Sends nothing.
+    #[must_use]
     fn capabilities(&mut self) -> Capabilities {
         Capabilities::of(self.session_backend())
     }

@@ -107,6 +107,12 @@ use crate::session::{LockSession, Statement};
     )
 )]
 #[cfg_attr(
+    not(feature = "postgres"),
+    diagnostic::on_unimplemented(
+        note = "the `Client` of the crate postgres needs the feature `postgres`, which is off"
+    )
+)]
+#[cfg_attr(
     not(feature = "rusqlite"),
     diagnostic::on_unimplemented(
         note = "rusqlite's `Connection` needs the feature `rusqlite`, which is off"
@@ -148,7 +154,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// # Errors
     ///
     /// As [`with_advisory_lock`](Self::with_advisory_lock), except `HeldElsewhere` and `TimedOut`,
-    /// which are `None` here. The body did not run then. The lock is not held afterwards.
+    /// which are `None` here. The body did not run then. The lock is not held afterwards, except as
+    /// [`AdvisoryLockGuard::release`] states.
     ///
     /// # Examples
     ///
@@ -410,7 +417,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// As [`with_advisory_xact_lock`](Self::with_advisory_xact_lock), except `HeldElsewhere` and
     /// `TimedOut`, which are `None` here. The lock is not held afterwards, unless an outer
-    /// transaction is still open.
+    /// transaction is still open or the transaction was prepared.
     ///
     /// # Examples
     ///
@@ -500,7 +507,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// sessions of its own roles, unless it is a member of `pg_read_all_stats`. On SQLite the
     /// report is empty.
     ///
-    /// The server copies its whole lock table for a report, so call it once after a time-out and
+    /// The server copies its whole lock table for a report, so call it once after a timeout and
     /// not in a loop.
     ///
     /// # Errors
@@ -552,6 +559,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// # Examples
     ///
     /// See [`Capabilities`].
+    #[must_use]
     fn capabilities(&mut self) -> Capabilities {
         Capabilities::of(self.session_backend())
     }

@@ -72,6 +72,20 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
         self.mode
     }
 
+    /// Returns `true` if the client knows, without I/O, that the session has ended and the lock is
+    /// lost.
+    ///
+    /// `false` is no proof that the lock is held: a blocking client learns of the end from a failed
+    /// statement. A lock manager checks by itself, and its guards notify the holder.
+    #[must_use]
+    pub fn is_lost(&mut self) -> bool {
+        #[cfg(feature = "testing")]
+        if self.grant.as_ref().is_some_and(crate::testing::is_lost) {
+            return true;
+        }
+        self.conn.session_transaction_state().is_broken()
+    }
+
     /// Returns the span of a body under the lock.
     pub(crate) fn span(&self) -> LockSpan {
         let grant = self.grant.as_ref();

@@ -1,5 +1,7 @@
 //! Kinds of errors: [`LockErrorKind`].
 
+use std::fmt;
+
 #[cfg(doc)]
 use super::LockError;
 
@@ -11,7 +13,8 @@ pub enum LockErrorKind {
     /// [`pg_cancel_backend`](https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL)
     /// was called, or the application's
     /// [`statement_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-STATEMENT-TIMEOUT)
-    /// passed during a statement that does not wait. The lock is not held.
+    /// passed during a statement that does not wait. The lock is not held; in an aborted
+    /// transaction, after its rollback.
     Canceled,
     /// The lock manager was closed before or during this call. The lock is not held.
     Closed,
@@ -41,8 +44,8 @@ pub enum LockErrorKind {
     /// Another session holds the lock in a conflicting mode. The lock is not held. The `try_*`
     /// methods return `None` or `false` instead.
     HeldElsewhere,
-    /// A session-level lock was requested inside an open transaction. Nothing was sent. The lock is
-    /// not held.
+    /// A session-level lock, `identify` or `detect_pooler` was requested inside an open
+    /// transaction. Nothing was sent. The lock is not held.
     ///
     /// A release before the commit would let the next holder read old data. Acquire a
     /// transaction-level lock
@@ -91,8 +94,8 @@ pub enum LockErrorKind {
     ///
     /// The client cannot tell which session holds the lock. A session of the pooler may hold it
     /// until the pooler closes that session. Session-level locks need a direct connection or
-    /// session pooling. Transaction-level locks also work with transaction pooling, if the pooler
-    /// supports prepared statements.
+    /// session pooling. Transaction-level locks also work with transaction pooling. With most
+    /// clients the pooler must then support prepared statements.
     SessionChanged,
     /// The server is a hot standby, whose locks are not those of its primary. The lock is not held.
     /// The body did not run.
@@ -103,14 +106,15 @@ pub enum LockErrorKind {
     /// The limit passed before the lock was granted. The lock is not held. The `try_*` methods
     /// return `None` or `false` instead.
     TimedOut,
-    /// The server's lock table is full. The lock is not held. Do not retry at once; raise
+    /// The server's lock table is full, or a call of `acquire_all` names more than 10,000 keys. The
+    /// lock is not held; in an aborted transaction, after its rollback. Do not retry at once; raise
     /// [`max_locks_per_transaction`](https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-MAX-LOCKS-PER-TRANSACTION).
     TooManyLocks,
     /// The transaction is aborted: a statement in it failed, and the server accepts only a
     /// rollback. The lock is not held after that rollback.
     ///
-    /// Diesel hides the SQLSTATE, so this kind is also reported if the lock statement itself
-    /// failed. The source has the details.
+    /// This kind is also reported if an attempt for a transaction-level lock itself failed, because
+    /// that aborts the transaction. The source has the details.
     TransactionAborted,
     /// The body prepared its transaction for two-phase commit. The prepared transaction holds the
     /// lock until
@@ -130,9 +134,16 @@ pub enum LockErrorKind {
     Unsupported,
 }
 
+/// Prints what happened, and a hint with some kinds: the first part of the text of a [`LockError`].
+impl fmt::Display for LockErrorKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.message())
+    }
+}
+
 impl LockErrorKind {
     /// Returns the text of the kind, with a hint.
-    pub(super) const fn message(self) -> &'static str {
+    const fn message(self) -> &'static str {
         match self {
             Self::Canceled => {
                 "the server cancelled the lock statement (pg_cancel_backend, or statement_timeout)"
@@ -147,10 +158,7 @@ impl LockErrorKind {
                 "waiting for the lock would be a deadlock: acquire locks in the same order everywhere"
             }
             Self::HeldElsewhere => "another session holds the lock",
-            Self::InTransaction => {
-                "a session-level lock inside an open transaction would be released before the commit: \
-                 use with_advisory_xact_lock, or set LockOptions::allow_in_transaction"
-            }
+            Self::InTransaction => "a transaction is open on the connection",
             Self::InvalidKey => "the name is not valid in this key scheme",
             Self::InvalidOptions => "the lock options contradict each other",
             Self::Lost => {
@@ -174,7 +182,7 @@ impl LockErrorKind {
             }
             Self::TimedOut => "the limit passed before the lock was granted",
             Self::TooManyLocks => {
-                "the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction"
+                "too many locks: hold fewer, or raise the server's max_locks_per_transaction"
             }
             Self::TransactionAborted => "the transaction is aborted: roll it back",
             Self::TransactionPrepared => {
@@ -184,7 +192,7 @@ impl LockErrorKind {
                 "a transaction begun under the lock was left open, and was rolled back: \
                  commit it before the lock is released"
             }
-            Self::Unsupported => "this connection is not PostgreSQL or SQLite with these locks",
+            Self::Unsupported => "the server or the adapter of this connection has no such locks",
         }
     }
 }

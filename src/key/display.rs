@@ -13,9 +13,16 @@ impl fmt::Display for LockKey {
         if let Some(text) = self.text() {
             write!(formatter, "\"{text}\" = ")?;
         }
-        match self.raw {
-            RawLockKey::Single(number) => write!(formatter, "{number}"),
-            RawLockKey::Pair(first, second) => write!(formatter, "({first}, {second})"),
+        write!(formatter, "{}", self.raw)
+    }
+}
+
+/// Shows the number: `5478352693262750134`, or `(1, 2)` for a pair.
+impl fmt::Display for RawLockKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single(number) => write!(formatter, "{number}"),
+            Self::Pair(first, second) => write!(formatter, "({first}, {second})"),
         }
     }
 }

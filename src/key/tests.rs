@@ -94,6 +94,7 @@ fn display_names_the_text_and_the_number() {
     let key = LockKey::from(("sync", 4));
     assert_eq!(key.to_string(), r#""sync/4" = 5478352693262750134"#);
     assert_eq!(LockKey::from((1, -1)).to_string(), "(1, -1)");
+    assert_eq!(key.raw().to_string(), "5478352693262750134");
     assert_eq!(format!("{:?}", LockKey::from(7)), "LockKey(7)");
     // An e-mail address, say, must not reach logs.
     assert_eq!(key.redacted(), key);

@@ -85,14 +85,15 @@ impl OwnedLockGuard {
     ///
     /// # Errors
     ///
-    /// The lock is not held afterwards.
+    /// The lock is not held afterwards, with one exception in this list.
     ///
     /// * [`Lost`](crate::LockErrorKind::Lost): the session had ended. Another session may have held
     ///   the lock since.
     /// * [`NotHeld`](crate::LockErrorKind::NotHeld): the server reports that the session no longer
     ///   held the lock.
     /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): another server session replied
-    ///   than the one that holds the lock.
+    ///   than the one that holds the lock. This is the exception: a session of a pooler may still
+    ///   hold it.
     ///
     /// # Cancel safety
     ///
@@ -106,7 +107,7 @@ impl OwnedLockGuard {
     ///
     /// # Errors
     ///
-    /// As [`release`](Self::release). The lock is not held afterwards.
+    /// As [`release`](Self::release).
     ///
     /// # Panics
     ///
@@ -128,7 +129,7 @@ impl OwnedLockGuards {
         Self(locks.into_iter().map(OwnedLockGuard).collect())
     }
 
-    /// Returns true if one of the locks is known to be lost.
+    /// Returns `true` if one of the locks is known to be lost.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.0.iter().any(OwnedLockGuard::is_lost)
@@ -143,7 +144,8 @@ impl OwnedLockGuards {
     ///
     /// # Errors
     ///
-    /// The first error of [`OwnedLockGuard::release`]. None of the locks is held afterwards.
+    /// The first error of [`OwnedLockGuard::release`]. None of the locks is held afterwards, with the
+    /// exception stated there.
     ///
     /// # Cancel safety
     ///
@@ -158,7 +160,7 @@ impl OwnedLockGuards {
     ///
     /// # Errors
     ///
-    /// As [`release`](Self::release). None of the locks is held afterwards.
+    /// As [`release`](Self::release).
     ///
     /// # Panics
     ///
@@ -166,6 +168,15 @@ impl OwnedLockGuards {
     #[track_caller]
     pub fn release_blocking(self) -> Result<(), LockError> {
         block_on(|| self.release())
+    }
+}
+
+impl<'g> IntoIterator for &'g OwnedLockGuards {
+    type Item = &'g OwnedLockGuard;
+    type IntoIter = std::slice::Iter<'g, OwnedLockGuard>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
     }
 }
 

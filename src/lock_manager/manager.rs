@@ -134,7 +134,7 @@ use crate::session::LockPool;
     doc = "```ignore"
 )]
 /// use std::time::Duration;
-/// use advisory_locking::{LockOptions, lock_manager::LockManager};
+/// use advisory_locking::{LockError, LockOptions, lock_manager::LockManager};
 /// use diesel::sqlite::SqliteConnection;
 /// use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8::Pool};
 /// use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
@@ -151,6 +151,11 @@ use crate::session::LockPool;
 /// let guard = manager.acquire(("sync", 42), wait).await?;
 /// // … the work, on a connection of `pool` …
 /// guard.release().await?;
+///
+/// // A body, and several keys at once: acquired in one order, so two callers cannot deadlock.
+/// manager.with_lock("report", wait, async |_guard| Ok::<_, LockError>(())).await?;
+/// let accounts = manager.acquire_all([("account", 1), ("account", 2)], wait).await?;
+/// accounts.release().await?;
 /// # Ok(())
 /// # }
 /// ```

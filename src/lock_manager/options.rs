@@ -10,7 +10,8 @@ use crate::session::TokenSource;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum NoLockBackend {
-    /// Grants every request without a lock, as [`OnMissingLock`](crate::OnMissingLock) says. This
+    /// Grants every request without a lock, as
+    /// [`LockOptions::on_missing_lock`](crate::LockOptions::on_missing_lock) of the call says. This
     /// is the behaviour without a lock manager.
     #[default]
     NoOp,

@@ -95,6 +95,10 @@ impl AsyncLockSession for NoSession {
         Ok(())
     }
 
+    fn session_mark_broken(&mut self) {}
+
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {}
+
     async fn session_sleep(&mut self, pause: Duration) {
         Delay::new(pause).await;
     }

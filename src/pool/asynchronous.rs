@@ -77,6 +77,12 @@ use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, SessionErro
     )
 )]
 #[cfg_attr(
+    not(feature = "deadpool-postgres"),
+    diagnostic::on_unimplemented(
+        note = "a pool of deadpool-postgres needs the feature `deadpool-postgres`, which is off"
+    )
+)]
+#[cfg_attr(
     not(feature = "mobc"),
     diagnostic::on_unimplemented(note = "a pool of mobc needs the feature `mobc`, which is off")
 )]

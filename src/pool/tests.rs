@@ -48,6 +48,8 @@ impl LockSession for ContendedSession {
         TransactionState::none()
     }
 
+    fn session_mark_broken(&mut self) {}
+
     fn session_begin(&mut self) -> Result<(), SessionError> {
         Ok(())
     }
@@ -153,6 +155,10 @@ mod asynchronous {
         fn session_transaction_state(&mut self) -> TransactionState {
             TransactionState::none()
         }
+
+        fn session_mark_broken(&mut self) {}
+
+        fn session_start_terminate(&mut self, _pid: Option<i32>) {}
 
         async fn session_begin(&mut self) -> Result<(), SessionError> {
             Ok(())

@@ -227,7 +227,10 @@ impl Acquire {
         }
         match scope {
             LockScope::Session if transaction.is_open() && !options.allows_transaction() => {
-                Err(error(LockErrorKind::InTransaction))
+                Err(error(LockErrorKind::InTransaction).with_context(
+                    "a session-level lock would be released before the commit: use \
+                     with_advisory_xact_lock, or set LockOptions::allow_in_transaction",
+                ))
             }
             LockScope::Transaction if !transaction.is_open() => {
                 Err(error(LockErrorKind::NotInTransaction))

@@ -165,7 +165,7 @@ pub trait AsyncLockSession: Send {
 
     /// Marks the connection as broken, after the crate has sent the scripts that
     /// [terminate](crate::session::ScriptKind::Terminate) the session.
-    fn session_mark_broken(&mut self) {}
+    fn session_mark_broken(&mut self);
 
     /// Starts the rollback of the transactions and savepoints above `depth`, also with a statement
     /// in flight. Returns before they have ended.
@@ -186,7 +186,7 @@ pub trait AsyncLockSession: Send {
     ///
     /// `pid` is the process id of the session, if a reply has shown it. Another session, to which a
     /// pooler may route the statements, is not terminated then.
-    fn session_start_terminate(&mut self, _pid: Option<i32>) {}
+    fn session_start_terminate(&mut self, pid: Option<i32>);
 
     /// Terminates the session as [`session_start_terminate`](Self::session_start_terminate) does,
     /// and cancels the [wait](crate::session::ScriptKind::Wait) in flight.

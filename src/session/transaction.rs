@@ -2,8 +2,8 @@
 
 /// The client library's view of the transaction of its session.
 ///
-/// A `BEGIN` sent as plain text is invisible to Diesel. The crate notices it when it releases a
-/// lock, if the lock was acquired in that transaction or if that transaction has written.
+/// A `BEGIN` sent as plain text is invisible to Diesel. The release of a lock detects it in two
+/// cases: the lock was acquired in that transaction, or that transaction has written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TransactionState {
     depth: u32,

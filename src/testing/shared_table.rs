@@ -92,7 +92,6 @@ impl SharedLockTable {
         self.table().before_commit(request)
     }
 
-    #[cfg(feature = "_async")]
     pub(super) fn is_lost(&self, request: &LockRequest) -> bool {
         self.table().is_lost(request.number)
     }

@@ -112,7 +112,6 @@ pub(crate) fn set_session<S: ?Sized>(grant: &Grant, session: &S) {
 }
 
 /// Returns `true` if the lock of the grant is lost.
-#[cfg(feature = "_async")]
 pub(crate) fn is_lost(grant: &Grant) -> bool {
     SimulatedLock::of(grant).is_some_and(|lock| lock.table.is_lost(&lock.request))
 }
@@ -125,7 +124,7 @@ pub(crate) fn on_lost(grant: &Grant, hook: impl Fn() + Send + Sync + 'static) {
     }
 }
 
-/// Returns the fault that a test injected into the check-out of a connection.
+/// Returns the fault that a test injected into the checkout of a connection.
 pub(crate) fn checkout_fault(backend: Backend, key: &LockKey) -> Result<(), SessionError> {
     let fault = current(backend).and_then(|table| table.fails_checkout(key));
     fault.map_or(Ok(()), Err)

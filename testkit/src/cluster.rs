@@ -1,6 +1,6 @@
 //! Private servers, for faults that would break the tests that share a server.
 //!
-//! A test uses a server alone, and most of such tests wait for time-outs. So there are four, for
+//! A test uses a server alone, and most of such tests wait for timeouts. So there are four, for
 //! four tests at the same time. Each starts with the first [`ClusterGuard`] that finds no free one.
 //! Its supervisor is a child process that runs `scripts/postgres`. When this program ends, for
 //! whatever reason, the supervisor reads the end of its input and deletes the server.

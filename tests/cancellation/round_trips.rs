@@ -107,7 +107,7 @@ fn round_trips_after_the_return(pool: &PgPool, proxy: &Proxy) -> u32 {
     proxy.round_trips()
 }
 
-/// sqlx adds one round trip at the check-out and one at the return.
+/// sqlx adds one round trip at the checkout and one at the return.
 #[test]
 fn sea_orm_takes_no_more_than_promised() {
     let proxy = Proxy::start();
@@ -134,7 +134,7 @@ fn sea_orm_takes_no_more_than_promised() {
     assert_eq!(warm, [4, 4]);
 }
 
-/// The pool adds one round trip at the check-out and one at the return.
+/// The pool adds one round trip at the checkout and one at the return.
 #[test]
 fn sqlx_takes_no_more_than_promised() {
     let proxy = Proxy::start();

@@ -49,7 +49,7 @@ async fn manager(kind: PoolKind) -> LockManager {
     pool_under_test.manager(without_keep_alive()).await.manager
 }
 
-/// A pool that counts its check-outs.
+/// A pool that counts its checkouts.
 struct CountingPool<P> {
     pool: P,
     checkouts: Arc<AtomicUsize>,

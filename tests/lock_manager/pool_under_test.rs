@@ -55,7 +55,7 @@ pub(crate) struct PoolUnderTest {
     pub(crate) kind: PoolKind,
     pub(crate) caller: Caller,
     pub(crate) url: String,
-    /// The timeout of a check-out.
+    /// The timeout of a checkout.
     pub(crate) checkout: Duration,
 }
 

@@ -43,6 +43,18 @@ fn assert_replaced(pool: &Pool<ConnectionManager<PgConnection>>, key: &LockKey, 
 }
 
 #[test]
+fn guard_knows_of_a_closed_connection() {
+    let (mut conn, key) = (connect(), fresh_key());
+    let mut guard = conn.acquire_advisory_lock(&key, block()).unwrap();
+    guard.batch_execute("SELECT 1 / 0").unwrap_err();
+    assert!(!guard.is_lost());
+    connect().terminate_holder(&key);
+    guard.batch_execute("SELECT 1").unwrap_err();
+    assert!(guard.is_lost());
+    assert_eq!(kind_of(guard.release()), Some(LockErrorKind::Lost));
+}
+
+#[test]
 fn the_pool_discards_the_connection_of_a_misused_body() {
     let pool = pool_of(1);
     for (misuse, kind) in MISUSES {

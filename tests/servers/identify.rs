@@ -2,7 +2,7 @@
 
 use advisory_locking::{
     AdvisoryLocking, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind,
-    PooledAdvisoryLocking, ServerKind, ServerReport, Support,
+    LockSupport, PooledAdvisoryLocking, ServerKind, ServerReport,
 };
 use diesel::Connection;
 use diesel::pg::PgConnection;
@@ -31,8 +31,8 @@ fn postgres_has_real_locks() {
     for client in Client::ALL {
         let report = identify(client, &url()).unwrap();
         assert_eq!(report.kind, ServerKind::PostgreSql, "{client:?} {report}");
-        assert_eq!(report.session_level, Support::Real, "{client:?}");
-        assert_eq!(report.transaction_level, Support::Real, "{client:?}");
+        assert_eq!(report.session_level, LockSupport::Real, "{client:?}");
+        assert_eq!(report.transaction_level, LockSupport::Real, "{client:?}");
         assert!(!report.is_standby && report.version.starts_with("PostgreSQL "));
     }
 }
@@ -40,18 +40,26 @@ fn postgres_has_real_locks() {
 #[test]
 fn each_fake_server_is_identified() {
     for (rules, kind, support) in [
-        (Rule::cockroach_db(), ServerKind::CockroachDb, Support::Stub),
-        (Rule::yugabyte_db(), ServerKind::YugabyteDb, Support::Stub),
+        (
+            Rule::cockroach_db(),
+            ServerKind::CockroachDb,
+            LockSupport::Stub,
+        ),
+        (
+            Rule::yugabyte_db(),
+            ServerKind::YugabyteDb,
+            LockSupport::Stub,
+        ),
         (
             vec![Rule::standby()],
             ServerKind::PostgreSql,
-            Support::NodeLocal,
+            LockSupport::NodeLocal,
         ),
         // It grants every lock and shows no sign: nothing is known.
         (
             Rule::grant_everything(),
             ServerKind::PostgreSql,
-            Support::Unknown,
+            LockSupport::Unknown,
         ),
     ] {
         let server = FakeServer::start(rules);
@@ -60,7 +68,7 @@ fn each_fake_server_is_identified() {
             assert_eq!(report.kind, kind, "{client:?}");
             let found = (report.session_level, report.transaction_level);
             assert_eq!(found, (support, support), "{client:?} {report}");
-            assert_eq!(report.is_standby, support == Support::NodeLocal);
+            assert_eq!(report.is_standby, support == LockSupport::NodeLocal);
         }
     }
 }
@@ -70,9 +78,9 @@ fn missing_lock_functions_are_not_real() {
     let server = FakeServer::start(Rule::no_lock_functions());
     for client in Client::ALL {
         let support = match client {
-            Client::SeaOrm | Client::Sqlx => Support::Absent,
+            Client::SeaOrm | Client::Sqlx => LockSupport::Absent,
             // Diesel hides the SQLSTATE.
-            _ => Support::Unknown,
+            _ => LockSupport::Unknown,
         };
         let report = identify(client, &server.url()).unwrap();
         assert_eq!(report.kind, ServerKind::PostgreSql, "{client:?}");

@@ -10,6 +10,7 @@ use crate::{LONG, QUIET, kind, unreachable_body, wait};
 on_every_adapter! {
     lost_in_the_body,
     lost_under_a_guard,
+    guard_knows_of_a_terminated_session,
     a_release_that_fails,
     faults_of_asking,
     deadlock_is_reported_to_queued_waiters,
@@ -138,6 +139,15 @@ fn deadlock_is_reported_to_queued_waiters<S: AdvisoryLocking>(connect: fn() -> S
         .unwrap()
         .release()
         .unwrap();
+}
+
+fn guard_knows_of_a_terminated_session<S: AdvisoryLocking>(connect: fn() -> S) {
+    let (mut conn, locks) = (connect(), TestLocks::enter());
+    let mut guard = conn.acquire_advisory_lock("key", QUIET).unwrap();
+    assert!(!guard.is_lost());
+    assert_eq!(locks.terminate_holders("key"), 1);
+    assert!(guard.is_lost());
+    assert_eq!(kind(guard.release()), LockErrorKind::Lost);
 }
 
 fn a_scope_that_is_lost_is_rolled_back<S: AdvisoryLocking>(connect: fn() -> S) {

@@ -19,11 +19,11 @@ impl LockManager {
     /// | kind | meaning |
     /// |---|---|
     /// | [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere) | contended, and the options do not wait; another caller of this process may be the holder |
-    /// | [`TimedOut`](crate::LockErrorKind::TimedOut) | the limit of the wait elapsed |
+    /// | [`TimedOut`](crate::LockErrorKind::TimedOut) | the limit of the wait passed |
     /// | [`Pool`](crate::LockErrorKind::Pool) | no session could be opened, or not within the limit; after a loss, waiters retry until their limit |
     /// | [`InvalidOptions`](crate::LockErrorKind::InvalidOptions) | the options contradict each other, allow a transaction, or accept a server |
     /// | [`Closed`](crate::LockErrorKind::Closed) | the lock manager is closed, or its runtime has ended |
-    /// | [`TooManyLocks`](crate::LockErrorKind::TooManyLocks), [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion), [`Standby`](crate::LockErrorKind::Standby), [`Deadlock`](crate::LockErrorKind::Deadlock), [`Unsupported`](crate::LockErrorKind::Unsupported), [`Database`](crate::LockErrorKind::Database) | see [`LockErrorKind`](crate::LockErrorKind) |
+    /// | [`TooManyLocks`](crate::LockErrorKind::TooManyLocks), [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion), [`Standby`](crate::LockErrorKind::Standby), [`Deadlock`](crate::LockErrorKind::Deadlock), [`Canceled`](crate::LockErrorKind::Canceled), [`Unsupported`](crate::LockErrorKind::Unsupported), [`Database`](crate::LockErrorKind::Database) | see [`LockErrorKind`](crate::LockErrorKind) |
     ///
     /// # Cancel safety
     ///
@@ -63,7 +63,7 @@ impl LockManager {
         .map(OwnedLockGuard::new)
     }
 
-    /// Acquires the lock on `key`, or returns `None` if it is contended or the limit elapsed.
+    /// Acquires the lock on `key`, or returns `None` if it is contended or the limit passed.
     ///
     /// # Errors
     ///

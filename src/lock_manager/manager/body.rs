@@ -102,7 +102,7 @@ impl LockManager {
     }
 
     /// Runs `body` as [`with_lock_blocking`](Self::with_lock_blocking) does, or returns `None` if
-    /// the lock is contended or the limit elapsed. Then the body did not run.
+    /// the lock is contended or the limit passed. Then the body did not run.
     ///
     /// # Errors
     ///

@@ -28,6 +28,10 @@ impl AsyncLockSession for RecordingSession {
         TransactionState::none()
     }
 
+    fn session_mark_broken(&mut self) {}
+
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {}
+
     async fn session_begin(&mut self) -> Result<(), SessionError> {
         self.record("begin")
     }

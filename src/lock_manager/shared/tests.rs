@@ -29,6 +29,8 @@ impl LockSession for NoConnection {
         match *self {}
     }
 
+    fn session_mark_broken(&mut self) {}
+
     fn session_begin(&mut self) -> Result<(), SessionError> {
         match *self {}
     }

@@ -1,4 +1,4 @@
-//! Checks of the server's settings: time-outs, keep-alives, the lock table.
+//! Checks of the server's settings: timeouts, keep-alives, the lock table.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! Checks of the server's kind, and of poolers.
 
-use advisory_locking::{AsyncAdvisoryLocking, PoolingMode, Support};
+use advisory_locking::{AsyncAdvisoryLocking, LockSupport, PoolingMode};
 use tokio::time::Instant;
 
 use super::{Finding, Grade};
@@ -35,8 +35,8 @@ pub(super) async fn check(connection: &mut Connection) -> Vec<Finding> {
         Finding::new(Grade::Ok, "primary", "not a standby")
     });
     findings.push(match report.session_level {
-        Support::Real => Finding::new(Grade::Ok, "locks", "granted, and shown in pg_locks"),
-        Support::NodeLocal => {
+        LockSupport::Real => Finding::new(Grade::Ok, "locks", "granted, and shown in pg_locks"),
+        LockSupport::NodeLocal => {
             let extension = report
                 .multi_node_extension
                 .as_deref()
@@ -44,12 +44,12 @@ pub(super) async fn check(connection: &mut Connection) -> Vec<Finding> {
             let text = format!("each node has locks of its own ({extension}): use one node only");
             Finding::new(Grade::Warn, "locks", text)
         }
-        Support::Stub => Finding::new(
+        LockSupport::Stub => Finding::new(
             Grade::Bad,
             "locks",
             "the server grants every lock to every session",
         ),
-        Support::Absent => {
+        LockSupport::Absent => {
             Finding::new(Grade::Bad, "locks", "the server refuses the lock functions")
         }
         _ => Finding::new(
