@@ -119,9 +119,7 @@ pub(crate) fn change_depth(status: &mut TransactionManagerStatus, change: Transa
 pub(crate) fn session_error(error: Error) -> SessionError {
     let (code, disconnected) = match &error {
         Error::DatabaseError(kind, information) => {
-            let code = information
-                .constraint_name()
-                .and_then(SqlState::from_constraint)
+            let code = SqlState::from_script(information.constraint_name(), information.message())
                 .or(match kind {
                     DatabaseErrorKind::SerializationFailure => SqlState::new("40001"),
                     DatabaseErrorKind::ReadOnlyTransaction => SqlState::new("25006"),

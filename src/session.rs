@@ -149,9 +149,9 @@ pub trait LockSession {
     /// # Errors
     ///
     /// As the client reports them, and if the transaction was aborted. The error of the check is
-    /// recognized by its [constraint](SqlState::from_constraint). The transaction has ended in any
-    /// case. After an error that is not [disconnected](SessionError::with_disconnected), it was
-    /// rolled back.
+    /// recognized by its message: [`SqlState::from_script`]. The transaction has ended in any case.
+    /// After an error that is not [disconnected](SessionError::with_disconnected), it was rolled
+    /// back.
     fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError>;
 
     /// Rolls back the innermost transaction or savepoint that
@@ -175,8 +175,8 @@ pub trait LockSession {
     ///
     /// # Errors
     ///
-    /// As the client reports them, with the SQLSTATE if the client shows it or if the constraint
-    /// name contains it: [`SqlState::from_constraint`].
+    /// As the client reports them, with the SQLSTATE if the client shows it or if
+    /// [`SqlState::from_script`] finds it.
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         Err(SessionError::unsupported(script))
     }

@@ -19,7 +19,7 @@ impl SqlState {
 
     /// The code of a [`CheckTransaction`](super::ScriptKind::CheckTransaction) that finds another
     /// transaction than that of the grant. An adapter derives it from the
-    /// [constraint](Self::from_constraint).
+    /// [error](Self::from_script).
     ///
     /// The SQL standard leaves classes from `I` to `Z` to implementations. PostgreSQL uses [none]
     /// that begins with `Z`.
@@ -27,9 +27,11 @@ impl SqlState {
     /// [none]: https://www.postgresql.org/docs/current/errcodes-appendix.html
     pub const OTHER_TRANSACTION: Self = Self(*b"ZAL02");
 
-    /// Name of the constraint that [`CheckTransaction`](super::ScriptKind::CheckTransaction)
-    /// violates.
-    const CHECK_CONSTRAINT: &str = "cardinal_number_domain_check";
+    /// Name of the setting that [`CheckTransaction`](super::ScriptKind::CheckTransaction) reads to
+    /// fail. No server has it, because a [custom setting] has a dot in its name.
+    ///
+    /// [custom setting]: https://www.postgresql.org/docs/current/runtime-config-custom.html
+    pub(crate) const MISSING_SETTING: &str = "advisory-locking: other transaction";
 
     /// Parses a code such as `"55P03"`. Returns `None` unless it is five ASCII letters or digits.
     #[must_use]
@@ -41,16 +43,19 @@ impl SqlState {
             .then_some(Self(bytes))
     }
 
-    /// Reads the code of a script of this crate from the constraint name of its error.
+    /// Reads the code of a script of this crate from the constraint name and the message of its
+    /// error.
     ///
-    /// Diesel shows the constraint name of an error and hides its code. The crate's scripts catch
-    /// an error on the server and raise it again with the code in the constraint name.
+    /// Diesel shows these two and hides the code. The crate's scripts catch an error on the server
+    /// and raise it again with the code in the constraint name. Only
+    /// [`OTHER_TRANSACTION`](Self::OTHER_TRANSACTION) is in the message, as the name of a setting,
+    /// which no server translates.
     #[must_use]
-    pub fn from_constraint(name: &str) -> Option<Self> {
-        if name == Self::CHECK_CONSTRAINT {
+    pub fn from_script(constraint: Option<&str>, message: &str) -> Option<Self> {
+        if message.contains(Self::MISSING_SETTING) {
             return Some(Self::OTHER_TRANSACTION);
         }
-        Self::new(name.strip_prefix(Self::CONSTRAINT_PREFIX)?)
+        Self::new(constraint?.strip_prefix(Self::CONSTRAINT_PREFIX)?)
     }
 
     /// Returns the code as text.
@@ -256,18 +261,24 @@ mod tests {
     }
 
     #[test]
-    fn code_is_read_from_our_constraint_only() {
+    fn code_is_read_from_our_scripts_only() {
+        let of_constraint = |name| SqlState::from_script(Some(name), "deadlock detected");
         assert_eq!(
-            SqlState::from_constraint("advisory-locking 40P01"),
+            of_constraint("advisory-locking 40P01"),
             SqlState::new("40P01")
         );
+        for name in ["users_email_key", "40P01", "advisory-locking "] {
+            assert_eq!(of_constraint(name), None, "{name}");
+        }
+        let of_message = |setting| {
+            let message = format!("nicht erkannter Konfigurationsparameter »{setting}«");
+            SqlState::from_script(None, &message)
+        };
         assert_eq!(
-            SqlState::from_constraint("cardinal_number_domain_check"),
+            of_message(SqlState::MISSING_SETTING),
             Some(SqlState::OTHER_TRANSACTION)
         );
-        assert_eq!(SqlState::from_constraint("users_email_key"), None);
-        assert_eq!(SqlState::from_constraint("40P01"), None);
-        assert_eq!(SqlState::from_constraint("advisory-locking "), None);
+        assert_eq!(of_message("advisory_locking.released"), None);
     }
 
     #[test]

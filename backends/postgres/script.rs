@@ -277,7 +277,7 @@ pub(crate) const BEGAN_WITH_THIS_MESSAGE: &str =
     feature = "_sqlx-postgres"
 ))]
 pub(crate) fn begin() -> String {
-    format!("BEGIN; {FAIL} WHERE NOT ({BEGAN_WITH_THIS_MESSAGE})")
+    format!("BEGIN; {}", fail_unless(BEGAN_WITH_THIS_MESSAGE))
 }
 
 /// Returns the condition that the transaction began at this time.
@@ -312,16 +312,19 @@ fn iso_8601(micros: i64) -> String {
 /// its own.
 fn check_transaction(began: i64, held: Option<String>) -> String {
     let held = held.map_or_else(String::new, |held| format!(" AND {held}"));
-    format!("{FAIL} WHERE NOT ({}{held})", transaction_began_at(began))
+    fail_unless(&format!("{}{held}", transaction_began_at(began)))
 }
 
-/// The text that fails with [`SqlState::OTHER_TRANSACTION`] for each row.
+/// Returns the text that fails with [`SqlState::OTHER_TRANSACTION`] unless the condition holds.
 ///
-/// The values of the domain [`cardinal_number`] are not negative. So the cast fails with a
-/// constraint name, which clients show that hide the SQLSTATE.
+/// It reads a [setting] that no server has. The message of the error contains the name, which
+/// clients show that hide the SQLSTATE.
 ///
-/// [`cardinal_number`]: https://www.postgresql.org/docs/current/infoschema-datatypes.html
-const FAIL: &str = "SELECT (-1)::information_schema.cardinal_number";
+/// [setting]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SET
+fn fail_unless(condition: &str) -> String {
+    let setting = SqlState::MISSING_SETTING;
+    format!("SELECT pg_catalog.current_setting('{setting}') WHERE NOT ({condition})")
+}
 
 /// The setting in which a queued release records that it released the lock: its nonce and `t`.
 ///

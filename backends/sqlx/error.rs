@@ -15,7 +15,7 @@ use crate::session::SqlState;
 #[cfg(feature = "_sqlx-postgres")]
 pub(crate) fn code(error: &Error) -> Option<SqlState> {
     let error = error.as_database_error()?;
-    let reported = error.constraint().and_then(SqlState::from_constraint);
+    let reported = SqlState::from_script(error.constraint(), error.message());
     reported.or_else(|| SqlState::new(&error.code()?))
 }
 

@@ -16,10 +16,10 @@ pub(crate) fn session_error(error: Error) -> SessionError {
         .with_disconnected(disconnected)
 }
 
-/// Returns the SQLSTATE. That of a failed check is in the constraint name.
+/// Returns the SQLSTATE. That of a failed check is in the message.
 fn code(error: &Error) -> Option<SqlState> {
     let error = error.as_db_error()?;
-    let reported = error.constraint().and_then(SqlState::from_constraint);
+    let reported = SqlState::from_script(error.constraint(), error.message());
     reported.or_else(|| SqlState::new(error.code().code()))
 }
 

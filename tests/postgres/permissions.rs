@@ -151,6 +151,27 @@ fn a_forbidden_clean_up_ends_the_session() {
     assert!(server.admin.is_free(&key));
 }
 
+/// The check of a begin and of a commit needs no schema but `pg_catalog`.
+#[test]
+fn a_forbidden_information_schema_changes_nothing() {
+    let mut server = RestrictedDatabase::new();
+    server
+        .admin
+        .run("REVOKE USAGE ON SCHEMA information_schema FROM PUBLIC");
+    let mut conn = server.connect();
+    let (outer, inner) = (fresh_key(), fresh_key());
+    conn.with_advisory_xact_lock(&outer, block(), |conn| {
+        conn.with_advisory_xact_lock(&inner, block(), |_| Ok::<_, LockError>(()))
+    })
+    .unwrap();
+    let ended = conn.with_advisory_xact_lock(&outer, block(), |conn| {
+        conn.run("ROLLBACK; BEGIN");
+        Ok::<_, LockError>(())
+    });
+    assert_eq!(kind_of(ended), Some(LockErrorKind::NotHeld));
+    assert!(server.admin.is_free(&outer));
+}
+
 /// After the failed inner try, the number of held levels is unknown. So the session is terminated
 /// and the outer guard reports the loss.
 #[test]
