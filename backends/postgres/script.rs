@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::lock::{held_by_session, nothing_uncommitted};
 use super::wait::{SAVEPOINT, TransactionContext, Wait};
-use super::{SqlState, TerminateStep};
+use super::{NEGATIVE_INFINITY, SqlState, TerminateStep};
 use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
 
@@ -289,8 +289,11 @@ fn transaction_began_at(began: i64) -> String {
 /// Returns a time in UTC, of which every setting of the session reads the same value.
 ///
 /// `micros` counts from 2000-01-01.
-fn iso_8601(micros: i64) -> String {
+pub(super) fn iso_8601(micros: i64) -> String {
     const DAY: i64 = 86_400_000_000;
+    if micros == NEGATIVE_INFINITY {
+        return "-infinity".to_owned();
+    }
     let (days, micros) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
     // Years begin in March, so that the leap day is the last one. 400 years have 146,097 days.
     // The days from 0000-03-01 to 2000-01-01, from which PostgreSQL counts.
@@ -410,6 +413,7 @@ mod tests {
     #[test]
     fn times_are_written_in_utc() {
         for (micros, text) in [
+            (NEGATIVE_INFINITY, "-infinity"),
             (0, "2000-01-01 00:00:00.000000+00"),
             (-1, "1999-12-31 23:59:59.999999+00"),
             (5_097_600_000_001, "2000-02-29 00:00:00.000001+00"),

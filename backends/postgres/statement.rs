@@ -7,7 +7,7 @@ use super::batch::{self, LockBatch};
 use super::lock;
 use super::report;
 #[cfg(any(feature = "_sqlx-postgres", feature = "_rust-postgres"))]
-use super::script::TRANSACTION_BEGAN_HEX;
+use super::script::{TRANSACTION_BEGAN_HEX, iso_8601};
 use super::server_identity;
 use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
@@ -296,7 +296,8 @@ impl Statement {
         }
     }
 
-    /// Returns the text with the values written out, for a [simple query] whose reply is text.
+    /// Returns the text of a statement about one lock with the values written out, for a
+    /// [simple query] whose reply is text.
     ///
     /// The start of the transaction is the `bigint` of its binary format, in hexadecimal digits:
     /// the text of a time depends on settings.
@@ -309,12 +310,18 @@ impl Statement {
             let value = match bind {
                 Bind::Int4(number) => format!("'{number}'"),
                 Bind::Int8(number) => format!("'{number}'"),
-                // No statement that a client sends so has one of these.
-                Bind::Timestamptz(_) | Bind::Int8Array(_) | Bind::Text(_) => "NULL".to_owned(),
+                Bind::Timestamptz(micros) => format!("'{}'", iso_8601(micros)),
+                // No statement about one lock has one of these.
+                Bind::Int8Array(_) | Bind::Text(_) => "NULL".to_owned(),
             };
             text = text.replace(&format!("${}", index + 1), &value);
         }
-        text.replace("CURRENT_TIMESTAMP", TRANSACTION_BEGAN_HEX)
+        // The last column, and not the start that a release compares.
+        let columns = |began| format!("pg_catalog.pg_backend_pid(), {began}");
+        text.replace(
+            &columns("CURRENT_TIMESTAMP"),
+            &columns(TRANSACTION_BEGAN_HEX),
+        )
     }
 
     /// The column of the reply that holds the process id of the session, if there is one.

@@ -1,5 +1,7 @@
 //! Statements and scripts of this crate on a connection of sqlx.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ::sqlx::postgres::PgQueryResult;
 use ::sqlx::{AssertSqlSafe, Connection, Error, Executor, PgConnection};
 
@@ -43,10 +45,13 @@ pub(crate) async fn run_statement(
     statement: &Statement,
     in_transaction: bool,
 ) -> Result<Row, Error> {
-    if may_abort_transaction(statement, || in_transaction) {
-        return fetch_unprepared(conn, statement.simple_sql()).await;
-    }
-    let mut row = fetch_prepared(conn, statement).await;
+    let is_text = statement.kind().is_some() && is_without_cache(conn)
+        || may_abort_transaction(statement, || in_transaction);
+    let mut row = if is_text {
+        fetch_unprepared(conn, statement.simple_sql()).await
+    } else {
+        fetch_prepared(conn, statement).await
+    };
     let code = row.as_ref().err().and_then(code);
     if is_statement_lost(code) {
         conn.clear_cached_statements().await?;
@@ -63,11 +68,26 @@ pub(crate) async fn run_statement(
     row
 }
 
+/// Set once a connection of this process has no cache of statements.
+static ANY_WITHOUT_CACHE: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether the connection may have no cache of statements.
+///
+/// With a capacity of 0, sqlx 0.9.0 names each statement and closes none. A connection does not
+/// show the capacity, so one statement of the process finds that there is no cache. From then on,
+/// no statement of this crate has a name while the cache of its connection is empty.
+fn is_without_cache(conn: &PgConnection) -> bool {
+    conn.cached_statements_size() == 0 && ANY_WITHOUT_CACHE.load(Ordering::Relaxed)
+}
+
 async fn fetch_prepared(conn: &mut PgConnection, statement: &Statement) -> Result<Row, Error> {
+    let is_named = statement.is_cacheable() && !is_without_cache(conn);
     let arguments = arguments(statement.binds())?;
-    let query = ::sqlx::query_with(statement.sql(), arguments);
-    let query = query.persistent(statement.is_cacheable());
+    let query = ::sqlx::query_with(statement.sql(), arguments).persistent(is_named);
     let row = conn.fetch_optional(query).await?;
+    if is_named && conn.cached_statements_size() == 0 {
+        ANY_WITHOUT_CACHE.store(true, Ordering::Relaxed);
+    }
     decode_row(&row.ok_or(Error::RowNotFound)?)
 }
 

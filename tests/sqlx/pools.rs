@@ -5,10 +5,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use advisory_locking::backends::sqlx::PooledPgConnection;
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey,
+    LockOptions, WaitStrategy,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
@@ -52,7 +54,6 @@ async fn hooks_of_the_pool_run() {
     assert_eq!(held, 0);
 }
 
-/// sqlx names its statements without its cache, too, and closes each one after its use.
 #[tokio::test]
 async fn lock_works_without_the_cache_of_statements() {
     let options: PgConnectOptions = url().parse().unwrap();
@@ -80,6 +81,43 @@ async fn lock_works_without_the_cache_of_statements() {
             .unwrap();
         assert!(observer().is_free(&key));
     }
+}
+
+/// sqlx 0.9.0 closes no named statement that it does not cache.
+#[tokio::test]
+async fn locks_leave_no_statement_without_a_cache() {
+    let options: PgConnectOptions = url().parse().unwrap();
+    let options = options.statement_cache_capacity(0);
+    let mut conn = PgConnection::connect_with(&options).await.unwrap();
+    let (key, mut prepared) = (fresh_key(), Vec::new());
+    for _ in 0..3 {
+        let guard = conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        guard.release().await.unwrap();
+        let body = async |_: &mut PgConnection| Ok::<_, LockError>(());
+        let done = conn.with_advisory_xact_lock(&key, NO_WAIT, body);
+        done.await.unwrap();
+        let count = sqlx::raw_sql("SELECT count(*) FROM pg_prepared_statements");
+        let row = count.fetch_one(&mut conn).await.unwrap();
+        prepared.push(sqlx::Row::get::<i64, _>(&row, 0));
+    }
+    // The first one of the process shows that there is no cache.
+    assert!(prepared.iter().all(|&count| count <= 1), "{prepared:?}");
+
+    // The statements that are sent as text find the same as those with a name.
+    let mut other = crate::connect().await;
+    let held = other.acquire_advisory_lock(&key, NO_WAIT.shared()).await;
+    let limited = LockOptions::wait_up_to(Duration::from_millis(1)).strategy(WaitStrategy::Block);
+    let timed_out = conn.acquire_advisory_lock(&key, limited).await;
+    assert_eq!(kind_of(timed_out), Some(LockErrorKind::TimedOut));
+    held.unwrap().release().await.unwrap();
+    let mut guard = conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    (&mut *guard)
+        .execute("BEGIN; SELECT txid_current()")
+        .await
+        .unwrap();
+    let left_open = guard.release().await;
+    assert_eq!(kind_of(left_open), Some(LockErrorKind::TransactionLeftOpen));
+    observer().assert_free(&key, "the session ended").await;
 }
 
 /// A hook of the pool discards the state of each session that returns, and the session loses its
