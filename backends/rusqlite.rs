@@ -22,13 +22,18 @@
 use ::rusqlite::{Connection, Error, Savepoint, Transaction};
 
 use crate::error::{LockError, LockErrorKind};
-use crate::session::{Backend, LockSession, Script, SessionError, TransactionState};
+use crate::session::{Backend, LockSession, Script, SessionError, SqlState, TransactionState};
+
+/// The savepoint that begins a transaction. Its release commits, and fails in another transaction.
+///
+/// A [savepoint] outside a transaction begins one, as `BEGIN` does.
+///
+/// [savepoint]: https://www.sqlite.org/lang_savepoint.html
+const OUTERMOST: &str = "advisory_locking_outermost";
 
 /// The savepoint that `begin` sets inside a transaction.
 ///
-/// Several [savepoints] may have one name, which then denotes the innermost one.
-///
-/// [savepoints]: https://www.sqlite.org/lang_savepoint.html
+/// Several savepoints may have one name, which then denotes the innermost one.
 const SAVEPOINT: &str = "advisory_locking";
 
 /// Returns the state of the transaction, with a depth of 0 or 1.
@@ -44,36 +49,35 @@ fn run(conn: &Connection, sql: &str) -> Result<(), SessionError> {
 }
 
 fn begin(conn: &Connection) -> Result<(), SessionError> {
-    if conn.is_autocommit() {
-        run(conn, "BEGIN")
+    let savepoint = if conn.is_autocommit() {
+        OUTERMOST
     } else {
-        // A `BEGIN` inside a transaction is an error: https://www.sqlite.org/lang_transaction.html
-        run(conn, &format!("SAVEPOINT {SAVEPOINT}"))
-    }
-}
-
-/// Ends the innermost savepoint of the crate, or the transaction if there is no such savepoint.
-///
-/// No other savepoint has that name in a transaction that the crate began.
-fn end(conn: &Connection, of_savepoint: &str, of_transaction: &str) -> Result<(), SessionError> {
-    run(conn, of_savepoint).or_else(|_| run(conn, of_transaction))
+        SAVEPOINT
+    };
+    run(conn, &format!("SAVEPOINT {savepoint}"))
 }
 
 fn commit(conn: &Connection) -> Result<(), SessionError> {
-    end(conn, &format!("RELEASE {SAVEPOINT}"), "COMMIT").inspect_err(|_| {
-        // A commit that fails leaves the transaction open in SQLite. The caller gets the error of
-        // the commit.
-        let _ = rollback(conn);
-    })
+    let release = |savepoint| run(conn, &format!("RELEASE {savepoint}"));
+    release(SAVEPOINT)
+        .or_else(|_| release(OUTERMOST))
+        .map_err(|error| {
+            // Without a savepoint, the body has exchanged the transaction.
+            let code = run(conn, &format!("ROLLBACK TO {OUTERMOST}"))
+                .is_err()
+                .then_some(SqlState::OTHER_TRANSACTION);
+            // A commit that fails leaves the transaction open in SQLite. The caller gets the error
+            // of the commit.
+            let _ = rollback(conn);
+            error.with_code(code)
+        })
 }
 
 fn rollback(conn: &Connection) -> Result<(), SessionError> {
-    // `ROLLBACK TO` leaves the savepoint open, so it is released as well.
-    end(
-        conn,
-        &format!("ROLLBACK TO {SAVEPOINT}; RELEASE {SAVEPOINT}"),
-        "ROLLBACK",
-    )
+    // `ROLLBACK TO` leaves the savepoint open, so it is released as well. That of a transaction
+    // would be a commit, which may have to wait for other connections.
+    let of_savepoint = format!("ROLLBACK TO {SAVEPOINT}; RELEASE {SAVEPOINT}");
+    run(conn, &of_savepoint).or_else(|_| run(conn, "ROLLBACK"))
 }
 
 /// Implements the port for types that dereference to [`Connection`].

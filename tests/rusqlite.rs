@@ -1,6 +1,8 @@
 //! Features of rusqlite only: `Transaction`, `Savepoint` and its error type.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock};
 use rusqlite::{Connection, Error};
 
@@ -71,6 +73,64 @@ fn a_scope_in_a_transaction_is_a_savepoint() {
     assert_eq!(count(&transaction), 2);
     transaction.rollback().unwrap();
     assert_eq!(count(&conn), 0);
+}
+
+/// The inner body exchanges the transaction. Its scope must neither commit nor keep the new one.
+#[test]
+fn a_scope_in_an_exchanged_transaction_is_not_committed() {
+    let exchange = |conn: &mut Connection| {
+        conn.execute_batch("ROLLBACK; BEGIN")?;
+        write(conn)
+    };
+    let kind_of = |ended: rusqlite::Result<()>| {
+        let error = ended.unwrap_err();
+        LockError::find(&error).map(LockError::kind)
+    };
+    let mut conn = connect();
+    let ended = conn.with_advisory_xact_lock("outer", QUIET, exchange);
+    assert_eq!(kind_of(ended), Some(LockErrorKind::NotHeld));
+    assert_eq!((conn.is_autocommit(), count(&conn)), (true, 0));
+
+    let mut inner = Ok(());
+    let outer = conn.with_advisory_xact_lock("outer", QUIET, |conn| {
+        inner = conn.with_advisory_xact_lock("inner", QUIET, exchange);
+        Ok::<_, Error>(())
+    });
+    assert_eq!(kind_of(inner), Some(LockErrorKind::NotHeld));
+    assert_eq!(kind_of(outer), Some(LockErrorKind::NotHeld));
+    assert_eq!((conn.is_autocommit(), count(&conn)), (true, 0));
+}
+
+/// A rollback needs no lock of SQLite. A commit waits for the readers.
+#[test]
+fn a_failed_body_waits_for_no_reader() {
+    static WAITS: AtomicU32 = AtomicU32::new(0);
+    let name = format!("advisory-locking-{}.sqlite", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let [mut conn, reader] = [(); 2].map(|()| Connection::open(&path).unwrap());
+    conn.execute_batch("CREATE TABLE written (number INTEGER)")
+        .unwrap();
+    conn.busy_handler(Some(|_| {
+        WAITS.fetch_add(1, Ordering::Relaxed);
+        false
+    }))
+    .unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!(count(&reader), 0);
+    for commits in [false, true] {
+        let ended = conn.with_advisory_xact_lock("key", QUIET, |conn| {
+            write(conn)?;
+            if commits {
+                Ok(())
+            } else {
+                Err(Error::InvalidQuery)
+            }
+        });
+        assert!(ended.is_err() && conn.is_autocommit());
+        assert_eq!(WAITS.load(Ordering::Relaxed), u32::from(commits));
+    }
+    drop((conn, reader));
+    std::fs::remove_file(path).unwrap();
 }
 
 /// SQLite leaves a transaction open if its commit fails. The crate must roll it back.
