@@ -16,18 +16,19 @@ use std::time::Duration;
 use ::sqlx::PgPool;
 use tokio::runtime::Handle;
 
-use super::terminate::finds_session;
+use super::terminate::{Found, find_session};
 use crate::backends::RuntimeBound;
 
-/// Pause before each check. It doubles while the session runs its statement.
+/// Pause before each check. It doubles until the session is found waiting.
 const INITIAL_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Waits until the session is found waiting for its client twice in a row.
 ///
 /// Once is not enough: the reply may have been on its way. A session that cannot be found, because
-/// it has ended or the server accepts no connection, counts as waiting. `pid` returns its process
-/// id. Without one there is no check. The checks open connections, so they run in the runtime.
+/// it has ended or the server cannot be reached, counts as waiting. If the server has no room for
+/// another session, the check counts as not made. `pid` returns the process id. Without one there
+/// is no check. The checks open connections, so they run in the runtime.
 pub(crate) async fn stalled(pool: &PgPool, runtime: Option<Handle>, pid: impl Fn() -> Option<i32>) {
     let checks = async move {
         let mut pause = INITIAL_PAUSE;
@@ -35,14 +36,16 @@ pub(crate) async fn stalled(pool: &PgPool, runtime: Option<Handle>, pid: impl Fn
         loop {
             futures_timer::Delay::new(pause).await;
             let Some(pid) = pid() else { continue };
-            if finds_session(pool, &is_running(pid)).await {
-                found_waiting = false;
-                pause = MAX_PAUSE.min(pause * 2);
-            } else if found_waiting {
-                return;
-            } else {
-                found_waiting = true;
-                pause = INITIAL_PAUSE;
+            match find_session(pool, &is_running(pid)).await {
+                Found::No if found_waiting => return,
+                Found::No => {
+                    found_waiting = true;
+                    pause = INITIAL_PAUSE;
+                }
+                Found::Yes | Found::Unknown => {
+                    found_waiting = false;
+                    pause = MAX_PAUSE.min(pause * 2);
+                }
             }
         }
     };

@@ -21,6 +21,7 @@ use futures_util::future::{self, Either};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::error::code;
 use crate::backends::background::{self, Job};
 use crate::backends::postgres::terminate_if_waiting;
 use crate::key::RawLockKey;
@@ -53,7 +54,7 @@ impl Job for TerminateJob {
         let mut backoff = INITIAL_BACKOFF;
         for _ in 0..MAX_ATTEMPTS {
             let query = terminate_if_waiting(self.pid, self.awaited);
-            if finds_session(&self.pool, &query).await {
+            if find_session(&self.pool, &query).await == Found::Yes {
                 return;
             }
             // The statement that waits may not have reached the server yet.
@@ -63,9 +64,20 @@ impl Job for TerminateJob {
     }
 }
 
-/// Runs a query about a session over a new connection. Returns whether it found a row, and `false`
-/// on failure.
-pub(crate) async fn finds_session(pool: &PgPool, query: &str) -> bool {
+/// Result of a query about a session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Found {
+    Yes,
+    /// It found no row, or failed.
+    No,
+    /// The server lives and has [no room] for another session.
+    ///
+    /// [no room]: https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-MAX-CONNECTIONS
+    Unknown,
+}
+
+/// Runs a query about a session over a new connection.
+pub(crate) async fn find_session(pool: &PgPool, query: &str) -> Found {
     // After the timeout it goes on without a permit: the other terminations may be stuck on a
     // server that no longer answers.
     let _permit = until(Delay::new(PERMIT_TIMEOUT), CONCURRENCY.acquire()).await;
@@ -78,7 +90,13 @@ pub(crate) async fn finds_session(pool: &PgPool, query: &str) -> bool {
         let _ = connection.close().await;
         row
     });
-    matches!(row.await, Some(Ok(Some(_))))
+    match row.await {
+        Some(Ok(Some(_))) => Found::Yes,
+        Some(Err(error)) if code(&error).is_some_and(|code| code.as_str() == "53300") => {
+            Found::Unknown
+        }
+        Some(Ok(None) | Err(_)) | None => Found::No,
+    }
 }
 
 /// Awaits a future. Returns `None` if the event comes first.

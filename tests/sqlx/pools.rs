@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use advisory_locking::backends::sqlx::PooledPgConnection;
 use advisory_locking::{
-    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey,
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockKey, LockMode,
     LockOptions, WaitStrategy,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
-use testkit::observer::Observe;
+use testkit::observer::{Observe, lock_call};
 use testkit::pending::drop_at;
 use testkit::proxy::{Direction, Policy, Proxy};
 use testkit::server::{block, connect as observer, fresh_key, fresh_name, kind_of, poll, url};
+use testkit::temp::TempRole;
 use tokio::sync::Notify;
 
 use crate::{NO_WAIT, pid, pool_of};
@@ -302,6 +303,42 @@ async fn reply_that_never_ends_closes_the_connection() {
         .assert_free(&key, "the connection was closed")
         .await;
     pool.execute("SELECT 1").await.unwrap();
+}
+
+/// The check needs a session of its own, and the server refuses one: the statement may still run.
+#[tokio::test]
+async fn refused_check_ends_no_running_statement() {
+    let role = TempRole::create_with("CONNECTION LIMIT 1");
+    let proxy = Proxy::start();
+    let options = PgPoolOptions::new().max_connections(1);
+    let pool = options.connect(&role.url(&proxy.url())).await.unwrap();
+    let (key, awaited) = (fresh_key(), fresh_key());
+    let mut other = crate::connect().await;
+    let held = other.acquire_advisory_lock(&awaited, NO_WAIT).await;
+
+    let wait = lock_call("pg_advisory_xact_lock", awaited.raw(), LockMode::Exclusive);
+    let wait = format!("SELECT {wait}");
+    let mut call = pin!(pool.with_advisory_lock(&key, NO_WAIT, async |conn| {
+        let session = pid(conn).await;
+        let dropped = sqlx::raw_sql(AssertSqlSafe(wait.as_str())).execute(&mut **conn);
+        assert!(drop_at(1, dropped).await.is_none());
+        Ok::<_, LockError>(session)
+    }));
+    // One connection is that of the pool, and each check opens another one.
+    let checked = async {
+        while proxy.connections() < 4 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        ended = &mut call => panic!("{ended:?}"),
+        () = checked => {}
+    }
+    held.unwrap().release().await.unwrap();
+    let session = call.await.unwrap();
+    assert_eq!(pid(&mut pool.acquire().await.unwrap()).await, session);
+    assert!(observer().is_free(&key));
+    pool.close().await;
 }
 
 /// The same reply in a guard that is dropped.
