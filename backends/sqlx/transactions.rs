@@ -28,9 +28,14 @@ pub(super) fn transaction_state(conn: &PgConnection) -> TransactionState {
 /// Begins a transaction, or a savepoint inside one.
 pub(super) async fn begin(conn: &mut PgConnection) -> Result<(), Error> {
     drain(conn).await?;
-    let is_outermost = PgTransactionManager::get_transaction_depth(conn) == 0;
-    let text = is_outermost.then(|| AssertSqlSafe(postgres::begin()).into_sql_str());
-    LeakOnDrop(Some(Box::pin(PgTransactionManager::begin(conn, text)))).await
+    if PgTransactionManager::get_transaction_depth(conn) == 0 {
+        let text = AssertSqlSafe(postgres::begin()).into_sql_str();
+        return PgTransactionManager::begin(conn, Some(text)).await;
+    }
+    // If the savepoint fails, sqlx 0.9.0 rolls back the transaction around it, whose commit then
+    // succeeds without effect. So an aborted transaction, or an ended session, is found before.
+    send(conn, "SELECT").await?;
+    LeakOnDrop(Some(Box::pin(PgTransactionManager::begin(conn, None)))).await
 }
 
 /// Commits the innermost transaction or savepoint after a check. If either fails, it rolls back.
@@ -64,11 +69,11 @@ pub(super) async fn roll_back(conn: &mut PgConnection) -> Result<(), Error> {
     first_error(conn).await
 }
 
-/// sqlx's begin, which is leaked if it is dropped in flight.
+/// sqlx's begin of a savepoint, which is leaked if it is dropped in flight.
 ///
-/// The drop of sqlx's future of a savepoint rolls back the transaction around it. A commit of that
+/// The drop of sqlx's future rolls back the transaction around the savepoint. A commit of that
 /// transaction then succeeds without effect (seen with sqlx 0.9.0). The leaked future has a
-/// reference to the connection and owns no more than its own allocation.
+/// reference to the connection. It owns its allocation and the text of the savepoint.
 struct LeakOnDrop<F>(Option<Pin<Box<F>>>);
 
 impl<F: Future> Future for LeakOnDrop<F> {

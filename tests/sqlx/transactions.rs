@@ -1,12 +1,12 @@
 //! Transactions of the caller: begun by sqlx, begun by hand, and after a dropped request.
 
-use advisory_locking::{AsyncAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy};
+use advisory_locking::{AsyncAdvisoryLocking, LockError, LockErrorKind, LockOptions, WaitStrategy};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use testkit::observer::{LockEntry, Observe};
 use testkit::pending::drop_at;
 use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of};
 
-use crate::{NO_WAIT, connect};
+use crate::{NO_WAIT, connect, pid};
 
 /// A connection with a table of its session.
 async fn with_table() -> (PgConnection, String) {
@@ -107,6 +107,28 @@ async fn dropped_scope_rolls_back_only_itself() {
         observer().assert_free(&key, "the transaction").await;
     }
     panic!("the scope does not end");
+}
+
+/// The caller's transaction has failed before the scope. Its commit must not succeed afterwards.
+#[tokio::test]
+async fn scope_that_does_not_begin_loses_no_commit() {
+    for is_alive in [true, false] {
+        let (mut conn, table) = with_table().await;
+        let (session, key) = (pid(&mut conn).await, fresh_key());
+        let mut tx = conn.begin().await.unwrap();
+        insert(&mut tx, &table).await.unwrap();
+        if is_alive {
+            tx.execute("SELECT 1 / 0").await.unwrap_err();
+        } else {
+            observer().run(&format!("SELECT pg_terminate_backend({session})"));
+            observer().wait_until_ended(session);
+        }
+        let scope = tx.with_advisory_xact_lock(&key, NO_WAIT, async |_| -> Result<(), LockError> {
+            panic!("the body runs")
+        });
+        assert_eq!(kind_of(scope.await), Some(LockErrorKind::Database));
+        tx.commit().await.unwrap_err();
+    }
 }
 
 /// The wait of a transaction that was dropped ends, and the connection stays usable.
