@@ -12,7 +12,10 @@ pub enum TerminateStep {
     ///
     /// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
     EndSession,
-    /// Rolls back and then ends the session, for a session in an aborted transaction.
+    /// Rolls back, resets the role and then ends the session, for a session in an aborted
+    /// transaction, or after [`SET ROLE`]. The new role may not end the sessions of the first one.
+    ///
+    /// [`SET ROLE`]: https://www.postgresql.org/docs/current/sql-set-role.html
     RollBackAndEndSession,
     /// Releases every session-level lock, for a server that forbids the other steps.
     ReleaseAllLocks,
@@ -46,8 +49,11 @@ impl TerminateStep {
         match self {
             Self::EndSession => end,
             // An aborted transaction accepts no query before its rollback. One message, because a
-            // pooler may send the next one to another session.
-            Self::RollBackAndEndSession => format!("ROLLBACK; {end}"),
+            // pooler may send the next one to another session. The role is that of this message
+            // only, so a session that goes on keeps its own.
+            Self::RollBackAndEndSession => format!(
+                "ROLLBACK; SELECT pg_catalog.set_config('role', 'none', true){condition}; {end}"
+            ),
             Self::ReleaseAllLocks => {
                 format!("SELECT pg_catalog.pg_advisory_unlock_all(){condition}")
             }

@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use testkit::observer::{LockEntry, Observe};
 use testkit::pending::drop_at;
 use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of};
+use testkit::temp::TempRole;
 
 use crate::{NO_WAIT, connect, pid};
 
@@ -128,6 +129,22 @@ async fn scope_that_does_not_begin_loses_no_commit() {
         });
         assert_eq!(kind_of(scope.await), Some(LockErrorKind::Database));
         tx.commit().await.unwrap_err();
+    }
+}
+
+/// The lock is free, and the caller's commit does not succeed: its transaction was rolled back.
+#[tokio::test]
+async fn guard_dropped_in_a_transaction_ends_the_session() {
+    let role = TempRole::create();
+    let set_role = format!("SET ROLE {}", role.name());
+    for prepared in ["SELECT 1", &set_role] {
+        let (mut conn, key) = (connect().await, fresh_key());
+        conn.execute(AssertSqlSafe(prepared)).await.unwrap();
+        let mut tx = conn.begin().await.unwrap();
+        let options = NO_WAIT.allow_in_transaction();
+        drop(tx.acquire_advisory_lock(&key, options).await.unwrap());
+        tx.commit().await.unwrap_err();
+        observer().assert_free(&key, "the session ended").await;
     }
 }
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use advisory_locking::{AsyncAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy};
 use testkit::observer::Observe;
+use testkit::pending::drop_at;
 use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of};
+use testkit::temp::{TempDatabase, TempRole};
 use tokio_postgres::IsolationLevel;
 
-use crate::open::{Error, connect, deadpool};
+use crate::open::{Error, connect, connect_to, deadpool};
 
 #[tokio::test]
 async fn transaction_holds_its_lock_until_it_ends() {
@@ -171,4 +173,40 @@ async fn clients_own_transaction_in_a_body_is_reported() {
     let error = advisory_locking::LockError::find(&*error).expect("a lock error");
     assert_eq!(error.kind(), LockErrorKind::NotHeld);
     assert_eq!(observer.lock_entries(&key), []);
+}
+
+/// The transaction was rolled back with its session, so the caller's commit must not succeed.
+#[tokio::test]
+async fn commit_after_a_dropped_request_fails_after_set_role() {
+    let (role, key, mut client) = (TempRole::create(), fresh_key(), connect().await);
+    let set_role = format!("SET ROLE {}", role.name());
+    client.batch_execute(&set_role).await.unwrap();
+    let mut tx = client.transaction().await.unwrap();
+    let request = tx.acquire_advisory_xact_lock(&key, LockOptions::no_wait());
+    assert!(drop_at(1, request).await.is_none());
+    tx.commit().await.unwrap_err();
+}
+
+/// A server that forbids the termination: the session goes on, with the role of the application.
+#[tokio::test]
+async fn session_that_cannot_be_ended_keeps_its_role() {
+    let (database, login, role) = (
+        TempDatabase::create(),
+        TempRole::create(),
+        TempRole::create(),
+    );
+    database.connect().run(&format!(
+        "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_terminate_backend FROM PUBLIC; GRANT {} TO {}",
+        role.name(),
+        login.name()
+    ));
+    let mut client = connect_to(&login.url(&database.url())).await;
+    let set_role = format!("SET ROLE {}", role.name());
+    client.batch_execute(&set_role).await.unwrap();
+    let mut tx = client.transaction().await.unwrap();
+    let request = tx.acquire_advisory_xact_lock(fresh_key(), LockOptions::no_wait());
+    assert!(drop_at(1, request).await.is_none());
+    drop(tx);
+    let row = client.query_one("SELECT current_user::text", &[]).await;
+    assert_eq!(row.unwrap().get::<_, String>(0), role.name());
 }

@@ -9,7 +9,11 @@ use tokio_postgres::{Client, NoTls};
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) async fn connect() -> Client {
-    let (client, connection) = tokio_postgres::connect(&url(), NoTls).await.unwrap();
+    connect_to(&url()).await
+}
+
+pub(crate) async fn connect_to(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
