@@ -12,9 +12,11 @@
 //!
 //! * Each lock costs a new connection. The pools of bb8 and deadpool keep theirs.
 //! * The methods of this crate check the connection themselves. They close it if it is broken or in
-//!   a transaction. So they never return a terminated session.
+//!   a transaction, and during a panic. So they never return a terminated session.
 //! * A connection that the application has checked out itself returns even if it is broken. Leave
 //!   mobc's `test_on_check_out` on, as it is by default: its ping finds a terminated session.
+
+use std::thread;
 
 use ::mobc::{Connection, Manager, Pool};
 use tokio::runtime::Handle;
@@ -35,11 +37,16 @@ where
     }
 }
 
-/// Returns a connection to its pool, or closes it if it is broken or in a transaction.
+/// Returns a connection to its pool, or closes it if it is broken or in a transaction, and during a
+/// panic.
 fn return_to_pool<M: Manager<Connection: AsyncLockSession>>(mut conn: Connection<M>) {
-    // mobc returns a connection in a task, so without a runtime it must be closed. The state of the
-    // session decides here, because diesel-async's `validate` is inverted (seen with 0.9.2).
-    if Handle::try_current().is_err() || conn.session_transaction_state().must_be_discarded() {
+    // During a panic, the client may panic once more when its state is read. mobc returns a
+    // connection in a task, so without a runtime it must be closed. The state of the session
+    // decides here, because diesel-async's `validate` is inverted (seen with 0.9.2).
+    if thread::panicking()
+        || Handle::try_current().is_err()
+        || conn.session_transaction_state().must_be_discarded()
+    {
         // `into_inner` removes the connection from mobc's `Connection`, whose drop spawns the task.
         drop(conn.into_inner());
     }

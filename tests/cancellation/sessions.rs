@@ -1,12 +1,17 @@
 //! Loss of sessions, and transactions in flight, without a pool.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
+use advisory_locking::session::AsyncLockPool;
 use advisory_locking::{
-    AsyncAdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock,
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
+    OnMissingLock,
 };
 use diesel::sql_types::Integer;
 use diesel::sqlite::SqliteConnection;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool, mobc};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{
     AnsiTransactionManager, AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
@@ -18,7 +23,9 @@ use testkit::server::{connect, fresh_key, url};
 use tokio::sync::Notify;
 
 use crate::adapters;
-use crate::pools::{Deadpool, assert_works, begin, open, pid};
+use crate::pools::{Deadpool, assert_works, begin, in_runtime, open, pid};
+
+type SqliteManager = AsyncDieselConnectionManager<SyncConnectionWrapper<SqliteConnection>>;
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
@@ -70,6 +77,53 @@ async fn a_body_dropped_on_sqlite_is_rolled_back() {
     let rows = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM written");
     assert_eq!(rows.get_result::<i64>(&mut conn).await, Ok(0));
     conn.batch_execute("BEGIN; COMMIT").await.unwrap();
+}
+
+/// Drops a body whose statement on SQLite is in flight, and returns the panic of diesel-async.
+fn panic_of_dropped_statement<P>(open: impl AsyncFnOnce(SqliteManager) -> P) -> String
+where
+    P: AsyncLockPool<Session = SyncConnectionWrapper<SqliteConnection>>,
+{
+    let in_flight = Arc::new(Notify::new());
+    let dropped = catch_unwind(AssertUnwindSafe(|| {
+        in_runtime(async {
+            // Dropped after the body, which ends the statement. The runtime waits for that.
+            let (_end, ended) = std::sync::mpsc::channel::<()>();
+            let pool = open(SqliteManager::new(":memory:")).await;
+            let started = Arc::clone(&in_flight);
+            let options = NO_WAIT.on_missing_lock(OnMissingLock::Ignore);
+            let call = pool.with_advisory_lock(fresh_key(), options, async move |conn| {
+                let statement = conn.spawn_blocking(move |_| {
+                    started.notify_one();
+                    let _ = ended.recv();
+                    Ok(())
+                });
+                statement.await
+            });
+            tokio::select! {
+                _ = call => panic!("the statement has ended"),
+                () = in_flight.notified() => {}
+            }
+        });
+    }));
+    *dropped.unwrap_err().downcast().unwrap()
+}
+
+/// In a current-thread runtime, diesel-async panics there. A second panic would abort the process.
+#[test]
+fn sqlite_statement_dropped_in_a_body_panics_once() {
+    let panics = [
+        panic_of_dropped_statement(async |manager| {
+            bb8::Pool::builder().build(manager).await.unwrap()
+        }),
+        panic_of_dropped_statement(async |manager| {
+            deadpool::Pool::builder(manager).build().unwrap()
+        }),
+        panic_of_dropped_statement(async |manager| mobc::Pool::builder().build(manager)),
+    ];
+    for panic in panics {
+        assert!(panic.contains("runtime"), "{panic}");
+    }
 }
 
 #[tokio::test]
