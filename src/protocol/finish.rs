@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | equal | the client sees the transaction of the lock | commit with a check, or roll back |
 //! | greater | the body left a transaction open | check; terminate |
+//! | unknown, because the connection is marked as broken | the session may have ended | the same |
 //! | smaller | the body ended the transaction itself | roll back one that the client does not see; `NotHeld` |
 //!
 //! The depth alone does not show that the body ended the transaction and began another one. So the
@@ -99,16 +100,15 @@ impl FinishTransaction {
     }
 
     fn start(&mut self) -> NextAction {
-        // Checked first: a broken connection reports depth 0, as if the body ended the transaction.
-        if self.transaction.is_broken() {
-            return self.terminate(self.error(LockErrorKind::Lost));
-        }
-        if self.transaction.depth() > self.grant.depth {
+        // A broken connection reports depth 0, as if the body ended the transaction.
+        let is_broken = self.transaction.is_broken();
+        if is_broken || self.transaction.depth() > self.grant.depth {
             return match self.check() {
                 Some(check) => {
                     self.state = State::CheckingLeftOpen;
                     Action::Script(check)
                 }
+                None if is_broken => self.terminate(self.error(LockErrorKind::Lost)),
                 None => self.terminate(self.error(LockErrorKind::TransactionLeftOpen)),
             };
         }
@@ -186,6 +186,7 @@ impl Machine for FinishTransaction {
             State::Start => self.start(),
             State::CheckingLeftOpen => {
                 let kind = match event.ran() {
+                    Err(error) if error.is_disconnected() => LockErrorKind::Lost,
                     Err(error) if error.is_other_transaction() => LockErrorKind::NotHeld,
                     _ => LockErrorKind::TransactionLeftOpen,
                 };

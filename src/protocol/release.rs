@@ -73,10 +73,8 @@ impl Release {
         let Some(pid) = self.grant.pid else {
             return Action::Done(Ok(()));
         };
-        // The clean-up of an inner lock may have terminated the session, or the client saw it end.
-        if self.transaction.is_broken() {
-            return self.terminate(self.error(LockErrorKind::Lost));
-        }
+        // Also on a connection that the client marked as broken: only the session knows whether it
+        // has ended.
         self.state = State::Releasing { pid };
         self.query_release(pid)
     }

@@ -176,6 +176,49 @@ fn a_borrowed_connection_rejects_further_calls() {
     }
 }
 
+fn mark_broken(conn: &mut PgConnection) {
+    AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
+}
+
+/// Diesel sets its error state also in a session that lives, for example after a failed rollback.
+#[test]
+fn release_on_a_live_connection_marked_broken_succeeds() {
+    let (mut observer, pool, key) = (connect(), pool_of(1), fresh_key());
+    let mut guard = pool.acquire_advisory_lock(&key, block()).unwrap();
+    mark_broken(&mut guard);
+    guard.release().unwrap();
+    assert!(observer.is_free(&key));
+    let body = |conn: &mut PgConnection| {
+        mark_broken(conn);
+        Ok::<_, LockError>(())
+    };
+    pool.with_advisory_lock(&key, block(), body).unwrap();
+    assert!(observer.is_free(&key));
+}
+
+/// Diesel does not know its transaction any more, so the crate does not commit it.
+#[test]
+fn transaction_of_a_connection_marked_broken_is_left_open() {
+    let (pool, key) = (pool_of(1), fresh_key());
+    let mut pid = 0;
+    let done = pool.with_advisory_xact_lock(&key, block(), |conn| {
+        pid = conn.pid();
+        mark_broken(conn);
+        Ok::<_, LockError>(())
+    });
+    assert_eq!(kind_of(done), Some(LockErrorKind::TransactionLeftOpen));
+    assert_replaced(&pool, &key, pid);
+
+    let done = pool.with_advisory_xact_lock(&key, block(), |conn| {
+        pid = conn.pid();
+        conn.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())")
+            .unwrap_err();
+        Ok::<_, LockError>(())
+    });
+    assert_eq!(kind_of(done), Some(LockErrorKind::Lost));
+    assert_replaced(&pool, &key, pid);
+}
+
 #[test]
 fn a_panic_passes_through_and_frees_the_lock() {
     let mut observer = connect();
