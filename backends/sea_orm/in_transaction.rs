@@ -37,6 +37,10 @@ const MAX_SERVER_WAIT: Duration = Duration::from_millis(500);
 /// For SeaORM only: with the other async clients, [`AsyncAdvisoryLocking`] is on their connections
 /// in a transaction, and on their transaction types.
 ///
+/// The server acquires a lock in the innermost transaction that is open on the connection. So do
+/// not acquire one with the handle of an outer transaction while a nested one is open: the rollback
+/// of the nested one would release it.
+///
 /// [releases]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 ///
 /// # Examples

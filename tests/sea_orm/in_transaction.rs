@@ -44,6 +44,19 @@ macro_rules! on_both {
 }
 
 on_both! {
+    lock_of_an_outer_handle_belongs_to_the_nested_transaction, |db, tx, observer| {
+        let [rolled_back, committed] = [fresh_key(), fresh_key()];
+        let nested = tx.begin().await.unwrap();
+        tx.acquire_advisory_xact_lock(&rolled_back, NO_WAIT).await.unwrap();
+        nested.rollback().await.unwrap();
+        observer.assert_free(&rolled_back, "the rollback of the nested transaction").await;
+        let nested = tx.begin().await.unwrap();
+        tx.acquire_advisory_xact_lock(&committed, NO_WAIT).await.unwrap();
+        nested.commit().await.unwrap();
+        assert_eq!(observer.lock_entries(&committed).len(), 1);
+        drop((tx, db));
+    }
+
     lock_is_held_until_the_transaction_ends, |db, tx, observer| {
         let key = fresh_key();
         tx.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
