@@ -17,6 +17,7 @@ mod in_transaction;
 mod mock;
 mod open;
 mod prepared;
+mod random;
 mod replies;
 mod sqlite;
 mod transactions;
