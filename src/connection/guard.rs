@@ -72,11 +72,12 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
         self.mode
     }
 
-    /// Returns `true` if the client knows, without I/O, that the session has ended and the lock is
-    /// lost.
+    /// Returns `true` if the client has marked the connection as broken, usually because the session
+    /// has ended and the lock is lost. Sends nothing.
     ///
     /// `false` is no proof that the lock is held: a blocking client learns of the end from a failed
-    /// statement. A lock manager checks by itself, and its guards notify the holder.
+    /// statement. Only [`release`](Self::release) asks the server. A lock manager checks by itself,
+    /// and its guards notify the holder.
     #[must_use]
     pub fn is_lost(&mut self) -> bool {
         #[cfg(feature = "testing")]
