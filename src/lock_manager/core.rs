@@ -323,7 +323,9 @@ impl<W> Core<W> {
     }
 
     /// Returns the commands to perform, in order. `buffer`, which is empty, receives the next ones.
-    pub(crate) const fn take_commands(&mut self, buffer: Vec<Command<W>>) -> Vec<Command<W>> {
+    pub(crate) fn take_commands(&mut self, buffer: Vec<Command<W>>) -> Vec<Command<W>> {
+        // Any event may have been the last one of a closed lock manager.
+        self.finish_closing();
         std::mem::replace(&mut self.commands, buffer)
     }
 

@@ -199,7 +199,6 @@ impl<W> Core<W> {
         } else {
             self.flush(id, now);
         }
-        self.finish_closing();
     }
 
     fn on_batch_reply(&mut self, id: SessionId, ops: &[LockOp], reply: BatchReply, now: Instant) {

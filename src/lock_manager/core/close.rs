@@ -2,10 +2,11 @@
 //!
 //! # Implementation details
 //!
-//! Closing fails all waiters at once and keeps the holders. Each later event that may be the last
-//! one calls [`Core::finish_closing`]. As soon as no key is in use, it closes the idle sessions. As
-//! soon as no session is left, it responds to the closers. Consequence for users: after `close` has
-//! returned, every connection is back in its pool, or its session was told to terminate.
+//! Closing fails all waiters at once and keeps the holders. After every event,
+//! [`Core::take_commands`] calls [`Core::finish_closing`]. As soon as no key is in use, it closes
+//! the idle sessions. As soon as no session is left, it responds to the closers. Consequence for
+//! users: after `close` has returned, every connection is back in its pool, or its session was told
+//! to terminate.
 
 use std::time::Instant;
 
@@ -22,13 +23,11 @@ impl<W> Core<W> {
     pub(crate) fn close(&mut self, waiter: W, _now: Instant) {
         self.fail_all();
         self.closing.get_or_insert_default().push(waiter);
-        self.finish_closing();
     }
 
     /// Closes the lock manager when its pool is closed, which waits for the connections.
     pub(crate) fn on_pool_closed(&mut self) {
         self.fail_all();
-        self.finish_closing();
     }
 
     /// Ends the lock manager when no caller is left: the holders lose their locks, and all locks
@@ -50,7 +49,6 @@ impl<W> Core<W> {
                 }
             }
         }
-        self.finish_closing();
     }
 
     fn keys_in_use(&self) -> Vec<RawLockKey> {
@@ -111,7 +109,6 @@ impl<W> Core<W> {
     /// Handles the end of a session that was told to close or terminate.
     pub(crate) fn on_session_closed(&mut self, id: SessionId) {
         self.ending_sessions.remove(&id);
-        self.finish_closing();
     }
 
     /// Closes the idle sessions if no key is in use, and responds to [`Core::close`] if no session

@@ -199,7 +199,6 @@ impl<W> Core<W> {
             (WaitOutcome::TimedOut, Some(_)) => self.on_wait_failed(id, key, None, now),
             (WaitOutcome::Failed(error), Some(_)) => self.on_wait_failed(id, key, Some(error), now),
         }
-        self.finish_closing();
     }
 
     /// Closes the session and schedules a poll.

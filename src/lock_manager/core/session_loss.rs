@@ -84,7 +84,6 @@ impl<W> Core<W> {
                 self.poll_later(key, now);
             }
         }
-        self.finish_closing();
     }
 
     /// Marks the requests that do not wait for a retry on another session, or fails them. Returns

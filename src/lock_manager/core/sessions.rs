@@ -264,7 +264,6 @@ impl<W> Core<W> {
             }
             self.remove_if_unused(key);
         }
-        self.finish_closing();
     }
 
     /// Records the failure to open a session. Returns the time of the next attempt.

@@ -121,10 +121,7 @@ impl<W> Core<W> {
                 self.on_session_lost(id, SessionLoss::Unreliable, now);
             }
             // The key does not need the wait, and the wait did not end at its limit.
-            SessionPhase::WaitingOnServer { .. } if !needed => {
-                self.terminate_session(id);
-                self.finish_closing();
-            }
+            SessionPhase::WaitingOnServer { .. } if !needed => self.terminate_session(id),
             // The next phase schedules a health check.
             SessionPhase::Opening
             | SessionPhase::ProcessingReply

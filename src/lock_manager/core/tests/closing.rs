@@ -279,6 +279,16 @@ fn in_process_queue_excludes_callers() {
     assert_eq!((harness.key_count(), harness.timer_count()), (0, 0));
 }
 
+#[test]
+fn close_completes_with_the_last_in_process_release() {
+    let mut harness = with_no_lock_backend(NoLockBackend::InProcess);
+    harness.open_to("s1", Backend::Sqlite);
+    harness.end_session("s1");
+    assert_eq!(close(&mut harness, "end"), ["failed ben: Closed"]);
+    assert_eq!(harness.release("ann"), ["released ann", "closed end"]);
+    assert!(harness.core.is_finished());
+}
+
 /// The hand-off limit exists for other processes only.
 #[test]
 fn in_process_sharing_has_no_hand_off_limit() {
