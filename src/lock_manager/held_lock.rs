@@ -13,7 +13,7 @@ use super::shared::{Caller, Response};
 #[cfg(feature = "testing")]
 use super::simulated::SimulatedLock;
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{GrantRecord, LockSpan, ReleaseRecord};
+use crate::events::{LockSpan, ReleaseRecord, RequestRecord};
 use crate::key::LockKey;
 use crate::options::LockMode;
 #[cfg(feature = "testing")]
@@ -32,14 +32,9 @@ pub(super) struct HeldLock {
 }
 
 impl HeldLock {
-    pub(super) fn new(
-        lock: LockHandle,
-        record: Option<GrantRecord>,
-        key: LockKey,
-        mode: LockMode,
-    ) -> Self {
+    pub(super) fn new(mut lock: LockHandle, key: LockKey, mode: LockMode) -> Self {
         Self {
-            record: HoldRecord::new(record, lock.loss.clone()),
+            record: HoldRecord::new(lock.loss.take()),
             lock,
             key,
             mode,
@@ -48,14 +43,20 @@ impl HeldLock {
         }
     }
 
+    /// Ends the request with the grant, which begins the hold.
+    pub(super) fn begin(&mut self, request: Option<RequestRecord>) {
+        self.record.grant =
+            request.and_then(|request| request.granted(self.lock.pid, Instant::now()));
+    }
+
     /// Acquires the lock in the lock table of a test, on a backend without locks.
     #[cfg(feature = "testing")]
     pub(super) async fn simulate(mut self, options: &LockOptions) -> Result<Self, LockError> {
-        let simulated = SimulatedLock::acquire(self.lock.session, &self.key, options).await?;
+        let session = self.lock.grant.session;
+        let simulated = SimulatedLock::acquire(session, &self.key, options).await?;
         if let Some(simulated) = &simulated {
-            let loss = self.lock.loss.get_or_insert_default();
+            let loss = self.record.loss.get_or_insert_default();
             simulated.fire_on_loss(Arc::clone(loss));
-            self.record.loss = Some(Arc::clone(loss));
         }
         self.simulated = simulated;
         Ok(self)
@@ -85,15 +86,16 @@ impl HeldLock {
     }
 
     pub(super) const fn token(&self) -> Option<i64> {
-        self.lock.token
+        self.lock.grant.token
     }
 
     pub(super) fn generation(&self) -> u64 {
-        self.lock.session.map_or(0, SessionId::generation)
+        let session = self.lock.grant.session;
+        session.map_or(0, SessionId::generation)
     }
 
     pub(super) fn loss(&self) -> Option<&LossSignal> {
-        self.lock.loss.as_deref()
+        self.record.loss.as_deref()
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use futures_channel::oneshot;
 
-use super::core::{Core, LockGrant, SessionId};
+use super::core::{Core, LockGrant};
 use super::loss_signal::LossSignal;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
@@ -16,9 +16,8 @@ use crate::events::{GrantRecord, LockSpan, ReleaseRecord};
 #[derive(Debug)]
 pub(super) struct LockHandle {
     shared: Arc<Shared>,
-    grant: Option<LockGrant>,
-    pub(super) token: Option<i64>,
-    pub(super) session: Option<SessionId>,
+    pub(super) grant: LockGrant,
+    is_released: bool,
     /// Process id of the session on the server. `None` without a server.
     pub(super) pid: Option<i32>,
     pub(super) loss: Option<Arc<LossSignal>>,
@@ -33,18 +32,23 @@ impl LockHandle {
     ) -> Self {
         Self {
             shared,
-            token: grant.token,
-            session: grant.session,
+            grant,
+            is_released: false,
             pid,
-            grant: Some(grant),
             loss,
         }
+    }
+
+    /// Returns the grant, once: its release follows.
+    fn take_grant(&mut self) -> Option<LockGrant> {
+        let is_held = !std::mem::replace(&mut self.is_released, true);
+        is_held.then_some(self.grant)
     }
 
     /// Releases the lock. The receiver gets the result.
     pub(super) fn release(mut self, caller: Caller) -> ResponseReceiver {
         let (sender, receiver) = oneshot::channel();
-        if let Some(grant) = self.grant.take() {
+        if let Some(grant) = self.take_grant() {
             let sender = Some(ResponseSender::new(sender));
             let release = |core: &mut Core<ResponseSender>, now| core.release(grant, sender, now);
             self.shared.with_core_and_poll(caller.may_block(), release);
@@ -58,7 +62,7 @@ impl LockHandle {
             return Vec::new();
         };
         let (senders, receivers): (Vec<_>, Vec<_>) = all.iter().map(|_| oneshot::channel()).unzip();
-        let grants: Vec<_> = all.iter_mut().map(|lock| lock.grant.take()).collect();
+        let grants: Vec<_> = all.iter_mut().map(Self::take_grant).collect();
         shared.with_core(|core, now| {
             core.batched(now, |core| {
                 for (grant, sender) in grants.into_iter().zip(senders) {
@@ -85,7 +89,7 @@ impl Future for ResponseReceiver {
 
 impl Drop for LockHandle {
     fn drop(&mut self) {
-        let Some(grant) = self.grant.take() else {
+        let Some(grant) = self.take_grant() else {
             return;
         };
         self.shared
@@ -96,13 +100,13 @@ impl Drop for LockHandle {
 /// Record of a held lock. Dropping it sends the event of a dropped guard.
 #[derive(Debug)]
 pub(super) struct HoldRecord {
-    grant: Option<GrantRecord>,
+    pub(super) grant: Option<GrantRecord>,
     pub(super) loss: Option<Arc<LossSignal>>,
 }
 
 impl HoldRecord {
-    pub(super) const fn new(grant: Option<GrantRecord>, loss: Option<Arc<LossSignal>>) -> Self {
-        Self { grant, loss }
+    pub(super) const fn new(loss: Option<Arc<LossSignal>>) -> Self {
+        Self { grant: None, loss }
     }
 
     /// Returns the span of a body under the lock.

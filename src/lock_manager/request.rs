@@ -2,9 +2,8 @@
 //!
 //! A call is a future for async and blocking callers alike; a blocking caller parks its thread.
 
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use futures_channel::oneshot;
@@ -52,7 +51,7 @@ impl Handle {
     ) -> Result<HeldLock, LockError> {
         check(&options, &key)?;
         let pending = self.request(key, &options, kind, caller);
-        granted(pending, &options).await
+        pending.granted(&options).await
     }
 
     fn request(
@@ -123,7 +122,7 @@ impl Handle {
                 break error;
             };
             let pending = self.request(key, &options, RequestKind::Plain, caller);
-            match granted(pending, &options).await {
+            match pending.granted(&options).await {
                 Ok(lock) => locks.push(lock),
                 Err(error) => break error,
             }
@@ -148,7 +147,7 @@ impl Handle {
         // Await every response: a lock granted after the first failure must be released.
         let no_wait = without_wait(options);
         for (pending, key) in pending.into_iter().zip(keys) {
-            match granted(pending, &no_wait).await {
+            match pending.granted(&no_wait).await {
                 Ok(lock) if failure.is_none() => locks.push(lock),
                 Ok(lock) => beyond.push(lock),
                 Err(error) => {
@@ -253,24 +252,6 @@ fn response_channel(record: &mut RequestRecord) -> (ResponseSender, ResponseRece
     (sender, ResponseReceiver(receiver))
 }
 
-/// Waits for the response. In a test scope of the unit-test kit, a lock of a backend without locks
-/// is then acquired in the lock table of the test.
-#[cfg_attr(
-    not(feature = "testing"),
-    expect(unused_variables, reason = "only the unit-test kit reads the options")
-)]
-async fn granted(pending: PendingRequest, options: &LockOptions) -> Result<HeldLock, LockError> {
-    #[cfg(feature = "testing")]
-    let began = pending.began;
-    let held = pending.await;
-    #[cfg(feature = "testing")]
-    let held = match held {
-        Ok(held) => held.simulate(&options.with_elapsed(began.elapsed())).await,
-        Err(error) => Err(error),
-    };
-    held
-}
-
 /// A request that waits for its response. Dropping it cancels the request.
 struct PendingRequest {
     /// Taken when the response has arrived.
@@ -298,59 +279,75 @@ impl PendingRequest {
     }
 }
 
-impl Future for PendingRequest {
-    type Output = Result<HeldLock, LockError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // Taken out, because the poll borrows all of `self`. After the response, its drop ends the
-        // span.
-        let span = std::mem::take(&mut self.span);
-        let polled = span.in_scope(|| self.poll_response(context));
-        if polled.is_pending() {
-            self.span = span;
-        }
-        polled
-    }
-}
-
 impl PendingRequest {
-    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<HeldLock, LockError>> {
-        let response = ready!(Pin::new(&mut self.receiver).poll(context));
+    /// Waits for the response, and ends the record of the request.
+    async fn granted(mut self, options: &LockOptions) -> Result<HeldLock, LockError> {
+        // Taken out, because the future borrows all of `self`.
+        let span = std::mem::take(&mut self.span);
+        let ended = async {
+            let granted = self.response(options).await;
+            let record = self.take_record();
+            match granted {
+                Ok(mut held) => {
+                    held.begin(record);
+                    Ok(held)
+                }
+                Err(error) => {
+                    if let Some(record) = record {
+                        record.not_granted(NotGranted::from(&error), Instant::now());
+                    }
+                    Err(error)
+                }
+            }
+        };
+        span.run(pin!(ended)).await
+    }
+
+    /// Waits for the response. In a test scope of the unit-test kit, a lock of a backend without
+    /// locks is then acquired in the lock table of the test.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(unused_variables, reason = "only the unit-test kit reads the options")
+    )]
+    async fn response(&mut self, options: &LockOptions) -> Result<HeldLock, LockError> {
+        let response = (&mut self.receiver).await;
         // An answered request needs no cancellation when this future is dropped.
         self.request = None;
+        match response {
+            Some(Response::Granted(lock)) => {
+                let held = HeldLock::new(lock, self.key.clone(), self.options.lock_mode());
+                #[cfg(feature = "testing")]
+                let held = {
+                    let options = options.with_elapsed(self.began.elapsed());
+                    held.simulate(&options).await?
+                };
+                Ok(held)
+            }
+            Some(Response::Failed(error)) => Err(self.with_wait(error)),
+            Some(Response::Released(_) | Response::Closed) | None => {
+                Err(LockError::new(LockErrorKind::Closed).with_key(&self.key))
+            }
+        }
+    }
+
+    fn take_record(&mut self) -> Option<RequestRecord> {
         let mut record = self.record.take();
         if let Some(record) = &mut record {
             record.set_db_system(|| self.shared.db_system());
         }
-        let error = match response {
-            Some(Response::Granted(lock)) => {
-                let record = record.and_then(|record| record.granted(lock.pid, Instant::now()));
-                let (key, mode) = (self.key.clone(), self.options.lock_mode());
-                return Poll::Ready(Ok(HeldLock::new(lock, record, key, mode)));
-            }
-            Some(Response::Failed(error)) => self.with_wait(error),
-            Some(Response::Released(_) | Response::Closed) | None => {
-                LockError::new(LockErrorKind::Closed).with_key(&self.key)
-            }
-        };
-        if let Some(record) = record {
-            record.not_granted(NotGranted::from(&error), Instant::now());
-        }
-        Poll::Ready(Err(error))
+        record
     }
 }
 
 impl Drop for PendingRequest {
     fn drop(&mut self) {
         if let Some((request, key)) = self.request.take() {
-            if let Some(record) = &mut self.record {
-                record.set_db_system(|| self.shared.db_system());
-            }
             let sender = self
                 .shared
                 .with_core(|core, now| core.cancel(request, key, now));
             // Outside the mutex, because it wakes the task of this call.
             drop(sender);
         }
+        drop(self.take_record());
     }
 }

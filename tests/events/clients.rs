@@ -661,6 +661,27 @@ mod lock_manager {
         assert_events(&key, &[REQUESTED, GRANTED, OVERDUE, RELEASED]);
     }
 
+    #[cfg(all(feature = "diesel-sqlite", feature = "testing"))]
+    #[test]
+    fn refusal_of_the_unit_test_kit_is_no_grant() {
+        record();
+        let pool = diesel::r2d2::Pool::builder()
+            .max_size(1)
+            .build(diesel::r2d2::ConnectionManager::<diesel::SqliteConnection>::new(":memory:"));
+        let manager = LockManager::over_blocking_pool(pool.unwrap()).unwrap();
+        let (locks, key) = (advisory_locking::testing::TestLocks::enter(), fresh_key());
+        let quiet = NO_WAIT.on_missing_lock(advisory_locking::OnMissingLock::Ignore);
+        let other = locks.hold_from_other_session(&key);
+        manager.acquire_blocking(&key, quiet).unwrap_err();
+        drop(other);
+        let guard = manager.acquire_blocking(&key, quiet).unwrap();
+        guard.release_blocking().unwrap();
+        let calls = calls_of(&key);
+        let messages: Vec<_> = calls.iter().filter_map(Call::message).collect();
+        let expected = [REQUESTED, CONTENDED, REQUESTED, GRANTED, RELEASED];
+        assert_eq!(messages, expected);
+    }
+
     #[test]
     fn lost_lock_is_logged() {
         record();
