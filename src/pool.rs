@@ -40,7 +40,7 @@ pub(crate) fn pool_error(error: SessionError) -> LockError {
 
 /// Least time of a checkout under a limit. The limit bounds waits, and a checkout without a wait
 /// may still open a connection, or check an idle one by a round trip.
-const MIN_CHECKOUT: Duration = Duration::from_millis(100);
+pub(crate) const MIN_CHECKOUT: Duration = Duration::from_millis(100);
 
 /// Longest checkout of the second connection of the pooler check, as most pools wait by default. A
 /// pool of one connection cannot return it, and deadpool waits for it without a limit.

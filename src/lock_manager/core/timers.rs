@@ -4,10 +4,10 @@
 //!
 //! One ordered set of times and events. The driver sleeps until the first time and then calls
 //! [`Core::run_due_timers`]. A timer is removed as soon as its event has no meaning. So the size of
-//! the set depends on the keys, waiters and sessions in use only. Consequence for users: a deadline
-//! is exact to the resolution of the driver's timer. A session that does not reply to a batch is
-//! found within two keep-alive intervals. A wait on the server is not checked while its key needs
-//! it, because it may last for any time.
+//! the set depends on the keys, waiters and sessions in use only. Consequence for users: the
+//! deadline of a wait is exact to the resolution of the driver's timer. A session that does not
+//! reply to a batch is found within two keep-alive intervals. A wait on the server is not checked
+//! while its key needs it, because it may last for any time.
 
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use super::sessions::SessionPhase;
 use super::{Core, RequestId, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
+use crate::pool::MIN_CHECKOUT;
 
 /// Event of a timer.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -64,6 +65,9 @@ impl<W> Core<W> {
     }
 
     fn on_deadline(&mut self, id: RequestId, key: RawLockKey, now: Instant) {
+        if self.await_first_answer(id, key, now) {
+            return;
+        }
         // Before the removal, which may end the wait of the key's session.
         let has_session = self.is_connected() || self.is_on_open_session(key);
         let Some(request) = self.remove_request(id, key, now) else {
@@ -80,6 +84,28 @@ impl<W> Core<W> {
             None => error.with_context("the pool returned no connection within the limit"),
         };
         self.fail_with(request, error);
+    }
+
+    /// Gives a request time for its first answer, after which it does not wait. Returns `false` if
+    /// it was answered or has had that time.
+    ///
+    /// The limit bounds the wait for other holders, not the round trip of an attempt.
+    fn await_first_answer(&mut self, id: RequestId, key: RawLockKey, now: Instant) -> bool {
+        let Some(key_state) = self.keys.get_mut(&key) else {
+            return false;
+        };
+        let is_sent = key_state.phase().session().is_some();
+        let until = key_state
+            .queue
+            .get(id)
+            .filter(|request| is_sent && !request.is_waiting);
+        let until = until.and_then(|request| request.since.checked_add(MIN_CHECKOUT));
+        let Some(at) = until.filter(|until| *until > now) else {
+            return false;
+        };
+        key_state.queue.stop_waiting(id, at);
+        self.timers.insert((at, Timer::Deadline(id, key)));
+        true
     }
 
     /// Schedules the health check of a session whose phase began at `since`.

@@ -142,6 +142,20 @@ impl<W> WaitQueue<W> {
         self.remove_at(position.ok()?)
     }
 
+    /// Lets a request time out as soon as it is contended, and at this time.
+    pub(super) fn stop_waiting(&mut self, id: RequestId, deadline: Instant) {
+        let position = self
+            .requests
+            .binary_search_by_key(&id, |request| request.id);
+        let request = position.ok().and_then(|at| self.requests.get_mut(at));
+        if let Some(request) = request {
+            self.no_wait += usize::from(request.no_wait.is_none());
+            self.blocking -= usize::from(request.blocks());
+            request.no_wait = Some(LockErrorKind::TimedOut);
+            request.deadline = Some(deadline);
+        }
+    }
+
     /// Removes the first request that uses [`WaitStrategy::Block`].
     pub(super) fn remove_blocking(&mut self) -> Option<Request<W>> {
         let position = self.requests.iter().position(Request::blocks)?;

@@ -197,6 +197,19 @@ fn sharers_wait_after_the_hand_off_limit() {
 }
 
 #[test]
+fn sharers_do_not_wait_without_a_hand_off_limit() {
+    let options = LockManagerOptions::new().hand_off_limit(u32::MAX, Duration::MAX);
+    let mut harness = CoreHarness::opened(options);
+    harness.request("ann", 1, &forever().shared());
+    assert_eq!(harness.reply("s1", "y"), ["granted ann"]);
+    harness.now += Duration::from_secs(3_600);
+    assert_eq!(
+        harness.request("ben", 1, &no_wait().shared()),
+        ["granted ben"]
+    );
+}
+
+#[test]
 fn no_wait_does_not_overtake_during_a_yield() {
     let mut harness = held(1);
     harness.request("ben", 1, &forever());

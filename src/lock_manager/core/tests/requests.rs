@@ -2,7 +2,7 @@
 
 use super::harness::{CoreHarness, millis};
 use crate::lock_manager::options::LockManagerOptions;
-use crate::options::LockOptions;
+use crate::options::{LockOptions, WaitStrategy};
 use std::time::Duration;
 
 const NO_COMMANDS: [&str; 0] = [];
@@ -42,13 +42,50 @@ fn no_wait_fails_when_contended() {
 
 #[test]
 fn deadline_passes_without_a_reply() {
-    let mut harness = harness();
-    harness.request("ann", 1, &LockOptions::wait_up_to(millis(20)));
-    assert_eq!(harness.next_timer(), Some(millis(20)));
-    assert_eq!(harness.advance(millis(19)), NO_COMMANDS);
-    assert_eq!(harness.advance(millis(1)), ["failed ann: TimedOut"]);
-    // The late grant is released.
-    assert_eq!(harness.reply("s1", "y"), ["run s1: release 1"]);
+    for (limit, time) in [(20, 100), (100, 100), (120, 120)] {
+        let mut harness = harness();
+        harness.request("ann", 1, &LockOptions::wait_up_to(millis(limit)));
+        assert_eq!(harness.next_timer(), Some(millis(limit)));
+        assert_eq!(harness.advance(millis(limit - 1)), NO_COMMANDS);
+        if limit < time {
+            assert_eq!(harness.advance(millis(time - limit)), NO_COMMANDS);
+        }
+        assert_eq!(harness.advance(millis(1)), ["failed ann: TimedOut"]);
+        // The late grant is released.
+        assert_eq!(harness.reply("s1", "y"), ["run s1: release 1"]);
+        assert_eq!((harness.key_count(), harness.timer_count()), (1, 1));
+    }
+}
+
+/// The limit bounds the wait for other holders, not the round trip of an attempt.
+#[test]
+fn free_key_is_granted_after_a_short_limit() {
+    let soon = LockOptions::wait_up_to(millis(1));
+    for options in [soon, soon.strategy(WaitStrategy::Block)] {
+        let mut harness = harness();
+        harness.request("ann", 1, &options);
+        harness.request("ben", 1, &options);
+        harness.request_of_several("cy", 2, &options);
+        assert_eq!(harness.advance(millis(2)), NO_COMMANDS);
+        let commands = ["granted ann", "failed ben: TimedOut", "run s1: acquire 2"];
+        assert_eq!(harness.reply("s1", "y"), commands);
+        assert_eq!(harness.reply("s1", "n"), ["failed cy: TimedOut"]);
+        // While another caller of the process holds the key, the limit is exact.
+        harness.request("dot", 1, &options);
+        assert_eq!(harness.advance(millis(1)), ["failed dot: TimedOut"]);
+    }
+}
+
+#[test]
+fn short_limit_does_not_wait_for_a_contended_key() {
+    for strategy in [WaitStrategy::Poll, WaitStrategy::Block] {
+        let mut harness = harness();
+        let soon = LockOptions::wait_up_to(millis(1)).strategy(strategy);
+        harness.request("ann", 1, &soon);
+        harness.advance(millis(2));
+        assert_eq!(harness.reply("s1", "n"), ["failed ann: TimedOut"]);
+        assert_eq!((harness.key_count(), harness.timer_count()), (0, 1));
+    }
 }
 
 #[test]
