@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "lock-manager")]
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::overdue::OverdueWatch;
@@ -85,6 +85,14 @@ impl RequestRecord {
         }
     }
 
+    /// Replaces the observer of the process.
+    #[cfg(all(test, feature = "lock-manager"))]
+    pub(super) fn observe_with(&mut self, observer: &'static dyn crate::observer::LockObserver) {
+        if let Some(subject) = &mut self.subject {
+            subject.observer = Some(observer);
+        }
+    }
+
     /// Returns the span of the request.
     pub(crate) fn span(&self) -> LockSpan {
         let subject = self.subject.as_ref();
@@ -118,7 +126,7 @@ impl RequestRecord {
         }
         self.notice = Some(Arc::new(WaitNotice {
             subject: subject.clone(),
-            is_closed: AtomicBool::new(false),
+            is_closed: Mutex::new(false),
         }));
         self.notice.clone()
     }
@@ -195,23 +203,31 @@ impl Drop for RequestRecord {
 #[derive(Debug)]
 pub(crate) struct WaitNotice {
     subject: Subject,
-    /// The event was sent, or the request has ended.
-    is_closed: AtomicBool,
+    /// The event was sent, or the request has ended. Locked while the event is sent, so that the
+    /// end of the request follows it.
+    is_closed: Mutex<bool>,
 }
 
 #[cfg(feature = "lock-manager")]
 impl WaitNotice {
     /// Sends the event, once, and not after the end of the request.
     pub(crate) fn send(&self) {
-        // Relaxed: the flag only selects the call that sends the event.
-        if !self.is_closed.swap(true, Ordering::Relaxed) {
+        let mut is_closed = self.is_closed();
+        if !std::mem::replace(&mut *is_closed, true) {
             self.subject.emit(LockEventKind::Waiting, None);
         }
     }
 
     /// Ends the request. Returns `true` if the event was sent.
     fn close(&self) -> bool {
-        self.is_closed.swap(true, Ordering::Relaxed)
+        std::mem::replace(&mut *self.is_closed(), true)
+    }
+
+    fn is_closed(&self) -> MutexGuard<'_, bool> {
+        // The value is valid after a panic.
+        self.is_closed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
