@@ -75,18 +75,16 @@ pub(crate) fn numbers(key: RawLockKey) -> String {
 
 /// Parses integers, or the form that the library logs.
 fn parse_key(text: &str) -> Result<LockKey, String> {
+    let text = text.trim();
     let pair = text.split_once(',').and_then(|(first, second)| {
-        let (first, second) = (first.trim().parse().ok()?, second.trim().parse().ok()?);
-        Some(LockKey::from(RawLockKey::Pair(first, second)))
+        let logged = format!("({}, {})", first.trim(), second.trim());
+        logged.parse().ok()
     });
-    match pair {
-        Some(key) => Ok(key),
-        None => text.trim().parse().map_err(|_| {
-            "a key is a 64-bit integer, two 32-bit integers such as 1,2, or the form in logs such \
+    pair.map_or_else(|| text.parse(), Ok).map_err(|_| {
+        "a key is a 64-bit integer, two 32-bit integers such as 1,2, or the form in logs such \
              as '\"NAME\" = 42'"
-                .to_owned()
-        }),
-    }
+            .to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -105,7 +103,15 @@ mod tests {
         ] {
             assert_eq!(parse_key(text).unwrap().raw(), raw, "{text}");
         }
-        for text in ["", "name", "1,2,3", "99999999999999999999", "1,99999999999"] {
+        for text in [
+            "",
+            "name",
+            "1,2,3",
+            "99999999999999999999",
+            "1,99999999999",
+            "+5",
+            "1,+2",
+        ] {
             assert!(parse_key(text).is_err(), "{text}");
         }
     }

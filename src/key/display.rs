@@ -4,7 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::str::FromStr;
 
-use super::{LockKey, RawLockKey};
+use super::part::MAX_TEXT_BYTES;
+use super::{LockKey, RawLockKey, breaks_line};
 
 /// Shows the text and the number: `"sync/4" = 5478352693262750134`. A pair shows as `(1, 2)`, and a
 /// key without text as its number alone.
@@ -69,13 +70,13 @@ impl FromStr for LockKey {
     }
 }
 
-/// Splits at the closing quote. `None` if there is none, or if the text is not escaped.
+/// Splits at the closing quote. `None` if there is none, or if the text is not escaped or not cut.
 fn split_quoted(quoted: &str) -> Option<(&str, &str)> {
     let mut escaped = false;
     for (at, character) in quoted.char_indices() {
         match character {
-            // The printed form escapes control characters, so such a text is not one.
-            _ if character.is_control() => return None,
+            // The printed form escapes these characters and is cut, so such a text is not one.
+            _ if breaks_line(character) || at > MAX_TEXT_BYTES => return None,
             _ if escaped => escaped = false,
             '\\' => escaped = true,
             '"' => return Some((quoted.get(..at)?, quoted.get(at + 1..)?)),
@@ -92,10 +93,16 @@ fn raw(number: &str) -> Option<RawLockKey> {
     match pair {
         Some(pair) => {
             let (first, second) = pair.split_once(", ")?;
-            Some(RawLockKey::Pair(first.parse().ok()?, second.parse().ok()?))
+            Some(RawLockKey::Pair(integer(first)?, integer(second)?))
         }
-        None => number.parse().ok().map(RawLockKey::Single),
+        None => integer(number).map(RawLockKey::Single),
     }
+}
+
+/// Parses the printed form of an integer: neither `+5` nor `05`.
+fn integer<N: FromStr + ToString>(text: &str) -> Option<N> {
+    let number: N = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 /// Error of parsing a [`LockKey`]: the text is not the form that a key prints.

@@ -91,6 +91,9 @@ impl<T: KeyText + ?Sized> KeyText for &T {}
 /// Longest remembered text, so that a key made from megabytes costs and logs a line.
 const LABEL_BYTES: usize = 120;
 
+/// Longest text of a [`Label`]: the character at the bound may be escaped, and `…` may follow.
+pub(super) const MAX_TEXT_BYTES: usize = LABEL_BYTES + 10;
+
 /// Text form of a key, for logs: escaped, so that a log line stays one line, and cut at
 /// [`LABEL_BYTES`].
 #[derive(Clone, Debug, Default)]

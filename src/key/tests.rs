@@ -1,3 +1,4 @@
+use super::part::MAX_TEXT_BYTES;
 use super::*;
 
 /// Pinned for ever: a change here means that two releases of a service no longer exclude each
@@ -107,8 +108,9 @@ fn display_names_the_text_and_the_number() {
 #[test]
 fn printed_form_is_parsed() {
     let long = "🔒".repeat(500);
+    let longest = format!("{}\u{2029}", "x".repeat(119));
     for text in [
-        "", "a", "\"", "\\", "\\\"", "\" = 5", "a\0b\n", "Zürich", &long,
+        &longest, "", "a", "\"", "\\", "\\\"", "\" = 5", "a\0b\n", "Zürich", &long,
     ] {
         for key in [
             LockKey::from(text),
@@ -147,8 +149,16 @@ fn other_texts_are_no_printed_form() {
         "(1, 2, 3)",
         "9223372036854775808",
         "(2147483648, 0)",
+        "+5",
+        "05",
+        "-0",
+        "(+1, 2)",
+        "\"report\" = +5",
+        "\"line\u{2028}separator\" = 5",
     ];
-    for text in malformed {
+    // The printed text is shortened.
+    let long = format!("\"{}\" = 5", "x".repeat(131));
+    for text in malformed.into_iter().chain([long.as_str()]) {
         let error = text.parse::<LockKey>().unwrap_err();
         assert!(error.to_string().contains("LockKey::from"), "{text}");
     }
@@ -178,7 +188,7 @@ fn any_text_makes_one_short_line() {
     ] {
         let key = LockKey::from((text, text, text));
         let shown = key.text().unwrap();
-        assert!(shown.len() < 140, "{} bytes", shown.len());
+        assert!(shown.len() <= MAX_TEXT_BYTES, "{} bytes", shown.len());
         assert!(!shown.chars().any(char::is_control), "{shown:?}");
     }
     assert_eq!(LockKey::from("a\0b\n").text(), Some(r"a\u{0}b\n"));
@@ -214,7 +224,7 @@ fn parts_after_an_ellipsis_are_shown() {
 #[test]
 fn text_of_many_empty_parts_is_short() {
     let key = LockKey::from_parts(vec![""; 1_000_000]);
-    assert!(key.text().unwrap().len() < 140);
+    assert!(key.text().unwrap().len() <= MAX_TEXT_BYTES);
 }
 
 #[test]
