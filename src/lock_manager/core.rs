@@ -10,8 +10,9 @@
 //!
 //! The data structure is a tree of keys in use and a tree of sessions. A key has a phase and a FIFO
 //! wait queue; [`key_state`] has the table of its transitions. A session has an outbox and at most
-//! one statement in flight. Operations that are added while a statement is in flight leave together
-//! in the next batch, so many keys need few statements.
+//! one statement in flight. An event only adds operations to outboxes. After it,
+//! [`take_commands`](Core::take_commands) sends the outbox of each idle session as one batch. So
+//! the operations of an event, or of all events during a statement, need one statement.
 //!
 //! The reply of a session moves each key of the batch to its next phase. A key that is held grants
 //! its first waiters: the core emits [`Command::Granted`], and the driver wakes the waiter.
@@ -181,8 +182,6 @@ pub(crate) struct Core<W> {
     epoch: Instant,
     random: fastrand::Rng,
     commands: Vec<Command<W>>,
-    /// Nothing is flushed: [`Core::batched`] collects operations.
-    batching: bool,
     counters: Counters,
 }
 
@@ -212,7 +211,6 @@ impl<W> Core<W> {
             epoch: now,
             random,
             commands: Vec::new(),
-            batching: false,
             counters: Counters::default(),
         }
     }
@@ -322,9 +320,15 @@ impl<W> Core<W> {
         }
     }
 
-    /// Returns the commands to perform, in order. `buffer`, which is empty, receives the next ones.
-    pub(crate) fn take_commands(&mut self, buffer: Vec<Command<W>>) -> Vec<Command<W>> {
-        // Any event may have been the last one of a closed lock manager.
+    /// Ends an event, and returns the commands to perform, in order. `buffer`, which is empty,
+    /// receives the next ones.
+    pub(crate) fn take_commands(
+        &mut self,
+        buffer: Vec<Command<W>>,
+        now: Instant,
+    ) -> Vec<Command<W>> {
+        self.close_unused_dedicated_sessions();
+        self.send_outboxes(now);
         self.finish_closing();
         std::mem::replace(&mut self.commands, buffer)
     }

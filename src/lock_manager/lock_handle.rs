@@ -64,13 +64,11 @@ impl LockHandle {
         let (senders, receivers): (Vec<_>, Vec<_>) = all.iter().map(|_| oneshot::channel()).unzip();
         let grants: Vec<_> = all.iter_mut().map(Self::take_grant).collect();
         shared.with_core(|core, now| {
-            core.batched(now, |core| {
-                for (grant, sender) in grants.into_iter().zip(senders) {
-                    if let Some(grant) = grant {
-                        core.release(grant, Some(ResponseSender::new(sender)), now);
-                    }
+            for (grant, sender) in grants.into_iter().zip(senders) {
+                if let Some(grant) = grant {
+                    core.release(grant, Some(ResponseSender::new(sender)), now);
                 }
-            });
+            }
         });
         receivers.into_iter().map(ResponseReceiver).collect()
     }

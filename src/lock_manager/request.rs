@@ -172,13 +172,11 @@ impl Handle {
         let (senders, receivers): (Vec<ResponseSender>, Vec<_>) = channels.unzip();
         let may_block = caller.may_block_on(options);
         let requests = self.shared.with_core_and_poll(may_block, |core, now| {
-            core.batched(now, |core| {
-                let kind = RequestKind::OneOfSeveral;
-                let requested = keys.iter().zip(senders);
-                requested
-                    .map(|(key, sender)| core.request(key.clone(), options, kind, sender, now))
-                    .collect::<Vec<_>>()
-            })
+            let kind = RequestKind::OneOfSeveral;
+            let requested = keys.iter().zip(senders);
+            requested
+                .map(|(key, sender)| core.request(key.clone(), options, kind, sender, now))
+                .collect::<Vec<_>>()
         });
         let began = Instant::now();
         let requested = keys.iter().zip(requests).zip(receivers).zip(records);

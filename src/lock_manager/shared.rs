@@ -224,9 +224,10 @@ impl Shared {
     ) -> T {
         let (value, deferred) = {
             let mut state = self.state();
-            let value = event(&mut state.core, Instant::now());
+            let now = Instant::now();
+            let value = event(&mut state.core, now);
             let mut deferred = DeferredQueue::default();
-            state.dispatch_all(self, permit, &mut deferred);
+            state.dispatch_all(self, permit, &mut deferred, now);
             if let Some(waker) = state.wake_timer_if_earlier() {
                 deferred.push(Deferred::Wake(waker));
             }
@@ -284,9 +285,10 @@ impl State {
         shared: &Arc<Shared>,
         mut permit: Option<&mut Option<PollPermit>>,
         deferred: &mut DeferredQueue,
+        now: Instant,
     ) {
         let mut commands = std::mem::take(&mut self.commands);
-        commands = self.core.take_commands(commands);
+        commands = self.core.take_commands(commands, now);
         for command in commands.drain(..) {
             self.dispatch(command, shared, permit.as_deref_mut(), deferred);
         }

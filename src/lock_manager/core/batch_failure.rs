@@ -121,7 +121,7 @@ impl<W> Core<W> {
                 }
                 // The session holds the lock, because `Compensate` releases none that the batch
                 // only issued a token for. So the key stays in its phase.
-                LockOpKind::IssueToken => self.enqueue_ops(id, &[*op], true, now),
+                LockOpKind::IssueToken => self.enqueue_ops(id, &[*op], true),
             }
         }
     }
@@ -165,7 +165,6 @@ impl<W> Core<W> {
             let error = LockError::new(failure.kind).with_key(&request.key);
             self.fail_with(request, error.with_context(failure.message.clone()));
         }
-        self.close_unused_dedicated_session(key);
         self.remove_if_unused(key);
     }
 }

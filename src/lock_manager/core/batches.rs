@@ -2,19 +2,19 @@
 //!
 //! # Implementation details
 //!
-//! Each session has an outbox. If the session is idle, an operation is sent at once. Otherwise it
-//! waits for the reply in flight. Then the operations of the outbox form the next batch, up to its
-//! maximum length. The reply has one answer per operation, in order, and each answer is an event of
-//! its key. A reply also acknowledges the releases whose lock was handed off before the batch was
-//! sent. Consequence for users: under load a call usually waits for two batches, the one in flight
-//! and its own, and one statement serves many keys.
+//! Each session has an outbox. After the event that added an operation, or after the reply in
+//! flight, the operations of the outbox form the next batch, up to its maximum length. The reply
+//! has one answer per operation, in order, and each answer is an event of its key. A reply also
+//! acknowledges the releases whose lock was handed off before the batch was sent. Consequence for
+//! users: under load a call usually waits for two batches, the one in flight and its own, and one
+//! statement serves many keys.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase};
 use super::session_loss::SessionLoss;
-use super::sessions::{BatchFailure, SessionPhase};
+use super::sessions::{BatchFailure, SessionPhase, SessionState};
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
@@ -24,76 +24,53 @@ use crate::session::{
 
 impl<W> Core<W> {
     /// Adds operations to the outbox of a session; with `alone`, each in a batch of its own.
-    pub(super) fn enqueue_ops(&mut self, id: SessionId, ops: &[LockOp], alone: bool, now: Instant) {
+    pub(super) fn enqueue_ops(&mut self, id: SessionId, ops: &[LockOp], alone: bool) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.outbox.extend(ops.iter().map(|op| (*op, alone)));
-            self.flush(id, now);
         }
     }
 
-    /// Acknowledges a release with the reply to the batch that the caller is about to send.
-    pub(super) fn ack_with_next_batch(&mut self, id: SessionId, releaser: Option<W>) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.pending_acks.extend(releaser);
-        }
-    }
-
-    /// Acknowledges a release after the next reply of the session.
+    /// Acknowledges a release with the reply to the next batch of the session.
     ///
     /// The lock was handed off and stays on the session. The reply proves that the session was
     /// alive until the hand-off.
-    pub(super) fn ack_after_next_reply(
-        &mut self,
-        id: SessionId,
-        releaser: Option<W>,
-        now: Instant,
-    ) {
+    pub(super) fn ack_with_next_batch(&mut self, id: SessionId, releaser: Option<W>) {
         let Some(releaser) = releaser else { return };
         if id == SessionId::IN_PROCESS {
             self.reply(Some(releaser), Ok(()));
         } else if let Some(session) = self.sessions.get_mut(&id) {
             session.pending_acks.push(releaser);
-            self.flush(id, now);
         } else {
             self.reply(Some(releaser), Err(LockErrorKind::Lost));
         }
     }
 
-    /// Collects the operations that `act` adds, then sends one batch per session.
-    pub(crate) fn batched<T>(&mut self, now: Instant, act: impl FnOnce(&mut Self) -> T) -> T {
-        self.batching = true;
-        let value = act(self);
-        self.batching = false;
-        // All sessions, because `act` may have selected several.
-        let sessions: Vec<_> = self.sessions.keys().copied().collect();
-        for session in sessions {
-            self.flush(session, now);
-        }
-        value
-    }
-
-    /// Sends the next batch if the session is idle.
-    pub(super) fn flush(&mut self, id: SessionId, now: Instant) {
-        let max_len = self.settings.max_batch_len;
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
+    /// Sends the next batch of each session that is idle.
+    pub(super) fn send_outboxes(&mut self, now: Instant) {
+        let has_batch = |session: &SessionState<W>| {
+            matches!(session.phase, SessionPhase::Idle) && !session.is_idle()
         };
-        let idle = matches!(session.phase, SessionPhase::Idle) && !self.batching;
-        if !idle || (session.outbox.is_empty() && session.pending_acks.is_empty()) {
-            return;
+        // A session is no longer idle after its batch.
+        while let Some((id, session)) = self
+            .sessions
+            .iter_mut()
+            .find(|(_, session)| has_batch(session))
+        {
+            let id = *id;
+            let max_len = self.settings.max_batch_len;
+            let mut candidates = session.outbox.iter().take(max_len);
+            let count = match candidates.position(|(_, alone)| *alone) {
+                // The first operation is sent alone. Otherwise the batch ends before the first
+                // operation that is to be sent alone, because operations keep their order.
+                Some(0) => 1,
+                Some(position) => position,
+                None => session.outbox.len().min(max_len),
+            };
+            let ops = session.outbox.drain(..count);
+            let ops = ops.map(|(op, _)| op).collect();
+            let acks = std::mem::take(&mut session.pending_acks);
+            self.send_batch(id, ops, acks, now);
         }
-        let mut candidates = session.outbox.iter().take(max_len);
-        let count = match candidates.position(|(_, alone)| *alone) {
-            // The first operation is sent alone. Otherwise the batch ends before the first
-            // operation that is to be sent alone, because operations keep their order.
-            Some(0) => 1,
-            Some(position) => position,
-            None => session.outbox.len().min(max_len),
-        };
-        let ops = session.outbox.drain(..count);
-        let ops = ops.map(|(op, _)| op).collect();
-        let acks = std::mem::take(&mut session.pending_acks);
-        self.send_batch(id, ops, acks, now);
     }
 
     /// Sends an empty batch: the health check.
@@ -144,7 +121,7 @@ impl<W> Core<W> {
         };
         session.phase_start = now;
         match (
-            std::mem::replace(&mut session.phase, SessionPhase::ProcessingReply),
+            std::mem::replace(&mut session.phase, SessionPhase::Idle),
             reply,
         ) {
             (SessionPhase::Executing { ops, acks }, Ok(reply)) => {
@@ -163,41 +140,12 @@ impl<W> Core<W> {
             (SessionPhase::Compensating { ops, failure }, Ok(_)) => {
                 self.on_compensated(id, &ops, &failure, now)
             }
-            (SessionPhase::Compensating { .. }, Err(_)) => {
-                return self.on_session_lost(id, SessionLoss::Unreliable, now);
-            }
-            // The session had no batch in flight.
-            (
-                SessionPhase::Opening
-                | SessionPhase::Idle
-                | SessionPhase::ProcessingReply
-                | SessionPhase::WaitingOnServer { .. },
+            // The compensation failed, or the session had no batch in flight.
+            (SessionPhase::Compensating { .. }, Err(_))
+            | (
+                SessionPhase::Opening | SessionPhase::Idle | SessionPhase::WaitingOnServer { .. },
                 _,
-            ) => {
-                return self.on_session_lost(id, SessionLoss::Unreliable, now);
-            }
-        }
-        self.on_idle(id, now);
-    }
-
-    /// Handles a session without a statement in flight: sends its next batch, or closes a dedicated
-    /// session that its key does not use.
-    pub(super) fn on_idle(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        if !matches!(session.phase, SessionPhase::ProcessingReply) {
-            return;
-        }
-        session.phase = SessionPhase::Idle;
-        let unused = session.dedicated_key.is_some() && !self.is_needed_by_its_key(id);
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
-        if unused && session.is_idle() {
-            self.close_session(id);
-        } else {
-            self.flush(id, now);
+            ) => self.on_session_lost(id, SessionLoss::Unreliable, now),
         }
     }
 

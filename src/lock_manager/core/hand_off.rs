@@ -40,7 +40,6 @@ impl<W> Core<W> {
             key_state.backoff = None;
             key_state.retry_alone = false;
         }
-        self.close_unused_dedicated_session(key);
         self.grant_waiters(key, token, None, now);
     }
 
@@ -72,7 +71,7 @@ impl<W> Core<W> {
                 // wait are decided after it, because they may share the lock.
                 self.ack_with_next_batch(session, releaser);
                 let op = LockOp::new(LockOpKind::IssueToken, key, mode);
-                return self.enqueue_ops(session, &[op], false, now);
+                return self.enqueue_ops(session, &[op], false);
             }
             if fenced && token.is_none() {
                 // In the process there is no server to issue the token.
@@ -95,7 +94,7 @@ impl<W> Core<W> {
         if is_free {
             self.start_release(key, releaser, now);
         } else {
-            self.ack_after_next_reply(session, releaser, now);
+            self.ack_with_next_batch(session, releaser);
         }
     }
 
@@ -110,7 +109,7 @@ impl<W> Core<W> {
         match self.keys.get(&key).map(|key_state| key_state.phase()) {
             Some(KeyPhase::Held { .. }) => self.grant_waiters(key, None, releaser, now),
             // Another operation of the key is in flight; its reply decides about the waiters.
-            Some(_) | None => self.ack_after_next_reply(session, releaser, now),
+            Some(_) | None => self.ack_with_next_batch(session, releaser),
         }
     }
 
@@ -159,7 +158,7 @@ impl<W> Core<W> {
         // session in its queue.
         let mut ops = vec![LockOp::new(LockOpKind::Release, key, mode)];
         ops.extend(acquire);
-        self.enqueue_ops(session, &ops, false, now);
+        self.enqueue_ops(session, &ops, false);
         if yields {
             self.poll_later(key, now);
         }

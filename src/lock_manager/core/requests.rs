@@ -134,7 +134,6 @@ impl<W> Core<W> {
         if is_empty {
             self.cancel_poll(key);
         }
-        self.close_unused_dedicated_session(key);
         self.remove_if_unused(key);
         Some(request)
     }
@@ -185,7 +184,7 @@ impl<W> Core<W> {
             key_state.newest_when_sent = newest;
             let op = LockOp::new(LockOpKind::Acquire { with_token: fenced }, key, mode);
             let alone = key_state.retry_alone;
-            self.enqueue_ops(session, &[op], alone, now);
+            self.enqueue_ops(session, &[op], alone);
         }
     }
 

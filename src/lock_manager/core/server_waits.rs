@@ -102,15 +102,12 @@ impl<W> Core<W> {
         self.keys.get(&key).map(|key_state| &**key_state)
     }
 
-    /// Closes an idle session that was opened for the waits of a key that needs none now.
-    pub(super) fn close_unused_dedicated_session(&mut self, key: RawLockKey) {
-        let unused = self.sessions.iter().find(|(id, session)| {
-            session.dedicated_key == Some(key)
-                && session.is_idle()
-                && !self.is_needed_by_its_key(**id)
-        });
-        if let Some(id) = unused.map(|(id, _)| *id) {
-            self.close_session(id);
+    /// Closes the idle sessions that were opened for the waits of keys that need none now.
+    pub(super) fn close_unused_dedicated_sessions(&mut self) {
+        while let Some((id, _)) = self.sessions.iter().find(|(id, session)| {
+            session.dedicated_key.is_some() && session.is_idle() && !self.is_needed_by_its_key(**id)
+        }) {
+            self.close_session(*id);
         }
     }
 
@@ -178,7 +175,7 @@ impl<W> Core<W> {
             return self.on_session_lost(id, SessionLoss::Unreliable, now);
         };
         let is_expected = |pid| pid == session.pid;
-        (session.phase, session.phase_start) = (SessionPhase::ProcessingReply, now);
+        (session.phase, session.phase_start) = (SessionPhase::Idle, now);
         let mode = match self.keys.get(&key).map(|key_state| key_state.phase()) {
             Some(KeyPhase::WaitingOnServer { session, mode }) if session == id => Some(mode),
             Some(_) | None => None,
@@ -191,7 +188,6 @@ impl<W> Core<W> {
             (WaitOutcome::Granted { .. }, Some(mode)) => {
                 self.schedule_health_check(id, now);
                 self.on_granted(key, id, mode, None, now);
-                self.on_idle(id, now);
             }
             // Granted after the last waiter had left. Termination releases the lock.
             (WaitOutcome::Granted { .. }, None) => self.terminate_session(id),

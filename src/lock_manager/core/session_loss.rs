@@ -57,7 +57,6 @@ impl<W> Core<W> {
             SessionPhase::Opening
             | SessionPhase::Idle
             | SessionPhase::Compensating { .. }
-            | SessionPhase::ProcessingReply
             | SessionPhase::WaitingOnServer { .. } => Vec::new(),
         };
         for waiter in acks.into_iter().chain(session.pending_acks) {

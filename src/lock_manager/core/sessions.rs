@@ -44,8 +44,6 @@ pub(super) enum SessionPhase<W> {
         ops: Arc<[LockOp]>,
         failure: BatchFailure,
     },
-    /// The core processes a reply.
-    ProcessingReply,
     /// The session waits in the server's queue, at most until this time.
     WaitingOnServer {
         until: Option<Instant>,
@@ -186,14 +184,12 @@ impl<W> Core<W> {
                 (session.pid, session.phase_start) = (pid, now);
                 self.backend = Some(Backend::Postgres);
                 self.open_failure = None;
-                session.phase = SessionPhase::ProcessingReply;
+                session.phase = SessionPhase::Idle;
                 let dedicated_key = session.dedicated_key;
                 self.schedule_health_check(id, now);
-                // Before `on_idle`, which closes an idle session that its key does not need.
                 if let Some(key) = dedicated_key {
                     self.on_dedicated_session_opened(key, id, now);
                 }
-                self.on_idle(id, now);
             }
             // Only now known: requests before it were treated as for a server.
             Ok((backend, _)) => {

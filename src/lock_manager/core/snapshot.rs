@@ -73,9 +73,9 @@ impl<W> SessionState<W> {
             state: match self.phase {
                 SessionPhase::Opening => ManagedSessionState::Opening,
                 SessionPhase::Idle => ManagedSessionState::Idle,
-                SessionPhase::Executing { .. }
-                | SessionPhase::Compensating { .. }
-                | SessionPhase::ProcessingReply => ManagedSessionState::Executing,
+                SessionPhase::Executing { .. } | SessionPhase::Compensating { .. } => {
+                    ManagedSessionState::Executing
+                }
                 SessionPhase::WaitingOnServer { .. } => ManagedSessionState::WaitingOnServer,
             },
             dedicated_to: self.dedicated_key,

@@ -40,28 +40,25 @@ impl<W> Core<W> {
 
     /// Runs the timers that are due.
     pub(crate) fn run_due_timers(&mut self, now: Instant) {
-        // Polls that are due together are sent in one batch.
-        let mut due = Vec::new();
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             // Removed before its handler runs, which may schedule a timer of the same key.
             self.timers.remove(&(at, timer));
             match timer {
                 Timer::Deadline(request, key) => self.on_deadline(request, key, now),
-                Timer::Poll(key) => due.push(key),
+                Timer::Poll(key) => self.on_poll(key, now),
                 Timer::HealthCheck(session) => self.health_check(session, now),
                 Timer::ConnectionCheck(session) => self.check_connection(session, now),
             }
         }
-        self.batched(now, |core| {
-            for key in due {
-                if let Some(key_state) = core.keys.get_mut(&key) {
-                    key_state.next_poll = None;
-                    if key_state.phase() == KeyPhase::NotHeld {
-                        core.send_acquire(key, now);
-                    }
-                }
+    }
+
+    fn on_poll(&mut self, key: RawLockKey, now: Instant) {
+        if let Some(key_state) = self.keys.get_mut(&key) {
+            key_state.next_poll = None;
+            if key_state.phase() == KeyPhase::NotHeld {
+                self.send_acquire(key, now);
             }
-        });
+        }
     }
 
     fn on_deadline(&mut self, id: RequestId, key: RawLockKey, now: Instant) {
@@ -149,9 +146,7 @@ impl<W> Core<W> {
             // The key does not need the wait, and the wait did not end at its limit.
             SessionPhase::WaitingOnServer { .. } if !needed => self.terminate_session(id),
             // The next phase schedules a health check.
-            SessionPhase::Opening
-            | SessionPhase::ProcessingReply
-            | SessionPhase::WaitingOnServer { .. } => {}
+            SessionPhase::Opening | SessionPhase::WaitingOnServer { .. } => {}
         }
     }
 }

@@ -86,7 +86,7 @@ impl CoreHarness {
 
     /// Returns the commands of the core as text.
     pub(super) fn commands(&mut self) -> Vec<String> {
-        let commands = self.core.take_commands(Vec::new());
+        let commands = self.core.take_commands(Vec::new(), self.now);
         commands
             .into_iter()
             .filter(|command| !matches!(command, Command::Waits { .. }))

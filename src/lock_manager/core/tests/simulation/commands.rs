@@ -11,7 +11,7 @@ impl Simulation {
             return;
         }
         loop {
-            let commands = self.cores[process].take_commands(Vec::new());
+            let commands = self.cores[process].take_commands(Vec::new(), self.now);
             if commands.is_empty() {
                 break;
             }
