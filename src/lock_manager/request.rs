@@ -197,7 +197,7 @@ impl Handle {
     pub(super) async fn close(&self) {
         let (sender, receiver) = oneshot::channel();
         let sender = ResponseSender::new(sender);
-        self.shared.with_core(|core, now| core.close(sender, now));
+        self.shared.with_core(|core, _| core.close(sender));
         // A dropped sender means that the lock manager is gone, so it is closed as well.
         let _ = receiver.await;
     }

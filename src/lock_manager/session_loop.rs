@@ -9,23 +9,21 @@
 //!
 //! A connection on which locks may be held never returns to its pool: [`TerminateOnDrop`]
 //! terminates its session unless the core has confirmed that nothing is held. [`SessionReporter`]
-//! reports to the core if the loop is dropped at any other point, with its runtime or by a panic.
-//! So no caller waits for a session that has ended.
-
-mod reporter;
+//! reports the end of the loop to the core, also if it is dropped at any point, with its runtime or
+//! by a panic. So no caller waits for a session that has ended.
 
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
-use self::reporter::{Phase, SessionReporter};
-use super::core::{SessionId, WaitOutcome};
-use super::shared::{SessionCommand, SessionCommands, Shared};
+use super::core::{Core, SessionId, WaitOutcome};
+use super::shared::{ResponseSender, SessionCommand, SessionCommands, Shared};
 use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{drive, snapshot};
 use crate::error::{LockError, LockErrorKind};
@@ -54,11 +52,7 @@ where
 {
     // Created here, not in the future: that may be dropped before its first poll, if its runtime
     // has ended or no thread could be started.
-    let reporter = SessionReporter {
-        shared,
-        id,
-        phase: Phase::Opening,
-    };
+    let reporter = SessionReporter { shared, id };
     async move {
         let shared = Arc::clone(&reporter.shared);
         // The core then commands the session to close, so the loop goes on.
@@ -76,7 +70,7 @@ where
 }
 
 async fn session_loop<P: AsyncLockPool>(
-    mut reporter: SessionReporter,
+    reporter: SessionReporter,
     pool: &P,
     accepted: AcceptedServers,
     mut commands: SessionCommands,
@@ -88,11 +82,9 @@ async fn session_loop<P: AsyncLockPool>(
             SessionCommand::Open => match or_command(open(pool, accepted), &mut commands).await {
                 Some(Ok((opened, backend, pid))) => {
                     conn = opened;
-                    reporter.phase = Phase::Open;
                     reporter.report(|core, now| core.on_opened(id, Ok((backend, pid)), now));
                 }
                 Some(Err(error)) => {
-                    reporter.phase = Phase::Ended;
                     reporter.report(|core, now| core.on_opened(id, Err(error), now));
                     return;
                 }
@@ -109,13 +101,10 @@ async fn session_loop<P: AsyncLockPool>(
             }
             SessionCommand::Wait { key, options } => {
                 let Some(session) = conn.as_mut() else { break };
-                // The phase decides the report if the loop is dropped during the wait.
-                reporter.phase = Phase::Waiting;
                 // A command that arrives meanwhile drops this future, which cancels the wait.
                 let options = options.accepting(accepted);
                 match or_command(wait(&mut **session, key, &options), &mut commands).await {
                     Some(outcome) => {
-                        reporter.phase = Phase::Open;
                         reporter.report(|core, now| core.on_wait_ended(id, outcome, now));
                     }
                     None => break,
@@ -137,10 +126,29 @@ async fn session_loop<P: AsyncLockPool>(
             SessionCommand::Terminate => break,
         }
     }
-    // Terminates the session, which releases every lock that it may still hold.
+    // Terminates the session, which releases every lock that it may still hold. The drop of the
+    // reporter follows.
     drop(conn);
-    reporter.phase = Phase::Ended;
-    reporter.report(|core, _| core.on_session_closed(id));
+}
+
+/// Reports results to the core, and on drop the end of the session.
+struct SessionReporter {
+    shared: Arc<Shared>,
+    id: SessionId,
+}
+
+impl SessionReporter {
+    fn report(&self, event: impl FnOnce(&mut Core<ResponseSender>, Instant)) {
+        self.shared.with_core(event);
+    }
+}
+
+impl Drop for SessionReporter {
+    fn drop(&mut self) {
+        self.report(|core, now| core.on_session_closed(self.id, now));
+        // After the report: a command to a session that was removed would start it again.
+        self.shared.remove_session(self.id);
+    }
 }
 
 /// Returns the next command. If one is already queued, yields first, so that a caller that polls

@@ -1,8 +1,11 @@
 //! Pools whose connections are in a transaction, and clients that panic.
 
+use std::future::pending;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use advisory_locking::LockErrorKind::Pool as PoolError;
 use advisory_locking::lock_manager::LockManager;
@@ -15,6 +18,8 @@ use diesel::{Connection as _, r2d2};
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use testkit::server::{eventually, url};
+use tokio::runtime::Builder;
+use tokio::time::timeout;
 
 use crate::cases::{block, fresh_key, kind_of, no_wait};
 use crate::competing_session::CompetingSession;
@@ -102,6 +107,42 @@ fn async_connection_in_a_transaction_is_rejected() {
         let manager = LockManager::over_async_pool(pool).unwrap();
         connection_in_a_transaction_is_rejected(manager).await;
     });
+}
+
+/// A pool that never returns a connection.
+struct NoConnection<P>(PhantomData<P>);
+
+impl<P: AsyncLockPool> AsyncLockPool for NoConnection<P> {
+    type Session = P::Session;
+    type Connection = P::Connection;
+
+    async fn checkout(&self) -> Result<P::Connection, SessionError> {
+        pending().await
+    }
+}
+
+#[test]
+fn close_completes_after_the_runtime_of_an_opening_session() {
+    let home = Builder::new_current_thread().enable_all().build().unwrap();
+    let manager = home.block_on(async {
+        let pool = NoConnection::<bb8::Pool<AsyncPgConnection>>(PhantomData);
+        let manager = LockManager::over_async_pool(pool).unwrap();
+        // Long enough for the session to begin.
+        let call = timeout(
+            Duration::from_millis(20),
+            manager.acquire(fresh_key(), block()),
+        );
+        call.await.unwrap_err();
+        manager
+    });
+    let closing = thread::spawn({
+        let manager = manager.clone();
+        move || manager.close_blocking()
+    });
+    eventually("the call of close", || manager.snapshot().is_closed);
+    // The session has not learned of it: no thread drives its runtime.
+    drop(home);
+    eventually("the end of close", || closing.is_finished());
 }
 
 /// Panics in the first wait on the server.

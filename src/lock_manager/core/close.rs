@@ -20,7 +20,7 @@ impl<W> Core<W> {
     ///
     /// Responds to `waiter` when the last lock is released and the last session has ended. Over a
     /// blocking pool, the driver reports a terminated session as ended at once.
-    pub(crate) fn close(&mut self, waiter: W, _now: Instant) {
+    pub(crate) fn close(&mut self, waiter: W) {
         self.fail_all();
         self.closing.get_or_insert_default().push(waiter);
     }
@@ -104,11 +104,6 @@ impl<W> Core<W> {
             && self.keys.is_empty()
             && self.sessions.is_empty()
             && self.ending_sessions.is_empty()
-    }
-
-    /// Handles the end of a session that was told to close or terminate.
-    pub(crate) fn on_session_closed(&mut self, id: SessionId) {
-        self.ending_sessions.remove(&id);
     }
 
     /// Closes the idle sessions if no key is in use, and responds to [`Core::close`] if no session

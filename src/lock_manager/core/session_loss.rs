@@ -85,6 +85,20 @@ impl<W> Core<W> {
         }
     }
 
+    /// Handles the end of the driver's session: after a command, or because its task was dropped.
+    pub(crate) fn on_session_closed(&mut self, id: SessionId, now: Instant) {
+        if let Some(session) = self.sessions.get(&id) {
+            if session.is_opening() {
+                let message = "the task of the session was dropped; its runtime may have ended";
+                let error = LockError::new(LockErrorKind::Pool).with_context(message);
+                self.on_open_failed(id, error, now);
+            } else {
+                self.on_session_lost(id, SessionLoss::Ended, now);
+            }
+        }
+        self.ending_sessions.remove(&id);
+    }
+
     /// Marks the requests that do not wait for a retry on another session, or fails them. Returns
     /// whether one is retried.
     fn retry_or_fail_no_wait(&mut self, key: RawLockKey, loss: SessionLoss) -> bool {

@@ -228,7 +228,7 @@ impl<W> Core<W> {
     /// Requests that do not wait fail. All others fail too, unless a session was open before and
     /// the pool has no connection. Then the database may return, and they are retried until their
     /// deadlines.
-    fn on_open_failed(&mut self, id: SessionId, error: LockError, now: Instant) {
+    pub(super) fn on_open_failed(&mut self, id: SessionId, error: LockError, now: Instant) {
         // Removed without a command: the driver's session has already ended.
         self.sessions.remove(&id);
         let (kind, message) = (error.kind(), error_chain(&error));

@@ -159,7 +159,7 @@ fn closed_session_leaves_no_loss_signal_behind() {
     grant(&shared, session);
     let (sender, _receiver) = oneshot::channel();
     let sender = ResponseSender::new(sender);
-    shared.with_core(|core, now| core.close(sender, now));
+    shared.with_core(|core, _| core.close(sender));
     assert!(shared.state().losses.is_empty());
     assert!(shared.state().sessions.is_empty());
 }

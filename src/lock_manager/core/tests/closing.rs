@@ -16,7 +16,7 @@ fn forever() -> LockOptions {
 }
 
 fn close(harness: &mut CoreHarness, who: &'static str) -> Vec<String> {
-    harness.core.close(who, harness.now);
+    harness.core.close(who);
     harness.commands()
 }
 

@@ -301,7 +301,7 @@ impl CoreHarness {
 
     pub(super) fn end_session(&mut self, session: &str) -> Vec<String> {
         let id = self.id(session);
-        self.core.on_session_closed(id);
+        self.core.on_session_closed(id, self.now);
         self.commands()
     }
 

@@ -162,8 +162,7 @@ impl Simulation {
     /// Closes every lock manager; then the server has no locks and no sessions.
     fn end(&mut self) {
         for process in 0..self.cores.len() {
-            let now = self.now;
-            self.cores[process].close(u64::MAX, now);
+            self.cores[process].close(u64::MAX);
             self.closers += 1;
             self.perform_commands(process);
         }

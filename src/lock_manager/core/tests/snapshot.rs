@@ -102,7 +102,7 @@ fn snapshot_counts_losses_and_shows_the_end() {
     let lost = snapshot(&harness);
     assert_eq!((lost.lost_sessions, lost.sessions.len()), (1, 0));
     assert_eq!((lost.keys[0].mode, lost.keys[0].waiters), (None, 1));
-    harness.core.close("end", harness.now);
+    harness.core.close("end");
     let closed = snapshot(&harness);
     assert!(closed.is_closed && closed.keys.is_empty());
 }

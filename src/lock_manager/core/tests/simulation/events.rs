@@ -27,7 +27,8 @@ impl Simulation {
                 self.perform_commands(process);
             }
             Event::SessionEnded(process, session) => {
-                self.cores[process].on_session_closed(session);
+                let now = self.now;
+                self.cores[process].on_session_closed(session, now);
                 self.perform_commands(process);
             }
             Event::ConnectionChecked(process, session) => self.check_connection(process, session),
@@ -45,7 +46,7 @@ impl Simulation {
             }
             Event::Close(process) => {
                 self.coverage.count("closed early");
-                self.cores[process].close(u64::MAX, now);
+                self.cores[process].close(u64::MAX);
                 self.perform_commands(process);
             }
             Event::PoolClosed(process) => {
