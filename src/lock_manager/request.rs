@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use futures_channel::oneshot;
 
-use super::core::{RequestId, RequestKind};
+use super::core::{Core, RequestId, RequestKind};
 use super::held_lock::{HeldLock, release_all};
 use super::lock_handle::ResponseReceiver;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{LockSpan, NotGranted, RequestRecord};
-use crate::key::{LockKey, RawLockKey};
+use crate::key::LockKey;
 use crate::options::{AcceptedServers, LockOptions, LockScope};
 
 /// Maximum number of keys in one call. With default settings, a server's lock table has room for
@@ -61,24 +61,33 @@ impl Handle {
         kind: RequestKind,
         caller: Caller,
     ) -> PendingRequest {
-        let mut record = record(&key, options);
-        let (sender, receiver) = response_channel(&mut record);
-        let requested = key.clone();
+        let (mut pending, sender) = self.pending(key, options);
+        let requested = pending.key.clone();
         // Over a blocking pool, a call that waits leaves its statement to the session's thread.
         let may_block = caller.may_block_on(options);
-        let request = self.shared.with_core_and_poll(may_block, |core, now| {
+        pending.request = Some(self.shared.with_core_and_poll(may_block, |core, now| {
             core.request(requested, options, kind, sender, now)
-        });
-        PendingRequest {
-            request: Some((request, key.raw())),
-            receiver,
+        }));
+        pending
+    }
+
+    /// Sends the event of a request, and returns the request and the sender of its response.
+    fn pending(&self, key: LockKey, options: &LockOptions) -> (PendingRequest, ResponseSender) {
+        let began = Instant::now();
+        let mut record = RequestRecord::new(&key, options, LockScope::Session, None, began);
+        let (sender, receiver) = oneshot::channel();
+        let sender = ResponseSender::new(sender).with_notice(record.wait_notice());
+        let pending = PendingRequest {
+            request: None,
+            receiver: ResponseReceiver(receiver),
             shared: Arc::clone(&self.shared),
             key,
             options: *options,
-            began: Instant::now(),
+            began,
             span: record.span(),
             record: Some(record),
-        }
+        };
+        (pending, sender)
     }
 
     /// Acquires all the keys or none of them, each once, in ascending order of the raw keys.
@@ -167,31 +176,16 @@ impl Handle {
         options: &LockOptions,
         caller: Caller,
     ) -> Vec<PendingRequest> {
-        let mut records: Vec<_> = keys.iter().map(|key| record(key, options)).collect();
-        let channels = records.iter_mut().map(response_channel);
-        let (senders, receivers): (Vec<ResponseSender>, Vec<_>) = channels.unzip();
+        let pending = keys.iter().map(|key| self.pending(key.clone(), options));
+        let (mut pending, senders): (Vec<_>, Vec<_>) = pending.unzip();
         let may_block = caller.may_block_on(options);
-        let requests = self.shared.with_core_and_poll(may_block, |core, now| {
-            let kind = RequestKind::OneOfSeveral;
-            let requested = keys.iter().zip(senders);
-            requested
-                .map(|(key, sender)| core.request(key.clone(), options, kind, sender, now))
-                .collect::<Vec<_>>()
+        self.shared.with_core_and_poll(may_block, |core, now| {
+            for ((key, pending), sender) in keys.iter().zip(&mut pending).zip(senders) {
+                let kind = RequestKind::OneOfSeveral;
+                pending.request = Some(core.request(key.clone(), options, kind, sender, now));
+            }
         });
-        let began = Instant::now();
-        let requested = keys.iter().zip(requests).zip(receivers).zip(records);
-        requested
-            .map(|(((key, request), receiver), record)| PendingRequest {
-                request: Some((request, key.raw())),
-                receiver,
-                shared: Arc::clone(&self.shared),
-                key: key.clone(),
-                options: *options,
-                began,
-                span: record.span(),
-                record: Some(record),
-            })
-            .collect()
+        pending
     }
 
     pub(super) async fn close(&self) {
@@ -238,22 +232,10 @@ fn without_wait(options: &LockOptions) -> LockOptions {
         .on_missing_lock(options.missing_lock_policy())
 }
 
-/// Sends the event of a request.
-fn record(key: &LockKey, options: &LockOptions) -> RequestRecord {
-    RequestRecord::new(key, options, LockScope::Session, None, Instant::now())
-}
-
-/// Returns the channel of a response, whose sender also reports that the request waits.
-fn response_channel(record: &mut RequestRecord) -> (ResponseSender, ResponseReceiver) {
-    let (sender, receiver) = oneshot::channel();
-    let sender = ResponseSender::new(sender).with_notice(record.wait_notice());
-    (sender, ResponseReceiver(receiver))
-}
-
 /// A request that waits for its response. Dropping it cancels the request.
 struct PendingRequest {
-    /// Taken when the response has arrived.
-    request: Option<(RequestId, RawLockKey)>,
+    /// `None` before the request, and when the response has arrived.
+    request: Option<RequestId>,
     receiver: ResponseReceiver,
     shared: Arc<Shared>,
     key: LockKey,
@@ -339,10 +321,9 @@ impl PendingRequest {
 
 impl Drop for PendingRequest {
     fn drop(&mut self) {
-        if let Some((request, key)) = self.request.take() {
-            let sender = self
-                .shared
-                .with_core(|core, now| core.cancel(request, key, now));
+        if let Some(request) = self.request.take() {
+            let cancel = |core: &mut Core<_>, now| core.cancel(request, self.key.raw(), now);
+            let sender = self.shared.with_core(cancel);
             // Outside the mutex, because it wakes the task of this call.
             drop(sender);
         }
