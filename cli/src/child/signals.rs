@@ -3,13 +3,15 @@
 //! # Implementation details
 //!
 //! A signal that was ignored at the start stays ignored, as `nohup` and background jobs of a shell
-//! need it: a handler here would also end the command's own disposition. The handlers are installed
-//! before the program connects, so that no signal is missed between two phases.
+//! need it: a handler here would also end the command's own disposition. A signal that was blocked
+//! is unblocked. The handlers are installed before the program connects, so that no signal is
+//! missed between two phases.
 
 use std::fs;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
+use nix::sys::signal::SigSet;
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::task::yield_now;
@@ -40,7 +42,9 @@ impl Signals {
         let streams =
             handled.map(|number| Ok((number, signal(SignalKind::from_raw(number.as_raw()))?)));
         let streams = streams.collect::<std::io::Result<_>>();
-        streams.map(Self).map_err(|error| {
+        // After the handlers, because a pending signal arrives now.
+        let signals = streams.and_then(|streams| unblock().map(|()| Self(streams)));
+        signals.map_err(|error| {
             Failure::new(
                 Code::DATABASE,
                 format_args!("cannot handle signals: {error}"),
@@ -74,6 +78,15 @@ impl Signals {
                 });
         ready.map_or(Poll::Pending, Poll::Ready)
     }
+}
+
+/// Unblocks the signals that the caller of the program has blocked. The command starts with an
+/// empty mask, so only this program would not receive them.
+fn unblock() -> std::io::Result<()> {
+    let signals = SIGNALS.into_iter();
+    let signals = signals.filter_map(|signal| signal.as_raw().try_into().ok());
+    SigSet::from_iter(signals).thread_unblock()?;
+    Ok(())
 }
 
 /// Returns the set of ignored signals, from [`/proc/self/status`]. Elsewhere than on Linux it is

@@ -11,7 +11,7 @@ use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
 use rustix::process::Signal;
 use testkit::observer::Observe;
 use testkit::proxy::{Direction, Policy, Proxy};
-use testkit::server::{connect, fresh_name};
+use testkit::server::{connect, eventually, fresh_name};
 
 use crate::processes::{fresh_sleep, sleeping, wait_for_sleep, wait_until_none_sleeps};
 use crate::program::{Running, program, run};
@@ -239,6 +239,21 @@ fn signal_during_the_release_keeps_the_code() {
         running.wait().assert_code(5);
         connect().assert_soon_free(&LockKey::from(&*name), "the release");
     }
+}
+
+/// The caller of the program has blocked TERM and left it so.
+#[test]
+fn blocked_signal_is_passed_on() {
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let program_path = env!("CARGO_BIN_EXE_advisory-lock");
+    let script = format!("exec {program_path} run {name} -- sleep {sleep}");
+    let mut command = std::process::Command::new("env");
+    command.args(["--block-signal=TERM", "sh", "-c", &script]);
+    let running = Running::start(command);
+    let pid = wait_for_sleep(&sleep);
+    running.signal(Signal::TERM);
+    eventually("the end of the command", || sleeping(&sleep) != [pid]);
+    running.wait().assert_code(143);
 }
 
 /// As `nohup` starts a program.
