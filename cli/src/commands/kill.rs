@@ -1,5 +1,6 @@
 //! `kill`: the end of the sessions that hold a lock.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use advisory_locking::{AsyncAdvisoryLocking, LockReport};
@@ -54,11 +55,13 @@ async fn targets(arguments: &Kill, connection: &mut Connection) -> Result<Vec<i3
             let text = "a prepared transaction holds the lock: COMMIT PREPARED or ROLLBACK PREPARED releases it";
             return Err(Failure::new(Code::DATABASE, text));
         }
-        return Ok(report
+        // A session that holds the lock in both modes is two holders.
+        let pids = report
             .holders
             .iter()
-            .filter_map(|holder| holder.session.pid)
-            .collect());
+            .filter_map(|holder| holder.session.pid);
+        let pids: BTreeSet<i32> = pids.collect();
+        return Ok(pids.into_iter().collect());
     };
     let reports = connection.client.advisory_locks().await?;
     if reports.iter().any(|report| concerns(report, pid)) {

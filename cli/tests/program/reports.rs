@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::process::Stdio;
 
-use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
+use advisory_locking::{AdvisoryLocking, LockKey, LockOptions, RawLockKey};
 use testkit::cluster::ClusterGuard;
 use testkit::observer::Observe;
 use testkit::server::{connect, connect_with, fresh_name, fresh_number, url};
@@ -120,6 +120,20 @@ fn application_name_cannot_control_the_terminal() {
         assert!(shown.chars().all(is_safe), "{arguments:?}: {done:?}");
     }
     guard.release().unwrap();
+}
+
+/// A session that holds the lock in both modes.
+#[test]
+fn kill_names_a_session_once() {
+    let (name, mut session) = (fresh_name(), connect());
+    let RawLockKey::Single(number) = LockKey::from(&*name).raw() else {
+        panic!("a name is one number");
+    };
+    session.run(&format!(
+        "SELECT pg_advisory_lock({number}), pg_advisory_lock_shared({number})"
+    ));
+    let done = run(&["kill", &name]);
+    assert_eq!(done.assert_code(0).stdout.lines().count(), 1, "{done:?}");
 }
 
 #[test]
