@@ -19,7 +19,7 @@ pub(crate) fn printable(text: &str) -> String {
 
 fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Writes a text to standard output, and a newline.
@@ -111,6 +111,7 @@ mod tests {
             printable("a\u{1b}[2Jb\u{9b}c\u{202e}d\n"),
             "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d\u{fffd}"
         );
+        assert_eq!(printable("a\u{61c}b"), "a\u{fffd}b");
         assert_eq!(printable("Zürich – ok"), "Zürich – ok");
     }
 }
