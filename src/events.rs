@@ -11,6 +11,7 @@
 //! The drivers pass the time, by the clock of the session. A destructor has none, so it reads that
 //! of the operating system.
 
+mod notice;
 mod overdue;
 mod records;
 mod spans;
@@ -28,10 +29,10 @@ use crate::observer::{
     HoldEnd, HoldOutcome, LockObserver, ObservedLock, RequestEnd, RequestOutcome, contained,
 };
 
+#[cfg(feature = "lock-manager")]
+pub(crate) use notice::Notice;
 #[cfg(feature = "_async")]
 pub(crate) use records::ReleaseRecord;
-#[cfg(feature = "lock-manager")]
-pub(crate) use records::WaitNotice;
 pub(crate) use records::{GrantRecord, NotGranted, RequestRecord};
 pub(crate) use spans::LockSpan;
 

@@ -9,10 +9,11 @@
 //! warning time costs nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::notice::Notice;
 use super::{LockEventKind, Subject};
 
 static WATCHER: Mutex<Watcher> = Mutex::new(Watcher {
@@ -34,7 +35,7 @@ struct Watcher {
 type WatchId = (Instant, u64);
 
 struct WatchedHold {
-    subject: Subject,
+    notice: Arc<Notice>,
     since: Instant,
 }
 
@@ -42,7 +43,7 @@ struct WatchedHold {
 ///
 /// Boxed, because few holds have one, and each grant is moved with it.
 #[derive(Debug)]
-pub(super) struct OverdueWatch(Box<WatchId>);
+pub(super) struct OverdueWatch(Box<(WatchId, Arc<Notice>)>);
 
 impl OverdueWatch {
     /// Starts to watch a hold. Returns `None` if no warning will follow: the time is out of reach,
@@ -59,20 +60,27 @@ impl OverdueWatch {
         watcher.last_number = watcher.last_number.wrapping_add(1);
         let id = (at, watcher.last_number);
         let is_first = watcher.holds.keys().next().is_none_or(|first| id < *first);
-        let subject = subject.clone();
-        watcher.holds.insert(id, WatchedHold { subject, since });
+        let notice = Arc::new(Notice::new(subject));
+        let hold = WatchedHold {
+            notice: Arc::clone(&notice),
+            since,
+        };
+        watcher.holds.insert(id, hold);
         // Unlocked first: the thread locks the mutex when it wakes.
         drop(watcher);
         if is_first {
             EARLIER.notify_one();
         }
-        Some(Self(Box::new(id)))
+        Some(Self(Box::new((id, notice))))
     }
 }
 
 impl Drop for OverdueWatch {
     fn drop(&mut self) {
-        watcher().holds.remove(&self.0);
+        let (id, notice) = &*self.0;
+        watcher().holds.remove(id);
+        // Waits for a warning that the thread sends right now.
+        notice.close();
     }
 }
 
@@ -99,7 +107,7 @@ fn watch() {
                     drop(guard);
                     if let Some(hold) = hold {
                         let held = hold.since.elapsed();
-                        hold.subject.emit(LockEventKind::Overdue { held }, None);
+                        hold.notice.send(LockEventKind::Overdue { held });
                     }
                     watcher()
                 }

@@ -1,10 +1,12 @@
 //! Records of requests and holds: [`RequestRecord`], [`GrantRecord`], [`ReleaseRecord`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "lock-manager")]
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "lock-manager")]
+use super::notice::Notice;
 use super::overdue::OverdueWatch;
 #[cfg(feature = "_async")]
 use super::release_failed;
@@ -45,7 +47,7 @@ pub(crate) struct RequestRecord {
     warn_after: Option<Duration>,
     /// The same as `waits`, for a request of a lock manager.
     #[cfg(feature = "lock-manager")]
-    notice: Option<Arc<WaitNotice>>,
+    notice: Option<Arc<Notice>>,
 }
 
 impl RequestRecord {
@@ -119,15 +121,12 @@ impl RequestRecord {
     /// Returns the notice with which the lock manager reports that the request waits. `None` if no
     /// observer and no subscriber would receive it.
     #[cfg(feature = "lock-manager")]
-    pub(crate) fn wait_notice(&mut self) -> Option<Arc<WaitNotice>> {
+    pub(crate) fn wait_notice(&mut self) -> Option<Arc<Notice>> {
         let subject = self.subject.as_ref()?;
         if subject.observer.is_none() && !super::is_logged() {
             return None;
         }
-        self.notice = Some(Arc::new(WaitNotice {
-            subject: subject.clone(),
-            is_closed: Mutex::new(false),
-        }));
+        self.notice = Some(Arc::new(Notice::new(subject)));
         self.notice.clone()
     }
 
@@ -198,39 +197,6 @@ impl Drop for RequestRecord {
     }
 }
 
-/// Report that a request waits, from another thread than that of its call.
-#[cfg(feature = "lock-manager")]
-#[derive(Debug)]
-pub(crate) struct WaitNotice {
-    subject: Subject,
-    /// The event was sent, or the request has ended. Locked while the event is sent, so that the
-    /// end of the request follows it.
-    is_closed: Mutex<bool>,
-}
-
-#[cfg(feature = "lock-manager")]
-impl WaitNotice {
-    /// Sends the event, once, and not after the end of the request.
-    pub(crate) fn send(&self) {
-        let mut is_closed = self.is_closed();
-        if !std::mem::replace(&mut *is_closed, true) {
-            self.subject.emit(LockEventKind::Waiting, None);
-        }
-    }
-
-    /// Ends the request. Returns `true` if the event was sent.
-    fn close(&self) -> bool {
-        std::mem::replace(&mut *self.is_closed(), true)
-    }
-
-    fn is_closed(&self) -> MutexGuard<'_, bool> {
-        // The value is valid after a panic.
-        self.is_closed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Time in which a lock is held.
 #[derive(Debug)]
 struct Hold {
@@ -241,7 +207,7 @@ struct Hold {
 
 impl Hold {
     fn ended(self, outcome: HoldOutcome, error: Option<&LockError>, now: Instant) {
-        // Before the event, which a warning should not follow.
+        // Before the event, which no warning follows.
         drop(self.watch);
         let end = HoldEnd {
             outcome,
@@ -361,22 +327,20 @@ mod tests {
         let request = || {
             let now = Instant::now();
             let mut record = RequestRecord::new(&key, &options, LockScope::Session, None, now);
-            if let Some(subject) = &mut record.subject {
-                subject.observer = Some(observer);
-            }
+            record.observe_with(observer);
             let notice = record.wait_notice().unwrap();
             (record, notice)
         };
         let (record, notice) = request();
         drop(record.granted(None, Instant::now()));
-        notice.send();
+        notice.waits();
         let (record, notice) = request();
         drop(record);
-        notice.send();
+        notice.waits();
         assert_eq!(observer.0.load(Ordering::Relaxed), 0);
         let (record, notice) = request();
-        notice.send();
-        notice.send();
+        notice.waits();
+        notice.waits();
         drop(record);
         assert_eq!(observer.0.load(Ordering::Relaxed), 1);
     }

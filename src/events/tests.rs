@@ -8,9 +8,9 @@ use std::{
 
 use super::millis;
 #[cfg(feature = "lock-manager")]
-use super::{NotGranted, RequestRecord};
+use super::{GrantRecord, NotGranted, RequestRecord};
 #[cfg(feature = "lock-manager")]
-use crate::observer::{LockObserver, ObservedLock, RequestEnd};
+use crate::observer::{HoldEnd, LockObserver, ObservedLock, RequestEnd};
 #[cfg(feature = "lock-manager")]
 use crate::options::{LockOptions, LockScope};
 
@@ -28,7 +28,7 @@ fn subscriber_of_debug_events_is_noticed() {
     tracing::subscriber::with_default(subscriber, || assert!(super::is_logged()));
 }
 
-/// Keeps the thread of `waiting` until the request is about to end.
+/// Keeps the thread of an event until the call is about to end.
 #[cfg(feature = "lock-manager")]
 struct SlowObserver {
     calls: Mutex<Vec<&'static str>>,
@@ -37,39 +37,119 @@ struct SlowObserver {
 }
 
 #[cfg(feature = "lock-manager")]
-impl LockObserver for SlowObserver {
-    fn waiting(&self, _lock: &ObservedLock) {
+impl SlowObserver {
+    /// Returns an observer, the begin of its event, and the sender of the end.
+    fn leaked() -> (&'static Self, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((begun, has_begun), (ending, ends)) = (mpsc::sync_channel(1), mpsc::channel());
+        let observer = Box::leak(Box::new(Self {
+            calls: Mutex::default(),
+            begun,
+            ends: Mutex::new(ends),
+        }));
+        (observer, has_begun, ending)
+    }
+
+    fn record(&'static self, options: &LockOptions) -> RequestRecord {
+        let scope = LockScope::Session;
+        let mut record = RequestRecord::new(&"slow".into(), options, scope, None, Instant::now());
+        record.observe_with(self);
+        record
+    }
+
+    fn call_slowly(&self, name: &'static str) {
         self.begun.send(()).unwrap();
         self.ends.lock().unwrap().recv().unwrap();
-        // The end of the request has this time to overtake.
+        // The end of the call has this time to overtake.
         thread::sleep(Duration::from_millis(50));
-        self.calls.lock().unwrap().push("waiting");
+        self.call(name);
+    }
+
+    fn call(&self, name: &'static str) {
+        self.calls.lock().unwrap().push(name);
+    }
+}
+
+#[cfg(feature = "lock-manager")]
+impl LockObserver for SlowObserver {
+    fn waiting(&self, _lock: &ObservedLock) {
+        self.call_slowly("waiting");
     }
 
     fn request_ended(&self, _lock: &ObservedLock, _end: &RequestEnd) {
-        self.calls.lock().unwrap().push("ended");
+        self.call("request ended");
+    }
+
+    fn overdue(&self, _lock: &ObservedLock, _held: Duration) {
+        self.call_slowly("overdue");
+    }
+
+    fn hold_ended(&self, _lock: &ObservedLock, _end: &HoldEnd) {
+        self.call("hold ended");
     }
 }
 
 #[cfg(feature = "lock-manager")]
 #[test]
 fn end_of_a_request_follows_the_report_that_it_waits() {
-    let ((begun, has_begun), (ending, ends)) = (mpsc::sync_channel(1), mpsc::channel());
-    let observer: &SlowObserver = Box::leak(Box::new(SlowObserver {
-        calls: Mutex::default(),
-        begun,
-        ends: Mutex::new(ends),
-    }));
-    let options = LockOptions::wait_forever();
-    let scope = LockScope::Session;
-    let mut record = RequestRecord::new(&"slow".into(), &options, scope, None, Instant::now());
-    record.observe_with(observer);
+    let (observer, has_begun, ending) = SlowObserver::leaked();
+    let mut record = observer.record(&LockOptions::wait_forever());
     let notice = record.wait_notice().unwrap();
     thread::scope(|threads| {
-        threads.spawn(|| notice.send());
+        threads.spawn(|| notice.waits());
         has_begun.recv().unwrap();
         ending.send(()).unwrap();
         record.not_granted(NotGranted::TimedOut, Instant::now());
     });
-    assert_eq!(*observer.calls.lock().unwrap(), ["waiting", "ended"]);
+    assert_eq!(
+        *observer.calls.lock().unwrap(),
+        ["waiting", "request ended"]
+    );
+}
+
+#[cfg(feature = "lock-manager")]
+#[test]
+fn end_of_a_hold_follows_the_warning_about_it() {
+    let (observer, has_begun, ending) = SlowObserver::leaked();
+    let record = observer.record(&LockOptions::no_wait().warn_after(Duration::ZERO));
+    let grant = record.granted(None, Instant::now()).unwrap();
+    has_begun.recv().unwrap();
+    ending.send(()).unwrap();
+    grant.releasing().ended(&Ok(()), Instant::now());
+    // The thread of the warnings has not called yet if the end did not wait for it.
+    while observer.calls.lock().unwrap().len() < 3 {
+        thread::yield_now();
+    }
+    assert_eq!(
+        *observer.calls.lock().unwrap(),
+        ["request ended", "overdue", "hold ended"]
+    );
+}
+
+/// A subscriber may release the lock when it receives the warning.
+#[cfg(feature = "lock-manager")]
+#[test]
+fn end_of_a_hold_does_not_wait_for_its_own_thread() {
+    struct Releaser(Mutex<Option<GrantRecord>>, mpsc::SyncSender<()>);
+
+    impl LockObserver for Releaser {
+        fn overdue(&self, _lock: &ObservedLock, _held: Duration) {
+            let grant = loop {
+                match self.0.lock().unwrap().take() {
+                    Some(grant) => break grant,
+                    None => thread::yield_now(),
+                }
+            };
+            grant.releasing().ended(&Ok(()), Instant::now());
+            self.1.send(()).unwrap();
+        }
+    }
+
+    let (released, is_released) = mpsc::sync_channel(1);
+    let observer: &Releaser = Box::leak(Box::new(Releaser(Mutex::default(), released)));
+    let options = LockOptions::no_wait().warn_after(Duration::ZERO);
+    let scope = LockScope::Session;
+    let mut record = RequestRecord::new(&"own".into(), &options, scope, None, Instant::now());
+    record.observe_with(observer);
+    *observer.0.lock().unwrap() = record.granted(None, Instant::now());
+    is_released.recv_timeout(Duration::from_secs(60)).unwrap();
 }

@@ -34,7 +34,7 @@ use super::options::Settings;
 use super::session_task::{PollPermit, SessionTask};
 use super::snapshot::LockManagerSnapshot;
 use crate::error::{LockError, LockErrorKind};
-use crate::events::WaitNotice;
+use crate::events::Notice;
 use crate::key::LockKey;
 use crate::observer::DbSystem;
 use crate::options::LockOptions;
@@ -67,7 +67,7 @@ pub(super) enum Response {
 pub(super) struct ResponseSender {
     sender: oneshot::Sender<Response>,
     /// `None` for a release, and if nothing receives the report.
-    notice: Option<Arc<WaitNotice>>,
+    notice: Option<Arc<Notice>>,
 }
 
 impl ResponseSender {
@@ -78,7 +78,7 @@ impl ResponseSender {
         }
     }
 
-    pub(super) fn with_notice(self, notice: Option<Arc<WaitNotice>>) -> Self {
+    pub(super) fn with_notice(self, notice: Option<Arc<Notice>>) -> Self {
         Self { notice, ..self }
     }
 }
@@ -143,7 +143,7 @@ enum Deferred {
     /// The loss of a session.
     SignalLoss(Arc<LossSignal>),
     /// An event, whose subscriber or observer may call back.
-    Report(Arc<WaitNotice>),
+    Report(Arc<Notice>),
     Wake(Waker),
 }
 
@@ -245,7 +245,7 @@ impl Shared {
                 // If the caller is gone, dropping the response releases the lock that it carries.
                 Deferred::Respond(sender, response) => drop(sender.send(response)),
                 Deferred::SignalLoss(loss) => loss.fire(),
-                Deferred::Report(notice) => notice.send(),
+                Deferred::Report(notice) => notice.waits(),
                 Deferred::Wake(waker) => waker.wake(),
             }
         }
