@@ -41,7 +41,7 @@ impl<W> Core<W> {
         // The next waiter did not cause the failure, so its acquire may share a batch again.
         key_state.retry_alone = false;
         let first = key_state.queue.pop();
-        key_state.apply(KeyEvent::OperationFailed);
+        key_state.apply(KeyEvent::NotGranted);
         if let Some(request) = first {
             let error = LockError::new(failure.kind).with_key(&request.key);
             let error = error.with_context(failure.message.clone());
@@ -114,7 +114,7 @@ impl<W> Core<W> {
                 }
                 LockOpKind::Acquire { .. } => {
                     if let Some(key_state) = self.keys.get_mut(&key) {
-                        key_state.apply(KeyEvent::OperationFailed);
+                        key_state.apply(KeyEvent::NotGranted);
                         key_state.retry_alone = true;
                         self.send_acquire(key, now);
                     }
@@ -160,7 +160,7 @@ impl<W> Core<W> {
             return;
         };
         key_state.retry_alone = false;
-        key_state.apply(KeyEvent::OperationFailed);
+        key_state.apply(KeyEvent::NotGranted);
         for request in key_state.queue.drain() {
             let error = LockError::new(failure.kind).with_key(&request.key);
             self.fail_with(request, error.with_context(failure.message.clone()));

@@ -78,7 +78,7 @@ impl<W> Core<W> {
             };
             // Keys in other phases go on until their reply, which may be a grant to release.
             if let KeyPhase::WaitingOnServer { session, .. } = key_state.phase() {
-                key_state.apply(KeyEvent::WaitEnded);
+                key_state.apply(KeyEvent::NotGranted);
                 self.terminate_session(session);
             }
             self.fail_waiters(key, LockErrorKind::Closed);

@@ -13,14 +13,14 @@
 //! | `NotHeld` | `Granted` | `Held` | the same, on a backend without locks and with [`NoLockBackend::InProcess`] | grants waiters |
 //! | `NotHeld` | `WaitStarted` | `WaitingOnServer` | contended, or a dedicated session was opened; the first waiter uses [`WaitStrategy::Block`] | `WaitOnServer` |
 //! | `Acquiring` | `Granted` | `Held` | reply to `Acquire` | grants waiters |
-//! | `Acquiring` | `Contended` | `NotHeld` | reply to `Acquire` | `Failed` for requests that do not wait; then `WaitStarted`, a poll timer (and `Open` of a dedicated session), or `AcquireSent` for a newer request that does not wait |
-//! | `Acquiring` | `OperationFailed` | `NotHeld` | compensated batch; bad sequence; session cannot be opened; backend without locks | `Failed` for the waiters that the error concerns; then `AcquireSent`, `Granted` in the process, or a poll timer |
+//! | `Acquiring` | `NotGranted` | `NotHeld` | reply to `Acquire`: contended | `Failed` for requests that do not wait; then `WaitStarted`, a poll timer (and `Open` of a dedicated session), or `AcquireSent` for a newer request that does not wait |
+//! | `Acquiring` | `NotGranted` | `NotHeld` | compensated batch; bad sequence; session cannot be opened; backend without locks | `Failed` for the waiters that the error concerns; then `AcquireSent`, `Granted` in the process, or a poll timer |
 //! | `WaitingOnServer` | `Granted` | `Held` | end of the server wait | grants waiters |
-//! | `WaitingOnServer` | `WaitEnded` | `NotHeld` | end of the server wait; no blocking waiter left; lock manager closed | `Close` or `Terminate` of the session; `Failed` for the waiter that the error concerns; poll timer |
+//! | `WaitingOnServer` | `NotGranted` | `NotHeld` | end of the server wait; no blocking waiter left; lock manager closed | `Close` or `Terminate` of the session; `Failed` for the waiter that the error concerns; poll timer |
 //! | `Held` | `TokenRequested` | `IssuingToken` | first waiter is next and needs a fencing token | `RunBatch` with `IssueToken` |
 //! | `Held` | `ReleaseSent` | `Releasing` | no holder, and no waiter that may be granted now | `RunBatch` with `Release`, and with `Acquire` if `reacquire`; poll timer if the key yields |
 //! | `IssuingToken` | `TokenIssued` | `Held` | reply to `IssueToken` | grants waiters |
-//! | `IssuingToken` | `OperationFailed` | `Held` | compensated batch; bad sequence | `Failed` for the first waiter; grants waiters |
+//! | `IssuingToken` | `NotGranted` | `Held` | compensated batch; bad sequence | `Failed` for the first waiter; grants waiters |
 //! | `Releasing` | `Released` | `NotHeld`, or `Acquiring` if `reacquire` | reply to `Release`; compensated batch | `Released`; without `reacquire` and poll timer, `AcquireSent` for the next waiter |
 //! | `Held` in the process | `Released` | `NotHeld` | no holder, and no waiter that may be granted now | `Released`; `Granted` for the next waiter |
 //! | every phase with a session | `SessionLost` | `NotHeld` | error of a session; missed keep-alive; lock manager closed while it opens the session | `SessionLost`, `Terminate`; `Released` with an error; `Failed` for requests that do not wait and had their retry, and for all if the session changed; poll timer, or `AcquireSent` for the retry |
@@ -120,17 +120,14 @@ pub(super) enum KeyEvent {
         session: SessionId,
         mode: LockMode,
     },
-    /// Another session holds the lock in a conflicting mode.
-    Contended,
-    /// The acquire or the token failed; the session lives.
-    OperationFailed,
+    /// The acquire, the wait or the token ended without a grant: contention, a limit, or a failure
+    /// that the session has survived.
+    NotGranted,
     /// The session was told to wait in the server's queue.
     WaitStarted {
         session: SessionId,
         mode: LockMode,
     },
-    /// The wait in the server's queue ended without the lock.
-    WaitEnded,
     /// An operation for a fencing token was added to the outbox.
     TokenRequested,
     TokenIssued,
@@ -183,10 +180,9 @@ impl<W> KeyState<W> {
                 Phase::NotHeld | Phase::Acquiring { .. } | Phase::WaitingOnServer { .. },
                 Event::Granted { session, mode },
             )
-            | (
-                Phase::IssuingToken { session, mode },
-                Event::TokenIssued | Event::OperationFailed,
-            ) => Phase::Held { session, mode },
+            | (Phase::IssuingToken { session, mode }, Event::TokenIssued | Event::NotGranted) => {
+                Phase::Held { session, mode }
+            }
             (Phase::NotHeld, Event::WaitStarted { session, mode }) => {
                 Phase::WaitingOnServer { session, mode }
             }
@@ -196,8 +192,7 @@ impl<W> KeyState<W> {
             (Phase::Held { session, .. }, Event::ReleaseSent { reacquire }) => {
                 Phase::Releasing { session, reacquire }
             }
-            (Phase::Acquiring { .. }, Event::Contended | Event::OperationFailed)
-            | (Phase::WaitingOnServer { .. }, Event::WaitEnded)
+            (Phase::Acquiring { .. } | Phase::WaitingOnServer { .. }, Event::NotGranted)
             | (
                 Phase::Releasing {
                     reacquire: false, ..

@@ -117,7 +117,7 @@ impl<W> Core<W> {
             // The next request may be compatible with the holders where the first was not.
             KeyPhase::Held { .. } => self.grant_waiters(key, None, None, now),
             KeyPhase::WaitingOnServer { session, .. } if !blocks => {
-                key_state.apply(KeyEvent::WaitEnded);
+                key_state.apply(KeyEvent::NotGranted);
                 self.stop_server_wait(session, now);
                 self.poll_later(key, now);
             }
@@ -231,7 +231,7 @@ impl<W> Core<W> {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
-        key_state.apply(KeyEvent::Contended);
+        key_state.apply(KeyEvent::NotGranted);
         key_state.reset_hand_offs();
         key_state.record_outside_contention();
         let newest = key_state.newest_when_sent;

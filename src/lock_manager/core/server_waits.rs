@@ -214,7 +214,7 @@ impl<W> Core<W> {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
-        key_state.apply(KeyEvent::WaitEnded);
+        key_state.apply(KeyEvent::NotGranted);
         let concerns_session =
             |error: &LockError| matches!(error.kind(), LockErrorKind::Pool | LockErrorKind::Lost);
         if let Some(error) = error.filter(|error| !concerns_session(error)) {

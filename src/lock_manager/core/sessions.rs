@@ -207,7 +207,7 @@ impl<W> Core<W> {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            key_state.apply(KeyEvent::OperationFailed);
+            key_state.apply(KeyEvent::NotGranted);
             if !self.is_no_op() {
                 self.send_acquire(key, now);
                 continue;
@@ -242,7 +242,7 @@ impl<W> Core<W> {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
             };
-            key_state.apply(KeyEvent::OperationFailed);
+            key_state.apply(KeyEvent::NotGranted);
             let failed: Vec<_> = if may_return {
                 let waits = |after| after == AfterLoss::Waits;
                 key_state

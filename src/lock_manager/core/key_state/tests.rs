@@ -33,10 +33,8 @@ fn events() -> Vec<KeyEvent> {
     vec![
         KeyEvent::AcquireSent { session },
         KeyEvent::Granted { session, mode },
-        KeyEvent::Contended,
-        KeyEvent::OperationFailed,
+        KeyEvent::NotGranted,
         KeyEvent::WaitStarted { session, mode },
-        KeyEvent::WaitEnded,
         KeyEvent::TokenRequested,
         KeyEvent::TokenIssued,
         KeyEvent::ReleaseSent { reacquire: false },
