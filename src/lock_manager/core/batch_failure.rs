@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase};
-use super::sessions::{BatchFailure, SessionPhase};
+use super::sessions::{Failure, SessionPhase};
 use super::{Command, Core, SessionId};
-use crate::error::{LockError, LockErrorKind};
+use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
 use crate::session::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
 
@@ -25,7 +25,7 @@ impl<W> Core<W> {
     ///
     /// [`CACHE`]: https://www.postgresql.org/docs/current/sql-createsequence.html
     pub(super) fn on_bad_sequence(&mut self, key: RawLockKey, now: Instant) {
-        let failure = BatchFailure {
+        let failure = Failure {
             kind: LockErrorKind::InvalidOptions,
             message: "fencing tokens need a sequence that counts up, with CACHE 1 and NO CYCLE"
                 .to_owned(),
@@ -34,7 +34,7 @@ impl<W> Core<W> {
     }
 
     /// Fails the first waiter; the key goes on with the next one.
-    fn fail_first(&mut self, key: RawLockKey, failure: &BatchFailure, now: Instant) {
+    fn fail_first(&mut self, key: RawLockKey, failure: &Failure, now: Instant) {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
@@ -43,8 +43,7 @@ impl<W> Core<W> {
         let first = key_state.queue.pop();
         key_state.apply(KeyEvent::NotGranted);
         if let Some(request) = first {
-            let error = LockError::new(failure.kind).with_key(&request.key);
-            let error = error.with_context(failure.message.clone());
+            let error = failure.error(&request.key);
             self.fail_with(request, error);
         }
         match self.keys.get(&key).map(|key_state| key_state.phase()) {
@@ -64,7 +63,7 @@ impl<W> Core<W> {
         &mut self,
         id: SessionId,
         ops: Arc<[LockOp]>,
-        failure: BatchFailure,
+        failure: Failure,
         now: Instant,
     ) {
         let mut releases: Vec<_> = ops
@@ -95,7 +94,7 @@ impl<W> Core<W> {
         &mut self,
         id: SessionId,
         ops: &[LockOp],
-        failure: &BatchFailure,
+        failure: &Failure,
         now: Instant,
     ) {
         if failure.kind == LockErrorKind::TooManyLocks {
@@ -130,7 +129,7 @@ impl<W> Core<W> {
     ///
     /// Retries would keep it full, so every operation of the batch fails. So does every acquire
     /// that waits in an outbox: the rest of a call that asks for many keys.
-    fn on_lock_table_full(&mut self, ops: &[LockOp], failure: &BatchFailure, now: Instant) {
+    fn on_lock_table_full(&mut self, ops: &[LockOp], failure: &Failure, now: Instant) {
         let mut unsent = Vec::new();
         for (id, session) in &mut self.sessions {
             session.outbox.retain(|(op, _)| {
@@ -155,15 +154,15 @@ impl<W> Core<W> {
     }
 
     /// Fails all waiters of a key whose acquire failed.
-    fn fail_all_waiters(&mut self, key: RawLockKey, failure: &BatchFailure) {
+    fn fail_all_waiters(&mut self, key: RawLockKey, failure: &Failure) {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
         key_state.retry_alone = false;
         key_state.apply(KeyEvent::NotGranted);
         for request in key_state.queue.drain() {
-            let error = LockError::new(failure.kind).with_key(&request.key);
-            self.fail_with(request, error.with_context(failure.message.clone()));
+            let error = failure.error(&request.key);
+            self.fail_with(request, error);
         }
         self.remove_if_unused(key);
     }

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase};
 use super::session_loss::SessionLoss;
-use super::sessions::{BatchFailure, SessionPhase, SessionState};
+use super::sessions::{Failure, SessionPhase, SessionState};
 use super::{Command, Core, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
@@ -117,7 +117,7 @@ impl<W> Core<W> {
             Err(error) if error.is_disconnected() => {
                 return self.on_session_lost(id, SessionLoss::Ended, now);
             }
-            Err(error) => Err(BatchFailure::of(&error)),
+            Err(error) => Err(Failure::of_batch(&error)),
         };
         session.phase_start = now;
         match (

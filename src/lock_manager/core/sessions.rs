@@ -21,7 +21,7 @@ use super::timers::Timer;
 use super::wait_queue::AfterLoss;
 use super::{Command, Core, OpenFailure, SessionId};
 use crate::error::{LockError, LockErrorKind};
-use crate::key::RawLockKey;
+use crate::key::{LockKey, RawLockKey};
 use crate::protocol::Backoff;
 use crate::session::{Backend, LockOp, SessionError};
 
@@ -42,7 +42,7 @@ pub(super) enum SessionPhase<W> {
     /// A batch has failed; the locks that it may have acquired are being released.
     Compensating {
         ops: Arc<[LockOp]>,
-        failure: BatchFailure,
+        failure: Failure,
     },
     /// The session waits in the server's queue, at most until this time.
     WaitingOnServer {
@@ -50,11 +50,27 @@ pub(super) enum SessionPhase<W> {
     },
 }
 
-/// Error of a batch, for each request that it concerns.
+/// Failure of a session, for each request that it concerns.
 #[derive(Clone, Debug)]
-pub(super) struct BatchFailure {
+pub(super) struct Failure {
     pub(super) kind: LockErrorKind,
     pub(super) message: String,
+}
+
+impl Failure {
+    /// Returns the failure of a batch.
+    pub(super) fn of_batch(error: &SessionError) -> Self {
+        Self {
+            kind: crate::backends::postgres::classify_attempt(error.code()),
+            message: error_chain(error),
+        }
+    }
+
+    /// Returns the error of a request.
+    pub(super) fn error(&self, key: &LockKey) -> LockError {
+        let error = LockError::new(self.kind).with_key(key);
+        error.with_context(self.message.clone())
+    }
 }
 
 /// State of a session.
@@ -231,13 +247,16 @@ impl<W> Core<W> {
     pub(super) fn on_open_failed(&mut self, id: SessionId, error: LockError, now: Instant) {
         // Removed without a command: the driver's session has already ended.
         self.sessions.remove(&id);
-        let (kind, message) = (error.kind(), error_chain(&error));
+        let failure = Failure {
+            kind: error.kind(),
+            message: error_chain(&error),
+        };
         // Without an earlier session, the error may be one of the configuration, which no retry
         // cures.
-        let may_return = self.backend.is_some() && kind == LockErrorKind::Pool;
+        let may_return = self.backend.is_some() && failure.kind == LockErrorKind::Pool;
         // One attempt for all these keys: their polls are due together, and the first opens a
         // session.
-        let retry_at = self.schedule_reopen(message.clone(), now);
+        let retry_at = self.schedule_reopen(failure.message.clone(), now);
         for key in self.keys_of(id) {
             let Some(key_state) = self.keys.get_mut(&key) else {
                 continue;
@@ -253,9 +272,7 @@ impl<W> Core<W> {
             };
             self.schedule_poll(key, retry_at);
             for request in failed {
-                let error = LockError::new(kind)
-                    .with_key(&request.key)
-                    .with_context(message.clone());
+                let error = failure.error(&request.key);
                 self.fail_with(request, error);
             }
             self.remove_if_unused(key);
@@ -321,7 +338,7 @@ impl<W> Core<W> {
 }
 
 /// Joins the causes of an error to a text that several requests can share.
-pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let causes = std::iter::successors(error.source(), |error| error.source());
     for cause in causes {
@@ -331,13 +348,4 @@ pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
     }
     text
-}
-
-impl BatchFailure {
-    pub(super) fn of(error: &SessionError) -> Self {
-        Self {
-            kind: crate::backends::postgres::classify_attempt(error.code()),
-            message: error_chain(error),
-        }
-    }
 }
