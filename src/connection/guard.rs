@@ -72,8 +72,8 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
         self.mode
     }
 
-    /// Returns `true` if the client has marked the connection as broken, usually because the session
-    /// has ended and the lock is lost. Sends nothing.
+    /// Returns `true` if the client has marked the connection as broken, usually because the
+    /// session has ended and the lock is lost. Sends nothing.
     ///
     /// `false` is no proof that the lock is held: a blocking client learns of the end from a failed
     /// statement. Only [`release`](Self::release) asks the server. A lock manager checks by itself,
