@@ -25,8 +25,8 @@ use crate::lock_report::LockHolder;
 ///
 /// Converts into the error types of this table, so that `?` works in a body with that error type.
 /// The errors of tokio-postgres and postgres cannot contain another error. A body with these
-/// clients returns `Box<dyn Error + Send + Sync>`, or a type of the application. [`find`](Self::find) gets the `LockError` back, from these errors and from all that
-/// contain one:
+/// clients returns `Box<dyn Error + Send + Sync>`, or a type of the application.
+/// [`find`](Self::find) gets the `LockError` back, from these errors and from all that contain one:
 ///
 /// | client | arrives as | except |
 /// |---|---|---|

@@ -185,8 +185,8 @@ impl SharedConnection {
         self.stream.end_with(Err(closed_error()))
     }
 
-    /// Ends the stream that the body has leaked with [`std::mem::forget`], if there is one. The rest
-    /// of its rows may take [`LEAKED_STREAM_LIMIT`].
+    /// Ends the stream that the body has leaked with [`std::mem::forget`], if there is one. The
+    /// rest of its rows may take [`LEAKED_STREAM_LIMIT`].
     ///
     /// Called while the body does not run.
     pub(super) fn end_leaked_stream(&self) {

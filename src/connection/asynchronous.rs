@@ -364,8 +364,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler), which also says
-    /// when the lock of the check may be held afterwards.
+    /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler), which also
+    /// says when the lock of the check may be held afterwards.
     ///
     /// # Cancel safety
     ///

@@ -144,8 +144,8 @@ impl OwnedLockGuards {
     ///
     /// # Errors
     ///
-    /// The first error of [`OwnedLockGuard::release`]. None of the locks is held afterwards, with the
-    /// exception stated there.
+    /// The first error of [`OwnedLockGuard::release`]. None of the locks is held afterwards, with
+    /// the exception stated there.
     ///
     /// # Cancel safety
     ///
