@@ -35,6 +35,10 @@
 //! [`RecyclingMethod`](::deadpool_postgres::RecyclingMethod). This crate closes the client when it
 //! terminates the session. The methods of the pool do not return it: see
 //! [`deadpool`](super::deadpool).
+//!
+//! If the server has closed a connection a moment ago, its client may not know it yet. Then the
+//! next call on it returns [`Database`](crate::LockErrorKind::Database), unless the recycling
+//! method is `Verified`, which checks each connection by a statement.
 
 use std::ops::Deref;
 

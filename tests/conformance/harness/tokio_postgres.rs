@@ -2,7 +2,7 @@
 
 use ::tokio_postgres::{Client, Config, Error, NoTls};
 use bb8_postgres::PostgresConnectionManager;
-use deadpool_postgres::{ClientWrapper, Hook, HookError, Manager};
+use deadpool_postgres::{ClientWrapper, Hook, HookError, Manager, ManagerConfig, RecyclingMethod};
 
 use super::postgres::{self, Adapter, POOL_LIMIT, SqlText};
 use crate::actor::{Outcome, SqlCommand};
@@ -59,7 +59,13 @@ pub(crate) const DEADPOOL: Adapter = Adapter::Async(|url, channel| {
                 prepared.map_err(HookError::Backend)
             })
         });
-        let pool = deadpool_postgres::Pool::builder(Manager::new(config(url), NoTls))
+        // The client knows that the server has closed its connection once its task has read that.
+        // Before, only a statement finds it.
+        let checked = ManagerConfig {
+            recycling_method: RecyclingMethod::Verified,
+        };
+        let manager = Manager::from_config(config(url), NoTls, checked);
+        let pool = deadpool_postgres::Pool::builder(manager)
             .max_size(1)
             .post_create(prepare)
             .build();
