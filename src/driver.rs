@@ -21,10 +21,10 @@ use std::time::Instant;
 
 use crate::backends::postgres::classify;
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{NotGranted, RequestRecord};
+use crate::events::RequestRecord;
 use crate::lock_report::LockReport;
 use crate::options::LockOptions;
-use crate::protocol::{Acquired, Action, Event, Machine, SessionSnapshot};
+use crate::protocol::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::server_report::{LockSupport, ServerReport};
 use crate::session::{Row, ScriptKind, SessionError, TransactionState};
 
@@ -127,11 +127,9 @@ fn add_holders(error: LockError, reports: Option<Vec<LockReport>>) -> LockError 
 }
 
 /// Sends the event of a request's end, and attaches the record of a grant to it.
-fn end_request(request: RequestRecord, outcome: &mut Result<Acquired, LockError>, now: Instant) {
+fn end_request(request: RequestRecord, outcome: &mut Result<Grant, LockError>, now: Instant) {
     match outcome {
-        Ok(Acquired::Granted(grant)) => grant.record = request.granted(grant.pid, now),
-        Ok(Acquired::HeldElsewhere) => request.not_granted(NotGranted::Contended, now),
-        Ok(Acquired::TimedOut { .. }) => request.not_granted(NotGranted::TimedOut, now),
-        Err(error) => request.not_granted(NotGranted::Failed(error), now),
+        Ok(grant) => grant.record = request.granted(grant.pid, now),
+        Err(error) => request.not_granted(error, now),
     }
 }

@@ -236,6 +236,17 @@ impl StdError for LockError {
     }
 }
 
+/// Converts contention and a passed limit to `None`, for the `try_` methods.
+pub(crate) fn contended_to_none<T>(result: Result<T, LockError>) -> Result<Option<T>, LockError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match error.kind() {
+            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
 /// Returns the error as an `E`. Looks into a box and an [`Arc`], whose `source` is that of the
 /// error in them.
 pub(crate) fn downcast<'e, E: StdError + 'static>(

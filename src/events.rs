@@ -33,7 +33,7 @@ use crate::observer::{
 pub(crate) use notice::Notice;
 #[cfg(feature = "_async")]
 pub(crate) use records::ReleaseRecord;
-pub(crate) use records::{GrantRecord, NotGranted, RequestRecord};
+pub(crate) use records::{GrantRecord, RequestRecord};
 pub(crate) use spans::LockSpan;
 
 /// Target of all events.

@@ -31,7 +31,7 @@ mod release;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use acquire::{Acquire, Acquired};
+pub(crate) use acquire::Acquire;
 #[cfg(feature = "lock-manager")]
 pub(crate) use backoff::Backoff;
 pub(crate) use begin::BeginAndAcquire;

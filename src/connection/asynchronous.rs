@@ -9,15 +9,15 @@ use super::AsyncAdvisoryLockGuard;
 use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{
-    drive_acquire, drive_pair, granted_or_error, identify, report, snapshot,
+    drive_acquire, drive_pair, identify, report, snapshot, with_holders,
 };
-use crate::error::LockError;
+use crate::error::{LockError, contended_to_none};
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
-use crate::protocol::{Acquire, Acquired, PoolerCheck};
+use crate::protocol::{Acquire, Grant, PoolerCheck};
 use crate::server_report::ServerReport;
 use crate::session::{AsyncLockBody, AsyncLockSession, Statement};
 
@@ -199,7 +199,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         let key = key.into();
         async move {
             let acquired = acquire(self, &key, &options, LockScope::Session).await;
-            let grant = granted_or_error(self, &key, &options, acquired).await?;
+            let grant = with_holders(self, &key, &options, acquired).await?;
             Ok(AsyncAdvisoryLockGuard::new(self, grant))
         }
     }
@@ -224,10 +224,9 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     {
         let key = key.into();
         async move {
-            let acquired = acquire(self, &key, &options, LockScope::Session).await?;
-            Ok(acquired
-                .granted()
-                .map(|grant| AsyncAdvisoryLockGuard::new(self, grant)))
+            let acquired = acquire(self, &key, &options, LockScope::Session).await;
+            let grant = contended_to_none(acquired)?;
+            Ok(grant.map(|grant| AsyncAdvisoryLockGuard::new(self, grant)))
         }
     }
 
@@ -250,10 +249,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ) -> impl Future<Output = Result<(), LockError>> + Send {
         let key = key.into();
         async move {
-            acquire(self, &key, &options, LockScope::Transaction)
-                .await?
-                .granted_or_error(&key, &options)
-                .map(drop)
+            let acquired = acquire(self, &key, &options, LockScope::Transaction);
+            acquired.await.map(drop)
         }
     }
 
@@ -276,10 +273,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ) -> impl Future<Output = Result<bool, LockError>> + Send {
         let key = key.into();
         async move {
-            Ok(acquire(self, &key, &options, LockScope::Transaction)
-                .await?
-                .granted()
-                .is_some())
+            let acquired = acquire(self, &key, &options, LockScope::Transaction).await;
+            Ok(contended_to_none(acquired)?.is_some())
         }
     }
 
@@ -317,7 +312,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         let key = key.into();
         async move {
             let acquired = transaction::begin_and_acquire(self, &key, &options).await;
-            let grant = granted_or_error(self, &key, &options, acquired).await?;
+            let grant = with_holders(self, &key, &options, acquired).await?;
             transaction::run_in_transaction(self, grant, body).await
         }
     }
@@ -348,10 +343,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     {
         let key = key.into();
         async move {
-            match transaction::begin_and_acquire(self, &key, &options)
-                .await?
-                .granted()
-            {
+            let acquired = transaction::begin_and_acquire(self, &key, &options).await;
+            match contended_to_none(acquired)? {
                 Some(grant) => transaction::run_in_transaction(self, grant, body)
                     .await
                     .map(Some),
@@ -464,7 +457,7 @@ pub(crate) async fn acquire<S: AsyncLockSession>(
     key: &LockKey,
     options: &LockOptions,
     scope: LockScope,
-) -> Result<Acquired, LockError> {
+) -> Result<Grant, LockError> {
     drive_acquire(session, key, options, scope, |key, options, snapshot| {
         Acquire::new(key, options, scope, snapshot)
     })

@@ -6,15 +6,15 @@ use crate::capabilities::Capabilities;
 use crate::combine_results::combine_results;
 use crate::connection::AdvisoryLockGuard;
 use crate::driver::blocking::{
-    drive_acquire, drive_pair, granted_or_error, identify, report, snapshot,
+    drive_acquire, drive_pair, identify, report, snapshot, with_holders,
 };
-use crate::error::LockError;
+use crate::error::{LockError, contended_to_none};
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pooling_mode::PoolingMode;
-use crate::protocol::{Acquire, Acquired, PoolerCheck};
+use crate::protocol::{Acquire, Grant, PoolerCheck};
 use crate::server_report::ServerReport;
 use crate::session::{LockSession, Statement};
 
@@ -206,7 +206,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ) -> Result<AdvisoryLockGuard<&mut Self>, LockError> {
         let key = key.into();
         let acquired = acquire(self, &key, &options, LockScope::Session);
-        let grant = granted_or_error(self, &key, &options, acquired)?;
+        let grant = with_holders(self, &key, &options, acquired)?;
         Ok(AdvisoryLockGuard::new(self, grant))
     }
 
@@ -239,10 +239,9 @@ pub trait AdvisoryLocking: LockSession + Sized {
         key: impl Into<LockKey>,
         options: LockOptions,
     ) -> Result<Option<AdvisoryLockGuard<&mut Self>>, LockError> {
-        let acquired = acquire(self, &key.into(), &options, LockScope::Session)?;
-        Ok(acquired
-            .granted()
-            .map(|grant| AdvisoryLockGuard::new(self, grant)))
+        let acquired = acquire(self, &key.into(), &options, LockScope::Session);
+        let grant = contended_to_none(acquired)?;
+        Ok(grant.map(|grant| AdvisoryLockGuard::new(self, grant)))
     }
 
     /// Acquires the transaction-level lock on `key` inside the caller's open transaction. The lock
@@ -309,10 +308,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
         key: impl Into<LockKey>,
         options: LockOptions,
     ) -> Result<(), LockError> {
-        let key = key.into();
-        acquire(self, &key, &options, LockScope::Transaction)?
-            .granted_or_error(&key, &options)
-            .map(drop)
+        acquire(self, &key.into(), &options, LockScope::Transaction).map(drop)
     }
 
     /// Acquires the transaction-level lock on `key` inside the caller's open transaction, or
@@ -331,8 +327,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
         key: impl Into<LockKey>,
         options: LockOptions,
     ) -> Result<bool, LockError> {
-        let acquired = acquire(self, &key.into(), &options, LockScope::Transaction)?;
-        Ok(acquired.granted().is_some())
+        let acquired = acquire(self, &key.into(), &options, LockScope::Transaction);
+        Ok(contended_to_none(acquired)?.is_some())
     }
 
     /// Begins a transaction, acquires the transaction-level lock on `key`, runs `body`, and
@@ -405,7 +401,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     {
         let key = key.into();
         let acquired = transaction::begin_and_acquire(self, &key, &options);
-        let grant = granted_or_error(self, &key, &options, acquired)?;
+        let grant = with_holders(self, &key, &options, acquired)?;
         transaction::run_in_transaction(self, grant, body)
     }
 
@@ -431,7 +427,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
     where
         E: From<LockError>,
     {
-        match transaction::begin_and_acquire(self, &key.into(), &options)?.granted() {
+        let acquired = transaction::begin_and_acquire(self, &key.into(), &options);
+        match contended_to_none(acquired)? {
             Some(grant) => transaction::run_in_transaction(self, grant, body).map(Some),
             None => Ok(None),
         }
@@ -572,7 +569,7 @@ pub(crate) fn acquire<S: LockSession + ?Sized>(
     key: &LockKey,
     options: &LockOptions,
     scope: LockScope,
-) -> Result<Acquired, LockError> {
+) -> Result<Grant, LockError> {
     drive_acquire(session, key, options, scope, |key, options, snapshot| {
         Acquire::new(key, options, scope, snapshot)
     })

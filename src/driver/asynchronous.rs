@@ -19,9 +19,7 @@ use crate::events::{GrantRecord, RequestRecord};
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
-use crate::protocol::{
-    Acquired, Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side,
-};
+use crate::protocol::{Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side};
 use crate::server_report::ServerReport;
 use crate::session::{AsyncLockSession, Backend, LockReply, ScriptKind, Statement};
 #[cfg(feature = "testing")]
@@ -41,10 +39,10 @@ pub(crate) async fn drive_acquire<S, M>(
     options: &LockOptions,
     scope: LockScope,
     machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
-) -> Result<Acquired, LockError>
+) -> Result<Grant, LockError>
 where
     S: AsyncLockSession,
-    M: Machine<Output = Result<Acquired, LockError>> + Send + Sync,
+    M: Machine<Output = Result<Grant, LockError>> + Send + Sync,
 {
     let db_system = Some(session.session_backend().db_system());
     let now = session.session_now();
@@ -73,10 +71,10 @@ pub(crate) async fn run_acquire<S, M>(
     options: &LockOptions,
     scope: LockScope,
     machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
-) -> Result<Acquired, LockError>
+) -> Result<Grant, LockError>
 where
     S: AsyncLockSession,
-    M: Machine<Output = Result<Acquired, LockError>> + Send + Sync,
+    M: Machine<Output = Result<Grant, LockError>> + Send + Sync,
 {
     // Read for each call, because the client may have begun a transaction since the last one.
     let state = snapshot(session);
@@ -182,13 +180,13 @@ pub(crate) async fn identify<S: AsyncLockSession>(
 /// # Cancel safety
 ///
 /// As [`report`].
-pub(crate) async fn granted_or_error<S: AsyncLockSession>(
+pub(crate) async fn with_holders<S: AsyncLockSession>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
-    acquired: Result<Acquired, LockError>,
+    acquired: Result<Grant, LockError>,
 ) -> Result<Grant, LockError> {
-    let error = match acquired.and_then(|acquired| acquired.granted_or_error(key, options)) {
+    let error = match acquired {
         Ok(grant) => return Ok(grant),
         Err(error) => error,
     };

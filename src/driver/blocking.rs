@@ -16,9 +16,7 @@ use crate::events::{GrantRecord, RequestRecord};
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
-use crate::protocol::{
-    Acquired, Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side,
-};
+use crate::protocol::{Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side};
 use crate::server_report::ServerReport;
 use crate::session::{Backend, LockReply, LockSession, Statement};
 #[cfg(feature = "testing")]
@@ -31,10 +29,10 @@ pub(crate) fn drive_acquire<S, M>(
     options: &LockOptions,
     scope: LockScope,
     machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
-) -> Result<Acquired, LockError>
+) -> Result<Grant, LockError>
 where
     S: LockSession + ?Sized,
-    M: Machine<Output = Result<Acquired, LockError>>,
+    M: Machine<Output = Result<Grant, LockError>>,
 {
     let db_system = Some(session.session_backend().db_system());
     let now = session.session_now();
@@ -61,10 +59,10 @@ fn run_acquire<S, M>(
     options: &LockOptions,
     scope: LockScope,
     machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
-) -> Result<Acquired, LockError>
+) -> Result<Grant, LockError>
 where
     S: LockSession + ?Sized,
-    M: Machine<Output = Result<Acquired, LockError>>,
+    M: Machine<Output = Result<Grant, LockError>>,
 {
     // Read for each call, because the client may have begun a transaction since the last one.
     let state = snapshot(session);
@@ -154,13 +152,12 @@ pub(crate) fn identify<S: LockSession + ?Sized>(
 }
 
 /// Returns the grant, or an error with the holders of the lock if the options ask for them.
-pub(crate) fn granted_or_error<S: LockSession + ?Sized>(
+pub(crate) fn with_holders<S: LockSession + ?Sized>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
-    acquired: Result<Acquired, LockError>,
+    acquired: Result<Grant, LockError>,
 ) -> Result<Grant, LockError> {
-    let acquired = acquired.and_then(|acquired| acquired.granted_or_error(key, options));
     acquired.map_err(|error| {
         if !reports_holders(&error, options, session.session_transaction_state()) {
             return error;
@@ -353,6 +350,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::error::LockErrorKind;
     use crate::session::{
         Row, Script, ServerSigns, SessionError, Statement, StatementKind, TransactionState,
     };
@@ -419,9 +417,8 @@ mod tests {
     fn error_reads_no_waiters() {
         let (mut session, key) = (PanickingSession::default(), LockKey::from("key"));
         let options = LockOptions::wait_up_to(Duration::ZERO);
-        let waited = Duration::ZERO;
-        let timed_out = Ok(Acquired::TimedOut { waited });
-        granted_or_error(&mut session, &key, &options, timed_out).unwrap_err();
+        let timed_out = Err(LockError::new(LockErrorKind::TimedOut));
+        with_holders(&mut session, &key, &options, timed_out).unwrap_err();
         let report = Statement::for_holders(key.raw());
         assert_eq!(session.last_statement, Some(report));
     }

@@ -18,24 +18,6 @@ use crate::observer::{
 };
 use crate::options::{LockOptions, LockScope};
 
-/// Outcome of a request that was not granted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum NotGranted<'a> {
-    Contended,
-    TimedOut,
-    Failed(&'a LockError),
-}
-
-impl<'a> From<&'a LockError> for NotGranted<'a> {
-    fn from(error: &'a LockError) -> Self {
-        match error.kind() {
-            LockErrorKind::HeldElsewhere => Self::Contended,
-            LockErrorKind::TimedOut => Self::TimedOut,
-            _ => Self::Failed(error),
-        }
-    }
-}
-
 /// Request of a lock that has not ended. Sends an event when it begins and when it ends.
 #[derive(Debug)]
 pub(crate) struct RequestRecord {
@@ -157,11 +139,11 @@ impl RequestRecord {
     }
 
     /// Ends the request without a grant.
-    pub(crate) fn not_granted(mut self, outcome: NotGranted<'_>, now: Instant) {
-        let (outcome, error) = match outcome {
-            NotGranted::Contended => (RequestOutcome::HeldElsewhere, None),
-            NotGranted::TimedOut => (RequestOutcome::TimedOut, None),
-            NotGranted::Failed(error) => (RequestOutcome::Failed, Some(error)),
+    pub(crate) fn not_granted(mut self, error: &LockError, now: Instant) {
+        let (outcome, error) = match error.kind() {
+            LockErrorKind::HeldElsewhere => (RequestOutcome::HeldElsewhere, None),
+            LockErrorKind::TimedOut => (RequestOutcome::TimedOut, None),
+            _ => (RequestOutcome::Failed, Some(error)),
         };
         let mut end = self.end_of(outcome, now);
         end.error_kind = error.map(LockError::kind);

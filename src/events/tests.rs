@@ -8,7 +8,9 @@ use std::{
 
 use super::millis;
 #[cfg(feature = "lock-manager")]
-use super::{GrantRecord, NotGranted, RequestRecord};
+use super::{GrantRecord, RequestRecord};
+#[cfg(feature = "lock-manager")]
+use crate::error::{LockError, LockErrorKind};
 #[cfg(feature = "lock-manager")]
 use crate::observer::{HoldEnd, LockObserver, ObservedLock, RequestEnd};
 #[cfg(feature = "lock-manager")]
@@ -98,7 +100,7 @@ fn end_of_a_request_follows_the_report_that_it_waits() {
         threads.spawn(|| notice.waits());
         has_begun.recv().unwrap();
         ending.send(()).unwrap();
-        record.not_granted(NotGranted::TimedOut, Instant::now());
+        record.not_granted(&LockError::new(LockErrorKind::TimedOut), Instant::now());
     });
     assert_eq!(
         *observer.calls.lock().unwrap(),

@@ -13,7 +13,7 @@ use super::held_lock::{HeldLock, release_all};
 use super::lock_handle::ResponseReceiver;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{LockSpan, NotGranted, RequestRecord};
+use crate::events::{LockSpan, RequestRecord};
 use crate::key::LockKey;
 use crate::options::{AcceptedServers, LockOptions, LockScope};
 
@@ -197,17 +197,6 @@ impl Handle {
     }
 }
 
-/// Converts contention and an elapsed limit to `None`.
-pub(super) fn contended_to_none<T>(result: Result<T, LockError>) -> Result<Option<T>, LockError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => match error.kind() {
-            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => Ok(None),
-            _ => Err(error),
-        },
-    }
-}
-
 /// Rejects options that contradict each other, that allow a transaction, or that are options of the
 /// lock manager.
 fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
@@ -274,7 +263,7 @@ impl PendingRequest {
                 }
                 Err(error) => {
                     if let Some(record) = record {
-                        record.not_granted(NotGranted::from(&error), Instant::now());
+                        record.not_granted(&error, Instant::now());
                     }
                     Err(error)
                 }

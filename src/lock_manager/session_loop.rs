@@ -32,7 +32,7 @@ use crate::options::AcceptedServers;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pool::pool_error;
-use crate::protocol::{Acquire, Acquired};
+use crate::protocol::Acquire;
 use crate::session::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
     Backend, BatchMode, BatchReply, LockBatch, LockOpKind, Script, ScriptKind, ServerSigns,
@@ -325,11 +325,11 @@ async fn wait<S: AsyncLockSession>(
     let snapshot = snapshot(session);
     let acquire = Acquire::new(key, options, LockScope::Session, snapshot);
     match drive(session, acquire).await {
-        Ok(Acquired::Granted(grant)) => match grant.pid {
+        Ok(grant) => match grant.pid {
             Some(pid) => WaitOutcome::Granted { pid },
             None => WaitOutcome::Failed(LockError::new(LockErrorKind::Unsupported)),
         },
-        Ok(Acquired::HeldElsewhere | Acquired::TimedOut { .. }) => WaitOutcome::TimedOut,
+        Err(error) if error.kind() == LockErrorKind::TimedOut => WaitOutcome::TimedOut,
         // The session is internal to the lock manager: waiters retry on a new one instead of
         // getting its error.
         Err(error) if session.session_transaction_state().is_broken() => {

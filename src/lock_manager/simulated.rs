@@ -51,7 +51,7 @@ impl SimulatedLock {
         let acquire =
             |key, options: &_, state| Acquire::new(key, options, LockScope::Session, state);
         let acquired = run_acquire(&mut *session, key, options, LockScope::Session, acquire);
-        let grant = acquired.await?.granted_or_error(key, options)?;
+        let grant = acquired.await?;
         set_session(&grant, &*session);
         Ok(Some(Self { session, grant }))
     }

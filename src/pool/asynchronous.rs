@@ -13,8 +13,8 @@ use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
     run_with_guard_async as run_with_guard,
 };
-use crate::driver::asynchronous::granted_or_error;
-use crate::error::LockError;
+use crate::driver::asynchronous::with_holders;
+use crate::error::{LockError, contended_to_none};
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
@@ -189,7 +189,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
             // The new options have what the checkout has left of the limit.
             let (mut conn, options) = connection(self, &key, &options).await?;
             let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await;
-            let grant = granted_or_error(&mut *conn, &key, &options, acquired).await?;
+            let grant = with_holders(&mut *conn, &key, &options, acquired).await?;
             Ok(AsyncAdvisoryLockGuard::new(conn, grant))
         }
     }
@@ -213,10 +213,9 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         let key = key.into();
         async move {
             let (mut conn, options) = connection(self, &key, &options).await?;
-            let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await?;
-            Ok(acquired
-                .granted()
-                .map(|grant| AsyncAdvisoryLockGuard::new(conn, grant)))
+            let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await;
+            let grant = contended_to_none(acquired)?;
+            Ok(grant.map(|grant| AsyncAdvisoryLockGuard::new(conn, grant)))
         }
     }
 

@@ -3,8 +3,8 @@
 use super::{Checkout, SECOND_CHECKOUT, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
-use crate::driver::blocking::granted_or_error;
-use crate::error::LockError;
+use crate::driver::blocking::with_holders;
+use crate::error::{LockError, contended_to_none};
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
@@ -111,7 +111,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         // The new options have what the checkout has left of the limit.
         let (mut conn, options) = connection(self, &key, &options)?;
         let acquired = acquire(&mut *conn, &key, &options, LockScope::Session);
-        let grant = granted_or_error(&mut *conn, &key, &options, acquired)?;
+        let grant = with_holders(&mut *conn, &key, &options, acquired)?;
         Ok(AdvisoryLockGuard::new(conn, grant))
     }
 
@@ -127,10 +127,9 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ) -> Result<Option<PooledAdvisoryLockGuard<Self>>, LockError> {
         let key = key.into();
         let (mut conn, options) = connection(self, &key, &options)?;
-        let acquired = acquire(&mut *conn, &key, &options, LockScope::Session)?;
-        Ok(acquired
-            .granted()
-            .map(|grant| AdvisoryLockGuard::new(conn, grant)))
+        let acquired = acquire(&mut *conn, &key, &options, LockScope::Session);
+        let grant = contended_to_none(acquired)?;
+        Ok(grant.map(|grant| AdvisoryLockGuard::new(conn, grant)))
     }
 
     /// Begins a transaction on a connection of the pool, acquires the transaction-level lock on

@@ -45,59 +45,18 @@ use crate::backends::sqlite;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockScope;
-use crate::options::{LockMode, LockOptions, Wait, WaitStrategy};
+use crate::options::{LockOptions, Wait, WaitStrategy};
 use crate::session::{
     Backend, LockReply, Script, ScriptKind, ServerSigns, Statement, StatementKind,
     TransactionContext, TransactionState,
 };
 
-/// Outcome of an acquire that did not fail.
-#[derive(Debug)]
-pub(crate) enum Acquired {
-    Granted(Grant),
-    /// Contended, and the options do not wait.
-    HeldElsewhere,
-    /// Contended until the limit passed.
-    TimedOut {
-        /// The time that the request waited.
-        waited: Duration,
-    },
-}
-
-impl Acquired {
-    pub(crate) fn granted(self) -> Option<Grant> {
-        match self {
-            Self::Granted(grant) => Some(grant),
-            Self::HeldElsewhere | Self::TimedOut { .. } => None,
-        }
-    }
-
-    /// Returns the grant. Contention and a passed limit become errors. The elapsed time of the
-    /// options is part of the time that the call waited.
-    pub(crate) fn granted_or_error(
-        self,
-        key: &LockKey,
-        options: &LockOptions,
-    ) -> Result<Grant, LockError> {
-        match self {
-            Self::Granted(grant) => Ok(grant),
-            Self::HeldElsewhere => Err(LockError::new(LockErrorKind::HeldElsewhere).with_key(key)),
-            Self::TimedOut { waited } => Err(LockError::new(LockErrorKind::TimedOut)
-                .with_key(key)
-                .with_wait(options.limit(), options.elapsed().saturating_add(waited))),
-        }
-    }
-}
-
 /// Machine that acquires a lock.
 #[derive(Debug)]
 pub(crate) struct Acquire {
     key: LockKey,
-    mode: LockMode,
+    options: LockOptions,
     scope: LockScope,
-    wait: Wait,
-    strategy: WaitStrategy,
-    refuses: ServerSigns,
     context: TransactionContext,
     depth: u32,
     max_server_wait: Option<Duration>,
@@ -118,7 +77,7 @@ pub(crate) struct Acquire {
 #[derive(Debug)]
 enum State {
     /// The outcome is known without a server.
-    Decided(Result<Acquired, LockError>),
+    Decided(Result<Grant, LockError>),
     Start,
     Trying,
     /// A pause follows, in a transaction.
@@ -133,7 +92,7 @@ enum State {
     Finished,
 }
 
-type NextAction = Action<Result<Acquired, LockError>>;
+type NextAction = Action<Result<Grant, LockError>>;
 
 impl Acquire {
     pub(crate) fn new(
@@ -145,15 +104,12 @@ impl Acquire {
         let transaction = snapshot.transaction;
         let state = match Self::decide(&key, options, scope, &snapshot) {
             Ok(None) => State::Start,
-            Ok(Some(grant)) => State::Decided(Ok(Acquired::Granted(grant))),
+            Ok(Some(grant)) => State::Decided(Ok(grant)),
             Err(error) => State::Decided(Err(error)),
         };
         Self {
-            mode: options.lock_mode(),
+            options: *options,
             scope,
-            wait: options.wait(),
-            strategy: options.wait_strategy(),
-            refuses: ServerSigns::refused(options.accepted_servers()),
             context: if transaction.is_open_on_server() {
                 TransactionContext::InTransaction
             } else {
@@ -241,7 +197,7 @@ impl Acquire {
 
     /// Returns the rest of the limit; `None` without a limit.
     fn remaining(&self) -> Option<Duration> {
-        match self.wait {
+        match self.options.wait() {
             Wait::No => Some(Duration::ZERO),
             Wait::Forever => None,
             Wait::UpTo(limit) => Some(limit.saturating_sub(self.waited)),
@@ -249,22 +205,19 @@ impl Acquire {
     }
 
     fn query(&self, kind: StatementKind) -> NextAction {
-        Action::Query(Statement::new(kind, &self.key, self.mode))
+        Action::Query(Statement::new(kind, &self.key, self.options.lock_mode()))
     }
 
     fn script(&self, kind: ScriptKind) -> NextAction {
-        Action::Script(Script::new(kind, &self.key, self.mode))
+        Action::Script(Script::new(kind, &self.key, self.options.lock_mode()))
     }
 
     fn try_once(&mut self) -> NextAction {
         self.state = State::Trying;
+        let refuses = ServerSigns::refused(self.options.accepted_servers());
         self.query(match self.scope {
-            LockScope::Session => StatementKind::TryAcquire {
-                refuses: self.refuses,
-            },
-            LockScope::Transaction => StatementKind::TryAcquireXact {
-                refuses: self.refuses,
-            },
+            LockScope::Session => StatementKind::TryAcquire { refuses },
+            LockScope::Transaction => StatementKind::TryAcquireXact { refuses },
         })
     }
 
@@ -318,9 +271,9 @@ impl Acquire {
 
     fn granted(&mut self) -> NextAction {
         self.state = State::Finished;
-        Action::Done(Ok(Acquired::Granted(Grant {
+        Action::Done(Ok(Grant {
             key: self.key.clone(),
-            mode: self.mode,
+            mode: self.options.lock_mode(),
             pid: self.pid,
             // Inside a transaction that the client knows of, a session-level lock may be released.
             // So its release compares no transaction start.
@@ -332,19 +285,19 @@ impl Acquire {
             record: None,
             #[cfg(feature = "testing")]
             attachment: None,
-        })))
+        }))
     }
 
     fn on_contended(&mut self) -> NextAction {
         let remaining = self.remaining();
         if remaining == Some(Duration::ZERO) {
             self.state = State::Finished;
-            return Action::Done(Ok(match self.wait {
-                Wait::No => Acquired::HeldElsewhere,
+            return Action::Done(Err(match self.options.wait() {
+                Wait::No => LockError::new(LockErrorKind::HeldElsewhere).with_key(&self.key),
                 Wait::UpTo(_) | Wait::Forever => self.timed_out(),
             }));
         }
-        match self.strategy {
+        match self.options.wait_strategy() {
             WaitStrategy::Block => self.wait_on_server(remaining),
             WaitStrategy::Poll => {
                 let pause = self.backoff.next();
@@ -360,10 +313,13 @@ impl Acquire {
         }
     }
 
-    const fn timed_out(&self) -> Acquired {
-        Acquired::TimedOut {
-            waited: self.waited,
-        }
+    /// Returns the error of a limit that has passed. The time that passed before this request is
+    /// part of the time that the call waited.
+    fn timed_out(&self) -> LockError {
+        let waited = self.options.elapsed().saturating_add(self.waited);
+        LockError::new(LockErrorKind::TimedOut)
+            .with_key(&self.key)
+            .with_wait(self.options.limit(), waited)
     }
 
     fn sleep(&mut self, pause: Duration) -> NextAction {
@@ -377,7 +333,7 @@ impl Acquire {
 }
 
 impl Machine for Acquire {
-    type Output = Result<Acquired, LockError>;
+    type Output = Result<Grant, LockError>;
 
     fn session_pid(&self) -> Option<i32> {
         self.pid

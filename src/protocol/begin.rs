@@ -25,7 +25,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Acquire, Acquired, Action, Event, Grant, Machine, SessionSnapshot};
+use super::{Acquire, Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
@@ -54,12 +54,12 @@ enum State {
     RollingBackForPause(Box<Acquire>, Duration),
     /// No transaction is open.
     Pausing(Box<Acquire>),
-    RollingBack(Result<Acquired, LockError>),
-    Terminating(Result<Acquired, LockError>),
+    RollingBack(Result<Grant, LockError>),
+    Terminating(Result<Grant, LockError>),
     Finished,
 }
 
-type NextAction = Action<Result<Acquired, LockError>>;
+type NextAction = Action<Result<Grant, LockError>>;
 
 impl BeginAndAcquire {
     pub(crate) fn new(key: LockKey, options: &LockOptions, snapshot: SessionSnapshot) -> Self {
@@ -90,7 +90,7 @@ impl BeginAndAcquire {
                 self.state = State::Beginning(acquire);
                 Action::BeginAndQuery(statement)
             }
-            Action::Done(Ok(Acquired::Granted(grant))) => {
+            Action::Done(Ok(grant)) => {
                 self.state = State::BeginningWithoutLock(grant);
                 Action::Begin
             }
@@ -119,7 +119,7 @@ impl BeginAndAcquire {
 
     fn acquire(&mut self, mut acquire: Box<Acquire>, event: Event, now: Instant) -> NextAction {
         match acquire.handle(event, now) {
-            Action::Done(Ok(Acquired::Granted(grant))) => self.read_depth(grant),
+            Action::Done(Ok(grant)) => self.read_depth(grant),
             // The caller gets no guard to end the transaction with, so the machine ends it.
             Action::Done(outcome) => {
                 self.pid = acquire.session_pid();
@@ -149,14 +149,14 @@ impl BeginAndAcquire {
             .with_context(context)
     }
 
-    fn terminate(&mut self, outcome: Result<Acquired, LockError>) -> NextAction {
+    fn terminate(&mut self, outcome: Result<Grant, LockError>) -> NextAction {
         self.state = State::Terminating(outcome);
         Action::Terminate
     }
 }
 
 impl Machine for BeginAndAcquire {
-    type Output = Result<Acquired, LockError>;
+    type Output = Result<Grant, LockError>;
 
     fn session_pid(&self) -> Option<i32> {
         match &self.state {
@@ -190,7 +190,7 @@ impl Machine for BeginAndAcquire {
                     Event::SessionState(snapshot) => snapshot.transaction.depth(),
                     _ => grant.depth,
                 };
-                Action::Done(Ok(Acquired::Granted(Grant { depth, ..grant })))
+                Action::Done(Ok(Grant { depth, ..grant }))
             }
             State::Acquiring(acquire) => self.acquire(acquire, event, now),
             State::RollingBackForPause(acquire, pause) => {

@@ -6,7 +6,6 @@ use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::options::LockScope;
-use crate::protocol::Acquired;
 
 /// Kind of an [`Event`].
 #[non_exhaustive]
@@ -159,15 +158,11 @@ impl fmt::Display for Event {
     }
 }
 
-/// Returns the event kind of a call that was not granted the lock. A grant is recorded by the
-/// table.
-pub(super) fn not_granted(
-    outcome: &Result<Acquired, crate::error::LockError>,
-) -> Option<EventKind> {
-    match outcome {
-        Ok(Acquired::Granted(_)) => None,
-        Ok(Acquired::HeldElsewhere) => Some(EventKind::HeldElsewhere),
-        Ok(Acquired::TimedOut { .. }) => Some(EventKind::TimedOut),
-        Err(error) => Some(EventKind::NotAcquired(error.kind())),
+/// Returns the event kind of a call that failed with an error of this kind.
+pub(super) const fn not_acquired(kind: LockErrorKind) -> EventKind {
+    match kind {
+        LockErrorKind::HeldElsewhere => EventKind::HeldElsewhere,
+        LockErrorKind::TimedOut => EventKind::TimedOut,
+        _ => EventKind::NotAcquired(kind),
     }
 }

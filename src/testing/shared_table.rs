@@ -14,15 +14,14 @@ use std::time::{Duration, Instant};
 pub(super) use super::table::{LockRequest, Owner};
 
 use super::clock::Clock;
-use super::event::{Event, not_granted};
+use super::event::{Event, not_acquired};
 use super::fault::{Fault, server_error};
 #[cfg(feature = "lock-manager")]
 use super::table::LossHook;
 use super::table::Table;
-use crate::error::{LockError, LockErrorKind};
+use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::protocol::Acquired;
 use crate::session::{LockReply, SessionError};
 
 /// Lock table of one test.
@@ -104,10 +103,9 @@ impl SharedLockTable {
         self.table().fails_checkout(key)
     }
 
-    pub(super) fn ended(&self, request: &LockRequest, outcome: &Result<Acquired, LockError>) {
-        if let Some(kind) = not_granted(outcome) {
-            self.table().record(request, kind);
-        }
+    /// Records a call that was not granted the lock. The table itself records a grant.
+    pub(super) fn not_acquired(&self, request: &LockRequest, kind: LockErrorKind) {
+        self.table().record(request, not_acquired(kind));
     }
 
     pub(super) fn schedule_fault(&self, key: LockKey, fault: Fault) {

@@ -28,7 +28,7 @@ use super::table::session_ended;
 use crate::error::LockError;
 use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope, Wait};
-use crate::protocol::{Acquired, Grant, SessionSnapshot};
+use crate::protocol::{Grant, SessionSnapshot};
 use crate::session::{
     Backend, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns, SessionError, Statement,
     StatementKind, TransactionState,
@@ -87,10 +87,13 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
     }
 
     /// Attaches the lock to its grant. Records an outcome without a grant.
-    pub(crate) fn finish_acquire(self, outcome: &mut Result<Acquired, LockError>) {
-        self.lock.table.ended(&self.lock.request, outcome);
-        if let Ok(Acquired::Granted(grant)) = outcome {
-            grant.attachment = Some(self.lock);
+    pub(crate) fn finish_acquire(self, outcome: &mut Result<Grant, LockError>) {
+        match outcome {
+            Ok(grant) => grant.attachment = Some(self.lock),
+            Err(error) => {
+                let SimulatedLock { table, request, .. } = &*self.lock;
+                table.not_acquired(request, error.kind());
+            }
         }
     }
 

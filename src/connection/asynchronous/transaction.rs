@@ -9,7 +9,7 @@ use crate::events::GrantRecord;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
-use crate::protocol::{Acquired, BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
+use crate::protocol::{BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
 use crate::session::AsyncLockBody;
 use crate::session::AsyncLockSession;
 
@@ -18,7 +18,7 @@ pub(super) async fn begin_and_acquire<S: AsyncLockSession>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
-) -> Result<Acquired, LockError> {
+) -> Result<Grant, LockError> {
     let scope = LockScope::Transaction;
     drive_acquire(session, key, options, scope, BeginAndAcquire::new).await
 }

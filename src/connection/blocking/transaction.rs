@@ -7,7 +7,7 @@ use crate::events::release_failed;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
-use crate::protocol::{Acquired, BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
+use crate::protocol::{BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
 use crate::session::LockSession;
 
 /// Begins a transaction and acquires its transaction-level lock.
@@ -15,7 +15,7 @@ pub(super) fn begin_and_acquire<S: LockSession>(
     session: &mut S,
     key: &LockKey,
     options: &LockOptions,
-) -> Result<Acquired, LockError> {
+) -> Result<Grant, LockError> {
     let scope = LockScope::Transaction;
     drive_acquire(session, key, options, scope, BeginAndAcquire::new)
 }

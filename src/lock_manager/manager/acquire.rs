@@ -1,11 +1,10 @@
 //! Methods of [`LockManager`] that return a guard.
 
 use super::{LockManager, block_on};
-use crate::error::LockError;
+use crate::error::{LockError, contended_to_none};
 use crate::key::LockKey;
 use crate::lock_manager::core::RequestKind;
 use crate::lock_manager::guard::{OwnedLockGuard, OwnedLockGuards};
-use crate::lock_manager::request::contended_to_none;
 use crate::lock_manager::shared::Caller;
 use crate::options::LockOptions;
 

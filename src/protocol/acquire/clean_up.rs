@@ -169,9 +169,9 @@ impl Acquire {
     /// * After `SessionChanged`, another session of a pooler may hold the lock.
     pub(super) fn fail(&mut self, failure: Failure) -> NextAction {
         self.state = State::Finished;
-        Action::Done(match failure.kind {
-            LockErrorKind::TimedOut => Ok(self.timed_out()),
-            _ => Err(failure.into_error(&self.key)),
-        })
+        Action::Done(Err(match failure.kind {
+            LockErrorKind::TimedOut => self.timed_out(),
+            _ => failure.into_error(&self.key),
+        }))
     }
 }
