@@ -86,6 +86,13 @@ impl LockError {
         self
     }
 
+    /// Replaces the kind.
+    #[must_use]
+    pub(crate) fn with_kind(mut self, kind: LockErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// Adds context, which `Display` prints after the kind.
     #[must_use]
     pub fn with_context(mut self, context: impl Into<Cow<'static, str>>) -> Self {

@@ -31,23 +31,20 @@
 //!   the application. If it shows the lock, the session is terminated.
 
 mod clean_up;
-mod failure;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
-use failure::Failure;
-
 use super::backoff::Backoff;
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
-use crate::backends::sqlite;
+use crate::backends::{postgres, sqlite};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockScope;
 use crate::options::{LockOptions, Wait, WaitStrategy};
 use crate::session::{
-    Backend, LockReply, Script, ScriptKind, ServerSigns, Statement, StatementKind,
+    Backend, LockReply, Script, ScriptKind, ServerSigns, SessionError, Statement, StatementKind,
     TransactionContext, TransactionState,
 };
 
@@ -84,11 +81,11 @@ enum State {
     EndingSnapshot(Duration),
     Sleeping,
     Waiting,
-    RollingBackWait(Failure),
-    ReleasingIfHeld(Failure),
-    RevealingError(Failure),
-    CheckingForLeak(Failure),
-    Terminating(Failure),
+    RollingBackWait(LockError),
+    ReleasingIfHeld(LockError),
+    RevealingError(LockError),
+    CheckingForLeak(LockError),
+    Terminating(LockError),
     Finished,
 }
 
@@ -244,7 +241,7 @@ impl Acquire {
         self.pid = Some(row.pid);
         // The statement acquired nothing, so there is no clean-up.
         if let Some((kind, context)) = row.server_signs.error() {
-            return self.fail(Failure::new(kind).with_context(context));
+            return self.fail(self.error(kind).with_context(context));
         }
         // The release compares this time, so it must be that of the try which is granted.
         self.transaction_began = Some(row.transaction_began);
@@ -252,20 +249,20 @@ impl Acquire {
             Some(true) => self.granted(),
             Some(false) => self.on_contended(),
             // The lock functions are strict, so NULL means that no key arrived.
-            None => self.on_try_failed(
-                Failure::new(LockErrorKind::Database)
-                    .with_context("the lock function returned NULL"),
-            ),
+            None => {
+                let error = self.error(LockErrorKind::Database);
+                self.clean_up_after_try(error.with_context("the lock function returned NULL"))
+            }
         }
     }
 
     /// Two sessions replied to two tries. A grant by the second session is released there.
     fn on_session_changed(&mut self, row: LockReply) -> NextAction {
-        let failure = Failure::new(LockErrorKind::SessionChanged);
+        let error = self.error(LockErrorKind::SessionChanged);
         if row.answer == Some(true) {
-            self.release_if_held(failure)
+            self.release_if_held(error)
         } else {
-            self.fail(failure)
+            self.fail(error)
         }
     }
 
@@ -293,7 +290,7 @@ impl Acquire {
         if remaining == Some(Duration::ZERO) {
             self.state = State::Finished;
             return Action::Done(Err(match self.options.wait() {
-                Wait::No => LockError::new(LockErrorKind::HeldElsewhere).with_key(&self.key),
+                Wait::No => self.error(LockErrorKind::HeldElsewhere),
                 Wait::UpTo(_) | Wait::Forever => self.timed_out(),
             }));
         }
@@ -313,12 +310,24 @@ impl Acquire {
         }
     }
 
+    fn error(&self, kind: LockErrorKind) -> LockError {
+        LockError::new(kind).with_key(&self.key)
+    }
+
+    /// Returns the error of a failed statement, with the likely cause if its SQLSTATE shows one.
+    fn error_of(&self, kind: LockErrorKind, source: SessionError) -> LockError {
+        let mut error = self.error(kind);
+        if let Some(hint) = postgres::hint(source.code()) {
+            error = error.with_context(hint);
+        }
+        error.with_source(source.into_source())
+    }
+
     /// Returns the error of a limit that has passed. The time that passed before this request is
     /// part of the time that the call waited.
     fn timed_out(&self) -> LockError {
         let waited = self.options.elapsed().saturating_add(self.waited);
-        LockError::new(LockErrorKind::TimedOut)
-            .with_key(&self.key)
+        self.error(LockErrorKind::TimedOut)
             .with_wait(self.options.limit(), waited)
     }
 
@@ -346,36 +355,40 @@ impl Machine for Acquire {
             State::Start | State::Sleeping => self.try_once(),
             State::EndingSnapshot(pause) => match event.ran() {
                 Ok(()) => self.sleep(pause),
-                Err(error) => self.on_try_failed(Failure::from_statement(error)),
+                Err(error) => self.on_try_failed(error),
             },
             State::Trying => match event.row() {
                 Ok(row) => self.on_try_reply(row),
-                Err(error) => self.on_try_failed(Failure::from_statement(error)),
+                Err(error) => self.on_try_failed(error),
             },
             State::Waiting => match event.ran() {
                 Ok(()) => self.granted(),
                 Err(error) => self.on_wait_failed(error),
             },
-            State::RollingBackWait(failure) => match event.ran() {
-                Ok(()) => self.clean_up_after_wait(failure),
-                Err(error) => self.terminate(Failure::from_statement(error).with_context(
+            State::RollingBackWait(error) => match event.ran() {
+                Ok(()) => self.clean_up_after_wait(error),
+                Err(source) => self.terminate_after(
+                    source,
                     "the wait could not be rolled back, so the session was terminated",
-                )),
+                ),
             },
-            State::ReleasingIfHeld(failure) => self.on_released_if_held(event.row(), failure),
-            State::RevealingError(failure) => match event.ran() {
+            State::ReleasingIfHeld(error) => self.on_released_if_held(event.row(), error),
+            State::RevealingError(error) => match event.ran() {
                 // The statement succeeds now, so its SQLSTATE stays unknown.
-                Ok(()) => self.check_for_leak(failure.with_context(
+                Ok(()) => self.check_for_leak(error.with_context(
                     "the same statement then succeeded unprepared: was it cancelled, or is there a \
                      transaction pooler without prepared statements?",
                 )),
-                Err(error) if error.is_disconnected() => self.terminate(failure),
-                Err(error) => self.check_for_leak(failure.with_revealed_kind(error)),
+                Err(revealed) if revealed.is_disconnected() => self.terminate(error),
+                Err(revealed) => {
+                    let kind = postgres::classify_attempt(revealed.code());
+                    self.check_for_leak(error.with_kind(kind))
+                }
             },
-            State::CheckingForLeak(failure) => self.on_leak_check(event.row(), failure),
-            State::Terminating(failure) => self.fail(failure),
-            State::Finished => Action::Done(Err(LockError::new(LockErrorKind::Database)
-                .with_key(&self.key)
+            State::CheckingForLeak(error) => self.on_leak_check(event.row(), error),
+            State::Terminating(error) => self.fail(error),
+            State::Finished => Action::Done(Err(self
+                .error(LockErrorKind::Database)
                 .with_context("the machine is already done"))),
         }
     }

@@ -15,99 +15,106 @@
 
 use std::time::Duration;
 
-use super::failure::Failure;
 use super::{Acquire, NextAction, State};
-use crate::error::LockErrorKind;
+use crate::backends::postgres;
+use crate::error::{LockError, LockErrorKind};
 use crate::options::LockScope;
 use crate::protocol::Action;
 use crate::session::{LockReply, ScriptKind, SessionError, StatementKind, TransactionContext};
 
 impl Acquire {
-    /// Handles the failure of a statement that does not wait for the lock.
-    pub(super) fn on_try_failed(&mut self, mut failure: Failure) -> NextAction {
+    /// Handles the error of a statement that does not wait for the lock.
+    pub(super) fn on_try_failed(&mut self, source: SessionError) -> NextAction {
+        let (has_ended, hides_sqlstate) = (source.is_disconnected(), source.code().is_none());
+        let kind = postgres::classify_attempt(source.code());
+        let error = self.error_of(kind, source);
         // The end of the session released the lock. Termination marks the connection as broken, so
         // that the pool discards it.
-        if failure.session_ended() {
-            return self.terminate(failure);
+        if has_ended {
+            return self.terminate(error);
         }
         match (self.scope, self.context) {
-            // The failed statement aborted the transaction; its end releases the lock.
-            (LockScope::Transaction, _) => {
-                // Diesel hides the SQLSTATE of an aborted transaction, so any such error may be
-                // that.
-                if failure.kind == LockErrorKind::Database && failure.source.is_some() {
-                    failure.kind = LockErrorKind::TransactionAborted;
-                }
-                self.fail(failure)
+            // Diesel hides the SQLSTATE of an aborted transaction, so any such error may be that.
+            (LockScope::Transaction, _) if kind == LockErrorKind::Database => {
+                self.fail(error.with_kind(LockErrorKind::TransactionAborted))
             }
-            // An aborted transaction accepts no query, and its rollback keeps session-level locks.
-            (LockScope::Session, TransactionContext::InTransaction) => self.terminate(failure),
-            (LockScope::Session, TransactionContext::Autocommit) if failure.hides_sqlstate() => {
-                self.state = State::RevealingError(failure);
+            (LockScope::Session, TransactionContext::Autocommit) if hides_sqlstate => {
+                self.state = State::RevealingError(error);
                 self.script(ScriptKind::RevealSqlState)
             }
-            (LockScope::Session, TransactionContext::Autocommit) => self.check_for_leak(failure),
+            _ => self.clean_up_after_try(error),
         }
     }
 
-    /// Handles an error of a wait on the server.
-    pub(super) fn on_wait_failed(&mut self, error: SessionError) -> NextAction {
-        let failure = Failure::from_session(error);
-        if failure.session_ended() {
-            return self.terminate(failure);
+    pub(super) fn clean_up_after_try(&mut self, error: LockError) -> NextAction {
+        match (self.scope, self.context) {
+            // The end of the transaction releases the lock.
+            (LockScope::Transaction, _) => self.fail(error),
+            // An aborted transaction accepts no query, and its rollback keeps session-level locks.
+            (LockScope::Session, TransactionContext::InTransaction) => self.terminate(error),
+            (LockScope::Session, TransactionContext::Autocommit) => self.check_for_leak(error),
+        }
+    }
+
+    /// Handles the error of a wait on the server.
+    pub(super) fn on_wait_failed(&mut self, source: SessionError) -> NextAction {
+        let has_ended = source.is_disconnected();
+        let error = self.error_of(postgres::classify(source.code()), source);
+        if has_ended {
+            return self.terminate(error);
         }
         match self.context {
             // The error aborted the transaction, which accepts no other statement before the
             // rollback to the savepoint of the wait.
             TransactionContext::InTransaction => {
-                self.state = State::RollingBackWait(failure);
+                self.state = State::RollingBackWait(error);
                 self.script(ScriptKind::RollBackWait)
             }
-            TransactionContext::Autocommit => self.clean_up_after_wait(failure),
+            TransactionContext::Autocommit => self.clean_up_after_wait(error),
         }
     }
 
-    pub(super) fn clean_up_after_wait(&mut self, failure: Failure) -> NextAction {
-        match (self.scope, failure.kind) {
+    pub(super) fn clean_up_after_wait(&mut self, error: LockError) -> NextAction {
+        match (self.scope, error.kind()) {
             // The rollback to the savepoint released the lock.
-            (LockScope::Transaction, _) => self.on_wait_cleaned_up(failure),
+            (LockScope::Transaction, _) => self.on_wait_cleaned_up(error),
             (LockScope::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
-                self.release_if_held(failure)
+                self.release_if_held(error)
             }
-            (LockScope::Session, _) => self.check_for_leak(failure),
+            (LockScope::Session, _) => self.check_for_leak(error),
         }
     }
 
-    pub(super) fn release_if_held(&mut self, failure: Failure) -> NextAction {
-        self.state = State::ReleasingIfHeld(failure);
+    pub(super) fn release_if_held(&mut self, error: LockError) -> NextAction {
+        self.state = State::ReleasingIfHeld(error);
         self.query(StatementKind::ReleaseIfHeld)
     }
 
     pub(super) fn on_released_if_held(
         &mut self,
         answer: Result<LockReply, SessionError>,
-        failure: Failure,
+        error: LockError,
     ) -> NextAction {
         let context = "the clean-up after a wait failed, so the session was terminated";
         match answer {
             // The session that waited may hold the lock, and this one cannot release it. After
             // `SessionChanged` itself, the query was meant for the new session.
             Ok(row)
-                if self.is_other_session(row) && failure.kind != LockErrorKind::SessionChanged =>
+                if self.is_other_session(row) && error.kind() != LockErrorKind::SessionChanged =>
             {
-                self.fail(Failure::new(LockErrorKind::SessionChanged))
+                self.fail(self.error(LockErrorKind::SessionChanged))
             }
             // Null: `pg_locks` does not show the lock, as after an ordinary timeout.
             Ok(LockReply {
                 answer: Some(true) | None,
                 ..
-            }) => self.on_wait_cleaned_up(failure),
+            }) => self.on_wait_cleaned_up(error),
             // `pg_locks` shows the lock, but the release finds none: the two contradict each other.
             Ok(LockReply {
                 answer: Some(false),
                 ..
-            }) => self.terminate(Failure::new(LockErrorKind::Database).with_context(context)),
-            Err(error) => self.terminate(Failure::from_statement(error).with_context(context)),
+            }) => self.terminate(self.error(LockErrorKind::Database).with_context(context)),
+            Err(source) => self.terminate_after(source, context),
         }
     }
 
@@ -116,40 +123,40 @@ impl Acquire {
     /// The server's limit may be shorter than the limit of the call.
     /// [`lock_timeout`](https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT)
     /// is at most `i32::MAX` ms (24.8 days), and the session may bound it further.
-    pub(super) fn on_wait_cleaned_up(&mut self, failure: Failure) -> NextAction {
+    pub(super) fn on_wait_cleaned_up(&mut self, error: LockError) -> NextAction {
         let remaining = self.remaining();
         let again = match remaining {
             Some(remaining) => remaining > Duration::ZERO,
             None => self.max_server_wait.is_some(),
         };
-        if again && failure.kind == LockErrorKind::TimedOut {
+        if again && error.kind() == LockErrorKind::TimedOut {
             self.wait_on_server(remaining)
         } else {
-            self.fail(failure)
+            self.fail(error)
         }
     }
 
-    pub(super) fn check_for_leak(&mut self, failure: Failure) -> NextAction {
-        self.state = State::CheckingForLeak(failure);
+    pub(super) fn check_for_leak(&mut self, error: LockError) -> NextAction {
+        self.state = State::CheckingForLeak(error);
         self.query(StatementKind::IsHeld)
     }
 
     pub(super) fn on_leak_check(
         &mut self,
         answer: Result<LockReply, SessionError>,
-        failure: Failure,
+        error: LockError,
     ) -> NextAction {
         match answer {
             Ok(row) if self.is_other_session(row) => {
-                self.fail(Failure::new(LockErrorKind::SessionChanged))
+                self.fail(self.error(LockErrorKind::SessionChanged))
             }
             Ok(LockReply {
                 answer: Some(false),
                 ..
-            }) => self.fail(failure),
+            }) => self.fail(error),
             // `pg_locks` shows the lock, or the check failed. The level may belong to the
             // application, so it cannot be released here.
-            Ok(_) | Err(_) => self.terminate(failure),
+            Ok(_) | Err(_) => self.terminate(error),
         }
     }
 
@@ -158,20 +165,30 @@ impl Acquire {
         self.pid.is_some_and(|pid| pid != row.pid)
     }
 
-    pub(super) fn terminate(&mut self, failure: Failure) -> NextAction {
-        self.state = State::Terminating(failure);
+    pub(super) fn terminate(&mut self, error: LockError) -> NextAction {
+        self.state = State::Terminating(error);
         Action::Terminate
     }
 
-    /// Reports the failure. The session holds no lock of this call, or is terminated, except:
+    /// Terminates the session because a statement of the clean-up failed.
+    pub(super) fn terminate_after(
+        &mut self,
+        source: SessionError,
+        context: &'static str,
+    ) -> NextAction {
+        let error = self.error_of(postgres::classify_attempt(source.code()), source);
+        self.terminate(error.with_context(context))
+    }
+
+    /// Reports the error. The session holds no lock of this call, or is terminated, except:
     ///
     /// * A transaction-level lock may be held until the end of the aborted transaction.
     /// * After `SessionChanged`, another session of a pooler may hold the lock.
-    pub(super) fn fail(&mut self, failure: Failure) -> NextAction {
+    pub(super) fn fail(&mut self, error: LockError) -> NextAction {
         self.state = State::Finished;
-        Action::Done(Err(match failure.kind {
+        Action::Done(Err(match error.kind() {
             LockErrorKind::TimedOut => self.timed_out(),
-            _ => failure.into_error(&self.key),
+            _ => error,
         }))
     }
 }
