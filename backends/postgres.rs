@@ -63,7 +63,6 @@ pub(crate) use terminate::TerminateSequence;
 pub use terminate::TerminateStep;
 #[cfg(any(test, feature = "_sqlx-postgres"))]
 pub(crate) use terminate::terminate_if_waiting;
-pub use wait::TransactionContext;
 
 /// The `timestamptz` `-infinity` in the binary format. It is never the start of a transaction.
 const NEGATIVE_INFINITY: i64 = i64::MIN;

@@ -26,7 +26,7 @@ use crate::observer::DbSystem;
 pub use crate::backends::postgres::{
     BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, Request, Row,
     Script, ScriptKind, ServerSigns, SessionError, SqlState, Statement, StatementId, StatementKind,
-    TerminateStep, TokenSource, TransactionContext,
+    TerminateStep, TokenSource,
 };
 #[cfg(feature = "_async")]
 pub use async_body::{AsyncBody, AsyncLockBody};

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::lock::{held_by_session, nothing_uncommitted};
-use super::wait::{SAVEPOINT, TransactionContext, Wait};
+use super::wait::{self, SAVEPOINT};
 use super::{NEGATIVE_INFINITY, SqlState, TerminateStep};
 use crate::key::{LockKey, RawLockKey};
 use crate::options::LockMode;
@@ -78,8 +78,10 @@ pub enum ScriptKind {
     Wait {
         /// `true` for a transaction-level lock.
         is_transaction_level: bool,
-        /// The transaction around the wait.
-        context: TransactionContext,
+        /// `true` in a transaction of the application or of a test: a savepoint protects it, and
+        /// the script restores the settings. Otherwise the script is a transaction of its own, and
+        /// its settings end with it.
+        in_transaction: bool,
         /// The [`lock_timeout`] in milliseconds, 1 to `i32::MAX`. 0: no limit.
         ///
         /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
@@ -224,21 +226,22 @@ fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) 
         ScriptKind::Terminate { step, pid } => step.sql(pid),
         ScriptKind::Wait {
             is_transaction_level,
-            context,
+            in_transaction,
             limit_ms,
         } => {
-            let wait = Wait {
-                key,
-                mode,
-                is_transaction_level,
-                context,
-                limit_ms,
-            };
-            if shows_sqlstate {
-                wait.plain()
+            let waits = call(if is_transaction_level {
+                "pg_advisory_xact_lock"
             } else {
-                wait.in_block()
-            }
+                "pg_advisory_lock"
+            });
+            let (statement, visible) = if shows_sqlstate {
+                (format!("SELECT {waits}"), None)
+            } else {
+                let visible = (!is_transaction_level).then(|| call("pg_try_advisory_lock"));
+                let block = with_sqlstate_in_constraint(&format!("PERFORM {waits};"));
+                (block, visible)
+            };
+            wait::around(&statement, visible, in_transaction, limit_ms)
         }
     }
 }
@@ -374,7 +377,7 @@ fn terminate_unless_released(pid: i32, nonce: u64) -> [String; 5] {
 /// timeout.
 ///
 /// [`OTHERS`]: https://www.postgresql.org/docs/current/plpgsql-control-structures.html#PLPGSQL-ERROR-TRAPPING
-pub(super) fn with_sqlstate_in_constraint(body: &str) -> String {
+fn with_sqlstate_in_constraint(body: &str) -> String {
     let prefix = SqlState::CONSTRAINT_PREFIX;
     format!(
         "DO $advisory_locking$ BEGIN {body} EXCEPTION WHEN OTHERS OR query_canceled THEN \
@@ -389,7 +392,7 @@ pub(super) fn with_sqlstate_in_constraint(body: &str) -> String {
 /// The server reads it as the negation of a [constant] that is too large for `int8`.
 ///
 /// [constant]: https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-CONSTANTS-NUMERIC
-pub(super) fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
+fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
     let suffix = match mode {
         LockMode::Exclusive => "",
         LockMode::Shared => "_shared",

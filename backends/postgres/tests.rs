@@ -91,13 +91,10 @@ fn every_text() -> Vec<String> {
         },
     ];
     for is_transaction_level in [false, true] {
-        for context in [
-            TransactionContext::Autocommit,
-            TransactionContext::InTransaction,
-        ] {
+        for in_transaction in [false, true] {
             kinds.push(ScriptKind::Wait {
                 is_transaction_level,
-                context,
+                in_transaction,
                 limit_ms: 50,
             });
         }
@@ -223,7 +220,7 @@ fn design_shows_the_statements_that_are_sent() {
     };
     let wait = ScriptKind::Wait {
         is_transaction_level: false,
-        context: TransactionContext::Autocommit,
+        in_transaction: false,
         limit_ms: 1500,
     };
     let key = LockKey::from(42);
@@ -303,10 +300,10 @@ fn batch_sql_is_schema_qualified() {
     }
 }
 
-fn wait(is_transaction_level: bool, context: TransactionContext) -> Script {
+fn wait(is_transaction_level: bool, in_transaction: bool) -> Script {
     let kind = ScriptKind::Wait {
         is_transaction_level,
-        context,
+        in_transaction,
         limit_ms: 50,
     };
     Script::new(kind, &LockKey::from(42), LockMode::Shared)
@@ -317,11 +314,8 @@ fn wait(is_transaction_level: bool, context: TransactionContext) -> Script {
 #[test]
 fn wait_changes_settings_in_an_earlier_statement() {
     for is_transaction_level in [false, true] {
-        for context in [
-            TransactionContext::Autocommit,
-            TransactionContext::InTransaction,
-        ] {
-            let script = wait(is_transaction_level, context);
+        for in_transaction in [false, true] {
+            let script = wait(is_transaction_level, in_transaction);
             for text in [script.sql(), script.plain_sql()] {
                 let waits = ["; DO ", "; SELECT pg_catalog.pg_advisory_"].map(|at| text.find(at));
                 let at = waits.into_iter().flatten().next().unwrap();
@@ -341,9 +335,13 @@ fn wait_changes_settings_in_an_earlier_statement() {
 /// It bounds the transaction of the caller, so it stays there.
 #[test]
 fn wait_disables_transaction_timeout_outside_only() {
-    let disables = |context| wait(true, context).sql().contains("transaction_timeout");
-    assert!(disables(TransactionContext::Autocommit));
-    assert!(!disables(TransactionContext::InTransaction));
+    let disables = |in_transaction| {
+        wait(true, in_transaction)
+            .sql()
+            .contains("transaction_timeout")
+    };
+    assert!(disables(false));
+    assert!(!disables(true));
 }
 
 /// A pooler that parses statements does not look into the block.
@@ -357,13 +355,10 @@ fn wait_shows_the_call_of_a_session_level_lock() {
     };
     let call =
         "CASE WHEN false THEN pg_catalog.pg_try_advisory_lock_shared('42'::pg_catalog.int8) END";
-    for context in [
-        TransactionContext::Autocommit,
-        TransactionContext::InTransaction,
-    ] {
-        assert!(outside_block(wait(false, context)).contains(call));
-        assert!(!outside_block(wait(true, context)).contains("advisory_lock_shared"));
-        let plain = wait(false, context).plain_sql();
+    for in_transaction in [false, true] {
+        assert!(outside_block(wait(false, in_transaction)).contains(call));
+        assert!(!outside_block(wait(true, in_transaction)).contains("advisory_lock_shared"));
+        let plain = wait(false, in_transaction).plain_sql();
         assert!(!plain.contains("DO ") && !plain.contains("WHEN false"));
         assert!(plain.contains("; SELECT pg_catalog.pg_advisory_lock_shared("));
     }

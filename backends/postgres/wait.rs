@@ -22,24 +22,6 @@
 //! [`statement_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-STATEMENT-TIMEOUT
 //! [`transaction_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-TRANSACTION-TIMEOUT
 
-use super::script::{call, with_sqlstate_in_constraint};
-use crate::key::RawLockKey;
-use crate::options::LockMode;
-
-/// The transaction around a script, which decides how the script restores the settings.
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a session is in a transaction or it is not"
-)]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum TransactionContext {
-    /// No transaction: the script is a transaction of its own, and its settings end with it.
-    Autocommit,
-    /// A transaction of the application or of a test: a savepoint protects it, and the script
-    /// restores the settings.
-    InTransaction,
-}
-
 /// The savepoint around a wait inside a transaction.
 pub(super) const SAVEPOINT: &str = "advisory_locking";
 
@@ -84,69 +66,33 @@ const RESTORE_SETTINGS: &str = "SELECT \
     CASE WHEN pg_catalog.current_setting('advisory_locking.check_interval') OPERATOR(pg_catalog.<>) '' \
     THEN pg_catalog.set_config('client_connection_check_interval', pg_catalog.current_setting('advisory_locking.check_interval'), true) END";
 
-/// The name of the function that waits.
-const fn function(is_transaction_level: bool) -> &'static str {
-    if is_transaction_level {
-        "pg_advisory_xact_lock"
+/// Returns a statement that waits, with its settings and the savepoint inside a transaction.
+///
+/// Poolers that parse statements do not look into a `DO` block. A pooler that keeps a client on its
+/// session while the session holds an advisory lock must know of the call. So the settings have a
+/// column with a `visible` call that the server never executes.
+pub(super) fn around(
+    statement: &str,
+    visible: Option<String>,
+    in_transaction: bool,
+    limit_ms: i32,
+) -> String {
+    let column = visible.map_or_else(String::new, |call| {
+        format!(", CASE WHEN false THEN {call} END")
+    });
+    let settings = format!(
+        "SELECT pg_catalog.set_config('statement_timeout', '0', true), \
+         pg_catalog.set_config('lock_timeout', '{limit_ms}', true), {}",
+        check_connection()
+    );
+    if in_transaction {
+        // The settings survive the savepoint, so they are restored before its release.
+        // `transaction_timeout` stays: it bounds the caller's transaction.
+        format!(
+            "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {settings}{column}; {statement}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
+        )
     } else {
-        "pg_advisory_lock"
-    }
-}
-
-/// A wait on the server.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wait {
-    pub(super) key: RawLockKey,
-    pub(super) mode: LockMode,
-    pub(super) is_transaction_level: bool,
-    pub(super) context: TransactionContext,
-    pub(super) limit_ms: i32,
-}
-
-impl Wait {
-    /// Returns the script for a client that hides the SQLSTATE of an error.
-    ///
-    /// Poolers that parse statements do not look into a `DO` block. A pooler that keeps a client
-    /// on its session while the session holds an advisory lock must know of the call. So the
-    /// settings have a column with a call that the server never executes.
-    pub(super) fn in_block(self) -> String {
-        let call = self.call(function(self.is_transaction_level));
-        let block = with_sqlstate_in_constraint(&format!("PERFORM {call};"));
-        if self.is_transaction_level {
-            return self.around(&block, "");
-        }
-        let visible = self.call("pg_try_advisory_lock");
-        self.around(&block, &format!(", CASE WHEN false THEN {visible} END"))
-    }
-
-    /// Returns the script for a client that shows the SQLSTATE of an error.
-    pub(super) fn plain(self) -> String {
-        let call = self.call(function(self.is_transaction_level));
-        self.around(&format!("SELECT {call}"), "")
-    }
-
-    fn call(self, function: &str) -> String {
-        call(function, self.key, self.mode)
-    }
-
-    /// The settings and the savepoint around the statement that waits.
-    fn around(self, statement: &str, column: &str) -> String {
-        let settings = format!(
-            "SELECT pg_catalog.set_config('statement_timeout', '0', true), \
-             pg_catalog.set_config('lock_timeout', '{}', true), {}",
-            self.limit_ms,
-            check_connection()
-        );
-        match self.context {
-            // One message is one transaction, so the settings end with it.
-            TransactionContext::Autocommit => {
-                format!("{settings}, {DISABLE_TRANSACTION_TIMEOUT}{column}; {statement}")
-            }
-            // The settings survive the savepoint, so they are restored before its release.
-            // `transaction_timeout` stays: it bounds the caller's transaction.
-            TransactionContext::InTransaction => format!(
-                "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {settings}{column}; {statement}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
-            ),
-        }
+        // One message is one transaction, so the settings end with it.
+        format!("{settings}, {DISABLE_TRANSACTION_TIMEOUT}{column}; {statement}")
     }
 }

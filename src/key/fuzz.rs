@@ -3,7 +3,7 @@
 use crate::fuzzing::Bytes;
 use crate::key::{KeyNamespace, LockKey, RawLockKey};
 use crate::options::LockMode;
-use crate::session::{Script, ScriptKind, Statement, StatementKind, TransactionContext};
+use crate::session::{Script, ScriptKind, Statement, StatementKind};
 
 /// Makes keys of the bytes in every way there is, and checks what is promised of them.
 ///
@@ -83,7 +83,7 @@ fn shown(key: &LockKey) {
     assert_eq!(key.redacted().to_string().parse(), Ok(key.clone()));
     let wait = ScriptKind::Wait {
         is_transaction_level: false,
-        context: TransactionContext::InTransaction,
+        in_transaction: true,
         limit_ms: 1,
     };
     let numbers = match key.raw() {

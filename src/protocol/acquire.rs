@@ -45,7 +45,7 @@ use crate::options::LockScope;
 use crate::options::{LockOptions, Wait, WaitStrategy};
 use crate::session::{
     Backend, LockReply, Script, ScriptKind, ServerSigns, SessionError, Statement, StatementKind,
-    TransactionContext, TransactionState,
+    TransactionState,
 };
 
 /// Machine that acquires a lock.
@@ -54,7 +54,8 @@ pub(crate) struct Acquire {
     key: LockKey,
     options: LockOptions,
     scope: LockScope,
-    context: TransactionContext,
+    /// The server sees a transaction of the caller around the call.
+    in_transaction: bool,
     depth: u32,
     max_server_wait: Option<Duration>,
     backoff: Backoff,
@@ -107,11 +108,7 @@ impl Acquire {
         Self {
             options: *options,
             scope,
-            context: if transaction.is_open_on_server() {
-                TransactionContext::InTransaction
-            } else {
-                TransactionContext::Autocommit
-            },
+            in_transaction: transaction.is_open_on_server(),
             depth: transaction.depth(),
             max_server_wait: snapshot.max_server_wait,
             backoff: Backoff::new(options.max_interval(), fastrand::Rng::new()),
@@ -228,7 +225,7 @@ impl Acquire {
             .min();
         self.script(ScriptKind::Wait {
             is_transaction_level: self.scope == LockScope::Transaction,
-            context: self.context,
+            in_transaction: self.in_transaction,
             limit_ms: Script::limit_ms(limit),
         })
     }
@@ -274,10 +271,9 @@ impl Acquire {
             pid: self.pid,
             // Inside a transaction that the client knows of, a session-level lock may be released.
             // So its release compares no transaction start.
-            transaction_began: self.transaction_began.filter(|_| {
-                self.scope == LockScope::Transaction
-                    || self.context == TransactionContext::Autocommit
-            }),
+            transaction_began: self
+                .transaction_began
+                .filter(|_| self.scope == LockScope::Transaction || !self.in_transaction),
             depth: self.depth,
             record: None,
             #[cfg(feature = "testing")]

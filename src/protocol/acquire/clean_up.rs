@@ -20,7 +20,7 @@ use crate::backends::postgres;
 use crate::error::{LockError, LockErrorKind};
 use crate::options::LockScope;
 use crate::protocol::Action;
-use crate::session::{LockReply, ScriptKind, SessionError, StatementKind, TransactionContext};
+use crate::session::{LockReply, ScriptKind, SessionError, StatementKind};
 
 impl Acquire {
     /// Handles the error of a statement that does not wait for the lock.
@@ -33,12 +33,12 @@ impl Acquire {
         if has_ended {
             return self.terminate(error);
         }
-        match (self.scope, self.context) {
+        match (self.scope, self.in_transaction) {
             // Diesel hides the SQLSTATE of an aborted transaction, so any such error may be that.
             (LockScope::Transaction, _) if kind == LockErrorKind::Database => {
                 self.fail(error.with_kind(LockErrorKind::TransactionAborted))
             }
-            (LockScope::Session, TransactionContext::Autocommit) if hides_sqlstate => {
+            (LockScope::Session, false) if hides_sqlstate => {
                 self.state = State::RevealingError(error);
                 self.script(ScriptKind::RevealSqlState)
             }
@@ -47,12 +47,12 @@ impl Acquire {
     }
 
     pub(super) fn clean_up_after_try(&mut self, error: LockError) -> NextAction {
-        match (self.scope, self.context) {
+        match (self.scope, self.in_transaction) {
             // The end of the transaction releases the lock.
             (LockScope::Transaction, _) => self.fail(error),
             // An aborted transaction accepts no query, and its rollback keeps session-level locks.
-            (LockScope::Session, TransactionContext::InTransaction) => self.terminate(error),
-            (LockScope::Session, TransactionContext::Autocommit) => self.check_for_leak(error),
+            (LockScope::Session, true) => self.terminate(error),
+            (LockScope::Session, false) => self.check_for_leak(error),
         }
     }
 
@@ -63,15 +63,13 @@ impl Acquire {
         if has_ended {
             return self.terminate(error);
         }
-        match self.context {
-            // The error aborted the transaction, which accepts no other statement before the
-            // rollback to the savepoint of the wait.
-            TransactionContext::InTransaction => {
-                self.state = State::RollingBackWait(error);
-                self.script(ScriptKind::RollBackWait)
-            }
-            TransactionContext::Autocommit => self.clean_up_after_wait(error),
+        if !self.in_transaction {
+            return self.clean_up_after_wait(error);
         }
+        // The error aborted the transaction, which accepts no other statement before the rollback
+        // to the savepoint of the wait.
+        self.state = State::RollingBackWait(error);
+        self.script(ScriptKind::RollBackWait)
     }
 
     pub(super) fn clean_up_after_wait(&mut self, error: LockError) -> NextAction {

@@ -2,7 +2,6 @@
 
 use advisory_locking::session::{
     Cell, LockReply, Request, Row, Script, ScriptKind, ServerSigns, Statement, StatementKind,
-    TransactionContext,
 };
 use advisory_locking::{LockMode, RawLockKey};
 
@@ -164,10 +163,10 @@ impl Server {
             }
             ScriptKind::Wait {
                 is_transaction_level,
-                context,
+                in_transaction,
                 ..
             } => {
-                if context == TransactionContext::InTransaction {
+                if in_transaction {
                     self.savepoint(pid, SAVEPOINT)?;
                 }
                 let level = if is_transaction_level {
@@ -210,7 +209,7 @@ impl Server {
     pub fn finish_script(&mut self, pid: Pid, script: &Script) -> Result<(), Code> {
         match script.kind() {
             ScriptKind::Wait {
-                context: TransactionContext::InTransaction,
+                in_transaction: true,
                 ..
             } => self.release_savepoint(pid, SAVEPOINT),
             _ => Ok(()),
