@@ -10,7 +10,7 @@
 //! sequence. They are bound in a statement and written out in a script.
 //!
 //! A statement is prepared once per connection. Its text is one of a few constants, selected by the
-//! [`StatementId`], so no text is built per call.
+//! [number](Statement::id), so no text is built per call.
 //!
 //! # Ways to release a lock
 //!
@@ -58,7 +58,7 @@ pub(crate) use script::BEGAN_WITH_THIS_MESSAGE;
 pub(crate) use script::begin;
 pub use script::{Script, ScriptKind};
 pub use server_signs::ServerSigns;
-pub use statement::{Bind, Request, Statement, StatementId, StatementKind};
+pub use statement::{Bind, Statement, StatementKind};
 pub(crate) use terminate::TerminateSequence;
 pub use terminate::TerminateStep;
 #[cfg(any(test, feature = "_sqlx-postgres"))]

@@ -7,7 +7,7 @@
 //! # Stability
 //!
 //! An adapter runs the statements that it receives and returns their rows. It must not depend on
-//! their texts, their columns or [`StatementId::COUNT`], which change in minor releases.
+//! their texts, their columns or [`Statement::COUNT`], which change in minor releases.
 
 #[cfg(feature = "_async")]
 mod async_body;
@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 use crate::observer::DbSystem;
 
 pub use crate::backends::postgres::{
-    BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, Request, Row,
-    Script, ScriptKind, ServerSigns, SessionError, SqlState, Statement, StatementId, StatementKind,
-    TerminateStep, TokenSource,
+    BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, Row, Script,
+    ScriptKind, ServerSigns, SessionError, SqlState, Statement, StatementKind, TerminateStep,
+    TokenSource,
 };
 #[cfg(feature = "_async")]
 pub use async_body::{AsyncBody, AsyncLockBody};

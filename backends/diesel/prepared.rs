@@ -3,7 +3,7 @@
 //! # Implementation details
 //!
 //! Diesel caches a prepared statement by the type of its query if that has a static `QueryId`. So
-//! each [`StatementId`](crate::session::StatementId) has a type of its own, and no call builds or
+//! each [number of a text](Statement::id) has a type of its own, and no call builds or
 //! hashes a text. The reply is [`Untyped`], so one row type serves all statements, and columns are
 //! read by their index.
 
@@ -59,8 +59,8 @@ macro_rules! with_prepared {
             34 35 36 37; 38)
     };
     (@ids $statement:expr, $prepared:ident => $run:expr, $($id:literal)*; $last:literal) => {{
-        const _: () = assert!($last + 1 == $crate::session::StatementId::COUNT);
-        match $statement.id().number() {
+        const _: () = assert!($last + 1 == $crate::session::Statement::COUNT);
+        match $statement.id() {
             $($id => with_prepared!(@arm $statement, $prepared => $run, $id),)*
             // An id is less than `COUNT`, so this is the last one.
             _ => with_prepared!(@arm $statement, $prepared => $run, $last),

@@ -1,4 +1,4 @@
-//! Prepared statements: the request, the id of the text, and the values to bind.
+//! Prepared statements: their meaning, the number of the text, and the values to bind.
 
 use std::sync::Arc;
 
@@ -54,82 +54,6 @@ pub enum StatementKind {
     IsHeldByPreparedTransaction,
 }
 
-/// The meaning of a [`Statement`], for a session that has no SQL: a test kit or a model.
-#[non_exhaustive]
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Request {
-    /// One lock of a connection.
-    Lock {
-        /// The action.
-        kind: StatementKind,
-        /// The key of the lock.
-        key: RawLockKey,
-        /// The mode of the lock.
-        mode: LockMode,
-    },
-    /// Operations of a lock manager.
-    Batch(LockBatch),
-    /// The sessions that hold or await locks. The reply is one array of texts.
-    Report {
-        /// The key of the lock. `None` for every lock of the database.
-        key: Option<RawLockKey>,
-        /// `false` for the holders only.
-        with_waiters: bool,
-    },
-    /// The identity of the server. The reply is one array of texts.
-    Identity {
-        /// The key of a transaction-level lock to try. `None` reads the version only.
-        key: Option<i64>,
-    },
-}
-
-/// The number of a statement's text: equal ids, equal texts.
-///
-/// The numbers are dense, so that a client with a statement cache can use one type for each.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct StatementId(u8);
-
-impl StatementId {
-    /// The number of different texts.
-    pub const COUNT: u8 = 39;
-
-    // After six kinds, each for two key spaces and two modes.
-    const FIRST_SINGLE: u8 = 24;
-    // After an acquire and a release, each for two key spaces and two modes. Three batches follow,
-    // two reports and two identities.
-    const FIRST_BATCH: u8 = 32;
-    const FIRST_REPORT: u8 = 35;
-    const FIRST_IDENTITY: u8 = 37;
-
-    /// Returns the number, less than [`COUNT`](Self::COUNT).
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        self.0
-    }
-
-    const fn of_lock(kind: StatementKind, key: RawLockKey, mode: LockMode) -> Self {
-        let kind = match kind {
-            StatementKind::TryAcquire { .. } => 0,
-            StatementKind::TryAcquireXact { .. } => 1,
-            StatementKind::Release { .. } => 2,
-            StatementKind::ReleaseIfHeld => 3,
-            StatementKind::IsHeld => 4,
-            StatementKind::IsHeldByPreparedTransaction => 5,
-        };
-        Self(4 * kind + variant(key, mode))
-    }
-
-    fn of_batch(batch: &LockBatch) -> Self {
-        match batch.single_op() {
-            Some(op) => {
-                let release = 4 * u8::from(op.is_release());
-                Self(Self::FIRST_SINGLE + release + variant(op.key(), op.mode()))
-            }
-            None => Self(Self::FIRST_BATCH + batch.text_number()),
-        }
-    }
-}
-
 /// The number of a text among the four for both key spaces and both modes.
 const fn variant(key: RawLockKey, mode: LockMode) -> u8 {
     let pair = matches!(key, RawLockKey::Pair(..)) as u8;
@@ -139,8 +63,11 @@ const fn variant(key: RawLockKey, mode: LockMode) -> u8 {
 
 /// A prepared statement that returns one [`Row`](super::Row).
 ///
+/// An adapter runs the [text](Self::sql). The variants are its meaning, for a session that has no
+/// SQL: a test kit or a model.
+///
 /// The sender of a statement reads the row as a [`LockReply`](super::LockReply) or, for a
-/// [batch](Self::for_batch), as a [`BatchReply`](super::BatchReply). The row of a report is one
+/// [batch](Self::Batch), as a [`BatchReply`](super::BatchReply). The row of a report is one
 /// [`Cell::Texts`](super::Cell::Texts).
 ///
 /// # Examples
@@ -161,87 +88,109 @@ const fn variant(key: RawLockKey, mode: LockMode) -> u8 {
 ///     LockBatch::new(BatchMode::Execute, 7, ops, TokenSource::default())
 /// };
 ///
-/// let one = Statement::for_batch(batch(&[acquire]));
+/// let one = Statement::Batch(batch(&[acquire]));
 /// assert!(one.binds().eq([Bind::Int4(7), Bind::Int8(42)]));
 ///
-/// let two = Statement::for_batch(batch(&[acquire, release]));
+/// let two = Statement::Batch(batch(&[acquire, release]));
 /// assert_eq!(two.binds().last(), Some(Bind::Int8Array(vec![42, 42])));
 /// ```
+#[non_exhaustive]
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Statement {
-    id: StatementId,
-    request: Request,
-}
-
-impl Statement {
-    pub(crate) const fn new(kind: StatementKind, key: &LockKey, mode: LockMode) -> Self {
-        let key = key.raw();
-        Self {
-            id: StatementId::of_lock(kind, key, mode),
-            request: Request::Lock { kind, key, mode },
-        }
-    }
-
-    /// Returns the statement that runs a batch.
+pub enum Statement {
+    /// One lock of a connection.
+    Lock {
+        /// The action.
+        kind: StatementKind,
+        /// The key of the lock.
+        key: RawLockKey,
+        /// The mode of the lock.
+        mode: LockMode,
+    },
+    /// Operations of a lock manager.
     ///
     /// One operation without a fencing token has a short text, if the batch names its session.
     /// Otherwise the text is that of any batch.
-    #[must_use]
-    pub fn for_batch(batch: LockBatch) -> Self {
-        Self {
-            id: StatementId::of_batch(&batch),
-            request: Request::Batch(batch),
-        }
+    Batch(LockBatch),
+    /// The sessions that hold or await locks. The reply is one array of texts.
+    Report {
+        /// The key of the lock. `None` for every lock of the database.
+        key: Option<RawLockKey>,
+        /// `false` for the holders only.
+        with_waiters: bool,
+    },
+    /// The identity of the server. The reply is one array of texts.
+    Identity {
+        /// The key of a transaction-level lock to try. `None` reads the version only.
+        key: Option<i64>,
+    },
+}
+
+impl Statement {
+    /// The number of different texts.
+    pub const COUNT: u8 = 39;
+
+    // After six kinds, each for two key spaces and two modes.
+    const FIRST_SINGLE: u8 = 24;
+    // After an acquire and a release, each for two key spaces and two modes. Three batches follow,
+    // two reports and two identities.
+    const FIRST_BATCH: u8 = 32;
+    const FIRST_REPORT: u8 = 35;
+    const FIRST_IDENTITY: u8 = 37;
+
+    pub(crate) const fn new(kind: StatementKind, key: &LockKey, mode: LockMode) -> Self {
+        let key = key.raw();
+        Self::Lock { kind, key, mode }
     }
 
     /// Returns the statement that reports the sessions that hold or await a lock, or all locks of
     /// the database.
-    pub(crate) const fn for_report(key: Option<RawLockKey>) -> Self {
-        let number = StatementId::FIRST_REPORT + key.is_none() as u8;
+    pub(crate) const fn report(key: Option<RawLockKey>) -> Self {
         let with_waiters = true;
-        Self {
-            id: StatementId(number),
-            request: Request::Report { key, with_waiters },
-        }
+        Self::Report { key, with_waiters }
     }
 
     /// Returns the statement that reports the sessions that hold a lock.
-    pub(crate) const fn for_holders(key: RawLockKey) -> Self {
+    pub(crate) const fn holders(key: RawLockKey) -> Self {
         let (key, with_waiters) = (Some(key), false);
-        Self {
-            id: StatementId(StatementId::FIRST_REPORT),
-            request: Request::Report { key, with_waiters },
-        }
+        Self::Report { key, with_waiters }
     }
 
-    /// Returns the statement that identifies the server. With a key it also tries a
-    /// transaction-level lock, which ends with the statement.
-    pub(crate) const fn for_identity(key: Option<i64>) -> Self {
-        let number = StatementId::FIRST_IDENTITY + key.is_none() as u8;
-        Self {
-            id: StatementId(number),
-            request: Request::Identity { key },
-        }
-    }
-
-    /// Returns the number of the text.
+    /// Returns the number of the text, less than [`COUNT`](Self::COUNT): equal numbers, equal
+    /// texts.
+    ///
+    /// The numbers are dense, so that a client with a statement cache can use one type for each.
     #[must_use]
-    pub const fn id(&self) -> StatementId {
-        self.id
-    }
-
-    /// Returns the meaning, for a session that does not run the text.
-    #[must_use]
-    pub const fn request(&self) -> &Request {
-        &self.request
+    pub fn id(&self) -> u8 {
+        match self {
+            Self::Lock { kind, key, mode } => {
+                let kind = match kind {
+                    StatementKind::TryAcquire { .. } => 0,
+                    StatementKind::TryAcquireXact { .. } => 1,
+                    StatementKind::Release { .. } => 2,
+                    StatementKind::ReleaseIfHeld => 3,
+                    StatementKind::IsHeld => 4,
+                    StatementKind::IsHeldByPreparedTransaction => 5,
+                };
+                4 * kind + variant(*key, *mode)
+            }
+            Self::Batch(batch) => match batch.single_op() {
+                Some(op) => {
+                    let release = 4 * u8::from(op.is_release());
+                    Self::FIRST_SINGLE + release + variant(op.key(), op.mode())
+                }
+                None => Self::FIRST_BATCH + batch.text_number(),
+            },
+            Self::Report { key, .. } => Self::FIRST_REPORT + u8::from(key.is_none()),
+            Self::Identity { key } => Self::FIRST_IDENTITY + u8::from(key.is_none()),
+        }
     }
 
     /// Returns the action on one lock. `None` for a batch or a report.
     #[must_use]
     pub const fn kind(&self) -> Option<StatementKind> {
-        match self.request {
-            Request::Lock { kind, .. } => Some(kind),
-            Request::Batch(_) | Request::Report { .. } | Request::Identity { .. } => None,
+        match self {
+            Self::Lock { kind, .. } => Some(*kind),
+            Self::Batch(_) | Self::Report { .. } | Self::Identity { .. } => None,
         }
     }
 
@@ -251,15 +200,15 @@ impl Statement {
     /// `timestamptz`, `int8[]` and `text[]`, in the binary format. Each may be null.
     #[must_use]
     pub fn sql(&self) -> &'static str {
-        match &self.request {
-            Request::Lock { kind, key, mode } => lock::sql(*kind, *key, *mode),
-            Request::Batch(batch) => match batch.single_op() {
+        match self {
+            Self::Lock { kind, key, mode } => lock::sql(*kind, *key, *mode),
+            Self::Batch(batch) => match batch.single_op() {
                 Some(op) => lock::single_op_sql(op),
                 None => batch.sql(),
             },
-            Request::Report { key, .. } => report::sql(*key),
-            Request::Identity { key: Some(_) } => server_identity::WITH_LOCK,
-            Request::Identity { key: None } => server_identity::VERSION_ONLY,
+            Self::Report { key, .. } => report::sql(*key),
+            Self::Identity { key: Some(_) } => server_identity::WITH_LOCK,
+            Self::Identity { key: None } => server_identity::VERSION_ONLY,
         }
     }
 
@@ -282,17 +231,17 @@ impl Statement {
 
     /// The values to bind, without an allocation. The used slots come first.
     pub(crate) fn bind_slots(&self) -> [Option<Bind>; 4] {
-        match &self.request {
-            Request::Lock { kind, key, .. } => lock::binds(*kind, *key),
-            Request::Batch(batch) => match batch.single_op() {
+        match self {
+            Self::Lock { kind, key, .. } => lock::binds(*kind, *key),
+            Self::Batch(batch) => match batch.single_op() {
                 Some(op) => {
                     let [first, second] = lock::key_binds(op.key());
                     [Some(Bind::Int4(batch.pid())), first, second, None]
                 }
                 None => batch::binds(batch),
             },
-            Request::Report { key, with_waiters } => report::binds(*key, *with_waiters),
-            Request::Identity { key } => [key.map(Bind::Int8), None, None, None],
+            Self::Report { key, with_waiters } => report::binds(*key, *with_waiters),
+            Self::Identity { key } => [key.map(Bind::Int8), None, None, None],
         }
     }
 
@@ -327,10 +276,10 @@ impl Statement {
     /// The column of the reply that holds the process id of the session, if there is one.
     #[cfg(any(test, feature = "_sqlx-postgres"))]
     pub(crate) fn pid_column(&self) -> Option<usize> {
-        match &self.request {
-            Request::Lock { .. } => Some(1),
-            Request::Batch(batch) => batch.single_op().is_none().then_some(2),
-            Request::Report { .. } | Request::Identity { .. } => None,
+        match self {
+            Self::Lock { .. } => Some(1),
+            Self::Batch(batch) => batch.single_op().is_none().then_some(2),
+            Self::Report { .. } | Self::Identity { .. } => None,
         }
     }
 }

@@ -41,14 +41,14 @@ fn batches() -> [Statement; 3] {
         batch(BatchMode::Execute, 0, &[], sequence()),
         batch(BatchMode::Compensate, 0, &[], sequence()),
     ]
-    .map(Statement::for_batch)
+    .map(Statement::Batch)
 }
 
 /// One statement of each text.
 fn every_statement() -> Vec<Statement> {
     let mut statements = Vec::from(batches());
-    statements.extend([Some(LockKey::from(1).raw()), None].map(Statement::for_report));
-    statements.extend([Some(1), None].map(Statement::for_identity));
+    statements.extend([Some(LockKey::from(1).raw()), None].map(Statement::report));
+    statements.extend([Some(1), None].map(|key| Statement::Identity { key }));
     for key in keys() {
         for mode in MODES {
             statements.extend(KINDS.map(|kind| Statement::new(kind, &key, mode)));
@@ -56,7 +56,7 @@ fn every_statement() -> Vec<Statement> {
                 let op = LockOp::new(kind, key.raw(), mode);
                 let tokens = TokenSource::TransactionId;
                 let batch = LockBatch::new(BatchMode::Execute, PID, [op], tokens);
-                statements.push(Statement::for_batch(batch));
+                statements.push(Statement::Batch(batch));
             }
         }
     }
@@ -154,9 +154,9 @@ fn statement_ids_are_dense_and_select_the_text() {
     let statements = every_statement();
     let by_id: BTreeMap<_, _> = statements
         .iter()
-        .map(|statement| (statement.id().number(), statement.sql()))
+        .map(|statement| (statement.id(), statement.sql()))
         .collect();
-    assert!(by_id.keys().copied().eq(0..StatementId::COUNT));
+    assert!(by_id.keys().copied().eq(0..Statement::COUNT));
     assert_eq!(statements.len(), by_id.len());
     let texts: HashSet<_> = by_id.values().collect();
     assert_eq!(texts.len(), by_id.len());
@@ -180,12 +180,11 @@ fn single_operation_without_token_has_a_short_text() {
         (LockOpKind::Release, ".pg_advisory_unlock_shared("),
     ] {
         let batch = batch(BatchMode::Execute, PID, &[kind], TokenSource::default());
-        let statement = Statement::for_batch(batch.clone());
+        let statement = Statement::Batch(batch);
         assert!(statement.sql().contains(function));
         let binds = [Bind::Int4(PID), Bind::Int4(1), Bind::Int4(-2)];
         assert!(statement.binds().eq(binds));
         assert_eq!(statement.pid_column(), None);
-        assert_eq!(statement.request(), &Request::Batch(batch));
     }
 }
 
@@ -193,7 +192,7 @@ fn single_operation_without_token_has_a_short_text() {
 fn other_batches_use_the_batch_text() {
     let [any, _, compensate] = batches();
     let of = |mode, pid, ops: &[LockOpKind]| {
-        Statement::for_batch(batch(mode, pid, ops, TokenSource::default()))
+        Statement::Batch(batch(mode, pid, ops, TokenSource::default()))
     };
     for ops in [
         &[][..],

@@ -11,7 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::error::{exec_error, query_error};
 use super::state::{InFlight, PinnedState};
 use crate::backends::sqlx::client;
-use crate::session::{Request, Row, Script, Statement};
+use crate::session::{Row, Script, Statement};
 
 pub(super) type RowResult = Result<QueryResult, DbErr>;
 
@@ -43,8 +43,8 @@ impl PinnedState {
         let in_transaction = !self.log.lock().open.is_empty();
         // Set before the first poll: a drop at any later point may leave the statement on the
         // server. A report changes no lock, so its reply is only read to the end.
-        self.in_flight = match statement.request() {
-            Request::Report { .. } => InFlight::Reply,
+        self.in_flight = match statement {
+            Statement::Report { .. } => InFlight::Reply,
             _ => InFlight::LockStatement(None),
         };
         let row = client::run_statement(self.postgres()?, statement, in_transaction).await;

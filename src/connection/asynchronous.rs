@@ -419,7 +419,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ) -> impl Future<Output = Result<LockReport, LockError>> + Send {
         let key = key.into();
         async move {
-            let reports = report(self, Statement::for_report(Some(key.raw()))).await;
+            let reports = report(self, Statement::report(Some(key.raw()))).await;
             reports
                 .map(|reports| LockReport::of_key(key.raw(), reports))
                 .map_err(|error| error.with_key(&key))
@@ -440,7 +440,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     fn advisory_locks(
         &mut self,
     ) -> impl Future<Output = Result<Vec<LockReport>, LockError>> + Send {
-        report(self, Statement::for_report(None))
+        report(self, Statement::report(None))
     }
 
     /// Returns the features of the connection's backend. Sends nothing.

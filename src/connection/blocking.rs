@@ -534,7 +534,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// ```
     fn advisory_lock_holders(&mut self, key: impl Into<LockKey>) -> Result<LockReport, LockError> {
         let key = key.into();
-        let reports = report(self, Statement::for_report(Some(key.raw())));
+        let reports = report(self, Statement::report(Some(key.raw())));
         reports
             .map(|reports| LockReport::of_key(key.raw(), reports))
             .map_err(|error| error.with_key(&key))
@@ -548,7 +548,7 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// As [`advisory_lock_holders`](Self::advisory_lock_holders).
     fn advisory_locks(&mut self) -> Result<Vec<LockReport>, LockError> {
-        report(self, Statement::for_report(None))
+        report(self, Statement::report(None))
     }
 
     /// Returns the features of the connection's backend. Sends nothing.

@@ -165,11 +165,15 @@ pub(crate) async fn identify<S: AsyncLockSession>(
     }
     check_identify(&state)?;
     // A random key, so that other clients do not request it.
-    let with_lock = Statement::for_identity(Some(fastrand::i64(..)));
+    let with_lock = Statement::Identity {
+        key: Some(fastrand::i64(..)),
+    };
     match parse_identity(session.session_query(&with_lock).await) {
         Ok(report) => Ok(report),
         Err(refused) => {
-            let version = session.session_query(&Statement::for_identity(None)).await;
+            let version = session
+                .session_query(&Statement::Identity { key: None })
+                .await;
             parse_version(version, refused)
         }
     }
@@ -193,7 +197,7 @@ pub(crate) async fn with_holders<S: AsyncLockSession>(
     if !reports_holders(&error, options, session.session_transaction_state()) {
         return Err(error);
     }
-    let mut report = pin!(report(session, Statement::for_holders(key.raw())));
+    let mut report = pin!(report(session, Statement::holders(key.raw())));
     // Not tokio's timer, which panics in a runtime without `enable_time`.
     let mut timeout = Delay::new(REPORT_LIMIT);
     let report = poll_fn(|context| match report.as_mut().poll(context) {

@@ -141,11 +141,13 @@ pub(crate) fn identify<S: LockSession + ?Sized>(
     }
     check_identify(&state)?;
     // A random key, so that other clients do not request it.
-    let with_lock = Statement::for_identity(Some(fastrand::i64(..)));
+    let with_lock = Statement::Identity {
+        key: Some(fastrand::i64(..)),
+    };
     match parse_identity(session.session_query(&with_lock)) {
         Ok(report) => Ok(report),
         Err(refused) => parse_version(
-            session.session_query(&Statement::for_identity(None)),
+            session.session_query(&Statement::Identity { key: None }),
             refused,
         ),
     }
@@ -162,10 +164,7 @@ pub(crate) fn with_holders<S: LockSession + ?Sized>(
         if !reports_holders(&error, options, session.session_transaction_state()) {
             return error;
         }
-        add_holders(
-            error,
-            report(session, Statement::for_holders(key.raw())).ok(),
-        )
+        add_holders(error, report(session, Statement::holders(key.raw())).ok())
     })
 }
 
@@ -419,7 +418,7 @@ mod tests {
         let options = LockOptions::wait_up_to(Duration::ZERO);
         let timed_out = Err(LockError::new(LockErrorKind::TimedOut));
         with_holders(&mut session, &key, &options, timed_out).unwrap_err();
-        let report = Statement::for_holders(key.raw());
+        let report = Statement::holders(key.raw());
         assert_eq!(session.last_statement, Some(report));
     }
 

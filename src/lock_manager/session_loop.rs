@@ -250,7 +250,7 @@ async fn query<S: AsyncLockSession>(
     session: &mut S,
     batch: &LockBatch,
 ) -> Result<BatchReply, SessionError> {
-    let statement = Statement::for_batch(batch.clone());
+    let statement = Statement::Batch(batch.clone());
     let row = session.session_query(&statement).await?;
     BatchReply::from_row(row, batch.pid())
 }

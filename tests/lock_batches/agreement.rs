@@ -101,7 +101,7 @@ fn model_replies_as_the_server_does() {
         let pid = real[expected].pid;
         let theirs = real[asked].send_to_pid(pid, mode, &ops, &tokens);
         let batch = LockBatch::new(mode, modelled[expected].pid(), &*ops, tokens);
-        let statement = Statement::for_batch(batch.clone());
+        let statement = Statement::Batch(batch.clone());
         let row = LockSession::session_query(&mut modelled[asked], &statement);
         let ours = row.and_then(|row| BatchReply::from_row(row, batch.pid()));
         yes += ours

@@ -114,7 +114,7 @@ impl Session {
         tokens: &TokenSource,
     ) -> Result<BatchReply, SessionError> {
         let batch = LockBatch::new(mode, pid, ops, tokens.clone());
-        let row = self.client.query(&Statement::for_batch(batch))?;
+        let row = self.client.query(&Statement::Batch(batch))?;
         BatchReply::from_row(row, pid)
     }
 

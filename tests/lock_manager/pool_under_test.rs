@@ -231,7 +231,7 @@ impl Pool {
 
     /// Checks out several connections, and returns the process ids of their sessions.
     pub(crate) async fn pids(&self, count: usize) -> Vec<i64> {
-        let ping = Statement::for_batch(LockBatch::new(
+        let ping = Statement::Batch(LockBatch::new(
             BatchMode::Execute,
             0,
             Vec::new(),

@@ -143,7 +143,7 @@ fn batches_call_pg_catalog_only() {
                         pid
                     };
                     let batch = LockBatch::new(kind, pid, vec![step], tokens.clone());
-                    let row = conn.session_query(&Statement::for_batch(batch)).unwrap();
+                    let row = conn.session_query(&Statement::Batch(batch)).unwrap();
                     BatchReply::from_row(row, pid).unwrap()
                 };
                 for (kind, step) in [
@@ -166,7 +166,7 @@ fn batches_call_pg_catalog_only() {
                     let own_pid = i32::try_from(pid).unwrap();
                     let tokens = tokens.clone();
                     let batch = LockBatch::new(BatchMode::Execute, own_pid, vec![step], tokens);
-                    let row = conn.session_query(&Statement::for_batch(batch)).unwrap();
+                    let row = conn.session_query(&Statement::Batch(batch)).unwrap();
                     let reply = BatchReply::from_row(row, own_pid).unwrap();
                     assert_eq!(reply.answers, Some(vec![Some(1)]));
                     assert_eq!(observer.held_modes(&key, pid), shown);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use advisory_locking::session::{
-    Backend, BatchReply, LockReply, LockSession, Request, Row, Script, ScriptKind, ServerSigns,
+    Backend, BatchReply, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns,
     SessionError, SqlState, Statement, StatementKind, TransactionState,
 };
 use advisory_locking::{LockKey, RawLockKey};
@@ -222,8 +222,8 @@ impl ModelSession {
 
 /// A reply whose first column is null, as if the lock function had not been called.
 fn null_row(statement: &Statement, pid: Pid) -> Row {
-    match statement.request() {
-        Request::Batch(_) => Row::from(BatchReply {
+    match statement {
+        Statement::Batch(_) => Row::from(BatchReply {
             answers: None,
             token: None,
             pid,

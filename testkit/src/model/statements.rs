@@ -1,7 +1,7 @@
 //! The effect of the statements and scripts of the crate, by their kind and not by their text.
 
 use advisory_locking::session::{
-    Cell, LockReply, Request, Row, Script, ScriptKind, ServerSigns, Statement, StatementKind,
+    Cell, LockReply, Row, Script, ScriptKind, ServerSigns, Statement, StatementKind,
 };
 use advisory_locking::{LockMode, RawLockKey};
 
@@ -21,13 +21,13 @@ pub enum ScriptResult {
 impl Server {
     /// Runs a statement. None of them waits.
     pub fn query(&mut self, pid: Pid, statement: &Statement) -> Result<Row, Code> {
-        match statement.request() {
-            Request::Lock { kind, key, mode } => {
+        match statement {
+            Statement::Lock { kind, key, mode } => {
                 let reply = self.lock_statement(pid, *kind, *key, *mode)?;
                 Ok(reply.into())
             }
-            Request::Batch(batch) => Ok(self.batch(pid, batch)?.into()),
-            Request::Report { key, with_waiters } => {
+            Statement::Batch(batch) => Ok(self.batch(pid, batch)?.into()),
+            Statement::Report { key, with_waiters } => {
                 self.usable(pid)?;
                 let key = key.expect("the model reports one key");
                 let texts = self.report(key, *with_waiters);
