@@ -24,42 +24,18 @@ use crate::error::{LockError, LockErrorKind};
 use crate::events::RequestRecord;
 use crate::lock_report::LockReport;
 use crate::options::LockOptions;
-use crate::protocol::{Action, Event, Grant, Machine, SessionSnapshot};
+use crate::protocol::{Action, Grant, SessionSnapshot};
 use crate::server_report::{LockSupport, ServerReport};
-use crate::session::{Row, ScriptKind, SessionError, TransactionState};
+use crate::session::{Row, SessionError, TransactionState};
 
-/// Machine of a request, whose record learns that the request waits.
-struct RecordedMachine<'r, M> {
-    machine: M,
-    record: &'r mut RequestRecord,
-}
-
-impl<M: Machine> Machine for RecordedMachine<'_, M> {
-    type Output = M::Output;
-
-    fn handle(&mut self, event: Event, now: Instant) -> Action<M::Output> {
-        let action = self.machine.handle(event, now);
-        match &action {
-            // A machine pauses after a contended attempt only.
-            Action::Sleep(_) => self.record.polls(),
-            Action::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }) => {
-                self.record.waits();
-            }
-            _ => {}
-        }
-        action
-    }
-
-    fn depth_of_caller(&self) -> Option<u32> {
-        self.machine.depth_of_caller()
-    }
-
-    fn session_pid(&self) -> Option<i32> {
-        self.machine.session_pid()
-    }
-
-    fn needs_cleanup_if_dropped(&self) -> bool {
-        self.machine.needs_cleanup_if_dropped()
+/// Records that the request waits, if this action begins a wait.
+fn record_wait<T>(record: Option<&mut RequestRecord>, action: &Action<T>) {
+    let Some(record) = record else { return };
+    if action.waits_on_server() {
+        record.waits();
+    } else if matches!(action, Action::Sleep(_)) {
+        // A machine pauses after a contended attempt only.
+        record.polls();
     }
 }
 

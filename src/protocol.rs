@@ -42,7 +42,9 @@ pub(crate) use release::Release;
 use crate::events::{GrantRecord, LockSpan};
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::session::{Backend, LockReply, Script, SessionError, Statement, TransactionState};
+use crate::session::{
+    Backend, LockReply, Script, ScriptKind, SessionError, Statement, TransactionState,
+};
 
 /// Action that a driver performs for a machine.
 #[derive(Debug)]
@@ -64,6 +66,13 @@ pub(crate) enum Action<T> {
     ReadSessionState,
     Sleep(Duration),
     Done(T),
+}
+
+impl<T> Action<T> {
+    /// Returns `true` if the session waits in the server's queue during the action.
+    pub(crate) fn waits_on_server(&self) -> bool {
+        matches!(self, Self::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }))
+    }
 }
 
 /// Result of the last action.

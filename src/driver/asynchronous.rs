@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use futures_timer::Delay;
 
 use super::{
-    RecordedMachine, add_holders, check_identify, end_request, parse_identity, parse_report,
-    parse_version, reports_holders,
+    add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
+    record_wait, reports_holders,
 };
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
@@ -21,7 +21,7 @@ use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::protocol::{Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side};
 use crate::server_report::ServerReport;
-use crate::session::{AsyncLockSession, Backend, LockReply, ScriptKind, Statement};
+use crate::session::{AsyncLockSession, Backend, LockReply, Statement};
 #[cfg(feature = "testing")]
 use crate::testing::SimulatedSession;
 
@@ -48,13 +48,11 @@ where
     let now = session.session_now();
     let mut request = RequestRecord::new(key, options, scope, db_system, now);
     let span = request.span();
-    let record = &mut request;
-    let recorded = |key, options: &_, state| RecordedMachine {
-        machine: machine(key, options, state),
-        record,
-    };
+    let record = Some(&mut request);
     let mut outcome = span
-        .run(pin!(run_acquire(session, key, options, scope, recorded)))
+        .run(pin!(run_acquire(
+            session, key, options, scope, machine, record
+        )))
         .await;
     span.in_scope(|| end_request(request, &mut outcome, session.session_now()));
     outcome
@@ -71,6 +69,7 @@ pub(crate) async fn run_acquire<S, M>(
     options: &LockOptions,
     scope: LockScope,
     machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
+    record: Option<&mut RequestRecord>,
 ) -> Result<Grant, LockError>
 where
     S: AsyncLockSession,
@@ -81,11 +80,11 @@ where
     #[cfg(feature = "testing")]
     if let Some(mut session) = SimulatedSession::for_acquire(session, &state, key, options, scope) {
         let state = session.snapshot(state);
-        let mut outcome = drive(&mut session, machine(key.clone(), options, state)).await;
+        let mut outcome = drive(&mut session, machine(key.clone(), options, state), record).await;
         session.finish_acquire(&mut outcome);
         return outcome;
     }
-    drive(session, machine(key.clone(), options, state)).await
+    drive(session, machine(key.clone(), options, state), record).await
 }
 
 /// Creates a machine that releases a lock, and runs it on a session.
@@ -125,11 +124,11 @@ where
     let state = snapshot(session);
     #[cfg(feature = "testing")]
     if let Some(mut session) = SimulatedSession::for_release(session, &grant) {
-        let outcome = drive(&mut session, machine(grant, state)).await;
+        let outcome = drive(&mut session, machine(grant, state), None).await;
         session.finish_release(&outcome);
         return outcome;
     }
-    drive(session, machine(grant, state)).await
+    drive(session, machine(grant, state), None).await
 }
 
 /// Runs a statement that reports locks. Empty on a backend without locks.
@@ -207,14 +206,18 @@ pub(crate) async fn with_holders<S: AsyncLockSession>(
     Err(add_holders(error, report.await))
 }
 
-/// Runs a machine on a session until it is done.
+/// Runs a machine on a session until it is done. The record of a request learns that it waits.
 ///
 /// # Cancel safety
 ///
 /// If the future is dropped while an action is in flight, or while the machine needs a clean-up,
 /// the session is terminated. If the adapter can queue a rollback, that is the clean-up of a
 /// transaction. If the future is dropped during any other pause, no lock is held.
-pub(crate) async fn drive<S, M>(session: &mut S, machine: M) -> M::Output
+pub(crate) async fn drive<S, M>(
+    session: &mut S,
+    machine: M,
+    mut record: Option<&mut RequestRecord>,
+) -> M::Output
 where
     S: AsyncLockSession,
     M: Machine + Send + Sync,
@@ -231,6 +234,7 @@ where
     loop {
         let now = guard.session.session_now();
         let action = guard.machine.handle(event, now);
+        record_wait(record.as_deref_mut(), &action);
         // Set before the await: a drop at the first pending point of the action must see it.
         guard.in_flight = !matches!(action, Action::Sleep(_) | Action::Done(_));
         // After a dropped begin or end, it is unknown whether the transaction is open.
@@ -238,7 +242,7 @@ where
             action,
             Action::Query(_) | Action::BeginAndQuery(_) | Action::Script(_)
         );
-        guard.waits_on_server = matches!(&action, Action::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }));
+        guard.waits_on_server = action.waits_on_server();
         let pid = guard.machine.session_pid();
         match perform(guard.session, action, pid).await {
             ControlFlow::Continue(next) => event = next,

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Instant;
 
 use super::{
-    RecordedMachine, add_holders, check_identify, end_request, parse_identity, parse_report,
-    parse_version, reports_holders,
+    add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
+    record_wait, reports_holders,
 };
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
@@ -38,12 +38,8 @@ where
     let now = session.session_now();
     let mut request = RequestRecord::new(key, options, scope, db_system, now);
     let span = request.span();
-    let record = &mut request;
-    let recorded = |key, options: &_, state| RecordedMachine {
-        machine: machine(key, options, state),
-        record,
-    };
-    let mut outcome = span.in_scope(|| run_acquire(session, key, options, scope, recorded));
+    let record = Some(&mut request);
+    let mut outcome = span.in_scope(|| run_acquire(session, key, options, scope, machine, record));
     span.in_scope(|| end_request(request, &mut outcome, session.session_now()));
     outcome
 }
@@ -59,6 +55,7 @@ fn run_acquire<S, M>(
     options: &LockOptions,
     scope: LockScope,
     machine: impl FnOnce(LockKey, &LockOptions, SessionSnapshot) -> M,
+    record: Option<&mut RequestRecord>,
 ) -> Result<Grant, LockError>
 where
     S: LockSession + ?Sized,
@@ -69,11 +66,11 @@ where
     #[cfg(feature = "testing")]
     if let Some(mut session) = SimulatedSession::for_acquire(session, &state, key, options, scope) {
         let state = session.snapshot(state);
-        let mut outcome = drive(&mut session, machine(key.clone(), options, state));
+        let mut outcome = drive(&mut session, machine(key.clone(), options, state), record);
         session.finish_acquire(&mut outcome);
         return outcome;
     }
-    drive(session, machine(key.clone(), options, state))
+    drive(session, machine(key.clone(), options, state), record)
 }
 
 /// Creates a machine that releases a lock, and runs it on a session.
@@ -109,11 +106,11 @@ where
     let state = snapshot(session);
     #[cfg(feature = "testing")]
     if let Some(mut session) = SimulatedSession::for_release(session, &grant) {
-        let outcome = drive(&mut session, machine(grant, state));
+        let outcome = drive(&mut session, machine(grant, state), None);
         session.finish_release(&outcome);
         return outcome;
     }
-    drive(session, machine(grant, state))
+    drive(session, machine(grant, state), None)
 }
 
 /// Runs a statement that reports locks. Empty on a backend without locks.
@@ -168,9 +165,13 @@ pub(crate) fn with_holders<S: LockSession + ?Sized>(
     })
 }
 
-/// Runs a machine on a session until it is done. If the client library panics, the session is
-/// terminated.
-pub(crate) fn drive<S, M>(session: &mut S, mut machine: M) -> M::Output
+/// Runs a machine on a session until it is done. The record of a request learns that it waits. If
+/// the client library panics, the session is terminated.
+pub(crate) fn drive<S, M>(
+    session: &mut S,
+    mut machine: M,
+    mut record: Option<&mut RequestRecord>,
+) -> M::Output
 where
     S: LockSession + ?Sized,
     M: Machine,
@@ -180,6 +181,7 @@ where
     loop {
         let now = guard.session.session_now();
         let action = machine.handle(event, now);
+        record_wait(record.as_deref_mut(), &action);
         // After each event: the first reply shows the process id.
         guard.pid = machine.session_pid();
         match perform(guard.session, action, guard.pid) {

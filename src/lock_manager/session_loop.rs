@@ -324,7 +324,7 @@ async fn wait<S: AsyncLockSession>(
 ) -> WaitOutcome {
     let snapshot = snapshot(session);
     let acquire = Acquire::new(key, options, LockScope::Session, snapshot);
-    match drive(session, acquire).await {
+    match drive(session, acquire, None).await {
         Ok(grant) => match grant.pid {
             Some(pid) => WaitOutcome::Granted { pid },
             None => WaitOutcome::Failed(LockError::new(LockErrorKind::Unsupported)),

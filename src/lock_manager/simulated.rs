@@ -50,8 +50,8 @@ impl SimulatedLock {
         let mut session = Box::new(NoSession { _address: 0 });
         let acquire =
             |key, options: &_, state| Acquire::new(key, options, LockScope::Session, state);
-        let acquired = run_acquire(&mut *session, key, options, LockScope::Session, acquire);
-        let grant = acquired.await?;
+        let scope = LockScope::Session;
+        let grant = run_acquire(&mut *session, key, options, scope, acquire, None).await?;
         set_session(&grant, &*session);
         Ok(Some(Self { session, grant }))
     }
