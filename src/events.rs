@@ -3,8 +3,8 @@
 //!
 //! # Implementation details
 //!
-//! Every event is a [`LockEvent`]: a lock, and what happened to it. [`LockEvent::emit`] is the only
-//! place that sends one. The driver creates a [`RequestRecord`] before it sends anything. A grant
+//! Every event is a [`LockEvent`] of a [`Subject`], the lock. [`Subject::emit`] is the only place
+//! that sends one. The driver creates a [`RequestRecord`] before it sends anything. A grant
 //! turns it into a [`GrantRecord`], which the release consumes. So each request has one end, and
 //! each observed release has one event, whichever client runs it.
 //!
@@ -31,8 +31,6 @@ use crate::observer::{
 
 #[cfg(feature = "lock-manager")]
 pub(crate) use notice::Notice;
-#[cfg(feature = "_async")]
-pub(crate) use records::ReleaseRecord;
 pub(crate) use records::{GrantRecord, RequestRecord};
 pub(crate) use spans::LockSpan;
 
@@ -96,24 +94,18 @@ impl std::fmt::Debug for Subject {
 }
 
 impl Subject {
-    fn emit(&self, kind: LockEventKind, error: Option<&LockError>) {
-        let lock = &self.lock;
-        LockEvent { lock, kind, error }.emit(self.observer);
+    /// Sends an event, with the error that ended the request or the hold.
+    fn emit(&self, event: LockEvent, error: Option<&LockError>) {
+        contained(|| event.trace(&self.lock, error));
+        if let Some(observer) = self.observer {
+            contained(|| event.observe(&self.lock, observer));
+        }
     }
 }
 
 /// Event of a lock.
 #[derive(Clone, Copy, Debug)]
-struct LockEvent<'a> {
-    lock: &'a ObservedLock,
-    kind: LockEventKind,
-    /// Error that ended the request or the hold.
-    error: Option<&'a LockError>,
-}
-
-/// Kind of a [`LockEvent`].
-#[derive(Clone, Copy, Debug)]
-enum LockEventKind {
+enum LockEvent {
     /// A call requests the lock. Nothing has been sent.
     Requested,
     /// The lock is contended, and the call waits.
@@ -126,33 +118,25 @@ enum LockEventKind {
     },
 }
 
-impl LockEvent<'_> {
-    /// Sends the event.
-    fn emit(self, observer: Option<&'static dyn LockObserver>) {
-        contained(|| self.trace());
-        if let Some(observer) = observer {
-            contained(|| self.observe(observer));
+impl LockEvent {
+    fn observe(self, lock: &ObservedLock, observer: &dyn LockObserver) {
+        match self {
+            Self::Requested => observer.requested(lock),
+            Self::Waiting => observer.waiting(lock),
+            Self::RequestEnded(end) => observer.request_ended(lock, &end),
+            Self::HoldEnded(end) => observer.hold_ended(lock, &end),
+            Self::Overdue { held } => observer.overdue(lock, held),
         }
     }
 
-    fn observe(self, observer: &dyn LockObserver) {
-        match self.kind {
-            LockEventKind::Requested => observer.requested(self.lock),
-            LockEventKind::Waiting => observer.waiting(self.lock),
-            LockEventKind::RequestEnded(end) => observer.request_ended(self.lock, &end),
-            LockEventKind::HoldEnded(end) => observer.hold_ended(self.lock, &end),
-            LockEventKind::Overdue { held } => observer.overdue(self.lock, held),
-        }
-    }
-
-    fn trace(self) {
+    fn trace(self, lock: &ObservedLock, error: Option<&LockError>) {
         // tracing needs the names of the fields at compile time, so each shape is a macro call.
         macro_rules! event {
             ($message:expr $(, $field:ident = $value:expr)*) => {
                 event!(Level::DEBUG; $message $(, $field = $value)*)
             };
             ($level:expr; $message:expr $(, $field:ident = $value:expr)*) => {{
-                let ObservedLock { key, label, scope, mode, pid, request, .. } = self.lock;
+                let ObservedLock { key, label, scope, mode, pid, request, .. } = lock;
                 tracing::event!(
                     target: TARGET,
                     $level,
@@ -168,16 +152,16 @@ impl LockEvent<'_> {
                 )
             }};
         }
-        let error = self.error.map(|error| error as &(dyn StdError + 'static));
-        match self.kind {
-            LockEventKind::Requested => event!("requesting an advisory lock"),
-            LockEventKind::Waiting => event!("waiting for an advisory lock"),
-            LockEventKind::Overdue { held } => event!(
+        let error = error.map(|error| error as &(dyn StdError + 'static));
+        match self {
+            Self::Requested => event!("requesting an advisory lock"),
+            Self::Waiting => event!("waiting for an advisory lock"),
+            Self::Overdue { held } => event!(
                 Level::WARN;
                 "an advisory lock is held for long",
                 held_ms = millis(held)
             ),
-            LockEventKind::RequestEnded(end) => {
+            Self::RequestEnded(end) => {
                 let waited_ms = millis(end.waited);
                 match end.outcome {
                     RequestOutcome::Granted => {
@@ -201,7 +185,7 @@ impl LockEvent<'_> {
                     ),
                 }
             }
-            LockEventKind::HoldEnded(end) => {
+            Self::HoldEnded(end) => {
                 let held_ms = millis(end.held);
                 match end.outcome {
                     HoldOutcome::Released => {

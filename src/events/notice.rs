@@ -9,7 +9,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
-use super::{LockEventKind, Subject};
+use super::{LockEvent, Subject};
 
 /// Event that another thread sends: once, and not after the end of the request or hold.
 #[derive(Debug)]
@@ -41,10 +41,10 @@ impl Notice {
     /// Reports that the request waits.
     #[cfg(feature = "lock-manager")]
     pub(crate) fn waits(&self) {
-        self.send(LockEventKind::Waiting);
+        self.send(LockEvent::Waiting);
     }
 
-    pub(super) fn send(&self, kind: LockEventKind) {
+    pub(super) fn send(&self, kind: LockEvent) {
         let mut state = self.state();
         if *state == State::Open {
             *state = State::Sending(thread::current().id());

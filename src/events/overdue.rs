@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::notice::Notice;
-use super::{LockEventKind, Subject};
+use super::{LockEvent, Subject};
 
 static WATCHER: Mutex<Watcher> = Mutex::new(Watcher {
     holds: BTreeMap::new(),
@@ -107,7 +107,7 @@ fn watch() {
                     drop(guard);
                     if let Some(hold) = hold {
                         let held = hold.since.elapsed();
-                        hold.notice.send(LockEventKind::Overdue { held });
+                        hold.notice.send(LockEvent::Overdue { held });
                     }
                     watcher()
                 }

@@ -1,4 +1,4 @@
-//! Records of requests and holds: [`RequestRecord`], [`GrantRecord`], [`ReleaseRecord`].
+//! Records of requests and holds: [`RequestRecord`], [`GrantRecord`].
 
 #[cfg(feature = "lock-manager")]
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::notice::Notice;
 use super::overdue::OverdueWatch;
 #[cfg(feature = "_async")]
 use super::release_failed;
-use super::{LockEventKind, LockSpan, Subject};
+use super::{LockEvent, LockSpan, Subject};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::observer::{
@@ -57,7 +57,7 @@ impl RequestRecord {
             lock,
             observer: observer(),
         };
-        subject.emit(LockEventKind::Requested, None);
+        subject.emit(LockEvent::Requested, None);
         Self {
             subject: Some(subject),
             since: now,
@@ -89,7 +89,7 @@ impl RequestRecord {
     pub(crate) fn waits(&mut self) {
         if !std::mem::replace(&mut self.waits, true) {
             if let Some(subject) = &self.subject {
-                subject.emit(LockEventKind::Waiting, None);
+                subject.emit(LockEvent::Waiting, None);
             }
         }
     }
@@ -128,14 +128,14 @@ impl RequestRecord {
         let end = self.end_of(RequestOutcome::Granted, now);
         let mut subject = self.subject.take()?;
         subject.lock.pid = pid;
-        subject.emit(LockEventKind::RequestEnded(end), None);
+        subject.emit(LockEvent::RequestEnded(end), None);
         let watch = self.warn_after;
-        let hold = Some(Hold {
+        Some(GrantRecord {
             watch: watch.and_then(|after| OverdueWatch::new(&subject, after)),
             subject,
             since: now,
-        });
-        Some(GrantRecord { hold })
+            if_dropped: Some(HoldOutcome::Unobserved),
+        })
     }
 
     /// Ends the request without a grant.
@@ -148,7 +148,7 @@ impl RequestRecord {
         let mut end = self.end_of(outcome, now);
         end.error_kind = error.map(LockError::kind);
         if let Some(subject) = self.subject.take() {
-            subject.emit(LockEventKind::RequestEnded(end), error);
+            subject.emit(LockEvent::RequestEnded(end), error);
         }
     }
 
@@ -174,94 +174,54 @@ impl Drop for RequestRecord {
     fn drop(&mut self) {
         if let Some(subject) = &self.subject {
             let end = self.end_of(RequestOutcome::Dropped, Instant::now());
-            subject.emit(LockEventKind::RequestEnded(end), None);
+            subject.emit(LockEvent::RequestEnded(end), None);
         }
     }
 }
 
-/// Time in which a lock is held.
+/// Lock that was granted, until its end is reported.
+///
+/// Dropping it sends no log event: the end of a transaction that the caller began is not observed.
+/// Once it is [releasing](Self::releasing), that sends the event of a terminated session: the drop
+/// guard of the driver terminates the session then.
 #[derive(Debug)]
-struct Hold {
+pub(crate) struct GrantRecord {
     subject: Subject,
     since: Instant,
     watch: Option<OverdueWatch>,
-}
-
-impl Hold {
-    fn ended(self, outcome: HoldOutcome, error: Option<&LockError>, now: Instant) {
-        // Before the event, which no warning follows.
-        drop(self.watch);
-        let end = HoldEnd {
-            outcome,
-            held: now.saturating_duration_since(self.since),
-            error_kind: error.map(LockError::kind),
-        };
-        self.subject.emit(LockEventKind::HoldEnded(end), error);
-    }
-}
-
-/// Lock that was granted and is not released yet.
-///
-/// Dropping it sends no log event: the end of a transaction that the caller began is not observed.
-#[derive(Debug)]
-pub(crate) struct GrantRecord {
-    /// `None` once the release has begun.
-    hold: Option<Hold>,
+    /// Outcome if this is dropped. `None` after the end.
+    if_dropped: Option<HoldOutcome>,
 }
 
 impl GrantRecord {
     /// Returns the span of a body under the lock.
     pub(crate) fn span(&self) -> LockSpan {
-        let hold = self.hold.as_ref();
-        hold.map_or_else(LockSpan::default, |hold| LockSpan::held(&hold.subject.lock))
+        LockSpan::held(&self.subject.lock)
     }
 
     /// Begins the release.
-    pub(crate) fn releasing(mut self) -> ReleaseRecord {
-        ReleaseRecord {
-            hold: self.hold.take(),
-        }
+    pub(crate) fn releasing(mut self) -> Self {
+        self.if_dropped = Some(HoldOutcome::Terminated);
+        self
     }
-}
 
-impl Drop for GrantRecord {
-    fn drop(&mut self) {
-        if let Some(hold) = self.hold.take() {
-            hold.ended(HoldOutcome::Unobserved, None, Instant::now());
-        }
-    }
-}
-
-/// Release that has not ended. Dropping it sends the event of a terminated session: the drop guard
-/// of the driver terminates the session then.
-#[derive(Debug)]
-pub(crate) struct ReleaseRecord {
-    /// `None` after the end.
-    hold: Option<Hold>,
-}
-
-impl ReleaseRecord {
     /// Ends the release with its result, whose error the caller receives.
     pub(crate) fn ended(mut self, result: &Result<(), LockError>, now: Instant) {
-        let Some(hold) = self.hold.take() else {
-            return;
-        };
         match result {
             // A failed commit has ended the transaction, which released the lock.
             Err(error) if error.kind() == LockErrorKind::CommitFailed => {
-                hold.ended(HoldOutcome::Released, None, now);
+                self.end(HoldOutcome::Released, None, now);
             }
-            Err(error) if error.is_lost() => hold.ended(HoldOutcome::Lost, Some(error), now),
-            Err(error) => hold.ended(HoldOutcome::NotReleased, Some(error), now),
-            Ok(()) => hold.ended(HoldOutcome::Released, None, now),
+            Err(error) if error.is_lost() => self.end(HoldOutcome::Lost, Some(error), now),
+            Err(error) => self.end(HoldOutcome::NotReleased, Some(error), now),
+            Ok(()) => self.end(HoldOutcome::Released, None, now),
         }
     }
 
     /// Ends the release with its result, and logs the error, because no caller receives it.
     #[cfg(feature = "_async")]
     pub(crate) fn ended_without_caller(self, result: Result<(), LockError>) {
-        let Some(hold) = &self.hold else { return };
-        let result = result.map_err(|error| error.with_key(&hold.subject.lock.key));
+        let result = result.map_err(|error| error.with_key(&self.subject.lock.key));
         self.ended(&result, Instant::now());
         if let Err(error) = &result {
             release_failed(error);
@@ -271,16 +231,26 @@ impl ReleaseRecord {
     /// Ends with a release whose reply no task reads.
     #[cfg(feature = "_async")]
     pub(crate) fn queued(mut self) {
-        if let Some(hold) = self.hold.take() {
-            hold.ended(HoldOutcome::ReleaseQueued, None, Instant::now());
-        }
+        self.end(HoldOutcome::ReleaseQueued, None, Instant::now());
+    }
+
+    fn end(&mut self, outcome: HoldOutcome, error: Option<&LockError>, now: Instant) {
+        self.if_dropped = None;
+        // Before the event, which no warning follows.
+        self.watch = None;
+        let end = HoldEnd {
+            outcome,
+            held: now.saturating_duration_since(self.since),
+            error_kind: error.map(LockError::kind),
+        };
+        self.subject.emit(LockEvent::HoldEnded(end), error);
     }
 }
 
-impl Drop for ReleaseRecord {
+impl Drop for GrantRecord {
     fn drop(&mut self) {
-        if let Some(hold) = self.hold.take() {
-            hold.ended(HoldOutcome::Terminated, None, Instant::now());
+        if let Some(outcome) = self.if_dropped {
+            self.end(outcome, None, Instant::now());
         }
     }
 }

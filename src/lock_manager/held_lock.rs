@@ -13,7 +13,7 @@ use super::shared::{Caller, Response};
 #[cfg(feature = "testing")]
 use super::simulated::SimulatedLock;
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{LockSpan, ReleaseRecord, RequestRecord};
+use crate::events::{GrantRecord, LockSpan, RequestRecord};
 use crate::key::LockKey;
 use crate::options::LockMode;
 #[cfg(feature = "testing")]
@@ -138,7 +138,7 @@ async fn all_released(
 /// A release that has started, until its result.
 struct PendingRelease {
     key: LockKey,
-    record: Option<ReleaseRecord>,
+    record: Option<GrantRecord>,
     #[cfg(feature = "testing")]
     simulated: Option<SimulatedLock>,
 }

@@ -10,7 +10,7 @@ use super::core::{Core, LockGrant};
 use super::loss_signal::LossSignal;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{GrantRecord, LockSpan, ReleaseRecord};
+use crate::events::{GrantRecord, LockSpan};
 
 /// A granted lock; released when dropped.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl HoldRecord {
     }
 
     /// Begins the release.
-    pub(super) fn releasing(mut self) -> Option<ReleaseRecord> {
+    pub(super) fn releasing(mut self) -> Option<GrantRecord> {
         self.grant.take().map(GrantRecord::releasing)
     }
 }

@@ -1,7 +1,7 @@
 //! Release of a dropped guard, until its reply: [`QueuedRelease`].
 
 use crate::error::{LockError, LockErrorKind};
-use crate::events::ReleaseRecord;
+use crate::events::GrantRecord;
 use crate::session::SessionError;
 
 /// Release that a dropped guard has queued. It logs the reply, which no caller receives.
@@ -9,10 +9,10 @@ use crate::session::SessionError;
 /// An adapter passes the reply to [`replied`](Self::replied). If it reads no replies of queued
 /// messages, it calls [`unread`](Self::unread). Dropping it logs that the session is terminated.
 #[derive(Debug)]
-pub struct QueuedRelease(Option<ReleaseRecord>);
+pub struct QueuedRelease(Option<GrantRecord>);
 
 impl QueuedRelease {
-    pub(crate) const fn new(record: Option<ReleaseRecord>) -> Self {
+    pub(crate) const fn new(record: Option<GrantRecord>) -> Self {
         Self(record)
     }
 
