@@ -208,6 +208,11 @@ impl Acquire {
 
     fn try_once(&mut self) -> NextAction {
         self.state = State::Trying;
+        if self.scope == LockScope::Transaction && self.pauses_outside_transaction {
+            // Behind a transaction pooler, this transaction may run in another session than the
+            // last one.
+            self.pid = None;
+        }
         let refuses = ServerSigns::refused(self.options.accepted_servers());
         self.query(match self.scope {
             LockScope::Session => StatementKind::TryAcquire { refuses },
@@ -329,10 +334,6 @@ impl Acquire {
 
     fn sleep(&mut self, pause: Duration) -> NextAction {
         self.state = State::Sleeping;
-        if self.scope == LockScope::Transaction && self.pauses_outside_transaction {
-            // Behind a transaction pooler, the next transaction may run in another session.
-            self.pid = None;
-        }
         Action::Sleep(pause)
     }
 }

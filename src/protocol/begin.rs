@@ -38,7 +38,7 @@ pub(crate) struct BeginAndAcquire {
     key: LockKey,
     backend: Backend,
     depth_of_caller: u32,
-    /// Process id of the session, once the acquire has ended.
+    /// Process id of the session, once a reply has shown it.
     pid: Option<i32>,
     state: State,
 }
@@ -85,7 +85,9 @@ impl BeginAndAcquire {
     }
 
     fn begin(&mut self, mut acquire: Box<Acquire>, now: Instant) -> NextAction {
-        match acquire.handle(Event::Ready, now) {
+        let action = acquire.handle(Event::Ready, now);
+        self.pid = acquire.session_pid();
+        match action {
             Action::Query(statement) => {
                 self.state = State::Beginning(acquire);
                 Action::BeginAndQuery(statement)
@@ -118,11 +120,12 @@ impl BeginAndAcquire {
     }
 
     fn acquire(&mut self, mut acquire: Box<Acquire>, event: Event, now: Instant) -> NextAction {
-        match acquire.handle(event, now) {
+        let action = acquire.handle(event, now);
+        self.pid = acquire.session_pid();
+        match action {
             Action::Done(Ok(grant)) => self.read_depth(grant),
             // The caller gets no guard to end the transaction with, so the machine ends it.
             Action::Done(outcome) => {
-                self.pid = acquire.session_pid();
                 self.state = State::RollingBack(outcome);
                 Action::Rollback
             }
@@ -159,10 +162,7 @@ impl Machine for BeginAndAcquire {
     type Output = Result<Grant, LockError>;
 
     fn session_pid(&self) -> Option<i32> {
-        match &self.state {
-            State::Acquiring(acquire) => acquire.session_pid(),
-            _ => self.pid,
-        }
+        self.pid
     }
 
     fn depth_of_caller(&self) -> Option<u32> {
@@ -214,6 +214,70 @@ impl Machine for BeginAndAcquire {
             },
             State::Terminating(outcome) => Action::Done(outcome),
             State::Finished => Action::Done(Err(self.error("the machine is already done"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{LockReply, ServerSigns};
+
+    const PID: i32 = 7;
+
+    /// Runs a contended attempt, up to the rollback before the pause.
+    fn contended() -> BeginAndAcquire {
+        let options = LockOptions::wait_forever();
+        let key = LockKey::from("key");
+        let mut machine = BeginAndAcquire::new(key, &options, SessionSnapshot::idle());
+        let now = Instant::now();
+        let action = machine.handle(Event::Ready, now);
+        assert!(matches!(action, Action::BeginAndQuery(_)), "{action:?}");
+        let contended = LockReply {
+            answer: Some(false),
+            pid: PID,
+            transaction_began: 1,
+            server_signs: ServerSigns::NONE,
+        };
+        let action = machine.handle(Event::Begun(Ok(Ok(contended))), now);
+        assert!(matches!(action, Action::Rollback), "{action:?}");
+        machine
+    }
+
+    /// A termination without the process id could hit another session of a pooler, and makes
+    /// pgpool-II fail over.
+    #[test]
+    fn rollback_before_a_pause_keeps_the_process_id() {
+        let mut machine = contended();
+        assert_eq!(machine.session_pid(), Some(PID));
+        let action = machine.handle(
+            Event::Ran(Err(SessionError::new("refused"))),
+            Instant::now(),
+        );
+        assert!(matches!(action, Action::Terminate), "{action:?}");
+        assert_eq!(machine.session_pid(), Some(PID));
+    }
+
+    /// Behind a transaction pooler, the next transaction may run in another session.
+    #[test]
+    fn attempt_after_a_pause_accepts_another_session() {
+        let (mut machine, now) = (contended(), Instant::now());
+        let action = machine.handle(Event::Ran(Ok(())), now);
+        assert!(matches!(action, Action::Sleep(_)), "{action:?}");
+        let action = machine.handle(Event::Ready, now);
+        assert!(matches!(action, Action::BeginAndQuery(_)), "{action:?}");
+        assert_eq!(machine.session_pid(), None);
+        let granted = LockReply {
+            answer: Some(true),
+            pid: PID + 1,
+            transaction_began: 2,
+            server_signs: ServerSigns::NONE,
+        };
+        machine.handle(Event::Begun(Ok(Ok(granted))), now);
+        let state = Event::SessionState(SessionSnapshot::idle());
+        match machine.handle(state, now) {
+            Action::Done(Ok(grant)) => assert_eq!(grant.pid, Some(PID + 1)),
+            other => unreachable!("{other:?}"),
         }
     }
 }

@@ -308,7 +308,7 @@ impl LockSession for ModelSession {
         );
         let null = !checks && self.faults.is_next(Fault::Null);
         self.request(false, |session| {
-            let (pid, number) = (session.pid, statement.id().number());
+            let (pid, number) = (session.pid, statement.id());
             let is_cached = statement.is_cacheable() && !session.prepared.insert(number);
             session.model.run(|server| {
                 server.prepare(pid, number, is_cached)?;
