@@ -54,8 +54,8 @@ enum State {
     RollingBackForPause(Box<Acquire>, Duration),
     /// No transaction is open.
     Pausing(Box<Acquire>),
-    RollingBack(Result<Grant, LockError>),
-    Terminating(Result<Grant, LockError>),
+    RollingBack(LockError),
+    Terminating(LockError),
     Finished,
 }
 
@@ -96,7 +96,7 @@ impl BeginAndAcquire {
                 self.state = State::BeginningWithoutLock(grant);
                 Action::Begin
             }
-            Action::Done(outcome) => Action::Done(outcome),
+            Action::Done(Err(error)) => Action::Done(Err(error)),
             other => Action::Done(Err(
                 self.error(format!("an acquire does not start with {other:?}"))
             )),
@@ -113,7 +113,7 @@ impl BeginAndAcquire {
         };
         let error = self.error(context).with_source(error.into_source());
         match self.backend {
-            Backend::Postgres => self.terminate(Err(error)),
+            Backend::Postgres => self.terminate(error),
             // There is no session whose state could be unknown.
             Backend::Sqlite => Action::Done(Err(error)),
         }
@@ -125,8 +125,8 @@ impl BeginAndAcquire {
         match action {
             Action::Done(Ok(grant)) => self.read_depth(grant),
             // The caller gets no guard to end the transaction with, so the machine ends it.
-            Action::Done(outcome) => {
-                self.state = State::RollingBack(outcome);
+            Action::Done(Err(error)) => {
+                self.state = State::RollingBack(error);
                 Action::Rollback
             }
             Action::Sleep(pause) if acquire.pauses_outside_transaction() => {
@@ -152,8 +152,8 @@ impl BeginAndAcquire {
             .with_context(context)
     }
 
-    fn terminate(&mut self, outcome: Result<Grant, LockError>) -> NextAction {
-        self.state = State::Terminating(outcome);
+    fn terminate(&mut self, error: LockError) -> NextAction {
+        self.state = State::Terminating(error);
         Action::Terminate
     }
 }
@@ -203,16 +203,16 @@ impl Machine for BeginAndAcquire {
                         let error = self
                         .error("the rollback after an attempt failed, so the session was terminated")
                         .with_source(error.into_source());
-                        self.terminate(Err(error))
+                        self.terminate(error)
                     }
                 }
             }
-            State::RollingBack(outcome) => match event.ran() {
-                Ok(()) => Action::Done(outcome),
-                // The outcome of the acquire stays the error: it is the cause of the rollback.
-                Err(_) => self.terminate(outcome),
+            State::RollingBack(error) => match event.ran() {
+                Ok(()) => Action::Done(Err(error)),
+                // The error of the acquire stays: it is the cause of the rollback.
+                Err(_) => self.terminate(error),
             },
-            State::Terminating(outcome) => Action::Done(outcome),
+            State::Terminating(error) => Action::Done(Err(error)),
             State::Finished => Action::Done(Err(self.error("the machine is already done"))),
         }
     }
