@@ -75,6 +75,7 @@
 #![doc = include_str!("../feature-matrix.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backend;
 mod capabilities;
 mod combine_results;
 mod connection;

@@ -77,6 +77,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::{error, fmt};
 
+use crate::backend::Backend;
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::lock_mode::LockMode;
@@ -198,13 +199,6 @@ impl fmt::Display for ObserverAlreadySet {
 
 impl error::Error for ObserverAlreadySet {}
 
-/// Database of a session. One byte, unlike its name: each grant is moved with it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum DbSystem {
-    Postgresql,
-    Sqlite,
-}
-
 /// Lock of a request, as an observer sees it.
 #[derive(Clone, Debug)]
 pub struct ObservedLock {
@@ -213,7 +207,7 @@ pub struct ObservedLock {
     pub(crate) scope: LockScope,
     pub(crate) mode: LockMode,
     pub(crate) strategy: Option<WaitStrategy>,
-    pub(crate) db_system: Option<DbSystem>,
+    pub(crate) backend: Option<Backend>,
     pub(crate) pid: Option<i32>,
     pub(crate) request: u64,
 }
@@ -260,9 +254,9 @@ impl ObservedLock {
     /// [`db.system.name`]: https://opentelemetry.io/docs/specs/semconv/registry/attributes/db/
     #[must_use]
     pub const fn db_system_name(&self) -> Option<&'static str> {
-        match self.db_system {
-            Some(DbSystem::Postgresql) => Some("postgresql"),
-            Some(DbSystem::Sqlite) => Some("sqlite"),
+        match self.backend {
+            Some(Backend::Postgres) => Some("postgresql"),
+            Some(Backend::Sqlite) => Some("sqlite"),
             None => None,
         }
     }

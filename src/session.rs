@@ -21,8 +21,7 @@ mod transaction;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::observer::DbSystem;
-
+pub use crate::backend::Backend;
 pub use crate::backends::postgres::{
     BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, Row, Script,
     ScriptKind, ServerSigns, SessionError, SqlState, Statement, StatementKind, TerminateStep,
@@ -38,26 +37,6 @@ pub use pool::LockPool;
 #[cfg(feature = "_async")]
 pub use queued_release::QueuedRelease;
 pub use transaction::TransactionState;
-
-/// Database behind a session.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Backend {
-    /// PostgreSQL, which has advisory locks.
-    Postgres,
-    /// SQLite, which has no locks; see [`OnMissingLock`](crate::OnMissingLock).
-    Sqlite,
-}
-
-impl Backend {
-    /// Returns the database, as an observer sees it.
-    pub(crate) const fn db_system(self) -> DbSystem {
-        match self {
-            Self::Postgres => DbSystem::Postgresql,
-            Self::Sqlite => DbSystem::Sqlite,
-        }
-    }
-}
 
 /// A database connection, as the locking protocol uses it.
 ///

@@ -44,9 +44,9 @@ where
     S: AsyncLockSession,
     M: Machine<Output = Result<Grant, LockError>> + Send + Sync,
 {
-    let db_system = Some(session.session_backend().db_system());
+    let backend = Some(session.session_backend());
     let now = session.session_now();
-    let mut request = RequestRecord::new(key, options, scope, db_system, now);
+    let mut request = RequestRecord::new(key, options, scope, backend, now);
     let span = request.span();
     let record = Some(&mut request);
     let mut outcome = span

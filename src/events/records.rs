@@ -11,11 +11,10 @@ use super::overdue::OverdueWatch;
 #[cfg(feature = "_async")]
 use super::release_failed;
 use super::{LockEvent, LockSpan, Subject};
+use crate::backend::Backend;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::observer::{
-    DbSystem, HoldEnd, HoldOutcome, ObservedLock, RequestEnd, RequestOutcome, observer,
-};
+use crate::observer::{HoldEnd, HoldOutcome, ObservedLock, RequestEnd, RequestOutcome, observer};
 use crate::options::{LockOptions, LockScope};
 
 /// Request of a lock that has not ended. Sends an event when it begins and when it ends.
@@ -33,12 +32,12 @@ pub(crate) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Begins a request. `db_system` is the database, if it is known.
+    /// Begins a request. `backend` is the database, if it is known.
     pub(crate) fn new(
         key: &LockKey,
         options: &LockOptions,
         scope: LockScope,
-        db_system: Option<DbSystem>,
+        backend: Option<Backend>,
         now: Instant,
     ) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
@@ -48,7 +47,7 @@ impl RequestRecord {
             scope,
             mode: options.lock_mode(),
             strategy: options.waits().then(|| options.wait_strategy()),
-            db_system,
+            backend,
             pid: None,
             // Relaxed: the numbers must differ, and order no other memory access.
             request: LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
@@ -114,11 +113,11 @@ impl RequestRecord {
 
     /// Sets the database, which a lock manager learns from its session.
     #[cfg(feature = "lock-manager")]
-    pub(crate) fn set_db_system(&mut self, read: impl FnOnce() -> Option<DbSystem>) {
+    pub(crate) fn set_backend(&mut self, read: impl FnOnce() -> Option<Backend>) {
         if let Some(subject) = &mut self.subject {
             // Only an observer receives it.
             if subject.observer.is_some() {
-                subject.lock.db_system = read();
+                subject.lock.backend = read();
             }
         }
     }

@@ -302,7 +302,7 @@ impl PendingRequest {
     fn take_record(&mut self) -> Option<RequestRecord> {
         let mut record = self.record.take();
         if let Some(record) = &mut record {
-            record.set_db_system(|| self.shared.db_system());
+            record.set_backend(|| self.shared.backend());
         }
         record
     }

@@ -36,7 +36,6 @@ use super::snapshot::LockManagerSnapshot;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::Notice;
 use crate::key::LockKey;
-use crate::observer::DbSystem;
 use crate::options::LockOptions;
 use crate::session::{Backend, LockBatch};
 
@@ -263,9 +262,8 @@ impl Shared {
     }
 
     /// Returns the pool's database, after the first session was opened.
-    pub(super) fn db_system(&self) -> Option<DbSystem> {
-        let backend = self.state().core.backend();
-        backend.map(Backend::db_system)
+    pub(super) fn backend(&self) -> Option<Backend> {
+        self.state().core.backend()
     }
 
     /// Returns a copy of the core's state.

@@ -70,7 +70,7 @@ fn lock() -> ObservedLock {
         scope: LockScope::Session,
         mode: LockMode::Exclusive,
         strategy: None,
-        db_system: None,
+        backend: None,
         pid: None,
         request: 1,
     }
