@@ -57,12 +57,13 @@ pub(crate) use script::BEGAN_WITH_THIS_MESSAGE;
 ))]
 pub(crate) use script::begin;
 pub use script::{Script, ScriptKind};
-pub use server_signs::ServerSigns;
 pub use statement::{Bind, Statement, StatementKind};
 pub(crate) use terminate::TerminateSequence;
 pub use terminate::TerminateStep;
 #[cfg(any(test, feature = "_sqlx-postgres"))]
 pub(crate) use terminate::terminate_if_waiting;
+
+use crate::server_signs::ServerSigns;
 
 /// The `timestamptz` `-infinity` in the binary format. It is never the start of a transaction.
 const NEGATIVE_INFINITY: i64 = i64::MIN;

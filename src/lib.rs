@@ -107,6 +107,7 @@ mod protocol;
 #[cfg(feature = "schemes")]
 pub mod schemes;
 mod server_report;
+mod server_signs;
 pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;

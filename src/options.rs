@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{LockError, LockErrorKind};
 pub(crate) use crate::lock_mode::LockMode;
+use crate::server_signs::ServerSigns;
 
 /// Way to wait for a lock that another session holds.
 #[non_exhaustive]
@@ -71,15 +72,6 @@ pub(crate) enum Wait {
     No,
     UpTo(Duration),
     Forever,
-}
-
-/// Servers that the options accept although their locks may not exclude all other sessions.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub(crate) struct AcceptedServers {
-    /// A server that is known to grant every lock to every session.
-    pub(crate) trusted: bool,
-    /// A hot standby.
-    pub(crate) standby: bool,
 }
 
 /// Options of a lock request: wait, mode, and behaviour on a backend without locks.
@@ -154,7 +146,9 @@ pub struct LockOptions {
     on_missing_lock: OnMissingLock,
     in_transaction: bool,
     report_holders: Option<bool>,
-    accepted_servers: AcceptedServers,
+    /// Signs of servers that the options accept although their locks may not exclude all other
+    /// sessions.
+    accepted_signs: ServerSigns,
     label: &'static str,
     warn_after: Option<Duration>,
     /// The part of the limit that passed before this request, such as the time of the checkout.
@@ -177,10 +171,7 @@ impl LockOptions {
             on_missing_lock: OnMissingLock::Warn,
             in_transaction: false,
             report_holders: None,
-            accepted_servers: AcceptedServers {
-                trusted: false,
-                standby: false,
-            },
+            accepted_signs: ServerSigns::NONE,
             label: "",
             warn_after: None,
             elapsed: Duration::ZERO,
@@ -340,7 +331,7 @@ impl LockOptions {
     /// other sessions. An example is a transaction-level lock on CockroachDB 26.3 or later, as its
     /// issues describe it; this crate was not tested with it.
     pub const fn trust_server(mut self) -> Self {
-        self.accepted_servers.trusted = true;
+        self.accepted_signs = self.accepted_signs.union(ServerSigns::STUBS);
         self
     }
 
@@ -350,18 +341,18 @@ impl LockOptions {
     /// The lock excludes only the sessions of that standby: a session of the primary may hold the
     /// same lock. After a promotion both may go on.
     pub const fn allow_standby(mut self) -> Self {
-        self.accepted_servers.standby = true;
+        self.accepted_signs = self.accepted_signs.union(ServerSigns::STANDBY);
         self
     }
 
-    pub(crate) const fn accepted_servers(&self) -> AcceptedServers {
-        self.accepted_servers
+    pub(crate) const fn accepted_signs(&self) -> ServerSigns {
+        self.accepted_signs
     }
 
-    /// Returns the options with other accepted servers.
+    /// Returns the options with other accepted signs.
     #[cfg(feature = "lock-manager")]
-    pub(crate) const fn accepting(mut self, servers: AcceptedServers) -> Self {
-        self.accepted_servers = servers;
+    pub(crate) const fn accepting(mut self, signs: ServerSigns) -> Self {
+        self.accepted_signs = signs;
         self
     }
 

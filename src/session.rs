@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 pub use crate::backend::Backend;
 pub use crate::backends::postgres::{
     BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, Row, Script,
-    ScriptKind, ServerSigns, SessionError, SqlState, Statement, StatementKind, TerminateStep,
-    TokenSource,
+    ScriptKind, SessionError, SqlState, Statement, StatementKind, TerminateStep, TokenSource,
 };
+pub use crate::server_signs::ServerSigns;
 #[cfg(feature = "_async")]
 pub use async_body::{AsyncBody, AsyncLockBody};
 #[cfg(feature = "_async")]

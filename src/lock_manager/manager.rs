@@ -228,7 +228,7 @@ impl LockManager {
         })?;
         let pool = Arc::new(pool);
         let sessions = runtime.clone();
-        let accepted = options.0.accepted_servers;
+        let accepted = options.0.accepted_signs;
         let shared = Shared::new(
             options.0,
             false,
@@ -278,7 +278,7 @@ impl LockManager {
     {
         options.validate()?;
         let pool = Arc::new(BlockingPool(pool));
-        let accepted = options.0.accepted_servers;
+        let accepted = options.0.accepted_signs;
         let shared = Shared::new(
             options.0,
             true,

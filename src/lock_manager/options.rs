@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{LockError, LockErrorKind};
-use crate::options::AcceptedServers;
-use crate::session::TokenSource;
+use crate::session::{ServerSigns, TokenSource};
 
 /// Behaviour of a lock manager on a backend that has no locks, such as SQLite.
 #[non_exhaustive]
@@ -51,7 +50,7 @@ pub(crate) struct Settings {
     pub(crate) keep_alive: Duration,
     pub(crate) token_source: TokenSource,
     pub(crate) no_lock_backend: NoLockBackend,
-    pub(crate) accepted_servers: AcceptedServers,
+    pub(crate) accepted_signs: ServerSigns,
     /// Maximum number of operations in a batch: large enough that the round trip is not the
     /// bottleneck, small enough to bound the latency.
     pub(crate) max_batch_len: usize,
@@ -68,10 +67,7 @@ impl LockManagerOptions {
             keep_alive: Duration::from_secs(5),
             token_source: TokenSource::TransactionId,
             no_lock_backend: NoLockBackend::NoOp,
-            accepted_servers: AcceptedServers {
-                trusted: false,
-                standby: false,
-            },
+            accepted_signs: ServerSigns::NONE,
             max_batch_len: 1_000,
         })
     }
@@ -169,7 +165,7 @@ impl LockManagerOptions {
     /// [`LockOptions::trust_server`](crate::LockOptions::trust_server) says. The sessions serve all
     /// calls, so it is an option of the lock manager.
     pub const fn trust_server(mut self) -> Self {
-        self.0.accepted_servers.trusted = true;
+        self.0.accepted_signs = self.0.accepted_signs.union(ServerSigns::STUBS);
         self
     }
 
@@ -177,7 +173,7 @@ impl LockManagerOptions {
     /// [`LockOptions::allow_standby`](crate::LockOptions::allow_standby) says. The sessions serve
     /// all calls, so it is an option of the lock manager.
     pub const fn allow_standby(mut self) -> Self {
-        self.0.accepted_servers.standby = true;
+        self.0.accepted_signs = self.0.accepted_signs.union(ServerSigns::STANDBY);
         self
     }
 

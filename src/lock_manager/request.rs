@@ -15,7 +15,8 @@ use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{LockSpan, RequestRecord};
 use crate::key::LockKey;
-use crate::options::{AcceptedServers, LockOptions, LockScope};
+use crate::options::{LockOptions, LockScope};
+use crate::session::ServerSigns;
 
 /// Maximum number of keys in one call. With default settings, a server's lock table has room for
 /// some 12,000 locks of all sessions.
@@ -206,7 +207,7 @@ fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
         let error = LockError::new(LockErrorKind::InvalidOptions);
         return Err(error.with_key(key).with_context(context));
     }
-    if options.accepted_servers() != AcceptedServers::default() {
+    if options.accepted_signs() != ServerSigns::NONE {
         let context = "the accepted servers are options of the lock manager, LockManagerOptions";
         let error = LockError::new(LockErrorKind::InvalidOptions);
         return Err(error.with_key(key).with_context(context));

@@ -28,7 +28,6 @@ use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{drive, snapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::options::AcceptedServers;
 use crate::options::LockOptions;
 use crate::options::LockScope;
 use crate::pool::pool_error;
@@ -43,7 +42,7 @@ use crate::session::{
 pub(super) fn run_session<P>(
     shared: Arc<Shared>,
     pool: Arc<P>,
-    accepted: AcceptedServers,
+    accepted: ServerSigns,
     id: SessionId,
     commands: SessionCommands,
 ) -> impl Future<Output = ()> + Send
@@ -72,7 +71,7 @@ where
 async fn session_loop<P: AsyncLockPool>(
     reporter: SessionReporter,
     pool: &P,
-    accepted: AcceptedServers,
+    accepted: ServerSigns,
     mut commands: SessionCommands,
 ) {
     let id = reporter.id;
@@ -191,7 +190,7 @@ type Opened<C> = (Option<TerminateOnDrop<C>>, Backend, i32);
 /// its sessions.
 async fn open<P: AsyncLockPool>(
     pool: &P,
-    accepted: AcceptedServers,
+    accepted: ServerSigns,
 ) -> Result<Opened<P::Connection>, LockError> {
     let mut conn = checkout(pool).await.map_err(pool_error)?;
     let backend = conn.session_backend();
@@ -209,8 +208,7 @@ async fn open<P: AsyncLockPool>(
     match query(&mut *conn, &ping).await {
         Ok(reply) => {
             conn.pid = Some(reply.pid);
-            let refused = ServerSigns::refused(accepted).intersection(reply.server_signs);
-            match refused.error() {
+            match reply.server_signs.without(accepted).error() {
                 // The server is refused, and its session is in a known state.
                 Some((kind, reason)) => {
                     conn.return_to_pool();

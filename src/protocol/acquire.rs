@@ -213,7 +213,7 @@ impl Acquire {
             // last one.
             self.pid = None;
         }
-        let refuses = ServerSigns::refused(self.options.accepted_servers());
+        let refuses = ServerSigns::ALL.without(self.options.accepted_signs());
         self.query(match self.scope {
             LockScope::Session => StatementKind::TryAcquire { refuses },
             LockScope::Transaction => StatementKind::TryAcquireXact { refuses },

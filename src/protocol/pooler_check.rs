@@ -26,7 +26,7 @@ use std::time::Instant;
 use super::{Action, Event, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::options::{AcceptedServers, LockMode};
+use crate::options::LockMode;
 use crate::pooling_mode::PoolingMode;
 use crate::session::{
     Backend, LockReply, Script, ScriptKind, ServerSigns, SessionError, Statement, StatementKind,
@@ -245,7 +245,7 @@ impl PoolerCheck {
         };
         let kind = match step {
             LockStep::Acquire | LockStep::ExpectContention => StatementKind::TryAcquire {
-                refuses: Self::refused_signs(),
+                refuses: ServerSigns::STUBS,
             },
             LockStep::ExpectHeld | LockStep::ExpectNotHeld => StatementKind::IsHeld,
             LockStep::Release => {
@@ -281,7 +281,7 @@ impl PoolerCheck {
             Side::Second => second,
         };
         self.pid_changed_under_lock |= pid != Some(row.pid);
-        if let Some((kind, reason)) = row.server_signs.intersection(Self::refused_signs()).error() {
+        if let Some((kind, reason)) = row.server_signs.intersection(ServerSigns::STUBS).error() {
             return self.terminate(Err(LockError::new(kind).with_context(reason)));
         }
         let expected = match step {
@@ -343,14 +343,6 @@ impl PoolerCheck {
             Err(error) if is_lost_statement(&error) => self.clean_up(outcome, attempts + 1),
             Err(_) => self.terminate(Ok(outcome)),
         }
-    }
-
-    /// The signs of a server that grants every lock. A standby has locks.
-    const fn refused_signs() -> ServerSigns {
-        ServerSigns::refused(AcceptedServers {
-            trusted: false,
-            standby: true,
-        })
     }
 
     fn has_equal_pids(&self) -> bool {
