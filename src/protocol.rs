@@ -35,7 +35,7 @@ pub(crate) use acquire::Acquire;
 #[cfg(feature = "lock-manager")]
 pub(crate) use backoff::Backoff;
 pub(crate) use begin::BeginAndAcquire;
-pub(crate) use finish::{BodyOutcome, FinishTransaction};
+pub(crate) use finish::FinishTransaction;
 pub(crate) use pooler_check::{PoolerCheck, Side};
 pub(crate) use release::Release;
 
@@ -189,14 +189,6 @@ impl SessionSnapshot {
     }
 }
 
-impl Grant {
-    /// Returns the span of a body under the lock.
-    pub(crate) fn span(&self) -> LockSpan {
-        let record = self.record.as_ref();
-        record.map_or_else(LockSpan::default, GrantRecord::span)
-    }
-}
-
 /// Record of a grant, with the data that the release needs.
 #[derive(Debug)]
 pub(crate) struct Grant {
@@ -220,6 +212,12 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
+    /// Returns the span of a body under the lock.
+    pub(crate) fn span(&self) -> LockSpan {
+        let record = self.record.as_ref();
+        record.map_or_else(LockSpan::default, GrantRecord::span)
+    }
+
     /// Returns the number of transactions that the caller itself has begun, for a lock in a
     /// transaction of the crate.
     pub(crate) const fn depth_of_caller(&self) -> Option<u32> {

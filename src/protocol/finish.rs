@@ -32,19 +32,13 @@ use crate::session::{
     Script, ScriptKind, SessionError, Statement, StatementKind, TransactionState,
 };
 
-/// Outcome of the body of a transaction-level lock.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum BodyOutcome {
-    Succeeded,
-    Failed,
-}
-
 /// Machine that ends the transaction of [`BeginAndAcquire`](super::BeginAndAcquire): commits it if
 /// the body succeeded, otherwise rolls it back.
 #[derive(Debug)]
 pub(crate) struct FinishTransaction {
     grant: Grant,
-    outcome: BodyOutcome,
+    /// The body succeeded.
+    commits: bool,
     transaction: TransactionState,
     state: State,
 }
@@ -64,10 +58,10 @@ enum State {
 type NextAction = Action<Result<(), LockError>>;
 
 impl FinishTransaction {
-    pub(crate) fn new(grant: Grant, outcome: BodyOutcome, snapshot: SessionSnapshot) -> Self {
+    pub(crate) fn new(grant: Grant, commits: bool, snapshot: SessionSnapshot) -> Self {
         Self {
             grant,
-            outcome,
+            commits,
             transaction: snapshot.transaction,
             state: State::Start,
         }
@@ -75,8 +69,8 @@ impl FinishTransaction {
 
     /// Returns `true` if the end of the transaction releases the lock. The commit of a savepoint
     /// does not: the outer transaction holds the lock then.
-    pub(crate) fn releases(grant: &Grant, outcome: BodyOutcome) -> bool {
-        outcome == BodyOutcome::Failed || grant.depth <= 1
+    pub(crate) const fn releases(grant: &Grant, commits: bool) -> bool {
+        !commits || grant.depth <= 1
     }
 
     fn error(&self, kind: LockErrorKind) -> LockError {
@@ -123,15 +117,12 @@ impl FinishTransaction {
                 self.on_transaction_ended()
             };
         }
-        match self.outcome {
-            BodyOutcome::Succeeded => {
-                self.state = State::Committing;
-                Action::Commit(self.check())
-            }
-            BodyOutcome::Failed => {
-                self.state = State::RollingBack;
-                Action::Rollback
-            }
+        if self.commits {
+            self.state = State::Committing;
+            Action::Commit(self.check())
+        } else {
+            self.state = State::RollingBack;
+            Action::Rollback
         }
     }
 

@@ -9,8 +9,8 @@ use crate::key::LockKey;
 use crate::options::{LockMode, LockOptions, LockScope, OnMissingLock, WaitStrategy};
 use crate::pooling_mode::PoolingMode;
 use crate::protocol::{
-    Acquire, Action, BeginAndAcquire, BodyOutcome, Event, FinishTransaction, Grant, Machine,
-    PoolerCheck, Release, SessionSnapshot,
+    Acquire, Action, BeginAndAcquire, Event, FinishTransaction, Grant, Machine, PoolerCheck,
+    Release, SessionSnapshot,
 };
 use crate::session::{
     Backend, LockReply, ScriptKind, ServerSigns, SessionError, SqlState, StatementKind,
@@ -402,14 +402,10 @@ fn release(server: &mut FakeServer<'_>) {
 fn finish_transaction(server: &mut FakeServer<'_>) {
     let (grant, snapshot) = (grant(server), server.snapshot());
     let ended_by_the_body = snapshot.transaction.depth() < grant.depth;
-    let outcome = server
-        .bytes
-        .one_of(&[BodyOutcome::Succeeded, BodyOutcome::Failed]);
-    match server.drive(&mut FinishTransaction::new(grant, outcome, snapshot)) {
-        Ok(()) => match outcome {
-            BodyOutcome::Succeeded => assert_eq!(server.committed, Some(true)),
-            BodyOutcome::Failed => assert!(server.rolled_back, "not rolled back"),
-        },
+    let commits = server.bytes.one_of(&[true, false]);
+    match server.drive(&mut FinishTransaction::new(grant, commits, snapshot)) {
+        Ok(()) if commits => assert_eq!(server.committed, Some(true)),
+        Ok(()) => assert!(server.rolled_back, "not rolled back"),
         Err(_) => assert!(
             server.terminated || server.committed == Some(false) || ended_by_the_body,
             "the transaction may be open"

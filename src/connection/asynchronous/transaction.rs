@@ -9,7 +9,7 @@ use crate::events::GrantRecord;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
-use crate::protocol::{BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
+use crate::protocol::{BeginAndAcquire, FinishTransaction, Grant};
 use crate::session::AsyncLockBody;
 use crate::session::AsyncLockSession;
 
@@ -42,12 +42,8 @@ where
     };
     let result = span.run(pin!(body(scope.session))).await;
     drop(span);
-    let outcome = if result.is_ok() {
-        BodyOutcome::Succeeded
-    } else {
-        BodyOutcome::Failed
-    };
-    combine_results(result, scope.finish(outcome).await)
+    let ended = scope.finish(result.is_ok()).await;
+    combine_results(result, ended)
 }
 
 /// Drop guard of the open transaction. A destructor cannot await a rollback. So the session is
@@ -58,17 +54,17 @@ struct TransactionScope<'s, S: AsyncLockSession> {
 }
 
 impl<S: AsyncLockSession> TransactionScope<'_, S> {
-    async fn finish(&mut self, outcome: BodyOutcome) -> Result<(), LockError> {
+    async fn finish(&mut self, commits: bool) -> Result<(), LockError> {
         // Taken before the await: after a drop at this point the driver terminates the session.
         let Some(mut grant) = self.grant.take() else {
             return Ok(());
         };
-        if !FinishTransaction::releases(&grant, outcome) {
+        if !FinishTransaction::releases(&grant, commits) {
             // The outer transaction holds the lock until it ends, which the crate does not see.
             grant.record = None;
         }
         drive_release(self.session, grant, |grant, snapshot| {
-            FinishTransaction::new(grant, outcome, snapshot)
+            FinishTransaction::new(grant, commits, snapshot)
         })
         .await
     }

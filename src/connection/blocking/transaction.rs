@@ -7,7 +7,7 @@ use crate::events::release_failed;
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
-use crate::protocol::{BeginAndAcquire, BodyOutcome, FinishTransaction, Grant};
+use crate::protocol::{BeginAndAcquire, FinishTransaction, Grant};
 use crate::session::LockSession;
 
 /// Begins a transaction and acquires its transaction-level lock.
@@ -37,12 +37,8 @@ where
     };
     let result = span.in_scope(|| body(scope.session));
     drop(span);
-    let outcome = if result.is_ok() {
-        BodyOutcome::Succeeded
-    } else {
-        BodyOutcome::Failed
-    };
-    combine_results(result, scope.finish(outcome))
+    let ended = scope.finish(result.is_ok());
+    combine_results(result, ended)
 }
 
 /// Drop guard of the open transaction, which rolls it back if the body panics.
@@ -52,16 +48,16 @@ struct TransactionScope<'s, S: LockSession> {
 }
 
 impl<S: LockSession> TransactionScope<'_, S> {
-    fn finish(&mut self, outcome: BodyOutcome) -> Result<(), LockError> {
+    fn finish(&mut self, commits: bool) -> Result<(), LockError> {
         let Some(mut grant) = self.grant.take() else {
             return Ok(());
         };
-        if !FinishTransaction::releases(&grant, outcome) {
+        if !FinishTransaction::releases(&grant, commits) {
             // The outer transaction holds the lock until it ends, which the crate does not see.
             grant.record = None;
         }
         drive_release(self.session, grant, |grant, snapshot| {
-            FinishTransaction::new(grant, outcome, snapshot)
+            FinishTransaction::new(grant, commits, snapshot)
         })
     }
 }
@@ -69,7 +65,7 @@ impl<S: LockSession> TransactionScope<'_, S> {
 impl<S: LockSession> Drop for TransactionScope<'_, S> {
     fn drop(&mut self) {
         run_in_drop(|| {
-            if let Err(error) = self.finish(BodyOutcome::Failed) {
+            if let Err(error) = self.finish(false) {
                 release_failed(&error);
             }
         });
