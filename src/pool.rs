@@ -46,57 +46,32 @@ pub(crate) const MIN_CHECKOUT: Duration = Duration::from_millis(100);
 /// pool of one connection cannot return it, and deadpool waits for it without a limit.
 const SECOND_CHECKOUT: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 30 });
 
-/// The checkout for a lock request, whose limit covers it.
-struct Checkout<'r> {
-    key: &'r LockKey,
-    options: &'r LockOptions,
-    began: Instant,
-}
-
-impl<'r> Checkout<'r> {
-    /// Begins the checkout.
-    ///
-    /// # Errors
-    ///
-    /// If the options are invalid: such a call must not wait for a connection.
-    fn begin(key: &'r LockKey, options: &'r LockOptions) -> Result<Self, LockError> {
-        options.validate()?;
-        Ok(Self {
-            key,
-            options,
-            began: Instant::now(),
-        })
-    }
-
-    /// Returns the limit of the checkout. `None`: only the pool's own timeout.
-    fn limit(&self) -> Option<Duration> {
-        checkout_limit(self.options)
-    }
-
-    /// Completes the checkout: returns the connection and the options for the rest of the call.
-    fn complete<C>(
-        &self,
-        checked_out: Result<C, SessionError>,
-    ) -> Result<(C, LockOptions), LockError> {
-        let waited = self.began.elapsed();
-        match checked_out {
-            Ok(conn) => Ok((conn, self.options.with_elapsed(waited))),
-            Err(error) => {
-                let error = pool_error(error).with_key(self.key);
-                Err(match error.kind() {
-                    LockErrorKind::Pool => error.with_wait(self.options.limit(), waited),
-                    _ => error,
-                })
-            }
-        }
-    }
-}
-
+/// Returns the limit of a checkout. `None`: only the pool's own timeout.
 fn checkout_limit(options: &LockOptions) -> Option<Duration> {
     options
         .limit()
         .filter(|limit| !limit.is_zero())
         .map(|limit| limit.max(MIN_CHECKOUT))
+}
+
+/// Completes a checkout: returns the connection and the options for the rest of the call.
+fn complete_checkout<C>(
+    key: &LockKey,
+    options: &LockOptions,
+    began: Instant,
+    checked_out: Result<C, SessionError>,
+) -> Result<(C, LockOptions), LockError> {
+    let waited = began.elapsed();
+    match checked_out {
+        Ok(conn) => Ok((conn, options.with_elapsed(waited))),
+        Err(error) => {
+            let error = pool_error(error).with_key(key);
+            Err(match error.kind() {
+                LockErrorKind::Pool => error.with_wait(options.limit(), waited),
+                _ => error,
+            })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use super::{Checkout, SECOND_CHECKOUT, pool_error};
+use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
@@ -410,13 +410,15 @@ async fn connection<P: AsyncLockPool>(
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<(P::Connection, LockOptions), LockError> {
-    let checkout = Checkout::begin(key, options)?;
-    let checked_out = checkout_within(pool, checkout.limit()).await;
+    // First: a call that cannot succeed must not wait for a connection.
+    options.validate()?;
+    let began = Instant::now();
+    let checked_out = checkout_within(pool, checkout_limit(options)).await;
     #[cfg(feature = "testing")]
     let checked_out = checked_out.and_then(|mut conn| {
         crate::testing::checkout_fault(conn.session_backend(), key).map(|()| conn)
     });
-    checkout.complete(checked_out)
+    complete_checkout(key, options, began, checked_out)
 }
 
 /// Checks a connection out, and drops the checkout at the limit. The connection then stays with the

@@ -1,6 +1,8 @@
 //! Named locks on connections of a blocking pool: [`PooledAdvisoryLocking`].
 
-use super::{Checkout, SECOND_CHECKOUT, pool_error};
+use std::time::Instant;
+
+use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::driver::blocking::with_holders;
@@ -270,8 +272,10 @@ fn connection<P: LockPool>(
     key: &LockKey,
     options: &LockOptions,
 ) -> Result<(P::Connection, LockOptions), LockError> {
-    let checkout = Checkout::begin(key, options)?;
-    let checked_out = match checkout.limit() {
+    // First: a call that cannot succeed must not wait for a connection.
+    options.validate()?;
+    let began = Instant::now();
+    let checked_out = match checkout_limit(options) {
         Some(limit) => pool.checkout_within(limit),
         None => pool.checkout(),
     };
@@ -279,5 +283,5 @@ fn connection<P: LockPool>(
     let checked_out = checked_out.and_then(|mut conn| {
         crate::testing::checkout_fault(conn.session_backend(), key).map(|()| conn)
     });
-    checkout.complete(checked_out)
+    complete_checkout(key, options, began, checked_out)
 }
