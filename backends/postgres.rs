@@ -20,7 +20,7 @@
 //! |---|---|---|
 //! | [`StatementKind::Release`] | at the release of a guard | one round trip; does nothing on another session or in the transaction of the grant, and returns which it was |
 //! | [`StatementKind::ReleaseIfHeld`] | after a wait that failed | the lock may not be held, and [`pg_advisory_unlock`] would write a warning to the log |
-//! | [`ScriptKind::ReleaseOrTerminate`] | at the drop of an async guard | no task waits for the reply, so the messages check it themselves |
+//! | [`Script::ReleaseOrTerminate`] | at the drop of an async guard | no task waits for the reply, so the messages check it themselves |
 //! | a single [`LockOpKind::Release`] | by a lock manager | knows its session, so it returns neither session nor transaction |
 //! | [`LockOpKind::Release`] in a batch | by a lock manager | one statement for many operations; as a batch of one it costs the server 28 µs more |
 //! | [`BatchMode::Compensate`] | after a batch that failed | releases what `pg_locks` shows, because the batch may have stopped anywhere |
@@ -49,6 +49,7 @@ pub(crate) use error::{classify, classify_attempt, hint};
 pub use reply::{BatchReply, Cell, LockReply, Row};
 #[cfg(any(feature = "sqlx-postgres", feature = "_rust-postgres"))]
 pub(crate) use script::BEGAN_WITH_THIS_MESSAGE;
+pub use script::Script;
 #[cfg(any(
     test,
     feature = "diesel-postgres",
@@ -56,7 +57,6 @@ pub(crate) use script::BEGAN_WITH_THIS_MESSAGE;
     feature = "_sqlx-postgres"
 ))]
 pub(crate) use script::begin;
-pub use script::{Script, ScriptKind};
 pub use statement::{Bind, Statement, StatementKind};
 pub(crate) use terminate::TerminateSequence;
 pub use terminate::TerminateStep;

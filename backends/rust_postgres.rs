@@ -46,8 +46,8 @@ use super::tokio_postgres::error::session_error;
 use super::tokio_postgres::open_transactions;
 use super::tokio_postgres::values::{self, TypedValue};
 use crate::session::{
-    Backend, LockSession, Row as LockRow, Script, ScriptKind, SessionError, Statement,
-    StatementKind, TransactionState,
+    Backend, LockSession, Row as LockRow, Script, SessionError, Statement, StatementKind,
+    TransactionState,
 };
 
 /// The methods that a client and a transaction share.
@@ -222,8 +222,8 @@ fn roll_back<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
 
 fn execute<C: Connection + Send>(conn: &mut C, script: &Script) -> Result<(), SessionError> {
     let text = script.plain_sql();
-    match script.kind() {
-        ScriptKind::Terminate { .. } => outside_runtime(|| conn.execute_text(&text)),
+    match *script {
+        Script::Terminate { .. } => outside_runtime(|| conn.execute_text(&text)),
         _ => conn.execute_text(&text),
     }
 }

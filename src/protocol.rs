@@ -42,9 +42,7 @@ pub(crate) use release::Release;
 use crate::events::{GrantRecord, LockSpan};
 use crate::key::LockKey;
 use crate::options::LockMode;
-use crate::session::{
-    Backend, LockReply, Script, ScriptKind, SessionError, Statement, TransactionState,
-};
+use crate::session::{Backend, LockReply, Script, SessionError, Statement, TransactionState};
 
 /// Action that a driver performs for a machine.
 #[derive(Debug)]
@@ -71,7 +69,7 @@ pub(crate) enum Action<T> {
 impl<T> Action<T> {
     /// Returns `true` if the session waits in the server's queue during the action.
     pub(crate) fn waits_on_server(&self) -> bool {
-        matches!(self, Self::Script(script) if matches!(script.kind(), ScriptKind::Wait { .. }))
+        matches!(self, Self::Script(Script::Wait { .. }))
     }
 }
 

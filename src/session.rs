@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 pub use crate::backend::Backend;
 pub use crate::backends::postgres::{
     BatchMode, BatchReply, Bind, Cell, LockBatch, LockOp, LockOpKind, LockReply, Row, Script,
-    ScriptKind, SessionError, SqlState, Statement, StatementKind, TerminateStep, TokenSource,
+    SessionError, SqlState, Statement, StatementKind, TerminateStep, TokenSource,
 };
 pub use crate::server_signs::ServerSigns;
 #[cfg(feature = "_async")]
@@ -163,7 +163,7 @@ pub trait LockSession {
     /// Marks the connection as broken, so that no pool hands it out.
     ///
     /// The driver calls it when the state of the session is unknown, after it has sent the scripts
-    /// that [terminate](ScriptKind::Terminate) the session. It must not panic, because the driver
+    /// that [terminate](Script::Terminate) the session. It must not panic, because the driver
     /// also calls it during a panic.
     fn session_mark_broken(&mut self);
 

@@ -9,7 +9,7 @@ use super::prepared::{Prepared, with_prepared};
 use super::{NO_INSTRUMENTATION, change_depth, savepoint_name, session_error};
 use crate::backends::postgres::{begin, checked, release_savepoint, roll_back_savepoint};
 use crate::session::{
-    Backend, LockSession, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
+    Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
 };
 
 impl<const ID: u8> RunQueryDsl<PgConnection> for Prepared<ID> {}
@@ -64,7 +64,7 @@ impl LockSession for PgConnection {
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        if matches!(script.kind(), ScriptKind::Terminate { .. }) {
+        if matches!(script, Script::Terminate { .. }) {
             self.set_instrumentation(NO_INSTRUMENTATION);
         }
         self.batch_execute(&script.sql()).map_err(session_error)
@@ -99,7 +99,7 @@ fn is_not_sent(error: &Error) -> bool {
 /// [`PQexec`]: https://www.postgresql.org/docs/current/libpq-exec.html#LIBPQ-PQEXEC
 fn discard_unread_reply(conn: &mut PgConnection) {
     // It fails on a closed connection and in an aborted transaction, as the next statement does.
-    let _ = conn.batch_execute(&Script::without_key(ScriptKind::EndSnapshot).sql());
+    let _ = conn.batch_execute(&Script::EndSnapshot.sql());
 }
 
 /// Releases a savepoint after the check, or rolls back to it if that fails.

@@ -17,7 +17,7 @@ use crate::backends::postgres::{
 };
 use crate::backends::tokio_postgres::cancel;
 use crate::session::{
-    AsyncLockSession, Backend, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
+    AsyncLockSession, Backend, Row, Script, SessionError, Statement, TransactionState,
 };
 
 impl AsyncLockSession for AsyncPgConnection {
@@ -164,7 +164,7 @@ async fn begin_and_query(
     // Boxed, because each arm of `with_prepared!` has a future of its own type.
     let query: Pin<Box<dyn Future<Output = QueryResult<Row>> + Send + '_>> =
         with_prepared!(statement, prepared => Box::pin(prepared.get_result(&mut second)));
-    let (begin, end) = (begin(), Script::without_key(ScriptKind::EndSnapshot).sql());
+    let (begin, end) = (begin(), Script::EndSnapshot.sql());
     join3(
         first.batch_execute(&begin),
         query,

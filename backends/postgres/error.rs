@@ -17,7 +17,7 @@ impl SqlState {
     /// Prefix of the constraint name in which the crate's scripts report a code.
     pub(crate) const CONSTRAINT_PREFIX: &str = "advisory-locking ";
 
-    /// The code of a [`CheckTransaction`](super::ScriptKind::CheckTransaction) that finds another
+    /// The code of a [`CheckTransaction`](super::Script::CheckTransaction) that finds another
     /// transaction than that of the grant. An adapter derives it from the
     /// [error](Self::from_script).
     ///
@@ -27,7 +27,7 @@ impl SqlState {
     /// [none]: https://www.postgresql.org/docs/current/errcodes-appendix.html
     pub const OTHER_TRANSACTION: Self = Self(*b"ZAL02");
 
-    /// Name of the setting that [`CheckTransaction`](super::ScriptKind::CheckTransaction) reads to
+    /// Name of the setting that [`CheckTransaction`](super::Script::CheckTransaction) reads to
     /// fail. No server has it, because a [custom setting] has a dot in its name.
     ///
     /// [custom setting]: https://www.postgresql.org/docs/current/runtime-config-custom.html

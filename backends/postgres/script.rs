@@ -10,16 +10,23 @@ use std::time::Duration;
 use super::lock::{held_by_session, nothing_uncommitted};
 use super::wait::{self, SAVEPOINT};
 use super::{NEGATIVE_INFINITY, SqlState, TerminateStep};
-use crate::key::{LockKey, RawLockKey};
+use crate::key::RawLockKey;
 use crate::options::LockMode;
 
-/// The action of a [`Script`].
+/// Statements that return nothing, sent as one message and never prepared.
+///
+/// An adapter sends the [text](Self::sql), or the [messages](Self::messages) if no task waits. The
+/// variants are its meaning, for a session that has no SQL: a test kit or a model.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum ScriptKind {
+pub enum Script {
     /// Fails with [`SqlState::OTHER_TRANSACTION`] unless the session is in the transaction of the
     /// grant.
     CheckTransaction {
+        /// The key of the lock.
+        key: RawLockKey,
+        /// The mode of the lock.
+        mode: LockMode,
         /// The start of the transaction of the grant, as in
         /// [`LockReply`](super::LockReply::transaction_began).
         transaction_began: i64,
@@ -35,7 +42,12 @@ pub enum ScriptKind {
     EndSnapshot,
     /// Acquires the session-level lock if it is free and releases it, so that an error shows its
     /// SQLSTATE.
-    RevealSqlState,
+    RevealSqlState {
+        /// The key of the lock.
+        key: RawLockKey,
+        /// The mode of the lock.
+        mode: LockMode,
+    },
     /// Disables [`statement_timeout`] until the end of the transaction.
     ///
     /// [`statement_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-STATEMENT-TIMEOUT
@@ -48,6 +60,10 @@ pub enum ScriptKind {
     ///
     /// [`StatementKind::Release`]: super::StatementKind::Release
     ReleaseOrTerminate {
+        /// The key of the lock.
+        key: RawLockKey,
+        /// The mode of the lock.
+        mode: LockMode,
         /// The session that was granted the lock.
         pid: i32,
         /// The start of the transaction of the grant, as for [`StatementKind::Release`].
@@ -76,6 +92,10 @@ pub enum ScriptKind {
     },
     /// Waits for the session-level lock, or inside a transaction for a lock of either scope.
     Wait {
+        /// The key of the lock.
+        key: RawLockKey,
+        /// The mode of the lock.
+        mode: LockMode,
         /// `true` for a transaction-level lock.
         is_transaction_level: bool,
         /// `true` in a transaction of the application or of a test: a savepoint protects it, and
@@ -89,28 +109,7 @@ pub enum ScriptKind {
     },
 }
 
-/// Statements that return nothing, sent as one message and never prepared.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Script {
-    kind: ScriptKind,
-    key: RawLockKey,
-    mode: LockMode,
-}
-
 impl Script {
-    pub(crate) const fn new(kind: ScriptKind, key: &LockKey, mode: LockMode) -> Self {
-        Self::with_raw_key(kind, key.raw(), mode)
-    }
-
-    pub(crate) const fn with_raw_key(kind: ScriptKind, key: RawLockKey, mode: LockMode) -> Self {
-        Self { kind, key, mode }
-    }
-
-    /// A script about the session, so its key and mode have no meaning.
-    pub(crate) const fn without_key(kind: ScriptKind) -> Self {
-        Self::with_raw_key(kind, RawLockKey::Single(0), LockMode::Exclusive)
-    }
-
     /// Returns the limit of a wait as [`lock_timeout`] takes it. `None` is no limit.
     ///
     /// It is rounded up to whole milliseconds, because 0 would disable the limit, and at most
@@ -125,29 +124,11 @@ impl Script {
         })
     }
 
-    /// Returns the action.
-    #[must_use]
-    pub const fn kind(&self) -> ScriptKind {
-        self.kind
-    }
-
-    /// Returns the key of the lock.
-    #[must_use]
-    pub const fn key(&self) -> RawLockKey {
-        self.key
-    }
-
-    /// Returns the mode of the lock.
-    #[must_use]
-    pub const fn mode(&self) -> LockMode {
-        self.mode
-    }
-
     /// Returns the key for which the session waits on the server, if the script is a wait.
     #[cfg(feature = "_sqlx-postgres")]
     pub(crate) const fn awaited_key(&self) -> Option<RawLockKey> {
-        match self.kind {
-            ScriptKind::Wait { .. } => Some(self.key),
+        match *self {
+            Self::Wait { key, .. } => Some(key),
             _ => None,
         }
     }
@@ -155,93 +136,100 @@ impl Script {
     /// Returns the text for PostgreSQL, whose errors show their SQLSTATE in the constraint name.
     #[must_use]
     pub fn sql(&self) -> String {
-        sql(self.kind, self.key, self.mode, false)
+        self.text(false)
     }
 
     /// Returns the text for a client that shows the SQLSTATE of every error.
     ///
-    /// A [wait](ScriptKind::Wait) then calls the lock function in a plain `SELECT`. So it does not
+    /// A [wait](Self::Wait) then calls the lock function in a plain `SELECT`. So it does not
     /// need `plpgsql`, and a pooler that parses statements finds the call. Every other script has
     /// the text of [`sql`](Self::sql).
     #[must_use]
     pub fn plain_sql(&self) -> String {
-        sql(self.kind, self.key, self.mode, true)
+        self.text(true)
     }
 
     /// Returns the messages to enqueue, in order, if no task waits for the replies.
     ///
-    /// The first is the text. Those of [`ReleaseOrTerminate`](ScriptKind::ReleaseOrTerminate) go on
+    /// The first is the text. Those of [`ReleaseOrTerminate`](Self::ReleaseOrTerminate) go on
     /// with statements that terminate the session if the release did not run.
     #[must_use]
     pub fn messages(&self) -> Vec<String> {
         let mut messages = vec![self.sql()];
-        if let ScriptKind::ReleaseOrTerminate { pid, nonce, .. } = self.kind {
+        if let Self::ReleaseOrTerminate { pid, nonce, .. } = *self {
             messages.extend(terminate_unless_released(pid, nonce));
         }
         messages
     }
-}
 
-/// The text of a script, for a client that shows the SQLSTATE of every error or hides it.
-fn sql(kind: ScriptKind, key: RawLockKey, mode: LockMode, shows_sqlstate: bool) -> String {
-    let call = |function: &str| call(function, key, mode);
-    match kind {
-        ScriptKind::CheckTransaction {
-            transaction_began,
-            in_savepoint,
-        } => {
-            let held = in_savepoint.then(|| held_by_session(key, mode));
-            check_transaction(transaction_began, held)
-        }
-        ScriptKind::EndSnapshot => "SELECT".to_owned(),
-        ScriptKind::RevealSqlState => with_sqlstate_in_constraint(&format!(
-            "IF {} THEN PERFORM {}; END IF;",
-            call("pg_try_advisory_lock"),
-            call("pg_advisory_unlock")
-        )),
-        ScriptKind::DisableStatementTimeout => "SET LOCAL statement_timeout = 0".to_owned(),
-        ScriptKind::ReleaseOrTerminate {
-            pid,
-            transaction_began,
-            nonce,
-        } => {
-            let outside_transaction = transaction_began.map_or_else(String::new, |began| {
+    /// Returns the text for a client that shows the SQLSTATE of every error, or hides it.
+    fn text(&self, shows_sqlstate: bool) -> String {
+        match *self {
+            Self::CheckTransaction {
+                key,
+                mode,
+                transaction_began,
+                in_savepoint,
+            } => {
+                let held = in_savepoint.then(|| held_by_session(key, mode));
+                check_transaction(transaction_began, held)
+            }
+            Self::EndSnapshot => "SELECT".to_owned(),
+            Self::RevealSqlState { key, mode } => with_sqlstate_in_constraint(&format!(
+                "IF {} THEN PERFORM {}; END IF;",
+                call("pg_try_advisory_lock", key, mode),
+                call("pg_advisory_unlock", key, mode)
+            )),
+            Self::DisableStatementTimeout => "SET LOCAL statement_timeout = 0".to_owned(),
+            Self::ReleaseOrTerminate {
+                key,
+                mode,
+                pid,
+                transaction_began,
+                nonce,
+            } => {
+                let outside_transaction = transaction_began.map_or_else(String::new, |began| {
+                    format!(
+                        "WHEN {} OR NOT ({}) THEN NULL ",
+                        transaction_began_at(began),
+                        nothing_uncommitted!()
+                    )
+                });
                 format!(
-                    "WHEN {} OR NOT ({}) THEN NULL ",
-                    transaction_began_at(began),
-                    nothing_uncommitted!()
+                    "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
+                     {outside_transaction}\
+                     ELSE pg_catalog.set_config({RELEASED_SETTING}, pg_catalog.concat('{nonce} ', {}), false) END",
+                    call("pg_advisory_unlock", key, mode)
                 )
-            });
-            format!(
-                "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
-                 {outside_transaction}\
-                 ELSE pg_catalog.set_config({RELEASED_SETTING}, pg_catalog.concat('{nonce} ', {}), false) END",
-                call("pg_advisory_unlock")
-            )
-        }
-        ScriptKind::RollBackTransaction => "ROLLBACK".to_owned(),
-        ScriptKind::RollBackWait => {
-            format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
-        }
-        ScriptKind::Terminate { step, pid } => step.sql(pid),
-        ScriptKind::Wait {
-            is_transaction_level,
-            in_transaction,
-            limit_ms,
-        } => {
-            let waits = call(if is_transaction_level {
-                "pg_advisory_xact_lock"
-            } else {
-                "pg_advisory_lock"
-            });
-            let (statement, visible) = if shows_sqlstate {
-                (format!("SELECT {waits}"), None)
-            } else {
-                let visible = (!is_transaction_level).then(|| call("pg_try_advisory_lock"));
-                let block = with_sqlstate_in_constraint(&format!("PERFORM {waits};"));
-                (block, visible)
-            };
-            wait::around(&statement, visible, in_transaction, limit_ms)
+            }
+            Self::RollBackTransaction => "ROLLBACK".to_owned(),
+            Self::RollBackWait => {
+                format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
+            }
+            Self::Terminate { step, pid } => step.sql(pid),
+            Self::Wait {
+                key,
+                mode,
+                is_transaction_level,
+                in_transaction,
+                limit_ms,
+            } => {
+                let function = if is_transaction_level {
+                    "pg_advisory_xact_lock"
+                } else {
+                    "pg_advisory_lock"
+                };
+                let waits = call(function, key, mode);
+                let (statement, visible) = if shows_sqlstate {
+                    (format!("SELECT {waits}"), None)
+                } else {
+                    let visible =
+                        (!is_transaction_level).then(|| call("pg_try_advisory_lock", key, mode));
+                    let block = with_sqlstate_in_constraint(&format!("PERFORM {waits};"));
+                    (block, visible)
+                };
+                wait::around(&statement, visible, in_transaction, limit_ms)
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The sequence of scripts that terminates a session.
 
-use super::{Script, ScriptKind, SessionError};
+use super::{Script, SessionError};
 #[cfg(any(test, feature = "_sqlx-postgres"))]
 use crate::key::{PgLocksColumns, RawLockKey};
 
@@ -139,11 +139,9 @@ impl TerminateSequence {
         let mut steps = steps.take(Self::MAX_PASSES * TerminateStep::ALL.len());
         let next = steps.nth(self.sent).filter(|_| !done);
         self.sent += 1;
-        next.map(|step| {
-            Script::without_key(ScriptKind::Terminate {
-                step: *step,
-                pid: self.pid,
-            })
+        next.map(|step| Script::Terminate {
+            step: *step,
+            pid: self.pid,
         })
     }
 }
@@ -157,7 +155,7 @@ mod tests {
         let (mut sequence, mut last, mut sent) =
             (TerminateSequence::new(Some(7)), None, Vec::new());
         while let Some(script) = sequence.next(last) {
-            let ScriptKind::Terminate { step, .. } = script.kind() else {
+            let Script::Terminate { step, .. } = script else {
                 unreachable!("{script:?}");
             };
             last = Some(end(sent.len()));

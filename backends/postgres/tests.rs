@@ -63,28 +63,25 @@ fn every_statement() -> Vec<Statement> {
     statements
 }
 
-/// Every text, so that a test of a rule covers all of them.
-fn every_text() -> Vec<String> {
-    let statements = every_statement();
-    let mut texts: Vec<_> = statements
-        .iter()
-        .map(|statement| statement.sql().to_owned())
-        .collect();
-    let mut kinds = vec![
-        ScriptKind::CheckTransaction {
-            transaction_began: 9,
-            in_savepoint: false,
-        },
-        ScriptKind::CheckTransaction {
-            transaction_began: 9,
-            in_savepoint: true,
-        },
-        ScriptKind::DisableStatementTimeout,
-        ScriptKind::EndSnapshot,
-        ScriptKind::RevealSqlState,
-        ScriptKind::RollBackTransaction,
-        ScriptKind::RollBackWait,
-        ScriptKind::ReleaseOrTerminate {
+/// The scripts about one lock, and those about a session.
+fn scripts(key: RawLockKey, mode: LockMode) -> Vec<Script> {
+    let check = |in_savepoint| Script::CheckTransaction {
+        key,
+        mode,
+        transaction_began: 9,
+        in_savepoint,
+    };
+    let mut scripts = vec![
+        check(false),
+        check(true),
+        Script::DisableStatementTimeout,
+        Script::EndSnapshot,
+        Script::RevealSqlState { key, mode },
+        Script::RollBackTransaction,
+        Script::RollBackWait,
+        Script::ReleaseOrTerminate {
+            key,
+            mode,
             pid: PID,
             transaction_began: Some(9),
             nonce: 8,
@@ -92,22 +89,31 @@ fn every_text() -> Vec<String> {
     ];
     for is_transaction_level in [false, true] {
         for in_transaction in [false, true] {
-            kinds.push(ScriptKind::Wait {
+            scripts.push(Script::Wait {
+                key,
+                mode,
                 is_transaction_level,
                 in_transaction,
                 limit_ms: 50,
             });
         }
     }
+    scripts
+}
+
+/// Every text, so that a test of a rule covers all of them.
+fn every_text() -> Vec<String> {
+    let statements = every_statement();
+    let mut texts: Vec<_> = statements
+        .iter()
+        .map(|statement| statement.sql().to_owned())
+        .collect();
     for key in keys() {
         texts.push(terminate_if_waiting(PID, key.raw()));
         for mode in MODES {
-            let messages = kinds
-                .iter()
-                .map(|kind| Script::new(*kind, &key, mode).messages());
-            texts.extend(messages.flatten());
-            let scripts = kinds.iter().map(|kind| Script::new(*kind, &key, mode));
-            texts.extend(scripts.map(|script| script.plain_sql()));
+            let scripts = scripts(key.raw(), mode);
+            texts.extend(scripts.iter().flat_map(Script::messages));
+            texts.extend(scripts.iter().map(Script::plain_sql));
         }
     }
     texts.push(begin());
@@ -217,7 +223,9 @@ fn design_shows_the_statements_that_are_sent() {
         pid: 7,
         transaction_began: None,
     };
-    let wait = ScriptKind::Wait {
+    let wait = Script::Wait {
+        key: RawLockKey::Single(42),
+        mode: LockMode::Exclusive,
         is_transaction_level: false,
         in_transaction: false,
         limit_ms: 1500,
@@ -232,8 +240,8 @@ fn design_shows_the_statements_that_are_sent() {
     let sent = [
         statement(try_once),
         statement(release),
-        Script::new(wait, &key, LockMode::Exclusive).sql(),
-        Script::new(wait, &key, LockMode::Exclusive).plain_sql(),
+        wait.sql(),
+        wait.plain_sql(),
     ];
     for sql in sent {
         assert!(
@@ -300,12 +308,13 @@ fn batch_sql_is_schema_qualified() {
 }
 
 fn wait(is_transaction_level: bool, in_transaction: bool) -> Script {
-    let kind = ScriptKind::Wait {
+    Script::Wait {
+        key: RawLockKey::Single(42),
+        mode: LockMode::Shared,
         is_transaction_level,
         in_transaction,
         limit_ms: 50,
-    };
-    Script::new(kind, &LockKey::from(42), LockMode::Shared)
+    }
 }
 
 /// The server starts the timers of these settings with a statement, so the one that waits is too

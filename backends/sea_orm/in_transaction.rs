@@ -17,9 +17,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::session::AsyncLockSession;
-use crate::session::{
-    Backend, Bind, Row, Script, ScriptKind, SessionError, Statement, TransactionState,
-};
+use crate::session::{Backend, Bind, Row, Script, SessionError, Statement, TransactionState};
 
 /// Longest time that a wait in SeaORM's own transaction stays on the server.
 ///
@@ -273,7 +271,7 @@ impl AsyncLockSession for InTransaction<'_> {
                 let sent = state.run_script(script).await;
                 // The next script rolls the failed wait back. Until then, a statement of another
                 // task would fail in the aborted transaction.
-                if sent.is_err() && matches!(script.kind(), ScriptKind::Wait { .. }) {
+                if sent.is_err() && matches!(script, Script::Wait { .. }) {
                     // If the rollback does not follow, the session is terminated.
                     state.in_flight = InFlight::LockStatement(None);
                     self.after_failed_wait = Some(state);

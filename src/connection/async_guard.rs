@@ -10,7 +10,7 @@ use crate::events::{GrantRecord, LockSpan};
 use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::protocol::{Grant, Release};
-use crate::session::{AsyncLockSession, QueuedRelease, Script, ScriptKind};
+use crate::session::{AsyncLockSession, QueuedRelease, Script};
 
 /// Guard of a held session-level lock, with the async connection that holds it. The async
 /// counterpart of [`AdvisoryLockGuard`](crate::AdvisoryLockGuard).
@@ -187,13 +187,14 @@ impl<S: AsyncLockSession> Drop for TerminateUnlessQueued<'_, S> {
 }
 
 fn release_script(pid: i32, grant: &Grant) -> Script {
-    let kind = ScriptKind::ReleaseOrTerminate {
+    Script::ReleaseOrTerminate {
+        key: grant.key.raw(),
+        mode: grant.mode,
         pid,
         transaction_began: grant.transaction_began,
         // Distinguishes the record of this release from that of an earlier one.
         nonce: fastrand::u64(..),
-    };
-    Script::new(kind, &grant.key, grant.mode)
+    }
 }
 
 impl<C: DerefMut<Target: AsyncLockSession + Sized>> Deref for AsyncAdvisoryLockGuard<C> {

@@ -3,7 +3,7 @@
 use crate::fuzzing::Bytes;
 use crate::key::{KeyNamespace, LockKey, RawLockKey};
 use crate::options::LockMode;
-use crate::session::{Script, ScriptKind, Statement, StatementKind};
+use crate::session::{Script, Statement, StatementKind};
 
 /// Makes keys of the bytes in every way there is, and checks what is promised of them.
 ///
@@ -81,7 +81,9 @@ fn shown(key: &LockKey) {
     assert_eq!(parsed.as_ref(), Some(key), "the printed form parses");
     assert_eq!(parsed.as_ref().and_then(LockKey::text), key.text());
     assert_eq!(key.redacted().to_string().parse(), Ok(key.clone()));
-    let wait = ScriptKind::Wait {
+    let wait = Script::Wait {
+        key: key.raw(),
+        mode: LockMode::Exclusive,
         is_transaction_level: false,
         in_transaction: true,
         limit_ms: 1,
@@ -90,7 +92,7 @@ fn shown(key: &LockKey) {
         RawLockKey::Single(number) => vec![number],
         RawLockKey::Pair(first, second) => vec![first.into(), second.into()],
     };
-    let sent = Script::new(wait, key, LockMode::Exclusive).sql();
+    let sent = wait.sql();
     for number in &numbers {
         assert!(sent.contains(&format!("'{number}'::")), "{sent}");
     }

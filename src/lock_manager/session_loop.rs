@@ -34,8 +34,8 @@ use crate::pool::pool_error;
 use crate::protocol::Acquire;
 use crate::session::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
-    Backend, BatchMode, BatchReply, LockBatch, LockOpKind, Script, ScriptKind, ServerSigns,
-    SessionError, Statement, TokenSource,
+    Backend, BatchMode, BatchReply, LockBatch, LockOpKind, Script, ServerSigns, SessionError,
+    Statement, TokenSource,
 };
 
 /// Runs a session until a command returns its connection to the pool or terminates it.
@@ -263,7 +263,7 @@ async fn compensate<S: AsyncLockSession>(
     batch: &LockBatch,
 ) -> Result<BatchReply, SessionError> {
     session.session_begin().await?;
-    let script = Script::without_key(ScriptKind::DisableStatementTimeout);
+    let script = Script::DisableStatementTimeout;
     // Inside the transaction, with which the setting ends.
     session.session_execute(&script).await?;
     let reply = query(session, batch).await?;
@@ -303,11 +303,10 @@ async fn with_revealed_sqlstate<S: AsyncLockSession>(
     if !matches!(operation.kind(), LockOpKind::Acquire { .. }) {
         return error;
     }
-    let script = Script::with_raw_key(
-        ScriptKind::RevealSqlState,
-        operation.key(),
-        operation.mode(),
-    );
+    let script = Script::RevealSqlState {
+        key: operation.key(),
+        mode: operation.mode(),
+    };
     match session.session_execute(&script).await {
         Err(revealed) if revealed.code().is_some() || revealed.is_disconnected() => revealed,
         Err(_) | Ok(()) => error,

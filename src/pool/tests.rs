@@ -6,7 +6,7 @@ use std::thread;
 use super::*;
 use crate::options::WaitStrategy;
 use crate::session::{
-    Backend, LockPool, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns, Statement,
+    Backend, LockPool, LockReply, LockSession, Row, Script, ServerSigns, Statement,
     TransactionState,
 };
 
@@ -32,7 +32,7 @@ impl ContendedSession {
     }
 
     fn run(&mut self, script: &Script) -> Result<(), SessionError> {
-        if let ScriptKind::Wait { limit_ms, .. } = script.kind() {
+        if let Script::Wait { limit_ms, .. } = *script {
             self.limit_ms = limit_ms;
         }
         Ok(())

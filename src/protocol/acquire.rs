@@ -44,7 +44,7 @@ use crate::key::LockKey;
 use crate::options::LockScope;
 use crate::options::{LockOptions, Wait, WaitStrategy};
 use crate::session::{
-    Backend, LockReply, Script, ScriptKind, ServerSigns, SessionError, Statement, StatementKind,
+    Backend, LockReply, Script, ServerSigns, SessionError, Statement, StatementKind,
     TransactionState,
 };
 
@@ -202,10 +202,6 @@ impl Acquire {
         Action::Query(Statement::new(kind, &self.key, self.options.lock_mode()))
     }
 
-    fn script(&self, kind: ScriptKind) -> NextAction {
-        Action::Script(Script::new(kind, &self.key, self.options.lock_mode()))
-    }
-
     fn try_once(&mut self) -> NextAction {
         self.state = State::Trying;
         if self.scope == LockScope::Transaction && self.pauses_outside_transaction {
@@ -228,7 +224,9 @@ impl Acquire {
             .into_iter()
             .flatten()
             .min();
-        self.script(ScriptKind::Wait {
+        Action::Script(Script::Wait {
+            key: self.key.raw(),
+            mode: self.options.lock_mode(),
             is_transaction_level: self.scope == LockScope::Transaction,
             in_transaction: self.in_transaction,
             limit_ms: Script::limit_ms(limit),
@@ -305,7 +303,7 @@ impl Acquire {
                     self.sleep(pause)
                 } else {
                     self.state = State::EndingSnapshot(pause);
-                    self.script(ScriptKind::EndSnapshot)
+                    Action::Script(Script::EndSnapshot)
                 }
             }
         }

@@ -28,9 +28,7 @@ use std::time::Instant;
 
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
-use crate::session::{
-    Script, ScriptKind, SessionError, Statement, StatementKind, TransactionState,
-};
+use crate::session::{Script, SessionError, Statement, StatementKind, TransactionState};
 
 /// Machine that ends the transaction of [`BeginAndAcquire`](super::BeginAndAcquire): commits it if
 /// the body succeeded, otherwise rolls it back.
@@ -86,11 +84,12 @@ impl FinishTransaction {
     /// on a backend without locks.
     fn check(&self) -> Option<Script> {
         self.grant.pid?;
-        let kind = ScriptKind::CheckTransaction {
+        Some(Script::CheckTransaction {
+            key: self.grant.key.raw(),
+            mode: self.grant.mode,
             transaction_began: self.grant.transaction_began?,
             in_savepoint: self.transaction.is_savepoint(),
-        };
-        Some(Script::new(kind, &self.grant.key, self.grant.mode))
+        })
     }
 
     fn start(&mut self) -> NextAction {
@@ -112,7 +111,7 @@ impl FinishTransaction {
                 // It may have begun another one as plain text. Without one, the rollback only
                 // warns.
                 self.state = State::RollingBackUnknown;
-                Action::Script(Script::without_key(ScriptKind::RollBackTransaction))
+                Action::Script(Script::RollBackTransaction)
             } else {
                 self.on_transaction_ended()
             };

@@ -13,7 +13,7 @@ use crate::protocol::{
     Release, SessionSnapshot,
 };
 use crate::session::{
-    Backend, LockReply, ScriptKind, ServerSigns, SessionError, SqlState, StatementKind,
+    Backend, LockReply, Script, ServerSigns, SessionError, SqlState, StatementKind,
     TransactionState,
 };
 
@@ -222,7 +222,7 @@ impl<'d> FakeServer<'d> {
             }
             Action::Script(script) => {
                 let ran = self.ran();
-                self.record_script(script.kind(), &ran);
+                self.record_script(*script, &ran);
                 self.or_invalid_event(Event::Ran(ran))
             }
             Action::Begin => {
@@ -303,11 +303,11 @@ impl<'d> FakeServer<'d> {
         }
     }
 
-    fn record_script(&mut self, kind: ScriptKind, ran: &Result<(), SessionError>) {
-        if let ScriptKind::Wait {
+    fn record_script(&mut self, script: Script, ran: &Result<(), SessionError>) {
+        if let Script::Wait {
             is_transaction_level,
             ..
-        } = kind
+        } = script
         {
             self.granted = ran.is_ok();
             self.may_hold |= !is_transaction_level;

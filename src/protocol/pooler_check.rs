@@ -29,7 +29,7 @@ use crate::key::LockKey;
 use crate::options::LockMode;
 use crate::pooling_mode::PoolingMode;
 use crate::session::{
-    Backend, LockReply, Script, ScriptKind, ServerSigns, SessionError, Statement, StatementKind,
+    Backend, LockReply, Script, ServerSigns, SessionError, Statement, StatementKind,
 };
 
 /// One of the two connections.
@@ -210,8 +210,10 @@ impl PoolerCheck {
                     return Action::Done(Ok(PoolingMode::Multiplexed));
                 }
                 self.state = State::RevealingError(done, error);
-                let kind = ScriptKind::RevealSqlState;
-                Action::Script(Script::new(kind, &self.key, LockMode::Exclusive))
+                Action::Script(Script::RevealSqlState {
+                    key: self.key.raw(),
+                    mode: LockMode::Exclusive,
+                })
             }
             // No lock is held yet, so an error needs no clean-up.
             Err(error) => Action::Done(Err(Self::failed(error))),

@@ -28,9 +28,7 @@ use std::time::Instant;
 use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::backends::postgres;
 use crate::error::{LockError, LockErrorKind};
-use crate::session::{
-    LockReply, Script, ScriptKind, SessionError, Statement, StatementKind, TransactionState,
-};
+use crate::session::{LockReply, Script, SessionError, Statement, StatementKind, TransactionState};
 
 /// Process id that no session has. A release for it does nothing.
 const NO_PID: i32 = 0;
@@ -142,7 +140,7 @@ impl Release {
                     error,
                 };
                 // An aborted transaction accepts no query, and its rollback keeps the lock.
-                Action::Script(Script::without_key(ScriptKind::RollBackTransaction))
+                Action::Script(Script::RollBackTransaction)
             }
         }
     }

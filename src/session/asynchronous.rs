@@ -164,7 +164,7 @@ pub trait AsyncLockSession: Send {
     }
 
     /// Marks the connection as broken, after the crate has sent the scripts that
-    /// [terminate](crate::session::ScriptKind::Terminate) the session.
+    /// [terminate](crate::session::Script::Terminate) the session.
     fn session_mark_broken(&mut self);
 
     /// Starts the rollback of the transactions and savepoints above `depth`, also with a statement
@@ -189,7 +189,7 @@ pub trait AsyncLockSession: Send {
     fn session_start_terminate(&mut self, pid: Option<i32>);
 
     /// Terminates the session as [`session_start_terminate`](Self::session_start_terminate) does,
-    /// and cancels the [wait](crate::session::ScriptKind::Wait) in flight.
+    /// and cancels the [wait](crate::session::Script::Wait) in flight.
     ///
     /// The server would continue the wait without its client. The default does not cancel.
     fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {

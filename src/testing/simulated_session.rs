@@ -30,7 +30,7 @@ use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope, Wait};
 use crate::protocol::{Grant, SessionSnapshot};
 use crate::session::{
-    Backend, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns, SessionError, Statement,
+    Backend, LockReply, LockSession, Row, Script, ServerSigns, SessionError, Statement,
     StatementKind, TransactionState,
 };
 
@@ -221,25 +221,25 @@ impl Drop for SimulatedLock {
 /// Returns the limit of a wait. `Some(None)` waits without a limit; `None` means that the script
 /// does not wait.
 fn limit(script: &Script) -> Option<Option<Duration>> {
-    match script.kind() {
-        ScriptKind::Wait { limit_ms, .. } => {
+    match *script {
+        Script::Wait { limit_ms, .. } => {
             let limit = u64::try_from(limit_ms).ok().filter(|limit| *limit > 0);
             Some(limit.map(Duration::from_millis))
         }
-        ScriptKind::CheckTransaction { .. }
-        | ScriptKind::DisableStatementTimeout
-        | ScriptKind::EndSnapshot
-        | ScriptKind::RevealSqlState
-        | ScriptKind::ReleaseOrTerminate { .. }
-        | ScriptKind::RollBackTransaction
-        | ScriptKind::RollBackWait
-        | ScriptKind::Terminate { .. } => None,
+        Script::CheckTransaction { .. }
+        | Script::DisableStatementTimeout
+        | Script::EndSnapshot
+        | Script::RevealSqlState { .. }
+        | Script::ReleaseOrTerminate { .. }
+        | Script::RollBackTransaction
+        | Script::RollBackWait
+        | Script::Terminate { .. } => None,
     }
 }
 
 /// Returns `true` if the script ends the session, which rolls back its transactions.
 const fn ends_session(script: &Script) -> bool {
-    matches!(script.kind(), ScriptKind::Terminate { .. })
+    matches!(script, Script::Terminate { .. })
 }
 
 impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {

@@ -1,7 +1,7 @@
 //! Tests of the suite: adapters with a planted defect must fail it.
 
 use advisory_locking::session::{
-    Backend, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns, SessionError, Statement,
+    Backend, LockReply, LockSession, Row, Script, ServerSigns, SessionError, Statement,
     StatementKind, TransactionState,
 };
 use advisory_locking::{LockErrorKind, LockMode};
@@ -110,7 +110,7 @@ impl LockSession for FaultySession {
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        let terminates = matches!(script.kind(), ScriptKind::Terminate { .. });
+        let terminates = matches!(script, Script::Terminate { .. });
         if terminates && self.defect == Defect::DoesNotTerminate {
             return Err(SessionError::new("not sent").with_disconnected(true));
         }

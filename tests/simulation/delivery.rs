@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use advisory_locking::session::Row;
-use advisory_locking::session::ScriptKind;
+use advisory_locking::session::Script;
 
 use crate::link::{Done, Message, Waiting, execute};
 use crate::simulation::State;
@@ -32,7 +32,7 @@ impl State {
         // The end of a session cannot fail. A detached release is sent twice, so it is not failed
         // here.
         let may_fail = !matches!(sent, Message::End)
-            && !matches!(&sent, Message::Script(script) if matches!(script.kind(), ScriptKind::ReleaseOrTerminate { .. }));
+            && !matches!(sent, Message::Script(Script::ReleaseOrTerminate { .. }));
         let fault = if may_fail {
             self.rng.u8(..120)
         } else {
@@ -49,12 +49,9 @@ impl State {
         let reply = match (fault, done) {
             (_, Ok(Done::Queued(ticket))) => {
                 let limit = match &sent {
-                    Message::Script(script) => match script.kind() {
-                        ScriptKind::Wait { limit_ms, .. } if limit_ms > 0 => {
-                            Some(u64::from(limit_ms.unsigned_abs()))
-                        }
-                        _ => None,
-                    },
+                    Message::Script(Script::Wait { limit_ms, .. }) if *limit_ms > 0 => {
+                        Some(u64::from(limit_ms.unsigned_abs()))
+                    }
                     _ => None,
                 };
                 let Message::Script(script) = sent else {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::session::{
-    Backend, Row, Script, ScriptKind, SessionError, SqlState, Statement, TransactionState,
+    Backend, Row, Script, SessionError, SqlState, Statement, TransactionState,
 };
 
 use crate::simulation::Simulation;
@@ -199,11 +199,11 @@ impl AsyncLockSession for Session {
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        if let ScriptKind::Terminate { .. } = script.kind() {
+        if let Script::Terminate { .. } = *script {
             // The reply is the end of the session.
             return self.request(Message::End, false).await.map(drop);
         }
-        let shows_code = !matches!(script.kind(), ScriptKind::RollBackWait);
+        let shows_code = !matches!(script, Script::RollBackWait);
         self.request(Message::Script(*script), shows_code)
             .await
             .map(drop)

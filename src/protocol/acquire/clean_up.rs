@@ -20,7 +20,7 @@ use crate::backends::postgres;
 use crate::error::{LockError, LockErrorKind};
 use crate::options::LockScope;
 use crate::protocol::Action;
-use crate::session::{LockReply, ScriptKind, SessionError, StatementKind};
+use crate::session::{LockReply, Script, SessionError, StatementKind};
 
 impl Acquire {
     /// Handles the error of a statement that does not wait for the lock.
@@ -40,7 +40,10 @@ impl Acquire {
             }
             (LockScope::Session, false) if hides_sqlstate => {
                 self.state = State::RevealingError(error);
-                self.script(ScriptKind::RevealSqlState)
+                Action::Script(Script::RevealSqlState {
+                    key: self.key.raw(),
+                    mode: self.options.lock_mode(),
+                })
             }
             _ => self.clean_up_after_try(error),
         }
@@ -69,7 +72,7 @@ impl Acquire {
         // The error aborted the transaction, which accepts no other statement before the rollback
         // to the savepoint of the wait.
         self.state = State::RollingBackWait(error);
-        self.script(ScriptKind::RollBackWait)
+        Action::Script(Script::RollBackWait)
     }
 
     pub(super) fn clean_up_after_wait(&mut self, error: LockError) -> NextAction {

@@ -10,7 +10,7 @@ const SESSION: i32 = 1;
 const ANOTHER: i32 = 2;
 
 /// Events, each with the milliseconds since the start.
-type Script = Vec<(u64, Event)>;
+type Events = Vec<(u64, Event)>;
 
 fn row(answer: Option<bool>, pid: i32) -> Event {
     Event::Row(Ok(LockReply {
@@ -34,14 +34,14 @@ fn gone() -> SessionError {
 }
 
 /// Returns the names of the actions and the outcome. The script is used up.
-fn play(options: LockOptions, script: Script) -> (Vec<&'static str>, Result<Grant, LockError>) {
+fn play(options: LockOptions, script: Events) -> (Vec<&'static str>, Result<Grant, LockError>) {
     play_on(options, None, script)
 }
 
 fn play_on(
     options: LockOptions,
     max_server_wait: Option<Duration>,
-    script: Script,
+    script: Events,
 ) -> (Vec<&'static str>, Result<Grant, LockError>) {
     let snapshot = SessionSnapshot {
         max_server_wait,
@@ -59,9 +59,9 @@ fn play_on(
                     Some(StatementKind::IsHeld) => "check",
                     other => unreachable!("{other:?}"),
                 },
-                Action::Script(script) => match script.kind() {
-                    ScriptKind::Wait { .. } => "wait",
-                    ScriptKind::RevealSqlState => "reveal",
+                Action::Script(script) => match script {
+                    Script::Wait { .. } => "wait",
+                    Script::RevealSqlState { .. } => "reveal",
                     other => unreachable!("{other:?}"),
                 },
                 Action::Sleep(_) => "sleep",
@@ -193,7 +193,7 @@ fn null_answer_is_not_a_grant() {
 
 /// Script of a contended try and a wait that ends with an error. The wait may have been granted the
 /// lock.
-fn waited(ended: &str, at: u64) -> Script {
+fn waited(ended: &str, at: u64) -> Events {
     vec![
         (0, row(Some(false), SESSION)),
         (at, Event::Ran(Err(coded(ended)))),

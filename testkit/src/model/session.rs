@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use advisory_locking::session::{
-    Backend, BatchReply, LockReply, LockSession, Row, Script, ScriptKind, ServerSigns,
-    SessionError, SqlState, Statement, StatementKind, TransactionState,
+    Backend, BatchReply, LockReply, LockSession, Row, Script, ServerSigns, SessionError, SqlState,
+    Statement, StatementKind, TransactionState,
 };
 use advisory_locking::{LockKey, RawLockKey};
 
@@ -207,8 +207,8 @@ impl ModelSession {
         match self.model.run(|server| server.script(pid, script))? {
             ScriptResult::Done => Ok(()),
             ScriptResult::Queued(ticket) => {
-                let limit = match script.kind() {
-                    ScriptKind::Wait { limit_ms, .. } if limit_ms > 0 => {
+                let limit = match *script {
+                    Script::Wait { limit_ms, .. } if limit_ms > 0 => {
                         Some(Duration::from_millis(u64::from(limit_ms.unsigned_abs())))
                     }
                     _ => None,
@@ -322,7 +322,7 @@ impl LockSession for ModelSession {
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        if let ScriptKind::Terminate { pid, .. } = script.kind() {
+        if let Script::Terminate { pid, .. } = *script {
             // The statement does nothing on another session.
             if pid.is_some_and(|pid| pid != self.pid) {
                 return Ok(());
@@ -331,7 +331,7 @@ impl LockSession for ModelSession {
             self.model.run(|server| server.terminate(self.pid));
             return Err(SessionError::new("terminated").with_disconnected(true));
         }
-        let shows_code = !matches!(script.kind(), ScriptKind::RollBackWait);
+        let shows_code = !matches!(script, Script::RollBackWait);
         self.request(shows_code, |session| session.run_script(script))
     }
 

@@ -1,7 +1,7 @@
 //! The effect of the statements and scripts of the crate, by their kind and not by their text.
 
 use advisory_locking::session::{
-    Cell, LockReply, Row, Script, ScriptKind, ServerSigns, Statement, StatementKind,
+    Cell, LockReply, Row, Script, ServerSigns, Statement, StatementKind,
 };
 use advisory_locking::{LockMode, RawLockKey};
 
@@ -117,51 +117,55 @@ impl Server {
 
     /// Begins a script.
     pub fn script(&mut self, pid: Pid, script: &Script) -> Result<ScriptResult, Code> {
-        let lock = Lock {
-            key: script.key(),
-            mode: script.mode(),
-        };
-        match script.kind() {
-            ScriptKind::CheckTransaction {
+        match *script {
+            Script::CheckTransaction {
+                key,
+                mode,
                 transaction_began,
                 in_savepoint,
             } => {
                 self.usable(pid)?;
                 let same = self.transaction_began(pid) == transaction_began;
-                if same && (!in_savepoint || self.session(pid).holds(lock)) {
+                if same && (!in_savepoint || self.session(pid).holds(Lock { key, mode })) {
                     Ok(ScriptResult::Done)
                 } else {
                     Err(self.fail(pid, "ZAL02"))
                 }
             }
-            ScriptKind::EndSnapshot => {
+            Script::EndSnapshot => {
                 self.usable(pid)?;
                 Ok(ScriptResult::Done)
             }
-            ScriptKind::RevealSqlState => {
+            Script::RevealSqlState { key, mode } => {
+                let lock = Lock { key, mode };
                 if self.request(pid, lock, Level::Session, false)? == Requested::Granted {
                     self.unlock(pid, lock)?;
                 }
                 Ok(ScriptResult::Done)
             }
-            ScriptKind::ReleaseOrTerminate {
+            Script::ReleaseOrTerminate {
+                key,
+                mode,
                 pid: granted_to,
                 transaction_began,
                 ..
             } => {
+                let lock = Lock { key, mode };
                 self.release_or_terminate(pid, granted_to, transaction_began, lock);
                 Ok(ScriptResult::Done)
             }
-            ScriptKind::RollBackTransaction => {
+            Script::RollBackTransaction => {
                 self.rollback(pid)?;
                 Ok(ScriptResult::Done)
             }
-            ScriptKind::RollBackWait => {
+            Script::RollBackWait => {
                 self.rollback_to(pid, SAVEPOINT)?;
                 self.release_savepoint(pid, SAVEPOINT)?;
                 Ok(ScriptResult::Done)
             }
-            ScriptKind::Wait {
+            Script::Wait {
+                key,
+                mode,
                 is_transaction_level,
                 in_transaction,
                 ..
@@ -174,7 +178,7 @@ impl Server {
                 } else {
                     Level::Session
                 };
-                match self.request(pid, lock, level, true)? {
+                match self.request(pid, Lock { key, mode }, level, true)? {
                     Requested::Queued(ticket) => Ok(ScriptResult::Queued(ticket)),
                     Requested::Granted | Requested::Busy => {
                         self.finish_script(pid, script)?;
@@ -207,8 +211,8 @@ impl Server {
 
     /// Runs the statements of a script after its wait.
     pub fn finish_script(&mut self, pid: Pid, script: &Script) -> Result<(), Code> {
-        match script.kind() {
-            ScriptKind::Wait {
+        match *script {
+            Script::Wait {
                 in_transaction: true,
                 ..
             } => self.release_savepoint(pid, SAVEPOINT),
