@@ -72,7 +72,7 @@ impl SessionId {
     }
 }
 
-/// Identifies a request. Later requests have greater ids.
+/// Identifies a request, and its grant. Later requests have greater ids.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct RequestId(u64);
 
@@ -87,14 +87,10 @@ pub(crate) enum RequestKind {
     OneOfSeveral,
 }
 
-/// Identifies a grant.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct GrantId(u64);
-
 /// Granted lock; the holder passes it to [`Core::release`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct LockGrant {
-    id: GrantId,
+    request: RequestId,
     pub(crate) key: RawLockKey,
     /// Session that holds the lock. `None`: granted without a lock.
     pub(crate) session: Option<SessionId>,
@@ -176,7 +172,7 @@ pub(crate) struct Core<W> {
     open_failure: Option<OpenFailure>,
     /// Callers of [`Core::close`]; `Some` as soon as the lock manager is closed.
     closing: Option<Vec<W>>,
-    /// Counter of request, grant and session ids and of in-process fencing tokens.
+    /// Counter of request and session ids and of in-process fencing tokens.
     last_id: u64,
     /// Origin of the aligned poll times.
     epoch: Instant,
@@ -306,13 +302,14 @@ impl<W> Core<W> {
             return;
         };
         let held = self.keys.get_mut(&grant.key).is_some_and(|key_state| {
-            let position = key_state.holders.iter().position(|id| *id == grant.id);
+            let mut holders = key_state.holders.iter();
+            let position = holders.position(|holder| *holder == grant.request);
             position
                 .map(|position| key_state.holders.swap_remove(position))
                 .is_some()
         });
-        // A lost session has removed its holders. Ids of grants are never reused, so this release
-        // cannot end a later grant of the key.
+        // A lost session has removed its holders. A request is granted once, so this release cannot
+        // end a later grant of the key.
         if held {
             self.on_holder_released(grant.key, session, waiter, now);
         } else {
@@ -349,12 +346,11 @@ impl<W> Core<W> {
         request: Request<W>,
         session: Option<SessionId>,
         token: Option<i64>,
-    ) -> GrantId {
+    ) -> RequestId {
         // The request leaves the queue here, so its deadline must not fire for it.
         self.cancel_deadline(&request);
-        let id = GrantId(self.next_id());
         let grant = LockGrant {
-            id,
+            request: request.id,
             key: request.key.raw(),
             session,
             token: token.filter(|_| request.fenced),
@@ -363,6 +359,6 @@ impl<W> Core<W> {
             waiter: request.waiter,
             grant,
         });
-        id
+        request.id
     }
 }

@@ -81,8 +81,8 @@ impl<W> Core<W> {
                 self.counters.hand_offs += u64::from(key_state.hand_offs > 0);
                 key_state.hand_offs = key_state.hand_offs.saturating_add(1);
                 let token = if next.fenced { token.take() } else { None };
-                let id = self.grant(next, Some(session), token);
-                self.keys.entry(key).or_default().add_holder(id, now);
+                let holder = self.grant(next, Some(session), token);
+                self.keys.entry(key).or_default().add_holder(holder, now);
                 self.arm_connection_check(session, now);
             }
         };

@@ -39,7 +39,7 @@
 use std::time::{Duration, Instant};
 
 use super::wait_queue::WaitQueue;
-use super::{GrantId, RequestId, SessionId};
+use super::{RequestId, SessionId};
 use crate::key::LockKey;
 use crate::lock_manager::options::Settings;
 use crate::options::LockMode;
@@ -57,7 +57,7 @@ pub(super) struct KeyState<W> {
     /// Time of the last grant to a holder.
     pub(super) last_grant: Option<Instant>,
     pub(super) queue: WaitQueue<W>,
-    pub(super) holders: Vec<GrantId>,
+    pub(super) holders: Vec<RequestId>,
     /// Caller whose release is in flight; `Some` only while [`KeyPhase::Releasing`].
     pub(super) releaser: Option<W>,
     /// Newest request when the acquire was sent. The reply answers no later request.
@@ -209,7 +209,7 @@ impl<W> KeyState<W> {
     }
 
     /// Adds a holder.
-    pub(super) fn add_holder(&mut self, holder: GrantId, now: Instant) {
+    pub(super) fn add_holder(&mut self, holder: RequestId, now: Instant) {
         self.last_grant = Some(now);
         // Most keys have one holder, but a vector that grows starts with a capacity of four.
         if self.holders.capacity() == 0 {
