@@ -38,7 +38,7 @@ mod wait_queue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::options::Settings;
+use super::options::LockManagerOptions;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::{LockKey, RawLockKey};
 use crate::options::{LockOptions, Wait};
@@ -153,7 +153,7 @@ pub(crate) enum WaitOutcome {
 /// State machine of a lock manager.
 #[derive(Debug)]
 pub(crate) struct Core<W> {
-    settings: Settings,
+    options: LockManagerOptions,
     /// Keys in use. A tree, because most lock managers have few keys at a time. The values are
     /// boxed, because a third or more of the slots of a tree node are empty.
     keys: BTreeMap<RawLockKey, Box<KeyState<W>>>,
@@ -191,9 +191,9 @@ struct OpenFailure {
 }
 
 impl<W> Core<W> {
-    pub(crate) fn new(settings: Settings, random: fastrand::Rng, now: Instant) -> Self {
+    pub(crate) fn new(options: LockManagerOptions, random: fastrand::Rng, now: Instant) -> Self {
         Self {
-            settings,
+            options,
             keys: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ending_sessions: BTreeSet::new(),

@@ -228,9 +228,9 @@ impl LockManager {
         })?;
         let pool = Arc::new(pool);
         let sessions = runtime.clone();
-        let accepted = options.0.accepted_signs;
+        let accepted = options.accepted_signs;
         let shared = Shared::new(
-            options.0,
+            options,
             false,
             Box::new(move |shared, id, commands| {
                 let session = run_session(shared, Arc::clone(&pool), accepted, id, commands);
@@ -278,9 +278,9 @@ impl LockManager {
     {
         options.validate()?;
         let pool = Arc::new(BlockingPool(pool));
-        let accepted = options.0.accepted_signs;
+        let accepted = options.accepted_signs;
         let shared = Shared::new(
-            options.0,
+            options,
             true,
             Box::new(move |shared, id, commands| {
                 let task = SessionTask::new(run_session(

@@ -38,11 +38,7 @@ const MIN_KEEP_ALIVE: Duration = Duration::from_millis(100);
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use]
-pub struct LockManagerOptions(pub(crate) Settings);
-
-/// Settings of the core.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Settings {
+pub struct LockManagerOptions {
     pub(crate) max_sessions: usize,
     pub(crate) max_waiting_sessions: usize,
     pub(crate) max_hand_offs: u32,
@@ -59,7 +55,7 @@ pub(crate) struct Settings {
 impl LockManagerOptions {
     /// Returns the defaults, which the documentation of each option names.
     pub const fn new() -> Self {
-        Self(Settings {
+        Self {
             max_sessions: 1,
             max_waiting_sessions: 1,
             max_hand_offs: u32::MAX,
@@ -69,7 +65,7 @@ impl LockManagerOptions {
             no_lock_backend: NoLockBackend::NoOp,
             accepted_signs: ServerSigns::NONE,
             max_batch_len: 1_000,
-        })
+        }
     }
 
     /// Sets the maximum number of sessions, and thereby connections of the pool, that acquire and
@@ -80,7 +76,7 @@ impl LockManagerOptions {
     /// benefit of more sessions. The first session is opened by the first call. Further ones are
     /// opened when all are busy, and no call waits for them.
     pub const fn max_sessions(mut self, sessions: usize) -> Self {
-        self.0.max_sessions = sessions;
+        self.max_sessions = sessions;
         self
     }
 
@@ -91,7 +87,7 @@ impl LockManagerOptions {
     /// Such a key is polled while its session is being opened, while all of them are occupied, and
     /// with 0.
     pub const fn max_waiting_sessions(mut self, sessions: usize) -> Self {
-        self.0.max_waiting_sessions = sessions;
+        self.max_waiting_sessions = sessions;
         self
     }
 
@@ -127,7 +123,7 @@ impl LockManagerOptions {
     /// The index varies between runs and shows no trend, because the next holder among polling
     /// clients is random. At 100 ms, 4 s have only some 40 such changes of the process.
     pub const fn hand_off_limit(mut self, count: u32, time: Duration) -> Self {
-        (self.0.max_hand_offs, self.0.max_hand_off_time) = (count, time);
+        (self.max_hand_offs, self.max_hand_off_time) = (count, time);
         self
     }
 
@@ -145,19 +141,19 @@ impl LockManagerOptions {
     /// | diesel-async, tokio-postgres | 250 ms, independent of this option |
     /// | SeaORM, sqlx, blocking clients | the next statement, or this time |
     pub const fn keep_alive(mut self, every: Duration) -> Self {
-        self.0.keep_alive = every;
+        self.keep_alive = every;
         self
     }
 
     /// Sets the source of fencing tokens. Default [`TokenSource::TransactionId`].
     pub fn fencing_tokens(mut self, source: TokenSource) -> Self {
-        self.0.token_source = source;
+        self.token_source = source;
         self
     }
 
     /// Sets the behaviour on a backend without locks. Default [`NoLockBackend::NoOp`].
     pub const fn on_no_lock_backend(mut self, policy: NoLockBackend) -> Self {
-        self.0.no_lock_backend = policy;
+        self.no_lock_backend = policy;
         self
     }
 
@@ -165,7 +161,7 @@ impl LockManagerOptions {
     /// [`LockOptions::trust_server`](crate::LockOptions::trust_server) says. The sessions serve all
     /// calls, so it is an option of the lock manager.
     pub const fn trust_server(mut self) -> Self {
-        self.0.accepted_signs = self.0.accepted_signs.union(ServerSigns::STUBS);
+        self.accepted_signs = self.accepted_signs.union(ServerSigns::STUBS);
         self
     }
 
@@ -173,7 +169,7 @@ impl LockManagerOptions {
     /// [`LockOptions::allow_standby`](crate::LockOptions::allow_standby) says. The sessions serve
     /// all calls, so it is an option of the lock manager.
     pub const fn allow_standby(mut self) -> Self {
-        self.0.accepted_signs = self.0.accepted_signs.union(ServerSigns::STANDBY);
+        self.accepted_signs = self.accepted_signs.union(ServerSigns::STANDBY);
         self
     }
 
@@ -181,13 +177,13 @@ impl LockManagerOptions {
     pub(crate) fn validate(&self) -> Result<(), LockError> {
         let invalid =
             |message| Err(LockError::new(LockErrorKind::InvalidOptions).with_context(message));
-        if self.0.max_sessions == 0 {
+        if self.max_sessions == 0 {
             return invalid("a lock manager has at least 1 session");
         }
-        if self.0.keep_alive < MIN_KEEP_ALIVE {
+        if self.keep_alive < MIN_KEEP_ALIVE {
             return invalid("a keep-alive is at least 100 ms, in which a healthy session replies");
         }
-        if let TokenSource::Sequence(name) = &self.0.token_source {
+        if let TokenSource::Sequence(name) = &self.token_source {
             if name.is_empty() || name.contains('\0') {
                 return invalid("the name of a sequence is not empty and contains no NUL");
             }

@@ -30,7 +30,7 @@ use self::timer::TimerState;
 use super::core::{CONNECTION_CHECK_INTERVAL, Command, Core, SessionId};
 use super::lock_handle::LockHandle;
 use super::loss_signal::LossSignal;
-use super::options::Settings;
+use super::options::LockManagerOptions;
 use super::session_task::{PollPermit, SessionTask};
 use super::snapshot::LockManagerSnapshot;
 use crate::error::{LockError, LockErrorKind};
@@ -165,11 +165,11 @@ impl DeferredQueue {
 
 impl Shared {
     pub(super) fn new(
-        settings: Settings,
+        options: LockManagerOptions,
         sessions_block: bool,
         spawn_session: SpawnSession,
     ) -> Arc<Self> {
-        let core = Core::new(settings, fastrand::Rng::new(), Instant::now());
+        let core = Core::new(options, fastrand::Rng::new(), Instant::now());
         Arc::new(Self {
             state: Mutex::new(State {
                 core: if sessions_block {

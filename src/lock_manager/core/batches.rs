@@ -57,7 +57,7 @@ impl<W> Core<W> {
             .find(|(_, session)| has_batch(session))
         {
             let id = *id;
-            let max_len = self.settings.max_batch_len;
+            let max_len = self.options.max_batch_len;
             let mut candidates = session.outbox.iter().take(max_len);
             let count = match candidates.position(|(_, alone)| *alone) {
                 // The first operation is sent alone. Otherwise the batch ends before the first
@@ -87,7 +87,7 @@ impl<W> Core<W> {
             )
         };
         let tokens = if ops.iter().any(issues_token) {
-            self.settings.token_source.clone()
+            self.options.token_source.clone()
         } else {
             TokenSource::TransactionId
         };
@@ -182,7 +182,7 @@ impl<W> Core<W> {
     /// Returns the fencing token of an operation: its own number from a sequence, else the id of
     /// the transaction.
     fn token(&self, number: i64, transaction: Option<i64>) -> i64 {
-        match self.settings.token_source {
+        match self.options.token_source {
             TokenSource::Sequence(_) => number,
             TokenSource::TransactionId => transaction.unwrap_or(number),
         }

@@ -61,7 +61,7 @@ impl<W> Core<W> {
             let KeyPhase::Held { session, mode } = key_state.phase() else {
                 return;
             };
-            if !key_state.can_grant_next(session, mode, &self.settings, now) {
+            if !key_state.can_grant_next(session, mode, &self.options, now) {
                 break session;
             }
             let fenced = key_state.queue.front().is_some_and(|next| next.fenced);
@@ -129,7 +129,7 @@ impl<W> Core<W> {
             self.reply(releaser, Ok(()));
             return self.send_acquire(key, now);
         }
-        let limit_reached = key_state.hand_off_limit_reached(&self.settings, now);
+        let limit_reached = key_state.hand_off_limit_reached(&self.options, now);
         // The server grants the lock to sessions in its queue before it grants it to this session
         // again. Polling clients are not in that queue, so they need a pause.
         let polls = |key_state: &KeyState<W>| {

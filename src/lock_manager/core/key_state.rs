@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use super::wait_queue::WaitQueue;
 use super::{RequestId, SessionId};
 use crate::key::LockKey;
-use crate::lock_manager::options::Settings;
+use crate::lock_manager::options::LockManagerOptions;
 use crate::options::LockMode;
 use crate::protocol::Backoff;
 
@@ -219,13 +219,17 @@ impl<W> KeyState<W> {
     }
 
     /// Returns whether the lock must be released for other processes before it is handed off again.
-    pub(super) fn hand_off_limit_reached(&self, settings: &Settings, now: Instant) -> bool {
+    pub(super) fn hand_off_limit_reached(
+        &self,
+        options: &LockManagerOptions,
+        now: Instant,
+    ) -> bool {
         let elapsed = self
             .hand_offs_since
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         // At least one grant follows each acquire, even with a limit of zero.
         self.hand_offs > 0
-            && (self.hand_offs >= settings.max_hand_offs || elapsed >= settings.max_hand_off_time)
+            && (self.hand_offs >= options.max_hand_offs || elapsed >= options.max_hand_off_time)
     }
 
     /// Restarts the hand-off limit: other processes have a chance to acquire the lock.
@@ -256,12 +260,12 @@ impl<W> KeyState<W> {
         &self,
         session: SessionId,
         held: LockMode,
-        settings: &Settings,
+        options: &LockManagerOptions,
         now: Instant,
     ) -> bool {
         // An in-process lock excludes no other process, so there is none to release it for.
         let must_release =
-            session != SessionId::IN_PROCESS && self.hand_off_limit_reached(settings, now);
+            session != SessionId::IN_PROCESS && self.hand_off_limit_reached(options, now);
         self.queue.front().is_some_and(|next| {
             let alone = self.holders.is_empty();
             // Another mode needs a release and an acquire, because the session holds one mode.

@@ -67,7 +67,7 @@ impl<W> Core<W> {
     }
 
     pub(super) fn is_no_op(&self) -> bool {
-        self.is_without_locks() && self.settings.no_lock_backend == NoLockBackend::NoOp
+        self.is_without_locks() && self.options.no_lock_backend == NoLockBackend::NoOp
     }
 
     pub(super) fn is_without_locks(&self) -> bool {

@@ -57,7 +57,7 @@ impl<W> Core<W> {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.dedicated_key = Some(key);
             }
-        } else if count < self.settings.max_waiting_sessions && self.may_open(now) {
+        } else if count < self.options.max_waiting_sessions && self.may_open(now) {
             self.open_session(Some(key), now);
         }
     }

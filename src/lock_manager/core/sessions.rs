@@ -125,7 +125,7 @@ impl<W> Core<W> {
             return self.open_session(None, now);
         };
         let (id, idle) = (*id, matches!(session.phase, SessionPhase::Idle));
-        if !idle && !opening && count < self.settings.max_sessions && self.may_open(now) {
+        if !idle && !opening && count < self.options.max_sessions && self.may_open(now) {
             self.open_session(None, now);
         }
         id

@@ -112,7 +112,7 @@ impl<W> Core<W> {
         };
         let before = std::mem::replace(
             &mut session.health_check,
-            since.checked_add(self.settings.keep_alive),
+            since.checked_add(self.options.keep_alive),
         );
         if let Some(at) = before {
             self.timers.remove(&(at, Timer::HealthCheck(id)));
@@ -132,7 +132,7 @@ impl<W> Core<W> {
         let since = session.phase_start;
         // The phase changed after this timer was set. Statements do not move the timer, because
         // each move updates the set of timers. So it is moved here, once per interval.
-        if now.saturating_duration_since(since) < self.settings.keep_alive {
+        if now.saturating_duration_since(since) < self.options.keep_alive {
             return self.schedule_health_check(id, since);
         }
         match session.phase {

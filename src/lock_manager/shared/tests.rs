@@ -137,7 +137,7 @@ fn key() -> LockKey {
 
 /// Returns a granted lock, and its session.
 fn granted() -> (Arc<Shared>, SessionId, LockHandle) {
-    let shared = Shared::new(LockManagerOptions::new().0, false, Box::new(|_, _, _| None));
+    let shared = Shared::new(LockManagerOptions::new(), false, Box::new(|_, _, _| None));
     let (sender, mut receiver) = oneshot::channel();
     let sender = ResponseSender::new(sender);
     let options = LockOptions::no_wait();

@@ -372,7 +372,7 @@ fn good_sequence_reports_contention() {
 #[test]
 fn full_lock_table_fails_every_acquire_on_its_way() {
     let mut options = LockManagerOptions::new();
-    options.0.max_batch_len = 2;
+    options.max_batch_len = 2;
     let mut harness = CoreHarness::opened(options);
     harness.request("zoe", 9, &no_wait());
     harness.reply("s1", "y");

@@ -39,7 +39,7 @@ impl CoreHarness {
     pub(super) fn new(options: LockManagerOptions) -> Self {
         let now = Instant::now();
         Self {
-            core: Core::new(options.0, fastrand::Rng::with_seed(7), now),
+            core: Core::new(options, fastrand::Rng::with_seed(7), now),
             now,
             sessions: Vec::new(),
             batches: HashMap::new(),

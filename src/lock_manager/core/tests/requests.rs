@@ -274,7 +274,7 @@ fn requests_during_a_batch_join_the_next() {
 #[test]
 fn batch_length_is_limited() {
     let mut options = LockManagerOptions::new();
-    options.0.max_batch_len = 2;
+    options.max_batch_len = 2;
     let mut harness = CoreHarness::opened(options);
     for (who, key) in [("ann", 1), ("ben", 2), ("cy", 3), ("dot", 4)] {
         harness.request(who, key, &no_wait());

@@ -91,7 +91,7 @@ impl Simulation {
         let now = Instant::now();
         let options = plan.managers.iter();
         let cores = options.map(|options| {
-            let core = Core::new(options.0.clone(), random.fork(), now);
+            let core = Core::new(options.clone(), random.fork(), now);
             if plan.blocking {
                 core.ignoring_terminated()
             } else {

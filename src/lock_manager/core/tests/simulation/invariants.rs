@@ -70,7 +70,7 @@ impl Simulation {
 
     /// Checks the hand-off limit at a further grant in the same process.
     pub(super) fn check_hand_off_limit(&mut self, process: usize, key: RawLockKey) {
-        let settings = &self.plan.managers[process].0;
+        let options = &self.plan.managers[process];
         let now = self.now;
         let hand_offs = self.hand_offs.entry((process, key)).or_insert(HandOffs {
             since: now,
@@ -80,14 +80,11 @@ impl Simulation {
         if hand_offs.count > 1 {
             self.coverage.count("handed off");
             assert!(
-                hand_offs.count <= settings.max_hand_offs,
-                "{hand_offs:?} of {settings:?}"
+                hand_offs.count <= options.max_hand_offs,
+                "{hand_offs:?} of {options:?}"
             );
             let held = now - hand_offs.since;
-            assert!(
-                held < settings.max_hand_off_time,
-                "{held:?} of {settings:?}"
-            );
+            assert!(held < options.max_hand_off_time, "{held:?} of {options:?}");
         }
     }
 

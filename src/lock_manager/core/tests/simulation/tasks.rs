@@ -259,7 +259,7 @@ impl Simulation {
             Some(_) => "granted",
         });
         let sequence = matches!(
-            self.plan.managers[process].0.token_source,
+            self.plan.managers[process].token_source,
             TokenSource::Sequence(_)
         );
         match grant.token {
