@@ -139,17 +139,6 @@ pub(crate) enum Command<W> {
     Closed { waiter: W },
 }
 
-/// Result of a wait in the server's queue.
-#[derive(Debug)]
-pub(crate) enum WaitOutcome {
-    /// Granted to the session with this process id on the server.
-    Granted { pid: i32 },
-    /// The limit of the wait has passed.
-    TimedOut,
-    /// The wait failed.
-    Failed(LockError),
-}
-
 /// State machine of a lock manager.
 #[derive(Debug)]
 pub(crate) struct Core<W> {

@@ -22,7 +22,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
-use super::core::{Core, SessionId, WaitOutcome};
+use super::core::{Core, SessionId};
 use super::shared::{ResponseSender, SessionCommand, SessionCommands, Shared};
 use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{drive, snapshot};
@@ -103,8 +103,8 @@ async fn session_loop<P: AsyncLockPool>(
                 // A command that arrives meanwhile drops this future, which cancels the wait.
                 let options = options.accepting(accepted);
                 match or_command(wait(&mut **session, key, &options), &mut commands).await {
-                    Some(outcome) => {
-                        reporter.report(|core, now| core.on_wait_ended(id, outcome, now));
+                    Some(granted) => {
+                        reporter.report(|core, now| core.on_wait_ended(id, granted, now));
                     }
                     None => break,
                 }
@@ -313,26 +313,27 @@ async fn with_revealed_sqlstate<S: AsyncLockSession>(
     }
 }
 
-/// Waits for the lock in the server's queue.
+/// Waits for the lock in the server's queue. Returns the process id of the session that was granted
+/// it, or `None` if the limit has passed.
 async fn wait<S: AsyncLockSession>(
     session: &mut S,
     key: LockKey,
     options: &LockOptions,
-) -> WaitOutcome {
+) -> Result<Option<i32>, LockError> {
     let snapshot = snapshot(session);
     let acquire = Acquire::new(key, options, LockScope::Session, snapshot);
     match drive(session, acquire, None).await {
         Ok(grant) => match grant.pid {
-            Some(pid) => WaitOutcome::Granted { pid },
-            None => WaitOutcome::Failed(LockError::new(LockErrorKind::Unsupported)),
+            Some(pid) => Ok(Some(pid)),
+            None => Err(LockError::new(LockErrorKind::Unsupported)),
         },
-        Err(error) if error.kind() == LockErrorKind::TimedOut => WaitOutcome::TimedOut,
+        Err(error) if error.kind() == LockErrorKind::TimedOut => Ok(None),
         // The session is internal to the lock manager: waiters retry on a new one instead of
         // getting its error.
         Err(error) if session.session_transaction_state().is_broken() => {
-            WaitOutcome::Failed(LockError::new(LockErrorKind::Lost).with_source(error))
+            Err(LockError::new(LockErrorKind::Lost).with_source(error))
         }
-        Err(error) => WaitOutcome::Failed(error),
+        Err(error) => Err(error),
     }
 }
 

@@ -17,7 +17,7 @@ use super::key_state::{KeyEvent, KeyPhase, KeyState};
 use super::session_loss::SessionLoss;
 use super::sessions::SessionPhase;
 use super::wait_queue::Request;
-use super::{Command, Core, SessionId, WaitOutcome};
+use super::{Command, Core, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 use crate::options::{LockOptions, WaitStrategy};
@@ -162,8 +162,14 @@ impl<W> Core<W> {
         }
     }
 
-    /// Handles the end of a wait on the server.
-    pub(crate) fn on_wait_ended(&mut self, id: SessionId, outcome: WaitOutcome, now: Instant) {
+    /// Handles the end of a wait on the server: the process id of the session that was granted the
+    /// lock, or `None` if the limit of the wait has passed.
+    pub(crate) fn on_wait_ended(
+        &mut self,
+        id: SessionId,
+        granted: Result<Option<i32>, LockError>,
+        now: Instant,
+    ) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -174,26 +180,26 @@ impl<W> Core<W> {
             // The session was not told to wait.
             return self.on_session_lost(id, SessionLoss::Unreliable, now);
         };
-        let is_expected = |pid| pid == session.pid;
+        let expected = session.pid;
         (session.phase, session.phase_start) = (SessionPhase::Idle, now);
         let mode = match self.keys.get(&key).map(|key_state| key_state.phase()) {
             Some(KeyPhase::WaitingOnServer { session, mode }) if session == id => Some(mode),
             Some(_) | None => None,
         };
-        match (outcome, mode) {
+        match (granted, mode) {
             // A pooler exchanged the session after it was opened.
-            (WaitOutcome::Granted { pid }, _) if !is_expected(pid) => {
+            (Ok(Some(pid)), _) if pid != expected => {
                 self.on_session_lost(id, SessionLoss::Changed, now);
             }
-            (WaitOutcome::Granted { .. }, Some(mode)) => {
+            (Ok(Some(_)), Some(mode)) => {
                 self.schedule_health_check(id, now);
                 self.on_granted(key, id, mode, None, now);
             }
             // Granted after the last waiter had left. Termination releases the lock.
-            (WaitOutcome::Granted { .. }, None) => self.terminate_session(id),
-            (WaitOutcome::TimedOut | WaitOutcome::Failed(_), None) => self.close_session(id),
-            (WaitOutcome::TimedOut, Some(_)) => self.on_wait_failed(id, key, None, now),
-            (WaitOutcome::Failed(error), Some(_)) => self.on_wait_failed(id, key, Some(error), now),
+            (Ok(Some(_)), None) => self.terminate_session(id),
+            (Ok(None) | Err(_), None) => self.close_session(id),
+            (Ok(None), Some(_)) => self.on_wait_failed(id, key, None, now),
+            (Err(error), Some(_)) => self.on_wait_failed(id, key, Some(error), now),
         }
     }
 

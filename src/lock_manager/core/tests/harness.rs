@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::LockError;
 use crate::key::{LockKey, RawLockKey};
-use crate::lock_manager::core::{
-    Command, Core, LockGrant, RequestId, RequestKind, SessionId, WaitOutcome,
-};
+use crate::lock_manager::core::{Command, Core, LockGrant, RequestId, RequestKind, SessionId};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockMode, LockOptions, Wait};
 use crate::session::{
@@ -288,15 +286,19 @@ impl CoreHarness {
         self.commands()
     }
 
-    pub(super) fn end_wait(&mut self, session: &str, outcome: WaitOutcome) -> Vec<String> {
+    pub(super) fn end_wait(
+        &mut self,
+        session: &str,
+        granted: Result<Option<i32>, LockError>,
+    ) -> Vec<String> {
         let id = self.id(session);
-        self.core.on_wait_ended(id, outcome, self.now);
+        self.core.on_wait_ended(id, granted, self.now);
         self.commands()
     }
 
     pub(super) fn grant_wait(&mut self, session: &str) -> Vec<String> {
         let pid = self.pid(session);
-        self.end_wait(session, WaitOutcome::Granted { pid })
+        self.end_wait(session, Ok(Some(pid)))
     }
 
     pub(super) fn end_session(&mut self, session: &str) -> Vec<String> {

@@ -2,7 +2,6 @@
 
 use super::harness::{CoreHarness, LockErrorKind, millis};
 use crate::error::LockError;
-use crate::lock_manager::core::WaitOutcome;
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockOptions, WaitStrategy};
 use std::time::Duration;
@@ -21,8 +20,8 @@ fn poll() -> LockOptions {
     LockOptions::wait_forever()
 }
 
-fn failed(kind: LockErrorKind) -> WaitOutcome {
-    WaitOutcome::Failed(LockError::new(kind))
+fn failed(kind: LockErrorKind) -> Result<Option<i32>, LockError> {
+    Err(LockError::new(kind))
 }
 
 /// The waiter `ann` waits on the server, on `s2`.
@@ -164,7 +163,7 @@ fn server_wait_continues_for_another_blocking_waiter() {
 fn server_wait_ends_by_its_own_limit() {
     let mut harness = waiting(&up_to(20));
     assert_eq!(harness.advance(millis(20)), ["failed ann: TimedOut"]);
-    assert_eq!(harness.end_wait("s2", WaitOutcome::TimedOut), ["close s2"]);
+    assert_eq!(harness.end_wait("s2", Ok(None)), ["close s2"]);
 }
 
 #[test]
@@ -200,7 +199,7 @@ fn server_wait_ends_with_its_last_blocking_waiter() {
 fn early_server_timeout_polls_again() {
     let mut harness = waiting(&up_to(20));
     harness.request("ben", 1, &block());
-    assert_eq!(harness.end_wait("s2", WaitOutcome::TimedOut), ["close s2"]);
+    assert_eq!(harness.end_wait("s2", Ok(None)), ["close s2"]);
     assert_eq!(harness.advance_to_next_timer(), ["run s1: acquire 1"]);
 }
 
@@ -415,7 +414,7 @@ fn hand_offs_restart_after_a_loss() {
 fn wait_granted_to_another_session_is_not_trusted() {
     let mut harness = waiting(&block());
     let pid = harness.pid("s2") + 1;
-    let commands = harness.end_wait("s2", WaitOutcome::Granted { pid });
+    let commands = harness.end_wait("s2", Ok(Some(pid)));
     let changed = ["lost s2", "terminate s2", "failed ann: SessionChanged"];
     assert_eq!(commands, changed);
 }

@@ -2,7 +2,7 @@
 
 use super::{Connection, Event, Simulation};
 use crate::error::{LockError, LockErrorKind};
-use crate::lock_manager::core::{SessionId, WaitOutcome};
+use crate::lock_manager::core::SessionId;
 use crate::session::{
     Backend, BatchMode, BatchReply, LockBatch, LockOpKind, ServerSigns, SessionError,
 };
@@ -108,9 +108,9 @@ impl Simulation {
         };
         self.server.leave_queue(pid, key);
         let outcome = if self.server.is_alive(pid) {
-            WaitOutcome::TimedOut
+            Ok(None)
         } else {
-            WaitOutcome::Failed(LockError::new(LockErrorKind::Database))
+            Err(LockError::new(LockErrorKind::Database))
         };
         self.end_connection(process, session, false);
         let now = self.now;
@@ -218,12 +218,12 @@ impl Simulation {
                 } else {
                     LockErrorKind::Database
                 };
-                WaitOutcome::Failed(LockError::new(kind))
+                Err(LockError::new(kind))
             } else if self.server.holds(pid, key, mode) {
                 self.coverage.count("waited on the server");
                 let exchanged = self.chance(self.plan.faults.exchanged);
                 let pid = if exchanged { NO_PID } else { pid };
-                WaitOutcome::Granted { pid }
+                Ok(Some(pid))
             } else {
                 continue;
             };
