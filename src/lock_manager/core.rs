@@ -100,28 +100,11 @@ pub(crate) struct LockGrant {
 /// Action for the driver. `W` is the driver's handle of a caller that waits for a response.
 #[derive(Debug)]
 pub(crate) enum Command<W> {
-    /// Check out a connection and report it with [`Core::on_opened`].
-    Open { session: SessionId },
-    /// Run a batch on the session and report the reply with [`Core::on_batch_result`].
-    RunBatch {
+    /// Pass a command on to a session, which [`SessionCommand::Open`] starts.
+    Session {
         session: SessionId,
-        batch: LockBatch,
+        command: SessionCommand,
     },
-    /// Wait for the lock in the server's queue and report the end with [`Core::on_wait_ended`].
-    WaitOnServer {
-        session: SessionId,
-        key: LockKey,
-        options: LockOptions,
-    },
-    /// Return the connection to the pool; the session holds no lock. Report it with
-    /// [`Core::on_session_closed`].
-    Close { session: SessionId },
-    /// Check, without I/O, whether the client has found the connection closed. If so, report it
-    /// with [`Core::on_connection_closed`].
-    CheckConnection { session: SessionId },
-    /// Terminate the session, also with a statement in flight. Report it with
-    /// [`Core::on_session_closed`].
-    Terminate { session: SessionId },
     /// Signal the loss to every holder of a lock on the session.
     SessionLost { session: SessionId },
     /// Respond to a request: granted.
@@ -137,6 +120,26 @@ pub(crate) enum Command<W> {
     },
     /// Respond to [`Core::close`]: every session has ended.
     Closed { waiter: W },
+}
+
+/// Action for a session.
+#[derive(Debug)]
+pub(crate) enum SessionCommand {
+    /// Check out a connection and report it with [`Core::on_opened`].
+    Open,
+    /// Run a batch and report the reply with [`Core::on_batch_result`].
+    RunBatch(LockBatch),
+    /// Wait for the lock in the server's queue and report the end with [`Core::on_wait_ended`].
+    WaitOnServer { key: LockKey, options: LockOptions },
+    /// Check, without I/O, whether the client has found the connection closed. If so, report it
+    /// with [`Core::on_connection_closed`].
+    CheckConnection,
+    /// Return the connection to the pool; the session holds no lock. Report it with
+    /// [`Core::on_session_closed`].
+    Close,
+    /// Terminate the session, also with a statement in flight. Report it with
+    /// [`Core::on_session_closed`].
+    Terminate,
 }
 
 /// State machine of a lock manager.
@@ -322,6 +325,10 @@ impl<W> Core<W> {
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
+    }
+
+    fn send(&mut self, session: SessionId, command: SessionCommand) {
+        self.commands.push(Command::Session { session, command });
     }
 
     fn reply(&mut self, waiter: Option<W>, result: Result<(), LockErrorKind>) {

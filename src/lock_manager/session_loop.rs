@@ -22,8 +22,8 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
-use super::core::{Core, SessionId};
-use super::shared::{ResponseSender, SessionCommand, SessionCommands, Shared};
+use super::core::{Core, SessionCommand, SessionId};
+use super::shared::{ResponseSender, SessionCommands, Shared};
 use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{drive, snapshot};
 use crate::error::{LockError, LockErrorKind};
@@ -89,7 +89,7 @@ async fn session_loop<P: AsyncLockPool>(
                 }
                 None => break,
             },
-            SessionCommand::Run(batch) => {
+            SessionCommand::RunBatch(batch) => {
                 let Some(session) = conn.as_mut() else { break };
                 match or_command(run(&mut **session, &batch), &mut commands).await {
                     Some(reply) => {
@@ -98,7 +98,7 @@ async fn session_loop<P: AsyncLockPool>(
                     None => break,
                 }
             }
-            SessionCommand::Wait { key, options } => {
+            SessionCommand::WaitOnServer { key, options } => {
                 let Some(session) = conn.as_mut() else { break };
                 // A command that arrives meanwhile drops this future, which cancels the wait.
                 let options = options.accepting(accepted);

@@ -27,7 +27,7 @@ use std::time::Instant;
 use futures_channel::{mpsc, oneshot};
 
 use self::timer::TimerState;
-use super::core::{CONNECTION_CHECK_INTERVAL, Command, Core, SessionId};
+use super::core::{CONNECTION_CHECK_INTERVAL, Command, Core, SessionCommand, SessionId};
 use super::lock_handle::LockHandle;
 use super::loss_signal::LossSignal;
 use super::options::LockManagerOptions;
@@ -35,20 +35,8 @@ use super::session_task::{PollPermit, SessionTask};
 use super::snapshot::LockManagerSnapshot;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::Notice;
-use crate::key::LockKey;
 use crate::options::LockOptions;
-use crate::session::{Backend, LockBatch};
-
-/// A command for a session.
-#[derive(Debug)]
-pub(super) enum SessionCommand {
-    Open,
-    Run(LockBatch),
-    Wait { key: LockKey, options: LockOptions },
-    CheckConnection,
-    Close,
-    Terminate,
-}
+use crate::session::Backend;
 
 pub(super) type SessionCommands = mpsc::UnboundedReceiver<SessionCommand>;
 
@@ -302,24 +290,15 @@ impl State {
         deferred: &mut DeferredQueue,
     ) {
         match command {
-            Command::Open { session } => self.send(session, SessionCommand::Open, deferred),
-            Command::RunBatch { session, batch } => {
+            Command::Session { session, command } => {
                 // Claimed before the command is sent: otherwise the command would wake the owner.
-                if let Some(permit) = permit.filter(|permit| permit.is_none()) {
-                    *permit = self.try_claim(session);
+                if matches!(command, SessionCommand::RunBatch(_)) {
+                    if let Some(permit) = permit.filter(|permit| permit.is_none()) {
+                        *permit = self.try_claim(session);
+                    }
                 }
-                self.send(session, SessionCommand::Run(batch), deferred);
+                self.send(session, command, deferred);
             }
-            Command::WaitOnServer {
-                session,
-                key,
-                options,
-            } => self.send(session, SessionCommand::Wait { key, options }, deferred),
-            Command::CheckConnection { session } => {
-                self.send(session, SessionCommand::CheckConnection, deferred);
-            }
-            Command::Close { session } => self.send_final(session, SessionCommand::Close),
-            Command::Terminate { session } => self.send_final(session, SessionCommand::Terminate),
             // The core emits this before `Terminate`, whose dispatch removes the signal.
             Command::SessionLost { session } => {
                 if let Some(loss) = self.losses.remove(&session) {
@@ -354,8 +333,16 @@ impl State {
         Arc::clone(self.losses.entry(session).or_default())
     }
 
-    /// Sends a command to a session; starts the session if it is new.
+    /// Sends a command to a session. Starts the session if it is new. After its last command, drops
+    /// its sender and its loss signal.
     fn send(&mut self, session: SessionId, command: SessionCommand, deferred: &mut DeferredQueue) {
+        if matches!(command, SessionCommand::Close | SessionCommand::Terminate) {
+            if let Some(handle) = self.sessions.remove(&session) {
+                let _ = handle.commands.unbounded_send(command);
+            }
+            self.losses.remove(&session);
+            return;
+        }
         let handle = self.sessions.entry(session).or_insert_with(|| {
             let (sender, receiver) = mpsc::unbounded();
             deferred.push(Deferred::Spawn(session, receiver));
@@ -371,14 +358,6 @@ impl State {
     /// Claims the session that is about to get a command, for one poll by the caller.
     fn try_claim(&self, session: SessionId) -> Option<PollPermit> {
         self.sessions.get(&session)?.task.as_ref()?.try_claim()
-    }
-
-    /// Sends a session its last command, and drops its sender and its loss signal.
-    fn send_final(&mut self, session: SessionId, command: SessionCommand) {
-        if let Some(handle) = self.sessions.remove(&session) {
-            let _ = handle.commands.unbounded_send(command);
-        }
-        self.losses.remove(&session);
     }
 }
 

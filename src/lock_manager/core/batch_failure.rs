@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase};
 use super::sessions::{Failure, SessionPhase};
-use super::{Command, Core, SessionId};
+use super::{Core, SessionCommand, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
 use crate::session::{BatchMode, LockBatch, LockOp, LockOpKind, TokenSource};
@@ -82,7 +82,7 @@ impl<W> Core<W> {
         let batch = LockBatch::new(BatchMode::Compensate, session.pid, releases, tokens);
         session.phase = SessionPhase::Compensating { ops, failure };
         session.phase_start = now;
-        self.commands.push(Command::RunBatch { session: id, batch });
+        self.send(id, SessionCommand::RunBatch(batch));
     }
 
     /// Handles the end of the compensation.

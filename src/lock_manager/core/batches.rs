@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::key_state::{KeyEvent, KeyPhase};
 use super::session_loss::SessionLoss;
 use super::sessions::{Failure, SessionPhase, SessionState};
-use super::{Command, Core, SessionId};
+use super::{Core, SessionCommand, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
 use crate::session::{
@@ -96,7 +96,7 @@ impl<W> Core<W> {
             session.phase = SessionPhase::Executing { ops, acks };
             session.phase_start = now;
             self.counters.batches += 1;
-            self.commands.push(Command::RunBatch { session: id, batch });
+            self.send(id, SessionCommand::RunBatch(batch));
         }
     }
 

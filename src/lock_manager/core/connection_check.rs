@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::session_loss::SessionLoss;
 use super::timers::Timer;
-use super::{Command, Core, SessionId};
+use super::{Core, SessionCommand, SessionId};
 
 /// Interval between connection checks: a check only reads the client's state.
 pub(crate) const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -52,7 +52,7 @@ impl<W> Core<W> {
             return;
         }
         if is_idle {
-            self.commands.push(Command::CheckConnection { session: id });
+            self.send(id, SessionCommand::CheckConnection);
         }
         self.arm_connection_check(id, now);
     }

@@ -17,7 +17,7 @@ use super::key_state::{KeyEvent, KeyPhase, KeyState};
 use super::session_loss::SessionLoss;
 use super::sessions::SessionPhase;
 use super::wait_queue::Request;
-use super::{Command, Core, SessionId};
+use super::{Core, SessionCommand, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 use crate::options::{LockOptions, WaitStrategy};
@@ -140,11 +140,8 @@ impl<W> Core<W> {
         if let Some(key_state) = self.keys.get_mut(&key) {
             key_state.apply(KeyEvent::WaitStarted { session, mode });
         }
-        self.commands.push(Command::WaitOnServer {
-            session,
-            key: name,
-            options: options.mode(mode).strategy(WaitStrategy::Block),
-        });
+        let options = options.mode(mode).strategy(WaitStrategy::Block);
+        self.send(session, SessionCommand::WaitOnServer { key: name, options });
     }
 
     /// Ends the wait of a session that no waiter needs.

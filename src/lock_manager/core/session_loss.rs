@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::key_state::KeyEvent;
 use super::sessions::SessionPhase;
 use super::wait_queue::AfterLoss;
-use super::{Command, Core, SessionId};
+use super::{Command, Core, SessionCommand, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 
@@ -48,7 +48,7 @@ impl<W> Core<W> {
         self.counters.lost_sessions += 1;
         // Before the termination: the driver removes the signal of a session that it terminates.
         self.commands.push(Command::SessionLost { session: id });
-        let Some(session) = self.remove_session(id, Command::Terminate { session: id }) else {
+        let Some(session) = self.remove_session(id, SessionCommand::Terminate) else {
             return;
         };
         let acks = match session.phase {

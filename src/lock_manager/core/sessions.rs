@@ -19,7 +19,7 @@ use super::key_state::KeyEvent;
 use super::session_loss::SessionLoss;
 use super::timers::Timer;
 use super::wait_queue::AfterLoss;
-use super::{Command, Core, OpenFailure, SessionId};
+use super::{Core, OpenFailure, SessionCommand, SessionId};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::{LockKey, RawLockKey};
 use crate::protocol::Backoff;
@@ -163,7 +163,7 @@ impl<W> Core<W> {
         now: Instant,
     ) -> SessionId {
         let id = SessionId(self.next_id());
-        self.commands.push(Command::Open { session: id });
+        self.send(id, SessionCommand::Open);
         self.sessions.insert(
             id,
             SessionState {
@@ -294,18 +294,18 @@ impl<W> Core<W> {
 
     /// Terminates a session; no holder has a lock on it.
     pub(super) fn terminate_session(&mut self, id: SessionId) {
-        self.remove_session(id, Command::Terminate { session: id });
+        self.remove_session(id, SessionCommand::Terminate);
     }
 
     /// Closes a session, which holds no lock.
     pub(super) fn close_session(&mut self, id: SessionId) {
-        self.remove_session(id, Command::Close { session: id });
+        self.remove_session(id, SessionCommand::Close);
     }
 
     pub(super) fn remove_session(
         &mut self,
         id: SessionId,
-        last: Command<W>,
+        last: SessionCommand,
     ) -> Option<SessionState<W>> {
         let session = self.sessions.remove(&id)?;
         if let Some(at) = session.health_check {
@@ -314,10 +314,10 @@ impl<W> Core<W> {
         if let Some(at) = session.connection_check {
             self.timers.remove(&(at, Timer::ConnectionCheck(id)));
         }
-        if self.awaits_terminated || matches!(last, Command::Close { .. }) {
+        if self.awaits_terminated || matches!(last, SessionCommand::Close) {
             self.ending_sessions.insert(id);
         }
-        self.commands.push(last);
+        self.send(id, last);
         Some(session)
     }
 

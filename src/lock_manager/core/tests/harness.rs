@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::LockError;
 use crate::key::{LockKey, RawLockKey};
-use crate::lock_manager::core::{Command, Core, LockGrant, RequestId, RequestKind, SessionId};
+use crate::lock_manager::core::{
+    Command, Core, LockGrant, RequestId, RequestKind, SessionCommand, SessionId,
+};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockMode, LockOptions, Wait};
 use crate::session::{
@@ -89,31 +91,7 @@ impl CoreHarness {
             .into_iter()
             .filter(|command| !matches!(command, Command::Waits { .. }))
             .map(|command| match command {
-                Command::Open { session } => format!("open {}", self.name(session)),
-                Command::RunBatch { session, batch } => {
-                    let text = format!("run {}:{}", self.name(session), describe(&batch));
-                    self.batches.insert(session, batch);
-                    text
-                }
-                Command::WaitOnServer {
-                    session,
-                    key,
-                    options,
-                } => {
-                    let limit = match options.wait() {
-                        Wait::UpTo(limit) => format!("{limit:?}"),
-                        Wait::Forever => "forever".to_owned(),
-                        Wait::No => unreachable!("a wait waits"),
-                    };
-                    let mode = mode(options.lock_mode());
-                    let key = number(key.raw());
-                    format!("wait {}: {mode}{key} {limit}", self.name(session))
-                }
-                Command::CheckConnection { session } => {
-                    format!("check connection {}", self.name(session))
-                }
-                Command::Close { session } => format!("close {}", self.name(session)),
-                Command::Terminate { session } => format!("terminate {}", self.name(session)),
+                Command::Session { session, command } => self.session_command(session, command),
                 Command::SessionLost { session } => format!("lost {}", self.name(session)),
                 Command::Granted { waiter, grant } => {
                     self.grants.insert(waiter, grant);
@@ -133,6 +111,31 @@ impl CoreHarness {
                 Command::Waits { .. } => unreachable!("filtered out"),
             })
             .collect()
+    }
+
+    fn session_command(&mut self, session: SessionId, command: SessionCommand) -> String {
+        let name = self.name(session);
+        match command {
+            SessionCommand::Open => format!("open {name}"),
+            SessionCommand::RunBatch(batch) => {
+                let text = format!("run {name}:{}", describe(&batch));
+                self.batches.insert(session, batch);
+                text
+            }
+            SessionCommand::WaitOnServer { key, options } => {
+                let limit = match options.wait() {
+                    Wait::UpTo(limit) => format!("{limit:?}"),
+                    Wait::Forever => "forever".to_owned(),
+                    Wait::No => unreachable!("a wait waits"),
+                };
+                let mode = mode(options.lock_mode());
+                let key = number(key.raw());
+                format!("wait {name}: {mode}{key} {limit}")
+            }
+            SessionCommand::CheckConnection => format!("check connection {name}"),
+            SessionCommand::Close => format!("close {name}"),
+            SessionCommand::Terminate => format!("terminate {name}"),
+        }
     }
 
     pub(super) fn request(

@@ -1,7 +1,7 @@
 //! Driver of the simulated cores: performs their commands.
 
 use super::{Event, Simulation};
-use crate::lock_manager::core::{Command, SessionId};
+use crate::lock_manager::core::{Command, SessionCommand, SessionId};
 use crate::options::{LockMode, Wait};
 
 impl Simulation {
@@ -24,22 +24,35 @@ impl Simulation {
 
     fn perform(&mut self, process: usize, command: Command<u64>) {
         match command {
-            Command::Open { session } => {
+            Command::Session { session, command } => {
+                self.perform_on_session(process, session, command);
+            }
+            Command::SessionLost { session } => self.on_session_lost(process, session),
+            Command::Granted { waiter, grant } => self.granted(process, waiter, grant),
+            Command::Failed { waiter, error } => {
+                self.coverage.failed(error.kind());
+                self.finish(waiter);
+            }
+            Command::Released { waiter, result } => self.released(waiter, result),
+            Command::Waits { request, key } => self.waits(process, request, key),
+            Command::Closed { .. } => self.coverage.count("closed"),
+        }
+    }
+
+    fn perform_on_session(&mut self, process: usize, session: SessionId, command: SessionCommand) {
+        match command {
+            SessionCommand::Open => {
                 self.opening.insert((process, session));
                 // Longer than several polls, or shorter than one.
                 let slow = self.chance(8);
                 let delay = self.random_micros(if slow { 100..30_000 } else { 100..1_000 });
                 self.at(delay, Event::ConnectionOpened(process, session));
             }
-            Command::RunBatch { session, batch } => {
+            SessionCommand::RunBatch(batch) => {
                 let delay = self.random_micros(20..60);
                 self.at(delay, Event::BatchArrives(process, session, batch));
             }
-            Command::WaitOnServer {
-                session,
-                key,
-                options,
-            } => {
+            SessionCommand::WaitOnServer { key, options } => {
                 let mode = options.lock_mode();
                 let connection = self.connections.get_mut(&(process, session));
                 let connection = connection.expect("the session is open");
@@ -52,24 +65,15 @@ impl Simulation {
                     self.at(limit, Event::ServerWaitLimit(process, session));
                 }
             }
-            Command::CheckConnection { session } => {
+            SessionCommand::CheckConnection => {
                 let delay = self.random_micros(0..100);
                 self.at(delay, Event::ConnectionChecked(process, session));
             }
-            Command::Close { session } => {
+            SessionCommand::Close => {
                 self.check_nothing_held(process, session);
                 self.end_connection(process, session, true);
             }
-            Command::Terminate { session } => self.end_connection(process, session, true),
-            Command::SessionLost { session } => self.on_session_lost(process, session),
-            Command::Granted { waiter, grant } => self.granted(process, waiter, grant),
-            Command::Failed { waiter, error } => {
-                self.coverage.failed(error.kind());
-                self.finish(waiter);
-            }
-            Command::Released { waiter, result } => self.released(waiter, result),
-            Command::Waits { request, key } => self.waits(process, request, key),
-            Command::Closed { .. } => self.coverage.count("closed"),
+            SessionCommand::Terminate => self.end_connection(process, session, true),
         }
     }
 
