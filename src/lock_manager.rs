@@ -6,13 +6,13 @@
 mod blocking_adapter;
 mod core;
 mod guard;
-mod held_lock;
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 mod instruments;
 mod lock_handle;
 mod loss_signal;
 mod manager;
 mod options;
+mod release;
 mod request;
 mod session_loop;
 mod session_task;

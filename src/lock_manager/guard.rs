@@ -1,12 +1,21 @@
 //! The owned guards of a lock manager: [`OwnedLockGuard`] and [`OwnedLockGuards`].
 
-use super::held_lock::{HeldLock, release_all};
+#[cfg(feature = "testing")]
+use std::sync::Arc;
+
+use super::core::SessionId;
+use super::lock_handle::LockHandle;
 use super::manager::block_on;
+use super::release::{PendingRelease, release_all};
 use super::shared::Caller;
+#[cfg(feature = "testing")]
+use super::simulated::SimulatedLock;
 use crate::error::LockError;
-use crate::events::LockSpan;
+use crate::events::{LockSpan, RequestRecord};
 use crate::key::LockKey;
 use crate::options::LockMode;
+#[cfg(feature = "testing")]
+use crate::options::LockOptions;
 
 /// A lock that is held through a [`LockManager`](super::LockManager).
 ///
@@ -15,28 +24,70 @@ use crate::options::LockMode;
 /// [`release_blocking`](Self::release_blocking) report the result.
 #[derive(Debug)]
 #[must_use = "the lock is released when the guard is dropped"]
-pub struct OwnedLockGuard(HeldLock);
+pub struct OwnedLockGuard {
+    lock: LockHandle,
+    key: LockKey,
+    mode: LockMode,
+    /// The lock in the lock table of a test.
+    #[cfg(feature = "testing")]
+    simulated: Option<SimulatedLock>,
+}
 
 impl OwnedLockGuard {
-    pub(super) const fn new(lock: HeldLock) -> Self {
-        Self(lock)
+    pub(super) const fn new(lock: LockHandle, key: LockKey, mode: LockMode) -> Self {
+        Self {
+            lock,
+            key,
+            mode,
+            #[cfg(feature = "testing")]
+            simulated: None,
+        }
+    }
+
+    /// Ends the request with the grant, which begins the hold.
+    pub(super) fn begin(&mut self, request: Option<RequestRecord>) {
+        self.lock.begin(request);
+    }
+
+    /// Acquires the lock in the lock table of a test, on a backend without locks.
+    #[cfg(feature = "testing")]
+    pub(super) async fn simulate(mut self, options: &LockOptions) -> Result<Self, LockError> {
+        let session = self.lock.grant.session;
+        let simulated = SimulatedLock::acquire(session, &self.key, options).await?;
+        if let Some(simulated) = &simulated {
+            let loss = self.lock.loss.get_or_insert_default();
+            simulated.fire_on_loss(Arc::clone(loss));
+        }
+        self.simulated = simulated;
+        Ok(self)
+    }
+
+    /// Splits the guard into its lock and the rest of its release.
+    pub(super) fn into_parts(mut self) -> (LockHandle, PendingRelease) {
+        let release = PendingRelease {
+            key: self.key,
+            record: self.lock.begin_release(),
+            #[cfg(feature = "testing")]
+            simulated: self.simulated,
+        };
+        (self.lock, release)
     }
 
     /// Returns the span of a body under the lock.
     pub(super) fn span(&self) -> LockSpan {
-        self.0.span()
+        self.lock.span()
     }
 
     /// Returns the key of the lock.
     #[must_use]
     pub const fn key(&self) -> &LockKey {
-        self.0.key()
+        &self.key
     }
 
     /// Returns the mode of the lock.
     #[must_use]
     pub const fn mode(&self) -> LockMode {
-        self.0.mode()
+        self.mode
     }
 
     /// Returns the fencing token, if the lock was acquired with one.
@@ -48,7 +99,7 @@ impl OwnedLockGuard {
     /// [`TokenSource`](super::TokenSource) for the source of tokens.
     #[must_use]
     pub const fn fencing_token(&self) -> Option<i64> {
-        self.0.token()
+        self.lock.grant.token
     }
 
     /// Returns the number of the lock manager's session that holds the lock.
@@ -56,7 +107,8 @@ impl OwnedLockGuard {
     /// A later session has a greater number. It is 0 on a backend without locks.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.0.generation()
+        let session = self.lock.grant.session;
+        session.map_or(0, SessionId::generation)
     }
 
     /// Returns true if the lock is known to be lost.
@@ -65,7 +117,7 @@ impl OwnedLockGuard {
     /// is known, for each client.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.0.is_lost()
+        self.lock.is_lost()
     }
 
     /// Completes when the lock is known to be lost; otherwise it stays pending.
@@ -75,7 +127,7 @@ impl OwnedLockGuard {
     /// May be dropped and called again at any time.
     pub async fn lost(&self) {
         // A grant without a lock has no session that could be lost.
-        match self.0.loss() {
+        match &self.lock.loss {
             Some(loss) => loss.wait().await,
             None => std::future::pending().await,
         }
@@ -99,7 +151,7 @@ impl OwnedLockGuard {
     ///
     /// The call itself starts the release. Dropping the future only drops the report.
     pub fn release(self) -> impl Future<Output = Result<(), LockError>> + Send {
-        self.0.release(Caller::Async)
+        self.release_by(Caller::Async)
     }
 
     /// Releases the lock as [`release`](Self::release) does, and blocks the thread until the
@@ -115,20 +167,24 @@ impl OwnedLockGuard {
     /// The unwinding drops the guard, which releases the lock.
     #[track_caller]
     pub fn release_blocking(self) -> Result<(), LockError> {
-        block_on(|| self.0.release(Caller::Blocking))
+        block_on(|| self.release_by(Caller::Blocking))
+    }
+
+    /// Releases the lock at once. The returned future reports the result.
+    fn release_by(self, caller: Caller) -> impl Future<Output = Result<(), LockError>> + Send {
+        let (lock, release) = self.into_parts();
+        // Outside the future, because the call itself starts the release.
+        let receiver = lock.release(caller);
+        release.result(receiver)
     }
 }
 
 /// Several locks that are held together, in ascending order of their [raw keys](crate::RawLockKey).
 #[derive(Debug)]
 #[must_use = "the locks are released when the guards are dropped"]
-pub struct OwnedLockGuards(Vec<OwnedLockGuard>);
+pub struct OwnedLockGuards(pub(super) Vec<OwnedLockGuard>);
 
 impl OwnedLockGuards {
-    pub(super) fn new(locks: Vec<HeldLock>) -> Self {
-        Self(locks.into_iter().map(OwnedLockGuard).collect())
-    }
-
     /// Returns `true` if one of the locks is known to be lost.
     #[must_use]
     pub fn is_lost(&self) -> bool {
@@ -152,7 +208,7 @@ impl OwnedLockGuards {
     /// As [`OwnedLockGuard::release`], from the first poll on. Dropping the future before that
     /// drops the guards, which releases the locks too.
     pub async fn release(self) -> Result<(), LockError> {
-        release_all(self.0.into_iter().map(|guard| guard.0)).await
+        release_all(self.0).await
     }
 
     /// Releases all the locks as [`release`](Self::release) does, and blocks the thread until the

@@ -1,8 +1,7 @@
 //! A granted lock on the caller's side, and its release: [`LockHandle`].
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures_channel::oneshot;
 
@@ -10,17 +9,19 @@ use super::core::{Core, LockGrant};
 use super::loss_signal::LossSignal;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
-use crate::events::{GrantRecord, LockSpan};
+use crate::events::{GrantRecord, LockSpan, RequestRecord};
 
-/// A granted lock; released when dropped.
+/// A granted lock. Dropping it releases the lock, and sends the event of a dropped guard.
 #[derive(Debug)]
 pub(super) struct LockHandle {
     shared: Arc<Shared>,
     pub(super) grant: LockGrant,
     is_released: bool,
     /// Process id of the session on the server. `None` without a server.
-    pub(super) pid: Option<i32>,
+    pid: Option<i32>,
     pub(super) loss: Option<Arc<LossSignal>>,
+    /// `None` until the caller has received the lock, and after its release has begun.
+    record: Option<GrantRecord>,
 }
 
 impl LockHandle {
@@ -36,7 +37,28 @@ impl LockHandle {
             is_released: false,
             pid,
             loss,
+            record: None,
         }
+    }
+
+    /// Ends the request with the grant, which begins the hold.
+    pub(super) fn begin(&mut self, request: Option<RequestRecord>) {
+        self.record = request.and_then(|request| request.granted(self.pid, Instant::now()));
+    }
+
+    /// Ends the hold, once: its release follows.
+    pub(super) fn begin_release(&mut self) -> Option<GrantRecord> {
+        self.record.take().map(GrantRecord::releasing)
+    }
+
+    /// Returns the span of a body under the lock.
+    pub(super) fn span(&self) -> LockSpan {
+        let record = self.record.as_ref();
+        record.map_or_else(LockSpan::default, GrantRecord::span)
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.loss.as_deref().is_some_and(LossSignal::is_fired)
     }
 
     /// Returns the grant, once: its release follows.
@@ -46,18 +68,18 @@ impl LockHandle {
     }
 
     /// Releases the lock. The receiver gets the result.
-    pub(super) fn release(mut self, caller: Caller) -> ResponseReceiver {
+    pub(super) fn release(mut self, caller: Caller) -> oneshot::Receiver<Response> {
         let (sender, receiver) = oneshot::channel();
         if let Some(grant) = self.take_grant() {
             let sender = Some(ResponseSender::new(sender));
             let release = |core: &mut Core<ResponseSender>, now| core.release(grant, sender, now);
             self.shared.with_core_and_poll(caller.may_block(), release);
         }
-        ResponseReceiver(receiver)
+        receiver
     }
 
     /// Releases several locks of one lock manager in one batch.
-    pub(super) fn release_all(mut all: Vec<Self>) -> Vec<ResponseReceiver> {
+    pub(super) fn release_all(mut all: Vec<Self>) -> Vec<oneshot::Receiver<Response>> {
         let Some(shared) = all.first().map(|lock| Arc::clone(&lock.shared)) else {
             return Vec::new();
         };
@@ -70,61 +92,20 @@ impl LockHandle {
                 }
             }
         });
-        receivers.into_iter().map(ResponseReceiver).collect()
-    }
-}
-
-/// The receiver of a response. Its output is `None` if the lock manager is gone.
-pub(super) struct ResponseReceiver(pub(super) oneshot::Receiver<Response>);
-
-impl Future for ResponseReceiver {
-    type Output = Option<Response>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(Result::ok)
+        receivers
     }
 }
 
 impl Drop for LockHandle {
     fn drop(&mut self) {
-        let Some(grant) = self.take_grant() else {
+        if let Some(grant) = self.take_grant() {
+            self.shared
+                .with_core(|core, now| core.release(grant, None, now));
+        }
+        let Some(release) = self.begin_release() else {
             return;
         };
-        self.shared
-            .with_core(|core, now| core.release(grant, None, now));
-    }
-}
-
-/// Record of a held lock. Dropping it sends the event of a dropped guard.
-#[derive(Debug)]
-pub(super) struct HoldRecord {
-    pub(super) grant: Option<GrantRecord>,
-    pub(super) loss: Option<Arc<LossSignal>>,
-}
-
-impl HoldRecord {
-    pub(super) const fn new(loss: Option<Arc<LossSignal>>) -> Self {
-        Self { grant: None, loss }
-    }
-
-    /// Returns the span of a body under the lock.
-    pub(super) fn span(&self) -> LockSpan {
-        let grant = self.grant.as_ref();
-        grant.map_or_else(LockSpan::default, GrantRecord::span)
-    }
-
-    /// Begins the release.
-    pub(super) fn releasing(mut self) -> Option<GrantRecord> {
-        self.grant.take().map(GrantRecord::releasing)
-    }
-}
-
-impl Drop for HoldRecord {
-    fn drop(&mut self) {
-        let Some(release) = self.grant.take().map(GrantRecord::releasing) else {
-            return;
-        };
-        if self.loss.as_deref().is_some_and(LossSignal::is_fired) {
+        if self.is_lost() {
             release.ended_without_caller(Err(LockError::new(LockErrorKind::Lost)));
         } else {
             release.queued();

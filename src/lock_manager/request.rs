@@ -9,8 +9,8 @@ use std::time::Instant;
 use futures_channel::oneshot;
 
 use super::core::{Core, RequestId, RequestKind};
-use super::held_lock::{HeldLock, release_all};
-use super::lock_handle::ResponseReceiver;
+use super::guard::OwnedLockGuard;
+use super::release::release_all;
 use super::shared::{Caller, Response, ResponseSender, Shared};
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{LockSpan, RequestRecord};
@@ -49,7 +49,7 @@ impl Handle {
         options: LockOptions,
         kind: RequestKind,
         caller: Caller,
-    ) -> Result<HeldLock, LockError> {
+    ) -> Result<OwnedLockGuard, LockError> {
         check(&options, &key)?;
         let pending = self.request(key, &options, kind, caller);
         pending.granted(&options).await
@@ -80,7 +80,7 @@ impl Handle {
         let sender = ResponseSender::new(sender).with_notice(record.wait_notice());
         let pending = PendingRequest {
             request: None,
-            receiver: ResponseReceiver(receiver),
+            receiver,
             shared: Arc::clone(&self.shared),
             key,
             options: *options,
@@ -101,7 +101,7 @@ impl Handle {
         mut keys: Vec<LockKey>,
         options: LockOptions,
         caller: Caller,
-    ) -> Result<Vec<HeldLock>, LockError> {
+    ) -> Result<Vec<OwnedLockGuard>, LockError> {
         if let Some(first) = keys.first() {
             check(&options, first)?;
         }
@@ -114,7 +114,7 @@ impl Handle {
             let context = format!("acquire_all acquires at most {MAX_KEYS} keys");
             return Err(LockError::new(LockErrorKind::TooManyLocks).with_context(context));
         }
-        let mut locks: Vec<HeldLock> = Vec::with_capacity(keys.len());
+        let mut locks: Vec<OwnedLockGuard> = Vec::with_capacity(keys.len());
         let error = loop {
             let missing = keys.get(locks.len()..).unwrap_or_default();
             if missing.is_empty() {
@@ -149,7 +149,7 @@ impl Handle {
         &self,
         keys: &[LockKey],
         options: &LockOptions,
-        locks: &mut Vec<HeldLock>,
+        locks: &mut Vec<OwnedLockGuard>,
         caller: Caller,
     ) -> Option<(LockKey, LockError)> {
         let pending = self.request_all(keys, options, caller);
@@ -226,7 +226,7 @@ fn without_wait(options: &LockOptions) -> LockOptions {
 struct PendingRequest {
     /// `None` before the request, and when the response has arrived.
     request: Option<RequestId>,
-    receiver: ResponseReceiver,
+    receiver: oneshot::Receiver<Response>,
     shared: Arc<Shared>,
     key: LockKey,
     options: LockOptions,
@@ -247,11 +247,9 @@ impl PendingRequest {
             _ => error,
         }
     }
-}
 
-impl PendingRequest {
     /// Waits for the response, and ends the record of the request.
-    async fn granted(mut self, options: &LockOptions) -> Result<HeldLock, LockError> {
+    async fn granted(mut self, options: &LockOptions) -> Result<OwnedLockGuard, LockError> {
         // Taken out, because the future borrows all of `self`.
         let span = std::mem::take(&mut self.span);
         let ended = async {
@@ -279,13 +277,13 @@ impl PendingRequest {
         not(feature = "testing"),
         expect(unused_variables, reason = "only the unit-test kit reads the options")
     )]
-    async fn response(&mut self, options: &LockOptions) -> Result<HeldLock, LockError> {
+    async fn response(&mut self, options: &LockOptions) -> Result<OwnedLockGuard, LockError> {
         let response = (&mut self.receiver).await;
         // An answered request needs no cancellation when this future is dropped.
         self.request = None;
         match response {
-            Some(Response::Granted(lock)) => {
-                let held = HeldLock::new(lock, self.key.clone(), self.options.lock_mode());
+            Ok(Response::Granted(lock)) => {
+                let held = OwnedLockGuard::new(lock, self.key.clone(), self.options.lock_mode());
                 #[cfg(feature = "testing")]
                 let held = {
                     let options = options.with_elapsed(self.began.elapsed());
@@ -293,8 +291,8 @@ impl PendingRequest {
                 };
                 Ok(held)
             }
-            Some(Response::Failed(error)) => Err(self.with_wait(error)),
-            Some(Response::Released(_) | Response::Closed) | None => {
+            Ok(Response::Failed(error)) => Err(self.with_wait(error)),
+            Ok(Response::Released(_) | Response::Closed) | Err(_) => {
                 Err(LockError::new(LockErrorKind::Closed).with_key(&self.key))
             }
         }

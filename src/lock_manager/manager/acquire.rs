@@ -33,10 +33,8 @@ impl LockManager {
         key: impl Into<LockKey>,
         options: LockOptions,
     ) -> Result<OwnedLockGuard, LockError> {
-        let lock = self
-            .handle
-            .acquire(key.into(), options, RequestKind::Plain, Caller::Async);
-        lock.await.map(OwnedLockGuard::new)
+        let (kind, caller) = (RequestKind::Plain, Caller::Async);
+        self.handle.acquire(key.into(), options, kind, caller).await
     }
 
     /// Acquires as [`acquire`](Self::acquire) does, and blocks the thread until the response.
@@ -55,11 +53,8 @@ impl LockManager {
         options: LockOptions,
     ) -> Result<OwnedLockGuard, LockError> {
         let key = key.into();
-        block_on(|| {
-            self.handle
-                .acquire(key, options, RequestKind::Plain, Caller::Blocking)
-        })
-        .map(OwnedLockGuard::new)
+        let (kind, caller) = (RequestKind::Plain, Caller::Blocking);
+        block_on(|| self.handle.acquire(key, options, kind, caller))
     }
 
     /// Acquires the lock on `key`, or returns `None` if it is contended or the limit passed.
@@ -119,10 +114,8 @@ impl LockManager {
         key: impl Into<LockKey>,
         options: LockOptions,
     ) -> Result<OwnedLockGuard, LockError> {
-        let lock = self
-            .handle
-            .acquire(key.into(), options, RequestKind::Fenced, Caller::Async);
-        lock.await.map(OwnedLockGuard::new)
+        let (kind, caller) = (RequestKind::Fenced, Caller::Async);
+        self.handle.acquire(key.into(), options, kind, caller).await
     }
 
     /// Acquires as [`acquire_fenced`](Self::acquire_fenced) does, and blocks the thread until the
@@ -142,11 +135,8 @@ impl LockManager {
         options: LockOptions,
     ) -> Result<OwnedLockGuard, LockError> {
         let key = key.into();
-        block_on(|| {
-            self.handle
-                .acquire(key, options, RequestKind::Fenced, Caller::Blocking)
-        })
-        .map(OwnedLockGuard::new)
+        let (kind, caller) = (RequestKind::Fenced, Caller::Blocking);
+        block_on(|| self.handle.acquire(key, options, kind, caller))
     }
 
     /// Acquires as [`try_acquire`](Self::try_acquire) does, with a
@@ -209,7 +199,7 @@ impl LockManager {
     ) -> Result<OwnedLockGuards, LockError> {
         let keys = keys.into_iter().map(Into::into).collect();
         let locks = self.handle.acquire_all(keys, options, Caller::Async);
-        locks.await.map(OwnedLockGuards::new)
+        locks.await.map(OwnedLockGuards)
     }
 
     /// Acquires as [`acquire_all`](Self::acquire_all) does, and blocks the thread until the
@@ -229,8 +219,7 @@ impl LockManager {
         options: LockOptions,
     ) -> Result<OwnedLockGuards, LockError> {
         let keys = keys.into_iter().map(Into::into).collect();
-        block_on(|| self.handle.acquire_all(keys, options, Caller::Blocking))
-            .map(OwnedLockGuards::new)
+        block_on(|| self.handle.acquire_all(keys, options, Caller::Blocking)).map(OwnedLockGuards)
     }
 
     /// Acquires the locks on all the keys, or returns `None` if one is contended or the limit
