@@ -5,7 +5,7 @@
 //! Every future here is ready at its first poll, which blocks the thread meanwhile. So a future is
 //! never dropped with a statement in flight, and no statement can be cancelled.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::DerefMut;
 use std::time::Duration;
 
 use crate::driver::blocking::terminate;
@@ -20,34 +20,18 @@ where
     P: LockPool<Connection: Send> + Sync,
 {
     type Session = BlockingSession<P::Connection>;
-    type Connection = BlockingConnection<P::Connection>;
+    // The port asks for a type that dereferences to its session.
+    type Connection = Box<Self::Session>;
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
         // Without a limit: the session serves many calls, whose deadlines are timers of the core.
         let conn = self.0.checkout()?;
-        Ok(BlockingConnection(BlockingSession(conn)))
+        Ok(Box::new(BlockingSession(conn)))
     }
 }
 
 /// A blocking session as an async one.
 pub(super) struct BlockingSession<C>(C);
-
-/// A connection that is checked out of a [`BlockingPool`]. It dereferences to its session.
-pub(super) struct BlockingConnection<C>(BlockingSession<C>);
-
-impl<C> Deref for BlockingConnection<C> {
-    type Target = BlockingSession<C>;
-
-    fn deref(&self) -> &BlockingSession<C> {
-        &self.0
-    }
-}
-
-impl<C> DerefMut for BlockingConnection<C> {
-    fn deref_mut(&mut self) -> &mut BlockingSession<C> {
-        &mut self.0
-    }
-}
 
 impl<C: DerefMut<Target: LockSession> + Send> AsyncLockSession for BlockingSession<C> {
     fn session_backend(&mut self) -> Backend {
