@@ -22,7 +22,7 @@ use crate::session::ServerSigns;
 /// some 12,000 locks of all sessions.
 const MAX_KEYS: usize = 10_000;
 
-/// The users' side of a lock manager. Dropping it shuts the lock manager down.
+/// Access of the users and of the timer to a lock manager. Dropping it shuts the lock manager down.
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,

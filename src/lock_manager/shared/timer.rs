@@ -9,6 +9,7 @@ use std::time::Instant;
 use futures_timer::Delay;
 
 use super::{Shared, State};
+use crate::lock_manager::request::Handle;
 
 /// The waker of the timer task, and the time until which it sleeps.
 #[derive(Default)]
@@ -24,8 +25,8 @@ impl Shared {
     /// no wait would end at its limit.
     pub(in crate::lock_manager) fn run_timer(self: Arc<Self>) -> impl Future<Output = ()> + Send {
         // Created here, not in the future, which may be dropped before its first poll.
-        let shutdown = ShutdownOnDrop(self);
-        async move { shutdown.0.timer_loop().await }
+        let handle = Handle::new(self);
+        async move { handle.shared.timer_loop().await }
     }
 
     async fn timer_loop(self: &Arc<Self>) {
@@ -60,15 +61,6 @@ impl Shared {
             }
         })
         .await;
-    }
-}
-
-/// Shuts the lock manager down when it is dropped.
-struct ShutdownOnDrop(Arc<Shared>);
-
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        self.0.with_core(|core, now| core.shut_down(now));
     }
 }
 
