@@ -139,6 +139,8 @@ enum Deferred {
 struct DeferredQueue {
     first: Option<Deferred>,
     more: Vec<Deferred>,
+    /// Permit to poll a session, after the other items.
+    permit: Option<PollPermit>,
 }
 
 impl DeferredQueue {
@@ -180,7 +182,7 @@ impl Shared {
         self: &Arc<Self>,
         event: impl FnOnce(&mut Core<ResponseSender>, Instant) -> T,
     ) -> T {
-        self.apply(event, None)
+        self.apply(event, false)
     }
 
     /// Applies an event as [`with_core`](Self::with_core) does, then polls the session that the
@@ -192,29 +194,20 @@ impl Shared {
         may_block: bool,
         event: impl FnOnce(&mut Core<ResponseSender>, Instant) -> T,
     ) -> T {
-        if self.sessions_block && !may_block {
-            return self.with_core(event);
-        }
-        let mut permit = None;
-        let value = self.apply(event, Some(&mut permit));
-        // Outside the mutex, because the session reports to the core when it is polled.
-        if let Some(permit) = permit {
-            permit.poll();
-        }
-        value
+        self.apply(event, may_block || !self.sessions_block)
     }
 
     fn apply<T>(
         self: &Arc<Self>,
         event: impl FnOnce(&mut Core<ResponseSender>, Instant) -> T,
-        permit: Option<&mut Option<PollPermit>>,
+        polls: bool,
     ) -> T {
         let (value, deferred) = {
             let mut state = self.state();
             let now = Instant::now();
             let value = event(&mut state.core, now);
             let mut deferred = DeferredQueue::default();
-            state.dispatch_all(self, permit, &mut deferred, now);
+            state.dispatch_all(self, polls, &mut deferred, now);
             if let Some(waker) = state.wake_timer_if_earlier() {
                 deferred.push(Deferred::Wake(waker));
             }
@@ -235,6 +228,10 @@ impl Shared {
                 Deferred::Report(notice) => notice.waits(),
                 Deferred::Wake(waker) => waker.wake(),
             }
+        }
+        // Outside the mutex, because the session reports to the core when it is polled.
+        if let Some(permit) = deferred.permit {
+            permit.poll();
         }
         value
     }
@@ -269,14 +266,14 @@ impl State {
     fn dispatch_all(
         &mut self,
         shared: &Arc<Shared>,
-        mut permit: Option<&mut Option<PollPermit>>,
+        polls: bool,
         deferred: &mut DeferredQueue,
         now: Instant,
     ) {
         let mut commands = std::mem::take(&mut self.commands);
         commands = self.core.take_commands(commands, now);
         for command in commands.drain(..) {
-            self.dispatch(command, shared, permit.as_deref_mut(), deferred);
+            self.dispatch(command, shared, polls, deferred);
         }
         commands.shrink_to(RETAINED_CAPACITY);
         self.commands = commands;
@@ -286,16 +283,15 @@ impl State {
         &mut self,
         command: Command<ResponseSender>,
         shared: &Arc<Shared>,
-        permit: Option<&mut Option<PollPermit>>,
+        polls: bool,
         deferred: &mut DeferredQueue,
     ) {
         match command {
             Command::Session { session, command } => {
-                // Claimed before the command is sent: otherwise the command would wake the owner.
-                if matches!(command, SessionCommand::RunBatch(_)) {
-                    if let Some(permit) = permit.filter(|permit| permit.is_none()) {
-                        *permit = self.try_claim(session);
-                    }
+                let runs = matches!(command, SessionCommand::RunBatch(_));
+                if polls && runs && deferred.permit.is_none() {
+                    // Before the command is sent: otherwise it would wake the owner.
+                    deferred.permit = self.try_claim(session);
                 }
                 self.send(session, command, deferred);
             }
