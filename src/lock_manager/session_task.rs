@@ -10,10 +10,11 @@
 //! On an async connection that poll sends the statement; the reply wakes the owner. On a blocking
 //! connection it runs the statement to its reply.
 //!
-//! The future is in a mutex. Its waker, [`SessionWaker`], wakes the owner, never a call. So a
+//! The future is in a mutex. Its waker, the task itself, wakes the owner, never a call. So a
 //! session does not depend on a call that its executor no longer polls. While a call has claimed
 //! the session ([`PollPermit`]), a wake-up is only noted. The permit passes it on to the owner when
 //! it is dropped. Dropping the owner drops the future, or marks it for the call that polls it then.
+//! That also ends the cycle of the task, its future, and the waker that the future keeps.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,14 +28,8 @@ type Session = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct SessionTask {
     /// `None` after its end.
     session: Mutex<Option<Session>>,
-    session_waker: Arc<SessionWaker>,
-    /// `session_waker` as a [`Waker`].
-    waker: Waker,
+    wake_state: Mutex<WakeState>,
 }
-
-/// The waker of a session: it wakes the owner, unless a call has claimed the session.
-#[derive(Default)]
-struct SessionWaker(Mutex<WakeState>);
 
 #[derive(Default)]
 struct WakeState {
@@ -48,20 +43,15 @@ struct WakeState {
     owner_dropped: bool,
 }
 
-impl SessionWaker {
-    fn state(&self) -> MutexGuard<'_, WakeState> {
-        lock(&self.0)
-    }
-}
-
-impl Wake for SessionWaker {
+/// Wakes the owner, unless a call has claimed the session.
+impl Wake for SessionTask {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         let owner = {
-            let mut state = self.state();
+            let mut state = self.wake_state();
             state.notified = true;
             if state.claimed {
                 None
@@ -77,12 +67,14 @@ impl Wake for SessionWaker {
 
 impl SessionTask {
     pub(super) fn new(session: impl Future<Output = ()> + Send + 'static) -> Arc<Self> {
-        let session_waker = Arc::<SessionWaker>::default();
         Arc::new(Self {
             session: Mutex::new(Some(Box::pin(session))),
-            waker: Waker::from(Arc::clone(&session_waker)),
-            session_waker,
+            wake_state: Mutex::default(),
         })
+    }
+
+    fn wake_state(&self) -> MutexGuard<'_, WakeState> {
+        lock(&self.wake_state)
     }
 
     /// Returns the owner's future: it polls the session while no call does, and its drop ends it.
@@ -92,9 +84,9 @@ impl SessionTask {
         async move { poll_fn(|context| owner.0.poll_as_owner(context)).await }
     }
 
-    fn poll_as_owner(&self, context: &Context<'_>) -> Poll<()> {
+    fn poll_as_owner(self: &Arc<Self>, context: &Context<'_>) -> Poll<()> {
         {
-            let mut state = self.session_waker.state();
+            let mut state = self.wake_state();
             state.owner_waker = Some(context.waker().clone());
             if state.claimed {
                 return Poll::Pending;
@@ -109,25 +101,26 @@ impl SessionTask {
     /// Claims the session for one poll by the caller. Returns `None` if another call has claimed
     /// it.
     pub(super) fn try_claim(self: &Arc<Self>) -> Option<PollPermit> {
-        let mut state = self.session_waker.state();
+        let mut state = self.wake_state();
         let free = !std::mem::replace(&mut state.claimed, true);
         free.then(|| PollPermit(Arc::clone(self)))
     }
 
-    fn poll(&self) -> Poll<()> {
+    fn poll(self: &Arc<Self>) -> Poll<()> {
+        let waker = Waker::from(Arc::clone(self));
         let polled = {
             let mut slot = lock(&self.session);
             // Taken out of the slot, so that a panic drops the session, which reports to the core.
             let Some(mut session) = slot.take() else {
                 return Poll::Ready(());
             };
-            let polled = session.as_mut().poll(&mut Context::from_waker(&self.waker));
+            let polled = session.as_mut().poll(&mut Context::from_waker(&waker));
             if polled.is_pending() {
                 *slot = Some(session);
             }
             polled
         };
-        if self.session_waker.state().owner_dropped {
+        if self.wake_state().owner_dropped {
             // The owner could not take the session while this thread polled it.
             self.end();
         }
@@ -150,7 +143,7 @@ struct OwnerGuard(Arc<SessionTask>);
 
 impl Drop for OwnerGuard {
     fn drop(&mut self) {
-        self.0.session_waker.state().owner_dropped = true;
+        self.0.wake_state().owner_dropped = true;
         self.0.end();
     }
 }
@@ -162,12 +155,12 @@ impl PollPermit {
     /// Polls the session once: it carries out one command at most.
     pub(super) fn poll(self) {
         // Before the poll: a wake-up during the poll must reach the owner.
-        self.0.session_waker.state().notified = false;
+        self.0.wake_state().notified = false;
         // A client library that panics ends its session, not the call: the call gets the same error
         // as after any other end of the session.
         let polled = catch_unwind(AssertUnwindSafe(|| self.0.poll()));
         if !matches!(polled, Ok(Poll::Pending)) {
-            self.0.session_waker.state().notified = true;
+            self.0.wake_state().notified = true;
         }
     }
 }
@@ -177,7 +170,7 @@ impl Drop for PollPermit {
         let owner = {
             // In one critical section: a wake-up comes either before it, and is noted, or after it,
             // and wakes the owner itself.
-            let mut state = self.0.session_waker.state();
+            let mut state = self.0.wake_state();
             state.claimed = false;
             if state.notified {
                 state.owner_waker.take()
