@@ -89,10 +89,14 @@ impl<W> WaitQueue<W> {
 
     /// Returns the request with this id.
     pub(super) fn get(&self, id: RequestId) -> Option<&Request<W>> {
-        let position = self
+        self.requests.get(self.position(id)?)
+    }
+
+    fn position(&self, id: RequestId) -> Option<usize> {
+        let found = self
             .requests
             .binary_search_by_key(&id, |request| request.id);
-        self.requests.get(position.ok()?)
+        found.ok()
     }
 
     /// Marks the requests that wait since the last call, and returns them. They are the last ones.
@@ -136,18 +140,13 @@ impl<W> WaitQueue<W> {
 
     /// Removes a request and returns whether it was the first.
     pub(super) fn remove(&mut self, id: RequestId) -> Option<(Request<W>, bool)> {
-        let position = self
-            .requests
-            .binary_search_by_key(&id, |request| request.id);
-        self.remove_at(position.ok()?)
+        self.remove_at(self.position(id)?)
     }
 
     /// Lets a request time out as soon as it is contended, and at this time.
     pub(super) fn stop_waiting(&mut self, id: RequestId, deadline: Instant) {
-        let position = self
-            .requests
-            .binary_search_by_key(&id, |request| request.id);
-        let request = position.ok().and_then(|at| self.requests.get_mut(at));
+        let position = self.position(id);
+        let request = position.and_then(|at| self.requests.get_mut(at));
         if let Some(request) = request {
             self.no_wait += usize::from(request.no_wait.is_none());
             self.blocking -= usize::from(request.blocks());
