@@ -26,7 +26,6 @@ use std::time::Instant;
 
 use futures_channel::{mpsc, oneshot};
 
-use self::timer::TimerState;
 use super::core::{CONNECTION_CHECK_INTERVAL, Command, Core, SessionCommand, SessionId};
 use super::lock_handle::LockHandle;
 use super::loss_signal::LossSignal;
@@ -117,7 +116,10 @@ struct State {
     commands: Vec<Command<ResponseSender>>,
     sessions: BTreeMap<SessionId, SessionHandle>,
     losses: BTreeMap<SessionId, Arc<LossSignal>>,
-    timer: TimerState,
+    /// Time until which the timer sleeps; `None` without a timer of the core.
+    timer_sleeps_until: Option<Instant>,
+    /// `None` after a wake-up, until the timer sleeps again.
+    timer_waker: Option<Waker>,
 }
 
 /// Capacity of the command buffer that is kept between calls.
@@ -170,7 +172,8 @@ impl Shared {
                 commands: Vec::new(),
                 sessions: BTreeMap::new(),
                 losses: BTreeMap::new(),
-                timer: TimerState::default(),
+                timer_sleeps_until: None,
+                timer_waker: None,
             }),
             spawn_session,
             sessions_block,

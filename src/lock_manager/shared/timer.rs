@@ -11,13 +11,6 @@ use futures_timer::Delay;
 use super::{Shared, State};
 use crate::lock_manager::request::Handle;
 
-/// The waker of the timer task, and the time until which it sleeps.
-#[derive(Default)]
-pub(super) struct TimerState {
-    armed_until: Option<Instant>,
-    waker: Option<Waker>,
-}
-
 impl Shared {
     /// Runs the core's timers until the lock manager is finished.
     ///
@@ -42,10 +35,8 @@ impl Shared {
                     let next = state.core.next_timer();
                     // Under the mutex, so that no event can set an earlier timer unnoticed before
                     // the waker is stored.
-                    state.timer = TimerState {
-                        armed_until: next,
-                        waker: Some(context.waker().clone()),
-                    };
+                    state.timer_sleeps_until = next;
+                    state.timer_waker = Some(context.waker().clone());
                     next
                 };
                 let Some(next) = next else {
@@ -67,14 +58,14 @@ impl Shared {
 impl State {
     /// Takes the timer's waker if it must wake before it planned to, or for the last time.
     pub(super) fn wake_timer_if_earlier(&mut self) -> Option<Waker> {
-        let earlier = match (self.core.next_timer(), self.timer.armed_until) {
-            (Some(next), Some(armed_until)) => next < armed_until,
+        let earlier = match (self.core.next_timer(), self.timer_sleeps_until) {
+            (Some(next), Some(sleeps_until)) => next < sleeps_until,
             (Some(_), None) => true,
             (None, _) => false,
         };
         // The timer keeps `Shared` alive, and `Shared` the pool: so the timer must end as well.
         if earlier || self.core.is_finished() {
-            self.timer.waker.take()
+            self.timer_waker.take()
         } else {
             None
         }
