@@ -66,7 +66,7 @@ impl LockOp {
     }
 
     /// Returns whether the operation issues a fencing token. Its code is then 16 or more.
-    const fn wants_token(&self) -> bool {
+    pub(crate) const fn wants_token(&self) -> bool {
         matches!(
             self.kind,
             LockOpKind::Acquire { with_token: true } | LockOpKind::IssueToken

@@ -24,23 +24,29 @@ impl<W> Core<W> {
     /// With a [`CACHE`] greater than 1, sessions may issue numbers out of order.
     ///
     /// [`CACHE`]: https://www.postgresql.org/docs/current/sql-createsequence.html
-    pub(super) fn on_bad_sequence(&mut self, key: RawLockKey, now: Instant) {
+    pub(super) fn on_bad_sequence(&mut self, op: &LockOp, now: Instant) {
         let failure = Failure {
             kind: LockErrorKind::InvalidOptions,
             message: "fencing tokens need a sequence that counts up, with CACHE 1 and NO CYCLE"
                 .to_owned(),
         };
-        self.fail_first(key, &failure, now);
+        self.fail_first(op, &failure, now);
     }
 
-    /// Fails the first waiter; the key goes on with the next one.
-    fn fail_first(&mut self, key: RawLockKey, failure: &Failure, now: Instant) {
+    /// Fails the first waiter, for which the operation failed; the key goes on with the next one.
+    ///
+    /// The waiter that wanted a token may have left the queue since. A failure of the token does
+    /// not concern a waiter that wants none.
+    fn fail_first(&mut self, op: &LockOp, failure: &Failure, now: Instant) {
+        let key = op.key();
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
         // The next waiter did not cause the failure, so its acquire may share a batch again.
         key_state.retry_alone = false;
-        let first = key_state.queue.pop();
+        let first = key_state.queue.front();
+        let concerned = first.is_some_and(|first| first.fenced || !op.wants_token());
+        let first = concerned.then(|| key_state.queue.pop()).flatten();
         key_state.apply(KeyEvent::NotGranted);
         if let Some(request) = first {
             let error = failure.error(&request.key);
@@ -109,7 +115,7 @@ impl<W> Core<W> {
                 // Either the batch or its compensation has released the lock.
                 LockOpKind::Release => self.on_released(key, true, now),
                 LockOpKind::Acquire { .. } | LockOpKind::IssueToken if is_only => {
-                    self.fail_first(key, failure, now);
+                    self.fail_first(op, failure, now);
                 }
                 LockOpKind::Acquire { .. } => {
                     if let Some(key_state) = self.keys.get_mut(&key) {
@@ -145,7 +151,7 @@ impl<W> Core<W> {
             match op.kind() {
                 LockOpKind::Release => self.on_released(op.key(), true, now),
                 LockOpKind::Acquire { .. } => self.fail_all_waiters(op.key(), failure),
-                LockOpKind::IssueToken => self.fail_first(op.key(), failure, now),
+                LockOpKind::IssueToken => self.fail_first(op, failure, now),
             }
         }
         for key in unsent {

@@ -80,13 +80,7 @@ impl<W> Core<W> {
 
     fn send_batch(&mut self, id: SessionId, ops: Arc<[LockOp]>, acks: Vec<W>, now: Instant) {
         // A statement that reads the sequence fails with it, so it is read for tokens only.
-        let issues_token = |op: &LockOp| {
-            matches!(
-                op.kind(),
-                LockOpKind::IssueToken | LockOpKind::Acquire { with_token: true }
-            )
-        };
-        let tokens = if ops.iter().any(issues_token) {
+        let tokens = if ops.iter().any(LockOp::wants_token) {
             self.options.token_source.clone()
         } else {
             TokenSource::TransactionId
@@ -166,7 +160,7 @@ impl<W> Core<W> {
                     self.on_granted(key, id, op.mode(), token, now);
                 }
                 (LockOpKind::Acquire { with_token: true }, None) if bad_sequence => {
-                    self.on_bad_sequence(key, now)
+                    self.on_bad_sequence(op, now)
                 }
                 (LockOpKind::Acquire { .. }, None) => self.on_contended(key, id, op.mode(), now),
                 (LockOpKind::Release, answer) => self.on_released(key, answer.is_some(), now),
@@ -174,7 +168,7 @@ impl<W> Core<W> {
                     let token = self.token(number, reply.token);
                     self.on_token(key, Some(token), now);
                 }
-                (LockOpKind::IssueToken, None) => self.on_bad_sequence(key, now),
+                (LockOpKind::IssueToken, None) => self.on_bad_sequence(op, now),
             }
         }
     }

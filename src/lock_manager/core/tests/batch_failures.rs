@@ -329,15 +329,46 @@ fn sequence_is_named_only_for_tokens() {
     assert_eq!(harness.token_source_of("s1"), TokenSource::TransactionId);
 }
 
-#[test]
-fn bad_sequence_fails_each_fenced_request() {
-    let (mut harness, _) = with_sequence();
-    let bad_sequence = BatchReply {
+/// The reply to one operation that wants a token of a sequence with a cache.
+fn bad_sequence(harness: &CoreHarness) -> BatchReply {
+    BatchReply {
         answers: Some(vec![None]),
         token: Some(0),
         pid: harness.pid("s1"),
         server_signs: ServerSigns::NONE,
-    };
+    }
+}
+
+/// The statement failed because of a token that the new first waiter does not want.
+#[test]
+fn failed_token_spares_a_waiter_without_one() {
+    let (mut harness, _) = with_sequence();
+    harness.request_with_token("ann", 1, &forever());
+    harness.request("ben", 1, &forever());
+    harness.cancel("ann");
+    let reply = bad_sequence(&harness);
+    assert_eq!(harness.reply_with("s1", Ok(reply)), ["run s1: acquire 1"]);
+    assert_eq!(harness.reply("s1", "y"), ["granted ben"]);
+    // The same for an error of the statement.
+    harness.request_with_token("cy", 2, &forever());
+    harness.request("dot", 2, &forever());
+    harness.cancel("cy");
+    harness.fail_batch("s1");
+    assert_eq!(harness.reply("s1", "n"), ["run s1: acquire 2"]);
+    assert_eq!(harness.reply("s1", "y"), ["granted dot"]);
+    // And for a lock that is handed off.
+    harness.request_with_token("eve", 2, &forever());
+    harness.request("fay", 2, &forever());
+    assert_eq!(harness.drop_guard("dot"), ["run s1: issue token 2"]);
+    harness.cancel("eve");
+    harness.fail_batch("s1");
+    assert_eq!(harness.reply("s1", ""), ["granted fay"]);
+}
+
+#[test]
+fn bad_sequence_fails_each_fenced_request() {
+    let (mut harness, _) = with_sequence();
+    let bad_sequence = bad_sequence(&harness);
     harness.request_with_token("ann", 1, &forever());
     harness.request("ben", 1, &forever());
     harness.request_with_token("cy", 1, &forever());
