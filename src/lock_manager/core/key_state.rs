@@ -16,7 +16,7 @@
 //! | `Acquiring` | `NotGranted` | `NotHeld` | reply to `Acquire`: contended | `Failed` for requests that do not wait; then `WaitStarted`, a poll timer (and `Open` of a dedicated session), or `AcquireSent` for a newer request that does not wait |
 //! | `Acquiring` | `NotGranted` | `NotHeld` | compensated batch; bad sequence; session cannot be opened; backend without locks | `Failed` for the waiters that the error concerns; then `AcquireSent`, `Granted` in the process, or a poll timer |
 //! | `WaitingOnServer` | `Granted` | `Held` | end of the server wait | grants waiters |
-//! | `WaitingOnServer` | `NotGranted` | `NotHeld` | end of the server wait; no blocking waiter left; lock manager closed | `Close` or `Terminate` of the session; `Failed` for the waiter that the error concerns; poll timer |
+//! | `WaitingOnServer` | `NotGranted` | `NotHeld` | end of the server wait; no blocking waiter left; the first waiter shares, unlike the wait; lock manager closed | `Close` or `Terminate` of the session; `Failed` for the waiter that the error concerns; poll timer |
 //! | `Held` | `TokenRequested` | `IssuingToken` | first waiter is next and needs a fencing token | `RunBatch` with `IssueToken` |
 //! | `Held` | `ReleaseSent` | `Releasing` | no holder, and no waiter that may be granted now | `RunBatch` with `Release`, and with `Acquire` if `reacquire`; poll timer if the key yields |
 //! | `IssuingToken` | `TokenIssued` | `Held` | reply to `IssueToken` | grants waiters |

@@ -112,11 +112,18 @@ impl<W> Core<W> {
         let (request, was_first) = key_state.queue.remove(id)?;
         // Read before the match, whose arms may remove the key.
         let blocks = key_state.queue.any_blocks();
+        let next_shares = key_state
+            .queue
+            .front()
+            .is_some_and(|next| next.mode == LockMode::Shared);
         let is_empty = key_state.queue.is_empty();
         match key_state.phase() {
             // The next request may be compatible with the holders where the first was not.
             KeyPhase::Held { .. } => self.grant_waiters(key, None, None, now),
-            KeyPhase::WaitingOnServer { session, .. } if !blocks => {
+            // The holders may share the lock with the next request.
+            KeyPhase::WaitingOnServer { session, mode }
+                if !blocks || (next_shares && mode == LockMode::Exclusive) =>
+            {
                 key_state.apply(KeyEvent::NotGranted);
                 self.stop_server_wait(session, now);
                 self.poll_later(key, now);

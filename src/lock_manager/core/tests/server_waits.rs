@@ -203,6 +203,17 @@ fn early_server_timeout_polls_again() {
     assert_eq!(harness.advance_to_next_timer(), ["run s1: acquire 1"]);
 }
 
+/// The holders may share the lock with it.
+#[test]
+fn sharer_does_not_wait_for_an_exclusive_lock() {
+    let mut harness = waiting(&block());
+    harness.request("ben", 1, &block().shared());
+    assert_eq!(harness.cancel("ann"), ["terminate s2"]);
+    let polled = harness.advance_to_next_timer();
+    assert_eq!(polled, ["run s1: acquire shared 1"]);
+    assert_eq!(harness.reply("s1", "y"), ["granted ben"]);
+}
+
 #[test]
 fn server_wait_error_fails_the_first_blocking_waiter() {
     let mut harness = waiting(&block());
