@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::core::SessionId;
 use super::lock_handle::LockHandle;
+#[cfg(feature = "testing")]
+use super::loss_signal::LossSignal;
 use super::manager::block_on;
 use super::release::{PendingRelease, release_all};
 use super::shared::Caller;
@@ -55,8 +57,10 @@ impl OwnedLockGuard {
         let session = self.lock.grant.session;
         let simulated = SimulatedLock::acquire(session, &self.key, options).await?;
         if let Some(simulated) = &simulated {
-            let loss = self.lock.loss.get_or_insert_default();
-            simulated.fire_on_loss(Arc::clone(loss));
+            // In the process, all guards share the signal of the lock.
+            let loss = Arc::new(LossSignal::within(self.lock.loss.take()));
+            simulated.fire_on_loss(Arc::clone(&loss));
+            self.lock.loss = Some(loss);
         }
         self.simulated = simulated;
         Ok(self)

@@ -105,6 +105,26 @@ fn lost_lock_reaches_its_guard() {
     );
 }
 
+/// In the process, all locks of a lock manager are those of one session.
+#[test]
+fn lost_lock_spares_the_other_guards() {
+    for backend in [NoLockBackend::NoOp, NoLockBackend::InProcess] {
+        let (manager, locks) = (manager(backend), TestLocks::enter());
+        let other = manager.acquire_blocking("other", QUIET).unwrap();
+        let guard = manager.acquire_blocking("key", QUIET).unwrap();
+        assert_eq!(locks.terminate_holders("key"), 1);
+        assert!(guard.is_lost() && !other.is_lost(), "{backend:?}");
+        drop(guard);
+        let later = manager.acquire_blocking("key", QUIET).unwrap();
+        assert!(!later.is_lost(), "{backend:?}");
+        later.release_blocking().unwrap();
+        // The end of the lock manager still reaches a guard of the process.
+        drop(manager);
+        let in_process = backend == NoLockBackend::InProcess;
+        assert_eq!(other.is_lost(), in_process, "{backend:?}");
+    }
+}
+
 #[test]
 fn faults_of_acquire_and_release_apply() {
     let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::enter());
