@@ -108,6 +108,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 pub use context::TestScope;
+#[cfg(feature = "lock-manager")]
+pub(crate) use context::excludes;
 #[cfg(any(feature = "sea-orm", feature = "lock-manager"))]
 pub(crate) use context::is_entered;
 pub use event::{Event, EventKind};

@@ -64,6 +64,8 @@ impl Handle {
     ) -> PendingRequest {
         let (mut pending, sender) = self.pending(key, options);
         let requested = pending.key.clone();
+        #[cfg(feature = "testing")]
+        let options = &super::simulated::for_core(options);
         // Over a blocking pool, a call that waits leaves its statement to the session's thread.
         let may_block = caller.may_block_on(options);
         pending.request = Some(self.shared.with_core_and_poll(may_block, |core, now| {
@@ -179,6 +181,8 @@ impl Handle {
     ) -> Vec<PendingRequest> {
         let pending = keys.iter().map(|key| self.pending(key.clone(), options));
         let (mut pending, senders): (Vec<_>, Vec<_>) = pending.unzip();
+        #[cfg(feature = "testing")]
+        let options = &super::simulated::for_core(options);
         let may_block = caller.may_block_on(options);
         self.shared.with_core_and_poll(may_block, |core, now| {
             for ((key, pending), sender) in keys.iter().zip(&mut pending).zip(senders) {

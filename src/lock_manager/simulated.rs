@@ -17,17 +17,26 @@ use super::loss_signal::LossSignal;
 use crate::driver::asynchronous::{run_acquire, run_release};
 use crate::error::LockError;
 use crate::key::LockKey;
-use crate::options::{LockOptions, LockScope};
+use crate::options::{LockOptions, LockScope, OnMissingLock};
 use crate::pool::pool_error;
 use crate::protocol::{Acquire, Grant, Release};
 use crate::session::{AsyncLockSession, Backend, Script, SessionError, TransactionState};
-use crate::testing::{checkout_fault, is_entered, on_lost, set_session};
+use crate::testing::{checkout_fault, excludes, is_entered, on_lost, set_session};
 
 /// Lock in the lock table of a test. Dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct SimulatedLock {
     session: Box<NoSession>,
     grant: Grant,
+}
+
+/// Returns the options of a request to the core. If the locks of the test exclude, none is missing.
+pub(super) fn for_core(options: &LockOptions) -> LockOptions {
+    if excludes() {
+        options.on_missing_lock(OnMissingLock::Ignore)
+    } else {
+        *options
+    }
 }
 
 impl SimulatedLock {
@@ -46,6 +55,8 @@ impl SimulatedLock {
             let error = pool_error(error).with_key(key);
             error.with_wait(options.limit(), options.elapsed())
         })?;
+        // The core has applied the policy, unless these locks exclude.
+        let options = &options.on_missing_lock(OnMissingLock::Ignore);
         // Boxed, because the address of a session identifies it in the lock table.
         let mut session = Box::new(NoSession { _address: 0 });
         let acquire =

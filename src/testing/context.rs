@@ -29,6 +29,12 @@ pub(crate) fn is_entered() -> bool {
     current().is_some()
 }
 
+/// Returns `true` if this thread is attached to locks that exclude.
+#[cfg(feature = "lock-manager")]
+pub(crate) fn excludes() -> bool {
+    current().is_some_and(|table| table.excludes())
+}
+
 pub(super) fn push(table: &Arc<SharedLockTable>) {
     CURRENT.with(|tables| tables.borrow_mut().push(Arc::clone(table)));
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use advisory_locking::lock_manager::{LockManager, LockManagerOptions, NoLockBackend};
 use advisory_locking::testing::{Event, Fault, TestLocks};
-use advisory_locking::{LockError, LockErrorKind, WaitStrategy};
+use advisory_locking::{LockError, LockErrorKind, LockOptions, OnMissingLock, WaitStrategy};
 use diesel::SqliteConnection;
 use diesel::r2d2::{ConnectionManager, Pool};
 
@@ -123,6 +123,23 @@ fn lost_lock_spares_the_other_guards() {
         let in_process = backend == NoLockBackend::InProcess;
         assert_eq!(other.is_lost(), in_process, "{backend:?}");
     }
+}
+
+#[test]
+fn strict_options_accept_locks_that_exclude() {
+    let strict = LockOptions::no_wait().on_missing_lock(OnMissingLock::Error);
+    let acquire = |backend| manager(backend).acquire_blocking("key", strict).map(drop);
+    {
+        let _locks = TestLocks::enter();
+        acquire(NoLockBackend::InProcess).unwrap();
+        let refused = acquire(NoLockBackend::NoOp);
+        assert_eq!(kind(refused), LockErrorKind::NoMutualExclusion);
+    }
+    let _locks = TestLocks::enter_exclusive();
+    acquire(NoLockBackend::InProcess).unwrap();
+    acquire(NoLockBackend::NoOp).unwrap();
+    let all = manager(NoLockBackend::NoOp).acquire_all_blocking(["one", "two"], strict);
+    all.unwrap().release_blocking().unwrap();
 }
 
 #[test]
