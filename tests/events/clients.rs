@@ -701,5 +701,19 @@ mod lock_manager {
         });
         drop(guard);
         assert_events(&key, &[REQUESTED, GRANTED, LOST, RELEASE_FAILED]);
+
+        // The caller receives the error, so no failed release is logged.
+        let key = fresh_key();
+        let body = async |_: &OwnedLockGuard| -> Result<(), LockError> {
+            connect().terminate_holder(&key);
+            loop {
+                drop(manager.acquire(fresh_key(), NO_WAIT).await);
+            }
+        };
+        run(async {
+            let outcome = manager.with_lock_while_held(&key, NO_WAIT, body).await;
+            assert!(outcome.unwrap_err().is_lost());
+        });
+        assert_events(&key, &[REQUESTED, GRANTED, LOST]);
     }
 }

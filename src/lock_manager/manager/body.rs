@@ -158,11 +158,12 @@ impl LockManager {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(_) => None,
             };
+            let lost = LockError::new(LockErrorKind::Lost).with_key(guard.key());
+            let released = guard.release().await;
             match result {
-                Some(result) => combine_results(result, guard.release().await),
-                None => Err(LockError::new(LockErrorKind::Lost)
-                    .with_key(guard.key())
-                    .into()),
+                Some(result) => combine_results(result, released),
+                // It has ended the hold; the caller knows the outcome already.
+                None => Err(lost.into()),
             }
         }
     }
