@@ -182,8 +182,6 @@ async fn or_command<T>(work: impl Future<Output = T>, commands: &mut SessionComm
     }
 }
 
-type Opened<C> = (Option<TerminateOnDrop<C>>, Backend, i32);
-
 /// Checks a connection out and determines its backend and its process id.
 ///
 /// A session is refused here, once: it stays on its server, and a standby that is promoted keeps
@@ -191,7 +189,7 @@ type Opened<C> = (Option<TerminateOnDrop<C>>, Backend, i32);
 async fn open<P: AsyncLockPool>(
     pool: &P,
     accepted: ServerSigns,
-) -> Result<Opened<P::Connection>, LockError> {
+) -> Result<(Option<TerminateOnDrop<P::Connection>>, Backend, i32), LockError> {
     let mut conn = checkout(pool).await.map_err(pool_error)?;
     let backend = conn.session_backend();
     if backend != Backend::Postgres {
