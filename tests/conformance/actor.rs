@@ -253,6 +253,20 @@ impl Actor {
         self.call(Command::With(scope, request(key, options, false)))
     }
 
+    /// Starts a body under a lock, which must be free.
+    #[track_caller]
+    pub(crate) fn enter(&self, scope: LockScope, key: &LockKey) {
+        let entered = self.with(scope, key, LockOptions::no_wait());
+        assert_eq!(entered, Outcome::BodyStarted);
+    }
+
+    /// Ends a body, whose release must succeed.
+    #[track_caller]
+    pub(crate) fn succeed(&self) {
+        let ended = self.end_body(BodyEnd::Ok);
+        assert_eq!(ended, Outcome::BodySucceeded(BODY_VALUE));
+    }
+
     pub(crate) fn end_body(&self, ending: BodyEnd) -> Outcome {
         self.call(Command::EndBody(ending))
     }

@@ -6,8 +6,8 @@ use advisory_locking::LockErrorKind::{InvalidOptions, NoMutualExclusion};
 use advisory_locking::{LockOptions, OnMissingLock, WaitStrategy};
 
 use super::{block, no_wait, poll};
-use crate::actor::Outcome::{self, BodyStarted, BodySucceeded, Done, Failed, Granted};
-use crate::actor::{Actor, BODY_VALUE, BodyEnd, LockScope};
+use crate::actor::Outcome::{self, BodyStarted, Done, Failed, Granted};
+use crate::actor::{Actor, LockScope};
 use crate::fixture::Fixture;
 use advisory_locking::LockKey;
 
@@ -57,7 +57,7 @@ pub(crate) fn a_missing_lock_is_an_error_if_required(fixture: &Fixture) {
     assert_eq!(actor.release(), Done);
     for scope in SCOPES {
         assert_eq!(actor.with(scope, &key, strict), BodyStarted);
-        assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+        actor.succeed();
     }
 }
 

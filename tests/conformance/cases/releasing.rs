@@ -30,7 +30,7 @@ pub(crate) fn a_body_ends(fixture: &Fixture) {
         (BodyEnd::Ok, BodySucceeded(BODY_VALUE)),
         (BodyEnd::Err, BodyFailed),
     ] {
-        assert_eq!(first.with(LockScope::Session, &key, no_wait()), BodyStarted);
+        first.enter(LockScope::Session, &key);
         fixture.assert_held(&key, &[Exclusive]);
         fixture.assert_not_granted(&second, &key, no_wait());
         assert_eq!(first.end_body(ending), outcome);
@@ -42,18 +42,12 @@ pub(crate) fn a_body_ends(fixture: &Fixture) {
 pub(crate) fn a_panic_releases(fixture: &Fixture) {
     let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
     let [first, second] = fixture.actors();
-    assert_eq!(
-        first.with(LockScope::Session, &outer, no_wait()),
-        BodyStarted
-    );
-    assert_eq!(
-        first.with(LockScope::Session, &inner, no_wait()),
-        BodyStarted
-    );
+    first.enter(LockScope::Session, &outer);
+    first.enter(LockScope::Session, &inner);
     assert_eq!(first.end_body(BodyEnd::Panic), Panicked);
     fixture.assert_soon_free(&inner);
     fixture.assert_held(&outer, &[Exclusive]);
-    assert_eq!(first.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+    first.succeed();
     assert_granted_and_released(&second, &inner);
     // The connection still works.
     assert_granted_and_released(&first, &outer);
@@ -63,7 +57,7 @@ pub(crate) fn a_panic_releases(fixture: &Fixture) {
 pub(crate) fn the_bodys_error_wins(fixture: &Fixture) {
     let key = fixture.key("key");
     let actor = fixture.actor();
-    assert_eq!(actor.with(LockScope::Session, &key, no_wait()), BodyStarted);
+    actor.enter(LockScope::Session, &key);
     let by_hand = actor.run_sql(SqlCommand::UnlockAll);
     assert_eq!(
         by_hand,
@@ -75,7 +69,7 @@ pub(crate) fn the_bodys_error_wins(fixture: &Fixture) {
     );
     assert_eq!(actor.end_body(BodyEnd::Err), BodyFailed);
 
-    assert_eq!(actor.with(LockScope::Session, &key, no_wait()), BodyStarted);
+    actor.enter(LockScope::Session, &key);
     assert_eq!(actor.begin(), Done);
     assert_eq!(actor.end_body(BodyEnd::Err), BodyFailed);
 }
@@ -83,7 +77,7 @@ pub(crate) fn the_bodys_error_wins(fixture: &Fixture) {
 pub(crate) fn a_transaction_left_open(fixture: &Fixture) {
     let key = fixture.key("key");
     let [first, second, third] = fixture.actors();
-    assert_eq!(first.with(LockScope::Session, &key, no_wait()), BodyStarted);
+    first.enter(LockScope::Session, &key);
     assert_eq!(first.begin(), Done);
     assert_eq!(first.end_body(BodyEnd::Ok), Failed(TransactionLeftOpen));
     // The server acknowledges a termination shortly before the session has ended.
@@ -140,10 +134,7 @@ pub(crate) fn a_lock_lost_is_reported(fixture: &Fixture) {
     let key = fixture.key("key");
     let [first, second, third] = fixture.actors();
     assert_eq!(first.acquire(&key, no_wait()), Granted);
-    assert_eq!(
-        second.with(LockScope::Session, &fixture.key("other"), no_wait()),
-        BodyStarted
-    );
+    second.enter(LockScope::Session, &fixture.key("other"));
     if !fixture.excludes() {
         assert_eq!(first.run_sql(SqlCommand::Pid), Unsupported);
         assert_eq!(
@@ -251,7 +242,7 @@ pub(crate) fn a_try_body_runs_only_with_the_lock(fixture: &Fixture) {
             }
         );
         if tried == BodyStarted {
-            assert_eq!(second.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+            second.succeed();
         }
         let refused = second.with(scope, &key, no_wait());
         assert_eq!(
@@ -263,12 +254,12 @@ pub(crate) fn a_try_body_runs_only_with_the_lock(fixture: &Fixture) {
             }
         );
         if refused == BodyStarted {
-            assert_eq!(second.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+            second.succeed();
         }
     }
     assert_eq!(first.release(), Done);
     for scope in [LockScope::Session, LockScope::Transaction] {
         assert_eq!(second.try_with(scope, &key, no_wait()), BodyStarted);
-        assert_eq!(second.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+        second.succeed();
     }
 }

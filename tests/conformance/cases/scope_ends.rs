@@ -25,10 +25,7 @@ pub(crate) fn a_scope_exchanged_by_its_body(fixture: &Fixture) {
     let mut rows = 0;
     for (way, committed) in ways {
         let exchange = format!("{way:?}");
-        assert_eq!(
-            actor.with(LockScope::Transaction, &key, no_wait()),
-            BodyStarted
-        );
+        actor.enter(LockScope::Transaction, &key);
         assert_eq!(actor.run_sql(SqlCommand::Write), Done);
         for command in way {
             assert_eq!(actor.call(command), Done, "{exchange}");
@@ -56,10 +53,7 @@ pub(crate) fn a_scope_ended_by_text(fixture: &Fixture) {
     let actor = fixture.actor();
     let mut rows = 0;
     for (end, committed) in [(SqlCommand::Commit, 1), (SqlCommand::Rollback, 0)] {
-        assert_eq!(
-            actor.with(LockScope::Transaction, &key, no_wait()),
-            BodyStarted
-        );
+        actor.enter(LockScope::Transaction, &key);
         assert_eq!(actor.run_sql(SqlCommand::Write), Done);
         assert_eq!(actor.run_sql(end), Done);
         rows += committed;
@@ -81,16 +75,10 @@ pub(crate) fn a_scope_ended_by_text(fixture: &Fixture) {
 pub(crate) fn a_nested_scope_rolled_back_by_its_body(fixture: &Fixture) {
     let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
     let [actor, other] = fixture.actors();
-    assert_eq!(
-        actor.with(LockScope::Transaction, &outer, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &outer);
     let savepoint = SqlCommand::Savepoint("of_the_body");
     assert_eq!(actor.run_sql(savepoint), Done);
-    assert_eq!(
-        actor.with(LockScope::Transaction, &inner, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &inner);
     let rollback = SqlCommand::RollbackTo("of_the_body");
     assert_eq!(actor.run_sql(rollback), Done);
     fixture.assert_free(&inner);
@@ -118,7 +106,7 @@ pub(crate) fn a_scope_polls_outside_its_transaction(fixture: &Fixture) {
     if !fixture.excludes() {
         let polled = poller.with(LockScope::Transaction, &key, poll(LONG));
         assert_eq!(polled, BodyStarted);
-        assert_eq!(poller.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+        poller.succeed();
         return;
     }
     let polls = pid(&poller);
@@ -133,7 +121,7 @@ pub(crate) fn a_scope_polls_outside_its_transaction(fixture: &Fixture) {
     assert_eq!(holder.release(), Done);
     assert_eq!(poller.finish(), BodyStarted);
     assert_eq!(poller.run_sql(SqlCommand::Write), Done);
-    assert_eq!(poller.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+    poller.succeed();
     assert_eq!(poller.number(SqlCommand::Count), 1);
 }
 

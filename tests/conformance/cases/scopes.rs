@@ -20,10 +20,7 @@ pub(crate) fn a_scope_commits_or_rolls_back(fixture: &Fixture) {
         (BodyEnd::Ok, BodySucceeded(BODY_VALUE)),
         (BodyEnd::Panic, Panicked),
     ] {
-        assert_eq!(
-            first.with(LockScope::Transaction, &key, no_wait()),
-            BodyStarted
-        );
+        first.enter(LockScope::Transaction, &key);
         assert_eq!(first.run_sql(SqlCommand::Write), Done);
         fixture.assert_held(&key, &[Exclusive]);
         fixture.assert_not_granted(&second, &key, no_wait());
@@ -56,22 +53,16 @@ pub(crate) fn a_scope_commits_or_rolls_back(fixture: &Fixture) {
 pub(crate) fn a_panic_in_a_nested_scope(fixture: &Fixture) {
     let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
     let actor = fixture.actor();
-    assert_eq!(
-        actor.with(LockScope::Transaction, &outer, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &outer);
     assert_eq!(actor.run_sql(SqlCommand::Write), Done);
-    assert_eq!(
-        actor.with(LockScope::Transaction, &inner, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &inner);
     assert_eq!(actor.run_sql(SqlCommand::Write), Done);
     assert_eq!(actor.end_body(BodyEnd::Panic), Panicked);
     fixture.assert_soon_free(&inner);
     if fixture.survives_panics() {
         fixture.assert_held(&outer, &[Exclusive]);
         assert_eq!(actor.number(SqlCommand::Count), 1);
-        assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+        actor.succeed();
         assert_eq!(actor.number(SqlCommand::Count), 1);
     } else {
         fixture.assert_soon_free(&outer);
@@ -82,29 +73,20 @@ pub(crate) fn a_panic_in_a_nested_scope(fixture: &Fixture) {
 pub(crate) fn scopes_nest(fixture: &Fixture) {
     let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
     let actor = fixture.actor();
-    assert_eq!(
-        actor.with(LockScope::Transaction, &outer, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &outer);
     assert_eq!(actor.run_sql(SqlCommand::Write), Done);
-    assert_eq!(
-        actor.with(LockScope::Transaction, &inner, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &inner);
     assert_eq!(actor.run_sql(SqlCommand::Write), Done);
     assert_eq!(actor.end_body(BodyEnd::Err), BodyFailed);
     fixture.assert_free(&inner);
     assert_eq!(actor.number(SqlCommand::Count), 1);
-    assert_eq!(
-        actor.with(LockScope::Transaction, &inner, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &inner);
     assert_eq!(actor.run_sql(SqlCommand::Write), Done);
-    assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+    actor.succeed();
     // Held until the outer transaction ends.
     fixture.assert_held(&inner, &[Exclusive]);
     fixture.assert_held(&outer, &[Exclusive]);
-    assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+    actor.succeed();
     fixture.assert_free(&inner);
     fixture.assert_free(&outer);
     assert_eq!(actor.number(SqlCommand::Count), 2);
@@ -113,35 +95,29 @@ pub(crate) fn scopes_nest(fixture: &Fixture) {
 pub(crate) fn a_scope_refused_begins_nothing(fixture: &Fixture) {
     let key = fixture.key("key");
     let [first, second] = fixture.actors();
-    assert_eq!(
-        first.with(LockScope::Transaction, &key, no_wait()),
-        BodyStarted
-    );
+    first.enter(LockScope::Transaction, &key);
     let refused = second.with(LockScope::Transaction, &key, no_wait());
     if fixture.excludes() {
         assert_eq!(refused, Failed(HeldElsewhere));
     } else {
         assert_eq!(refused, BodyStarted);
-        assert_eq!(second.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+        second.succeed();
     }
-    assert_eq!(first.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+    first.succeed();
     assert_granted_and_released(&second, &key);
 }
 
 pub(crate) fn a_scope_left_in_a_savepoint(fixture: &Fixture) {
     let key = fixture.key("key");
     let [first, second] = fixture.actors();
-    assert_eq!(
-        first.with(LockScope::Transaction, &key, no_wait()),
-        BodyStarted
-    );
+    first.enter(LockScope::Transaction, &key);
     assert_eq!(first.run_sql(SqlCommand::Write), Done);
     if fixture.counts_savepoints() {
         assert_eq!(first.begin(), Done);
         assert_eq!(first.end_body(BodyEnd::Ok), Failed(TransactionLeftOpen));
     } else {
         assert_eq!(first.run_sql(SqlCommand::Savepoint("left_open")), Done);
-        assert_eq!(first.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+        first.succeed();
         assert_eq!(first.number(SqlCommand::Count), 1);
     }
     fixture.assert_soon_free(&key);
@@ -153,10 +129,7 @@ pub(crate) fn a_scope_left_in_a_savepoint(fixture: &Fixture) {
 pub(crate) fn a_scope_aborted_under_its_body(fixture: &Fixture) {
     let key = fixture.key("key");
     let actor = fixture.actor();
-    assert_eq!(
-        actor.with(LockScope::Transaction, &key, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &key);
     assert_eq!(actor.run_sql(SqlCommand::Write), Done);
     assert_eq!(actor.run_sql(SqlCommand::Fail), ClientFailed);
     let outcome = actor.end_body(BodyEnd::Ok);
@@ -177,10 +150,7 @@ pub(crate) fn a_scope_ended_by_its_body(fixture: &Fixture) {
         crate::actor::Command::Commit,
         crate::actor::Command::Rollback,
     ] {
-        assert_eq!(
-            actor.with(LockScope::Transaction, &key, no_wait()),
-            BodyStarted
-        );
+        actor.enter(LockScope::Transaction, &key);
         assert_eq!(actor.call(end), Done);
         assert_eq!(actor.end_body(BodyEnd::Ok), Failed(NotHeld));
     }
@@ -191,15 +161,9 @@ pub(crate) fn a_scope_ended_by_its_body(fixture: &Fixture) {
 pub(crate) fn a_nested_scope_aborted_under_its_body(fixture: &Fixture) {
     let (outer, inner) = (fixture.key("outer"), fixture.key("inner"));
     let actor = fixture.actor();
-    assert_eq!(
-        actor.with(LockScope::Transaction, &outer, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &outer);
     assert_eq!(actor.run_sql(SqlCommand::Write), Done);
-    assert_eq!(
-        actor.with(LockScope::Transaction, &inner, no_wait()),
-        BodyStarted
-    );
+    actor.enter(LockScope::Transaction, &inner);
     assert_eq!(actor.run_sql(SqlCommand::Write), Done);
     assert_eq!(actor.run_sql(SqlCommand::Fail), ClientFailed);
     let (outcome, rows) = if fixture.excludes() {
@@ -209,7 +173,7 @@ pub(crate) fn a_nested_scope_aborted_under_its_body(fixture: &Fixture) {
     };
     assert_eq!(actor.end_body(BodyEnd::Ok), outcome);
     assert_eq!(actor.number(SqlCommand::Count), rows);
-    assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+    actor.succeed();
     assert_eq!(actor.number(SqlCommand::Count), rows);
     fixture.assert_free(&outer);
     fixture.assert_free(&inner);

@@ -13,10 +13,8 @@ use testkit::server::{connect_to, with_parameters};
 use testkit::temp::{TempDatabase, TempRole};
 
 use super::{LONG, assert_granted_and_released, block, no_wait, poll, queue};
-use crate::actor::Outcome::{
-    BodyStarted, BodySucceeded, ClientFailed, Done, Failed, Granted, NotGranted,
-};
-use crate::actor::{Actor, BODY_VALUE, BodyEnd, LockScope, SqlCommand};
+use crate::actor::Outcome::{BodyStarted, ClientFailed, Done, Failed, Granted, NotGranted};
+use crate::actor::{Actor, LockScope, SqlCommand};
 use crate::adapter_under_test::{AdapterUnderTest, assert_any};
 use crate::fixture::{Fixture, pid};
 use crate::harness::postgres::Endpoint;
@@ -54,7 +52,7 @@ fn all_calls(
     for scope in [LockScope::Session, LockScope::Transaction] {
         assert_eq!(first.with(scope, &key, block(LONG)), BodyStarted);
         fixture.assert_held(&key, &[Exclusive]);
-        assert_eq!(first.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+        first.succeed();
         fixture.assert_free(&key);
     }
 }

@@ -11,7 +11,7 @@ use testkit::observer::Observe;
 use testkit::server::{connect_to, eventually};
 
 use super::{LONG, assert_granted_and_released, block, no_wait, poll, queue};
-use crate::actor::Outcome::{BodyStarted, Done, Failed, Granted};
+use crate::actor::Outcome::{Done, Failed, Granted};
 use crate::actor::{Actor, BodyEnd, LockScope, SqlCommand};
 use crate::adapter_under_test::{AdapterUnderTest, Kind, assert_any};
 use crate::client::signal;
@@ -53,14 +53,8 @@ fn all_sessions_are_terminated(adapter: AdapterUnderTest, end_sessions: fn(&Clus
     adapter.run_at(&Endpoint::new(server.url()), |fixture| {
         let (key, scoped) = (fixture.key("key"), fixture.key("scoped"));
         let [holder, body, scope, waiter, poller] = fixture.actors();
-        assert_eq!(
-            body.with(LockScope::Session, &fixture.key("body"), no_wait()),
-            BodyStarted
-        );
-        assert_eq!(
-            scope.with(LockScope::Transaction, &scoped, no_wait()),
-            BodyStarted
-        );
+        body.enter(LockScope::Session, &fixture.key("body"));
+        scope.enter(LockScope::Transaction, &scoped);
         assert_eq!(holder.acquire(&key, no_wait()), Granted);
         queue(fixture, &waiter, &key, LONG, 1);
         let polls = pid(&poller);

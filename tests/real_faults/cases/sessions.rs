@@ -14,7 +14,7 @@ use testkit::temp::TempDatabase;
 
 use super::{LONG, assert_granted_and_released, no_wait, poll, queue};
 use crate::actor::Outcome::{
-    BodyFailed, BodyStarted, BodySucceeded, ClientFailed, Done, Failed, Granted, Panicked,
+    BodyFailed, BodySucceeded, ClientFailed, Done, Failed, Granted, Panicked,
 };
 use crate::actor::{BODY_VALUE, BodyEnd, Command, LockScope, Outcome, SqlCommand};
 use crate::adapter_under_test::{AdapterUnderTest, Kind, assert_any};
@@ -67,7 +67,7 @@ pub(crate) fn ended_while_held(adapter: AdapterUnderTest) {
         let key = fixture.key("key");
         let with = |scope, ending| {
             let actor = fixture.actor();
-            assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
+            actor.enter(scope, &key);
             connect().terminate(pid(&actor));
             fixture.assert_free(&key);
             let outcome = actor.end_body(ending);
@@ -103,7 +103,7 @@ pub(crate) fn ended_in_the_body(adapter: AdapterUnderTest) {
         {
             let key = fixture.key("key");
             let actor = fixture.actor();
-            assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
+            actor.enter(scope, &key);
             let sleeps = pid(&actor);
             actor.start(SLEEP);
             observer.wait_until_query(sleeps, "%pg_sleep(60)%");
@@ -135,7 +135,7 @@ pub(crate) fn cancelled_in_the_body(adapter: AdapterUnderTest) {
             (LockScope::Transaction, BodyEnd::Ok, Failed(CommitFailed)),
             (LockScope::Transaction, BodyEnd::Err, BodyFailed),
         ] {
-            assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
+            actor.enter(scope, &key);
             let sleeps = pid(&actor);
             actor.start(SLEEP);
             observer.wait_until_query(sleeps, "%pg_sleep(60)%");
@@ -261,7 +261,7 @@ pub(crate) fn idle_for_too_long(adapter: AdapterUnderTest) {
                 continue;
             }
             let actor = fixture.actor();
-            assert_eq!(actor.with(scope, &key, no_wait()), BodyStarted);
+            actor.enter(scope, &key);
             let idles = pid(&actor);
             assert_eq!(actor.run_sql(SqlCommand::Run(setting)), Done);
             observer.wait_until_ended(idles);

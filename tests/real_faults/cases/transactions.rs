@@ -12,10 +12,8 @@ use testkit::temp::TempObject;
 
 use super::network::with_proxy;
 use super::{LONG, assert_granted_and_released, no_wait};
-use crate::actor::Outcome::{
-    Answered, BodyStarted, BodySucceeded, Done, Failed, Granted, NotGranted,
-};
-use crate::actor::{BODY_VALUE, BodyEnd, Command, LockScope, SqlCommand};
+use crate::actor::Outcome::{Answered, Done, Failed, Granted, NotGranted};
+use crate::actor::{BodyEnd, Command, LockScope, SqlCommand};
 use crate::adapter_under_test::{AdapterUnderTest, assert_any};
 use crate::fixture::{pid, until};
 use crate::harness::postgres::Endpoint;
@@ -41,10 +39,7 @@ pub(crate) fn ended_by_any_text(adapter: AdapterUnderTest) {
             (&["COMMIT; START TRANSACTION; SAVEPOINT nested"], true),
             (&["COMMIT; BEGIN ISOLATION LEVEL SERIALIZABLE"], true),
         ] {
-            assert_eq!(
-                actor.with(LockScope::Transaction, &key, no_wait()),
-                BodyStarted
-            );
+            actor.enter(LockScope::Transaction, &key);
             assert_eq!(actor.run_sql(SqlCommand::Write), Done);
             for message in messages {
                 assert_eq!(
@@ -72,10 +67,7 @@ pub(crate) fn ended_by_any_text(adapter: AdapterUnderTest) {
         }
         // The statements that clients have prepared are gone, so the session is of no further use.
         let discarding = fixture.actor();
-        assert_eq!(
-            discarding.with(LockScope::Transaction, &key, no_wait()),
-            BodyStarted
-        );
+        discarding.enter(LockScope::Transaction, &key);
         for message in ["COMMIT", "DISCARD ALL", "BEGIN"] {
             assert_eq!(discarding.run_sql(SqlCommand::Run(message)), Done);
         }
@@ -92,10 +84,7 @@ pub(crate) fn a_lost_answer_to_the_commit(adapter: AdapterUnderTest) {
     with_proxy(adapter, |proxy, proxied, direct| {
         let key = proxied.key("key");
         let [actor, other] = [proxied.actor(), direct.actor()];
-        assert_eq!(
-            actor.with(LockScope::Transaction, &key, no_wait()),
-            BodyStarted
-        );
+        actor.enter(LockScope::Transaction, &key);
         assert_eq!(actor.run_sql(SqlCommand::Run(insert)), Done);
         if adapter.name.starts_with("sqlx") {
             // The check has a message of its own, whose reply must arrive.
@@ -127,10 +116,7 @@ pub(crate) fn a_lost_commit(adapter: AdapterUnderTest) {
     with_proxy(adapter, |proxy, proxied, _| {
         let key = proxied.key("key");
         let actor = proxied.actor();
-        assert_eq!(
-            actor.with(LockScope::Transaction, &key, no_wait()),
-            BodyStarted
-        );
+        actor.enter(LockScope::Transaction, &key);
         assert_eq!(actor.run_sql(SqlCommand::Run(insert)), Done);
         proxy.set(Direction::ToServer, Policy::Hold);
         actor.start(Command::EndBody(BodyEnd::Ok));
@@ -149,10 +135,7 @@ pub(crate) fn ended_before_the_commit(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let key = fixture.key("key");
         let actor = fixture.actor();
-        assert_eq!(
-            actor.with(LockScope::Transaction, &key, no_wait()),
-            BodyStarted
-        );
+        actor.enter(LockScope::Transaction, &key);
         connect().terminate(pid(&actor));
         fixture.assert_free(&key);
         let expected: &[_] = match adapter.name {
@@ -188,10 +171,7 @@ pub(crate) fn prepared_for_two_phase_commit(adapter: AdapterUnderTest) {
             ("ROLLBACK PREPARED", Failed(TransactionPrepared)),
             ("COMMIT PREPARED", Failed(TransactionPrepared)),
         ] {
-            assert_eq!(
-                actor.with(LockScope::Transaction, &key, no_wait()),
-                BodyStarted
-            );
+            actor.enter(LockScope::Transaction, &key);
             let prepare = SqlCommand::Run("PREPARE TRANSACTION 'advisory_locking_test'");
             assert_eq!(actor.run_sql(prepare), Done);
             assert_eq!(actor.end_body(BodyEnd::Ok), ended);
@@ -201,10 +181,7 @@ pub(crate) fn prepared_for_two_phase_commit(adapter: AdapterUnderTest) {
             assert_granted_and_released(&other, &key);
         }
         // A transaction that was not prepared is distinguished from one that was.
-        assert_eq!(
-            actor.with(LockScope::Transaction, &key, no_wait()),
-            BodyStarted
-        );
+        actor.enter(LockScope::Transaction, &key);
         assert_eq!(actor.run_sql(SqlCommand::Run("COMMIT")), Done);
         assert_eq!(other.acquire(&key, no_wait()), Granted);
         assert_eq!(actor.end_body(BodyEnd::Ok), Failed(NotHeld));
@@ -225,16 +202,13 @@ pub(crate) fn held_by_an_idle_body(adapter: AdapterUnderTest) {
         let keeps = ["diesel_postgres", "r2d2_postgres"].contains(&adapter.name);
         // The statement is prepared in the first call.
         for is_prepared in [false, true] {
-            assert_eq!(
-                actor.with(LockScope::Transaction, &key, no_wait()),
-                BodyStarted
-            );
+            actor.enter(LockScope::Transaction, &key);
             if is_prepared {
                 assert_eq!(observer.session_matches(holder, NO_SNAPSHOT), !keeps);
                 assert_eq!(actor.run_sql(SqlCommand::Run("SELECT")), Done);
                 assert!(observer.session_matches(holder, NO_SNAPSHOT));
             }
-            assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+            actor.succeed();
         }
     });
 }
