@@ -5,6 +5,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use advisory_locking::observer::LockScope;
+use advisory_locking::session::AsyncLockBody;
 use advisory_locking::{
     AsyncAdvisoryLocking, LockError, LockErrorKind, LockKey, LockMode, LockOptions, WaitStrategy,
 };
@@ -194,71 +196,54 @@ async fn make(
     session: &mut Session,
     call: &Call,
 ) -> Result<(), CallFailure> {
-    let link = session.link;
-    match call.kind {
+    let scope = match call.kind {
         CallKind::Release | CallKind::Drop | CallKind::Nested => {
-            let granted = session
-                .try_acquire_advisory_lock(&call.key, call.options)
-                .await?;
-            let Some(mut guard) = granted else {
-                simulation.state().coverage.contended += 1;
-                return Ok(());
-            };
-            let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, false);
-            pause(simulation, client, call.hold).await;
-            if let (CallKind::Nested, Some(inner)) = (call.kind, &call.inner) {
-                inner_call(simulation, client, &mut guard, inner).await?;
-            }
-            let held = claim.end();
-            if call.kind == CallKind::Drop {
-                drop(guard);
-                return Ok(());
-            }
-            release(simulation, held, guard.release().await)
+            return with_guard(simulation, client, session, call).await;
         }
-        CallKind::With | CallKind::WithFailing => {
-            let fails = call.kind == CallKind::WithFailing;
-            let mut held = false;
-            let held_to = &mut held;
-            let ended = session
-                .with_advisory_lock(&call.key, call.options, async |session| {
-                    let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, false);
-                    pause(simulation, client, call.hold).await;
-                    if let Some(inner) = &call.inner {
-                        inner_call(simulation, client, session, inner).await?;
-                    }
-                    *held_to = claim.end();
-                    if fails {
-                        Err(CallFailure::Body)
-                    } else {
-                        Ok(())
-                    }
-                })
-                .await;
-            record_outcome(simulation, held, ended)
+        CallKind::With | CallKind::WithFailing => LockScope::Session,
+        CallKind::Scope | CallKind::ScopeFailing => LockScope::Transaction,
+    };
+    let fails = matches!(call.kind, CallKind::WithFailing | CallKind::ScopeFailing);
+    with_body(simulation, session, call, scope, async |session| {
+        pause(simulation, client, call.hold).await;
+        if let Some(inner) = &call.inner {
+            inner_call(simulation, client, session, inner, scope).await?;
         }
-        CallKind::Scope | CallKind::ScopeFailing => {
-            let fails = call.kind == CallKind::ScopeFailing;
-            let mut held = false;
-            let held_to = &mut held;
-            let ended = session
-                .with_advisory_xact_lock(&call.key, call.options, async |session| {
-                    let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, true);
-                    pause(simulation, client, call.hold).await;
-                    if let Some(inner) = &call.inner {
-                        inner_scope(simulation, client, session, inner).await?;
-                    }
-                    *held_to = claim.end();
-                    if fails {
-                        Err(CallFailure::Body)
-                    } else {
-                        Ok(())
-                    }
-                })
-                .await;
-            record_outcome(simulation, held, ended)
+        if fails {
+            Err(CallFailure::Body)
+        } else {
+            Ok(())
         }
+    })
+    .await
+}
+
+async fn with_guard(
+    simulation: &Simulation,
+    client: usize,
+    session: &mut Session,
+    call: &Call,
+) -> Result<(), CallFailure> {
+    let link = session.link;
+    let granted = session
+        .try_acquire_advisory_lock(&call.key, call.options)
+        .await?;
+    let Some(mut guard) = granted else {
+        simulation.state().coverage.contended += 1;
+        return Ok(());
+    };
+    let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, false);
+    pause(simulation, client, call.hold).await;
+    if let (CallKind::Nested, Some(inner)) = (call.kind, &call.inner) {
+        inner_call(simulation, client, &mut guard, inner, LockScope::Session).await?;
     }
+    let held = claim.end();
+    if call.kind == CallKind::Drop {
+        drop(guard);
+        return Ok(());
+    }
+    let released = guard.release().await.map_err(CallFailure::Lock);
+    record_outcome(simulation, held, released)
 }
 
 /// A call inside the body of another call.
@@ -267,48 +252,43 @@ async fn inner_call(
     client: usize,
     session: &mut Session,
     call: &Call,
+    scope: LockScope,
 ) -> Result<(), CallFailure> {
-    let link = session.link;
-    let mut held = false;
-    let held_to = &mut held;
-    let ended = session
-        .with_advisory_lock(&call.key, call.options, async |_| {
-            let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, false);
-            pause(simulation, client, call.hold).await;
-            *held_to = claim.end();
-            Ok(())
-        })
-        .await;
-    record_outcome(simulation, held, ended)
+    with_body(simulation, session, call, scope, async |_| {
+        pause(simulation, client, call.hold).await;
+        Ok(())
+    })
+    .await
 }
 
-/// A transaction scope inside another one.
-async fn inner_scope(
+/// Makes a call with a body, and claims the lock while the body runs.
+async fn with_body(
     simulation: &Simulation,
-    client: usize,
     session: &mut Session,
     call: &Call,
+    scope: LockScope,
+    body: impl AsyncLockBody<Session, (), CallFailure>,
 ) -> Result<(), CallFailure> {
     let link = session.link;
+    let in_transaction = scope == LockScope::Transaction;
     let mut held = false;
     let held_to = &mut held;
-    let ended = session
-        .with_advisory_xact_lock(&call.key, call.options, async |_| {
-            let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, true);
-            pause(simulation, client, call.hold).await;
-            *held_to = claim.end();
-            Ok(())
-        })
-        .await;
+    let body = async |session: &mut Session| {
+        let claim = ClaimGuard::begin(simulation, link, &call.key, call.mode, in_transaction);
+        body(session).await?;
+        *held_to = claim.end();
+        Ok(())
+    };
+    let ended = if in_transaction {
+        session
+            .with_advisory_xact_lock(&call.key, call.options, body)
+            .await
+    } else {
+        session
+            .with_advisory_lock(&call.key, call.options, body)
+            .await
+    };
     record_outcome(simulation, held, ended)
-}
-
-fn release(
-    simulation: &Simulation,
-    held: bool,
-    released: Result<(), LockError>,
-) -> Result<(), CallFailure> {
-    record_outcome(simulation, held, released.map_err(CallFailure::Lock))
 }
 
 /// Counts the outcome. A success requires that the lock was held until its release.

@@ -1,23 +1,8 @@
 //! Failed batches on a session that lives; fencing tokens.
 
-use super::harness::{CoreHarness, millis};
+use super::harness::{CoreHarness, NO_COMMANDS, forever, harness, millis, no_wait};
 use crate::lock_manager::options::LockManagerOptions;
-use crate::options::LockOptions;
 use crate::session::{BatchReply, ServerSigns, SessionError, TokenSource};
-
-const NO_COMMANDS: [&str; 0] = [];
-
-fn no_wait() -> LockOptions {
-    LockOptions::no_wait()
-}
-
-fn forever() -> LockOptions {
-    LockOptions::wait_forever()
-}
-
-fn harness() -> CoreHarness {
-    CoreHarness::opened(LockManagerOptions::new())
-}
 
 fn with_sequence() -> (CoreHarness, TokenSource) {
     let source = TokenSource::Sequence("fencing".into());

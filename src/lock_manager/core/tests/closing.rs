@@ -1,19 +1,9 @@
 //! End of a lock manager; backends without locks.
 
-use super::harness::{CoreHarness, millis};
+use super::harness::{CoreHarness, NO_COMMANDS, forever, millis, no_wait};
 use crate::lock_manager::options::{LockManagerOptions, NoLockBackend};
 use crate::options::{LockOptions, OnMissingLock, WaitStrategy};
 use crate::session::Backend;
-
-const NO_COMMANDS: [&str; 0] = [];
-
-fn no_wait() -> LockOptions {
-    LockOptions::no_wait()
-}
-
-fn forever() -> LockOptions {
-    LockOptions::wait_forever()
-}
 
 fn close(harness: &mut CoreHarness, who: &'static str) -> Vec<String> {
     harness.core.close(who);

@@ -2,18 +2,13 @@
 
 use std::time::Duration;
 
-use super::harness::{CoreHarness, millis};
+use super::harness::{CoreHarness, NO_COMMANDS, millis, no_wait};
 use crate::lock_manager::options::{LockManagerOptions, NoLockBackend};
 use crate::options::LockOptions;
 use crate::session::Backend;
 
-const NO_COMMANDS: [&str; 0] = [];
 const CHECK: [&str; 1] = ["check connection s1"];
 const INTERVAL: Duration = Duration::from_millis(250);
-
-fn no_wait() -> LockOptions {
-    LockOptions::no_wait()
-}
 
 fn harness() -> CoreHarness {
     CoreHarness::opened(LockManagerOptions::new()).checking_connections(INTERVAL)

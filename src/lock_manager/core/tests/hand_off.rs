@@ -1,18 +1,12 @@
 //! Hand-off between waiters, its limit, and the pause for other processes.
 
-use super::harness::{CoreHarness, millis};
+use super::harness::{CoreHarness, NO_COMMANDS, millis, no_wait};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockOptions, WaitStrategy};
 use std::time::Duration;
 
-const NO_COMMANDS: [&str; 0] = [];
-
 fn forever() -> LockOptions {
     LockOptions::wait_forever().interval(millis(160))
-}
-
-fn no_wait() -> LockOptions {
-    LockOptions::no_wait()
 }
 
 /// The waiter `ann` holds the lock; the limits are `count` hand-offs and 100 ms.

@@ -21,6 +21,22 @@ pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+/// The commands of an event that changes nothing.
+pub(super) const NO_COMMANDS: [&str; 0] = [];
+
+pub(super) fn no_wait() -> LockOptions {
+    LockOptions::no_wait()
+}
+
+pub(super) fn forever() -> LockOptions {
+    LockOptions::wait_forever()
+}
+
+/// Returns a harness with one idle session and default options.
+pub(super) fn harness() -> CoreHarness {
+    CoreHarness::opened(LockManagerOptions::new())
+}
+
 /// Scripted driver of a core.
 ///
 /// Waiters are names. Sessions are named `s1`, `s2`, … in the order in which they appear.

@@ -1,23 +1,9 @@
 //! Requests: order, deadlines, requests that do not wait, polls.
 
-use super::harness::{CoreHarness, millis};
+use super::harness::{CoreHarness, NO_COMMANDS, forever, harness, millis, no_wait};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockOptions, WaitStrategy};
 use std::time::Duration;
-
-const NO_COMMANDS: [&str; 0] = [];
-
-fn no_wait() -> LockOptions {
-    LockOptions::no_wait()
-}
-
-fn forever() -> LockOptions {
-    LockOptions::wait_forever()
-}
-
-fn harness() -> CoreHarness {
-    CoreHarness::opened(LockManagerOptions::new())
-}
 
 #[test]
 fn free_lock_needs_one_acquire_and_one_release() {

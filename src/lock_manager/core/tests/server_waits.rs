@@ -1,12 +1,10 @@
 //! Waits in the server's queue on a dedicated session.
 
-use super::harness::{CoreHarness, LockErrorKind, millis};
+use super::harness::{CoreHarness, LockErrorKind, NO_COMMANDS, millis};
 use crate::error::LockError;
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockOptions, WaitStrategy};
 use std::time::Duration;
-
-const NO_COMMANDS: [&str; 0] = [];
 
 fn block() -> LockOptions {
     LockOptions::wait_forever().strategy(WaitStrategy::Block)

@@ -1,25 +1,12 @@
 //! Sessions: health checks, loss, failure to open, selection.
 
-use super::harness::{CoreHarness, millis};
+use super::harness::{CoreHarness, NO_COMMANDS, forever, harness, millis, no_wait};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockOptions, WaitStrategy};
 use crate::session::{BatchReply, ServerSigns};
 use std::time::Duration;
 
-const NO_COMMANDS: [&str; 0] = [];
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
-fn no_wait() -> LockOptions {
-    LockOptions::no_wait()
-}
-
-fn forever() -> LockOptions {
-    LockOptions::wait_forever()
-}
-
-fn harness() -> CoreHarness {
-    CoreHarness::opened(LockManagerOptions::new())
-}
 
 #[test]
 fn idle_session_is_pinged_at_each_keep_alive() {

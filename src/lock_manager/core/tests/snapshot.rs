@@ -1,20 +1,16 @@
 //! Snapshots: keys, holders, waiters, sessions, counters.
 
-use super::harness::{CoreHarness, millis};
+use super::harness::{CoreHarness, forever, millis};
 use crate::key::LockKey;
 use crate::lock_manager::options::LockManagerOptions;
 use crate::lock_manager::snapshot::{
     KeySnapshot, LockManagerSnapshot, ManagedSession, ManagedSessionState,
 };
-use crate::options::{LockMode, LockOptions, WaitStrategy};
+use crate::options::{LockMode, WaitStrategy};
 use crate::session::Backend;
 
 fn snapshot(harness: &CoreHarness) -> LockManagerSnapshot {
     harness.core.snapshot(harness.now)
-}
-
-fn forever() -> LockOptions {
-    LockOptions::wait_forever()
 }
 
 #[test]
