@@ -12,6 +12,7 @@
 //! * [`cluster`]: a private server that a test may stop, crash or fill.
 //! * [`temp`]: databases, roles and tables that are dropped with their value.
 //! * [`timeouts`]: the server's settings that end statements, transactions or sessions.
+//! * [`tls`]: TLS of a private server.
 //!
 //! Functions panic on failure, as tests do.
 
@@ -27,4 +28,5 @@ pub mod proxy;
 pub mod server;
 pub mod temp;
 pub mod timeouts;
+pub mod tls;
 mod wire;

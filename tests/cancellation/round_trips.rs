@@ -107,28 +107,35 @@ fn round_trips_after_the_return(pool: &PgPool, proxy: &Proxy) -> u32 {
     proxy.round_trips()
 }
 
+/// Counts a lock with its release, and a scope, on a warm connection of a pool.
+async fn taken_through<P: AsyncPooledAdvisoryLocking>(
+    pool: &P,
+    connections: &PgPool,
+    proxy: &Proxy,
+) -> [u32; 2] {
+    let (key, mut taken) = (fresh_key(), [0; 2]);
+    let round_trips = || round_trips_after_the_return(connections, proxy);
+    for _ in 0..2 {
+        let before = round_trips();
+        let body = async |_: &mut P::Session| Ok::<_, LockError>(());
+        pool.with_advisory_lock(&key, NO_WAIT, body).await.unwrap();
+        let between = round_trips();
+        let body = async |_: &mut P::Session| Ok::<_, LockError>(());
+        pool.with_advisory_xact_lock(&key, NO_WAIT, body)
+            .await
+            .unwrap();
+        taken = [between - before, round_trips() - between];
+    }
+    taken
+}
+
 /// sqlx adds one round trip at the checkout and one at the return.
 #[test]
 fn sea_orm_takes_no_more_than_promised() {
     let proxy = Proxy::start();
-    let runtime = Runtime::new().unwrap();
-    let warm = runtime.block_on(async {
+    let warm = Runtime::new().unwrap().block_on(async {
         let pool = sea_orm::open(&proxy.url()).await;
-        let (key, mut taken) = (fresh_key(), [0; 2]);
-        let round_trips =
-            || round_trips_after_the_return(pool.get_postgres_connection_pool(), &proxy);
-        for _ in 0..2 {
-            let before = round_trips();
-            pool.with_advisory_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
-                .await
-                .unwrap();
-            let between = round_trips();
-            pool.with_advisory_xact_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
-                .await
-                .unwrap();
-            taken = [between - before, round_trips() - between];
-        }
-        taken
+        taken_through(&pool, pool.get_postgres_connection_pool(), &proxy).await
     });
     // Acquire, release; begin and lock, commit.
     assert_eq!(warm, [4, 4]);
@@ -138,23 +145,9 @@ fn sea_orm_takes_no_more_than_promised() {
 #[test]
 fn sqlx_takes_no_more_than_promised() {
     let proxy = Proxy::start();
-    let runtime = Runtime::new().unwrap();
-    let warm = runtime.block_on(async {
+    let warm = Runtime::new().unwrap().block_on(async {
         let pool = sqlx::open(&proxy.url()).await;
-        let (key, mut taken) = (fresh_key(), [0; 2]);
-        let round_trips = || round_trips_after_the_return(&pool, &proxy);
-        for _ in 0..2 {
-            let before = round_trips();
-            pool.with_advisory_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
-                .await
-                .unwrap();
-            let between = round_trips();
-            pool.with_advisory_xact_lock(&key, NO_WAIT, async |_| Ok::<_, LockError>(()))
-                .await
-                .unwrap();
-            taken = [between - before, round_trips() - between];
-        }
-        taken
+        taken_through(&pool, &pool, &proxy).await
     });
     // Acquire, release; begin, lock, check, commit.
     assert_eq!(warm, [4, 6]);

@@ -1,7 +1,5 @@
 //! Calls over TLS whose future is dropped.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::time::{Duration, Instant};
 
 use ::tokio_postgres::Client;
@@ -9,17 +7,11 @@ use advisory_locking::backends::tokio_postgres::set_cancel_tls;
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::{AdvisoryLocking, AsyncAdvisoryLocking, LockKey, LockOptions, WaitStrategy};
 use diesel::pg::PgConnection;
-use openssl::asn1::Asn1Time;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
-use openssl::x509::extension::SubjectAlternativeName;
-use openssl::x509::{X509, X509NameBuilder};
 use testkit::cluster::ClusterGuard;
 use testkit::observer::{LockEntry, Observe};
 use testkit::server::{connect, connect_to, dropped_waits, fresh_key, url, with_parameters};
 use testkit::timeouts::notices_disconnects;
+use testkit::tls::accept_tls;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::adapters::{Adapter, Borrowed, Call, Pooled, connect_async};
@@ -27,47 +19,6 @@ use crate::dropping::drop_everywhere;
 use crate::pools::{Bb8, Deadpool, Mobc};
 use crate::timeouts::race_time_outs_over_tls;
 use crate::tokio_postgres::config;
-
-/// Makes a certificate for 127.0.0.1 that is its own issuer.
-fn certificate() -> (X509, PKey<Private>) {
-    let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    let key = PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap();
-    let mut name = X509NameBuilder::new().unwrap();
-    name.append_entry_by_text("CN", "localhost").unwrap();
-    let name = name.build();
-    let mut certificate = X509::builder().unwrap();
-    certificate.set_version(2).unwrap();
-    certificate.set_subject_name(&name).unwrap();
-    certificate.set_issuer_name(&name).unwrap();
-    certificate.set_pubkey(&key).unwrap();
-    let [from, to] = [0, 1].map(|days| Asn1Time::days_from_now(days).unwrap());
-    certificate.set_not_before(&from).unwrap();
-    certificate.set_not_after(&to).unwrap();
-    let mut address = SubjectAlternativeName::new();
-    let address = address.ip("127.0.0.1");
-    let address = address.build(&certificate.x509v3_context(None, None));
-    certificate.append_extension(address.unwrap()).unwrap();
-    certificate.sign(&key, MessageDigest::sha256()).unwrap();
-    (certificate.build(), key)
-}
-
-/// Makes a private server accept TLS.
-fn accept_tls(cluster: &ClusterGuard) {
-    let (certificate, key) = certificate();
-    let directory = cluster.data_directory();
-    let owner = fs::metadata(&directory).unwrap();
-    for (name, text) in [
-        ("server.crt", certificate.to_pem().unwrap()),
-        ("server.key", key.private_key_to_pem_pkcs8().unwrap()),
-    ] {
-        let path = directory.join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
-    }
-    cluster.connect().run("ALTER SYSTEM SET ssl = on");
-    cluster.ctl(&["-w", "restart"]);
-}
 
 async fn connect_client(url: &str) -> (Client, AbortHandle) {
     let (config, connector) = config(url);
