@@ -490,10 +490,7 @@ async fn a_queued_release_dropped_in_flight_ends_the_session() {
 /// The termination overtakes the wait, which reaches the server after its client has gone.
 #[tokio::test]
 async fn a_dropped_wait_that_arrives_late_leaves_the_queue() {
-    let server = FakeServer::start([Rule::Delay {
-        text: "pg_advisory_lock(".to_owned(),
-        pause: Duration::from_millis(150),
-    }]);
+    let server = FakeServer::start([Rule::hold("pg_advisory_lock(")]);
     let (db, late) = (
         postgres(1).await,
         crate::open::connect(server.url(), 1).await,
@@ -519,8 +516,10 @@ async fn a_dropped_wait_that_arrives_late_leaves_the_queue() {
         1,
         "the wait has not arrived yet"
     );
-    // Long enough for the wait to arrive.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Long enough for the termination to overtake the wait, and then for the wait to arrive.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    server.forward_held();
+    tokio::time::sleep(Duration::from_millis(150)).await;
     observer
         .wait_for(
             &key,

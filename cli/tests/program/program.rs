@@ -105,6 +105,18 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits until a condition is true, which the program must live to see.
+    #[track_caller]
+    pub(crate) fn wait_until(&mut self, event: &str, mut condition: impl FnMut() -> bool) {
+        eventually(event, || {
+            let occurred = condition();
+            if !occurred && !self.lives() {
+                panic!("not {event}: {:?}", fs::read_to_string(&self.stderr));
+            }
+            occurred
+        });
+    }
+
     /// Waits until the program has noticed the end of its command.
     #[track_caller]
     pub(crate) fn wait_until_childless(&self) {

@@ -9,7 +9,7 @@ use advisory_locking::LockKey;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use testkit::observer::Observe;
-use testkit::server::{connect, eventually, fresh_name};
+use testkit::server::{connect, fresh_name};
 
 use crate::processes::{fresh_sleep, wait_for_sleep, wait_until_none_sleeps};
 use crate::program::{Running, program};
@@ -78,9 +78,9 @@ fn repeated_interrupt_of_the_terminal_kills_no_command() {
         count.display()
     );
     let name = fresh_name();
-    let running = Running::start(at_terminal(terminal, &["run", &name, "-c", &script]));
+    let mut running = Running::start(at_terminal(terminal, &["run", &name, "-c", &script]));
     for number in 0..3 {
-        eventually("the command has handled the interrupts", || {
+        running.wait_until("the command has handled the interrupts", || {
             std::fs::read_to_string(&count).is_ok_and(|text| text == format!("{number}\n"))
         });
         user.write_all(b"\x03").unwrap();
