@@ -77,6 +77,15 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
         self.mode
     }
 
+    /// Returns the process id of the server session that holds the lock, for
+    /// [`pg_terminate_backend`] and the server's log. `None` on a backend without locks.
+    ///
+    /// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
+    #[must_use]
+    pub fn session_pid(&self) -> Option<i32> {
+        self.grant.as_ref().and_then(|grant| grant.pid)
+    }
+
     /// Returns `true` if the client knows, without I/O, that the session has ended and the lock is
     /// lost.
     ///
@@ -217,6 +226,10 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> fmt::Debug for AsyncAdvisory
             .debug_struct("AsyncAdvisoryLockGuard")
             .field("key", &self.key)
             .field("mode", &self.mode)
+            .field(
+                "session_pid",
+                &self.grant.as_ref().and_then(|grant| grant.pid),
+            )
             .finish_non_exhaustive()
     }
 }

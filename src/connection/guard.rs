@@ -72,6 +72,15 @@ impl<C: DerefMut<Target: LockSession>> AdvisoryLockGuard<C> {
         self.mode
     }
 
+    /// Returns the process id of the server session that holds the lock, for
+    /// [`pg_terminate_backend`] and the server's log. `None` on a backend without locks.
+    ///
+    /// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
+    #[must_use]
+    pub fn session_pid(&self) -> Option<i32> {
+        self.grant.as_ref().and_then(|grant| grant.pid)
+    }
+
     /// Returns `true` if the client has marked the connection as broken, usually because the
     /// session has ended and the lock is lost. Sends nothing.
     ///
@@ -160,6 +169,7 @@ impl<C: DerefMut<Target: LockSession>> fmt::Debug for AdvisoryLockGuard<C> {
             .debug_struct("AdvisoryLockGuard")
             .field("key", &self.key)
             .field("mode", &self.mode)
+            .field("session_pid", &self.session_pid())
             .finish_non_exhaustive()
     }
 }

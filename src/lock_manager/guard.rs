@@ -1,5 +1,6 @@
 //! The owned guards of a lock manager: [`OwnedLockGuard`] and [`OwnedLockGuards`].
 
+use std::fmt;
 #[cfg(feature = "testing")]
 use std::sync::Arc;
 
@@ -24,7 +25,6 @@ use crate::options::LockOptions;
 /// The guard is `'static` and `Send`: release or drop it on any thread, with or without a runtime.
 /// Dropping it releases the lock in the background. [`release`](Self::release) and
 /// [`release_blocking`](Self::release_blocking) report the result.
-#[derive(Debug)]
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct OwnedLockGuard {
     lock: LockHandle,
@@ -92,6 +92,15 @@ impl OwnedLockGuard {
     #[must_use]
     pub const fn mode(&self) -> LockMode {
         self.mode
+    }
+
+    /// Returns the process id of the server session that holds the lock, for
+    /// [`pg_terminate_backend`] and the server's log. `None` on a backend without locks.
+    ///
+    /// [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
+    #[must_use]
+    pub const fn session_pid(&self) -> Option<i32> {
+        self.lock.pid
     }
 
     /// Returns the fencing token, if the lock was acquired with one.
@@ -180,6 +189,18 @@ impl OwnedLockGuard {
         // Outside the future, because the call itself starts the release.
         let receiver = lock.release(caller);
         release.result(receiver)
+    }
+}
+
+impl fmt::Debug for OwnedLockGuard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("OwnedLockGuard")
+            .field("key", self.key())
+            .field("mode", &self.mode())
+            .field("session_pid", &self.session_pid())
+            .field("fencing_token", &self.fencing_token())
+            .finish_non_exhaustive()
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) struct LockHandle {
     pub(super) grant: LockGrant,
     is_released: bool,
     /// Process id of the session on the server. `None` without a server.
-    pid: Option<i32>,
+    pub(super) pid: Option<i32>,
     pub(super) loss: Option<Arc<LossSignal>>,
     /// `None` until the caller has received the lock, and after its release has begun.
     record: Option<GrantRecord>,

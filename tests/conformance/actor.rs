@@ -52,6 +52,8 @@ pub(crate) enum Command {
     /// Acquires a guard and keeps it until [`Release`](Self::Release) or
     /// [`DropGuard`](Self::DropGuard).
     Acquire(AcquireRequest),
+    /// Reads the process id of the guard.
+    GuardPid,
     Release,
     DropGuard,
     /// Acquires a transaction-level lock in the open transaction.
@@ -269,6 +271,10 @@ impl Actor {
 
     pub(crate) fn end_body(&self, ending: BodyEnd) -> Outcome {
         self.call(Command::EndBody(ending))
+    }
+
+    pub(crate) fn guard_pid(&self) -> Outcome {
+        self.call(Command::GuardPid)
     }
 
     pub(crate) fn release(&self) -> Outcome {

@@ -218,6 +218,7 @@ async fn run_command<C: AsyncClient>(
             })
             .await;
         }
+        Command::GuardPid => return Some(Exit::GuardPid),
         Command::Release => return Some(Exit::Release),
         Command::DropGuard => return Some(Exit::Drop),
         Command::EndBody(ending) => return Some(Exit::EndBody(ending)),
@@ -285,16 +286,22 @@ where
         }
     };
     channel.reply(Outcome::Granted);
-    match serve(&mut *guard, channel).await {
-        Exit::Release => channel.reply(Outcome::of(guard.release().await)),
-        Exit::Drop => {
-            drop(guard);
-            channel.reply(Outcome::Done);
+    loop {
+        match serve(&mut *guard, channel).await {
+            Exit::GuardPid => channel.reply(Outcome::Answered(guard.session_pid().map(i64::from))),
+            Exit::Release => {
+                channel.reply(Outcome::of(guard.release().await));
+                return None;
+            }
+            Exit::Drop => {
+                drop(guard);
+                channel.reply(Outcome::Done);
+                return None;
+            }
+            Exit::Quit => return Some(Exit::Quit),
+            Exit::EndBody(_) => panic!("the guard was acquired in the body and ends before it"),
         }
-        Exit::Quit => return Some(Exit::Quit),
-        Exit::EndBody(_) => panic!("the guard was acquired in the body and ends before it"),
     }
-    None
 }
 
 async fn call_with_body(
@@ -338,7 +345,9 @@ fn body<'f, C: AsyncClient>(
             // `panic!` would print.
             Exit::EndBody(BodyEnd::Panic) => resume_unwind(Box::new(BodyPanic)),
             Exit::Quit => Err(BodyError::Quit),
-            Exit::Release | Exit::Drop => panic!("the guard was acquired outside the body"),
+            Exit::GuardPid | Exit::Release | Exit::Drop => {
+                panic!("the guard was acquired outside the body")
+            }
         }
     })
 }

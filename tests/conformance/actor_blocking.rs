@@ -23,6 +23,8 @@ pub(crate) trait Client: LockSession + Sized {
 
 /// Reason for the return of [`serve`].
 pub(crate) enum Exit {
+    /// The process id of the guard is read; the guard stays.
+    GuardPid,
     Release,
     Drop,
     EndBody(BodyEnd),
@@ -111,6 +113,7 @@ pub(crate) fn run_command<C: Client>(
                 }
             });
         }
+        Command::GuardPid => return Some(Exit::GuardPid),
         Command::Release => return Some(Exit::Release),
         Command::DropGuard => return Some(Exit::Drop),
         Command::EndBody(ending) => return Some(Exit::EndBody(ending)),
@@ -182,16 +185,22 @@ where
         }
     };
     channel.reply(Outcome::Granted);
-    match serve(&mut *guard, channel) {
-        Exit::Release => channel.reply(Outcome::of(guard.release())),
-        Exit::Drop => {
-            drop(guard);
-            channel.reply(Outcome::Done);
+    loop {
+        match serve(&mut *guard, channel) {
+            Exit::GuardPid => channel.reply(Outcome::Answered(guard.session_pid().map(i64::from))),
+            Exit::Release => {
+                channel.reply(Outcome::of(guard.release()));
+                return None;
+            }
+            Exit::Drop => {
+                drop(guard);
+                channel.reply(Outcome::Done);
+                return None;
+            }
+            Exit::Quit => return Some(Exit::Quit),
+            Exit::EndBody(_) => panic!("the guard was acquired in the body and ends before it"),
         }
-        Exit::Quit => return Some(Exit::Quit),
-        Exit::EndBody(_) => panic!("the guard was acquired in the body and ends before it"),
     }
-    None
 }
 
 /// Calls a method that has a body.
@@ -221,6 +230,8 @@ pub(crate) fn body<C: Client>(conn: &mut C, channel: &ActorChannel) -> Result<i6
         // `panic!` would print.
         Exit::EndBody(BodyEnd::Panic) => resume_unwind(Box::new(BodyPanic)),
         Exit::Quit => Err(BodyError::Quit),
-        Exit::Release | Exit::Drop => panic!("the guard was acquired outside the body"),
+        Exit::GuardPid | Exit::Release | Exit::Drop => {
+            panic!("the guard was acquired outside the body")
+        }
     }
 }

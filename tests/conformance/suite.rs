@@ -34,7 +34,7 @@ macro_rules! conformance {
                     a_poll_in_a_transaction_has_no_snapshot, an_invisible_transaction_begun_under_the_lock,
                     a_scope_in_an_invisible_transaction;
                 options: contradictions_are_refused, a_missing_lock_is_an_error_if_required;
-                reports: report_lists_holder_and_waiters, error_names_holder_as_options_say;
+                reports: guard_shows_its_session, report_lists_holder_and_waiters, error_names_holder_as_options_say;
                 keys: extreme_keys, pairs, key_spaces_are_distinct;
             );
         }

@@ -79,7 +79,12 @@ async fn every_request_is_granted(kind: PoolKind, caller: Caller) {
             .acquire_fenced(&key, no_wait().on_missing_lock(policy))
             .await
             .unwrap();
-        assert_eq!((guard.generation(), guard.is_lost()), (0, false));
+        let shown = format!("OwnedLockGuard {{ key: {key:?}, mode: Exclusive, session_pid: None, ");
+        assert!(format!("{:?}", *guard).starts_with(&shown), "{:?}", *guard);
+        assert_eq!(
+            (guard.generation(), guard.is_lost(), guard.session_pid()),
+            (0, false, None)
+        );
         guards.push(guard);
     }
     assert!(

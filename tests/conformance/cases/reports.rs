@@ -3,11 +3,20 @@
 use std::time::Duration;
 
 use super::{LONG, block, no_wait, poll};
-use crate::actor::Outcome::{Done, Granted, Reported};
+use crate::actor::Outcome::{Answered, Done, Granted, Reported};
 use crate::fixture::{Fixture, pid};
 
 /// Limit of a wait that ends without a grant.
 const SHORT: Duration = Duration::from_millis(20);
+
+pub(crate) fn guard_shows_its_session(fixture: &Fixture) {
+    let holder = fixture.actor();
+    let key = fixture.key("shown");
+    assert_eq!(holder.acquire(&key, no_wait()), Granted);
+    let expected = fixture.excludes().then(|| i64::from(pid(&holder)));
+    assert_eq!(holder.guard_pid(), Answered(expected));
+    assert_eq!(holder.release(), Done);
+}
 
 pub(crate) fn report_lists_holder_and_waiters(fixture: &Fixture) {
     let [holder, waiter, other] = fixture.actors();

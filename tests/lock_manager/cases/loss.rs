@@ -25,6 +25,10 @@ pub(crate) async fn holder_learns_of_its_loss(pool_under_test: PoolUnderTest) {
     let guard = manager.acquire(&key, no_wait()).await.unwrap();
     let second = manager.acquire(&other, no_wait()).await.unwrap();
     assert_eq!(guard.generation(), second.generation(), "on one session");
+    assert_eq!(
+        guard.session_pid().map(i64::from),
+        Some(observer.holder(&key))
+    );
     assert!(!guard.is_lost());
     observer.terminate_holder(&key);
     eventually("news of the loss", || guard.is_lost() && second.is_lost());
