@@ -31,6 +31,7 @@ fn futures_are_send(manager: &LockManager, guard: OwnedLockGuard, guards: OwnedL
     assert_send(&manager.with_lock("key", no_wait(), body));
     assert_send(&manager.try_with_lock("key", no_wait(), body));
     assert_send(&manager.with_lock_while_held("key", no_wait(), body));
+    assert_send(&manager.try_with_lock_while_held("key", no_wait(), body));
     assert_value_send_static(guard.release());
     assert_value_send_static(guards.release());
 }

@@ -1,7 +1,7 @@
 //! The loss signal of a guard: `lost`, and bodies that end with their lock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use advisory_locking::LockErrorKind::Lost;
 use advisory_locking::lock_manager::{LockManager, LockManagerOptions, OwnedLockGuard};
@@ -63,6 +63,26 @@ async fn body_is_dropped_when_its_lock_is_lost(kind: PoolKind) {
     assert!(observer.is_free(&key));
 }
 
+/// A contended key gives no body, a lost lock ends it, and a body that keeps its lock completes.
+async fn try_body_runs_while_its_lock_is_held(kind: PoolKind) {
+    let (manager, key, observer) = (manager(kind).await, fresh_key(), connect());
+    let held = manager.acquire(&key, no_wait()).await.unwrap();
+    let body = async |_: &OwnedLockGuard| Ok::<_, LockError>(7);
+    let call = manager.try_with_lock_while_held(&key, no_wait(), body);
+    assert_eq!(call.await.unwrap(), None);
+    held.release().await.unwrap();
+    let call = manager.try_with_lock_while_held(&key, no_wait(), body);
+    assert_eq!(call.await.unwrap(), Some(7));
+    let (observer, held) = (Mutex::new(observer), key.clone());
+    let body = async |_: &OwnedLockGuard| {
+        observer.lock().unwrap().terminate_holder(&held);
+        std::future::pending::<Result<(), LockError>>().await
+    };
+    let call = manager.try_with_lock_while_held(&key, no_wait(), body);
+    let error = timeout(TIMEOUT, call).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.key()), (Lost, Some(&key)));
+}
+
 /// Also if awaited twice, and by several tasks.
 async fn lost_completes_for_every_listener(kind: PoolKind) {
     let (manager, mut observer) = (manager(kind).await, connect());
@@ -87,6 +107,11 @@ macro_rules! on_every_pool {
             #[test]
             fn body_is_dropped_when_its_lock_is_lost() {
                 super::in_runtime(super::body_is_dropped_when_its_lock_is_lost($kind));
+            }
+
+            #[test]
+            fn try_body_runs_while_its_lock_is_held() {
+                super::in_runtime(super::try_body_runs_while_its_lock_is_held($kind));
             }
 
             #[test]

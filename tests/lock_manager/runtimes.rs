@@ -162,6 +162,7 @@ fn call_dropped_at_each_point_leaves_nothing(kind: PoolKind) {
             "with_lock",
             "try_with_lock",
             "with_lock_while_held",
+            "try_with_lock_while_held",
         ] {
             let (mut limit, mut at_once) = (1, 0);
             loop {
@@ -257,6 +258,11 @@ async fn call(manager: &TestManager, method: &str, key: &LockKey) {
             let body = async |_: &OwnedLockGuard| body();
             let call = manager.manager.with_lock_while_held(key, no_wait(), body);
             call.await.is_ok()
+        }
+        "try_with_lock_while_held" => {
+            let (manager, body) = (&manager.manager, async |_: &OwnedLockGuard| body());
+            let call = manager.try_with_lock_while_held(key, no_wait(), body);
+            call.await.unwrap().is_some()
         }
         other => panic!("no method {other}"),
     };

@@ -40,8 +40,7 @@ impl LockManager {
         let key = key.into();
         async move {
             let guard = self.acquire(key, options).await?;
-            let result = guard.span().run(pin!(body(&guard))).await;
-            combine_results(result, guard.release().await)
+            run(guard, body).await
         }
     }
 
@@ -67,8 +66,8 @@ impl LockManager {
         combine_results(result, guard.release_blocking())
     }
 
-    /// Runs `body` under the lock on `key`, or returns `None` if it is contended or the limit
-    /// elapsed. Then the body did not run.
+    /// Runs `body` under the lock on `key`, or returns `None` if the lock is contended or the limit
+    /// passed. Then the body did not run.
     ///
     /// # Errors
     ///
@@ -93,11 +92,10 @@ impl LockManager {
     {
         let key = key.into();
         async move {
-            let Some(guard) = self.try_acquire(key, options).await? else {
-                return Ok(None);
-            };
-            let result = guard.span().run(pin!(body(&guard))).await;
-            combine_results(result, guard.release().await).map(Some)
+            match self.try_acquire(key, options).await? {
+                Some(guard) => run(guard, body).await.map(Some),
+                None => Ok(None),
+            }
         }
     }
 
@@ -151,20 +149,77 @@ impl LockManager {
         let key = key.into();
         async move {
             let guard = self.acquire(key, options).await?;
-            // The body is polled first, so its result counts if the loss becomes known with it.
-            let span = guard.span();
-            let result = match select(pin!(span.run(pin!(body(&guard)))), pin!(guard.lost())).await
-            {
-                Either::Left((result, _)) => Some(result),
-                Either::Right(_) => None,
-            };
-            let lost = LockError::new(LockErrorKind::Lost).with_key(guard.key());
-            let released = guard.release().await;
-            match result {
-                Some(result) => combine_results(result, released),
-                // It has ended the hold; the caller knows the outcome already.
-                None => Err(lost.into()),
+            run_while_held(guard, body).await
+        }
+    }
+
+    /// Runs `body` as [`with_lock_while_held`](Self::with_lock_while_held) does, or returns `None`
+    /// if the lock is contended or the limit passed. Then the body did not run.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_lock_while_held`](Self::with_lock_while_held), except for `HeldElsewhere` and
+    /// `TimedOut`. The lock is not held afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`with_lock`](Self::with_lock).
+    pub fn try_with_lock_while_held<T, E, F>(
+        &self,
+        key: impl Into<LockKey>,
+        options: LockOptions,
+        body: F,
+    ) -> impl Future<Output = Result<Option<T>, E>> + Send
+    where
+        for<'r> F: AsyncFnOnce(&'r OwnedLockGuard) -> Result<T, E>
+            + AsyncBody<&'r OwnedLockGuard, Result<T, E>, Fut: Send>
+            + Send,
+        E: From<LockError> + Send,
+        T: Send,
+    {
+        let key = key.into();
+        async move {
+            match self.try_acquire(key, options).await? {
+                Some(guard) => run_while_held(guard, body).await.map(Some),
+                None => Ok(None),
             }
         }
+    }
+}
+
+/// Runs the body and releases the lock.
+async fn run<T, E, F>(guard: OwnedLockGuard, body: F) -> Result<T, E>
+where
+    for<'r> F: AsyncFnOnce(&'r OwnedLockGuard) -> Result<T, E>
+        + AsyncBody<&'r OwnedLockGuard, Result<T, E>, Fut: Send>
+        + Send,
+    E: From<LockError> + Send,
+    T: Send,
+{
+    let result = guard.span().run(pin!(body(&guard))).await;
+    combine_results(result, guard.release().await)
+}
+
+/// Runs the body and releases the lock, or drops the body when the lock is lost.
+async fn run_while_held<T, E, F>(guard: OwnedLockGuard, body: F) -> Result<T, E>
+where
+    for<'r> F: AsyncFnOnce(&'r OwnedLockGuard) -> Result<T, E>
+        + AsyncBody<&'r OwnedLockGuard, Result<T, E>, Fut: Send>
+        + Send,
+    E: From<LockError> + Send,
+    T: Send,
+{
+    // The body is polled first, so its result counts if the loss becomes known with it.
+    let span = guard.span();
+    let result = match select(pin!(span.run(pin!(body(&guard)))), pin!(guard.lost())).await {
+        Either::Left((result, _)) => Some(result),
+        Either::Right(_) => None,
+    };
+    let lost = LockError::new(LockErrorKind::Lost).with_key(guard.key());
+    let released = guard.release().await;
+    match result {
+        Some(result) => combine_results(result, released),
+        // It has ended the hold; the caller knows the outcome already.
+        None => Err(lost.into()),
     }
 }
