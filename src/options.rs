@@ -51,6 +51,17 @@ pub enum WaitStrategy {
     Poll,
 }
 
+impl WaitStrategy {
+    /// Returns the name in metrics: `block` or `poll`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Poll => "poll",
+        }
+    }
+}
+
 /// Behaviour on a backend without locks, such as SQLite.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -81,19 +92,7 @@ pub(crate) enum Wait {
 /// # Shape and units
 ///
 /// The options mirror the keywords of `with_advisory_lock` in PormG (Julia), with the same
-/// defaults:
-///
-/// | PormG | here |
-/// |---|---|
-/// | `wait=false` (default) | [`LockOptions::no_wait()`] (default) |
-/// | `wait=true, timeout_ms=5000` (default limit) | [`LockOptions::wait_up_to(Duration::from_secs(5))`](Self::wait_up_to) (no default limit) |
-/// | `strategy=:poll` (default) | [`strategy(WaitStrategy::Poll)`](Self::strategy) (default) |
-/// | `strategy=:block` | [`strategy(WaitStrategy::Block)`](Self::strategy) |
-/// | `interval_ms=100` (default), a fixed pause | [`interval(Duration::from_millis(100))`](Self::interval) (default), the longest of growing, jittered pauses |
-/// | `on_missing_lock=:warn` (default) | [`on_missing_lock(OnMissingLock::Warn)`](Self::on_missing_lock) (default) |
-/// | `on_missing_lock=:ignore` | [`on_missing_lock(OnMissingLock::Ignore)`](Self::on_missing_lock) |
-/// | `on_missing_lock=:error` | [`on_missing_lock(OnMissingLock::Error)`](Self::on_missing_lock) |
-/// | (none) | [`wait_forever()`](Self::wait_forever), [`shared()`](Self::shared), [`mode()`](Self::mode), [`report_holders()`](Self::report_holders), [`label()`](Self::label), [`warn_after()`](Self::warn_after), [`allow_in_transaction()`](Self::allow_in_transaction), [`allow_standby()`](Self::allow_standby), [`trust_server()`](Self::trust_server) |
+/// defaults: see [coming from another library](crate::guide::coming_from).
 ///
 /// A monotonic clock measures durations. A wait on the server is rounded **up** to whole
 /// milliseconds, because

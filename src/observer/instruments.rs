@@ -94,7 +94,10 @@ pub(super) fn record_request_ended(sink: &impl Sink, lock: &ObservedLock, end: &
         ("lock.outcome", end.outcome.name()),
         ("lock.mode", lock.mode.name()),
         ("lock.scope", lock.scope.name()),
-        ("lock.strategy", strategy_name(lock.strategy)),
+        (
+            "lock.strategy",
+            lock.strategy.map_or("none", WaitStrategy::name),
+        ),
         ("lock.contended", contended),
         ("db.system.name", lock.db_system_name().unwrap_or_default()),
         ("error.type", end.error_kind.map_or("", |kind| kind.name())),
@@ -127,14 +130,6 @@ pub(super) fn record_hold_ended(sink: &impl Sink, lock: &ObservedLock, end: &Hol
 
 pub(super) fn record_overdue(sink: &impl Sink, lock: &ObservedLock) {
     sink.add(Instrument::Overdue, 1, &[("lock.label", lock.label)]);
-}
-
-const fn strategy_name(strategy: Option<WaitStrategy>) -> &'static str {
-    match strategy {
-        None => "none",
-        Some(WaitStrategy::Block) => "block",
-        Some(WaitStrategy::Poll) => "poll",
-    }
 }
 
 /// Implements the observer with a [`Sink`].

@@ -87,3 +87,9 @@ fn the_default_neither_waits_nor_shares() {
         OnMissingLock::Warn
     );
 }
+
+#[test]
+fn names_are_those_of_metrics() {
+    let strategies = [WaitStrategy::Poll, WaitStrategy::Block];
+    assert_eq!(strategies.map(WaitStrategy::name), ["poll", "block"]);
+}
