@@ -74,6 +74,13 @@ impl KeyPart for [u8] {
     }
 }
 
+/// Such as the bytes of a UUID. Its text is a better part, because logs show it.
+impl<const N: usize> KeyPart for [u8; N] {
+    fn key_bytes(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self)
+    }
+}
+
 impl KeyPart for Vec<u8> {
     fn key_bytes(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(self)

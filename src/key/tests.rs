@@ -65,6 +65,15 @@ fn parts_do_not_run_together() {
 }
 
 #[test]
+fn bytes_are_one_part_in_each_type() {
+    let uuid = *b"\x01a\x02b";
+    let key = LockKey::from(("order", &uuid[..]));
+    assert_eq!(LockKey::from(("order", uuid)), key);
+    assert_eq!(LockKey::from(("order", &uuid)), key);
+    assert_eq!(LockKey::from(("order", uuid.to_vec())), key);
+}
+
+#[test]
 fn a_pair_is_not_a_number_with_the_same_bits() {
     assert_eq!(LockKey::from((1, 2)).raw(), RawLockKey::Pair(1, 2));
     assert_ne!(LockKey::from((0, 5)), LockKey::from(5));
