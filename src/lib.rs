@@ -40,7 +40,7 @@
 //! | keep a lock of a pool in a struct | [`PooledAdvisoryLockGuard`]; async: [`AsyncPooledAdvisoryLockGuard`] |
 //! | count and time locks for a dashboard | [`observer`] |
 //! | simulate contention and faults in unit tests on SQLite | [`testing`] |
-//! | write an adapter, or delegate from an enum of connections | [`session`] |
+//! | write an adapter, a function over any pool, or an enum of connections | [`session`] |
 //! | find a recipe | [`guide`] |
 //! | see which session holds a lock | [`advisory_lock_holders`](AdvisoryLocking::advisory_lock_holders) |
 //! | know how it works and why | [`design`] |

@@ -2,7 +2,8 @@
 //!
 //! Most programs do not use this module. Authors of an adapter for another client library implement
 //! its traits. So do programs that hide several connection types behind an enum
-//! ([`DelegateLockSession`]).
+//! ([`DelegateLockSession`]), or a pool in a type of their own. A function over any pool has the
+//! bounds [`LockPool`], or `AsyncLockPool` and `AsyncLockBody`.
 //!
 //! # Stability
 //!

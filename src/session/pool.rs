@@ -14,6 +14,32 @@ use super::{LockSession, SessionError};
 /// [`checkout`](Self::checkout) hands out a connection that has no other user until it is dropped.
 /// It never hands out a connection that was dropped while it was
 /// [broken](LockSession::session_mark_broken).
+///
+/// A type that wraps a pool delegates every method. Without
+/// [`checkout_within`](Self::checkout_within), the limit of a call would not cover its checkout.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use advisory_locking::session::{LockPool, SessionError};
+///
+/// /// Pool of an application, which adds methods of its own.
+/// struct AppPool<P>(P);
+///
+/// impl<P: LockPool> LockPool for AppPool<P> {
+///     type Session = P::Session;
+///     type Connection = P::Connection;
+///
+///     fn checkout(&self) -> Result<P::Connection, SessionError> {
+///         self.0.checkout()
+///     }
+///
+///     fn checkout_within(&self, limit: Duration) -> Result<P::Connection, SessionError> {
+///         self.0.checkout_within(limit)
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no pool of connections with advisory locks here",
     label = "no lock pool",
@@ -51,7 +77,8 @@ pub trait LockPool {
 }
 
 #[cfg(feature = "_async")]
-/// An async pool of connections, with the contract of [`LockPool`].
+/// An async pool of connections, with the contract of [`LockPool`]. A type that wraps a pool
+/// delegates [`closed`](Self::closed), too.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no async pool of connections with advisory locks here",
     label = "no async lock pool",
