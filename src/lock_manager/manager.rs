@@ -68,22 +68,13 @@ use crate::session::LockPool;
 ///
 /// # Pools
 ///
-/// | constructor | feature | sessions run on |
-/// |---|---|---|
-/// | `over_async_pool` | `async-lock-manager` | tasks of the current tokio runtime |
-/// | `over_blocking_pool` | `lock-manager` | threads of their own |
+/// | pools | constructor | feature | sessions run on |
+/// |---|---|---|---|
+/// | bb8, deadpool and mobc of diesel-async; bb8-postgres, deadpool-postgres; SeaORM's `DatabaseConnection`; sqlx's `PgPool`, `SqlitePool` | `over_async_pool` | `async-lock-manager` | tasks of the current tokio runtime |
+/// | r2d2 of Diesel, of rusqlite, and r2d2_postgres | `over_blocking_pool` | `lock-manager` | threads of their own |
 ///
-/// The client decides whether the lock manager can read, between statements, that the server has
-/// closed a connection. Then holders learn of it within 250 ms, else within one
-/// [keep-alive](LockManagerOptions::keep_alive).
-///
-/// | pools | constructor | end of a session known after |
-/// |---|---|---|
-/// | bb8, deadpool and mobc of diesel-async | `over_async_pool` | 250 ms |
-/// | bb8 with bb8-postgres, deadpool-postgres | `over_async_pool` | 250 ms |
-/// | SeaORM's `DatabaseConnection` | `over_async_pool` | one keep-alive |
-/// | sqlx's `PgPool`, `SqlitePool` | `over_async_pool` | one keep-alive |
-/// | r2d2 of Diesel, r2d2 with r2d2_postgres, r2d2 of rusqlite | `over_blocking_pool` | one keep-alive |
+/// The client decides when holders learn that the server has closed a connection: see
+/// [`keep_alive`](LockManagerOptions::keep_alive).
 ///
 /// Each pool serves both kinds of callers:
 ///
