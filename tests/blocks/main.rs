@@ -35,11 +35,11 @@ const PAGE_DEPENDENCIES: [&str; 8] = [
     "cargo add diesel@2.3 --features postgres,r2d2",
     "cargo add diesel-async@0.9 --features postgres,bb8",
     "cargo add sea-orm@2 --features sqlx-postgres,sqlx-sqlite,runtime-tokio",
-    "cargo add sqlx@0.9 --features postgres,runtime-tokio",
+    "cargo add sqlx@0.9 --features postgres,sqlite,runtime-tokio",
     "cargo add tokio@1 --features macros,rt-multi-thread",
     "cargo add advisory-locking --features diesel-postgres,r2d2,diesel-async-postgres,bb8",
     "cargo add advisory-locking --features sea-orm,async-lock-manager",
-    "cargo add advisory-locking --features sqlx-postgres",
+    "cargo add advisory-locking --features sqlx-postgres,sqlx-sqlite",
 ];
 
 fn main() {
