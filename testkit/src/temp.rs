@@ -44,7 +44,12 @@ pub struct TempDatabase(TempObject);
 
 impl TempDatabase {
     pub fn create() -> Self {
-        Self(TempObject::create("DATABASE", ""))
+        Self::create_with("")
+    }
+
+    /// Creates a database with options, for example `ENCODING 'LATIN1' TEMPLATE template0`.
+    pub fn create_with(options: &str) -> Self {
+        Self(TempObject::create("DATABASE", options))
     }
 
     /// Returns the address for libpq, which takes the last of two database names.

@@ -56,7 +56,8 @@ macro_rules! real_faults {
                     cancelled_all_the_time, cancelled_at_the_release, idle_for_too_long, leaked_and_closed;
                 limits: a_free_key_under_the_shortest_limit, a_limit_shorter_than_the_search_for_deadlocks,
                     a_row_and_a_key_in_one_cycle;
-                environments: a_read_only_session, another_database, a_role_that_may_not_lock, a_hot_standby, another_language;
+                environments: a_read_only_session, another_database, a_role_that_may_not_lock, a_hot_standby, another_language,
+                    other_formats_and_encodings;
                 server: the_server_restarts, the_server_restarts_at_once, the_server_crashes, the_lock_table_is_full,
                     the_server_is_gone;
                 network: silence_under_a_holder, silence_under_a_waiter, a_cut_under_a_waiter, a_cut_at_the_release, a_lost_grant,

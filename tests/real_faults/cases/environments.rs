@@ -6,7 +6,7 @@ use advisory_locking::LockErrorKind::{
     Canceled, Database, Deadlock, HeldElsewhere, Standby, TimedOut, TransactionAborted,
 };
 use advisory_locking::LockMode::Exclusive;
-use advisory_locking::LockOptions;
+use advisory_locking::{AdvisoryLocking, LockOptions};
 use testkit::cluster::{ClusterGuard, GERMAN};
 use testkit::observer::Observe;
 use testkit::server::{connect_to, with_parameters};
@@ -68,6 +68,49 @@ pub(crate) fn a_read_only_session(adapter: AdapterUnderTest) {
         }
         all_calls(fixture, &first, &second, |options| options);
     });
+}
+
+/// Formats of values, rules for literals and the encoding of the database change nothing.
+pub(crate) fn other_formats_and_encodings(adapter: AdapterUnderTest) {
+    const SETTINGS: [&str; 8] = [
+        "datestyle = 'German, DMY'",
+        "intervalstyle = 'sql_standard'",
+        "extra_float_digits = -15",
+        "bytea_output = 'escape'",
+        "standard_conforming_strings = off",
+        "transform_null_equals = on",
+        "array_nulls = off",
+        "timezone = 'Australia/Lord_Howe'",
+    ];
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let options =
+            format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+        let database = TempDatabase::create_with(&options);
+        for setting in SETTINGS {
+            database.set(setting);
+        }
+        let endpoint = Endpoint {
+            actors: database.url(),
+            observer: database.parameter_url(),
+        };
+        adapter.run_at(&endpoint, |fixture| {
+            let key = fixture.key("Prüfung");
+            let [first, second] = fixture.actors();
+            let old_literals = SqlCommand::Run(
+                r"DO $$ BEGIN ASSERT length('\141') = 1, 'the settings are in effect'; END $$",
+            );
+            assert_eq!(first.run_sql(old_literals), Done);
+            all_calls(fixture, &first, &second, |options| options);
+            assert_eq!(first.acquire(&key, no_wait()), Granted);
+            queue(fixture, &second, &key, LONG, 1);
+            let mut observer = database.connect();
+            let report = AdvisoryLocking::advisory_lock_holders(&mut observer, &key).unwrap();
+            assert_eq!((report.holders.len(), report.waiters.len()), (1, 1));
+            assert_eq!(first.release(), Done);
+            assert_eq!(second.finish(), Granted);
+            assert_eq!(second.release(), Done);
+        });
+    }
 }
 
 /// The same key in two databases is two locks.
