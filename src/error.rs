@@ -41,7 +41,7 @@ use crate::lock_report::LockHolder;
 /// use advisory_locking::{LockError, LockErrorKind};
 ///
 /// let error = LockError::new(LockErrorKind::TimedOut);
-/// assert!(error.kind() == LockErrorKind::TimedOut && !error.is_lost());
+/// assert!(error.is_contended() && !error.is_lost());
 /// assert_eq!(error.to_string(), "the limit passed before the lock was granted");
 /// ```
 // Boxed, so that the result of each call is small: errors are rare.
@@ -149,6 +149,17 @@ impl LockError {
         self.0.key.as_ref()
     }
 
+    /// Returns `true` if another session holds the lock, or did so until the limit passed. True for
+    /// [`HeldElsewhere`](LockErrorKind::HeldElsewhere) and [`TimedOut`](LockErrorKind::TimedOut),
+    /// which the `try_` methods return as `None`.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        matches!(
+            self.kind(),
+            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut
+        )
+    }
+
     /// Returns `true` if the caller must not rely on having held the lock: another session may have
     /// run at the same time. True for [`Lost`](LockErrorKind::Lost),
     /// [`NotHeld`](LockErrorKind::NotHeld) and [`SessionChanged`](LockErrorKind::SessionChanged).
@@ -247,10 +258,8 @@ impl StdError for LockError {
 pub(crate) fn contended_to_none<T>(result: Result<T, LockError>) -> Result<Option<T>, LockError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) => match error.kind() {
-            LockErrorKind::HeldElsewhere | LockErrorKind::TimedOut => Ok(None),
-            _ => Err(error),
-        },
+        Err(error) if error.is_contended() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

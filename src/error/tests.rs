@@ -53,6 +53,26 @@ fn name_is_the_variant_in_snake_case() {
 }
 
 #[test]
+fn contended_and_lost_are_few_kinds() {
+    let kinds_with = |has: fn(&LockError) -> bool| {
+        let with = KINDS.into_iter().filter(|kind| has(&LockError::new(*kind)));
+        with.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        kinds_with(LockError::is_contended),
+        [LockErrorKind::HeldElsewhere, LockErrorKind::TimedOut]
+    );
+    assert_eq!(
+        kinds_with(LockError::is_lost),
+        [
+            LockErrorKind::Lost,
+            LockErrorKind::NotHeld,
+            LockErrorKind::SessionChanged
+        ]
+    );
+}
+
+#[test]
 fn message_has_kind_context_and_key() {
     let key = LockKey::from("nightly report");
     let error = LockError::new(LockErrorKind::TooManyLocks);
