@@ -83,8 +83,8 @@ impl<'a> FromSql<'a> for Column {
     }
 }
 
-/// Reads the row of an attempt in the text format: the answer, the process id, and the start of
-/// the transaction in hexadecimal digits. See [`Statement::simple_sql`].
+/// Reads the row of an attempt in the text format: the answer, the process id, and the start of the
+/// transaction in hexadecimal digits. See [`simple_sql`](crate::session::Statement::simple_sql).
 pub(crate) fn text_row(row: &SimpleQueryRow) -> Result<Row, SessionError> {
     let number = |index, radix| match row.try_get(index) {
         Ok(None) => Ok(Cell::Null),

@@ -2,10 +2,10 @@
 //!
 //! # Implementation details
 //!
-//! Every call is a future over [`Shared`](super::shared::Shared), whatever the pool. An async
-//! method returns that future; its `*_blocking` twin runs it with `pollster` on the caller's
-//! thread. Sessions of an async pool run on tasks of a tokio runtime. Sessions of a blocking pool
-//! run on threads of their own, with [`BlockingPool`] as the adapter.
+//! Every call is a future over [`Shared`], whatever the pool. An async method returns that future;
+//! its `*_blocking` twin runs it with `pollster` on the caller's thread. Sessions of an async pool
+//! run on tasks of a tokio runtime. Sessions of a blocking pool run on threads of their own, with
+//! [`BlockingPool`] as the adapter.
 //!
 //! A call may poll the session that it sends a statement to, which saves two context switches (see
 //! [`SessionTask`]). Over a blocking pool that poll runs the whole statement. So only a blocking
@@ -340,8 +340,7 @@ impl LockManager {
     /// waits for itself here. To release all locks at once, drop the last clone.
     ///
     /// A connection that the pool has not yet returned is not awaited. Closing the pool first has
-    /// the same effect if the pool reports it
-    /// ([`AsyncLockPool::closed`](crate::session::AsyncLockPool::closed)): those of sqlx and SeaORM
+    /// the same effect if the pool reports it ([`AsyncLockPool::closed`]): those of sqlx and SeaORM
     /// do.
     ///
     /// Over a blocking pool it does not wait for a session that waits on the server or whose server
