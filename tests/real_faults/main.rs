@@ -36,6 +36,7 @@ mod adapter_under_test;
 mod cases;
 mod checkout;
 mod client;
+mod ended_while_idle;
 mod pools;
 
 /// Makes a test of each case for each adapter, for example `bb8_postgres::the_server_restarts`.
