@@ -51,20 +51,7 @@ pub struct AsyncAdvisoryLockGuard<C: DerefMut<Target: AsyncLockSession + Sized>>
     grant: Option<Grant>,
 }
 
-impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuard<C> {
-    pub(crate) fn new(conn: C, grant: Grant) -> Self {
-        // Boxed: in a unit test, the address of the connection identifies its session.
-        let conn = Box::new(conn);
-        #[cfg(feature = "testing")]
-        crate::testing::set_session(&grant, &**conn);
-        Self {
-            conn,
-            key: grant.key.clone(),
-            mode: grant.mode,
-            grant: Some(grant),
-        }
-    }
-
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> AsyncAdvisoryLockGuard<C> {
     /// Returns the key of the lock.
     #[must_use]
     pub const fn key(&self) -> &LockKey {
@@ -84,6 +71,21 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
     #[must_use]
     pub fn session_pid(&self) -> Option<i32> {
         self.grant.as_ref().and_then(|grant| grant.pid)
+    }
+}
+
+impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuard<C> {
+    pub(crate) fn new(conn: C, grant: Grant) -> Self {
+        // Boxed: in a unit test, the address of the connection identifies its session.
+        let conn = Box::new(conn);
+        #[cfg(feature = "testing")]
+        crate::testing::set_session(&grant, &**conn);
+        Self {
+            conn,
+            key: grant.key.clone(),
+            mode: grant.mode,
+            grant: Some(grant),
+        }
     }
 
     /// Returns `true` if the client knows, without I/O, that the session has ended and the lock is
@@ -226,10 +228,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> fmt::Debug for AsyncAdvisory
             .debug_struct("AsyncAdvisoryLockGuard")
             .field("key", &self.key)
             .field("mode", &self.mode)
-            .field(
-                "session_pid",
-                &self.grant.as_ref().and_then(|grant| grant.pid),
-            )
+            .field("session_pid", &self.session_pid())
             .finish_non_exhaustive()
     }
 }

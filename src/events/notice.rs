@@ -44,12 +44,12 @@ impl Notice {
         self.send(LockEvent::Waiting);
     }
 
-    pub(super) fn send(&self, kind: LockEvent) {
+    pub(super) fn send(&self, event: LockEvent) {
         let mut state = self.state();
         if *state == State::Open {
             *state = State::Sending(thread::current().id());
             drop(state);
-            self.subject.emit(kind, None);
+            self.subject.emit(event, None);
             *self.state() = State::Sent;
             self.sent.notify_all();
         }

@@ -14,7 +14,7 @@
 //! session does not depend on a call that its executor no longer polls. While a call has claimed
 //! the session ([`PollPermit`]), a wake-up is only noted. The permit passes it on to the owner when
 //! it is dropped. Dropping the owner drops the future, or marks it for the call that polls it then.
-//! That also ends the cycle of the task, its future, and the waker that the future keeps.
+//! The end of the future also ends the cycle of the task, its future, and the waker in the future.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
