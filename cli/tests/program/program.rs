@@ -54,6 +54,8 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
         .args(arguments)
         .env("DATABASE_URL", url())
         .env("HOME", "/nonexistent")
+        // `run -c` starts the user's shell, which may be any.
+        .env("SHELL", "/bin/sh")
         .env_remove("ADVISORY_LOCK_HELD")
         .stdin(Stdio::null());
     command

@@ -48,9 +48,16 @@ fn command_runs_without_a_shell() {
     let name = fresh_name();
     let done = run(&["run", &name, "--", "printf", "%s|", "$HOME *", "a  b", "-c"]);
     assert_eq!(done.assert_code(0).stdout, "$HOME *|a  b|-c|");
-    let mut command = program(&["run", &name, "-c", "echo $((1 + 2)) | cat"]);
-    command.env("SHELL", "/bin/sh");
-    assert_eq!(run_command(command).assert_code(0).stdout, "3\n");
+}
+
+#[test]
+fn text_of_a_command_runs_in_the_shell_of_the_user() {
+    let name = fresh_name();
+    let done = run(&["run", &name, "-c", "echo $((1 + 2)) | cat"]);
+    assert_eq!(done.assert_code(0).stdout, "3\n");
+    let mut command = program(&["run", &name, "-c", "exit 1"]);
+    command.env("SHELL", "/bin/echo");
+    assert_eq!(run_command(command).assert_code(0).stdout, "-c exit 1\n");
 }
 
 #[test]
