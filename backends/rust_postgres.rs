@@ -237,7 +237,7 @@ fn query<C: Connection + Send>(
     let values: Vec<_> = binds.iter().map(values::typed).collect();
     let mut call = || conn.query_row(statement.sql(), &values);
     let row = match statement.kind() {
-        Some(StatementKind::TryAcquire { .. } | StatementKind::TryAcquireXact { .. }) => call()?,
+        Some(StatementKind::TryAcquire { .. }) => call()?,
         _ => outside_runtime(call)?,
     };
     values::binary_row(&row).map_err(session_error)

@@ -153,7 +153,7 @@ pub use key::{
 };
 pub use lock_mode::LockMode;
 pub use lock_report::{LockHolder, LockReport, LockWaiter, SessionDetails, SessionInfo};
-pub use options::{LockOptions, OnMissingLock, WaitStrategy};
+pub use options::{LockOptions, LockScope, OnMissingLock, WaitStrategy};
 pub use pool::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};
 pub use pooling_mode::PoolingMode;
 pub use server_report::{LockSupport, ServerKind, ServerReport};

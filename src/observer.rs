@@ -81,9 +81,7 @@ use crate::backend::Backend;
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::lock_mode::LockMode;
-use crate::options::WaitStrategy;
-
-pub use crate::options::LockScope;
+use crate::options::{LockScope, WaitStrategy};
 
 #[cfg(feature = "metrics")]
 pub use self::metrics::MetricsObserver;

@@ -3,7 +3,7 @@
 use super::server_signs::{standby_sign, stub_sign};
 use super::{Bind, LockOp, NEGATIVE_INFINITY, ServerSigns, StatementKind};
 use crate::key::{PgLocksColumns, RawLockKey};
-use crate::options::LockMode;
+use crate::options::{LockMode, LockScope};
 
 /// The columns after the answer: the session and the start of its transaction.
 ///
@@ -250,14 +250,20 @@ pub(super) fn held_by_session(key: RawLockKey, mode: LockMode) -> String {
 /// Returns the text of a statement of a connection.
 pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) -> &'static str {
     match kind {
-        StatementKind::TryAcquire { .. } => by_mode_and_space!(
+        StatementKind::TryAcquire {
+            scope: LockScope::Session,
+            ..
+        } => by_mode_and_space!(
             mode,
             key,
             try_session,
             "$3::pg_catalog.int8",
             "$3::pg_catalog.int4, $4::pg_catalog.int4"
         ),
-        StatementKind::TryAcquireXact { .. } => by_mode_and_space!(
+        StatementKind::TryAcquire {
+            scope: LockScope::Transaction,
+            ..
+        } => by_mode_and_space!(
             mode,
             key,
             try_in_transaction,
@@ -291,7 +297,7 @@ pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
     let columns = || [classid, objid].map(|column| Some(Bind::Int8(column.into())));
     let [first, second] = key_binds(key);
     match kind {
-        StatementKind::TryAcquire { refuses } | StatementKind::TryAcquireXact { refuses } => {
+        StatementKind::TryAcquire { refuses, .. } => {
             let refused = |signs| Some(Bind::Int4(refuses.intersection(signs).bits()));
             let [stubs, standby] = [ServerSigns::STUBS, ServerSigns::STANDBY].map(refused);
             [stubs, standby, first, second]

@@ -34,9 +34,6 @@ pub(crate) fn may_abort_transaction(
     statement: &Statement,
     in_transaction: impl FnOnce() -> bool,
 ) -> bool {
-    let is_attempt = matches!(
-        statement.kind(),
-        Some(StatementKind::TryAcquire { .. } | StatementKind::TryAcquireXact { .. })
-    );
+    let is_attempt = matches!(statement.kind(), Some(StatementKind::TryAcquire { .. }));
     ANY_LOST.load(Ordering::Relaxed) && is_attempt && in_transaction()
 }

@@ -11,7 +11,7 @@ use super::lock::{held_by_session, nothing_uncommitted};
 use super::wait::{self, SAVEPOINT};
 use super::{NEGATIVE_INFINITY, SqlState, TerminateStep};
 use crate::key::RawLockKey;
-use crate::options::LockMode;
+use crate::options::{LockMode, LockScope};
 
 /// Statements that return nothing, sent as one message and never prepared.
 ///
@@ -96,8 +96,8 @@ pub enum Script {
         key: RawLockKey,
         /// The mode of the lock.
         mode: LockMode,
-        /// `true` for a transaction-level lock.
-        is_transaction_level: bool,
+        /// The scope of the lock.
+        scope: LockScope,
         /// `true` in a transaction of the application or of a test: a savepoint protects it, and
         /// the script restores the settings. Otherwise the script is a transaction of its own, and
         /// its settings end with it.
@@ -210,21 +210,20 @@ impl Script {
             Self::Wait {
                 key,
                 mode,
-                is_transaction_level,
+                scope,
                 in_transaction,
                 limit_ms,
             } => {
-                let function = if is_transaction_level {
-                    "pg_advisory_xact_lock"
-                } else {
-                    "pg_advisory_lock"
+                let function = match scope {
+                    LockScope::Session => "pg_advisory_lock",
+                    LockScope::Transaction => "pg_advisory_xact_lock",
                 };
                 let waits = call(function, key, mode);
                 let (statement, visible) = if shows_sqlstate {
                     (format!("SELECT {waits}"), None)
                 } else {
-                    let visible =
-                        (!is_transaction_level).then(|| call("pg_try_advisory_lock", key, mode));
+                    let visible = (scope == LockScope::Session)
+                        .then(|| call("pg_try_advisory_lock", key, mode));
                     let block = with_sqlstate_in_constraint(&format!("PERFORM {waits};"));
                     (block, visible)
                 };

@@ -10,21 +10,17 @@ use super::report;
 use super::script::{TRANSACTION_BEGAN_HEX, iso_8601};
 use super::server_identity;
 use crate::key::{LockKey, RawLockKey};
-use crate::options::LockMode;
+use crate::options::{LockMode, LockScope};
 
 /// The action of a [`Statement`] about one lock. The reply is a [`LockReply`](super::LockReply).
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum StatementKind {
-    /// Acquires the session-level lock if it is free. True: granted. Null: the server shows a
-    /// refused sign, and the statement did nothing.
+    /// Acquires the lock if it is free. True: granted. Null: the server shows a refused sign, and
+    /// the statement did nothing.
     TryAcquire {
-        /// The signs because of which the lock is not acquired.
-        refuses: ServerSigns,
-    },
-    /// Acquires the transaction-level lock if it is free. The reply is that of
-    /// [`TryAcquire`](Self::TryAcquire).
-    TryAcquireXact {
+        /// The scope of the lock.
+        scope: LockScope,
         /// The signs because of which the lock is not acquired.
         refuses: ServerSigns,
     },
@@ -164,8 +160,9 @@ impl Statement {
         match self {
             Self::Lock { kind, key, mode } => {
                 let kind = match kind {
-                    StatementKind::TryAcquire { .. } => 0,
-                    StatementKind::TryAcquireXact { .. } => 1,
+                    StatementKind::TryAcquire { scope, .. } => {
+                        u8::from(*scope == LockScope::Transaction)
+                    }
                     StatementKind::Release { .. } => 2,
                     StatementKind::ReleaseIfHeld => 3,
                     StatementKind::IsHeld => 4,

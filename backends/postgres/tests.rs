@@ -2,14 +2,16 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::*;
 use crate::key::{LockKey, RawLockKey};
-use crate::options::LockMode;
+use crate::options::{LockMode, LockScope};
 
 const PID: i32 = 7;
 const KINDS: [StatementKind; 6] = [
     StatementKind::TryAcquire {
+        scope: LockScope::Session,
         refuses: ServerSigns::STANDBY,
     },
-    StatementKind::TryAcquireXact {
+    StatementKind::TryAcquire {
+        scope: LockScope::Transaction,
         refuses: ServerSigns::NONE,
     },
     StatementKind::Release {
@@ -20,6 +22,7 @@ const KINDS: [StatementKind; 6] = [
     StatementKind::IsHeld,
     StatementKind::IsHeldByPreparedTransaction,
 ];
+const SCOPES: [LockScope; 2] = [LockScope::Session, LockScope::Transaction];
 const MODES: [LockMode; 2] = [LockMode::Exclusive, LockMode::Shared];
 const ACQUIRE: LockOpKind = LockOpKind::Acquire { with_token: false };
 
@@ -87,12 +90,12 @@ fn scripts(key: RawLockKey, mode: LockMode) -> Vec<Script> {
             nonce: 8,
         },
     ];
-    for is_transaction_level in [false, true] {
+    for scope in SCOPES {
         for in_transaction in [false, true] {
             scripts.push(Script::Wait {
                 key,
                 mode,
-                is_transaction_level,
+                scope,
                 in_transaction,
                 limit_ms: 50,
             });
@@ -226,7 +229,7 @@ fn design_shows_the_statements_that_are_sent() {
     let wait = Script::Wait {
         key: RawLockKey::Single(42),
         mode: LockMode::Exclusive,
-        is_transaction_level: false,
+        scope: LockScope::Session,
         in_transaction: false,
         limit_ms: 1500,
     };
@@ -307,11 +310,11 @@ fn batch_sql_is_schema_qualified() {
     }
 }
 
-fn wait(is_transaction_level: bool, in_transaction: bool) -> Script {
+fn wait(scope: LockScope, in_transaction: bool) -> Script {
     Script::Wait {
         key: RawLockKey::Single(42),
         mode: LockMode::Shared,
-        is_transaction_level,
+        scope,
         in_transaction,
         limit_ms: 50,
     }
@@ -321,9 +324,9 @@ fn wait(is_transaction_level: bool, in_transaction: bool) -> Script {
 /// late to change them.
 #[test]
 fn wait_changes_settings_in_an_earlier_statement() {
-    for is_transaction_level in [false, true] {
+    for scope in SCOPES {
         for in_transaction in [false, true] {
-            let script = wait(is_transaction_level, in_transaction);
+            let script = wait(scope, in_transaction);
             for text in [script.sql(), script.plain_sql()] {
                 let waits = ["; DO ", "; SELECT pg_catalog.pg_advisory_"].map(|at| text.find(at));
                 let at = waits.into_iter().flatten().next().unwrap();
@@ -344,7 +347,7 @@ fn wait_changes_settings_in_an_earlier_statement() {
 #[test]
 fn wait_disables_transaction_timeout_outside_only() {
     let disables = |in_transaction| {
-        wait(true, in_transaction)
+        wait(LockScope::Transaction, in_transaction)
             .sql()
             .contains("transaction_timeout")
     };
@@ -364,9 +367,12 @@ fn wait_shows_the_call_of_a_session_level_lock() {
     let call =
         "CASE WHEN false THEN pg_catalog.pg_try_advisory_lock_shared('42'::pg_catalog.int8) END";
     for in_transaction in [false, true] {
-        assert!(outside_block(wait(false, in_transaction)).contains(call));
-        assert!(!outside_block(wait(true, in_transaction)).contains("advisory_lock_shared"));
-        let plain = wait(false, in_transaction).plain_sql();
+        assert!(outside_block(wait(LockScope::Session, in_transaction)).contains(call));
+        assert!(
+            !outside_block(wait(LockScope::Transaction, in_transaction))
+                .contains("advisory_lock_shared")
+        );
+        let plain = wait(LockScope::Session, in_transaction).plain_sql();
         assert!(!plain.contains("DO ") && !plain.contains("WHEN false"));
         assert!(plain.contains("; SELECT pg_catalog.pg_advisory_lock_shared("));
     }

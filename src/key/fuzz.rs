@@ -2,7 +2,7 @@
 
 use crate::fuzzing::Bytes;
 use crate::key::{KeyNamespace, LockKey, RawLockKey};
-use crate::options::LockMode;
+use crate::options::{LockMode, LockScope};
 use crate::session::{Script, Statement, StatementKind};
 
 /// Makes keys of the bytes in every way there is, and checks what is promised of them.
@@ -84,7 +84,7 @@ fn shown(key: &LockKey) {
     let wait = Script::Wait {
         key: key.raw(),
         mode: LockMode::Exclusive,
-        is_transaction_level: false,
+        scope: LockScope::Session,
         in_transaction: true,
         limit_ms: 1,
     };

@@ -210,9 +210,9 @@ impl Acquire {
             self.pid = None;
         }
         let refuses = ServerSigns::ALL.without(self.options.accepted_signs());
-        self.query(match self.scope {
-            LockScope::Session => StatementKind::TryAcquire { refuses },
-            LockScope::Transaction => StatementKind::TryAcquireXact { refuses },
+        self.query(StatementKind::TryAcquire {
+            scope: self.scope,
+            refuses,
         })
     }
 
@@ -227,7 +227,7 @@ impl Acquire {
         Action::Script(Script::Wait {
             key: self.key.raw(),
             mode: self.options.lock_mode(),
-            is_transaction_level: self.scope == LockScope::Transaction,
+            scope: self.scope,
             in_transaction: self.in_transaction,
             limit_ms: Script::limit_ms(limit),
         })

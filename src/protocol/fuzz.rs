@@ -286,11 +286,11 @@ impl<'d> FakeServer<'d> {
     fn record_row(&mut self, kind: StatementKind, row: &Result<LockReply, SessionError>) {
         let answer = row.as_ref().ok().map(|row| row.answer);
         match kind {
-            StatementKind::TryAcquire { .. } => {
+            StatementKind::TryAcquire { scope, .. } => {
                 self.granted = answer == Some(Some(true));
-                self.may_hold |= self.granted || row.is_err();
+                let is_unknown = self.granted || row.is_err();
+                self.may_hold |= scope == LockScope::Session && is_unknown;
             }
-            StatementKind::TryAcquireXact { .. } => self.granted = answer == Some(Some(true)),
             StatementKind::Release { .. } => {
                 self.released = answer;
                 self.may_hold &= answer != Some(Some(true));
@@ -304,13 +304,9 @@ impl<'d> FakeServer<'d> {
     }
 
     fn record_script(&mut self, script: Script, ran: &Result<(), SessionError>) {
-        if let Script::Wait {
-            is_transaction_level,
-            ..
-        } = script
-        {
+        if let Script::Wait { scope, .. } = script {
             self.granted = ran.is_ok();
-            self.may_hold |= !is_transaction_level;
+            self.may_hold |= scope == LockScope::Session;
         }
     }
 

@@ -26,7 +26,7 @@ use std::time::Instant;
 use super::{Action, Event, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::options::LockMode;
+use crate::options::{LockMode, LockScope};
 use crate::pooling_mode::PoolingMode;
 use crate::session::{
     Backend, LockReply, Script, ServerSigns, SessionError, Statement, StatementKind,
@@ -247,6 +247,7 @@ impl PoolerCheck {
         };
         let kind = match step {
             LockStep::Acquire | LockStep::ExpectContention => StatementKind::TryAcquire {
+                scope: LockScope::Session,
                 refuses: ServerSigns::STUBS,
             },
             LockStep::ExpectHeld | LockStep::ExpectNotHeld => StatementKind::IsHeld,

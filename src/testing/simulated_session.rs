@@ -165,9 +165,7 @@ impl SimulatedLock {
             server_signs: ServerSigns::NONE,
         };
         let reply = match statement.kind() {
-            Some(StatementKind::TryAcquire { .. } | StatementKind::TryAcquireXact { .. }) => {
-                reply(Some(self.try_acquire()?))
-            }
+            Some(StatementKind::TryAcquire { .. }) => reply(Some(self.try_acquire()?)),
             Some(StatementKind::Release { .. }) => self.table.release(&self.request)?,
             // A failed wait leaves no lock in the table.
             Some(StatementKind::ReleaseIfHeld) => reply(None),

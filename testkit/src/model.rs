@@ -22,5 +22,5 @@ pub mod statements;
 pub mod transactions;
 
 pub use fault::{ClientPanic, Fault};
-pub use server::{Code, Held, Level, Lock, Pid, Requested, Server, Ticket};
+pub use server::{Code, Held, Lock, Pid, Requested, Server, Ticket};
 pub use session::{Model, ModelSession};

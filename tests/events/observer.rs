@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use advisory_locking::observer::{HoldOutcome, LockObserver, LockScope, RequestOutcome, observe};
-use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, WaitStrategy};
+use advisory_locking::observer::{HoldOutcome, LockObserver, RequestOutcome, observe};
+use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, LockScope, WaitStrategy};
 use testkit::model::Model;
 
 use crate::recorder::{Call, calls_of, events_of, record};

@@ -5,10 +5,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use advisory_locking::observer::LockScope;
 use advisory_locking::session::AsyncLockBody;
 use advisory_locking::{
-    AsyncAdvisoryLocking, LockError, LockErrorKind, LockKey, LockMode, LockOptions, WaitStrategy,
+    AsyncAdvisoryLocking, LockError, LockErrorKind, LockKey, LockMode, LockOptions, LockScope,
+    WaitStrategy,
 };
 
 use crate::claims::ClaimGuard;

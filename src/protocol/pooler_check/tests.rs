@@ -96,7 +96,7 @@ impl Pooler {
         let levels = self.levels.entry(at).or_default();
         let is_held = *levels > 0;
         let answer = match statement.kind().unwrap() {
-            StatementKind::TryAcquire { refuses }
+            StatementKind::TryAcquire { refuses, .. }
                 if refuses.intersection(self.server_signs) != ServerSigns::NONE =>
             {
                 None

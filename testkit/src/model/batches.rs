@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use advisory_locking::LockScope;
 use advisory_locking::session::{
     BatchMode, BatchReply, LockBatch, LockOp, LockOpKind, ServerSigns, TokenSource,
 };
 
-use super::server::{Code, Level, Lock, Pid, Requested, Server};
+use super::server::{Code, Lock, Pid, Requested, Server};
 
 /// The sources of fencing tokens.
 #[derive(Debug, Default)]
@@ -106,7 +107,7 @@ impl Server {
         let lock = lock_of(op);
         match op.kind() {
             LockOpKind::Acquire { .. } => {
-                Ok(self.request(pid, lock, Level::Session, false)? == Requested::Granted)
+                Ok(self.request(pid, lock, LockScope::Session, false)? == Requested::Granted)
             }
             LockOpKind::Release => self.unlock(pid, lock),
             LockOpKind::IssueToken => Ok(true),

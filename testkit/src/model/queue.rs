@@ -1,8 +1,8 @@
 //! The wait queues.
 
-use advisory_locking::RawLockKey;
+use advisory_locking::{LockScope, RawLockKey};
 
-use super::server::{Code, Level, Lock, Pid, Requested, Server, Ticket, Waiter, conflict};
+use super::server::{Code, Lock, Pid, Requested, Server, Ticket, Waiter, conflict};
 
 impl Server {
     /// Enqueues a wait. A session that holds the key in a mode for which a waiter waits is inserted
@@ -11,7 +11,7 @@ impl Server {
         &mut self,
         pid: Pid,
         lock: Lock,
-        level: Level,
+        scope: LockScope,
     ) -> Result<Requested, Code> {
         let mut ahead = Vec::new();
         let mut place = None;
@@ -28,7 +28,7 @@ impl Server {
         }
         let passes = !ahead.iter().any(|mode| conflict(*mode, lock.mode));
         if place.is_some() && passes && !self.conflicts(pid, lock) {
-            self.grant(pid, lock, level);
+            self.grant(pid, lock, scope);
             return Ok(Requested::Granted);
         }
         self.last_ticket += 1;
@@ -36,7 +36,7 @@ impl Server {
             ticket: self.last_ticket,
             pid,
             lock,
-            level,
+            scope,
         };
         let queue = self.queues.entry(lock.key).or_default();
         queue.insert(place.unwrap_or(queue.len()), waiter);
@@ -99,7 +99,7 @@ impl Server {
                     .iter()
                     .any(|ahead| conflict(ahead.lock.mode, waiter.lock.mode));
                 if passes && !self.conflicts(waiter.pid, waiter.lock) {
-                    self.grant(waiter.pid, waiter.lock, waiter.level);
+                    self.grant(waiter.pid, waiter.lock, waiter.scope);
                     self.ended.insert(waiter.ticket, Ok(()));
                 } else {
                     left.push(waiter);

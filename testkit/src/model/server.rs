@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use advisory_locking::{LockMode, RawLockKey};
+use advisory_locking::{LockMode, LockScope, RawLockKey};
 
 use super::batches::Tokens;
 
@@ -18,13 +18,6 @@ pub type Ticket = u64;
 pub struct Lock {
     pub key: RawLockKey,
     pub mode: LockMode,
-}
-
-/// The owner of a level of a lock.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Level {
-    Session,
-    Transaction,
 }
 
 /// The immediate result of a request.
@@ -48,7 +41,7 @@ pub(super) struct Waiter {
     pub(super) ticket: Ticket,
     pub(super) pid: Pid,
     pub(super) lock: Lock,
-    pub(super) level: Level,
+    pub(super) scope: LockScope,
 }
 
 /// A transaction (the first frame) or a savepoint in it.
@@ -134,11 +127,11 @@ impl Server {
         &mut self,
         pid: Pid,
         lock: Lock,
-        level: Level,
+        scope: LockScope,
         wait: bool,
     ) -> Result<Requested, Code> {
         if self.usable(pid)?.holds(lock) {
-            self.grant(pid, lock, level);
+            self.grant(pid, lock, scope);
             return Ok(Requested::Granted);
         }
         if self.is_full_for(lock.key) {
@@ -148,10 +141,10 @@ impl Server {
             .queue(lock.key)
             .any(|waiter| conflict(waiter.lock.mode, lock.mode));
         if !behind && !self.conflicts(pid, lock) {
-            self.grant(pid, lock, level);
+            self.grant(pid, lock, scope);
             Ok(Requested::Granted)
         } else if wait {
-            self.enqueue(pid, lock, level)
+            self.enqueue(pid, lock, scope)
         } else {
             Ok(Requested::Busy)
         }
@@ -251,16 +244,13 @@ impl Server {
             .map_or(0, |session| session.levels().count())
     }
 
-    pub(super) fn grant(&mut self, pid: Pid, lock: Lock, level: Level) {
+    pub(super) fn grant(&mut self, pid: Pid, lock: Lock, scope: LockScope) {
         let session = self.session(pid);
-        match level {
-            Level::Session => session.locks.push(lock),
+        if scope == LockScope::Session {
+            session.locks.push(lock);
+        } else if let Some(frame) = session.frames.last_mut() {
             // Outside a transaction it is gone with the statement.
-            Level::Transaction => {
-                if let Some(frame) = session.frames.last_mut() {
-                    frame.locks.push(lock);
-                }
-            }
+            frame.locks.push(lock);
         }
     }
 

@@ -3,9 +3,9 @@
 use advisory_locking::session::{
     Cell, LockReply, Row, Script, ServerSigns, Statement, StatementKind,
 };
-use advisory_locking::{LockMode, RawLockKey};
+use advisory_locking::{LockMode, LockScope, RawLockKey};
 
-use super::server::{Code, Held, Level, Lock, Pid, Requested, Server, Ticket};
+use super::server::{Code, Held, Lock, Pid, Requested, Server, Ticket};
 
 /// The savepoint around a wait inside a transaction.
 const SAVEPOINT: &str = "advisory_locking";
@@ -78,11 +78,8 @@ impl Server {
         self.usable(pid)?;
         let began = self.transaction_began(pid);
         let answer = match kind {
-            StatementKind::TryAcquire { .. } => {
-                Some(self.request(pid, lock, Level::Session, false)? == Requested::Granted)
-            }
-            StatementKind::TryAcquireXact { .. } => {
-                Some(self.request(pid, lock, Level::Transaction, false)? == Requested::Granted)
+            StatementKind::TryAcquire { scope, .. } => {
+                Some(self.request(pid, lock, scope, false)? == Requested::Granted)
             }
             StatementKind::Release {
                 pid: granted_to,
@@ -138,7 +135,7 @@ impl Server {
             }
             Script::RevealSqlState { key, mode } => {
                 let lock = Lock { key, mode };
-                if self.request(pid, lock, Level::Session, false)? == Requested::Granted {
+                if self.request(pid, lock, LockScope::Session, false)? == Requested::Granted {
                     self.unlock(pid, lock)?;
                 }
                 Ok(ScriptResult::Done)
@@ -166,19 +163,14 @@ impl Server {
             Script::Wait {
                 key,
                 mode,
-                is_transaction_level,
+                scope,
                 in_transaction,
                 ..
             } => {
                 if in_transaction {
                     self.savepoint(pid, SAVEPOINT)?;
                 }
-                let level = if is_transaction_level {
-                    Level::Transaction
-                } else {
-                    Level::Session
-                };
-                match self.request(pid, Lock { key, mode }, level, true)? {
+                match self.request(pid, Lock { key, mode }, scope, true)? {
                     Requested::Queued(ticket) => Ok(ScriptResult::Queued(ticket)),
                     Requested::Granted | Requested::Busy => {
                         self.finish_script(pid, script)?;

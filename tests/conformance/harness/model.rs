@@ -1,11 +1,11 @@
 //! The in-process model: the suite also runs without features and without a database.
 
-use advisory_locking::LockKey;
+use advisory_locking::{LockKey, LockScope};
 
 use crate::actor::{ActorChannel, Outcome, SqlCommand};
 use crate::actor_blocking::{self, Client};
 use crate::fixture::{Harness, LockEntry, LockTable};
-use testkit::model::{Code, Level, Lock, Model, ModelSession, Requested};
+use testkit::model::{Code, Lock, Model, ModelSession, Requested};
 
 /// The model, with a client that shows the server's SQLSTATE or hides it as Diesel does.
 pub(crate) struct ModelHarness {
@@ -89,7 +89,7 @@ fn answer(session: &ModelSession, command: SqlCommand) -> Result<Option<i64>, Co
     session.model().run(|server| match command {
         SqlCommand::Pid => Ok(Some(pid.into())),
         SqlCommand::TryLock(key, mode) => server
-            .request(pid, Lock { key, mode }, Level::Session, false)
+            .request(pid, Lock { key, mode }, LockScope::Session, false)
             .map(|requested| Some((requested == Requested::Granted).into())),
         SqlCommand::Unlock(key, mode) => server
             .unlock(pid, Lock { key, mode })
