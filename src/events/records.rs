@@ -70,7 +70,7 @@ impl RequestRecord {
 
     /// Replaces the observer of the process.
     #[cfg(all(test, feature = "lock-manager"))]
-    pub(super) fn observe_with(&mut self, observer: &'static dyn crate::observer::LockObserver) {
+    pub(crate) fn observe_with(&mut self, observer: &'static dyn crate::observer::LockObserver) {
         if let Some(subject) = &mut self.subject {
             subject.observer = Some(observer);
         }

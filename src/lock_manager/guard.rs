@@ -4,13 +4,15 @@ use std::fmt;
 #[cfg(feature = "testing")]
 use std::sync::Arc;
 
+use futures_channel::oneshot;
+
 use super::core::SessionId;
 use super::lock_handle::LockHandle;
 #[cfg(feature = "testing")]
 use super::loss_signal::LossSignal;
 use super::manager::block_on;
 use super::release::{PendingRelease, release_all};
-use super::shared::Caller;
+use super::shared::{Caller, Response};
 #[cfg(feature = "testing")]
 use super::simulated::SimulatedLock;
 use crate::error::LockError;
@@ -66,15 +68,20 @@ impl OwnedLockGuard {
         Ok(self)
     }
 
-    /// Splits the guard into its lock and the rest of its release.
-    pub(super) fn into_parts(mut self) -> (LockHandle, PendingRelease) {
+    /// Splits the guard into its lock, with the sender of the response, and the rest of its
+    /// release.
+    pub(super) fn into_parts(
+        mut self,
+    ) -> ((LockHandle, oneshot::Sender<Response>), PendingRelease) {
+        let (sender, response) = oneshot::channel();
         let release = PendingRelease {
             key: self.key,
+            response,
             record: self.lock.begin_release(),
             #[cfg(feature = "testing")]
             simulated: self.simulated,
         };
-        (self.lock, release)
+        ((self.lock, sender), release)
     }
 
     /// Returns the span of a body under the lock.
@@ -185,10 +192,10 @@ impl OwnedLockGuard {
 
     /// Releases the lock at once. The returned future reports the result.
     fn release_by(self, caller: Caller) -> impl Future<Output = Result<(), LockError>> + Send {
-        let (lock, release) = self.into_parts();
+        let ((lock, sender), release) = self.into_parts();
         // Outside the future, because the call itself starts the release.
-        let receiver = lock.release(caller);
-        release.result(receiver)
+        lock.release(sender, caller);
+        release.result()
     }
 }
 

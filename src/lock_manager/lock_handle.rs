@@ -67,32 +67,30 @@ impl LockHandle {
         is_held.then_some(self.grant)
     }
 
-    /// Releases the lock. The receiver gets the result.
-    pub(super) fn release(mut self, caller: Caller) -> oneshot::Receiver<Response> {
-        let (sender, receiver) = oneshot::channel();
+    /// Releases the lock. The sender gets the result.
+    pub(super) fn release(mut self, sender: oneshot::Sender<Response>, caller: Caller) {
         if let Some(grant) = self.take_grant() {
             let sender = Some(ResponseSender::new(sender));
             let release = |core: &mut Core<ResponseSender>, now| core.release(grant, sender, now);
             self.shared.with_core_and_poll(caller.may_block(), release);
         }
-        receiver
     }
 
     /// Releases several locks of one lock manager in one batch.
-    pub(super) fn release_all(mut all: Vec<Self>) -> Vec<oneshot::Receiver<Response>> {
-        let Some(shared) = all.first().map(|lock| Arc::clone(&lock.shared)) else {
-            return Vec::new();
+    pub(super) fn release_all(all: Vec<(Self, oneshot::Sender<Response>)>) {
+        let Some(shared) = all.first().map(|(lock, _)| Arc::clone(&lock.shared)) else {
+            return;
         };
-        let (senders, receivers): (Vec<_>, Vec<_>) = all.iter().map(|_| oneshot::channel()).unzip();
-        let grants: Vec<_> = all.iter_mut().map(Self::take_grant).collect();
+        let grants = all.into_iter().filter_map(|(mut lock, sender)| {
+            let grant = lock.take_grant()?;
+            Some((grant, Some(ResponseSender::new(sender))))
+        });
+        let grants: Vec<_> = grants.collect();
         shared.with_core(|core, now| {
-            for (grant, sender) in grants.into_iter().zip(senders) {
-                if let Some(grant) = grant {
-                    core.release(grant, Some(ResponseSender::new(sender)), now);
-                }
+            for (grant, sender) in grants {
+                core.release(grant, sender, now);
             }
         });
-        receivers
     }
 }
 
