@@ -17,8 +17,9 @@ use crate::lock_report::LockHolder;
 
 /// Error of an acquire, of a release, or of a held lock that was lost.
 ///
-/// [`kind`](Self::kind) states what happened and whether the lock is held. `Display` prints the
-/// kind with a hint, the context, the limit with the time waited, and the key, on one line.
+/// [`kind`](Self::kind) states what happened and whether the lock is held. `Display` prints one
+/// line: the kind with a hint, the context, the limit with the time waited, the key, and the first
+/// of the [holders](Self::holders).
 /// [`source`](StdError::source) is the error of the client library. An error of a lock manager may
 /// have none: its context contains the text of the client's error. The [text of the
 /// key](LockKey::text) may be personal data: see [`LockKey::redacted`].
@@ -190,7 +191,7 @@ impl fmt::Display for LockError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.0.kind)?;
         if let Some(context) = &self.0.context {
-            write!(formatter, ": {context}")?;
+            write!(formatter, ": {}", OneLine(context))?;
         }
         match (self.0.limit, self.0.waited) {
             (Some(limit), Some(waited)) => {
@@ -212,6 +213,21 @@ impl fmt::Display for LockError {
             if !others.is_empty() {
                 write!(formatter, " and {} more", others.len())?;
             }
+        }
+        Ok(())
+    }
+}
+
+/// A context for a message, with its lines joined: the text of a client's error may have several.
+struct OneLine<'c>(&'c str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.0.split(['\n', '\r']).map(str::trim);
+        let mut separator = "";
+        for line in lines.filter(|line| !line.is_empty()) {
+            write!(formatter, "{separator}{line}")?;
+            separator = "; ";
         }
         Ok(())
     }

@@ -93,6 +93,19 @@ fn message_has_kind_context_and_key() {
     assert!(!format!("{redacted} {redacted:?}").contains("nightly report"));
 }
 
+/// A client's error in the context may have lines of its own, such as a hint of the server.
+#[test]
+fn message_is_one_line_whatever_the_context() {
+    let context = "db error: ERROR: out of shared memory\nHINT: Increase the table.\r\n\n end\n";
+    let error = LockError::new(LockErrorKind::Database).with_context(context);
+    let text = error.to_string();
+    let (_, shown) = text.split_once(": ").unwrap();
+    assert_eq!(
+        shown,
+        "db error: ERROR: out of shared memory; HINT: Increase the table.; end"
+    );
+}
+
 #[test]
 fn message_has_limit_and_waited_time() {
     let message = |limit, waited: f64| {
