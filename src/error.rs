@@ -124,8 +124,9 @@ impl LockError {
         self
     }
 
-    /// Returns the limit of the call that timed out: that of
-    /// [`wait_up_to`](crate::LockOptions::wait_up_to). `None` for most other kinds.
+    /// Returns the limit of the call: that of [`wait_up_to`](crate::LockOptions::wait_up_to).
+    /// `None` unless the kind is [`TimedOut`](LockErrorKind::TimedOut) or
+    /// [`Pool`](LockErrorKind::Pool).
     #[must_use]
     pub fn limit(&self) -> Option<Duration> {
         self.0.limit

@@ -83,11 +83,12 @@ pub enum LockErrorKind {
     /// A transaction-level lock was requested outside a transaction, where it would be released at
     /// once. Nothing was sent. The lock is not held.
     NotInTransaction,
-    /// The pool returned no connection within its own timeout or within the limit of the call.
-    /// Nothing was sent. The lock is not held. The `try_*` methods return this error too: whether
-    /// the lock is free is unknown.
+    /// The pool returned no connection: it could not open one, or all were in use until its own
+    /// timeout or the limit of the call. No lock statement was sent. The lock is not held. The
+    /// `try_*` methods return this error too: whether the lock is free is unknown.
     ///
-    /// Each held lock and each waiting call keeps one connection of the pool.
+    /// Each held lock and each waiting call keeps one connection of the pool. Those of a lock
+    /// manager share its sessions.
     Pool,
     /// Another session replied than the session that was granted the lock. Either a transaction
     /// pooler multiplexes the connection, or the connection behind the guard was exchanged.
