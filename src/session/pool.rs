@@ -43,7 +43,9 @@ use super::{LockSession, SessionError};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no pool of connections with advisory locks here",
     label = "no lock pool",
-    note = "for a pool of your own, implement `advisory_locking::session::LockPool`"
+    note = "for a pool of your own, implement `advisory_locking::session::LockPool`",
+    note = "an async pool has the methods of `AsyncPooledAdvisoryLocking`, and \
+            `LockManager::over_async_pool` accepts it"
 )]
 #[cfg_attr(
     not(feature = "r2d2"),
@@ -82,7 +84,9 @@ pub trait LockPool {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no async pool of connections with advisory locks here",
     label = "no async lock pool",
-    note = "for a pool of your own, implement `advisory_locking::session::AsyncLockPool`"
+    note = "for a pool of your own, implement `advisory_locking::session::AsyncLockPool`",
+    note = "a blocking pool has the methods of `PooledAdvisoryLocking`, and \
+            `LockManager::over_blocking_pool` accepts it"
 )]
 #[cfg_attr(
     not(feature = "bb8"),
