@@ -280,7 +280,8 @@ impl ObservedLock {
 pub struct RequestEnd {
     /// Outcome of the request.
     pub outcome: RequestOutcome,
-    /// Time since [`requested`](LockObserver::requested). A checkout from a pool is not in it.
+    /// Time since [`requested`](LockObserver::requested), which follows the checkout from a pool.
+    /// If the checkout failed, its time.
     pub waited: Duration,
     /// `true` if another holder delayed the grant or prevented it.
     pub contended: bool,

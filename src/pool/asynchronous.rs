@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error};
+use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error, record_failure};
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
@@ -187,7 +187,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         let key = key.into();
         async move {
             // The new options have what the checkout has left of the limit.
-            let (mut conn, options) = connection(self, &key, &options).await?;
+            let (mut conn, options) = connection(self, &key, &options, LockScope::Session).await?;
             let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await;
             let grant = with_holders(&mut *conn, &key, &options, acquired).await?;
             Ok(AsyncAdvisoryLockGuard::new(conn, grant))
@@ -212,7 +212,7 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     {
         let key = key.into();
         async move {
-            let (mut conn, options) = connection(self, &key, &options).await?;
+            let (mut conn, options) = connection(self, &key, &options, LockScope::Session).await?;
             let acquired = acquire(&mut *conn, &key, &options, LockScope::Session).await;
             let grant = contended_to_none(acquired)?;
             Ok(grant.map(|grant| AsyncAdvisoryLockGuard::new(conn, grant)))
@@ -243,7 +243,8 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     {
         let key = key.into();
         async move {
-            let (mut conn, options) = connection(self, &key, &options).await?;
+            let (mut conn, options) =
+                connection(self, &key, &options, LockScope::Transaction).await?;
             conn.with_advisory_xact_lock(key, options, body).await
         }
     }
@@ -272,7 +273,8 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     {
         let key = key.into();
         async move {
-            let (mut conn, options) = connection(self, &key, &options).await?;
+            let (mut conn, options) =
+                connection(self, &key, &options, LockScope::Transaction).await?;
             conn.try_with_advisory_xact_lock(key, options, body).await
         }
     }
@@ -405,14 +407,28 @@ impl<P: AsyncLockPool> AsyncPooledAdvisoryLocking for P {}
 pub type AsyncPooledAdvisoryLockGuard<P> = AsyncAdvisoryLockGuard<<P as AsyncLockPool>::Connection>;
 
 /// Validates the options and checks a connection out. Returns the options for the rest of the call.
+/// Records a failure.
 async fn connection<P: AsyncLockPool>(
     pool: &P,
     key: &LockKey,
     options: &LockOptions,
+    scope: LockScope,
 ) -> Result<(P::Connection, LockOptions), LockError> {
-    // First: a call that cannot succeed must not wait for a connection.
-    options.validate()?;
     let began = Instant::now();
+    // First: a call that cannot succeed must not wait for a connection.
+    let connection = match options.validate() {
+        Ok(()) => checkout(pool, key, options, began).await,
+        Err(error) => Err(error),
+    };
+    connection.inspect_err(|error| record_failure(key, options, scope, began, error))
+}
+
+async fn checkout<P: AsyncLockPool>(
+    pool: &P,
+    key: &LockKey,
+    options: &LockOptions,
+    began: Instant,
+) -> Result<(P::Connection, LockOptions), LockError> {
     let checked_out = checkout_within(pool, checkout_limit(options)).await;
     #[cfg(feature = "testing")]
     let checked_out = checked_out.and_then(|mut conn| {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error};
+use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error, record_failure};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::driver::blocking::with_holders;
@@ -111,7 +111,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
     ) -> Result<PooledAdvisoryLockGuard<Self>, LockError> {
         let key = key.into();
         // The new options have what the checkout has left of the limit.
-        let (mut conn, options) = connection(self, &key, &options)?;
+        let (mut conn, options) = connection(self, &key, &options, LockScope::Session)?;
         let acquired = acquire(&mut *conn, &key, &options, LockScope::Session);
         let grant = with_holders(&mut *conn, &key, &options, acquired)?;
         Ok(AdvisoryLockGuard::new(conn, grant))
@@ -128,7 +128,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         options: LockOptions,
     ) -> Result<Option<PooledAdvisoryLockGuard<Self>>, LockError> {
         let key = key.into();
-        let (mut conn, options) = connection(self, &key, &options)?;
+        let (mut conn, options) = connection(self, &key, &options, LockScope::Session)?;
         let acquired = acquire(&mut *conn, &key, &options, LockScope::Session);
         let grant = contended_to_none(acquired)?;
         Ok(grant.map(|grant| AdvisoryLockGuard::new(conn, grant)))
@@ -150,7 +150,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         E: From<LockError>,
     {
         let key = key.into();
-        let (mut conn, options) = connection(self, &key, &options)?;
+        let (mut conn, options) = connection(self, &key, &options, LockScope::Transaction)?;
         conn.with_advisory_xact_lock(key, options, body)
     }
 
@@ -171,7 +171,7 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         E: From<LockError>,
     {
         let key = key.into();
-        let (mut conn, options) = connection(self, &key, &options)?;
+        let (mut conn, options) = connection(self, &key, &options, LockScope::Transaction)?;
         conn.try_with_advisory_xact_lock(key, options, body)
     }
 
@@ -267,14 +267,27 @@ impl<P: LockPool> PooledAdvisoryLocking for P {}
 pub type PooledAdvisoryLockGuard<P> = AdvisoryLockGuard<<P as LockPool>::Connection>;
 
 /// Validates the options and checks a connection out. Returns the options for the rest of the call.
+/// Records a failure.
 fn connection<P: LockPool>(
     pool: &P,
     key: &LockKey,
     options: &LockOptions,
+    scope: LockScope,
 ) -> Result<(P::Connection, LockOptions), LockError> {
-    // First: a call that cannot succeed must not wait for a connection.
-    options.validate()?;
     let began = Instant::now();
+    // First: a call that cannot succeed must not wait for a connection.
+    let connection = options
+        .validate()
+        .and_then(|()| checkout(pool, key, options, began));
+    connection.inspect_err(|error| record_failure(key, options, scope, began, error))
+}
+
+fn checkout<P: LockPool>(
+    pool: &P,
+    key: &LockKey,
+    options: &LockOptions,
+    began: Instant,
+) -> Result<(P::Connection, LockOptions), LockError> {
     let checked_out = match checkout_limit(options) {
         Some(limit) => pool.checkout_within(limit),
         None => pool.checkout(),

@@ -24,10 +24,14 @@ mod subscriber_panics;
 ))]
 mod clients;
 
-use advisory_locking::session::LockSession;
-use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
+use advisory_locking::session::{LockPool, LockSession, SessionError};
+use advisory_locking::{
+    AdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions, PooledAdvisoryLocking,
+};
+#[cfg(feature = "diesel-async-sqlite")]
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
-use testkit::model::Model;
+use testkit::model::{Model, ModelSession};
 
 use crate::recorder::{Event, events_of, record};
 
@@ -88,6 +92,91 @@ fn integer_keys_have_no_text() {
     }
 }
 
+/// A pool whose server is gone.
+struct ClosedPool;
+
+impl LockPool for ClosedPool {
+    type Session = ModelSession;
+    type Connection = Box<ModelSession>;
+
+    fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        Err(SessionError::new("the server is gone"))
+    }
+}
+
+#[cfg(feature = "diesel-async-sqlite")]
+impl advisory_locking::session::AsyncLockPool for ClosedPool {
+    type Session = SyncConnectionWrapper<diesel::SqliteConnection>;
+    type Connection = Box<Self::Session>;
+
+    async fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        Err(SessionError::new("the server is gone"))
+    }
+}
+
+fn assert_failed_request(key: &LockKey, scope: &str) {
+    let events = events_of(key);
+    let messages: Vec<_> = events.iter().map(Event::message).collect();
+    assert_eq!(
+        messages,
+        [
+            "requesting an advisory lock",
+            "the request for an advisory lock failed"
+        ]
+    );
+    let failed = &events[1];
+    assert_eq!(failed.field("lock.scope"), Some(scope));
+    assert!(failed.field("waited_ms").is_some() && failed.field("lock.pid").is_none());
+    let error = failed.field("error").unwrap();
+    assert!(error.starts_with("the pool returned no connection"));
+}
+
+/// An outage looks like one in the log and in metrics, and not like a program without requests.
+#[test]
+fn request_without_a_connection_is_logged() {
+    record();
+    let key = LockKey::from("events/no-connection");
+    let refused = PooledAdvisoryLocking::try_acquire_advisory_lock(&ClosedPool, &key, NO_WAIT);
+    assert_eq!(refused.unwrap_err().kind(), LockErrorKind::Pool);
+    assert_failed_request(&key, "session");
+
+    let key = LockKey::from("events/no-connection-xact");
+    let refused =
+        PooledAdvisoryLocking::with_advisory_xact_lock(&ClosedPool, &key, NO_WAIT, |_| {
+            Ok::<_, LockError>(())
+        });
+    assert_eq!(refused.unwrap_err().kind(), LockErrorKind::Pool);
+    assert_failed_request(&key, "transaction");
+}
+
+#[cfg(feature = "diesel-async-sqlite")]
+#[test]
+fn async_request_without_a_connection_is_logged() {
+    use advisory_locking::AsyncPooledAdvisoryLocking;
+
+    record();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let key = LockKey::from("events/no-async-connection");
+        let refused =
+            AsyncPooledAdvisoryLocking::acquire_advisory_lock(&ClosedPool, &key, NO_WAIT).await;
+        assert_eq!(refused.map(drop).unwrap_err().kind(), LockErrorKind::Pool);
+        assert_failed_request(&key, "session");
+
+        let key = LockKey::from("events/no-async-connection-xact");
+        let refused = AsyncPooledAdvisoryLocking::try_with_advisory_xact_lock(
+            &ClosedPool,
+            &key,
+            NO_WAIT,
+            async |_| Ok::<_, LockError>(()),
+        );
+        assert_eq!(refused.await.unwrap_err().kind(), LockErrorKind::Pool);
+        assert_failed_request(&key, "transaction");
+    });
+}
+
 /// The end of the caller's transaction is not observed, so its locks have no release.
 #[test]
 fn locks_in_the_callers_transaction_are_granted_only() {
@@ -115,7 +204,6 @@ fn locks_in_the_callers_transaction_are_granted_only() {
 fn no_op_is_logged_by_async_guards() {
     use advisory_locking::AsyncAdvisoryLocking;
     use diesel_async::AsyncConnection;
-    use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
     record();
     let key = LockKey::from("events/no-op");
