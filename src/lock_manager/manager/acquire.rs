@@ -13,7 +13,7 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// The lock is not held.
+    /// The lock is not held, with one exception in this table.
     ///
     /// | kind | meaning |
     /// |---|---|
@@ -22,6 +22,7 @@ impl LockManager {
     /// | [`Pool`](crate::LockErrorKind::Pool) | no session could be opened, or not within the limit; after a loss, waiters retry until their limit |
     /// | [`InvalidOptions`](crate::LockErrorKind::InvalidOptions) | the options contradict each other, allow a transaction, or accept a server |
     /// | [`Closed`](crate::LockErrorKind::Closed) | the lock manager is closed, or its runtime has ended |
+    /// | [`SessionChanged`](crate::LockErrorKind::SessionChanged) | another server session replied. This is the exception: a session of a pooler may hold the lock |
     /// | [`TooManyLocks`](crate::LockErrorKind::TooManyLocks), [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion), [`Standby`](crate::LockErrorKind::Standby), [`Deadlock`](crate::LockErrorKind::Deadlock), [`Canceled`](crate::LockErrorKind::Canceled), [`Unsupported`](crate::LockErrorKind::Unsupported), [`Database`](crate::LockErrorKind::Database) | see [`LockErrorKind`](crate::LockErrorKind) |
     ///
     /// # Cancel safety
@@ -41,7 +42,7 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). The lock is not held.
+    /// As [`acquire`](Self::acquire). The lock is not held, with the exception stated there.
     ///
     /// # Panics
     ///
@@ -62,7 +63,7 @@ impl LockManager {
     /// # Errors
     ///
     /// As [`acquire`](Self::acquire), except for `HeldElsewhere` and `TimedOut`. The lock is not
-    /// held.
+    /// held, with the exception stated there.
     ///
     /// # Cancel safety
     ///
@@ -80,7 +81,8 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`try_acquire`](Self::try_acquire). The lock is not held.
+    /// As [`try_acquire`](Self::try_acquire). The lock is not held, with the exception stated
+    /// there.
     ///
     /// # Panics
     ///
@@ -102,9 +104,9 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). Also
-    /// [`InvalidOptions`](crate::LockErrorKind::InvalidOptions) if the configured sequence does not
-    /// strictly increase. The lock is not held.
+    /// As [`acquire`](Self::acquire). Also [`InvalidOptions`](crate::LockErrorKind::InvalidOptions)
+    /// if the configured sequence does not strictly increase. The lock is not held, with the
+    /// exception stated there.
     ///
     /// # Cancel safety
     ///
@@ -123,7 +125,8 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`acquire_fenced`](Self::acquire_fenced). The lock is not held.
+    /// As [`acquire_fenced`](Self::acquire_fenced). The lock is not held, with the exception stated
+    /// there.
     ///
     /// # Panics
     ///
@@ -145,7 +148,7 @@ impl LockManager {
     /// # Errors
     ///
     /// As [`acquire_fenced`](Self::acquire_fenced), except for `HeldElsewhere` and `TimedOut`. The
-    /// lock is not held.
+    /// lock is not held, with the exception stated there.
     ///
     /// # Cancel safety
     ///
@@ -163,7 +166,8 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`try_acquire_fenced`](Self::try_acquire_fenced). The lock is not held.
+    /// As [`try_acquire_fenced`](Self::try_acquire_fenced). The lock is not held, with the
+    /// exception stated there.
     ///
     /// # Panics
     ///
@@ -185,9 +189,9 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire), for the first key that was not granted. None is held.
-    /// [`TooManyLocks`](crate::LockErrorKind::TooManyLocks) also for more than 10,000 keys, before
-    /// anything is requested.
+    /// As [`acquire`](Self::acquire), for the first key that was not granted. None is held, with
+    /// the exception stated there. [`TooManyLocks`](crate::LockErrorKind::TooManyLocks) also for
+    /// more than 10,000 keys, before anything is requested.
     ///
     /// # Cancel safety
     ///
@@ -207,7 +211,7 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`acquire_all`](Self::acquire_all). None is held.
+    /// As [`acquire_all`](Self::acquire_all). None is held, with the exception stated there.
     ///
     /// # Panics
     ///
@@ -228,7 +232,7 @@ impl LockManager {
     /// # Errors
     ///
     /// As [`acquire_all`](Self::acquire_all), except for `HeldElsewhere` and `TimedOut`. None is
-    /// held.
+    /// held, with the exception stated there.
     ///
     /// # Cancel safety
     ///
@@ -246,7 +250,8 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`try_acquire_all`](Self::try_acquire_all). None is held.
+    /// As [`try_acquire_all`](Self::try_acquire_all). None is held, with the exception stated
+    /// there.
     ///
     /// # Panics
     ///

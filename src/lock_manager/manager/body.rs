@@ -18,7 +18,7 @@ impl LockManager {
     /// # Errors
     ///
     /// As [`acquire`](Self::acquire) and [`release`](OwnedLockGuard::release). The body's error has
-    /// precedence. The lock is not held afterwards.
+    /// precedence. The lock is not held afterwards, with the exceptions stated there.
     ///
     /// # Cancel safety
     ///
@@ -48,7 +48,8 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`with_lock`](Self::with_lock). The lock is not held afterwards.
+    /// As [`with_lock`](Self::with_lock). The lock is not held afterwards, with the exceptions
+    /// stated there.
     ///
     /// # Panics
     ///
@@ -72,7 +73,7 @@ impl LockManager {
     /// # Errors
     ///
     /// As [`with_lock`](Self::with_lock), except for `HeldElsewhere` and `TimedOut`. The lock is
-    /// not held afterwards.
+    /// not held afterwards, with the exceptions stated there.
     ///
     /// # Cancel safety
     ///
@@ -104,7 +105,8 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`try_with_lock`](Self::try_with_lock). The lock is not held afterwards.
+    /// As [`try_with_lock`](Self::try_with_lock). The lock is not held afterwards, with the
+    /// exceptions stated there.
     ///
     /// # Panics
     ///
@@ -128,7 +130,7 @@ impl LockManager {
     /// # Errors
     ///
     /// As [`with_lock`](Self::with_lock). [`Lost`](LockErrorKind::Lost) as soon as the loss is
-    /// known. The lock is not held afterwards.
+    /// known. The lock is not held afterwards, with the exceptions stated there.
     ///
     /// # Cancel safety
     ///
@@ -159,7 +161,7 @@ impl LockManager {
     /// # Errors
     ///
     /// As [`with_lock_while_held`](Self::with_lock_while_held), except for `HeldElsewhere` and
-    /// `TimedOut`. The lock is not held afterwards.
+    /// `TimedOut`. The lock is not held afterwards, with the exceptions stated there.
     ///
     /// # Cancel safety
     ///
