@@ -76,10 +76,12 @@
 //!
 //! # Lock managers
 //!
-//! The calls of a lock manager over a pool of SQLite are simulated as well. The thread or the
-//! future that calls determines the test. A lost lock reaches the guard, and ends the body of
-//! `with_lock_while_held`. The hand-off between callers and the sessions of the lock manager are
-//! not simulated. With `NoLockBackend::InProcess`, its callers also exclude each other.
+//! The calls of a lock manager over a pool of SQLite are simulated as well. `LockManager` has no
+//! type parameter, so code that uses tokio-postgres in production is tested with one, too: see [one
+//! source, two databases](crate::guide::two_databases). The thread or the future that calls
+//! determines the test. A lost lock reaches the guard, and ends the body of `with_lock_while_held`.
+//! The hand-off between callers and the sessions of the lock manager are not simulated. With
+//! `NoLockBackend::InProcess`, its callers also exclude each other.
 //!
 //! # Mocks
 //!
