@@ -86,6 +86,12 @@ impl PinnedTransaction {
     ///
     /// The server's error, or an error if the transaction was aborted or an outer transaction has
     /// ended. The transaction has ended in any case.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before the commit is sent, the transaction is rolled back. Later it
+    /// is committed or rolled back: the next statement on the connection, or the release, waits for
+    /// the reply.
     pub async fn commit(self) -> Result<(), DbErr> {
         let mut state = self.shared.lock(None).await?;
         state.commit(self.id, None).await
@@ -98,6 +104,10 @@ impl PinnedTransaction {
     /// # Errors
     ///
     /// The server's error. On PostgreSQL the connection is closed then, which ends the transaction.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the next statement on the connection, or the release, completes the rollback.
     pub async fn rollback(self) -> Result<(), DbErr> {
         let mut state = self.shared.lock(None).await?;
         state.roll_back(self.id).await
