@@ -31,8 +31,9 @@ pub enum LockErrorKind {
     /// [`pg_xact_status`](https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT)
     /// returns whether that transaction was committed.
     ///
-    /// Diesel and diesel-async hide the SQLSTATE. So with them this kind is also reported if the
-    /// server ended the session just before the commit.
+    /// This kind is also reported if the server ended the session before the commit, and the commit
+    /// received no SQLSTATE. Diesel and diesel-async hide it. With other clients, a statement of
+    /// the body may have received it instead.
     CommitUnknown,
     /// The client library or the database failed. The lock is not held. If the release could not be
     /// confirmed, the session was terminated.
