@@ -48,6 +48,12 @@ use super::{LockSession, SessionError};
             `LockManager::over_async_pool` accepts it"
 )]
 #[cfg_attr(
+    not(feature = "async-lock-manager"),
+    diagnostic::on_unimplemented(
+        note = "`LockManager::over_async_pool` needs the feature `async-lock-manager`, which is off"
+    )
+)]
+#[cfg_attr(
     not(feature = "r2d2"),
     diagnostic::on_unimplemented(note = "a pool of r2d2 needs the feature `r2d2`, which is off")
 )]
