@@ -124,7 +124,7 @@ fn assert_failed_request(key: &LockKey, scope: &str) {
             "the request for an advisory lock failed"
         ]
     );
-    let failed = &events[1];
+    let failed = events.last().unwrap();
     assert_eq!(failed.field("lock.scope"), Some(scope));
     assert!(failed.field("waited_ms").is_some() && failed.field("lock.pid").is_none());
     let error = failed.field("error").unwrap();
