@@ -19,7 +19,7 @@
 //! | data that a transaction sees after its wait | [`snapshots`] |
 //! | failures of processes, networks and servers; keep-alive settings; failover | [`outages`] |
 //! | limits of a lock; fencing tokens | [`fencing`] |
-//! | holders and waiters of a lock; a holder that hangs; shutdown | [`operating`] |
+//! | questions before production; holders and waiters of a lock; permissions; shutdown | [`operating`] |
 //! | log events and their fields | [`events`] |
 //! | metrics, dashboard queries and alert rules | [`metrics`] |
 //! | one source for PostgreSQL and for SQLite in unit tests | [`two_databases`] |

@@ -131,7 +131,7 @@ impl OwnedLockGuard {
         session.map_or(0, SessionId::generation)
     }
 
-    /// Returns true if the lock is known to be lost.
+    /// Returns `true` if the lock is known to be lost.
     ///
     /// The page of [`keep_alive`](super::LockManagerOptions::keep_alive) has the time until a loss
     /// is known, for each client.
