@@ -18,9 +18,8 @@ mod blocking;
 use std::time::{Duration, Instant};
 
 use crate::error::{LockError, LockErrorKind};
-use crate::events::RequestRecord;
 use crate::key::LockKey;
-use crate::options::{LockOptions, LockScope};
+use crate::options::LockOptions;
 use crate::session::SessionError;
 
 #[cfg(feature = "_async")]
@@ -73,18 +72,6 @@ fn complete_checkout<C>(
             })
         }
     }
-}
-
-/// Records a request that failed before it had a connection. The driver records the others.
-fn record_failure(
-    key: &LockKey,
-    options: &LockOptions,
-    scope: LockScope,
-    began: Instant,
-    error: &LockError,
-) {
-    let request = RequestRecord::new(key, options, scope, None, began);
-    request.not_granted(error, Instant::now());
 }
 
 #[cfg(test)]

@@ -68,6 +68,18 @@ impl RequestRecord {
         }
     }
 
+    /// Records a request that failed before a driver or a lock manager received it.
+    pub(crate) fn failed(
+        key: &LockKey,
+        options: &LockOptions,
+        scope: LockScope,
+        began: Instant,
+        error: &LockError,
+    ) {
+        let request = Self::new(key, options, scope, None, began);
+        request.not_granted(error, Instant::now());
+    }
+
     /// Replaces the observer of the process.
     #[cfg(all(test, feature = "lock-manager"))]
     pub(crate) fn observe_with(&mut self, observer: &'static dyn crate::observer::LockObserver) {

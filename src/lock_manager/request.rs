@@ -203,8 +203,15 @@ impl Handle {
 }
 
 /// Rejects options that contradict each other, that allow a transaction, or that are options of the
-/// lock manager.
+/// lock manager. Records the rejected request.
 fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
+    let began = Instant::now();
+    validate(options, key).inspect_err(|error| {
+        RequestRecord::failed(key, options, LockScope::Session, began, error);
+    })
+}
+
+fn validate(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
     options.validate()?;
     if options.allows_transaction() {
         let context = "a lock manager's sessions are never in a transaction";

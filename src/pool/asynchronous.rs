@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error, record_failure};
+use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
@@ -15,6 +15,7 @@ use crate::connection::{
 };
 use crate::driver::asynchronous::with_holders;
 use crate::error::{LockError, contended_to_none};
+use crate::events::RequestRecord;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
@@ -420,7 +421,7 @@ async fn connection<P: AsyncLockPool>(
         Ok(()) => checkout(pool, key, options, began).await,
         Err(error) => Err(error),
     };
-    connection.inspect_err(|error| record_failure(key, options, scope, began, error))
+    connection.inspect_err(|error| RequestRecord::failed(key, options, scope, began, error))
 }
 
 async fn checkout<P: AsyncLockPool>(

@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error, record_failure};
+use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::driver::blocking::with_holders;
 use crate::error::{LockError, contended_to_none};
+use crate::events::RequestRecord;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
@@ -279,7 +280,7 @@ fn connection<P: LockPool>(
     let connection = options
         .validate()
         .and_then(|()| checkout(pool, key, options, began));
-    connection.inspect_err(|error| record_failure(key, options, scope, began, error))
+    connection.inspect_err(|error| RequestRecord::failed(key, options, scope, began, error))
 }
 
 fn checkout<P: LockPool>(

@@ -27,6 +27,7 @@ mod clients;
 use advisory_locking::session::{LockPool, LockSession, SessionError};
 use advisory_locking::{
     AdvisoryLocking, LockError, LockErrorKind, LockKey, LockOptions, PooledAdvisoryLocking,
+    WaitStrategy,
 };
 #[cfg(feature = "diesel-async-sqlite")]
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
@@ -92,6 +93,8 @@ fn integer_keys_have_no_text() {
     }
 }
 
+const NO_CONNECTION: &str = "the pool returned no connection";
+
 /// A pool whose server is gone.
 struct ClosedPool;
 
@@ -114,7 +117,7 @@ impl advisory_locking::session::AsyncLockPool for ClosedPool {
     }
 }
 
-fn assert_failed_request(key: &LockKey, scope: &str) {
+fn assert_failed_request(key: &LockKey, scope: &str, text: &str) {
     let events = events_of(key);
     let messages: Vec<_> = events.iter().map(Event::message).collect();
     assert_eq!(
@@ -128,7 +131,7 @@ fn assert_failed_request(key: &LockKey, scope: &str) {
     assert_eq!(failed.field("lock.scope"), Some(scope));
     assert!(failed.field("waited_ms").is_some() && failed.field("lock.pid").is_none());
     let error = failed.field("error").unwrap();
-    assert!(error.starts_with("the pool returned no connection"));
+    assert!(error.starts_with(text), "{error}");
 }
 
 /// An outage looks like one in the log and in metrics, and not like a program without requests.
@@ -138,7 +141,7 @@ fn request_without_a_connection_is_logged() {
     let key = LockKey::from("events/no-connection");
     let refused = PooledAdvisoryLocking::try_acquire_advisory_lock(&ClosedPool, &key, NO_WAIT);
     assert_eq!(refused.unwrap_err().kind(), LockErrorKind::Pool);
-    assert_failed_request(&key, "session");
+    assert_failed_request(&key, "session", NO_CONNECTION);
 
     let key = LockKey::from("events/no-connection-xact");
     let refused =
@@ -146,7 +149,36 @@ fn request_without_a_connection_is_logged() {
             Ok::<_, LockError>(())
         });
     assert_eq!(refused.unwrap_err().kind(), LockErrorKind::Pool);
-    assert_failed_request(&key, "transaction");
+    assert_failed_request(&key, "transaction", NO_CONNECTION);
+}
+
+/// On a connection, through a pool and through a lock manager.
+#[test]
+fn request_with_invalid_options_is_logged() {
+    record();
+    let invalid = NO_WAIT.strategy(WaitStrategy::Block);
+    let text = "the lock options contradict each other";
+    let key = LockKey::from("events/invalid");
+    let mut session = Model::default().connect();
+    let refused = session.try_acquire_advisory_lock(&key, invalid);
+    assert_eq!(refused.unwrap_err().kind(), LockErrorKind::InvalidOptions);
+    assert_failed_request(&key, "session", text);
+
+    let key = LockKey::from("events/invalid-pool");
+    let refused = PooledAdvisoryLocking::try_acquire_advisory_lock(&ClosedPool, &key, invalid);
+    assert_eq!(refused.unwrap_err().kind(), LockErrorKind::InvalidOptions);
+    assert_failed_request(&key, "session", text);
+
+    #[cfg(feature = "lock-manager")]
+    {
+        use advisory_locking::lock_manager::LockManager;
+
+        let key = LockKey::from("events/invalid-manager");
+        let locks = LockManager::over_blocking_pool(ClosedPool).unwrap();
+        let refused = locks.acquire_blocking(&key, invalid);
+        assert_eq!(refused.unwrap_err().kind(), LockErrorKind::InvalidOptions);
+        assert_failed_request(&key, "session", text);
+    }
 }
 
 #[cfg(feature = "diesel-async-sqlite")]
@@ -163,7 +195,7 @@ fn async_request_without_a_connection_is_logged() {
         let refused =
             AsyncPooledAdvisoryLocking::acquire_advisory_lock(&ClosedPool, &key, NO_WAIT).await;
         assert_eq!(refused.map(drop).unwrap_err().kind(), LockErrorKind::Pool);
-        assert_failed_request(&key, "session");
+        assert_failed_request(&key, "session", NO_CONNECTION);
 
         let key = LockKey::from("events/no-async-connection-xact");
         let refused = AsyncPooledAdvisoryLocking::try_with_advisory_xact_lock(
@@ -173,7 +205,7 @@ fn async_request_without_a_connection_is_logged() {
             async |_| Ok::<_, LockError>(()),
         );
         assert_eq!(refused.await.unwrap_err().kind(), LockErrorKind::Pool);
-        assert_failed_request(&key, "transaction");
+        assert_failed_request(&key, "transaction", NO_CONNECTION);
     });
 }
 
