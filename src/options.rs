@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{LockError, LockErrorKind};
+use crate::key::LockKey;
 pub(crate) use crate::lock_mode::LockMode;
 use crate::server_signs::ServerSigns;
 
@@ -420,8 +421,9 @@ impl LockOptions {
     }
 
     /// Rejects options that contradict each other.
-    pub(crate) fn validate(&self) -> Result<(), LockError> {
-        let refuse = |why| Err(LockError::new(LockErrorKind::InvalidOptions).with_context(why));
+    pub(crate) fn validate(&self, key: &LockKey) -> Result<(), LockError> {
+        let invalid = || LockError::new(LockErrorKind::InvalidOptions).with_key(key);
+        let refuse = |why| Err(invalid().with_context(why));
         if self.interval == Some(Duration::ZERO) {
             return refuse("an interval of zero would poll without a pause");
         }

@@ -175,9 +175,12 @@ impl ServerReport {
 /// Prints one line: the server with its version, the behaviour of its locks, and what is special.
 impl fmt::Display for ServerReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.kind)?;
-        if !self.version.is_empty() {
-            write!(formatter, " ({})", self.version)?;
+        // Most versions begin with the kind.
+        let kind = self.kind.to_string();
+        match &*self.version {
+            "" => formatter.write_str(&kind)?,
+            version if version.starts_with(&kind) => formatter.write_str(version)?,
+            version => write!(formatter, "{kind} ({version})")?,
         }
         write!(
             formatter,
@@ -323,9 +326,20 @@ mod tests {
         let report = read(["PostgreSQL 18.1", "-", "8", "true", "true", "1", "citus"]);
         assert_eq!(
             report.to_string(),
-            "PostgreSQL (PostgreSQL 18.1): session-level locks: local to this node; \
+            "PostgreSQL 18.1: session-level locks: local to this node; \
              transaction-level locks: local to this node; standby; extension citus"
         );
+        let report = read([
+            "PostgreSQL 11.2-YB-2.20",
+            "-",
+            "4",
+            "false",
+            "true",
+            "0",
+            "-",
+        ]);
+        let yugabyte_db = "YugabyteDB (PostgreSQL 11.2-YB-2.20): ";
+        assert!(report.to_string().starts_with(yugabyte_db), "{report}");
         let sqlite = ServerReport::sqlite().to_string();
         assert_eq!(
             sqlite,

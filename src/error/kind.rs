@@ -173,7 +173,8 @@ impl LockErrorKind {
                  begin one, or use with_advisory_xact_lock"
             }
             Self::Pool => {
-                "the pool returned no connection; each held lock and each waiter keeps one"
+                "the pool returned no connection: it could not open one, or all are in use; each \
+                 held lock and each waiter keeps one"
             }
             Self::SessionChanged => {
                 "another session replied than the one that was granted the lock: is there a \

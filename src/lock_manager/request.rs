@@ -212,7 +212,7 @@ fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
 }
 
 fn validate(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
-    options.validate()?;
+    options.validate(key)?;
     if options.allows_transaction() {
         let context = "a lock manager's sessions are never in a transaction";
         let error = LockError::new(LockErrorKind::InvalidOptions);

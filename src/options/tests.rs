@@ -4,6 +4,7 @@ use super::*;
 
 #[test]
 fn contradictions_are_refused() {
+    let key = LockKey::from("nightly-report");
     let wait = LockOptions::wait_up_to(Duration::from_secs(1));
     let bad = [
         wait.interval(Duration::ZERO),
@@ -13,8 +14,9 @@ fn contradictions_are_refused() {
             .interval(Duration::from_millis(1)),
     ];
     for options in bad {
-        let kind = options.validate().map_err(|error| error.kind());
-        assert_eq!(kind, Err(LockErrorKind::InvalidOptions), "{options:?}");
+        let error = options.validate(&key).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::InvalidOptions, "{options:?}");
+        assert_eq!(error.key(), Some(&key), "{options:?}");
     }
 }
 
@@ -56,19 +58,20 @@ fn elapsed_time_counts_against_the_limit_only() {
 
 #[test]
 fn every_limit_is_valid() {
+    let key = LockKey::from(1);
     for limit in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        assert!(LockOptions::wait_up_to(limit).validate().is_ok());
+        assert!(LockOptions::wait_up_to(limit).validate(&key).is_ok());
         assert!(
             LockOptions::wait_up_to(limit)
                 .strategy(WaitStrategy::Block)
-                .validate()
+                .validate(&key)
                 .is_ok()
         );
     }
     assert!(
         LockOptions::wait_forever()
             .interval(Duration::MAX)
-            .validate()
+            .validate(&key)
             .is_ok()
     );
 }

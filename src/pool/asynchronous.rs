@@ -417,7 +417,7 @@ async fn connection<P: AsyncLockPool>(
 ) -> Result<(P::Connection, LockOptions), LockError> {
     let began = Instant::now();
     // First: a call that cannot succeed must not wait for a connection.
-    let connection = match options.validate() {
+    let connection = match options.validate(key) {
         Ok(()) => checkout(pool, key, options, began).await,
         Err(error) => Err(error),
     };

@@ -278,7 +278,7 @@ fn connection<P: LockPool>(
     let began = Instant::now();
     // First: a call that cannot succeed must not wait for a connection.
     let connection = options
-        .validate()
+        .validate(key)
         .and_then(|()| checkout(pool, key, options, began));
     connection.inspect_err(|error| RequestRecord::failed(key, options, scope, began, error))
 }

@@ -166,7 +166,7 @@ impl Acquire {
         transaction: TransactionState,
     ) -> Result<(), LockError> {
         let error = |kind| LockError::new(kind).with_key(key);
-        options.validate()?;
+        options.validate(key)?;
         if scope == LockScope::Transaction && options.allows_transaction() {
             return Err(error(LockErrorKind::InvalidOptions)
                 .with_context("a transaction-level lock is always inside a transaction"));
