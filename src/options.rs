@@ -15,8 +15,8 @@ pub enum WaitStrategy {
     /// grants the lock as soon as the holder releases it.
     ///
     /// Use it for fairness and short hand-over times. A waiting session leaves the queue within a
-    /// second after its client has disconnected (PostgreSQL 14 or later on Linux, 15 or later on
-    /// macOS and BSD). Diesel and diesel-async need the language
+    /// second after its client has disconnected. That needs PostgreSQL 14 or later on Linux, 15 or
+    /// later on macOS and BSD. Diesel and diesel-async need the language
     /// [`plpgsql`](https://www.postgresql.org/docs/current/plpgsql.html), which every database has
     /// by default.
     ///
