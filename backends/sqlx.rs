@@ -81,8 +81,6 @@ pub(crate) mod client;
 mod connection;
 #[cfg(feature = "sqlx-postgres")]
 mod detached;
-#[cfg(any(feature = "sqlx-postgres", feature = "sqlx-sqlite"))]
-mod dropped;
 mod error;
 #[cfg(feature = "sqlx-postgres")]
 mod pool;

@@ -1,13 +1,16 @@
 //! `SqliteConnection` and its transactions and pools, which have no locks.
+//!
+//! A commit or rollback that is dropped in flight is followed by a rollback, as with sqlx's own
+//! transactions. sqlx's SQLite worker relies on that (seen with sqlx 0.9.0).
 
 use std::time::Duration;
 
 use ::sqlx::pool::{Pool, PoolConnection};
 use ::sqlx::{Error, Executor, Transaction};
+use scopeguard::ScopeGuard;
 use sqlx_core::transaction::{TransactionManager, begin_ansi_transaction_sql};
 use sqlx_sqlite::{Sqlite, SqliteConnection, SqliteTransactionManager};
 
-use super::dropped::EndingTransaction;
 use crate::backends::RuntimeBound;
 use crate::session::{
     AsyncLockPool, AsyncLockSession, Backend, Script, SessionError, TransactionState,
@@ -19,21 +22,21 @@ fn depth(conn: &SqliteConnection) -> u32 {
 }
 
 async fn commit(conn: &mut SqliteConnection) -> Result<(), SessionError> {
-    let mut ending = EndingTransaction::<SqliteTransactionManager>::new(conn);
-    let committed = SqliteTransactionManager::commit(ending.connection()).await;
+    let mut ending = scopeguard::guard(conn, SqliteTransactionManager::start_rollback);
+    let committed = SqliteTransactionManager::commit(&mut ending).await;
     if committed.is_err() {
         // A commit that fails leaves the transaction open in SQLite. The caller gets the error of
         // the commit.
-        let _ = roll_back_innermost(ending.connection()).await;
+        let _ = roll_back_innermost(&mut ending).await;
     }
-    ending.ended();
+    ScopeGuard::into_inner(ending);
     committed.map_err(SessionError::new)
 }
 
 async fn roll_back(conn: &mut SqliteConnection) -> Result<(), SessionError> {
-    let mut ending = EndingTransaction::<SqliteTransactionManager>::new(conn);
-    let rolled_back = roll_back_innermost(ending.connection()).await;
-    ending.ended();
+    let mut ending = scopeguard::guard(conn, SqliteTransactionManager::start_rollback);
+    let rolled_back = roll_back_innermost(&mut ending).await;
+    ScopeGuard::into_inner(ending);
     rolled_back.map_err(SessionError::new)
 }
 
