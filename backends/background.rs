@@ -1,25 +1,23 @@
 //! Background jobs, which a dropped future leaves behind because it cannot await them.
 
+use std::pin::Pin;
 use std::thread;
 
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
-/// Work that continues after the call that started it.
-pub(crate) trait Job: Send + 'static {
-    /// Runs the job, or resumes it after its runtime has dropped it.
-    fn run(&mut self) -> impl Future<Output = ()> + Send;
-}
-
 /// Runs a job in a runtime, or else on a new thread.
 ///
-/// The thread takes over in these cases:
+/// The thread takes over in these cases, and calls the job again:
 ///
 /// * There is no runtime.
 /// * The runtime shuts down before the job completes.
 /// * It is a current-thread runtime, which makes progress only inside `block_on`.
-pub(crate) fn run<J: Job>(job: J, runtime: Option<Handle>) {
+pub(crate) fn run<F>(job: impl Fn() -> F + Send + 'static, runtime: Option<Handle>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     // A runtime that shuts down drops its tasks. The drop of `InRuntime` moves the job to a thread.
-    let in_runtime = InRuntime(Some(job));
+    let in_runtime = InRuntime(Some(Box::new(move || Box::pin(job()))));
     match runtime {
         Some(runtime) if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread => {
             runtime.spawn(in_runtime.run());
@@ -29,21 +27,24 @@ pub(crate) fn run<J: Job>(job: J, runtime: Option<Handle>) {
 }
 
 /// Job that a new thread takes over if it is dropped before it has completed.
-struct InRuntime<J: Job>(Option<J>);
+struct InRuntime(Option<Box<Job>>);
 
-impl<J: Job> InRuntime<J> {
+/// Function whose future is the job, from its beginning.
+type Job = dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
+
+impl InRuntime {
     async fn run(mut self) {
-        if let Some(job) = &mut self.0 {
-            job.run().await;
+        if let Some(job) = &self.0 {
+            job().await;
         }
         // The job is complete, so the drop starts no thread.
         self.0 = None;
     }
 }
 
-impl<J: Job> Drop for InRuntime<J> {
+impl Drop for InRuntime {
     fn drop(&mut self) {
-        let Some(mut job) = self.0.take() else {
+        let Some(job) = self.0.take() else {
             return;
         };
         let thread = thread::Builder::new().name("advisory-locking".to_owned());
@@ -53,7 +54,7 @@ impl<J: Job> Drop for InRuntime<J> {
         // caller to report that to.
         let _ = thread.spawn(move || {
             if let Ok(runtime) = Builder::new_current_thread().enable_all().build() {
-                runtime.block_on(job.run());
+                runtime.block_on(job());
             }
         });
     }

@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::error::code;
-use crate::backends::background::{self, Job};
+use crate::backends::background;
 use crate::backends::postgres::terminate_if_waiting;
 use crate::key::RawLockKey;
 
@@ -39,28 +39,22 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
 
 /// Terminates a session that waits for this key, in the background.
 pub(crate) fn spawn(pool: PgPool, pid: i32, awaited: RawLockKey, runtime: Option<Handle>) {
-    background::run(TerminateJob { pool, pid, awaited }, runtime);
+    background::run(
+        move || terminate_waiting(pool.clone(), pid, awaited),
+        runtime,
+    );
 }
 
-/// Background job that terminates a session if it waits for a key.
-struct TerminateJob {
-    pool: PgPool,
-    pid: i32,
-    awaited: RawLockKey,
-}
-
-impl Job for TerminateJob {
-    async fn run(&mut self) {
-        let mut backoff = INITIAL_BACKOFF;
-        for _ in 0..MAX_ATTEMPTS {
-            let query = terminate_if_waiting(self.pid, self.awaited);
-            if find_session(&self.pool, &query).await == Found::Yes {
-                return;
-            }
-            // The statement that waits may not have reached the server yet.
-            Delay::new(backoff).await;
-            backoff *= 4;
+async fn terminate_waiting(pool: PgPool, pid: i32, awaited: RawLockKey) {
+    let query = terminate_if_waiting(pid, awaited);
+    let mut backoff = INITIAL_BACKOFF;
+    for _ in 0..MAX_ATTEMPTS {
+        if find_session(&pool, &query).await == Found::Yes {
+            return;
         }
+        // The statement that waits may not have reached the server yet.
+        Delay::new(backoff).await;
+        backoff *= 4;
     }
 }
 

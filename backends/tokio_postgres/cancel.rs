@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{CancelToken, NoTls, Socket};
 
-use crate::backends::background::{self, Job};
+use crate::backends::background;
 
 /// Sends one request. Its error has no caller who could act on it.
 type SendRequest = dyn Fn(CancelToken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
@@ -64,54 +64,37 @@ where
     *WITH_TLS.write().unwrap_or_else(PoisonError::into_inner) = Some(send);
 }
 
-fn with_tls() -> Option<Arc<SendRequest>> {
-    let sender = WITH_TLS.read();
-    // A clone, so that no request runs under the lock.
-    sender.unwrap_or_else(PoisonError::into_inner).clone()
-}
-
 /// Sends [cancel requests] in the background, with or without a runtime.
-///
-/// [cancel requests]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
-pub(crate) fn cancel(token: CancelToken) {
-    let requests = CancelRequests {
-        token,
-        left: 8,
-        pause: Duration::from_millis(20),
-    };
-    background::run(requests, Handle::try_current().ok());
-}
-
-/// Repeated cancel requests.
 ///
 /// One is not enough: a request that overtakes the wait on its way to the server hits nothing. The
 /// last of the eight follows the first after about 2.5 seconds. A request too many does no harm to
 /// other sessions, because no later session has the same secret key.
-struct CancelRequests {
-    token: CancelToken,
-    left: u32,
-    pause: Duration,
+///
+/// [cancel requests]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
+pub(crate) fn cancel(token: CancelToken) {
+    let runtime = Handle::try_current().ok();
+    background::run(move || send_requests(token.clone()), runtime);
 }
 
-impl CancelRequests {
-    async fn send(&self) {
-        match with_tls() {
-            Some(send) => send(self.token.clone()).await,
-            None => {
-                let _ = self.token.cancel_query(NoTls).await;
-            }
-        }
+async fn send_requests(token: CancelToken) {
+    let mut pause = Duration::from_millis(20);
+    for _ in 0..8 {
+        send(token.clone()).await;
+        futures_timer::Delay::new(pause).await;
+        pause *= 2;
     }
 }
 
-impl Job for CancelRequests {
-    async fn run(&mut self) {
-        while self.left > 0 {
-            self.send().await;
-            // Counted after the request, so that a thread that takes over repeats a dropped one.
-            self.left -= 1;
-            futures_timer::Delay::new(self.pause).await;
-            self.pause *= 2;
+async fn send(token: CancelToken) {
+    // A clone, so that no request runs under the lock.
+    let with_tls = WITH_TLS
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    match with_tls {
+        Some(send) => send(token).await,
+        None => {
+            let _ = token.cancel_query(NoTls).await;
         }
     }
 }
