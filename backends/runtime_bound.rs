@@ -58,7 +58,7 @@ impl<T> RuntimeBound<T> {
     #[cfg(any(
         feature = "bb8",
         feature = "mobc",
-        feature = "sea-orm",
+        feature = "_sqlx-postgres",
         feature = "sqlx-sqlite"
     ))]
     pub(crate) fn current(value: T, on_drop: fn(T)) -> Self {
@@ -66,7 +66,7 @@ impl<T> RuntimeBound<T> {
     }
 }
 
-#[cfg(any(feature = "sea-orm", feature = "sqlx-postgres"))]
+#[cfg(feature = "_sqlx-postgres")]
 impl<T> RuntimeBound<T> {
     /// Returns the value itself, where [`Deref`] goes one step further.
     pub(crate) fn get_ref(&self) -> &T {

@@ -54,44 +54,34 @@ pub struct PooledPgConnection(RuntimeBound<Checkout>);
 struct Checkout {
     connection: PoolConnection<Postgres>,
     pool: PgPool,
-    runtime: Option<Handle>,
     /// Process id of the session, once a reply has shown it.
     pid: Option<i32>,
     /// Key of a wait without a reply yet.
     awaited: Option<RawLockKey>,
-    /// The body may have sent statements.
-    used_by_body: bool,
-    end: End,
-}
-
-/// End of a checkout.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum End {
-    /// The connection returns to its pool.
-    Return,
-    /// It returns after the replies to queued messages.
-    ReturnAfterReplies,
-    /// The session is terminated: the connection is closed.
-    Close,
+    /// The body, or a queued message, may have left a reply or a transaction behind.
+    is_used: bool,
+    /// The session is terminated, so its connection is closed.
+    is_broken: bool,
 }
 
 impl Checkout {
     /// Ends the checkout, in the runtime of the pool if it has one.
     fn end(self) {
-        match (self.end, Handle::try_current()) {
-            (End::Return, Ok(_)) if !self.used_by_body => drop(self.connection),
-            (End::Return | End::ReturnAfterReplies, Ok(runtime)) => {
+        match Handle::try_current() {
+            Ok(runtime) if self.is_used && !self.is_broken => {
                 runtime.spawn(self.return_after_replies());
             }
+            Ok(_) if !self.is_broken => drop(self.connection),
             // The drop of a `PoolConnection` spawns a task, also to close it.
-            (End::Close, _) | (_, Err(_)) => drop(self.connection.detach()),
+            Ok(_) | Err(_) => drop(self.connection.detach()),
         }
     }
 
     /// Returns the connection to its pool after the replies. Closes it if they do not come, or if
     /// it is not clean.
     async fn return_after_replies(mut self) {
-        if self.drain().await.is_ok() && is_clean(&mut self.connection).await {
+        let drained = self.drain(Handle::try_current().ok()).await;
+        if drained.is_ok() && is_clean(&mut self.connection).await {
             drop(self.connection);
         } else {
             drop(self.connection.detach());
@@ -99,8 +89,8 @@ impl Checkout {
     }
 
     /// Reads all outstanding replies. Fails if the server waits for the client instead.
-    async fn drain(&mut self) -> Result<(), Error> {
-        let stalled = stalled(&self.pool, self.runtime.clone(), || self.pid);
+    async fn drain(&mut self, runtime: Option<Handle>) -> Result<(), Error> {
+        let stalled = stalled(&self.pool, runtime, || self.pid);
         let drained = terminate::until(stalled, drain(&mut self.connection)).await;
         drained.unwrap_or_else(|| Err(stalled_error()))
     }
@@ -119,41 +109,16 @@ async fn is_clean(connection: &mut PgConnection) -> bool {
     row.is_ok_and(|row| row == Row::new([nonce, yes, Cell::Null, Cell::Null]))
 }
 
-impl Deref for Checkout {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Checkout {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.connection
-    }
-}
-
 impl PooledPgConnection {
-    /// Reads the outstanding replies before a statement of this crate. Closes a connection whose
-    /// replies do not come.
-    async fn drain(&mut self) -> Result<(), SessionError> {
+    /// Returns the connection for a statement of this crate, after the outstanding replies. Closes
+    /// a connection whose replies do not come.
+    async fn drained(&mut self) -> Result<&mut PgConnection, SessionError> {
+        let runtime = self.0.runtime().cloned();
         let checkout = self.0.get_mut();
-        let drained = checkout.drain().await;
-        if drained.is_err() {
-            checkout.end = End::Close;
-        }
-        drained.map_err(postgres_error)
-    }
-}
-
-impl PooledPgConnection {
-    /// Lets the connection return to its pool after the replies to the messages that are queued.
-    fn expect_replies(&mut self, queued: bool) -> bool {
-        let checkout = self.0.get_mut();
-        if queued && checkout.end == End::Return {
-            checkout.end = End::ReturnAfterReplies;
-        }
-        queued
+        let drained = checkout.drain(runtime).await;
+        checkout.is_broken |= drained.is_err();
+        drained.map_err(postgres_error)?;
+        Ok(&mut checkout.connection)
     }
 }
 
@@ -161,15 +126,16 @@ impl Deref for PooledPgConnection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.0
+        &self.0.get_ref().connection
     }
 }
 
-// The adapter itself uses `self.0`.
+// The adapter itself uses the connection of `self.0`.
 impl DerefMut for PooledPgConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.0.get_mut().used_by_body = true;
-        &mut self.0
+        let checkout = self.0.get_mut();
+        checkout.is_used = true;
+        &mut checkout.connection
     }
 }
 
@@ -201,17 +167,15 @@ impl AsyncLockPool for PgPool {
 
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
         let connection = self.acquire().await.map_err(SessionError::new)?;
-        let runtime = Handle::try_current().ok();
         let checkout = Checkout {
             connection,
             pool: self.clone(),
-            runtime: runtime.clone(),
             pid: None,
             awaited: None,
-            used_by_body: false,
-            end: End::Return,
+            is_used: false,
+            is_broken: false,
         };
-        let bound = RuntimeBound::new(checkout, runtime, Checkout::end);
+        let bound = RuntimeBound::current(checkout, Checkout::end);
         Ok(Box::new(PooledPgConnection(bound)))
     }
 
@@ -226,35 +190,30 @@ impl AsyncLockSession for PooledPgConnection {
     }
 
     fn session_transaction_state(&mut self) -> TransactionState {
-        if self.0.get_ref().end == End::Close {
+        if self.0.get_ref().is_broken {
             return TransactionState::broken();
         }
         transactions::transaction_state(self)
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
-        self.drain().await?;
-        transactions::begin(&mut self.0)
-            .await
-            .map_err(postgres_error)
+        let conn = self.drained().await?;
+        transactions::begin(conn).await.map_err(postgres_error)
     }
 
     async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
-        self.drain().await?;
-        let committed = transactions::commit(&mut self.0, check).await;
+        let conn = self.drained().await?;
+        let committed = transactions::commit(conn, check).await;
         committed.map_err(postgres_error)
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
-        self.drain().await?;
-        transactions::roll_back(&mut self.0)
-            .await
-            .map_err(postgres_error)
+        let conn = self.drained().await?;
+        transactions::roll_back(conn).await.map_err(postgres_error)
     }
 
     async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
-        self.drain().await?;
-        let row = connection::query(&mut self.0, statement).await?;
+        let row = connection::query(self.drained().await?, statement).await?;
         if let Some(column) = statement.pid_column() {
             self.0.get_mut().pid = row.pid_in(column);
         }
@@ -262,24 +221,27 @@ impl AsyncLockSession for PooledPgConnection {
     }
 
     async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        self.drain().await?;
-        self.0.get_mut().awaited = script.awaited_key();
-        let executed = connection::execute(&mut self.0, script).await;
-        self.0.get_mut().awaited = None;
+        self.drained().await?;
+        let checkout = self.0.get_mut();
+        checkout.awaited = script.awaited_key();
+        let executed = connection::execute(&mut checkout.connection, script).await;
+        checkout.awaited = None;
         executed
     }
 
     fn session_mark_broken(&mut self) {
-        self.0.get_mut().end = End::Close;
+        self.0.get_mut().is_broken = true;
     }
 
     fn session_start_rollback_to(&mut self, depth: u32) -> bool {
-        let rolled_back = detached::start_rollback_to(&mut self.0, depth);
-        self.expect_replies(rolled_back)
+        let checkout = self.0.get_mut();
+        let queued = detached::start_rollback_to(&mut checkout.connection, depth);
+        checkout.is_used |= queued;
+        queued
     }
 
     fn session_start_terminate(&mut self, pid: Option<i32>) {
-        detached::start_terminate(&mut self.0, pid);
+        detached::start_terminate(&mut self.0.get_mut().connection, pid);
         self.session_mark_broken();
     }
 
@@ -293,8 +255,10 @@ impl AsyncLockSession for PooledPgConnection {
     }
 
     fn session_enqueue(&mut self, script: &Script) -> bool {
-        let queued = detached::queue_all(&mut self.0, &script.messages());
-        self.expect_replies(queued)
+        let checkout = self.0.get_mut();
+        let queued = detached::queue_all(&mut checkout.connection, &script.messages());
+        checkout.is_used |= queued;
+        queued
     }
 
     async fn session_sleep(&mut self, pause: Duration) {
