@@ -26,16 +26,6 @@ pub(crate) async fn drain(conn: &mut PgConnection) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads all outstanding replies. Returns the first error.
-#[cfg(feature = "sqlx-postgres")]
-pub(super) async fn first_error(conn: &mut PgConnection) -> Result<(), Error> {
-    let first = conn.flush().await;
-    if first.is_err() {
-        drain(conn).await?;
-    }
-    first
-}
-
 /// Runs a lock statement.
 ///
 /// The session may have lost its prepared statements, by `DISCARD ALL` in a body or in a hook of

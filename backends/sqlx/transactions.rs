@@ -13,11 +13,11 @@
 use std::mem;
 
 use ::sqlx::postgres::PgTransactionManager;
-use ::sqlx::{AssertSqlSafe, Error, PgConnection, SqlSafeStr};
+use ::sqlx::{AssertSqlSafe, Connection, Error, PgConnection, SqlSafeStr};
 use scopeguard::ScopeGuard;
 use sqlx_core::transaction::TransactionManager;
 
-use super::statements::{drain, first_error, send};
+use super::statements::{drain, send};
 use crate::backends::postgres;
 use crate::session::{Script, TransactionState};
 
@@ -75,5 +75,9 @@ pub(super) async fn roll_back(conn: &mut PgConnection) -> Result<(), Error> {
     // Queues the rollback, so that a drop while the reply is outstanding leaves nothing to do.
     // sqlx counts the transaction as ended, also if a savepoint is gone.
     drop(ending);
-    first_error(conn).await
+    let rolled_back = conn.flush().await;
+    if rolled_back.is_err() {
+        drain(conn).await?;
+    }
+    rolled_back
 }
