@@ -68,40 +68,44 @@ use crate::server_signs::ServerSigns;
 /// The `timestamptz` `-infinity` in the binary format. It is never the start of a transaction.
 const NEGATIVE_INFINITY: i64 = i64::MIN;
 
-/// Returns the text that ends a transaction or savepoint by `end`, after a check.
+/// Returns the text that begins a transaction, or a savepoint in one.
+#[cfg(any(test, feature = "sea-orm", feature = "_rust-postgres"))]
+pub(crate) fn begin_text(savepoint: Option<&str>) -> String {
+    savepoint.map_or_else(|| "BEGIN".to_owned(), |name| format!("SAVEPOINT {name}"))
+}
+
+/// Returns the text that commits a transaction, or releases a savepoint, after a check.
 ///
 /// In an aborted transaction a bare [`COMMIT`] rolls back and succeeds, and outside a transaction
 /// it only warns. The check fails in both cases, and without a check, a savepoint does.
 ///
 /// [`COMMIT`]: https://www.postgresql.org/docs/current/sql-commit.html
-#[cfg(all(
-    feature = "_postgres",
-    any(feature = "_diesel", feature = "sea-orm", feature = "_rust-postgres")
+#[cfg(any(
+    test,
+    feature = "diesel-postgres",
+    feature = "diesel-async-postgres",
+    feature = "sea-orm",
+    feature = "_rust-postgres"
 ))]
-pub(crate) fn checked(check: Option<&Script>, end: &str) -> String {
-    match check {
-        Some(check) => format!("{}; {end}", check.sql()),
-        None => format!("SAVEPOINT advisory_locking; {end}"),
+pub(crate) fn commit_text(savepoint: Option<&str>, check: Option<&Script>) -> String {
+    let end = savepoint.map_or_else(
+        || "COMMIT".to_owned(),
+        |name| format!("RELEASE SAVEPOINT {name}"),
+    );
+    match (check, savepoint) {
+        (Some(check), _) => format!("{}; {end}", check.sql()),
+        (None, None) => format!("SAVEPOINT advisory_locking; {end}"),
+        // It fails if the savepoint is gone.
+        (None, Some(_)) => end,
     }
 }
 
-/// Returns the text that releases a savepoint after a check.
-#[cfg(all(
-    feature = "_postgres",
-    any(feature = "_diesel", feature = "sea-orm", feature = "_rust-postgres")
-))]
-pub(crate) fn release_savepoint(check: Option<&Script>, name: &str) -> String {
-    let check = check.map_or_else(String::new, |check| format!("{}; ", check.sql()));
-    format!("{check}RELEASE SAVEPOINT {name}")
-}
-
-/// Returns the text that rolls back to a savepoint and releases it.
-#[cfg(all(
-    feature = "_postgres",
-    any(feature = "_diesel", feature = "sea-orm", feature = "_rust-postgres")
-))]
-pub(crate) fn roll_back_savepoint(name: &str) -> String {
-    format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
+/// Returns the text that rolls back a transaction, or rolls back to a savepoint and releases it.
+pub(crate) fn rollback_text(savepoint: Option<&str>) -> String {
+    savepoint.map_or_else(
+        || "ROLLBACK".to_owned(),
+        |name| format!("ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"),
+    )
 }
 
 #[cfg(test)]

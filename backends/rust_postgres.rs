@@ -41,7 +41,7 @@ use std::thread;
 use postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow, Transaction};
 use tokio::runtime::Handle;
 
-use super::postgres::BEGAN_WITH_THIS_MESSAGE;
+use super::postgres::{BEGAN_WITH_THIS_MESSAGE, begin_text, commit_text, rollback_text};
 use super::tokio_postgres::error::session_error;
 use super::tokio_postgres::open_transactions;
 use super::tokio_postgres::values::{self, TypedValue};
@@ -173,7 +173,7 @@ fn begin<C: Connection>(
     select: &str,
 ) -> Result<Result<SimpleQueryRow, SessionError>, SessionError> {
     let depth = transaction_state(conn).depth();
-    let begin = open_transactions::begin_text(depth);
+    let begin = begin_text(open_transactions::savepoint(depth).as_deref());
     let script = format!("{begin}; {select} {BEGAN_WITH_THIS_MESSAGE}");
     let row = conn.send_text(&script).and_then(|replies| {
         let row = replies.into_iter().find_map(|reply| match reply {
@@ -200,12 +200,12 @@ fn begin_and_query<C: Connection>(
 }
 
 fn commit<C: Connection>(conn: &mut C, check: Option<&Script>) -> Result<(), SessionError> {
-    let depth = transaction_state(conn).depth();
-    let committed = conn.execute_text(&open_transactions::commit_text(depth, check));
+    let savepoint = open_transactions::innermost_savepoint(conn, C::OUTER);
+    let committed = conn.execute_text(&commit_text(savepoint.as_deref(), check));
     let result = committed.map_err(|error| {
         // The caller gets the error of the commit. postgres 0.19.14 shows the end of the session
         // only after the error that the server sent before.
-        let rolled_back = conn.execute_text(&open_transactions::rollback_text(depth));
+        let rolled_back = conn.execute_text(&rollback_text(savepoint.as_deref()));
         let gone = rolled_back.is_err_and(|error| error.is_disconnected());
         error.with_disconnected(gone)
     });
@@ -214,8 +214,8 @@ fn commit<C: Connection>(conn: &mut C, check: Option<&Script>) -> Result<(), Ses
 }
 
 fn roll_back<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
-    let depth = transaction_state(conn).depth();
-    let rolled_back = conn.execute_text(&open_transactions::rollback_text(depth));
+    let savepoint = open_transactions::innermost_savepoint(conn, C::OUTER);
+    let rolled_back = conn.execute_text(&rollback_text(savepoint.as_deref()));
     open_transactions::pop(conn);
     rolled_back
 }

@@ -7,7 +7,7 @@ use diesel::{Connection, QueryResult, RunQueryDsl};
 
 use super::prepared::{Prepared, with_prepared};
 use super::{NO_INSTRUMENTATION, change_depth, savepoint_name, session_error};
-use crate::backends::postgres::{begin, checked, release_savepoint, roll_back_savepoint};
+use crate::backends::postgres::{begin, commit_text, rollback_text};
 use crate::session::{
     Backend, LockSession, Row, Script, SessionError, Statement, TransactionState,
 };
@@ -37,7 +37,7 @@ impl LockSession for PgConnection {
             return commit_savepoint(self, check);
         }
         // Diesel reads the transaction state from libpq, so it notices the end of the transaction.
-        self.batch_execute(&checked(check, "COMMIT"))
+        self.batch_execute(&commit_text(None, check))
             .map_err(|error| {
                 // It is still open if the check failed. A `COMMIT` that fails ends it.
                 if super::blocking::transaction_state(self).is_open() {
@@ -110,10 +110,10 @@ fn commit_savepoint(conn: &mut PgConnection, check: Option<&Script>) -> Result<(
         return super::blocking::commit(conn);
     };
     let name = savepoint_name(depth);
-    let released = conn.batch_execute(&release_savepoint(check, &name));
+    let released = conn.batch_execute(&commit_text(Some(&name), check));
     // If neither statement ends the savepoint, the depth below is wrong. So no pool may hand the
     // connection out.
-    if released.is_err() && conn.batch_execute(&roll_back_savepoint(&name)).is_err() {
+    if released.is_err() && conn.batch_execute(&rollback_text(Some(&name))).is_err() {
         super::blocking::manager_status(conn).set_in_error();
     }
     let status = super::blocking::manager_status(conn);

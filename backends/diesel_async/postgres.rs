@@ -12,9 +12,7 @@ use futures_util::future::join3;
 
 use crate::backends::diesel::prepared::with_prepared;
 use crate::backends::diesel::{NO_INSTRUMENTATION, change_depth, savepoint_name, session_error};
-use crate::backends::postgres::{
-    TerminateStep, begin, checked, release_savepoint, roll_back_savepoint,
-};
+use crate::backends::postgres::{TerminateStep, begin, commit_text, rollback_text};
 use crate::backends::tokio_postgres::cancel;
 use crate::session::{
     AsyncLockSession, Backend, Row, Script, SessionError, Statement, TransactionState,
@@ -69,7 +67,7 @@ impl AsyncLockSession for AsyncPgConnection {
         if self.session_transaction_state() != TransactionState::open(1) {
             return commit_savepoint(self, check).await;
         }
-        match self.batch_execute(&checked(check, "COMMIT")).await {
+        match self.batch_execute(&commit_text(None, check)).await {
             Ok(()) => {
                 // tokio-postgres 0.7.18 does not show the transaction state, so the manager would
                 // not notice the end of the transaction.
@@ -90,7 +88,7 @@ impl AsyncLockSession for AsyncPgConnection {
         // diesel-async's own rollback panics in a debug build if a statement of its transaction
         // manager was dropped in flight (seen with diesel-async 0.9.2).
         if let Some(name) = open_savepoint(self) {
-            let rolled_back = self.batch_execute(&roll_back_savepoint(&name)).await;
+            let rolled_back = self.batch_execute(&rollback_text(Some(&name))).await;
             end_savepoint(self, rolled_back.is_ok());
             return rolled_back.map_err(session_error);
         }
@@ -183,8 +181,8 @@ async fn commit_savepoint(
         // There is no savepoint, and diesel-async's own commit reports the reason.
         return super::commit(conn).await;
     };
-    let released = conn.batch_execute(&release_savepoint(check, &name)).await;
-    let rollback = roll_back_savepoint(&name);
+    let released = conn.batch_execute(&commit_text(Some(&name), check)).await;
+    let rollback = rollback_text(Some(&name));
     let has_ended = released.is_ok() || conn.batch_execute(&rollback).await.is_ok();
     end_savepoint(conn, has_ended);
     released.map_err(session_error)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::lock::{held_by_session, nothing_uncommitted};
 use super::wait::{self, SAVEPOINT};
-use super::{NEGATIVE_INFINITY, SqlState, TerminateStep};
+use super::{NEGATIVE_INFINITY, SqlState, TerminateStep, rollback_text};
 use crate::key::RawLockKey;
 use crate::options::{LockMode, LockScope};
 
@@ -202,10 +202,8 @@ impl Script {
                     call("pg_advisory_unlock", key, mode)
                 )
             }
-            Self::RollBackTransaction => "ROLLBACK".to_owned(),
-            Self::RollBackWait => {
-                format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
-            }
+            Self::RollBackTransaction => rollback_text(None),
+            Self::RollBackWait => rollback_text(Some(SAVEPOINT)),
             Self::Terminate { step, pid } => step.sql(pid),
             Self::Wait {
                 key,

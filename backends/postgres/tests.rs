@@ -377,3 +377,22 @@ fn wait_shows_the_call_of_a_session_level_lock() {
         assert!(plain.contains("; SELECT pg_catalog.pg_advisory_lock_shared("));
     }
 }
+
+#[test]
+fn transaction_texts_name_the_savepoint() {
+    let names = [None, Some("a")];
+    assert_eq!(names.map(begin_text), ["BEGIN", "SAVEPOINT a"]);
+    assert_eq!(
+        names.map(|name| commit_text(name, None)),
+        ["SAVEPOINT advisory_locking; COMMIT", "RELEASE SAVEPOINT a"]
+    );
+    let check = Script::EndSnapshot;
+    assert_eq!(
+        names.map(|name| commit_text(name, Some(&check))),
+        ["SELECT; COMMIT", "SELECT; RELEASE SAVEPOINT a"]
+    );
+    assert_eq!(
+        names.map(rollback_text),
+        ["ROLLBACK", "ROLLBACK TO SAVEPOINT a; RELEASE SAVEPOINT a"]
+    );
+}

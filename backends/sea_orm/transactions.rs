@@ -25,24 +25,25 @@ use super::error::{
 };
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLogInner};
-use crate::backends::postgres::{self, checked, release_savepoint, roll_back_savepoint};
+use crate::backends::postgres::{begin, begin_text, commit_text, rollback_text};
 use crate::backends::sqlx::client;
 use crate::session::{Row, Script, Statement};
 
-/// Returns the name of the savepoint at a level, where 1 is the first inside a transaction.
+/// Returns the name of the savepoint at a level. `None`: at level 0 is the transaction.
 ///
 /// The level makes it unique among the open savepoints of this crate.
-fn savepoint(level: usize) -> String {
-    format!("advisory_locking_{level}")
+fn savepoint(level: usize) -> Option<String> {
+    (level > 0).then(|| format!("advisory_locking_{level}"))
 }
 
 /// Returns the text that begins a transaction with these modes, or a savepoint in one.
-fn begin_text(level: usize, modes: &str) -> String {
+fn begin_with_modes(level: usize, modes: &str) -> String {
+    let begin = begin_text(savepoint(level).as_deref());
     match level {
-        0 => format!("BEGIN {modes}"),
-        _ if modes.is_empty() => format!("SAVEPOINT {}", savepoint(level)),
+        _ if modes.is_empty() => begin,
+        0 => format!("{begin} {modes}"),
         // As SeaORM does: the server rejects the modes that a savepoint cannot have.
-        _ => format!("SAVEPOINT {}; SET TRANSACTION {modes}", savepoint(level)),
+        _ => format!("{begin}; SET TRANSACTION {modes}"),
     }
 }
 
@@ -97,7 +98,7 @@ impl PinnedState {
         // Behind a pooler, each transaction may run in another session.
         self.log.lock().pid = None;
         self.in_flight = InFlight::Begin(0);
-        let sql = format!("{}; {}", postgres::begin(), statement.simple_sql());
+        let sql = format!("{}; {}", begin(), statement.simple_sql());
         let fetched = client::fetch_unprepared(self.postgres()?, sql).await;
         match self.finish_statement(statement, fetched) {
             // These codes show that a transaction was open before. Any other error may be that of
@@ -244,11 +245,10 @@ impl PinnedState {
     /// Fails if the savepoint does not exist.
     async fn roll_back_level(&mut self, level: usize) -> Result<(), DbErr> {
         self.in_flight = InFlight::Reply;
-        let rolled_back = match (level, self.connection()?) {
-            (_, ClientConnection::Native(native)) => native.roll_back(level).await,
-            (0, _) => self.send("ROLLBACK").await.map(drop),
-            (_, _) => {
-                let sql = roll_back_savepoint(&savepoint(level));
+        let rolled_back = match self.connection()? {
+            ClientConnection::Native(native) => native.roll_back(level).await,
+            ClientConnection::Sqlite(_) | ClientConnection::Postgres(_) => {
+                let sql = rollback_text(savepoint(level).as_deref());
                 self.send(&sql).await.map(drop)
             }
         };
@@ -266,8 +266,8 @@ impl PinnedState {
     ) -> Result<(), DbErr> {
         let sql = match self.connection()? {
             ClientConnection::Native(native) => return native.begin(*options).await,
-            ClientConnection::Sqlite(_) => begin_text(level, mode_of_sqlite(level, options)),
-            ClientConnection::Postgres(_) => begin_text(level, &modes_of_postgres(options)),
+            ClientConnection::Sqlite(_) => begin_with_modes(level, mode_of_sqlite(level, options)),
+            ClientConnection::Postgres(_) => begin_with_modes(level, &modes_of_postgres(options)),
         };
         self.send(&sql).await.map(drop)
     }
@@ -277,9 +277,7 @@ impl PinnedState {
             (_, ClientConnection::Native(native)) => return native.commit().await,
             // SQLite rejects a commit without a transaction.
             (0, ClientConnection::Sqlite(_)) => "COMMIT".to_owned(),
-            (0, ClientConnection::Postgres(_)) => checked(check, "COMMIT"),
-            // Without a check, the release itself fails if the savepoint is gone.
-            (_, _) => release_savepoint(check, &savepoint(level)),
+            (_, _) => commit_text(savepoint(level).as_deref(), check),
         };
         self.send(&sql).await.map(drop)
     }

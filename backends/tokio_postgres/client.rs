@@ -19,7 +19,9 @@ use super::error::session_error;
 use super::open_transactions;
 use super::values;
 use crate::backends::first_poll;
-use crate::backends::postgres::{BEGAN_WITH_THIS_MESSAGE, TerminateStep};
+use crate::backends::postgres::{
+    BEGAN_WITH_THIS_MESSAGE, TerminateStep, begin_text, commit_text, rollback_text,
+};
 use crate::session::{Row, Script, SessionError, Statement, TransactionState};
 
 /// Implements the port for a connection that contains a `Client`.
@@ -179,7 +181,7 @@ async fn send_begin(
     select: &str,
 ) -> Result<Result<SimpleQueryRow, SessionError>, SessionError> {
     let depth = transaction_state(client, outer).depth();
-    let begin = open_transactions::begin_text(depth);
+    let begin = begin_text(open_transactions::savepoint(depth).as_deref());
     let script = format!("{begin}; {select} {BEGAN_WITH_THIS_MESSAGE}");
     // Raw: `simple_query` returns one error for the script, and hides which statement failed.
     let replies = client.simple_query_raw(&script).await;
@@ -210,14 +212,14 @@ pub(crate) async fn commit(
     outer: u32,
     check: Option<&Script>,
 ) -> Result<(), SessionError> {
-    let depth = transaction_state(client, outer).depth();
-    let commit = open_transactions::commit_text(depth, check);
+    let savepoint = open_transactions::innermost_savepoint(client, outer);
+    let commit = commit_text(savepoint.as_deref(), check);
     let result = match client.batch_execute(&commit).await {
         Ok(()) => Ok(()),
         Err(error) => {
             // The caller gets the error of the commit. tokio-postgres 0.7.18 shows the end of the
             // session only after the error that the server sent before.
-            let rollback = open_transactions::rollback_text(depth);
+            let rollback = rollback_text(savepoint.as_deref());
             let rolled_back = client.batch_execute(&rollback).await;
             let gone = rolled_back.is_err_and(|error| session_error(error).is_disconnected());
             Err(session_error(error).with_disconnected(gone))
@@ -229,8 +231,8 @@ pub(crate) async fn commit(
 
 /// Rolls back the transaction or the savepoint that this crate began last.
 pub(crate) async fn roll_back(client: &Client, outer: u32) -> Result<(), SessionError> {
-    let depth = transaction_state(client, outer).depth();
-    let rollback = open_transactions::rollback_text(depth);
+    let savepoint = open_transactions::innermost_savepoint(client, outer);
+    let rollback = rollback_text(savepoint.as_deref());
     let rolled_back = client.batch_execute(&rollback).await;
     open_transactions::pop(client);
     rolled_back.map_err(session_error)

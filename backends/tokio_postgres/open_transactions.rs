@@ -1,4 +1,4 @@
-//! Transactions that this crate has begun on a `Client`, and the texts that begin and end them.
+//! Transactions that this crate has begun on a `Client`.
 //!
 //! # Implementation details
 //!
@@ -16,8 +16,7 @@ use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::backends::postgres::{checked, release_savepoint, roll_back_savepoint};
-use crate::session::{Script, SessionError, SqlState};
+use crate::session::{SessionError, SqlState};
 
 /// The depth by the address of the client.
 static DEPTHS: Mutex<BTreeMap<usize, u32>> = Mutex::new(BTreeMap::new());
@@ -58,34 +57,16 @@ pub(crate) fn clear<C>(client: &C) {
     depths().remove(&ptr::from_ref(client).addr());
 }
 
-/// Returns the name of the savepoint that this crate sets at a depth.
-fn savepoint(depth: u32) -> String {
-    format!("advisory_locking_{depth}")
+/// Returns the name of the savepoint that this crate sets inside `outer` transactions. `None`:
+/// there it begins a transaction.
+pub(crate) fn savepoint(outer: u32) -> Option<String> {
+    (outer > 0).then(|| format!("advisory_locking_{outer}"))
 }
 
-/// Returns the text that begins a transaction, or a savepoint at this depth.
-pub(crate) fn begin_text(depth: u32) -> String {
-    match depth {
-        0 => "BEGIN".to_owned(),
-        _ => format!("SAVEPOINT {}", savepoint(depth)),
-    }
-}
-
-/// Returns the text that commits the innermost transaction or savepoint of this depth, after a
-/// check.
-pub(crate) fn commit_text(depth: u32, check: Option<&Script>) -> String {
-    match depth {
-        0 | 1 => checked(check, "COMMIT"),
-        _ => release_savepoint(check, &savepoint(depth - 1)),
-    }
-}
-
-/// Returns the text that rolls back the innermost transaction or savepoint of this depth.
-pub(crate) fn rollback_text(depth: u32) -> String {
-    match depth {
-        0 | 1 => "ROLLBACK".to_owned(),
-        _ => roll_back_savepoint(&savepoint(depth - 1)),
-    }
+/// Returns the name of the innermost savepoint of a connection that stands for `outer`
+/// transactions. `None`: the transaction has no savepoint.
+pub(crate) fn innermost_savepoint<C>(client: &C, outer: u32) -> Option<String> {
+    savepoint(outer.saturating_add(depth(client)).saturating_sub(1))
 }
 
 /// Returns the error of a begin in a transaction that the application began as plain text.
@@ -99,14 +80,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_nest_by_savepoints() {
-        assert_eq!(begin_text(0), "BEGIN");
-        assert_eq!(begin_text(2), "SAVEPOINT advisory_locking_2");
-        assert_eq!(rollback_text(1), "ROLLBACK");
-        // The depth after the begin.
-        assert!(rollback_text(3).contains("ROLLBACK TO SAVEPOINT advisory_locking_2"));
-        assert!(commit_text(3, None).contains("RELEASE SAVEPOINT advisory_locking_2"));
-        assert!(commit_text(1, None).ends_with("COMMIT"));
+    fn savepoint_is_named_after_the_depth_around_it() {
+        assert_eq!(savepoint(0), None);
+        assert_eq!(savepoint(2).as_deref(), Some("advisory_locking_2"));
+        let client = Box::new(3_u8);
+        push(&*client);
+        assert_eq!(innermost_savepoint(&*client, 0), None);
+        assert_eq!(innermost_savepoint(&*client, 1), savepoint(1));
+        push(&*client);
+        assert_eq!(innermost_savepoint(&*client, 0), savepoint(1));
+        clear(&*client);
+        assert_eq!(innermost_savepoint(&*client, 0), None);
     }
 
     #[test]
