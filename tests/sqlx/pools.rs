@@ -417,6 +417,7 @@ async fn copy_dropped_in_a_body_costs_its_connection() {
         assert_eq!(kind_of(called), Some(LockErrorKind::Lost), "{is_in}");
         let called = pool.with_advisory_xact_lock(&key, NO_WAIT, body).await;
         assert!(kind_of(called).is_some(), "{is_in}");
+        observer().assert_free(&key, "the end of the session").await;
         let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
         drop_copy(&mut guard, &table, is_in).await;
         drop(guard);
