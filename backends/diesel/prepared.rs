@@ -133,19 +133,12 @@ impl QueryableByName<Pg> for Row {
 /// The object identifier of `text[]` in `pg_type`, which is the same on every server.
 const TEXT_ARRAY: u32 = 1009;
 
-/// Reads a column. Numbers are in network byte order, whatever their type.
 fn cell(value: PgValue<'_>) -> deserialize::Result<Cell> {
-    let bytes = value.as_bytes();
-    // The length identifies the type: one byte is a `bool`, four are an `int4`, eight are an `int8`
-    // or a `timestamptz`.
-    Ok(match *bytes {
-        [byte] => Cell::Number(byte.into()),
-        [a, b, c, d] => Cell::Number(i32::from_be_bytes([a, b, c, d]).into()),
-        [a, b, c, d, e, f, g, h] => Cell::Number(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
-        // An array has a header of 12 bytes, so it is never taken for a number.
-        _ if value.get_oid().get() == TEXT_ARRAY => {
+    Ok(match Cell::from_binary(value.as_bytes()) {
+        Some(number) => number,
+        None if value.get_oid().get() == TEXT_ARRAY => {
             Cell::Texts(FromSql::<Array<Nullable<Text>>, Pg>::from_sql(value)?)
         }
-        _ => Cell::Numbers(FromSql::<Array<Nullable<BigInt>>, Pg>::from_sql(value)?),
+        None => Cell::Numbers(FromSql::<Array<Nullable<BigInt>>, Pg>::from_sql(value)?),
     })
 }

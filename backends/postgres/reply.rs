@@ -23,6 +23,34 @@ pub enum Cell {
 }
 
 impl Cell {
+    /// Reads a number in the binary format, by its length: one byte is a `bool`, four are an
+    /// `int4`, eight are an `int8` or a `timestamptz`. `None` for an array, whose header has 12
+    /// bytes.
+    #[cfg(any(test, feature = "_postgres"))]
+    pub(crate) fn from_binary(bytes: &[u8]) -> Option<Self> {
+        Some(Self::Number(match *bytes {
+            [byte] => byte.into(),
+            [a, b, c, d] => i32::from_be_bytes([a, b, c, d]).into(),
+            [a, b, c, d, e, f, g, h] => i64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            _ => return None,
+        }))
+    }
+
+    /// Reads a column of a [simple query](super::Statement::simple_sql). Hexadecimal digits are
+    /// those of an `int8` in the binary format, without a sign.
+    #[cfg(any(test, feature = "_sqlx-postgres", feature = "_rust-postgres"))]
+    pub(crate) fn from_text(text: &str, is_hexadecimal: bool) -> Option<Self> {
+        let number = match text {
+            "t" => 1,
+            "f" => 0,
+            _ if is_hexadecimal => {
+                i64::from_be_bytes(u64::from_str_radix(text, 16).ok()?.to_be_bytes())
+            }
+            _ => text.parse().ok()?,
+        };
+        Some(Self::Number(number))
+    }
+
     fn number(self) -> Result<Option<i64>, SessionError> {
         match self {
             Self::Null => Ok(None),
@@ -126,17 +154,16 @@ impl TryFrom<Row> for LockReply {
 
     fn try_from(Row([answer, pid, began, _]): Row) -> Result<Self, SessionError> {
         let began = began.number()?;
-        let number = answer.number()?;
-        // No sign has the number 0 or 1, so a sign is never taken for an answer.
-        let is_answer = matches!(number, None | Some(0 | 1));
+        let (answer, server_signs) = match answer {
+            Cell::Number(answer @ (0 | 1)) => (Some(answer == 1), ServerSigns::NONE),
+            // No sign has the number 0 or 1, so a sign is never taken for an answer.
+            signs => (None, signs.signs()?),
+        };
         Ok(Self {
-            answer: number.filter(|_| is_answer).map(|number| number == 1),
+            answer,
             pid: pid.pid()?,
             transaction_began: began.ok_or_else(|| unexpected("no transaction start"))?,
-            server_signs: number
-                .filter(|_| !is_answer)
-                .map_or(Cell::Null, Cell::Number)
-                .signs()?,
+            server_signs,
         })
     }
 }
@@ -226,6 +253,39 @@ impl From<BatchReply> for Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_every_width_are_read() {
+        let read = Cell::from_binary;
+        assert_eq!(read(&[1]), Some(Cell::Number(1)));
+        for pid in [0, 1, 0x0102_0304, i32::MAX, -1, i32::MIN] {
+            assert_eq!(read(&pid.to_be_bytes()), Some(Cell::Number(pid.into())));
+        }
+        for time in [0, 1, 0x0102_0304_0506_0708, i64::MAX, -1, i64::MIN] {
+            assert_eq!(read(&time.to_be_bytes()), Some(Cell::Number(time)));
+        }
+        for bytes in [[].as_slice(), &[0; 3], &[0; 9], &[0; 20]] {
+            assert_eq!(read(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_simple_query_are_read() {
+        for (text, is_hexadecimal, number) in [
+            ("t", false, Some(1)),
+            ("f", false, Some(0)),
+            ("12345", false, Some(12345)),
+            ("-9223372036854775808", false, Some(i64::MIN)),
+            ("9223372036854775808", false, None),
+            ("0000000000000010", true, Some(16)),
+            ("fffffffffffffffe", true, Some(-2)),
+            ("", false, None),
+            ("x", true, None),
+        ] {
+            let read = Cell::from_text(text, is_hexadecimal);
+            assert_eq!(read, number.map(Cell::Number), "{text}");
+        }
+    }
 
     #[test]
     fn lock_reply_survives_the_row() {

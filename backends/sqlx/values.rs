@@ -81,102 +81,26 @@ fn decode_cell(row: &PgRow, column: usize) -> ::sqlx::Result<Cell> {
     if value.is_null() {
         return Ok(Cell::Null);
     }
-    let bytes = value
-        .as_bytes()
-        .map_err(|error| decode_error(column, error))?;
-    let number = match value.format() {
-        PgValueFormat::Text => parse_number(value.type_info().oid(), bytes),
-        // A number has eight bytes at most. An array begins with a header of twelve.
-        PgValueFormat::Binary if bytes.len() > 8 => {
-            return if value.type_info().oid() == Some(TEXT_ARRAY) {
-                row.try_get(column).map(Cell::Texts)
-            } else {
-                row.try_get(column).map(Cell::Numbers)
-            };
-        }
-        PgValueFormat::Binary => decode_number(bytes),
-    };
-    number
-        .map(Cell::Number)
-        .map_err(|error| decode_error(column, error))
-}
-
-/// Parses a number of a simple query's reply. A `text` is the hexadecimal form of an `int8`.
-fn parse_number(oid: Option<Oid>, bytes: &[u8]) -> Result<i64, BoxDynError> {
-    match (bytes, std::str::from_utf8(bytes)?) {
-        (b"t", _) => Ok(1),
-        (b"f", _) => Ok(0),
-        (_, text) if oid == Some(TEXT) => Ok(i64::from_be_bytes(
-            u64::from_str_radix(text, 16)?.to_be_bytes(),
-        )),
-        (_, text) => Ok(text.parse()?),
-    }
-}
-
-/// Decodes a number in network byte order, whatever its type.
-fn decode_number(bytes: &[u8]) -> Result<i64, BoxDynError> {
-    match 64_usize.checked_sub(8 * bytes.len()) {
-        Some(unused_bits @ 0..64) => {
-            let number = bytes
-                .iter()
-                .fold(0, |number, byte| number << 8 | i64::from(*byte));
-            // The two shifts extend the sign.
-            Ok(number << unused_bits >> unused_bits)
-        }
-        _ => Err(format!("not a number of {} bytes", bytes.len()).into()),
-    }
-}
-
-#[cold]
-fn decode_error(column: usize, source: BoxDynError) -> Error {
-    Error::ColumnDecode {
+    let invalid = |source| Error::ColumnDecode {
         index: column.to_string(),
         source,
+    };
+    if value.format() == PgValueFormat::Text {
+        // A `text` is the hexadecimal form of an `int8`.
+        let is_hexadecimal = value.type_info().oid() == Some(TEXT);
+        let number = Cell::from_text(value.as_str().map_err(invalid)?, is_hexadecimal);
+        return number.ok_or_else(|| invalid("it is no number".into()));
+    }
+    match Cell::from_binary(value.as_bytes().map_err(invalid)?) {
+        Some(number) => Ok(number),
+        None if value.type_info().oid() == Some(TEXT_ARRAY) => row.try_get(column).map(Cell::Texts),
+        None => row.try_get(column).map(Cell::Numbers),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn number(bytes: &[u8]) -> Option<i64> {
-        decode_number(bytes).ok()
-    }
-
-    #[test]
-    fn numbers_of_every_width_are_decoded() {
-        assert_eq!((number(&[0]), number(&[1])), (Some(0), Some(1)));
-        for pid in [0, 1, 0x0102_0304, i32::MAX, -1, i32::MIN] {
-            assert_eq!(number(&pid.to_be_bytes()), Some(pid.into()));
-        }
-        for time in [0, 1, 0x0102_0304_0506_0708, i64::MAX, -1, i64::MIN] {
-            assert_eq!(number(&time.to_be_bytes()), Some(time));
-        }
-    }
-
-    #[test]
-    fn numbers_of_a_simple_query_are_parsed() {
-        for (oid, text, number) in [
-            (16, "t", 1),
-            (16, "f", 0),
-            (23, "12345", 12345),
-            (20, "-9223372036854775808", i64::MIN),
-            (25, "0000000000000010", 16),
-            (25, "fffffffffffffffe", -2),
-        ] {
-            let parsed = parse_number(Some(Oid(oid)), text.as_bytes());
-            assert_eq!(parsed.ok(), Some(number), "{text}");
-        }
-    }
-
-    #[test]
-    fn non_numeric_column_is_an_error() {
-        assert_eq!(number(&[]), None);
-        assert_eq!(number(&[0; 9]), None);
-        for text in [b"".as_slice(), b"x", b"\xff", b"9223372036854775808"] {
-            assert!(parse_number(Some(INT8), text).is_err(), "{text:?}");
-        }
-    }
 
     /// The server reads the bytes of a parameter as the type that is sent with it.
     #[test]
