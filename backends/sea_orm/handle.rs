@@ -51,7 +51,7 @@ impl PinnedConnection {
     pub fn get_database_backend(&self) -> DbBackend {
         // An inherent method, because two traits have one of this name, and a call would be
         // ambiguous.
-        self.shared.backend
+        self.shared.db.get_database_backend()
     }
 
     const fn transaction(&self) -> Option<TransactionId> {
@@ -157,7 +157,7 @@ macro_rules! connection_traits {
         #[async_trait]
         impl ConnectionTrait for $handle {
             fn get_database_backend(&self) -> DbBackend {
-                self.shared.backend
+                self.shared.db.get_database_backend()
             }
 
             async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
@@ -177,7 +177,7 @@ macro_rules! connection_traits {
             }
 
             fn is_mock_connection(&self) -> bool {
-                self.shared.is_mock
+                self.shared.db.is_mock_connection()
             }
         }
 
@@ -185,7 +185,7 @@ macro_rules! connection_traits {
             type Stream<'a> = RowStream<'a>;
 
             fn get_database_backend(&self) -> DbBackend {
-                self.shared.backend
+                self.shared.db.get_database_backend()
             }
 
             fn stream_raw<'a>(

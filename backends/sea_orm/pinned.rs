@@ -26,8 +26,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future;
-use sea_orm::sqlx::PgPool;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 
@@ -53,21 +52,17 @@ pub(super) struct SharedConnection {
     log: Arc<TransactionLog>,
     /// Stream that locks the state, if there is one.
     stream: Arc<OpenStream<RowResult>>,
-    pub(super) backend: DbBackend,
-    pub(super) is_mock: bool,
-    /// `None` for a connection without locks.
-    pool: Option<PgPool>,
+    /// Pool of the connection.
+    pub(super) db: DatabaseConnection,
     /// Runtime of the checkout, where the clean-up runs: a drop may happen outside any runtime.
     runtime: Option<Handle>,
 }
 
 impl SharedConnection {
     pub(super) fn new(connection: ClientConnection, db: &DatabaseConnection) -> Self {
-        let pool = postgres_pool(db);
         let log = Arc::<TransactionLog>::default();
         let state = PinnedState {
             connection: Some(connection),
-            pool: pool.cloned(),
             in_flight: InFlight::Nothing,
             log: Arc::clone(&log),
         };
@@ -75,16 +70,14 @@ impl SharedConnection {
             state: Arc::new(AsyncMutex::new(state)),
             log,
             stream: Arc::new(OpenStream::new()),
-            backend: db.get_database_backend(),
-            is_mock: db.is_mock_connection(),
-            pool: pool.cloned(),
+            db: db.clone(),
             runtime: Handle::try_current().ok(),
         }
     }
 
     /// Returns the backend as the locks see it.
-    pub(super) const fn lock_backend(&self) -> Backend {
-        match self.pool {
+    pub(super) fn lock_backend(&self) -> Backend {
+        match postgres_pool(&self.db) {
             Some(_) => Backend::Postgres,
             None => Backend::Sqlite,
         }
@@ -128,7 +121,7 @@ impl SharedConnection {
             Ok(state)
         };
         let stalled = async {
-            match &self.pool {
+            match postgres_pool(&self.db) {
                 _ if self.log.lock().has_leaked_stream => {
                     futures_timer::Delay::new(LEAKED_STREAM_LIMIT).await;
                 }
@@ -225,7 +218,7 @@ impl SharedConnection {
     /// the pending clean-up makes the connection close.
     fn spawn_cleanup(&self) {
         // A mock records the end of a transaction at once, without a task.
-        if self.is_mock
+        if self.db.is_mock_connection()
             && let Ok(mut state) = self.state.try_lock()
             && state.clean_up(|_| ()).now_or_never().is_some()
         {

@@ -25,7 +25,9 @@ impl AsyncLockPool for DatabaseConnection {
     async fn checkout(&self) -> Result<Self::Connection, SessionError> {
         let connection = if let Some(pool) = postgres_pool(self) {
             let connection = pool.acquire().await.map_err(acquire_error);
-            connection.map(|open| ClientConnection::Postgres(RuntimeBound::current(open, drop)))
+            connection.map(|open| {
+                ClientConnection::Postgres(RuntimeBound::current(open, drop), pool.clone())
+            })
         } else if SqliteConnection::is_of(self) {
             let checkout = SqliteConnection::checkout(self).await;
             checkout.map(ClientConnection::Sqlite)

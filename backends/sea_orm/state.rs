@@ -20,8 +20,6 @@ use crate::key::RawLockKey;
 pub(super) struct PinnedState {
     /// `None` after [`discard`](Self::discard).
     pub(super) connection: Option<ClientConnection>,
-    /// Pool of PostgreSQL connections.
-    pub(super) pool: Option<PgPool>,
     pub(super) in_flight: InFlight,
     pub(super) log: Arc<TransactionLog>,
 }
@@ -29,7 +27,8 @@ pub(super) struct PinnedState {
 /// Connection of the client library.
 #[derive(Debug)]
 pub(super) enum ClientConnection {
-    Postgres(RuntimeBound<PoolConnection<Postgres>>),
+    /// Connection of PostgreSQL, and its pool.
+    Postgres(RuntimeBound<PoolConnection<Postgres>>, PgPool),
     /// Its statements run to their end and in their order, also if their futures are dropped.
     Sqlite(SqliteConnection),
     /// Connection of a mock or a proxy, whose transactions are SeaORM's own.
@@ -61,7 +60,7 @@ impl PinnedState {
     /// Returns the connection for a lock statement, unless it is closed.
     pub(super) fn postgres(&mut self) -> Result<&mut PgConnection, DbErr> {
         match self.connection()? {
-            ClientConnection::Postgres(connection) => Ok(connection),
+            ClientConnection::Postgres(connection, _) => Ok(connection),
             ClientConnection::Sqlite(_) | ClientConnection::Native(_) => Err(no_lock_error()),
         }
     }
@@ -70,7 +69,7 @@ impl PinnedState {
     /// is one of PostgreSQL.
     pub(super) fn executor(&mut self) -> Result<Option<DatabaseExecutor<'_>>, DbErr> {
         Ok(match self.connection()? {
-            ClientConnection::Postgres(_) => None,
+            ClientConnection::Postgres(..) => None,
             ClientConnection::Sqlite(sqlite) => Some(sqlite.executor()),
             ClientConnection::Native(native) => Some(native.executor()),
         })
@@ -78,7 +77,7 @@ impl PinnedState {
 
     /// Returns whether the connection is none of PostgreSQL.
     pub(super) const fn is_no_op(&self) -> bool {
-        !matches!(self.connection, Some(ClientConnection::Postgres(_)))
+        !matches!(self.connection, Some(ClientConnection::Postgres(..)))
     }
 
     /// Sends text as one simple-query message.
@@ -114,7 +113,7 @@ impl PinnedState {
     /// poll was certainly sent. sqlx 0.9.0 also leaves the rest of a reply with an error unread.
     /// Without an outstanding reply, this needs no I/O.
     pub(super) async fn drain_replies(&mut self) -> Result<(), DbErr> {
-        let ClientConnection::Postgres(connection) = self.connection()? else {
+        let ClientConnection::Postgres(connection, _) = self.connection()? else {
             return Ok(());
         };
         client::drain(connection).await.map_err(exec_error)
@@ -128,11 +127,11 @@ impl PinnedState {
             log.pid
         };
         // Without PostgreSQL, no session ends: a database in memory would end with its connection.
-        let Some(ClientConnection::Postgres(connection)) = self.connection.take() else {
+        let Some(ClientConnection::Postgres(connection, pool)) = self.connection.take() else {
             return;
         };
         if let InFlight::LockStatement(Some(awaited)) = self.in_flight
-            && let (Some(pool), Some(pid)) = (self.pool.clone(), pid)
+            && let Some(pid) = pid
         {
             let runtime = connection.runtime().cloned();
             client::start_terminate_waiting(pool, pid, awaited, runtime);

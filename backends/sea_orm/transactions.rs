@@ -247,7 +247,7 @@ impl PinnedState {
         self.in_flight = InFlight::Reply;
         let rolled_back = match self.connection()? {
             ClientConnection::Native(native) => native.roll_back(level).await,
-            ClientConnection::Sqlite(_) | ClientConnection::Postgres(_) => {
+            ClientConnection::Sqlite(_) | ClientConnection::Postgres(..) => {
                 let sql = rollback_text(savepoint(level).as_deref());
                 self.send(&sql).await.map(drop)
             }
@@ -267,7 +267,7 @@ impl PinnedState {
         let sql = match self.connection()? {
             ClientConnection::Native(native) => return native.begin(*options).await,
             ClientConnection::Sqlite(_) => begin_with_modes(level, mode_of_sqlite(level, options)),
-            ClientConnection::Postgres(_) => begin_with_modes(level, &modes_of_postgres(options)),
+            ClientConnection::Postgres(..) => begin_with_modes(level, &modes_of_postgres(options)),
         };
         self.send(&sql).await.map(drop)
     }
