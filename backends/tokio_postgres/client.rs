@@ -30,86 +30,82 @@ use crate::session::{Row, Script, SessionError, Statement, TransactionState};
 /// `Client`, if the connection owns it. `query` runs a statement.
 macro_rules! lock_session {
     ($connection:ty, outer: $outer:literal, client: $client:expr, close: $close:expr, query: $query:expr) => {
-        impl $crate::session::AsyncLockSession for $connection {
-            fn session_backend(&mut self) -> $crate::session::Backend {
-                $crate::session::Backend::Postgres
-            }
+        const _: () = {
+            use $crate::backends::tokio_postgres::{cancel, client, open_transactions};
+            use $crate::session::{
+                AsyncLockSession, Backend, Row, Script, SessionError, Statement, TransactionState,
+            };
 
-            fn session_transaction_state(&mut self) -> $crate::session::TransactionState {
-                $crate::backends::tokio_postgres::client::transaction_state($client(self), $outer)
-            }
+            impl AsyncLockSession for $connection {
+                fn session_backend(&mut self) -> Backend {
+                    Backend::Postgres
+                }
 
-            async fn session_begin(&mut self) -> Result<(), $crate::session::SessionError> {
-                $crate::backends::tokio_postgres::client::begin($client(self), $outer).await
-            }
+                fn session_transaction_state(&mut self) -> TransactionState {
+                    client::transaction_state($client(self), $outer)
+                }
 
-            async fn session_begin_and_query(
-                &mut self,
-                statement: &$crate::session::Statement,
-            ) -> Result<
-                Result<$crate::session::Row, $crate::session::SessionError>,
-                $crate::session::SessionError,
-            > {
-                $crate::backends::tokio_postgres::client::begin_and_query(
-                    $client(self),
-                    $outer,
-                    statement,
-                )
-                .await
-            }
+                async fn session_begin(&mut self) -> Result<(), SessionError> {
+                    client::begin($client(self), $outer).await
+                }
 
-            async fn session_commit(
-                &mut self,
-                check: Option<&$crate::session::Script>,
-            ) -> Result<(), $crate::session::SessionError> {
-                $crate::backends::tokio_postgres::client::commit($client(self), $outer, check).await
-            }
+                async fn session_begin_and_query(
+                    &mut self,
+                    statement: &Statement,
+                ) -> Result<Result<Row, SessionError>, SessionError> {
+                    client::begin_and_query($client(self), $outer, statement).await
+                }
 
-            async fn session_rollback(&mut self) -> Result<(), $crate::session::SessionError> {
-                $crate::backends::tokio_postgres::client::roll_back($client(self), $outer).await
-            }
+                async fn session_commit(
+                    &mut self,
+                    check: Option<&Script>,
+                ) -> Result<(), SessionError> {
+                    client::commit($client(self), $outer, check).await
+                }
 
-            async fn session_query(
-                &mut self,
-                statement: &$crate::session::Statement,
-            ) -> Result<$crate::session::Row, $crate::session::SessionError> {
-                $query(self, statement).await
-            }
+                async fn session_rollback(&mut self) -> Result<(), SessionError> {
+                    client::roll_back($client(self), $outer).await
+                }
 
-            async fn session_execute(
-                &mut self,
-                script: &$crate::session::Script,
-            ) -> Result<(), $crate::session::SessionError> {
-                $crate::backends::tokio_postgres::client::execute($client(self), script).await
-            }
+                async fn session_query(
+                    &mut self,
+                    statement: &Statement,
+                ) -> Result<Row, SessionError> {
+                    $query(self, statement).await
+                }
 
-            fn session_mark_broken(&mut self) {
-                $crate::backends::tokio_postgres::client::forget($client(self));
-                $close(self);
-            }
+                async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
+                    client::execute($client(self), script).await
+                }
 
-            fn session_start_terminate(&mut self, pid: Option<i32>) {
-                $crate::backends::tokio_postgres::client::enqueue_terminate($client(self), pid);
-                $close(self);
-            }
+                fn session_mark_broken(&mut self) {
+                    open_transactions::clear($client(self));
+                    $close(self);
+                }
 
-            /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel request
-            /// at once, which has crashed poolers.
-            fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
-                let token = $client(self).cancel_token();
-                self.session_start_terminate(pid);
-                $crate::backends::tokio_postgres::cancel(token);
-            }
+                fn session_start_terminate(&mut self, pid: Option<i32>) {
+                    client::enqueue_terminate($client(self), pid);
+                    self.session_mark_broken();
+                }
 
-            fn session_enqueue(&mut self, script: &$crate::session::Script) -> bool {
-                $crate::backends::tokio_postgres::client::enqueue($client(self), script)
-            }
+                /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel
+                /// request at once, which has crashed poolers.
+                fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
+                    let token = $client(self).cancel_token();
+                    self.session_start_terminate(pid);
+                    cancel(token);
+                }
 
-            async fn session_sleep(&mut self, pause: std::time::Duration) {
-                // Unlike tokio's timer, this one also works on a thread without a runtime.
-                futures_timer::Delay::new(pause).await;
+                fn session_enqueue(&mut self, script: &Script) -> bool {
+                    client::enqueue($client(self), script)
+                }
+
+                async fn session_sleep(&mut self, pause: std::time::Duration) {
+                    // Unlike tokio's timer, this one also works on a thread without a runtime.
+                    futures_timer::Delay::new(pause).await;
+                }
             }
-        }
+        };
     };
 }
 #[cfg(feature = "deadpool-postgres")]
@@ -268,10 +264,4 @@ pub(crate) fn enqueue_terminate(client: &Client, pid: Option<i32>) {
         // A failure shows that the connection is closed, which ends the session as well.
         first_poll::start(client.batch_execute(&text));
     }
-    forget(client);
-}
-
-/// Forgets the transactions of a session that ends.
-pub(crate) fn forget(client: &Client) {
-    open_transactions::clear(client);
 }
