@@ -45,9 +45,9 @@ pub use crate::backends::tokio_postgres::set_cancel_tls;
 
 use ::diesel::connection::TransactionManagerStatus;
 use ::diesel_async::{AsyncConnection, SimpleAsyncConnection, TransactionManager};
+use futures_util::FutureExt;
 
 use crate::backends::diesel::{session_error, transaction_state_of};
-use crate::backends::first_poll;
 use crate::session::{SessionError, TransactionState};
 
 /// Returns the transaction manager's view of the transaction.
@@ -84,5 +84,7 @@ async fn rollback<C: AsyncConnection>(conn: &mut C) -> Result<(), SessionError> 
 /// Sends a message behind the statement in flight, without waiting for the reply. Returns `false`
 /// if that fails at once.
 fn send_detached<C: SimpleAsyncConnection>(conn: &mut C, sql: &str) -> bool {
-    first_poll::start(conn.batch_execute(sql))
+    // The first poll hands the message to the task that talks to the server.
+    let sent = conn.batch_execute(sql).now_or_never();
+    !matches!(sent, Some(Err(_)))
 }

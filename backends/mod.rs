@@ -19,7 +19,6 @@
 //! | `r2d2` | pool of a blocking adapter's connections |
 //! | `bb8`, `deadpool`, `mobc` | pools of an async adapter's connections |
 //! | `background` | jobs that a dropped future leaves to a runtime or a thread |
-//! | `first_poll` | the first poll of a future, which sends a message without awaiting the reply |
 //! | `runtime_bound` | values that are dropped and polled in the tokio runtime they came from |
 //!
 //! The page of each pool says how that pool discards a broken connection.
@@ -36,12 +35,6 @@ pub mod deadpool_postgres;
 pub mod diesel;
 #[cfg(feature = "_diesel-async")]
 pub mod diesel_async;
-#[cfg(any(
-    feature = "_diesel-async",
-    feature = "sqlx-postgres",
-    feature = "tokio-postgres"
-))]
-mod first_poll;
 #[cfg(feature = "mobc")]
 pub mod mobc;
 pub(crate) mod postgres;

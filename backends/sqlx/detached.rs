@@ -11,11 +11,11 @@ use std::mem;
 
 use ::sqlx::postgres::PgTransactionManager;
 use ::sqlx::{AssertSqlSafe, Connection, PgConnection};
+use futures_util::FutureExt;
 use sqlx_core::transaction::TransactionManager;
 
 use super::error::is_disconnected;
 use super::statements::send;
-use crate::backends::first_poll::poll_once;
 use crate::backends::postgres::TerminateStep;
 
 /// Queues a message behind the statement in flight. Returns whether sqlx has queued a rollback
@@ -25,7 +25,7 @@ fn queue(conn: &mut PgConnection, sql: &str) -> Option<bool> {
         return None;
     }
     // Any other error has no meaning.
-    match poll_once(conn.begin_with(AssertSqlSafe(sql))) {
+    match conn.begin_with(AssertSqlSafe(sql)).now_or_never() {
         Some(Err(error)) if is_disconnected(&error) => None,
         // The reply to a `BEGIN` came at once. The drop of sqlx's transaction rolls it back.
         Some(Ok(_transaction)) => Some(true),
@@ -56,7 +56,7 @@ pub(super) fn start_rollback_to(conn: &mut PgConnection, depth: u32) -> bool {
         PgTransactionManager::start_rollback(conn);
     }
     // Sends the rollback. It fails only if the connection is closed.
-    let _ = poll_once(conn.flush());
+    let _ = conn.flush().now_or_never();
     open > depth
 }
 
@@ -68,7 +68,7 @@ pub(super) fn start_rollback_to(conn: &mut PgConnection, depth: u32) -> bool {
 pub(super) fn start_terminate(conn: &mut PgConnection, pid: Option<i32>) {
     if conn.is_in_transaction() {
         let end = TerminateStep::RollBackAndEndSession.sql(pid);
-        let _ = poll_once(send(conn, &end));
+        let _ = send(conn, &end).now_or_never();
     } else {
         let texts: Vec<String> = TerminateStep::queued(pid).collect();
         queue_all(conn, &texts);

@@ -12,13 +12,12 @@
 
 use std::pin::pin;
 
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow, Transaction};
 
 use super::error::session_error;
 use super::open_transactions;
 use super::values;
-use crate::backends::first_poll;
 use crate::backends::postgres::{
     BEGAN_WITH_THIS_MESSAGE, TerminateStep, begin_text, commit_text, rollback_text,
 };
@@ -255,13 +254,20 @@ pub(crate) fn enqueue(client: &Client, script: &Script) -> bool {
     script
         .messages()
         .iter()
-        .all(|message| first_poll::start(client.batch_execute(message)))
+        .all(|message| queue(client, message))
 }
 
 /// Queues the statements that terminate the session.
 pub(crate) fn enqueue_terminate(client: &Client, pid: Option<i32>) {
     for text in TerminateStep::queued(pid) {
         // A failure shows that the connection is closed, which ends the session as well.
-        first_poll::start(client.batch_execute(&text));
+        queue(client, &text);
     }
+}
+
+/// Queues a message. Returns `false` if the connection is closed.
+fn queue(client: &Client, message: &str) -> bool {
+    // The first poll hands the message to the task that talks to the server.
+    let queued = client.batch_execute(message).now_or_never();
+    !matches!(queued, Some(Err(_)))
 }
