@@ -252,16 +252,11 @@ macro_rules! pid_matches {
     };
 }
 
-/// The pair of numbers in `$number`: its two halves with their signs.
+/// The pair of numbers in `op.number`: its two halves with their signs.
 macro_rules! halves {
-    ($number:literal) => {
-        concat!(
-            "(",
-            $number,
-            " OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4, ((",
-            $number,
-            " OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4"
-        )
+    () => {
+        "(op.number OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4, \
+         ((op.number OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4"
     };
 }
 
@@ -298,14 +293,14 @@ macro_rules! by_code {
             " THEN pg_catalog.",
             $exclusive,
             "(",
-            halves!("op.number"),
+            halves!(),
             ") ",
             "WHEN ",
             code_is!($mask, $fourth),
             " THEN pg_catalog.",
             $exclusive,
             "_shared(",
-            halves!("op.number"),
+            halves!(),
             ") "
         )
     };

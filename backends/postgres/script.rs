@@ -171,8 +171,14 @@ impl Script {
                 transaction_began,
                 in_savepoint,
             } => {
-                let held = in_savepoint.then(|| held_by_session(key, mode));
-                check_transaction(transaction_began, held)
+                // Two transactions of one session never have the same start, because each begins
+                // with a message of its own.
+                let same = transaction_began_at(transaction_began);
+                if in_savepoint {
+                    fail_unless(&format!("{same} AND {}", held_by_session(key, mode)))
+                } else {
+                    fail_unless(&same)
+                }
             }
             Self::EndSnapshot => "SELECT".to_owned(),
             Self::RevealSqlState { key, mode } => with_sqlstate_in_constraint(&format!(
@@ -295,15 +301,6 @@ pub(super) fn iso_8601(micros: i64) -> String {
     let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}+00")
-}
-
-/// The text that fails unless the transaction is that of the grant.
-///
-/// Two transactions of one session never have the same start, because each begins with a message of
-/// its own.
-fn check_transaction(began: i64, held: Option<String>) -> String {
-    let held = held.map_or_else(String::new, |held| format!(" AND {held}"));
-    fail_unless(&format!("{}{held}", transaction_began_at(began)))
 }
 
 /// Returns the text that fails with [`SqlState::OTHER_TRANSACTION`] unless the condition holds.
