@@ -9,7 +9,7 @@ use super::error::{acquire_error, session_error, transaction_ended_error};
 use super::handle::PinnedConnection;
 use super::native::NativeConnection;
 use super::pinned::{LockedState, SharedConnection};
-use super::sqlite_connection::SqliteConnection;
+use super::sqlite_connection;
 use super::state::ClientConnection;
 use super::transaction_log::TransactionId;
 use crate::backends::RuntimeBound;
@@ -28,9 +28,9 @@ impl AsyncLockPool for DatabaseConnection {
             connection.map(|open| {
                 ClientConnection::Postgres(RuntimeBound::current(open, drop), pool.clone())
             })
-        } else if SqliteConnection::is_of(self) {
-            let checkout = SqliteConnection::checkout(self).await;
-            checkout.map(ClientConnection::Sqlite)
+        } else if sqlite_connection::is_sqlite_pool(self) {
+            let connection = sqlite_connection::checkout(self).await;
+            connection.map(ClientConnection::Sqlite)
         } else if let DatabaseConnectionType::Disconnected = self.inner {
             return Err(SessionError::unsupported_backend("SeaORM is not connected"));
         } else if has_no_locks(self.get_database_backend()) {

@@ -11,36 +11,25 @@
 //! first poll, and that thread runs the statements in their order.
 
 use futures_util::FutureExt;
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseExecutor, DatabaseTransaction, DbErr,
-    TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
 
 use super::native::drop_transaction;
 use crate::backends::RuntimeBound;
 
-/// Connection of a SQLite pool, in which no transaction is open unless a statement has begun one.
-#[derive(Debug)]
-pub(super) struct SqliteConnection(RuntimeBound<DatabaseTransaction>);
+/// Returns whether a connection of SeaORM is a SQLite pool of sqlx.
+pub(super) fn is_sqlite_pool(db: &DatabaseConnection) -> bool {
+    // No pattern can name the variant: it exists only if a crate of the build enables SeaORM's
+    // feature `sqlx-sqlite`.
+    format!("{:?}", db.inner) == "SqlxSqlitePoolConnection"
+}
 
-impl SqliteConnection {
-    /// Returns whether a connection of SeaORM is a SQLite pool of sqlx.
-    pub(super) fn is_of(db: &DatabaseConnection) -> bool {
-        // No pattern can name the variant: it exists only if a crate of the build enables SeaORM's
-        // feature `sqlx-sqlite`.
-        format!("{:?}", db.inner) == "SqlxSqlitePoolConnection"
-    }
-
-    pub(super) async fn checkout(db: &DatabaseConnection) -> Result<Self, DbErr> {
-        let transaction = db.begin().await?;
-        let connection = Self(RuntimeBound::current(transaction, return_to_pool));
-        connection.executor().execute_unprepared("COMMIT").await?;
-        Ok(connection)
-    }
-
-    pub(super) fn executor(&self) -> DatabaseExecutor<'_> {
-        self.0.get_ref().into()
-    }
+/// Checks out a connection, in which no transaction is open unless a statement begins one.
+pub(super) async fn checkout(
+    db: &DatabaseConnection,
+) -> Result<RuntimeBound<DatabaseTransaction>, DbErr> {
+    let connection = RuntimeBound::current(db.begin().await?, return_to_pool);
+    connection.get_ref().execute_unprepared("COMMIT").await?;
+    Ok(connection)
 }
 
 /// Rolls back what is open, and returns the connection to its pool.

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, PgConnection, PgPool, Postgres};
-use sea_orm::{ConnectionTrait, DatabaseExecutor, DbErr, ExecResult};
+use sea_orm::{ConnectionTrait, DatabaseExecutor, DatabaseTransaction, DbErr, ExecResult};
 
 use super::error::{closed_error, exec_error, no_lock_error};
 use super::native::NativeConnection;
-use super::sqlite_connection::SqliteConnection;
 use super::transaction_log::TransactionLog;
 use crate::backends::RuntimeBound;
 use crate::backends::sqlx::client;
@@ -29,8 +28,9 @@ pub(super) struct PinnedState {
 pub(super) enum ClientConnection {
     /// Connection of PostgreSQL, and its pool.
     Postgres(RuntimeBound<PoolConnection<Postgres>>, PgPool),
-    /// Its statements run to their end and in their order, also if their futures are dropped.
-    Sqlite(SqliteConnection),
+    /// Connection of a SQLite pool. Its statements run to their end and in their order, also if
+    /// their futures are dropped.
+    Sqlite(RuntimeBound<DatabaseTransaction>),
     /// Connection of a mock or a proxy, whose transactions are SeaORM's own.
     Native(NativeConnection),
 }
@@ -70,7 +70,7 @@ impl PinnedState {
     pub(super) fn executor(&mut self) -> Result<Option<DatabaseExecutor<'_>>, DbErr> {
         Ok(match self.connection()? {
             ClientConnection::Postgres(..) => None,
-            ClientConnection::Sqlite(sqlite) => Some(sqlite.executor()),
+            ClientConnection::Sqlite(connection) => Some(connection.get_ref().into()),
             ClientConnection::Native(native) => Some(native.executor()),
         })
     }
