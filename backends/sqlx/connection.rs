@@ -106,10 +106,8 @@ macro_rules! lock_session {
     )*};
 }
 lock_session! {
-    PgConnection => unmarked;
-    Transaction<'_, Postgres> => unmarked;
-    PoolConnection<Postgres> => PoolConnection::close_on_drop;
+    // Without a mark. After the end of its session, each statement fails.
+    PgConnection => |_: &Self| ();
+    Transaction<'_, Postgres> => |_: &Self| ();
+    PoolConnection<Postgres> => Self::close_on_drop;
 }
-
-/// sqlx's connection has no mark. After the end of its session, each statement fails.
-const fn unmarked<C>(_conn: &mut C) {}

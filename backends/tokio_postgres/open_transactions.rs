@@ -27,11 +27,8 @@ fn depths() -> MutexGuard<'static, BTreeMap<usize, u32>> {
 
 /// Returns the number of transactions and savepoints that this crate has begun on a client.
 pub(crate) fn depth<C>(client: &C) -> u32 {
-    let depths = depths();
-    depths
-        .get(&ptr::from_ref(client).addr())
-        .copied()
-        .unwrap_or(0)
+    let depth = depths().get(&ptr::from_ref(client).addr()).copied();
+    depth.unwrap_or(0)
 }
 
 /// Counts one more transaction or savepoint.
