@@ -64,37 +64,33 @@ impl<T> RuntimeBound<T> {
     pub(crate) fn current(value: T, on_drop: fn(T)) -> Self {
         Self::new(value, Handle::try_current().ok(), on_drop)
     }
-}
 
-#[cfg(feature = "_sqlx-postgres")]
-impl<T> RuntimeBound<T> {
     /// Returns the value itself, where [`Deref`] goes one step further.
+    #[cfg(feature = "_sqlx-postgres")]
     pub(crate) fn get_ref(&self) -> &T {
         &self.0.value
     }
 
-    /// Returns the handle of the value's runtime.
-    pub(crate) fn runtime(&self) -> Option<&Handle> {
-        self.0.runtime.as_ref()
-    }
-}
-
-#[cfg(feature = "sqlx-postgres")]
-impl<T> RuntimeBound<T> {
     /// Returns the value itself, where [`DerefMut`] goes one step further.
+    #[cfg(feature = "sqlx-postgres")]
     pub(crate) fn get_mut(&mut self) -> &mut T {
         &mut self.0.value
     }
-}
 
-#[cfg(feature = "sea-orm")]
-impl<T> RuntimeBound<T> {
+    /// Returns the handle of the value's runtime.
+    #[cfg(feature = "_sqlx-postgres")]
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
+        self.0.runtime.as_ref()
+    }
+
     /// Unbinds the value.
+    #[cfg(feature = "sea-orm")]
     pub(crate) fn into_inner(self) -> T {
         ScopeGuard::into_inner(self.0).value
     }
 
     /// Drops the value in its runtime with `on_drop`, which replaces that of [`new`](Self::new).
+    #[cfg(feature = "sea-orm")]
     pub(crate) fn drop_with(mut self, on_drop: fn(T)) {
         self.0.on_drop = on_drop;
     }
