@@ -75,27 +75,25 @@
 //! A pooled connection whose session was terminated does not return to its pool. sqlx's
 //! `PgConnection` has no mark for that. Each statement on it fails once its session has ended.
 
-#[cfg(feature = "sea-orm")]
-pub(crate) mod client;
 #[cfg(feature = "sqlx-postgres")]
 mod connection;
 #[cfg(feature = "sqlx-postgres")]
 mod detached;
-mod error;
+pub(crate) mod error;
 #[cfg(feature = "sqlx-postgres")]
 mod pool;
 #[cfg(feature = "sqlx-sqlite")]
 mod sqlite;
 #[cfg(feature = "_sqlx-postgres")]
-mod stall;
+pub(crate) mod stall;
 #[cfg(feature = "_sqlx-postgres")]
-mod statements;
+pub(crate) mod statements;
 #[cfg(feature = "_sqlx-postgres")]
-mod terminate;
+pub(crate) mod terminate;
 #[cfg(feature = "sqlx-postgres")]
 mod transactions;
 #[cfg(feature = "_sqlx-postgres")]
-mod values;
+pub(crate) mod values;
 
 #[cfg(feature = "sqlx-postgres")]
 pub use pool::PooledPgConnection;

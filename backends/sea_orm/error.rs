@@ -7,7 +7,7 @@ use sea_orm::sqlx::Error;
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, TransactionError};
 
 use crate::backends::postgres::classify;
-use crate::backends::sqlx::client;
+use crate::backends::sqlx::error as client;
 use crate::error::{LockError, LockErrorKind, downcast};
 use crate::session::{SessionError, SqlState};
 

@@ -11,7 +11,7 @@ use super::error::{query_error, session_error};
 use super::handle::PinnedTransaction;
 use super::pinned::LockedState;
 use super::state::InFlight;
-use crate::backends::sqlx::client::decode_row;
+use crate::backends::sqlx::values::decode_row;
 use crate::connection::AsyncAdvisoryLocking;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;

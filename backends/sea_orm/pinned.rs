@@ -36,7 +36,8 @@ use super::session::postgres_pool;
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::statements::{RowResult, rows};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLog};
-use crate::backends::sqlx::client::{stalled, until};
+use crate::backends::sqlx::stall::stalled;
+use crate::backends::sqlx::terminate::until;
 use crate::session::{Backend, QueuedRelease, TransactionState};
 
 /// Longest time to read the remaining rows of a stream that was leaked.

@@ -11,7 +11,7 @@ use super::error::{closed_error, exec_error, no_lock_error};
 use super::native::NativeConnection;
 use super::transaction_log::TransactionLog;
 use crate::backends::RuntimeBound;
-use crate::backends::sqlx::client;
+use crate::backends::sqlx::{statements, terminate};
 use crate::key::RawLockKey;
 
 /// Connection of a pool, for one user at a time.
@@ -85,7 +85,7 @@ impl PinnedState {
         if let Some(executor) = self.executor()? {
             return executor.execute_unprepared(sql).await;
         }
-        let sent = client::send(self.postgres()?, sql).await;
+        let sent = statements::send(self.postgres()?, sql).await;
         self.discard_if_unreadable(&sent);
         sent.map(Into::into).map_err(exec_error)
     }
@@ -116,7 +116,7 @@ impl PinnedState {
         let ClientConnection::Postgres(connection, _) = self.connection()? else {
             return Ok(());
         };
-        client::drain(connection).await.map_err(exec_error)
+        statements::drain(connection).await.map_err(exec_error)
     }
 
     /// Closes the connection for good, and terminates the session if it may be waiting for a lock.
@@ -134,7 +134,7 @@ impl PinnedState {
             && let Some(pid) = pid
         {
             let runtime = connection.runtime().cloned();
-            client::start_terminate_waiting(pool, pid, awaited, runtime);
+            terminate::spawn(pool, pid, awaited, runtime);
         }
         // Drops the socket. The drop of a `PoolConnection` would return it to its pool, and `close`
         // is a future, which needs a running runtime.

@@ -10,7 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::error::{exec_error, query_error};
 use super::state::{InFlight, PinnedState};
-use crate::backends::sqlx::client;
+use crate::backends::sqlx::statements::run_statement;
 use crate::session::{Row, Script, Statement};
 
 pub(super) type RowResult = Result<QueryResult, DbErr>;
@@ -47,7 +47,7 @@ impl PinnedState {
             Statement::Report { .. } => InFlight::Reply,
             _ => InFlight::LockStatement(None),
         };
-        let row = client::run_statement(self.postgres()?, statement, in_transaction).await;
+        let row = run_statement(self.postgres()?, statement, in_transaction).await;
         self.finish_statement(statement, row)
     }
 

@@ -26,7 +26,7 @@ use super::error::{
 use super::state::{ClientConnection, InFlight, PinnedState};
 use super::transaction_log::{Cleanup, TransactionId, TransactionLogInner};
 use crate::backends::postgres::{begin, begin_text, commit_text, rollback_text};
-use crate::backends::sqlx::client;
+use crate::backends::sqlx::statements::fetch_unprepared;
 use crate::session::{Row, Script, Statement};
 
 /// Returns the name of the savepoint at a level. `None`: at level 0 is the transaction.
@@ -99,7 +99,7 @@ impl PinnedState {
         self.log.lock().pid = None;
         self.in_flight = InFlight::Begin(0);
         let sql = format!("{}; {}", begin(), statement.simple_sql());
-        let fetched = client::fetch_unprepared(self.postgres()?, sql).await;
+        let fetched = fetch_unprepared(self.postgres()?, sql).await;
         match self.finish_statement(statement, fetched) {
             // These codes show that a transaction was open before. Any other error may be that of
             // `BEGIN` or of the statement. A rollback ends the transaction in both cases.
