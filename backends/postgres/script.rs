@@ -248,13 +248,7 @@ pub(super) const TRANSACTION_BEGAN_HEX: &str =
 /// All statements of a message have one [start], and a transaction has that of its first message.
 ///
 /// [start]: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-CURRENT
-#[cfg(any(
-    test,
-    feature = "diesel-postgres",
-    feature = "diesel-async-postgres",
-    feature = "_sqlx-postgres",
-    feature = "_rust-postgres"
-))]
+#[cfg(any(test, feature = "_postgres"))]
 pub(crate) const BEGAN_WITH_THIS_MESSAGE: &str =
     "pg_catalog.transaction_timestamp() OPERATOR(pg_catalog.=) pg_catalog.statement_timestamp()";
 
