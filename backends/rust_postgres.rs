@@ -38,27 +38,23 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow, Transaction};
+use postgres::{Client, GenericClient, SimpleQueryMessage, SimpleQueryRow, Transaction};
 use tokio::runtime::Handle;
 
 use super::postgres::{BEGAN_WITH_THIS_MESSAGE, begin_text, commit_text, rollback_text};
 use super::tokio_postgres::error::session_error;
 use super::tokio_postgres::open_transactions;
-use super::tokio_postgres::values::{self, TypedValue};
+use super::tokio_postgres::values;
 use crate::session::{
-    Backend, LockSession, Row as LockRow, Script, SessionError, Statement, StatementKind,
-    TransactionState,
+    Backend, LockSession, Row, Script, SessionError, Statement, StatementKind, TransactionState,
 };
 
-/// The methods that a client and a transaction share.
-trait Connection {
+/// A client or a transaction.
+trait Connection: GenericClient {
     /// Number of transactions that the connection itself stands for.
     const OUTER: u32;
 
     fn is_closed(&self) -> bool;
-    fn send_text(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, SessionError>;
-    fn execute_text(&mut self, text: &str) -> Result<(), SessionError>;
-    fn query_row(&mut self, text: &str, values: &[TypedValue<'_>]) -> Result<Row, SessionError>;
 }
 
 macro_rules! lock_session {
@@ -68,22 +64,6 @@ macro_rules! lock_session {
 
             fn is_closed(&self) -> bool {
                 $is_closed(self)
-            }
-
-            fn send_text(&mut self, text: &str) -> Result<Vec<SimpleQueryMessage>, SessionError> {
-                self.simple_query(text).map_err(session_error)
-            }
-
-            fn execute_text(&mut self, text: &str) -> Result<(), SessionError> {
-                self.batch_execute(text).map_err(session_error)
-            }
-
-            fn query_row(
-                &mut self,
-                text: &str,
-                values: &[TypedValue<'_>],
-            ) -> Result<Row, SessionError> {
-                self.query_typed_one(text, values).map_err(session_error)
             }
         }
 
@@ -105,7 +85,7 @@ macro_rules! lock_session {
             fn session_begin_and_query(
                 &mut self,
                 statement: &Statement,
-            ) -> Result<Result<LockRow, SessionError>, SessionError> {
+            ) -> Result<Result<Row, SessionError>, SessionError> {
                 begin_and_query(self, statement)
             }
 
@@ -117,7 +97,7 @@ macro_rules! lock_session {
                 roll_back(self)
             }
 
-            fn session_query(&mut self, statement: &Statement) -> Result<LockRow, SessionError> {
+            fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
                 query(self, statement)
             }
 
@@ -175,7 +155,8 @@ fn begin<C: Connection>(
     let depth = transaction_state(conn).depth();
     let begin = begin_text(open_transactions::savepoint(depth).as_deref());
     let script = format!("{begin}; {select} {BEGAN_WITH_THIS_MESSAGE}");
-    let row = conn.send_text(&script).and_then(|replies| {
+    let replies = conn.simple_query(&script).map_err(session_error);
+    let row = replies.and_then(|replies| {
         let row = replies.into_iter().find_map(|reply| match reply {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
@@ -191,7 +172,7 @@ fn begin<C: Connection>(
 fn begin_and_query<C: Connection>(
     conn: &mut C,
     statement: &Statement,
-) -> Result<Result<LockRow, SessionError>, SessionError> {
+) -> Result<Result<Row, SessionError>, SessionError> {
     let row = begin(conn, &format!("{},", statement.simple_sql()))?;
     // After an error, the transaction is open and aborted. If the begin itself failed, nothing else
     // ran, and the rollback that follows only warns.
@@ -201,13 +182,13 @@ fn begin_and_query<C: Connection>(
 
 fn commit<C: Connection>(conn: &mut C, check: Option<&Script>) -> Result<(), SessionError> {
     let savepoint = open_transactions::innermost_savepoint(conn, C::OUTER);
-    let committed = conn.execute_text(&commit_text(savepoint.as_deref(), check));
+    let committed = conn.batch_execute(&commit_text(savepoint.as_deref(), check));
     let result = committed.map_err(|error| {
         // The caller gets the error of the commit. postgres 0.19.14 shows the end of the session
         // only after the error that the server sent before.
-        let rolled_back = conn.execute_text(&rollback_text(savepoint.as_deref()));
-        let gone = rolled_back.is_err_and(|error| error.is_disconnected());
-        error.with_disconnected(gone)
+        let rolled_back = conn.batch_execute(&rollback_text(savepoint.as_deref()));
+        let gone = rolled_back.is_err_and(|error| session_error(error).is_disconnected());
+        session_error(error).with_disconnected(gone)
     });
     open_transactions::pop(conn);
     result
@@ -215,27 +196,28 @@ fn commit<C: Connection>(conn: &mut C, check: Option<&Script>) -> Result<(), Ses
 
 fn roll_back<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
     let savepoint = open_transactions::innermost_savepoint(conn, C::OUTER);
-    let rolled_back = conn.execute_text(&rollback_text(savepoint.as_deref()));
+    let rolled_back = conn.batch_execute(&rollback_text(savepoint.as_deref()));
     open_transactions::pop(conn);
-    rolled_back
+    rolled_back.map_err(session_error)
 }
 
 fn execute<C: Connection + Send>(conn: &mut C, script: &Script) -> Result<(), SessionError> {
     let text = script.plain_sql();
+    let mut call = || conn.batch_execute(&text).map_err(session_error);
     match *script {
-        Script::Terminate { .. } => outside_runtime(|| conn.execute_text(&text)),
-        _ => conn.execute_text(&text),
+        Script::Terminate { .. } => outside_runtime(call),
+        _ => call(),
     }
 }
 
 /// Runs a statement unprepared, in one round trip.
-fn query<C: Connection + Send>(
-    conn: &mut C,
-    statement: &Statement,
-) -> Result<LockRow, SessionError> {
+fn query<C: Connection + Send>(conn: &mut C, statement: &Statement) -> Result<Row, SessionError> {
     let binds: Vec<_> = statement.binds().collect();
     let values: Vec<_> = binds.iter().map(values::typed).collect();
-    let mut call = || conn.query_row(statement.sql(), &values);
+    let mut call = || {
+        let row = conn.query_typed_one(statement.sql(), &values);
+        row.map_err(session_error)
+    };
     let row = match statement.kind() {
         Some(StatementKind::TryAcquire { .. }) => call()?,
         _ => outside_runtime(call)?,

@@ -122,18 +122,11 @@ lock_session!(Transaction<'_>,
     client: Self::client,
     // The `Client` is borrowed. Its owner sees the end of the session.
     close: |_: &Self| (),
-    query: query_in
+    query: async |transaction: &Self, statement| query(transaction.client(), statement).await
 );
 
 fn itself(client: &Client) -> &Client {
     client
-}
-
-async fn query_in(
-    transaction: &Transaction<'_>,
-    statement: &Statement,
-) -> Result<Row, SessionError> {
-    query(transaction.client(), statement).await
 }
 
 /// Closes a client: its task sends what is queued, and then ends the connection.

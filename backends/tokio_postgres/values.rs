@@ -8,11 +8,8 @@ use tokio_postgres::{Error, SimpleQueryRow};
 
 use crate::session::{Bind, Cell, Row, SessionError};
 
-/// Value to bind, with its type.
-pub(crate) type TypedValue<'v> = (&'v (dyn ToSql + Sync), Type);
-
 /// Returns a value with its type, which the client then need not ask the server for.
-pub(crate) fn typed(bind: &Bind) -> TypedValue<'_> {
+pub(crate) fn typed(bind: &Bind) -> (&(dyn ToSql + Sync), Type) {
     let kind = match bind {
         Bind::Int4(_) => Type::INT4,
         Bind::Int8(_) => Type::INT8,
