@@ -13,7 +13,7 @@
 use std::pin::pin;
 
 use futures_util::{FutureExt, TryStreamExt};
-use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow, Transaction};
+use tokio_postgres::{Client, GenericClient, SimpleQueryMessage, SimpleQueryRow, Transaction};
 
 use super::error::session_error;
 use super::open_transactions;
@@ -112,22 +112,18 @@ pub(crate) use lock_session;
 
 lock_session!(Client,
     outer: 0,
-    client: itself,
+    client: GenericClient::client,
     close: close,
     query: query
 );
 
 lock_session!(Transaction<'_>,
     outer: 1,
-    client: Self::client,
+    client: GenericClient::client,
     // The `Client` is borrowed. Its owner sees the end of the session.
     close: |_: &Self| (),
     query: async |transaction: &Self, statement| query(transaction.client(), statement).await
 );
-
-fn itself(client: &Client) -> &Client {
-    client
-}
 
 /// Closes a client: its task sends what is queued, and then ends the connection.
 ///
