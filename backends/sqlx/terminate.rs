@@ -48,8 +48,8 @@ pub(crate) fn spawn(pool: PgPool, pid: i32, awaited: RawLockKey, runtime: Option
 async fn terminate_waiting(pool: PgPool, pid: i32, awaited: RawLockKey) {
     let query = terminate_if_waiting(pid, awaited);
     let mut backoff = INITIAL_BACKOFF;
-    for _ in 0..MAX_ATTEMPTS {
-        if find_session(&pool, &query).await == Found::Yes {
+    for attempt in 1..=MAX_ATTEMPTS {
+        if find_session(&pool, &query).await == Found::Yes || attempt == MAX_ATTEMPTS {
             return;
         }
         // The statement that waits may not have reached the server yet.
