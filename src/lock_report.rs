@@ -66,7 +66,8 @@ pub struct SessionInfo {
     ///
     /// [prepared transaction]: https://www.postgresql.org/docs/current/sql-prepare-transaction.html
     pub pid: Option<i32>,
-    /// The role of the session. Its name may contain any character.
+    /// The role of the session. Its name may contain any character. U+FFFD replaces bytes that are
+    /// not UTF-8, if a database of another encoding has named the role.
     pub user: Option<String>,
     /// The [`application_name`], as its client set it. PostgreSQL replaces all characters but those
     /// of printable ASCII.
@@ -185,7 +186,7 @@ impl Entry {
         });
         let session = SessionInfo {
             pid: pid.map(|pid| pid.parse()).transpose().ok()?,
-            user,
+            user: user.as_deref().map(unescape),
             application,
             details,
         };
@@ -205,6 +206,31 @@ impl Entry {
         };
         Some((key, entry))
     }
+}
+
+/// Reads bytes in the [format `escape`], and replaces those that are not UTF-8.
+///
+/// [format `escape`]: https://www.postgresql.org/docs/current/functions-binarystring.html#ENCODE-FORMAT-ESCAPE
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    loop {
+        let byte;
+        (byte, rest) = match rest {
+            [] => break,
+            [b'\\', b'\\', rest @ ..] => (b'\\', rest),
+            [
+                b'\\',
+                high @ b'0'..=b'3',
+                middle @ b'0'..=b'7',
+                low @ b'0'..=b'7',
+                rest @ ..,
+            ] => ((high & 0o3) << 6 | (middle & 0o7) << 3 | low & 0o7, rest),
+            [byte, rest @ ..] => (*byte, rest),
+        };
+        bytes.push(byte);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Reads a number of seconds. The server's clock may have been set back, so a negative number is
@@ -395,6 +421,23 @@ mod tests {
             LockReport::empty(RawLockKey::Single(1)).to_string(),
             "not held"
         );
+    }
+
+    #[test]
+    fn bytes_of_a_name_are_read() {
+        for (escaped, name) in [
+            ("", ""),
+            ("app", "app"),
+            (r"a\\101b", r"a\101b"),
+            (r"\303\251", "é"),
+            (r"\351!", "\u{fffd}!"),
+            (r"\377\000", "\u{fffd}\0"),
+            (r"\", r"\"),
+            (r"\40", r"\40"),
+            (r"\401", r"\401"),
+        ] {
+            assert_eq!(unescape(escaped), name, "{escaped}");
+        }
     }
 
     #[test]

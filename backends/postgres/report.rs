@@ -13,11 +13,34 @@
 //! * An error contains holders only. With 166 waiters, their blockers took the server 60 ms, and
 //!   the holder 2 ms. Waiters whose limits pass together would read them all at once.
 //! * `LEFT JOIN`, because a prepared transaction has no session.
+//! * All databases of a server share its roles, and each stores a name in [its own encoding]. One
+//!   name that is invalid in another encoding would fail the whole reply. So the text returns the
+//!   bytes of the name, in the [format `escape`].
 //!
+//! [its own encoding]: https://www.postgresql.org/docs/current/multibyte.html
+//! [format `escape`]: https://www.postgresql.org/docs/current/functions-binarystring.html#ENCODE-FORMAT-ESCAPE
 //! [`pg_stat_get_activity`]: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-STATS-FUNCTIONS
 
 use super::Bind;
 use crate::key::RawLockKey;
+
+/// The bytes of a role's name as ASCII.
+///
+/// `convert_to` checks the bytes if it has nothing to convert, so it does not get such a name.
+/// `chr(92)` is a backslash, whose literal depends on `standard_conforming_strings`.
+macro_rules! role_name {
+    () => {
+        concat!(
+            "(SELECT pg_catalog.encode(CASE WHEN role.encoding OPERATOR(pg_catalog.=) 'UTF8' ",
+            "OR role.encoding OPERATOR(pg_catalog.=) 'SQL_ASCII' ",
+            "THEN pg_catalog.decode(pg_catalog.replace(role.name, pg_catalog.chr(92), ",
+            "pg_catalog.repeat(pg_catalog.chr(92), 2)), 'escape') ",
+            "ELSE pg_catalog.convert_to(role.name, 'UTF8') END, 'escape') ",
+            "FROM (SELECT pg_catalog.pg_get_userbyid(entry.usesysid)::pg_catalog.text AS name, ",
+            "pg_catalog.getdatabaseencoding()::pg_catalog.text AS encoding) AS role)"
+        )
+    };
+}
 
 /// A text for the rows that satisfy a further condition.
 macro_rules! report {
@@ -53,7 +76,9 @@ macro_rules! report {
             // https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SESSION
             "CASE WHEN NOT entry.granted THEN pg_catalog.array_to_string(",
             "pg_catalog.pg_blocking_pids(entry.pid), ',') END, ",
-            "entry.pid::pg_catalog.text, pg_catalog.pg_get_userbyid(entry.usesysid)::pg_catalog.text, ",
+            "entry.pid::pg_catalog.text, ",
+            role_name!(),
+            ", ",
             "entry.application_name, pg_catalog.host(entry.client_addr), entry.state, ",
             "pg_catalog.date_part('epoch', entry.state_age)::pg_catalog.text, ",
             "pg_catalog.date_part('epoch', entry.xact_age)::pg_catalog.text, ",

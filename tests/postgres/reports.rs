@@ -230,6 +230,46 @@ fn role_without_privileges_sees_the_minimum() {
     guard.release().unwrap();
 }
 
+/// All databases of a server share its roles, and each stores a name in its own encoding.
+#[test]
+fn report_shows_a_role_name_of_another_encoding() {
+    let in_encoding = |encoding: &str| {
+        let options =
+            format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+        TempDatabase::create_with(&options)
+    };
+    // In this encoding, SQL can make a name of any bytes.
+    let any_bytes = in_encoding("SQL_ASCII");
+    let (utf8, latin1) = (in_encoding("UTF8"), in_encoding("LATIN1"));
+    let (mut admin, role, key) = (any_bytes.connect(), TempRole::create(), fresh_key());
+    let name = role.name();
+    let oid = admin.number(&format!("'{name}'::regrole::oid::int8"));
+    let mut rename = |to: &str| {
+        admin.run(&format!(
+            "DO $$ BEGIN EXECUTE (SELECT format('ALTER ROLE %I RENAME TO %I', rolname, {to}) \
+             FROM pg_roles WHERE oid = {oid}); END $$"
+        ));
+    };
+    for (database, shown) in [
+        (&any_bytes, "\u{fffd}"),
+        (&utf8, "\u{fffd}"),
+        (&latin1, "é"),
+    ] {
+        let mut holder = database.connect_as(&role);
+        let held = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
+        // A backslash, and `é` in LATIN1.
+        rename(&format!("'{name}' || chr(92) || chr(233)"));
+        let mut observer = database.connect();
+        let reported = observer.advisory_lock_holders(&key);
+        let all = observer.advisory_locks();
+        rename(&format!("'{name}'"));
+        let session = &reported.unwrap().holders[0].session;
+        assert_eq!(session.user.as_deref(), Some(&*format!("{name}\\{shown}")));
+        assert_eq!(all.unwrap().len(), 1);
+        held.unwrap().release().unwrap();
+    }
+}
+
 #[test]
 fn report_in_an_aborted_transaction_is_an_error() {
     let mut conn = connect();
