@@ -60,6 +60,7 @@
 //! | wait on the server, on another type | It ends after 1.5 s at most. Each such wait is repeated at that interval, at the end of the server's queue. |
 //! | request for a transaction-level lock in a transaction of the caller | The transaction stays open. It may hold the lock or be aborted: roll it back. |
 //! | request for a session-level lock in a transaction of the caller, or a statement of its body | The session may hold the lock until its connection is closed. |
+//! | the end of the reply to a statement that failed there, when the guard is dropped | The same. [`release`](crate::AsyncAdvisoryLockGuard::release) reads that reply first. |
 //!
 //! The drop sends its messages at once, and the server runs them after the statement in flight.
 //! sqlx sends the rollback of a dropped transaction of the application with the next statement.

@@ -54,7 +54,7 @@ macro_rules! real_faults {
 
             real_faults!(@cases
                 sessions: ended_while_it_polls, ended_while_it_waits, ended_while_held, ended_in_the_body, cancelled_in_the_body,
-                    cancelled_all_the_time, cancelled_at_the_release, idle_for_too_long, leaked_and_closed;
+                    cancelled_all_the_time, cancelled_at_the_release, idle_for_too_long, leaked_and_closed, notified;
                 limits: a_free_key_under_the_shortest_limit, a_limit_shorter_than_the_search_for_deadlocks,
                     a_row_and_a_key_in_one_cycle;
                 environments: a_read_only_session, another_database, a_role_that_may_not_lock, a_hot_standby, another_language,

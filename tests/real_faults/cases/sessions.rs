@@ -9,7 +9,7 @@ use advisory_locking::LockErrorKind::{
 };
 use advisory_locking::LockMode::Exclusive;
 use testkit::observer::Observe;
-use testkit::server::{connect, connect_to};
+use testkit::server::{connect, connect_to, fresh_name};
 use testkit::temp::TempDatabase;
 
 use super::{LONG, assert_granted_and_released, no_wait, poll, queue};
@@ -57,6 +57,44 @@ pub(crate) fn ended_while_it_waits(adapter: AdapterUnderTest) {
         fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(holder.release(), Done);
         adapter.assert_recovers(fixture, &waiter, &key);
+    });
+}
+
+/// Both sessions listen. sqlx 0.9 cannot read a notification, except on the connection of its
+/// listener.
+pub(crate) fn notified(adapter: AdapterUnderTest) {
+    let reads_notifications = !adapter.name.contains("sqlx") && !adapter.name.contains("sea_orm");
+    let assert_outcome = |outcome: Outcome, expected: Outcome, failure| {
+        if reads_notifications || outcome != Failed(failure) {
+            assert_eq!(outcome, expected);
+        }
+    };
+    let channel = fresh_name();
+    let listen: &'static str = format!("LISTEN {channel}").leak();
+    let notify = format!("NOTIFY {channel}");
+    adapter.run(|fixture| {
+        let key = fixture.key("key");
+        let [holder, waiter] = fixture.actors();
+        let mut observer = connect();
+        assert_eq!(holder.acquire(&key, no_wait()), Granted);
+        for actor in [&holder, &waiter] {
+            assert_eq!(actor.run_sql(SqlCommand::Run(listen)), Done);
+        }
+        queue(fixture, &waiter, &key, LONG, 1);
+        for _ in 0..3 {
+            observer.run(&notify);
+        }
+        assert_outcome(holder.release(), Done, Lost);
+        let granted = waiter.finish();
+        assert_outcome(granted.clone(), Granted, Database);
+        if granted == Granted {
+            fixture.assert_held(&key, &[Exclusive]);
+            observer.run(&notify);
+            assert_outcome(waiter.release(), Done, Lost);
+        }
+        fixture.assert_soon_free(&key);
+        let actor = fixture.actor();
+        assert_granted_and_released(&actor, &key);
     });
 }
 
