@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use display::ParseLockKeyError;
 pub use namespace::KeyNamespace;
-pub(crate) use part::breaks_line;
+pub(crate) use part::is_unsafe_in_log;
 pub use part::{KeyPart, KeyText};
 pub use pg_locks::PgLocksColumns;
 
@@ -163,8 +163,8 @@ impl LockKey {
     /// and for [redacted](Self::redacted) keys.
     ///
     /// Parts are joined with `/`, or as another system's scheme joins them. Control characters,
-    /// line separators, quotes and back-slashes are escaped. The text is shortened to about 120
-    /// bytes.
+    /// line separators, changes of the direction of text, quotes and back-slashes are escaped. The
+    /// text is shortened to about 120 bytes.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()

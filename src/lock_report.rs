@@ -9,7 +9,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::key::{RawLockKey, breaks_line};
+use crate::key::{RawLockKey, is_unsafe_in_log};
 use crate::lock_mode::LockMode;
 
 /// Sessions that hold one lock, and sessions that wait for it, at one moment.
@@ -260,8 +260,8 @@ impl SessionInfo {
 /// Prints the process id, the application name or else the role, and the state: `pid 4711
 /// (billing-worker-3, idle for at least 12 min)`.
 ///
-/// Control characters and line separators of the name are replaced, because it comes from another
-/// program.
+/// Control characters, line separators and changes of the direction of text are replaced in the
+/// name, because it comes from another program.
 impl fmt::Display for SessionInfo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(pid) = self.pid else {
@@ -277,7 +277,11 @@ impl fmt::Display for SessionInfo {
         formatter.write_str(" (")?;
         for char in name.unwrap_or_default().chars() {
             // The name of a role may contain escape sequences of a terminal.
-            let shown = if breaks_line(char) { '\u{fffd}' } else { char };
+            let shown = if is_unsafe_in_log(char) {
+                '\u{fffd}'
+            } else {
+                char
+            };
             write!(formatter, "{shown}")?;
         }
         if let Some(state) = state {
@@ -351,7 +355,7 @@ mod tests {
         None,
         Some("4711"),
         Some("app"),
-        Some("billing\u{1b}[31m"),
+        Some("billing\u{1b}[31m\u{202e}"),
         Some("10.0.3.7"),
         Some("idle"),
         Some("725.5"),
@@ -414,7 +418,7 @@ mod tests {
         let report = LockReport::parse(rows).unwrap().remove(0);
         assert_eq!(
             report.to_string(),
-            "held by pid 4711 (billing\u{fffd}[31m, idle for at least 12 min)\n\
+            "held by pid 4711 (billing\u{fffd}[31m\u{fffd}, idle for at least 12 min)\n\
              awaited by pid 4822 (app), shared, for 3 s"
         );
         assert_eq!(

@@ -9,8 +9,8 @@ use std::io::{self, IsTerminal, Write};
 
 use crate::failure::Failure;
 
-/// Replaces control characters and characters that change the direction of text. A terminal
-/// interprets them, and the names of applications come from other programs.
+/// Replaces control characters, line separators and characters that change the direction of text. A
+/// terminal interprets them, and the names of applications come from other programs.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if is_unsafe(c) { '\u{fffd}' } else { c })
@@ -19,7 +19,7 @@ pub(crate) fn printable(text: &str) -> String {
 
 fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Writes a text to standard output, and a newline.

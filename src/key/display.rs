@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::part::MAX_TEXT_BYTES;
-use super::{LockKey, RawLockKey, breaks_line};
+use super::{LockKey, RawLockKey, is_unsafe_in_log};
 
 /// Shows the text and the number: `"sync/4" = 5478352693262750134`. A pair shows as `(1, 2)`, and a
 /// key without text as its number alone.
@@ -76,7 +76,7 @@ fn split_quoted(quoted: &str) -> Option<(&str, &str)> {
     for (at, character) in quoted.char_indices() {
         match character {
             // The printed form escapes these characters and is cut, so such a text is not one.
-            _ if breaks_line(character) || at > MAX_TEXT_BYTES => return None,
+            _ if is_unsafe_in_log(character) || at > MAX_TEXT_BYTES => return None,
             _ if escaped => escaped = false,
             '\\' => escaped = true,
             '"' => return Some((quoted.get(..at)?, quoted.get(at + 1..)?)),

@@ -101,7 +101,7 @@ const LABEL_BYTES: usize = 120;
 /// Longest text of a [`Label`]: the character at the bound may be escaped, and `…` may follow.
 pub(super) const MAX_TEXT_BYTES: usize = LABEL_BYTES + 10;
 
-/// Text form of a key, for logs: escaped, so that a log line stays one line, and cut at
+/// Text form of a key, for logs: escaped, so that a log line stays one line and in order. Cut at
 /// [`LABEL_BYTES`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Label {
@@ -133,7 +133,7 @@ impl Label {
             }
             match character {
                 '"' | '\\' => self.text.extend(['\\', character]),
-                _ if breaks_line(character) => self.text.extend(character.escape_default()),
+                _ if is_unsafe_in_log(character) => self.text.extend(character.escape_default()),
                 _ => self.text.push(character),
             }
         }
@@ -161,7 +161,14 @@ fn character_boundary(bytes: &[u8]) -> usize {
     boundary.min(bytes.len())
 }
 
-/// Returns `true` for a character that may control a terminal or begin a line.
-pub(crate) fn breaks_line(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+/// Returns `true` for a character that may control a terminal, begin a line, or change the
+/// [direction] of the text after it.
+///
+/// [direction]: https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters
+pub(crate) fn is_unsafe_in_log(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
 }

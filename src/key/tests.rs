@@ -202,6 +202,16 @@ fn any_text_makes_one_short_line() {
     }
     assert_eq!(LockKey::from("a\0b\n").text(), Some(r"a\u{0}b\n"));
     assert_eq!(LockKey::from("a\u{2028}b").text(), Some(r"a\u{2028}b"));
+    // Without the escapes, a terminal would show the number and the rest of the line reversed.
+    for (text, shown) in [
+        ("a\u{202e}b", r"a\u{202e}b"),
+        ("\u{2067}b\u{2069}", r"\u{2067}b\u{2069}"),
+        ("\u{61c}\u{200e}\u{200f}", r"\u{61c}\u{200e}\u{200f}"),
+        // A script that is written from right to left.
+        ("שלום", "שלום"),
+    ] {
+        assert_eq!(LockKey::from(text).text(), Some(shown));
+    }
     assert_eq!(LockKey::from_bytes(b"\xff").text(), Some("\u{fffd}"));
     assert_eq!(LockKey::from(r#"a"b\c"#).text(), Some(r#"a\"b\\c"#));
 }

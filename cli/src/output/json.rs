@@ -8,7 +8,7 @@ use std::time::Duration;
 use advisory_locking::{LockHolder, LockMode, LockReport, LockWaiter, RawLockKey, SessionInfo};
 use serde_json::{Map, Value, json};
 
-use super::print_line;
+use super::{is_unsafe, print_line};
 use crate::failure::Failure;
 use crate::lock_name::numbers;
 
@@ -25,11 +25,11 @@ pub(crate) fn print_field(name: &str, value: Value) -> Result<(), Failure> {
     print(Map::from_iter([(name.to_owned(), value)]))
 }
 
-/// Escapes the control characters that JSON allows in a string but a terminal interprets.
+/// Escapes the characters that JSON allows in a string but a terminal interprets.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        if c.is_control() {
+        if is_unsafe(c) {
             text.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             text.push(c);
@@ -109,13 +109,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_escaped() {
-        let json = escaped(&json!("a\u{1b}\u{9b}\u{7f}").to_string());
-        assert_eq!(json, r#""a\u001b\u009b\u007f""#);
-        assert_eq!(
-            serde_json::from_str::<String>(&json).unwrap(),
-            "a\u{1b}\u{9b}\u{7f}"
-        );
+    fn characters_that_a_terminal_interprets_are_escaped() {
+        let text = "a\u{1b}\u{9b}\u{7f}\u{2028}\u{202e}é";
+        let json = escaped(&json!(text).to_string());
+        assert_eq!(json, r#""a\u001b\u009b\u007f\u2028\u202eé""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 
     #[test]
