@@ -38,14 +38,29 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
-        super::begin(self).await
+        let depth = super::manager_status(self).transaction_depth();
+        let depth = depth.ok().flatten().and_then(|depth| depth.checked_add(1));
+        let Some(depth) = depth else {
+            return super::begin(self).await;
+        };
+        // diesel-async's own begin panics in a debug build if a statement of its transaction
+        // manager was dropped in flight (seen with diesel-async 0.9.2).
+        let savepoint = format!("SAVEPOINT {}", savepoint_name(depth));
+        self.batch_execute(&savepoint)
+            .await
+            .map_err(session_error)?;
+        change_depth(
+            super::manager_status(self),
+            TransactionDepthChange::IncreaseDepth,
+        );
+        Ok(())
     }
 
     async fn session_begin_and_query(
         &mut self,
         statement: &Statement,
     ) -> Result<Result<Row, SessionError>, SessionError> {
-        // diesel-async names a savepoint after the depth, so its manager must begin it.
+        // A savepoint is named after the depth, as diesel-async names it.
         if self.session_transaction_state() != TransactionState::none() {
             self.session_begin().await?;
             return Ok(self.session_query(statement).await);
@@ -85,8 +100,7 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {
-        // diesel-async's own rollback panics in a debug build if a statement of its transaction
-        // manager was dropped in flight (seen with diesel-async 0.9.2).
+        // diesel-async's own rollback panics as its begin does.
         if let Some(name) = open_savepoint(self) {
             let rolled_back = self.batch_execute(&rollback_text(Some(&name))).await;
             end_savepoint(self, rolled_back.is_ok());

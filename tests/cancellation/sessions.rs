@@ -205,3 +205,24 @@ async fn a_savepoint_dropped_in_flight_does_not_hide_the_bodys_error() {
     assert_eq!(result, Err(diesel::result::Error::NotFound));
     observer.assert_free(&key, "the body").await;
 }
+
+/// diesel-async 0.9.2 itself panics in a debug build at the next begin.
+#[tokio::test]
+async fn scope_begins_after_a_savepoint_dropped_in_flight() {
+    let (mut conn, mut observer, key) = (connect_async().await, connect(), fresh_key());
+    begin(&mut conn).await;
+    let begun = AnsiTransactionManager::begin_transaction(&mut conn).now_or_never();
+    assert!(begun.is_none(), "the savepoint was there at once");
+    for inner in [fresh_key(), fresh_key()] {
+        let scope = conn.with_advisory_xact_lock(&key, NO_WAIT, async |conn| {
+            conn.with_advisory_xact_lock(&inner, NO_WAIT, async |conn| {
+                conn.batch_execute("SELECT 1").await
+            })
+            .await
+        });
+        scope.await.unwrap();
+        assert!(!observer.is_free(&key) && !observer.is_free(&inner));
+    }
+    conn.batch_execute("ROLLBACK").await.unwrap();
+    assert!(observer.is_free(&key));
+}
