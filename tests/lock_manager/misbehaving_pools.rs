@@ -109,6 +109,61 @@ fn async_connection_in_a_transaction_is_rejected() {
     });
 }
 
+/// A pool whose first checkout panics, as a hook of the application may.
+struct FirstPanics<P>(FirstInTransaction<P>);
+
+impl<P: LockPool> LockPool for FirstPanics<P> {
+    type Session = P::Session;
+    type Connection = P::Connection;
+
+    fn checkout(&self) -> Result<P::Connection, SessionError> {
+        assert!(!self.0.is_first(), "the hook panics");
+        self.0.pool.checkout()
+    }
+}
+
+impl<P: AsyncLockPool> AsyncLockPool for FirstPanics<P> {
+    type Session = P::Session;
+    type Connection = P::Connection;
+
+    async fn checkout(&self) -> Result<P::Connection, SessionError> {
+        assert!(!self.0.is_first(), "the hook panics");
+        self.0.pool.checkout().await
+    }
+}
+
+async fn panic_in_a_checkout_is_an_error(manager: LockManager) {
+    let key = fresh_key();
+    let error = manager.acquire(key.clone(), no_wait()).await.unwrap_err();
+    assert_eq!(error.kind(), PoolError);
+    assert!(error.to_string().contains("panicked"), "{error}");
+    manager
+        .acquire(key, block())
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+}
+
+#[test]
+fn panic_in_a_blocking_checkout_is_an_error() {
+    let pool = FirstPanics(FirstInTransaction::new(blocking_pool()));
+    let manager = LockManager::over_blocking_pool(pool).unwrap();
+    in_runtime(panic_in_a_checkout_is_an_error(manager));
+}
+
+#[test]
+fn panic_in_an_async_checkout_is_an_error() {
+    in_runtime(async {
+        let connections = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url());
+        let pool = bb8::Pool::builder().max_size(2).build(connections).await;
+        let pool = FirstPanics(FirstInTransaction::new(pool.unwrap()));
+        let manager = LockManager::over_async_pool(pool).unwrap();
+        panic_in_a_checkout_is_an_error(manager).await;
+    });
+}
+
 /// A pool that never returns a connection.
 struct NoConnection<P>(PhantomData<P>);
 

@@ -89,8 +89,9 @@ impl<W> Core<W> {
     pub(crate) fn on_session_closed(&mut self, id: SessionId, now: Instant) {
         if let Some(session) = self.sessions.get(&id) {
             if session.is_opening() {
-                let message = "the task of the session was dropped; its runtime may have ended";
-                let error = LockError::new(LockErrorKind::Pool).with_context(message);
+                // A source, because the error of a request contains the causes of this one.
+                let cause = "the task that opened a session has panicked, or its runtime has ended";
+                let error = LockError::new(LockErrorKind::Pool).with_source(cause);
                 self.on_open_failed(id, error, now);
             } else {
                 self.on_session_lost(id, SessionLoss::Ended, now);
