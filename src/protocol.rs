@@ -187,6 +187,24 @@ impl SessionSnapshot {
     }
 }
 
+#[cfg(test)]
+impl Grant {
+    /// A lock that a session was granted in a transaction that began at 1, inside `depth`
+    /// transactions of the client. Without a process id, on a backend without locks.
+    pub(crate) fn of_session(pid: Option<i32>, depth: u32) -> Self {
+        Self {
+            key: LockKey::from("key"),
+            mode: LockMode::Exclusive,
+            pid,
+            transaction_began: pid.map(|_| 1),
+            depth,
+            record: None,
+            #[cfg(feature = "testing")]
+            attachment: None,
+        }
+    }
+}
+
 /// Record of a grant, with the data that the release needs.
 #[derive(Debug)]
 pub(crate) struct Grant {

@@ -293,16 +293,7 @@ mod tests {
         };
         drop(AsyncAdvisoryLockGuard::new(
             &mut session,
-            Grant {
-                key: LockKey::from("dropped guard"),
-                mode: LockMode::Exclusive,
-                pid: Some(1),
-                transaction_began: Some(1),
-                depth: 0,
-                record: None,
-                #[cfg(feature = "testing")]
-                attachment: None,
-            },
+            Grant::of_session(Some(1), 0),
         ));
         (session.enqueued, session.terminated)
     }

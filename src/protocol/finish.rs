@@ -204,3 +204,68 @@ impl Machine for FinishTransaction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PID: i32 = 7;
+
+    /// Returns the first action after a body, for a lock that was granted at depth 1.
+    fn first_action(
+        pid: Option<i32>,
+        transaction: TransactionState,
+    ) -> (FinishTransaction, NextAction) {
+        let snapshot = SessionSnapshot {
+            transaction,
+            ..SessionSnapshot::idle()
+        };
+        let mut machine = FinishTransaction::new(Grant::of_session(pid, 1), true, snapshot);
+        let action = machine.handle(Event::Ready, Instant::now());
+        (machine, action)
+    }
+
+    #[test]
+    fn termination_names_the_session_of_the_grant() {
+        for transaction in [TransactionState::open(2), TransactionState::broken()] {
+            let (mut machine, action) = first_action(Some(PID), transaction);
+            assert!(matches!(action, Action::Script(_)), "{action:?}");
+            let action = machine.handle(Event::Ran(Ok(())), Instant::now());
+            assert!(matches!(action, Action::Terminate), "{action:?}");
+            assert_eq!(machine.session_pid(), Some(PID));
+        }
+    }
+
+    /// A backend without locks has nothing to check.
+    #[test]
+    fn transaction_left_open_is_reported_without_locks() {
+        for (transaction, kind) in [
+            (
+                TransactionState::open(2),
+                LockErrorKind::TransactionLeftOpen,
+            ),
+            (TransactionState::broken(), LockErrorKind::Lost),
+        ] {
+            let (mut machine, action) = first_action(None, transaction);
+            assert!(matches!(action, Action::Terminate), "{action:?}");
+            match machine.handle(Event::Ready, Instant::now()) {
+                Action::Done(Err(error)) => assert_eq!(error.kind(), kind),
+                other => unreachable!("{other:?}"),
+            }
+        }
+    }
+
+    /// The commit of a savepoint keeps a lock until the outermost transaction ends.
+    #[test]
+    fn savepoint_releases_by_its_rollback_only() {
+        for (depth, commits, releases) in [
+            (1, true, true),
+            (1, false, true),
+            (2, true, false),
+            (2, false, true),
+        ] {
+            let grant = Grant::of_session(Some(PID), depth);
+            assert_eq!(FinishTransaction::releases(&grant, commits), releases);
+        }
+    }
+}

@@ -224,24 +224,12 @@ impl Machine for Release {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::LockKey;
-    use crate::options::LockMode;
     use crate::session::{ServerSigns, SqlState};
 
     /// Drives a release with scripted replies, all of which are consumed. The session is
     /// terminated.
     fn error_of<const N: usize>(answers: [Result<LockReply, SessionError>; N]) -> LockError {
-        let grant = Grant {
-            key: LockKey::from("key"),
-            mode: LockMode::Exclusive,
-            pid: Some(1),
-            transaction_began: Some(1),
-            depth: 0,
-            record: None,
-            #[cfg(feature = "testing")]
-            attachment: None,
-        };
-        let mut release = Release::new(grant, SessionSnapshot::idle());
+        let mut release = Release::new(Grant::of_session(Some(1), 0), SessionSnapshot::idle());
         let mut answers = answers.into_iter();
         let (mut event, mut terminated) = (Event::Ready, false);
         loop {
@@ -252,6 +240,8 @@ mod tests {
                     return result.unwrap_err();
                 }
                 Action::Terminate => {
+                    // Any other process id is that of another session, or of none.
+                    assert_eq!(release.session_pid(), Some(1));
                     terminated = true;
                     Event::Ready
                 }

@@ -97,6 +97,35 @@ fn blocking() -> LockOptions {
     LockOptions::wait_up_to(LIMIT).strategy(WaitStrategy::Block)
 }
 
+/// A session-level lock may be released in the transaction of its grant if the client knows of it.
+#[test]
+fn grant_has_the_transaction_that_its_release_compares() {
+    for (scope, transaction, began) in [
+        (LockScope::Session, TransactionState::none(), Some(0)),
+        (LockScope::Session, TransactionState::open(1), None),
+        (LockScope::Transaction, TransactionState::open(1), Some(0)),
+    ] {
+        let mut options = LockOptions::no_wait();
+        if scope == LockScope::Session {
+            options = options.allow_in_transaction();
+        }
+        let snapshot = SessionSnapshot {
+            transaction,
+            ..SessionSnapshot::idle()
+        };
+        let mut acquire = Acquire::new(LockKey::from("key"), &options, scope, snapshot);
+        let now = Instant::now();
+        assert!(matches!(
+            acquire.handle(Event::Ready, now),
+            Action::Query(_)
+        ));
+        match acquire.handle(row(Some(true), SESSION), now) {
+            Action::Done(Ok(grant)) => assert_eq!(grant.transaction_began, began, "{scope:?}"),
+            other => unreachable!("{other:?}"),
+        }
+    }
+}
+
 /// Only the other session can release what it granted.
 #[test]
 fn replies_of_two_sessions_are_an_error() {

@@ -34,8 +34,8 @@ struct Pooler {
     /// The session that a connection keeps.
     pins: HashMap<bool, usize>,
     requests: usize,
-    /// The request that fails, counted from 0.
-    fails: Option<usize>,
+    /// The requests that fail, counted from 0.
+    fails: Vec<usize>,
     /// The code of failures. `None`: the client hides it.
     code: Option<&'static str>,
     /// The request before which all locks are released.
@@ -52,7 +52,7 @@ impl Pooler {
             levels: HashMap::new(),
             pins: HashMap::new(),
             requests: 0,
-            fails: None,
+            fails: Vec::new(),
             code: Some("XX000"),
             frees: None,
             server_signs: ServerSigns::NONE,
@@ -83,7 +83,7 @@ impl Pooler {
             self.levels.clear();
         }
         let is_lost = matches!(self.policy, Policy::Forgetful);
-        if self.fails == Some(request) || is_lost {
+        if self.fails.contains(&request) || is_lost {
             let code = self.code.and_then(SqlState::new);
             return Err(SessionError::new("as the script says").with_code(code));
         }
@@ -242,7 +242,7 @@ fn failed_check_leaves_no_lock() {
     let _ = sound.check();
     for fails in 0..sound.requests {
         let mut pooler = Pooler::new(Policy::Own);
-        pooler.fails = Some(fails);
+        pooler.fails = vec![fails];
         let error = pooler.check().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Database);
         assert!(
@@ -260,8 +260,34 @@ fn failed_check_leaves_no_lock() {
 fn hidden_error_that_passes_is_ignored() {
     for fails in 0..READS {
         let mut pooler = Pooler::new(Policy::Own);
-        (pooler.fails, pooler.code) = (Some(fails), None);
+        (pooler.fails, pooler.code) = (vec![fails], None);
         assert_eq!(pooler.check().unwrap(), PoolingMode::Dedicated);
+    }
+}
+
+/// Without such a sign, the same error is that of the server.
+#[test]
+fn error_after_a_sign_of_a_pooler_is_that_pooler() {
+    for (policy, hidden, is_pooler) in [
+        (Policy::Own, None, false),
+        (Policy::Own, Some(0), true),
+        (Policy::LastUsed, None, true),
+        (Policy::InTurn(2), None, true),
+    ] {
+        let mut pooler = Pooler::new(policy);
+        // A request that is repeated comes once more.
+        let in_second_part = READS + hidden.iter().count();
+        pooler.fails.extend(hidden);
+        pooler.fails.push(in_second_part);
+        pooler.code = hidden.map_or(Some("XX000"), |_| None);
+        match pooler.check() {
+            Ok(found) => assert!(is_pooler && found == PoolingMode::Multiplexed, "{policy:?}"),
+            Err(error) => {
+                assert!(!is_pooler, "{policy:?}");
+                assert_eq!(error.kind(), LockErrorKind::Database);
+            }
+        }
+        assert!(pooler.holds_nothing(), "{policy:?}");
     }
 }
 
