@@ -44,6 +44,11 @@ impl Backoff {
         }
     }
 
+    #[cfg(feature = "lock-manager")]
+    pub(crate) const fn max(&self) -> Duration {
+        self.max
+    }
+
     /// Returns the next pause: more than zero, at most the maximum.
     pub(crate) fn next(&mut self) -> Duration {
         let range = self.range;

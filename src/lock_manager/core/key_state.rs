@@ -286,10 +286,11 @@ impl<W> KeyState<W> {
     ) -> Instant {
         let front = self.queue.front();
         let interval = front.map_or(Duration::ZERO, |next| next.interval);
-        let backoff = self
-            .backoff
-            .get_or_insert_with(|| Backoff::new(interval, random.fork()));
-        let pause = backoff.next();
+        // A backoff with another maximum belongs to a waiter that has left.
+        let backoff = self.backoff.take();
+        let backoff = backoff.filter(|backoff| backoff.max() == interval);
+        let backoff = backoff.unwrap_or_else(|| Backoff::new(interval, random.fork()));
+        let pause = self.backoff.insert(backoff).next();
         let due = now.checked_add(pause).unwrap_or(now);
         let alignment = (interval / POLL_ALIGNMENT).as_nanos().max(1);
         let elapsed = due.saturating_duration_since(epoch).as_nanos();

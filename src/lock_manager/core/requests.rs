@@ -161,7 +161,6 @@ impl<W> Core<W> {
         if next.interval == previous.interval {
             return;
         }
-        key_state.backoff = None;
         let sooner = key_state
             .next_poll_at(epoch, &mut self.random, now)
             .min(due);

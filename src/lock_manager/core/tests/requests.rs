@@ -350,6 +350,21 @@ fn new_first_waiter_uses_its_own_interval() {
     );
 }
 
+/// The first waiter may leave while its poll is in flight.
+#[test]
+fn new_first_waiter_does_not_inherit_the_backoff() {
+    let mut harness = harness();
+    let seconds = Duration::from_secs(10);
+    harness.request("ann", 1, &forever().interval(seconds));
+    harness.request("ben", 1, &forever().interval(millis(16)));
+    harness.reply("s1", "n");
+    assert_eq!(harness.advance_to_next_timer(), ["run s1: acquire 1"]);
+    harness.cancel("ann");
+    harness.reply("s1", "n");
+    let next = harness.next_timer();
+    assert!(next <= Some(millis(16)), "{next:?}");
+}
+
 #[test]
 fn cancellation_does_not_postpone_the_poll() {
     let hour = Duration::from_secs(3_600);
