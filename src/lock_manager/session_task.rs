@@ -11,10 +11,12 @@
 //! connection it runs the statement to its reply.
 //!
 //! The future is in a mutex. Its waker, the task itself, wakes the owner, never a call. So a
-//! session does not depend on a call that its executor no longer polls. While a call has claimed
-//! the session ([`PollPermit`]), a wake-up is only noted. The permit passes it on to the owner when
-//! it is dropped. Dropping the owner drops the future, or marks it for the call that polls it then.
-//! The end of the future also ends the cycle of the task, its future, and the waker in the future.
+//! session does not depend on a call that its executor no longer polls. A poll needs a claim
+//! ([`PollPermit`]), that of the owner too: a response that the session sends may poll a task that
+//! calls the same session. While the session is claimed, a wake-up is only noted. The permit passes
+//! it on to the owner when it is dropped. Dropping the owner drops the future, or marks it for the
+//! call that polls it then. The end of the future also ends the cycle of the task, its future, and
+//! the waker in the future.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,7 +37,7 @@ pub(super) struct SessionTask {
 struct WakeState {
     /// The waker of the owner, when it sleeps.
     owner_waker: Option<Waker>,
-    /// A call is about to poll the session.
+    /// The owner or a call is about to poll the session.
     claimed: bool,
     /// The session was woken since the last poll began.
     notified: bool,
@@ -43,7 +45,7 @@ struct WakeState {
     owner_dropped: bool,
 }
 
-/// Wakes the owner, unless a call has claimed the session.
+/// Wakes the owner, unless the session is claimed.
 impl Wake for SessionTask {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -85,21 +87,17 @@ impl SessionTask {
     }
 
     fn poll_as_owner(self: &Arc<Self>, context: &Context<'_>) -> Poll<()> {
-        {
-            let mut state = self.wake_state();
-            state.owner_waker = Some(context.waker().clone());
-            if state.claimed {
-                return Poll::Pending;
-            }
-            state.notified = false;
-        }
+        self.wake_state().owner_waker = Some(context.waker().clone());
         // A wake-up during this poll reschedules the owner task. Do not poll in a loop: that would
         // starve other tasks of the executor.
-        self.poll()
+        match self.try_claim() {
+            Some(permit) => permit.poll_session(),
+            None => Poll::Pending,
+        }
     }
 
-    /// Claims the session for one poll by the caller. Returns `None` if another call has claimed
-    /// it.
+    /// Claims the session for one poll by the caller. Returns `None` if the owner polls it, or if
+    /// another call has claimed it.
     pub(super) fn try_claim(self: &Arc<Self>) -> Option<PollPermit> {
         let mut state = self.wake_state();
         let free = !std::mem::replace(&mut state.claimed, true);
@@ -148,20 +146,25 @@ impl Drop for OwnerGuard {
     }
 }
 
-/// A call's permit to poll a session once. Dropping it returns the session to its owner.
+/// Permit of the owner or of a call to poll a session once. Dropping it returns the session to its
+/// owner.
 pub(super) struct PollPermit(Arc<SessionTask>);
 
 impl PollPermit {
     /// Polls the session once: it carries out one command at most.
     pub(super) fn poll(self) {
-        // Before the poll: a wake-up during the poll must reach the owner.
-        self.0.wake_state().notified = false;
         // A client library that panics ends its session, not the call: the call gets the same error
         // as after any other end of the session.
-        let polled = catch_unwind(AssertUnwindSafe(|| self.0.poll()));
+        let polled = catch_unwind(AssertUnwindSafe(|| self.poll_session()));
         if !matches!(polled, Ok(Poll::Pending)) {
             self.0.wake_state().notified = true;
         }
+    }
+
+    fn poll_session(&self) -> Poll<()> {
+        // Before the poll: a wake-up during the poll must reach the owner.
+        self.0.wake_state().notified = false;
+        self.0.poll()
     }
 }
 

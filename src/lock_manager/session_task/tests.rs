@@ -1,3 +1,4 @@
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_channel::mpsc::{UnboundedSender, unbounded};
@@ -207,4 +208,24 @@ fn self_waking_session_is_polled_once_per_owner_poll() {
         assert_eq!(polls.load(Ordering::Relaxed), polled);
         assert_eq!(wakes.count(), polled);
     }
+}
+
+/// A response wakes a task, which an executor may poll at once: it calls the session again.
+#[test]
+fn session_is_not_claimed_during_its_own_poll() {
+    let slot: Arc<Mutex<Option<Arc<SessionTask>>>> = Arc::default();
+    let own = Arc::clone(&slot);
+    let task = SessionTask::new(poll_fn(move |_| {
+        let task = lock(&own).clone().unwrap();
+        assert!(task.try_claim().is_none());
+        Poll::Ready(())
+    }));
+    *lock(&slot) = Some(Arc::clone(&task));
+    let mut owner = pin!(task.run());
+    assert!(
+        owner
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    );
 }
