@@ -2,37 +2,35 @@
 //!
 //! # Implementation details
 //!
-//! A flag for callers that check, and a shared oneshot channel for callers that await. Firing sets
-//! the flag, then wakes every waiting task; it has no effect when repeated. The guards of all locks
-//! on a session share one signal; those of the unit-test kit have one each, with that signal as its
-//! parent. Consequence for users: `is_lost` needs no runtime and does not lock a mutex.
+//! A flag for callers that check, and a tree of wakers for callers that await. Firing sets the
+//! flag, then wakes every waiting task outside the mutex; it has no effect when repeated. The
+//! guards of all locks on a session share one signal; those of the unit-test kit have one each,
+//! with that signal as its parent. Consequence for users: `is_lost` needs no runtime and does not
+//! lock a mutex.
+//!
+//! A wake-up may poll or drop the task. `Shared` of futures-util 0.3.34 wakes inside its mutex, so
+//! it would deadlock then. It may also [miss a
+//! wake-up](https://github.com/rust-lang/futures-rs/issues/2706) of one of several tasks.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-
-use futures_channel::oneshot;
-use futures_util::FutureExt;
-use futures_util::future::{Shared, select};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 /// One-shot signal that a session is lost.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LossSignal {
     fired: OnceLock<()>,
-    sender: Mutex<Option<oneshot::Sender<()>>>,
-    receiver: Shared<oneshot::Receiver<()>>,
+    wakers: Mutex<Wakers>,
     /// Signal whose firing is also a loss of this one.
     parent: Option<Arc<Self>>,
 }
 
-impl Default for LossSignal {
-    fn default() -> Self {
-        let (sender, receiver) = oneshot::channel();
-        Self {
-            fired: OnceLock::new(),
-            sender: Mutex::new(Some(sender)),
-            receiver: receiver.shared(),
-            parent: None,
-        }
-    }
+/// Wakers of the waiting tasks, by the number of their wait.
+#[derive(Debug, Default)]
+struct Wakers {
+    by_number: BTreeMap<u64, Waker>,
+    last_number: u64,
 }
 
 impl LossSignal {
@@ -47,16 +45,11 @@ impl LossSignal {
 
     /// Sets the flag and wakes the waiting tasks. Their wakers may run any code of an executor.
     pub(super) fn fire(&self) {
-        // Before the wake-up, after which a holder reads it. It is set already after an earlier
-        // loss.
+        // Before the mutex is locked: a task that stores its waker later sees the flag. It is set
+        // already after an earlier loss.
         let _ = self.fired.set(());
-        let sender = self
-            .sender
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        // The receivers may have been dropped.
-        sender.map(|sender| sender.send(()));
+        let wakers = std::mem::take(&mut self.wakers().by_number);
+        wakers.into_values().for_each(Waker::wake);
     }
 
     pub(super) fn is_fired(&self) -> bool {
@@ -65,12 +58,90 @@ impl LossSignal {
 
     /// Completes when the session is lost.
     pub(super) async fn wait(&self) {
-        // Each call polls its own clone, so dropping one future does not affect the others.
-        // It cannot fail: `self` keeps the sender until the signal fires.
-        let own = self.receiver.clone();
-        match &self.parent {
-            None => drop(own.await),
-            Some(parent) => drop(select(own, parent.receiver.clone()).await),
+        let mut own = Waiting::new(self);
+        let mut parent = self.parent.as_deref().map(Waiting::new);
+        poll_fn(|context| {
+            let parent = parent.as_mut().map(|parent| parent.poll(context));
+            match (own.poll(context), parent) {
+                (Poll::Pending, None | Some(Poll::Pending)) => Poll::Pending,
+                (_, _) => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Wakers> {
+        // Each change is one call of the tree, so a panic leaves it whole.
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wait for a signal. Dropping it removes its waker.
+struct Waiting<'s> {
+    signal: &'s LossSignal,
+    /// `None` before the first poll.
+    number: Option<u64>,
+}
+
+impl<'s> Waiting<'s> {
+    const fn new(signal: &'s LossSignal) -> Self {
+        Self {
+            signal,
+            number: None,
         }
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
+        // Cloned and dropped outside the mutex, because a waker may run any code.
+        let waker = context.waker().clone();
+        let mut wakers = self.signal.wakers();
+        if self.signal.fired.get().is_some() {
+            return Poll::Ready(());
+        }
+        let number = *self.number.get_or_insert_with(|| {
+            wakers.last_number += 1;
+            wakers.last_number
+        });
+        let previous = wakers.by_number.insert(number, waker);
+        drop(wakers);
+        drop(previous);
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let waker = self
+            .number
+            .and_then(|number| self.signal.wakers().by_number.remove(&number));
+        // Outside the mutex.
+        drop(waker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    #[test]
+    fn ended_wait_leaves_no_waker_behind() {
+        let signal = LossSignal::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut other = pin!(signal.wait());
+        {
+            let mut wait = pin!(signal.wait());
+            assert!(wait.as_mut().poll(&mut context).is_pending());
+            assert!(other.as_mut().poll(&mut context).is_pending());
+            // A second poll of one wait replaces its waker.
+            assert!(other.as_mut().poll(&mut context).is_pending());
+            assert_eq!(signal.wakers().by_number.len(), 2);
+        }
+        assert_eq!(signal.wakers().by_number.len(), 1);
+        signal.fire();
+        assert!(other.as_mut().poll(&mut context).is_ready());
+        assert!(pin!(signal.wait()).poll(&mut context).is_ready());
+        assert_eq!(signal.wakers().by_number.len(), 0);
     }
 }

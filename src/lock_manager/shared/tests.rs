@@ -1,6 +1,6 @@
 //! Unit tests of the dispatch: nothing is left of a session that has ended.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
@@ -111,6 +111,38 @@ fn loss_wakes_tasks_outside_the_mutex() {
         shared.with_core(|core, now| core.on_connection_closed(session, now));
         assert!(loss.is_fired());
         assert!(lost.as_mut().poll(&mut context).is_ready());
+        drop(lock);
+    });
+}
+
+/// Waker of an executor that has ended: it drops the task in its wake-up.
+struct DropsTask(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+
+impl Wake for DropsTask {
+    fn wake(self: Arc<Self>) {
+        let task = self.0.lock().unwrap().take();
+        drop(task);
+    }
+}
+
+#[test]
+fn task_may_be_dropped_when_its_loss_wakes_it() {
+    assert_returns(|| {
+        let (shared, session, lock) = granted();
+        let loss = Arc::clone(lock.loss.as_ref().unwrap());
+        let (dropped, other) = (Arc::new(DropsTask(Mutex::default())), Arc::clone(&loss));
+        let mut task: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(async move { other.wait().await });
+        let waker = Waker::from(Arc::clone(&dropped));
+        assert!(
+            task.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        *dropped.0.lock().unwrap() = Some(task);
+        shared.with_core(|core, now| core.on_connection_closed(session, now));
+        assert!(dropped.0.lock().unwrap().is_none());
+        assert!(loss.is_fired());
         drop(lock);
     });
 }
