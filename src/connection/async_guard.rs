@@ -192,7 +192,7 @@ impl<'s, S: AsyncLockSession> TerminateUnlessQueued<'s, S> {
 impl<S: AsyncLockSession> Drop for TerminateUnlessQueued<'_, S> {
     fn drop(&mut self) {
         if !self.is_queued {
-            self.session.session_start_terminate(Some(self.pid));
+            run_in_drop(|| self.session.session_start_terminate(Some(self.pid)));
         }
     }
 }
@@ -238,6 +238,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::driver::asynchronous::tests::{PanickingSession, assert_panics_once};
     use crate::session::{Backend, SessionError, TransactionState};
 
     /// Session that records how it ends.
@@ -283,6 +284,10 @@ mod tests {
         async fn session_sleep(&mut self, _: Duration) {}
     }
 
+    fn guard<S: AsyncLockSession>(session: &mut S) -> AsyncAdvisoryLockGuard<&mut S> {
+        AsyncAdvisoryLockGuard::new(session, Grant::of_session(Some(1), 0))
+    }
+
     /// Drops a guard. Returns how often messages were queued, and the session terminated.
     fn dropped(transaction: TransactionState, accepts_messages: bool) -> (u32, u32) {
         let mut session = RecordingSession {
@@ -291,10 +296,7 @@ mod tests {
             enqueued: 0,
             terminated: 0,
         };
-        drop(AsyncAdvisoryLockGuard::new(
-            &mut session,
-            Grant::of_session(Some(1), 0),
-        ));
+        drop(guard(&mut session));
         (session.enqueued, session.terminated)
     }
 
@@ -318,5 +320,17 @@ mod tests {
     #[test]
     fn guard_that_cannot_enqueue_terminates() {
         assert_eq!(dropped(TransactionState::none(), false), (1, 1));
+    }
+
+    #[test]
+    fn client_that_panics_twice_does_not_abort() {
+        let mut session = PanickingSession::default();
+        assert_panics_once(|| drop(guard(&mut session)));
+        assert_eq!(session.terminated, 1);
+        assert_panics_once(|| {
+            let _guard = guard(&mut session);
+            panic!("the body panics");
+        });
+        assert_eq!(session.terminated, 2);
     }
 }

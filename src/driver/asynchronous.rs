@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
+use super::blocking::run_in_drop;
 use super::{
     add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
     record_wait, reports_holders,
@@ -339,15 +340,17 @@ impl<S: AsyncLockSession, M: Machine> Drop for TerminateOnDrop<'_, S, M> {
         }
         let pid = self.machine.session_pid();
         let depth = self.machine.depth_of_caller();
-        let rolled_back = depth
-            .filter(|_| !self.in_flight || self.can_roll_back)
-            .is_some_and(|depth| self.session.session_start_rollback_to(depth));
-        // Only a wait needs a cancel request: the server would grant the lock to it much later.
-        if self.in_flight && self.waits_on_server {
-            self.session.session_cancel_and_terminate(pid);
-        } else if !rolled_back {
-            self.session.session_start_terminate(pid);
-        }
+        run_in_drop(|| {
+            let rolled_back = depth
+                .filter(|_| !self.in_flight || self.can_roll_back)
+                .is_some_and(|depth| self.session.session_start_rollback_to(depth));
+            // Only a wait needs a cancel request: the server would grant the lock to it much later.
+            if self.in_flight && self.waits_on_server {
+                self.session.session_cancel_and_terminate(pid);
+            } else if !rolled_back {
+                self.session.session_start_terminate(pid);
+            }
+        });
     }
 }
 
@@ -361,9 +364,9 @@ struct TerminateBothOnDrop<'s, S: AsyncLockSession> {
 impl<S: AsyncLockSession> Drop for TerminateBothOnDrop<'_, S> {
     fn drop(&mut self) {
         if self.in_flight {
-            self.sessions
-                .iter_mut()
-                .for_each(|session| session.session_start_terminate(None));
+            for session in &mut self.sessions {
+                run_in_drop(|| session.session_start_terminate(None));
+            }
         }
     }
 }
@@ -401,3 +404,6 @@ pub(crate) fn snapshot<S: AsyncLockSession>(session: &mut S) -> SessionSnapshot 
         max_server_wait: session.session_max_server_wait(),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -26,6 +26,7 @@ use super::core::{Core, SessionCommand, SessionId};
 use super::shared::{ResponseSender, SessionCommands, Shared};
 use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{drive, snapshot};
+use crate::driver::blocking::run_in_drop;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
@@ -361,7 +362,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> TerminateOnDrop<C> {
 impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for TerminateOnDrop<C> {
     fn drop(&mut self) {
         if self.armed {
-            self.conn.session_start_terminate(self.pid);
+            run_in_drop(|| self.conn.session_start_terminate(self.pid));
         }
     }
 }

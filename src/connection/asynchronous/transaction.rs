@@ -4,6 +4,7 @@ use std::pin::pin;
 
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive_acquire, drive_release};
+use crate::driver::blocking::run_in_drop;
 use crate::error::LockError;
 use crate::events::GrantRecord;
 use crate::key::LockKey;
@@ -75,16 +76,37 @@ impl<S: AsyncLockSession> Drop for TransactionScope<'_, S> {
         let Some(grant) = self.grant.take() else {
             return;
         };
-        let rolled_back = grant
-            .depth_of_caller()
-            .is_some_and(|depth| self.session.session_start_rollback_to(depth));
-        let pid = grant.pid;
-        let release = grant.record.map(GrantRecord::releasing);
-        if !rolled_back {
-            // The drop of `release` sends the event of the termination.
-            self.session.session_start_terminate(pid);
-        } else if let Some(release) = release {
-            release.queued();
-        }
+        run_in_drop(|| {
+            let rolled_back = grant
+                .depth_of_caller()
+                .is_some_and(|depth| self.session.session_start_rollback_to(depth));
+            let pid = grant.pid;
+            let release = grant.record.map(GrantRecord::releasing);
+            if !rolled_back {
+                // The drop of `release` sends the event of the termination.
+                self.session.session_start_terminate(pid);
+            } else if let Some(release) = release {
+                release.queued();
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::asynchronous::tests::{PanickingSession, assert_panics_once};
+
+    #[test]
+    fn client_that_panics_twice_does_not_abort() {
+        let mut session = PanickingSession::default();
+        assert_panics_once(|| {
+            let _scope = TransactionScope {
+                session: &mut session,
+                grant: Some(Grant::of_session(Some(1), 1)),
+            };
+            panic!("the body panics");
+        });
+        assert_eq!(session.terminated, 1);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::driver::asynchronous::tests::{PanickingSession, assert_panics_once};
 use crate::options::LockMode;
 use crate::session::{Cell, LockOp, Row, TransactionState};
 
@@ -94,4 +95,14 @@ fn queued_command_is_left_for_the_next_poll() {
     assert!(next.as_mut().poll(&mut context).is_pending());
     let polled = next.as_mut().poll(&mut context);
     assert!(matches!(polled, Poll::Ready(Some(SessionCommand::Close))));
+}
+
+#[test]
+fn client_that_panics_twice_does_not_abort() {
+    let mut session = PanickingSession::default();
+    assert_panics_once(|| {
+        let _conn = TerminateOnDrop::new(&mut session);
+        panic!("the client panics");
+    });
+    assert_eq!(session.terminated, 1);
 }

@@ -1,0 +1,89 @@
+//! A client library that panics again while its session is terminated.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Waker};
+
+use super::*;
+use crate::protocol::Acquire;
+use crate::session::{Row, Script, SessionError, TransactionState};
+
+/// Session whose client library panics at each statement and at the termination.
+#[derive(Default)]
+pub(crate) struct PanickingSession {
+    pub(crate) terminated: u32,
+}
+
+impl AsyncLockSession for PanickingSession {
+    fn session_backend(&mut self) -> Backend {
+        Backend::Postgres
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        TransactionState::none()
+    }
+
+    fn session_mark_broken(&mut self) {}
+
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
+        panic!("the client panics")
+    }
+
+    async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
+        panic!("the client panics")
+    }
+
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        panic!("the client panics")
+    }
+
+    async fn session_query(&mut self, _statement: &Statement) -> Result<Row, SessionError> {
+        panic!("the client panics")
+    }
+
+    fn session_enqueue(&mut self, _script: &Script) -> bool {
+        panic!("the client panics")
+    }
+
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {
+        self.terminated += 1;
+        panic!("the client panics")
+    }
+
+    async fn session_sleep(&mut self, _pause: Duration) {}
+}
+
+/// Asserts that `act` panics. A second panic during the first would abort the process.
+pub(crate) fn assert_panics_once(act: impl FnOnce()) {
+    assert!(catch_unwind(AssertUnwindSafe(act)).is_err());
+}
+
+/// Polls a future once, which panics.
+fn poll<T>(future: impl Future<Output = T>) {
+    let mut context = Context::from_waker(Waker::noop());
+    drop(pin!(future).poll(&mut context));
+}
+
+#[test]
+fn client_that_panics_twice_does_not_abort() {
+    let mut session = PanickingSession::default();
+    let (key, options) = (LockKey::from("panics"), LockOptions::no_wait());
+    assert_panics_once(|| {
+        let scope = LockScope::Session;
+        let machine =
+            |key, options: &_, state| Acquire::new(key, options, LockScope::Session, state);
+        let call = drive_acquire(&mut session, &key, &options, scope, machine);
+        poll(call);
+    });
+    assert_eq!(session.terminated, 1);
+}
+
+#[test]
+fn panic_in_the_pooler_check_terminates_both_sessions() {
+    let mut sessions = [PanickingSession::default(), PanickingSession::default()];
+    assert_panics_once(|| {
+        let [first, second] = &mut sessions;
+        let check = PoolerCheck::new(&snapshot(first), &snapshot(second));
+        poll(drive_pair(first, second, check));
+    });
+    assert_eq!(sessions.map(|session| session.terminated), [1, 1]);
+}
