@@ -245,12 +245,13 @@ impl<W> Core<W> {
     /// the pool has no connection. Then the database may return, and they are retried until their
     /// deadlines.
     pub(super) fn on_open_failed(&mut self, id: SessionId, error: LockError, now: Instant) {
-        // Removed without a command: the driver's session has already ended.
-        self.sessions.remove(&id);
+        // Before any change, because the error of a pool may panic.
         let failure = Failure {
             kind: error.kind(),
             message: error_chain(&error),
         };
+        // Removed without a command: the driver's session has already ended.
+        self.sessions.remove(&id);
         // Without an earlier session, the error may be one of the configuration, which no retry
         // cures.
         let may_return = self.backend.is_some() && failure.kind == LockErrorKind::Pool;

@@ -227,8 +227,11 @@ impl CoreHarness {
     }
 
     pub(super) fn fail_open(&mut self, session: &str) -> Vec<String> {
+        self.fail_open_with(session, LockError::new(LockErrorKind::Pool))
+    }
+
+    pub(super) fn fail_open_with(&mut self, session: &str, error: LockError) -> Vec<String> {
         let id = self.id(session);
-        let error = LockError::new(LockErrorKind::Pool);
         self.core.on_opened(id, Err(error), self.now);
         self.commands()
     }

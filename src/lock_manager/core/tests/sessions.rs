@@ -1,9 +1,11 @@
 //! Sessions: health checks, loss, failure to open, selection.
 
-use super::harness::{CoreHarness, NO_COMMANDS, forever, harness, millis, no_wait};
+use super::harness::{CoreHarness, LockErrorKind, NO_COMMANDS, forever, harness, millis, no_wait};
+use crate::error::LockError;
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockOptions, WaitStrategy};
 use crate::session::{BatchReply, ServerSigns};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -479,4 +481,27 @@ fn deadline_on_a_dedicated_session_is_a_time_out() {
     harness.find_closed("s1");
     harness.request("ben", 1, &soon);
     assert_eq!(harness.advance(millis(20)), ["failed ben: TimedOut"]);
+}
+
+/// Error of a pool whose text cannot be read.
+#[derive(Debug)]
+struct PanicsInDisplay;
+
+impl std::fmt::Display for PanicsInDisplay {
+    fn fmt(&self, _formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("the error panics")
+    }
+}
+
+impl std::error::Error for PanicsInDisplay {}
+
+/// The panic ends the task of the session, which reports its end.
+#[test]
+fn error_that_panics_leaves_no_request_unanswered() {
+    let mut harness = CoreHarness::new(LockManagerOptions::new());
+    harness.request("ann", 1, &forever());
+    let error = LockError::new(LockErrorKind::Pool).with_source(PanicsInDisplay);
+    let failed = catch_unwind(AssertUnwindSafe(|| harness.fail_open_with("s1", error)));
+    assert!(failed.is_err());
+    assert_eq!(harness.end_session("s1"), ["failed ann: Pool"]);
 }
