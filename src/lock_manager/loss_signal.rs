@@ -17,6 +17,8 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::observer::contained;
+
 /// One-shot signal that a session is lost.
 #[derive(Debug, Default)]
 pub(super) struct LossSignal {
@@ -49,7 +51,9 @@ impl LossSignal {
         // already after an earlier loss.
         let _ = self.fired.set(());
         let wakers = std::mem::take(&mut self.wakers().by_number);
-        wakers.into_values().for_each(Waker::wake);
+        for waker in wakers.into_values() {
+            contained(|| waker.wake());
+        }
     }
 
     pub(super) fn is_fired(&self) -> bool {

@@ -34,6 +34,7 @@ use super::session_task::{PollPermit, SessionTask};
 use super::snapshot::LockManagerSnapshot;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::Notice;
+use crate::observer::contained;
 use crate::options::LockOptions;
 use crate::session::Backend;
 
@@ -217,26 +218,31 @@ impl Shared {
             (value, deferred)
         };
         for item in deferred.first.into_iter().chain(deferred.more) {
-            match item {
-                Deferred::Spawn(session, commands) => {
-                    let task = (self.spawn_session)(Arc::clone(self), session, commands);
-                    // A final command may have removed the session meanwhile.
-                    if let Some(handle) = self.state().sessions.get_mut(&session) {
-                        handle.task = task;
-                    }
-                }
-                // If the caller is gone, dropping the response releases the lock that it carries.
-                Deferred::Respond(sender, response) => drop(sender.send(response)),
-                Deferred::SignalLoss(loss) => loss.fire(),
-                Deferred::Report(notice) => notice.waits(),
-                Deferred::Wake(waker) => waker.wake(),
-            }
+            self.perform(item);
         }
         // Outside the mutex, because the session reports to the core when it is polled.
         if let Some(permit) = deferred.permit {
             permit.poll();
         }
         value
+    }
+
+    fn perform(self: &Arc<Self>, item: Deferred) {
+        match item {
+            Deferred::Spawn(session, commands) => {
+                let task = (self.spawn_session)(Arc::clone(self), session, commands);
+                // A final command may have removed the session meanwhile.
+                if let Some(handle) = self.state().sessions.get_mut(&session) {
+                    handle.task = task;
+                }
+            }
+            // If the caller is gone, dropping the response releases the lock that it carries. The
+            // waker of an executor that has ended may panic, and the other items must follow.
+            Deferred::Respond(sender, response) => contained(|| drop(sender.send(response))),
+            Deferred::SignalLoss(loss) => loss.fire(),
+            Deferred::Report(notice) => notice.waits(),
+            Deferred::Wake(waker) => waker.wake(),
+        }
     }
 
     /// Drops the handle of a session whose loop has ended.

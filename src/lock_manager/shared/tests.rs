@@ -10,6 +10,7 @@ use crate::lock_manager::LockManager;
 use crate::lock_manager::core::RequestKind;
 use crate::lock_manager::options::LockManagerOptions;
 use crate::lock_manager::request::Handle;
+use crate::options::LockMode;
 use crate::session::{
     Backend, BatchReply, LockPool, LockSession, Script, ServerSigns, SessionError, TransactionState,
 };
@@ -181,6 +182,64 @@ fn granted() -> (Arc<Shared>, SessionId, LockHandle) {
         panic!("the lock is granted");
     };
     (shared, session, lock)
+}
+
+/// Waker of an executor that has ended: it cannot schedule its task.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("the executor has ended");
+    }
+}
+
+/// Adds a request for a shared lock. Returns the receiver of its response.
+fn request_shared(shared: &Arc<Shared>) -> oneshot::Receiver<Response> {
+    let (sender, receiver) = oneshot::channel();
+    let (sender, options) = (
+        ResponseSender::new(sender),
+        LockOptions::no_wait().mode(LockMode::Shared),
+    );
+    shared.with_core(|core, now| core.request(key(), &options, RequestKind::Plain, sender, now));
+    receiver
+}
+
+#[test]
+fn waker_that_panics_does_not_keep_a_response_from_others() {
+    let (shared, session, lock) = granted();
+    drop(lock);
+    let (mut first, mut second) = (request_shared(&shared), request_shared(&shared));
+    let waker = Waker::from(Arc::new(Panics));
+    let mut context = Context::from_waker(&waker);
+    assert!(Pin::new(&mut first).poll(&mut context).is_pending());
+    // The release, then the acquire.
+    grant(&shared, session);
+    grant(&shared, session);
+    let granted = |response| matches!(response, Ok(Some(Response::Granted(_))));
+    assert!(granted(second.try_recv()));
+    assert!(granted(first.try_recv()));
+}
+
+#[test]
+fn waker_that_panics_does_not_keep_a_loss_from_others() {
+    let (shared, session, lock) = granted();
+    let loss = Arc::clone(lock.loss.as_ref().unwrap());
+    let woken = Arc::new(CallsBack(Arc::clone(&shared)));
+    let wakers = [Arc::new(Panics).into(), Waker::from(Arc::clone(&woken))];
+    let _waits = wakers.map(|waker| {
+        let mut wait = Box::pin(loss.wait());
+        assert!(
+            wait.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        wait
+    });
+    assert_eq!(Arc::strong_count(&woken), 2);
+    shared.with_core(|core, now| core.on_connection_closed(session, now));
+    // The wake-up has consumed the waker.
+    assert_eq!(Arc::strong_count(&woken), 1);
+    drop(lock);
 }
 
 #[test]
