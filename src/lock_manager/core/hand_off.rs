@@ -37,6 +37,7 @@ impl<W> Core<W> {
         if let Some(key_state) = self.keys.get_mut(&key) {
             key_state.apply(KeyEvent::Granted { session, mode });
             key_state.hand_offs_since.get_or_insert(now);
+            key_state.granted_since_acquire = false;
             key_state.backoff = None;
             key_state.retry_alone = false;
         }
@@ -78,7 +79,7 @@ impl<W> Core<W> {
                 token = Some(self.process_token());
             } else if let Some(next) = key_state.queue.pop() {
                 // The first grant after an acquire came from the server.
-                self.counters.hand_offs += u64::from(key_state.hand_offs > 0);
+                self.counters.hand_offs += u64::from(key_state.granted_since_acquire);
                 key_state.hand_offs = key_state.hand_offs.saturating_add(1);
                 let token = if next.fenced { token.take() } else { None };
                 let holder = self.grant(next, Some(session), token);

@@ -66,6 +66,8 @@ pub(super) struct KeyState<W> {
     pub(super) hand_offs_since: Option<Instant>,
     /// Number of grants since then.
     pub(super) hand_offs: u32,
+    /// A grant to a waiter has followed the last grant of the server.
+    pub(super) granted_since_acquire: bool,
     /// Time of the poll timer.
     pub(super) next_poll: Option<Instant>,
     pub(super) backoff: Option<Backoff>,
@@ -151,6 +153,7 @@ impl<W> Default for KeyState<W> {
             newest_when_sent: RequestId(0),
             hand_offs_since: None,
             hand_offs: 0,
+            granted_since_acquire: false,
             next_poll: None,
             backoff: None,
             yield_divisor: POLL_ALIGNMENT,
@@ -211,6 +214,7 @@ impl<W> KeyState<W> {
     /// Adds a holder.
     pub(super) fn add_holder(&mut self, holder: RequestId, now: Instant) {
         self.last_grant = Some(now);
+        self.granted_since_acquire = true;
         // Most keys have one holder, but a vector that grows starts with a capacity of four.
         if self.holders.capacity() == 0 {
             self.holders.reserve_exact(1);
@@ -228,7 +232,7 @@ impl<W> KeyState<W> {
             .hand_offs_since
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         // At least one grant follows each acquire, even with a limit of zero.
-        self.hand_offs > 0
+        self.granted_since_acquire
             && (self.hand_offs >= options.max_hand_offs || elapsed >= options.max_hand_off_time)
     }
 

@@ -2,7 +2,7 @@
 
 use super::harness::{CoreHarness, NO_COMMANDS, millis, no_wait};
 use crate::lock_manager::options::LockManagerOptions;
-use crate::options::{LockOptions, WaitStrategy};
+use crate::options::{LockMode, LockOptions, WaitStrategy};
 use std::time::Duration;
 
 fn forever() -> LockOptions {
@@ -262,4 +262,21 @@ fn second_release_of_a_grant_is_lost() {
     harness.release("ann");
     assert_eq!(harness.release("ann"), ["released ann: Lost"]);
     assert_eq!(harness.reply("s1", "y"), ["released ann"]);
+}
+
+/// The time limit passes while the server changes the mode.
+#[test]
+fn acquire_in_another_mode_is_followed_by_a_grant() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &forever().mode(LockMode::Shared));
+    harness.request("ben", 1, &forever());
+    harness.request("cy", 1, &forever());
+    assert_eq!(harness.reply("s1", "y"), ["granted ann"]);
+    let changes = ["run s1: release shared 1, acquire 1"];
+    assert_eq!(harness.release("ann"), changes);
+    harness.advance(millis(1_000));
+    assert_eq!(harness.reply("s1", "yy"), ["released ann", "granted ben"]);
+    assert_eq!(harness.core.snapshot(harness.now).hand_offs, 0);
+    // The time without a chance for other processes includes that before the change.
+    assert_eq!(harness.release("ben"), ["run s1: release 1"]);
 }
