@@ -4,7 +4,7 @@
 //!
 //! Handing a command to the owner (a task or a thread) costs two context switches, which is
 //! expensive beside a statement that does not wait. Therefore a call that sends a command to an
-//! idle session polls the session once itself. Measured so, an uncontended cycle takes 1.08 to 1.12
+//! idle session polls the session once itself. Measured so, an uncontended cycle takes 1.03 to 1.12
 //! times the two bare lock functions (`benches/lock_manager.rs`, section `uncontended`).
 //!
 //! On an async connection that poll sends the statement; the reply wakes the owner. On a blocking
