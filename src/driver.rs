@@ -17,6 +17,8 @@
 pub(crate) mod asynchronous;
 pub(crate) mod blocking;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::Instant;
 
 use crate::backends::postgres::classify;
@@ -27,6 +29,17 @@ use crate::options::LockOptions;
 use crate::protocol::{Action, Grant, SessionSnapshot};
 use crate::server_report::{LockSupport, ServerReport};
 use crate::session::{Row, SessionError, TransactionState};
+
+/// Runs the action of a destructor. During a panic a second panic would abort the process, so it is
+/// caught then.
+pub(crate) fn run_in_drop(act: impl FnOnce()) {
+    if thread::panicking() {
+        // The panic hook has already reported the panic.
+        let _ = catch_unwind(AssertUnwindSafe(act));
+    } else {
+        act();
+    }
+}
 
 /// Records that the request waits, if this action begins a wait.
 fn record_wait<T>(record: Option<&mut RequestRecord>, action: &Action<T>) {

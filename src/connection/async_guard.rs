@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::driver::asynchronous::drive_release;
-use crate::driver::blocking::run_in_drop;
+use crate::driver::run_in_drop;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{GrantRecord, LockSpan};
 use crate::key::LockKey;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::driver::blocking::{drive_release, run_in_drop};
+use crate::driver::blocking::drive_release;
+use crate::driver::run_in_drop;
 use crate::error::LockError;
 use crate::events::{LockSpan, release_failed};
 use crate::key::LockKey;

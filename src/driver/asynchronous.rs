@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use super::blocking::run_in_drop;
 use super::{
     add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
-    record_wait, reports_holders,
+    record_wait, reports_holders, run_in_drop,
 };
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;

@@ -1,13 +1,11 @@
 //! Driver for blocking sessions.
 
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
 use std::time::Instant;
 
 use super::{
     add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
-    record_wait, reports_holders,
+    record_wait, reports_holders, run_in_drop,
 };
 use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
@@ -257,17 +255,6 @@ where
     }
 }
 
-/// Runs the action of a destructor. During a panic a second panic would abort the process, so it is
-/// caught then.
-pub(crate) fn run_in_drop(act: impl FnOnce()) {
-    if thread::panicking() {
-        // The panic hook has already reported the panic.
-        let _ = catch_unwind(AssertUnwindSafe(act));
-    } else {
-        act();
-    }
-}
-
 /// Performs an action on the session, whose process id is `pid` if it is known.
 fn perform<S: LockSession + ?Sized, T>(
     session: &mut S,
@@ -348,6 +335,7 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::time::Duration;
 
     use super::*;

@@ -26,7 +26,7 @@ use super::core::{Core, SessionCommand, SessionId};
 use super::shared::{ResponseSender, SessionCommands, Shared};
 use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{drive, snapshot};
-use crate::driver::blocking::run_in_drop;
+use crate::driver::run_in_drop;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use crate::combine_results::combine_results;
 use crate::driver::asynchronous::{drive_acquire, drive_release};
-use crate::driver::blocking::run_in_drop;
+use crate::driver::run_in_drop;
 use crate::error::LockError;
 use crate::events::GrantRecord;
 use crate::key::LockKey;

@@ -1,7 +1,8 @@
 //! Transaction with a lock around a body.
 
 use crate::combine_results::combine_results;
-use crate::driver::blocking::{drive_acquire, drive_release, run_in_drop};
+use crate::driver::blocking::{drive_acquire, drive_release};
+use crate::driver::run_in_drop;
 use crate::error::LockError;
 use crate::events::release_failed;
 use crate::key::LockKey;
