@@ -241,7 +241,8 @@ impl Shared {
             Deferred::Respond(sender, response) => contained(|| drop(sender.send(response))),
             Deferred::SignalLoss(loss) => loss.fire(),
             Deferred::Report(notice) => notice.waits(),
-            Deferred::Wake(waker) => waker.wake(),
+            // A guard may be dropped while its thread panics, where a second panic would abort.
+            Deferred::Wake(waker) => contained(|| waker.wake()),
         }
     }
 
