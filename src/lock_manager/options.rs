@@ -101,7 +101,7 @@ impl LockManagerOptions {
     /// |---|---|---|
     /// | blocks ([`WaitStrategy::Block`](crate::WaitStrategy::Block)) | at once | sessions that wait in the server's queue |
     /// | polls, and another session held the lock at the last attempt | after half to one [`interval`](crate::LockOptions::interval) | also clients that poll |
-    /// | polls, and no other session was seen | after half as long as the time before, down to 1/32 to 1/16 of the interval | also clients that poll |
+    /// | polls, and no other session was seen | after half as long as the time before, down to 1/32 to 1/8 of the interval | also clients that poll |
     ///
     /// The pause exists because the server does not show clients that poll. With a count of 0 or 1
     /// every holder acquires from the server. The limit also applies to shared locks: after it a
