@@ -79,6 +79,7 @@ impl Acquire {
         match (self.scope, error.kind()) {
             // The rollback to the savepoint released the lock.
             (LockScope::Transaction, _) => self.on_wait_cleaned_up(error),
+            // The server may grant the lock at the moment of the time-out, 55P03, or deadlock.
             (LockScope::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
                 self.release_if_held(error)
             }
