@@ -208,14 +208,15 @@ pub(crate) fn a_terminated_wait(fixture: &Fixture) {
 
 pub(crate) fn settings_survive(fixture: &Fixture) {
     let key = fixture.key("key");
-    let limit = Duration::from_millis(20);
+    // Much longer than a checkout: sqlx closes the connection of a checkout that its caller drops.
+    let limit = Duration::from_secs(1);
     let [first, second] = fixture.actors();
     assert_eq!(second.run_sql(SqlCommand::SetSettings), Done);
     let before = second.number(SqlCommand::Settings);
     let assert_unchanged =
         || assert_eq!(second.run_sql(SqlCommand::Settings), Answered(Some(before)));
 
-    for options in [no_wait(), poll(limit), block(limit)] {
+    for options in [no_wait(), poll(LONG), block(LONG)] {
         assert_eq!(second.acquire(&key, options), Granted);
         assert_unchanged();
         assert_eq!(second.release(), Done);
