@@ -70,8 +70,8 @@ impl LockSession for PgConnection {
         self.batch_execute(&script.sql()).map_err(session_error)
     }
 
-    /// The mark alone would not be enough: the next statement that succeeds outside a transaction
-    /// removes it (seen with Diesel 2.3.14). No statement succeeds in a session that has ended.
+    /// The driver also terminates the session, because the next statement that succeeds outside a
+    /// transaction removes the mark (seen with Diesel 2.3.14).
     fn session_mark_broken(&mut self) {
         super::blocking::manager_status(self).set_in_error();
     }

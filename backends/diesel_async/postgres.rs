@@ -143,8 +143,9 @@ impl AsyncLockSession for AsyncPgConnection {
         self.session_mark_broken();
     }
 
-    /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel request at once,
-    /// which has crashed poolers.
+    /// The terminate statements are behind the wait, which the cancel request ends. No other
+    /// statement is cancelled: tokio-postgres closes the connection of a cancel request at once,
+    /// and poolers have crashed at that.
     fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
         self.session_start_terminate(pid);
         cancel(self.cancel_token());

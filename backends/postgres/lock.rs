@@ -339,6 +339,8 @@ pub(super) const fn key_binds(key: RawLockKey) -> [Option<Bind>; 2] {
 
 /// The text of a single operation. It does nothing on another session than the expected one, and
 /// returns null there. So no lock is acquired on a session that the lock manager does not know.
+///
+/// The operations need no columns of `pg_locks`, which [`by_mode_and_space`] passes to each text.
 macro_rules! if_pid_matches {
     ($function:literal, $suffix:literal, $key:literal) => {
         concat!(

@@ -87,8 +87,9 @@ macro_rules! lock_session {
                     self.session_mark_broken();
                 }
 
-                /// Only a wait is cancelled: tokio-postgres closes the connection of a cancel
-                /// request at once, which has crashed poolers.
+                /// The terminate statements are behind the wait, which the cancel request ends. No
+                /// other statement is cancelled: tokio-postgres closes the connection of a cancel
+                /// request at once, and poolers have crashed at that.
                 fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
                     let token = $client(self).cancel_token();
                     self.session_start_terminate(pid);

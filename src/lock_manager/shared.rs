@@ -129,11 +129,13 @@ const RETAINED_CAPACITY: usize = 64;
 /// Work to do after the mutex is released: it may call back into [`Shared`].
 enum Deferred {
     Spawn(SessionId, SessionCommands),
+    /// A grant, an error or a released lock, for the task of the caller. Sending it wakes the task.
     Respond(oneshot::Sender<Response>, Response),
     /// The loss of a session.
     SignalLoss(Arc<LossSignal>),
     /// An event, whose subscriber or observer may call back.
     Report(Arc<Notice>),
+    /// The waker of the timer, which must fire earlier than planned.
     Wake(Waker),
 }
 

@@ -244,8 +244,9 @@ impl<W> KeyState<W> {
     /// Returns the backoff of the pause in which other processes may acquire the lock.
     ///
     /// The server does not show polling clients, so only a pause can find them. It is fair if it is
-    /// as long as theirs: one poll interval after contention from outside. Without contention it is
-    /// lost time, so each pause halves the next one.
+    /// as long as theirs: up to one poll interval, if another process contended for the lock.
+    /// Without contention it is lost time. So each pause halves the bound of the next one, down to
+    /// a [`POLL_ALIGNMENT`]th of the interval.
     pub(super) fn yield_backoff(&mut self, random: &mut fastrand::Rng) -> Option<Backoff> {
         let next = self.queue.front()?;
         let first = next.interval / self.yield_divisor;
