@@ -42,9 +42,10 @@ impl PinnedState {
     pub(super) async fn run_statement(&mut self, statement: &Statement) -> Result<Row, DbErr> {
         let in_transaction = !self.log.lock().open.is_empty();
         // Set before the first poll: a drop at any later point may leave the statement on the
-        // server. A report changes no lock, so its reply is only read to the end.
+        // server. Neither a report nor an identification leaves a lock, so the reply is only read
+        // to the end.
         self.in_flight = match statement {
-            Statement::Report { .. } => InFlight::Reply,
+            Statement::Report { .. } | Statement::Identity { .. } => InFlight::Reply,
             _ => InFlight::LockStatement(None),
         };
         let row = run_statement(self.postgres()?, statement, in_transaction).await;

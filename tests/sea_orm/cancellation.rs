@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use advisory_locking::backends::sea_orm::PinnedConnection;
 use advisory_locking::session::AsyncLockPool;
-use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy};
+use advisory_locking::{
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy,
+};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, TransactionTrait,
 };
 use testkit::fake_server::{FakeServer, Rule};
 use testkit::gate::Gate;
 use testkit::observer::Observe;
-use testkit::proxy::{Direction, Proxy};
+use testkit::proxy::{Direction, Policy, Proxy};
 use testkit::server::{connect, fresh_key, url};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -463,8 +465,6 @@ async fn a_spawned_task_does_not_keep_the_lock() {
 /// No later statement shows whether that release succeeded.
 #[tokio::test]
 async fn a_queued_release_dropped_in_flight_ends_the_session() {
-    use advisory_locking::AsyncAdvisoryLocking;
-
     let (db, mut observer) = (postgres(1).await, connect());
     for polls in 1..40 {
         let [outer, inner] = [(); 2].map(|()| fresh_key());
@@ -553,6 +553,20 @@ async fn report_dropped_in_flight_closes_its_connection() {
     assert_ne!(pid(&db).await, before);
     let report = db.advisory_lock_holders(&key).await.unwrap();
     assert!(report.holders.is_empty());
+}
+
+/// The lock of the identification ends with its statement, so the guard keeps its own.
+#[tokio::test]
+async fn identification_dropped_in_flight_keeps_the_lock() {
+    let (proxy, mut observer, key) = (Proxy::start(), connect(), fresh_key());
+    let db = crate::open::connect(proxy.url(), 1).await;
+    let mut guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    proxy.set(Direction::ToClient, Policy::Hold);
+    assert!(poll_times(1, guard.identify()).await.is_none());
+    proxy.forward();
+    guard.execute_unprepared("SELECT 1").await.unwrap();
+    guard.release().await.unwrap();
+    observer.assert_free(&key, "the release").await;
 }
 
 /// The role may call neither the functions that release nor the one that ends the session.
