@@ -11,6 +11,7 @@ use super::error::{closed_error, exec_error, no_lock_error};
 use super::native::NativeConnection;
 use super::transaction_log::TransactionLog;
 use crate::backends::RuntimeBound;
+use crate::backends::sqlx::error::is_disconnected;
 use crate::backends::sqlx::{statements, terminate};
 use crate::key::RawLockKey;
 
@@ -86,23 +87,30 @@ impl PinnedState {
             return executor.execute_unprepared(sql).await;
         }
         let sent = statements::send(self.postgres()?, sql).await;
-        self.discard_if_unreadable(&sent);
+        self.discard_if_disconnected(&sent);
         sent.map(Into::into).map_err(exec_error)
     }
 
     /// Records that the statement in flight has its reply.
     pub(super) fn finish<T>(&mut self, reply: sqlx::Result<T>) -> sqlx::Result<T> {
         self.in_flight = InFlight::Nothing;
-        self.discard_if_unreadable(&reply);
+        self.discard_if_disconnected(&reply);
         reply
     }
 
-    /// Discards the connection if sqlx cannot read the reply.
+    /// Discards the connection if its session has ended, or if sqlx cannot read the reply.
     ///
-    /// The rest of such a reply may never end. After `COPY … FROM STDIN` the server waits for data
-    /// from the client, and sqlx 0.9.0 for the end of the reply.
-    fn discard_if_unreadable<T>(&mut self, reply: &sqlx::Result<T>) {
-        if matches!(reply, Err(sqlx::Error::Protocol(_))) {
+    /// So a guard knows of the end after any failed statement. The rest of an unreadable reply may
+    /// never end. After `COPY … FROM STDIN` the server waits for data from the client, and sqlx
+    /// 0.9.0 for the end of the reply.
+    fn discard_if_disconnected<T>(&mut self, reply: &sqlx::Result<T>) {
+        if let Err(error) = reply
+            && is_disconnected(error)
+        {
+            // A session that has ended waits no longer.
+            if !matches!(error, sqlx::Error::Protocol(_)) {
+                self.in_flight = InFlight::Nothing;
+            }
             self.discard();
         }
     }

@@ -8,8 +8,10 @@ use advisory_locking::session::AsyncLockPool;
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, WaitStrategy,
 };
+use futures_util::StreamExt;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, TransactionTrait,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, Statement,
+    StreamTrait, TransactionTrait,
 };
 use testkit::fake_server::{FakeServer, Rule};
 use testkit::gate::Gate;
@@ -365,8 +367,6 @@ async fn waits_dropped_together_leave_the_queue_and_the_pool() {
 /// A stream keeps the connection. The remaining rows are read before the release.
 #[tokio::test]
 async fn a_body_dropped_in_a_stream_frees_the_key() {
-    use futures_util::StreamExt;
-    use sea_orm::{Statement, StreamTrait};
     let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
     let streams = Notify::new();
     let call = db.with_advisory_lock(&key, NO_WAIT, async |db| {
@@ -567,6 +567,44 @@ async fn identification_dropped_in_flight_keeps_the_lock() {
     guard.execute_unprepared("SELECT 1").await.unwrap();
     guard.release().await.unwrap();
     observer.assert_free(&key, "the release").await;
+}
+
+/// The failed statement of the body is the last that is sent to the ended session.
+#[tokio::test]
+async fn guard_learns_of_the_end_from_a_failed_statement() {
+    let statement = |sql| Statement::from_string(DbBackend::Postgres, sql);
+    let db = postgres(1).await;
+    for method in [
+        "execute_unprepared",
+        "execute",
+        "query_one",
+        "query_all",
+        "stream",
+    ] {
+        let key = fresh_key();
+        let mut guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        guard.execute_unprepared("SELECT 1 / 0").await.unwrap_err();
+        assert!(!guard.is_lost(), "{method}");
+        connect().terminate_holder(&key);
+        let select = statement("SELECT 1");
+        let failed = match method {
+            "execute_unprepared" => guard.execute_unprepared("SELECT 1").await.is_err(),
+            "execute" => guard.execute_raw(select).await.is_err(),
+            "query_one" => guard.query_one_raw(select).await.is_err(),
+            "query_all" => guard.query_all_raw(select).await.is_err(),
+            _ => guard
+                .stream_raw(select)
+                .await
+                .unwrap()
+                .next()
+                .await
+                .unwrap()
+                .is_err(),
+        };
+        assert!(failed && guard.is_lost(), "{method}");
+        let error = guard.release().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Lost, "{method}");
+    }
 }
 
 /// The role may call neither the functions that release nor the one that ends the session.
