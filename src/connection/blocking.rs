@@ -194,9 +194,10 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// * [`InvalidOptions`](crate::LockErrorKind::InvalidOptions),
     ///   [`InTransaction`](crate::LockErrorKind::InTransaction): nothing was sent.
     /// * [`TransactionAborted`](crate::LockErrorKind::TransactionAborted): the open transaction,
-    ///   which the options allow, was aborted before. Diesel and diesel-async report `Database`,
-    ///   because they hide the SQLSTATE. In such a transaction a failed attempt terminates the
-    ///   session: an aborted transaction accepts no release.
+    ///   which the options allow, was aborted before. The session and its other locks stay. Diesel
+    ///   and diesel-async report `Database`, because they hide the SQLSTATE. In such a transaction
+    ///   any other failed attempt terminates the session: an aborted transaction accepts no
+    ///   release.
     /// * [`SessionChanged`](crate::LockErrorKind::SessionChanged): two sessions replied to this
     ///   call. This is the exception: a session of a pooler may hold the lock.
     ///

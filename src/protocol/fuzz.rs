@@ -288,7 +288,9 @@ impl<'d> FakeServer<'d> {
         match kind {
             StatementKind::TryAcquire { scope, .. } => {
                 self.granted = answer == Some(Some(true));
-                let is_unknown = self.granted || row.is_err();
+                // In an aborted transaction the server runs no statement.
+                let may_have_run = |error: &SessionError| error.code() != SqlState::new("25P02");
+                let is_unknown = self.granted || row.as_ref().is_err_and(may_have_run);
                 self.may_hold |= scope == LockScope::Session && is_unknown;
             }
             StatementKind::Release { .. } => {

@@ -1,13 +1,16 @@
 //! Transactions of the caller: begun by sqlx, begun by hand, and after a dropped request.
 
-use advisory_locking::{AsyncAdvisoryLocking, LockError, LockErrorKind, LockOptions, WaitStrategy};
+use advisory_locking::{
+    AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
+    WaitStrategy,
+};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use testkit::observer::{LockEntry, Observe};
 use testkit::pending::drop_at;
 use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of};
 use testkit::temp::TempRole;
 
-use crate::{NO_WAIT, connect, pid};
+use crate::{NO_WAIT, connect, pid, pool_of};
 
 /// A connection with a table of its session.
 async fn with_table() -> (PgConnection, String) {
@@ -130,6 +133,37 @@ async fn scope_that_does_not_begin_loses_no_commit() {
         assert_eq!(kind_of(scope.await), Some(LockErrorKind::Database));
         tx.commit().await.unwrap_err();
     }
+}
+
+/// The server refuses the attempt without running it, so the session keeps its other lock.
+#[tokio::test]
+async fn attempt_in_an_aborted_transaction_keeps_the_session() {
+    let (mut conn, key, refused) = (connect().await, fresh_key(), fresh_key());
+    let session = pid(&mut conn).await;
+    let mut guard = conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let mut tx = guard.begin().await.unwrap();
+    tx.execute("SELECT 1 / 0").await.unwrap_err();
+    let allowed = NO_WAIT.allow_in_transaction();
+    let attempt = tx.acquire_advisory_lock(&refused, allowed).await;
+    assert_eq!(kind_of(attempt), Some(LockErrorKind::TransactionAborted));
+    tx.rollback().await.unwrap();
+    guard.release().await.unwrap();
+    assert_eq!(pid(&mut conn).await, session);
+    assert!(observer().is_free(&refused));
+}
+
+/// sqlx does not see the transaction, so the pool would hand it out again and again.
+#[tokio::test]
+async fn pool_replaces_a_session_in_an_unknown_aborted_transaction() {
+    let (pool, key) = (pool_of(1).await, fresh_key());
+    let mut conn = pool.acquire().await.unwrap();
+    conn.execute("BEGIN").await.unwrap();
+    conn.execute("SELECT 1 / 0").await.unwrap_err();
+    drop(conn);
+    let attempt = pool.acquire_advisory_lock(&key, NO_WAIT).await;
+    assert_eq!(kind_of(attempt), Some(LockErrorKind::TransactionAborted));
+    let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    guard.release().await.unwrap();
 }
 
 /// The lock is free, and the caller's commit does not succeed: its transaction was rolled back.

@@ -11,6 +11,7 @@
 //! * A rollback to the savepoint released the transaction-level lock.
 //! * An attempt for a transaction-level lock failed. The end of the caller's aborted transaction
 //!   releases it.
+//! * The caller's transaction was aborted before the attempt, so the server did not run it.
 //! * Another session replied. A session that this connection cannot reach may hold the lock then.
 
 use std::time::Duration;
@@ -34,6 +35,11 @@ impl Acquire {
             return self.terminate(error);
         }
         match (self.scope, self.in_transaction) {
+            // The server did not run the statement, and the caller rolls its transaction back. The
+            // session may hold other locks.
+            (LockScope::Session, true) if kind == LockErrorKind::TransactionAborted => {
+                self.fail(error)
+            }
             // Diesel hides the SQLSTATE of an aborted transaction, so any such error may be that.
             (LockScope::Transaction, _) if kind == LockErrorKind::Database => {
                 self.fail(error.with_kind(LockErrorKind::TransactionAborted))

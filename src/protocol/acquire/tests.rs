@@ -171,6 +171,38 @@ fn failed_try_is_checked_for_a_leak() {
     }
 }
 
+/// The server did not run the statement. The session may hold other locks of the caller.
+#[test]
+fn attempt_in_an_aborted_transaction_ends_no_session() {
+    let snapshot = SessionSnapshot {
+        transaction: TransactionState::open(1),
+        ..SessionSnapshot::idle()
+    };
+    let options = LockOptions::no_wait().allow_in_transaction();
+    let (scope, now) = (LockScope::Session, Instant::now());
+    let mut acquire = Acquire::new(LockKey::from("key"), &options, scope, snapshot);
+    let action = acquire.handle(Event::Ready, now);
+    assert!(matches!(action, Action::Query(_)), "{action:?}");
+    match acquire.handle(Event::Row(Err(coded("25P02"))), now) {
+        Action::Done(Err(error)) => {
+            assert_eq!(error.kind(), LockErrorKind::TransactionAborted);
+        }
+        other => unreachable!("{other:?}"),
+    }
+    // No code rolls back a transaction that the client does not know of.
+    let script = vec![
+        (0, Event::Row(Err(coded("25P02")))),
+        (0, Event::Row(Err(coded("25P02")))),
+        (0, Event::Ready),
+    ];
+    let sent = ["try", "check", "terminate"];
+    assert_fails(
+        play(polling(), script),
+        &sent,
+        LockErrorKind::TransactionAborted,
+    );
+}
+
 #[test]
 fn ended_session_gets_no_statement() {
     let script = vec![(0, Event::Row(Err(gone()))), (0, Event::Ready)];
