@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use sqlx_core::transaction::TransactionManager;
 
 use super::error::is_disconnected;
-use super::statements::send;
+use super::statements::{drain, send};
 use crate::backends::postgres::TerminateStep;
 
 /// Queues a message behind the statement in flight. Returns whether sqlx has queued a rollback
@@ -68,7 +68,12 @@ pub(super) fn start_rollback_to(conn: &mut PgConnection, depth: u32) -> bool {
 pub(super) fn start_terminate(conn: &mut PgConnection, pid: Option<i32>) {
     if conn.is_in_transaction() {
         let end = TerminateStep::RollBackAndEndSession.sql(pid);
-        let _ = send(conn, &end).now_or_never();
+        let sent = async {
+            // The error of a dropped statement precedes the end of its reply.
+            drain(conn).await?;
+            send(conn, &end).await
+        };
+        let _ = sent.now_or_never();
     } else {
         let texts: Vec<String> = TerminateStep::queued(pid).collect();
         queue_all(conn, &texts);

@@ -1,5 +1,7 @@
 //! Transactions of the caller: begun by sqlx, begun by hand, and after a dropped request.
 
+use std::time::Duration;
+
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
     WaitStrategy,
@@ -7,7 +9,7 @@ use advisory_locking::{
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use testkit::observer::{LockEntry, Observe};
 use testkit::pending::drop_at;
-use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of};
+use testkit::server::{connect as observer, eventually, fresh_key, fresh_name, kind_of};
 use testkit::temp::TempRole;
 
 use crate::{NO_WAIT, connect, pid, pool_of};
@@ -180,6 +182,36 @@ async fn guard_dropped_in_a_transaction_ends_the_session() {
         tx.commit().await.unwrap_err();
         observer().assert_free(&key, "the session ended").await;
     }
+}
+
+/// The error of a statement that was dropped in flight comes before the end of its reply.
+#[tokio::test]
+async fn guard_dropped_behind_an_error_ends_the_session() {
+    let mut observer = observer();
+    for _ in 0..20 {
+        let (mut conn, key) = (connect().await, fresh_key());
+        let mut tx = conn.begin().await.unwrap();
+        let options = NO_WAIT.allow_in_transaction();
+        let mut guard = tx.acquire_advisory_lock(&key, options).await.unwrap();
+        let session = guard.session_pid().unwrap();
+        let failing = sqlx::raw_sql("SELECT 1 / 0").execute(&mut **guard);
+        if drop_at(1, failing).await.is_some() {
+            continue;
+        }
+        let aborted = "state = 'idle in transaction (aborted)'";
+        eventually(aborted, || observer.session_matches(session, aborted));
+        // Lets the runtime see that the reply has arrived.
+        connect().await.ping().await.unwrap();
+        drop(guard);
+        // The end of the reply may arrive after the drop, which sends nothing then.
+        for _ in 0..100 {
+            if observer.is_free(&key) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    panic!("the session keeps the lock");
 }
 
 /// The wait of a transaction that was dropped ends, and the connection stays usable.
