@@ -360,6 +360,74 @@ async fn dropped_guard_with_an_endless_reply_closes_the_connection() {
     pool.execute("SELECT 1").await.unwrap();
 }
 
+/// The messages of the drop do not arrive, so the server does not reply. Neither the caller nor the
+/// body has used the connection.
+#[tokio::test]
+async fn drop_without_replies_costs_the_connection_only() {
+    let proxy = Proxy::start();
+    let pool = pool_through(&proxy).await;
+    for in_transaction in [false, true] {
+        let (key, granted) = (fresh_key(), Notify::new());
+        if in_transaction {
+            let call = pool.with_advisory_xact_lock(&key, NO_WAIT, async |_conn| {
+                proxy.hold_from("ROLLBACK");
+                granted.notify_one();
+                std::future::pending::<sqlx::Result<()>>().await
+            });
+            tokio::select! {
+                ended = call => panic!("{ended:?}"),
+                () = granted.notified() => {}
+            }
+        } else {
+            let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+            proxy.hold_from("advisory_locking.released");
+            drop(guard);
+        }
+        proxy.wait_until_held(Direction::ToServer);
+        // Another connection, which the pool opens when that of the lock is closed.
+        let other = pool.acquire().await;
+        assert!(
+            !observer().is_free(&key),
+            "in a transaction: {in_transaction}"
+        );
+        other.unwrap();
+        proxy.forward();
+        observer()
+            .assert_free(&key, "the connection was closed")
+            .await;
+    }
+}
+
+/// With a minimum of connections, the drop of each spawns a task.
+#[test]
+fn drop_without_a_runtime_keeps_the_minimum_of_connections() {
+    let [runtime, other] = [(); 2].map(|()| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().build().unwrap()
+    });
+    let options = PgPoolOptions::new().min_connections(1).max_connections(1);
+    let pool = runtime.block_on(options.connect(&url())).unwrap();
+    let key = fresh_key();
+    let acquire = || {
+        runtime
+            .block_on(pool.acquire_advisory_lock(&key, NO_WAIT))
+            .unwrap()
+    };
+    for leaves_transaction in [false, true] {
+        let mut guard = acquire();
+        if leaves_transaction {
+            std::mem::forget(runtime.block_on(guard.begin()).unwrap());
+        }
+        drop(guard);
+        other.block_on(observer().assert_free(&key, "a drop without a runtime"));
+        runtime.block_on(async { drop(pool.acquire().await.unwrap()) });
+    }
+    let guard = acquire();
+    drop(runtime);
+    drop(guard);
+    other.block_on(observer().assert_free(&key, "a drop after the end of the runtime"));
+}
+
 /// The transaction may be committed or rolled back, so the pool does not reuse the session.
 #[tokio::test]
 async fn dropped_commit_ends_the_session() {
