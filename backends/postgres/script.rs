@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::lock::{held_by_session, nothing_uncommitted};
 use super::wait::{self, SAVEPOINT};
 use super::{NEGATIVE_INFINITY, SqlState, TerminateStep, rollback_text};
+#[cfg(any(test, feature = "sea-orm"))]
+use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
 use crate::options::{LockMode, LockScope};
 
@@ -162,6 +164,18 @@ impl Script {
         messages
     }
 
+    /// Returns why a [`ReleaseOrTerminate`](Self::ReleaseOrTerminate) released no lock, given the
+    /// value that its first message returned. `None`: it released the lock.
+    #[cfg(any(test, feature = "sea-orm"))]
+    pub(crate) fn release_failure(reply: Option<&str>) -> Option<LockErrorKind> {
+        match reply {
+            Some(reply) if reply.ends_with(" t") => None,
+            Some(OTHER_SESSION) => Some(LockErrorKind::SessionChanged),
+            Some(OPEN_TRANSACTION) => Some(LockErrorKind::TransactionLeftOpen),
+            Some(_) | None => Some(LockErrorKind::NotHeld),
+        }
+    }
+
     /// Returns the text for a client that shows the SQLSTATE of every error, or hides it.
     fn text(&self, shows_sqlstate: bool) -> String {
         match *self {
@@ -196,13 +210,13 @@ impl Script {
             } => {
                 let outside_transaction = transaction_began.map_or_else(String::new, |began| {
                     format!(
-                        "WHEN {} OR NOT ({}) THEN NULL ",
+                        "WHEN {} OR NOT ({}) THEN '{OPEN_TRANSACTION}' ",
                         transaction_began_at(began),
                         nothing_uncommitted!()
                     )
                 });
                 format!(
-                    "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN NULL \
+                    "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {pid} THEN '{OTHER_SESSION}' \
                      {outside_transaction}\
                      ELSE pg_catalog.set_config({RELEASED_SETTING}, pg_catalog.concat('{nonce} ', {}), false) END",
                     call("pg_advisory_unlock", key, mode)
@@ -314,6 +328,11 @@ fn fail_unless(condition: &str) -> String {
 /// in them cannot replay this value after a failure.
 const RELEASED_SETTING: &str = "'advisory_locking.released'";
 
+/// The values of a queued release that did nothing: another session ran it, or a transaction is
+/// open that the client does not know of.
+const OTHER_SESSION: &str = "other session";
+const OPEN_TRANSACTION: &str = "open transaction";
+
 /// The messages behind a queued release. They terminate the session unless the release released
 /// the lock.
 ///
@@ -400,6 +419,20 @@ mod tests {
             (3_160_857_600_000_000, "2100-03-01 00:00:00.000000+00"),
         ] {
             assert_eq!(iso_8601(micros), text);
+        }
+    }
+
+    #[test]
+    fn queued_release_says_why_it_failed() {
+        let reply = Some(format!("{} t", u64::MAX));
+        assert_eq!(Script::release_failure(reply.as_deref()), None);
+        for (reply, kind) in [
+            (Some("7 f"), LockErrorKind::NotHeld),
+            (Some(OTHER_SESSION), LockErrorKind::SessionChanged),
+            (Some(OPEN_TRANSACTION), LockErrorKind::TransactionLeftOpen),
+            (None, LockErrorKind::NotHeld),
+        ] {
+            assert_eq!(Script::release_failure(reply), Some(kind), "{reply:?}");
         }
     }
 

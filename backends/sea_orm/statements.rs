@@ -8,10 +8,10 @@ use sea_orm::{ConnectionTrait, DatabaseExecutor, DbErr, ExecResult, QueryResult,
 use sea_query_sqlx::SqlxValues;
 use tokio::sync::OwnedMutexGuard;
 
-use super::error::{exec_error, query_error};
+use super::error::{exec_error, query_error, session_error};
 use super::state::{InFlight, PinnedState};
-use crate::backends::sqlx::statements::run_statement;
-use crate::session::{Row, Script, Statement};
+use crate::backends::sqlx::statements::{fetch_text, run_statement};
+use crate::session::{QueuedRelease, Row, Script, Statement};
 
 pub(super) type RowResult = Result<QueryResult, DbErr>;
 
@@ -71,6 +71,26 @@ impl PinnedState {
         let sent = self.send(&script.plain_sql()).await;
         self.in_flight = InFlight::Nothing;
         sent.map(drop)
+    }
+
+    /// Sends the release of a dropped guard, and passes the reply to it.
+    pub(super) async fn send_release(
+        &mut self,
+        message: &str,
+        release: QueuedRelease,
+    ) -> Result<(), DbErr> {
+        let reply = match self.postgres() {
+            Ok(conn) => fetch_text(conn, message).await.map_err(exec_error),
+            Err(error) => Err(error),
+        };
+        match &reply {
+            Ok(reply) => match Script::release_failure(reply.as_deref()) {
+                Some(kind) => release.failed(kind),
+                None => release.replied(Ok(())),
+            },
+            Err(error) => release.replied(Err(session_error(error.clone()))),
+        }
+        reply.map(drop)
     }
 
     pub(super) async fn execute(

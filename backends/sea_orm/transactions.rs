@@ -205,11 +205,11 @@ impl PinnedState {
         // If this future is dropped here, no later statement shows whether the message succeeded.
         // So the session is terminated then.
         self.in_flight = InFlight::LockStatement(None);
-        let sent = self.send(&message).await.map(drop);
+        let sent = match release {
+            Some(release) => self.send_release(&message, release).await,
+            None => self.send(&message).await.map(drop),
+        };
         self.in_flight = InFlight::Nothing;
-        if let Some(release) = release {
-            release.replied(sent.clone().map_err(session_error));
-        }
         match sent {
             // None of the next messages can be sent.
             Err(error) if is_disconnected(&error) => Err(error),

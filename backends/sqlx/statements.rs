@@ -87,6 +87,16 @@ pub(crate) async fn fetch_unprepared(conn: &mut PgConnection, sql: String) -> Re
     decode_row(&row.await?.ok_or(Error::RowNotFound)?)
 }
 
+/// Sends text as one simple-query message, and returns the text in its row.
+#[cfg(feature = "sea-orm")]
+pub(crate) async fn fetch_text(
+    conn: &mut PgConnection,
+    sql: &str,
+) -> Result<Option<String>, Error> {
+    let row = ::sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(conn).await?;
+    ::sqlx::Row::try_get(&row, 0)
+}
+
 /// Sends text as one simple-query message.
 pub(crate) async fn send(conn: &mut PgConnection, sql: &str) -> Result<PgQueryResult, Error> {
     ::sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await

@@ -180,9 +180,9 @@ impl<'s, S: AsyncLockSession> TerminateUnlessQueued<'s, S> {
         // the commit. No caller would see that, so the session is terminated instead.
         let transaction = self.session.session_transaction_state();
         if transaction.depth() > grant.depth {
-            queued.not_queued(LockErrorKind::TransactionLeftOpen);
+            queued.failed(LockErrorKind::TransactionLeftOpen);
         } else if transaction.is_broken() {
-            queued.not_queued(LockErrorKind::Lost);
+            queued.failed(LockErrorKind::Lost);
         } else if !transaction.is_open_on_server() {
             let script = release_script(self.pid, grant);
             self.is_queued = self.session.session_enqueue_release(&script, queued);

@@ -210,7 +210,7 @@ pub trait AsyncLockSession: Send {
         if queued {
             release.unread();
         } else {
-            release.not_queued(LockErrorKind::Lost);
+            release.failed(LockErrorKind::Lost);
         }
         queued
     }

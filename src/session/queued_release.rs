@@ -36,8 +36,8 @@ impl QueuedRelease {
         }
     }
 
-    /// Logs that the release failed before it was queued.
-    pub(crate) fn not_queued(self, kind: LockErrorKind) {
+    /// Logs that the release failed, without an error of the client.
+    pub(crate) fn failed(self, kind: LockErrorKind) {
         self.ended(Err(LockError::new(kind)));
     }
 

@@ -14,9 +14,9 @@ use testkit::observer::Observe;
 use testkit::server::{connect, fresh_key, url};
 
 use super::{
-    CONTENDED, DROPPED, GRANTED, LOST, OVERDUE, QUEUED, RELEASE_FAILED, RELEASED, REQUESTED, SHORT,
-    TERMINATED, TIMED_OUT, WAITING, assert_events, assert_eventual_events, assert_eventual_warning,
-    assert_scope, assert_spans, run, send_in_body,
+    CONTENDED, DROPPED, GRANTED, LOST, NOT_RELEASED, OVERDUE, QUEUED, RELEASE_FAILED, RELEASED,
+    REQUESTED, SHORT, TERMINATED, TIMED_OUT, WAITING, assert_events, assert_eventual_events,
+    assert_eventual_warning, assert_scope, assert_spans, run, send_in_body,
 };
 use crate::NO_WAIT;
 use crate::recorder::{Event, events_of};
@@ -275,6 +275,25 @@ async fn lost_lock_of_a_dropped_guard_is_an_error<P: Client>() {
     }
     drop(guard);
     assert_eventual_events(&key, &[REQUESTED, GRANTED, LOST, RELEASE_FAILED]);
+}
+
+/// SeaORM's adapter reads the reply. No other one does.
+#[test]
+fn failed_release_of_a_dropped_guard_is_logged() {
+    run(async {
+        let db = DatabaseConnection::open().await;
+        for (statement, ended) in [
+            ("SELECT pg_advisory_unlock_all()", LOST),
+            ("BEGIN; SELECT txid_current()", NOT_RELEASED),
+        ] {
+            let key = fresh_key();
+            let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+            guard.execute_unprepared(statement).await.unwrap();
+            drop(guard);
+            assert_eventual_events(&key, &[REQUESTED, GRANTED, ended, RELEASE_FAILED]);
+            connect().assert_free(&key, "the end of the session").await;
+        }
+    });
 }
 
 macro_rules! on_every_client {
