@@ -19,7 +19,7 @@
 //! | text | sent | reason |
 //! |---|---|---|
 //! | [`StatementKind::Release`] | at the release of a guard | one round trip; does nothing on another session or in the transaction of the grant, and returns which it was |
-//! | [`StatementKind::ReleaseIfHeld`] | after a wait that failed | the lock may not be held, and [`pg_advisory_unlock`] would write a warning to the log |
+//! | [`StatementKind::ReleaseIfHeld`] | after a wait that failed | the lock may not be held, and [`pg_advisory_unlock`] would write a warning to the log; does nothing on another session |
 //! | [`Script::ReleaseOrTerminate`] | at the drop of an async guard | no task waits for the reply, so the messages check it themselves |
 //! | a single [`LockOpKind::Release`] | by a lock manager | knows its session, so it returns neither session nor transaction |
 //! | [`LockOpKind::Release`] in a batch | by a lock manager | one statement for many operations; as a batch of one it costs the server 28 µs more |
@@ -57,6 +57,7 @@ pub use script::Script;
     feature = "_sqlx-postgres"
 ))]
 pub(crate) use script::begin;
+pub(crate) use statement::Binds;
 pub use statement::{Bind, Statement, StatementKind};
 pub(crate) use terminate::TerminateSequence;
 pub use terminate::TerminateStep;

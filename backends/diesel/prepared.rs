@@ -17,6 +17,7 @@ use diesel::row::{Field, NamedRow, Row as DieselRow};
 use diesel::serialize::{self, Output, ToSql};
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Untyped};
 
+use crate::backends::postgres::Binds;
 use crate::session::{Bind, Cell, Row, Statement};
 
 /// A statement whose id is `ID`. Made by [`with_prepared`].
@@ -24,7 +25,7 @@ pub(crate) struct Prepared<const ID: u8> {
     /// The text, cut at its parameters.
     pieces: &'static [&'static str],
     is_cacheable: bool,
-    binds: [Option<Bind>; 4],
+    binds: Binds,
 }
 
 impl<const ID: u8> Prepared<ID> {

@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use super::Bind;
 use super::server_signs::{server_signs, standby_sign, stub_sign};
+use super::{Bind, Binds};
 use crate::key::RawLockKey;
 use crate::options::LockMode;
 
@@ -221,7 +221,7 @@ impl LockBatch {
 }
 
 /// The values to bind: the session, the codes, the keys and the name of the sequence.
-pub(super) fn binds(batch: &LockBatch) -> [Option<Bind>; 4] {
+pub(super) fn binds(batch: &LockBatch) -> Binds {
     let codes = batch.ops.iter().map(LockOp::code).collect();
     let numbers = batch.ops.iter().map(LockOp::number).collect();
     let sequence = match (batch.mode, &batch.tokens) {
@@ -233,6 +233,7 @@ pub(super) fn binds(batch: &LockBatch) -> [Option<Bind>; 4] {
         Some(Bind::Int8Array(codes)),
         Some(Bind::Int8Array(numbers)),
         sequence,
+        None,
     ]
 }
 

@@ -1,7 +1,7 @@
 //! The texts about one lock: those of a connection, and single operations of a lock manager.
 
 use super::server_signs::{standby_sign, stub_sign};
-use super::{Bind, LockOp, NEGATIVE_INFINITY, ServerSigns, StatementKind};
+use super::{Bind, Binds, LockOp, NEGATIVE_INFINITY, ServerSigns, StatementKind};
 use crate::key::{PgLocksColumns, RawLockKey};
 use crate::options::{LockMode, LockScope};
 
@@ -160,7 +160,8 @@ macro_rules! from_pg_locks {
     };
 }
 
-/// The text that releases the lock if `pg_locks` shows it.
+/// The text that releases the lock if `pg_locks` shows it for the expected session, or for any if
+/// that is 0.
 ///
 /// The key occurs twice: first as the parameters of the function, then as columns of `pg_locks`.
 /// So the numbers of the later parameters depend on the key space.
@@ -169,17 +170,19 @@ macro_rules! release_if_held {
         release_if_held!(
             $suffix,
             $key,
-            from_pg_locks!($pg_locks_mode, "$2", "$3", "1")
+            from_pg_locks!($pg_locks_mode, "$2", "$3", "1"),
+            "$4"
         )
     };
     ($suffix:literal, $pg_locks_mode:literal, $key:literal, "2") => {
         release_if_held!(
             $suffix,
             $key,
-            from_pg_locks!($pg_locks_mode, "$3", "$4", "2")
+            from_pg_locks!($pg_locks_mode, "$3", "$4", "2"),
+            "$5"
         )
     };
-    ($suffix:literal, $key:literal, $from:expr) => {
+    ($suffix:literal, $key:literal, $from:expr, $pid:literal) => {
         concat!(
             "SELECT (SELECT pg_catalog.pg_advisory_unlock",
             $suffix,
@@ -187,7 +190,9 @@ macro_rules! release_if_held {
             $key,
             ")",
             $from,
-            ")",
+            " AND ",
+            $pid,
+            "::pg_catalog.int4 OPERATOR(pg_catalog.=) ANY (ARRAY[0, held.pid]))",
             session_columns!()
         )
     };
@@ -277,7 +282,7 @@ pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) ->
             "$2::pg_catalog.int8",
             "$2::pg_catalog.int4, $3::pg_catalog.int4"
         ),
-        StatementKind::ReleaseIfHeld => by_mode_and_space!(
+        StatementKind::ReleaseIfHeld { .. } => by_mode_and_space!(
             mode,
             key,
             release_if_held,
@@ -292,7 +297,7 @@ pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) ->
 }
 
 /// Returns the values of a statement of a connection, in the order of its parameters.
-pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
+pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> Binds {
     let PgLocksColumns { classid, objid, .. } = key.pg_locks();
     let columns = || [classid, objid].map(|column| Some(Bind::Int8(column.into())));
     let [first, second] = key_binds(key);
@@ -300,7 +305,7 @@ pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
         StatementKind::TryAcquire { refuses, .. } => {
             let refused = |signs| Some(Bind::Int4(refuses.intersection(signs).bits()));
             let [stubs, standby] = [ServerSigns::STUBS, ServerSigns::STANDBY].map(refused);
-            [stubs, standby, first, second]
+            [stubs, standby, first, second, None]
         }
         StatementKind::Release {
             pid,
@@ -310,21 +315,23 @@ pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> [Option<Bind>; 4] {
             let began = Bind::Timestamptz(transaction_began.unwrap_or(NEGATIVE_INFINITY));
             // A key of one number has one parameter only.
             match second {
-                Some(_) => [pid, first, second, Some(began)],
-                None => [pid, first, Some(began), None],
+                Some(_) => [pid, first, second, Some(began), None],
+                None => [pid, first, Some(began), None, None],
             }
         }
-        StatementKind::ReleaseIfHeld => {
+        StatementKind::ReleaseIfHeld { pid } => {
             let [classid, objid] = columns();
+            // No session has the process id 0.
+            let pid = Some(Bind::Int4(pid.unwrap_or(0)));
             // A key of one number has one parameter only.
             match second {
-                Some(_) => [first, second, classid, objid],
-                None => [first, classid, objid, None],
+                Some(_) => [first, second, classid, objid, pid],
+                None => [first, classid, objid, pid, None],
             }
         }
         StatementKind::IsHeld | StatementKind::IsHeldByPreparedTransaction => {
             let [classid, objid] = columns();
-            [classid, objid, None, None]
+            [classid, objid, None, None, None]
         }
     }
 }

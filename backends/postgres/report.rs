@@ -21,7 +21,7 @@
 //! [format `escape`]: https://www.postgresql.org/docs/current/functions-binarystring.html#ENCODE-FORMAT-ESCAPE
 //! [`pg_stat_get_activity`]: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-STATS-FUNCTIONS
 
-use super::Bind;
+use super::{Bind, Binds};
 use crate::key::RawLockKey;
 
 /// The bytes of a role's name as ASCII.
@@ -109,9 +109,9 @@ pub(super) const fn sql(key: Option<RawLockKey>) -> &'static str {
 }
 
 /// Returns the values to bind.
-pub(super) fn binds(key: Option<RawLockKey>, with_waiters: bool) -> [Option<Bind>; 4] {
+pub(super) fn binds(key: Option<RawLockKey>, with_waiters: bool) -> Binds {
     let Some(key) = key else {
-        return [const { None }; 4];
+        return Binds::default();
     };
     let columns = key.pg_locks();
     [
@@ -119,5 +119,6 @@ pub(super) fn binds(key: Option<RawLockKey>, with_waiters: bool) -> [Option<Bind
         Some(Bind::Int8(columns.objid.into())),
         Some(Bind::Int4(columns.objsubid.into())),
         Some(Bind::Int4(with_waiters.into())),
+        None,
     ]
 }

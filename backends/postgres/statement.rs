@@ -38,11 +38,15 @@ pub enum StatementKind {
         /// the client knows of the transaction of the grant, so that a release inside it is valid.
         transaction_began: Option<i64>,
     },
-    /// Releases one level if `pg_locks` shows the lock for this session. Unlike
+    /// Releases one level if `pg_locks` shows the lock for the session `pid`. Unlike
     /// [`Release`](Self::Release), it never writes a warning to the server's log.
     ///
-    /// True: released. Null: not held.
-    ReleaseIfHeld,
+    /// True: released. Null: not held, or another session.
+    ReleaseIfHeld {
+        /// The session that may hold the lock. Any other session keeps its lock, which may be that
+        /// of another client of a pooler. `None`: any session.
+        pid: Option<i32>,
+    },
     /// Returns whether `pg_locks` shows the lock for this session.
     IsHeld,
     /// Returns whether `pg_locks` shows the lock for a transaction that was prepared for two-phase
@@ -164,7 +168,7 @@ impl Statement {
                         u8::from(*scope == LockScope::Transaction)
                     }
                     StatementKind::Release { .. } => 2,
-                    StatementKind::ReleaseIfHeld => 3,
+                    StatementKind::ReleaseIfHeld { .. } => 3,
                     StatementKind::IsHeld => 4,
                     StatementKind::IsHeldByPreparedTransaction => 5,
                 };
@@ -226,19 +230,19 @@ impl Statement {
         self.bind_slots().into_iter().flatten()
     }
 
-    /// The values to bind, without an allocation. The used slots come first.
-    pub(crate) fn bind_slots(&self) -> [Option<Bind>; 4] {
+    /// The values to bind, without an allocation.
+    pub(crate) fn bind_slots(&self) -> Binds {
         match self {
             Self::Lock { kind, key, .. } => lock::binds(*kind, *key),
             Self::Batch(batch) => match batch.single_op() {
                 Some(op) => {
                     let [first, second] = lock::key_binds(op.key());
-                    [Some(Bind::Int4(batch.pid())), first, second, None]
+                    [Some(Bind::Int4(batch.pid())), first, second, None, None]
                 }
                 None => batch::binds(batch),
             },
             Self::Report { key, with_waiters } => report::binds(*key, *with_waiters),
-            Self::Identity { key } => [key.map(Bind::Int8), None, None, None],
+            Self::Identity { key } => [key.map(Bind::Int8), None, None, None, None],
         }
     }
 
@@ -280,6 +284,9 @@ impl Statement {
         }
     }
 }
+
+/// The values of a statement. The used slots come first.
+pub(crate) type Binds = [Option<Bind>; 5];
 
 /// A value to bind to a parameter.
 #[expect(

@@ -18,7 +18,7 @@ const KINDS: [StatementKind; 6] = [
         pid: PID,
         transaction_began: Some(9),
     },
-    StatementKind::ReleaseIfHeld,
+    StatementKind::ReleaseIfHeld { pid: Some(PID) },
     StatementKind::IsHeld,
     StatementKind::IsHeldByPreparedTransaction,
 ];
@@ -178,7 +178,7 @@ fn parameters_are_in_order_and_match_the_binds() {
         let text = statement.sql();
         let parameters: Vec<_> = text.split('$').skip(1).map(|rest| &rest[..1]).collect();
         let count = statement.binds().count();
-        assert_eq!(parameters, ["1", "2", "3", "4"][..count], "{text}");
+        assert_eq!(parameters, ["1", "2", "3", "4", "5"][..count], "{text}");
     }
 }
 

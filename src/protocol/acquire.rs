@@ -260,7 +260,7 @@ impl Acquire {
     fn on_session_changed(&mut self, row: LockReply) -> NextAction {
         let error = self.error(LockErrorKind::SessionChanged);
         if row.answer == Some(true) {
-            self.release_if_held(error)
+            self.release_if_held(Some(row.pid), error)
         } else {
             self.fail(error)
         }

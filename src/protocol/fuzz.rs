@@ -297,7 +297,7 @@ impl<'d> FakeServer<'d> {
                 self.released = answer;
                 self.may_hold &= answer != Some(Some(true));
             }
-            StatementKind::ReleaseIfHeld => {
+            StatementKind::ReleaseIfHeld { .. } => {
                 self.may_hold &= !matches!(answer, Some(Some(true) | None))
             }
             StatementKind::IsHeld => self.may_hold &= answer != Some(Some(false)),

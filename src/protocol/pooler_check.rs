@@ -183,7 +183,7 @@ impl PoolerCheck {
                 self.query(
                     State::ReadingPids(done),
                     *side,
-                    StatementKind::ReleaseIfHeld,
+                    StatementKind::ReleaseIfHeld { pid: None },
                 )
             }
             _ => self.lock_step(0),
@@ -327,7 +327,7 @@ impl PoolerCheck {
         self.query(
             State::CleaningUp(outcome, attempts),
             side,
-            StatementKind::ReleaseIfHeld,
+            StatementKind::ReleaseIfHeld { pid: None },
         )
     }
 

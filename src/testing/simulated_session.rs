@@ -168,7 +168,7 @@ impl SimulatedLock {
             Some(StatementKind::TryAcquire { .. }) => reply(Some(self.try_acquire()?)),
             Some(StatementKind::Release { .. }) => self.table.release(&self.request)?,
             // A failed wait leaves no lock in the table.
-            Some(StatementKind::ReleaseIfHeld) => reply(None),
+            Some(StatementKind::ReleaseIfHeld { .. }) => reply(None),
             Some(StatementKind::IsHeld | StatementKind::IsHeldByPreparedTransaction) => {
                 reply(Some(false))
             }

@@ -102,7 +102,7 @@ impl LockSession for FaultySession {
             (Defect::DoesNotRelease, Some(StatementKind::Release { .. })) => {
                 faulty_reply(Some(true))
             }
-            (Defect::LeaksAfterFailedWait, Some(StatementKind::ReleaseIfHeld)) => {
+            (Defect::LeaksAfterFailedWait, Some(StatementKind::ReleaseIfHeld { .. })) => {
                 faulty_reply(None)
             }
             _ => self.session.session_query(statement),

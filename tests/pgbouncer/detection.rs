@@ -1,8 +1,11 @@
 //! `detect_pooler`, and the reports without it.
 
+use std::thread;
+use std::time::Duration;
+
 use advisory_locking::{
     AdvisoryLocking, AsyncPooledAdvisoryLocking, LockErrorKind, LockOptions, PooledAdvisoryLocking,
-    PoolingMode,
+    PoolingMode, WaitStrategy,
 };
 use diesel::Connection;
 use diesel::connection::{CacheSize, SimpleConnection};
@@ -12,7 +15,7 @@ use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use testkit::observer::Observe;
 use testkit::pending::drop_at;
-use testkit::server::{connect, eventually, fresh_key, url};
+use testkit::server::{connect, eventually, fresh_key, kind_of, url};
 
 use crate::actor_async::on_runtime;
 use crate::pooler::{Mode, Pooler};
@@ -194,6 +197,42 @@ fn a_swapped_session_is_reported() {
     assert_eq!(error.kind(), LockErrorKind::SessionChanged, "{error}");
     assert!(error.is_lost());
     other.batch_execute("COMMIT").unwrap();
+}
+
+/// The clean-up after a wait runs on the session that holds the lock for another client.
+#[test]
+fn clean_up_after_a_wait_releases_no_other_lock() {
+    let pooler = Pooler::start(Mode::Transaction, 2, "server_round_robin = 1");
+    warm(&pooler, 2);
+    let [mut holder, mut waiter, mut first, mut second] =
+        [(); 4].map(|()| unprepared(&pooler.url()));
+    let (key, mut observer) = (fresh_key(), connect());
+    let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
+    let guard = guard.unwrap();
+    let pid = guard.session_pid().map(i64::from).unwrap();
+    // The limit is long enough as soon as the clean-up finds the session of the holder free.
+    let ended = [1, 8, 64].into_iter().find(|seconds| {
+        // Both sessions, of which only that without the lock is for the waiter.
+        for client in [&mut first, &mut second] {
+            client.batch_execute("BEGIN").unwrap();
+        }
+        if second.pid() != pid {
+            std::mem::swap(&mut first, &mut second);
+        }
+        first.batch_execute("COMMIT").unwrap();
+        let limit = LockOptions::wait_up_to(Duration::from_secs(*seconds));
+        let options = limit.strategy(WaitStrategy::Block);
+        let wait = || waiter.acquire_advisory_lock(&key, options).map(drop);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(wait);
+            observer.wait_until_waiters(&key, 1);
+            second.batch_execute("COMMIT").unwrap();
+            kind_of(waiting.join().unwrap()) == Some(LockErrorKind::SessionChanged)
+        })
+    });
+    assert!(ended.is_some(), "the clean-up reached the waiter's session");
+    assert_eq!(observer.holders(&key), [pid]);
+    drop(guard);
 }
 
 /// Dropped at each pending point: no test lock stays held, and the pool works.

@@ -87,15 +87,17 @@ impl Acquire {
             (LockScope::Transaction, _) => self.on_wait_cleaned_up(error),
             // The server may grant the lock at the moment of the time-out, 55P03, or deadlock.
             (LockScope::Session, LockErrorKind::TimedOut | LockErrorKind::Deadlock) => {
-                self.release_if_held(error)
+                self.release_if_held(self.pid, error)
             }
             (LockScope::Session, _) => self.check_for_leak(error),
         }
     }
 
-    pub(super) fn release_if_held(&mut self, error: LockError) -> NextAction {
+    /// Releases one level of the lock if the session `pid` holds it. A pooler may send the
+    /// statement to another session, which may hold the lock for another client.
+    pub(super) fn release_if_held(&mut self, pid: Option<i32>, error: LockError) -> NextAction {
         self.state = State::ReleasingIfHeld(error);
-        self.query(StatementKind::ReleaseIfHeld)
+        self.query(StatementKind::ReleaseIfHeld { pid })
     }
 
     pub(super) fn on_released_if_held(

@@ -55,7 +55,8 @@ fn play_on(
             match acquire.handle(event, began + Duration::from_millis(after)) {
                 Action::Query(statement) => match statement.kind() {
                     Some(StatementKind::TryAcquire { .. }) => "try",
-                    Some(StatementKind::ReleaseIfHeld) => "release if held",
+                    Some(StatementKind::ReleaseIfHeld { pid: Some(SESSION) }) => "release if held",
+                    Some(StatementKind::ReleaseIfHeld { pid: Some(ANOTHER) }) => "release there",
                     Some(StatementKind::IsHeld) => "check",
                     other => unreachable!("{other:?}"),
                 },
@@ -142,7 +143,7 @@ fn replies_of_two_sessions_are_an_error() {
     let mut script = answered(true);
     script.push((0, row(Some(true), ANOTHER)));
     let granted = play(polling(), script);
-    let sent = ["try", "sleep", "try", "release if held"];
+    let sent = ["try", "sleep", "try", "release there"];
     assert_fails(granted, &sent, LockErrorKind::SessionChanged);
 }
 

@@ -106,7 +106,7 @@ impl Pooler {
                 Some(!held_by_other)
             }
             StatementKind::IsHeld => Some(is_held),
-            StatementKind::ReleaseIfHeld | StatementKind::Release { .. } => {
+            StatementKind::ReleaseIfHeld { .. } | StatementKind::Release { .. } => {
                 *levels -= u32::from(is_held);
                 is_held.then_some(true)
             }

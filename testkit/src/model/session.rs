@@ -304,7 +304,7 @@ impl LockSession for ModelSession {
         // A check of `pg_locks` may return null.
         let checks = matches!(
             statement.kind(),
-            Some(StatementKind::ReleaseIfHeld | StatementKind::IsHeld)
+            Some(StatementKind::ReleaseIfHeld { .. } | StatementKind::IsHeld)
         );
         let null = !checks && self.faults.is_next(Fault::Null);
         self.request(false, |session| {

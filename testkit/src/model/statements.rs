@@ -95,10 +95,13 @@ impl Server {
                     None
                 }
             }
-            StatementKind::ReleaseIfHeld if self.session(pid).holds(lock) => {
+            StatementKind::ReleaseIfHeld { pid: expected }
+                if expected.is_none_or(|expected| expected == pid)
+                    && self.session(pid).holds(lock) =>
+            {
                 Some(self.unlock(pid, lock)?)
             }
-            StatementKind::ReleaseIfHeld => None,
+            StatementKind::ReleaseIfHeld { .. } => None,
             StatementKind::IsHeld => Some(self.session(pid).holds(lock)),
             // The model has no two-phase commit.
             StatementKind::IsHeldByPreparedTransaction => Some(false),
