@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::driver::asynchronous::drive_release;
+use crate::driver::asynchronous::{TerminateUnlessQueued, drive_release};
 use crate::driver::run_in_drop;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{GrantRecord, LockSpan};
@@ -154,48 +154,31 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         if grant.attachment.is_some() {
             return queued.unread();
         }
-        run_in_drop(|| TerminateUnlessQueued::new(&mut **self.conn, pid).enqueue(&grant, queued));
+        run_in_drop(|| {
+            let mut release = TerminateUnlessQueued::new(&mut **self.conn, Some(pid), false);
+            release.is_queued = enqueue(&mut *release.session, pid, &grant, queued);
+        });
     }
 }
 
-/// Terminates the session of a dropped guard unless its release is queued, also if the client
-/// panics.
-struct TerminateUnlessQueued<'s, S: AsyncLockSession> {
-    session: &'s mut S,
+/// Queues the release of a dropped guard. Returns `false` if the session must be terminated.
+fn enqueue<S: AsyncLockSession>(
+    session: &mut S,
     pid: i32,
-    is_queued: bool,
-}
-
-impl<'s, S: AsyncLockSession> TerminateUnlessQueued<'s, S> {
-    const fn new(session: &'s mut S, pid: i32) -> Self {
-        Self {
-            session,
-            pid,
-            is_queued: false,
-        }
+    grant: &Grant,
+    queued: QueuedRelease,
+) -> bool {
+    // Inside a transaction the queued release could fail in the aborted transaction, or precede
+    // the commit. No caller would see that, so the session is terminated instead.
+    let transaction = session.session_transaction_state();
+    if transaction.depth() > grant.depth {
+        queued.failed(LockErrorKind::TransactionLeftOpen);
+    } else if transaction.is_broken() {
+        queued.failed(LockErrorKind::Lost);
+    } else if !transaction.is_open_on_server() {
+        return session.session_enqueue_release(&release_script(pid, grant), queued);
     }
-
-    fn enqueue(mut self, grant: &Grant, queued: QueuedRelease) {
-        // Inside a transaction the queued release could fail in the aborted transaction, or precede
-        // the commit. No caller would see that, so the session is terminated instead.
-        let transaction = self.session.session_transaction_state();
-        if transaction.depth() > grant.depth {
-            queued.failed(LockErrorKind::TransactionLeftOpen);
-        } else if transaction.is_broken() {
-            queued.failed(LockErrorKind::Lost);
-        } else if !transaction.is_open_on_server() {
-            let script = release_script(self.pid, grant);
-            self.is_queued = self.session.session_enqueue_release(&script, queued);
-        }
-    }
-}
-
-impl<S: AsyncLockSession> Drop for TerminateUnlessQueued<'_, S> {
-    fn drop(&mut self) {
-        if !self.is_queued {
-            run_in_drop(|| self.session.session_start_terminate(Some(self.pid)));
-        }
-    }
+    false
 }
 
 fn release_script(pid: i32, grant: &Grant) -> Script {

@@ -339,16 +339,49 @@ impl<S: AsyncLockSession, M: Machine> Drop for TerminateOnDrop<'_, S, M> {
         }
         let pid = self.machine.session_pid();
         let depth = self.machine.depth_of_caller();
+        let depth = depth.filter(|_| !self.in_flight || self.can_roll_back);
         run_in_drop(|| {
-            let rolled_back = depth
-                .filter(|_| !self.in_flight || self.can_roll_back)
-                .is_some_and(|depth| self.session.session_start_rollback_to(depth));
             // Only a wait needs a cancel request: the server would grant the lock to it much later.
-            if self.in_flight && self.waits_on_server {
-                self.session.session_cancel_and_terminate(pid);
-            } else if !rolled_back {
-                self.session.session_start_terminate(pid);
-            }
+            let cancels = self.in_flight && self.waits_on_server;
+            let mut clean_up = TerminateUnlessQueued::new(&mut *self.session, pid, cancels);
+            clean_up.roll_back_to(depth);
+        });
+    }
+}
+
+/// Terminates a session in a drop unless its clean-up is queued, also if the client panics.
+pub(crate) struct TerminateUnlessQueued<'s, S: AsyncLockSession> {
+    pub(crate) session: &'s mut S,
+    pid: Option<i32>,
+    /// A wait is in flight, which is cancelled. The session is terminated in any case then.
+    cancels: bool,
+    pub(crate) is_queued: bool,
+}
+
+impl<'s, S: AsyncLockSession> TerminateUnlessQueued<'s, S> {
+    pub(crate) const fn new(session: &'s mut S, pid: Option<i32>, cancels: bool) -> Self {
+        Self {
+            session,
+            pid,
+            cancels,
+            is_queued: false,
+        }
+    }
+
+    /// Queues a rollback to the transactions of the caller, if the adapter can do that. Returns
+    /// `true` if it is queued.
+    pub(crate) fn roll_back_to(&mut self, depth: Option<u32>) -> bool {
+        self.is_queued = depth.is_some_and(|depth| self.session.session_start_rollback_to(depth));
+        self.is_queued
+    }
+}
+
+impl<S: AsyncLockSession> Drop for TerminateUnlessQueued<'_, S> {
+    fn drop(&mut self) {
+        run_in_drop(|| match (self.cancels, self.is_queued) {
+            (true, _) => self.session.session_cancel_and_terminate(self.pid),
+            (false, true) => {}
+            (false, false) => self.session.session_start_terminate(self.pid),
         });
     }
 }

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use crate::combine_results::combine_results;
-use crate::driver::asynchronous::{drive_acquire, drive_release};
+use crate::driver::asynchronous::{TerminateUnlessQueued, drive_acquire, drive_release};
 use crate::driver::run_in_drop;
 use crate::error::LockError;
 use crate::events::GrantRecord;
@@ -76,17 +76,15 @@ impl<S: AsyncLockSession> Drop for TransactionScope<'_, S> {
         let Some(grant) = self.grant.take() else {
             return;
         };
+        let (pid, depth) = (grant.pid, grant.depth_of_caller());
+        // Its drop sends the event of a termination, also if the client panics.
+        let release = grant.record.map(GrantRecord::releasing);
         run_in_drop(|| {
-            let rolled_back = grant
-                .depth_of_caller()
-                .is_some_and(|depth| self.session.session_start_rollback_to(depth));
-            let pid = grant.pid;
-            let release = grant.record.map(GrantRecord::releasing);
-            if !rolled_back {
-                // The drop of `release` sends the event of the termination.
-                self.session.session_start_terminate(pid);
-            } else if let Some(release) = release {
-                release.queued();
+            let mut clean_up = TerminateUnlessQueued::new(&mut *self.session, pid, false);
+            if clean_up.roll_back_to(depth) {
+                if let Some(release) = release {
+                    release.queued();
+                }
             }
         });
     }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Waker};
 
 use super::*;
-use crate::protocol::Acquire;
+use crate::protocol::{Acquire, BeginAndAcquire};
 use crate::session::{Row, Script, SessionError, TransactionState};
 
 /// Session whose client library panics at each statement and at the termination.
@@ -44,6 +44,10 @@ impl AsyncLockSession for PanickingSession {
         panic!("the client panics")
     }
 
+    fn session_start_rollback_to(&mut self, _depth: u32) -> bool {
+        panic!("the client panics")
+    }
+
     fn session_start_terminate(&mut self, _pid: Option<i32>) {
         self.terminated += 1;
         panic!("the client panics")
@@ -73,6 +77,19 @@ fn client_that_panics_twice_does_not_abort() {
             |key, options: &_, state| Acquire::new(key, options, LockScope::Session, state);
         let call = drive_acquire(&mut session, &key, &options, scope, machine);
         poll(call);
+    });
+    assert_eq!(session.terminated, 1);
+}
+
+/// The panic of the begin is followed by one of the rollback.
+#[test]
+fn panic_in_the_rollback_of_a_drop_terminates() {
+    let mut session = PanickingSession::default();
+    let (key, options) = (LockKey::from("panics"), LockOptions::no_wait());
+    assert_panics_once(|| {
+        let scope = LockScope::Transaction;
+        let machine = BeginAndAcquire::new;
+        poll(drive_acquire(&mut session, &key, &options, scope, machine));
     });
     assert_eq!(session.terminated, 1);
 }
