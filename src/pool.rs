@@ -18,8 +18,9 @@ mod blocking;
 use std::time::{Duration, Instant};
 
 use crate::error::{LockError, LockErrorKind};
+use crate::events::RequestRecord;
 use crate::key::LockKey;
-use crate::options::LockOptions;
+use crate::options::{LockOptions, LockScope};
 use crate::session::SessionError;
 
 #[cfg(feature = "_async")]
@@ -52,6 +53,47 @@ fn checkout_limit(options: &LockOptions) -> Option<Duration> {
         .limit()
         .filter(|limit| !limit.is_zero())
         .map(|limit| limit.max(MIN_CHECKOUT))
+}
+
+/// Request without a connection. Its events are sent if it ends there: by an error, by the drop of
+/// its future or by a panic of the pool.
+struct UnconnectedRequest<'c> {
+    key: &'c LockKey,
+    options: &'c LockOptions,
+    scope: LockScope,
+    began: Instant,
+    has_ended: bool,
+}
+
+impl<'c> UnconnectedRequest<'c> {
+    fn new(key: &'c LockKey, options: &'c LockOptions, scope: LockScope) -> Self {
+        Self {
+            key,
+            options,
+            scope,
+            began: Instant::now(),
+            has_ended: false,
+        }
+    }
+
+    /// Ends with a connection, on which the request goes on, or with an error.
+    fn ended<C>(mut self, connection: Result<C, LockError>) -> Result<C, LockError> {
+        self.has_ended = true;
+        connection.inspect_err(|error| {
+            RequestRecord::failed(self.key, self.options, self.scope, self.began, error);
+        })
+    }
+}
+
+impl Drop for UnconnectedRequest<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let (key, options) = (self.key, self.options);
+            drop(RequestRecord::new(
+                key, options, self.scope, None, self.began,
+            ));
+        }
+    }
 }
 
 /// Completes a checkout: returns the connection and the options for the rest of the call.

@@ -112,9 +112,11 @@ impl Handle {
         // wait for itself.
         keys.sort_by_key(LockKey::raw);
         keys.dedup_by_key(|key| key.raw());
-        if keys.len() > MAX_KEYS {
+        if let (Some(first), true) = (keys.first(), keys.len() > MAX_KEYS) {
             let context = format!("acquire_all acquires at most {MAX_KEYS} keys");
-            return Err(LockError::new(LockErrorKind::TooManyLocks).with_context(context));
+            let error = LockError::new(LockErrorKind::TooManyLocks).with_context(context);
+            RequestRecord::failed(first, &options, LockScope::Session, began, &error);
+            return Err(error);
         }
         let mut locks: Vec<OwnedLockGuard> = Vec::with_capacity(keys.len());
         let error = loop {

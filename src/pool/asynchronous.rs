@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error};
+use super::{SECOND_CHECKOUT, UnconnectedRequest, checkout_limit, complete_checkout, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
@@ -15,7 +15,6 @@ use crate::connection::{
 };
 use crate::driver::asynchronous::with_holders;
 use crate::error::{LockError, contended_to_none};
-use crate::events::RequestRecord;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
@@ -415,13 +414,13 @@ async fn connection<P: AsyncLockPool>(
     options: &LockOptions,
     scope: LockScope,
 ) -> Result<(P::Connection, LockOptions), LockError> {
-    let began = Instant::now();
+    let request = UnconnectedRequest::new(key, options, scope);
     // First: a call that cannot succeed must not wait for a connection.
     let connection = match options.validate(key) {
-        Ok(()) => checkout(pool, key, options, began).await,
+        Ok(()) => checkout(pool, key, options, request.began).await,
         Err(error) => Err(error),
     };
-    connection.inspect_err(|error| RequestRecord::failed(key, options, scope, began, error))
+    request.ended(connection)
 }
 
 async fn checkout<P: AsyncLockPool>(

@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use super::{SECOND_CHECKOUT, checkout_limit, complete_checkout, pool_error};
+use super::{SECOND_CHECKOUT, UnconnectedRequest, checkout_limit, complete_checkout, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::driver::blocking::with_holders;
 use crate::error::{LockError, contended_to_none};
-use crate::events::RequestRecord;
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
@@ -275,12 +274,12 @@ fn connection<P: LockPool>(
     options: &LockOptions,
     scope: LockScope,
 ) -> Result<(P::Connection, LockOptions), LockError> {
-    let began = Instant::now();
+    let request = UnconnectedRequest::new(key, options, scope);
     // First: a call that cannot succeed must not wait for a connection.
     let connection = options
         .validate(key)
-        .and_then(|()| checkout(pool, key, options, began));
-    connection.inspect_err(|error| RequestRecord::failed(key, options, scope, began, error))
+        .and_then(|()| checkout(pool, key, options, request.began));
+    request.ended(connection)
 }
 
 fn checkout<P: LockPool>(

@@ -209,6 +209,67 @@ fn async_request_without_a_connection_is_logged() {
     });
 }
 
+/// A pool whose connections are all in use.
+#[cfg(feature = "diesel-async-sqlite")]
+struct ExhaustedPool;
+
+#[cfg(feature = "diesel-async-sqlite")]
+impl advisory_locking::session::AsyncLockPool for ExhaustedPool {
+    type Session = SyncConnectionWrapper<diesel::SqliteConnection>;
+    type Connection = Box<Self::Session>;
+
+    async fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        std::future::pending().await
+    }
+}
+
+/// Drops a call that waits for its connection. Before its first poll, a call is no request.
+#[cfg(feature = "diesel-async-sqlite")]
+#[test]
+fn request_dropped_in_its_checkout_is_logged() {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use advisory_locking::AsyncPooledAdvisoryLocking;
+
+    record();
+    let key = LockKey::from("events/dropped-checkout");
+    let options = LockOptions::wait_forever();
+    let call = || AsyncPooledAdvisoryLocking::acquire_advisory_lock(&ExhaustedPool, &key, options);
+    drop(call());
+    assert_eq!(events_of(&key).len(), 0);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pin!(call()).poll(&mut context).is_pending());
+    let events = events_of(&key);
+    let messages: Vec<_> = events.iter().map(Event::message).collect();
+    assert_eq!(
+        messages,
+        [
+            "requesting an advisory lock",
+            "the request for an advisory lock was dropped"
+        ]
+    );
+    assert_eq!(events[1].field("lock.scope"), Some("session"));
+    assert!(events[1].field("waited_ms").is_some());
+}
+
+#[cfg(feature = "lock-manager")]
+#[test]
+fn request_for_too_many_keys_is_logged() {
+    use advisory_locking::lock_manager::LockManager;
+
+    record();
+    let locks = LockManager::over_blocking_pool(ClosedPool).unwrap();
+    let keys = (0..10_001).map(|number| LockKey::from(("events/too-many", number)));
+    let mut keys: Vec<_> = keys.collect();
+    let refused = locks.acquire_all_blocking(keys.clone(), NO_WAIT);
+    assert_eq!(refused.unwrap_err().kind(), LockErrorKind::TooManyLocks);
+    // One request of the call, for its least key, because none of them has been sent.
+    keys.sort_by_key(LockKey::raw);
+    assert_failed_request(&keys[0], "session", "too many locks");
+    assert_eq!(events_of(&keys[1]).len(), 0);
+}
+
 /// The end of the caller's transaction is not observed, so its locks have no release.
 #[test]
 fn locks_in_the_callers_transaction_are_granted_only() {
