@@ -205,7 +205,8 @@ fn execute<C: Connection + Send>(conn: &mut C, script: &Script) -> Result<(), Se
     let text = script.plain_sql();
     let mut call = || conn.batch_execute(&text).map_err(session_error);
     match *script {
-        Script::Terminate { .. } => outside_runtime(call),
+        // Sent after a release that failed.
+        Script::RollBackTransaction | Script::Terminate { .. } => outside_runtime(call),
         _ => call(),
     }
 }

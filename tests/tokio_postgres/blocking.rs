@@ -158,3 +158,19 @@ async fn blocking_guard_dropped_in_a_task_terminates_its_session() {
         drop(client);
     });
 }
+
+/// The server refuses the release in an aborted transaction, so the drop rolls back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocking_guard_dropped_in_an_aborted_transaction() {
+    let key = fresh_key();
+    let mut client = block_in_place(connect);
+    let guard = block_in_place(|| {
+        let mut guard = client.acquire_advisory_lock(&key, NO_WAIT).unwrap();
+        guard.batch_execute("BEGIN").unwrap();
+        guard.batch_execute("SELECT 1/0").unwrap_err();
+        guard
+    });
+    drop(guard);
+    observer().wait_until_free(&key);
+    block_in_place(|| drop(client));
+}
