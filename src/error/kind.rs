@@ -32,8 +32,9 @@ pub enum LockErrorKind {
     /// returns whether that transaction was committed.
     ///
     /// This kind is also reported if the server ended the session before the commit, and the commit
-    /// received no SQLSTATE. Diesel and diesel-async hide it. With other clients, a statement of
-    /// the body may have received it instead.
+    /// received no SQLSTATE. Diesel and diesel-async hide it. The crate postgres may return that of
+    /// an end after the commit. With other clients, a statement of the body may have received it
+    /// instead.
     CommitUnknown,
     /// The client library or the database failed. The lock is not held. If the release could not be
     /// confirmed, the session was terminated.

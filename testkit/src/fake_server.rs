@@ -9,6 +9,7 @@
 
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -25,6 +26,9 @@ pub enum Rule {
     /// Answers a statement that contains `text` with a `FATAL` error, and closes the connection.
     /// The server does not receive the statement.
     EndSession { text: String, code: String },
+    /// Ends the session by a `FATAL` error right behind the reply to a statement that contains
+    /// `text`. The client receives both at once.
+    EndSessionAfter { text: String, code: String },
     /// Holds a statement that contains `text` until [`FakeServer::forward_held`].
     Hold { text: String },
     /// Forwards the `ReadyForQuery` after an error late, and the error at once.
@@ -47,6 +51,13 @@ impl Rule {
 
     pub fn end_session(text: &str, code: &str) -> Self {
         Self::EndSession {
+            text: text.to_owned(),
+            code: code.to_owned(),
+        }
+    }
+
+    pub fn end_session_after(text: &str, code: &str) -> Self {
+        Self::EndSessionAfter {
             text: text.to_owned(),
             code: code.to_owned(),
         }
@@ -226,29 +237,45 @@ impl Shared {
             FirstMessage::StartUp(bytes) => server.write_all(&bytes)?,
         }
         let (mut replies, mut to_client) = (server.try_clone()?, client.try_clone()?);
-        let pause = self.rules.iter().find_map(|rule| match rule {
-            Rule::DelayReadyAfterError { pause } => Some(*pause),
+        let replies_rule = self.rules.iter().find_map(|rule| match rule {
+            Rule::DelayReadyAfterError { .. } | Rule::EndSessionAfter { .. } => Some(rule.clone()),
             _ => None,
         });
+        let ending = Arc::new(AtomicBool::new(false));
+        let is_ending = Arc::clone(&ending);
         thread::spawn(move || {
-            let _ = match pause {
-                Some(pause) => delay_ready_after_error(replies, &mut to_client, pause),
-                None => io::copy(&mut replies, &mut to_client).map(drop),
+            let _ = match replies_rule {
+                Some(Rule::DelayReadyAfterError { pause }) => {
+                    delay_ready_after_error(replies, &mut to_client, pause)
+                }
+                Some(Rule::EndSessionAfter { code, .. }) => {
+                    end_session_after(replies, &mut to_client, &code, &is_ending)
+                }
+                _ => io::copy(&mut replies, &mut to_client).map(drop),
             };
             let _ = to_client.shutdown(Shutdown::Both);
         });
-        let forwarded = self.forward(&client, &mut server);
+        let forwarded = self.forward(&client, &mut server, &ending);
         let _ = server.shutdown(Shutdown::Both);
         forwarded
     }
 
     /// Forwards the client's messages until one of them ends.
-    fn forward(&self, mut client: &TcpStream, server: &mut TcpStream) -> io::Result<()> {
+    fn forward(
+        &self,
+        mut client: &TcpStream,
+        server: &mut TcpStream,
+        ending: &AtomicBool,
+    ) -> io::Result<()> {
         let mut messages = BufReader::new(client);
         loop {
             let mut message = Message::read(&mut messages)?;
             if let Some(sql) = message.sql().map(str::to_owned) {
                 self.lock().statements.push(sql.clone());
+                let ends = |rule: &Rule| matches!(rule, Rule::EndSessionAfter { text, .. } if sql.contains(text));
+                if self.rules.iter().any(ends) {
+                    ending.store(true, Ordering::SeqCst);
+                }
                 match self.apply_rules(sql) {
                     Ok(sql) => message.set_sql(&sql),
                     Err(code) => return error_response("FATAL", &code).write(&mut client),
@@ -271,8 +298,10 @@ impl Shared {
                 Rule::Replace { text, by } => sql = sql.replace(text, by),
                 Rule::EndSession { text, code } if sql.contains(text) => return Err(code.clone()),
                 Rule::Hold { text } if sql.contains(text) => self.wait_until_forwarding(),
-                Rule::EndSession { .. } | Rule::Hold { .. } | Rule::DelayReadyAfterError { .. } => {
-                }
+                Rule::EndSession { .. }
+                | Rule::EndSessionAfter { .. }
+                | Rule::Hold { .. }
+                | Rule::DelayReadyAfterError { .. } => {}
             }
         }
         Ok(sql)
@@ -295,5 +324,29 @@ fn delay_ready_after_error(
             _ => {}
         }
         message.write(client)?;
+    }
+}
+
+/// Forwards the server's messages until one of the sockets ends. While the session is ending, an
+/// error follows the next `ReadyForQuery`, in one write.
+fn end_session_after(
+    replies: TcpStream,
+    client: &mut TcpStream,
+    code: &str,
+    is_ending: &AtomicBool,
+) -> io::Result<()> {
+    let mut replies = BufReader::new(replies);
+    loop {
+        let message = Message::read(&mut replies)?;
+        let mut bytes = Vec::new();
+        message.write(&mut bytes)?;
+        let ends = message.kind == b'Z' && is_ending.load(Ordering::SeqCst);
+        if ends {
+            error_response("FATAL", code).write(&mut bytes)?;
+        }
+        client.write_all(&bytes)?;
+        if ends {
+            return Ok(());
+        }
     }
 }

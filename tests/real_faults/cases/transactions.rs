@@ -5,15 +5,16 @@ use advisory_locking::LockErrorKind::{
 };
 use advisory_locking::LockMode::Exclusive;
 use testkit::cluster::ClusterGuard;
+use testkit::fake_server::{FakeServer, Rule};
 use testkit::observer::Observe;
 use testkit::proxy::{Direction, Policy};
-use testkit::server::{connect, connect_to};
+use testkit::server::{connect, connect_to, url};
 use testkit::temp::TempObject;
 
 use super::network::with_proxy;
 use super::{LONG, assert_granted_and_released, no_wait};
-use crate::actor::Outcome::{Answered, Done, Failed, Granted, NotGranted};
-use crate::actor::{BodyEnd, Command, LockScope, SqlCommand};
+use crate::actor::Outcome::{Answered, BodySucceeded, Done, Failed, Granted, NotGranted};
+use crate::actor::{BODY_VALUE, BodyEnd, Command, LockScope, SqlCommand};
 use crate::adapter_under_test::{AdapterUnderTest, assert_any};
 use crate::fixture::{pid, until};
 use crate::harness::postgres::Endpoint;
@@ -129,8 +130,8 @@ pub(crate) fn a_lost_commit(adapter: AdapterUnderTest) {
     });
 }
 
-/// The server ends the session in the body. Only clients that show the SQLSTATE can exclude that it
-/// was committed.
+/// The server ends the session in the body. Only clients that show the SQLSTATE of the commit can
+/// exclude that it was committed. The crate postgres may show that of a later message.
 pub(crate) fn ended_before_the_commit(adapter: AdapterUnderTest) {
     adapter.run(|fixture| {
         let key = fixture.key("key");
@@ -139,8 +140,7 @@ pub(crate) fn ended_before_the_commit(adapter: AdapterUnderTest) {
         connect().terminate(pid(&actor));
         fixture.assert_free(&key);
         let expected: &[_] = match adapter.name {
-            "sea_orm_postgres" | "sqlx_postgres" | "sqlx_pool_postgres" | "rust_postgres"
-            | "rust_postgres_r2d2" => &[Failed(CommitFailed)],
+            "sea_orm_postgres" | "sqlx_postgres" | "sqlx_pool_postgres" => &[Failed(CommitFailed)],
             // Its task reads the end of the session before, while, or after the commit is sent.
             name if name.starts_with("tokio_postgres") => {
                 &[Failed(Lost), Failed(CommitFailed), Failed(CommitUnknown)]
@@ -148,6 +148,28 @@ pub(crate) fn ended_before_the_commit(adapter: AdapterUnderTest) {
             _ => &[Failed(CommitUnknown)],
         };
         assert_any(actor.end_body(BodyEnd::Ok), expected);
+    });
+}
+
+/// The server commits and then ends the session. The client receives both messages at once.
+pub(crate) fn ended_right_after_the_commit(adapter: AdapterUnderTest) {
+    let table = TempObject::create("TABLE", "(number int)");
+    let insert: &'static str = format!("INSERT INTO {} VALUES (1)", table.name).leak();
+    let server = FakeServer::start([Rule::end_session_after("COMMIT", "57P01")]);
+    let endpoint = Endpoint {
+        actors: server.url(),
+        observer: url(),
+    };
+    adapter.run_at(&endpoint, |fixture| {
+        let key = fixture.key("key");
+        let actor = fixture.actor();
+        actor.enter(LockScope::Transaction, &key);
+        assert_eq!(actor.run_sql(SqlCommand::Run(insert)), Done);
+        let outcome = actor.end_body(BodyEnd::Ok);
+        let count = connect().number(&format!("SELECT count(*) FROM {}", table.name));
+        assert_eq!(count, 1, "{outcome:?}");
+        assert_any(outcome, &[BodySucceeded(BODY_VALUE), Failed(CommitUnknown)]);
+        fixture.assert_soon_free(&key);
     });
 }
 
