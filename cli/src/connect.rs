@@ -38,8 +38,9 @@ use crate::failure::{Failure, causes, code_of_sqlstate};
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Client,
-    /// The task that reads and writes. It ends with the session.
-    pub(crate) task: JoinHandle<()>,
+    /// The task that reads and writes. It ends with the session, and returns the reason if that was
+    /// an error.
+    pub(crate) task: JoinHandle<Option<String>>,
     /// A duplicate of the socket, which the program does not read or write.
     pub(crate) socket: OwnedFd,
     /// The address, for a cancel request.
@@ -226,10 +227,7 @@ where
         .connect_raw(stream, tls)
         .await
         .map_err(|error| refusal(&error))?;
-    let task = tokio::spawn(async move {
-        // The statement in flight receives the same error.
-        let _ = connection.await;
-    });
+    let task = tokio::spawn(async move { connection.await.err().map(|error| causes(&error)) });
     Ok(Connection {
         client,
         task,

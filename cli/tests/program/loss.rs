@@ -1,5 +1,8 @@
 //! The reaction to a lock that is lost while the command runs.
 
+use std::thread;
+use std::time::Duration;
+
 use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions};
 use rustix::process::Signal;
 use testkit::observer::Observe;
@@ -24,7 +27,11 @@ fn terminated_session_ends_the_command() {
         wait_for_sleep(&first);
         wait_for_sleep(&second);
         connect().terminate_holder(&LockKey::from(&*name));
-        running.wait().assert_code(code).assert_stderr("lock lost");
+        let done = running.wait();
+        // The reason of the server.
+        done.assert_code(code)
+            .assert_stderr("lock lost: ")
+            .assert_stderr("terminating connection due to administrator command");
         wait_until_none_sleeps(&first);
         wait_until_none_sleeps(&second);
     }
@@ -114,6 +121,30 @@ fn silent_network_ends_the_command() {
     connect().assert_soon_free(&LockKey::from(&*name), "the loss");
 }
 
+/// The user stops the program at the terminal while a check is under way. Its reply arrives, and
+/// the program reads it after the limit.
+#[test]
+fn reply_that_arrived_while_the_program_was_stopped_is_no_loss() {
+    let (name, sleep, proxy) = (fresh_name(), fresh_sleep(), Proxy::start());
+    let options = ["--check-interval=3s", "--", "sleep", &sleep];
+    let mut command = program(&[&["run", &*name], &options[..]].concat());
+    command.env("DATABASE_URL", proxy.url());
+    let mut running = Running::start(command);
+    wait_for_sleep(&sleep);
+    proxy.set(Direction::ToClient, Policy::Hold);
+    proxy.wait_until_held(Direction::ToClient);
+    running.signal(Signal::STOP);
+    proxy.forward();
+    let before = proxy.round_trips();
+    // The time for the reply to a check is twice the interval.
+    thread::sleep(Duration::from_millis(6_500));
+    running.signal(Signal::CONT);
+    running.wait_until("the checks go on", || proxy.round_trips() > before + 1);
+    running.signal(Signal::TERM);
+    running.wait().assert_code(143);
+    wait_until_none_sleeps(&sleep);
+}
+
 /// From the text of an error in a log to the end of the holder's session, in two commands.
 #[test]
 fn two_commands_lead_from_an_error_to_the_end_of_the_holder() {
@@ -123,7 +154,7 @@ fn two_commands_lead_from_an_error_to_the_end_of_the_holder() {
     let guard = holder
         .acquire_advisory_lock(&*name, LockOptions::no_wait())
         .unwrap();
-    let wait = LockOptions::wait_up_to(std::time::Duration::from_millis(20));
+    let wait = LockOptions::wait_up_to(Duration::from_millis(20));
     let error: LockError = waiter
         .acquire_advisory_lock(&*name, wait)
         .map(drop)

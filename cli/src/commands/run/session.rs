@@ -1,5 +1,6 @@
 //! Statements on the session of the lock, and its loss.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -12,6 +13,8 @@ use crate::failure::{Failure, causes};
 
 /// Shortest time for the reply to a check.
 const CHECK_REPLY: Duration = Duration::from_secs(2);
+/// Time to read a reply that has arrived.
+const READ: Duration = Duration::from_millis(100);
 
 /// Prepares the session for the command, and issues a fencing token of the sequence.
 pub(super) async fn prepare(client: &Client, sequence: Option<&str>) -> Result<Grant, Failure> {
@@ -58,8 +61,13 @@ async fn issue_token(client: &Client, sequence: &str) -> Result<i64, Failure> {
 
 /// Returns the reason if the session of the lock does not reply within the limit, or has ended.
 pub(super) async fn check(client: &Client, session: i32, limit: Duration) -> Result<(), String> {
-    let reply = client.simple_query("SELECT pg_catalog.pg_backend_pid()");
-    match timeout(limit, reply).await {
+    let mut reply = pin!(client.simple_query("SELECT pg_catalog.pg_backend_pid()"));
+    let mut replied = timeout(limit, &mut reply).await;
+    if replied.is_err() {
+        // The limit may have passed while this process was stopped.
+        replied = timeout(READ, reply).await;
+    }
+    match replied {
         Ok(Ok(messages)) if first_number(&messages) == Some(session) => Ok(()),
         Ok(Ok(_)) => Err("another session replied: is there a transaction pooler?".to_owned()),
         Ok(Err(error)) => Err(causes(&error)),
@@ -70,7 +78,7 @@ pub(super) async fn check(client: &Client, session: i32, limit: Duration) -> Res
 /// Waits until the lock is lost, and returns the reason.
 pub(super) async fn loss(
     client: &Client,
-    task: &mut JoinHandle<()>,
+    task: &mut JoinHandle<Option<String>>,
     session: i32,
     interval: Duration,
 ) -> String {
@@ -84,7 +92,10 @@ pub(super) async fn loss(
         }
     };
     tokio::select! {
-        _ = task => "the session ended".to_owned(),
+        ended = task => match ended {
+            Ok(Some(reason)) => format!("the session ended: {reason}"),
+            _ => "the session ended".to_owned(),
+        },
         reason = check => reason,
     }
 }
