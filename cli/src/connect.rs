@@ -61,15 +61,16 @@ struct Refusal {
     by_encryption: bool,
 }
 
-/// Connects to the first host that accepts.
+/// Connects to the first host that accepts. As with libpq, no host is tried after one that refuses
+/// the role or the password, and a failure names each host.
 pub(crate) async fn connect(settings: &Settings, application: &str) -> Result<Connection, Failure> {
-    let mut last: Option<Failure> = None;
+    let mut failures: Vec<Failure> = Vec::new();
     for host in &settings.hosts {
         let addresses = match socket::addresses(host).await {
             Ok(addresses) => addresses,
             Err(error) => {
                 let text = format!("cannot resolve the host {:?}: {error}", host.name);
-                last = Some(Failure::new(Code::UNAVAILABLE, text));
+                failures.push(Failure::new(Code::UNAVAILABLE, text));
                 continue;
             }
         };
@@ -84,13 +85,26 @@ pub(crate) async fn connect(settings: &Settings, application: &str) -> Result<Co
                 }
                 Ok(_) => {
                     let text = format!("{}: target_session_attrs is not satisfied", target.address);
-                    last = Some(Failure::new(Code::UNFIT, text));
+                    failures.push(Failure::new(Code::UNFIT, text));
                 }
-                Err(failure) => last = Some(failure),
+                Err(failure) => {
+                    let is_refused = failure.code == Code::REFUSED;
+                    failures.push(failure);
+                    if is_refused {
+                        return Err(joined(failures));
+                    }
+                }
             }
         }
     }
-    Err(last.unwrap_or_else(|| Failure::new(Code::UNAVAILABLE, "the settings have no host")))
+    Err(joined(failures))
+}
+
+/// Joins the failures of all hosts. The last one decides the exit code.
+fn joined(failures: Vec<Failure>) -> Failure {
+    let code = failures.last().map_or(Code::UNAVAILABLE, |last| last.code);
+    let texts: Vec<String> = failures.into_iter().map(|failure| failure.text).collect();
+    Failure::new(code, texts.join("; "))
 }
 
 /// Connects to one address, with the encryption that `sslmode` allows, in its order.
@@ -188,9 +202,9 @@ fn config(settings: &Settings, application: &str, host: &Host) -> Config {
     if let Some(database) = settings.get("dbname").or(user.as_deref()) {
         config.dbname(database);
     }
-    if let Some(password) = settings.password(host) {
-        config.password(password);
-    }
+    // Without one, the client would fail by itself, and the failure would look like one of the
+    // network. The server refuses an empty password.
+    config.password(settings.password(host).unwrap_or_default());
     if let Some(options) = settings.get("options") {
         config.options(options);
     }
@@ -226,7 +240,7 @@ where
     let (client, connection) = config
         .connect_raw(stream, tls)
         .await
-        .map_err(|error| refusal(&error))?;
+        .map_err(|error| refusal(&error, config))?;
     let task = tokio::spawn(async move { connection.await.err().map(|error| causes(&error)) });
     Ok(Connection {
         client,
@@ -236,13 +250,14 @@ where
     })
 }
 
-fn refusal(error: &tokio_postgres::Error) -> Refusal {
+fn refusal(error: &tokio_postgres::Error, config: &Config) -> Refusal {
     let code = error.code();
+    let mut text = causes(error);
+    if code == Some(&SqlState::INVALID_PASSWORD) && config.get_password() == Some(b"") {
+        text.push_str("; no password is set");
+    }
     Refusal {
-        failure: Failure::new(
-            code.map_or(Code::UNAVAILABLE, code_of_sqlstate),
-            causes(error),
-        ),
+        failure: Failure::new(code.map_or(Code::UNAVAILABLE, code_of_sqlstate), text),
         // The handshake failed, or pg_hba.conf has no line for this encryption.
         by_encryption: code
             .is_none_or(|code| *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION),

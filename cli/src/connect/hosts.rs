@@ -1,5 +1,7 @@
 //! Hosts of a connection string.
 
+use std::path::{Path, PathBuf};
+
 /// Address of a server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Host {
@@ -18,6 +20,11 @@ impl Host {
 
 /// Directories of sockets, of Debian and of PostgreSQL itself.
 pub(super) const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// Returns the path of a Unix-domain socket.
+pub(super) fn socket_of(directory: &str, port: u16) -> PathBuf {
+    Path::new(directory).join(format!(".s.PGSQL.{port}"))
+}
 
 /// Returns the hosts of the lists of names, addresses and ports.
 pub(super) fn hosts(
@@ -51,12 +58,15 @@ pub(super) fn hosts(
     };
     if count == 0 {
         let port = port(0)?;
-        let host = |name: &&str| Host {
-            name: (*name).to_owned(),
+        // One directory, as libpq has: the failure of another would hide that of the server.
+        let [first, ..] = SOCKET_DIRECTORIES;
+        let mut directories = SOCKET_DIRECTORIES.into_iter();
+        let has_socket = |directory: &&str| socket_of(directory, port).exists();
+        return Ok(vec![Host {
+            name: directories.find(has_socket).unwrap_or(first).to_owned(),
             address: None,
             port,
-        };
-        return Ok(SOCKET_DIRECTORIES.iter().map(host).collect());
+        }]);
     }
     (0..count)
         .map(|index| {
@@ -74,4 +84,24 @@ pub(super) fn hosts(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_host_is_the_directory_with_a_socket() {
+        // No server listens there, because the port is privileged.
+        let port = 1 + u16::try_from(std::process::id() % 1_000).unwrap();
+        let names = || -> Vec<String> {
+            let hosts = hosts(None, None, Some(&port.to_string())).unwrap();
+            hosts.into_iter().map(|host| host.name).collect()
+        };
+        assert_eq!(names(), ["/var/run/postgresql"]);
+        let socket = socket_of("/tmp", port);
+        std::fs::write(&socket, "").unwrap();
+        assert_eq!(names(), ["/tmp"]);
+        std::fs::remove_file(socket).unwrap();
+    }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use rustix::net::sockopt;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
-use super::hosts::Host;
+use super::hosts::{Host, socket_of};
 use super::settings::Settings;
 
 /// Address of a socket.
@@ -37,8 +37,7 @@ pub(super) enum Stream {
 /// Returns the addresses of a host.
 pub(super) async fn addresses(host: &Host) -> io::Result<Vec<Address>> {
     if host.is_socket_directory() {
-        let path = PathBuf::from(&host.name).join(format!(".s.PGSQL.{}", host.port));
-        return Ok(vec![Address::Unix(path)]);
+        return Ok(vec![Address::Unix(socket_of(&host.name, host.port))]);
     }
     let name = host.address.as_deref().unwrap_or(&host.name);
     Ok(lookup_host((name, host.port))

@@ -82,6 +82,11 @@ fn password_comes_from_url_environment_or_file() {
         .assert_code(77)
         .assert_stderr("refused password in-env");
 
+    // The server asks for a password, and there is none.
+    with(&[])
+        .assert_code(77)
+        .assert_stderr("no password is set");
+
     let line = format!("127.0.0.1:{port}:*:u:in-file\n");
     let private = file(&line, 0o600);
     let private_path = private.to_str().unwrap();
@@ -157,6 +162,27 @@ fn second_host_is_tried_after_the_first() {
     run_command(command)
         .assert_code(78)
         .assert_stderr("target_session_attrs");
+}
+
+/// As libpq, because another server would refuse the password, too. The refusal is reported.
+#[test]
+fn host_after_a_refusal_is_not_tried() {
+    let port = password_server();
+    let hosts = format!(
+        "host=127.0.0.1,127.0.0.1 port={port},1 user=u dbname=d password=one sslmode=disable"
+    );
+    ls(&[("DATABASE_URL", &hosts)])
+        .assert_code(77)
+        .assert_stderr("refused password one");
+}
+
+#[test]
+fn failure_names_each_host() {
+    let hosts = "host=/no/such/directory,127.0.0.1 port=1 user=u dbname=d";
+    ls(&[("DATABASE_URL", hosts)])
+        .assert_code(69)
+        .assert_stderr("/no/such/directory/.s.PGSQL.1")
+        .assert_stderr("127.0.0.1:1");
 }
 
 #[test]
