@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::{Uid, User};
 use tokio_postgres::config::{ChannelBinding, SslNegotiation};
 
 use super::files::{PasswordFor, in_home, read_password, read_service};
@@ -187,13 +188,10 @@ impl Settings {
         self.keywords.get(name).map(String::as_str)
     }
 
-    /// Returns the role, by default the name of the operating system's user.
+    /// Returns the role, by default the name of the operating system's user. As in libpq, the
+    /// variable `USER` does not count, which may be that of the caller of `su` or `sudo`.
     pub(crate) fn user(&self) -> Option<String> {
-        let own = || {
-            ["USER", "LOGNAME"]
-                .iter()
-                .find_map(|name| env::var(name).ok())
-        };
+        let own = || Some(User::from_uid(Uid::effective()).ok()??.name);
         self.get("user").map(str::to_owned).or_else(own)
     }
 

@@ -185,6 +185,23 @@ fn failure_names_each_host() {
         .assert_stderr("127.0.0.1:1");
 }
 
+/// As with libpq, and not that of the variable `USER`, which `su` and `sudo` may keep.
+#[test]
+fn default_role_is_the_user_of_the_process() {
+    let database = url();
+    let (server, _) = database.rsplit_once('/').unwrap();
+    let server = server.rsplit_once('@').map_or(server, |(_, server)| server);
+    let server = server.trim_start_matches("postgres://");
+    let anonymous = format!("postgres://{server}/no_such_database");
+    let done = ls(&[
+        ("DATABASE_URL", &anonymous),
+        ("USER", "role_of_the_variable"),
+        ("LOGNAME", "role_of_the_variable"),
+    ]);
+    assert_ne!(done.code, Some(0));
+    assert!(!done.stderr.contains("role_of_the_variable"), "{done:?}");
+}
+
 #[test]
 fn application_name_names_the_lock_or_is_the_users() {
     let name = fresh_name();
