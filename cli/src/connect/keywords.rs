@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 pub(super) type Keywords = BTreeMap<String, String>;
 
 /// Keywords that change the connection.
-const KNOWN: [&str; 27] = [
+const KNOWN: [&str; 29] = [
     "application_name",
     "channel_binding",
     "connect_timeout",
     "dbname",
     "fallback_application_name",
+    "gssencmode",
     "host",
     "hostaddr",
     "keepalives",
@@ -28,6 +29,7 @@ const KNOWN: [&str; 27] = [
     "service",
     "servicefile",
     "sslcert",
+    "sslcertmode",
     "sslkey",
     "sslmode",
     "sslnegotiation",
@@ -39,13 +41,11 @@ const KNOWN: [&str; 27] = [
 ];
 
 /// Keywords of other ways to encrypt, which this program does not use.
-const IGNORED: [&str; 7] = [
+const IGNORED: [&str; 5] = [
     "client_encoding",
     "gssdelegation",
-    "gssencmode",
     "gsslib",
     "krbsrvname",
-    "sslcertmode",
     "sslcompression",
 ];
 

@@ -11,15 +11,16 @@ use tokio_postgres::config::{ChannelBinding, SslNegotiation};
 
 use super::files::{PasswordFor, in_home, read_password, read_service};
 use super::hosts::{Host, SOCKET_DIRECTORIES, hosts};
-use super::keywords::{Keywords, parse};
+use super::keywords::{Keywords, insert, parse};
 use crate::failure::Failure;
 
-/// Environment variables and their keywords.
-const VARIABLES: [(&str, &str); 20] = [
+/// Environment variables and their keywords, also those that are not supported.
+const VARIABLES: [(&str, &str); 29] = [
     ("PGAPPNAME", "application_name"),
     ("PGCHANNELBINDING", "channel_binding"),
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
     ("PGDATABASE", "dbname"),
+    ("PGGSSENCMODE", "gssencmode"),
     ("PGHOST", "host"),
     ("PGHOSTADDR", "hostaddr"),
     ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
@@ -27,19 +28,24 @@ const VARIABLES: [(&str, &str); 20] = [
     ("PGPASSFILE", "passfile"),
     ("PGPASSWORD", "password"),
     ("PGPORT", "port"),
+    ("PGREQUIREAUTH", "require_auth"),
+    ("PGREQUIREPEER", "requirepeer"),
+    ("PGREQUIRESSL", "requiressl"),
     ("PGSERVICE", "service"),
     ("PGSERVICEFILE", "servicefile"),
     ("PGSSLCERT", "sslcert"),
+    ("PGSSLCERTMODE", "sslcertmode"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
     ("PGSSLKEY", "sslkey"),
+    ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
+    ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
     ("PGSSLMODE", "sslmode"),
     ("PGSSLNEGOTIATION", "sslnegotiation"),
     ("PGSSLROOTCERT", "sslrootcert"),
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
     ("PGUSER", "user"),
 ];
-
-/// Environment variables of security that this program cannot honour.
-const UNSUPPORTED: [&str; 4] = ["PGREQUIREAUTH", "PGREQUIREPEER", "PGSSLCRL", "PGSSLCRLDIR"];
 
 /// Default of `connect_timeout`. libpq has none, so that a job in cron could hang for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -83,18 +89,18 @@ impl Settings {
 
     fn read(url: Option<&str>, environment: &BTreeMap<String, String>) -> Result<Self, String> {
         let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-        if let Some(name) = UNSUPPORTED.iter().find(|name| set(name).is_some()) {
-            return Err(format!("the environment variable {name} is not supported"));
-        }
         let url = url
             .map(str::to_owned)
             .or_else(|| set("DATABASE_URL").cloned());
         let mut keywords = url.map_or_else(|| Ok(Keywords::new()), |url| parse(&url))?;
         keywords.retain(|_, value| !value.is_empty());
-        let from_environment = VARIABLES.iter().filter_map(|(variable, keyword)| {
-            Some(((*keyword).to_owned(), set(variable)?.clone()))
-        });
-        let environment_keywords: Keywords = from_environment.collect();
+        let mut environment_keywords = Keywords::new();
+        for (variable, keyword) in VARIABLES {
+            if let Some(value) = set(variable) {
+                insert(&mut environment_keywords, keyword, value.clone())
+                    .map_err(|text| format!("the environment variable {variable}: {text}"))?;
+            }
+        }
         let either = |name: &str| {
             keywords
                 .get(name)
@@ -147,6 +153,14 @@ impl Settings {
             Some("require") => ChannelBinding::Require,
             Some(other) => return Err(format!("channel_binding {other:?} does not exist")),
         };
+        for (name, supported) in [
+            ("gssencmode", ["disable", "prefer"]),
+            ("sslcertmode", ["disable", "allow"]),
+        ] {
+            if let Some(value) = text(name).filter(|value| !supported.contains(value)) {
+                return Err(format!("{name} {value:?} is not supported"));
+            }
+        }
         let number = |name: &str| match text(name) {
             Some(text) => text
                 .parse::<u32>()
@@ -314,6 +328,9 @@ mod tests {
             assert!(read(Some(url), &[]).is_err(), "{url}");
         }
         assert!(read(None, &[("PGREQUIREPEER", "postgres")]).is_err());
+        for url in ["gssencmode=require", "sslcertmode=require"] {
+            assert!(read(Some(url), &[]).is_err(), "{url}");
+        }
     }
 
     #[test]

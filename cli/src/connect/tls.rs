@@ -99,6 +99,9 @@ fn roots(settings: &Settings) -> Result<Option<RootCertStore>, String> {
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn client_certificate(settings: &Settings) -> Result<Option<Identity>, String> {
+    if settings.get("sslcertmode") == Some("disable") {
+        return Ok(None);
+    }
     let file = |keyword: &str, default: &str| {
         let set = settings.get(keyword).map(PathBuf::from);
         set.or_else(|| in_home(default).filter(|file| file.exists()))

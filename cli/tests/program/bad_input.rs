@@ -101,6 +101,26 @@ fn unsupported_parameter_is_a_usage_error() {
     run_on("mysql://host/d", &["ls"])
         .assert_code(64)
         .assert_stderr("postgres://");
+    for (variable, value, text) in [
+        ("PGREQUIREPEER", "postgres", "PGREQUIREPEER"),
+        ("PGREQUIRESSL", "1", "PGREQUIRESSL"),
+        (
+            "PGSSLMINPROTOCOLVERSION",
+            "TLSv1.3",
+            "PGSSLMINPROTOCOLVERSION",
+        ),
+        ("PGSSLCERTMODE", "require", "sslcertmode"),
+        ("PGGSSENCMODE", "require", "gssencmode"),
+    ] {
+        let mut command = program(&["ls"]);
+        command.env(variable, value);
+        run_command(command).assert_code(64).assert_stderr(text);
+    }
+    let mut command = program(&["ls"]);
+    command
+        .env("PGSSLCERTMODE", "allow")
+        .env("PGGSSENCMODE", "prefer");
+    run_command(command).assert_code(0);
 }
 
 /// Without the variable the program would connect to another server.
