@@ -85,7 +85,8 @@ pub(super) fn read_password(file: &Path, wanted: &PasswordFor<'_>) -> Option<Str
         ));
         return None;
     }
-    password_in(&fs::read_to_string(file).ok()?, wanted)
+    // Its other lines may be in any encoding.
+    password_in(&String::from_utf8_lossy(&fs::read(file).ok()?), wanted)
 }
 
 fn password_in(text: &str, wanted: &PasswordFor<'_>) -> Option<String> {

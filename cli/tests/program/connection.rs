@@ -55,7 +55,7 @@ fn ls(variables: &[(&str, &str)]) -> Done {
     run_command(command)
 }
 
-fn file(text: &str, mode: u32) -> PathBuf {
+fn file(text: impl AsRef<[u8]>, mode: u32) -> PathBuf {
     let path = std::env::temp_dir().join(fresh_name());
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
@@ -93,11 +93,14 @@ fn password_comes_from_url_environment_or_file() {
     with(&[("PGPASSFILE", private_path)])
         .assert_code(77)
         .assert_stderr("refused password in-file");
+    // As libpq, which knows no encodings.
+    let latin1 = file([b"# Z\xfcrich\n", line.as_bytes()].concat(), 0o600);
+    with(&[("PGPASSFILE", latin1.to_str().unwrap())]).assert_stderr("refused password in-file");
     let open = file(&line, 0o644);
     with(&[("PGPASSFILE", open.to_str().unwrap())]).assert_stderr("0600");
 
     let service = file(
-        &format!(
+        format!(
             "[one]\nhost=127.0.0.1\nport={port}\nuser=u\nsslmode=disable\npassword=in-service\n"
         ),
         0o644,
@@ -109,7 +112,7 @@ fn password_comes_from_url_environment_or_file() {
     ls(&[("PGSERVICEFILE", service_path), ("PGSERVICE", "two")])
         .assert_code(64)
         .assert_stderr("\"two\"");
-    for path in [private, open, service] {
+    for path in [private, latin1, open, service] {
         fs::remove_file(path).unwrap();
     }
 }
