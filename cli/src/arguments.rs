@@ -277,6 +277,6 @@ pub(crate) struct Watch {
     #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse_pause, default_value = "2s")]
     pub(crate) interval: Duration,
     /// Number of tables. Default: until a signal
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 }

@@ -57,6 +57,8 @@ pub(crate) struct Terminal {
     has_colour: bool,
     /// Number of columns. `None` if it is no terminal.
     pub(crate) width: Option<usize>,
+    /// The screen can be cleared.
+    pub(crate) has_screen: bool,
 }
 
 impl Terminal {
@@ -68,6 +70,7 @@ impl Terminal {
         let forced =
             env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
         let columns = env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+        let columns = columns.filter(|columns| *columns > 0);
         let width = || {
             let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
             Some(usize::from(size.ws_col)).filter(|width| *width > 0)
@@ -75,6 +78,7 @@ impl Terminal {
         Self {
             has_colour: !is_set("NO_COLOR") && (forced || (is_terminal && !is_dumb)),
             width: is_terminal.then(|| columns.or_else(width).unwrap_or(80)),
+            has_screen: is_terminal && !is_dumb,
         }
     }
 

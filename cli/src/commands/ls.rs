@@ -16,18 +16,19 @@ use crate::session;
 pub(super) async fn run(arguments: &Ls, global: &Global) -> Result<Code, Failure> {
     let names = Names::read(arguments)?;
     let mut connection = session::open(global, "ls").await?;
-    print(arguments, &names, &mut connection, global).await?;
+    let text = list(arguments, &names, &mut connection, global).await?;
     connection.end().await;
+    print_line(&text)?;
     Ok(Code::SUCCESS)
 }
 
-/// Prints the locks that the arguments select.
-pub(super) async fn print(
+/// Returns the text of the locks that the arguments select.
+pub(super) async fn list(
     arguments: &Ls,
     names: &Names,
     connection: &mut Connection,
     global: &Global,
-) -> Result<(), Failure> {
+) -> Result<String, Failure> {
     let reports = connection.client.advisory_locks().await?;
     let selected: Vec<LockReport> = reports
         .into_iter()
@@ -38,10 +39,10 @@ pub(super) async fn print(
         let locks = selected
             .iter()
             .map(|report| json::report(report, names.of(report)));
-        return json::print_field("locks", locks.collect::<Vec<Value>>().into());
+        return Ok(json::field("locks", locks.collect::<Vec<Value>>().into()));
     }
     let name_of = |report: &LockReport| names.of(report).map(str::to_owned);
-    print_line(&report::of_locks(&selected, name_of, Terminal::detect()))
+    Ok(report::of_locks(&selected, name_of, Terminal::detect()))
 }
 
 /// Names of keys, because a key cannot be converted to its name.

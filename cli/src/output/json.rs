@@ -15,14 +15,23 @@ use crate::lock_name::numbers;
 const VERSION: u32 = 1;
 
 /// Prints an object with the version of the schema.
-pub(crate) fn print(mut object: Map<String, Value>) -> Result<(), Failure> {
-    object.insert("version".to_owned(), VERSION.into());
-    print_line(&escaped(&Value::Object(object).to_string()))
+pub(crate) fn print(object: Map<String, Value>) -> Result<(), Failure> {
+    print_line(&text(object))
 }
 
 /// Prints an object with one field.
 pub(crate) fn print_field(name: &str, value: Value) -> Result<(), Failure> {
-    print(Map::from_iter([(name.to_owned(), value)]))
+    print_line(&field(name, value))
+}
+
+/// Returns the text of an object with one field.
+pub(crate) fn field(name: &str, value: Value) -> String {
+    text(Map::from_iter([(name.to_owned(), value)]))
+}
+
+fn text(mut object: Map<String, Value>) -> String {
+    object.insert("version".to_owned(), VERSION.into());
+    escaped(&Value::Object(object).to_string())
 }
 
 /// Escapes the characters that JSON allows in a string but a terminal interprets.

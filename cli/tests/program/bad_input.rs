@@ -36,6 +36,7 @@ fn wrong_arguments_are_usage_errors() {
         ),
         (&["try", "a", "--poll-interval=0"], "at least 1ms"),
         (&["watch", "-n", "0"], "at least 1ms"),
+        (&["watch", "--count=0"], "0 is not in"),
         (&["kill", "a", "--pid", "1"], "cannot be used"),
         (&["try"], "NAME"),
     ] {

@@ -12,7 +12,7 @@
 //! | `reports` | `ls`, `who`, `kill`, `watch` |
 //! | `run` | exit codes and the environment of a command |
 //! | `signals` | a signal in each phase |
-//! | `terminal` | a command in the foreground of a terminal |
+//! | `terminal` | a command in the foreground of a terminal; the screen of `watch` |
 //! | `tls` | `sslmode` |
 #![expect(
     clippy::expect_used,

@@ -1,7 +1,7 @@
-//! `run` at a terminal: the command stays in the foreground.
+//! `run` at a terminal, where the command stays in the foreground, and `watch`.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
@@ -9,6 +9,7 @@ use advisory_locking::LockKey;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use testkit::observer::Observe;
+use testkit::proxy::{Direction, Proxy};
 use testkit::server::{connect, eventually, fresh_name};
 
 use crate::processes::{fresh_sleep, wait_for_sleep, wait_until_none_sleeps};
@@ -90,4 +91,38 @@ fn repeated_interrupt_of_the_terminal_kills_no_command() {
     });
     running.wait().assert_code(9);
     std::fs::remove_file(ready).unwrap();
+}
+
+/// The screen shows the last list until the next one has arrived, also if that takes long.
+#[test]
+fn watch_clears_the_screen_with_the_next_list() {
+    for (variable, value, clears) in [
+        ("TERM", "xterm", true),
+        ("COLUMNS", "0", true),
+        ("TERM", "dumb", false),
+    ] {
+        let (mut user, terminal) = terminal();
+        let proxy = Proxy::start();
+        proxy.hold_from("pg_locks");
+        let mut command = program(&["watch", "--count=1"]);
+        command
+            .env("DATABASE_URL", proxy.url())
+            .env("TERM", "xterm")
+            .env_remove("COLUMNS")
+            .env(variable, value)
+            .stdout(terminal);
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        proxy.wait_until_held(Direction::ToServer);
+        let written = rustix::io::ioctl_fionread(&user).unwrap();
+        assert_eq!(written, 0, "{value}: written before the reply");
+        proxy.forward();
+        let mut shown = Vec::new();
+        // The end of a terminal is an error.
+        let _ = user.read_to_end(&mut shown);
+        let shown = String::from_utf8_lossy(&shown);
+        assert_eq!(shown.contains("\x1b[2J"), clears, "{value}: {shown:?}");
+        assert!(shown.contains("KEY"), "{value}: {shown:?}");
+        assert!(child.wait().unwrap().success());
+    }
 }
