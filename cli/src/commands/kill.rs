@@ -22,17 +22,31 @@ pub(super) async fn run(arguments: &Kill, global: &Global) -> Result<Code, Failu
     if pids.is_empty() && !global.quiet {
         message("no session holds the lock");
     }
-    for pid in &pids {
-        terminate(&connection, *pid).await?;
+    let (mut terminated, mut failure) = (Vec::new(), None);
+    for pid in pids {
+        match terminate(&connection, pid).await {
+            Ok(()) => terminated.push(pid),
+            Err(Failure { code, text }) => {
+                // Each failure is shown; the last one is that of the program.
+                let text = format!("pid {pid}: {text}");
+                let earlier = failure.replace(Failure { code, text });
+                earlier
+                    .iter()
+                    .for_each(|earlier: &Failure| message(&earlier.text));
+            }
+        }
     }
-    let ended = wait_for_end(&mut connection, &pids, arguments.wait).await?;
+    let ended = wait_for_end(&mut connection, &terminated, arguments.wait).await?;
     connection.end().await;
     if global.json {
-        json::print_field("terminated", pids.clone().into())?;
+        json::print_field("terminated", terminated.into())?;
     } else {
-        for pid in &pids {
+        for pid in &terminated {
             print_line(&format!("terminated pid {pid}"))?;
         }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     if ended {
         return Ok(Code::SUCCESS);

@@ -99,6 +99,28 @@ fn role_without_privileges_sees_the_holder_and_may_not_end_it() {
     guard.release().unwrap();
 }
 
+/// The session of another role comes first, in the order of process ids.
+#[test]
+fn kill_ends_the_sessions_that_the_role_may_end() {
+    let (name, role) = (fresh_name(), TempRole::create());
+    let shared = LockOptions::no_wait().shared();
+    let mut sessions = [connect(), connect_with(&role.login())];
+    let pids: Vec<i64> = sessions.iter_mut().map(Observe::pid).collect();
+    let [other, own] = &mut sessions;
+    let guards = [other, own].map(|session| session.acquire_advisory_lock(&*name, shared).unwrap());
+    let done = run_on(&role.url(&url()), &["kill", &name]);
+    done.assert_code(77)
+        .assert_stdout(&format!("terminated pid {}\n", pids[1]))
+        .assert_stderr(&format!("pid {}", pids[0]));
+    assert_eq!(done.stdout.lines().count(), 1, "{done:?}");
+    let mut observer = connect();
+    let lives: Vec<bool> = pids.iter().map(|pid| observer.is_alive(pid)).collect();
+    assert_eq!(lives, [true, false]);
+    let done = run_on(&role.url(&url()), &["kill", &name, "--json"]);
+    done.assert_code(77).assert_stdout("\"terminated\":[]");
+    drop(guards);
+}
+
 /// PostgreSQL replaces control characters of the name; a pooler or a fork may not.
 #[test]
 fn application_name_cannot_control_the_terminal() {
