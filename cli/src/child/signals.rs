@@ -6,6 +6,9 @@
 //! need it: a handler here would also end the command's own disposition. A signal that was blocked
 //! is unblocked. The handlers are installed before the program connects, so that no signal is
 //! missed between two phases.
+//!
+//! CHLD is handled even if it was ignored: the kernel would reap the command then, and its status
+//! would be lost.
 
 use std::fs;
 use std::future::poll_fn;
@@ -42,6 +45,8 @@ impl Signals {
         let streams =
             handled.map(|number| Ok((number, signal(SignalKind::from_raw(number.as_raw()))?)));
         let streams = streams.collect::<std::io::Result<_>>();
+        // The handler stays after the drop of its stream.
+        let streams = streams.and_then(|streams| signal(SignalKind::child()).map(|_| streams));
         // After the handlers, because a pending signal arrives now.
         let signals = streams.and_then(|streams| unblock().map(|()| Self(streams)));
         signals.map_err(|error| {

@@ -11,10 +11,10 @@ use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
 use rustix::process::Signal;
 use testkit::observer::Observe;
 use testkit::proxy::{Direction, Policy, Proxy};
-use testkit::server::{connect, eventually, fresh_name};
+use testkit::server::{connect, eventually, fresh_name, url};
 
 use crate::processes::{fresh_sleep, sleeping, wait_for_sleep, wait_until_none_sleeps};
-use crate::program::{Running, program, run};
+use crate::program::{Running, program, run, run_command};
 use crate::run::wait_for_run;
 
 fn rounds() -> u32 {
@@ -272,4 +272,16 @@ fn ignored_signal_stays_ignored() {
     assert_eq!(sleeping(&sleep), [pid]);
     running.signal(Signal::TERM);
     running.wait().assert_code(143);
+}
+
+/// A caller that reaps no children, such as a script with `trap '' CHLD`.
+#[test]
+fn ignored_chld_leaves_the_code_of_the_command() {
+    let name = fresh_name();
+    let mut command = std::process::Command::new("env");
+    let program_path = env!("CARGO_BIN_EXE_advisory-lock");
+    let arguments = ["run", &name, "--", "sh", "-c", "exit 3"];
+    command.args(["--ignore-signal=CHLD", program_path]);
+    command.args(arguments).env("DATABASE_URL", url());
+    run_command(command).assert_code(3);
 }
