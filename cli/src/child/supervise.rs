@@ -120,8 +120,8 @@ pub(crate) async fn supervise(
                 let is_end = signal == Signal::TERM || (signal == Signal::INT && own_group);
                 ends_requested += u32::from(is_end);
                 target.send(if is_end && ends_requested > 1 { Signal::KILL } else { signal });
-                // In the foreground no group is left that the signal could end.
-                if let Some(status) = status.filter(|_| is_end && !own_group) {
+                // No process is left that the signal could end.
+                if let Some(status) = status.filter(|_| is_end && !target.lives()) {
                     return Ok(End { status, was_lost, has_descendants: true });
                 }
             }
@@ -167,10 +167,15 @@ impl Target {
         }
     }
 
+    /// Returns `true` while a process is left: of the group, or the command in the foreground.
+    fn lives(&self) -> bool {
+        let lives = |pid: Pid| !self.is_group || test_kill_process_group(pid).is_ok();
+        self.pid.is_some_and(lives)
+    }
+
     /// Waits for the end of all processes in the group.
     async fn group_end(&self) {
-        let lives = |group: Pid| test_kill_process_group(group).is_ok();
-        while self.pid.is_some_and(lives) {
+        while self.lives() {
             sleep(GROUP_CHECK_PAUSE).await;
         }
     }
@@ -182,6 +187,13 @@ impl Target {
         let Some(pid) = self.pid else { return };
         if self.is_group {
             let _ = kill_process_group(pid, signal);
+            // A stopped process handles a signal only when it goes on.
+            if matches!(
+                signal,
+                Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT
+            ) {
+                let _ = kill_process_group(pid, Signal::CONT);
+            }
         } else if signal != Signal::INT && signal != Signal::QUIT {
             let _ = kill_process(pid, signal);
         }

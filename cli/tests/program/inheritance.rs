@@ -71,6 +71,23 @@ fn term_in_the_foreground_ends_the_wait_for_descendants() {
     observer.assert_soon_free(&key, "the background process");
 }
 
+/// A daemon has left the group of the command, so that the signal would end nothing.
+#[test]
+fn term_ends_the_wait_for_descendants_of_another_group() {
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let (key, mut observer) = (LockKey::from(&*name), connect());
+    let script = format!("setsid sleep {sleep} & exit 3");
+    let arguments = ["run", &name, "--wait-for-descendants", "-c", &script];
+    let running = Running::start(program(&arguments));
+    let pid = wait_for_sleep(&sleep);
+    running.wait_until_childless();
+    running.signal(Signal::TERM);
+    running.wait().assert_code(3).assert_stderr("keep the lock");
+    assert_held(&mut observer, &key);
+    send(pid, Signal::KILL);
+    observer.assert_soon_free(&key, "the daemon");
+}
+
 #[test]
 fn wait_for_descendants_waits_for_background_processes() {
     let (name, sleep) = (fresh_name(), fresh_sleep());

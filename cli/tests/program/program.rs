@@ -129,6 +129,20 @@ impl Running {
         });
     }
 
+    /// Waits until the children of the program are stopped.
+    #[track_caller]
+    pub(crate) fn wait_until_children_stop(&self) {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        eventually("the children are stopped", || {
+            let children = fs::read_to_string(&children).unwrap_or_default();
+            let mut states = children.split_whitespace().map(|pid| {
+                let status = fs::read_to_string(format!("/proc/{pid}/status"));
+                status.is_ok_and(|status| status.contains("State:\tT"))
+            });
+            states.next() == Some(true) && states.all(|is_stopped| is_stopped)
+        });
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub(crate) fn wait(mut self) -> Done {

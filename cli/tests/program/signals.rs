@@ -285,3 +285,19 @@ fn ignored_chld_leaves_the_code_of_the_command() {
     command.args(arguments).env("DATABASE_URL", url());
     run_command(command).assert_code(3);
 }
+
+/// A stopped process handles a signal after CONT only, as with `timeout`.
+#[test]
+fn stopped_command_handles_the_signal() {
+    let (name, ready) = (fresh_name(), std::env::temp_dir().join(fresh_name()));
+    let script = format!(
+        "trap 'exit 3' TERM; echo > {}; kill -STOP $$; sleep 600",
+        ready.display()
+    );
+    let mut running = Running::start(program(&["run", &name, "-c", &script]));
+    running.wait_until("the command runs", || ready.exists());
+    running.wait_until_children_stop();
+    running.signal(Signal::TERM);
+    running.wait().assert_code(3);
+    fs::remove_file(ready).unwrap();
+}
