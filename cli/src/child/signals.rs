@@ -7,11 +7,18 @@
 //! is unblocked. The handlers are installed before the program connects, so that no signal is
 //! missed between two phases.
 //!
+//! A signal that ends the command, or the wait, ends this program in the same way. By a code alone,
+//! a script in bash would go on after Ctrl-C, and systemd would take a stopped service for a failed
+//! one. A program without unsafe code cannot end by a signal that it handles, so it becomes a shell
+//! that does.
+//!
 //! CHLD is handled even if it was ignored: the kernel would reap the command then, and its status
 //! would be lost.
 
 use std::fs;
 use std::future::poll_fn;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::task::{Context, Poll};
 
 use nix::sys::signal::SigSet;
@@ -32,9 +39,18 @@ const SIGNALS: [Signal; 6] = [
     Signal::USR2,
 ];
 
+/// The signals that end a process without a core dump.
+const ENDS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
+
+/// Ends the shell by the signal `$0`. The process 1 of a container ignores it, and exits with `$1`.
+const END_BY_SIGNAL: &str = "kill -$0 $$; exit $1";
+
 /// The handlers of the signals.
 #[derive(Debug)]
-pub(crate) struct Signals(Vec<(Signal, Stream)>);
+pub(crate) struct Signals {
+    streams: Vec<(Signal, Stream)>,
+    received: Vec<Signal>,
+}
 
 impl Signals {
     pub(crate) fn install() -> Result<Self, Failure> {
@@ -48,7 +64,13 @@ impl Signals {
         // The handler stays after the drop of its stream.
         let streams = streams.and_then(|streams| signal(SignalKind::child()).map(|_| streams));
         // After the handlers, because a pending signal arrives now.
-        let signals = streams.and_then(|streams| unblock().map(|()| Self(streams)));
+        let signals = streams.and_then(|streams| {
+            unblock()?;
+            Ok(Self {
+                streams,
+                received: Vec::new(),
+            })
+        });
         signals.map_err(|error| {
             Failure::new(
                 Code::DATABASE,
@@ -73,14 +95,30 @@ impl Signals {
         .await
     }
 
+    /// Ends this program by the signal that ended the command or the wait, if it has received that
+    /// signal, too. Returns the exit code otherwise.
+    pub(crate) async fn end_by(&mut self, number: i32) -> Code {
+        while self.arrived().await.is_some() {}
+        let code = Code::of_signal(number);
+        let mut received = self.received.iter();
+        if received.any(|signal| signal.as_raw() == number && ENDS.contains(signal)) {
+            let arguments = [number.to_string(), code.0.to_string()];
+            let mut shell = Command::new("/bin/sh");
+            // It returns if there is no shell.
+            let _ = shell.args(["-c", END_BY_SIGNAL]).args(arguments).exec();
+        }
+        code
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Signal> {
         let ready =
-            self.0
+            self.streams
                 .iter_mut()
                 .find_map(|(signal, stream)| match stream.poll_recv(context) {
                     Poll::Ready(Some(())) => Some(*signal),
                     _ => None,
                 });
+        self.received.extend(ready);
         ready.map_or(Poll::Pending, Poll::Ready)
     }
 }

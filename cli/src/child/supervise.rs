@@ -43,11 +43,12 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// Returns the exit code of the command, or 128 and the number of its signal.
-    pub(crate) fn code(&self) -> Code {
+    /// Returns the exit code of the command, or 128 and the number of its signal. If this program
+    /// has received the signal, too, it ends by it.
+    pub(crate) async fn code(&self, signals: &mut Signals) -> Code {
         match (self.status.code(), self.status.signal()) {
             (Some(code), _) => Code(u8::try_from(code).unwrap_or(u8::MAX)),
-            (None, Some(signal)) => Code::of_signal(signal),
+            (None, Some(signal)) => signals.end_by(signal).await,
             (None, None) => Code(u8::MAX),
         }
     }

@@ -50,7 +50,7 @@ pub(super) async fn run(arguments: &Run, global: &Global) -> Result<Code, Failur
     let doing = format!("run {name}");
     let opened = tokio::select! {
         biased;
-        signal = signals.next() => return Ok(Code::of_signal(signal.as_raw())),
+        signal = signals.next() => return Ok(signals.end_by(signal.as_raw()).await),
         opened = open(arguments, &settings, &doing) => opened?,
     };
     let canceller = opened.canceller(&settings);
@@ -71,7 +71,7 @@ pub(super) async fn run(arguments: &Run, global: &Global) -> Result<Code, Failur
             // The dropped call has closed the client, which ends the wait on the server late.
             let _ = timeout(LAST_REPLY, canceller.cancel()).await;
             let _ = timeout(LAST_REPLY, &mut task).await;
-            return Ok(Code::of_signal(signal.as_raw()));
+            return Ok(signals.end_by(signal.as_raw()).await);
         }
         Ok(Ok(guard)) => guard,
         Ok(Err(error)) => return contended(arguments, global, error),
@@ -89,7 +89,7 @@ pub(super) async fn run(arguments: &Run, global: &Global) -> Result<Code, Failur
         Ok(grant) => grant,
         Err(signal) => {
             let _ = timeout(LAST_REPLY, guard.release()).await;
-            return Ok(Code::of_signal(signal.as_raw()));
+            return Ok(signals.end_by(signal.as_raw()).await);
         }
     };
     let supervision = Supervision {
@@ -120,7 +120,7 @@ pub(super) async fn run(arguments: &Run, global: &Global) -> Result<Code, Failur
         if let Err(reason) = session::check(&guard, grant.session, REPLY).await {
             return Ok(lost(arguments, &reason));
         }
-        leave_lock(global, &end);
+        leave_lock(global, &end, &mut signals).await;
     }
     match timeout(REPLY, guard.release()).await {
         Ok(Ok(())) => {}
@@ -129,7 +129,7 @@ pub(super) async fn run(arguments: &Run, global: &Global) -> Result<Code, Failur
     }
     drop(client);
     let _ = timeout(LAST_REPLY, task).await;
-    Ok(end.code())
+    Ok(end.code(&mut signals).await)
 }
 
 /// Connects, and checks for a pooler.
@@ -170,9 +170,9 @@ fn lost(arguments: &Run, reason: &str) -> Code {
 
 /// Exits with the command's code. The descriptors of the descendants keep the session, so nothing
 /// here is dropped.
-fn leave_lock(global: &Global, end: &End) -> ! {
+async fn leave_lock(global: &Global, end: &End, signals: &mut Signals) -> ! {
     if !global.quiet {
         message("processes of the command still run: they keep the lock until they end");
     }
-    std::process::exit(end.code().0.into())
+    std::process::exit(end.code(signals).await.0.into())
 }

@@ -1,6 +1,7 @@
 //! The program as a child process.
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -12,8 +13,9 @@ use crate::processes;
 /// Result of a program that has ended.
 #[derive(Debug)]
 pub(crate) struct Done {
-    /// The exit code; `None` if a signal ended the program.
+    /// The exit code as a shell shows it: 128 and the number of a signal that ended the program.
     pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -73,10 +75,16 @@ pub(crate) fn run_on(url: &str, arguments: &[&str]) -> Done {
     run_command(command)
 }
 
+fn shown(status: ExitStatus) -> Option<i32> {
+    let signal = status.signal().map(|signal| 128 + signal);
+    status.code().or(signal)
+}
+
 pub(crate) fn run_command(mut command: Command) -> Done {
     let output = command.output().expect("the program starts");
     Done {
-        code: output.status.code(),
+        code: shown(output.status),
+        signal: output.status.signal(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
@@ -151,8 +159,10 @@ impl Running {
             ended = self.child.try_wait().unwrap();
             ended.is_some()
         });
+        let ended = ended.unwrap();
         Done {
-            code: ended.unwrap().code(),
+            code: shown(ended),
+            signal: ended.signal(),
             stdout: String::new(),
             stderr: fs::read_to_string(&self.stderr).unwrap(),
         }

@@ -301,3 +301,35 @@ fn stopped_command_handles_the_signal() {
     running.wait().assert_code(3);
     fs::remove_file(ready).unwrap();
 }
+
+/// So Ctrl-C ends a script of bash, too, and a service that systemd stops has not failed.
+#[test]
+fn signal_that_ends_the_command_or_the_wait_ends_the_program() {
+    for (signal, ends) in [
+        (Signal::TERM, true),
+        (Signal::INT, true),
+        (Signal::HUP, true),
+        (Signal::QUIT, false),
+    ] {
+        let (name, sleep) = (fresh_name(), fresh_sleep());
+        let expected = ends.then_some(signal.as_raw());
+        let running = Running::start(program(&["run", &name, "--", "sleep", &sleep]));
+        wait_for_sleep(&sleep);
+        let waiting = Running::start(program(&["run", &name, "--block", "--", "true"]));
+        connect().wait_until_waiters(&LockKey::from(&*name), 1);
+        for program in [waiting, running] {
+            program.signal(signal);
+            let done = program.wait();
+            done.assert_code(128 + signal.as_raw());
+            assert_eq!(done.signal, expected, "{done:?}");
+        }
+        wait_until_none_sleeps(&sleep);
+    }
+}
+
+/// Only the command was sent the signal.
+#[test]
+fn signal_to_the_command_alone_is_an_exit_code() {
+    let done = run(&["run", &fresh_name(), "-c", "kill -TERM $$"]);
+    assert_eq!((done.code, done.signal), (Some(143), None), "{done:?}");
+}

@@ -25,12 +25,13 @@ fn terminal() -> (File, OwnedFd) {
     (File::from(user), program)
 }
 
-/// Returns a command that has the terminal as its controlling terminal.
+/// Returns a command that has the terminal as its controlling terminal. A shell shows a signal that
+/// ended the program as a code.
 fn at_terminal(terminal: OwnedFd, arguments: &[&str]) -> Command {
     let program = program(arguments);
     let mut command = Command::new("setsid");
     command
-        .args(["--ctty", "--wait"])
+        .args(["--ctty", "--wait", "sh", "-c", "trap : INT; \"$@\"", "sh"])
         .arg(program.get_program())
         .args(program.get_args());
     for (name, value) in program.get_envs() {
