@@ -78,6 +78,7 @@ pub(crate) async fn supervise(
     let mut loss = Box::pin(loss);
     let mut was_lost = false;
     let mut kill_at: Option<Instant> = None;
+    let mut is_killed = false;
     let mut ends_requested = 0;
     let mut status: Option<ExitStatus> = None;
     loop {
@@ -101,7 +102,13 @@ pub(crate) async fn supervise(
                 status = Some(ended);
                 target.command_ended();
                 let live = descendants.as_ref().is_some_and(Descendants::live);
-                let waits = (was_lost && own_group) || (live && supervision.wait_for_descendants);
+                let waits = if was_lost && own_group {
+                    // A process that nothing reaps stays in its group. Process 1 of a container
+                    // may be this program, or one that reaps none.
+                    !is_killed
+                } else {
+                    live && supervision.wait_for_descendants
+                };
                 if !waits {
                     return Ok(End { status: ended, was_lost, has_descendants: live });
                 }
@@ -135,8 +142,8 @@ pub(crate) async fn supervise(
             }
             () = kill_time => {
                 kill_at = None;
+                is_killed = true;
                 target.send(Signal::KILL);
-                // A process that nothing reaps stays in its group.
                 if let Some(status) = status.filter(|_| own_group) {
                     return Ok(End { status, was_lost, has_descendants: false });
                 }

@@ -66,6 +66,23 @@ fn background_process_is_killed_after_the_grace() {
     }
 }
 
+/// The process has a parent in another session, which does not reap it, as the process 1 of many
+/// containers.
+#[test]
+fn killed_process_that_nothing_reaps_does_not_delay_the_end() {
+    let (name, parent, killed) = (fresh_name(), fresh_sleep(), fresh_sleep());
+    let unreaped = format!("(trap '' TERM; exec sleep {killed}) & exec setsid sleep {parent}");
+    let script = format!("sh -c \"{unreaped}\" & trap '' TERM; sleep 600; true");
+    let options = ["--kill-after=200ms", "-c", &script];
+    let running = Running::start(program(&[&["run", &*name], &options[..]].concat()));
+    wait_for_sleep(&killed);
+    let parent = wait_for_sleep(&parent);
+    connect().terminate_holder(&LockKey::from(&*name));
+    running.wait().assert_code(79).assert_stderr("lock lost");
+    wait_until_none_sleeps(&killed);
+    send(parent, Signal::KILL);
+}
+
 /// The network hides the loss until the command has ended, and a background process lives.
 #[test]
 fn loss_counts_though_a_background_process_lives() {
