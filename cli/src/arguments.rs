@@ -179,7 +179,8 @@ pub(crate) struct Run {
     /// Wait for the background processes of the command, too
     #[arg(long, conflicts_with = "close")]
     pub(crate) wait_for_descendants: bool,
-    /// Run the command in this process group. Default if standard input is a terminal
+    /// Run the command in this process group. Default if standard input is a terminal. A command
+    /// that asks for a password although its input is redirected needs it
     #[arg(long)]
     pub(crate) foreground: bool,
     /// Issue a fencing token from this sequence, as ADVISORY_LOCK_TOKEN

@@ -51,7 +51,7 @@ impl From<Code> for ExitCode {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0        success; with --skip also: the lock is held elsewhere
-  1        doctor: a check failed
+  1        doctor: a check is \"bad\"
   64       the arguments are wrong
   69       no connection to the server
   71       the server's lock table is full
