@@ -22,7 +22,9 @@ pub enum Fault {
     /// before the release fails with [`Database`](crate::LockErrorKind::Database). The release of a
     /// session-level lock returns [`Lost`](crate::LockErrorKind::Lost). `with_advisory_xact_lock`
     /// rolls back, and returns [`CommitFailed`](crate::LockErrorKind::CommitFailed) if its body
-    /// succeeded. The pool discards the connection.
+    /// succeeded. On a server, clients that hide the SQLSTATE, such as Diesel, return
+    /// [`CommitUnknown`](crate::LockErrorKind::CommitUnknown) then. The pool discards the
+    /// connection.
     Lost,
     /// Another statement releases the next holder's session-level lock. Its release returns
     /// [`NotHeld`](crate::LockErrorKind::NotHeld).

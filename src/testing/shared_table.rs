@@ -16,9 +16,7 @@ pub(super) use super::table::{LockRequest, Owner};
 use super::clock::Clock;
 use super::event::{Event, not_acquired};
 use super::fault::{Fault, server_error};
-#[cfg(feature = "lock-manager")]
-use super::table::LossHook;
-use super::table::Table;
+use super::table::{LossHook, Table};
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
 use crate::options::LockMode;
@@ -67,7 +65,9 @@ impl SharedLockTable {
     }
 
     pub(super) fn try_acquire(&self, request: &LockRequest) -> Result<bool, SessionError> {
-        self.table().try_acquire(request)
+        // A change also without an error: with an injected fault, the grant ends the session, which
+        // frees its other locks.
+        self.change(|table| table.try_acquire(request))
     }
 
     /// Takes an injected [`Fault::TimedOut`] of this key.
@@ -113,7 +113,16 @@ impl SharedLockTable {
     }
 
     pub(super) fn terminate_holders(&self, key: &LockKey) -> usize {
-        let (lost, hooks) = self.change(|table| table.terminate_holders(key));
+        self.end_sessions(|table| table.terminate_holders(key))
+    }
+
+    /// Ends a session, which loses all its locks.
+    pub(super) fn end_session(&self, owner: Owner) {
+        self.end_sessions(|table| table.end_session(owner));
+    }
+
+    fn end_sessions(&self, end: impl FnOnce(&mut Table) -> (usize, Vec<LossHook>)) -> usize {
+        let (lost, hooks) = self.change(end);
         // Outside the mutex: a hook wakes a holder, which may release its lock.
         hooks.into_iter().for_each(|hook| (hook.0)());
         lost
@@ -163,7 +172,7 @@ impl SharedLockTable {
         // locks the table.
         let _slot = self.enqueue_guarded(request)?;
         let mut table = self.table();
-        while !table.try_grant_queued(request, None) {
+        while !table.try_grant_queued(request, None)? {
             if limit.is_some_and(|limit| self.clock.advance(limit)) {
                 return Err(timed_out());
             }
@@ -210,13 +219,14 @@ impl SharedLockTable {
             }
         });
         std::future::poll_fn(|context| {
-            if self
-                .table()
-                .try_grant_queued(request, Some(context.waker()))
-            {
-                return Poll::Ready(Ok(()));
+            let mut table = self.table();
+            let granted = table.try_grant_queued(request, Some(context.waker()));
+            drop(table);
+            match granted {
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => limit.as_mut().poll(context).map(|()| Err(timed_out())),
+                Err(ended) => Poll::Ready(Err(ended)),
             }
-            limit.as_mut().poll(context).map(|()| Err(timed_out()))
         })
         .await
     }

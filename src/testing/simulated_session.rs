@@ -86,6 +86,11 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
         }
     }
 
+    /// Notes that the crate terminates this session, which loses its other locks, too.
+    fn end(&self) {
+        self.lock.table.end_session(Owner::session(&*self.session));
+    }
+
     /// Attaches the lock to its grant. Records an outcome without a grant.
     pub(crate) fn finish_acquire(self, outcome: &mut Result<Grant, LockError>) {
         match outcome {
@@ -271,6 +276,7 @@ impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
         if ends_session(script) {
+            self.end();
             while self.session.session_transaction_state().is_open() {
                 if self.session.session_rollback().is_err() {
                     break;
@@ -334,6 +340,7 @@ mod asynchronous {
 
         async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
             if ends_session(script) {
+                self.end();
                 while self.session.session_transaction_state().is_open() {
                     if self.session.session_rollback().await.is_err() {
                         break;
@@ -357,10 +364,12 @@ mod asynchronous {
         }
 
         fn session_start_terminate(&mut self, pid: Option<i32>) {
+            self.end();
             self.session.session_start_terminate(pid);
         }
 
         fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
+            self.end();
             self.session.session_cancel_and_terminate(pid);
         }
 

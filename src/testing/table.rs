@@ -148,10 +148,7 @@ impl Table {
 
     /// Tries to acquire the lock without waiting.
     pub(super) fn try_acquire(&mut self, request: &LockRequest) -> Result<bool, SessionError> {
-        let mut held = self.held.iter();
-        if held.any(|held| held.by.owner == request.owner && held.is_lost()) {
-            return Err(session_ended());
-        }
+        self.check_session(request.owner)?;
         if let Some(error) = self.take_fault(&request.key, Fault::acquire_error) {
             return Err(error);
         }
@@ -202,24 +199,26 @@ impl Table {
         Ok(())
     }
 
-    /// Grants the lock to a waiter if nothing blocks it. Otherwise stores its waker.
+    /// Grants the lock to a waiter if nothing blocks it. Otherwise stores its waker. Fails if the
+    /// session of the waiter has ended.
     pub(super) fn try_grant_queued(
         &mut self,
         request: &LockRequest,
         waker: Option<&Waker>,
-    ) -> bool {
+    ) -> Result<bool, SessionError> {
+        self.check_session(request.owner)?;
         let Some(position) = self.queue_position(request) else {
-            return false;
+            return Ok(false);
         };
         if self.queue_blockers(request, position).next().is_some() {
             if let (Some(waiting), Some(waker)) = (self.queue.get_mut(position), waker) {
                 waiting.waker = Some(waker.clone());
             }
-            return false;
+            return Ok(false);
         }
         self.queue.remove(position);
         self.grant(request);
-        true
+        Ok(true)
     }
 
     pub(super) fn remove_from_queue(&mut self, request: &LockRequest) {
@@ -309,13 +308,31 @@ impl Table {
         let owners: Vec<_> = holders.map(|held| held.by.owner).collect();
         let (mut lost, mut hooks) = (0, Vec::new());
         for owner in owners {
-            for held in self.held_by(owner).filter(|held| !held.is_lost()) {
-                held.fault = Some(Fault::Lost);
-                hooks.extend(held.on_lost.take());
-                lost += 1;
-            }
+            let (of_session, its_hooks) = self.end_session(owner);
+            lost += of_session;
+            hooks.extend(its_hooks);
         }
         (lost, hooks)
+    }
+
+    /// Ends a session, which loses all its locks. Returns their number and the hooks to run.
+    pub(super) fn end_session(&mut self, owner: Owner) -> (usize, Vec<LossHook>) {
+        let (mut lost, mut hooks) = (0, Vec::new());
+        for held in self.held_by(owner).filter(|held| !held.is_lost()) {
+            held.fault = Some(Fault::Lost);
+            hooks.extend(held.on_lost.take());
+            lost += 1;
+        }
+        (lost, hooks)
+    }
+
+    /// Fails if the session has ended and has not noticed it, because it still has a lost lock.
+    fn check_session(&self, owner: Owner) -> Result<(), SessionError> {
+        let mut held = self.held.iter();
+        if held.any(|held| held.by.owner == owner && held.is_lost()) {
+            return Err(session_ended());
+        }
+        Ok(())
     }
 
     fn held_by(&mut self, owner: Owner) -> impl Iterator<Item = &mut Held> {

@@ -134,6 +134,7 @@ on_every_pool! {
     one_at_a_time,
     body_acquires_its_lock_again,
     dropped_wait_leaves_no_transaction,
+    dropped_wait_in_the_queue_loses_the_outer_lock,
     tasks_run_while_the_clock_is_paused,
 }
 
@@ -462,4 +463,30 @@ async fn dropped_guard_leaves_its_connection_usable() {
     let again = conn.acquire_advisory_lock("key", QUIET).await.unwrap();
     again.release().await.unwrap();
     assert_eq!(locks.events().len(), 4);
+}
+
+/// Only a wait in the server's queue ends the session if it is dropped.
+async fn dropped_wait_in_the_queue_loses_the_outer_lock<P: AsyncLockPool>(pool: P) {
+    let locks = TestLocks::enter();
+    let _elsewhere = locks.hold_from_other_session("awaited");
+    for (strategy, released) in [
+        (WaitStrategy::Block, Err(LockErrorKind::Lost)),
+        (WaitStrategy::Poll, Ok(())),
+    ] {
+        let mut outer = pool.acquire_advisory_lock("outer", QUIET).await.unwrap();
+        let before = locks.contention_count("awaited");
+        {
+            let options = wait(LONG, strategy);
+            let session: &mut P::Session = &mut outer;
+            let mut waits = pin!(session.acquire_advisory_lock("awaited", options));
+            poll_fn(|context| {
+                assert!(waits.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+        }
+        assert_eq!(locks.contention_count("awaited"), before + 1);
+        let outcome = outer.release().await.map_err(|error| error.kind());
+        assert_eq!(outcome, released, "{strategy:?}");
+    }
 }

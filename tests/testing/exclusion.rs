@@ -2,10 +2,10 @@
 
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use advisory_locking::session::LockSession;
-use advisory_locking::testing::{Event, TestLocks};
+use advisory_locking::testing::{Event, Fault, TestLocks};
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, WaitStrategy};
 
 use crate::{BOTH, LONG, QUIET, until_contended, wait};
@@ -19,6 +19,8 @@ on_every_adapter! {
     transactions_of_the_caller_are_refused,
     scopes_exclude,
     a_lost_lock_is_free_for_others,
+    a_terminated_session_leaves_the_queue,
+    a_session_that_ends_wakes_those_that_wait_for_its_other_locks,
 }
 
 fn a_second_session_is_refused_and_the_first_is_not<S: AdvisoryLocking>(connect: fn() -> S) {
@@ -205,4 +207,50 @@ fn a_lost_lock_is_free_for_others<S: AdvisoryLocking>(connect: fn() -> S) {
             Event::released("key")
         ]
     );
+}
+
+/// Its request fails, and is granted nothing after the end of its session.
+fn a_terminated_session_leaves_the_queue<S: AdvisoryLocking>(connect: fn() -> S) {
+    let locks = TestLocks::enter_exclusive();
+    let other = locks.hold_from_other_session("awaited");
+    let outcome = thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let _here = locks.attach();
+            let mut conn = connect();
+            let mut guard = conn.acquire_advisory_lock("held", QUIET).unwrap();
+            let waits = wait(LONG, WaitStrategy::Block);
+            let outcome = guard.acquire_advisory_lock("awaited", waits).map(drop);
+            outcome.map_err(|error| error.kind())
+        });
+        until_contended(&locks, "awaited", 1);
+        assert_eq!(locks.terminate_holders("held"), 1);
+        drop(other);
+        waiter.join().unwrap()
+    });
+    assert_eq!(outcome, Err(LockErrorKind::Database));
+    assert!(!locks.is_held("awaited"));
+}
+
+fn a_session_that_ends_wakes_those_that_wait_for_its_other_locks<S: AdvisoryLocking>(
+    connect: fn() -> S,
+) {
+    let locks = TestLocks::enter_exclusive();
+    locks.inject_fault("second", Fault::Lost);
+    let mut conn = connect();
+    let mut first = conn.acquire_advisory_lock("first", QUIET).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let _here = locks.attach();
+            let waits = wait(LONG, WaitStrategy::Block);
+            let mut conn = connect();
+            conn.acquire_advisory_lock("first", waits).map(drop)
+        });
+        until_contended(&locks, "first", 1);
+        let began = Instant::now();
+        let second = first.acquire_advisory_lock("second", QUIET).unwrap();
+        waiter.join().unwrap().unwrap();
+        // It was woken, and did not find the lock free at its limit.
+        assert!(began.elapsed() < LONG);
+        drop(second);
+    });
 }

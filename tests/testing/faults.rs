@@ -16,6 +16,7 @@ on_every_adapter! {
     deadlock_is_reported_to_queued_waiters,
     a_scope_that_is_lost_is_rolled_back,
     session_loses_all_its_locks,
+    a_terminated_session_loses_its_outer_locks,
 }
 
 fn lost_in_the_body<S: AdvisoryLocking>(connect: fn() -> S) {
@@ -190,4 +191,24 @@ fn session_loses_all_its_locks<S: AdvisoryLocking>(connect: fn() -> S) {
             .release()
             .unwrap();
     }
+}
+
+/// The crate terminates the session whose body has left a transaction open.
+fn a_terminated_session_loses_its_outer_locks<S: AdvisoryLocking>(connect: fn() -> S) {
+    let (mut conn, locks) = (connect(), TestLocks::enter());
+    let mut outer = conn.acquire_advisory_lock("outer", QUIET).unwrap();
+    let inner = outer.with_advisory_lock("inner", QUIET, |conn| {
+        conn.session_begin().unwrap();
+        Ok::<_, LockError>(())
+    });
+    assert_eq!(kind(inner), LockErrorKind::TransactionLeftOpen);
+    assert!(!locks.is_held("outer"));
+    assert_eq!(kind(outer.release()), LockErrorKind::Lost);
+    assert_eq!(
+        locks.events()[2..],
+        [
+            Event::not_released("inner", LockErrorKind::TransactionLeftOpen),
+            Event::not_released("outer", LockErrorKind::Lost),
+        ]
+    );
 }

@@ -37,15 +37,15 @@ fn queue_is_first_in_first_out() {
     let first = holder(&mut table, 1, 7, Exclusive);
     let second = waiter(&mut table, 2, 7, Exclusive);
     let third = waiter(&mut table, 3, 7, Exclusive);
-    assert!(!table.try_grant_queued(&second, None));
+    assert!(!table.try_grant_queued(&second, None).unwrap());
     table.release(&first).unwrap();
     assert!(
-        !table.try_grant_queued(&third, None),
+        !table.try_grant_queued(&third, None).unwrap(),
         "the third overtook the second"
     );
-    assert!(table.try_grant_queued(&second, None));
+    assert!(table.try_grant_queued(&second, None).unwrap());
     table.release(&second).unwrap();
-    assert!(table.try_grant_queued(&third, None));
+    assert!(table.try_grant_queued(&third, None).unwrap());
 }
 
 #[test]
@@ -58,7 +58,10 @@ fn readers_do_not_overtake_a_waiting_writer() {
     // An owner that already holds the lock does not wait.
     holder(&mut table, 1, 7, Shared);
     table.release(&reader).unwrap();
-    assert!(!table.try_grant_queued(&writer, None), "one level is left");
+    assert!(
+        !table.try_grant_queued(&writer, None).unwrap(),
+        "one level is left"
+    );
 }
 
 /// `tests/postgres` shows that servers before PostgreSQL 17 reply so.
@@ -71,10 +74,13 @@ fn second_mode_beside_a_waiter_is_granted_in_the_queue_only() {
         holder(&mut table, 1, 7, held);
         // Refused, and then granted.
         let inner = waiter(&mut table, 1, 7, requested);
-        assert!(table.try_grant_queued(&inner, None), "{held:?}");
+        assert!(table.try_grant_queued(&inner, None).unwrap(), "{held:?}");
         table.release(&inner).unwrap();
         table.release(&outer).unwrap();
-        assert!(!table.try_grant_queued(&writer, None), "one level is left");
+        assert!(
+            !table.try_grant_queued(&writer, None).unwrap(),
+            "one level is left"
+        );
     }
 }
 
@@ -99,10 +105,13 @@ fn removed_waiter_unblocks_the_next() {
     let reader = holder(&mut table, 1, 7, Shared);
     let writer = waiter(&mut table, 2, 7, Exclusive);
     let late = waiter(&mut table, 3, 7, Shared);
-    assert!(!table.try_grant_queued(&late, None));
+    assert!(!table.try_grant_queued(&late, None).unwrap());
     table.remove_from_queue(&writer);
-    assert!(table.try_grant_queued(&late, None));
-    assert!(!table.try_grant_queued(&writer, None), "it had left");
+    assert!(table.try_grant_queued(&late, None).unwrap());
+    assert!(
+        !table.try_grant_queued(&writer, None).unwrap(),
+        "it had left"
+    );
     table.release(&reader).unwrap();
 }
 
@@ -141,6 +150,6 @@ fn only_other_sessions_block_without_exclusion() {
     let second_writer = waiter(&mut table, 4, 7, Exclusive);
     holder(&mut table, 5, 7, Shared);
     table.remove_other_session(other);
-    assert!(table.try_grant_queued(&second_writer, None));
-    assert!(table.try_grant_queued(&writer, None));
+    assert!(table.try_grant_queued(&second_writer, None).unwrap());
+    assert!(table.try_grant_queued(&writer, None).unwrap());
 }
