@@ -43,6 +43,9 @@ pub(crate) fn message(text: &str) {
     let _ = writeln!(io::stderr().lock(), "advisory-lock: {text}");
 }
 
+/// Moves to the first line, and clears the screen.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
 /// Colour of a word.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Colour {
@@ -57,8 +60,8 @@ pub(crate) struct Terminal {
     has_colour: bool,
     /// Number of columns. `None` if it is no terminal.
     pub(crate) width: Option<usize>,
-    /// The screen can be cleared.
-    pub(crate) has_screen: bool,
+    /// Number of lines of a screen that can be cleared. `None` if there is none.
+    pub(crate) lines: Option<usize>,
 }
 
 impl Terminal {
@@ -71,15 +74,32 @@ impl Terminal {
             env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
         let columns = env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
         let columns = columns.filter(|columns| *columns > 0);
-        let width = || {
-            let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-            Some(usize::from(size.ws_col)).filter(|width| *width > 0)
-        };
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+        let positive = |number: u16| Some(usize::from(number)).filter(|number| *number > 0);
+        let width = || positive(size?.ws_col);
+        let lines = || positive(size?.ws_row);
         Self {
             has_colour: !is_set("NO_COLOR") && (forced || (is_terminal && !is_dumb)),
             width: is_terminal.then(|| columns.or_else(width).unwrap_or(80)),
-            has_screen: is_terminal && !is_dumb,
+            lines: (is_terminal && !is_dumb).then(|| lines().unwrap_or(24)),
         }
+    }
+
+    /// Returns the text to replace the screen with. As many lines as fit: the terminal would show
+    /// the end of a longer text, without the head of its table.
+    pub(crate) fn screen(self, text: &str) -> String {
+        let Some(lines) = self.lines else {
+            return text.to_owned();
+        };
+        // The cursor is on the line after the text.
+        let room = lines.saturating_sub(1);
+        let number = text.lines().count();
+        let mut shown: Vec<&str> = text.lines().take(room).collect();
+        let more = format!("… {} more", number.saturating_sub(room).saturating_add(1));
+        if let Some(last) = shown.last_mut().filter(|_| number > room) {
+            *last = &more;
+        }
+        format!("{CLEAR}{}", shown.join("\n"))
     }
 
     /// Returns a terminal whose lines are not cut.
@@ -108,6 +128,22 @@ impl Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn screen_shows_the_first_lines() {
+        let screen = |lines, text| {
+            let terminal = Terminal {
+                has_colour: false,
+                width: None,
+                lines,
+            };
+            terminal.screen(text)
+        };
+        assert_eq!(screen(None, "a\nb\nc"), "a\nb\nc");
+        assert_eq!(screen(Some(4), "a\nb\nc"), "\x1b[H\x1b[2Ja\nb\nc");
+        assert_eq!(screen(Some(3), "a\nb\nc"), "\x1b[H\x1b[2Ja\n… 2 more");
+        assert_eq!(screen(Some(1), "a\nb"), "\x1b[H\x1b[2J");
+    }
 
     #[test]
     fn terminal_escapes_are_replaced() {

@@ -9,19 +9,19 @@ use crate::failure::Failure;
 use crate::output::{Terminal, print_line};
 use crate::session;
 
-/// Moves to the first line, and clears the screen.
-const CLEAR: &str = "\x1b[H\x1b[2J";
-
 pub(super) async fn run(arguments: &Watch, global: &Global) -> Result<Code, Failure> {
     let names = ls::Names::read(&arguments.ls)?;
     let mut connection = session::open(global, "watch").await?;
-    let redraws = Terminal::detect().has_screen && !global.json;
     let mut count = 0;
     loop {
         let text = ls::list(&arguments.ls, &names, &mut connection, global).await?;
-        // With the text, so that the screen is never empty while the server replies.
-        let clear = if redraws { CLEAR } else { "" };
-        print_line(&format!("{clear}{text}"))?;
+        // Cleared with the text, so that the screen is never empty while the server replies. The
+        // size of the terminal may have changed.
+        if global.json {
+            print_line(&text)?;
+        } else {
+            print_line(&Terminal::detect().screen(&text))?;
+        }
         count += 1;
         if arguments.count.is_some_and(|limit| count >= limit) {
             connection.end().await;

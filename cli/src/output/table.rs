@@ -76,7 +76,7 @@ mod tests {
         let plain = Terminal {
             has_colour: false,
             width: None,
-            has_screen: false,
+            lines: None,
         };
         assert_eq!(
             table.render(plain, |_| None),
@@ -85,7 +85,7 @@ mod tests {
         let narrow = Terminal {
             has_colour: true,
             width: Some(12),
-            has_screen: true,
+            lines: Some(24),
         };
         assert_eq!(
             table.render(narrow, |cell| (cell == "HELD").then_some(Colour::Green)),
