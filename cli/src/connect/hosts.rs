@@ -50,9 +50,10 @@ pub(super) fn hosts(
             .get(index)
             .or_else(|| ports.first().filter(|_| ports.len() == 1));
         match text.map(|text| text.trim()).filter(|text| !text.is_empty()) {
-            Some(text) => text
-                .parse()
-                .map_err(|_| format!("the port {text:?} is not a port")),
+            // Not quoted: in a URL, it may be a part of the password.
+            Some(text) => text.parse().map_err(|_| {
+                "a port is not a number up to 65535: in a password, / is written %2F".to_owned()
+            }),
             None => Ok(5432),
         }
     };

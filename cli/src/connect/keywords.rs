@@ -113,7 +113,7 @@ fn parse_url(rest: &str) -> Result<Keywords, String> {
     {
         let (name, value) = pair
             .split_once('=')
-            .ok_or_else(|| format!("the URL parameter {pair:?} has no value"))?;
+            .ok_or("a parameter of the URL has no value: in a password, ? is written %3F")?;
         // As JDBC writes it.
         match (name, value) {
             ("ssl", "true") => insert(&mut keywords, "sslmode", "require".to_owned())?,
@@ -159,7 +159,8 @@ fn hosts_and_ports(hosts: &str) -> Result<(String, String), String> {
     Ok((names, ports))
 }
 
-/// Decodes `%20`.
+/// Decodes `%20`. As all errors of this module, the text quotes no value, which may be a part of the
+/// password.
 fn decode(text: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -171,11 +172,10 @@ fn decode(text: &str) -> Result<String, String> {
         let mut digit = || char::from(rest.next()?).to_digit(16);
         let number = digit().and_then(|high| Some(high * 16 + digit()?));
         let number = number.and_then(|number| u8::try_from(number).ok());
-        bytes.push(
-            number.ok_or_else(|| format!("{text:?} has a % without two hexadecimal digits"))?,
-        );
+        let without_digits = "the URL has a % without two hexadecimal digits: % is written %25";
+        bytes.push(number.ok_or(without_digits)?);
     }
-    String::from_utf8(bytes).map_err(|_| format!("{text:?} is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| "a part of the URL is not UTF-8".to_owned())
 }
 
 /// Reads `host=a port='5'`.
@@ -193,7 +193,8 @@ fn parse_pairs(text: &str) -> Result<Keywords, String> {
         }
         while chars.next_if(|c| c.is_whitespace()).is_some() {}
         if chars.next() != Some('=') {
-            return Err(format!("the connection parameter {name:?} has no ="));
+            let text = "the connection string has a word without =: a value with spaces is quoted";
+            return Err(text.to_owned());
         }
         while chars.next_if(|c| c.is_whitespace()).is_some() {}
         let is_quoted = chars.next_if_eq(&'\'').is_some();
