@@ -159,8 +159,8 @@ fn hosts_and_ports(hosts: &str) -> Result<(String, String), String> {
     Ok((names, ports))
 }
 
-/// Decodes `%20`. As all errors of this module, the text quotes no value, which may be a part of the
-/// password.
+/// Decodes `%20`. As all errors of this module, the text quotes no value, which may be a part of
+/// the password.
 fn decode(text: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
