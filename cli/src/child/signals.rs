@@ -9,20 +9,18 @@
 //!
 //! A signal that ends the command, or the wait, ends this program in the same way. By a code alone,
 //! a script in bash would go on after Ctrl-C, and systemd would take a stopped service for a failed
-//! one. A program without unsafe code cannot end by a signal that it handles, so it becomes a shell
-//! that does.
+//! one.
 //!
 //! CHLD is handled even if it was ignored: the kernel would reap the command then, and its status
 //! would be lost.
 
 use std::fs;
 use std::future::poll_fn;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::task::{Context, Poll};
 
 use nix::sys::signal::SigSet;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, getpid};
+use signal_hook::low_level::emulate_default_handler;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::task::yield_now;
 
@@ -41,9 +39,6 @@ const SIGNALS: [Signal; 6] = [
 
 /// The signals that end a process without a core dump.
 const ENDS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
-
-/// Ends the shell by the signal `$0`. The process 1 of a container ignores it, and exits with `$1`.
-const END_BY_SIGNAL: &str = "kill -$0 $$; exit $1";
 
 /// The handlers of the signals.
 #[derive(Debug)]
@@ -99,15 +94,14 @@ impl Signals {
     /// signal, too. Returns the exit code otherwise.
     pub(crate) async fn end_by(&mut self, number: i32) -> Code {
         while self.arrived().await.is_some() {}
-        let code = Code::of_signal(number);
         let mut received = self.received.iter();
-        if received.any(|signal| signal.as_raw() == number && ENDS.contains(signal)) {
-            let arguments = [number.to_string(), code.0.to_string()];
-            let mut shell = Command::new("/bin/sh");
-            // It returns if there is no shell.
-            let _ = shell.args(["-c", END_BY_SIGNAL]).args(arguments).exec();
+        let is_received = received.any(|signal| signal.as_raw() == number && ENDS.contains(signal));
+        // The kernel ignores a signal without a handler to the process 1 of a container.
+        if is_received && getpid() != Pid::INIT {
+            // An error says that the signal has no default, but each of these has one.
+            let _ = emulate_default_handler(number);
         }
-        code
+        Code::of_signal(number)
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Signal> {
