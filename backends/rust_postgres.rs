@@ -41,10 +41,11 @@ use std::thread;
 use postgres::{Client, GenericClient, SimpleQueryMessage, SimpleQueryRow, Transaction};
 use tokio::runtime::Handle;
 
-use super::postgres::{BEGAN_WITH_THIS_MESSAGE, begin_text, commit_text, rollback_text};
+use super::postgres::{BEGAN_WITH_THIS_MESSAGE, begin_text, classify, commit_text, rollback_text};
 use super::tokio_postgres::error::session_error;
 use super::tokio_postgres::open_transactions;
 use super::tokio_postgres::values;
+use crate::error::LockErrorKind;
 use crate::session::{
     Backend, LockSession, Row, Script, SessionError, SqlState, Statement, StatementKind,
     TransactionState,
@@ -148,7 +149,7 @@ fn transaction_state<C: Connection>(conn: &C) -> TransactionState {
 }
 
 /// Begins a transaction, or a savepoint in one, and runs a `SELECT` in it, to whose columns this
-/// adds one more. The outer error: an unknown transaction was open before.
+/// adds one more. The outer error: an unknown transaction was open before, or an aborted one.
 fn begin<C: Connection>(
     conn: &mut C,
     select: &str,
@@ -164,10 +165,14 @@ fn begin<C: Connection>(
         });
         row.ok_or_else(|| SessionError::new("the server returned no row"))
     });
-    if depth == 0 && row.as_ref().is_ok_and(|row| !values::last_is_true(row)) {
-        return Err(open_transactions::unknown_transaction());
+    match row {
+        Ok(row) if depth == 0 && !values::last_is_true(&row) => {
+            Err(open_transactions::unknown_transaction())
+        }
+        // Only the begin fails so. A rollback would reach a transaction or savepoint around it.
+        Err(error) if classify(error.code()) == LockErrorKind::TransactionAborted => Err(error),
+        row => Ok(row),
     }
-    Ok(row)
 }
 
 fn begin_and_query<C: Connection>(
@@ -175,8 +180,8 @@ fn begin_and_query<C: Connection>(
     statement: &Statement,
 ) -> Result<Result<Row, SessionError>, SessionError> {
     let row = begin(conn, &format!("{},", statement.simple_sql()))?;
-    // After an error, the transaction is open and aborted. If the begin itself failed, nothing else
-    // ran, and the rollback that follows only warns.
+    // After an error, the transaction is open and aborted. If the begin itself failed, nothing is
+    // open, and the rollback that follows only warns.
     open_transactions::push(conn);
     Ok(row.and_then(|row| values::text_row(&row)))
 }
