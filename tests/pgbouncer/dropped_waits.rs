@@ -61,7 +61,9 @@ client!(wait_on_connection, AsyncPgConnection, |url| {
 });
 client!(wait_in_bb8, AsyncPgConnection, |url| {
     let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(url);
-    bb8::Pool::builder().max_size(1).build(manager).await
+    // PgBouncer 1.18 may have exited, which the pool finds out after its timeout.
+    let pool = bb8::Pool::builder().connection_timeout(Duration::from_secs(5));
+    pool.max_size(1).build(manager).await
 });
 client!(wait_on_client, Client, |url| { connect_client(&url).await });
 client!(wait_in_deadpool, deadpool_postgres::ClientWrapper, |url| {

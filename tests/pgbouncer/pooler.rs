@@ -1,7 +1,7 @@
 //! A PgBouncer of one test, in front of the test server.
 
 use std::fs::{self, Permissions};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -51,14 +51,15 @@ impl Pooler {
     }
 
     /// Waits until the pooler listens. Returns `None` if it ended because its port is in use.
+    ///
+    /// Its log tells. A connection to the port may reach the listener of another test, which looks
+    /// for a free port at the same time.
     fn wait_until_listening(mut self) -> Option<Self> {
         let began = Instant::now();
         loop {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return Some(self);
-            }
-            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
-                let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            let ended = self.child.try_wait().expect("a child can be asked");
+            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            if let Some(status) = ended {
                 assert!(
                     log.contains("already in use"),
                     "PgBouncer ended with {status}: {log}"
@@ -66,6 +67,9 @@ impl Pooler {
                 // The next attempt uses the directory.
                 self.directory = PathBuf::new();
                 return None;
+            }
+            if log.contains("process up") {
+                return Some(self);
             }
             assert!(began.elapsed() < START_LIMIT, "PgBouncer does not listen");
             thread::sleep(Duration::from_millis(2));
@@ -148,6 +152,8 @@ fn config(mode: Mode, sessions: u32, settings: &str, port: u16) -> String {
 fn spawn(directory: &Path, config: &str) -> Child {
     let mut command = pooler_command(directory);
     fs::write(directory.join("ini"), config).expect("it can be written");
+    // That of an attempt with another port.
+    let _ = fs::remove_file(directory.join("log"));
     command
         .arg("ini")
         .current_dir(directory)
