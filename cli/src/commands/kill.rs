@@ -22,17 +22,16 @@ pub(super) async fn run(arguments: &Kill, global: &Global) -> Result<Code, Failu
     if pids.is_empty() && !global.quiet {
         message("no session holds the lock");
     }
-    let (mut terminated, mut failure) = (Vec::new(), None);
+    let (mut terminated, mut failure) = (Vec::new(), None::<Failure>);
     for pid in pids {
         match terminate(&connection, pid).await {
             Ok(()) => terminated.push(pid),
             Err(Failure { code, text }) => {
                 // Each failure is shown; the last one is that of the program.
                 let text = format!("pid {pid}: {text}");
-                let earlier = failure.replace(Failure { code, text });
-                earlier
-                    .iter()
-                    .for_each(|earlier: &Failure| message(&earlier.text));
+                if let Some(earlier) = failure.replace(Failure { code, text }) {
+                    message(&earlier.text);
+                }
             }
         }
     }
