@@ -57,11 +57,22 @@ fn background_process_keeps_the_lock_after_the_command() {
 /// In the foreground the command has no group that the signal could end.
 #[test]
 fn term_in_the_foreground_ends_the_wait_for_descendants() {
+    assert_term_ends_the_wait(&["--foreground"], |sleep| format!("{sleep} & exit 3"));
+}
+
+/// A daemon has left the group of the command, so that the signal would end nothing.
+#[test]
+fn term_ends_the_wait_for_descendants_of_another_group() {
+    assert_term_ends_the_wait(&[], |sleep| format!("setsid {sleep} & exit 3"));
+}
+
+/// The process that `script` leaves behind keeps the lock.
+fn assert_term_ends_the_wait(options: &[&str], script: impl FnOnce(&str) -> String) {
     let (name, sleep) = (fresh_name(), fresh_sleep());
     let (key, mut observer) = (LockKey::from(&*name), connect());
-    let script = format!("sleep {sleep} & exit 3");
-    let options = ["--foreground", "--wait-for-descendants", "-c", &script];
-    let running = Running::start(program(&[&["run", &*name], &options[..]].concat()));
+    let script = script(&format!("sleep {sleep}"));
+    let arguments = ["--wait-for-descendants", "-c", &script];
+    let running = Running::start(program(&[&["run", &*name], options, &arguments].concat()));
     let pid = wait_for_sleep(&sleep);
     running.wait_until_childless();
     running.signal(Signal::TERM);
@@ -69,23 +80,6 @@ fn term_in_the_foreground_ends_the_wait_for_descendants() {
     assert_held(&mut observer, &key);
     send(pid, Signal::KILL);
     observer.assert_soon_free(&key, "the background process");
-}
-
-/// A daemon has left the group of the command, so that the signal would end nothing.
-#[test]
-fn term_ends_the_wait_for_descendants_of_another_group() {
-    let (name, sleep) = (fresh_name(), fresh_sleep());
-    let (key, mut observer) = (LockKey::from(&*name), connect());
-    let script = format!("setsid sleep {sleep} & exit 3");
-    let arguments = ["run", &name, "--wait-for-descendants", "-c", &script];
-    let running = Running::start(program(&arguments));
-    let pid = wait_for_sleep(&sleep);
-    running.wait_until_childless();
-    running.signal(Signal::TERM);
-    running.wait().assert_code(3).assert_stderr("keep the lock");
-    assert_held(&mut observer, &key);
-    send(pid, Signal::KILL);
-    observer.assert_soon_free(&key, "the daemon");
 }
 
 #[test]
