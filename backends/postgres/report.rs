@@ -89,7 +89,10 @@ macro_rules! report {
 }
 
 /// The text for every advisory lock of the database.
-const ALL: &str = report!("");
+const ALL: &str = report!(
+    " ORDER BY pg_catalog.bool_and(locks.granted) OVER (\
+     PARTITION BY locks.objsubid, locks.classid, locks.objid)" // the limit cuts other keys first
+);
 
 /// The text for one key.
 const OF_KEY: &str = report!(

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Try(Try),
     /// Wait until the lock is free. It is not held afterwards
     Wait(Wait),
-    /// List all advisory locks of the database
+    /// List the advisory locks of the database, at most 1,000 holders and waiters
     Ls(Ls),
     /// Show the sessions that hold a lock or wait for it
     Who(LockName),

@@ -428,7 +428,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
 
     /// Returns a report for each advisory lock of the database that is held or awaited.
     ///
-    /// See [`advisory_lock_holders`](Self::advisory_lock_holders).
+    /// All reports together contain at most 1,000 sessions, those of awaited locks first. For the
+    /// rest see [`advisory_lock_holders`](Self::advisory_lock_holders).
     ///
     /// # Errors
     ///

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use advisory_locking::{AsyncAdvisoryLocking, LockReport};
+use advisory_locking::AsyncAdvisoryLocking;
 use tokio::time::{Instant, sleep};
 
 use crate::arguments::{Global, Kill};
@@ -35,7 +35,7 @@ pub(super) async fn run(arguments: &Kill, global: &Global) -> Result<Code, Failu
             }
         }
     }
-    let ended = wait_for_end(&mut connection, &terminated, arguments.wait).await?;
+    let ended = wait_for_end(&connection, &terminated, arguments.wait).await?;
     connection.end().await;
     if global.json {
         json::print_field("terminated", terminated.into())?;
@@ -54,8 +54,8 @@ pub(super) async fn run(arguments: &Kill, global: &Global) -> Result<Code, Failu
     Err(Failure::new(Code::CONFLICT, text))
 }
 
-/// Returns the sessions to end. A process id must be that of a session in a report about locks,
-/// because a mistyped one is that of another session.
+/// Returns the sessions to end. A process id must be that of a session with a lock, because a
+/// mistyped one is that of another session.
 async fn targets(arguments: &Kill, connection: &mut Connection) -> Result<Vec<i32>, Failure> {
     let Some(pid) = arguments.pid else {
         let key = arguments.lock.key()?;
@@ -76,8 +76,7 @@ async fn targets(arguments: &Kill, connection: &mut Connection) -> Result<Vec<i3
         let pids: BTreeSet<i32> = pids.collect();
         return Ok(pids.into_iter().collect());
     };
-    let reports = connection.client.advisory_locks().await?;
-    if reports.iter().any(|report| concerns(report, pid)) {
+    if hold_or_await(connection, &[pid]).await? {
         Ok(vec![pid])
     } else {
         let text = format!("pid {pid} neither holds nor awaits an advisory lock of this database");
@@ -85,12 +84,17 @@ async fn targets(arguments: &Kill, connection: &mut Connection) -> Result<Vec<i3
     }
 }
 
-fn concerns(report: &LockReport, pid: i32) -> bool {
-    let holders = report.holders.iter().map(|holder| &holder.session);
-    let waiters = report.waiters.iter().map(|waiter| &waiter.session);
-    holders
-        .chain(waiters)
-        .any(|session| session.pid == Some(pid))
+/// Returns whether one of the sessions holds or awaits an advisory lock of this database.
+///
+/// A report about all locks has at most 1,000 rows, and so might omit the session.
+async fn hold_or_await(connection: &Connection, pids: &[i32]) -> Result<bool, Failure> {
+    let statement = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS locks \
+                     WHERE locks.locktype OPERATOR(pg_catalog.=) 'advisory' \
+                     AND locks.pid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.int4[]) \
+                     AND locks.database OPERATOR(pg_catalog.=) (SELECT own.datid \
+                     FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS own))";
+    let row = connection.client.query_one(statement, &[&pids]).await?;
+    Ok(row.try_get(0)?)
 }
 
 /// Sends [`pg_terminate_backend`].
@@ -104,17 +108,13 @@ async fn terminate(connection: &Connection, pid: i32) -> Result<(), Failure> {
 
 /// Waits until none of the sessions holds or awaits a lock.
 async fn wait_for_end(
-    connection: &mut Connection,
+    connection: &Connection,
     pids: &[i32],
     limit: Duration,
 ) -> Result<bool, Failure> {
     let began = Instant::now();
     loop {
-        let reports = connection.client.advisory_locks().await?;
-        let live = pids
-            .iter()
-            .any(|pid| reports.iter().any(|report| concerns(report, *pid)));
-        if !live {
+        if !hold_or_await(connection, pids).await? {
             return Ok(true);
         }
         if began.elapsed() >= limit {

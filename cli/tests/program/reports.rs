@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::Stdio;
 
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions, RawLockKey};
+use diesel::PgConnection;
 use testkit::cluster::ClusterGuard;
 use testkit::observer::Observe;
 use testkit::server::{connect, connect_with, fresh_name, fresh_number, url};
@@ -185,6 +186,56 @@ fn kill_ends_the_holders_of_a_name_only() {
     run(&["kill"]).assert_code(64);
     for guard in guards {
         drop(guard);
+    }
+}
+
+/// A report about all locks has at most 1,000 rows, and these are more.
+fn hold_thousands_of_locks(server: &ClusterGuard) -> PgConnection {
+    let mut session = server.connect();
+    session.run("SELECT count(pg_advisory_lock(number)) FROM generate_series(1, 3000) AS number");
+    session
+}
+
+/// Five, because a report without order may contain one by chance.
+#[test]
+fn kill_finds_sessions_among_thousands_of_locks() {
+    let server = ClusterGuard::acquire();
+    let _filler = hold_thousands_of_locks(&server);
+    for _ in 0..5 {
+        let mut session = server.connect();
+        let pid = session.pid();
+        session.run(&format!("SELECT pg_advisory_lock({})", -pid));
+        let done = run_on(&server.url(), &["kill", "--pid", &pid.to_string()]);
+        done.assert_code(0)
+            .assert_stdout(&format!("terminated pid {pid}\n"));
+    }
+}
+
+#[test]
+fn awaited_locks_are_shown_among_thousands() {
+    let server = ClusterGuard::acquire();
+    let _filler = hold_thousands_of_locks(&server);
+    let (mut holder, mut observer) = (server.connect(), server.connect());
+    let names = [(); 5].map(|()| fresh_name());
+    let waiters = names.each_ref().map(|name| {
+        let key = LockKey::from(&**name);
+        let RawLockKey::Single(number) = key.raw() else {
+            panic!("a name is one number");
+        };
+        holder.run(&format!("SELECT pg_advisory_lock({number})"));
+        let mut waiter = program(&["run", name, "--block", "--", "true"]);
+        waiter.env("DATABASE_URL", server.url());
+        let waiter = Running::start(waiter);
+        observer.wait_until_waiters(&key, 1);
+        waiter
+    });
+    let done = run_on(&server.url(), &["ls", "--waiting", "--json"]);
+    let blocked_by = format!("\"blocked_by\":[{}]", holder.pid());
+    let shown = done.assert_code(0).stdout.matches(&blocked_by).count();
+    assert_eq!(shown, names.len(), "{done:?}");
+    holder.run("SELECT pg_advisory_unlock_all()");
+    for waiter in waiters {
+        waiter.wait().assert_code(0);
     }
 }
 
