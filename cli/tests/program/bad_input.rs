@@ -216,8 +216,18 @@ fn full_lock_table_of_a_real_server_has_the_same_code() {
     let cluster = ClusterGuard::acquire();
     let mut filler = cluster.connect();
     let fill = "SELECT pg_advisory_lock(number) FROM generate_series(1, 10000000) AS number";
-    assert!(filler.try_run(fill).is_err());
-    let done = run_on(&cluster.url(), &["run", "a", "--", "echo", "ran"]);
+    let mut fill_and_run = || {
+        assert!(filler.try_run(fill).is_err());
+        run_on(&cluster.url(), &["run", "a", "--", "echo", "ran"])
+    };
+    let mut done = fill_and_run();
+    // The server's own processes may have released some entries.
+    for _ in 0..20 {
+        if done.code != Some(0) {
+            break;
+        }
+        done = fill_and_run();
+    }
     done.assert_code(71);
     assert_eq!(done.stdout, "");
     filler.run("SELECT pg_advisory_unlock_all()");

@@ -215,7 +215,7 @@ fn default_role_is_the_user_of_the_process() {
 fn application_name_names_the_lock_or_is_the_users() {
     let name = fresh_name();
     let shown = |variables: &[(&str, &str)]| {
-        let inner = format!("{} who {name}", env!("CARGO_BIN_EXE_advisory-lock"));
+        let inner = format!("'{}' who {name}", env!("CARGO_BIN_EXE_advisory-lock"));
         let mut command = program(&["run", &name, "-c", &inner]);
         command.envs(variables.iter().copied());
         run_command(command).assert_code(0).stdout.clone()

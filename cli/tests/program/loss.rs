@@ -109,7 +109,7 @@ fn loss_counts_though_a_background_process_lives() {
 fn loss_counts_though_the_command_succeeds() {
     let name = fresh_name();
     let script = format!(
-        "trap 'exit 0' TERM; {} kill {name} -q; sleep 600",
+        "trap 'exit 0' TERM; '{}' kill {name} -q; sleep 600",
         env!("CARGO_BIN_EXE_advisory-lock")
     );
     run(&["run", &name, "-c", &script])

@@ -5,17 +5,19 @@ use std::process::Stdio;
 
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions, RawLockKey};
 use diesel::PgConnection;
+use rustix::pipe::{PipeFlags, pipe_with};
 use testkit::cluster::ClusterGuard;
 use testkit::observer::Observe;
 use testkit::server::{connect, connect_with, fresh_name, fresh_number, url};
 use testkit::temp::TempRole;
 
-use crate::program::{Running, program, run, run_command, run_on};
+use crate::program::{Running, program, run, run_command, run_on, run_until_shown};
 
 #[test]
 fn holders_and_waiters_of_each_kind_of_key_are_shown() {
     let number = i64::from(std::process::id()) << 16 | i64::from(fresh_number());
-    let half = i32::try_from(number >> 8 & 0xffff).unwrap();
+    // Not zero, which has no sign.
+    let half = i32::try_from((number & 0x3fff_ffff) + 1).unwrap();
     let keys = [
         (LockKey::from(-number), format!("--key={}", -number)),
         (LockKey::from((-half, -7)), format!("--key=-{half},-7")),
@@ -136,7 +138,7 @@ fn application_name_cannot_control_the_terminal() {
         &["ls", "--json"],
         &["try", &name],
     ] {
-        let done = run(arguments);
+        let done = run_until_shown(arguments, "evil");
         let shown = format!("{}{}", done.stdout, done.stderr);
         assert!(shown.contains("evil"), "{arguments:?}: {done:?}");
         let is_safe = |c: char| c == '\n' || !(c.is_control() || c == '\u{202e}');
@@ -248,7 +250,8 @@ fn closed_output_is_no_panic() {
         &["man"],
         &["watch", "-n1ms"],
     ] {
-        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        // Other tests start processes, which must not inherit the reader.
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         drop(reader);
         let mut command = program(arguments);
         command.stdout(writer).stderr(Stdio::piped());

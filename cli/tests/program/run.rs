@@ -10,7 +10,7 @@ use testkit::temp::{TempDatabase, TempObject, TempRole};
 use testkit::timeouts::timeout_settings;
 
 use crate::processes::{fresh_sleep, send, wait_for_sleep};
-use crate::program::{Running, program, run, run_command, run_on};
+use crate::program::{Running, program, run, run_command, run_on, run_until_shown};
 use rustix::process::Signal;
 
 #[test]
@@ -142,13 +142,13 @@ fn held_lock_is_a_conflict() {
         (&["--skip", "-w", "50ms"], 0),
     ] {
         let arguments = [&["run", &name], options, &["--", "echo", "ran"]].concat();
-        let done = run(&arguments);
+        let done = run_until_shown(&arguments, "held by pid");
         assert_eq!(done.assert_code(code).stdout, "", "{options:?}");
         done.assert_stderr("held by pid");
     }
     let done = run(&["run", &name, "--skip", "-q", "--", "echo", "ran"]);
     assert_eq!((&*done.assert_code(0).stdout, &*done.stderr), ("", ""));
-    run(&["try", &name])
+    run_until_shown(&["try", &name], "held by pid")
         .assert_code(75)
         .assert_stderr("held by pid");
     run(&["try", &name, "--json"])

@@ -246,7 +246,7 @@ fn signal_during_the_release_keeps_the_code() {
 fn blocked_signal_is_passed_on() {
     let (name, sleep) = (fresh_name(), fresh_sleep());
     let program_path = env!("CARGO_BIN_EXE_advisory-lock");
-    let script = format!("exec {program_path} run {name} -- sleep {sleep}");
+    let script = format!("exec '{program_path}' run {name} -- sleep {sleep}");
     let mut command = std::process::Command::new("env");
     command.args(["--block-signal=TERM", "sh", "-c", &script]);
     let running = Running::start(command);
@@ -261,7 +261,7 @@ fn blocked_signal_is_passed_on() {
 fn ignored_signal_stays_ignored() {
     let (name, sleep) = (fresh_name(), fresh_sleep());
     let program_path = env!("CARGO_BIN_EXE_advisory-lock");
-    let script = format!("trap '' HUP; exec {program_path} run {name} -- sleep {sleep}");
+    let script = format!("trap '' HUP; exec '{program_path}' run {name} -- sleep {sleep}");
     let mut command = std::process::Command::new("sh");
     command.args(["-c", &script]);
     let running = Running::start(command);
@@ -291,7 +291,7 @@ fn ignored_chld_leaves_the_code_of_the_command() {
 fn stopped_command_handles_the_signal() {
     let (name, ready) = (fresh_name(), std::env::temp_dir().join(fresh_name()));
     let script = format!(
-        "trap 'exit 3' TERM; echo > {}; kill -STOP $$; sleep 600",
+        "trap 'exit 3' TERM; echo > '{}'; kill -STOP $$; sleep 600",
         ready.display()
     );
     let mut running = Running::start(program(&["run", &name, "-c", &script]));

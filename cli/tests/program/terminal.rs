@@ -17,11 +17,14 @@ use crate::program::{Running, program};
 
 /// A terminal: the end of its user, and the end of the program.
 fn terminal() -> (File, OwnedFd) {
-    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    // The terminal ends when its last descriptor is closed. Processes of other tests must not
+    // inherit one.
+    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&user).unwrap();
     unlockpt(&user).unwrap();
     let name = ptsname(&user, Vec::new()).unwrap();
-    let program = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let program = open(name, flags, Mode::empty()).unwrap();
     (File::from(user), program)
 }
 
@@ -78,7 +81,7 @@ fn repeated_interrupt_of_the_terminal_kills_no_command() {
     let (mut user, terminal) = terminal();
     let ready = std::env::temp_dir().join(fresh_name());
     let script = format!(
-        "n=0; trap 'n=$((n + 1)); [ $n = 3 ] && exit 9' INT; echo > {}; \
+        "n=0; trap 'n=$((n + 1)); [ $n = 3 ] && exit 9' INT; echo > '{}'; \
          while :; do sleep 0.02; done",
         ready.display()
     );
