@@ -55,8 +55,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run a command while the lock is held
     ///
-    /// The command inherits the connection of the lock. So the lock is held until the command and
-    /// all that it started have ended, even if advisory-lock is killed.
+    /// The command inherits the connection of the lock. So the lock is held until all processes
+    /// that inherited the connection have ended or closed it, even if advisory-lock is killed.
     #[command(after_long_help = exit_code::HELP)]
     Run(Box<Run>),
     /// Exit with 0 if the lock is free, with 75 if it is held
