@@ -421,7 +421,7 @@ impl LockOptions {
     }
 
     /// Rejects options that contradict each other.
-    pub(crate) fn validate(&self, key: &LockKey) -> Result<(), LockError> {
+    pub(crate) fn validate(&self, key: &LockKey, scope: LockScope) -> Result<(), LockError> {
         let invalid = || LockError::new(LockErrorKind::InvalidOptions).with_key(key);
         let refuse = |why| Err(invalid().with_context(why));
         if self.interval == Some(Duration::ZERO) {
@@ -432,6 +432,9 @@ impl LockOptions {
         }
         if self.strategy == Some(WaitStrategy::Block) && self.interval.is_some() {
             return refuse("WaitStrategy::Block does not poll, so it has no interval");
+        }
+        if scope == LockScope::Transaction && self.allows_transaction() {
+            return refuse("a transaction-level lock is always inside a transaction");
         }
         Ok(())
     }

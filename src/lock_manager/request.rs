@@ -214,7 +214,7 @@ fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
 }
 
 fn validate(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
-    options.validate(key)?;
+    options.validate(key, LockScope::Session)?;
     if options.allows_transaction() {
         let context = "a lock manager's sessions are never in a transaction";
         let error = LockError::new(LockErrorKind::InvalidOptions);

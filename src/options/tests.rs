@@ -14,7 +14,7 @@ fn contradictions_are_refused() {
             .interval(Duration::from_millis(1)),
     ];
     for options in bad {
-        let error = options.validate(&key).unwrap_err();
+        let error = options.validate(&key, LockScope::Session).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::InvalidOptions, "{options:?}");
         assert_eq!(error.key(), Some(&key), "{options:?}");
     }
@@ -60,18 +60,22 @@ fn elapsed_time_counts_against_the_limit_only() {
 fn every_limit_is_valid() {
     let key = LockKey::from(1);
     for limit in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        assert!(LockOptions::wait_up_to(limit).validate(&key).is_ok());
+        assert!(
+            LockOptions::wait_up_to(limit)
+                .validate(&key, LockScope::Session)
+                .is_ok()
+        );
         assert!(
             LockOptions::wait_up_to(limit)
                 .strategy(WaitStrategy::Block)
-                .validate(&key)
+                .validate(&key, LockScope::Session)
                 .is_ok()
         );
     }
     assert!(
         LockOptions::wait_forever()
             .interval(Duration::MAX)
-            .validate(&key)
+            .validate(&key, LockScope::Session)
             .is_ok()
     );
 }

@@ -416,7 +416,7 @@ async fn connection<P: AsyncLockPool>(
 ) -> Result<(P::Connection, LockOptions), LockError> {
     let request = UnconnectedRequest::new(key, options, scope);
     // First: a call that cannot succeed must not wait for a connection.
-    let connection = match options.validate(key) {
+    let connection = match options.validate(key, scope) {
         Ok(()) => checkout(pool, key, options, request.began).await,
         Err(error) => Err(error),
     };

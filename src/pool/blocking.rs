@@ -277,7 +277,7 @@ fn connection<P: LockPool>(
     let request = UnconnectedRequest::new(key, options, scope);
     // First: a call that cannot succeed must not wait for a connection.
     let connection = options
-        .validate(key)
+        .validate(key, scope)
         .and_then(|()| checkout(pool, key, options, request.began));
     request.ended(connection)
 }

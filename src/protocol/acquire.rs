@@ -166,11 +166,7 @@ impl Acquire {
         transaction: TransactionState,
     ) -> Result<(), LockError> {
         let error = |kind| LockError::new(kind).with_key(key);
-        options.validate(key)?;
-        if scope == LockScope::Transaction && options.allows_transaction() {
-            return Err(error(LockErrorKind::InvalidOptions)
-                .with_context("a transaction-level lock is always inside a transaction"));
-        }
+        options.validate(key, scope)?;
         if transaction.is_broken() {
             return Err(error(LockErrorKind::Database)
                 .with_context("the client marked this connection as broken"));

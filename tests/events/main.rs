@@ -169,6 +169,13 @@ fn request_with_invalid_options_is_logged() {
     assert_eq!(refused.unwrap_err().kind(), LockErrorKind::InvalidOptions);
     assert_failed_request(&key, "session", text);
 
+    let key = LockKey::from("events/invalid-pool-xact");
+    let allowed = NO_WAIT.allow_in_transaction();
+    let refused: Result<(), LockError> =
+        PooledAdvisoryLocking::with_advisory_xact_lock(&ClosedPool, &key, allowed, |_| Ok(()));
+    assert_eq!(refused.unwrap_err().kind(), LockErrorKind::InvalidOptions);
+    assert_failed_request(&key, "transaction", text);
+
     #[cfg(feature = "lock-manager")]
     {
         use advisory_locking::lock_manager::LockManager;
