@@ -248,7 +248,7 @@ impl ObservedLock {
 
     /// Returns the value of OpenTelemetry's attribute [`db.system.name`]: `postgresql` or `sqlite`.
     ///
-    /// `None` while a request of a lock manager has no session.
+    /// `None` for a request of a lock manager before its end.
     ///
     /// [`db.system.name`]: https://opentelemetry.io/docs/specs/semconv/registry/attributes/db/
     #[must_use]
@@ -347,7 +347,8 @@ pub enum HoldOutcome {
     Terminated,
     /// The lock was lost before its release. The error kind says how.
     Lost,
-    /// The release or the commit failed. The error kind says whether the lock is held.
+    /// The release failed, or the transaction was left open or prepared, or the outcome of its
+    /// commit is unknown. The error kind says whether the lock is held.
     NotReleased,
     /// The crate does not see the end of the lock: it ends with a transaction of the caller. The
     /// time is that until the return of the call.

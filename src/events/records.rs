@@ -127,8 +127,8 @@ impl RequestRecord {
     #[cfg(feature = "lock-manager")]
     pub(crate) fn set_backend(&mut self, read: impl FnOnce() -> Option<Backend>) {
         if let Some(subject) = &mut self.subject {
-            // Only an observer receives it.
-            if subject.observer.is_some() {
+            // For an observer, and for the span of a body.
+            if subject.observer.is_some() || super::is_logged() {
                 subject.lock.backend = read();
             }
         }

@@ -155,3 +155,42 @@ fn end_of_a_hold_does_not_wait_for_its_own_thread() {
     *observer.0.lock().unwrap() = record.granted(None, Instant::now());
     is_released.recv_timeout(Duration::from_secs(60)).unwrap();
 }
+
+/// Lines of a subscriber.
+#[cfg(feature = "lock-manager")]
+struct Lines(&'static Mutex<Vec<u8>>);
+
+#[cfg(feature = "lock-manager")]
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The process has no observer.
+#[cfg(feature = "lock-manager")]
+#[test]
+fn span_of_a_lock_manager_has_the_database() {
+    use tracing_subscriber::fmt::format::FmtSpan;
+
+    let lines: &'static Mutex<Vec<u8>> = Box::leak(Box::default());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_span_events(FmtSpan::NEW)
+        .with_writer(move || Lines(lines))
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let (options, scope) = (LockOptions::no_wait(), LockScope::Session);
+        let mut record = RequestRecord::new(&"span".into(), &options, scope, None, Instant::now());
+        record.set_backend(|| Some(crate::backend::Backend::Postgres));
+        drop(record.granted(None, Instant::now()).unwrap().span());
+    });
+    let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("advisory_lock.held"), "{text}");
+    assert!(text.contains("db.system.name=\"postgresql\""), "{text}");
+}
