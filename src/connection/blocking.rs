@@ -441,10 +441,10 @@ pub trait AdvisoryLocking: LockSession + Sized {
 
     /// Detects a transaction pooler, with a second connection to the same address.
     ///
-    /// No transaction may be open on either connection. The check takes about forty round trips,
-    /// so programs run it at startup. [`Multiplexed`](PoolingMode::Multiplexed) is certain when it
-    /// is reported. [`Dedicated`](PoolingMode::Dedicated) is not: a pooler may by chance assign the
-    /// same session to each connection in all round trips.
+    /// No transaction may be open on either connection. The check takes about forty round trips and
+    /// 20 ms, so programs run it at startup. [`Multiplexed`](PoolingMode::Multiplexed) is certain
+    /// when it is reported. [`Dedicated`](PoolingMode::Dedicated) is not: a pooler may by chance
+    /// assign the same session to each connection in all round trips.
     ///
     /// # Errors
     ///

@@ -12,16 +12,19 @@
 //! give each connection the same one. A session that has no longer the statements that were
 //! prepared in it is another session, too.
 //!
+//! A pooler with several threads may return a session after its reply. Until then the other
+//! connection is given another one. So each part pauses once before it changes the connection.
+//!
 //! In the second part the first connection acquires a test lock. In each of its transactions the
 //! session must hold the lock, and that of the second connection must not. This tells one session
 //! from two with equal process ids, on two servers. It also shows a pooler that keeps the session
 //! of a client while the client holds a lock. Consequence for users: a check takes about forty
-//! round trips.
+//! round trips and 20 ms.
 
 #[cfg(test)]
 mod tests;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Action, Event, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
@@ -65,10 +68,12 @@ enum State {
     Start,
     /// Number of process ids read.
     ReadingPids(usize),
+    PausingReads,
     /// Runs a script on the connection whose statement failed.
     RevealingError(usize, SessionError),
     /// Number of lock steps done.
     Locking(usize),
+    PausingLockSteps,
     /// Releases the test lock in sessions that may have changed; the number is that of attempts.
     CleaningUp(PoolingMode, usize),
     /// Terminates both sessions; the side is the next one.
@@ -89,6 +94,13 @@ const READ_ORDER: [Side; 6] = [
 ];
 const READS: usize = 4 * READ_ORDER.len();
 
+/// Time in which a pooler returns a session after its reply. A thread is preempted for a few
+/// milliseconds.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Number of reads before the pause. The next one is of the other connection.
+const READS_BEFORE_PAUSE: usize = 1;
+
 /// Attempts to release a test lock whose session is unknown.
 const MAX_CLEANUPS: usize = 256;
 
@@ -101,6 +113,9 @@ enum LockStep {
     ExpectContention,
     Release,
 }
+
+/// Number of lock steps before the pause. The next one is of the other connection.
+const LOCK_STEPS_BEFORE_PAUSE: usize = 2;
 
 const LOCK_STEPS: [(Side, LockStep); 15] = [
     (Side::First, LockStep::Acquire),
@@ -175,6 +190,12 @@ impl PoolerCheck {
         Action::Query(Statement::new(kind, &self.key, LockMode::Exclusive))
     }
 
+    /// Waits until a pooler has returned the session of the last request.
+    fn pause(&mut self, state: State) -> NextAction {
+        self.state = state;
+        Action::Sleep(PAUSE)
+    }
+
     fn read_pid(&mut self, done: usize) -> NextAction {
         match READ_ORDER.iter().cycle().nth(done) {
             Some(side) if done < READS => {
@@ -200,7 +221,12 @@ impl PoolerCheck {
                 };
                 self.pid_changed |= pid.is_some_and(|pid| pid != row.pid);
                 *pid = Some(row.pid);
-                self.read_pid(done + 1)
+                let done = done + 1;
+                if done == READS_BEFORE_PAUSE {
+                    self.pause(State::PausingReads)
+                } else {
+                    self.read_pid(done)
+                }
             }
             Err(error) if is_lost_statement(&error) => Action::Done(Ok(PoolingMode::Multiplexed)),
             // Some clients hide the SQLSTATE. The same error twice, in a session that can lock,
@@ -300,7 +326,12 @@ impl PoolerCheck {
             _ => {}
         }
         if row.answer == Some(expected) {
-            return self.lock_step(done + 1);
+            let done = done + 1;
+            return if done == LOCK_STEPS_BEFORE_PAUSE {
+                self.pause(State::PausingLockSteps)
+            } else {
+                self.lock_step(done)
+            };
         }
         // Two sessions that are granted one lock, and neither holds that of the other.
         let is_granted_twice = step == LockStep::ExpectContention && row.answer == Some(true);
@@ -388,8 +419,10 @@ impl Machine for PoolerCheck {
             State::Decided(outcome) => Action::Done(outcome),
             State::Start => self.read_pid(0),
             State::ReadingPids(done) => self.on_pid(event.row(), done),
+            State::PausingReads => self.read_pid(READS_BEFORE_PAUSE),
             State::RevealingError(done, error) => self.on_revealed(event.ran(), done, error),
             State::Locking(done) => self.on_lock_step(event.row(), done),
+            State::PausingLockSteps => self.lock_step(LOCK_STEPS_BEFORE_PAUSE),
             State::CleaningUp(outcome, attempts) => {
                 self.on_cleaned_up(event.row(), outcome, attempts)
             }

@@ -16,6 +16,8 @@ enum Policy {
     InTurn(usize),
     /// A random one of this many sessions, as with other clients of the pooler.
     Any(usize),
+    /// The session that was returned last. Each is returned some milliseconds after its reply.
+    ReturnedLate,
     /// One session, which closes its statements after each transaction.
     Forgetful,
     /// The session of a lock that the connection holds, else the one that was used last.
@@ -33,6 +35,11 @@ struct Pooler {
     levels: HashMap<usize, u32>,
     /// The session that a connection keeps.
     pins: HashMap<bool, usize>,
+    /// The last session of the first connection, with two sessions.
+    session_of_first: usize,
+    last_session: usize,
+    /// The check has paused since the last request.
+    paused: bool,
     requests: usize,
     /// The requests that fail, counted from 0.
     fails: Vec<usize>,
@@ -51,6 +58,9 @@ impl Pooler {
             policy,
             levels: HashMap::new(),
             pins: HashMap::new(),
+            session_of_first: 0,
+            last_session: 0,
+            paused: false,
             requests: 0,
             fails: Vec::new(),
             code: Some("XX000"),
@@ -66,6 +76,14 @@ impl Pooler {
         match self.policy {
             Policy::Own | Policy::TwoServers | Policy::TwoServersWithEqualPids => number,
             Policy::LastUsed | Policy::Forgetful => 0,
+            Policy::ReturnedLate => {
+                // Without a pause the session of the other connection is not returned yet.
+                if std::mem::take(&mut self.paused) {
+                    self.session_of_first = self.last_session ^ number;
+                }
+                self.last_session = self.session_of_first ^ number;
+                self.last_session
+            }
             Policy::InTurn(sessions) => self.requests % sessions,
             Policy::Any(sessions) => self.random.usize(..sessions),
             Policy::Pinned => match self.pins.get(&(side == Side::First)) {
@@ -142,6 +160,10 @@ impl Pooler {
                 Action::Query(statement) => Event::Row(self.query(side, &statement)),
                 // A script is never prepared, so no session loses it.
                 Action::Script(_) => Event::Ran(Ok(())),
+                Action::Sleep(_) => {
+                    self.paused = true;
+                    Event::Ready
+                }
                 Action::Terminate => {
                     let at = self.session_for(side);
                     self.terminated.insert(at);
@@ -178,7 +200,7 @@ fn early_release_of_the_test_lock_is_detected() {
 
 #[test]
 fn transaction_poolers_are_detected() {
-    let mut policies = vec![Policy::LastUsed];
+    let mut policies = vec![Policy::LastUsed, Policy::ReturnedLate];
     policies.extend((1..30).map(Policy::InTurn));
     policies.extend((1..30).map(Policy::Any));
     for policy in policies {
