@@ -6,9 +6,10 @@
 //! the session that was returned last, as with PgBouncer. So two idle clients share one session.
 //!
 //! A thread per client reads a request: the messages up to a `Query` or a `Sync`. It sends them to
-//! a session, and forwards the replies up to `ReadyForQuery`. Prepared statements work in every
-//! session: the proxy prepares a statement again before each use, and drops the server's replies
-//! to that.
+//! a session, and forwards the replies up to `ReadyForQuery`. It returns the session before it
+//! forwards that last message. Otherwise another connection of the client could send a request
+//! first, and would be given another session. Prepared statements work in every session: the proxy
+//! prepares a statement again before each use, and drops the server's replies to that.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufReader, Write};
@@ -131,8 +132,9 @@ impl Pool {
             FirstMessage::Cancel(_) => return Ok(()),
             FirstMessage::StartUp(bytes) => server.write_all(&bytes)?,
         }
-        log_in(&mut stream, &mut server)?;
+        let ready = log_in(&mut stream, &mut server)?;
         self.give(server);
+        ready.write(&mut stream)?;
         let mut client = Client {
             pool: self,
             messages: BufReader::new(stream.try_clone()?),
@@ -149,19 +151,20 @@ impl Pool {
     }
 }
 
-/// Forwards the messages of both sides until the session is ready.
-fn log_in(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
+/// Forwards the messages of both sides until the session is ready, and returns the last one.
+fn log_in(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<Message> {
     const AUTHENTICATION: u8 = b'R';
     const READY_FOR_QUERY: u8 = b'Z';
     loop {
         let message = Message::read(server)?;
+        if message.kind == READY_FOR_QUERY {
+            return Ok(message);
+        }
         message.write(client)?;
         // `AuthenticationOk` is 0, and SASL's last message is 12. The client answers the others.
         let expects_reply = !matches!(message.body.first_chunk(), Some([0, 0, 0, 0 | 12]));
-        match message.kind {
-            AUTHENTICATION if expects_reply => Message::read(client)?.write(server)?,
-            READY_FOR_QUERY => return Ok(()),
-            _ => {}
+        if message.kind == AUTHENTICATION && expects_reply {
+            Message::read(client)?.write(server)?;
         }
     }
 }
@@ -203,7 +206,8 @@ impl Client<'_> {
                     Ability::PinsLockHolders => self.may_hold_locks |= calls_lock_function(&sql),
                 }
             }
-            let is_idle = self.exchange(request, server)?;
+            let ready = self.exchange(request, server)?;
+            let is_idle = ready.body == b"I";
             if is_idle && self.may_hold_locks {
                 self.may_hold_locks = holds_locks(server)?;
             }
@@ -213,6 +217,7 @@ impl Client<'_> {
                     .into_iter()
                     .for_each(|session| self.pool.give(session));
             }
+            ready.write(&mut self.stream)?;
         }
     }
 
@@ -243,9 +248,9 @@ impl Client<'_> {
         parsed.chain(bound).map(str::to_owned).collect()
     }
 
-    /// Runs a request in a session and forwards the replies. Returns whether no transaction is open
-    /// afterwards.
-    fn exchange(&mut self, request: Vec<Message>, server: &mut TcpStream) -> io::Result<bool> {
+    /// Runs a request in a session and forwards the replies, except for the last one, which it
+    /// returns: `ReadyForQuery`.
+    fn exchange(&mut self, request: Vec<Message>, server: &mut TcpStream) -> io::Result<Message> {
         // For each `Parse` and `Close`, in order: does the client expect its completion?
         let mut completions = VecDeque::new();
         let mut prepared: Vec<String> = Vec::new();
@@ -272,15 +277,15 @@ impl Client<'_> {
         }
         loop {
             let reply = Message::read(server)?;
+            if reply.kind == b'Z' {
+                return Ok(reply);
+            }
             let is_expected = match reply.kind {
                 b'1' | b'3' => completions.pop_front().unwrap_or(true),
                 _ => true,
             };
             if is_expected {
                 reply.write(&mut self.stream)?;
-            }
-            if reply.kind == b'Z' {
-                return Ok(reply.body == b"I");
             }
         }
     }
