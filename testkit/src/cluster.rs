@@ -5,7 +5,9 @@
 //! Its supervisor is a child process that runs `scripts/postgres`. When this program ends, for
 //! whatever reason, the supervisor reads the end of its input and deletes the server.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -187,6 +189,8 @@ fn locales() -> PathBuf {
     // The server's user must be able to read it.
     let directory = std::env::temp_dir().join("advisory-locking-locales");
     std::fs::create_dir_all(&directory).expect("a directory can be made");
+    // Whatever the umask is. The directory of another user's run has these permissions already.
+    let _ = std::fs::set_permissions(&directory, Permissions::from_mode(0o755));
     let link = directory.join(GERMAN);
     if std::fs::symlink_metadata(&link).is_err() {
         // Another run may have created it.
