@@ -57,7 +57,9 @@
 //!
 //! * [`sha1_le`], [`pals`] without an application, and [`distributed_lock`] for the names that it
 //!   hashes.
+//! * [`distributed_lock`] and [`distributed_lock_unhashed`], for the names that the latter accepts.
 //! * [`crc32`](crc32()) and [`django_pglocks`], for the half of the names whose sum is below 2³¹.
+//! * [`goose_migrations`] and [`crc32`](crc32()) of `goose`.
 //! * No other two schemes agree, however similar they look: [`django_pglock`] and
 //!   [`sha256_be_joined`] read the same eight bytes in opposite orders; [`npm_advisory_lock`] reads
 //!   the bytes of the former as a pair, and a pair never conflicts with a single number.
