@@ -51,17 +51,27 @@ use interleave::{Contender, run_interleaved};
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
-/// A contender that awaits its cycles in one task.
+/// A contender that awaits its cycles in one task, and then the return of its connection to a pool
+/// of sqlx.
 macro_rules! cycles {
-    ($runtime:expr, $name:literal, $cycle:expr) => {
+    ($runtime:expr, $name:literal, $cycle:expr $(, $pool:expr)?) => {
         Contender::new($name, |count| {
             $runtime.block_on(async {
                 for _ in 0..count {
                     $cycle.await;
                 }
+                $(returned(&$pool).await;)?
             });
         })
     };
+}
+
+/// Waits until the connection is in its pool. A task of sqlx returns it, with a round trip, after
+/// the cycle. Otherwise the next contender would pay for the last return of this one.
+async fn returned(pool: &PgPool) {
+    while pool.num_idle() == 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 fn main() {
@@ -99,29 +109,50 @@ fn main() {
             let guard = bb8.acquire_advisory_lock(&key, NO_WAIT).await;
             guard.unwrap().release().await.unwrap();
         }),
-        cycles!(runtime, "hand-written, lock functions only", async {
-            sqlx_baseline_functions(&sqlx, number).await;
-        }),
-        cycles!(runtime, "hand-written, crate's statements", async {
-            sqlx_baseline_statements(&sqlx, statements, number).await;
-        }),
-        cycles!(runtime, "acquire_advisory_lock, release", async {
-            let guard = sea_orm.acquire_advisory_lock(&key, NO_WAIT).await;
-            guard.unwrap().release().await.unwrap();
-        }),
+        cycles!(
+            runtime,
+            "hand-written, lock functions only",
+            async {
+                sqlx_baseline_functions(&sqlx, number).await;
+            },
+            sqlx
+        ),
+        cycles!(
+            runtime,
+            "hand-written, crate's statements",
+            async {
+                sqlx_baseline_statements(&sqlx, statements, number).await;
+            },
+            sqlx
+        ),
+        cycles!(
+            runtime,
+            "acquire_advisory_lock, release",
+            async {
+                let guard = sea_orm.acquire_advisory_lock(&key, NO_WAIT).await;
+                guard.unwrap().release().await.unwrap();
+            },
+            sqlx
+        ),
         cycles!(
             runtime,
             "sqlx's pool: acquire_advisory_lock, release",
             async {
                 let guard = sqlx.acquire_advisory_lock(&key, NO_WAIT).await;
                 guard.unwrap().release().await.unwrap();
-            }
+            },
+            sqlx
         ),
-        cycles!(runtime, "sqlx's PgAdvisoryLock", async {
-            let conn = sqlx.acquire().await.unwrap();
-            let guard = sqlx_lock.acquire(conn).await.unwrap();
-            guard.release_now().await.unwrap();
-        }),
+        cycles!(
+            runtime,
+            "sqlx's PgAdvisoryLock",
+            async {
+                let conn = sqlx.acquire().await.unwrap();
+                let guard = sqlx_lock.acquire(conn).await.unwrap();
+                guard.release_now().await.unwrap();
+            },
+            sqlx
+        ),
         cycles!(runtime, "hand-written, lock functions only", async {
             tokio_postgres::functions(&*client.lock().await, number).await;
         }),
