@@ -125,7 +125,8 @@ pub(crate) enum Command<W> {
 /// Action for a session.
 #[derive(Debug)]
 pub(crate) enum SessionCommand {
-    /// Check out a connection and report it with [`Core::on_opened`].
+    /// Check out a connection and report it with [`Core::on_checked_out`], then its first reply
+    /// with [`Core::on_opened`].
     Open,
     /// Run a batch and report the reply with [`Core::on_batch_result`].
     RunBatch(LockBatch),

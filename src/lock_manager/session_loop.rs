@@ -79,17 +79,20 @@ async fn session_loop<P: AsyncLockPool>(
     let mut conn: Option<TerminateOnDrop<P::Connection>> = None;
     while let Some(command) = next_command(&mut commands).await {
         match command {
-            SessionCommand::Open => match or_command(open(pool, accepted), &mut commands).await {
-                Some(Ok((opened, backend, pid))) => {
-                    conn = opened;
-                    reporter.report(|core, now| core.on_opened(id, Ok((backend, pid)), now));
+            SessionCommand::Open => {
+                let opening = open(&reporter, pool, accepted);
+                match or_command(opening, &mut commands).await {
+                    Some(Ok((opened, backend, pid))) => {
+                        conn = opened;
+                        reporter.report(|core, now| core.on_opened(id, Ok((backend, pid)), now));
+                    }
+                    Some(Err(error)) => {
+                        reporter.report(|core, now| core.on_opened(id, Err(error), now));
+                        return;
+                    }
+                    None => break,
                 }
-                Some(Err(error)) => {
-                    reporter.report(|core, now| core.on_opened(id, Err(error), now));
-                    return;
-                }
-                None => break,
-            },
+            }
             SessionCommand::RunBatch(batch) => {
                 let Some(session) = conn.as_mut() else { break };
                 match or_command(run(&mut **session, &batch), &mut commands).await {
@@ -188,6 +191,7 @@ async fn or_command<T>(work: impl Future<Output = T>, commands: &mut SessionComm
 /// A session is refused here, once: it stays on its server, and a standby that is promoted keeps
 /// its sessions.
 async fn open<P: AsyncLockPool>(
+    reporter: &SessionReporter,
     pool: &P,
     accepted: ServerSigns,
 ) -> Result<(Option<TerminateOnDrop<P::Connection>>, Backend, i32), LockError> {
@@ -197,6 +201,7 @@ async fn open<P: AsyncLockPool>(
         conn.return_to_pool();
         return Ok((None, backend, 0));
     }
+    reporter.report(|core, now| core.on_checked_out(reporter.id, now));
     // An empty batch returns the process id, and shows that the server supports the statements.
     let ping = LockBatch::new(
         BatchMode::Execute,

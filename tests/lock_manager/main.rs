@@ -48,6 +48,11 @@ closed_connection_cases! {
     deadpool_postgres_closed => DeadpoolPostgres;
 }
 
+/// The only pool here that does not check an idle connection at its checkout.
+mod unchecked_pool {
+    cases!(DeadpoolPostgres, Async, faults: silent_idle_connection_is_replaced;);
+}
+
 queue_cases! {
     bb8_queue => Bb8;
     deadpool_queue => Deadpool;

@@ -180,8 +180,18 @@ impl<W> Core<W> {
         id
     }
 
-    /// Handles a connection that was checked out, or the failure to do so. `pid` is the process id
-    /// of the session on the server.
+    /// Handles a connection that was checked out, before its first statement: from now on the
+    /// session must reply within the keep-alive. The checkout itself has the pool's timeout.
+    pub(crate) fn on_checked_out(&mut self, id: SessionId, now: Instant) {
+        let session = self.sessions.get_mut(&id);
+        if let Some(session) = session.filter(|session| session.is_opening()) {
+            session.phase_start = now;
+            self.schedule_health_check(id, now);
+        }
+    }
+
+    /// Handles the first reply of a session, or the failure to open it. `pid` is the process id of
+    /// the session on the server.
     pub(crate) fn on_opened(
         &mut self,
         id: SessionId,
@@ -251,7 +261,9 @@ impl<W> Core<W> {
             message: error_chain(&error),
         };
         // Removed without a command: the driver's session has already ended.
-        self.sessions.remove(&id);
+        if let Some(session) = self.sessions.remove(&id) {
+            self.remove_timers(id, &session);
+        }
         // Without an earlier session, the error may be one of the configuration, which no retry
         // cures.
         let may_return = self.backend.is_some() && failure.kind == LockErrorKind::Pool;
@@ -309,17 +321,21 @@ impl<W> Core<W> {
         last: SessionCommand,
     ) -> Option<SessionState<W>> {
         let session = self.sessions.remove(&id)?;
+        self.remove_timers(id, &session);
+        if self.awaits_terminated || matches!(last, SessionCommand::Close) {
+            self.ending_sessions.insert(id);
+        }
+        self.send(id, last);
+        Some(session)
+    }
+
+    fn remove_timers(&mut self, id: SessionId, session: &SessionState<W>) {
         if let Some(at) = session.health_check {
             self.timers.remove(&(at, Timer::HealthCheck(id)));
         }
         if let Some(at) = session.connection_check {
             self.timers.remove(&(at, Timer::ConnectionCheck(id)));
         }
-        if self.awaits_terminated || matches!(last, SessionCommand::Close) {
-            self.ending_sessions.insert(id);
-        }
-        self.send(id, last);
-        Some(session)
     }
 
     /// Returns the keys that a session works on or holds, in ascending order.

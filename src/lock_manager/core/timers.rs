@@ -145,8 +145,14 @@ impl<W> Core<W> {
             }
             // The key does not need the wait, and the wait did not end at its limit.
             SessionPhase::WaitingOnServer { .. } if !needed => self.terminate_session(id),
+            SessionPhase::Opening => {
+                self.terminate_session(id);
+                let cause = "a new session did not reply to its first statement";
+                let error = LockError::new(LockErrorKind::Pool).with_source(cause);
+                self.on_open_failed(id, error, now);
+            }
             // The next phase schedules a health check.
-            SessionPhase::Opening | SessionPhase::WaitingOnServer { .. } => {}
+            SessionPhase::WaitingOnServer { .. } => {}
         }
     }
 }

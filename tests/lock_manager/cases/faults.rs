@@ -146,6 +146,23 @@ pub(crate) async fn silence_under_a_poller(pool_under_test: PoolUnderTest) {
     assert_eq!(kind_of(other.release().await), Some(Lost));
 }
 
+/// The pool returns an idle connection that was cut off, too, and does not check it.
+pub(crate) async fn silent_idle_connection_is_replaced(pool_under_test: PoolUnderTest) {
+    let (proxy, far) = behind_a_proxy(&pool_under_test);
+    let pool = far.pool(2).await;
+    // Opens both connections.
+    pool.pids(2).await;
+    let manager = pool.manager(LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE));
+    let guard = manager.acquire(&fresh_key(), no_wait()).await.unwrap();
+    proxy.fall_silent();
+    eventually("news of the loss", || guard.is_lost());
+    pass(&proxy);
+    // Far within the limit: two keep-alives.
+    let again = manager.acquire(&fresh_key(), poll()).await.unwrap();
+    again.release().await.unwrap();
+    assert_eq!(kind_of(guard.release().await), Some(Lost));
+}
+
 /// `close` ends although the server does not reply.
 pub(crate) async fn close_does_not_await_a_silent_server(pool_under_test: PoolUnderTest) {
     let (proxy, far) = behind_a_proxy(&pool_under_test);

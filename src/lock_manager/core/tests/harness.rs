@@ -215,6 +215,13 @@ impl CoreHarness {
         self.commands()
     }
 
+    /// Reports the connection of a session, which has not replied yet.
+    pub(super) fn check_out(&mut self, session: &str) -> Vec<String> {
+        let id = self.id(session);
+        self.core.on_checked_out(id, self.now);
+        self.commands()
+    }
+
     pub(super) fn open(&mut self, session: &str) -> Vec<String> {
         self.open_to(session, Backend::Postgres)
     }

@@ -299,6 +299,25 @@ fn reopened_session_resets_the_backoff() {
     );
 }
 
+/// The pool may take its time, but the network of its connection is silent.
+#[test]
+fn session_without_a_first_reply_is_replaced() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever());
+    harness.disconnect("s1");
+    assert_eq!(harness.advance_to_next_timer(), ["open s2"]);
+    harness.request("ben", 2, &no_wait());
+    assert_eq!(harness.advance(2 * KEEP_ALIVE), NO_COMMANDS, "the checkout");
+    assert_eq!(harness.check_out("s2"), NO_COMMANDS);
+    assert_eq!(harness.advance(KEEP_ALIVE - millis(1)), NO_COMMANDS);
+    let replaced = ["terminate s2", "failed ben: Pool"];
+    assert_eq!(harness.advance(millis(1)), replaced);
+    assert_eq!(harness.advance_to_next_timer(), ["open s3"]);
+    harness.check_out("s3");
+    assert_eq!(harness.fail_open("s3"), NO_COMMANDS);
+    assert_eq!(harness.timer_count(), 1, "the poll of ann");
+}
+
 /// A second session increases throughput. A pool without a free connection leaves the first one as
 /// it is.
 #[test]
