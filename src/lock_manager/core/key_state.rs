@@ -9,7 +9,7 @@
 //!
 //! | phase | event | next phase | reported by | commands, next event |
 //! |---|---|---|---|---|
-//! | `NotHeld` | `AcquireSent` | `Acquiring` | first request of a key; poll timer; after a release or a failure with waiters left | `RunBatch` with `Acquire`; `Open` if a further session is needed |
+//! | `NotHeld` | `AcquireSent` | `Acquiring` | first request of a key; request that does not wait, without a session; poll timer; after a release or a failure with waiters left | `RunBatch` with `Acquire`; `Open` if a further session is needed |
 //! | `NotHeld` | `Granted` | `Held` | the same, on a backend without locks and with [`NoLockBackend::InProcess`] | grants waiters |
 //! | `NotHeld` | `WaitStarted` | `WaitingOnServer` | contended, or a dedicated session was opened; the first waiter uses [`WaitStrategy::Block`] | `WaitOnServer` |
 //! | `Acquiring` | `Granted` | `Held` | reply to `Acquire` | grants waiters |

@@ -32,6 +32,8 @@ impl<W> Core<W> {
             return self.grant_without_lock(request);
         }
         let key = request.key.raw();
+        let waits = request.no_wait.is_none();
+        let is_connected = self.is_connected();
         let key_state = self.keys.entry(key).or_default();
         let was_empty = key_state.queue.is_empty();
         let (deadline, id) = (request.deadline, request.id);
@@ -42,7 +44,13 @@ impl<W> Core<W> {
         }
         let yields = key_state.next_poll.is_some();
         match key_state.phase() {
-            KeyPhase::NotHeld if was_empty => self.send_acquire(key, now),
+            // Without a session the key may be free, so a request that does not wait tries at once,
+            // as it would for another key.
+            KeyPhase::NotHeld if was_empty || !(waits || is_connected) => {
+                self.send_acquire(key, now)
+            }
+            // The earlier requests wait for a session, and not for a holder.
+            KeyPhase::NotHeld if !is_connected => {}
             KeyPhase::Held { .. } => self.grant_waiters(key, None, None, now),
             // An earlier request waits, so one that does not wait fails.
             KeyPhase::NotHeld | KeyPhase::WaitingOnServer { .. } => self.fail_no_wait(key),

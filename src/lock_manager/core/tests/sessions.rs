@@ -2,6 +2,8 @@
 
 use super::harness::{CoreHarness, LockErrorKind, NO_COMMANDS, forever, harness, millis, no_wait};
 use crate::error::LockError;
+use crate::key::LockKey;
+use crate::lock_manager::core::RequestKind;
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockOptions, WaitStrategy};
 use crate::session::{BatchReply, ServerSigns};
@@ -479,6 +481,31 @@ fn deadline_without_a_session_fails_as_pool() {
     harness.request("cy", 3, &soon);
     assert_eq!(harness.advance(millis(20)), NO_COMMANDS);
     assert_eq!(harness.advance(millis(80)), ["failed cy: TimedOut"]);
+}
+
+/// The earlier waiter waits for a session, too.
+#[test]
+fn no_wait_behind_a_waiter_fails_as_pool_in_an_outage() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever());
+    harness.disconnect("s1");
+    assert_eq!(harness.advance_to_next_timer(), ["open s2"]);
+    assert_eq!(harness.fail_open("s2"), NO_COMMANDS);
+    for options in [no_wait(), LockOptions::wait_up_to(Duration::ZERO)] {
+        let opened = harness.request("ben", 1, &options);
+        let session = opened[0].strip_prefix("open ").expect("one checkout");
+        assert_eq!(harness.fail_open(session), ["failed ben: Pool"]);
+    }
+    // A further waiter is not contended either, and the first one is served.
+    let key = LockKey::from(1);
+    let (core, now) = (&mut harness.core, harness.now);
+    core.request(key, &forever(), RequestKind::Plain, "cy", now);
+    let commands = core.take_commands(Vec::new(), now);
+    assert!(commands.is_empty(), "{commands:?}");
+    let opened = harness.advance_to_next_timer();
+    let session = opened[0].strip_prefix("open ").expect("a poll");
+    assert_eq!(harness.open(session), [format!("run {session}: acquire 1")]);
+    assert_eq!(harness.reply(session, "y"), ["granted ann"]);
 }
 
 /// The server was asked by the session that waits for the key or holds it.
