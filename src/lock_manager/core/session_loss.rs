@@ -4,8 +4,9 @@
 //!
 //! Every key of the session becomes not held at once, and the signal of the session wakes its
 //! holders. Waiters poll after a pause on another session. A request that does not wait is tried
-//! once more at once, if the session has ended: it may have ended while it was idle. Consequence
-//! for users: only holders, and calls that meet two losses, notice the loss of a session.
+//! once more at once, if the session has ended: it may have ended while it was idle. So may have
+//! all sessions that are older than the request, and it survives each of them. Consequence for
+//! users: only holders, and calls whose new session ends too, notice the loss of a session.
 
 use std::time::Instant;
 
@@ -76,7 +77,7 @@ impl<W> Core<W> {
             if loss == SessionLoss::Changed {
                 self.fail_waiters(key, kind);
             }
-            if self.retry_or_fail_no_wait(key, loss) {
+            if self.retry_or_fail_no_wait(key, id, loss) {
                 self.send_acquire(key, now);
             } else {
                 // After a pause: a server that restarts ends the sessions of all processes at once.
@@ -102,23 +103,33 @@ impl<W> Core<W> {
 
     /// Marks the requests that do not wait for a retry on another session, or fails them. Returns
     /// whether one is retried.
-    fn retry_or_fail_no_wait(&mut self, key: RawLockKey, loss: SessionLoss) -> bool {
+    fn retry_or_fail_no_wait(
+        &mut self,
+        key: RawLockKey,
+        session: SessionId,
+        loss: SessionLoss,
+    ) -> bool {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return false;
         };
         let mut retries = false;
-        let failed = key_state
-            .queue
-            .drain_no_wait(|request| match request.after_loss {
+        let failed = key_state.queue.drain_no_wait(|request| {
+            // A session that is older than the request may have ended while it was idle, and so
+            // may all others. Ids ascend over requests and sessions.
+            let may_retry =
+                request.after_loss == AfterLoss::RetriesOnce || session.generation() < request.id.0;
+            match request.after_loss {
                 AfterLoss::Waits => false,
-                // The session may have ended while it was idle.
-                AfterLoss::RetriesOnce if loss == SessionLoss::Ended => {
+                AfterLoss::RetriesOnce | AfterLoss::Fails
+                    if loss == SessionLoss::Ended && may_retry =>
+                {
                     request.after_loss = AfterLoss::Fails;
                     retries = true;
                     false
                 }
                 AfterLoss::RetriesOnce | AfterLoss::Fails => true,
-            });
+            }
+        });
         for request in failed {
             let error = LockError::new(LockErrorKind::Database).with_key(&request.key);
             self.fail_with(

@@ -23,6 +23,7 @@ pub(super) enum AfterLoss {
     Waits,
     /// Tries once more on another session. The ended session holds nothing.
     RetriesOnce,
+    /// Fails, unless the session is older than the request.
     Fails,
 }
 

@@ -426,6 +426,26 @@ fn no_wait_is_retried_once_after_the_end_of_the_session() {
     assert_eq!(harness.reply("s4", "y"), ["granted ben"]);
 }
 
+/// A restart of the server ends all sessions.
+#[test]
+fn no_wait_outlives_all_sessions_that_were_idle() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new().max_sessions(2));
+    harness.request("ann", 1, &no_wait());
+    assert_eq!(harness.request("ben", 2, &no_wait()), ["open s2"]);
+    harness.reply("s1", "n");
+    harness.reply("s1", "n");
+    harness.open("s2");
+    assert_eq!(harness.request("cy", 3, &no_wait()), ["run s1: acquire 3"]);
+    let lost = ["lost s1", "terminate s1", "run s2: acquire 3"];
+    assert_eq!(harness.disconnect("s1"), lost);
+    let lost = ["lost s2", "terminate s2", "open s3"];
+    assert_eq!(harness.disconnect("s2"), lost);
+    assert_eq!(harness.open("s3"), ["run s3: acquire 3"]);
+    // It was opened for this request.
+    let lost = ["lost s3", "terminate s3", "failed cy: Database"];
+    assert_eq!(harness.disconnect("s3"), lost);
+}
+
 #[test]
 fn no_wait_is_not_retried_after_a_silence() {
     let mut harness = harness();
