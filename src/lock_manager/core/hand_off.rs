@@ -16,10 +16,10 @@
 use std::time::Instant;
 
 use super::key_state::{KeyEvent, KeyPhase, KeyState};
-use super::{Core, SessionId};
+use super::{Core, RequestId, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
-use crate::options::{LockMode, WaitStrategy};
+use crate::options::LockMode;
 use crate::session::{LockOp, LockOpKind};
 
 impl<W> Core<W> {
@@ -87,14 +87,16 @@ impl<W> Core<W> {
                 self.arm_connection_check(session, now);
             }
         };
-        self.fail_no_wait(key);
         let is_free = self
             .keys
             .get(&key)
             .is_some_and(|key_state| key_state.holders.is_empty());
         if is_free {
+            // The lock is free for a first request that does not wait: it was granted in the mode
+            // of a request that has left since. So an acquire of its own decides.
             self.start_release(key, releaser, now);
         } else {
+            self.fail_no_wait(key);
             self.ack_with_next_batch(session, releaser);
         }
     }
@@ -119,6 +121,7 @@ impl<W> Core<W> {
     /// If waiters are left, the same batch acquires the lock again for the first of them. While the
     /// key yields to other processes, a later poll does so.
     fn start_release(&mut self, key: RawLockKey, releaser: Option<W>, now: Instant) {
+        let newest = RequestId(self.last_id);
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
@@ -135,7 +138,7 @@ impl<W> Core<W> {
         // again. Polling clients are not in that queue, so they need a pause.
         let polls = |key_state: &KeyState<W>| {
             let next = key_state.queue.front();
-            next.is_some_and(|next| next.strategy != WaitStrategy::Block)
+            next.is_some_and(|next| next.no_wait.is_none() && !next.blocks())
         };
         let yield_backoff =
             (limit_reached && polls(key_state)).then(|| key_state.yield_backoff(&mut self.random));
@@ -153,6 +156,7 @@ impl<W> Core<W> {
         if yields {
             key_state.backoff = yield_backoff;
         }
+        key_state.newest_when_sent = newest;
         key_state.releaser = releaser;
         key_state.apply(KeyEvent::ReleaseSent { reacquire });
         // The release comes before the acquire, so that the server first grants the lock to a
@@ -162,6 +166,8 @@ impl<W> Core<W> {
         self.enqueue_ops(session, &ops, false);
         if yields {
             self.poll_later(key, now);
+            // They are behind a waiter that polls.
+            self.fail_no_wait(key);
         }
     }
 

@@ -247,6 +247,34 @@ fn grant_in_an_outdated_mode_is_changed() {
     assert_eq!(harness.reply("s1", "yy"), ["granted ben"]);
 }
 
+/// Neither a session nor a caller of this process holds the lock.
+#[test]
+fn no_wait_is_not_refused_by_a_grant_in_an_outdated_mode() {
+    let shared = no_wait().shared();
+    for (first, second, changed) in [
+        (forever(), shared, "run s1: release 1, acquire shared 1"),
+        (
+            forever().shared(),
+            no_wait(),
+            "run s1: release shared 1, acquire 1",
+        ),
+    ] {
+        let mut harness = harness();
+        harness.request("ann", 1, &first);
+        harness.request("ben", 1, &second);
+        harness.cancel("ann");
+        assert_eq!(harness.reply("s1", "y"), [changed]);
+        assert_eq!(harness.reply("s1", "yy"), ["granted ben"]);
+        // Another process may be faster.
+        let mut harness = self::harness();
+        harness.request("ann", 1, &first);
+        harness.request("ben", 1, &second);
+        harness.cancel("ann");
+        harness.reply("s1", "y");
+        assert_eq!(harness.reply("s1", "yn"), ["failed ben: HeldElsewhere"]);
+    }
+}
+
 #[test]
 fn requests_during_a_batch_join_the_next() {
     let mut harness = harness();
