@@ -23,7 +23,8 @@ pub struct LockManagerSnapshot {
     pub sessions: Vec<ManagedSession>,
     /// `true` after [`close`](super::LockManager::close), or after the pool was closed.
     pub is_closed: bool,
-    /// Number of statements since the lock manager was created, health checks included.
+    /// Number of batches since the lock manager was created, health checks included. The first
+    /// statement of a session, waits on the server and the clean-up of a failed batch do not count.
     pub batches: u64,
     /// Number of grants without the server since then: to the next waiter, or to a further holder
     /// of a shared lock.

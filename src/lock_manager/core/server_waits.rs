@@ -223,6 +223,8 @@ impl<W> Core<W> {
             |error: &LockError| matches!(error.kind(), LockErrorKind::Pool | LockErrorKind::Lost);
         if let Some(error) = error.filter(|error| !concerns_session(error)) {
             if let Some(request) = key_state.queue.remove_blocking() {
+                // The wait has the name of an earlier waiter, whose text may differ.
+                let error = error.with_key(&request.key);
                 self.fail_with(request, error);
             }
         }

@@ -2,6 +2,8 @@
 
 use super::harness::{CoreHarness, LockErrorKind, NO_COMMANDS, millis};
 use crate::error::LockError;
+use crate::key::LockKey;
+use crate::lock_manager::core::{Command, RequestKind, SessionId};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::options::{LockOptions, WaitStrategy};
 use std::time::Duration;
@@ -219,6 +221,31 @@ fn server_wait_error_fails_the_first_blocking_waiter() {
     let commands = harness.end_wait("s2", failed(LockErrorKind::Deadlock));
     assert_eq!(commands, ["close s2", "failed ann: Deadlock"]);
     assert_eq!(harness.advance_to_next_timer(), ["run s1: acquire 1"]);
+}
+
+/// A caller may have redacted the text of the key.
+#[test]
+fn server_wait_error_has_the_key_of_its_request() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    let (key, now) = (LockKey::from("signup/a@b.c"), harness.now);
+    let (plain, core) = (RequestKind::Plain, &mut harness.core);
+    let first = core.request(key.clone(), &block(), plain, "ann", now);
+    core.request(key.redacted(), &block(), plain, "ben", now);
+    harness.commands();
+    harness.reply("s1", "n");
+    harness.open("s2");
+    let session = SessionId(harness.generation("s2"));
+    let core = &mut harness.core;
+    core.cancel(first, key.raw(), now);
+    let error = LockError::new(LockErrorKind::Deadlock).with_key(&key);
+    core.on_wait_ended(session, Err(error), now);
+    let commands = core.take_commands(Vec::new(), now);
+    let failed = commands.iter().find_map(|command| match command {
+        Command::Failed { error, .. } => Some(error),
+        _ => None,
+    });
+    let key = failed.and_then(LockError::key).expect("ben fails");
+    assert_eq!(key.text(), None);
 }
 
 #[test]
