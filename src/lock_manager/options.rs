@@ -114,11 +114,11 @@ impl LockManagerOptions {
     ///
     /// | time | holders per second, all processes | Jain's index between processes: median, and the lower of the two runs of 4 s |
     /// |---|---|---|
-    /// | 10 ms | 208 | 0.95, 0.95 |
-    /// | 20 ms | 268 | 0.95, 0.84 |
-    /// | **50 ms** | 334 | 0.94, 0.80 |
-    /// | 100 ms | 382 | 0.98, 0.96 |
-    /// | 200 ms | 408 | 0.98, 0.86 |
+    /// | 10 ms | 224 | 0.96, 0.90 |
+    /// | 20 ms | 295 | 0.90, 0.87 |
+    /// | **50 ms** | 349 | 0.96, 0.87 |
+    /// | 100 ms | 409 | 0.94, 0.88 |
+    /// | 200 ms | 448 | 0.91, 0.51 |
     ///
     /// The index varies between runs and shows no trend, because the next holder among polling
     /// clients is random. At 100 ms, 4 s have only some 40 such changes of the process.

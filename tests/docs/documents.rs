@@ -262,3 +262,28 @@ fn every_example_is_run() {
         assert!(shown, "{name} does not show how to run it");
     }
 }
+
+#[test]
+fn hand_off_figures_are_those_of_the_results() {
+    let documented = read("src/lock_manager/options.rs").replace("**", "");
+    let results = read("benches/results/lock-manager.csv");
+    let mut figures: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for line in results.lines() {
+        let Some(row) = line.strip_prefix("\"4 processes, held for 1 ms, handed off for\",\"")
+        else {
+            continue;
+        };
+        let (time, rest) = row.split_once('"').expect("a quoted text");
+        let (_, value) = rest.rsplit_once(',').expect("a value");
+        let value = value.parse().expect("a number");
+        figures.entry(time).or_default().push(value);
+    }
+    assert!(figures.len() >= 5, "{figures:?}");
+    for (time, figures) in figures {
+        let [holders, median, lower] = figures[..] else {
+            panic!("{time}: {figures:?}");
+        };
+        let row = format!("/// | {time} | {holders} | {median:.2}, {lower:.2} |");
+        assert!(documented.contains(&row), "{row}");
+    }
+}
