@@ -117,6 +117,8 @@ pub(crate) use context::is_entered;
 pub use event::{Event, EventKind};
 pub use fault::Fault;
 pub use other_session::OtherSessionLock;
+#[cfg(feature = "_async")]
+pub(crate) use simulated_session::end_session;
 #[cfg(feature = "lock-manager")]
 pub(crate) use simulated_session::on_lost;
 pub(crate) use simulated_session::{SimulatedSession, checkout_fault, is_lost, set_session};

@@ -11,7 +11,9 @@ use crate::session::{SessionError, SqlState};
 pub enum Fault {
     /// The server cancels the next call: [`Canceled`](crate::LockErrorKind::Canceled).
     Canceled,
-    /// The next call fails with a database error: [`Database`](crate::LockErrorKind::Database).
+    /// The next call fails with a database error: [`Database`](crate::LockErrorKind::Database), or
+    /// [`TransactionAborted`](crate::LockErrorKind::TransactionAborted) for a transaction-level
+    /// lock.
     Database,
     /// The next wait in the server's queue ([`WaitStrategy::Block`](crate::WaitStrategy::Block))
     /// ends as a deadlock: [`Deadlock`](crate::LockErrorKind::Deadlock). Until then the lock is

@@ -149,6 +149,10 @@ impl SharedLockTable {
         self.table().is_held(key)
     }
 
+    pub(super) fn holds_in_mode(&self, request: &LockRequest) -> bool {
+        self.table().holds_in_mode(request)
+    }
+
     pub(super) fn contention_count(&self, key: &LockKey) -> usize {
         self.table().contention_count(key)
     }

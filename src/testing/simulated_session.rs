@@ -119,6 +119,17 @@ pub(crate) fn set_session<S: ?Sized>(grant: &Grant, session: &S) {
     }
 }
 
+/// Notes that the crate terminates the session of a dropped body, which loses its other locks, too.
+#[cfg(feature = "_async")]
+pub(crate) fn end_session<S: ?Sized>(grant: Grant, session: &S) {
+    if let Some(lock) = SimulatedLock::of(&grant) {
+        let table = Arc::clone(&lock.table);
+        // First: the lock of the body is released.
+        drop((lock, grant));
+        table.end_session(Owner::session(session));
+    }
+}
+
 /// Returns `true` if the lock of the grant is lost.
 pub(crate) fn is_lost(grant: &Grant) -> bool {
     SimulatedLock::of(grant).is_some_and(|lock| lock.table.is_lost(&lock.request))
@@ -174,9 +185,9 @@ impl SimulatedLock {
             Some(StatementKind::Release { .. }) => self.table.release(&self.request)?,
             // A failed wait leaves no lock in the table.
             Some(StatementKind::ReleaseIfHeld { .. }) => reply(None),
-            Some(StatementKind::IsHeld | StatementKind::IsHeldByPreparedTransaction) => {
-                reply(Some(false))
-            }
+            // Another level of the session, which the protocol cannot tell from that of the call.
+            Some(StatementKind::IsHeld) => reply(Some(self.table.holds_in_mode(&self.request))),
+            Some(StatementKind::IsHeldByPreparedTransaction) => reply(Some(false)),
             // Only a lock manager sends batches, and none on SQLite.
             None => return Err(SessionError::unsupported(statement)),
         };

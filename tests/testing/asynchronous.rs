@@ -490,3 +490,16 @@ async fn dropped_wait_in_the_queue_loses_the_outer_lock<P: AsyncLockPool>(pool: 
         assert_eq!(outcome, released, "{strategy:?}");
     }
 }
+
+/// No task can wait for the rollback, so the crate terminates the session.
+#[tokio::test]
+async fn dropped_transaction_loses_the_outer_lock() {
+    let locks = TestLocks::enter();
+    let mut conn = connect().await;
+    let mut outer = conn.acquire_advisory_lock("outer", QUIET).await.unwrap();
+    let forever = async |_: &mut Sqlite| std::future::pending::<Result<(), LockError>>().await;
+    dropped_in_its_body(outer.with_advisory_xact_lock("key", QUIET, forever), &locks).await;
+    assert!(!locks.is_held("key") && !locks.is_held("outer"));
+    let lost = outer.release().await.unwrap_err();
+    assert_eq!(lost.kind(), LockErrorKind::Lost);
+}

@@ -17,6 +17,8 @@ on_every_adapter! {
     a_scope_that_is_lost_is_rolled_back,
     session_loses_all_its_locks,
     a_terminated_session_loses_its_outer_locks,
+    a_level_that_fails_ends_the_session,
+    a_failed_attempt_aborts_its_transaction,
 }
 
 fn lost_in_the_body<S: AdvisoryLocking>(connect: fn() -> S) {
@@ -211,4 +213,23 @@ fn a_terminated_session_loses_its_outer_locks<S: AdvisoryLocking>(connect: fn() 
             Event::not_released("outer", LockErrorKind::Lost),
         ]
     );
+}
+
+/// After such an error, `pg_locks` does not tell the level of the call from that of the outer lock.
+fn a_level_that_fails_ends_the_session<S: AdvisoryLocking>(connect: fn() -> S) {
+    for fault in [Fault::Canceled, Fault::Database, Fault::TooManyLocks] {
+        let (mut conn, locks) = (connect(), TestLocks::enter());
+        let mut outer = conn.acquire_advisory_lock("key", QUIET).unwrap();
+        locks.inject_fault("key", fault);
+        assert!(outer.acquire_advisory_lock("key", QUIET).is_err());
+        assert!(!locks.is_held("key"), "{fault:?}");
+        assert_eq!(kind(outer.release()), LockErrorKind::Lost, "{fault:?}");
+    }
+}
+
+fn a_failed_attempt_aborts_its_transaction<S: AdvisoryLocking>(connect: fn() -> S) {
+    let (mut conn, locks) = (connect(), TestLocks::enter());
+    locks.inject_fault("key", Fault::Database);
+    let failed = conn.with_advisory_xact_lock("key", QUIET, unreachable_body);
+    assert_eq!(kind(failed), LockErrorKind::TransactionAborted);
 }

@@ -73,15 +73,20 @@ impl<S: AsyncLockSession> TransactionScope<'_, S> {
 
 impl<S: AsyncLockSession> Drop for TransactionScope<'_, S> {
     fn drop(&mut self) {
-        let Some(grant) = self.grant.take() else {
+        let Some(mut grant) = self.grant.take() else {
             return;
         };
         let (pid, depth) = (grant.pid, grant.depth_of_caller());
         // Its drop sends the event of a termination, also if the client panics.
-        let release = grant.record.map(GrantRecord::releasing);
+        let release = grant.record.take().map(GrantRecord::releasing);
         run_in_drop(|| {
             let mut clean_up = TerminateUnlessQueued::new(&mut *self.session, pid, false);
-            if clean_up.roll_back_to(depth) {
+            let is_queued = clean_up.roll_back_to(depth);
+            #[cfg(feature = "testing")]
+            if !is_queued {
+                crate::testing::end_session(grant, &*clean_up.session);
+            }
+            if is_queued {
                 if let Some(release) = release {
                     release.queued();
                 }

@@ -10,7 +10,7 @@ impl Table {
     }
 
     /// Returns `true` if the session holds the lock in the mode of the request.
-    fn holds_in_mode(&self, request: &LockRequest) -> bool {
+    pub(in crate::testing) fn holds_in_mode(&self, request: &LockRequest) -> bool {
         self.held_by_owner(request)
             .any(|held| held.by.mode == request.mode)
     }
