@@ -237,7 +237,8 @@ where
         record_wait(record.as_deref_mut(), &action);
         // Set before the await: a drop at the first pending point of the action must see it.
         guard.in_flight = !matches!(action, Action::Sleep(_) | Action::Done(_));
-        // After a dropped begin or end, it is unknown whether the transaction is open.
+        // After a dropped end, it is unknown whether the transaction is open. After a dropped begin
+        // with a query, the adapter knows whether there is one to roll back.
         guard.can_roll_back = matches!(
             action,
             Action::Query(_) | Action::BeginAndQuery(_) | Action::Script(_)

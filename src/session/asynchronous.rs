@@ -175,8 +175,10 @@ pub trait AsyncLockSession: Send {
     /// After `false`, the default, the driver calls
     /// [`session_start_terminate`](Self::session_start_terminate).
     ///
-    /// It is not called if a begin or end of a transaction was dropped in flight. The driver then
-    /// terminates the session.
+    /// It is not called if the end of a transaction was dropped in flight, or a begin without a
+    /// query. The driver then terminates the session. It is called if a
+    /// [`session_begin_and_query`](Self::session_begin_and_query) was dropped. An implementation
+    /// returns `false` if the begin has not succeeded.
     fn session_start_rollback_to(&mut self, _depth: u32) -> bool {
         false
     }
