@@ -23,6 +23,8 @@ mod actor_pooled;
 mod cases;
 #[cfg(feature = "_all")]
 mod cross_adapter;
+#[cfg(feature = "_all")]
+mod failed_commits;
 mod faulty_adapters;
 mod fixture;
 mod harness;
@@ -61,28 +63,4 @@ conformance! {
     sea_orm_sqlite => crate::harness::sea_orm::SQLITE;
     sqlx_sqlite => crate::harness::sqlx::SQLITE;
     sqlx_pool_sqlite => crate::harness::sqlx::SQLITE_POOL;
-}
-
-/// Not on the model, which does not parse SQL.
-#[cfg(feature = "_all")]
-mod failed_commits {
-    macro_rules! failed_commits {
-        ($($adapter:ident => $harness:expr;)*) => {$(
-            conformance!(@only scopes: a_failed_commit_leaves_no_transaction; => $adapter => $harness;);
-        )*};
-    }
-
-    failed_commits! {
-        diesel_postgres => crate::harness::diesel_postgres::DIESEL.on_test_server();
-        diesel_async_postgres => crate::harness::diesel_async::DIESEL_ASYNC.on_test_server();
-        sea_orm_postgres => crate::harness::sea_orm::SEA_ORM.on_test_server();
-        sqlx_postgres => crate::harness::sqlx::SQLX.on_test_server();
-        tokio_postgres => crate::harness::tokio_postgres::TOKIO_POSTGRES.on_test_server();
-        rust_postgres => crate::harness::rust_postgres::POSTGRES.on_test_server();
-        diesel_sqlite => crate::harness::diesel_sqlite::DIESEL;
-        rusqlite => crate::harness::rusqlite::RUSQLITE;
-        diesel_async_sqlite => crate::harness::diesel_async::SQLITE;
-        sea_orm_sqlite => crate::harness::sea_orm::SQLITE;
-        sqlx_sqlite => crate::harness::sqlx::SQLITE;
-    }
 }

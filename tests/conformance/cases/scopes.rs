@@ -47,28 +47,6 @@ pub(crate) fn a_scope_commits_or_rolls_back(fixture: &Fixture) {
     assert_granted_and_released(&next, &key);
 }
 
-/// SQLite itself leaves the transaction open.
-pub(crate) fn a_failed_commit_leaves_no_transaction(fixture: &Fixture) {
-    let key = fixture.key("key");
-    let actor = fixture.actor();
-    // SQLite's clients do not all enable it. PostgreSQL refuses the statement.
-    actor.run_sql(SqlCommand::Run("PRAGMA foreign_keys = ON"));
-    actor.enter(LockScope::Transaction, &key);
-    for sql in [
-        "CREATE TEMPORARY TABLE parent (id INTEGER PRIMARY KEY)",
-        "CREATE TEMPORARY TABLE child \
-         (parent INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)",
-        "INSERT INTO child VALUES (7)",
-    ] {
-        assert_eq!(actor.run_sql(SqlCommand::Run(sql)), Done, "{sql}");
-    }
-    assert_eq!(actor.end_body(BodyEnd::Ok), Failed(CommitFailed));
-    assert_eq!(actor.run_sql(SqlCommand::Begin), Done);
-    // Some clients have done so already.
-    actor.run_sql(SqlCommand::Rollback);
-    assert_granted_and_released(&actor, &key);
-}
-
 /// A blocking client rolls the inner scope back, and sqlx queues that. Another async client cannot
 /// wait for a rollback while it unwinds, so it terminates the session, which ends the outer scope
 /// too.
