@@ -112,6 +112,14 @@ impl Sqlx {
             lock: PgAdvisoryLock::new("benches/lock_manager/hot"),
         }
     }
+
+    /// Waits until a connection is in the pool. A task returns it, with a round trip, after the
+    /// cycle. Otherwise the next contender would pay for the last return of this one.
+    pub(crate) async fn returned(&self) {
+        while self.pool.num_idle() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 pub(crate) async fn sqlx_pool(name: &str, connections: u32) -> PgPool {

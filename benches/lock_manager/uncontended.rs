@@ -88,9 +88,9 @@ fn blocking(title: &str, rounds: usize, results: &mut Results) {
     );
 }
 
-/// Makes a contender whose cycles are awaited one after the other in a task.
+/// Makes a contender whose cycles are awaited one after the other in a task, and then its end.
 macro_rules! cycles {
-    ($runtime:expr, $name:literal, $shared:expr, $cycle:expr) => {{
+    ($runtime:expr, $name:literal, $shared:expr, $cycle:expr $(, end: $end:expr)?) => {{
         let shared = Arc::new($shared);
         Contender::new($name, move |count| {
             let shared = Arc::clone(&shared);
@@ -98,6 +98,7 @@ macro_rules! cycles {
                 for _ in 0..count {
                     $cycle(&*shared).await;
                 }
+                $($end(&*shared).await;)?
             };
             $runtime.block_on($runtime.spawn(cycles)).unwrap();
         })
@@ -149,7 +150,8 @@ fn measure_async(runtime: &Runtime, title: &str, rounds: usize, results: &mut Re
             sqlx_lock,
             async |lock: &Sqlx| {
                 assert!(lock.cycle(&ExclusionCheck::default()).await);
-            }
+            },
+            end: Sqlx::returned
         ),
         cycles!(
             runtime,
