@@ -172,7 +172,11 @@ impl Proxy {
     }
 
     pub fn set(&self, direction: Direction, policy: Policy) {
-        self.shared.lock().policies[direction as usize] = policy;
+        let mut state = self.shared.lock();
+        state.policies[direction as usize] = policy;
+        // Of an earlier policy.
+        state.held_bytes[direction as usize] = 0;
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -188,7 +192,10 @@ impl Proxy {
     /// Holds a connection towards the server from the packet that contains `text`, until
     /// [`forward`](Self::forward). Other connections are not held.
     pub fn hold_from(&self, text: &str) {
-        self.shared.lock().hold_from = Some(text.to_owned());
+        let mut state = self.shared.lock();
+        state.hold_from = Some(text.to_owned());
+        // Of an earlier packet.
+        state.held_bytes[Direction::ToServer as usize] = 0;
     }
 
     /// Ends [`hold_from`](Self::hold_from), and discards everything that the server sends then.

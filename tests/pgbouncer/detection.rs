@@ -15,7 +15,7 @@ use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use testkit::observer::Observe;
 use testkit::pending::drop_at;
-use testkit::server::{connect, eventually, fresh_key, kind_of, url};
+use testkit::server::{connect, eventually, fresh_key, kind_of, url, with_parameters};
 
 use crate::actor_async::on_runtime;
 use crate::pooler::{Mode, Pooler};
@@ -239,7 +239,7 @@ fn clean_up_after_a_wait_releases_no_other_lock() {
 #[test]
 fn a_dropped_detection_leaves_nothing() {
     let name = format!("al_probe_{}", std::process::id());
-    let url = format!("{}?application_name={name}", url());
+    let url = with_parameters(&url(), &format!("application_name={name}"));
     let mut server = connect();
     let locks = format!(
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \

@@ -81,7 +81,7 @@ const NAME: &str = "processes_contend_under_a_nemesis";
 
 /// Runs without libtest, because this program is also the program of its child processes.
 ///
-/// Of the arguments of `cargo test` it supports `--list` and name filters.
+/// Of the arguments of `cargo test` it supports `--list`, `--skip` and name filters.
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments
@@ -95,11 +95,7 @@ fn main() -> ExitCode {
         println!("{NAME}: test\n\n1 test, 0 benchmarks");
         return ExitCode::SUCCESS;
     }
-    let mut filters = arguments
-        .iter()
-        .filter(|argument| !argument.starts_with('-'))
-        .peekable();
-    if filters.peek().is_some() && !filters.any(|filter| NAME.contains(filter.as_str())) {
+    if is_filtered_out(&arguments) {
         println!("0 tests run: {NAME} is filtered out");
         return ExitCode::SUCCESS;
     }
@@ -121,4 +117,21 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Returns whether the filters exclude the test. The value of an option is no filter.
+fn is_filtered_out(arguments: &[String]) -> bool {
+    let (mut filters, mut skipped) = (Vec::new(), false);
+    let mut arguments = arguments.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        match argument {
+            "--skip" => skipped |= arguments.next().is_some_and(|part| NAME.contains(part)),
+            "--test-threads" | "--format" | "--color" | "--logfile" => {
+                arguments.next();
+            }
+            option if option.starts_with('-') => {}
+            filter => filters.push(filter),
+        }
+    }
+    skipped || !(filters.is_empty() || filters.iter().any(|filter| NAME.contains(filter)))
 }
