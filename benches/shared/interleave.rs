@@ -1,12 +1,16 @@
 //! Interleaved timing: contenders alternate in short rounds.
 //!
 //! Ratios are computed within a round, so a machine that slows down affects all contenders. Rounds
-//! are short, because the wake-up latency of an idle core changes within a tenth of a second.
+//! are short, because the wake-up latency of an idle core changes within a tenth of a second. A
+//! contender takes longer after one with another connection, whose server process has used the
+//! caches. So the order is random, and the first cycles of each turn are not timed.
 
 use std::time::Instant;
 
 const ROUNDS: usize = 2_001;
 const CYCLES: u32 = 5;
+/// Cycles before those that are timed.
+const WARM_UP: u32 = 5;
 
 /// A named workload whose cycles are timed.
 pub(crate) struct Contender<'c> {
@@ -39,9 +43,11 @@ pub(crate) fn run_interleaved(contenders: &mut [Contender<'_>]) -> Samples {
 /// Times all contenders, interleaved, for the given number of rounds.
 pub(crate) fn run_interleaved_for(rounds: usize, contenders: &mut [Contender<'_>]) -> Samples {
     let mut nanos = vec![Vec::new(); contenders.len()];
+    let mut order: Vec<usize> = (0..contenders.len()).collect();
     for round in 0..=rounds {
-        for turn in 0..contenders.len() {
-            let at = (round + turn) % contenders.len();
+        fastrand::shuffle(&mut order);
+        for &at in &order {
+            (contenders[at].cycles)(WARM_UP);
             let began = Instant::now();
             (contenders[at].cycles)(CYCLES);
             // The first round is a warm-up.
