@@ -80,13 +80,18 @@ pub(crate) async fn connect(settings: &Settings, application: &str) -> Result<Co
                 address,
             };
             match connect_to(settings, application, &target).await {
-                Ok(connection) if fits(settings, &connection.client).await? => {
-                    return Ok(connection);
-                }
-                Ok(_) => {
-                    let text = format!("{}: target_session_attrs is not satisfied", target.address);
-                    failures.push(Failure::new(Code::UNFIT, text));
-                }
+                Ok(connection) => match check(settings, &connection.client).await {
+                    Ok(true) => return Ok(connection),
+                    Ok(false) => {
+                        let text =
+                            format!("{}: target_session_attrs is not satisfied", target.address);
+                        failures.push(Failure::new(Code::UNFIT, text));
+                    }
+                    // As with libpq, the next host may answer.
+                    Err(Failure { code, text }) => {
+                        failures.push(Failure::new(code, format!("{}: {text}", target.address)));
+                    }
+                },
                 Err(failure) => {
                     let is_refused = failure.code == Code::REFUSED;
                     failures.push(failure);
@@ -100,7 +105,7 @@ pub(crate) async fn connect(settings: &Settings, application: &str) -> Result<Co
     Err(joined(failures))
 }
 
-/// Joins the failures of all hosts. The last one decides the exit code.
+/// Joins the failures of all hosts, or of all ways to encrypt. The last one decides the exit code.
 fn joined(failures: Vec<Failure>) -> Failure {
     let code = failures.last().map_or(Code::UNAVAILABLE, |last| last.code);
     let texts: Vec<String> = failures.into_iter().map(|failure| failure.text).collect();
@@ -121,7 +126,7 @@ async fn connect_to(
         SslMode::Prefer => &[ClientSslMode::Prefer, ClientSslMode::Disable],
         SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[ClientSslMode::Require],
     };
-    let mut first: Option<Failure> = None;
+    let mut failures: Vec<Failure> = Vec::new();
     for mode in modes {
         let attempt = attempt(settings, application, target, *mode);
         let result = match settings.connect_timeout {
@@ -133,16 +138,20 @@ async fn connect_to(
         match result {
             Ok(connection) => return Ok(connection),
             Err(refusal) => {
-                let goes_on = refusal.by_encryption;
-                // The first error is that of the preferred way.
-                first.get_or_insert(refusal.failure);
-                if !goes_on {
+                // A server without TLS refuses both ways with the same text.
+                if failures
+                    .last()
+                    .is_none_or(|last| last.text != refusal.failure.text)
+                {
+                    failures.push(refusal.failure);
+                }
+                if !refusal.by_encryption {
                     break;
                 }
             }
         }
     }
-    let failure = first.unwrap_or_else(|| Failure::new(Code::UNAVAILABLE, "no attempt"));
+    let failure = joined(failures);
     Err(Failure::new(
         failure.code,
         format_args!("cannot connect to {}: {}", target.address, failure.text),
@@ -261,6 +270,17 @@ fn refusal(error: &tokio_postgres::Error, config: &Config) -> Refusal {
         // The handshake failed, or pg_hba.conf has no line for this encryption.
         by_encryption: code
             .is_none_or(|code| *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION),
+    }
+}
+
+/// Calls [`fits`] within the `connect_timeout`.
+async fn check(settings: &Settings, client: &Client) -> Result<bool, Failure> {
+    let fits = fits(settings, client);
+    match settings.connect_timeout {
+        Some(limit) => timeout(limit, fits)
+            .await
+            .unwrap_or_else(|_| Err(timed_out(limit).failure)),
+        None => fits.await,
     }
 }
 

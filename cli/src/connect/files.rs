@@ -19,9 +19,14 @@ pub(super) fn in_home(name: &str) -> Option<PathBuf> {
 /// Reads the section of a service from the first of these files that has it.
 pub(super) fn read_service(service: &str, files: &[PathBuf]) -> Result<Keywords, String> {
     for file in files {
-        let Ok(text) = fs::read_to_string(file) else {
-            continue;
+        // Another file may name another server, so only a file that does not exist is skipped.
+        let bytes = match fs::read(file) {
+            Ok(bytes) => bytes,
+            Err(_) if !file.exists() => continue,
+            Err(error) => return Err(format!("the service file {}: {error}", file.display())),
         };
+        // Its other sections and comments may be in any encoding.
+        let text = String::from_utf8_lossy(&bytes);
         if let Some(keywords) = service_section(&text, service)? {
             return Ok(keywords);
         }
@@ -53,6 +58,11 @@ fn service_section(text: &str, service: &str) -> Result<Option<Keywords>, String
                 found = Some(Keywords::new());
             }
         } else if let Some(keywords) = &mut found {
+            if line.contains(char::REPLACEMENT_CHARACTER) {
+                return Err(format!(
+                    "the service {service:?} has a line that is not UTF-8"
+                ));
+            }
             let (name, value) = line
                 .split_once('=')
                 .ok_or_else(|| format!("the service {service:?} has a line without ="))?;

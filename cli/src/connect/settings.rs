@@ -15,7 +15,7 @@ use super::keywords::{Keywords, insert, parse};
 use crate::failure::Failure;
 
 /// Environment variables and their keywords, also those that are not supported.
-const VARIABLES: [(&str, &str); 29] = [
+const VARIABLES: [(&str, &str); 30] = [
     ("PGAPPNAME", "application_name"),
     ("PGCHANNELBINDING", "channel_binding"),
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
@@ -43,15 +43,19 @@ const VARIABLES: [(&str, &str); 29] = [
     ("PGSSLMODE", "sslmode"),
     ("PGSSLNEGOTIATION", "sslnegotiation"),
     ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLSNI", "sslsni"),
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
     ("PGUSER", "user"),
 ];
 
 /// Default of `connect_timeout`. libpq has none, so that a job in cron could hang for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Default of `keepalives_idle` and `tcp_user_timeout`. libpq's are those of the system, which may
-/// notice a dead network after hours.
+/// Default of `keepalives_idle`, and the least default of `tcp_user_timeout`. libpq's are those of
+/// the system, which may notice a dead network after hours.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
+
+/// The greatest default of `tcp_user_timeout`. The kernel refuses more than 24 days.
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 /// [`sslmode`](https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -74,10 +78,11 @@ pub(crate) struct Settings {
     pub(crate) channel_binding: ChannelBinding,
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) tcp_user_timeout: Option<Duration>,
-    /// `None` without keep-alives.
+    pub(crate) has_keepalives: bool,
+    /// `None`, here and below: the default of the system.
     pub(crate) keepalives_idle: Option<Duration>,
-    pub(crate) keepalives_interval: Duration,
-    pub(crate) keepalives_count: u32,
+    pub(crate) keepalives_interval: Option<Duration>,
+    pub(crate) keepalives_count: Option<u32>,
 }
 
 impl Settings {
@@ -109,8 +114,14 @@ impl Settings {
         };
         if let Some(service) = either("service") {
             let system = set("PGSYSCONFDIR").map_or("/etc/postgresql-common", String::as_str);
-            let files: Vec<PathBuf> = either("servicefile")
-                .map(PathBuf::from)
+            let file = either("servicefile").map(PathBuf::from);
+            if let Some(file) = file.as_ref().filter(|file| !file.exists()) {
+                return Err(format!(
+                    "the service file {} does not exist",
+                    file.display()
+                ));
+            }
+            let files: Vec<PathBuf> = file
                 .or_else(|| in_home(".pg_service.conf"))
                 .into_iter()
                 .chain([Path::new(system).join("pg_service.conf")])
@@ -174,14 +185,24 @@ impl Settings {
             Some(seconds) => Ok(Some(Duration::from_secs(seconds.into()))),
             None => Ok(Some(default)),
         };
+        let has_keepalives = number("keepalives")? != Some(0);
+        let keepalives_idle = seconds("keepalives_idle", DEAD_AFTER)?;
+        let keepalives_interval = seconds("keepalives_interval", Duration::from_secs(3))?;
+        let keepalives_count =
+            Some(number("keepalives_count")?.unwrap_or(3)).filter(|count| *count > 0);
+        // Linux ignores the count of an idle connection if this time has passed. So with less, one
+        // lost packet would end the session.
+        let unanswered = keepalives_interval
+            .unwrap_or_default()
+            .saturating_mul(keepalives_count.unwrap_or(0));
+        let until_dead = keepalives_idle
+            .unwrap_or_default()
+            .saturating_add(unanswered);
         let tcp_user_timeout = match number("tcp_user_timeout")? {
             Some(0) => None,
             Some(millis) => Some(Duration::from_millis(millis.into())),
+            None if has_keepalives => Some(until_dead.clamp(DEAD_AFTER, A_DAY)),
             None => Some(DEAD_AFTER),
-        };
-        let keepalives_idle = match number("keepalives")? {
-            Some(0) => None,
-            _ => seconds("keepalives_idle", DEAD_AFTER)?,
         };
         Ok(Self {
             hosts: hosts(text("host"), text("hostaddr"), text("port"))?,
@@ -190,10 +211,10 @@ impl Settings {
             channel_binding,
             connect_timeout: seconds("connect_timeout", CONNECT_TIMEOUT)?,
             tcp_user_timeout,
+            has_keepalives,
             keepalives_idle,
-            keepalives_interval: seconds("keepalives_interval", Duration::from_secs(3))?
-                .unwrap_or(Duration::from_secs(3)),
-            keepalives_count: number("keepalives_count")?.unwrap_or(3),
+            keepalives_interval,
+            keepalives_count,
             keywords,
         })
     }
@@ -330,6 +351,24 @@ mod tests {
         assert!(read(None, &[("PGREQUIREPEER", "postgres")]).is_err());
         for url in ["gssencmode=require", "sslcertmode=require"] {
             assert!(read(Some(url), &[]).is_err(), "{url}");
+        }
+    }
+
+    /// Linux ends an idle connection after one unanswered packet if the time is shorter.
+    #[test]
+    fn user_timeout_leaves_time_for_all_keepalives() {
+        for (url, seconds) in [
+            ("", 19),
+            (
+                "keepalives_idle=60 keepalives_interval=10 keepalives_count=6",
+                120,
+            ),
+            ("keepalives=0", 10),
+            ("tcp_user_timeout=5000", 5),
+        ] {
+            let settings = read(Some(url), &[]).unwrap();
+            let expected = Some(Duration::from_secs(seconds));
+            assert_eq!(settings.tcp_user_timeout, expected, "{url:?}");
         }
     }
 

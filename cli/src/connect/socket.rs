@@ -62,11 +62,17 @@ pub(super) async fn open(address: &Address, settings: &Settings) -> io::Result<S
 /// Lets the kernel notice a dead network, also after the end of this program: the command inherits
 /// the socket.
 fn keep_alive(stream: &TcpStream, settings: &Settings) -> io::Result<()> {
-    if let Some(idle) = settings.keepalives_idle {
+    if settings.has_keepalives {
         sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, idle)?;
-        sockopt::set_tcp_keepintvl(stream, settings.keepalives_interval)?;
-        sockopt::set_tcp_keepcnt(stream, settings.keepalives_count)?;
+        if let Some(idle) = settings.keepalives_idle {
+            sockopt::set_tcp_keepidle(stream, idle)?;
+        }
+        if let Some(interval) = settings.keepalives_interval {
+            sockopt::set_tcp_keepintvl(stream, interval)?;
+        }
+        if let Some(count) = settings.keepalives_count {
+            sockopt::set_tcp_keepcnt(stream, count)?;
+        }
     }
     #[cfg(target_os = "linux")]
     if let Some(limit) = settings.tcp_user_timeout {

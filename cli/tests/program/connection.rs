@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::thread;
 
+use testkit::fake_server::{FakeServer, Rule};
 use testkit::observer::Observe;
-use testkit::server::{connect, fresh_name, url};
+use testkit::server::{connect, fresh_name, url, with_parameters};
 
 use crate::program::{Done, program, run_command};
 
@@ -117,6 +118,59 @@ fn password_comes_from_url_environment_or_file() {
     }
 }
 
+/// The file of the system may name another server.
+#[test]
+fn service_file_may_be_in_any_encoding() {
+    let port = password_server();
+    let section = |password| {
+        let server = format!("host=127.0.0.1\nport={port}\nuser=u\nsslmode=disable");
+        format!("[one]\n{server}\npassword={password}\n")
+    };
+    let latin1 = file(
+        [b"# Z\xfcrich\n", section("of-user").as_bytes()].concat(),
+        0o644,
+    );
+    let system = std::env::temp_dir().join(fresh_name());
+    fs::create_dir(&system).unwrap();
+    fs::write(system.join("pg_service.conf"), section("of-system")).unwrap();
+    ls(&[
+        ("PGSERVICEFILE", latin1.to_str().unwrap()),
+        ("PGSYSCONFDIR", system.to_str().unwrap()),
+        ("PGSERVICE", "one"),
+    ])
+    .assert_code(77)
+    .assert_stderr("refused password of-user");
+    fs::remove_file(latin1).unwrap();
+    fs::remove_dir_all(system).unwrap();
+}
+
+/// The handshake fails. Without encryption, the server refuses the password.
+#[test]
+fn refusal_after_a_failed_handshake_is_reported() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_message(&mut stream, 0).unwrap();
+        stream.write_all(b"S").unwrap();
+        drop(stream);
+        let _ = refuse(listener.accept().unwrap().0);
+    });
+    let url = format!("postgres://u:one@127.0.0.1:{port}/d");
+    ls(&[("DATABASE_URL", &url)])
+        .assert_code(77)
+        .assert_stderr("refused password one");
+}
+
+/// As with libpq, zero is the default of the system.
+#[test]
+fn keepalives_of_zero_are_those_of_the_system() {
+    for name in ["keepalives_idle", "keepalives_interval", "keepalives_count"] {
+        let address = with_parameters(&url(), &format!("{name}=0"));
+        ls(&[("DATABASE_URL", &address)]).assert_code(0);
+    }
+}
+
 #[test]
 fn failure_never_shows_the_password() {
     let url = "postgres://u:very-secret@127.0.0.1:1/d";
@@ -163,9 +217,18 @@ fn second_host_is_tried_after_the_first() {
         .and_then(|user| user.split_once(':'))
         .map(|(_, word)| word.to_owned());
     let hosts = format!("host=127.0.0.1,127.0.0.1 port=1,{port} user={user} dbname={database}");
-    let mut command = program(&["ls", "-d", &hosts]);
-    command.envs(password.map(|password| ("PGPASSWORD", password)));
-    run_command(command).assert_code(0);
+    // This server ends the session at the check.
+    let fake = FakeServer::start([Rule::end_session("pg_is_in_recovery", "57P01")]);
+    let fake_url = fake.url();
+    let (_, behind) = fake_url.rsplit_once(':').unwrap();
+    let (fake_port, _) = behind.split_once('/').unwrap();
+    let checked = hosts.replace("port=1,", &format!("port={fake_port},"));
+    let checked = format!("{checked} target_session_attrs=primary sslmode=disable");
+    for hosts in [&hosts, &checked] {
+        let mut command = program(&["ls", "-d", hosts]);
+        command.envs(password.clone().map(|password| ("PGPASSWORD", password)));
+        run_command(command).assert_code(0);
+    }
     let mut command = program(&["ls", "-d", &format!("{hosts} target_session_attrs=standby")]);
     command.env("PGCONNECT_TIMEOUT", "30");
     run_command(command)
