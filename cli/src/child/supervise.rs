@@ -20,6 +20,10 @@ use crate::output::message;
 /// Pause between two checks that the process group has ended.
 const GROUP_CHECK_PAUSE: Duration = Duration::from_millis(20);
 
+/// Two signals within this time are one request. systemd sends TERM to each process of a service,
+/// and a surrounding `run` passes it on to this program once more.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
+
 /// Options of the supervision.
 #[derive(Debug)]
 pub(crate) struct Supervision {
@@ -79,7 +83,7 @@ pub(crate) async fn supervise(
     let mut was_lost = false;
     let mut kill_at: Option<Instant> = None;
     let mut is_killed = false;
-    let mut ends_requested = 0;
+    let mut end_requested: Option<Instant> = None;
     let mut status: Option<ExitStatus> = None;
     loop {
         let descendants_end = async {
@@ -125,9 +129,15 @@ pub(crate) async fn supervise(
                 }
             }
             signal = signals.next() => {
-                let is_end = signal == Signal::TERM || (signal == Signal::INT && own_group);
-                ends_requested += u32::from(is_end);
-                target.send(if is_end && ends_requested > 1 { Signal::KILL } else { signal });
+                // The terminal sends INT to the command itself, which handles it in its own way.
+                let counts = own_group || status.is_some();
+                let is_end = signal == Signal::TERM || (signal == Signal::INT && counts);
+                let is_later = |first: Instant| first.elapsed() >= ONE_REQUEST;
+                let is_second = is_end && end_requested.is_some_and(is_later);
+                if is_end {
+                    end_requested.get_or_insert_with(Instant::now);
+                }
+                target.send(if is_second { Signal::KILL } else { signal });
                 // No process is left that the signal could end.
                 if let Some(status) = status.filter(|_| is_end && !target.lives()) {
                     return Ok(End { status, was_lost, has_descendants: true });
@@ -193,17 +203,15 @@ impl Target {
     /// In the foreground, the terminal sends INT and QUIT to the command itself.
     fn send(&self, signal: Signal) {
         let Some(pid) = self.pid else { return };
-        if self.is_group {
-            let _ = kill_process_group(pid, signal);
-            // A stopped process handles a signal only when it goes on.
-            if matches!(
-                signal,
-                Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT
-            ) {
-                let _ = kill_process_group(pid, Signal::CONT);
+        // A stopped process handles a signal only when it goes on.
+        let ends = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT].contains(&signal);
+        let then = ends.then_some(Signal::CONT);
+        for signal in [Some(signal), then].into_iter().flatten() {
+            if self.is_group {
+                let _ = kill_process_group(pid, signal);
+            } else if signal != Signal::INT && signal != Signal::QUIT {
+                let _ = kill_process(pid, signal);
             }
-        } else if signal != Signal::INT && signal != Signal::QUIT {
-            let _ = kill_process(pid, signal);
         }
     }
 }

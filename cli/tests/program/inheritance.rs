@@ -56,18 +56,24 @@ fn background_process_keeps_the_lock_after_the_command() {
 
 /// In the foreground the command has no group that the signal could end.
 #[test]
-fn term_in_the_foreground_ends_the_wait_for_descendants() {
-    assert_term_ends_the_wait(&["--foreground"], |sleep| format!("{sleep} & exit 3"));
+fn signal_in_the_foreground_ends_the_wait_for_descendants() {
+    for signal in [Signal::TERM, Signal::INT] {
+        assert_ends_the_wait(signal, &["--foreground"], |sleep| {
+            format!("{sleep} & exit 3")
+        });
+    }
 }
 
 /// A daemon has left the group of the command, so that the signal would end nothing.
 #[test]
 fn term_ends_the_wait_for_descendants_of_another_group() {
-    assert_term_ends_the_wait(&[], |sleep| format!("setsid {sleep} & exit 3"));
+    assert_ends_the_wait(Signal::TERM, &[], |sleep| {
+        format!("setsid {sleep} & exit 3")
+    });
 }
 
 /// The process that `script` leaves behind keeps the lock.
-fn assert_term_ends_the_wait(options: &[&str], script: impl FnOnce(&str) -> String) {
+fn assert_ends_the_wait(signal: Signal, options: &[&str], script: impl FnOnce(&str) -> String) {
     let (name, sleep) = (fresh_name(), fresh_sleep());
     let (key, mut observer) = (LockKey::from(&*name), connect());
     let script = script(&format!("sleep {sleep}"));
@@ -75,7 +81,7 @@ fn assert_term_ends_the_wait(options: &[&str], script: impl FnOnce(&str) -> Stri
     let running = Running::start(program(&[&["run", &*name], options, &arguments].concat()));
     let pid = wait_for_sleep(&sleep);
     running.wait_until_childless();
-    running.signal(Signal::TERM);
+    running.signal(signal);
     running.wait().assert_code(3).assert_stderr("keep the lock");
     assert_held(&mut observer, &key);
     send(pid, Signal::KILL);

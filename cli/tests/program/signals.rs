@@ -289,14 +289,34 @@ fn ignored_chld_leaves_the_code_of_the_command() {
 /// A stopped process handles a signal after CONT only, as with `timeout`.
 #[test]
 fn stopped_command_handles_the_signal() {
+    for foreground in [&[][..], &["--foreground"]] {
+        let (name, ready) = (fresh_name(), std::env::temp_dir().join(fresh_name()));
+        let script = format!(
+            "trap 'exit 3' TERM; echo > '{}'; kill -STOP $$; sleep 600",
+            ready.display()
+        );
+        let arguments = [&["run", &*name], foreground, &["-c", &script]].concat();
+        let mut running = Running::start(program(&arguments));
+        running.wait_until("the command runs", || ready.exists());
+        running.wait_until_children_stop();
+        running.signal(Signal::TERM);
+        running.wait().assert_code(3);
+        fs::remove_file(ready).unwrap();
+    }
+}
+
+/// systemd sends TERM to each process of a service, and a surrounding `run` passes it on.
+#[test]
+fn term_that_arrives_twice_at_once_kills_no_command() {
     let (name, ready) = (fresh_name(), std::env::temp_dir().join(fresh_name()));
     let script = format!(
-        "trap 'exit 3' TERM; echo > '{}'; kill -STOP $$; sleep 600",
+        "trap 'sleep 1; exit 3' TERM; echo > '{}'; while :; do sleep 0.02; done",
         ready.display()
     );
     let mut running = Running::start(program(&["run", &name, "-c", &script]));
     running.wait_until("the command runs", || ready.exists());
-    running.wait_until_children_stop();
+    running.signal(Signal::TERM);
+    thread::sleep(Duration::from_millis(20));
     running.signal(Signal::TERM);
     running.wait().assert_code(3);
     fs::remove_file(ready).unwrap();
