@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use advisory_locking::{AsyncAdvisoryLocking, LockErrorKind};
 
+use super::run::environment::held_with;
 use crate::arguments::{Acquire, Global, Try, Wait};
+use crate::child::Signals;
 use crate::connect::settings::Settings;
 use crate::exit_code::Code;
 use crate::failure::Failure;
@@ -24,14 +26,16 @@ pub(super) async fn run_try(arguments: &Try, global: &Global) -> Result<Code, Fa
 }
 
 pub(super) async fn run_wait(arguments: &Wait, global: &Global) -> Result<Code, Failure> {
-    probe(
-        &arguments.lock,
-        &arguments.acquire,
-        arguments.wait,
-        "wait",
-        global,
-    )
-    .await
+    let (lock, acquire) = (&arguments.lock, &arguments.acquire);
+    let key = lock.key()?;
+    held_with(&key, acquire.mode(), &lock.shown(&key))?;
+    // The kernel ignores a signal without a handler to the process 1 of a container.
+    let mut signals = Signals::install()?;
+    tokio::select! {
+        biased;
+        signal = signals.next() => Ok(signals.end_by(signal.as_raw()).await),
+        result = probe(lock, acquire, arguments.wait, "wait", global) => result,
+    }
 }
 
 async fn probe(

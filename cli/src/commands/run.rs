@@ -7,7 +7,7 @@
 //! even if this program is killed. If descendants still live after the command, this program exits
 //! without a message to the server, which would end the session.
 
-mod environment;
+pub(super) mod environment;
 mod session;
 
 use std::io::{IsTerminal, stdin};

@@ -229,6 +229,15 @@ fn nested_run_of_one_lock_is_refused() {
     nested(&["run", &name], &["run", &other]).assert_code(0);
 }
 
+#[test]
+fn nested_wait_for_one_lock_is_refused() {
+    let (name, program) = (fresh_name(), env!("CARGO_BIN_EXE_advisory-lock"));
+    let wait = ["--", program, "wait", &*name, "-w", "1s"];
+    run(&[&["run", &*name], &wait[..]].concat())
+        .assert_code(64)
+        .assert_stderr("would wait for itself");
+}
+
 /// An idle session of this role would be ended.
 #[test]
 fn idle_session_timeout_does_not_end_the_lock() {

@@ -14,7 +14,11 @@ const HELD: &str = "ADVISORY_LOCK_HELD";
 
 /// Fails if a surrounding `run` holds the lock, for which this one would wait for ever. Returns the
 /// value of [`HELD`] for the command.
-pub(super) fn held_with(key: &LockKey, mode: LockMode, name: &str) -> Result<String, Failure> {
+pub(in crate::commands) fn held_with(
+    key: &LockKey,
+    mode: LockMode,
+    name: &str,
+) -> Result<String, Failure> {
     let entry = format!("{}/{}", numbers(key.raw()), json::mode(mode));
     let held = env::var(HELD).unwrap_or_default();
     let conflicts = held.split_whitespace().any(|held| {
