@@ -412,6 +412,20 @@ mod tests {
         assert_eq!(session.last_statement, Some(report));
     }
 
+    /// A report that fails would abort the transaction.
+    #[test]
+    fn error_in_a_transaction_reads_no_holders() {
+        let options = LockOptions::wait_up_to(Duration::ZERO);
+        let error = LockError::new(LockErrorKind::TimedOut);
+        for (transaction, reports) in [
+            (TransactionState::none(), true),
+            (TransactionState::open(1), false),
+            (TransactionState::in_test(0), false),
+        ] {
+            assert_eq!(reports_holders(&error, &options, transaction), reports);
+        }
+    }
+
     #[test]
     fn panic_in_the_pooler_check_terminates_both_sessions() {
         // The thirteenth query of each is the first one under the test lock.

@@ -282,6 +282,32 @@ mod tests {
         }
     }
 
+    /// Times of the ends of requests and of holds.
+    #[derive(Default)]
+    struct Times(std::sync::Mutex<Vec<Duration>>);
+
+    impl LockObserver for Times {
+        fn request_ended(&self, _lock: &ObservedLock, end: &RequestEnd) {
+            self.0.lock().unwrap().push(end.waited);
+        }
+
+        fn hold_ended(&self, _lock: &ObservedLock, end: &HoldEnd) {
+            self.0.lock().unwrap().push(end.held);
+        }
+    }
+
+    #[test]
+    fn hold_begins_at_the_grant() {
+        let observer: &'static Times = Box::leak(Box::default());
+        let (key, options) = (LockKey::from("records"), LockOptions::wait_forever());
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let mut record = RequestRecord::new(&key, &options, LockScope::Session, None, began);
+        record.observe_with(observer);
+        let grant = record.granted(None, began + 2 * second).unwrap();
+        grant.releasing().ended(&Ok(()), began + 5 * second);
+        assert_eq!(*observer.0.lock().unwrap(), [2 * second, 3 * second]);
+    }
+
     /// The thread that reports the wait may be slower than the one that grants the lock.
     #[test]
     fn wait_is_not_reported_after_the_end_of_the_request() {

@@ -124,6 +124,15 @@ fn wait_gets_the_rest_of_the_limit() {
     assert_rest(guard.unwrap().limit_ms);
 }
 
+#[test]
+fn transaction_gets_the_rest_of_the_limit() {
+    let body = |conn: &mut ContendedSession| Ok::<_, LockError>(conn.limit_ms);
+    let limit_ms = SlowPool.with_advisory_xact_lock("rest", options(), body);
+    assert_rest(limit_ms.unwrap());
+    let limit_ms = SlowPool.try_with_advisory_xact_lock("rest", options(), body);
+    assert_rest(limit_ms.unwrap().unwrap());
+}
+
 /// A limit that the checkout used up leaves one attempt.
 #[test]
 fn late_connection_leaves_one_attempt() {
@@ -245,6 +254,18 @@ mod asynchronous {
         assert_rest(guard.0.limit_ms);
         let guard = block_on(pool.try_acquire_advisory_lock("rest", options())).unwrap();
         assert_rest(guard.unwrap().0.limit_ms);
+    }
+
+    #[test]
+    fn async_transaction_gets_the_rest_of_the_limit() {
+        let pool = pool(2);
+        type Session = AsyncContendedSession;
+        let body = async |conn: &mut Session| Ok::<_, LockError>(conn.0.limit_ms);
+        let scope = pool.with_advisory_xact_lock("rest", options(), body);
+        assert_rest(block_on(scope).unwrap());
+        let body = async |conn: &mut Session| Ok::<_, LockError>(conn.0.limit_ms);
+        let scope = pool.try_with_advisory_xact_lock("rest", options(), body);
+        assert_rest(block_on(scope).unwrap().unwrap());
     }
 
     #[test]

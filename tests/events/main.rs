@@ -188,6 +188,33 @@ fn request_with_invalid_options_is_logged() {
     }
 }
 
+/// Least duration of a checkout.
+const CHECKOUT: std::time::Duration = std::time::Duration::from_millis(30);
+
+/// Pool that fails, slowly.
+struct SlowlyFailingPool;
+
+impl LockPool for SlowlyFailingPool {
+    type Session = <ClosedPool as LockPool>::Session;
+    type Connection = <ClosedPool as LockPool>::Connection;
+
+    fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        std::thread::sleep(CHECKOUT);
+        Err(SessionError::new(NO_CONNECTION))
+    }
+}
+
+#[test]
+fn failed_request_has_the_time_of_its_checkout() {
+    record();
+    let key = LockKey::from("events/slow-checkout");
+    let refused = PooledAdvisoryLocking::acquire_advisory_lock(&SlowlyFailingPool, &key, NO_WAIT);
+    assert_eq!(refused.map(drop).unwrap_err().kind(), LockErrorKind::Pool);
+    let events = events_of(&key);
+    let waited_ms: u128 = events[1].field("waited_ms").unwrap().parse().unwrap();
+    assert!(waited_ms >= CHECKOUT.as_millis());
+}
+
 #[cfg(feature = "diesel-async-sqlite")]
 #[test]
 fn async_request_without_a_connection_is_logged() {
@@ -246,7 +273,11 @@ fn request_dropped_in_its_checkout_is_logged() {
     drop(call());
     assert_eq!(events_of(&key).len(), 0);
     let mut context = Context::from_waker(Waker::noop());
-    assert!(pin!(call()).poll(&mut context).is_pending());
+    {
+        let mut call = pin!(call());
+        assert!(call.as_mut().poll(&mut context).is_pending());
+        std::thread::sleep(CHECKOUT);
+    }
     let events = events_of(&key);
     let messages: Vec<_> = events.iter().map(Event::message).collect();
     assert_eq!(
@@ -257,7 +288,8 @@ fn request_dropped_in_its_checkout_is_logged() {
         ]
     );
     assert_eq!(events[1].field("lock.scope"), Some("session"));
-    assert!(events[1].field("waited_ms").is_some());
+    let waited_ms: u128 = events[1].field("waited_ms").unwrap().parse().unwrap();
+    assert!(waited_ms >= CHECKOUT.as_millis());
 }
 
 #[cfg(feature = "lock-manager")]

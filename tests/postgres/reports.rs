@@ -4,14 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use advisory_locking::{
-    AdvisoryLocking, LockErrorKind, LockHolder, LockKey, LockMode, LockOptions, RawLockKey,
+    AdvisoryLocking, LockErrorKind, LockHolder, LockKey, LockMode, LockOptions,
+    PooledAdvisoryLocking, RawLockKey,
 };
 use diesel::Connection;
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use testkit::observer::Observe;
 use testkit::server::{
-    TIMEOUT, block, connect, connect_with, eventually, fresh_key, fresh_number, reports,
+    TIMEOUT, block, connect, connect_with, eventually, fresh_key, fresh_number, pool_of, reports,
 };
 use testkit::temp::{TempDatabase, TempRole};
 
@@ -191,6 +192,51 @@ fn report_names_waiter_and_its_blockers() {
         }
         waiter.join().unwrap();
     });
+}
+
+/// The waiter with the greater process id waits longer.
+#[test]
+fn waiters_are_reported_longest_wait_first() {
+    let (mut holder, mut observer, key) = (connect(), connect(), fresh_key());
+    if observer.number("pg_catalog.current_setting('server_version_num')") < 140_000 {
+        return; // The server has no start of a wait.
+    }
+    let mut waiters = [connect(), connect()].map(|mut conn| (pid(&mut conn), conn));
+    waiters.sort_by_key(|(pid, _)| std::cmp::Reverse(*pid));
+    let expected = [waiters[0].0, waiters[1].0];
+    let guard = holder
+        .acquire_advisory_lock(&key, LockOptions::no_wait())
+        .unwrap();
+    thread::scope(|scope| {
+        for (number, (_, mut conn)) in waiters.into_iter().enumerate() {
+            let key = &key;
+            scope.spawn(move || {
+                let guard = conn.acquire_advisory_lock(key, block()).unwrap();
+                guard.release().unwrap();
+            });
+            observer.wait_until_waiters(key, number + 1);
+        }
+        let report = observer.advisory_lock_holders(&key).unwrap();
+        guard.release().unwrap();
+        let order: Vec<_> = report
+            .waiters
+            .iter()
+            .map(|waiter| waiter.session.pid)
+            .collect();
+        assert_eq!(order, expected);
+    });
+}
+
+#[test]
+fn pool_reports_locks_and_capabilities() {
+    let (pool, mut conn, key) = (pool_of(1), connect(), fresh_key());
+    let guard = conn
+        .acquire_advisory_lock(&key, LockOptions::no_wait())
+        .unwrap();
+    let all = pool.advisory_locks().unwrap();
+    assert!(all.iter().any(|report| report.key == key.raw()), "{all:?}");
+    assert!(pool.capabilities().unwrap().provides_mutual_exclusion());
+    guard.release().unwrap();
 }
 
 #[test]

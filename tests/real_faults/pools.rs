@@ -89,13 +89,17 @@ macro_rules! pools {
                     let pool = super::$name(&url(), 1, SHORT_CHECKOUT)$(.$await)?;
                     let (key, other) = (key(), key());
                     let guard = acquire_eventually!(pool, &key $(, $await)?);
-                    for options in [no_wait(), poll(SHORT_CHECKOUT), block(SHORT_CHECKOUT)] {
+                    // The pool's own timeout is shorter than the last limit.
+                    let short = [no_wait(), poll(SHORT_CHECKOUT), block(SHORT_CHECKOUT)];
+                    let began = Instant::now();
+                    for options in short.into_iter().chain([poll(CHECKOUT)]) {
                         let refused = $trait::acquire_advisory_lock(&pool, &other, options)$(.$await)?;
                         let error = refused.map(drop).unwrap_err();
                         assert_eq!(error.kind(), LockErrorKind::Pool);
                         assert_eq!(error.key(), Some(&other));
                         assert!(std::error::Error::source(&error).is_some());
                     }
+                    assert!(began.elapsed() < CHECKOUT);
                     guard.release()$(.$await)?.unwrap();
                     acquire_eventually!(pool, &other $(, $await)?).release()$(.$await)?.unwrap();
                 });

@@ -72,6 +72,24 @@ fn lock_manager_refuses_the_server() {
 }
 
 #[test]
+fn lock_manager_reports_missing_lock_functions() {
+    let server = FakeServer::start(Rule::no_lock_functions());
+    for pool in POOLS {
+        let kind = match pool {
+            PoolKind::SeaOrm | PoolKind::Sqlx => LockErrorKind::Unsupported,
+            // Diesel hides the SQLSTATE.
+            PoolKind::R2d2 | PoolKind::Bb8 => LockErrorKind::Pool,
+        };
+        block_on(async {
+            let locks = manager(pool, &server.url(), LockManagerOptions::new()).await;
+            let kinds = every_call(&locks, &fresh_key()).await;
+            assert_eq!(kinds, [Some(kind); 5], "{pool:?}");
+            locks.close().await;
+        });
+    }
+}
+
+#[test]
 fn lock_manager_accepts_the_server_by_its_options() {
     let accepting = LockManagerOptions::new().allow_standby().trust_server();
     for rules in [Rule::cockroach_db(), vec![Rule::standby()]] {

@@ -115,6 +115,23 @@ async fn dropped_scope_rolls_back_only_itself() {
     panic!("the scope does not end");
 }
 
+/// The pause is in a savepoint of the crate. Only that savepoint is rolled back.
+#[tokio::test]
+async fn scope_dropped_in_a_pause_keeps_the_transaction() {
+    let ((mut conn, table), mut other, key) = (with_table().await, connect().await, fresh_key());
+    let held = other.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let mut tx = conn.begin().await.unwrap();
+    insert(&mut tx, &table).await.unwrap();
+    let polls = LockOptions::wait_forever().interval(Duration::from_secs(3600));
+    let scope = tx.with_advisory_xact_lock(&key, polls, async |_| Ok::<_, LockError>(()));
+    tokio::time::timeout(Duration::from_secs(1), scope)
+        .await
+        .unwrap_err();
+    tx.commit().await.unwrap();
+    assert_eq!(count(&mut conn, &table).await.unwrap(), 1);
+    held.release().await.unwrap();
+}
+
 /// The caller's transaction has failed before the scope. Its commit must not succeed afterwards.
 #[tokio::test]
 async fn scope_that_does_not_begin_loses_no_commit() {

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Waker};
 
 use super::*;
+use crate::error::LockErrorKind;
 use crate::protocol::{Acquire, BeginAndAcquire};
 use crate::session::{Row, Script, SessionError, TransactionState};
 
@@ -103,4 +104,62 @@ fn panic_in_the_pooler_check_terminates_both_sessions() {
         poll(drive_pair(first, second, check));
     });
     assert_eq!(sessions.map(|session| session.terminated), [1, 1]);
+}
+
+/// Session whose server never replies.
+#[derive(Default)]
+struct SilentSession(Option<Statement>);
+
+impl AsyncLockSession for SilentSession {
+    fn session_backend(&mut self) -> Backend {
+        Backend::Postgres
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        TransactionState::none()
+    }
+
+    fn session_mark_broken(&mut self) {}
+
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
+        std::future::pending().await
+    }
+
+    async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
+        std::future::pending().await
+    }
+
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        std::future::pending().await
+    }
+
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        self.0 = Some(statement.clone());
+        std::future::pending().await
+    }
+
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {}
+
+    async fn session_sleep(&mut self, _pause: Duration) {}
+}
+
+#[test]
+fn error_does_not_await_a_silent_report() {
+    let (mut session, key) = (SilentSession::default(), LockKey::from("key"));
+    let options = LockOptions::wait_up_to(Duration::ZERO);
+    let timed_out = Err(LockError::new(LockErrorKind::TimedOut));
+    let error = {
+        let mut ended = pin!(with_holders(&mut session, &key, &options, timed_out));
+        let mut context = Context::from_waker(Waker::noop());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Poll::Ready(result) = ended.as_mut().poll(&mut context) {
+                break result.unwrap_err();
+            }
+            assert!(Instant::now() < deadline, "the call awaits the report");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    assert!(error.holders().is_empty());
+    assert_eq!(session.0, Some(Statement::holders(key.raw())));
 }

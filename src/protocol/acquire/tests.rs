@@ -347,3 +347,17 @@ fn refused_server_ends_every_acquire() {
         }
     }
 }
+
+#[test]
+fn error_hints_at_a_transaction_pooler() {
+    let (sent, outcome) = play(
+        LockOptions::no_wait(),
+        vec![
+            (0, Event::Row(Err(coded("26000")))),
+            (0, row(Some(false), SESSION)),
+        ],
+    );
+    assert_eq!(sent, ["try", "check"]);
+    let text = outcome.unwrap_err().to_string();
+    assert!(text.contains("transaction pooler"), "{text}");
+}

@@ -113,6 +113,8 @@ pub(crate) async fn limit_applies_to_the_whole_call(pool_under_test: PoolUnderTe
     let error = result.unwrap_err();
     assert_eq!((error.kind(), error.key()), (TimedOut, Some(&keys[1])));
     assert!(ended - began >= LIMIT && ended - released < LIMIT);
+    assert_eq!(error.limit(), Some(LIMIT));
+    assert!(error.waited() >= Some(LIMIT), "{error}");
 }
 
 pub(crate) async fn opposite_orders_do_not_deadlock(pool_under_test: PoolUnderTest) {

@@ -26,6 +26,8 @@ pub(crate) async fn elapsed_limit_leaves_nothing(pool_under_test: PoolUnderTest)
         let error = manager.acquire(&key, options).await.unwrap_err();
         assert_eq!((error.kind(), error.key()), (TimedOut, Some(&key)));
         assert!(began.elapsed() >= LIMIT, "before its limit");
+        assert_eq!(error.limit(), Some(LIMIT));
+        assert!(error.waited() >= Some(LIMIT), "{error}");
         assert!(
             manager
                 .try_acquire(&key, options.shared())

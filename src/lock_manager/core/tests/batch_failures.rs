@@ -1,6 +1,7 @@
 //! Failed batches on a session that lives; fencing tokens.
 
 use super::harness::{CoreHarness, NO_COMMANDS, forever, harness, millis, no_wait};
+use crate::lock_manager::core::{Command, SessionId};
 use crate::lock_manager::options::LockManagerOptions;
 use crate::session::{BatchReply, ServerSigns, SessionError, TokenSource};
 
@@ -453,4 +454,29 @@ fn timeout_or_deadlock_of_a_batch_is_a_database_error() {
         harness.fail_batch_with("s1", code);
         assert_eq!(harness.reply("s1", "n"), ["failed ann: Database"], "{code}");
     }
+}
+
+/// The error has no source, so its text is all that a caller learns.
+#[test]
+fn error_of_a_failed_batch_has_the_clients_text() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever());
+    let (session, pid) = (SessionId(harness.generation("s1")), harness.pid("s1"));
+    let (core, now) = (&mut harness.core, harness.now);
+    core.on_batch_result(session, Err(SessionError::new("permission denied")), now);
+    core.take_commands(Vec::new(), now);
+    let reply = BatchReply {
+        answers: Some(vec![None]),
+        token: None,
+        pid,
+        server_signs: ServerSigns::NONE,
+    };
+    core.on_batch_result(session, Ok(reply), now);
+    let commands = core.take_commands(Vec::new(), now);
+    let failed = commands.iter().find_map(|command| match command {
+        Command::Failed { error, .. } => Some(error.to_string()),
+        _ => None,
+    });
+    let text = failed.expect("ann fails");
+    assert!(text.contains("permission denied"), "{text}");
 }

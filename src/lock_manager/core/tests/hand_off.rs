@@ -19,6 +19,19 @@ fn held(count: u32) -> CoreHarness {
 }
 
 #[test]
+fn default_hand_off_limit_is_50_ms() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &forever());
+    harness.reply("s1", "y");
+    harness.request("ben", 1, &forever());
+    harness.advance(millis(49));
+    assert_eq!(harness.drop_guard("ann"), ["granted ben"]);
+    harness.request("cy", 1, &forever());
+    harness.advance(millis(1));
+    assert_eq!(harness.drop_guard("ben"), ["run s1: release 1"]);
+}
+
+#[test]
 fn hand_off_needs_no_round_trip_but_its_ack_does() {
     let mut harness = held(9);
     harness.request("ben", 1, &forever());
