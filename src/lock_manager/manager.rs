@@ -340,8 +340,8 @@ impl LockManager {
     /// waits for itself here. To release all locks at once, drop the last clone.
     ///
     /// A connection that the pool has not yet returned is not awaited. Closing the pool first has
-    /// the same effect if the pool reports it ([`AsyncLockPool::closed`]): those of sqlx and SeaORM
-    /// do.
+    /// the same effect if the pool reports it ([`AsyncLockPool::closed`]) to an open session: those
+    /// of sqlx and SeaORM over PostgreSQL do.
     ///
     /// Over a blocking pool it does not wait for a session that waits on the server or whose server
     /// does not reply. The thread of that session ends with its statement, and releases a lock that

@@ -19,7 +19,7 @@ impl LockManager {
     /// |---|---|
     /// | [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere) | contended, and the options do not wait; another caller of this process may be the holder |
     /// | [`TimedOut`](crate::LockErrorKind::TimedOut) | the limit of the wait passed |
-    /// | [`Pool`](crate::LockErrorKind::Pool) | no session could be opened, or not within the limit; after a loss, waiters retry until their limit |
+    /// | [`Pool`](crate::LockErrorKind::Pool) | no session could be opened, or not within the limit; after a loss, waiters retry until their limit. Also in place of `Unsupported` if the client hides the SQLSTATE, as Diesel does |
     /// | [`InvalidOptions`](crate::LockErrorKind::InvalidOptions) | the options contradict each other, allow a transaction, or accept a server |
     /// | [`Closed`](crate::LockErrorKind::Closed) | the lock manager is closed, or its runtime has ended |
     /// | [`SessionChanged`](crate::LockErrorKind::SessionChanged) | another server session replied. This is the exception: a session of a pooler may hold the lock |
