@@ -288,11 +288,17 @@ mod tests {
 
     impl LockObserver for Times {
         fn request_ended(&self, _lock: &ObservedLock, end: &RequestEnd) {
-            self.0.lock().unwrap().push(end.waited);
+            self.0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .push(end.waited);
         }
 
         fn hold_ended(&self, _lock: &ObservedLock, end: &HoldEnd) {
-            self.0.lock().unwrap().push(end.held);
+            self.0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .push(end.held);
         }
     }
 
