@@ -48,9 +48,10 @@
 //!
 //! | in flight | what follows |
 //! |---|---|
-//! | statement of the body | It runs to its end. Then the lock is released. The connection returns to the pool. |
+//! | statement of the body, through a `PgPool` | It runs to its end. Then the lock is released. The connection returns to the pool. |
+//! | statement of the body, on another type | The same, but no task reads the reply. If that is larger than the socket's buffers, the lock is held until the next use of the connection. Its drop ends the session. |
 //! | body whose transaction is open, under a session-level lock | The transaction is rolled back, then the lock is released. The connection returns to the pool. |
-//! | `begin` of the body | sqlx does not count the transaction. Under a session-level lock, a connection of a `PgPool` method is closed. On another type, send `ROLLBACK` as text. |
+//! | `begin` of the body | sqlx does not count the transaction. Under a session-level lock, a connection of a `PgPool` method is closed. On another type, send `ROLLBACK` as text. If the call is dropped with the `begin`, the session is terminated. |
 //! | statement whose reply never ends, because the server waits for the client (`COPY … FROM STDIN`) | A pooled connection is closed after some seconds. Another connection waits until it is closed. |
 //! | `PgCopyIn` or `PgCopyOut` of the body | sqlx loses count of the replies. The call fails, and a connection of a `PgPool` method is closed. |
 //! | body of a transaction-level lock, or a request for one, outside a wait | The transaction of the crate is rolled back. The connection stays usable. |

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ::sqlx::pool::{Pool, PoolConnection};
-use ::sqlx::{Error, Executor, Transaction};
+use ::sqlx::{Connection, Error, Executor, Transaction};
 use scopeguard::ScopeGuard;
 use sqlx_core::transaction::{TransactionManager, begin_ansi_transaction_sql};
 use sqlx_sqlite::{Sqlite, SqliteConnection, SqliteTransactionManager};
@@ -19,6 +19,15 @@ use crate::session::{
 fn depth(conn: &SqliteConnection) -> u32 {
     let depth = SqliteTransactionManager::get_transaction_depth(conn);
     u32::try_from(depth).unwrap_or(u32::MAX)
+}
+
+/// Waits until sqlx's thread has performed all rollbacks that drops have sent to it. It counts a
+/// transaction until then (seen with sqlx 0.9.0).
+async fn await_rollbacks(conn: &mut SqliteConnection) {
+    if depth(conn) > 0 {
+        // It fails only if the thread has ended, which the next statement reports.
+        let _ = conn.ping().await;
+    }
 }
 
 async fn commit(conn: &mut SqliteConnection) -> Result<(), SessionError> {
@@ -63,6 +72,10 @@ macro_rules! lock_session {
                 TransactionState::open(depth(self))
             }
 
+            async fn session_await_rollbacks(&mut self) {
+                await_rollbacks(self).await;
+            }
+
             async fn session_begin(&mut self) -> Result<(), SessionError> {
                 let begun = SqliteTransactionManager::begin(self, None).await;
                 begun.map_err(SessionError::new)
@@ -86,10 +99,17 @@ macro_rules! lock_session {
 
             fn session_start_rollback_to(&mut self, to: u32) -> bool {
                 let open = depth(self);
-                for _ in to..open {
+                // The body's transactions have sent their rollbacks, which may still be counted.
+                // One rollback too many would end the caller's transaction, whose commit would
+                // then succeed without effect. Outside a transaction it has no effect.
+                let rollbacks = match to {
+                    0 => open,
+                    _ => open.saturating_sub(to).min(1),
+                };
+                for _ in 0..rollbacks {
                     SqliteTransactionManager::start_rollback(self);
                 }
-                open > to
+                rollbacks > 0
             }
 
             async fn session_sleep(&mut self, pause: Duration) {

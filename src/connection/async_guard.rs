@@ -129,6 +129,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
     /// If the future is dropped before its first poll, the effect is that of dropping the guard. If
     /// it is dropped later, the session is terminated.
     pub async fn release(mut self) -> Result<(), LockError> {
+        self.conn.session_await_rollbacks().await;
         // Taken before the await: after a drop at this point the driver terminates the session, and
         // the guard's own drop sends no second release.
         match self.grant.take() {

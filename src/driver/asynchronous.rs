@@ -75,6 +75,7 @@ where
     S: AsyncLockSession,
     M: Machine<Output = Result<Grant, LockError>> + Send + Sync,
 {
+    session.session_await_rollbacks().await;
     // Read for each call, because the client may have begun a transaction since the last one.
     let state = snapshot(session);
     #[cfg(feature = "testing")]

@@ -89,6 +89,19 @@ pub trait AsyncLockSession: Send {
         self.session_transaction_state().is_broken()
     }
 
+    /// Waits for the rollbacks of dropped transactions, so that the
+    /// [transaction state](Self::session_transaction_state) is exact. The default does nothing.
+    ///
+    /// For a client that performs them on another thread. It is called before a request, and after
+    /// a body.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any point, and the session stays as it is.
+    fn session_await_rollbacks(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Begins a transaction, or a savepoint inside one.
     ///
     /// # Errors
@@ -98,7 +111,9 @@ pub trait AsyncLockSession: Send {
     /// # Cancel safety
     ///
     /// The future may be dropped at any point; the driver then terminates the session. The same
-    /// holds for the other futures of this trait, except [`session_sleep`](Self::session_sleep).
+    /// holds for the other futures of this trait, except
+    /// [`session_await_rollbacks`](Self::session_await_rollbacks) and
+    /// [`session_sleep`](Self::session_sleep).
     fn session_begin(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Begins a transaction and runs a prepared statement in it.

@@ -6,11 +6,12 @@ use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
     WaitStrategy,
 };
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use testkit::observer::{LockEntry, Observe};
 use testkit::pending::drop_at;
 use testkit::server::{connect as observer, eventually, fresh_key, fresh_name, kind_of};
 use testkit::temp::TempRole;
+use tokio::sync::Notify;
 
 use crate::{NO_WAIT, connect, pid, pool_of};
 
@@ -249,4 +250,68 @@ async fn dropped_wait_in_a_transaction_ends() {
     conn.execute("SELECT 1").await.unwrap();
     held.release().await.unwrap();
     observer.assert_free(&key, "the release").await;
+}
+
+/// sqlx performs the rollback on a thread. Until then, it counts the transaction.
+#[tokio::test]
+async fn transaction_dropped_on_sqlite_is_not_left_open() {
+    let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    let body = async |conn: &mut SqliteConnection| {
+        drop(conn.begin().await?);
+        Ok::<_, sqlx::Error>(())
+    };
+    for _ in 0..100 {
+        let key = fresh_key();
+        conn.with_advisory_lock(&key, NO_WAIT, body).await.unwrap();
+        let scope = conn.with_advisory_xact_lock(&key, NO_WAIT, body);
+        scope.await.unwrap();
+        drop(conn.begin().await.unwrap());
+        let guard = conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        guard.release().await.unwrap();
+    }
+}
+
+/// The drops of the scope and of the transaction in it roll back no transaction of the caller.
+#[tokio::test]
+async fn scope_dropped_on_sqlite_keeps_the_outer_transaction() {
+    for _ in 0..100 {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let create = "CREATE TABLE numbers (number INTEGER)";
+        conn.execute(create).await.unwrap();
+        let (begun, key) = (Notify::new(), fresh_key());
+        let mut tx = conn.begin().await.unwrap();
+        tx.execute("INSERT INTO numbers VALUES (1)").await.unwrap();
+        let scope = tx.with_advisory_xact_lock(&key, NO_WAIT, async |tx| {
+            let _inner = tx.begin().await?;
+            begun.notify_one();
+            std::future::pending::<sqlx::Result<()>>().await
+        });
+        tokio::select! {
+            ended = scope => panic!("{ended:?}"),
+            () = begun.notified() => {}
+        }
+        tx.commit().await.unwrap();
+        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM numbers");
+        assert_eq!(count.fetch_one(&mut conn).await.unwrap(), 1);
+    }
+}
+
+/// No task reads the reply, so the server does not reach the release.
+#[tokio::test]
+async fn unread_reply_of_a_dropped_body_keeps_the_lock() {
+    let (mut conn, key) = (connect().await, fresh_key());
+    let mut guard = conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    let pid = guard.session_pid().unwrap();
+    // 100 MB, more than the buffers of the socket.
+    let rows = "SELECT repeat('x', 1000) FROM generate_series(1, 100000)";
+    let sent = sqlx::raw_sql(rows).execute(&mut *guard);
+    assert!(drop_at(1, sent).await.is_none());
+    drop(guard);
+    let mut observer = observer();
+    eventually("the server waits for the client", || {
+        observer.session_matches(pid, "wait_event = 'ClientWrite'")
+    });
+    assert!(!observer.is_free(&key));
+    conn.ping().await.unwrap();
+    observer.assert_free(&key, "the next use").await;
 }

@@ -56,6 +56,8 @@ struct TransactionScope<'s, S: AsyncLockSession> {
 
 impl<S: AsyncLockSession> TransactionScope<'_, S> {
     async fn finish(&mut self, commits: bool) -> Result<(), LockError> {
+        // Before the grant is taken: after a drop at this point, the scope rolls back.
+        self.session.session_await_rollbacks().await;
         // Taken before the await: after a drop at this point the driver terminates the session.
         let Some(mut grant) = self.grant.take() else {
             return Ok(());
