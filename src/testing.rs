@@ -81,7 +81,9 @@
 //! source, two databases](crate::guide::two_databases). The thread or the future that calls
 //! determines the test. A lost lock reaches the guard, and ends the body of `with_lock_while_held`.
 //! The hand-off between callers and the sessions of the lock manager are not simulated. With
-//! `NoLockBackend::InProcess`, its callers also exclude each other.
+//! `NoLockBackend::InProcess`, its callers also exclude each other, and wait for each other by the
+//! clock of the system. `close` does not refuse a call that waits for a lock of another session;
+//! with `InProcess`, it waits for that call.
 //!
 //! # Mocks
 //!
@@ -119,9 +121,9 @@ pub use fault::Fault;
 pub use other_session::OtherSessionLock;
 #[cfg(feature = "_async")]
 pub(crate) use simulated_session::end_session;
-#[cfg(feature = "lock-manager")]
-pub(crate) use simulated_session::on_lost;
 pub(crate) use simulated_session::{SimulatedSession, checkout_fault, is_lost, set_session};
+#[cfg(feature = "lock-manager")]
+pub(crate) use simulated_session::{on_lost, times_out};
 
 use crate::key::LockKey;
 use crate::options::LockMode;
@@ -154,8 +156,9 @@ impl TestLocks {
     /// [`OnMissingLock::Error`](crate::OnMissingLock::Error) accepts these locks.
     ///
     /// A session is a connection and may acquire a lock again that it holds. In the other mode, an
-    /// attempt beside a waiter finds the lock contended, as before PostgreSQL 17. A `Transaction`
-    /// or `Savepoint` of rusqlite counts as its own connection.
+    /// attempt beside a waiter finds the lock contended, as before PostgreSQL 17. These count as
+    /// connections of their own: a `Transaction` or `Savepoint` of rusqlite, a `PoolConnection` or
+    /// `Transaction` of sqlx, and a transaction of SeaORM.
     ///
     /// The wait queue grants locks in order and detects deadlocks at once. It reports also those
     /// that PostgreSQL resolves by [another order of the

@@ -54,15 +54,23 @@ impl OwnedLockGuard {
     }
 
     /// Acquires the lock in the lock table of a test, on a backend without locks.
+    ///
+    /// `limited`: the call has a limit, also if this attempt does not wait.
     #[cfg(feature = "testing")]
-    pub(super) async fn simulate(mut self, options: &LockOptions) -> Result<Self, LockError> {
+    pub(super) async fn simulate(
+        mut self,
+        options: &LockOptions,
+        limited: bool,
+    ) -> Result<Self, LockError> {
         let session = self.lock.grant.session;
-        let simulated = SimulatedLock::acquire(session, &self.key, options).await?;
+        let simulated = SimulatedLock::acquire(session, &self.key, options, limited).await?;
         if let Some(simulated) = &simulated {
             // In the process, all guards share the signal of the lock.
             let loss = Arc::new(LossSignal::within(self.lock.loss.take()));
             simulated.fire_on_loss(Arc::clone(&loss));
             self.lock.loss = Some(loss);
+            // The lock table grants in another order than the core.
+            self.lock.reissue_token();
         }
         self.simulated = simulated;
         Ok(self)

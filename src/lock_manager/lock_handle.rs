@@ -46,6 +46,15 @@ impl LockHandle {
         self.record = request.and_then(|request| request.granted(self.pid, Instant::now()));
     }
 
+    /// Replaces the fencing token by a later one.
+    #[cfg(feature = "testing")]
+    pub(super) fn reissue_token(&mut self) {
+        if self.grant.token.is_some() {
+            let token = self.shared.with_core(|core, _| core.process_token());
+            self.grant.token = Some(token);
+        }
+    }
+
     /// Ends the hold, once: its release follows.
     pub(super) fn begin_release(&mut self) -> Option<GrantRecord> {
         self.record.take().map(GrantRecord::releasing)

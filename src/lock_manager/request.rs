@@ -300,7 +300,8 @@ impl PendingRequest {
                 #[cfg(feature = "testing")]
                 let held = {
                     let options = options.with_elapsed(self.began.elapsed());
-                    held.simulate(&options).await?
+                    held.simulate(&options, self.options.limit().is_some())
+                        .await?
                 };
                 Ok(held)
             }

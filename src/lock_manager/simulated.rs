@@ -15,13 +15,13 @@ use futures_timer::Delay;
 use super::core::SessionId;
 use super::loss_signal::LossSignal;
 use crate::driver::asynchronous::{run_acquire, run_release};
-use crate::error::LockError;
+use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope, OnMissingLock};
 use crate::pool::pool_error;
 use crate::protocol::{Acquire, Grant, Release};
 use crate::session::{AsyncLockSession, Backend, Script, SessionError, TransactionState};
-use crate::testing::{checkout_fault, excludes, is_entered, on_lost, set_session};
+use crate::testing::{checkout_fault, excludes, is_entered, on_lost, set_session, times_out};
 
 /// Lock in the lock table of a test. Dropping it releases the lock.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ impl SimulatedLock {
         session: Option<SessionId>,
         key: &LockKey,
         options: &LockOptions,
+        limited: bool,
     ) -> Result<Option<Self>, LockError> {
         let on_server = session.is_some_and(|session| session != SessionId::IN_PROCESS);
         if on_server || !is_entered() {
@@ -55,6 +56,10 @@ impl SimulatedLock {
             let error = pool_error(error).with_key(key);
             error.with_wait(options.limit(), options.elapsed())
         })?;
+        // A call for several keys waits after a contended attempt.
+        if limited && options.limit().is_none() && times_out(key) {
+            return Err(LockError::new(LockErrorKind::HeldElsewhere).with_key(key));
+        }
         // The core has applied the policy, unless these locks exclude.
         let options = &options.on_missing_lock(OnMissingLock::Ignore);
         // Boxed, because the address of a session identifies it in the lock table.

@@ -6,41 +6,55 @@ use std::time::{Duration, Instant};
 /// Clock that measures the waits of simulated sessions. It runs until a test pauses it.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// The time of the paused clock; `None` while it runs.
-    paused_at: Mutex<Option<Instant>>,
+    paused_at: Option<Instant>,
+    /// Time by which the running clock is ahead. It never runs backwards.
+    ahead: Duration,
+}
+
+impl State {
+    fn now(&self) -> Instant {
+        let now = Instant::now();
+        let running = now.checked_add(self.ahead).unwrap_or(now);
+        self.paused_at.unwrap_or(running)
+    }
 }
 
 impl Clock {
     pub(super) fn pause(&self) {
-        self.change(|paused_at| {
-            paused_at.get_or_insert_with(Instant::now);
-        });
+        self.change(|state| state.paused_at = Some(state.now()));
     }
 
     pub(super) fn resume(&self) {
-        self.change(|paused_at| *paused_at = None);
+        self.change(|state| {
+            if let Some(paused_at) = state.paused_at.take() {
+                state.ahead = paused_at.saturating_duration_since(Instant::now());
+            }
+        });
     }
 
     pub(super) fn now(&self) -> Instant {
-        self.change(|paused_at| paused_at.unwrap_or_else(Instant::now))
+        self.change(|state| state.now())
     }
 
     /// Advances a paused clock. Returns `false` if the clock runs.
     pub(super) fn advance(&self, pause: Duration) -> bool {
-        self.change(|paused_at| {
-            let advanced = paused_at.map(|time| time.checked_add(pause).unwrap_or(time));
-            *paused_at = advanced;
+        self.change(|state| {
+            let advanced = state
+                .paused_at
+                .map(|time| time.checked_add(pause).unwrap_or(time));
+            state.paused_at = advanced;
             advanced.is_some()
         })
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Option<Instant>) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         // The value is valid after a panic.
-        change(
-            &mut self
-                .paused_at
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -26,7 +26,7 @@ pub enum Fault {
     /// rolls back, and returns [`CommitFailed`](crate::LockErrorKind::CommitFailed) if its body
     /// succeeded. On a server, clients that hide the SQLSTATE, such as Diesel, return
     /// [`CommitUnknown`](crate::LockErrorKind::CommitUnknown) then. The pool discards the
-    /// connection.
+    /// connection, except those of rusqlite and sqlx, which have no mark for that.
     Lost,
     /// Another statement releases the next holder's session-level lock. Its release returns
     /// [`NotHeld`](crate::LockErrorKind::NotHeld).

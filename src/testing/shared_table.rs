@@ -70,6 +70,12 @@ impl SharedLockTable {
         self.change(|table| table.try_acquire(request))
     }
 
+    /// Returns `true` if the next attempt with a limit takes an injected [`Fault::TimedOut`].
+    #[cfg(feature = "lock-manager")]
+    pub(super) fn times_out(&self, key: &LockKey) -> bool {
+        self.table().times_out(key)
+    }
+
     /// Takes an injected [`Fault::TimedOut`] of this key.
     pub(super) fn take_time_out(&self, request: &LockRequest) -> bool {
         self.table().take_time_out(request)

@@ -25,7 +25,7 @@ use super::shared_table::{LockRequest, Owner, SharedLockTable};
 #[cfg(feature = "lock-manager")]
 use super::table::LossHook;
 use super::table::session_ended;
-use crate::error::LockError;
+use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope, Wait};
 use crate::protocol::{Grant, SessionSnapshot};
@@ -38,6 +38,9 @@ use crate::session::{
 pub(crate) struct SimulatedSession<'s, S: ?Sized> {
     session: &'s mut S,
     lock: Arc<SimulatedLock>,
+    /// A begin is in flight.
+    #[cfg(feature = "_async")]
+    begins: bool,
 }
 
 impl<'s, S: ?Sized> SimulatedSession<'s, S> {
@@ -68,13 +71,23 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
             },
             limit_passed: AtomicBool::new(false),
         });
-        Some(Self { session, lock })
+        Some(Self {
+            session,
+            lock,
+            #[cfg(feature = "_async")]
+            begins: false,
+        })
     }
 
     /// Wraps a session that releases a lock. `None` if the lock is not simulated.
     pub(crate) fn for_release(session: &'s mut S, grant: &Grant) -> Option<Self> {
         let lock = SimulatedLock::of(grant)?;
-        Some(Self { session, lock })
+        Some(Self {
+            session,
+            lock,
+            #[cfg(feature = "_async")]
+            begins: false,
+        })
     }
 
     /// Converts the snapshot of the connection to that of this session.
@@ -102,10 +115,13 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
         }
     }
 
-    /// Records a failed release. The end of a transaction is recorded when the grant is dropped.
+    /// Records a failed release, and a body that ended its transaction or left one open in it. Any
+    /// other end of a transaction is recorded when the grant is dropped.
     pub(crate) fn finish_release(self, outcome: &Result<(), LockError>) {
         let SimulatedLock { table, request, .. } = &*self.lock;
-        if let (Err(error), LockScope::Session) = (outcome, request.scope) {
+        let Err(error) = outcome else { return };
+        let of_body = [LockErrorKind::NotHeld, LockErrorKind::TransactionLeftOpen];
+        if request.scope == LockScope::Session || of_body.contains(&error.kind()) {
             table.not_released(request, error.kind());
         }
     }
@@ -141,6 +157,12 @@ pub(crate) fn on_lost(grant: &Grant, hook: impl Fn() + Send + Sync + 'static) {
     if let Some(lock) = SimulatedLock::of(grant) {
         lock.table.on_lost(&lock.request, LossHook(Arc::new(hook)));
     }
+}
+
+/// Returns `true` if the limit of the next call for this key passes at once.
+#[cfg(feature = "lock-manager")]
+pub(crate) fn times_out(key: &LockKey) -> bool {
+    context::current().is_some_and(|table| table.times_out(key))
 }
 
 /// Returns the fault that a test injected into the checkout of a connection.
@@ -269,16 +291,23 @@ impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
         self.session.session_begin()
     }
 
-    fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
+    fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
         match self.lock.check_session() {
-            Ok(()) => self.session.session_commit(check),
-            // The transaction ends, as after a failed `COMMIT`.
-            Err(error) => self.session.session_rollback().and(Err(error)),
+            // Without the check, which is SQL of PostgreSQL.
+            Ok(()) => self.session.session_commit(None),
+            // The transaction ends, as after a failed `COMMIT`, and the pool discards the
+            // connection.
+            Err(error) => {
+                let rolled_back = self.session.session_rollback();
+                self.session.session_mark_broken();
+                rolled_back.and(Err(error))
+            }
         }
     }
 
     fn session_rollback(&mut self) -> Result<(), SessionError> {
-        self.session.session_rollback()
+        self.session.session_rollback()?;
+        self.lock.check_session()
     }
 
     fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
@@ -297,7 +326,10 @@ impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
             return Err(session_ended());
         }
         let SimulatedLock { table, request, .. } = &*self.lock;
-        limit(script).map_or(Ok(()), |limit| table.wait(request, limit))
+        match limit(script) {
+            Some(limit) => table.wait(request, limit),
+            None => self.lock.check_session(),
+        }
     }
 
     fn session_mark_broken(&mut self) {
@@ -330,19 +362,30 @@ mod asynchronous {
         }
 
         async fn session_begin(&mut self) -> Result<(), SessionError> {
-            self.session.session_begin().await
+            // Still set if this future is dropped.
+            self.begins = true;
+            let begun = self.session.session_begin().await;
+            self.begins = false;
+            begun
         }
 
-        async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
+        async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
             match self.lock.check_session() {
-                Ok(()) => self.session.session_commit(check).await,
-                // The transaction ends, as after a failed `COMMIT`.
-                Err(error) => self.session.session_rollback().await.and(Err(error)),
+                // Without the check, which is SQL of PostgreSQL.
+                Ok(()) => self.session.session_commit(None).await,
+                // The transaction ends, as after a failed `COMMIT`, and the pool discards the
+                // connection.
+                Err(error) => {
+                    let rolled_back = self.session.session_rollback().await;
+                    self.session.session_mark_broken();
+                    rolled_back.and(Err(error))
+                }
             }
         }
 
         async fn session_rollback(&mut self) -> Result<(), SessionError> {
-            self.session.session_rollback().await
+            self.session.session_rollback().await?;
+            self.lock.check_session()
         }
 
         async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
@@ -362,7 +405,7 @@ mod asynchronous {
             let SimulatedLock { table, request, .. } = &*self.lock;
             match limit(script) {
                 Some(limit) => table.wait_async(request, limit, self.session).await,
-                None => Ok(()),
+                None => self.lock.check_session(),
             }
         }
 
@@ -371,7 +414,9 @@ mod asynchronous {
         }
 
         fn session_start_rollback_to(&mut self, depth: u32) -> bool {
-            self.session.session_start_rollback_to(depth)
+            // sqlx's thread itself rolls back a begin that is dropped, and counts it until then. One
+            // more rollback would end the transaction of the caller.
+            !self.begins && self.session.session_start_rollback_to(depth)
         }
 
         fn session_start_terminate(&mut self, pid: Option<i32>) {

@@ -175,13 +175,22 @@ impl Table {
 
     /// Takes an injected [`Fault::TimedOut`] of this key, which makes the lock contended.
     pub(super) fn take_time_out(&mut self, request: &LockRequest) -> bool {
-        let planned = self.take_fault(&request.key, |fault| {
-            (fault == Fault::TimedOut).then_some(())
-        });
-        if planned.is_some() {
+        let times_out = self.times_out(&request.key);
+        if times_out {
+            let timed_out = |fault| (fault == Fault::TimedOut).then_some(());
+            self.take_fault(&request.key, timed_out);
             self.found_contended(request);
         }
-        planned.is_some()
+        times_out
+    }
+
+    /// Returns `true` if no injected error of an attempt precedes a [`Fault::TimedOut`] of this
+    /// key.
+    pub(super) fn times_out(&self, key: &LockKey) -> bool {
+        let mut of_key = self.faults.iter().filter(|(planned, _)| planned == key);
+        let first =
+            of_key.find(|(_, fault)| *fault == Fault::TimedOut || fault.acquire_error().is_some());
+        first.is_some_and(|(_, fault)| *fault == Fault::TimedOut)
     }
 
     /// Appends the request to the wait queue. Fails if that closes a cycle of waits.
@@ -284,19 +293,17 @@ impl Table {
         let Some(held) = self.remove(request.number) else {
             return;
         };
-        let kind = if held.is_lost() {
-            EventKind::NotReleased(LockErrorKind::Lost)
-        } else {
-            EventKind::Released
+        let kind = match held.fault {
+            None => EventKind::Released,
+            Some(Fault::NotHeld) => EventKind::NotReleased(LockErrorKind::NotHeld),
+            Some(Fault::SessionChanged) => EventKind::NotReleased(LockErrorKind::SessionChanged),
+            Some(_) => EventKind::NotReleased(LockErrorKind::Lost),
         };
         self.record(request, kind);
     }
 
     pub(super) fn before_commit(&self, request: &LockRequest) -> Result<(), SessionError> {
-        if self.is_lost(request.number) {
-            return Err(session_ended());
-        }
-        Ok(())
+        self.check_session(request.owner)
     }
 
     /// Terminates the sessions of the test that hold the lock. Returns the number of lost locks and

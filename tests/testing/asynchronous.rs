@@ -133,6 +133,7 @@ on_every_pool! {
     a_guard_that_is_dropped_gives_the_lock_back,
     one_at_a_time,
     body_acquires_its_lock_again,
+    scope_in_a_scope_commits,
     dropped_wait_leaves_no_transaction,
     dropped_wait_in_the_queue_loses_the_outer_lock,
     tasks_run_while_the_clock_is_paused,
@@ -502,4 +503,112 @@ async fn dropped_transaction_loses_the_outer_lock() {
     assert!(!locks.is_held("key") && !locks.is_held("outer"));
     let lost = outer.release().await.unwrap_err();
     assert_eq!(lost.kind(), LockErrorKind::Lost);
+}
+
+/// The check before a commit is SQL of PostgreSQL, which no session of SQLite receives.
+async fn scope_in_a_scope_commits<P: AsyncLockPool>(pool: P) {
+    let _locks = TestLocks::enter();
+    let outer = async |session: &mut P::Session| {
+        let inner = async |_: &mut P::Session| Ok::<_, LockError>(());
+        session.with_advisory_xact_lock("inner", QUIET, inner).await
+    };
+    let scope = pool.with_advisory_xact_lock("outer", QUIET, outer);
+    scope.await.unwrap();
+}
+
+/// Records that its task was woken.
+#[cfg(feature = "sqlx-sqlite")]
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+#[cfg(feature = "sqlx-sqlite")]
+impl std::task::Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// sqlx's thread rolls back a begin that is dropped before its reply is polled. Another rollback
+/// would end the caller's transaction, whose commit would then succeed without effect.
+#[cfg(feature = "sqlx-sqlite")]
+#[tokio::test]
+async fn dropped_begin_keeps_the_outer_transaction() {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::task::{Context, Waker};
+
+    use sqlx::{Connection, Executor, SqliteConnection};
+
+    let _locks = TestLocks::enter();
+    for round in 0..100 {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let create = "CREATE TABLE numbers (number INTEGER)";
+        conn.execute(create).await.unwrap();
+        let mut tx = conn.begin().await.unwrap();
+        tx.execute("INSERT INTO numbers VALUES (1)").await.unwrap();
+        {
+            let body = async |_: &mut sqlx::SqliteTransaction<'_>| Ok::<_, LockError>(());
+            let mut scope = pin!(tx.with_advisory_xact_lock("key", QUIET, body));
+            // The first reply is that to the ping, unless that arrives at once.
+            for _ in 0..=round % 2 {
+                let woken = Arc::new(Woken::default());
+                let waker = Waker::from(Arc::clone(&woken));
+                if scope
+                    .as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_ready()
+                {
+                    break;
+                }
+                while !woken.0.load(SeqCst) {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        tx.commit().await.unwrap();
+        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM numbers");
+        assert_eq!(
+            count.fetch_one(&mut conn).await.unwrap(),
+            1,
+            "round {round}"
+        );
+    }
+}
+
+/// As a blocking guard does. No caller receives the error.
+#[tokio::test]
+async fn dropped_guard_records_a_release_that_fails() {
+    for (fault, expected) in [
+        (Fault::NotHeld, LockErrorKind::NotHeld),
+        (Fault::SessionChanged, LockErrorKind::SessionChanged),
+    ] {
+        let (mut conn, locks) = (connect().await, TestLocks::enter());
+        locks.inject_fault("key", fault);
+        drop(conn.acquire_advisory_lock("key", QUIET).await.unwrap());
+        let failed = Event::not_released("key", expected);
+        assert_eq!(locks.events(), [Event::acquired("key"), failed]);
+    }
+}
+
+/// Otherwise the call would wait for an hour.
+#[tokio::test]
+async fn resumed_clock_does_not_run_backwards() {
+    let (locks, began) = (TestLocks::enter(), Instant::now());
+    let (mut first, mut second) = (connect().await, connect().await);
+    let _elsewhere = locks.hold_from_other_session("key");
+    locks.pause_clock();
+    let hour = Duration::from_secs(3600);
+    let passed = first.acquire_advisory_lock("key", wait(hour, WaitStrategy::Poll));
+    assert!(passed.await.is_err());
+    let short = wait(Duration::from_millis(30), WaitStrategy::Poll);
+    let mut waits = pin!(second.acquire_advisory_lock("key", short));
+    poll_fn(|context| {
+        assert!(waits.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    locks.resume_clock();
+    let ended = tokio::time::timeout(LONG, waits).await;
+    assert!(ended.expect("the limit has passed").is_err());
+    assert!(began.elapsed() < LONG);
 }

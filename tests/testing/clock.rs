@@ -16,6 +16,7 @@ on_every_adapter! {
     resumed_clock_waits,
     injected_timeout_takes_no_time,
     injected_timeout_needs_a_limit,
+    injected_faults_apply_in_order,
     longest_limit_passes_at_once,
     error_has_the_time_of_the_test,
 }
@@ -128,6 +129,18 @@ fn error_has_the_time_of_the_test<S: AdvisoryLocking>(connect: fn() -> S) {
             assert!(waited >= HOUR, "{strategy:?}: {waited:?}");
             drop(other);
             locks.resume_clock();
+        }
+    }
+}
+
+fn injected_faults_apply_in_order<S: AdvisoryLocking>(connect: fn() -> S) {
+    for strategy in BOTH {
+        let (mut conn, locks) = (connect(), TestLocks::enter());
+        locks.inject_fault("key", Fault::Database);
+        locks.inject_fault("key", Fault::TimedOut);
+        for expected in [LockErrorKind::Database, LockErrorKind::TimedOut] {
+            let outcome = conn.acquire_advisory_lock("key", wait(HOUR, strategy));
+            assert_eq!(kind(outcome), expected, "{strategy:?}");
         }
     }
 }

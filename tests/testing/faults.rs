@@ -19,6 +19,8 @@ on_every_adapter! {
     a_terminated_session_loses_its_outer_locks,
     a_level_that_fails_ends_the_session,
     a_failed_attempt_aborts_its_transaction,
+    a_savepoint_of_a_lost_session_is_not_committed,
+    a_transaction_ended_by_its_body_is_recorded,
 }
 
 fn lost_in_the_body<S: AdvisoryLocking>(connect: fn() -> S) {
@@ -232,4 +234,34 @@ fn a_failed_attempt_aborts_its_transaction<S: AdvisoryLocking>(connect: fn() -> 
     locks.inject_fault("key", Fault::Database);
     let failed = conn.with_advisory_xact_lock("key", QUIET, unreachable_body);
     assert_eq!(kind(failed), LockErrorKind::TransactionAborted);
+}
+
+fn a_savepoint_of_a_lost_session_is_not_committed<S: AdvisoryLocking>(connect: fn() -> S) {
+    let (mut conn, locks) = (connect(), TestLocks::enter());
+    let mut inner = None;
+    let outer = conn.with_advisory_xact_lock("outer", QUIET, |conn| {
+        inner = Some(conn.with_advisory_xact_lock("inner", QUIET, |_| {
+            assert_eq!(locks.terminate_holders("outer"), 1);
+            Ok::<_, LockError>(())
+        }));
+        Ok::<_, LockError>(())
+    });
+    assert_eq!(kind(inner.unwrap()), LockErrorKind::CommitFailed);
+    // Lost if the client knows that the session has ended.
+    let outer = kind(outer);
+    assert!(
+        [LockErrorKind::Lost, LockErrorKind::CommitFailed].contains(&outer),
+        "{outer:?}"
+    );
+}
+
+fn a_transaction_ended_by_its_body_is_recorded<S: AdvisoryLocking>(connect: fn() -> S) {
+    let (mut conn, locks) = (connect(), TestLocks::enter());
+    let outcome = conn.with_advisory_xact_lock("key", QUIET, |conn| {
+        conn.session_rollback().unwrap();
+        Ok::<_, LockError>(())
+    });
+    assert_eq!(kind(outcome), LockErrorKind::NotHeld);
+    let not_held = Event::not_released("key", LockErrorKind::NotHeld);
+    assert_eq!(locks.events().last(), Some(&not_held.in_transaction()));
 }

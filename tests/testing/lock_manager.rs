@@ -178,6 +178,18 @@ fn lock_managers_outside_a_test_are_not_affected() {
     assert_eq!(locks.events(), []);
 }
 
+#[test]
+fn injected_timeout_applies_to_several_keys() {
+    for backend in [NoLockBackend::NoOp, NoLockBackend::InProcess] {
+        let (manager, locks) = (manager(backend), TestLocks::enter());
+        locks.inject_fault("key", Fault::TimedOut);
+        let options = wait(HOUR, WaitStrategy::Poll);
+        let all = manager.acquire_all_blocking(["free", "key"], options);
+        assert_eq!(kind(all), LockErrorKind::TimedOut, "{backend:?}");
+        assert!(!locks.is_held("free"));
+    }
+}
+
 /// Async callers over a bb8 pool, in the runtime of the test.
 #[cfg(all(
     feature = "async-lock-manager",
@@ -211,6 +223,33 @@ mod asynchronous {
             assert_eq!(kind(outcome), LockErrorKind::TimedOut, "{strategy:?}");
         }
         assert!(began.elapsed() < LONG);
+    }
+
+    /// A storage rejects a token that is smaller than one that it has seen.
+    #[tokio::test]
+    #[allow(
+        clippy::future_not_send,
+        reason = "the future stays on the test's thread"
+    )]
+    async fn fencing_tokens_grow_in_the_order_of_the_grants() {
+        let (manager, locks) = (manager().await, TestLocks::enter_exclusive());
+        let first = manager.acquire_fenced("key", QUIET).await.unwrap();
+        let mut waits =
+            std::pin::pin!(manager.acquire_fenced("key", wait(LONG, WaitStrategy::Poll)));
+        while locks.contention_count("key") == 0 {
+            std::future::poll_fn(|context| {
+                assert!(waits.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+            tokio::task::yield_now().await;
+        }
+        first.release().await.unwrap();
+        // The waiter pauses.
+        let second = manager.acquire_fenced("key", QUIET).await.unwrap();
+        let earlier = second.fencing_token();
+        second.release().await.unwrap();
+        assert!(waits.await.unwrap().fencing_token() > earlier);
     }
 
     #[tokio::test]

@@ -149,3 +149,22 @@ fn clone_of_a_manager_excludes_it() {
     let events = [Event::acquired("key"), Event::released("key")];
     assert_eq!(locks.events(), events);
 }
+
+/// Also if the lock was one of a transaction.
+#[test]
+fn connection_lost_in_a_transaction_is_replaced() {
+    use diesel::connection::SimpleConnection;
+    for body_succeeds in [true, false] {
+        let (pool, locks) = (pool(1), TestLocks::enter());
+        let create = "CREATE TABLE mark (number INTEGER)";
+        pool.get().unwrap().batch_execute(create).unwrap();
+        locks.inject_fault("key", Fault::Lost);
+        let lost = pool.with_advisory_xact_lock("key", QUIET, |_| {
+            let failed = Err(diesel::result::Error::NotFound);
+            if body_succeeds { Ok(()) } else { failed }
+        });
+        lost.unwrap_err();
+        // The same statement would fail on the same connection.
+        pool.get().unwrap().batch_execute(create).unwrap();
+    }
+}

@@ -84,7 +84,7 @@ impl<W> Core<W> {
     }
 
     /// Returns a fencing token that is unique in this process, for backends without locks.
-    pub(super) fn process_token(&mut self) -> i64 {
+    pub(crate) fn process_token(&mut self) -> i64 {
         i64::try_from(self.next_id()).unwrap_or(i64::MAX)
     }
 
