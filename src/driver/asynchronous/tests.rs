@@ -1,4 +1,4 @@
-//! A client library that panics again while its session is terminated.
+//! Client libraries that panic while a session is terminated, or never reply.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Waker};
