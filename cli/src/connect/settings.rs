@@ -55,7 +55,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEAD_AFTER: Duration = Duration::from_secs(10);
 
 /// The greatest default of `tcp_user_timeout`. The kernel refuses more than 24 days.
-const A_DAY: Duration = Duration::from_secs(86_400);
+const LONGEST_USER_TIMEOUT: Duration = Duration::from_secs(24 * 86_400);
 
 /// [`sslmode`](https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -192,16 +192,19 @@ impl Settings {
             Some(number("keepalives_count")?.unwrap_or(3)).filter(|count| *count > 0);
         // Linux ignores the count of an idle connection if this time has passed. So with less, one
         // lost packet would end the session.
-        let unanswered = keepalives_interval
-            .unwrap_or_default()
-            .saturating_mul(keepalives_count.unwrap_or(0));
-        let until_dead = keepalives_idle
-            .unwrap_or_default()
-            .saturating_add(unanswered);
+        let until_dead = match (keepalives_idle, keepalives_interval, keepalives_count) {
+            (Some(idle), Some(interval), Some(count)) => {
+                Some(idle.saturating_add(interval.saturating_mul(count)))
+            }
+            // The times of the system are not known here, so its count decides.
+            _ => None,
+        };
         let tcp_user_timeout = match number("tcp_user_timeout")? {
             Some(0) => None,
             Some(millis) => Some(Duration::from_millis(millis.into())),
-            None if has_keepalives => Some(until_dead.clamp(DEAD_AFTER, A_DAY)),
+            None if has_keepalives => until_dead
+                .map(|time| time.max(DEAD_AFTER))
+                .filter(|time| *time <= LONGEST_USER_TIMEOUT),
             None => Some(DEAD_AFTER),
         };
         Ok(Self {
@@ -358,16 +361,21 @@ mod tests {
     #[test]
     fn user_timeout_leaves_time_for_all_keepalives() {
         for (url, seconds) in [
-            ("", 19),
+            ("", Some(19)),
             (
                 "keepalives_idle=60 keepalives_interval=10 keepalives_count=6",
-                120,
+                Some(120),
             ),
-            ("keepalives=0", 10),
-            ("tcp_user_timeout=5000", 5),
+            ("keepalives_idle=90000", Some(90_009)),
+            ("keepalives=0", Some(10)),
+            ("tcp_user_timeout=5000", Some(5)),
+            // The system's: after 2 hours, every 75 s, 9 times.
+            ("keepalives_idle=0", None),
+            ("keepalives_interval=0", None),
+            ("keepalives_count=0", None),
         ] {
             let settings = read(Some(url), &[]).unwrap();
-            let expected = Some(Duration::from_secs(seconds));
+            let expected = seconds.map(Duration::from_secs);
             assert_eq!(settings.tcp_user_timeout, expected, "{url:?}");
         }
     }
