@@ -98,8 +98,16 @@ impl<T> RuntimeBound<T> {
 
 impl<T> Parts<T> {
     fn drop_in_runtime(self) {
+        // In a destructor of a thread-local variable, tokio's variables may be destroyed already.
+        // `enter` would panic then, which aborts the process.
+        let current = Handle::try_current();
+        let can_enter = !current.is_err_and(|error| error.is_thread_local_destroyed());
         // Entered for the whole call: `on_drop` may spawn a task.
-        let _entered = self.runtime.as_ref().map(Handle::enter);
+        let _entered = self
+            .runtime
+            .as_ref()
+            .filter(|_| can_enter)
+            .map(Handle::enter);
         (self.on_drop)(self.value);
     }
 }

@@ -124,21 +124,30 @@ lock_session! {
 /// The crate postgres 0.19 blocks on a runtime of its own, which panics in an async task. The drop
 /// of a guard there would keep the lock, and its connection would return to the pool. tokio does
 /// not show whether a thread runs a task or blocking code. So a release in `spawn_blocking` runs on
-/// a thread of its own, too.
+/// a thread of its own, too. So does one in a destructor of a thread-local variable, which may run
+/// after tokio's variables are destroyed.
 fn outside_runtime<T: Send>(
     call: impl FnOnce() -> Result<T, SessionError> + Send,
 ) -> Result<T, SessionError> {
-    if Handle::try_current().is_err() {
+    if Handle::try_current().is_err_and(|error| !error.is_thread_local_destroyed()) {
         return call();
     }
-    thread::scope(|scope| {
+    let mut call = Some(call);
+    let called = thread::scope(|scope| {
         let thread = thread::Builder::new().name("advisory-locking".to_owned());
-        let called = thread
-            .spawn_scoped(scope, call)
-            .map_err(SessionError::new)?;
+        let called = thread.spawn_scoped(scope, || call.take().map(|call| call()));
         // The panic goes on here, where the driver terminates the session.
-        called.join().unwrap_or_else(|panic| resume_unwind(panic))
-    })
+        called
+            .ok()?
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic))
+    });
+    match (called, call) {
+        (Some(result), _) => result,
+        // No thread started. The call works here in blocking code. In a task it panics.
+        (None, Some(call)) => call(),
+        (None, None) => Err(SessionError::new("the call of a release has no result")),
+    }
 }
 
 fn transaction_state<C: Connection>(conn: &C) -> TransactionState {

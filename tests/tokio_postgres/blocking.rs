@@ -1,7 +1,10 @@
 //! The blocking crate postgres: its own types, and its pool of r2d2.
 
+use std::cell::RefCell;
+
 use advisory_locking::{
-    AdvisoryLocking, LockErrorKind, LockOptions, PooledAdvisoryLocking, PoolingMode, WaitStrategy,
+    AdvisoryLocking, LockErrorKind, LockOptions, PooledAdvisoryLockGuard, PooledAdvisoryLocking,
+    PoolingMode, WaitStrategy,
 };
 use postgres::{Client, NoTls};
 use r2d2_postgres::PostgresConnectionManager;
@@ -138,6 +141,27 @@ async fn blocking_guard_dropped_in_a_task_is_released() {
         pool.get().unwrap().batch_execute("SELECT 1").unwrap();
     });
     on_a_thread.await.unwrap();
+}
+
+type Guard = PooledAdvisoryLockGuard<r2d2::Pool<PostgresConnectionManager<NoTls>>>;
+
+thread_local! {
+    static HELD: RefCell<Option<Guard>> = const { RefCell::new(None) };
+}
+
+/// The variable of the guard is older than tokio's, which are destroyed first.
+#[test]
+fn blocking_guard_of_a_thread_is_released_at_its_end() {
+    let (key, pool) = (fresh_key(), pool(1));
+    let (of_thread, pool_of_thread) = (key.clone(), pool.clone());
+    let thread = std::thread::spawn(move || {
+        HELD.set(None);
+        let guard = pool_of_thread.acquire_advisory_lock(of_thread, NO_WAIT);
+        HELD.set(Some(guard.unwrap()));
+    });
+    thread.join().unwrap();
+    assert!(observer().is_free(&key));
+    pool.get().unwrap().batch_execute("SELECT 1").unwrap();
 }
 
 /// The release finds an open transaction, so the drop terminates the session.
