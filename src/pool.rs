@@ -23,6 +23,8 @@ use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
 use crate::session::SessionError;
 
+#[cfg(feature = "lock-manager")]
+pub(crate) use asynchronous::checkout_within;
 #[cfg(feature = "_async")]
 pub use asynchronous::{AsyncPooledAdvisoryLockGuard, AsyncPooledAdvisoryLocking};
 pub use blocking::{PooledAdvisoryLockGuard, PooledAdvisoryLocking};

@@ -17,7 +17,7 @@ use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
@@ -31,7 +31,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::LockOptions;
 use crate::options::LockScope;
-use crate::pool::pool_error;
+use crate::pool::{checkout_within, pool_error};
 use crate::protocol::Acquire;
 use crate::session::{AsyncLockPool, AsyncLockSession};
 use crate::session::{
@@ -232,10 +232,14 @@ async fn open<P: AsyncLockPool>(
     }
 }
 
+/// Longest checkout of an async pool, as most pools wait by default. deadpool checks an idle
+/// connection by a statement without a limit. Behind a silent network its reply never arrives.
+const CHECKOUT: Duration = Duration::from_secs(30);
+
 async fn checkout<P: AsyncLockPool>(
     pool: &P,
 ) -> Result<TerminateOnDrop<P::Connection>, SessionError> {
-    let mut conn = TerminateOnDrop::new(pool.checkout().await?);
+    let mut conn = TerminateOnDrop::new(checkout_within(pool, Some(CHECKOUT)).await?);
     let transaction = conn.session_transaction_state();
     // In an aborted transaction a release would fail. The drop of `conn` terminates the session, so
     // that the pool does not hand it out again.

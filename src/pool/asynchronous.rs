@@ -439,7 +439,7 @@ async fn checkout<P: AsyncLockPool>(
 
 /// Checks a connection out, and drops the checkout at the limit. The connection then stays with the
 /// pool.
-async fn checkout_within<P: AsyncLockPool>(
+pub(crate) async fn checkout_within<P: AsyncLockPool>(
     pool: &P,
     limit: Option<Duration>,
 ) -> Result<P::Connection, SessionError> {

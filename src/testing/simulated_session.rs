@@ -414,8 +414,8 @@ mod asynchronous {
         }
 
         fn session_start_rollback_to(&mut self, depth: u32) -> bool {
-            // sqlx's thread itself rolls back a begin that is dropped, and counts it until then. One
-            // more rollback would end the transaction of the caller.
+            // sqlx's thread itself rolls back a begin that is dropped, and counts it until then.
+            // One more rollback would end the transaction of the caller.
             !self.begins && self.session.session_start_rollback_to(depth)
         }
 

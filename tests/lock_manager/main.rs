@@ -48,9 +48,14 @@ closed_connection_cases! {
     deadpool_postgres_closed => DeadpoolPostgres;
 }
 
-/// The only pool here that does not check an idle connection at its checkout.
+/// It does not check an idle connection at its checkout.
 mod unchecked_pool {
     cases!(DeadpoolPostgres, Async, faults: silent_idle_connection_is_replaced;);
+}
+
+/// It checks an idle connection without a limit.
+mod pool_without_a_limit {
+    cases!(Deadpool, Async, faults: silent_idle_connection_is_replaced;);
 }
 
 queue_cases! {

@@ -8,7 +8,7 @@
 //! backoff, after which one attempt is made for all waiting keys. A request for another key tries
 //! at once if no session is open. When a session ends, every key on it becomes not held. A signal
 //! notifies the holders, and the waiters poll again on another session. A request that does not
-//! wait is tried once more. Consequence for users: a lost session loses its own locks only. The
+//! wait is tried again. Consequence for users: a lost session loses its own locks only. The
 //! core never re-acquires a lost lock for its holder, whose work was unprotected meanwhile.
 
 use std::collections::VecDeque;
@@ -181,7 +181,8 @@ impl<W> Core<W> {
     }
 
     /// Handles a connection that was checked out, before its first statement: from now on the
-    /// session must reply within the keep-alive. The checkout itself has the pool's timeout.
+    /// session must reply within the keep-alive. The checkout itself has the pool's timeout, or
+    /// that of the session loop. A blocking pool that checks an idle connection may have none.
     pub(crate) fn on_checked_out(&mut self, id: SessionId, now: Instant) {
         let session = self.sessions.get_mut(&id);
         if let Some(session) = session.filter(|session| session.is_opening()) {
