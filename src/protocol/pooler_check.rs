@@ -264,7 +264,7 @@ impl PoolerCheck {
 
     fn lock_step(&mut self, done: usize) -> NextAction {
         let Some((side, step)) = LOCK_STEPS.get(done) else {
-            let pooled = self.pid_changed || self.has_equal_pids();
+            let pooled = self.pid_changed || self.pid_changed_under_lock || self.has_equal_pids();
             return Action::Done(Ok(if pooled {
                 PoolingMode::Pinned
             } else {

@@ -22,6 +22,8 @@ enum Policy {
     Forgetful,
     /// The session of a lock that the connection holds, else the one that was used last.
     Pinned,
+    /// One session for each connection, but another one for the second under the test lock.
+    ExchangedUnderLock,
     /// One session for each connection, on two servers.
     TwoServers,
     /// The same, with equal process ids.
@@ -83,6 +85,11 @@ impl Pooler {
                 }
                 self.last_session = self.session_of_first ^ number;
                 self.last_session
+            }
+            Policy::ExchangedUnderLock => {
+                // After the first two requests of the second connection under the lock.
+                let is_exchanged = side == Side::Second && self.requests > READS + 3;
+                if is_exchanged { 2 } else { number }
             }
             Policy::InTurn(sessions) => self.requests % sessions,
             Policy::Any(sessions) => self.random.usize(..sessions),
@@ -232,6 +239,14 @@ fn lost_prepared_statements_are_detected() {
 #[test]
 fn pooler_that_pins_lock_holders_is_detected() {
     let mut pooler = Pooler::new(Policy::Pinned);
+    assert_eq!(pooler.check().unwrap(), PoolingMode::Pinned);
+    assert!(pooler.holds_nothing() && pooler.terminated.is_empty());
+}
+
+/// Its process ids are those of dedicated sessions until the lock is held.
+#[test]
+fn session_exchanged_under_the_lock_is_detected() {
+    let mut pooler = Pooler::new(Policy::ExchangedUnderLock);
     assert_eq!(pooler.check().unwrap(), PoolingMode::Pinned);
     assert!(pooler.holds_nothing() && pooler.terminated.is_empty());
 }
