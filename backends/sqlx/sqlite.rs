@@ -51,13 +51,25 @@ async fn roll_back(conn: &mut SqliteConnection) -> Result<(), SessionError> {
 
 /// Rolls back the innermost transaction. If the body has ended it with plain SQL, begins it again
 /// first: sqlx counts it until its rollback succeeds.
+///
+/// Some errors of SQLite end the transactions around it as well, for example [`OR ROLLBACK`]. They
+/// stay ended, so that their commit fails.
+///
+/// [`OR ROLLBACK`]: https://www.sqlite.org/lang_conflict.html
 async fn roll_back_innermost(conn: &mut SqliteConnection) -> Result<(), Error> {
     if SqliteTransactionManager::rollback(conn).await.is_ok() {
         return Ok(());
     }
     let outer = SqliteTransactionManager::get_transaction_depth(conn).saturating_sub(1);
+    // It fails inside a transaction. Without one, the savepoint would begin a transaction, and the
+    // commit of the caller would succeed without effect.
+    let all_ended = outer > 0 && conn.execute("BEGIN").await.is_ok();
     conn.execute(begin_ansi_transaction_sql(outer)).await?;
-    SqliteTransactionManager::rollback(conn).await
+    SqliteTransactionManager::rollback(conn).await?;
+    if all_ended {
+        conn.execute("ROLLBACK").await?;
+    }
+    Ok(())
 }
 
 /// Implements the port for types that dereference to [`SqliteConnection`].

@@ -296,6 +296,27 @@ async fn scope_dropped_on_sqlite_keeps_the_outer_transaction() {
     }
 }
 
+/// An error of SQLite ends all transactions, which sqlx still counts.
+#[tokio::test]
+async fn transaction_ended_by_sqlite_in_a_scope_is_not_committed() {
+    for swallows in [false, true] {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let create = "CREATE TABLE numbers (number INTEGER PRIMARY KEY)";
+        conn.execute(create).await.unwrap();
+        let (mut tx, key) = (conn.begin().await.unwrap(), fresh_key());
+        tx.execute("INSERT INTO numbers VALUES (1)").await.unwrap();
+        let scope = tx.with_advisory_xact_lock(&key, NO_WAIT, async |tx| {
+            let rejected = tx.execute("INSERT OR ROLLBACK INTO numbers VALUES (1)");
+            match rejected.await {
+                Err(_) if swallows => Ok(()),
+                rejected => rejected.map(drop),
+            }
+        });
+        scope.await.unwrap_err();
+        tx.commit().await.unwrap_err();
+    }
+}
+
 /// No task reads the reply, so the server does not reach the release.
 #[tokio::test]
 async fn unread_reply_of_a_dropped_body_keeps_the_lock() {
