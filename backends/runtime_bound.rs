@@ -9,11 +9,15 @@
 //! The value is kept with the [`Handle`] of its runtime. Every drop and every poll first
 //! [enters](Handle::enter) that runtime, which sets a thread-local variable and does not block. If
 //! the runtime has shut down, tokio drops the spawned task, and with it what the task owns.
+//!
+//! In a destructor of a thread-local variable, tokio's variables may be destroyed already, and
+//! `enter` panics. Then a thread of its own drops the value, and a poll only wakes the task.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::thread;
 
 use scopeguard::ScopeGuard;
 use tokio::runtime::Handle;
@@ -39,7 +43,7 @@ struct Parts<T> {
     on_drop: fn(T),
 }
 
-impl<T> RuntimeBound<T> {
+impl<T: Send> RuntimeBound<T> {
     /// Binds `value` to `runtime`, in which `on_drop` will consume it.
     ///
     /// Without a runtime, the value is dropped where the drop happens.
@@ -96,20 +100,37 @@ impl<T> RuntimeBound<T> {
     }
 }
 
-impl<T> Parts<T> {
+impl<T: Send> Parts<T> {
     fn drop_in_runtime(self) {
-        // In a destructor of a thread-local variable, tokio's variables may be destroyed already.
-        // `enter` would panic then, which aborts the process.
-        let current = Handle::try_current();
-        let can_enter = !current.is_err_and(|error| error.is_thread_local_destroyed());
+        if self.runtime.is_none() || !is_context_destroyed() {
+            return self.drop_here();
+        }
+        // The drop may spawn a task, which panics outside a runtime.
+        let mut parts = Some(self);
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("advisory-locking".to_owned());
+            let dropping = thread.spawn_scoped(scope, || parts.take().map(Self::drop_here));
+            if let Ok(dropping) = dropping {
+                // Its panic would abort the process here.
+                let _ = dropping.join();
+            }
+        });
+        // No thread started.
+        if let Some(Self { value, on_drop, .. }) = parts {
+            on_drop(value);
+        }
+    }
+
+    fn drop_here(self) {
         // Entered for the whole call: `on_drop` may spawn a task.
-        let _entered = self
-            .runtime
-            .as_ref()
-            .filter(|_| can_enter)
-            .map(Handle::enter);
+        let _entered = self.runtime.as_ref().map(Handle::enter);
         (self.on_drop)(self.value);
     }
+}
+
+/// Returns whether tokio's thread-local variables are destroyed, because this thread ends.
+fn is_context_destroyed() -> bool {
+    Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed())
 }
 
 impl<T: Deref> Deref for RuntimeBound<T> {
@@ -131,6 +152,10 @@ impl<F: Future + Unpin> Future for RuntimeBound<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let Parts { value, runtime, .. } = &mut *self.get_mut().0;
+        if runtime.is_some() && is_context_destroyed() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let _entered = runtime.as_ref().map(Handle::enter);
         Pin::new(value).poll(context)
     }
@@ -146,9 +171,10 @@ impl<T> fmt::Debug for RuntimeBound<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::cell::RefCell;
+    use std::future::{Ready, poll_fn, ready};
     use std::sync::{Arc, Mutex};
-    use std::task::Waker;
+    use std::task::{Wake, Waker};
 
     use tokio::runtime::{Builder, Id};
 
@@ -193,5 +219,61 @@ mod tests {
         assert_eq!(current_runtime_id(), Some(other.handle().id()));
         drop(bound);
         assert_eq!(*recorded.lock().unwrap(), [Some(own.handle().id()); 3]);
+    }
+
+    /// Runs a destructor of a thread-local variable that is older than tokio's, which are destroyed
+    /// first.
+    fn drop_at_the_end_of_a_thread(value: impl Send + 'static) {
+        thread_local! {
+            static DROPPED_LAST: RefCell<Option<Box<dyn Send>>> = const { RefCell::new(None) };
+        }
+        let ends = thread::spawn(move || {
+            DROPPED_LAST.set(None);
+            assert_eq!(current_runtime_id(), None);
+            DROPPED_LAST.set(Some(Box::new(value)));
+        });
+        ends.join().unwrap();
+    }
+
+    #[test]
+    fn value_of_a_thread_is_dropped_in_its_runtime() {
+        let own = Builder::new_current_thread().build().unwrap();
+        let recorded = Arc::default();
+        let recorder = RuntimeIdRecorder(Arc::clone(&recorded));
+        let runtime = Some(own.handle().clone());
+        drop_at_the_end_of_a_thread(RuntimeBound::new(recorder, runtime, drop));
+        assert_eq!(*recorded.lock().unwrap(), [Some(own.handle().id())]);
+    }
+
+    #[derive(Default)]
+    struct Polled {
+        is_pending: Mutex<Option<bool>>,
+        wakes: Mutex<u32>,
+    }
+
+    impl Wake for Polled {
+        fn wake(self: Arc<Self>) {
+            *self.wakes.lock().unwrap() += 1;
+        }
+    }
+
+    struct PolledWhenDropped(RuntimeBound<Ready<()>>, Arc<Polled>);
+
+    impl Drop for PolledWhenDropped {
+        fn drop(&mut self) {
+            let waker = Waker::from(Arc::clone(&self.1));
+            let polled = Pin::new(&mut self.0).poll(&mut Context::from_waker(&waker));
+            *self.1.is_pending.lock().unwrap() = Some(polled.is_pending());
+        }
+    }
+
+    #[test]
+    fn poll_at_the_end_of_a_thread_wakes_the_task() {
+        let own = Builder::new_current_thread().build().unwrap();
+        let bound = RuntimeBound::new(ready(()), Some(own.handle().clone()), drop);
+        let polled = Arc::default();
+        drop_at_the_end_of_a_thread(PolledWhenDropped(bound, Arc::clone(&polled)));
+        assert_eq!(*polled.is_pending.lock().unwrap(), Some(true));
+        assert_eq!(*polled.wakes.lock().unwrap(), 1);
     }
 }

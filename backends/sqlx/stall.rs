@@ -29,7 +29,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// it has ended or the server cannot be reached, counts as waiting. If the server has no room for
 /// another session, the check counts as not made. `pid` returns the process id. Without one there
 /// is no check. The checks open connections, so they run in the runtime.
-pub(crate) async fn stalled(pool: &PgPool, runtime: Option<Handle>, pid: impl Fn() -> Option<i32>) {
+pub(crate) async fn stalled(
+    pool: &PgPool,
+    runtime: Option<Handle>,
+    pid: impl Fn() -> Option<i32> + Send,
+) {
     let checks = async move {
         let mut pause = INITIAL_PAUSE;
         let mut found_waiting = false;

@@ -1,5 +1,6 @@
 //! Runtimes that end before their lock manager, and calls that are dropped half-way.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use advisory_locking::LockErrorKind::{Closed, Lost, Pool};
@@ -7,7 +8,7 @@ use advisory_locking::lock_manager::OwnedLockGuard;
 use advisory_locking::{LockError, LockKey};
 use testkit::observer::Observe;
 use testkit::server::{block, connect_to, eventually};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 
 use crate::cases::{TIMEOUT, fresh_key, kind_of, no_wait, poll, without_keep_alive};
@@ -91,6 +92,42 @@ fn guard_may_outlive_the_runtime(kind: PoolKind) {
     drop(home);
     drop(guard);
     observer.assert_soon_free(&key, "the end of the runtime");
+}
+
+/// Releases a lock in its destructor, as a type of an application may do.
+struct ReleasedWhenDropped(Option<OwnedLockGuard>);
+
+impl Drop for ReleasedWhenDropped {
+    fn drop(&mut self) {
+        // The test reads the state of both locks: a panic here would abort the process.
+        let _ = self.0.take().map(OwnedLockGuard::release_blocking);
+    }
+}
+
+thread_local! {
+    static RELEASED_LAST: RefCell<Option<ReleasedWhenDropped>> = const { RefCell::new(None) };
+}
+
+/// The variable of the guard is older than tokio's, which are destroyed first.
+fn release_at_the_end_of_a_thread_keeps_other_locks(kind: PoolKind) {
+    let (pool_under_test, home) = (PoolUnderTest::new(kind, Caller::Async), runtime());
+    let ([released, held], mut observer) =
+        ([fresh_key(), fresh_key()], connect_to(&pool_under_test.url));
+    let (_manager, guard, other) = home.block_on(async {
+        let manager = pool_under_test.manager(without_keep_alive()).await.manager;
+        let guard = manager.acquire(&released, no_wait()).await.unwrap();
+        let other = manager.acquire(&held, no_wait()).await.unwrap();
+        (manager, guard, other)
+    });
+    let ends = std::thread::spawn(move || {
+        RELEASED_LAST.set(None);
+        Handle::try_current().unwrap_err();
+        RELEASED_LAST.set(Some(ReleasedWhenDropped(Some(guard))));
+    });
+    ends.join().unwrap();
+    assert!(observer.is_free(&released));
+    assert!(!other.is_lost());
+    home.block_on(other.release()).unwrap();
 }
 
 /// A dropped waiter leaves neither a lock nor a wait on the server, and later calls are served.
@@ -286,6 +323,7 @@ macro_rules! on_async_pools {
     ($($pool:ident => $kind:ident;)*) => {
         on_pools! {$(
             $pool => $kind: ended_runtime_closes_the_manager, first_call_after_the_runtime_is_rejected, guard_may_outlive_the_runtime,
+                release_at_the_end_of_a_thread_keeps_other_locks,
                 dropped_wait_leaves_nothing, call_dropped_at_each_point_leaves_nothing, unpolled_call_does_not_block_its_session;
         )*}
     };
