@@ -52,6 +52,7 @@
 //! | statement of the body, on another type | The same, but no task reads the reply. If that is larger than the socket's buffers, the lock is held until the next use of the connection. Its drop ends the session. |
 //! | body whose transaction is open, under a session-level lock | The transaction is rolled back, then the lock is released. The connection returns to the pool. |
 //! | `begin` of the body | sqlx does not count the transaction. Under a session-level lock, a connection of a `PgPool` method is closed. On another type, send `ROLLBACK` as text. If the call is dropped with the `begin`, the session is terminated. |
+//! | the same in `with_advisory_xact_lock`, inside a transaction of the caller | sqlx rolls back that transaction, too, and its commit then succeeds without effect. The call returns `NotHeld`, or terminates the session if it is dropped. On SQLite, sqlx does so only if the call is dropped. |
 //! | statement whose reply never ends, because the server waits for the client (`COPY … FROM STDIN`) | A pooled connection is closed after some seconds. Another connection waits until it is closed. |
 //! | `PgCopyIn` or `PgCopyOut` of the body | sqlx loses count of the replies. The call fails, and a connection of a `PgPool` method is closed. |
 //! | body of a transaction-level lock, or a request for one, outside a wait | The transaction of the crate is rolled back. The connection stays usable. |

@@ -13,7 +13,7 @@ use testkit::server::{connect as observer, eventually, fresh_key, fresh_name, ki
 use testkit::temp::TempRole;
 use tokio::sync::Notify;
 
-use crate::{NO_WAIT, connect, pid, pool_of};
+use crate::{NO_WAIT, connect, insert, pid, pool_of};
 
 /// A connection with a table of its session.
 async fn with_table() -> (PgConnection, String) {
@@ -21,11 +21,6 @@ async fn with_table() -> (PgConnection, String) {
     let create = format!("CREATE TEMPORARY TABLE {table} (number int4)");
     conn.execute(AssertSqlSafe(create)).await.unwrap();
     (conn, table)
-}
-
-async fn insert(conn: &mut PgConnection, table: &str) -> sqlx::Result<()> {
-    let insert = format!("INSERT INTO {table} VALUES (1)");
-    conn.execute(AssertSqlSafe(insert)).await.map(drop)
 }
 
 async fn count(conn: &mut PgConnection, table: &str) -> sqlx::Result<i64> {
@@ -250,6 +245,21 @@ async fn dropped_wait_in_a_transaction_ends() {
     conn.execute("SELECT 1").await.unwrap();
     held.release().await.unwrap();
     observer.assert_free(&key, "the release").await;
+}
+
+/// sqlx 0.9.0 rolls back two levels if a `begin` is dropped in flight.
+#[tokio::test]
+async fn begin_dropped_in_a_nested_scope_ends_the_outer_transaction() {
+    let (mut conn, key) = (connect().await, fresh_key());
+    let mut tx = conn.begin().await.unwrap();
+    let scope = tx.with_advisory_xact_lock(&key, NO_WAIT, async |tx| {
+        // The reply may be there at the first poll.
+        while drop_at(1, tx.begin()).await.is_some() {}
+        Ok::<_, LockError>(())
+    });
+    assert_eq!(kind_of(scope.await), Some(LockErrorKind::NotHeld));
+    assert!(!tx.is_in_transaction());
+    tx.commit().await.unwrap();
 }
 
 /// sqlx performs the rollback on a thread. Until then, it counts the transaction.
