@@ -60,7 +60,12 @@ pub enum LockErrorKind {
     /// Returned only by functions of the module `schemes`. Every text is a valid
     /// [`LockKey`](crate::LockKey).
     InvalidKey,
-    /// The options contradict each other. Nothing was sent. The lock is not held.
+    /// The options contradict each other, one of them cannot work, or the call does not accept it.
+    /// Or a lock manager over an async pool was created outside a tokio runtime. The lock is not
+    /// held.
+    ///
+    /// Nothing was sent, with one exception. The server reports a sequence that cannot issue the
+    /// fencing tokens of a lock manager.
     InvalidOptions,
     /// The session ended before the release. The lock is not held. Another session may have held it
     /// before the body ended.
@@ -92,8 +97,11 @@ pub enum LockErrorKind {
     /// Each held lock and each waiting call keeps one connection of the pool. Those of a lock
     /// manager share its sessions.
     Pool,
-    /// Another session replied than the session that was granted the lock. Either a transaction
-    /// pooler multiplexes the connection, or the connection behind the guard was exchanged.
+    /// Another session replied than the session that was granted the lock, or that replied to the
+    /// first attempt. Either a transaction pooler multiplexes the connection, or the connection
+    /// behind the guard was exchanged.
+    /// [`require_dedicated_sessions`](crate::PoolingMode::require_dedicated_sessions) reports a
+    /// detected pooler with this kind, too.
     ///
     /// The client cannot tell which session holds the lock. A session of the pooler may hold it
     /// until the pooler closes that session. Session-level locks need a direct connection or
@@ -125,12 +133,14 @@ pub enum LockErrorKind {
     ///
     /// The work is neither committed nor rolled back.
     TransactionPrepared,
-    /// The body or the holder of the guard left open a transaction that began under the lock. On
-    /// PostgreSQL the session was terminated, which rolled the transaction back. The lock is not
-    /// held.
+    /// A transaction was still open when the lock was to be released. Either the body or the holder
+    /// of the guard left it open. Or the lock was acquired in a transaction that the client library
+    /// does not know of. On PostgreSQL the session was terminated, which rolled the transaction
+    /// back. The lock is not held.
     ///
     /// On SQLite the transaction was rolled back. The connection stays usable with rusqlite and
-    /// sqlx. With the other clients it is marked as broken, and a pool replaces it.
+    /// sqlx. SeaORM returns it to its pool. With Diesel and diesel-async it is marked as broken,
+    /// and a pool replaces it.
     TransactionLeftOpen,
     /// The server lacks the lock functions, or the adapter does not support the backend; the error
     /// says which backend it is. The lock is not held.
@@ -163,7 +173,7 @@ impl LockErrorKind {
             Self::HeldElsewhere => "another session holds the lock",
             Self::InTransaction => "a transaction is open on the connection",
             Self::InvalidKey => "the name is not valid in this key scheme",
-            Self::InvalidOptions => "the lock options contradict each other",
+            Self::InvalidOptions => "the options are not valid",
             Self::Lost => {
                 "the session ended before the lock was released: another session may have held it"
             }
@@ -178,8 +188,8 @@ impl LockErrorKind {
                  held lock and each waiter keeps one"
             }
             Self::SessionChanged => {
-                "another session replied than the one that was granted the lock: is there a \
-                 transaction pooler? Use transaction-level locks, or a direct connection"
+                "the connection does not always keep its server session: is there a transaction \
+                 pooler? Use transaction-level locks, or a direct connection"
             }
             Self::Standby => {
                 "the server is a hot standby, whose locks are not those of its primary"
@@ -193,7 +203,7 @@ impl LockErrorKind {
                 "the body prepared the transaction, which holds the lock until COMMIT PREPARED or ROLLBACK PREPARED"
             }
             Self::TransactionLeftOpen => {
-                "a transaction begun under the lock was left open, and was rolled back: \
+                "a transaction was left open until the release of the lock, and was rolled back: \
                  commit it before the lock is released"
             }
             Self::Unsupported => "the server or the adapter of this connection has no such locks",

@@ -20,6 +20,16 @@ fn contradictions_are_refused() {
     }
 }
 
+/// A single option may be invalid; then it contradicts no other one.
+#[test]
+fn invalid_option_is_named() {
+    let options = LockOptions::wait_forever().interval(Duration::ZERO);
+    let validated = options.validate(&LockKey::from("nightly-report"), LockScope::Session);
+    let message = validated.unwrap_err().to_string();
+    let expected = "the options are not valid: an interval of zero";
+    assert!(message.starts_with(expected), "{message}");
+}
+
 #[test]
 fn no_time_is_no_wait() {
     assert!(!LockOptions::no_wait().waits());

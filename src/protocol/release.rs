@@ -342,4 +342,12 @@ mod tests {
             assert_eq!(error_of([Ok(row(None, pid))]).kind(), kind);
         }
     }
+
+    /// A `BEGIN` as plain text may precede the request of the lock.
+    #[test]
+    fn unknown_transaction_is_not_said_to_begin_under_the_lock() {
+        let message = error_of([Ok(row(None, 1))]).to_string();
+        assert!(message.contains("the client does not know of"), "{message}");
+        assert!(!message.contains("under the lock"), "{message}");
+    }
 }

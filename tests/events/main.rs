@@ -157,7 +157,7 @@ fn request_without_a_connection_is_logged() {
 fn request_with_invalid_options_is_logged() {
     record();
     let invalid = NO_WAIT.strategy(WaitStrategy::Block);
-    let text = "the lock options contradict each other";
+    let text = "the options are not valid";
     let key = LockKey::from("events/invalid");
     let mut session = Model::default().connect();
     let refused = session.try_acquire_advisory_lock(&key, invalid);

@@ -20,7 +20,7 @@ impl LockManager {
     /// | [`HeldElsewhere`](crate::LockErrorKind::HeldElsewhere) | contended, and the options do not wait; another caller of this process may be the holder |
     /// | [`TimedOut`](crate::LockErrorKind::TimedOut) | the limit of the wait passed |
     /// | [`Pool`](crate::LockErrorKind::Pool) | no session could be opened, or not within the limit; after a loss, waiters retry until their limit. Also in place of `Unsupported` if the client hides the SQLSTATE, as Diesel does |
-    /// | [`InvalidOptions`](crate::LockErrorKind::InvalidOptions) | the options contradict each other, allow a transaction, or accept a server |
+    /// | [`InvalidOptions`](crate::LockErrorKind::InvalidOptions) | the options are not valid, allow a transaction, or accept a server |
     /// | [`Closed`](crate::LockErrorKind::Closed) | the lock manager is closed, or its runtime has ended |
     /// | [`SessionChanged`](crate::LockErrorKind::SessionChanged) | another server session replied. This is the exception: a session of a pooler may hold the lock |
     /// | [`TooManyLocks`](crate::LockErrorKind::TooManyLocks), [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion), [`Standby`](crate::LockErrorKind::Standby), [`Deadlock`](crate::LockErrorKind::Deadlock), [`Canceled`](crate::LockErrorKind::Canceled), [`Unsupported`](crate::LockErrorKind::Unsupported), [`Database`](crate::LockErrorKind::Database) | see [`LockErrorKind`](crate::LockErrorKind) |

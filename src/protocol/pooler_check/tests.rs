@@ -374,3 +374,14 @@ fn require_reports_the_error_kind() {
         assert_eq!(kind(sessions), Some(LockErrorKind::NoMutualExclusion));
     }
 }
+
+/// The check of a pooler that keeps the session of a lock holder met no other session.
+#[test]
+fn required_sessions_do_not_report_a_granted_lock() {
+    for sessions in [PoolingMode::Multiplexed, PoolingMode::Pinned] {
+        let required = sessions.require_dedicated_sessions();
+        let message = required.unwrap_err().to_string();
+        assert!(message.contains("transaction pooler"), "{message}");
+        assert!(!message.contains("granted"), "{message}");
+    }
+}
