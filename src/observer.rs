@@ -92,34 +92,37 @@ pub use self::opentelemetry::OpenTelemetryObserver;
 ///
 /// # Contract
 ///
-/// * The methods run on the thread of the call, in destructors too. So they return soon, and do not
+/// * The methods run on the thread of the call, in destructors too. [`waiting`](Self::waiting),
+///   [`hold_ended`](Self::hold_ended) and [`overdue`](Self::overdue) may run on another thread:
+///   that of a session, of a clean-up, or of the crate's timer. So they return soon, and do not
 ///   block.
 /// * They acquire no lock of this crate.
 /// * A panic is caught and has no effect on the lock. The panic hook reports it.
 pub trait LockObserver: Send + Sync {
-    /// A call requests a lock. Nothing has been sent.
+    /// Receives that a call requests a lock. Nothing has been sent.
     fn requested(&self, lock: &ObservedLock) {
         let _ = lock;
     }
 
-    /// The lock is contended, and the call begins to wait for it. At most once for each request.
+    /// Receives that the lock is contended, and that the call begins to wait for it. At most once
+    /// for each request.
     ///
     /// A call that does not wait ends with [`RequestOutcome::HeldElsewhere`] instead.
     fn waiting(&self, lock: &ObservedLock) {
         let _ = lock;
     }
 
-    /// The request has ended.
+    /// Receives the end of the request.
     fn request_ended(&self, lock: &ObservedLock, end: &RequestEnd) {
         let _ = (lock, end);
     }
 
-    /// The lock of a granted request is no longer held, or no longer observed.
+    /// Receives that the lock of a granted request is no longer held, or no longer observed.
     fn hold_ended(&self, lock: &ObservedLock, end: &HoldEnd) {
         let _ = (lock, end);
     }
 
-    /// The lock is held for longer than
+    /// Receives that the lock is held for longer than
     /// [`LockOptions::warn_after`](crate::LockOptions::warn_after). At most once for each hold.
     fn overdue(&self, lock: &ObservedLock, held: Duration) {
         let _ = (lock, held);

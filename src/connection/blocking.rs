@@ -60,8 +60,8 @@ use crate::session::{LockSession, Statement};
 /// * The transaction state is the one that the client library knows. A `BEGIN` sent as plain text
 ///   is invisible to Diesel; the release of a lock acquired in it detects it.
 ///
-/// Every method validates its options and the transaction state first, on every backend. If they
-/// are rejected, nothing was sent.
+/// Every method that acquires a lock validates its options and the transaction state first, on
+/// every backend. If they are rejected, nothing was sent.
 ///
 /// # Examples
 ///
