@@ -64,6 +64,9 @@ impl WaitStrategy {
 }
 
 /// Behaviour on a backend without locks, such as SQLite.
+///
+/// A lock manager with `NoLockBackend::InProcess` excludes its own callers, and does not apply this
+/// option.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum OnMissingLock {
@@ -194,6 +197,9 @@ impl LockOptions {
     /// checkout left. If no connection arrived within the limit, or within the pool's own timeout
     /// if that is shorter, the call fails with [`Pool`](LockErrorKind::Pool). A checkout may take
     /// 100 ms in any case, because the pool may have to open or check a connection.
+    ///
+    /// The first answer of a lock manager has 100 ms in any case, too. A shorter limit bounds only
+    /// the wait for other holders.
     ///
     /// A limit of zero tries once, and its checkout is that of [`no_wait`](Self::no_wait). Every
     /// limit up to [`Duration::MAX`] is valid and remains a limit: more than 100 years count as 100

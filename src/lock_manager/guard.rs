@@ -121,10 +121,12 @@ impl OwnedLockGuard {
     /// Returns the fencing token, if the lock was acquired with one.
     ///
     /// It is greater than the token of every earlier exclusive grant of this key, by any process,
-    /// also after a loss. After a failover to a standby that lagged behind, tokens repeat. Send it
-    /// with each write, and let the storage reject a write whose token is smaller than one that it
-    /// has seen. That protects the storage from a holder that has not yet learned of its loss. See
-    /// [`TokenSource`](super::TokenSource) for the source of tokens.
+    /// also after a loss. After a failover to a standby that lagged behind, tokens repeat. On a
+    /// backend without locks, tokens count within the lock manager.
+    ///
+    /// Send it with each write, and let the storage reject a write whose token is smaller than one
+    /// that it has seen. That protects the storage from a holder that has not yet learned of its
+    /// loss. See [`TokenSource`](super::TokenSource) for the source of tokens.
     #[must_use]
     pub const fn fencing_token(&self) -> Option<i64> {
         self.lock.grant.token

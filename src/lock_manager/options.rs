@@ -16,6 +16,9 @@ pub enum NoLockBackend {
     NoOp,
     /// Excludes the callers of this lock manager with its wait queues. Other processes and other
     /// lock managers are not excluded.
+    ///
+    /// [`LockOptions::on_missing_lock`](crate::LockOptions::on_missing_lock) of the call does not
+    /// apply: there is neither an error nor a warning.
     InProcess,
 }
 

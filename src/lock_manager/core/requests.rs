@@ -83,7 +83,7 @@ impl<W> Core<W> {
             .is_some_and(|backend| backend != Backend::Postgres)
     }
 
-    /// Returns a fencing token that is unique in this process, for backends without locks.
+    /// Returns a fencing token that is unique in this lock manager, for backends without locks.
     pub(crate) fn process_token(&mut self) -> i64 {
         i64::try_from(self.next_id()).unwrap_or(i64::MAX)
     }
