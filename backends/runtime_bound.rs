@@ -24,12 +24,12 @@ use tokio::runtime::Handle;
 
 /// A value that is dropped in the tokio runtime it came from, on whatever thread it is dropped.
 ///
-/// The pools of bb8, deadpool and mobc hand out their connections in it. The drop of such a
-/// connection may spawn a task, which panics on a thread without a runtime:
+/// The pools of bb8, deadpool, mobc and sqlx's `SqlitePool` hand out their connections in it. The
+/// drop of such a connection may spawn a task, which panics on a thread without a runtime:
 ///
 /// | pool | task | after the runtime has shut down |
 /// |---|---|---|
-/// | mobc | returns the connection | The connection is closed. |
+/// | mobc, sqlx | returns the connection | The connection is closed. |
 /// | bb8 | replaces a broken connection | The connection is not replaced. |
 /// | deadpool | none | The connection returns to the pool. |
 ///

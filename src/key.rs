@@ -153,7 +153,7 @@ impl LockKey {
         Self::from_parts([bytes])
     }
 
-    /// The integers that the server sees.
+    /// Returns the integers that the server sees.
     #[must_use]
     pub const fn raw(&self) -> RawLockKey {
         self.raw

@@ -251,7 +251,8 @@ impl ObservedLock {
 
     /// Returns the value of OpenTelemetry's attribute [`db.system.name`]: `postgresql` or `sqlite`.
     ///
-    /// `None` for a request of a lock manager before its end.
+    /// `None` while the backend is unknown: a request of a lock manager before its end, or one that
+    /// ended without a connection.
     ///
     /// [`db.system.name`]: https://opentelemetry.io/docs/specs/semconv/registry/attributes/db/
     #[must_use]

@@ -94,7 +94,7 @@ pub struct ServerReport {
     pub kind: ServerKind,
     /// The text of `version()`. Empty on SQLite.
     pub version: String,
-    /// `true` on a hot standby.
+    /// `true` on a hot standby. `false` also if the server refused the check.
     pub is_standby: bool,
     /// Behaviour of session-level locks.
     pub session_level: LockSupport,

@@ -5,7 +5,7 @@ use crate::error::LockErrorKind;
 
 /// Signs that the locks of a server do not exclude all other sessions, as a set.
 ///
-/// Each is a bit. No set is 0 or 1, so an attempt returns either a set or its answer.
+/// Each is a bit. No sign is 0 or 1, so an attempt returns either signs or its answer.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct ServerSigns(i32);
 

@@ -58,7 +58,8 @@ pub use transaction::TransactionState;
 ///   [`session_rollback`](Self::session_rollback) use the client's transaction manager, so that it
 ///   tracks the transaction, and nest as the client's transactions do.
 /// * After [`session_mark_broken`](Self::session_mark_broken) no pool hands the connection out.
-/// * An adapter for a backend without locks implements the transaction methods only.
+/// * An adapter for a backend without locks needs neither [`session_query`](Self::session_query)
+///   nor [`session_execute`](Self::session_execute).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no advisory locks here",
     label = "no lock session",

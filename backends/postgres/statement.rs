@@ -67,8 +67,8 @@ const fn variant(key: RawLockKey, mode: LockMode) -> u8 {
 /// SQL: a test kit or a model.
 ///
 /// The sender of a statement reads the row as a [`LockReply`](super::LockReply) or, for a
-/// [batch](Self::Batch), as a [`BatchReply`](super::BatchReply). The row of a report is one
-/// [`Cell::Texts`](super::Cell::Texts).
+/// [batch](Self::Batch), as a [`BatchReply`](super::BatchReply). The row of a report or of an
+/// identity is one [`Cell::Texts`](super::Cell::Texts).
 ///
 /// # Examples
 ///
@@ -186,7 +186,7 @@ impl Statement {
         }
     }
 
-    /// Returns the action on one lock. `None` for a batch or a report.
+    /// Returns the action on one lock. `None` for a batch, a report or an identity.
     #[must_use]
     pub const fn kind(&self) -> Option<StatementKind> {
         match self {

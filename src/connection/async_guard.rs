@@ -98,7 +98,7 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized> + Send> AsyncAdvisoryLockGuar
     /// |---|---|
     /// | tokio-postgres and its pools | when the server has closed it |
     /// | diesel-async with `bb8`, `deadpool` or `mobc` | when the server has closed it |
-    /// | sqlx | at the release |
+    /// | diesel-async without these pools, sqlx | at the release |
     /// | the others | after a failed statement, at the latest |
     ///
     /// A lock manager checks by itself, and its guards notify the holder.

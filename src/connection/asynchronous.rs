@@ -385,7 +385,9 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     ///
     /// * [`InTransaction`](crate::LockErrorKind::InTransaction): a transaction is open, which a
     ///   refused statement would abort.
-    /// * [`Database`](crate::LockErrorKind::Database): the server did not return its version.
+    /// * [`Database`](crate::LockErrorKind::Database),
+    ///   [`Canceled`](crate::LockErrorKind::Canceled) or another kind: the server did not return
+    ///   its version.
     ///
     /// # Cancel safety
     ///

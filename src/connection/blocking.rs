@@ -370,13 +370,14 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///   * [`CommitUnknown`](crate::LockErrorKind::CommitUnknown): the session was lost during the
     ///     commit. The work is committed or rolled back.
     ///   * [`TransactionLeftOpen`](crate::LockErrorKind::TransactionLeftOpen): the body left a
-    ///     nested transaction open. The session was terminated.
+    ///     nested transaction open, or the client library marked the connection as broken. The
+    ///     session was terminated.
     ///   * [`NotHeld`](crate::LockErrorKind::NotHeld): the body ended the transaction itself, in
     ///     whatever way, also if it began another one. That one is rolled back.
     ///   * [`TransactionPrepared`](crate::LockErrorKind::TransactionPrepared): the body prepared
     ///     the transaction for two-phase commit. The prepared transaction holds the lock.
-    ///   * [`Lost`](crate::LockErrorKind::Lost): the client library marked the connection as
-    ///     broken. The session was terminated.
+    ///   * [`Lost`](crate::LockErrorKind::Lost): the session ended, and the connection is marked as
+    ///     broken or the body left a nested transaction open. On SQLite, it is marked as broken.
     ///
     /// # Examples
     ///
@@ -457,7 +458,12 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// * [`NoMutualExclusion`](crate::LockErrorKind::NoMutualExclusion): the server grants every
     ///   lock to every session.
     /// * [`Unsupported`](crate::LockErrorKind::Unsupported): the server has no lock functions.
-    /// * [`Database`](crate::LockErrorKind::Database): a statement failed.
+    /// * [`Database`](crate::LockErrorKind::Database),
+    ///   [`Canceled`](crate::LockErrorKind::Canceled),
+    ///   [`TooManyLocks`](crate::LockErrorKind::TooManyLocks) or another kind: a statement failed.
+    ///
+    /// Both sessions are terminated after `NoMutualExclusion`, after a failed lock statement, and
+    /// if one of them may still hold the lock of the check.
     ///
     /// # Examples
     ///
@@ -492,7 +498,9 @@ pub trait AdvisoryLocking: LockSession + Sized {
     ///
     /// * [`InTransaction`](crate::LockErrorKind::InTransaction): a transaction is open, which a
     ///   refused statement would abort.
-    /// * [`Database`](crate::LockErrorKind::Database): the server did not return its version.
+    /// * [`Database`](crate::LockErrorKind::Database),
+    ///   [`Canceled`](crate::LockErrorKind::Canceled) or another kind: the server did not return
+    ///   its version.
     ///
     /// # Examples
     ///
@@ -553,6 +561,24 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// # Errors
     ///
     /// As [`advisory_lock_holders`](Self::advisory_lock_holders).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "diesel-postgres")] {
+    /// use advisory_locking::AdvisoryLocking;
+    /// use diesel::{Connection, pg::PgConnection};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut conn = PgConnection::establish(&std::env::var("DATABASE_URL")?)?;
+    /// for report in conn.advisory_locks()? {
+    ///     println!("{}: {report}", report.key);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # main().unwrap();
+    /// # }
+    /// ```
     fn advisory_locks(&mut self) -> Result<Vec<LockReport>, LockError> {
         report(self, Statement::report(None))
     }

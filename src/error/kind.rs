@@ -45,6 +45,8 @@ pub enum LockErrorKind {
     Deadlock,
     /// Another session holds the lock in a conflicting mode. The lock is not held. The `try_*`
     /// methods return `None` or `false` instead.
+    ///
+    /// With a lock manager, another caller of the same process may hold the lock or wait for it.
     HeldElsewhere,
     /// A session-level lock, `identify` or `detect_pooler` was requested inside an open
     /// transaction. Nothing was sent. The lock is not held.

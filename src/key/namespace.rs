@@ -25,7 +25,7 @@ pub struct KeyNamespace {
 }
 
 impl KeyNamespace {
-    /// A namespace of one part.
+    /// Returns a namespace of one part.
     #[must_use]
     pub fn new(name: impl KeyPart) -> Self {
         Self {
@@ -34,7 +34,7 @@ impl KeyNamespace {
         .within(name)
     }
 
-    /// The namespace with one more part.
+    /// Returns the namespace with one more part.
     #[must_use]
     pub fn within(&self, name: impl KeyPart) -> Self {
         let mut derivation = self.derivation.clone();
@@ -42,7 +42,7 @@ impl KeyNamespace {
         Self { derivation }
     }
 
-    /// The key of `name` in this namespace.
+    /// Returns the key of `name` in this namespace.
     #[must_use]
     pub fn key(&self, name: impl KeyPart) -> LockKey {
         self.within(name).derivation.finish()

@@ -29,7 +29,7 @@ use std::borrow::Cow;
     note = "for a type of your own, implement `advisory_locking::KeyPart`: hand out the bytes that identify it"
 )]
 pub trait KeyPart {
-    /// The bytes of this part.
+    /// Returns the bytes of this part.
     fn key_bytes(&self) -> Cow<'_, [u8]>;
 }
 

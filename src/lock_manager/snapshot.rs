@@ -93,7 +93,7 @@ pub struct ManagedSession {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ManagedSessionState {
-    /// The pool checks out a connection.
+    /// The pool checks out a connection, or its first statement is in flight.
     Opening,
     /// No statement is in flight.
     Idle,

@@ -289,8 +289,9 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped before its end, both sessions are terminated, because one of them
-    /// may hold the lock of the check.
+    /// If the future is dropped during a checkout, the connections return to the pool. If it is
+    /// dropped during the check, both sessions are terminated, because one of them may hold the
+    /// lock of the check.
     fn detect_pooler(&self) -> impl Future<Output = Result<PoolingMode, LockError>> + Send {
         async move {
             let mut first = self.checkout().await.map_err(pool_error)?;

@@ -114,6 +114,9 @@ pub trait AsyncLockSession: Send {
     /// holds for the other futures of this trait, except
     /// [`session_await_rollbacks`](Self::session_await_rollbacks) and
     /// [`session_sleep`](Self::session_sleep).
+    ///
+    /// A query of a [`Statement::Report`] or [`Statement::Identity`] is an exception, too: the
+    /// session stays in use, so the next statement must not receive the reply of the dropped one.
     fn session_begin(&mut self) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Begins a transaction and runs a prepared statement in it.

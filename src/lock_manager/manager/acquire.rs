@@ -111,6 +111,10 @@ impl LockManager {
     /// # Cancel safety
     ///
     /// As [`acquire`](Self::acquire).
+    ///
+    /// # Examples
+    ///
+    /// See [`acquire_fenced_blocking`](Self::acquire_fenced_blocking).
     pub async fn acquire_fenced(
         &self,
         key: impl Into<LockKey>,
@@ -131,6 +135,33 @@ impl LockManager {
     /// # Panics
     ///
     /// In a task of a tokio runtime: see [blocking callers](Self#blocking-callers).
+    ///
+    /// # Examples
+    ///
+    #[cfg_attr(all(feature = "diesel-sqlite", feature = "r2d2"), doc = "```")]
+    #[cfg_attr(
+        not(all(feature = "diesel-sqlite", feature = "r2d2")),
+        doc = "```ignore"
+    )]
+    /// use advisory_locking::LockOptions;
+    /// use advisory_locking::lock_manager::{LockManager, LockManagerOptions, NoLockBackend};
+    /// use diesel::r2d2::{ConnectionManager, Pool};
+    /// use diesel::sqlite::SqliteConnection;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // In production the pool of a PostgreSQL client.
+    /// let pool = Pool::new(ConnectionManager::<SqliteConnection>::new(":memory:"))?;
+    /// let options = LockManagerOptions::new().on_no_lock_backend(NoLockBackend::InProcess);
+    /// let locks = LockManager::over_blocking_pool_with(pool, options)?;
+    /// let first = locks.acquire_fenced_blocking("fenced", LockOptions::no_wait())?;
+    /// let token = first.fencing_token();
+    /// first.release_blocking()?;
+    /// let second = locks.acquire_fenced_blocking("fenced", LockOptions::no_wait())?;
+    /// assert!(second.fencing_token() > token); // the storage rejects writes with the first one
+    /// second.release_blocking()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn acquire_fenced_blocking(
         &self,
