@@ -26,10 +26,13 @@
 )]
 //!
 //! A wait that is not cancelled ends within a second after its connection is closed, because the
-//! server checks the connection: PostgreSQL 14 or later on Linux, 15 or later on macOS and BSD. On
-//! other servers it lasts to its limit. In the methods of a pool, the connection is closed at once.
-//! A connection that the application has checked out of deadpool itself is closed at its next
-//! checkout.
+//! server checks the connection: PostgreSQL 14 or later on Linux, 15 or later on macOS and BSD. An
+//! interval that is set for such checks replaces the second, see
+//! [`WaitStrategy::Block`](crate::WaitStrategy::Block). On other servers the wait lasts to its
+//! limit.
+//!
+//! In the methods of a pool, the connection is closed at once. A connection that the application
+//! has checked out of deadpool itself is closed at its next checkout.
 //!
 //! SQLite has no session to terminate. The crate rolls back the open transaction and marks the
 //! connection as broken. `SyncConnectionWrapper` needs a multi-thread runtime: it panics if the

@@ -45,7 +45,7 @@
 //! | statement of the body | It runs to its end. Then the lock is released, and the connection returns to the pool. |
 //! | statement whose reply never ends, because the server waits for the client (`COPY … FROM STDIN`) | The connection is closed at the next use, after some seconds. So is that of a future that was leaked. |
 //! | wait for the lock | The session is terminated by its process id, over a new connection, which also works through TLS. Its own connection is closed. |
-//! | wait for the lock, and the server accepts no further connection, or the process ends | The wait ends within a second after its connection is closed. That needs PostgreSQL 14 or later on Linux, 15 or later on macOS and BSD. Elsewhere it lasts to its limit. |
+//! | wait for the lock, and the server accepts no further connection, or the process ends | The wait ends within a second after its connection is closed, or within the interval that is set for such checks: see [`WaitStrategy::Block`](crate::WaitStrategy::Block). That needs PostgreSQL 14 or later on Linux, 15 or later on macOS and BSD. Elsewhere it lasts to its limit. |
 //! | wait for the lock in a `DatabaseTransaction` | See [`acquire_advisory_xact_lock`](AsyncTransactionAdvisoryLocking::acquire_advisory_xact_lock). |
 //!
 //! After a drop on a thread without a runtime, the clean-up runs in the runtime of the checkout. A

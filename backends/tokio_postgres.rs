@@ -106,9 +106,12 @@
 //! A wait that is not cancelled stays in the server's queue until its turn, or to its limit. Then
 //! its session ends at once, and with it the lock. The wait ends within a second if the task of its
 //! `Connection` is aborted, which closes the connection. That needs PostgreSQL 14 or later on
-//! Linux, 15 or later on macOS and BSD. The drop of a `Client` alone does not close it before the
-//! reply. deadpool-postgres aborts that task when it discards the connection: at once in the
-//! methods of the pool, otherwise at its next checkout.
+//! Linux, 15 or later on macOS and BSD. An interval that is set for such checks replaces the
+//! second, see [`WaitStrategy::Block`](crate::WaitStrategy::Block).
+//!
+//! The drop of a `Client` alone does not close it before the reply. deadpool-postgres aborts that
+//! task when it discards the connection: at once in the methods of the pool, otherwise at its next
+//! checkout.
 //!
 //! PgBouncer 1.18 drops a cancel request whose connection is closed at once, as tokio-postgres
 //! does. So behind it, every dropped wait counts as not cancelled.

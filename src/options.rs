@@ -15,8 +15,10 @@ pub enum WaitStrategy {
     /// grants the lock as soon as the holder releases it.
     ///
     /// Use it for fairness and short hand-over times. A waiting session leaves the queue within a
-    /// second after its client has disconnected. That needs PostgreSQL 14 or later on Linux, 15 or
-    /// later on macOS and BSD. Diesel and diesel-async need the language
+    /// second after its client has disconnected. If the server, the role or the client sets
+    /// [`client_connection_check_interval`](https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL),
+    /// that interval applies instead. Both need PostgreSQL 14 or later on Linux, 15 or later on
+    /// macOS and BSD. Diesel and diesel-async need the language
     /// [`plpgsql`](https://www.postgresql.org/docs/current/plpgsql.html), which every database has
     /// by default.
     ///

@@ -31,7 +31,8 @@ static WITH_TLS: RwLock<Option<Arc<SendRequest>>> = RwLock::new(None);
 ///
 /// Without a connector, requests are sent unencrypted, which PostgreSQL accepts also if it accepts
 /// sessions with TLS only. With `sslmode=require` no request is sent. Then a dropped wait in the
-/// server's queue ends within a second after its connection is closed, which pools do.
+/// server's queue ends after its connection is closed, which pools do: see
+/// [`WaitStrategy::Block`](crate::WaitStrategy::Block) for the time.
 ///
 /// [cancel requests]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
 ///
