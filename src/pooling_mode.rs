@@ -37,8 +37,9 @@ pub enum PoolingMode {
     /// that the client holds a lock. Session-level locks worked in the check, which polls.
     ///
     /// Such a pooler reads the statements of its clients. With Diesel and diesel-async, a wait with
-    /// [`WaitStrategy::Block`](crate::WaitStrategy::Block) is inside a block of code, where the
-    /// pooler does not see it. So session-level locks need
+    /// [`WaitStrategy::Block`](crate::WaitStrategy::Block) is inside a block of code, which the
+    /// pooler does not read. The crate also sends the call in a column that the server never
+    /// executes. No check shows that the pooler recognizes it, so session-level locks need
     /// [`WaitStrategy::Poll`](crate::WaitStrategy::Poll) here.
     Pinned,
     /// The connections do not keep their own sessions: a pooler multiplexes clients over sessions,
@@ -72,7 +73,7 @@ impl PoolingMode {
             Self::Dedicated => Ok(()),
             Self::Pinned => pooled(
                 "the pooler check found a pooler that keeps sessions of lock holders; \
-                 only locks that are acquired by polling work",
+                 the check covers only locks that are acquired by polling",
             ),
             Self::Multiplexed => {
                 pooled("the pooler check found a transaction pooler; use transaction-level locks")
