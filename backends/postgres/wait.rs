@@ -28,8 +28,10 @@ pub(super) const SAVEPOINT: &str = "advisory_locking";
 /// The interval at which a waiting session checks its connection, in milliseconds.
 const CHECK_INTERVAL_MS: u32 = 500;
 
-/// The text of [`version()`] where the server accepts an interval. Another platform rejects every
-/// value but 0: PostgreSQL 14 [all but Linux], later versions [all but these].
+/// The text of [`version()`] of the servers on which the script sets an interval.
+///
+/// Another platform rejects every value but 0: in PostgreSQL 14 [all but Linux], later
+/// [all but these] and illumos.
 ///
 /// [`version()`]: https://www.postgresql.org/docs/current/functions-info.html
 /// [all but Linux]: https://www.postgresql.org/docs/14/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL

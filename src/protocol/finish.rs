@@ -9,7 +9,7 @@
 //! | equal | the client sees the transaction of the lock | commit with a check, or roll back |
 //! | greater | the body left a transaction open | check; terminate |
 //! | unknown, because the connection is marked as broken | the session may have ended | the same |
-//! | smaller | the body ended the transaction itself | roll back one that the client does not see; `NotHeld` |
+//! | smaller | the body ended the transaction itself | roll back one that the client does not see; `NotHeld`, `TransactionPrepared` |
 //!
 //! The depth alone does not show that the body ended the transaction and began another one. So the
 //! message of the commit begins with a check on the server, which compares the start of the
