@@ -2,12 +2,13 @@
 //!
 //! # Implementation details
 //!
-//! A new request is appended to the wait queue of its key. Only the first request of an unused key
-//! sends an acquire. The requests behind it wait for the reply, for a hand-off or for the next
-//! poll. If the lock is contended, one timer per key schedules the next poll, with the backoff of
-//! the first waiter. So the load on the server depends on the number of keys and not on the number
-//! of waiters. Consequence for users: the options of the first waiter decide how the key is polled,
-//! or that it waits in the server's queue.
+//! A new request is appended to the wait queue of its key. The first request of an unused key sends
+//! an acquire. So does a request that does not wait, if no session is open. Any other request
+//! behind the first waits for the reply, for a hand-off or for the next poll. If the lock is
+//! contended, one timer per key schedules the next poll, with the backoff of the first waiter. So
+//! the load on the server depends on the number of keys and not on the number of waiters.
+//! Consequence for users: the options of the first waiter decide how the key is polled, or that it
+//! waits in the server's queue.
 
 use std::time::Instant;
 

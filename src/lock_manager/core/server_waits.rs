@@ -6,7 +6,8 @@
 //! is limited. The session waits for the key, not for one request: the server wakes the session,
 //! and the core then grants the first waiters. A granted lock stays on the session that waited.
 //! When the last blocking waiter leaves, the session is terminated, because its statement cannot
-//! be withdrawn reliably. So it is if the wait is exclusive and the new first waiter shares.
+//! be withdrawn reliably. So it is if the wait is exclusive and the new first waiter shares. If the
+//! limit of the wait has passed, the wait ends by itself, and the connection returns to its pool.
 //! Consequence for users: with [`WaitStrategy::Block`] the process has a place in the server's
 //! queue. The key is polled while its session is being opened, and while all such sessions are
 //! occupied or the pool has no connection. So a waiter that blocks is served without a second

@@ -5,8 +5,10 @@
 //! Every key of the session becomes not held at once, and the signal of the session wakes its
 //! holders. Waiters poll after a pause on another session. A request that does not wait is tried
 //! once more at once, if the session has ended: it may have ended while it was idle. So may have
-//! all sessions that are older than the request, and it survives each of them. Consequence for
-//! users: only holders, and calls whose new session ends too, notice the loss of a session.
+//! all sessions that are older than the request, and it survives each of them. It fails after a
+//! silence, or if its new session ends too. If another session replied, every waiter of these keys
+//! fails. Consequence for users: holders notice the loss of a session. Calls that wait notice only
+//! its exchange by a pooler.
 
 use std::time::Instant;
 
