@@ -33,9 +33,14 @@ pub(crate) fn diesel(url: &str) -> Session {
     Session::new(Blocking(PgConnection::establish(url).unwrap()))
 }
 
-struct Blocking(PgConnection);
+pub(crate) fn rust_postgres(url: &str) -> Session {
+    let client = ::postgres::Client::connect(url, ::postgres::NoTls);
+    Session::new(Blocking(client.unwrap()))
+}
 
-impl Client for Blocking {
+struct Blocking<C>(C);
+
+impl<C: LockSession + Send> Client for Blocking<C> {
     fn query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
         self.0.session_query(statement)
     }
@@ -54,6 +59,24 @@ pub(crate) fn diesel_async(url: &str) -> Session {
     use ::diesel_async::{AsyncConnection, AsyncPgConnection};
     let conn = RUNTIME.block_on(AsyncPgConnection::establish(url)).unwrap();
     Session::new(Async(Box::new(conn)))
+}
+
+pub(crate) fn tokio_postgres(url: &str) -> Session {
+    use ::tokio_postgres::{NoTls, connect};
+    let client = RUNTIME.block_on(async {
+        let (client, connection) = connect(url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    });
+    Session::new(Async(Box::new(client)))
+}
+
+pub(crate) fn deadpool_postgres(url: &str) -> Session {
+    use ::deadpool_postgres::{Manager, Pool};
+    let manager = Manager::new(url.parse().unwrap(), ::tokio_postgres::NoTls);
+    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let conn = RUNTIME.block_on(pool.checkout()).unwrap();
+    Session::new(Async(conn))
 }
 
 pub(crate) fn sea_orm(url: &str) -> Session {

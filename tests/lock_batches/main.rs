@@ -17,6 +17,9 @@ mod client;
 lock_batches! {
     diesel => crate::client::diesel;
     diesel_async => crate::client::diesel_async;
+    tokio_postgres => crate::client::tokio_postgres;
+    deadpool_postgres => crate::client::deadpool_postgres;
+    rust_postgres => crate::client::rust_postgres;
     sea_orm => crate::client::sea_orm;
     sqlx => crate::client::sqlx;
     sqlx_pool => crate::client::sqlx_pool;
