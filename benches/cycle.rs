@@ -4,10 +4,17 @@
 //! scripts/postgres run -- cargo bench --features diesel-postgres --bench cycle
 //! ```
 //!
-//! All contenders use one connection and prepared, cached statements. There are two baselines: the
-//! two lock functions alone, and the statements that the crate sends. The latter also return the
-//! session and the begin of the transaction. The difference between the baselines is the cost of
-//! the crate's guarantees in SQL. The rest is the cost of its code.
+//! All contenders use one connection and prepared, cached lock statements. The baselines are:
+//!
+//! | baseline | statements |
+//! |---|---|
+//! | lock functions only | the two lock functions |
+//! | crate's statements | those that the crate sends, which also return the session and the begin of the transaction |
+//! | without server signs | the same, without the signs of a refused server |
+//! | three statements | `BEGIN`, a transaction-level lock function, `COMMIT` |
+//!
+//! The difference between the first two is the cost of the crate's guarantees in SQL. The rest is
+//! the cost of its code.
 //!
 //! On several CPUs, wake-ups dominate a round trip. `taskset -c 1` before the command measures the
 //! work alone.

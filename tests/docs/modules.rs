@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::{read, section, tree};
 
-/// Re-exports, documentation and fuzz targets.
+/// Re-exports and documentation.
 const FREE: [&str; 4] = [
     "src/lib.rs",
     "src/prelude.rs",
