@@ -29,6 +29,8 @@ pub(crate) enum Scheme {
     Md5Be,
     /// Ruby: with_advisory_lock; --prefix is optional
     WithAdvisoryLock,
+    /// Ruby: with_advisory_lock with an integer; --prefix is optional
+    WithAdvisoryLockNumber,
     /// .NET: DistributedLock, hashed if necessary
     DistributedLock,
     /// .NET: DistributedLock, without hashing
@@ -65,7 +67,10 @@ impl Scheme {
     }
 
     fn has_prefix(self) -> bool {
-        matches!(self, Self::Pals | Self::WithAdvisoryLock)
+        matches!(
+            self,
+            Self::Pals | Self::WithAdvisoryLock | Self::WithAdvisoryLockNumber
+        )
     }
 
     /// Returns the name on the command line.
@@ -99,6 +104,12 @@ impl Scheme {
             Self::Sha1Le => schemes::sha1_le(name),
             Self::Md5Be => schemes::md5_be(name)?,
             Self::WithAdvisoryLock => schemes::with_advisory_lock(name, prefix),
+            Self::WithAdvisoryLockNumber => {
+                let number = name
+                    .parse()
+                    .map_err(|_| Failure::usage("the name of this scheme is a 64-bit integer"))?;
+                schemes::with_advisory_lock_number(number, prefix)
+            }
             Self::DistributedLock => schemes::distributed_lock(name),
             Self::DistributedLockUnhashed => schemes::distributed_lock_unhashed(name)?,
             Self::NpmAdvisoryLock => schemes::npm_advisory_lock(name),

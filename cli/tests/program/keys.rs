@@ -82,6 +82,24 @@ fn keys_of_all_schemes_equal_the_vectors() {
     assert!(seen > 20, "only {seen} keys");
 }
 
+/// `with_advisory_lock(42)` and `with_advisory_lock("42")` are two locks in Ruby.
+#[test]
+fn number_and_text_of_a_ruby_lock_have_two_keys() {
+    let number = "--scheme=with-advisory-lock-number";
+    let key_of = |arguments: &[&str]| {
+        let done = offline(arguments);
+        done.assert_code(0).stdout.trim().to_owned()
+    };
+    assert_eq!(key_of(&["key", number, "42"]), "42,0");
+    assert_eq!(key_of(&["key", number, "42", "--prefix=7"]), "42,7");
+    assert_ne!(
+        key_of(&["key", "--scheme=with-advisory-lock", "42"]),
+        "42,0"
+    );
+    let refused = offline(&["key", number, "report"]);
+    refused.assert_code(64).assert_stderr("integer");
+}
+
 #[test]
 fn all_schemes_are_listed_with_and_without_json() {
     let done = offline(&["key", "test", "--all"]);
