@@ -16,7 +16,7 @@ impl Code {
     pub(crate) const UNAVAILABLE: Self = Self(69);
     /// The server's lock table is full.
     pub(crate) const FULL: Self = Self(71);
-    /// The output could not be written.
+    /// The output could not be written, or the system refused a pipe, a handler or a process.
     pub(crate) const OUTPUT: Self = Self(74);
     /// Another session holds the lock.
     pub(crate) const CONFLICT: Self = Self(75);
@@ -55,7 +55,7 @@ Exit codes:
   64       the arguments are wrong
   69       no connection to the server
   71       the server's lock table is full
-  74       the output could not be written
+  74       the output could not be written, or the system refused a resource
   75       another session holds the lock (-E changes it)
   76       the server reported another error
   77       the server refused the password, the role or the permission

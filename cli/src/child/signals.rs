@@ -67,10 +67,7 @@ impl Signals {
             })
         });
         signals.map_err(|error| {
-            Failure::new(
-                Code::DATABASE,
-                format_args!("cannot handle signals: {error}"),
-            )
+            Failure::new(Code::OUTPUT, format_args!("cannot handle signals: {error}"))
         })
     }
 

@@ -40,7 +40,8 @@ const KNOWN: [&str; 29] = [
     "user",
 ];
 
-/// Keywords of other ways to encrypt, which this program does not use.
+/// Keywords without effect: those of other ways to encrypt, which this program does not use, and
+/// the encoding, which is always UTF-8.
 const IGNORED: [&str; 5] = [
     "client_encoding",
     "gssdelegation",
