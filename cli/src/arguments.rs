@@ -60,6 +60,9 @@ pub(crate) enum Command {
     #[command(after_long_help = exit_code::HELP)]
     Run(Box<Run>),
     /// Exit with 0 if the lock is free, with 75 if it is held
+    // It makes one attempt, on which the two options have no effect.
+    #[command(mut_arg("block", |block| block.hide(true)))]
+    #[command(mut_arg("poll_interval", |interval| interval.hide(true)))]
     Try(Try),
     /// Wait until the lock is free. It is not held afterwards
     Wait(Wait),
