@@ -145,19 +145,20 @@ pub(crate) enum Wait {
 #[must_use]
 pub struct LockOptions {
     wait: Wait,
-    mode: LockMode,
+    pub(crate) mode: LockMode,
     strategy: Option<WaitStrategy>,
     interval: Option<Duration>,
-    on_missing_lock: OnMissingLock,
-    in_transaction: bool,
+    pub(crate) on_missing_lock: OnMissingLock,
+    /// A session-level lock is allowed inside an open transaction.
+    pub(crate) in_transaction: bool,
     report_holders: Option<bool>,
     /// Signs of servers that the options accept although their locks may not exclude all other
     /// sessions.
-    accepted_signs: ServerSigns,
-    label: &'static str,
-    warn_after: Option<Duration>,
+    pub(crate) accepted_signs: ServerSigns,
+    pub(crate) label: &'static str,
+    pub(crate) warn_after: Option<Duration>,
     /// The part of the limit that passed before this request, such as the time of the checkout.
-    elapsed: Duration,
+    pub(crate) elapsed: Duration,
 }
 
 impl LockOptions {
@@ -314,14 +315,6 @@ impl LockOptions {
         self
     }
 
-    pub(crate) const fn warning_time(&self) -> Option<Duration> {
-        self.warn_after
-    }
-
-    pub(crate) const fn label_text(&self) -> &'static str {
-        self.label
-    }
-
     /// Returns `true` if an error of this kind contains the holders.
     pub(crate) fn reports_holders(&self, kind: LockErrorKind) -> bool {
         match kind {
@@ -353,21 +346,6 @@ impl LockOptions {
         self
     }
 
-    pub(crate) const fn accepted_signs(&self) -> ServerSigns {
-        self.accepted_signs
-    }
-
-    /// Returns the options with other accepted signs.
-    #[cfg(feature = "lock-manager")]
-    pub(crate) const fn accepting(mut self, signs: ServerSigns) -> Self {
-        self.accepted_signs = signs;
-        self
-    }
-
-    pub(crate) const fn lock_mode(&self) -> LockMode {
-        self.mode
-    }
-
     /// Returns the wait that is left of the limit.
     pub(crate) fn wait(&self) -> Wait {
         match self.wait {
@@ -386,11 +364,6 @@ impl LockOptions {
         }
     }
 
-    /// Returns the part of the limit that passed before this request.
-    pub(crate) const fn elapsed(&self) -> Duration {
-        self.elapsed
-    }
-
     /// Returns `true` if a contended request waits.
     pub(crate) fn waits(&self) -> bool {
         match self.wait() {
@@ -406,14 +379,6 @@ impl LockOptions {
 
     pub(crate) fn max_interval(&self) -> Duration {
         self.interval.unwrap_or(Self::DEFAULT_INTERVAL)
-    }
-
-    pub(crate) const fn missing_lock_policy(&self) -> OnMissingLock {
-        self.on_missing_lock
-    }
-
-    pub(crate) const fn allows_transaction(&self) -> bool {
-        self.in_transaction
     }
 
     /// Returns the options for the rest of a wait after `elapsed`; `None` if they do not wait.
@@ -441,7 +406,7 @@ impl LockOptions {
         if self.strategy == Some(WaitStrategy::Block) && self.interval.is_some() {
             return refuse("WaitStrategy::Block does not poll, so it has no interval");
         }
-        if scope == LockScope::Transaction && self.allows_transaction() {
+        if scope == LockScope::Transaction && self.in_transaction {
             return refuse("a transaction-level lock is always inside a transaction");
         }
         Ok(())

@@ -43,9 +43,9 @@ impl RequestRecord {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let lock = ObservedLock {
             key: key.clone(),
-            label: options.label_text(),
+            label: options.label,
             scope,
-            mode: options.lock_mode(),
+            mode: options.mode,
             strategy: options.waits().then(|| options.wait_strategy()),
             backend,
             pid: None,
@@ -62,7 +62,7 @@ impl RequestRecord {
             since: now,
             waits: false,
             polls: 0,
-            warn_after: options.warning_time(),
+            warn_after: options.warn_after,
             #[cfg(feature = "lock-manager")]
             notice: None,
         }

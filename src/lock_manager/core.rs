@@ -246,7 +246,7 @@ impl<W> Core<W> {
             Request {
                 id,
                 key,
-                mode: options.lock_mode(),
+                mode: options.mode,
                 fenced: kind == RequestKind::Fenced,
                 no_wait,
                 // A limit beyond the range of the clock never passes.
@@ -254,7 +254,7 @@ impl<W> Core<W> {
                 after_loss,
                 strategy: options.wait_strategy(),
                 interval: options.max_interval().min(MAX_INTERVAL),
-                on_missing_lock: options.missing_lock_policy(),
+                on_missing_lock: options.on_missing_lock,
                 since: now,
                 is_waiting: false,
                 waiter,

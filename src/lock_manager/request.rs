@@ -215,12 +215,12 @@ fn check(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
 
 fn validate(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
     options.validate(key, LockScope::Session)?;
-    if options.allows_transaction() {
+    if options.in_transaction {
         let context = "a lock manager's sessions are never in a transaction";
         let error = LockError::new(LockErrorKind::InvalidOptions);
         return Err(error.with_key(key).with_context(context));
     }
-    if options.accepted_signs() != ServerSigns::NONE {
+    if options.accepted_signs != ServerSigns::NONE {
         let context = "the accepted servers are options of the lock manager, LockManagerOptions";
         let error = LockError::new(LockErrorKind::InvalidOptions);
         return Err(error.with_key(key).with_context(context));
@@ -231,8 +231,8 @@ fn validate(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
 /// Returns the options of one of several keys, which is requested without waiting.
 fn without_wait(options: &LockOptions) -> LockOptions {
     LockOptions::no_wait()
-        .mode(options.lock_mode())
-        .on_missing_lock(options.missing_lock_policy())
+        .mode(options.mode)
+        .on_missing_lock(options.on_missing_lock)
 }
 
 /// A request that waits for its response. Dropping it cancels the request.
@@ -254,7 +254,7 @@ impl PendingRequest {
     fn with_wait(&self, error: LockError) -> LockError {
         match error.kind() {
             LockErrorKind::TimedOut | LockErrorKind::Pool => {
-                let waited = self.options.elapsed().saturating_add(self.began.elapsed());
+                let waited = self.options.elapsed.saturating_add(self.began.elapsed());
                 error.with_wait(self.options.limit(), waited)
             }
             _ => error,
@@ -296,7 +296,7 @@ impl PendingRequest {
         self.request = None;
         match response {
             Ok(Response::Granted(lock)) => {
-                let held = OwnedLockGuard::new(lock, self.key.clone(), self.options.lock_mode());
+                let held = OwnedLockGuard::new(lock, self.key.clone(), self.options.mode);
                 #[cfg(feature = "testing")]
                 let held = {
                     let options = options.with_elapsed(self.began.elapsed());

@@ -102,10 +102,10 @@ async fn session_loop<P: AsyncLockPool>(
                     None => break,
                 }
             }
-            SessionCommand::WaitOnServer { key, options } => {
+            SessionCommand::WaitOnServer { key, mut options } => {
                 let Some(session) = conn.as_mut() else { break };
+                options.accepted_signs = accepted;
                 // A command that arrives meanwhile drops this future, which cancels the wait.
-                let options = options.accepting(accepted);
                 match or_command(wait(&mut **session, key, &options), &mut commands).await {
                     Some(granted) => {
                         reporter.report(|core, now| core.on_wait_ended(id, granted, now));

@@ -54,7 +54,7 @@ impl SimulatedLock {
         }
         checkout_fault(Backend::Sqlite, key).map_err(|error| {
             let error = pool_error(error).with_key(key);
-            error.with_wait(options.limit(), options.elapsed())
+            error.with_wait(options.limit(), options.elapsed)
         })?;
         // A call for several keys waits after a contended attempt.
         if limited && options.limit().is_none() && times_out(key) {

@@ -58,7 +58,7 @@ fn elapsed_time_counts_against_the_limit_only() {
     let second = Duration::from_secs(1);
     let rest = |options: LockOptions| options.with_elapsed(second).with_elapsed(second);
     assert_eq!(rest(LockOptions::no_wait()).wait(), Wait::No);
-    assert_eq!(rest(LockOptions::no_wait()).elapsed(), 2 * second);
+    assert_eq!(rest(LockOptions::no_wait()).elapsed, 2 * second);
     assert_eq!(
         rest(LockOptions::wait_up_to(5 * second)).wait(),
         Wait::UpTo(3 * second)
@@ -93,16 +93,13 @@ fn every_limit_is_valid() {
 #[test]
 fn the_default_neither_waits_nor_shares() {
     assert_eq!(LockOptions::default(), LockOptions::no_wait());
-    assert_eq!(LockOptions::default().lock_mode(), LockMode::Exclusive);
+    assert_eq!(LockOptions::default().mode, LockMode::Exclusive);
     assert_eq!(LockOptions::default().wait_strategy(), WaitStrategy::Poll);
     assert_eq!(
         LockOptions::default().max_interval(),
         Duration::from_millis(100)
     );
-    assert_eq!(
-        LockOptions::default().missing_lock_policy(),
-        OnMissingLock::Warn
-    );
+    assert_eq!(LockOptions::default().on_missing_lock, OnMissingLock::Warn);
 }
 
 #[test]

@@ -141,13 +141,13 @@ impl Acquire {
         Self::check(key, options, scope, snapshot.transaction)?;
         // After the checks: a call that is refused must use up no warning.
         if !snapshot.provides_exclusion {
-            sqlite::apply_missing_lock_policy(key, options.missing_lock_policy())?;
+            sqlite::apply_missing_lock_policy(key, options.on_missing_lock)?;
         }
         Ok(match snapshot.backend {
             Backend::Postgres => None,
             Backend::Sqlite => Some(Grant {
                 key: key.clone(),
-                mode: options.lock_mode(),
+                mode: options.mode,
                 pid: None,
                 transaction_began: None,
                 depth: snapshot.transaction.depth(),
@@ -172,7 +172,7 @@ impl Acquire {
                 .with_context("the client marked this connection as broken"));
         }
         match scope {
-            LockScope::Session if transaction.is_open() && !options.allows_transaction() => {
+            LockScope::Session if transaction.is_open() && !options.in_transaction => {
                 Err(error(LockErrorKind::InTransaction).with_context(
                     "a session-level lock would be released before the commit: use \
                      with_advisory_xact_lock, or set LockOptions::allow_in_transaction",
@@ -195,7 +195,7 @@ impl Acquire {
     }
 
     fn query(&self, kind: StatementKind) -> NextAction {
-        Action::Query(Statement::new(kind, &self.key, self.options.lock_mode()))
+        Action::Query(Statement::new(kind, &self.key, self.options.mode))
     }
 
     fn try_once(&mut self) -> NextAction {
@@ -205,7 +205,7 @@ impl Acquire {
             // last one.
             self.pid = None;
         }
-        let refuses = ServerSigns::ALL.without(self.options.accepted_signs());
+        let refuses = ServerSigns::ALL.without(self.options.accepted_signs);
         self.query(StatementKind::TryAcquire {
             scope: self.scope,
             refuses,
@@ -222,7 +222,7 @@ impl Acquire {
             .min();
         Action::Script(Script::Wait {
             key: self.key.raw(),
-            mode: self.options.lock_mode(),
+            mode: self.options.mode,
             scope: self.scope,
             in_transaction: self.in_transaction,
             limit_ms: Script::limit_ms(limit),
@@ -266,7 +266,7 @@ impl Acquire {
         self.state = State::Finished;
         Action::Done(Ok(Grant {
             key: self.key.clone(),
-            mode: self.options.lock_mode(),
+            mode: self.options.mode,
             pid: self.pid,
             // Inside a transaction that the client knows of, a session-level lock may be released.
             // So its release compares no transaction start.
@@ -321,7 +321,7 @@ impl Acquire {
     /// Returns the error of a limit that has passed. The time that passed before this request is
     /// part of the time that the call waited.
     fn timed_out(&self) -> LockError {
-        let waited = self.options.elapsed().saturating_add(self.waited);
+        let waited = self.options.elapsed.saturating_add(self.waited);
         self.error(LockErrorKind::TimedOut)
             .with_wait(self.options.limit(), waited)
     }

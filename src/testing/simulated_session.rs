@@ -57,7 +57,7 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
             number: table.next_number(),
             owner: Owner::session(session),
             key: key.clone(),
-            mode: options.lock_mode(),
+            mode: options.mode,
             scope,
             // Without an open transaction, the crate begins and ends that of the lock itself.
             observes_release: scope == LockScope::Session || snapshot.transaction.depth() == 0,

@@ -48,7 +48,7 @@ impl Acquire {
                 self.state = State::RevealingError(error);
                 Action::Script(Script::RevealSqlState {
                     key: self.key.raw(),
-                    mode: self.options.lock_mode(),
+                    mode: self.options.mode,
                 })
             }
             _ => self.clean_up_after_try(error),

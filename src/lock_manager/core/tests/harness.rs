@@ -144,7 +144,7 @@ impl CoreHarness {
                     Wait::Forever => "forever".to_owned(),
                     Wait::No => unreachable!("a wait waits"),
                 };
-                let mode = mode(options.lock_mode());
+                let mode = mode(options.mode);
                 let key = number(key.raw());
                 format!("wait {name}: {mode}{key} {limit}")
             }

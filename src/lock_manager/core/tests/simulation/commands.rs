@@ -53,7 +53,7 @@ impl Simulation {
                 self.at(delay, Event::BatchArrives(process, session, batch));
             }
             SessionCommand::WaitOnServer { key, options } => {
-                let mode = options.lock_mode();
+                let mode = options.mode;
                 let connection = self.connections.get_mut(&(process, session));
                 let connection = connection.expect("the session is open");
                 let pid = connection.pid;

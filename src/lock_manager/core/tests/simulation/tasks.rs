@@ -90,7 +90,7 @@ impl Simulation {
         let task = Task {
             process,
             key: key.clone(),
-            mode: options.lock_mode(),
+            mode: options.mode,
             fenced: kind == RequestKind::Fenced,
             request: None,
             grant: None,
