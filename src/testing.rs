@@ -283,7 +283,9 @@ impl TestLocks {
     /// Injects a fault into the next call or holder of this key to which it applies. Several faults
     /// apply in order.
     pub fn inject_fault(&self, key: impl Into<LockKey>, fault: Fault) {
-        self.table.schedule_fault(key.into(), fault);
+        // First: the conversion may run any code, which may use these locks.
+        let key = key.into();
+        self.table.lock().schedule_fault(key, fault);
     }
 
     /// Stops the clock that measures the waits of the test's calls, as tokio's `time::pause` does.
@@ -336,7 +338,8 @@ impl TestLocks {
     /// A transaction-level lock in a transaction that the crate did not begin does not count.
     #[must_use]
     pub fn is_held(&self, key: impl Into<LockKey>) -> bool {
-        self.table.is_held(&key.into())
+        let key = key.into();
+        self.table.lock().is_held(&key)
     }
 
     /// Returns the number of times that a session of the test found the lock contended. A call that
@@ -344,7 +347,8 @@ impl TestLocks {
     /// A test that waits for the number to grow knows that a waiter exists.
     #[must_use]
     pub fn contention_count(&self, key: impl Into<LockKey>) -> usize {
-        self.table.contention_count(&key.into())
+        let key = key.into();
+        self.table.lock().contention_count(&key)
     }
 
     /// Returns the recorded events in order.
@@ -353,13 +357,13 @@ impl TestLocks {
     /// recorded. A call whose pool returned no connection records nothing.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        self.table.events()
+        self.table.lock().events().to_vec()
     }
 
     /// Returns and removes the recorded events, in order.
     #[must_use]
     pub fn take_events(&self) -> Vec<Event> {
-        self.table.take_events()
+        self.table.lock().take_events()
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn is_entered() -> bool {
 /// Returns `true` if this thread is attached to locks that exclude.
 #[cfg(feature = "lock-manager")]
 pub(crate) fn excludes() -> bool {
-    current().is_some_and(|table| table.excludes())
+    current().is_some_and(|table| table.lock().excludes())
 }
 
 pub(super) fn push(table: &Arc<SharedLockTable>) {

@@ -16,8 +16,9 @@ pub struct OtherSessionLock {
 
 impl OtherSessionLock {
     pub(super) fn new(locks: &TestLocks, key: LockKey, mode: LockMode) -> Self {
+        let mut table = locks.table.lock();
         Self {
-            number: locks.table.hold_from_other_session(key.clone(), mode),
+            number: table.hold_from_other_session(key.clone(), mode),
             locks: locks.clone(),
             key,
         }

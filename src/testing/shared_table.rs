@@ -14,12 +14,10 @@ use std::time::{Duration, Instant};
 pub(super) use super::table::{LockRequest, Owner};
 
 use super::clock::Clock;
-use super::event::{Event, not_acquired};
-use super::fault::{Fault, server_error};
+use super::fault::server_error;
 use super::table::{LossHook, Table};
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
-use crate::options::LockMode;
 use crate::session::{LockReply, SessionError};
 
 /// Lock table of one test.
@@ -39,14 +37,15 @@ impl SharedLockTable {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    /// Locks the table, for an operation that frees no lock.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         // No operation of the table panics half-way.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the table, then wakes all waiters.
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
-        let mut table = self.table();
+        let mut table = self.lock();
         let changed = change(&mut table);
         // Collected under the mutex and woken outside it: a woken task locks the table.
         let wakers = table.wakers();
@@ -56,29 +55,10 @@ impl SharedLockTable {
         changed
     }
 
-    pub(super) fn excludes(&self) -> bool {
-        self.table().excludes()
-    }
-
-    pub(super) fn next_number(&self) -> i32 {
-        self.table().next_number()
-    }
-
     pub(super) fn try_acquire(&self, request: &LockRequest) -> Result<bool, SessionError> {
         // A change also without an error: with an injected fault, the grant ends the session, which
         // frees its other locks.
         self.change(|table| table.try_acquire(request))
-    }
-
-    /// Returns `true` if the next attempt with a limit takes an injected [`Fault::TimedOut`].
-    #[cfg(feature = "lock-manager")]
-    pub(super) fn times_out(&self, key: &LockKey) -> bool {
-        self.table().times_out(key)
-    }
-
-    /// Takes an injected [`Fault::TimedOut`] of this key.
-    pub(super) fn take_time_out(&self, request: &LockRequest) -> bool {
-        self.table().take_time_out(request)
     }
 
     pub(super) fn release(&self, request: &LockRequest) -> Result<LockReply, SessionError> {
@@ -91,31 +71,6 @@ impl SharedLockTable {
 
     pub(super) fn not_released(&self, request: &LockRequest, kind: LockErrorKind) {
         self.change(|table| table.not_released(request, kind));
-    }
-
-    pub(super) fn before_commit(&self, request: &LockRequest) -> Result<(), SessionError> {
-        self.table().before_commit(request)
-    }
-
-    pub(super) fn is_lost(&self, request: &LockRequest) -> bool {
-        self.table().is_lost(request.number)
-    }
-
-    pub(super) fn set_owner(&self, number: i32, owner: Owner) {
-        self.table().set_owner(number, owner);
-    }
-
-    pub(super) fn fails_checkout(&self, key: &LockKey) -> Option<SessionError> {
-        self.table().fails_checkout(key)
-    }
-
-    /// Records a call that was not granted the lock. The table itself records a grant.
-    pub(super) fn not_acquired(&self, request: &LockRequest, kind: LockErrorKind) {
-        self.table().record(request, not_acquired(kind));
-    }
-
-    pub(super) fn schedule_fault(&self, key: LockKey, fault: Fault) {
-        self.table().schedule_fault(key, fault);
     }
 
     pub(super) fn terminate_holders(&self, key: &LockKey) -> usize {
@@ -137,38 +92,14 @@ impl SharedLockTable {
     /// Runs the hook when the lock is lost.
     #[cfg(feature = "lock-manager")]
     pub(super) fn on_lost(&self, request: &LockRequest, hook: LossHook) {
-        let lost = self.table().set_loss_hook(request.number, hook);
+        let lost = self.lock().set_loss_hook(request.number, hook);
         if let Some(hook) = lost {
             (hook.0)();
         }
     }
 
-    pub(super) fn hold_from_other_session(&self, key: LockKey, mode: LockMode) -> i32 {
-        self.table().hold_from_other_session(key, mode)
-    }
-
     pub(super) fn release_other_session(&self, number: i32) {
         self.change(|table| table.remove_other_session(number));
-    }
-
-    pub(super) fn is_held(&self, key: &LockKey) -> bool {
-        self.table().is_held(key)
-    }
-
-    pub(super) fn holds_in_mode(&self, request: &LockRequest) -> bool {
-        self.table().holds_in_mode(request)
-    }
-
-    pub(super) fn contention_count(&self, key: &LockKey) -> usize {
-        self.table().contention_count(key)
-    }
-
-    pub(super) fn events(&self) -> Vec<Event> {
-        self.table().events().to_vec()
-    }
-
-    pub(super) fn take_events(&self) -> Vec<Event> {
-        self.table().take_events()
     }
 
     /// Waits in the queue and blocks this thread.
@@ -181,7 +112,7 @@ impl SharedLockTable {
         // Declared before the guard of the table, and so dropped after it: the drop of the slot
         // locks the table.
         let _slot = self.enqueue_guarded(request)?;
-        let mut table = self.table();
+        let mut table = self.lock();
         while !table.try_grant_queued(request, None)? {
             if limit.is_some_and(|limit| self.clock.advance(limit)) {
                 return Err(timed_out());
@@ -229,7 +160,7 @@ impl SharedLockTable {
             }
         });
         std::future::poll_fn(|context| {
-            let mut table = self.table();
+            let mut table = self.lock();
             let granted = table.try_grant_queued(request, Some(context.waker()));
             drop(table);
             match granted {
@@ -245,7 +176,7 @@ impl SharedLockTable {
         &'w self,
         request: &'w LockRequest,
     ) -> Result<QueueSlot<'w>, SessionError> {
-        self.table().enqueue(request)?;
+        self.lock().enqueue(request)?;
         Ok(QueueSlot {
             table: self,
             request,

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::context;
+use super::event::not_acquired;
 #[cfg(feature = "_async")]
 use super::shared_table::yield_now;
 use super::shared_table::{LockRequest, Owner, SharedLockTable};
@@ -54,7 +55,7 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
     ) -> Option<Self> {
         let table = current(snapshot.backend)?;
         let request = LockRequest {
-            number: table.next_number(),
+            number: table.lock().next_number(),
             owner: Owner::session(session),
             key: key.clone(),
             mode: options.mode,
@@ -94,7 +95,7 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
     pub(crate) fn snapshot(&self, snapshot: SessionSnapshot) -> SessionSnapshot {
         SessionSnapshot {
             backend: Backend::Postgres,
-            provides_exclusion: self.lock.table.excludes(),
+            provides_exclusion: self.lock.table.lock().excludes(),
             ..snapshot
         }
     }
@@ -110,7 +111,8 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
             Ok(grant) => grant.attachment = Some(self.lock),
             Err(error) => {
                 let SimulatedLock { table, request, .. } = &*self.lock;
-                table.not_acquired(request, error.kind());
+                // The table itself records a grant.
+                table.lock().record(request, not_acquired(error.kind()));
             }
         }
     }
@@ -131,7 +133,7 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
 pub(crate) fn set_session<S: ?Sized>(grant: &Grant, session: &S) {
     if let Some(lock) = SimulatedLock::of(grant) {
         let owner = Owner::session(session);
-        lock.table.set_owner(lock.request.number, owner);
+        lock.table.lock().set_owner(lock.request.number, owner);
     }
 }
 
@@ -148,7 +150,7 @@ pub(crate) fn end_session<S: ?Sized>(grant: Grant, session: &S) {
 
 /// Returns `true` if the lock of the grant is lost.
 pub(crate) fn is_lost(grant: &Grant) -> bool {
-    SimulatedLock::of(grant).is_some_and(|lock| lock.table.is_lost(&lock.request))
+    SimulatedLock::of(grant).is_some_and(|lock| lock.table.lock().is_lost(lock.request.number))
 }
 
 /// Runs `hook` when the lock of the grant is lost.
@@ -162,12 +164,12 @@ pub(crate) fn on_lost(grant: &Grant, hook: impl Fn() + Send + Sync + 'static) {
 /// Returns `true` if the limit of the next call for this key passes at once.
 #[cfg(feature = "lock-manager")]
 pub(crate) fn times_out(key: &LockKey) -> bool {
-    context::current().is_some_and(|table| table.times_out(key))
+    context::current().is_some_and(|table| table.lock().times_out(key))
 }
 
 /// Returns the fault that a test injected into the checkout of a connection.
 pub(crate) fn checkout_fault(backend: Backend, key: &LockKey) -> Result<(), SessionError> {
-    let fault = current(backend).and_then(|table| table.fails_checkout(key));
+    let fault = current(backend).and_then(|table| table.lock().fails_checkout(key));
     fault.map_or(Ok(()), Err)
 }
 
@@ -208,7 +210,9 @@ impl SimulatedLock {
             // A failed wait leaves no lock in the table.
             Some(StatementKind::ReleaseIfHeld { .. }) => reply(None),
             // Another level of the session, which the protocol cannot tell from that of the call.
-            Some(StatementKind::IsHeld) => reply(Some(self.table.holds_in_mode(&self.request))),
+            Some(StatementKind::IsHeld) => {
+                reply(Some(self.table.lock().holds_in_mode(&self.request)))
+            }
             Some(StatementKind::IsHeldByPreparedTransaction) => reply(Some(false)),
             // Only a lock manager sends batches, and none on SQLite.
             None => return Err(SessionError::unsupported(statement)),
@@ -217,7 +221,7 @@ impl SimulatedLock {
     }
 
     fn try_acquire(&self) -> Result<bool, SessionError> {
-        if self.limit.is_some() && self.table.take_time_out(&self.request) {
+        if self.limit.is_some() && self.table.lock().take_time_out(&self.request) {
             // Relaxed: the driver of the call sets and reads it.
             self.limit_passed.store(true, Ordering::Relaxed);
             return Ok(false);
@@ -244,7 +248,7 @@ impl SimulatedLock {
 
     /// Returns an error if an injected fault terminated the session.
     fn check_session(&self) -> Result<(), SessionError> {
-        self.table.before_commit(&self.request)
+        self.table.lock().check_session(self.request.owner)
     }
 }
 

@@ -302,10 +302,6 @@ impl Table {
         self.record(request, kind);
     }
 
-    pub(super) fn before_commit(&self, request: &LockRequest) -> Result<(), SessionError> {
-        self.check_session(request.owner)
-    }
-
     /// Terminates the sessions of the test that hold the lock. Returns the number of lost locks and
     /// the hooks to run.
     pub(super) fn terminate_holders(&mut self, key: &LockKey) -> (usize, Vec<LossHook>) {
@@ -334,7 +330,7 @@ impl Table {
     }
 
     /// Fails if the session has ended and has not noticed it, because it still has a lost lock.
-    fn check_session(&self, owner: Owner) -> Result<(), SessionError> {
+    pub(super) fn check_session(&self, owner: Owner) -> Result<(), SessionError> {
         let mut held = self.held.iter();
         if held.any(|held| held.by.owner == owner && held.is_lost()) {
             return Err(session_ended());
