@@ -1,7 +1,6 @@
 //! `AsyncPgConnection`.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use diesel::QueryResult;
 use diesel::connection::{TransactionDepthChange, TransactionManagerStatus};
@@ -157,11 +156,6 @@ impl AsyncLockSession for AsyncPgConnection {
             .iter()
             // Stops at the first failure, so that no message runs without those before it.
             .all(|message| super::send_detached(self, message))
-    }
-
-    async fn session_sleep(&mut self, pause: Duration) {
-        // Unlike tokio's timer, this one also works on a thread without a runtime.
-        futures_timer::Delay::new(pause).await;
     }
 }
 

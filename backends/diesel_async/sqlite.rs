@@ -1,7 +1,5 @@
 //! `SyncConnectionWrapper<SqliteConnection>`, which has no locks.
 
-use std::time::Duration;
-
 use diesel::sqlite::SqliteConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -44,9 +42,5 @@ impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
             // It fails without an open transaction.
             super::send_detached(self, "ROLLBACK");
         }
-    }
-
-    async fn session_sleep(&mut self, pause: Duration) {
-        futures_timer::Delay::new(pause).await;
     }
 }

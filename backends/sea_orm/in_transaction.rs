@@ -306,8 +306,4 @@ impl AsyncLockSession for InTransaction<'_> {
         // The session of a pinned transaction can be terminated, so its wait needs no such limit.
         matches!(self.transaction, OpenTransaction::Caller(_)).then_some(MAX_SERVER_WAIT)
     }
-
-    async fn session_sleep(&mut self, pause: Duration) {
-        futures_timer::Delay::new(pause).await;
-    }
 }

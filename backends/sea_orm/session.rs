@@ -1,7 +1,5 @@
 //! The ports: `DatabaseConnection` as a pool, and the pinned connection as a session.
 
-use std::time::Duration;
-
 use sea_orm::sqlx::PgPool;
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbBackend, TransactionOptions};
 
@@ -151,9 +149,5 @@ impl AsyncLockSession for PinnedConnection {
     fn session_enqueue_release(&mut self, script: &Script, release: QueuedRelease) -> bool {
         self.shared.end_leaked_stream();
         self.shared.enqueue(script.messages(), release)
-    }
-
-    async fn session_sleep(&mut self, pause: Duration) {
-        futures_timer::Delay::new(pause).await;
     }
 }

@@ -98,10 +98,6 @@ macro_rules! lock_session {
             fn session_max_server_wait(&self) -> Option<Duration> {
                 Some(MAX_SERVER_WAIT)
             }
-
-            async fn session_sleep(&mut self, pause: Duration) {
-                futures_timer::Delay::new(pause).await;
-            }
         }
     )*};
 }

@@ -8,7 +8,6 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
 
 use ::sqlx::pool::PoolConnection;
 use ::sqlx::{Error, PgConnection, PgPool, Postgres};
@@ -259,9 +258,5 @@ impl AsyncLockSession for PooledPgConnection {
         let queued = detached::queue_all(&mut checkout.connection, &script.messages());
         checkout.is_used |= queued;
         queued
-    }
-
-    async fn session_sleep(&mut self, pause: Duration) {
-        futures_timer::Delay::new(pause).await;
     }
 }

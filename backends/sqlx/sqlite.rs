@@ -3,8 +3,6 @@
 //! A commit or rollback that is dropped in flight is followed by a rollback, as with sqlx's own
 //! transactions. sqlx's SQLite worker relies on that (seen with sqlx 0.9.0).
 
-use std::time::Duration;
-
 use ::sqlx::pool::{Pool, PoolConnection};
 use ::sqlx::{Connection, Error, Executor, Transaction};
 use scopeguard::ScopeGuard;
@@ -122,10 +120,6 @@ macro_rules! lock_session {
                     SqliteTransactionManager::start_rollback(self);
                 }
                 rollbacks > 0
-            }
-
-            async fn session_sleep(&mut self, pause: Duration) {
-                futures_timer::Delay::new(pause).await;
             }
         }
     )*};

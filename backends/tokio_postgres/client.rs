@@ -99,11 +99,6 @@ macro_rules! lock_session {
                 fn session_enqueue(&mut self, script: &Script) -> bool {
                     client::enqueue($client(self), script)
                 }
-
-                async fn session_sleep(&mut self, pause: std::time::Duration) {
-                    // Unlike tokio's timer, this one also works on a thread without a runtime.
-                    futures_timer::Delay::new(pause).await;
-                }
             }
         };
     };

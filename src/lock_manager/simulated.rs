@@ -8,9 +8,6 @@
 //! those of a connection. The lock table reports a loss to the signal of the guard.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use futures_timer::Delay;
 
 use super::core::SessionId;
 use super::loss_signal::LossSignal;
@@ -114,8 +111,4 @@ impl AsyncLockSession for NoSession {
     fn session_mark_broken(&mut self) {}
 
     fn session_start_terminate(&mut self, _pid: Option<i32>) {}
-
-    async fn session_sleep(&mut self, pause: Duration) {
-        Delay::new(pause).await;
-    }
 }

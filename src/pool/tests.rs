@@ -188,10 +188,6 @@ mod asynchronous {
         async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
             self.0.run(script)
         }
-
-        async fn session_sleep(&mut self, pause: Duration) {
-            futures_timer::Delay::new(pause).await;
-        }
     }
 
     struct AsyncChecked(AsyncContendedSession);
@@ -276,6 +272,13 @@ mod asynchronous {
         assert!(error.waited() >= Some(MIN_CHECKOUT), "{error}");
         let error = block_on(pool(0).try_acquire_advisory_lock("empty", short)).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Pool);
+    }
+
+    #[test]
+    fn default_pause_ends_without_a_runtime() {
+        let began = Instant::now();
+        block_on(AsyncContendedSession::default().session_sleep(CHECKOUT));
+        assert!(began.elapsed() >= CHECKOUT);
     }
 
     #[test]

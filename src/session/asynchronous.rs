@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures_timer::Delay;
+
 use crate::error::LockErrorKind;
 use crate::session::{
     Backend, QueuedRelease, Row, Script, SessionError, Statement, TransactionState,
@@ -256,5 +258,8 @@ pub trait AsyncLockSession: Send {
     /// # Cancel safety
     ///
     /// The future may be dropped at any point, and the session stays as it is.
-    fn session_sleep(&mut self, pause: Duration) -> impl Future<Output = ()> + Send;
+    fn session_sleep(&mut self, pause: Duration) -> impl Future<Output = ()> + Send {
+        // Unlike tokio's timer, this one also works on a thread without a runtime.
+        Delay::new(pause)
+    }
 }
