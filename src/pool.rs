@@ -68,14 +68,42 @@ struct UnconnectedRequest<'c> {
 }
 
 impl<'c> UnconnectedRequest<'c> {
-    fn new(key: &'c LockKey, options: &'c LockOptions, scope: LockScope) -> Self {
-        Self {
+    /// Begins a request. Fails if the options are not valid: a call that cannot succeed must not
+    /// wait for a connection.
+    fn new(
+        key: &'c LockKey,
+        options: &'c LockOptions,
+        scope: LockScope,
+    ) -> Result<Self, LockError> {
+        let request = Self {
             key,
             options,
             scope,
             began: Instant::now(),
             has_ended: false,
+        };
+        match options.validate(key, scope) {
+            Ok(()) => Ok(request),
+            Err(error) => request.ended(Err(error)),
         }
+    }
+
+    /// Completes a checkout: returns the connection and the options for the rest of the call.
+    fn checked_out<C>(
+        self,
+        checked_out: Result<C, SessionError>,
+    ) -> Result<(C, LockOptions), LockError> {
+        let (key, options, waited) = (self.key, self.options, self.began.elapsed());
+        self.ended(match checked_out {
+            Ok(conn) => Ok((conn, options.with_elapsed(waited))),
+            Err(error) => {
+                let error = pool_error(error).with_key(key);
+                Err(match error.kind() {
+                    LockErrorKind::Pool => error.with_wait(options.limit(), waited),
+                    _ => error,
+                })
+            }
+        })
     }
 
     /// Ends with a connection, on which the request goes on, or with an error.
@@ -94,26 +122,6 @@ impl Drop for UnconnectedRequest<'_> {
             drop(RequestRecord::new(
                 key, options, self.scope, None, self.began,
             ));
-        }
-    }
-}
-
-/// Completes a checkout: returns the connection and the options for the rest of the call.
-fn complete_checkout<C>(
-    key: &LockKey,
-    options: &LockOptions,
-    began: Instant,
-    checked_out: Result<C, SessionError>,
-) -> Result<(C, LockOptions), LockError> {
-    let waited = began.elapsed();
-    match checked_out {
-        Ok(conn) => Ok((conn, options.with_elapsed(waited))),
-        Err(error) => {
-            let error = pool_error(error).with_key(key);
-            Err(match error.kind() {
-                LockErrorKind::Pool => error.with_wait(options.limit(), waited),
-                _ => error,
-            })
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_timer::Delay;
 
-use super::{SECOND_CHECKOUT, UnconnectedRequest, checkout_limit, complete_checkout, pool_error};
+use super::{SECOND_CHECKOUT, UnconnectedRequest, checkout_limit, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, acquire_async as acquire,
@@ -415,27 +415,13 @@ async fn connection<P: AsyncLockPool>(
     options: &LockOptions,
     scope: LockScope,
 ) -> Result<(P::Connection, LockOptions), LockError> {
-    let request = UnconnectedRequest::new(key, options, scope);
-    // First: a call that cannot succeed must not wait for a connection.
-    let connection = match options.validate(key, scope) {
-        Ok(()) => checkout(pool, key, options, request.began).await,
-        Err(error) => Err(error),
-    };
-    request.ended(connection)
-}
-
-async fn checkout<P: AsyncLockPool>(
-    pool: &P,
-    key: &LockKey,
-    options: &LockOptions,
-    began: Instant,
-) -> Result<(P::Connection, LockOptions), LockError> {
+    let request = UnconnectedRequest::new(key, options, scope)?;
     let checked_out = checkout_within(pool, checkout_limit(options)).await;
     #[cfg(feature = "testing")]
     let checked_out = checked_out.and_then(|mut conn| {
         crate::testing::checkout_fault(conn.session_backend(), key).map(|()| conn)
     });
-    complete_checkout(key, options, began, checked_out)
+    request.checked_out(checked_out)
 }
 
 /// Checks a connection out, and drops the checkout at the limit. The connection then stays with the

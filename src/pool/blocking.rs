@@ -1,8 +1,6 @@
 //! Named locks on connections of a blocking pool: [`PooledAdvisoryLocking`].
 
-use std::time::Instant;
-
-use super::{SECOND_CHECKOUT, UnconnectedRequest, checkout_limit, complete_checkout, pool_error};
+use super::{SECOND_CHECKOUT, UnconnectedRequest, checkout_limit, pool_error};
 use crate::capabilities::Capabilities;
 use crate::connection::{AdvisoryLockGuard, AdvisoryLocking, acquire, run_with_guard};
 use crate::driver::blocking::with_holders;
@@ -274,20 +272,7 @@ fn connection<P: LockPool>(
     options: &LockOptions,
     scope: LockScope,
 ) -> Result<(P::Connection, LockOptions), LockError> {
-    let request = UnconnectedRequest::new(key, options, scope);
-    // First: a call that cannot succeed must not wait for a connection.
-    let connection = options
-        .validate(key, scope)
-        .and_then(|()| checkout(pool, key, options, request.began));
-    request.ended(connection)
-}
-
-fn checkout<P: LockPool>(
-    pool: &P,
-    key: &LockKey,
-    options: &LockOptions,
-    began: Instant,
-) -> Result<(P::Connection, LockOptions), LockError> {
+    let request = UnconnectedRequest::new(key, options, scope)?;
     let checked_out = match checkout_limit(options) {
         Some(limit) => pool.checkout_within(limit),
         None => pool.checkout(),
@@ -296,5 +281,5 @@ fn checkout<P: LockPool>(
     let checked_out = checked_out.and_then(|mut conn| {
         crate::testing::checkout_fault(conn.session_backend(), key).map(|()| conn)
     });
-    complete_checkout(key, options, began, checked_out)
+    request.checked_out(checked_out)
 }
