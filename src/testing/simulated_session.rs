@@ -258,28 +258,10 @@ impl Drop for SimulatedLock {
     }
 }
 
-/// Returns the limit of a wait. `Some(None)` waits without a limit; `None` means that the script
-/// does not wait.
-fn limit(script: &Script) -> Option<Option<Duration>> {
-    match *script {
-        Script::Wait { limit_ms, .. } => {
-            let limit = u64::try_from(limit_ms).ok().filter(|limit| *limit > 0);
-            Some(limit.map(Duration::from_millis))
-        }
-        Script::CheckTransaction { .. }
-        | Script::DisableStatementTimeout
-        | Script::EndSnapshot
-        | Script::RevealSqlState { .. }
-        | Script::ReleaseOrTerminate { .. }
-        | Script::RollBackTransaction
-        | Script::RollBackWait
-        | Script::Terminate { .. } => None,
-    }
-}
-
-/// Returns `true` if the script ends the session, which rolls back its transactions.
-const fn ends_session(script: &Script) -> bool {
-    matches!(script, Script::Terminate { .. })
+/// Returns the limit of a [`Script::Wait`]. `None`: it has none.
+fn limit(limit_ms: i32) -> Option<Duration> {
+    let limit = u64::try_from(limit_ms).ok().filter(|limit| *limit > 0);
+    limit.map(Duration::from_millis)
 }
 
 impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
@@ -319,20 +301,20 @@ impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
     }
 
     fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-        if ends_session(script) {
-            self.end();
-            while self.session.session_transaction_state().is_open() {
-                if self.session.session_rollback().is_err() {
-                    break;
-                }
-            }
-            // On a server, too, the script that ends its session returns an error.
-            return Err(session_ended());
-        }
         let SimulatedLock { table, request, .. } = &*self.lock;
-        match limit(script) {
-            Some(limit) => table.wait(request, limit),
-            None => self.lock.check_session(),
+        match *script {
+            Script::Terminate { .. } => {
+                self.end();
+                while self.session.session_transaction_state().is_open() {
+                    if self.session.session_rollback().is_err() {
+                        break;
+                    }
+                }
+                // On a server, too, the script that ends its session returns an error.
+                Err(session_ended())
+            }
+            Script::Wait { limit_ms, .. } => table.wait(request, limit(limit_ms)),
+            _ => self.lock.check_session(),
         }
     }
 
@@ -397,19 +379,22 @@ mod asynchronous {
         }
 
         async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-            if ends_session(script) {
-                self.end();
-                while self.session.session_transaction_state().is_open() {
-                    if self.session.session_rollback().await.is_err() {
-                        break;
-                    }
-                }
-                return Err(session_ended());
-            }
             let SimulatedLock { table, request, .. } = &*self.lock;
-            match limit(script) {
-                Some(limit) => table.wait_async(request, limit, self.session).await,
-                None => self.lock.check_session(),
+            match *script {
+                Script::Terminate { .. } => {
+                    self.end();
+                    while self.session.session_transaction_state().is_open() {
+                        if self.session.session_rollback().await.is_err() {
+                            break;
+                        }
+                    }
+                    Err(session_ended())
+                }
+                Script::Wait { limit_ms, .. } => {
+                    let limit = limit(limit_ms);
+                    table.wait_async(request, limit, self.session).await
+                }
+                _ => self.lock.check_session(),
             }
         }
 
