@@ -3,6 +3,9 @@
 #[cfg(feature = "opentelemetry")]
 use std::sync::Arc;
 
+#[cfg(feature = "opentelemetry")]
+use opentelemetry::metrics::AsyncInstrument;
+
 use super::snapshot::LockManagerSnapshot;
 
 /// Instrument that is read from a snapshot.
@@ -90,41 +93,24 @@ impl super::LockManager {
     /// [`docs/metrics.md`](crate::guide::metrics) lists them.
     pub fn register_metrics(&self, meter: &opentelemetry::metrics::Meter, manager: &'static str) {
         let attribute = opentelemetry::KeyValue::new(MANAGER, manager);
-        for Instrument {
-            name,
-            description,
-            read,
-        } in GAUGES
-        {
+        let callback = |read: fn(&LockManagerSnapshot) -> u64| {
             let (shared, attribute) = (Arc::downgrade(&self.handle.shared), attribute.clone());
-            let gauge = meter
-                .u64_observable_gauge(name)
-                .with_description(description);
-            let gauge = gauge.with_callback(move |gauge| {
+            move |instrument: &dyn AsyncInstrument<u64>| {
                 if let Some(shared) = shared.upgrade() {
-                    gauge.observe(read(&shared.snapshot()), std::slice::from_ref(&attribute));
+                    instrument.observe(read(&shared.snapshot()), std::slice::from_ref(&attribute));
                 }
-            });
-            // The meter keeps the callback.
-            let _registered = gauge.build();
+            }
+        };
+        // The meter keeps the callbacks.
+        for gauge in GAUGES {
+            let builder = meter.u64_observable_gauge(gauge.name);
+            let builder = builder.with_description(gauge.description);
+            let _registered = builder.with_callback(callback(gauge.read)).build();
         }
-        for Instrument {
-            name,
-            description,
-            read,
-        } in COUNTERS
-        {
-            let (shared, attribute) = (Arc::downgrade(&self.handle.shared), attribute.clone());
-            let counter = meter
-                .u64_observable_counter(name)
-                .with_description(description);
-            let counter = counter.with_callback(move |counter| {
-                if let Some(shared) = shared.upgrade() {
-                    counter.observe(read(&shared.snapshot()), std::slice::from_ref(&attribute));
-                }
-            });
-            // The meter keeps the callback.
-            let _registered = counter.build();
+        for counter in COUNTERS {
+            let builder = meter.u64_observable_counter(counter.name);
+            let builder = builder.with_description(counter.description);
+            let _registered = builder.with_callback(callback(counter.read)).build();
         }
     }
 }
