@@ -94,8 +94,7 @@ impl Event {
     fn row(self) -> Result<LockReply, SessionError> {
         match self {
             Self::Row(row) => row,
-            Self::Begun(reply) => reply.and_then(|row| row),
-            Self::Ready | Self::SessionState(_) | Self::Ran(_) => Err(SessionError::new(
+            _ => Err(SessionError::new(
                 "the driver returned no row for the query",
             )),
         }
@@ -105,11 +104,7 @@ impl Event {
     fn ran(self) -> Result<(), SessionError> {
         match self {
             Self::Ran(result) => result,
-            Self::Row(row) => row.map(drop),
-            Self::Begun(reply) => reply.and_then(|row| row).map(drop),
-            Self::Ready | Self::SessionState(_) => {
-                Err(SessionError::new("the driver did not run the command"))
-            }
+            _ => Err(SessionError::new("the driver did not run the command")),
         }
     }
 
@@ -117,9 +112,7 @@ impl Event {
     fn begun(self) -> Result<Result<LockReply, SessionError>, SessionError> {
         match self {
             Self::Begun(reply) => reply,
-            Self::Ready | Self::SessionState(_) | Self::Row(_) | Self::Ran(_) => {
-                Err(SessionError::new("the driver began no transaction"))
-            }
+            _ => Err(SessionError::new("the driver began no transaction")),
         }
     }
 }

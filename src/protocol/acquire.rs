@@ -68,7 +68,9 @@ pub(crate) struct Acquire {
     pid: Option<i32>,
     /// Start time of the transaction of the last try.
     transaction_began: Option<i64>,
-    pauses_outside_transaction: bool,
+    /// No transaction is open in a pause: there is none, or the caller ends it before the pause and
+    /// begins another one after it.
+    pub(super) pauses_outside_transaction: bool,
     state: State,
 }
 
@@ -120,15 +122,6 @@ impl Acquire {
             state,
             key,
         }
-    }
-
-    /// Declares that the caller ends the transaction before each pause and begins another after it.
-    pub(super) fn pause_outside_transaction(&mut self) {
-        self.pauses_outside_transaction = true;
-    }
-
-    pub(super) const fn pauses_outside_transaction(&self) -> bool {
-        self.pauses_outside_transaction
     }
 
     /// Decides what does not need a server: invalid options, and backends without locks.

@@ -23,21 +23,13 @@ impl Backoff {
     const FIRST: u32 = 16;
 
     pub(crate) fn new(max: Duration, random: fastrand::Rng) -> Self {
-        Self {
-            // A range of zero would never grow, and would poll without a pause.
-            range: (max / Self::FIRST).max(Duration::from_nanos(1)),
-            max,
-            random,
-        }
+        Self::starting_at(max / Self::FIRST, max, random)
     }
 
     /// Starts with the given range.
-    #[cfg_attr(
-        not(feature = "lock-manager"),
-        allow(dead_code, reason = "used by the lock manager")
-    )]
     pub(crate) fn starting_at(range: Duration, max: Duration, random: fastrand::Rng) -> Self {
         Self {
+            // A range of zero would never grow, and would poll without a pause.
             range: range.max(Duration::from_nanos(1)),
             max,
             random,

@@ -64,7 +64,6 @@ type NextAction = Action<Result<Grant, LockError>>;
 impl BeginAndAcquire {
     pub(crate) fn new(key: LockKey, options: &LockOptions, snapshot: SessionSnapshot) -> Self {
         let backend = snapshot.backend;
-        let outermost = !snapshot.transaction.is_open_on_server();
         // The acquire is created before the begin, with the state after it. So a call that is
         // rejected anyway begins no transaction.
         let inside = SessionSnapshot {
@@ -72,9 +71,7 @@ impl BeginAndAcquire {
             ..snapshot
         };
         let mut acquire = Acquire::new(key.clone(), options, LockScope::Transaction, inside);
-        if outermost {
-            acquire.pause_outside_transaction();
-        }
+        acquire.pauses_outside_transaction = !snapshot.transaction.is_open_on_server();
         Self {
             key,
             backend,
@@ -129,7 +126,7 @@ impl BeginAndAcquire {
                 self.state = State::RollingBack(error);
                 Action::Rollback
             }
-            Action::Sleep(pause) if acquire.pauses_outside_transaction() => {
+            Action::Sleep(pause) if acquire.pauses_outside_transaction => {
                 self.state = State::RollingBackForPause(acquire, pause);
                 Action::Rollback
             }

@@ -44,10 +44,10 @@ pub(crate) struct Release {
 #[derive(Debug)]
 enum State {
     Start,
-    Releasing { pid: i32 },
-    Retrying { pid: i32, error: SessionError },
-    RollingBack { pid: i32, error: SessionError },
-    CheckingIfHeld { pid: i32, error: SessionError },
+    Releasing,
+    Retrying(SessionError),
+    RollingBack(SessionError),
+    CheckingIfHeld(SessionError),
     Terminating(LockError),
     Finished,
 }
@@ -73,7 +73,7 @@ impl Release {
         };
         // Also on a connection that the client marked as broken: only the session knows whether it
         // has ended.
-        self.state = State::Releasing { pid };
+        self.state = State::Releasing;
         self.query_release(pid)
     }
 
@@ -88,7 +88,12 @@ impl Release {
         Action::Query(Statement::new(kind, &self.grant.key, self.grant.mode))
     }
 
-    fn on_reply(&mut self, answer: Result<LockReply, SessionError>, holder_pid: i32) -> NextAction {
+    /// Returns whether a reply came from another session than that of the grant.
+    fn is_other_session(&self, row: LockReply) -> bool {
+        self.grant.pid != Some(row.pid)
+    }
+
+    fn on_reply(&mut self, answer: Result<LockReply, SessionError>) -> NextAction {
         match answer {
             Ok(LockReply {
                 answer: Some(true), ..
@@ -98,9 +103,9 @@ impl Release {
                 answer: Some(false),
                 ..
             }) => Action::Done(Err(self.error(LockErrorKind::NotHeld))),
-            Ok(LockReply {
-                answer: None, pid, ..
-            }) if pid != holder_pid => self.terminate(self.error(LockErrorKind::SessionChanged)),
+            Ok(row) if self.is_other_session(row) => {
+                self.terminate(self.error(LockErrorKind::SessionChanged))
+            }
             Ok(LockReply { answer: None, .. }) => {
                 self.terminate(self.error(LockErrorKind::TransactionLeftOpen).with_context(
                     "the session is in a transaction that the client does not know of",
@@ -108,10 +113,7 @@ impl Release {
             }
             Err(error) if error.is_disconnected() => self.failed(LockErrorKind::Lost, error),
             Err(error) => {
-                self.state = State::Retrying {
-                    pid: holder_pid,
-                    error,
-                };
+                self.state = State::Retrying(error);
                 self.query_release(NO_PID)
             }
         }
@@ -120,11 +122,12 @@ impl Release {
     fn on_retried(
         &mut self,
         answer: Result<LockReply, SessionError>,
-        holder_pid: i32,
         error: SessionError,
     ) -> NextAction {
         match answer {
-            Ok(row) if row.pid != holder_pid => self.failed(LockErrorKind::SessionChanged, error),
+            Ok(row) if self.is_other_session(row) => {
+                self.failed(LockErrorKind::SessionChanged, error)
+            }
             // The statement can run here. So the first one was interrupted, perhaps after it had
             // released the lock.
             Ok(_) => self.failed(LockErrorKind::Database, error),
@@ -135,10 +138,7 @@ impl Release {
             }
             // The statement cannot run here, so the first one released nothing.
             Err(_) => {
-                self.state = State::RollingBack {
-                    pid: holder_pid,
-                    error,
-                };
+                self.state = State::RollingBack(error);
                 // An aborted transaction accepts no query, and its rollback keeps the lock.
                 Action::Script(Script::RollBackTransaction)
             }
@@ -148,27 +148,22 @@ impl Release {
     fn on_rolled_back(
         &mut self,
         result: Result<(), SessionError>,
-        holder_pid: i32,
         error: SessionError,
     ) -> NextAction {
         if result.is_err_and(|next| next.is_disconnected()) {
             return self.failed(LockErrorKind::Lost, error);
         }
-        self.state = State::CheckingIfHeld {
-            pid: holder_pid,
-            error,
-        };
+        self.state = State::CheckingIfHeld(error);
         self.query(StatementKind::IsHeld)
     }
 
     fn on_checked(
         &mut self,
         answer: Result<LockReply, SessionError>,
-        holder_pid: i32,
         error: SessionError,
     ) -> NextAction {
         let kind = match answer {
-            Ok(row) if row.pid != holder_pid => LockErrorKind::SessionChanged,
+            Ok(row) if self.is_other_session(row) => LockErrorKind::SessionChanged,
             Ok(LockReply {
                 answer: Some(false),
                 ..
@@ -211,10 +206,10 @@ impl Machine for Release {
     fn handle(&mut self, event: Event, _now: Instant) -> NextAction {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Start => self.start(),
-            State::Releasing { pid } => self.on_reply(event.row(), pid),
-            State::Retrying { pid, error } => self.on_retried(event.row(), pid, error),
-            State::RollingBack { pid, error } => self.on_rolled_back(event.ran(), pid, error),
-            State::CheckingIfHeld { pid, error } => self.on_checked(event.row(), pid, error),
+            State::Releasing => self.on_reply(event.row()),
+            State::Retrying(error) => self.on_retried(event.row(), error),
+            State::RollingBack(error) => self.on_rolled_back(event.ran(), error),
+            State::CheckingIfHeld(error) => self.on_checked(event.row(), error),
             State::Terminating(error) => Action::Done(Err(error)),
             State::Finished => Action::Done(Ok(())),
         }
