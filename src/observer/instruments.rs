@@ -137,19 +137,19 @@ macro_rules! observe_with {
     ($observer:ty) => {
         impl LockObserver for $observer {
             fn requested(&self, lock: &ObservedLock) {
-                instruments::record_requested(&self.0, lock);
+                instruments::record_requested(self, lock);
             }
 
             fn request_ended(&self, lock: &ObservedLock, end: &RequestEnd) {
-                instruments::record_request_ended(&self.0, lock, end);
+                instruments::record_request_ended(self, lock, end);
             }
 
             fn hold_ended(&self, lock: &ObservedLock, end: &HoldEnd) {
-                instruments::record_hold_ended(&self.0, lock, end);
+                instruments::record_hold_ended(self, lock, end);
             }
 
             fn overdue(&self, lock: &ObservedLock, _held: Duration) {
-                instruments::record_overdue(&self.0, lock);
+                instruments::record_overdue(self, lock);
             }
         }
     };

@@ -24,7 +24,7 @@ use super::{HoldEnd, LockObserver, ObservedLock, RequestEnd};
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct MetricsObserver(MetricsSink);
+pub struct MetricsObserver(());
 
 impl MetricsObserver {
     /// Creates the observer, and describes its instruments to the recorder.
@@ -42,7 +42,7 @@ impl MetricsObserver {
                 }
             }
         }
-        Self(MetricsSink)
+        Self(())
     }
 }
 
@@ -54,10 +54,7 @@ impl Default for MetricsObserver {
 
 observe_with!(MetricsObserver);
 
-#[derive(Debug)]
-struct MetricsSink;
-
-impl Sink for MetricsSink {
+impl Sink for MetricsObserver {
     fn record(&self, instrument: Instrument, seconds: f64, attributes: &[Attribute]) {
         metrics::histogram!(instrument.name(), labels(attributes)).record(seconds);
     }

@@ -26,7 +26,15 @@ use super::{HoldEnd, LockObserver, ObservedLock, RequestEnd};
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct OpenTelemetryObserver(Instruments);
+pub struct OpenTelemetryObserver {
+    acquire_duration: Histogram<f64>,
+    held_duration: Histogram<f64>,
+    waiting: UpDownCounter<i64>,
+    held: UpDownCounter<i64>,
+    lost: Counter<u64>,
+    polls: Counter<u64>,
+    overdue: Counter<u64>,
+}
 
 impl OpenTelemetryObserver {
     /// Creates the observer with its instruments.
@@ -49,7 +57,7 @@ impl OpenTelemetryObserver {
             builder.with_unit(unit).build()
         };
         let held = [&WAIT_SECONDS[..], &LONG_HOLD_SECONDS].concat();
-        Self(Instruments {
+        Self {
             acquire_duration: histogram(Instrument::AcquireDuration, &WAIT_SECONDS),
             held_duration: histogram(Instrument::HeldDuration, &held),
             waiting: level(Instrument::Waiting, "{request}"),
@@ -57,7 +65,7 @@ impl OpenTelemetryObserver {
             lost: counter(Instrument::Lost, "{lock}"),
             polls: counter(Instrument::Polls, "{poll}"),
             overdue: counter(Instrument::Overdue, "{lock}"),
-        })
+        }
     }
 }
 
@@ -71,18 +79,7 @@ const WAIT_SECONDS: [f64; 15] = [
 /// Further buckets of a hold, which may be that of a job.
 const LONG_HOLD_SECONDS: [f64; 4] = [300.0, 900.0, 1800.0, 3600.0];
 
-#[derive(Debug)]
-struct Instruments {
-    acquire_duration: Histogram<f64>,
-    held_duration: Histogram<f64>,
-    waiting: UpDownCounter<i64>,
-    held: UpDownCounter<i64>,
-    lost: Counter<u64>,
-    polls: Counter<u64>,
-    overdue: Counter<u64>,
-}
-
-impl Sink for Instruments {
+impl Sink for OpenTelemetryObserver {
     fn record(&self, instrument: Instrument, seconds: f64, attributes: &[Attribute]) {
         let histogram = match instrument {
             Instrument::HeldDuration => &self.held_duration,
