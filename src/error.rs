@@ -1,7 +1,6 @@
 //! Errors of lock operations: [`LockError`] and its kinds.
 
 mod kind;
-mod kind_name;
 #[cfg(test)]
 mod tests;
 

@@ -4,8 +4,7 @@ use diesel::sqlite::SqliteConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::session::AsyncLockSession;
-use crate::session::{Backend, Script, SessionError, TransactionState};
+use crate::session::{AsyncLockSession, Backend, Script, SessionError, TransactionState};
 
 impl AsyncLockSession for SyncConnectionWrapper<SqliteConnection> {
     fn session_backend(&mut self) -> Backend {

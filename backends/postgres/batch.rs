@@ -202,20 +202,12 @@ impl LockBatch {
         }
     }
 
-    /// The number of the text among those of batches.
-    pub(super) const fn text_number(&self) -> u8 {
+    /// The text, and its number among those of batches.
+    pub(super) const fn text(&self) -> (&'static str, u8) {
         match (self.mode, &self.tokens) {
-            (BatchMode::Execute, TokenSource::TransactionId) => 0,
-            (BatchMode::Execute, TokenSource::Sequence(_)) => 1,
-            (BatchMode::Compensate, _) => 2,
-        }
-    }
-
-    pub(super) const fn sql(&self) -> &'static str {
-        match (self.mode, &self.tokens) {
-            (BatchMode::Execute, TokenSource::TransactionId) => EXECUTE_WITH_TRANSACTION_ID,
-            (BatchMode::Execute, TokenSource::Sequence(_)) => EXECUTE_WITH_SEQUENCE,
-            (BatchMode::Compensate, _) => COMPENSATE,
+            (BatchMode::Execute, TokenSource::TransactionId) => (EXECUTE_WITH_TRANSACTION_ID, 0),
+            (BatchMode::Execute, TokenSource::Sequence(_)) => (EXECUTE_WITH_SEQUENCE, 1),
+            (BatchMode::Compensate, _) => (COMPENSATE, 2),
         }
     }
 }

@@ -179,7 +179,7 @@ impl Statement {
                     let release = 4 * u8::from(op.is_release());
                     Self::FIRST_SINGLE + release + variant(op.key(), op.mode())
                 }
-                None => Self::FIRST_BATCH + batch.text_number(),
+                None => Self::FIRST_BATCH + batch.text().1,
             },
             Self::Report { key, .. } => Self::FIRST_REPORT + u8::from(key.is_none()),
             Self::Identity { key } => Self::FIRST_IDENTITY + u8::from(key.is_none()),
@@ -205,7 +205,7 @@ impl Statement {
             Self::Lock { kind, key, mode } => lock::sql(*kind, *key, *mode),
             Self::Batch(batch) => match batch.single_op() {
                 Some(op) => lock::single_op_sql(op),
-                None => batch.sql(),
+                None => batch.text().0,
             },
             Self::Report { key, .. } => report::sql(*key),
             Self::Identity { key: Some(_) } => server_identity::WITH_LOCK,

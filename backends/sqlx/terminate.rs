@@ -11,7 +11,6 @@
 //!
 //! [interval]: https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-CLIENT-CONNECTION-CHECK-INTERVAL
 
-use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 

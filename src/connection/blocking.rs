@@ -11,8 +11,7 @@ use crate::driver::blocking::{
 use crate::error::{LockError, contended_to_none};
 use crate::key::LockKey;
 use crate::lock_report::LockReport;
-use crate::options::LockOptions;
-use crate::options::LockScope;
+use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
 use crate::protocol::{Acquire, Grant, PoolerCheck};
 use crate::server_report::ServerReport;

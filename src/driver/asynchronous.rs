@@ -263,19 +263,18 @@ where
 pub(crate) async fn drive_pair<S: AsyncLockSession>(
     first: &mut S,
     second: &mut S,
-    check: PoolerCheck,
+    mut check: PoolerCheck,
 ) -> <PoolerCheck as Machine>::Output {
     let mut guard = TerminateBothOnDrop {
         sessions: [first, second],
-        check,
         in_flight: false,
     };
     let mut event = Event::Ready;
     loop {
-        let action = guard.check.handle(event, Instant::now());
+        let action = check.handle(event, Instant::now());
         guard.in_flight = !matches!(action, Action::Done(_));
         let [first, second] = &mut guard.sessions;
-        let session = match guard.check.side() {
+        let session = match check.side() {
             Side::First => first,
             Side::Second => second,
         };
@@ -391,7 +390,6 @@ impl<S: AsyncLockSession> Drop for TerminateUnlessQueued<'_, S> {
 /// Drop guard of two sessions under the pooler check. Terminates both if the check has not ended.
 struct TerminateBothOnDrop<'s, S: AsyncLockSession> {
     sessions: [&'s mut S; 2],
-    check: PoolerCheck,
     in_flight: bool,
 }
 

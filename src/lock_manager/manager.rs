@@ -292,7 +292,7 @@ impl LockManager {
 
     fn new(shared: Arc<Shared>) -> Self {
         Self {
-            handle: Arc::new(Handle::new(shared)),
+            handle: Arc::new(Handle { shared }),
         }
     }
 

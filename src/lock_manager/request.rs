@@ -35,10 +35,6 @@ impl Drop for Handle {
 }
 
 impl Handle {
-    pub(super) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-
     /// Requests a lock and waits for the response. Contention is an error here, also for callers
     /// of the `try_*` methods.
     ///

@@ -41,8 +41,7 @@ use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::backends::{postgres, sqlite};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::options::LockScope;
-use crate::options::{LockOptions, Wait, WaitStrategy};
+use crate::options::{LockOptions, LockScope, Wait, WaitStrategy};
 use crate::session::{
     Backend, LockReply, Script, ServerSigns, SessionError, Statement, StatementKind,
     TransactionState,

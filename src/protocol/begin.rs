@@ -28,8 +28,7 @@ use std::time::{Duration, Instant};
 use super::{Acquire, Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::options::LockOptions;
-use crate::options::LockScope;
+use crate::options::{LockOptions, LockScope};
 use crate::session::{Backend, SessionError};
 
 /// Machine that begins a transaction and acquires a transaction-level lock in it.

@@ -4,8 +4,7 @@ use std::fmt;
 
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
-use crate::options::LockMode;
-use crate::options::LockScope;
+use crate::options::{LockMode, LockScope};
 
 /// Kind of an [`Event`].
 #[non_exhaustive]

@@ -17,8 +17,7 @@ use super::event::{Event, EventKind};
 use super::fault::{Fault, server_error};
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
-use crate::options::LockMode;
-use crate::options::LockScope;
+use crate::options::{LockMode, LockScope};
 use crate::session::{LockReply, ServerSigns, SessionError};
 
 /// Owner of a held lock or of a request.

@@ -8,11 +8,9 @@ use crate::driver::run_in_drop;
 use crate::error::LockError;
 use crate::events::GrantRecord;
 use crate::key::LockKey;
-use crate::options::LockOptions;
-use crate::options::LockScope;
+use crate::options::{LockOptions, LockScope};
 use crate::protocol::{BeginAndAcquire, FinishTransaction, Grant};
-use crate::session::AsyncLockBody;
-use crate::session::AsyncLockSession;
+use crate::session::{AsyncLockBody, AsyncLockSession};
 
 /// Begins a transaction and acquires its transaction-level lock.
 pub(super) async fn begin_and_acquire<S: AsyncLockSession>(

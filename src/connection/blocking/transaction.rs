@@ -6,8 +6,7 @@ use crate::driver::run_in_drop;
 use crate::error::LockError;
 use crate::events::release_failed;
 use crate::key::LockKey;
-use crate::options::LockOptions;
-use crate::options::LockScope;
+use crate::options::{LockOptions, LockScope};
 use crate::protocol::{BeginAndAcquire, FinishTransaction, Grant};
 use crate::session::LockSession;
 

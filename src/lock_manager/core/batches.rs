@@ -166,7 +166,7 @@ impl<W> Core<W> {
                 (LockOpKind::Release, answer) => self.on_released(key, answer.is_some(), now),
                 (LockOpKind::IssueToken, Some(number)) => {
                     let token = self.token(number, reply.token);
-                    self.on_token(key, Some(token), now);
+                    self.on_token(key, token, now);
                 }
                 (LockOpKind::IssueToken, None) => self.on_bad_sequence(op, now),
             }
@@ -183,11 +183,11 @@ impl<W> Core<W> {
     }
 
     /// Handles an issued token for the first waiter that needs one.
-    fn on_token(&mut self, key: RawLockKey, token: Option<i64>, now: Instant) {
+    fn on_token(&mut self, key: RawLockKey, token: i64, now: Instant) {
         if let Some(key_state) = self.keys.get_mut(&key) {
             if matches!(key_state.phase(), KeyPhase::IssuingToken { .. }) {
                 key_state.apply(KeyEvent::TokenIssued);
-                self.grant_waiters(key, token, None, now);
+                self.grant_waiters(key, Some(token), None, now);
             }
         }
     }

@@ -152,9 +152,9 @@ fn task_may_be_dropped_when_its_loss_wakes_it() {
 fn cancelled_request_wakes_its_task_outside_the_mutex() {
     assert_returns(|| {
         let (shared, _, lock) = granted();
-        let handle = Handle::new(Arc::clone(&shared));
+        let waker = Waker::from(Arc::new(CallsBack(Arc::clone(&shared))));
+        let handle = Handle { shared };
         let options = LockOptions::wait_forever();
-        let waker = Waker::from(Arc::new(CallsBack(shared)));
         let mut context = Context::from_waker(&waker);
         {
             let call = handle.acquire(key(), options, RequestKind::Plain, Caller::Async);

@@ -18,7 +18,7 @@ impl Shared {
     /// no wait would end at its limit.
     pub(in crate::lock_manager) fn run_timer(self: Arc<Self>) -> impl Future<Output = ()> + Send {
         // Created here, not in the future, which may be dropped before its first poll.
-        let handle = Handle::new(self);
+        let handle = Handle { shared: self };
         async move { handle.shared.timer_loop().await }
     }
 
