@@ -20,7 +20,7 @@ use diesel::{Connection as _, r2d2};
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use testkit::observer::Observe;
-use testkit::server::{connect_to, url};
+use testkit::server::{connect_to, eventually, url};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::timeout;
@@ -241,6 +241,7 @@ fn waiters_of_both_kinds_are_served() {
             let (manager, key) = (manager.clone(), key.clone());
             async move { manager.acquire(key, poll()).await?.release().await }
         });
+        eventually("both wait", || manager.snapshot().waiters() == 2);
         competitor.unlock(&key);
         thread.join().unwrap().unwrap();
         runtime.block_on(task).unwrap().unwrap();

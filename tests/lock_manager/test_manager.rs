@@ -6,6 +6,9 @@ use std::ops::Deref;
 
 use advisory_locking::lock_manager::{LockManager, OwnedLockGuard, OwnedLockGuards};
 use advisory_locking::{LockError, LockKey, LockOptions};
+use diesel::pg::PgConnection;
+use testkit::observer::Observe;
+use testkit::server::eventually;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// The methods that a test calls.
@@ -88,6 +91,23 @@ impl TestManager {
     ) -> JoinHandle<Result<TestGuard, LockError>> {
         let (manager, key) = (self.clone(), key.clone());
         tokio::spawn(async move { manager.acquire(&key, options).await })
+    }
+
+    /// Acquires a contended lock in a task of its own, and returns when the request waits: in the
+    /// server's queue, or between two polls.
+    pub(crate) fn spawn_waiting(
+        &self,
+        observer: &mut PgConnection,
+        key: &LockKey,
+        options: LockOptions,
+    ) -> JoinHandle<Result<TestGuard, LockError>> {
+        let before = self.manager.snapshot().batches;
+        let acquiring = self.spawn_acquire(key, options);
+        // One batch is the attempt, and the next one a poll.
+        eventually("a waiter", || {
+            !observer.waiters(key).is_empty() || self.manager.snapshot().batches > before + 1
+        });
+        acquiring
     }
 
     pub(crate) async fn acquire_fenced(

@@ -143,6 +143,7 @@ fn clone_of_a_manager_excludes_it() {
         let options = crate::wait(crate::LONG, WaitStrategy::Poll);
         manager.acquire_blocking("key", options)?.release_blocking()
     });
+    testkit::server::eventually("a waiter", || clone.snapshot().waiters() == 1);
     drop(held);
     waiting.join().unwrap().unwrap();
     // The other thread is not attached to the test.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use advisory_locking::LockErrorKind::Lost;
 use advisory_locking::lock_manager::LockManagerOptions;
 use advisory_locking::{LockKey, LockOptions};
+use diesel::pg::PgConnection;
 use testkit::observer::Observe;
 use testkit::server::{connect_to, eventually};
 use tokio::time::timeout;
@@ -48,11 +49,12 @@ pub(crate) async fn holder_learns_of_its_loss(pool_under_test: PoolUnderTest) {
 /// Acquires a lock after a wait on the server or with polls.
 async fn acquire_contended(
     manager: &TestManager,
+    observer: &mut PgConnection,
     key: &LockKey,
     options: LockOptions,
 ) -> TestGuard {
     let mut competitor = CompetingSession::holding(key);
-    let acquiring = manager.spawn_acquire(key, options);
+    let acquiring = manager.spawn_waiting(observer, key, options);
     competitor.unlock(key);
     acquiring.await.unwrap().unwrap()
 }
@@ -65,7 +67,7 @@ pub(crate) async fn holder_learns_of_a_closed_connection(pool_under_test: PoolUn
     for options in super::poll_and_block() {
         // After a wait on the server, on the session that has waited.
         let key = fresh_key();
-        let guard = acquire_contended(&manager, &key, options).await;
+        let guard = acquire_contended(&manager, &mut observer, &key, options).await;
         observer.terminate_holder(&key);
         timeout(TIMEOUT, guard.lost()).await.unwrap();
         assert!(guard.is_lost());
@@ -79,7 +81,7 @@ pub(crate) async fn release_reports_a_loss(pool_under_test: PoolUnderTest) {
     let mut observer = connect_to(&pool_under_test.url);
     for options in super::poll_and_block() {
         let key = fresh_key();
-        let guard = acquire_contended(&manager, &key, options).await;
+        let guard = acquire_contended(&manager, &mut observer, &key, options).await;
         observer.terminate_holder(&key);
         if !pool_under_test.kind.finds_closed_connections() {
             assert!(!guard.is_lost(), "the loss is not known yet");
@@ -167,7 +169,7 @@ pub(crate) async fn polling_waiters_survive_session_loss(pool_under_test: PoolUn
     let held = manager.acquire(&other, no_wait()).await.unwrap();
     let mut competitor = CompetingSession::holding(&key);
     let options = LockOptions::wait_forever().interval(Duration::from_millis(10));
-    let acquiring = manager.spawn_acquire(&key, options);
+    let acquiring = manager.spawn_waiting(&mut observer, &key, options);
     observer.terminate_holder(&other);
     // The next poll detects the loss, for holders on the same session as well.
     eventually("the loss", || held.is_lost());

@@ -59,7 +59,7 @@ pub(crate) async fn waiter_is_granted_when_the_key_is_free(pool_under_test: Pool
     for options in ways {
         let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
         let mut competitor = CompetingSession::holding(&key);
-        let acquiring = manager.spawn_acquire(&key, options);
+        let acquiring = manager.spawn_waiting(&mut observer, &key, options);
         competitor.unlock(&key);
         let guard = acquiring.await.unwrap().unwrap();
         assert_ne!(observer.holder(&key), competitor.pid);
@@ -95,10 +95,10 @@ pub(crate) async fn blocking_waiter_polls_without_waiting_sessions(pool_under_te
     // A pool of one connection suffices.
     let pool = pool_under_test.pool(1).await;
     let manager = pool.manager(LockManagerOptions::new().max_waiting_sessions(0));
-    let (key, other) = (fresh_key(), fresh_key());
+    let (key, other, mut observer) = (fresh_key(), fresh_key(), connect_to(&pool_under_test.url));
     let other = manager.acquire(&other, no_wait()).await.unwrap();
     let mut competitor = CompetingSession::holding(&key);
-    let acquiring = manager.spawn_acquire(&key, block());
+    let acquiring = manager.spawn_waiting(&mut observer, &key, block());
     competitor.unlock(&key);
     let guard = acquiring.await.unwrap().unwrap();
     assert_eq!(guard.generation(), other.generation());
