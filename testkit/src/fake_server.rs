@@ -3,14 +3,14 @@
 //! # Implementation details
 //!
 //! The test server runs every statement, so start-up, types, prepared statements and transactions
-//! are real. A [`Rule`] replaces a part of a statement's text before the server sees it, holds or
-//! delays a message, or answers a statement with an error that ends the session. The replies are
-//! forwarded unchanged.
+//! are real. A [`Rule`] replaces a part of a statement's text before the server sees it, delays a
+//! message, or answers a statement with an error that ends the session. The replies are forwarded
+//! unchanged.
 
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -29,8 +29,6 @@ pub enum Rule {
     /// Ends the session by a `FATAL` error right behind the reply to a statement that contains
     /// `text`. The client receives both at once.
     EndSessionAfter { text: String, code: String },
-    /// Holds a statement that contains `text` until [`FakeServer::forward_held`].
-    Hold { text: String },
     /// Forwards the `ReadyForQuery` after an error late, and the error at once.
     DelayReadyAfterError { pause: Duration },
 }
@@ -40,12 +38,6 @@ impl Rule {
         Self::Replace {
             text: text.to_owned(),
             by: by.to_owned(),
-        }
-    }
-
-    pub fn hold(text: &str) -> Self {
-        Self::Hold {
-            text: text.to_owned(),
         }
     }
 
@@ -154,15 +146,11 @@ struct Shared {
     server: String,
     rules: Vec<Rule>,
     state: Mutex<State>,
-    forwarding: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     closed: bool,
-    /// Statements that a rule holds are forwarded.
-    forwards_held: bool,
-    statements: Vec<String>,
     sockets: Vec<TcpStream>,
 }
 
@@ -175,7 +163,6 @@ impl FakeServer {
             server: server_of(&url()),
             rules: rules.into(),
             state: Mutex::default(),
-            forwarding: Condvar::new(),
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
@@ -194,24 +181,12 @@ impl FakeServer {
     pub fn url(&self) -> String {
         with_parameters(&with_port(&url(), self.port), "sslmode=disable")
     }
-
-    /// Returns the statements that clients have sent, in order. A prepared one is there once.
-    pub fn statements(&self) -> Vec<String> {
-        self.shared.lock().statements.clone()
-    }
-
-    /// Forwards the statements that a rule holds, now and later.
-    pub fn forward_held(&self) {
-        self.shared.lock().forwards_held = true;
-        self.shared.forwarding.notify_all();
-    }
 }
 
 impl Drop for FakeServer {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.closed = true;
-        self.shared.forwarding.notify_all();
         for socket in state.sockets.drain(..) {
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -271,7 +246,6 @@ impl Shared {
         loop {
             let mut message = Message::read(&mut messages)?;
             if let Some(sql) = message.sql().map(str::to_owned) {
-                self.lock().statements.push(sql.clone());
                 let ends = |rule: &Rule| matches!(rule, Rule::EndSessionAfter { text, .. } if sql.contains(text));
                 if self.rules.iter().any(ends) {
                     ending.store(true, Ordering::SeqCst);
@@ -285,22 +259,14 @@ impl Shared {
         }
     }
 
-    fn wait_until_forwarding(&self) {
-        let holds = |state: &mut State| !state.forwards_held && !state.closed;
-        let waited = self.forwarding.wait_while(self.lock(), holds);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
     /// Returns the text for the server, or the code with which the session ends.
     fn apply_rules(&self, mut sql: String) -> Result<String, String> {
         for rule in &self.rules {
             match rule {
                 Rule::Replace { text, by } => sql = sql.replace(text, by),
                 Rule::EndSession { text, code } if sql.contains(text) => return Err(code.clone()),
-                Rule::Hold { text } if sql.contains(text) => self.wait_until_forwarding(),
                 Rule::EndSession { .. }
                 | Rule::EndSessionAfter { .. }
-                | Rule::Hold { .. }
                 | Rule::DelayReadyAfterError { .. } => {}
             }
         }

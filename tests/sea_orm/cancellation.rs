@@ -487,50 +487,6 @@ async fn a_queued_release_dropped_in_flight_ends_the_session() {
     panic!("the statement does not complete");
 }
 
-/// The termination overtakes the wait, which reaches the server after its client has gone.
-#[tokio::test]
-async fn a_dropped_wait_that_arrives_late_leaves_the_queue() {
-    let server = FakeServer::start([Rule::hold("pg_advisory_lock(")]);
-    let (db, late) = (
-        postgres(1).await,
-        crate::open::connect(server.url(), 1).await,
-    );
-    let (mut observer, key) = (connect(), fresh_key());
-    let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
-    let sent = |server: &FakeServer| {
-        let statements = server.statements();
-        statements
-            .iter()
-            .any(|sql| sql.contains("pg_advisory_lock("))
-    };
-    tokio::select! {
-        _ = late.acquire_advisory_lock(&key, block()) => panic!("the call did not wait"),
-        () = async {
-            while !sent(&server) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        } => {}
-    }
-    assert_eq!(
-        observer.lock_entries(&key).len(),
-        1,
-        "the wait has not arrived yet"
-    );
-    // Long enough for the termination to overtake the wait, and then for the wait to arrive.
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    server.forward_held();
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    observer
-        .wait_for(
-            &key,
-            |shown| shown.len() == 1,
-            "the wait stays in the queue",
-        )
-        .await;
-    guard.release().await.unwrap();
-    observer.assert_free(&key, "the release").await;
-}
-
 /// A report is no lock statement, so its session is not terminated; only its connection is closed.
 #[tokio::test]
 async fn report_dropped_in_flight_closes_its_connection() {
