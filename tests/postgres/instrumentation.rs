@@ -35,9 +35,15 @@ fn panic_at_any_event_leaves_no_lock() {
             let (mut conn, key) = (connect(), fresh_key());
             conn.set_instrumentation(panics_after(silent));
             let called = catch_unwind(AssertUnwindSafe(|| call(&mut conn, &key)));
-            observer.assert_soon_free(&key, &format!("call {number}, event {silent}"));
+            let after = format!("call {number}, event {silent}");
+            observer.assert_soon_free(&key, &after);
+            if let Ok(ended) = called {
+                ended.unwrap();
+                break;
+            }
             // The last call always panics, at the latest in its body.
-            if called.is_ok() || silent > 20 {
+            if silent > 20 {
+                assert_eq!(number, CALLS.len() - 1, "{after}");
                 break;
             }
         }
@@ -56,7 +62,8 @@ fn panic_of_the_instrumentation_keeps_the_pool_usable() {
             })
         }));
         connect().assert_soon_free(&key, &format!("event {silent}"));
-        if called.is_ok() {
+        if let Ok(ended) = called {
+            ended.unwrap();
             break;
         }
         let again = pool.with_advisory_lock(&key, NO_WAIT, |_| Ok::<_, LockError>(()));
