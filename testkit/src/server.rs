@@ -92,6 +92,15 @@ pub fn eventually(event: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until a condition is true, without blocking the executor.
+pub async fn eventually_async(event: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < TIMEOUT, "never occurred: {event}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Number of timeouts that race with the grant in each test: 2,000, or the value of
 /// `ADVISORY_LOCKING_RACED_TIME_OUTS`.
 pub fn raced_time_outs() -> u32 {

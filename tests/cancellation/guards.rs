@@ -1,7 +1,5 @@
 //! Guards and bodies that are dropped, aborted or unwound, on every pool.
 
-use std::time::Duration;
-
 use advisory_locking::session::{AsyncLockSession, TransactionState};
 use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
@@ -16,7 +14,7 @@ use futures_util::FutureExt;
 use testkit::gate::Gate;
 use testkit::observer::{LockEntry, Observe};
 use testkit::proxy::Proxy;
-use testkit::server::{TIMEOUT, connect, fresh_key, url};
+use testkit::server::{connect, eventually_async, fresh_key, url};
 use testkit::temp::TempObject;
 
 use crate::adapters::connect_async;
@@ -38,12 +36,7 @@ async fn a_guard_learns_of_a_closed_connection<P: Pool>() {
     let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     assert!(!guard.is_lost());
     observer.terminate_holder(&key);
-    let learns = async {
-        while !guard.is_lost() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, learns).await.unwrap();
+    eventually_async("news of the loss", || guard.is_lost()).await;
     assert!(guard.release().await.unwrap_err().is_lost());
     assert_works(&pool).await;
 }
@@ -57,12 +50,7 @@ async fn a_guard_in_a_transaction_learns_of_a_closed_connection<P: Pool>() {
     let mut transaction = guard.session_transaction_state();
     assert_eq!(transaction, TransactionState::open(1));
     observer.terminate_holder(&key);
-    let learns = async {
-        while !guard.is_lost() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, learns).await.unwrap();
+    eventually_async("news of the loss", || guard.is_lost()).await;
     transaction = guard.session_transaction_state();
     assert_eq!(transaction, TransactionState::open(1));
     drop(guard);

@@ -1,22 +1,12 @@
 //! A wait that reaches the server after the first request to end it.
 
-use std::time::{Duration, Instant};
-
 use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, WaitStrategy};
 use testkit::observer::{LockEntry, Observe, lock_call};
 use testkit::proxy::{Direction, Proxy};
-use testkit::server::{TIMEOUT, connect, fresh_key, fresh_name, with_parameters};
+use testkit::server::{connect, eventually_async, fresh_key, fresh_name, with_parameters};
 use testkit::timeouts::notices_disconnects;
 
 use crate::adapters::{Adapter, Borrowed, Call};
-
-async fn until(event: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < TIMEOUT, "never occurred: {event}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
 
 /// Drops a wait that the proxy holds. Its session, which has this name, must not end because the
 /// client has closed the connection. Returns the number of connections before.
@@ -31,7 +21,7 @@ async fn drop_held_wait<A: Adapter>(proxy: &Proxy, key: &LockKey, name: &str) ->
     let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
     tokio::select! {
         ended = adapter.call(Call::Acquire, key, options) => panic!("{}: {ended:?}", A::NAME),
-        () = until("a held wait", || proxy.holds(Direction::ToServer)) => {}
+        () = eventually_async("a held wait", || proxy.holds(Direction::ToServer)) => {}
     }
     before
 }
@@ -45,17 +35,14 @@ async fn late_wait_leaves_the_queue<A: Adapter>() {
     let name = fresh_name();
     let before = drop_held_wait::<A>(&proxy, &key, &name).await;
     // The first request has come when the second does.
-    until("a second request", || proxy.connections() >= before + 2).await;
+    eventually_async("a second request", || proxy.connections() >= before + 2).await;
     assert_eq!(observer.lock_entries(&key).len(), 1, "{}", A::NAME);
     proxy.forward();
     // The session lives until the wait has arrived and was ended.
     let sessions =
         format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
-    let began = Instant::now();
-    while observer.number(&sessions) > 0 {
-        assert!(began.elapsed() < TIMEOUT, "{}: the wait goes on", A::NAME);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let ended = format!("{}: the end of the wait", A::NAME);
+    eventually_async(&ended, || observer.number(&sessions) == 0).await;
     guard.release().unwrap();
     observer.assert_free(&key, A::NAME).await;
 }
@@ -90,12 +77,12 @@ async fn session_of_another_client_is_not_terminated<A: Adapter>() {
     }
     let [dropped, awaited] = &keys;
     let before = drop_held_wait::<A>(&proxy, dropped, &fresh_name()).await;
-    until("a termination", || proxy.connections() > before).await;
+    eventually_async("a termination", || proxy.connections() > before).await;
     proxy.replace_held(&format!("SELECT {}", wait_for(awaited)));
     let waits = |entries: &[LockEntry]| entries.len() == 2;
     observer.wait_for(awaited, waits, "no wait").await;
     // The last of five. The wait arrived before one of the others, unless the machine is very slow.
-    until("the fifth termination", || {
+    eventually_async("the fifth termination", || {
         proxy.connections() >= before + 5
     })
     .await;

@@ -7,7 +7,7 @@ use advisory_locking::LockErrorKind::{Closed, Lost, Pool};
 use advisory_locking::lock_manager::OwnedLockGuard;
 use advisory_locking::{LockError, LockKey};
 use testkit::observer::Observe;
-use testkit::server::{block, connect_to, eventually};
+use testkit::server::{block, connect_to, eventually, eventually_async};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 
@@ -16,7 +16,7 @@ use crate::competing_session::CompetingSession;
 use crate::pool_under_test::{PoolKind, PoolUnderTest};
 use crate::test_manager::{Caller, TestManager};
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -170,14 +170,8 @@ async fn acquire_and_release(manager: TestManager, key: LockKey) {
     drop(manager.acquire(&key, block()).await);
 }
 
-async fn soon(after: &str, mut is_so: impl FnMut() -> bool) {
-    let looking = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    let found = timeout(TIMEOUT, looking).await;
-    assert!(found.is_ok(), "left behind after {after}");
+async fn soon(after: &str, is_so: impl FnMut() -> bool) {
+    eventually_async(&format!("nothing is left after {after}"), is_so).await;
 }
 
 /// Drops a call at its first pending poll, its second one, and so on.

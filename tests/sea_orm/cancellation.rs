@@ -17,7 +17,7 @@ use testkit::fake_server::{FakeServer, Rule};
 use testkit::gate::Gate;
 use testkit::observer::Observe;
 use testkit::proxy::{Direction, Policy, Proxy};
-use testkit::server::{connect, fresh_key, url};
+use testkit::server::{connect, eventually_async, fresh_key, url};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -496,11 +496,7 @@ async fn report_dropped_in_flight_closes_its_connection() {
     let db = Database::connect(options).await.unwrap();
     let (before, key) = (pid(&db).await, fresh_key());
     proxy.hold_from("pg_locks");
-    let is_sent = async {
-        while !proxy.holds(Direction::ToServer) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
+    let is_sent = eventually_async("the report is sent", || proxy.holds(Direction::ToServer));
     tokio::select! {
         report = db.advisory_lock_holders(&key) => panic!("the report has ended: {report:?}"),
         () = is_sent => {}

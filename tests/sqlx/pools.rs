@@ -17,7 +17,9 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use testkit::observer::{Observe, lock_call};
 use testkit::pending::drop_at;
 use testkit::proxy::{Direction, Policy, Proxy};
-use testkit::server::{block, connect as observer, fresh_key, fresh_name, kind_of, poll, url};
+use testkit::server::{
+    block, connect as observer, eventually_async, fresh_key, fresh_name, kind_of, poll, url,
+};
 use testkit::temp::TempRole;
 use tokio::sync::Notify;
 
@@ -325,11 +327,7 @@ async fn refused_check_ends_no_running_statement() {
         Ok::<_, LockError>(session)
     }));
     // One connection is that of the pool, and each check opens another one.
-    let checked = async {
-        while proxy.connections() < 4 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
+    let checked = eventually_async("the checks", || proxy.connections() >= 4);
     tokio::select! {
         ended = &mut call => panic!("{ended:?}"),
         () = checked => {}

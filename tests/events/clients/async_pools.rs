@@ -11,7 +11,7 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use sqlx::PgPool;
 use testkit::observer::Observe;
-use testkit::server::{connect, fresh_key, url};
+use testkit::server::{connect, eventually_async, fresh_key, url};
 
 use super::{
     CONTENDED, DROPPED, GRANTED, LOST, NOT_RELEASED, OVERDUE, QUEUED, RELEASE_FAILED, RELEASED,
@@ -148,12 +148,8 @@ async fn dropped_body_is_logged<P: Client>() {
 
 /// Waits for the event of the grant.
 async fn granted(key: &LockKey) {
-    while events_of(key)
-        .iter()
-        .all(|event| event.message() != GRANTED)
-    {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let is_grant = |event: &Event| event.message() == GRANTED;
+    eventually_async("the grant", || events_of(key).iter().any(is_grant)).await;
 }
 
 async fn end_of_a_transaction_is_logged<P: Client>() {
@@ -197,14 +193,11 @@ async fn contention_and_limit_are_logged<P: Client>() {
 /// Waits until this many requests wait.
 async fn waits(key: &LockKey, count: usize) {
     let is_waiting = |event: &Event| event.message() == WAITING;
-    while events_of(key)
-        .iter()
-        .filter(|event| is_waiting(event))
-        .count()
-        < count
-    {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    eventually_async("the waits", || {
+        let events = events_of(key);
+        events.iter().filter(|event| is_waiting(event)).count() >= count
+    })
+    .await;
 }
 
 async fn body_runs_in_a_span<P: Client>() {
