@@ -11,7 +11,8 @@ use sea_orm::{
     TransactionTrait,
 };
 use testkit::observer::Observe;
-use testkit::server::{TIMEOUT, connect, fresh_key, fresh_name};
+use testkit::server::{TIMEOUT, connect, fresh_key};
+use testkit::temp::TempObject;
 
 use crate::open::{NO_WAIT, number, pid, poll_times, postgres};
 
@@ -61,16 +62,15 @@ const METHODS: [&str; 5] = [
     "stream_raw",
 ];
 
-/// The texts that sqlx has a type of its own for: it cannot read their replies to a statement.
-async fn copies(db: &DatabaseConnection) -> [String; 2] {
-    let table = format!("copied_{}", fresh_name().replace('-', "_"));
-    db.execute_unprepared(&format!("CREATE TABLE {table} (number INTEGER)"))
-        .await
-        .unwrap();
-    [
-        format!("COPY {table} FROM STDIN"),
-        format!("COPY {table} TO STDOUT"),
-    ]
+/// A table, and the texts that sqlx has a type of its own for: it cannot read their replies to a
+/// statement.
+fn copies() -> (TempObject, [String; 2]) {
+    let table = TempObject::create("TABLE", "(number INTEGER)");
+    let copies = [
+        format!("COPY {} FROM STDIN", table.name),
+        format!("COPY {} TO STDOUT", table.name),
+    ];
+    (table, copies)
 }
 
 /// Asserts that the error is sqlx's, which the body returned.
@@ -89,8 +89,9 @@ fn assert_unreadable<T>(result: Result<T, DbErr>, what: &str) {
 
 #[tokio::test]
 async fn copy_as_a_statement_ends_the_session() {
+    let (_table, copies) = copies();
     let (db, mut observer) = (postgres(1).await, connect());
-    for copy in copies(&db).await {
+    for copy in copies {
         for method in METHODS {
             let (what, key) = (format!("{copy} with {method}"), fresh_key());
             let call =
@@ -134,8 +135,8 @@ async fn copy_as_a_statement_ends_the_session() {
 /// The body ignores the error, so the lost lock is the error of the call.
 #[tokio::test]
 async fn copy_that_the_body_ignores_is_a_lost_lock() {
+    let (_table, [copy, _]) = copies();
     let db = postgres(1).await;
-    let [copy, _] = copies(&db).await;
     let call = db.with_advisory_lock(fresh_key(), NO_WAIT, async |db: &mut PinnedConnection| {
         let _ = db.execute_unprepared(&copy).await;
         Ok::<_, LockError>(())
@@ -147,8 +148,8 @@ async fn copy_that_the_body_ignores_is_a_lost_lock() {
 /// The server waits for the data of a `COPY` whose future was dropped.
 #[tokio::test]
 async fn copy_dropped_in_flight_ends_the_session() {
+    let (_table, [copy, _]) = copies();
     let (db, mut observer) = (postgres(1).await, connect());
-    let [copy, _] = copies(&db).await;
     for next in ["a release", "a drop", "a statement", "a transaction"] {
         let key = fresh_key();
         let what = format!("{next} after a dropped COPY");
@@ -186,12 +187,11 @@ async fn copy_dropped_in_flight_ends_the_session() {
     }
 }
 
-/// A statement with more values than the protocol allows is not sent.
 /// The first lock statement is in the message of the `BEGIN`.
 #[tokio::test]
 async fn copy_dropped_under_a_transaction_level_lock_ends() {
+    let (_table, [copy, _]) = copies();
     let (db, mut observer) = (postgres(1).await, connect());
-    let [copy, _] = copies(&db).await;
     let (what, key) = ("a dropped COPY in the lock's transaction", fresh_key());
     loop {
         let mut dropped = false;
@@ -210,6 +210,7 @@ async fn copy_dropped_under_a_transaction_level_lock_ends() {
     }
 }
 
+/// A statement with more values than the protocol allows is not sent.
 #[tokio::test]
 async fn a_statement_with_too_many_values_keeps_the_lock() {
     let (db, mut observer, key) = (postgres(1).await, connect(), fresh_key());
