@@ -9,7 +9,6 @@ use advisory_locking::{
     AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError, LockErrorKind, LockOptions,
     OnMissingLock,
 };
-use diesel::sql_types::Integer;
 use diesel::sqlite::SqliteConnection;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool, mobc};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
@@ -23,7 +22,7 @@ use testkit::server::{connect, fresh_key, url};
 use tokio::sync::Notify;
 
 use crate::adapters;
-use crate::pools::{Deadpool, assert_works, begin, in_runtime, open, pid};
+use crate::pools::{Deadpool, assert_works, begin, in_runtime, open};
 
 type SqliteManager = AsyncDieselConnectionManager<SyncConnectionWrapper<SqliteConnection>>;
 
@@ -31,24 +30,6 @@ const NO_WAIT: LockOptions = LockOptions::no_wait();
 
 async fn connect_async() -> AsyncPgConnection {
     adapters::connect_async(&url()).await
-}
-
-#[tokio::test]
-async fn a_session_that_is_terminated_under_the_lock_is_lost() {
-    let (mut conn, key) = (connect_async().await, fresh_key());
-    let mut other = connect_async().await;
-    let result = conn
-        .with_advisory_lock(&key, NO_WAIT, async |conn| {
-            let terminate = diesel::sql_query("SELECT pg_terminate_backend($1)");
-            terminate
-                .bind::<Integer, _>(pid(conn).await)
-                .execute(&mut other)
-                .await
-                .unwrap();
-            Ok::<_, LockError>(())
-        })
-        .await;
-    assert_eq!(result.unwrap_err().kind(), LockErrorKind::Lost);
 }
 
 /// SQLite has no session to terminate, but the transaction must not stay open.

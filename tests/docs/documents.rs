@@ -13,7 +13,7 @@ fn documents() -> BTreeSet<PathBuf> {
         .collect()
 }
 
-fn manifest() -> toml::Table {
+pub(crate) fn manifest() -> toml::Table {
     read("Cargo.toml").parse().expect("Cargo.toml is TOML")
 }
 

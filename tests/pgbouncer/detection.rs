@@ -94,17 +94,6 @@ fn client_finds(url: &str) -> PoolingMode {
 }
 
 #[test]
-fn a_direct_connection_keeps_its_session() {
-    let url = url();
-    assert_eq!(diesel_finds(&url), PoolingMode::Dedicated);
-    assert_eq!(r2d2_finds(&url), PoolingMode::Dedicated);
-    assert_eq!(bb8_finds(&url), PoolingMode::Dedicated);
-    assert_eq!(sea_orm_finds(&url), PoolingMode::Dedicated);
-    assert_eq!(sqlx_finds(&url), PoolingMode::Dedicated);
-    assert_eq!(client_finds(&url), PoolingMode::Dedicated);
-}
-
-#[test]
 fn session_mode_keeps_sessions() {
     let pooler = Pooler::start(Mode::Session, 4, "");
     assert_eq!(diesel_finds(&pooler.url()), PoolingMode::Dedicated);

@@ -149,19 +149,6 @@ fn a_leaked_guard_holds_until_its_connection_is_closed() {
 }
 
 #[test]
-fn a_body_that_succeeds_without_its_lock_is_an_error() {
-    let key = fresh_key();
-    let (mut admin, mut conn) = (connect(), connect());
-    let pid = conn.pid();
-    let done = conn.with_advisory_lock(&key, block(), |_| {
-        admin.terminate(pid);
-        Ok::<_, LockError>("done")
-    });
-    assert_eq!(kind_of(done), Some(LockErrorKind::Lost));
-    assert!(!admin.is_alive(pid) && admin.is_free(&key));
-}
-
-#[test]
 fn a_body_that_fails_without_its_lock_is_its_own_error() {
     let (mut admin, mut conn) = (connect(), connect());
     let pid = conn.pid();
@@ -184,18 +171,4 @@ fn a_transaction_that_lost_its_lock_is_not_committed() {
     assert_eq!(kind_of(done), Some(LockErrorKind::CommitUnknown));
     let again = conn.with_advisory_xact_lock(fresh_key(), block(), |_| Ok::<_, LockError>(()));
     assert_eq!(kind_of(again), Some(LockErrorKind::Database));
-}
-
-#[test]
-fn a_lock_released_by_other_code_is_not_held() {
-    let (mut observer, mut conn) = (connect(), connect());
-    let key = fresh_key();
-    let mut guard = conn.acquire_advisory_lock(&key, block()).unwrap();
-    guard.run("SELECT pg_advisory_unlock_all()");
-    assert_eq!(kind_of(guard.release()), Some(LockErrorKind::NotHeld));
-    assert!(observer.is_free(&key));
-    conn.acquire_advisory_lock(&key, block())
-        .unwrap()
-        .release()
-        .unwrap();
 }

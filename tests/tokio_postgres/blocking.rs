@@ -113,17 +113,6 @@ fn pool_of_r2d2_keeps_its_sessions() {
     assert_eq!(pool.detect_pooler().unwrap(), PoolingMode::Dedicated);
 }
 
-/// The lock manager over a pool of the blocking crate.
-#[test]
-fn lock_manager_runs_over_r2d2() {
-    let manager = advisory_locking::lock_manager::LockManager::over_blocking_pool(pool(2));
-    let (manager, key) = (manager.unwrap(), fresh_key());
-    let guard = manager.acquire_blocking(&key, NO_WAIT).unwrap();
-    let refused = connect().acquire_advisory_lock(&key, NO_WAIT).map(drop);
-    assert_eq!(kind_of(refused), Some(LockErrorKind::HeldElsewhere));
-    guard.release_blocking().unwrap();
-}
-
 /// A task that is cancelled drops the guard in its runtime, where the client itself panics.
 #[tokio::test]
 async fn blocking_guard_dropped_in_a_task_is_released() {

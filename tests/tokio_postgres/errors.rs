@@ -13,7 +13,7 @@ use testkit::server::{TIMEOUT, connect as observer, fresh_key, fresh_name, kind_
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-use crate::open::{Error, connect, deadpool, eventually};
+use crate::open::{Error, connect, deadpool};
 
 /// The application's error contains that of the lock, whose source is that of the client.
 #[tokio::test]
@@ -47,7 +47,7 @@ where
         }
     };
     tokio::time::timeout(TIMEOUT, learns).await.unwrap();
-    assert!(guard.release().await.unwrap_err().is_lost());
+    assert_eq!(kind_of(guard.release().await), Some(LockErrorKind::Lost));
 }
 
 #[tokio::test]
@@ -100,22 +100,6 @@ async fn client_without_its_connection_task_fails() {
     assert_eq!(kind_of(failed.await), Some(LockErrorKind::Database));
     let failed = client.advisory_lock_holders(fresh_key()).await;
     assert_eq!(kind_of(failed), Some(LockErrorKind::Database));
-}
-
-#[tokio::test]
-async fn session_that_ends_under_the_lock_is_lost() {
-    let (key, mut observer) = (fresh_key(), observer());
-    let mut client = connect().await;
-    let guard = client.acquire_advisory_lock(&key, LockOptions::no_wait());
-    let guard = guard.await.unwrap();
-    observer.terminate(observer_pid(&key));
-    eventually("the client notices the end", || guard.is_closed()).await;
-    let released = guard.release().await;
-    assert_eq!(kind_of(released), Some(LockErrorKind::Lost));
-}
-
-fn observer_pid(key: &advisory_locking::LockKey) -> i64 {
-    observer().lock_entries(key)[0].pid
 }
 
 #[tokio::test]

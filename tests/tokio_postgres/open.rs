@@ -1,7 +1,5 @@
 //! Connections of the tests.
 
-use std::time::Duration;
-
 use testkit::server::url;
 use tokio_postgres::{Client, NoTls};
 
@@ -24,16 +22,4 @@ pub(crate) async fn deadpool() -> deadpool_postgres::Pool {
         .max_size(1)
         .build();
     pool.unwrap()
-}
-
-/// Waits until a condition is true.
-pub(crate) async fn eventually(event: &str, condition: impl Fn() -> bool + Send + Sync) {
-    let ended = tokio::time::timeout(testkit::server::TIMEOUT, async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    });
-    ended
-        .await
-        .unwrap_or_else(|_| panic!("never occurred: {event}"));
 }

@@ -4,7 +4,7 @@ use advisory_locking::{AsyncAdvisoryLocking, LockErrorKind, LockOptions};
 use testkit::observer::Observe;
 use testkit::server::{connect as observer, fresh_key, fresh_name, kind_of};
 
-use crate::open::{Error, connect, eventually};
+use crate::open::{Error, connect};
 
 #[tokio::test]
 async fn raw_begin_refuses_a_transaction_level_lock() {
@@ -52,10 +52,7 @@ async fn body_in_a_raw_transaction_does_not_run() {
         let error = advisory_locking::LockError::find(&*error).expect("a lock error");
         assert_eq!(error.kind(), LockErrorKind::Database);
         assert!(client.is_closed());
-        eventually("the session ends", || {
-            testkit::server::connect().lock_entries(&key).is_empty()
-        })
-        .await;
+        observer.assert_free(&key, "the end of the session").await;
     }
     assert_eq!(
         observer.number(&format!("(SELECT count(*) FROM {table})")),
