@@ -1,5 +1,6 @@
 //! Databases, roles and tables of one test. They are dropped with their value.
 
+use advisory_locking::session::TokenSource;
 use diesel::pg::PgConnection;
 
 use crate::observer::Observe;
@@ -18,6 +19,11 @@ impl TempObject {
         let name = fresh_name();
         connect().run(&format!("CREATE {kind} {name} {definition}"));
         Self { name, kind }
+    }
+
+    /// Returns this sequence as the source of fencing tokens.
+    pub fn source(&self) -> TokenSource {
+        TokenSource::Sequence(self.name.as_str().into())
     }
 }
 

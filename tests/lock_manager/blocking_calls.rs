@@ -28,17 +28,10 @@ use tokio::time::timeout;
 use crate::cases::{TIMEOUT, fresh_key, kind_of, no_wait, poll, within, without_keep_alive};
 use crate::competing_session::CompetingSession;
 use crate::pool_under_test::{PoolKind, PoolUnderTest};
+use crate::runtimes::runtime;
 use crate::test_manager::Caller;
 
 const POOLS: [PoolKind; 2] = [PoolKind::Bb8, PoolKind::R2d2];
-
-fn runtime() -> Runtime {
-    Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap()
-}
 
 fn single_threaded() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()

@@ -14,25 +14,17 @@ use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{self, AsyncDieselConnectionManager};
 use sqlx::postgres::PgPoolOptions;
 use testkit::observer::Observe;
-use testkit::server::{connect, eventually, fresh_key, pool_of, url};
+use testkit::server::{connect, fresh_key, pool_of, url};
 use tokio_postgres::NoTls;
 
 use crate::cases::no_wait;
-
-/// Ends a session, and waits until it has ended.
-fn end(pid: Option<i32>) {
-    let (mut observer, pid) = (connect(), pid.unwrap());
-    observer.terminate(pid);
-    let count = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
-    eventually("the session ends", || observer.number(&count) == 0);
-}
 
 /// Locks through a pool of one connection, whose session then ends.
 fn end_idle_session(pool: &impl PooledAdvisoryLocking) {
     let guard = pool.acquire_advisory_lock(fresh_key(), no_wait()).unwrap();
     let pid = guard.session_pid();
     guard.release().unwrap();
-    end(pid);
+    connect().terminate(pid.unwrap());
 }
 
 async fn end_idle_session_async(pool: &impl AsyncPooledAdvisoryLocking) {
@@ -40,7 +32,7 @@ async fn end_idle_session_async(pool: &impl AsyncPooledAdvisoryLocking) {
     let guard = guard.unwrap();
     let pid = guard.session_pid();
     guard.release().await.unwrap();
-    end(pid);
+    connect().terminate(pid.unwrap());
 }
 
 fn assert_replaced(pool: &impl PooledAdvisoryLocking) {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind, LockKey, PooledAdvisoryLocking};
+use advisory_locking::{AsyncPooledAdvisoryLocking, LockErrorKind, PooledAdvisoryLocking};
 use diesel::pg::PgConnection;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::{self, AsyncDieselConnectionManager};
-use testkit::server::{connect_to, fresh_name, url, with_parameters};
+use testkit::server::{connect_to, fresh_key, url, with_parameters};
 use testkit::temp::TempRole;
 
 use crate::actor_async::on_runtime;
@@ -54,10 +54,6 @@ async fn deadpool(url: &str, size: u32, timeout: Duration) -> Deadpool {
         .unwrap()
 }
 
-fn key() -> LockKey {
-    LockKey::from(fresh_name())
-}
-
 /// Acquires the lock, again until the pool has a connection.
 macro_rules! acquire_eventually {
     ($pool:expr, $key:expr) => {
@@ -87,7 +83,7 @@ macro_rules! pools {
             fn none_is_left_to_give() {
                 on_runtime(async {
                     let pool = super::$name(&url(), 1, SHORT_CHECKOUT)$(.$await)?;
-                    let (key, other) = (key(), key());
+                    let (key, other) = (fresh_key(), fresh_key());
                     let guard = acquire_eventually!(pool, &key $(, $await)?);
                     // The pool's own timeout is shorter than the last limit.
                     let short = [no_wait(), poll(SHORT_CHECKOUT), block(SHORT_CHECKOUT)];
@@ -110,7 +106,7 @@ macro_rules! pools {
             fn one_key_twice() {
                 on_runtime(async {
                     let pool = super::$name(&url(), 2, CHECKOUT)$(.$await)?;
-                    let key = key();
+                    let key = fresh_key();
                     let guard = $trait::acquire_advisory_lock(&pool, &key, no_wait())$(.$await)?.unwrap();
                     let limit = Duration::from_millis(20);
                     for options in [poll(limit), block(limit)] {
@@ -133,7 +129,7 @@ macro_rules! pools {
             fn older_than_a_connection_may_become() {
                 on_runtime(async {
                     let pool = super::$name(&url(), 1, CHECKOUT)$(.$await)?;
-                    let key = key();
+                    let key = fresh_key();
                     let began = Instant::now();
                     let guard = $trait::acquire_advisory_lock(&pool, &key, no_wait())$(.$await)?.unwrap();
                     while began.elapsed() < LIFETIME * 5 {
@@ -153,7 +149,7 @@ macro_rules! pools {
                     let url = with_parameters(&url(), &role.login());
                     let only = connect_to(&url);
                     let pool = super::$name(&url, 1, SHORT_CHECKOUT)$(.$await)?;
-                    let key = key();
+                    let key = fresh_key();
                     let refused = $trait::acquire_advisory_lock(&pool, &key, no_wait())$(.$await)?;
                     assert_eq!(refused.map(drop).unwrap_err().kind(), LockErrorKind::Pool);
                     drop(only);

@@ -1,11 +1,8 @@
 //! Connections and queries for the tests.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
-
 use advisory_locking::LockOptions;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, Statement};
+pub(crate) use testkit::pending::drop_at as poll_times;
 use testkit::server::url;
 
 pub(crate) const NO_WAIT: LockOptions = LockOptions::no_wait();
@@ -35,23 +32,4 @@ pub(crate) async fn number(db: &impl ConnectionTrait, sql: &str) -> i64 {
 
 pub(crate) async fn pid(db: &impl ConnectionTrait) -> i64 {
     number(db, "SELECT pg_backend_pid()::int8").await
-}
-
-/// Polls a future and drops it once it was pending `times` times. Returns its output if it was
-/// ready before.
-pub(crate) async fn poll_times<F: Future>(times: usize, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = times;
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => {
-            left -= 1;
-            if left == 0 {
-                Poll::Ready(None)
-            } else {
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }

@@ -9,6 +9,7 @@ use testkit::observer::Observe;
 use testkit::server::{block, connect, fresh_key, kind_of, poll};
 
 use crate::client::{bb8_pool, block_on, r2d2_pool, sea_orm, sqlx_pool};
+use crate::signs::refused_servers;
 
 #[derive(Clone, Copy, Debug)]
 enum PoolKind {
@@ -52,11 +53,7 @@ async fn every_call(locks: &LockManager, key: &LockKey) -> [Option<LockErrorKind
 
 #[test]
 fn lock_manager_refuses_the_server() {
-    for (rules, kind) in [
-        (Rule::cockroach_db(), LockErrorKind::NoMutualExclusion),
-        (Rule::yugabyte_db(), LockErrorKind::NoMutualExclusion),
-        (vec![Rule::standby()], LockErrorKind::Standby),
-    ] {
+    for (rules, kind) in refused_servers() {
         let server = FakeServer::start(rules);
         for pool in POOLS {
             block_on(async {

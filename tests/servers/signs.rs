@@ -10,7 +10,7 @@ use testkit::server::{block, connect, fresh_key, poll};
 use crate::client::{Client, Scope, with_lock, with_lock_on};
 
 /// The servers, with the kind of the error.
-fn refused_servers() -> [(Vec<Rule>, LockErrorKind); 3] {
+pub(crate) fn refused_servers() -> [(Vec<Rule>, LockErrorKind); 3] {
     [
         (Rule::cockroach_db(), LockErrorKind::NoMutualExclusion),
         (Rule::yugabyte_db(), LockErrorKind::NoMutualExclusion),

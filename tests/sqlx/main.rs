@@ -15,7 +15,7 @@ mod transactions;
 
 use advisory_locking::LockOptions;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use testkit::server::url;
 
 const NO_WAIT: LockOptions = LockOptions::no_wait();
@@ -32,4 +32,10 @@ async fn pool_of(size: u32) -> PgPool {
 async fn pid(conn: &mut PgConnection) -> i32 {
     let pid = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(conn);
     pid.await.unwrap()
+}
+
+/// Adds a row to a table of numbers.
+async fn insert(conn: &mut PgConnection, table: &str) -> sqlx::Result<()> {
+    let insert = format!("INSERT INTO {table} VALUES (1)");
+    conn.execute(AssertSqlSafe(insert)).await.map(drop)
 }

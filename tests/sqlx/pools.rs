@@ -23,7 +23,7 @@ use testkit::server::{
 use testkit::temp::TempRole;
 use tokio::sync::Notify;
 
-use crate::{NO_WAIT, pid, pool_of};
+use crate::{NO_WAIT, insert, pid, pool_of};
 
 /// Both hooks run for each lock, and `after_release` runs after the release.
 #[tokio::test]
@@ -233,11 +233,6 @@ async fn temporary_table(pool: &PgPool) -> String {
     let create = format!("CREATE TEMPORARY TABLE {table} (number int4)");
     pool.execute(AssertSqlSafe(create)).await.unwrap();
     table
-}
-
-async fn insert(conn: &mut PgConnection, table: &str) -> sqlx::Result<()> {
-    let insert = format!("INSERT INTO {table} VALUES (1)");
-    conn.execute(AssertSqlSafe(insert)).await.map(drop)
 }
 
 /// Drops a call when its body has inserted a row, and asserts that the same session has no row.

@@ -5,8 +5,8 @@ use advisory_locking::session::TokenSource;
 use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions};
 use testkit::observer::Observe;
 use testkit::proxy::Proxy;
-use testkit::server::{connect, fresh_key, fresh_name, url};
-use testkit::temp::TempDatabase;
+use testkit::server::{connect, fresh_key, url};
+use testkit::temp::{TempDatabase, TempObject};
 
 use super::locks_of;
 use crate::client::{Connect, acquire, acquire_in, acquire_with_token, release, release_in};
@@ -145,13 +145,9 @@ pub(crate) fn other_session_runs_no_operation(open: Connect) {
     let (mut session, mut observer) = (open(&url()), connect());
     let expected = open(&url()).pid;
     let [kept, key] = [fresh_key(), fresh_key()];
-    let sequence = fresh_name();
-    observer.run(&format!("CREATE SEQUENCE {sequence}"));
+    let sequence = TempObject::create("SEQUENCE", "");
     assert_eq!(session.execute(&[acquire(&kept)]), [YES]);
-    for tokens in [
-        TokenSource::TransactionId,
-        TokenSource::Sequence(sequence.as_str().into()),
-    ] {
+    for tokens in [TokenSource::TransactionId, sequence.source()] {
         for kind in [Execute, Compensate] {
             let ops = [release(&kept), acquire_with_token(&key), acquire(&kept)];
             let row = session.send_to_pid(expected, kind, &ops, &tokens).unwrap();
@@ -160,7 +156,7 @@ pub(crate) fn other_session_runs_no_operation(open: Connect) {
     }
     assert_eq!(locks_of(&mut observer, session.pid), 1);
     assert_eq!(observer.held_modes(&kept, session.pid), "ExclusiveLock");
-    let issued = format!("SELECT is_called::int FROM {sequence}");
+    let issued = format!("SELECT is_called::int FROM {}", sequence.name);
     assert_eq!(observer.number(&issued), 0);
 
     // 0 expects no particular session.
@@ -169,7 +165,6 @@ pub(crate) fn other_session_runs_no_operation(open: Connect) {
         .unwrap();
     assert_eq!((row.answers, row.pid), (Some(vec![YES]), session.pid));
     assert_eq!(locks_of(&mut observer, session.pid), 2);
-    observer.run(&format!("DROP SEQUENCE {sequence}"));
 }
 
 pub(crate) fn empty_batch_tests_whether_the_session_is_alive(open: Connect) {
@@ -195,9 +190,7 @@ pub(crate) fn prepared_batch_is_one_round_trip(open: Connect) {
     let proxy = Proxy::to(&url());
     let mut session = open(&proxy.url());
     let key = fresh_key();
-    let sequence = fresh_name();
-    connect().run(&format!("CREATE SEQUENCE {sequence}"));
-    let named = TokenSource::Sequence(sequence.as_str().into());
+    let sequence = TempObject::create("SEQUENCE", "");
     let batches = [
         (
             Execute,
@@ -205,7 +198,7 @@ pub(crate) fn prepared_batch_is_one_round_trip(open: Connect) {
             TokenSource::TransactionId,
         ),
         (Execute, release(&key), TokenSource::TransactionId),
-        (Execute, acquire_with_token(&key), named),
+        (Execute, acquire_with_token(&key), sequence.source()),
         (
             Compensate,
             acquire_with_token(&key),
@@ -226,6 +219,4 @@ pub(crate) fn prepared_batch_is_one_round_trip(open: Connect) {
             }
         }
     }
-    drop(session);
-    connect().run(&format!("DROP SEQUENCE {sequence}"));
 }

@@ -5,33 +5,12 @@ use std::thread;
 use advisory_locking::session::{LockOp, TokenSource};
 use advisory_locking::{LockKey, LockMode};
 use testkit::observer::Observe;
-use testkit::server::{connect, eventually, fresh_key, fresh_name, url};
-use testkit::temp::TempDatabase;
+use testkit::server::{connect, eventually, fresh_key, url};
+use testkit::temp::{TempDatabase, TempObject};
 
 use crate::client::{
     Connect, Session, acquire, acquire_in, acquire_with_token, issue_token, release,
 };
-
-/// A sequence, until its value is dropped.
-struct Sequence(String);
-
-impl Sequence {
-    fn create() -> Self {
-        let name = fresh_name();
-        connect().run(&format!("CREATE SEQUENCE {name}"));
-        Self(name)
-    }
-
-    fn source(&self) -> TokenSource {
-        TokenSource::Sequence(self.0.as_str().into())
-    }
-}
-
-impl Drop for Sequence {
-    fn drop(&mut self) {
-        connect().run(&format!("DROP SEQUENCE {}", self.0));
-    }
-}
 
 /// Returns the token of a batch's only operation.
 fn token_of(session: &mut Session, op: LockOp, tokens: &TokenSource) -> i64 {
@@ -51,7 +30,7 @@ fn granted(session: &mut Session, key: &LockKey, tokens: &TokenSource) -> i64 {
 }
 
 pub(crate) fn tokens_grow_over_grants_and_sessions(open: Connect) {
-    let sequence = Sequence::create();
+    let sequence = TempObject::create("SEQUENCE", "");
     for tokens in [TokenSource::TransactionId, sequence.source()] {
         let mut sessions = [open(&url()), open(&url())];
         let key = fresh_key();
@@ -77,7 +56,7 @@ pub(crate) fn tokens_grow_over_grants_and_sessions(open: Connect) {
 }
 
 pub(crate) fn sequence_issues_a_token_per_lock(open: Connect) {
-    let sequence = Sequence::create();
+    let sequence = TempObject::create("SEQUENCE", "");
     let mut session = open(&url());
     let keys = [fresh_key(), fresh_key(), fresh_key()];
     let ops = [
@@ -101,7 +80,7 @@ pub(crate) fn sequence_issues_a_token_per_lock(open: Connect) {
 }
 
 pub(crate) fn contended_acquire_issues_no_token(open: Connect) {
-    let sequence = Sequence::create();
+    let sequence = TempObject::create("SEQUENCE", "");
     let (mut session, mut other) = (open(&url()), open(&url()));
     let [contended, free] = [fresh_key(), fresh_key()];
     assert_eq!(other.execute(&[acquire(&contended)]), [Some(1)]);
@@ -114,7 +93,7 @@ pub(crate) fn contended_acquire_issues_no_token(open: Connect) {
         (row.answers, row.token),
         (Some(vec![None, Some(1)]), Some(1))
     );
-    let issued = format!("SELECT is_called::int FROM {}", sequence.0);
+    let issued = format!("SELECT is_called::int FROM {}", sequence.name);
     assert_eq!(connect().number(&issued), 0);
 }
 

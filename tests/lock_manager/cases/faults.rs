@@ -72,12 +72,6 @@ async fn all_sessions_are_terminated(pool_under_test: PoolUnderTest, mode: &str)
     again.release().await.unwrap();
 }
 
-/// Passes new connections on. Connections that were cut off stay so.
-fn pass(proxy: &Proxy) {
-    proxy.set(ToServer, Policy::Forward);
-    proxy.set(ToClient, Policy::Forward);
-}
-
 fn behind_a_proxy(pool_under_test: &PoolUnderTest) -> (Proxy, PoolUnderTest) {
     let proxy = Proxy::to(&pool_under_test.url);
     let far = pool_under_test.on_server(proxy.url());
@@ -100,7 +94,7 @@ pub(crate) async fn silence_under_a_holder(pool_under_test: PoolUnderTest) {
     assert_eq!(kind_of(guard.release().await), Some(Lost));
 
     // Waiters are served as soon as the server has ended the session.
-    pass(&proxy);
+    proxy.forward();
     let acquiring = manager.spawn_acquire(&key, poll());
     let noticed = format!("SELECT pg_terminate_backend({holder})");
     observer.run(&noticed);
@@ -138,7 +132,7 @@ pub(crate) async fn silence_under_a_poller(pool_under_test: PoolUnderTest) {
     proxy.set(ToServer, Policy::Discard);
     let acquiring = manager.spawn_acquire(&key, poll());
     proxy.wait_until_held(ToServer);
-    pass(&proxy);
+    proxy.forward();
     let guard = acquiring.await.unwrap().unwrap();
     assert!(guard.generation() > other.generation());
     guard.release().await.unwrap();
@@ -156,7 +150,7 @@ pub(crate) async fn silent_idle_connection_is_replaced(pool_under_test: PoolUnde
     let guard = manager.acquire(&fresh_key(), no_wait()).await.unwrap();
     proxy.fall_silent();
     eventually("news of the loss", || guard.is_lost());
-    pass(&proxy);
+    proxy.forward();
     // Far within the limit: two keep-alives.
     let again = manager.acquire(&fresh_key(), poll()).await.unwrap();
     again.release().await.unwrap();

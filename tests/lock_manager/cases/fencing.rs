@@ -7,38 +7,15 @@ use advisory_locking::lock_manager::{LockManagerOptions, TokenSource};
 use diesel::RunQueryDsl;
 use diesel::sql_types::BigInt;
 use testkit::observer::Observe;
-use testkit::server::{connect, connect_to, fresh_name};
+use testkit::server::{connect, connect_to};
+use testkit::temp::TempObject;
 
 use super::{fresh_key, kind_of, no_wait, poll, without_keep_alive};
 use crate::pool_under_test::PoolUnderTest;
 
-/// A sequence or table, dropped with this value.
-struct DatabaseObject {
-    what: &'static str,
-    name: String,
-}
-
-impl DatabaseObject {
-    fn create(what: &'static str, how: &str) -> Self {
-        let name = fresh_name();
-        connect().run(&format!("CREATE {what} {name} {how}"));
-        Self { what, name }
-    }
-
-    fn source(&self) -> TokenSource {
-        TokenSource::Sequence(self.name.as_str().into())
-    }
-}
-
-impl Drop for DatabaseObject {
-    fn drop(&mut self) {
-        connect().run(&format!("DROP {} {}", self.what, self.name));
-    }
-}
-
 /// Across tasks, hand-offs, lock managers and losses of sessions.
 pub(crate) async fn tokens_grow(pool_under_test: PoolUnderTest) {
-    let sequence = DatabaseObject::create("SEQUENCE", "");
+    let sequence = TempObject::create("SEQUENCE", "");
     for source in [TokenSource::TransactionId, sequence.source()] {
         let options = without_keep_alive().fencing_tokens(source.clone());
         let managers = [
@@ -97,7 +74,7 @@ pub(crate) async fn tokens_grow(pool_under_test: PoolUnderTest) {
 pub(crate) async fn unsuitable_sequence_is_rejected(pool_under_test: PoolUnderTest) {
     let mut observer = connect_to(&pool_under_test.url);
     let unfit =
-        ["CACHE 10", "CYCLE", "INCREMENT -1"].map(|how| DatabaseObject::create("SEQUENCE", how));
+        ["CACHE 10", "CYCLE", "INCREMENT -1"].map(|how| TempObject::create("SEQUENCE", how));
     let missing = TokenSource::Sequence("there_is_no_such_sequence".into());
     let sources = unfit.iter().map(|made| (made.source(), InvalidOptions));
     for (source, kind) in sources.chain([(missing, Database)]) {
@@ -118,7 +95,7 @@ pub(crate) async fn unsuitable_sequence_is_rejected(pool_under_test: PoolUnderTe
 
 /// A holder that does not know of its loss cannot write to storage that checks tokens.
 pub(crate) async fn stale_writer_is_rejected(pool_under_test: PoolUnderTest) {
-    let table = DatabaseObject::create("TABLE", "(token bigint NOT NULL, value text NOT NULL)");
+    let table = TempObject::create("TABLE", "(token bigint NOT NULL, value text NOT NULL)");
     let mut storage = connect();
     storage.run(&format!("INSERT INTO {} VALUES (0, '')", table.name));
     let mut write = |token: i64, value: &str| {
