@@ -207,11 +207,13 @@ fn second_term_kills_a_command_that_ignores_it() {
     wait_for_sleep(&sleep);
     running.signal(Signal::TERM);
     // Two pending signals of one number are one, so it is repeated until the end.
-    let pause = Duration::from_millis(100);
-    while !sleeping(&sleep).is_empty() {
-        running.signal(Signal::TERM);
-        thread::sleep(pause);
-    }
+    eventually("the end of the command", || {
+        let has_ended = sleeping(&sleep).is_empty();
+        if !has_ended {
+            running.signal(Signal::TERM);
+        }
+        has_ended
+    });
     running.wait().assert_code(137);
 }
 
