@@ -58,7 +58,7 @@ pub(crate) struct HoldInterval {
 }
 
 impl HoldInterval {
-    fn is_ok(&self) -> bool {
+    pub(crate) fn is_ok(&self) -> bool {
         matches!(self.ended, Some((Outcome::Ok, _)))
     }
 

@@ -20,8 +20,8 @@ pub(crate) struct Children {
     directory: PathBuf,
     seed: u64,
     running: Vec<Running>,
-    /// Record files of all processes, by process number.
-    records: Vec<PathBuf>,
+    /// Kinds and record files of all processes, by process number.
+    records: Vec<(ClientKind, PathBuf)>,
 }
 
 struct Running {
@@ -48,8 +48,9 @@ impl Children {
     fn spawn(&mut self, slot: usize) -> Running {
         let number = self.records.len();
         let record = self.directory.join(format!("record-{number}"));
+        let kind = ClientKind::ALL[slot % ClientKind::ALL.len()];
         let args = ChildArgs {
-            kind: ClientKind::ALL[slot % ClientKind::ALL.len()],
+            kind,
             process: number,
             directory: self.directory.clone(),
             record: record.clone(),
@@ -59,7 +60,7 @@ impl Children {
                 .wrapping_add(1_000 * u64::try_from(number).unwrap()),
         };
         File::create_new(&record).unwrap();
-        self.records.push(record);
+        self.records.push((kind, record));
         let child = Command::new(std::env::current_exe().unwrap())
             .arg(CHILD)
             .args(args.to_arguments())
@@ -97,8 +98,9 @@ impl Children {
         kill_process(pid, Signal::CONT).unwrap();
     }
 
-    /// Waits until every process has ended its calls. Returns the record files of all processes.
-    pub(crate) fn end(mut self) -> Vec<PathBuf> {
+    /// Waits until every process has ended its calls. Returns the kinds and record files of all
+    /// processes.
+    pub(crate) fn end(mut self) -> Vec<(ClientKind, PathBuf)> {
         for Running { child, .. } in &mut self.running {
             drop(child.stdin.take());
         }

@@ -45,7 +45,7 @@ pub(crate) fn run() {
     let records = children.end();
 
     let mut history = History::default();
-    for (process, record) in records.iter().enumerate() {
+    for (process, (_, record)) in records.iter().enumerate() {
         history.add(process, history::read(record));
     }
     let storage = Storage::new(&directory.0);
@@ -90,6 +90,17 @@ pub(crate) fn run() {
             "dropped while waiting",
         ] {
             assert!(history.outcomes.contains_key(outcome), "none was {outcome}");
+        }
+        // A process whose calls all fail has no interval to check.
+        for kind in ClientKind::ALL {
+            for mode in [Mode::Exclusive, Mode::Shared] {
+                let mut holds = history.holds.iter();
+                let released = holds.any(|hold| {
+                    let (kind_of_process, _) = &records[hold.process];
+                    *kind_of_process == kind && hold.mode == mode && hold.is_ok()
+                });
+                assert!(released, "{kind:?}: no {mode:?} lock was held and released");
+            }
         }
     }
 }

@@ -115,6 +115,28 @@ fn test_lock_managers() {
     }
     let silent = sessions(vec![by_lock_manager(0, Outcome::Ok)]);
     assert_one(&found(&silent, &[], 0, 0), "not seen on its session");
+
+    // Its writes count in the fenced counter only.
+    let written = History {
+        holds: sessions(vec![HoldInterval {
+            writes: Some(1),
+            wrote: true,
+            ..by_lock_manager(5, Outcome::Ok)
+        }]),
+        ..History::default()
+    };
+    let finals = |number, fenced| FinalState {
+        number,
+        filed: 0,
+        fenced,
+    };
+    assert_none(&contradictions(&written, &[], &[finals(0, 1)]));
+    for last in [finals(0, 0), finals(0, 2)] {
+        assert_one(
+            &contradictions(&written, &[], &[last]),
+            "the database counts",
+        );
+    }
 }
 
 #[track_caller]
