@@ -79,6 +79,19 @@ impl Pooler {
     pub(crate) fn url(&self) -> String {
         format!("postgres://any_user@127.0.0.1:{}/pooled", self.port)
     }
+
+    /// Returns true if the pooler keeps the prepared statements of its clients, which is the
+    /// default since [1.24](https://www.pgbouncer.org/changelog.html).
+    pub(crate) fn keeps_statements(&self) -> bool {
+        let log = fs::read_to_string(self.directory.join("log")).expect("a pooler has a log");
+        let (_, version) = log
+            .split_once("process up: PgBouncer ")
+            .expect("the log names the version");
+        let mut numbers = version
+            .split(|symbol: char| !symbol.is_ascii_digit())
+            .map(|number| number.parse::<u32>().expect("a number"));
+        (numbers.next(), numbers.next()) >= (Some(1), Some(24))
+    }
 }
 
 impl Drop for Pooler {
