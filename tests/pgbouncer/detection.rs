@@ -16,6 +16,7 @@ use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use testkit::observer::Observe;
 use testkit::pending::drop_at;
 use testkit::server::{connect, eventually, fresh_key, kind_of, url, with_parameters};
+use testkit::temp::TempDatabase;
 
 use crate::actor_async::on_runtime;
 use crate::pooler::{Mode, Pooler};
@@ -145,10 +146,8 @@ fn warm(pooler: &Pooler, sessions: u32) {
 
 #[test]
 fn two_databases_do_not_exclude_each_other() {
-    let mut first = PgConnection::establish(&url()).unwrap();
-    let server = url();
-    let (path, _) = server.rsplit_once('/').unwrap();
-    let mut second = PgConnection::establish(&format!("{path}/postgres")).unwrap();
+    let database = TempDatabase::create();
+    let (mut first, mut second) = (connect(), database.connect());
     assert_eq!(
         first.detect_pooler(&mut second).unwrap(),
         PoolingMode::DifferentServers
