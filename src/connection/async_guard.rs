@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::driver::asynchronous::{TerminateUnlessQueued, drive_release};
+use crate::driver::asynchronous::{TerminateIfArmed, drive_release};
 use crate::driver::run_in_drop;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{GrantRecord, LockSpan};
@@ -156,8 +156,8 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
             return queued.unread();
         }
         run_in_drop(|| {
-            let mut release = TerminateUnlessQueued::new(&mut **self.conn, Some(pid), false);
-            release.is_queued = enqueue(&mut *release.session, pid, &grant, queued);
+            let mut release = TerminateIfArmed::new(&mut **self.conn, Some(pid));
+            release.armed = !enqueue(&mut *release, pid, &grant, queued);
         });
     }
 }

@@ -1,7 +1,7 @@
 //! Driver for async sessions.
 
 use std::future::poll_fn;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref, DerefMut};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -265,23 +265,23 @@ pub(crate) async fn drive_pair<S: AsyncLockSession>(
     second: &mut S,
     mut check: PoolerCheck,
 ) -> <PoolerCheck as Machine>::Output {
-    let mut guard = TerminateBothOnDrop {
-        sessions: [first, second],
-        in_flight: false,
-    };
+    // Without process ids: behind a pooler, they may be those of earlier sessions.
+    let mut first = TerminateIfArmed::new(first, None);
+    let mut second = TerminateIfArmed::new(second, None);
     let mut event = Event::Ready;
     loop {
         let action = check.handle(event, Instant::now());
-        guard.in_flight = !matches!(action, Action::Done(_));
-        let [first, second] = &mut guard.sessions;
         let session = match check.side() {
-            Side::First => first,
-            Side::Second => second,
+            Side::First => &mut *first,
+            Side::Second => &mut *second,
         };
-        // Without a process id: behind a pooler, it may be that of an earlier session.
-        match perform(&mut **session, action, None).await {
+        match perform(session, action, None).await {
             ControlFlow::Continue(next) => event = next,
-            ControlFlow::Break(output) => return output,
+            ControlFlow::Break(output) => {
+                first.disarm();
+                second.disarm();
+                return output;
+            }
         }
     }
 }
@@ -342,64 +342,71 @@ impl<S: AsyncLockSession, M: Machine> Drop for TerminateOnDrop<'_, S, M> {
         let depth = self.machine.depth_of_caller();
         let depth = depth.filter(|_| !self.in_flight || self.can_roll_back);
         run_in_drop(|| {
+            let mut clean_up = TerminateIfArmed::new(&mut *self.session, pid);
             // Only a wait needs a cancel request: the server would grant the lock to it much later.
-            let cancels = self.in_flight && self.waits_on_server;
-            let mut clean_up = TerminateUnlessQueued::new(&mut *self.session, pid, cancels);
+            clean_up.cancels = self.in_flight && self.waits_on_server;
             clean_up.roll_back_to(depth);
         });
     }
 }
 
-/// Terminates a session in a drop unless its clean-up is queued, also if the client panics.
-pub(crate) struct TerminateUnlessQueued<'s, S: AsyncLockSession> {
-    pub(crate) session: &'s mut S,
-    pid: Option<i32>,
+/// Drop guard of a connection whose session may hold a lock. Terminates the session while it is
+/// armed, also if the client panics.
+pub(crate) struct TerminateIfArmed<C: DerefMut<Target: AsyncLockSession + Sized>> {
+    conn: C,
+    /// Process id of the session, if it is known.
+    pub(crate) pid: Option<i32>,
     /// A wait is in flight, which is cancelled. The session is terminated in any case then.
     cancels: bool,
-    pub(crate) is_queued: bool,
+    /// `false` if the session holds no lock, or if its clean-up is queued.
+    pub(crate) armed: bool,
 }
 
-impl<'s, S: AsyncLockSession> TerminateUnlessQueued<'s, S> {
-    pub(crate) const fn new(session: &'s mut S, pid: Option<i32>, cancels: bool) -> Self {
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> TerminateIfArmed<C> {
+    pub(crate) const fn new(conn: C, pid: Option<i32>) -> Self {
         Self {
-            session,
+            conn,
             pid,
-            cancels,
-            is_queued: false,
+            cancels: false,
+            armed: true,
         }
+    }
+
+    /// Drops the connection, which may return to its pool. Its session must hold no lock.
+    pub(crate) fn disarm(mut self) {
+        self.armed = false;
     }
 
     /// Queues a rollback to the transactions of the caller, if the adapter can do that. Returns
     /// `true` if it is queued.
     pub(crate) fn roll_back_to(&mut self, depth: Option<u32>) -> bool {
-        self.is_queued = depth.is_some_and(|depth| self.session.session_start_rollback_to(depth));
-        self.is_queued
+        let is_queued = depth.is_some_and(|depth| self.conn.session_start_rollback_to(depth));
+        self.armed = !is_queued;
+        is_queued
     }
 }
 
-impl<S: AsyncLockSession> Drop for TerminateUnlessQueued<'_, S> {
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for TerminateIfArmed<C> {
     fn drop(&mut self) {
-        run_in_drop(|| match (self.cancels, self.is_queued) {
-            (true, _) => self.session.session_cancel_and_terminate(self.pid),
-            (false, true) => {}
-            (false, false) => self.session.session_start_terminate(self.pid),
+        run_in_drop(|| match (self.cancels, self.armed) {
+            (true, _) => self.conn.session_cancel_and_terminate(self.pid),
+            (false, true) => self.conn.session_start_terminate(self.pid),
+            (false, false) => {}
         });
     }
 }
 
-/// Drop guard of two sessions under the pooler check. Terminates both if the check has not ended.
-struct TerminateBothOnDrop<'s, S: AsyncLockSession> {
-    sessions: [&'s mut S; 2],
-    in_flight: bool,
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> Deref for TerminateIfArmed<C> {
+    type Target = C::Target;
+
+    fn deref(&self) -> &Self::Target {
+        &self.conn
+    }
 }
 
-impl<S: AsyncLockSession> Drop for TerminateBothOnDrop<'_, S> {
-    fn drop(&mut self) {
-        if self.in_flight {
-            for session in &mut self.sessions {
-                run_in_drop(|| session.session_start_terminate(None));
-            }
-        }
+impl<C: DerefMut<Target: AsyncLockSession + Sized>> DerefMut for TerminateIfArmed<C> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.conn
     }
 }
 

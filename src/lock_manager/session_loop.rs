@@ -7,13 +7,12 @@
 //! the reply. So a command that arrives during a statement can only end the session, and the loop
 //! drops the statement.
 //!
-//! A connection on which locks may be held never returns to its pool: [`TerminateOnDrop`]
+//! A connection on which locks may be held never returns to its pool: [`TerminateIfArmed`]
 //! terminates its session unless the core has confirmed that nothing is held. [`SessionReporter`]
 //! reports the end of the loop to the core, also if it is dropped at any point, with its runtime or
 //! by a panic. So no caller waits for a session that has ended.
 
 use std::future::poll_fn;
-use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -25,8 +24,7 @@ use futures_util::future::{Either, select};
 use super::core::{Core, SessionCommand, SessionId};
 use super::shared::{ResponseSender, SessionCommands, Shared};
 use crate::backends::postgres::classify;
-use crate::driver::asynchronous::{drive, snapshot};
-use crate::driver::run_in_drop;
+use crate::driver::asynchronous::{TerminateIfArmed, drive, snapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
@@ -75,7 +73,7 @@ async fn session_loop<P: AsyncLockPool>(
     mut commands: SessionCommands,
 ) {
     let id = reporter.id;
-    let mut conn: Option<TerminateOnDrop<P::Connection>> = None;
+    let mut conn: Option<TerminateIfArmed<P::Connection>> = None;
     while let Some(command) = next_command(&mut commands).await {
         match command {
             SessionCommand::Open => {
@@ -121,7 +119,7 @@ async fn session_loop<P: AsyncLockPool>(
             }
             SessionCommand::Close => {
                 if let Some(conn) = conn.take() {
-                    conn.return_to_pool();
+                    conn.disarm();
                 }
                 break;
             }
@@ -193,11 +191,11 @@ async fn open<P: AsyncLockPool>(
     reporter: &SessionReporter,
     pool: &P,
     accepted: ServerSigns,
-) -> Result<(Option<TerminateOnDrop<P::Connection>>, Backend, i32), LockError> {
+) -> Result<(Option<TerminateIfArmed<P::Connection>>, Backend, i32), LockError> {
     let mut conn = checkout(pool).await.map_err(pool_error)?;
     let backend = conn.session_backend();
     if backend != Backend::Postgres {
-        conn.return_to_pool();
+        conn.disarm();
         return Ok((None, backend, 0));
     }
     reporter.report(|core, now| core.on_checked_out(reporter.id, now));
@@ -214,7 +212,7 @@ async fn open<P: AsyncLockPool>(
             match reply.server_signs.without(accepted).error() {
                 // The server is refused, and its session is in a known state.
                 Some((kind, reason)) => {
-                    conn.return_to_pool();
+                    conn.disarm();
                     Err(LockError::new(kind).with_source(reason))
                 }
                 None => Ok((Some(conn), backend, reply.pid)),
@@ -237,8 +235,8 @@ const CHECKOUT: Duration = Duration::from_secs(30);
 
 async fn checkout<P: AsyncLockPool>(
     pool: &P,
-) -> Result<TerminateOnDrop<P::Connection>, SessionError> {
-    let mut conn = TerminateOnDrop::new(checkout_within(pool, Some(CHECKOUT)).await?);
+) -> Result<TerminateIfArmed<P::Connection>, SessionError> {
+    let mut conn = TerminateIfArmed::new(checkout_within(pool, Some(CHECKOUT)).await?, None);
     let transaction = conn.session_transaction_state();
     // In an aborted transaction a release would fail. The drop of `conn` terminates the session, so
     // that the pool does not hand it out again.
@@ -341,51 +339,6 @@ async fn wait<S: AsyncLockSession>(
             Err(LockError::new(LockErrorKind::Lost).with_source(error))
         }
         Err(error) => Err(error),
-    }
-}
-
-/// A connection whose session is terminated on drop, because it may hold locks.
-struct TerminateOnDrop<C: DerefMut<Target: AsyncLockSession + Sized>> {
-    conn: C,
-    /// Process id of the session, once a reply has shown it.
-    pid: Option<i32>,
-    armed: bool,
-}
-
-impl<C: DerefMut<Target: AsyncLockSession + Sized>> TerminateOnDrop<C> {
-    const fn new(conn: C) -> Self {
-        Self {
-            conn,
-            pid: None,
-            armed: true,
-        }
-    }
-
-    /// Returns the connection to its pool. Its session must hold no lock.
-    fn return_to_pool(mut self) {
-        self.armed = false;
-    }
-}
-
-impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for TerminateOnDrop<C> {
-    fn drop(&mut self) {
-        if self.armed {
-            run_in_drop(|| self.conn.session_start_terminate(self.pid));
-        }
-    }
-}
-
-impl<C: DerefMut<Target: AsyncLockSession + Sized>> Deref for TerminateOnDrop<C> {
-    type Target = C::Target;
-
-    fn deref(&self) -> &Self::Target {
-        &self.conn
-    }
-}
-
-impl<C: DerefMut<Target: AsyncLockSession + Sized>> DerefMut for TerminateOnDrop<C> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.conn
     }
 }
 

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use crate::combine_results::combine_results;
-use crate::driver::asynchronous::{TerminateUnlessQueued, drive_acquire, drive_release};
+use crate::driver::asynchronous::{TerminateIfArmed, drive_acquire, drive_release};
 use crate::driver::run_in_drop;
 use crate::error::LockError;
 use crate::events::GrantRecord;
@@ -80,11 +80,11 @@ impl<S: AsyncLockSession> Drop for TransactionScope<'_, S> {
         // Its drop sends the event of a termination, also if the client panics.
         let release = grant.record.take().map(GrantRecord::releasing);
         run_in_drop(|| {
-            let mut clean_up = TerminateUnlessQueued::new(&mut *self.session, pid, false);
+            let mut clean_up = TerminateIfArmed::new(&mut *self.session, pid);
             let is_queued = clean_up.roll_back_to(depth);
             #[cfg(feature = "testing")]
             if !is_queued {
-                crate::testing::end_session(grant, &*clean_up.session);
+                crate::testing::end_session(grant, &*clean_up);
             }
             if is_queued {
                 if let Some(release) = release {

@@ -12,6 +12,8 @@ use crate::session::{Row, Script, SessionError, TransactionState};
 #[derive(Default)]
 pub(crate) struct PanickingSession {
     pub(crate) terminated: u32,
+    /// The server never replies to a query, so only the termination panics.
+    is_silent: bool,
 }
 
 impl AsyncLockSession for PanickingSession {
@@ -38,6 +40,9 @@ impl AsyncLockSession for PanickingSession {
     }
 
     async fn session_query(&mut self, _statement: &Statement) -> Result<Row, SessionError> {
+        if self.is_silent {
+            return std::future::pending().await;
+        }
         panic!("the client panics")
     }
 
@@ -62,7 +67,7 @@ pub(crate) fn assert_panics_once(act: impl FnOnce()) {
     assert!(catch_unwind(AssertUnwindSafe(act)).is_err());
 }
 
-/// Polls a future once, which panics.
+/// Polls a future once and drops it. One of the two panics.
 fn poll<T>(future: impl Future<Output = T>) {
     let mut context = Context::from_waker(Waker::noop());
     drop(pin!(future).poll(&mut context));
@@ -101,6 +106,21 @@ fn panic_in_the_pooler_check_terminates_both_sessions() {
     assert_panics_once(|| {
         let [first, second] = &mut sessions;
         let check = PoolerCheck::new(&snapshot(first), &snapshot(second));
+        poll(drive_pair(first, second, check));
+    });
+    assert_eq!(sessions.map(|session| session.terminated), [1, 1]);
+}
+
+#[test]
+fn panic_in_a_termination_terminates_the_other_session() {
+    let mut sessions = [(); 2].map(|()| PanickingSession {
+        terminated: 0,
+        is_silent: true,
+    });
+    assert_panics_once(|| {
+        let [first, second] = &mut sessions;
+        let check = PoolerCheck::new(&snapshot(first), &snapshot(second));
+        // Dropped while it waits for the first reply.
         poll(drive_pair(first, second, check));
     });
     assert_eq!(sessions.map(|session| session.terminated), [1, 1]);

@@ -101,7 +101,7 @@ fn queued_command_is_left_for_the_next_poll() {
 fn client_that_panics_twice_does_not_abort() {
     let mut session = PanickingSession::default();
     assert_panics_once(|| {
-        let _conn = TerminateOnDrop::new(&mut session);
+        let _conn = TerminateIfArmed::new(&mut session, None);
         panic!("the client panics");
     });
     assert_eq!(session.terminated, 1);
