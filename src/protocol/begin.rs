@@ -29,13 +29,12 @@ use super::{Acquire, Action, Event, Grant, Machine, SessionSnapshot};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
-use crate::session::{Backend, SessionError};
+use crate::session::SessionError;
 
 /// Machine that begins a transaction and acquires a transaction-level lock in it.
 #[derive(Debug)]
 pub(crate) struct BeginAndAcquire {
     key: LockKey,
-    backend: Backend,
     depth_of_caller: u32,
     /// Process id of the session, once a reply has shown it.
     pid: Option<i32>,
@@ -62,7 +61,6 @@ type NextAction = Action<Result<Grant, LockError>>;
 
 impl BeginAndAcquire {
     pub(crate) fn new(key: LockKey, options: &LockOptions, snapshot: SessionSnapshot) -> Self {
-        let backend = snapshot.backend;
         // The acquire is created before the begin, with the state after it. So a call that is
         // rejected anyway begins no transaction.
         let inside = SessionSnapshot {
@@ -73,7 +71,6 @@ impl BeginAndAcquire {
         acquire.pauses_outside_transaction = !snapshot.transaction.is_open_on_server();
         Self {
             key,
-            backend,
             depth_of_caller: snapshot.transaction.depth(),
             pid: None,
             state: State::Start(Box::new(acquire)),
@@ -99,20 +96,14 @@ impl BeginAndAcquire {
         }
     }
 
-    /// Handles a failed begin, whose effect is unknown. SQLite has no session to terminate.
-    fn on_begin_failed(&mut self, error: SessionError) -> NextAction {
+    fn begin_failed(&self, error: SessionError) -> LockError {
         let context = if error.is_other_transaction() {
             "the application has begun a transaction as plain text, which the client does not \
              know of; it was rolled back with its session: begin it with the client's own method"
         } else {
             "the transaction for the lock did not begin"
         };
-        let error = self.error(context).with_source(error.into_source());
-        match self.backend {
-            Backend::Postgres => self.terminate(error),
-            // There is no session whose state could be unknown.
-            Backend::Sqlite => Action::Done(Err(error)),
-        }
+        self.error(context).with_source(error.into_source())
     }
 
     fn acquire(&mut self, mut acquire: Box<Acquire>, event: Event, now: Instant) -> NextAction {
@@ -175,11 +166,13 @@ impl Machine for BeginAndAcquire {
             State::Start(acquire) | State::Pausing(acquire) => self.begin(acquire, now),
             State::Beginning(acquire) => match event.begun() {
                 Ok(reply) => self.acquire(acquire, Event::Row(reply), now),
-                Err(error) => self.on_begin_failed(error),
+                // The effect of the begin is unknown.
+                Err(error) => self.terminate(self.begin_failed(error)),
             },
             State::BeginningWithoutLock(grant) => match event.ran() {
                 Ok(()) => self.read_depth(grant),
-                Err(error) => self.on_begin_failed(error),
+                // There is no session whose state could be unknown.
+                Err(error) => Action::Done(Err(self.begin_failed(error))),
             },
             State::ReadingDepth(grant) => {
                 let depth = match event {
