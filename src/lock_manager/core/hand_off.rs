@@ -83,7 +83,9 @@ impl<W> Core<W> {
                 key_state.hand_offs = key_state.hand_offs.saturating_add(1);
                 let token = if next.fenced { token.take() } else { None };
                 let holder = self.grant(next, Some(session), token);
-                self.keys.entry(key).or_default().add_holder(holder, now);
+                if let Some(key_state) = self.keys.get_mut(&key) {
+                    key_state.add_holder(holder, now);
+                }
                 self.arm_connection_check(session, now);
             }
         };

@@ -53,7 +53,7 @@ const POLL_ALIGNMENT: u32 = 16;
 pub(super) struct KeyState<W> {
     phase: KeyPhase,
     /// The key with its text, for snapshots; that of the first request.
-    pub(super) name: Option<LockKey>,
+    pub(super) name: LockKey,
     /// Time of the last grant to a holder.
     pub(super) last_grant: Option<Instant>,
     pub(super) queue: WaitQueue<W>,
@@ -141,11 +141,11 @@ pub(super) enum KeyEvent {
     SessionLost,
 }
 
-impl<W> Default for KeyState<W> {
-    fn default() -> Self {
+impl<W> KeyState<W> {
+    pub(super) fn new(name: LockKey) -> Self {
         Self {
             phase: KeyPhase::NotHeld,
-            name: None,
+            name,
             last_grant: None,
             queue: WaitQueue::default(),
             holders: Vec::new(),
@@ -160,9 +160,7 @@ impl<W> Default for KeyState<W> {
             retry_alone: false,
         }
     }
-}
 
-impl<W> KeyState<W> {
     pub(super) const fn phase(&self) -> KeyPhase {
         self.phase
     }

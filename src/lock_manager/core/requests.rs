@@ -12,7 +12,7 @@
 
 use std::time::Instant;
 
-use super::key_state::{KeyEvent, KeyPhase};
+use super::key_state::{KeyEvent, KeyPhase, KeyState};
 use super::timers::Timer;
 use super::wait_queue::Request;
 use super::{Command, Core, RequestId, SessionId};
@@ -35,10 +35,10 @@ impl<W> Core<W> {
         let key = request.key.raw();
         let waits = request.no_wait.is_none();
         let is_connected = self.is_connected();
-        let key_state = self.keys.entry(key).or_default();
+        let key_state = self.keys.entry(key);
+        let key_state = key_state.or_insert_with(|| Box::new(KeyState::new(request.key.clone())));
         let was_empty = key_state.queue.is_empty();
         let (deadline, id) = (request.deadline, request.id);
-        key_state.name.get_or_insert_with(|| request.key.clone());
         key_state.queue.push(request);
         if let Some(at) = deadline {
             self.timers.insert((at, Timer::Deadline(id, key)));

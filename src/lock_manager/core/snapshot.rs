@@ -11,7 +11,6 @@ use std::time::Instant;
 use super::key_state::{KeyPhase, KeyState};
 use super::sessions::{SessionPhase, SessionState};
 use super::{Core, SessionId};
-use crate::key::{LockKey, RawLockKey};
 use crate::lock_manager::snapshot::{
     KeySnapshot, LockManagerSnapshot, ManagedSession, ManagedSessionState,
 };
@@ -27,10 +26,10 @@ pub(super) struct Counters {
 impl<W> Core<W> {
     /// Returns a copy of the state.
     pub(crate) fn snapshot(&self, now: Instant) -> LockManagerSnapshot {
-        let keys = self.keys.iter();
+        let keys = self.keys.values();
         let sessions = self.sessions.iter();
         LockManagerSnapshot {
-            keys: keys.map(|(raw, key)| key.snapshot(*raw, now)).collect(),
+            keys: keys.map(|key| key.snapshot(now)).collect(),
             sessions: sessions
                 .map(|(id, session)| session.snapshot(*id, self.keys_of(*id).len()))
                 .collect(),
@@ -43,7 +42,7 @@ impl<W> Core<W> {
 }
 
 impl<W> KeyState<W> {
-    fn snapshot(&self, raw: RawLockKey, now: Instant) -> KeySnapshot {
+    fn snapshot(&self, now: Instant) -> KeySnapshot {
         let elapsed = |since: Instant| now.saturating_duration_since(since);
         let mode = match self.phase() {
             KeyPhase::Held { mode, .. } | KeyPhase::IssuingToken { mode, .. } => Some(mode),
@@ -54,7 +53,7 @@ impl<W> KeyState<W> {
         };
         let is_held = !self.holders.is_empty();
         KeySnapshot {
-            key: self.name.clone().unwrap_or_else(|| LockKey::from(raw)),
+            key: self.name.clone(),
             mode,
             holders: self.holders.len(),
             waiters: self.queue.len(),

@@ -85,7 +85,7 @@ fn transition_table_matches_the_code() {
         for event in events() {
             let mut key_state = KeyState::<()> {
                 phase,
-                ..KeyState::default()
+                ..KeyState::new(LockKey::from(1))
             };
             key_state.apply(event);
             let next = name(&key_state.phase());
