@@ -18,23 +18,27 @@ macro_rules! session_columns {
     };
 }
 
-/// Chooses one of four texts made by `$text!`.
+/// Chooses one of four texts made by `$text!`, whose first argument may be the name of a function.
 ///
 /// The mode decides the suffix of the function and the mode in `pg_locks`. The key space decides
 /// the parameters of the key and `objsubid`.
 ///
 /// Each parameter occurs once and in order, because Diesel numbers parameters itself.
 macro_rules! by_mode_and_space {
-    ($mode:expr, $key:expr, $text:ident, $single:literal, $pair:literal) => {
+    ($mode:expr, $key:expr, $text:ident $(($function:literal))?, $single:literal, $pair:literal) => {
         match ($mode, $key) {
             (LockMode::Exclusive, RawLockKey::Single(_)) => {
-                $text!("", "ExclusiveLock", $single, "1")
+                $text!($($function,)? "", "ExclusiveLock", $single, "1")
             }
-            (LockMode::Exclusive, RawLockKey::Pair(..)) => $text!("", "ExclusiveLock", $pair, "2"),
+            (LockMode::Exclusive, RawLockKey::Pair(..)) => {
+                $text!($($function,)? "", "ExclusiveLock", $pair, "2")
+            }
             (LockMode::Shared, RawLockKey::Single(_)) => {
-                $text!("_shared", "ShareLock", $single, "1")
+                $text!($($function,)? "_shared", "ShareLock", $single, "1")
             }
-            (LockMode::Shared, RawLockKey::Pair(..)) => $text!("_shared", "ShareLock", $pair, "2"),
+            (LockMode::Shared, RawLockKey::Pair(..)) => {
+                $text!($($function,)? "_shared", "ShareLock", $pair, "2")
+            }
         }
     };
 }
@@ -46,7 +50,7 @@ macro_rules! by_mode_and_space {
 ///
 /// [`COALESCE`]: https://www.postgresql.org/docs/current/functions-conditional.html#FUNCTIONS-COALESCE-NVL-IFNULL
 macro_rules! unless_refused {
-    ($function:literal, $suffix:literal, $key:literal) => {
+    ($function:literal, $suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
         concat!(
             "SELECT COALESCE(CASE WHEN $1::pg_catalog.int4 OPERATOR(pg_catalog.<>) 0 THEN ",
             stub_sign!(),
@@ -60,20 +64,6 @@ macro_rules! unless_refused {
             ")::pg_catalog.int4)",
             session_columns!()
         )
-    };
-}
-
-/// The text that acquires a session-level lock if it is free.
-macro_rules! try_session {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
-        unless_refused!("pg_try_advisory_lock", $suffix, $key)
-    };
-}
-
-/// The text that acquires a transaction-level lock if it is free.
-macro_rules! try_in_transaction {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
-        unless_refused!("pg_try_advisory_xact_lock", $suffix, $key)
     };
 }
 
@@ -198,18 +188,6 @@ macro_rules! release_if_held {
     };
 }
 
-/// The text that returns whether `pg_locks` shows the lock.
-macro_rules! is_held {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:tt) => {
-        concat!(
-            "SELECT EXISTS (SELECT",
-            from_pg_locks!($pg_locks_mode, "$1", "$2", $objsubid),
-            ")",
-            session_columns!()
-        )
-    };
-}
-
 /// The condition that `pg_locks` shows the lock for this session.
 macro_rules! held_by_session {
     ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:tt) => {
@@ -217,6 +195,17 @@ macro_rules! held_by_session {
             "EXISTS (SELECT",
             from_pg_locks!($pg_locks_mode, "$1", "$2", $objsubid),
             ")"
+        )
+    };
+}
+
+/// The text that returns whether `pg_locks` shows the lock.
+macro_rules! is_held {
+    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:tt) => {
+        concat!(
+            "SELECT ",
+            held_by_session!($suffix, $pg_locks_mode, $key, $objsubid),
+            session_columns!()
         )
     };
 }
@@ -261,7 +250,7 @@ pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) ->
         } => by_mode_and_space!(
             mode,
             key,
-            try_session,
+            unless_refused("pg_try_advisory_lock"),
             "$3::pg_catalog.int8",
             "$3::pg_catalog.int4, $4::pg_catalog.int4"
         ),
@@ -271,7 +260,7 @@ pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) ->
         } => by_mode_and_space!(
             mode,
             key,
-            try_in_transaction,
+            unless_refused("pg_try_advisory_xact_lock"),
             "$3::pg_catalog.int8",
             "$3::pg_catalog.int4, $4::pg_catalog.int4"
         ),
@@ -349,7 +338,7 @@ pub(super) const fn key_binds(key: RawLockKey) -> [Option<Bind>; 2] {
 ///
 /// The operations need no columns of `pg_locks`, which [`by_mode_and_space`] passes to each text.
 macro_rules! if_pid_matches {
-    ($function:literal, $suffix:literal, $key:literal) => {
+    ($function:literal, $suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
         concat!(
             "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 THEN pg_catalog.",
             $function,
@@ -361,25 +350,13 @@ macro_rules! if_pid_matches {
     };
 }
 
-macro_rules! single_acquire {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
-        if_pid_matches!("pg_try_advisory_lock", $suffix, $key)
-    };
-}
-
-macro_rules! single_release {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
-        if_pid_matches!("pg_advisory_unlock", $suffix, $key)
-    };
-}
-
 /// Returns the text of a single operation, which issues no token.
 pub(super) const fn single_op_sql(op: &LockOp) -> &'static str {
     if op.is_release() {
         by_mode_and_space!(
             op.mode(),
             op.key(),
-            single_release,
+            if_pid_matches("pg_advisory_unlock"),
             "$2::pg_catalog.int8",
             "$2::pg_catalog.int4, $3::pg_catalog.int4"
         )
@@ -387,7 +364,7 @@ pub(super) const fn single_op_sql(op: &LockOp) -> &'static str {
         by_mode_and_space!(
             op.mode(),
             op.key(),
-            single_acquire,
+            if_pid_matches("pg_try_advisory_lock"),
             "$2::pg_catalog.int8",
             "$2::pg_catalog.int4, $3::pg_catalog.int4"
         )
