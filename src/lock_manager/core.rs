@@ -155,9 +155,8 @@ pub(crate) struct Core<W> {
     /// longer count for the maximum of sessions.
     ending_sessions: BTreeSet<SessionId>,
     timers: BTreeSet<(Instant, Timer)>,
-    /// The driver reports the end of a terminated session soon.
-    awaits_terminated: bool,
-    /// Interval of the connection checks. `None`: the clients do not know without I/O.
+    /// Interval of the connection checks. `None` over a blocking pool: its clients do not know
+    /// without I/O, and a terminated session may end late.
     connection_check_interval: Option<Duration>,
     /// Backend of the pool; known after the first session was opened.
     backend: Option<Backend>,
@@ -190,7 +189,6 @@ impl<W> Core<W> {
             keys: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ending_sessions: BTreeSet::new(),
-            awaits_terminated: true,
             timers: BTreeSet::new(),
             connection_check_interval: None,
             backend: None,
@@ -202,13 +200,6 @@ impl<W> Core<W> {
             commands: Vec::new(),
             counters: Counters::default(),
         }
-    }
-
-    /// Does not wait for the end of terminated sessions: a blocking statement may last as long as
-    /// the server or the network takes.
-    pub(crate) const fn ignoring_terminated(mut self) -> Self {
-        self.awaits_terminated = false;
-        self
     }
 
     /// Adds a request. The response is a [`Command::Granted`] or a [`Command::Failed`], possibly

@@ -168,9 +168,9 @@ impl Shared {
         Arc::new(Self {
             state: Mutex::new(State {
                 core: if sessions_block {
-                    core.ignoring_terminated()
+                    core
                 } else {
-                    core.checking_connections(CONNECTION_CHECK_INTERVAL)
+                    core.over_async_pool(CONNECTION_CHECK_INTERVAL)
                 },
                 commands: Vec::new(),
                 sessions: BTreeMap::new(),

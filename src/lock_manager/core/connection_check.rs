@@ -18,9 +18,10 @@ use super::{Core, SessionCommand, SessionId};
 pub(crate) const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 impl<W> Core<W> {
-    /// Checks the connections of sessions that hold locks, at this interval.
-    pub(crate) const fn checking_connections(mut self, interval: Duration) -> Self {
-        self.connection_check_interval = Some(interval);
+    /// Uses an async pool: checks the connections of sessions that hold locks, at this interval,
+    /// and waits for the end of terminated sessions.
+    pub(crate) const fn over_async_pool(mut self, check_interval: Duration) -> Self {
+        self.connection_check_interval = Some(check_interval);
         self
     }
 

@@ -323,7 +323,9 @@ impl<W> Core<W> {
     ) -> Option<SessionState<W>> {
         let session = self.sessions.remove(&id)?;
         self.remove_timers(id, &session);
-        if self.awaits_terminated || matches!(last, SessionCommand::Close) {
+        // Over a blocking pool, a statement may last as long as the server or the network takes.
+        let ends_soon = self.connection_check_interval.is_some();
+        if ends_soon || matches!(last, SessionCommand::Close) {
             self.ending_sessions.insert(id);
         }
         self.send(id, last);

@@ -136,8 +136,7 @@ fn close_completes_despite_an_overdue_server_wait() {
 /// A blocking statement cannot be stopped.
 #[test]
 fn close_does_not_await_terminated_blocking_sessions() {
-    let mut harness = CoreHarness::opened(LockManagerOptions::new());
-    harness.core = harness.core.ignoring_terminated();
+    let mut harness = CoreHarness::opened(LockManagerOptions::new()).over_blocking_pool();
     harness.request("ann", 1, &forever().strategy(WaitStrategy::Block));
     harness.reply("s1", "n");
     harness.open("s2");
@@ -151,8 +150,7 @@ fn close_does_not_await_terminated_blocking_sessions() {
 /// The server grants the lock after the limit, and after the close.
 #[test]
 fn close_completes_with_a_late_grant_over_a_blocking_pool() {
-    let mut harness = CoreHarness::opened(LockManagerOptions::new());
-    harness.core = harness.core.ignoring_terminated();
+    let mut harness = CoreHarness::opened(LockManagerOptions::new()).over_blocking_pool();
     let block = LockOptions::wait_up_to(millis(20)).strategy(WaitStrategy::Block);
     harness.request("ann", 1, &block);
     harness.reply("s1", "n");

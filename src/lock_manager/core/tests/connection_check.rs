@@ -114,8 +114,8 @@ fn only_sessions_with_a_lock_are_checked() {
 
 /// Over a blocking pool a session is not polled between two statements.
 #[test]
-fn connection_is_not_checked_unless_enabled() {
-    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+fn connection_of_a_blocking_pool_is_not_checked() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new()).over_blocking_pool();
     harness.request("ann", 1, &no_wait());
     harness.reply("s1", "y");
     assert_eq!(harness.timer_count(), 1, "the health check only");

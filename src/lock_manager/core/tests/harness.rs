@@ -52,10 +52,13 @@ pub(super) struct CoreHarness {
 }
 
 impl CoreHarness {
+    /// Returns a harness over an async pool, whose connections are not checked.
     pub(super) fn new(options: LockManagerOptions) -> Self {
         let now = Instant::now();
+        let core = Core::new(options, fastrand::Rng::with_seed(7), now);
         Self {
-            core: Core::new(options, fastrand::Rng::with_seed(7), now),
+            // The first check is beyond the range of the clock.
+            core: core.over_async_pool(Duration::MAX),
             now,
             sessions: Vec::new(),
             batches: HashMap::new(),
@@ -75,10 +78,16 @@ impl CoreHarness {
         harness
     }
 
+    /// Returns the harness over a blocking pool.
+    pub(super) fn over_blocking_pool(mut self) -> Self {
+        self.core.connection_check_interval = None;
+        self
+    }
+
     /// Returns the harness with connection checks at this interval.
     pub(super) fn checking_connections(self, interval: Duration) -> Self {
         Self {
-            core: self.core.checking_connections(interval),
+            core: self.core.over_async_pool(interval),
             ..self
         }
     }

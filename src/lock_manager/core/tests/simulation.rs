@@ -93,9 +93,9 @@ impl Simulation {
         let cores = options.map(|options| {
             let core = Core::new(options.clone(), random.fork(), now);
             if plan.blocking {
-                core.ignoring_terminated()
+                core
             } else {
-                core.checking_connections(plan::CONNECTION_CHECK_INTERVAL)
+                core.over_async_pool(plan::CONNECTION_CHECK_INTERVAL)
             }
         });
         Self {
