@@ -15,7 +15,7 @@
 
 use std::time::Instant;
 
-use super::key_state::{KeyEvent, KeyPhase, KeyState};
+use super::key_state::{KeyEvent, KeyPhase};
 use super::{Core, RequestId, SessionId};
 use crate::error::LockErrorKind;
 use crate::key::RawLockKey;
@@ -138,15 +138,10 @@ impl<W> Core<W> {
         let limit_reached = key_state.hand_off_limit_reached(&self.options, now);
         // The server grants the lock to sessions in its queue before it grants it to this session
         // again. Polling clients are not in that queue, so they need a pause.
-        let polls = |key_state: &KeyState<W>| {
-            let next = key_state.queue.front();
-            next.is_some_and(|next| next.no_wait.is_none() && !next.blocks())
-        };
-        let yield_backoff =
-            (limit_reached && polls(key_state)).then(|| key_state.yield_backoff(&mut self.random));
-        let yield_backoff = yield_backoff.flatten();
-        let yields = yield_backoff.is_some();
-        let next = key_state.queue.front().filter(|_| !yields);
+        let next = key_state.queue.front();
+        let polls = next.is_some_and(|next| next.no_wait.is_none() && !next.blocks());
+        let yields = limit_reached && polls;
+        let next = next.filter(|_| !yields);
         let acquire = next.map(|next| {
             let with_token = next.fenced;
             LockOp::new(LockOpKind::Acquire { with_token }, key, next.mode)
@@ -156,7 +151,7 @@ impl<W> Core<W> {
             key_state.reset_hand_offs();
         }
         if yields {
-            key_state.backoff = yield_backoff;
+            key_state.begin_to_yield(&mut self.random);
         }
         key_state.newest_when_sent = newest;
         key_state.releaser = releaser;

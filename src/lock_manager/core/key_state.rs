@@ -239,18 +239,19 @@ impl<W> KeyState<W> {
         (self.hand_offs_since, self.hand_offs) = (None, 0);
     }
 
-    /// Returns the backoff of the pause in which other processes may acquire the lock.
+    /// Starts the backoff of the pause in which other processes may acquire the lock.
     ///
     /// The server does not show polling clients, so only a pause can find them. It is fair if it is
     /// as long as theirs: up to one poll interval, if another process contended for the lock.
     /// Without contention it is lost time. So each pause halves the bound of the next one, down to
     /// a [`POLL_ALIGNMENT`]th of the interval.
-    pub(super) fn yield_backoff(&mut self, random: &mut fastrand::Rng) -> Option<Backoff> {
-        let next = self.queue.front()?;
-        let first = next.interval / self.yield_divisor;
-        let backoff = Backoff::starting_at(first, next.interval, random.fork());
-        self.yield_divisor = self.yield_divisor.saturating_mul(2).min(POLL_ALIGNMENT);
-        Some(backoff)
+    pub(super) fn begin_to_yield(&mut self, random: &mut fastrand::Rng) {
+        if let Some(next) = self.queue.front() {
+            let first = next.interval / self.yield_divisor;
+            let backoff = Backoff::starting_at(first, next.interval, random.fork());
+            self.backoff = Some(backoff);
+            self.yield_divisor = self.yield_divisor.saturating_mul(2).min(POLL_ALIGNMENT);
+        }
     }
 
     /// Records that another session holds the lock.
