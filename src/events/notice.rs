@@ -24,9 +24,8 @@ pub(crate) struct Notice {
 enum State {
     Open,
     Sending(ThreadId),
-    Sent,
-    /// The request or hold has ended.
-    Closed,
+    /// The event was sent, or the request or hold has ended.
+    Done,
 }
 
 impl Notice {
@@ -50,18 +49,18 @@ impl Notice {
             *state = State::Sending(thread::current().id());
             drop(state);
             self.subject.emit(event, None);
-            *self.state() = State::Sent;
+            *self.state() = State::Done;
             self.sent.notify_all();
         }
     }
 
-    /// Ends the request or hold. Returns `true` if the event was sent.
+    /// Ends the request or hold, once. Returns `true` if the event was sent.
     pub(super) fn close(&self) -> bool {
         let this = thread::current().id();
         let is_sending = |state: &mut State| matches!(state, State::Sending(id) if *id != this);
         let state = self.sent.wait_while(self.state(), is_sending);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *state, State::Closed) != State::Open
+        std::mem::replace(&mut *state, State::Done) != State::Open
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
