@@ -16,13 +16,13 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
-use super::core::{Core, SessionCommand, SessionId};
-use super::shared::{ResponseSender, SessionCommands, Shared};
+use super::core::{SessionCommand, SessionId};
+use super::shared::{SessionCommands, Shared};
 use crate::backends::postgres::classify;
 use crate::driver::asynchronous::{TerminateIfArmed, drive, snapshot};
 use crate::error::{LockError, LockErrorKind};
@@ -72,6 +72,7 @@ async fn session_loop<P: AsyncLockPool>(
     accepted: ServerSigns,
     mut commands: SessionCommands,
 ) {
+    let shared = &reporter.shared;
     let id = reporter.id;
     let mut conn: Option<TerminateIfArmed<P::Connection>> = None;
     while let Some(command) = next_command(&mut commands).await {
@@ -81,10 +82,10 @@ async fn session_loop<P: AsyncLockPool>(
                 match or_command(opening, &mut commands).await {
                     Some(Ok((opened, backend, pid))) => {
                         conn = opened;
-                        reporter.report(|core, now| core.on_opened(id, Ok((backend, pid)), now));
+                        shared.with_core(|core, now| core.on_opened(id, Ok((backend, pid)), now));
                     }
                     Some(Err(error)) => {
-                        reporter.report(|core, now| core.on_opened(id, Err(error), now));
+                        shared.with_core(|core, now| core.on_opened(id, Err(error), now));
                         return;
                     }
                     None => break,
@@ -94,7 +95,7 @@ async fn session_loop<P: AsyncLockPool>(
                 let Some(session) = conn.as_mut() else { break };
                 match or_command(run(&mut **session, &batch), &mut commands).await {
                     Some(reply) => {
-                        reporter.report(|core, now| core.on_batch_result(id, reply, now))
+                        shared.with_core(|core, now| core.on_batch_result(id, reply, now))
                     }
                     None => break,
                 }
@@ -105,7 +106,7 @@ async fn session_loop<P: AsyncLockPool>(
                 // A command that arrives meanwhile drops this future, which cancels the wait.
                 match or_command(wait(&mut **session, key, &options), &mut commands).await {
                     Some(granted) => {
-                        reporter.report(|core, now| core.on_wait_ended(id, granted, now));
+                        shared.with_core(|core, now| core.on_wait_ended(id, granted, now));
                     }
                     None => break,
                 }
@@ -114,7 +115,7 @@ async fn session_loop<P: AsyncLockPool>(
                 let Some(session) = conn.as_mut() else { break };
                 // The core then sends the command to terminate, so the loop goes on.
                 if session.session_has_ended() {
-                    reporter.report(|core, now| core.on_connection_closed(id, now));
+                    shared.with_core(|core, now| core.on_connection_closed(id, now));
                 }
             }
             SessionCommand::Close => {
@@ -131,21 +132,16 @@ async fn session_loop<P: AsyncLockPool>(
     drop(conn);
 }
 
-/// Reports results to the core, and on drop the end of the session.
+/// Reports the end of the session to the core when it is dropped.
 struct SessionReporter {
     shared: Arc<Shared>,
     id: SessionId,
 }
 
-impl SessionReporter {
-    fn report(&self, event: impl FnOnce(&mut Core<ResponseSender>, Instant)) {
-        self.shared.with_core(event);
-    }
-}
-
 impl Drop for SessionReporter {
     fn drop(&mut self) {
-        self.report(|core, now| core.on_session_closed(self.id, now));
+        self.shared
+            .with_core(|core, now| core.on_session_closed(self.id, now));
         // After the report: a command to a session that was removed would start it again.
         self.shared.remove_session(self.id);
     }
@@ -198,7 +194,9 @@ async fn open<P: AsyncLockPool>(
         conn.disarm();
         return Ok((None, backend, 0));
     }
-    reporter.report(|core, now| core.on_checked_out(reporter.id, now));
+    reporter
+        .shared
+        .with_core(|core, now| core.on_checked_out(reporter.id, now));
     // An empty batch returns the process id, and shows that the server supports the statements.
     let ping = LockBatch::new(
         BatchMode::Execute,
