@@ -197,12 +197,14 @@ pub(crate) async fn commit(
     let result = match client.batch_execute(&commit).await {
         Ok(()) => Ok(()),
         Err(error) => {
-            // The caller gets the error of the commit. tokio-postgres 0.7.18 shows the end of the
-            // session only after the error that the server sent before.
+            // The caller gets the error of the commit. An error of the server shows that nothing is
+            // committed, also if the session has ended since.
+            let error = session_error(error);
             let rollback = rollback_text(savepoint.as_deref());
             let rolled_back = client.batch_execute(&rollback).await;
             let gone = rolled_back.is_err_and(|error| session_error(error).is_disconnected());
-            Err(session_error(error).with_disconnected(gone))
+            let is_unknown = gone && error.code().is_none();
+            Err(error.with_disconnected(is_unknown))
         }
     };
     open_transactions::pop(client);

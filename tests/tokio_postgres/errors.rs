@@ -8,12 +8,13 @@ use advisory_locking::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError,
     LockErrorKind, LockOptions,
 };
+use testkit::fake_server::{FakeServer, Rule};
 use testkit::observer::Observe;
 use testkit::server::{TIMEOUT, connect as observer, fresh_key, fresh_name, kind_of, url};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-use crate::open::{Error, connect, deadpool};
+use crate::open::{Error, connect, connect_to, deadpool};
 
 /// The application's error contains that of the lock, whose source is that of the client.
 #[tokio::test]
@@ -83,6 +84,32 @@ async fn failed_commit_is_the_clients_error() {
     // The connection stays usable.
     let guard = client.acquire_advisory_lock(&key, LockOptions::no_wait());
     guard.await.unwrap().release().await.unwrap();
+}
+
+/// The server rejects the commit, and ends the session right after that.
+#[tokio::test]
+async fn rejected_commit_on_an_ended_session_is_a_failed_one() {
+    let server = FakeServer::start([Rule::end_session_after("COMMIT", "57P01")]);
+    let (key, table) = (fresh_key(), fresh_name());
+    let mut client = connect_to(&server.url()).await;
+    let create = format!(
+        "CREATE TEMPORARY TABLE {table} (number int4 UNIQUE DEFERRABLE INITIALLY DEFERRED)"
+    );
+    client.batch_execute(&create).await.unwrap();
+    let failed = client
+        .with_advisory_xact_lock(&key, LockOptions::no_wait(), async |client| {
+            let insert = format!("INSERT INTO {table} VALUES (1), (1)");
+            client
+                .batch_execute(&insert)
+                .await
+                .map_err(|error| LockError::new(LockErrorKind::Database).with_source(error))
+        })
+        .await;
+    let error = failed.unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::CommitFailed);
+    let error = error.into_client_error::<tokio_postgres::Error>().unwrap();
+    assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION));
+    observer().assert_free(&key, "the end of the session").await;
 }
 
 /// The task that polls the `Connection` has ended, so the client can send nothing.
