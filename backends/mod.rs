@@ -19,6 +19,7 @@
 //! | `r2d2` | pool of a blocking adapter's connections |
 //! | `bb8`, `deadpool`, `mobc` | pools of an async adapter's connections |
 //! | `background` | jobs that a dropped future leaves to a runtime or a thread |
+//! | `open_transactions` | the depth of transactions that a client does not count |
 //! | `runtime_bound` | values that are dropped and polled in the tokio runtime they came from |
 //!
 //! The page of each pool says how that pool discards a broken connection.
@@ -37,6 +38,8 @@ pub mod diesel;
 pub mod diesel_async;
 #[cfg(feature = "mobc")]
 pub mod mobc;
+#[cfg(any(feature = "_rust-postgres", feature = "rusqlite"))]
+pub(crate) mod open_transactions;
 pub(crate) mod postgres;
 #[cfg(feature = "r2d2")]
 pub mod r2d2;

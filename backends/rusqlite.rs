@@ -21,6 +21,7 @@
 
 use ::rusqlite::{Connection, Error, Savepoint, Transaction};
 
+use super::open_transactions;
 use crate::error::{LockError, LockErrorKind};
 use crate::session::{Backend, LockSession, Script, SessionError, SqlState, TransactionState};
 
@@ -31,10 +32,13 @@ use crate::session::{Backend, LockSession, Script, SessionError, SqlState, Trans
 /// [savepoint]: https://www.sqlite.org/lang_savepoint.html
 const OUTERMOST: &str = "advisory_locking_outermost";
 
-/// The savepoint that `begin` sets inside a transaction.
+/// Returns the name of the savepoint that the crate sets at this depth of its transactions.
 ///
-/// Several savepoints may have one name, which then denotes the innermost one.
-const SAVEPOINT: &str = "advisory_locking";
+/// Each depth has a name of its own. So the end of a savepoint that the body has rolled back does
+/// not end the one around it.
+fn savepoint(depth: u32) -> String {
+    format!("advisory_locking_{depth}")
+}
 
 /// Returns the state of the transaction, with a depth of 0 or 1.
 ///
@@ -50,34 +54,60 @@ fn run(conn: &Connection, sql: &str) -> Result<(), SessionError> {
 
 fn begin(conn: &Connection) -> Result<(), SessionError> {
     let savepoint = if conn.is_autocommit() {
-        OUTERMOST
+        // A body may have ended transactions that are still counted.
+        open_transactions::clear(conn);
+        OUTERMOST.to_owned()
     } else {
-        SAVEPOINT
+        savepoint(open_transactions::depth(conn).saturating_add(1))
     };
-    run(conn, &format!("SAVEPOINT {savepoint}"))
+    run(conn, &format!("SAVEPOINT {savepoint}"))?;
+    open_transactions::push(conn);
+    Ok(())
 }
 
 fn commit(conn: &Connection) -> Result<(), SessionError> {
-    let release = |savepoint| run(conn, &format!("RELEASE {savepoint}"));
-    release(SAVEPOINT)
-        .or_else(|_| release(OUTERMOST))
-        .map_err(|error| {
-            // Without a savepoint, the body has exchanged the transaction.
-            let code = run(conn, &format!("ROLLBACK TO {OUTERMOST}"))
+    let release = |savepoint: &str| run(conn, &format!("RELEASE {savepoint}"));
+    let depth = open_transactions::depth(conn);
+    let (savepoint, released) = if depth > 1 {
+        let savepoint = savepoint(depth);
+        let released = release(&savepoint);
+        (savepoint, released)
+    } else {
+        // A savepoint in a transaction of the caller, or a transaction.
+        let released = release(&savepoint(1)).or_else(|_| release(OUTERMOST));
+        (OUTERMOST.to_owned(), released)
+    };
+    match released {
+        Ok(()) => {
+            open_transactions::pop(conn);
+            Ok(())
+        }
+        Err(error) => {
+            // Without its savepoint, the body has exchanged the transaction, or has rolled back to
+            // a savepoint around it.
+            let code = run(conn, &format!("ROLLBACK TO {savepoint}"))
                 .is_err()
                 .then_some(SqlState::OTHER_TRANSACTION);
             // A commit that fails leaves the transaction open in SQLite. The caller gets the error
             // of the commit.
             let _ = rollback(conn);
-            error.with_code(code)
-        })
+            Err(error.with_code(code))
+        }
+    }
 }
 
+/// Rolls back the savepoint that the crate set last. Without one, rolls back the transaction.
 fn rollback(conn: &Connection) -> Result<(), SessionError> {
+    let savepoint = savepoint(open_transactions::depth(conn).max(1));
     // `ROLLBACK TO` leaves the savepoint open, so it is released as well. That of a transaction
     // would be a commit, which may have to wait for other connections.
-    let of_savepoint = format!("ROLLBACK TO {SAVEPOINT}; RELEASE {SAVEPOINT}");
-    run(conn, &of_savepoint).or_else(|_| run(conn, "ROLLBACK"))
+    let of_savepoint = format!("ROLLBACK TO {savepoint}; RELEASE {savepoint}");
+    if run(conn, &of_savepoint).is_ok() {
+        open_transactions::pop(conn);
+        return Ok(());
+    }
+    open_transactions::clear(conn);
+    run(conn, "ROLLBACK")
 }
 
 /// Implements the port for types that dereference to [`Connection`].

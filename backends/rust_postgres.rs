@@ -41,9 +41,9 @@ use std::thread;
 use postgres::{Client, GenericClient, SimpleQueryMessage, SimpleQueryRow, Transaction};
 use tokio::runtime::Handle;
 
+use super::open_transactions;
 use super::postgres::{BEGAN_WITH_THIS_MESSAGE, begin_text, classify, commit_text, rollback_text};
 use super::tokio_postgres::error::session_error;
-use super::tokio_postgres::open_transactions;
 use super::tokio_postgres::values;
 use crate::error::LockErrorKind;
 use crate::session::{

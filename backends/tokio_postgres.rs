@@ -135,8 +135,6 @@ pub(crate) mod client;
 #[cfg(feature = "_rust-postgres")]
 pub(crate) mod error;
 #[cfg(feature = "_rust-postgres")]
-pub(crate) mod open_transactions;
-#[cfg(feature = "_rust-postgres")]
 pub(crate) mod values;
 
 #[cfg(any(feature = "diesel-async-postgres", feature = "tokio-postgres"))]

@@ -24,6 +24,11 @@ fn write(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute("INSERT INTO written VALUES (1)", []).map(drop)
 }
 
+fn kind_of(ended: rusqlite::Result<()>) -> Option<LockErrorKind> {
+    let error = ended.unwrap_err();
+    LockError::find(&error).map(LockError::kind)
+}
+
 #[test]
 fn a_transaction_acquires_transaction_level_locks_only() {
     let mut conn = connect();
@@ -82,10 +87,6 @@ fn a_scope_in_an_exchanged_transaction_is_not_committed() {
         conn.execute_batch("ROLLBACK; BEGIN")?;
         write(conn)
     };
-    let kind_of = |ended: rusqlite::Result<()>| {
-        let error = ended.unwrap_err();
-        LockError::find(&error).map(LockError::kind)
-    };
     let mut conn = connect();
     let ended = conn.with_advisory_xact_lock("outer", QUIET, exchange);
     assert_eq!(kind_of(ended), Some(LockErrorKind::NotHeld));
@@ -99,6 +100,32 @@ fn a_scope_in_an_exchanged_transaction_is_not_committed() {
     assert_eq!(kind_of(inner), Some(LockErrorKind::NotHeld));
     assert_eq!(kind_of(outer), Some(LockErrorKind::NotHeld));
     assert_eq!((conn.is_autocommit(), count(&conn)), (true, 0));
+}
+
+/// The inner body rolls its scope back. The inner scope must not commit the outer one instead.
+#[test]
+fn a_rolled_back_inner_scope_does_not_commit_the_outer_one() {
+    let mut conn = connect();
+    let mut inner = Ok(());
+    let outer = conn.with_advisory_xact_lock("outer", QUIET, |conn| {
+        write(conn)?;
+        conn.execute_batch("SAVEPOINT own")?;
+        inner = conn
+            .with_advisory_xact_lock("inner", QUIET, |conn| conn.execute_batch("ROLLBACK TO own"));
+        Ok::<_, Error>(())
+    });
+    assert_eq!(kind_of(inner), Some(LockErrorKind::NotHeld));
+    assert_eq!(kind_of(outer), Some(LockErrorKind::NotHeld));
+    assert_eq!((conn.is_autocommit(), count(&conn)), (true, 0));
+    // The connection stays usable, also for nested scopes.
+    conn.with_advisory_xact_lock("outer", QUIET, |conn| {
+        write(conn)?;
+        conn.with_advisory_xact_lock("inner", QUIET, |conn| {
+            conn.with_advisory_xact_lock("innermost", QUIET, |conn| write(conn))
+        })
+    })
+    .unwrap();
+    assert_eq!((conn.is_autocommit(), count(&conn)), (true, 2));
 }
 
 /// A rollback needs no lock of SQLite. A commit waits for the readers.

@@ -16,8 +16,8 @@ use futures_util::{FutureExt, TryStreamExt};
 use tokio_postgres::{Client, GenericClient, SimpleQueryMessage, SimpleQueryRow, Transaction};
 
 use super::error::session_error;
-use super::open_transactions;
 use super::values;
+use crate::backends::open_transactions;
 use crate::backends::postgres::{
     BEGAN_WITH_THIS_MESSAGE, TerminateStep, begin_text, commit_text, rollback_text,
 };
@@ -30,7 +30,8 @@ use crate::session::{Row, Script, SessionError, Statement, TransactionState};
 macro_rules! lock_session {
     ($connection:ty, outer: $outer:literal, client: $client:expr, close: $close:expr, query: $query:expr) => {
         const _: () = {
-            use $crate::backends::tokio_postgres::{cancel, client, open_transactions};
+            use $crate::backends::open_transactions;
+            use $crate::backends::tokio_postgres::{cancel, client};
             use $crate::session::{
                 AsyncLockSession, Backend, Row, Script, SessionError, Statement, TransactionState,
             };

@@ -1,4 +1,5 @@
-//! Transactions that this crate has begun on a `Client`.
+//! Transactions that this crate has begun on a `Client` of tokio-postgres or postgres, or on a
+//! `Connection` of rusqlite.
 //!
 //! # Implementation details
 //!
@@ -11,11 +12,16 @@
 //! depth that is too great. Its locks are then refused, or its savepoint fails: both are errors.
 //!
 //! If a body exchanges its `Client` for another one, the check before the commit finds that.
+//!
+//! A `Connection` knows whether a transaction is open, but not the number of its savepoints. The
+//! depth names them. If a body ends its transaction with plain SQL, the next begin removes the
+//! entry.
 
 use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[cfg(feature = "_rust-postgres")]
 use crate::session::{SessionError, SqlState};
 
 /// The depth by the address of the client.
@@ -56,17 +62,20 @@ pub(crate) fn clear<C>(client: &C) {
 
 /// Returns the name of the savepoint that this crate sets inside `outer` transactions. `None`:
 /// there it begins a transaction.
+#[cfg(feature = "_rust-postgres")]
 pub(crate) fn savepoint(outer: u32) -> Option<String> {
     (outer > 0).then(|| format!("advisory_locking_{outer}"))
 }
 
 /// Returns the name of the innermost savepoint of a connection that stands for `outer`
 /// transactions. `None`: the transaction has no savepoint.
+#[cfg(feature = "_rust-postgres")]
 pub(crate) fn innermost_savepoint<C>(client: &C, outer: u32) -> Option<String> {
     savepoint(outer.saturating_add(depth(client)).saturating_sub(1))
 }
 
 /// Returns the error of a begin in a transaction that the application began as plain text.
+#[cfg(feature = "_rust-postgres")]
 pub(crate) fn unknown_transaction() -> SessionError {
     SessionError::new("the session is in a transaction that this crate does not know of")
         .with_code(Some(SqlState::OTHER_TRANSACTION))
@@ -76,6 +85,7 @@ pub(crate) fn unknown_transaction() -> SessionError {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "_rust-postgres")]
     #[test]
     fn savepoint_is_named_after_the_depth_around_it() {
         assert_eq!(savepoint(0), None);
