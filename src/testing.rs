@@ -119,9 +119,9 @@ pub(crate) use context::is_entered;
 pub use event::{Event, EventKind};
 pub use fault::Fault;
 pub use other_session::OtherSessionLock;
-#[cfg(feature = "_async")]
-pub(crate) use simulated_session::end_session;
 pub(crate) use simulated_session::{SimulatedSession, checkout_fault, is_lost, set_session};
+#[cfg(feature = "_async")]
+pub(crate) use simulated_session::{end_session, not_released};
 #[cfg(feature = "lock-manager")]
 pub(crate) use simulated_session::{on_lost, times_out};
 

@@ -150,14 +150,15 @@ impl<C: DerefMut<Target: AsyncLockSession + Sized>> Drop for AsyncAdvisoryLockGu
         let Some(pid) = grant.pid else {
             return queued.replied(Ok(()));
         };
-        // A simulated lock is released with its grant.
-        #[cfg(feature = "testing")]
-        if grant.attachment.is_some() {
-            return queued.unread();
-        }
         run_in_drop(|| {
             let mut release = TerminateIfArmed::new(&mut **self.conn, Some(pid));
             release.armed = !enqueue(&mut *release, pid, &grant, queued);
+            #[cfg(feature = "testing")]
+            if release.armed && grant.attachment.is_some() {
+                crate::testing::end_session(grant, &*release);
+                // The end of a session rolls its transactions back. SQLite has no session to end.
+                release.roll_back_to(Some(0));
+            }
         });
     }
 }
@@ -172,14 +173,37 @@ fn enqueue<S: AsyncLockSession>(
     // Inside a transaction the queued release could fail in the aborted transaction, or precede
     // the commit. No caller would see that, so the session is terminated instead.
     let transaction = session.session_transaction_state();
+    #[cfg(feature = "testing")]
+    if grant.attachment.is_some() && is_released_with_grant(session, grant) {
+        queued.unread();
+        return true;
+    }
     if transaction.depth() > grant.depth {
+        #[cfg(feature = "testing")]
+        crate::testing::not_released(grant, LockErrorKind::TransactionLeftOpen);
         queued.failed(LockErrorKind::TransactionLeftOpen);
     } else if transaction.is_broken() {
+        #[cfg(feature = "testing")]
+        crate::testing::not_released(grant, LockErrorKind::Lost);
         queued.failed(LockErrorKind::Lost);
     } else if !transaction.is_open_on_server() {
         return session.session_enqueue_release(&release_script(pid, grant), queued);
     }
     false
+}
+
+/// Returns `true` if a simulated lock is released with its grant, `false` if its session must end.
+///
+/// A test's transaction does not count: the tested code has no such transaction in production.
+#[cfg(feature = "testing")]
+fn is_released_with_grant<S: AsyncLockSession>(session: &mut S, grant: &Grant) -> bool {
+    let transaction = session.session_transaction_state();
+    if transaction.is_open() {
+        // sqlx counts a dropped transaction until its thread has rolled it back. One more rollback
+        // has no effect then.
+        return grant.depth == 0 && session.session_start_rollback_to(0);
+    }
+    !transaction.is_broken()
 }
 
 fn release_script(pid: i32, grant: &Grant) -> Script {

@@ -137,14 +137,23 @@ pub(crate) fn set_session<S: ?Sized>(grant: &Grant, session: &S) {
     }
 }
 
-/// Notes that the crate terminates the session of a dropped body, which loses its other locks, too.
+/// Notes that the crate terminates the session of a dropped body or guard, which loses its other
+/// locks, too.
 #[cfg(feature = "_async")]
 pub(crate) fn end_session<S: ?Sized>(grant: Grant, session: &S) {
     if let Some(lock) = SimulatedLock::of(&grant) {
         let table = Arc::clone(&lock.table);
-        // First: the lock of the body is released.
+        // First: the lock of the body or guard is released.
         drop((lock, grant));
         table.end_session(Owner::session(session));
+    }
+}
+
+/// Records that the lock of a dropped guard is not released, unless it is lost.
+#[cfg(feature = "_async")]
+pub(crate) fn not_released(grant: &Grant, kind: LockErrorKind) {
+    if let Some(lock) = SimulatedLock::of(grant).filter(|_| !is_lost(grant)) {
+        lock.table.not_released(&lock.request, kind);
     }
 }
 

@@ -505,6 +505,51 @@ async fn dropped_transaction_loses_the_outer_lock() {
     assert_eq!(lost.kind(), LockErrorKind::Lost);
 }
 
+/// A queued release would precede the end of the transaction, so the crate terminates the session.
+#[tokio::test]
+async fn guard_dropped_in_a_transaction_loses_the_outer_lock() {
+    for acquired_inside in [false, true] {
+        let locks = TestLocks::enter();
+        let mut conn = connect().await;
+        let mut outer = conn.acquire_advisory_lock("outer", QUIET).await.unwrap();
+        if acquired_inside {
+            outer.session_begin().await.unwrap();
+        }
+        let options = QUIET.allow_in_transaction();
+        let mut guard = outer.acquire_advisory_lock("key", options).await.unwrap();
+        if !acquired_inside {
+            guard.session_begin().await.unwrap();
+        }
+        drop(guard);
+        assert!(!locks.is_held("key") && !locks.is_held("outer"));
+        let lost = outer.release().await.unwrap_err();
+        assert_eq!(lost.kind(), LockErrorKind::Lost);
+        // As the guard of a dropped body: its own session ends.
+        let of_key = if acquired_inside {
+            Event::released("key")
+        } else {
+            Event::not_released("key", LockErrorKind::TransactionLeftOpen)
+        };
+        let of_outer = Event::not_released("outer", LockErrorKind::Lost);
+        assert_eq!(locks.events()[2..], [of_key, of_outer]);
+    }
+}
+
+/// sqlx counts a dropped transaction until its thread has rolled it back.
+#[cfg(feature = "sqlx-sqlite")]
+#[tokio::test]
+async fn guard_dropped_after_a_dropped_transaction_is_released() {
+    use sqlx::{Connection, SqliteConnection};
+
+    let locks = TestLocks::enter();
+    let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+    let mut guard = conn.acquire_advisory_lock("key", QUIET).await.unwrap();
+    drop(guard.begin().await.unwrap());
+    drop(guard);
+    let events = [Event::acquired("key"), Event::released("key")];
+    assert_eq!(locks.events(), events);
+}
+
 /// The check before a commit is SQL of PostgreSQL, which no session of SQLite receives.
 async fn scope_in_a_scope_commits<P: AsyncLockPool>(pool: P) {
     let _locks = TestLocks::enter();
