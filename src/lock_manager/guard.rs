@@ -55,15 +55,18 @@ impl OwnedLockGuard {
 
     /// Acquires the lock in the lock table of a test, on a backend without locks.
     ///
-    /// `limited`: the call has a limit, also if this attempt does not wait.
+    /// `limited`: the call has a limit, also if this attempt does not wait. `record` learns that
+    /// the call waits.
     #[cfg(feature = "testing")]
     pub(super) async fn simulate(
         mut self,
         options: &LockOptions,
         limited: bool,
+        record: Option<&mut RequestRecord>,
     ) -> Result<Self, LockError> {
         let session = self.lock.grant.session;
-        let simulated = SimulatedLock::acquire(session, &self.key, options, limited).await?;
+        let acquired = SimulatedLock::acquire(session, &self.key, options, limited, record);
+        let simulated = acquired.await?;
         if let Some(simulated) = &simulated {
             // In the process, all guards share the signal of the lock.
             let loss = Arc::new(LossSignal::within(self.lock.loss.take()));

@@ -296,7 +296,8 @@ impl PendingRequest {
                 #[cfg(feature = "testing")]
                 let held = {
                     let options = options.with_elapsed(self.began.elapsed());
-                    held.simulate(&options, self.options.limit().is_some())
+                    let limited = self.options.limit().is_some();
+                    held.simulate(&options, limited, self.record.as_mut())
                         .await?
                 };
                 Ok(held)

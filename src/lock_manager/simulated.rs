@@ -13,6 +13,7 @@ use super::core::SessionId;
 use super::loss_signal::LossSignal;
 use crate::driver::asynchronous::{run_acquire, run_release};
 use crate::error::{LockError, LockErrorKind};
+use crate::events::RequestRecord;
 use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope, OnMissingLock};
 use crate::pool::pool_error;
@@ -44,6 +45,7 @@ impl SimulatedLock {
         key: &LockKey,
         options: &LockOptions,
         limited: bool,
+        record: Option<&mut RequestRecord>,
     ) -> Result<Option<Self>, LockError> {
         let on_server = session.is_some_and(|session| session != SessionId::IN_PROCESS);
         if on_server || !is_entered() {
@@ -64,7 +66,7 @@ impl SimulatedLock {
         let acquire =
             |key, options: &_, state| Acquire::new(key, options, LockScope::Session, state);
         let scope = LockScope::Session;
-        let grant = run_acquire(&mut *session, key, options, scope, acquire, None).await?;
+        let grant = run_acquire(&mut *session, key, options, scope, acquire, record).await?;
         set_session(&grant, &*session);
         Ok(Some(Self { session, grant }))
     }

@@ -80,22 +80,36 @@ fn long_hold_is_warned_about() {
 #[cfg(all(feature = "diesel-sqlite", feature = "testing"))]
 #[test]
 fn refusal_of_the_unit_test_kit_is_no_grant() {
+    use advisory_locking::{OnMissingLock, WaitStrategy};
+
     record();
     let pool = diesel::r2d2::Pool::builder()
         .max_size(1)
         .build(diesel::r2d2::ConnectionManager::<diesel::SqliteConnection>::new(":memory:"));
     let manager = LockManager::over_blocking_pool(pool.unwrap()).unwrap();
     let (locks, key) = (advisory_locking::testing::TestLocks::enter(), fresh_key());
-    let quiet = NO_WAIT.on_missing_lock(advisory_locking::OnMissingLock::Ignore);
+    let quiet = NO_WAIT.on_missing_lock(OnMissingLock::Ignore);
     let other = locks.hold_from_other_session(&key);
     manager.acquire_blocking(&key, quiet).unwrap_err();
+    locks.pause_clock();
+    for strategy in [WaitStrategy::Poll, WaitStrategy::Block] {
+        let short = SHORT
+            .strategy(strategy)
+            .on_missing_lock(OnMissingLock::Ignore);
+        manager.acquire_blocking(&key, short).unwrap_err();
+    }
     drop(other);
     let guard = manager.acquire_blocking(&key, quiet).unwrap();
     guard.release_blocking().unwrap();
     let calls = calls_of(&key);
     let messages: Vec<_> = calls.iter().filter_map(Call::message).collect();
-    let expected = [REQUESTED, CONTENDED, REQUESTED, GRANTED, RELEASED];
+    let expected = [
+        REQUESTED, CONTENDED, REQUESTED, WAITING, TIMED_OUT, REQUESTED, WAITING, TIMED_OUT,
+        REQUESTED, GRANTED, RELEASED,
+    ];
     assert_eq!(messages, expected);
+    let mut calls = calls.iter();
+    assert!(calls.all(|call| !matches!(call, Call::RequestEnded(_, end) if end.polls > 0)));
 }
 
 #[test]
