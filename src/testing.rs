@@ -82,8 +82,7 @@
 //! determines the test. A lost lock reaches the guard, and ends the body of `with_lock_while_held`.
 //! The hand-off between callers and the sessions of the lock manager are not simulated. With
 //! `NoLockBackend::InProcess`, its callers also exclude each other, and wait for each other by the
-//! clock of the system. `close` does not refuse a call that waits for a lock of another session;
-//! with `InProcess`, it waits for that call.
+//! clock of the system.
 //!
 //! # Mocks
 //!

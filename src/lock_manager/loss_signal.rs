@@ -1,4 +1,5 @@
-//! Signal that a session is lost, for every holder of a lock on it.
+//! Signal that a session is lost, for every holder of a lock on it. In the unit-test kit, also the
+//! signal that a lock manager closes.
 //!
 //! # Implementation details
 //!

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_channel::oneshot;
+#[cfg(feature = "testing")]
+use futures_util::future::{Either, select};
 
 use super::core::{Core, RequestId, RequestKind};
 use super::guard::OwnedLockGuard;
@@ -31,6 +33,8 @@ pub(super) struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.with_core(|core, now| core.shut_down(now));
+        #[cfg(feature = "testing")]
+        self.shared.closed.fire();
     }
 }
 
@@ -195,6 +199,8 @@ impl Handle {
         let (sender, receiver) = oneshot::channel();
         let sender = ResponseSender::new(sender);
         self.shared.with_core(|core, _| core.close(sender));
+        #[cfg(feature = "testing")]
+        self.shared.closed.fire();
         // A dropped sender means that the lock manager is gone, so it is closed as well.
         let _ = receiver.await;
     }
@@ -297,8 +303,16 @@ impl PendingRequest {
                 let held = {
                     let options = options.with_elapsed(self.began.elapsed());
                     let limited = self.options.limit().is_some();
-                    held.simulate(&options, limited, self.record.as_mut())
-                        .await?
+                    let simulated = pin!(held.simulate(&options, limited, self.record.as_mut()));
+                    let closed = pin!(self.shared.closed.wait());
+                    // The lock first: a call that need not wait is granted.
+                    let ended = select(simulated, closed).await;
+                    match ended {
+                        Either::Left((held, _)) => held?,
+                        Either::Right(_) => {
+                            return Err(LockError::new(LockErrorKind::Closed).with_key(&self.key));
+                        }
+                    }
                 };
                 Ok(held)
             }

@@ -56,6 +56,8 @@ where
         let close_with_pool = async {
             pool.closed().await;
             shared.with_core(|core, _| core.on_pool_closed());
+            #[cfg(feature = "testing")]
+            shared.closed.fire();
             std::future::pending::<()>().await;
         };
         select(

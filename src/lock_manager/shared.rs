@@ -109,6 +109,9 @@ pub(super) struct Shared {
     spawn_session: SpawnSession,
     /// The pool is a blocking one: a statement blocks its thread and cannot be cancelled.
     sessions_block: bool,
+    /// Fires when the lock manager closes, for calls that wait in the lock table of a test.
+    #[cfg(feature = "testing")]
+    pub(super) closed: LossSignal,
 }
 
 struct State {
@@ -180,6 +183,8 @@ impl Shared {
             }),
             spawn_session,
             sessions_block,
+            #[cfg(feature = "testing")]
+            closed: LossSignal::default(),
         })
     }
 

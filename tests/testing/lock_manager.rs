@@ -80,6 +80,27 @@ fn waiter_is_granted_after_the_other_session() {
 }
 
 #[test]
+fn close_refuses_a_call_that_waits_for_another_session() {
+    for backend in [NoLockBackend::NoOp, NoLockBackend::InProcess] {
+        for strategy in BOTH {
+            let (manager, locks) = (manager(backend), TestLocks::enter());
+            let _other = locks.hold_from_other_session("key");
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| {
+                    let _scope = locks.attach();
+                    let outcome = manager.acquire_blocking("key", wait(HOUR, strategy));
+                    outcome.map(drop)
+                });
+                crate::until_contended(&locks, "key", 1);
+                manager.close_blocking();
+                let outcome = waiter.join().unwrap();
+                assert_eq!(kind(outcome), LockErrorKind::Closed, "{backend:?}");
+            });
+        }
+    }
+}
+
+#[test]
 fn lost_lock_reaches_its_guard() {
     let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::enter());
     locks.inject_fault("key", Fault::Lost);
