@@ -291,10 +291,13 @@ impl TestLocks {
     ///
     /// A call that waits with a limit then advances the clock by each of its pauses, and by at
     /// least a thousandth of its limit. So a call whose lock stays contended reaches its limit
-    /// without real time. A wait without a limit still waits for a release.
+    /// without real time. A call that waits already does so, too: if it polls, after its current
+    /// pause. A wait without a limit still waits for a release.
     ///
-    /// Other tasks of the thread run before the limit passes, and may release the lock. Do not
-    /// pause the clock if another thread is to release it: the waiter reaches its limit first.
+    /// Other tasks of the thread run before the limit passes, and may release the lock. A shorter
+    /// limit of another task passes first. Do not pause the clock if another thread is to release
+    /// the lock: the waiter reaches its limit first. The statements of sqlx, SeaORM and
+    /// diesel-async run on another thread, so a holder that awaits one may be too late.
     ///
     /// # Examples
     ///
@@ -316,7 +319,7 @@ impl TestLocks {
     /// # }
     /// ```
     pub fn pause_clock(&self) {
-        self.table.clock.pause();
+        self.table.pause_clock();
     }
 
     /// Starts the clock again that [`pause_clock`](Self::pause_clock) stopped.

@@ -42,6 +42,11 @@ impl Clock {
         self.change(|state| state.now())
     }
 
+    #[cfg(feature = "_async")]
+    pub(super) fn is_paused(&self) -> bool {
+        self.change(|state| state.paused_at.is_some())
+    }
+
     /// Advances a paused clock. Returns `false` if the clock runs.
     pub(super) fn advance(&self, pause: Duration) -> bool {
         self.change(|state| {

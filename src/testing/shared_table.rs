@@ -98,6 +98,12 @@ impl SharedLockTable {
         }
     }
 
+    /// Pauses the clock. Waiters in the queue then reach their limits by it.
+    pub(super) fn pause_clock(&self) {
+        self.clock.pause();
+        self.change(|_| ());
+    }
+
     pub(super) fn release_other_session(&self, number: i32) {
         self.change(|table| table.remove_other_session(number));
     }
@@ -147,16 +153,32 @@ impl SharedLockTable {
 
         let _slot = self.enqueue_guarded(request)?;
         let mut limit = pin!(async {
-            match limit {
-                Some(limit) if self.clock.advance(Duration::ZERO) => {
-                    // As a call that polls: other tasks run, which may release the lock.
-                    for _ in 0..1_000 {
-                        self.clock.advance(limit / 1_000);
-                        yield_now().await;
+            let Some(limit) = limit else {
+                return std::future::pending().await;
+            };
+            let deadline = self.clock.now().checked_add(limit);
+            if !self.clock.is_paused() {
+                let mut sleep = pin!(session.session_sleep(limit));
+                // A pause of the clock wakes the waiter.
+                std::future::poll_fn(|context| {
+                    if self.clock.is_paused() {
+                        Poll::Ready(())
+                    } else {
+                        sleep.as_mut().poll(context)
                     }
+                })
+                .await;
+            }
+            // As a call that polls: other tasks run, which may release the lock or advance the
+            // clock. On a running clock, the limit has passed, or the machine waits for its rest.
+            for _ in 0..1_000 {
+                if !self.clock.advance(limit / 1_000) {
+                    break;
                 }
-                Some(limit) => session.session_sleep(limit).await,
-                None => std::future::pending().await,
+                yield_now().await;
+                if deadline.is_some_and(|deadline| self.clock.now() >= deadline) {
+                    break;
+                }
             }
         });
         std::future::poll_fn(|context| {

@@ -635,6 +635,45 @@ async fn dropped_guard_records_a_release_that_fails() {
     }
 }
 
+/// The call with the shorter limit ends first, and may then release a lock that the other awaits.
+#[tokio::test]
+async fn limits_pass_in_order_on_a_paused_clock() {
+    for strategy in BOTH {
+        let locks = TestLocks::enter();
+        locks.pause_clock();
+        let _elsewhere = locks.hold_from_other_session("key");
+        let (mut first, mut second) = (connect().await, connect().await);
+        let ended = Mutex::new(Vec::new());
+        let call = async |conn: &mut Sqlite, limit: Duration| {
+            let waits = conn.acquire_advisory_lock("key", wait(limit, strategy));
+            let outcome = waits.await.map(drop);
+            assert_eq!(outcome.unwrap_err().kind(), LockErrorKind::TimedOut);
+            ended.lock().unwrap().push(limit);
+        };
+        let (long, short) = (Duration::from_secs(3600), Duration::from_secs(10));
+        tokio::join!(call(&mut first, long), call(&mut second, short));
+        assert_eq!(*ended.lock().unwrap(), [short, long], "{strategy:?}");
+    }
+}
+
+#[tokio::test]
+async fn clock_paused_during_a_wait_ends_it() {
+    for strategy in BOTH {
+        let (locks, mut conn) = (TestLocks::enter(), connect().await);
+        let _elsewhere = locks.hold_from_other_session("key");
+        let hour = Duration::from_secs(3600);
+        let waits = conn.acquire_advisory_lock("key", wait(hour, strategy));
+        let pauses = async {
+            until_contended(&locks, "key", 1).await;
+            locks.pause_clock();
+        };
+        let both = async { tokio::join!(waits, pauses).0.map(drop) };
+        let ended = tokio::time::timeout(LONG, both).await;
+        let error = ended.expect("the limit has passed").unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::TimedOut, "{strategy:?}");
+    }
+}
+
 /// Otherwise the call would wait for an hour.
 #[tokio::test]
 async fn resumed_clock_does_not_run_backwards() {

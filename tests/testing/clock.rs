@@ -1,11 +1,12 @@
 //! A paused clock, and an injected timeout: waits that take no time.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use advisory_locking::testing::{Event, Fault, TestLocks};
 use advisory_locking::{AdvisoryLocking, LockErrorKind};
 
-use crate::{BOTH, LONG, QUIET, kind, unreachable_body, wait};
+use crate::{BOTH, LONG, QUIET, kind, unreachable_body, until_contended, wait};
 
 /// Longer than any test may take.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -14,6 +15,7 @@ on_every_adapter! {
     paused_clock_reaches_the_limit_at_once,
     paused_clock_leaves_free_locks_free,
     resumed_clock_waits,
+    clock_paused_during_a_wait_ends_it,
     injected_timeout_takes_no_time,
     injected_timeout_needs_a_limit,
     injected_faults_apply_in_order,
@@ -66,6 +68,25 @@ fn resumed_clock_waits<S: AdvisoryLocking>(connect: fn() -> S) {
         let outcome = connect().with_advisory_lock("key", wait(limit, strategy), unreachable_body);
         assert_eq!(kind(outcome), LockErrorKind::TimedOut);
         assert!(began.elapsed() >= limit, "{strategy:?}");
+    }
+}
+
+fn clock_paused_during_a_wait_ends_it<S: AdvisoryLocking>(connect: fn() -> S) {
+    for strategy in BOTH {
+        let (locks, began) = (TestLocks::enter(), Instant::now());
+        let _other = locks.hold_from_other_session("key");
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let _here = locks.attach();
+                let options = wait(HOUR, strategy);
+                kind(connect().with_advisory_lock("key", options, unreachable_body))
+            });
+            until_contended(&locks, "key", 1);
+            locks.pause_clock();
+            let ended = waiter.join().unwrap();
+            assert_eq!(ended, LockErrorKind::TimedOut, "{strategy:?}");
+        });
+        assert!(began.elapsed() < LONG);
     }
 }
 
