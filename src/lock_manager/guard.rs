@@ -89,8 +89,9 @@ impl OwnedLockGuard {
             key: self.key,
             response,
             record: self.lock.begin_release(),
+            // Before the core releases the lock, which may grant it to the next caller.
             #[cfg(feature = "testing")]
-            simulated: self.simulated,
+            simulated: self.simulated.map_or(Ok(()), SimulatedLock::release),
         };
         ((self.lock, sender), release)
     }

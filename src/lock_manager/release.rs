@@ -10,8 +10,6 @@ use futures_channel::oneshot::{Canceled, Receiver};
 use super::guard::OwnedLockGuard;
 use super::lock_handle::LockHandle;
 use super::shared::Response;
-#[cfg(feature = "testing")]
-use super::simulated::SimulatedLock;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::GrantRecord;
 use crate::key::LockKey;
@@ -42,8 +40,9 @@ pub(super) struct PendingRelease {
     pub(super) key: LockKey,
     pub(super) response: Receiver<Response>,
     pub(super) record: Option<GrantRecord>,
+    /// Result of the release in the lock table of a test.
     #[cfg(feature = "testing")]
-    pub(super) simulated: Option<SimulatedLock>,
+    pub(super) simulated: Result<(), LockError>,
 }
 
 impl PendingRelease {
@@ -51,18 +50,13 @@ impl PendingRelease {
     pub(super) async fn result(mut self) -> Result<(), LockError> {
         let response = (&mut self.response).await;
         let result = self.read(response);
-        #[cfg(feature = "testing")]
-        let result = match self.simulated.take() {
-            Some(simulated) => result.and(simulated.release().await),
-            None => result,
-        };
         if let Some(release) = self.record.take() {
             release.ended(&result, Instant::now());
         }
         result
     }
 
-    fn read(&self, response: Result<Response, Canceled>) -> Result<(), LockError> {
+    fn read(&mut self, response: Result<Response, Canceled>) -> Result<(), LockError> {
         let result = match response {
             Ok(Response::Released(result)) => result,
             // No response: the lock manager has ended, and its sessions have released the lock.
@@ -70,6 +64,10 @@ impl PendingRelease {
                 Err(LockErrorKind::Lost)
             }
         };
+        #[cfg(feature = "testing")]
+        if result.is_ok() {
+            return std::mem::replace(&mut self.simulated, Ok(()));
+        }
         result.map_err(|kind| LockError::new(kind).with_key(&self.key))
     }
 }
@@ -107,7 +105,7 @@ mod tests {
             response,
             record: None,
             #[cfg(feature = "testing")]
-            simulated: None,
+            simulated: Ok(()),
         };
         (sender, release)
     }

@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+
 use super::core::SessionId;
 use super::loss_signal::LossSignal;
 use crate::driver::asynchronous::{run_acquire, run_release};
@@ -76,9 +78,11 @@ impl SimulatedLock {
         on_lost(&self.grant, move || loss.fire());
     }
 
-    pub(super) async fn release(self) -> Result<(), LockError> {
+    /// Releases the lock. The session has no connection, so its future is ready at once.
+    pub(super) fn release(self) -> Result<(), LockError> {
         let Self { mut session, grant } = self;
-        run_release(&mut *session, grant, Release::new).await
+        let released = run_release(&mut *session, grant, Release::new).now_or_never();
+        released.unwrap_or_else(|| Err(LockError::new(LockErrorKind::Lost)))
     }
 }
 

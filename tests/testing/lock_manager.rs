@@ -180,6 +180,21 @@ fn faults_of_acquire_and_release_apply() {
     assert_eq!(kind(outcome), LockErrorKind::NotHeld);
 }
 
+/// The call itself releases the lock, as on a server.
+#[test]
+fn release_that_is_not_polled_frees_the_lock() {
+    for backend in [NoLockBackend::NoOp, NoLockBackend::InProcess] {
+        let (manager, locks) = (manager(backend), TestLocks::enter_exclusive());
+        let release = manager.acquire_blocking("key", QUIET).unwrap().release();
+        assert!(!locks.is_held("key"), "{backend:?}");
+        let next = manager.acquire_blocking("key", QUIET).unwrap();
+        drop(release);
+        next.release_blocking().unwrap();
+        let once = [Event::acquired("key"), Event::released("key")];
+        assert_eq!(locks.events(), [once.clone(), once].concat());
+    }
+}
+
 #[test]
 fn guard_dropped_without_release_frees_the_lock() {
     let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::enter());
