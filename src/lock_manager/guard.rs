@@ -70,7 +70,7 @@ impl OwnedLockGuard {
         if let Some(simulated) = &simulated {
             // In the process, all guards share the signal of the lock.
             let loss = Arc::new(LossSignal::within(self.lock.loss.take()));
-            simulated.fire_on_loss(Arc::clone(&loss));
+            simulated.on_loss(self.lock.loss_hook(Arc::clone(&loss)));
             self.lock.loss = Some(loss);
             // The lock table grants in another order than the core.
             self.lock.reissue_token();

@@ -55,6 +55,21 @@ impl LockHandle {
         }
     }
 
+    /// Returns the effect of a loss in the lock table of a test: the holder learns of it, and the
+    /// lock is free for the other callers of the process.
+    #[cfg(feature = "testing")]
+    pub(super) fn loss_hook(&self, loss: Arc<LossSignal>) -> impl Fn() + Send + Sync + use<> {
+        // Weak: the lock table drops the hook under its mutex, and the last drop may call back.
+        let (shared, grant) = (Arc::downgrade(&self.shared), self.grant);
+        move || {
+            loss.fire();
+            if let Some(shared) = shared.upgrade() {
+                // The release by the guard then finds the lock lost.
+                shared.with_core(|core, now| core.release(grant, None, now));
+            }
+        }
+    }
+
     /// Ends the hold, once: its release follows.
     pub(super) fn begin_release(&mut self) -> Option<GrantRecord> {
         self.record.take().map(GrantRecord::releasing)

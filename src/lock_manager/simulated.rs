@@ -7,12 +7,9 @@
 //! test, too. It runs the machines of a plain connection. So contention, limits and faults are
 //! those of a connection. The lock table reports a loss to the signal of the guard.
 
-use std::sync::Arc;
-
 use futures_util::FutureExt;
 
 use super::core::SessionId;
-use super::loss_signal::LossSignal;
 use crate::driver::asynchronous::{run_acquire, run_release};
 use crate::error::{LockError, LockErrorKind};
 use crate::events::RequestRecord;
@@ -73,9 +70,9 @@ impl SimulatedLock {
         Ok(Some(Self { session, grant }))
     }
 
-    /// Fires the signal when the lock table reports the lock as lost.
-    pub(super) fn fire_on_loss(&self, loss: Arc<LossSignal>) {
-        on_lost(&self.grant, move || loss.fire());
+    /// Runs the hook when the lock table reports the lock as lost.
+    pub(super) fn on_loss(&self, hook: impl Fn() + Send + Sync + 'static) {
+        on_lost(&self.grant, hook);
     }
 
     /// Releases the lock. The session has no connection, so its future is ready at once.

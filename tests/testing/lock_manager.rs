@@ -146,6 +146,23 @@ fn lost_lock_spares_the_other_guards() {
     }
 }
 
+/// A terminated session holds nothing, although its guard exists.
+#[test]
+fn lost_lock_is_free_for_other_callers() {
+    for backend in [NoLockBackend::NoOp, NoLockBackend::InProcess] {
+        let (manager, locks) = (manager(backend), TestLocks::enter_exclusive());
+        let lost = manager.acquire_blocking("key", QUIET).unwrap();
+        assert_eq!(locks.terminate_holders("key"), 1);
+        let next = manager.acquire_blocking("key", QUIET).unwrap();
+        let outcome = lost.release_blocking();
+        assert_eq!(kind(outcome), LockErrorKind::Lost, "{backend:?}");
+        // The release does not end the hold of the next caller.
+        let refused = manager.try_acquire_blocking("key", QUIET).unwrap();
+        assert!(refused.is_none(), "{backend:?}");
+        next.release_blocking().unwrap();
+    }
+}
+
 #[test]
 fn strict_options_accept_locks_that_exclude() {
     let strict = LockOptions::no_wait().on_missing_lock(OnMissingLock::Error);
