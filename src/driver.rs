@@ -6,7 +6,7 @@
 //! the machine is done. There are two drivers, one for blocking and one for async sessions. Both
 //! perform one action at a time, and neither decides anything.
 //!
-//! With the feature `testing`, `drive_acquire` and `drive_release` replace a session without locks
+//! With the feature `testing`, `run_acquire` and `run_release` replace a session without locks
 //! by a simulated session, inside a test scope. The machines run on it as on PostgreSQL.
 //!
 //! A drop guard covers the time in which an action is in flight. If the client library panics, or

@@ -72,7 +72,20 @@
 //! # Time
 //!
 //! A call whose lock stays contended waits until its limit. [`TestLocks::pause_clock`] lets the
-//! limit pass without real time, and so does [`Fault::TimedOut`] for one call.
+//! limit pass without real time, and so does [`Fault::TimedOut`] for one call. Observers and log
+//! events have the times of the system's clock.
+//!
+//! # Differences from PostgreSQL
+//!
+//! | on PostgreSQL | in a test scope |
+//! |---|---|
+//! | A failed request for a transaction-level lock [aborts] the transaction of the caller. | The transaction stays usable, and its commit succeeds. |
+//! | The statements of a session that has ended fail. | Those of the application succeed. The next request, the release or the commit fails. |
+//! | If a body ends its transaction with plain SQL and begins another one, the call returns [`NotHeld`](crate::LockErrorKind::NotHeld). | So it does with rusqlite. Diesel and sqlx commit the other transaction. |
+//! | The lock of a leaked guard ends with its connection. | It stays held. |
+//! | The `snapshot` of a lock manager counts a call that waits for another session as a waiter. | It does not. |
+//!
+//! [aborts]: https://www.postgresql.org/docs/current/tutorial-transactions.html
 //!
 //! # Lock managers
 //!
@@ -330,14 +343,14 @@ impl TestLocks {
     /// Terminates the sessions of the test that hold the lock, as [`Fault::Lost`] does, with all
     /// their locks. Returns the number of lost locks.
     ///
-    /// Transaction-level locks in transactions that the crate did not begin are not included.
+    /// Transaction-level locks in transactions that were open before their calls are not included.
     pub fn terminate_holders(&self, key: impl Into<LockKey>) -> usize {
         self.table.terminate_holders(&key.into())
     }
 
     /// Returns `true` if a session of the test holds the lock.
     ///
-    /// A transaction-level lock in a transaction that the crate did not begin does not count.
+    /// A transaction-level lock in a transaction that was open before its call does not count.
     #[must_use]
     pub fn is_held(&self, key: impl Into<LockKey>) -> bool {
         let key = key.into();
@@ -355,8 +368,9 @@ impl TestLocks {
 
     /// Returns the recorded events in order.
     ///
-    /// The release of a transaction-level lock in a transaction that the crate did not begin is not
-    /// recorded. A call whose pool returned no connection records nothing.
+    /// The release of a transaction-level lock in a transaction that was open before its call is
+    /// not recorded. A call whose pool returned no connection records nothing. Nor does a call that
+    /// a lock manager itself refuses.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.table.lock().events().to_vec()

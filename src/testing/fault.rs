@@ -5,7 +5,8 @@ use crate::session::{SessionError, SqlState};
 
 /// Fault of a lock on PostgreSQL, for [`TestLocks::inject_fault`](super::TestLocks::inject_fault).
 ///
-/// Each fault applies once, at the point where it occurs on a server.
+/// Each fault applies once, at the point where it occurs on a server. A call for a
+/// transaction-level lock in an open transaction is no holder.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Fault {
