@@ -23,12 +23,15 @@ use crate::pools::{Pool, assert_works, begin, on_every_pool, open, pid, pid_of_n
 const NO_WAIT: LockOptions = LockOptions::no_wait();
 
 async fn a_dropped_guard_releases_and_keeps_the_connection<P: Pool>() {
-    let (pool, mut observer, key) = (open::<P>().await, connect(), fresh_key());
-    let mut guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
-    let before = pid(&mut guard).await;
-    drop(guard);
-    observer.assert_free(&key, "dropping the guard").await;
-    assert_eq!(pid_of_next(&pool).await == before, P::REUSES_CONNECTIONS);
+    let (pool, mut observer) = (open::<P>().await, connect());
+    for options in [NO_WAIT, NO_WAIT.shared()] {
+        let key = fresh_key();
+        let mut guard = pool.acquire_advisory_lock(&key, options).await.unwrap();
+        let before = pid(&mut guard).await;
+        drop(guard);
+        observer.assert_free(&key, "dropping the guard").await;
+        assert_eq!(pid_of_next(&pool).await == before, P::REUSES_CONNECTIONS);
+    }
 }
 
 async fn a_guard_learns_of_a_closed_connection<P: Pool>() {
@@ -275,6 +278,24 @@ async fn restarted_attempts_do_not_pile_up_in_the_queue<P: Pool>() {
     guard.release().await.unwrap();
     observer.assert_free(&key, "all attempts").await;
     assert_works(&pool).await;
+}
+
+/// The session records each release. The record of the first release must not pass for that of the
+/// second, which the aborted transaction refuses.
+#[tokio::test]
+async fn second_dropped_guard_in_an_aborted_transaction_frees_the_key() {
+    let (mut conn, mut observer) = (connect_async(&url()).await, connect());
+    for aborts in [false, true] {
+        let key = fresh_key();
+        let guard = AsyncAdvisoryLocking::acquire_advisory_lock(&mut conn, &key, NO_WAIT);
+        let mut guard = guard.await.unwrap();
+        if aborts {
+            guard.batch_execute("BEGIN").await.unwrap();
+            guard.batch_execute("SELECT 1/0").await.unwrap_err();
+        }
+        drop(guard);
+        observer.assert_free(&key, "dropping the guard").await;
+    }
 }
 
 /// The release cannot be sent, so no pool may hand the connection out.

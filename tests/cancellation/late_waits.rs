@@ -1,6 +1,6 @@
 //! A wait that reaches the server after the first request to end it.
 
-use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, WaitStrategy};
+use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, RawLockKey, WaitStrategy};
 use testkit::observer::{LockEntry, Observe, lock_call};
 use testkit::proxy::{Direction, Proxy};
 use testkit::server::{connect, eventually_async, fresh_key, fresh_name, with_parameters};
@@ -63,36 +63,64 @@ async fn terminations_are_repeated() {
     late_wait_leaves_the_queue::<crate::sqlx::Pooled>().await;
 }
 
-fn wait_for(key: &LockKey) -> String {
-    lock_call("pg_advisory_lock", key.raw(), LockMode::Exclusive)
+fn call(function: &str, key: &LockKey) -> String {
+    lock_call(function, key.raw(), LockMode::Exclusive)
 }
 
-/// A pooler in session mode may give the session of a dropped wait to another client.
-async fn session_of_another_client_is_not_terminated<A: Adapter>() {
+/// A pooler in session mode may give the session of a dropped wait to another client. That client
+/// holds the dropped key here, and waits for another one.
+async fn session_of_another_client_is_not_terminated<A: Adapter>(
+    dropped: LockKey,
+    awaited: LockKey,
+) {
     let proxy = Proxy::start();
     let (mut observer, mut holder) = (connect(), connect());
-    let keys = [fresh_key(), fresh_key()];
-    for key in &keys {
-        holder.run(&format!("SELECT {}", wait_for(key)));
+    for key in [&dropped, &awaited] {
+        holder.run(&format!("SELECT {}", call("pg_advisory_lock", key)));
     }
-    let [dropped, awaited] = &keys;
-    let before = drop_held_wait::<A>(&proxy, dropped, &fresh_name()).await;
+    let before = drop_held_wait::<A>(&proxy, &dropped, &fresh_name()).await;
     eventually_async("a termination", || proxy.connections() > before).await;
-    proxy.replace_held(&format!("SELECT {}", wait_for(awaited)));
+    holder.run(&format!("SELECT {}", call("pg_advisory_unlock", &dropped)));
+    proxy.replace_held(&format!(
+        "SELECT {}; SELECT {}",
+        call("pg_advisory_lock", &dropped),
+        call("pg_advisory_lock", &awaited)
+    ));
     let waits = |entries: &[LockEntry]| entries.len() == 2;
-    observer.wait_for(awaited, waits, "no wait").await;
+    observer.wait_for(&awaited, waits, "no wait").await;
     // The last of five. The wait arrived before one of the others, unless the machine is very slow.
     eventually_async("the fifth termination", || {
         proxy.connections() >= before + 5
     })
     .await;
-    assert_eq!(observer.lock_entries(awaited).len(), 2, "{}", A::NAME);
+    assert_eq!(observer.lock_entries(&awaited).len(), 2, "{}", A::NAME);
+    assert_eq!(observer.holders(&dropped).len(), 1, "{}", A::NAME);
     drop((holder, proxy));
-    observer.assert_free(awaited, A::NAME).await;
+    observer.assert_free(&awaited, A::NAME).await;
+}
+
+/// Returns the key of the other key space that has the same bits.
+fn in_the_other_space(key: &LockKey) -> LockKey {
+    match key.raw() {
+        RawLockKey::Single(number) => {
+            let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
+            LockKey::from((
+                i32::from_be_bytes([a, b, c, d]),
+                i32::from_be_bytes([e, f, g, h]),
+            ))
+        }
+        RawLockKey::Pair(..) => panic!("{key} has two numbers"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terminations_spare_a_wait_for_another_key() {
-    session_of_another_client_is_not_terminated::<crate::sea_orm::SeaOrm>().await;
-    session_of_another_client_is_not_terminated::<crate::sqlx::Pooled>().await;
+    use crate::sea_orm::SeaOrm;
+    use crate::sqlx::Pooled;
+
+    session_of_another_client_is_not_terminated::<SeaOrm>(fresh_key(), fresh_key()).await;
+    session_of_another_client_is_not_terminated::<Pooled>(fresh_key(), fresh_key()).await;
+    let dropped = fresh_key();
+    let awaited = in_the_other_space(&dropped);
+    session_of_another_client_is_not_terminated::<Pooled>(dropped, awaited).await;
 }

@@ -129,6 +129,17 @@ async fn a_guard_dropped_in_the_callers_transaction_frees_the_key() {
     }
 }
 
+/// The client does not see the transaction, whose commit would follow the release.
+#[tokio::test]
+async fn guard_dropped_in_the_transaction_of_its_grant_ends_both() {
+    let (mut conn, mut observer, key) = (connect_async().await, connect(), fresh_key());
+    conn.batch_execute("BEGIN").await.unwrap();
+    let guard = conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+    drop(guard);
+    observer.assert_free(&key, "the drop").await;
+    conn.batch_execute("COMMIT").await.unwrap_err();
+}
+
 /// The server begins the transaction, but diesel-async does not count it.
 #[tokio::test]
 async fn a_begin_dropped_in_flight_is_noticed() {

@@ -1,6 +1,7 @@
 //! Statements cancelled and sessions terminated while they wait and while they hold.
 
-use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockOptions};
+use advisory_locking::session::Script;
+use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockMode, LockOptions};
 use diesel::result::Error;
 use diesel::{Connection, QueryResult};
 use testkit::observer::{Observe, while_waiting};
@@ -79,6 +80,23 @@ fn a_canceled_inner_wait_leaves_the_outer_lock() {
     assert_eq!(other.held_modes(&key, pid), "ShareLock");
     outer.release().unwrap();
     assert!(other.is_free(&key));
+}
+
+/// The script that reveals a hidden SQLSTATE tries once more. It runs without an error after a try
+/// that was cancelled.
+#[test]
+fn a_repeated_try_releases_what_it_acquired() {
+    let (mut observer, mut conn) = (connect(), connect());
+    let pid = conn.pid();
+    for mode in [LockMode::Exclusive, LockMode::Shared] {
+        let key = fresh_key();
+        let script = Script::RevealSqlState {
+            key: key.raw(),
+            mode,
+        };
+        conn.run(&script.sql());
+        assert_eq!(observer.held_modes(&key, pid), "", "{mode:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockKey, PooledAdvisoryLocking};
+use advisory_locking::session::Script;
+use advisory_locking::{
+    AdvisoryLocking, LockError, LockErrorKind, LockKey, LockMode, PooledAdvisoryLocking,
+};
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::pg::PgConnection;
 use diesel::r2d2::{ConnectionManager, Pool};
@@ -131,6 +134,29 @@ fn a_release_is_not_mistaken_for_the_trys_transaction() {
         let guard = conn.acquire_advisory_lock(&key, block()).unwrap();
         guard.release().unwrap();
     }
+}
+
+/// A pooler may send the messages of a dropped guard to the session of another client.
+#[test]
+fn messages_of_a_dropped_guard_affect_no_other_session() {
+    let (mut observer, mut other, mut conn) = (connect(), connect(), connect());
+    let (pid, key) = (conn.pid(), fresh_key());
+    let granted_to = i32::try_from(other.pid()).unwrap();
+    let mut guard = conn.acquire_advisory_lock(&key, block()).unwrap();
+    for transaction_began in [None, Some(0)] {
+        let script = Script::ReleaseOrTerminate {
+            key: key.raw(),
+            mode: LockMode::Exclusive,
+            pid: granted_to,
+            transaction_began,
+            nonce: 7,
+        };
+        for message in script.messages() {
+            guard.run(&message);
+        }
+        assert_eq!(observer.held_modes(&key, pid), "ExclusiveLock");
+    }
+    guard.release().unwrap();
 }
 
 #[test]

@@ -112,6 +112,9 @@ async fn locks_leave_no_statement_without_a_cache() {
     let limited = LockOptions::wait_up_to(Duration::from_millis(1)).strategy(WaitStrategy::Block);
     let timed_out = conn.acquire_advisory_lock(&key, limited).await;
     assert_eq!(kind_of(timed_out), Some(LockErrorKind::TimedOut));
+    // The reply of a report is an array, which is read in the binary format only.
+    let report = conn.advisory_lock_holders(&key).await.unwrap();
+    assert_eq!(report.holders.len(), 1);
     held.unwrap().release().await.unwrap();
     let mut guard = conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     (&mut *guard)
@@ -172,6 +175,13 @@ async fn statements_lost_in_a_transaction_fail_one_attempt() {
         conn.execute("DISCARD ALL").await.unwrap();
     }
     assert!(failed <= 1, "{failed} attempts failed");
+    // Only an attempt is sent as text from then on. The reply of a report is an array, which is
+    // read in the binary format only.
+    let mut tx = pool.begin().await.unwrap();
+    tx.acquire_advisory_xact_lock(&key, NO_WAIT).await.unwrap();
+    let report = tx.advisory_lock_holders(&key).await.unwrap();
+    assert_eq!(report.holders.len(), 1);
+    tx.commit().await.unwrap();
 }
 
 /// Neither transaction is one that sqlx counts, and the release finds none: nothing was written.

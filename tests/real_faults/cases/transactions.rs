@@ -6,9 +6,9 @@ use advisory_locking::LockErrorKind::{
 use advisory_locking::LockMode::Exclusive;
 use testkit::cluster::ClusterGuard;
 use testkit::fake_server::{FakeServer, Rule};
-use testkit::observer::Observe;
+use testkit::observer::{Observe, lock_call};
 use testkit::proxy::{Direction, Policy};
-use testkit::server::{connect, connect_to, url};
+use testkit::server::{connect, connect_to, fresh_name, url, with_parameters};
 use testkit::temp::TempObject;
 
 use super::network::with_proxy;
@@ -202,13 +202,25 @@ pub(crate) fn prepared_for_two_phase_commit(adapter: AdapterUnderTest) {
             fixture.assert_free(&key);
             assert_granted_and_released(&other, &key);
         }
-        // A transaction that was not prepared is distinguished from one that was.
+        // A transaction that was not prepared is distinguished from one that was. A prepared
+        // transaction of another database holds another lock.
+        let database = fresh_name();
+        observer.run(&format!("CREATE DATABASE {database}"));
+        let elsewhere = with_parameters(&server.url(), &format!("dbname={database}"));
+        let mut elsewhere = connect_to(&elsewhere);
+        let lock = lock_call("pg_advisory_xact_lock", key.raw(), Exclusive);
+        elsewhere.run(&format!(
+            "BEGIN; SELECT {lock}; PREPARE TRANSACTION '{database}'"
+        ));
         actor.enter(LockScope::Transaction, &key);
         assert_eq!(actor.run_sql(SqlCommand::Run("COMMIT")), Done);
         assert_eq!(other.acquire(&key, no_wait()), Granted);
         assert_eq!(actor.end_body(BodyEnd::Ok), Failed(NotHeld));
         fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(other.release(), Done);
+        elsewhere.run(&format!("ROLLBACK PREPARED '{database}'"));
+        drop(elsewhere);
+        observer.run(&format!("DROP DATABASE {database} WITH (FORCE)"));
     });
 }
 
