@@ -228,6 +228,32 @@ fn waiters_are_reported_longest_wait_first() {
     });
 }
 
+/// The limit cuts the rows of locks without waiters.
+#[test]
+fn report_of_all_locks_has_at_most_a_thousand_rows() {
+    // All of its locks are those of this test.
+    let database = TempDatabase::create();
+    let [mut holder, mut waiter, mut observer] = [(); 3].map(|()| database.connect());
+    holder.run("SELECT pg_advisory_lock(number) FROM generate_series(1, 1500) AS number");
+    let key = LockKey::from(1_500_i64);
+    let reports = thread::scope(|scope| {
+        scope.spawn(|| {
+            let guard = waiter.acquire_advisory_lock(&key, block()).unwrap();
+            guard.release().unwrap();
+        });
+        observer.wait_until_waiters(&key, 1);
+        let reports = observer.advisory_locks();
+        holder.run("SELECT pg_advisory_unlock_all()");
+        reports.unwrap()
+    });
+    let rows = reports
+        .iter()
+        .map(|report| report.holders.len() + report.waiters.len());
+    assert_eq!(rows.sum::<usize>(), 1_000);
+    let awaited = reports.iter().find(|report| report.key == key.raw());
+    assert_eq!(awaited.map(|report| report.waiters.len()), Some(1));
+}
+
 #[test]
 fn pool_reports_locks_and_capabilities() {
     let (pool, mut conn, key) = (pool_of(1), connect(), fresh_key());
@@ -315,6 +341,22 @@ fn report_shows_a_role_name_of_another_encoding() {
         assert_eq!(all.unwrap().len(), 1);
         held.unwrap().release().unwrap();
     }
+}
+
+/// The session is older than its transaction, and its transaction than the state.
+#[test]
+fn report_shows_the_address_and_the_ages_of_a_session() {
+    let (mut holder, mut observer, key) = (connect(), connect(), fresh_key());
+    let address = holder.text("COALESCE(pg_catalog.host(pg_catalog.inet_client_addr()), '')");
+    let report = holder.transaction(|holder| {
+        holder.acquire_advisory_xact_lock(&key, LockOptions::no_wait())?;
+        diesel::QueryResult::Ok(observer.advisory_lock_holders(&key)?)
+    });
+    let details = report.unwrap().holders[0].session.details.clone().unwrap();
+    assert_eq!(details.client_address.unwrap_or_default(), address);
+    assert!(details.state_age.is_some());
+    assert!(details.transaction_age > details.state_age);
+    assert!(details.session_age > details.transaction_age);
 }
 
 #[test]

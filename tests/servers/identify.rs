@@ -73,6 +73,29 @@ fn each_fake_server_is_identified() {
     }
 }
 
+/// Each node has a lock table of its own. Any other extension shares that of its server.
+#[test]
+fn extension_of_several_nodes_is_found() {
+    for (installed, found) in [
+        ("bdr", Some("bdr")),
+        ("citus", Some("citus")),
+        ("spock", Some("spock")),
+        ("adminpack", None),
+    ] {
+        // The first name of the alphabet must not hide the others.
+        let extensions = format!("(VALUES ('adminpack'), ('{installed}')) AS extension (extname)");
+        let server = FakeServer::start([Rule::replace(
+            "pg_catalog.pg_extension AS extension",
+            &extensions,
+        )]);
+        let report = identify(Client::Diesel, &server.url()).unwrap();
+        assert_eq!(report.multi_node_extension.as_deref(), found);
+        let support = found.map_or(LockSupport::Real, |_| LockSupport::NodeLocal);
+        let levels = (report.session_level, report.transaction_level);
+        assert_eq!(levels, (support, support), "{installed}: {report}");
+    }
+}
+
 #[test]
 fn missing_lock_functions_are_not_real() {
     let server = FakeServer::start(Rule::no_lock_functions());
