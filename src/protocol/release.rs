@@ -303,6 +303,13 @@ mod tests {
     }
 
     #[test]
+    fn lost_release_statement_is_explained() {
+        let lost = SessionError::new("lost").with_code(SqlState::new("26000"));
+        let message = error_of([Err(lost), Ok(row(None, 1))]).to_string();
+        assert!(message.contains("prepared statement"), "{message}");
+    }
+
+    #[test]
     fn release_that_cannot_run_checks_if_held() {
         let cannot_run = |rolled_back, checked| {
             error_of([Err(refused()), Err(refused()), rolled_back, checked]).kind()

@@ -348,6 +348,20 @@ fn refused_server_ends_every_acquire() {
     }
 }
 
+/// The SQLSTATE stays unknown, so the error names the likely causes.
+#[test]
+fn error_that_does_not_repeat_hints_at_a_pooler() {
+    let script = vec![
+        (0, Event::Row(Err(hidden()))),
+        (0, Event::Ran(Ok(()))),
+        (0, row(Some(false), SESSION)),
+    ];
+    let (sent, outcome) = play(LockOptions::no_wait(), script);
+    assert_eq!(sent, ["try", "reveal", "check"]);
+    let text = outcome.unwrap_err().to_string();
+    assert!(text.contains("transaction pooler"), "{text}");
+}
+
 #[test]
 fn error_hints_at_a_transaction_pooler() {
     let (sent, outcome) = play(

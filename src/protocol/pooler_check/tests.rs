@@ -47,6 +47,10 @@ struct Pooler {
     fails: Vec<usize>,
     /// The code of failures. `None`: the client hides it.
     code: Option<&'static str>,
+    /// The code with which a script fails.
+    reveals: Option<&'static str>,
+    /// The request at which the client finds that a session has ended.
+    ends: Option<usize>,
     /// The request before which all locks are released.
     frees: Option<usize>,
     server_signs: ServerSigns,
@@ -66,6 +70,8 @@ impl Pooler {
             requests: 0,
             fails: Vec::new(),
             code: Some("XX000"),
+            reveals: None,
+            ends: None,
             frees: None,
             server_signs: ServerSigns::NONE,
             random: fastrand::Rng::with_seed(7),
@@ -106,6 +112,9 @@ impl Pooler {
         self.requests += 1;
         if self.frees == Some(request) {
             self.levels.clear();
+        }
+        if self.ends == Some(request) {
+            return Err(SessionError::new("closed").with_disconnected(true));
         }
         let is_lost = matches!(self.policy, Policy::Forgetful);
         if self.fails.contains(&request) || is_lost {
@@ -166,7 +175,9 @@ impl Pooler {
             event = match action {
                 Action::Query(statement) => Event::Row(self.query(side, &statement)),
                 // A script is never prepared, so no session loses it.
-                Action::Script(_) => Event::Ran(Ok(())),
+                Action::Script(_) => Event::Ran(self.reveals.map_or(Ok(()), |code| {
+                    Err(SessionError::new("revealed").with_code(SqlState::new(code)))
+                })),
                 Action::Sleep(_) => {
                     self.paused = true;
                     Event::Ready
@@ -299,6 +310,34 @@ fn hidden_error_that_passes_is_ignored() {
         let mut pooler = Pooler::new(Policy::Own);
         (pooler.fails, pooler.code) = (vec![fails], None);
         assert_eq!(pooler.check().unwrap(), PoolingMode::Dedicated);
+    }
+}
+
+#[test]
+fn revealed_error_is_that_of_the_check() {
+    let mut pooler = Pooler::new(Policy::Own);
+    (pooler.fails, pooler.code) = (vec![0], None);
+    pooler.reveals = Some("42883");
+    let error = pooler.check().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Unsupported);
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    assert_eq!(source.as_deref(), Some("revealed"));
+}
+
+/// Its error has no SQLSTATE, as the errors of a pooler may have none.
+#[test]
+fn session_that_ends_is_no_sign_of_a_pooler() {
+    // A request that is repeated comes once more.
+    for (policy, hidden, ends) in [
+        (Policy::Own, Some(0), 2),
+        (Policy::Own, Some(0), READS + 1),
+        (Policy::LastUsed, None, READS),
+    ] {
+        let mut pooler = Pooler::new(policy);
+        pooler.fails.extend(hidden);
+        (pooler.code, pooler.ends) = (None, Some(ends));
+        let kind = pooler.check().map_err(|error| error.kind());
+        assert_eq!(kind, Err(LockErrorKind::Database), "{policy:?}");
     }
 }
 
