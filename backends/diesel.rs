@@ -169,3 +169,27 @@ impl From<LockError> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstate_is_that_of_the_kind_or_of_a_script() {
+        for (kind, message, code) in [
+            (DatabaseErrorKind::SerializationFailure, "x", Some("40001")),
+            (DatabaseErrorKind::ReadOnlyTransaction, "x", Some("25006")),
+            (DatabaseErrorKind::Unknown, "x", None),
+            (
+                DatabaseErrorKind::Unknown,
+                SqlState::MISSING_SETTING,
+                Some("ZAL02"),
+            ),
+        ] {
+            let information = Box::new(message.to_owned());
+            let error = session_error(Error::DatabaseError(kind, information));
+            assert_eq!(error.code(), code.and_then(SqlState::new), "{message}");
+            assert!(!error.is_disconnected());
+        }
+    }
+}

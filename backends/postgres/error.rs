@@ -298,6 +298,23 @@ mod tests {
         }
     }
 
+    /// The server reports the end of a transaction only if its commit has not begun.
+    #[test]
+    fn commit_is_unknown_unless_the_server_ended_its_transaction() {
+        let may_be_committed = |code| {
+            let error = SessionError::new("x").with_code(SqlState::new(code));
+            error.may_be_committed()
+        };
+        for code in ["57P01", "25P03", "25P04", "40001"] {
+            assert!(!may_be_committed(code), "{code}");
+        }
+        for code in ["57P02", "57P03", "57P04", "08006"] {
+            assert!(may_be_committed(code), "{code}");
+        }
+        let without_code = SessionError::new("x").with_disconnected(true);
+        assert!(without_code.may_be_committed());
+    }
+
     #[test]
     fn classify_maps_codes_to_kinds() {
         for (code, kind) in [
@@ -334,7 +351,9 @@ mod tests {
         for code in ["26000", "42P05"] {
             assert!(hint_of(code).contains("transaction pooler"), "{code}");
         }
-        assert!(hint_of("0A000").contains("PostgreSQL"));
+        for code in ["42883", "0A000"] {
+            assert!(hint_of(code).contains("is it PostgreSQL?"), "{code}");
+        }
         assert_eq!((hint_of("22012"), hint(None)), ("", None));
     }
 }

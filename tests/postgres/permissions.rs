@@ -193,6 +193,30 @@ fn a_failed_inner_try_never_frees_the_outer_lock_unnoticed() {
     assert_eq!(kind_of(outer.release()), Some(LockErrorKind::Lost));
 }
 
+/// `DISCARD ALL` deallocates the statement of the release. The statement that then looks for the
+/// lock must not be among the lost ones, so no connection keeps it.
+#[test]
+fn a_second_check_does_not_use_a_lost_statement() {
+    let mut server = RestrictedDatabase::new();
+    let function = "pg_try_advisory_lock(int8)";
+    server.forbid(function);
+    let (mut conn, key) = (server.connect(), fresh_key());
+    // The failed try is the reason of the first check.
+    let ended = conn.acquire_advisory_lock(&key, LockOptions::no_wait());
+    assert_refused(
+        ended.map(drop),
+        LockErrorKind::Database,
+        "pg_try_advisory_lock",
+    );
+    let grant = format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO PUBLIC");
+    server.admin.run(&grant);
+    let guard = conn.acquire_advisory_lock(&key, block()).unwrap();
+    guard.release().unwrap();
+    let mut guard = conn.acquire_advisory_lock(&key, block()).unwrap();
+    guard.run("DISCARD ALL");
+    assert_eq!(kind_of(guard.release()), Some(LockErrorKind::NotHeld));
+}
+
 /// Diesel hides the SQLSTATE, so the library repeats the call to reveal it.
 #[test]
 fn a_server_without_the_functions_is_unsupported() {

@@ -1,10 +1,13 @@
 //! Errors: unsupported backends, and the conversion into SeaORM's errors.
 
+use std::time::Duration;
+
 use advisory_locking::{AsyncPooledAdvisoryLocking, LockError, LockErrorKind};
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, MockDatabase, TransactionTrait,
+    ConnAcquireErr, ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection,
+    DbErr, MockDatabase, TransactionTrait,
 };
-use testkit::server::fresh_key;
+use testkit::server::{fresh_key, url};
 
 use crate::open::{NO_WAIT, postgres};
 
@@ -83,6 +86,32 @@ async fn a_closed_pool_is_a_pool_error() {
     db.close_by_ref().await.unwrap();
     let rejected = db.acquire_advisory_lock("key", NO_WAIT).await.unwrap_err();
     assert_eq!(rejected.kind(), LockErrorKind::Pool);
+    let error = rejected.into_client_error::<DbErr>().unwrap();
+    let closed = DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed);
+    assert_eq!(error, closed);
+}
+
+#[tokio::test]
+async fn a_checkout_timeout_is_sea_orms_error() {
+    let mut options = ConnectOptions::new(url());
+    options
+        .connect_lazy(true)
+        .max_connections(1)
+        .acquire_timeout(Duration::from_millis(200));
+    let db = Database::connect(options).await.unwrap();
+    let only = loop {
+        // A loaded machine may need longer to open the connection.
+        if let Ok(guard) = db.acquire_advisory_lock(fresh_key(), NO_WAIT).await {
+            break guard;
+        }
+    };
+    let rejected = db.acquire_advisory_lock(fresh_key(), NO_WAIT).await;
+    let error = rejected.unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Pool);
+    let error = error.into_client_error::<DbErr>().unwrap();
+    let timeout = DbErr::ConnectionAcquire(ConnAcquireErr::Timeout);
+    assert_eq!(error, timeout);
+    only.release().await.unwrap();
 }
 
 #[tokio::test]
