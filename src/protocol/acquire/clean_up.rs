@@ -107,11 +107,9 @@ impl Acquire {
     ) -> NextAction {
         let context = "the clean-up after a wait failed, so the session was terminated";
         match answer {
-            // The session that waited may hold the lock, and this one cannot release it. After
-            // `SessionChanged` itself, the query was meant for the new session.
-            Ok(row)
-                if self.is_other_session(row) && error.kind() != LockErrorKind::SessionChanged =>
-            {
+            // The session that waited may hold the lock, and this one cannot release it. Or the
+            // error is `SessionChanged`, and this is the session that was granted the lock.
+            Ok(row) if self.is_other_session(row) => {
                 self.fail(self.error(LockErrorKind::SessionChanged))
             }
             // Null: `pg_locks` does not show the lock, as after an ordinary timeout.

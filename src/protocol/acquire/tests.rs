@@ -140,11 +140,13 @@ fn replies_of_two_sessions_are_an_error() {
     let refused = play(polling(), answered(false));
     let sent = ["try", "sleep", "try"];
     assert_fails(refused, &sent, LockErrorKind::SessionChanged);
-    let mut script = answered(true);
-    script.push((0, row(Some(true), ANOTHER)));
-    let granted = play(polling(), script);
-    let sent = ["try", "sleep", "try", "release there"];
-    assert_fails(granted, &sent, LockErrorKind::SessionChanged);
+    for released in [Some(true), Some(false), None] {
+        let mut script = answered(true);
+        script.push((0, row(released, ANOTHER)));
+        let granted = play(polling(), script);
+        let sent = ["try", "sleep", "try", "release there"];
+        assert_fails(granted, &sent, LockErrorKind::SessionChanged);
+    }
 }
 
 /// A session that still exists is asked for a granted lock.
