@@ -375,7 +375,7 @@ const COMPENSATE: &str = concat!(
     by_code!("pg_advisory_unlock", "3", "0", "1", "2", "3"),
     "END END AS released FROM ",
     ops!(),
-    " LEFT JOIN pg_catalog.pg_locks AS held ON held.locktype OPERATOR(pg_catalog.=) 'advisory' AND held.granted ",
+    " LEFT JOIN pg_catalog.pg_locks AS held ON held.locktype OPERATOR(pg_catalog.=) 'advisory' ",
     "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
     "AND held.classid::pg_catalog.int8 OPERATOR(pg_catalog.=) ",
     "((op.number OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.&) 4294967295) ",

@@ -119,6 +119,7 @@ macro_rules! release {
 ///
 /// A session holds locks of one database only, so the text does not compare the database. Reading
 /// `pg_database`, which all databases share, would need room in the lock table, which may be full.
+/// Nor does it compare `granted`: a session that runs a statement waits for no lock.
 ///
 /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
 macro_rules! from_pg_locks {
@@ -145,7 +146,7 @@ macro_rules! from_pg_locks {
             $objsubid,
             " AND held.mode OPERATOR(pg_catalog.=) '",
             $pg_locks_mode,
-            "' AND held.granted"
+            "'"
         )
     };
 }

@@ -23,7 +23,7 @@ pub(super) const WITH_LOCK: &str = concat!(
     "(SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks AS held ",
     "WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory' ",
     "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
-    "AND held.granted AND held.objsubid OPERATOR(pg_catalog.=) 1 ",
+    "AND held.objsubid OPERATOR(pg_catalog.=) 1 ",
     "AND held.classid::pg_catalog.int8 OPERATOR(pg_catalog.=) ",
     // The mask makes the high half of a negative key unsigned, as `classid` is.
     "((tried.number OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.&) 4294967295) ",
