@@ -25,3 +25,6 @@ pub(crate) use asynchronous::{acquire as acquire_async, run_with_guard as run_wi
 pub use blocking::AdvisoryLocking;
 pub(crate) use blocking::{acquire, run_with_guard};
 pub use guard::AdvisoryLockGuard;
+
+#[cfg(test)]
+mod tests;

@@ -113,3 +113,80 @@ mod tests {
         assert_eq!(session.terminated, 1);
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "lock-manager")]
+mod savepoint_tests {
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::events::RequestRecord;
+    use crate::observer::{HoldEnd, HoldOutcome, LockObserver, ObservedLock};
+    use crate::session::{Backend, Script, SessionError, TransactionState};
+
+    /// Session in this number of transactions and savepoints.
+    struct OpenSession(u32);
+
+    impl AsyncLockSession for OpenSession {
+        fn session_backend(&mut self) -> Backend {
+            Backend::Sqlite
+        }
+
+        fn session_transaction_state(&mut self) -> TransactionState {
+            TransactionState::open(self.0)
+        }
+
+        fn session_mark_broken(&mut self) {}
+
+        fn session_start_terminate(&mut self, _pid: Option<i32>) {}
+
+        async fn session_begin(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        async fn session_rollback(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+    }
+
+    #[derive(Default)]
+    struct Outcomes(Mutex<Vec<HoldOutcome>>);
+
+    impl LockObserver for Outcomes {
+        fn hold_ended(&self, _lock: &ObservedLock, end: &HoldEnd) {
+            self.0.lock().unwrap().push(end.outcome);
+        }
+    }
+
+    /// The outer transaction holds the lock after the commit of a savepoint.
+    #[test]
+    fn commit_of_a_savepoint_reports_no_release() {
+        let observer: &'static Outcomes = Box::leak(Box::default());
+        for (depth, commits, outcome) in [
+            (1, true, HoldOutcome::Released),
+            (2, true, HoldOutcome::Unobserved),
+            (2, false, HoldOutcome::Released),
+        ] {
+            let mut grant = Grant::of_session(None, depth);
+            let (options, now) = (LockOptions::no_wait(), Instant::now());
+            let scope = LockScope::Transaction;
+            let mut request = RequestRecord::new(&grant.key, &options, scope, None, now);
+            request.observe_with(observer);
+            grant.record = request.granted(None, now);
+            let mut session = OpenSession(depth);
+            let mut scope = TransactionScope {
+                session: &mut session,
+                grant: Some(grant),
+            };
+            pollster::block_on(scope.finish(commits)).unwrap();
+            drop(scope);
+            let reported = observer.0.lock().unwrap().pop();
+            assert_eq!(reported, Some(outcome), "{depth} {commits}");
+        }
+    }
+}
