@@ -447,6 +447,60 @@ mod tests {
         }
     }
 
+    /// Session on a backend without locks.
+    struct OpenTransactions {
+        depth: u32,
+        rollback_fails: bool,
+        rollbacks: u32,
+        is_broken: bool,
+    }
+
+    impl LockSession for OpenTransactions {
+        fn session_backend(&mut self) -> Backend {
+            Backend::Sqlite
+        }
+
+        fn session_transaction_state(&mut self) -> TransactionState {
+            TransactionState::open(self.depth)
+        }
+
+        fn session_begin(&mut self) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
+            Ok(())
+        }
+
+        fn session_rollback(&mut self) -> Result<(), SessionError> {
+            self.rollbacks += 1;
+            assert!(self.rollbacks <= 2, "the rollbacks do not end");
+            if self.rollback_fails {
+                return Err(SessionError::new("the rollback fails"));
+            }
+            self.depth -= 1;
+            Ok(())
+        }
+
+        fn session_mark_broken(&mut self) {
+            self.is_broken = true;
+        }
+    }
+
+    #[test]
+    fn termination_rolls_back_without_locks_and_ends() {
+        for (rollback_fails, rollbacks) in [(false, 2), (true, 1)] {
+            let mut session = OpenTransactions {
+                depth: 2,
+                rollback_fails,
+                rollbacks: 0,
+                is_broken: false,
+            };
+            terminate(&mut session, None);
+            assert_eq!((session.rollbacks, session.is_broken), (rollbacks, true));
+        }
+    }
+
     #[test]
     fn panic_in_the_termination_marks_the_connection() {
         let mut session = PanickingSession {

@@ -67,7 +67,7 @@ pub(crate) fn assert_panics_once(act: impl FnOnce()) {
     assert!(catch_unwind(AssertUnwindSafe(act)).is_err());
 }
 
-/// Polls a future once and drops it. One of the two panics.
+/// Polls a future once, and drops it.
 fn poll<T>(future: impl Future<Output = T>) {
     let mut context = Context::from_waker(Waker::noop());
     drop(pin!(future).poll(&mut context));
@@ -163,6 +163,107 @@ impl AsyncLockSession for SilentSession {
     async fn session_sleep(&mut self, _pause: Duration) {}
 }
 
+/// Request that a server does not reply to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Silent {
+    Begin,
+    /// Number of the attempt. The first is part of the begin.
+    Attempt(u32),
+    Script,
+}
+
+/// Session in a transaction of the caller, on which the lock is contended.
+struct SavepointSession {
+    silent: Silent,
+    attempts: u32,
+    rolled_back_to: Option<u32>,
+    terminated: u32,
+}
+
+impl SavepointSession {
+    async fn request(&self, request: Silent) {
+        if self.silent == request {
+            std::future::pending().await
+        }
+    }
+}
+
+impl AsyncLockSession for SavepointSession {
+    fn session_backend(&mut self) -> Backend {
+        Backend::Postgres
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        TransactionState::open(1)
+    }
+
+    fn session_mark_broken(&mut self) {}
+
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
+        self.request(Silent::Begin).await;
+        Ok(())
+    }
+
+    async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_query(&mut self, _statement: &Statement) -> Result<Row, SessionError> {
+        self.attempts += 1;
+        self.request(Silent::Attempt(self.attempts)).await;
+        Ok(Row::from(LockReply {
+            answer: Some(false),
+            pid: 1,
+            transaction_began: 1,
+            server_signs: crate::session::ServerSigns::NONE,
+        }))
+    }
+
+    async fn session_execute(&mut self, _script: &Script) -> Result<(), SessionError> {
+        self.request(Silent::Script).await;
+        Ok(())
+    }
+
+    fn session_start_rollback_to(&mut self, depth: u32) -> bool {
+        self.rolled_back_to = Some(depth);
+        true
+    }
+
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {
+        self.terminated += 1;
+    }
+
+    async fn session_sleep(&mut self, _pause: Duration) {}
+}
+
+/// A termination would end the caller's transaction, too.
+#[test]
+fn drop_in_a_savepoint_rolls_back_to_the_callers_transaction() {
+    for silent in [
+        Silent::Begin,
+        Silent::Attempt(1),
+        Silent::Script,
+        Silent::Attempt(2),
+    ] {
+        let mut session = SavepointSession {
+            silent,
+            attempts: 0,
+            rolled_back_to: None,
+            terminated: 0,
+        };
+        let (key, options) = (LockKey::from("savepoint"), LockOptions::wait_forever());
+        let scope = LockScope::Transaction;
+        let machine = BeginAndAcquire::new;
+        poll(drive_acquire(&mut session, &key, &options, scope, machine));
+        let ended = (session.rolled_back_to, session.terminated);
+        assert_eq!(ended, (Some(1), 0), "{silent:?}");
+    }
+}
+
 #[test]
 fn error_does_not_await_a_silent_report() {
     let (mut session, key) = (SilentSession::default(), LockKey::from("key"));
@@ -182,4 +283,60 @@ fn error_does_not_await_a_silent_report() {
     };
     assert!(error.holders().is_empty());
     assert_eq!(session.0, Some(Statement::holders(key.raw())));
+}
+
+/// Session on a backend without locks.
+struct OpenTransactions {
+    depth: u32,
+    rollback_fails: bool,
+    rollbacks: u32,
+    is_broken: bool,
+}
+
+impl AsyncLockSession for OpenTransactions {
+    fn session_backend(&mut self) -> Backend {
+        Backend::Sqlite
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        TransactionState::open(self.depth)
+    }
+
+    fn session_mark_broken(&mut self) {
+        self.is_broken = true;
+    }
+
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        self.rollbacks += 1;
+        assert!(self.rollbacks <= 2, "the rollbacks do not end");
+        if self.rollback_fails {
+            return Err(SessionError::new("the rollback fails"));
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {}
+}
+
+#[test]
+fn termination_rolls_back_without_locks_and_ends() {
+    for (rollback_fails, rollbacks) in [(false, 2), (true, 1)] {
+        let mut session = OpenTransactions {
+            depth: 2,
+            rollback_fails,
+            rollbacks: 0,
+            is_broken: false,
+        };
+        poll(terminate(&mut session, None));
+        assert_eq!((session.rollbacks, session.is_broken), (rollbacks, true));
+    }
 }
