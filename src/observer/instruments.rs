@@ -156,3 +156,119 @@ macro_rules! observe_with {
 }
 
 pub(super) use observe_with;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backend::Backend;
+    use crate::error::LockErrorKind;
+    use crate::key::LockKey;
+    use crate::lock_mode::LockMode;
+    use crate::options::LockScope;
+
+    /// Records the instruments with their changes, and seconds as a change.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<(Instrument, f64, String)>>);
+
+    impl Recorder {
+        fn push(&self, instrument: Instrument, change: f64, attributes: &[Attribute]) {
+            let present = attributes.iter().filter(|(_, value)| !value.is_empty());
+            let texts: Vec<_> = present
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            let mut measured = self.0.lock().unwrap();
+            measured.push((instrument, change, texts.join(" ")));
+        }
+
+        #[track_caller]
+        fn assert(self, expected: &[(Instrument, f64, &str)]) {
+            let measured = self.0.into_inner().unwrap();
+            let measured: Vec<_> = measured
+                .iter()
+                .map(|(instrument, change, attributes)| (*instrument, *change, &**attributes))
+                .collect();
+            assert_eq!(measured, expected);
+        }
+    }
+
+    impl Sink for Recorder {
+        fn record(&self, instrument: Instrument, seconds: f64, attributes: &[Attribute]) {
+            self.push(instrument, seconds, attributes);
+        }
+
+        fn add(&self, instrument: Instrument, change: i32, attributes: &[Attribute]) {
+            self.push(instrument, change.into(), attributes);
+        }
+    }
+
+    fn lock() -> ObservedLock {
+        ObservedLock {
+            key: LockKey::from("instruments"),
+            label: "report",
+            scope: LockScope::Transaction,
+            mode: LockMode::Shared,
+            strategy: Some(WaitStrategy::Poll),
+            backend: Some(Backend::Postgres),
+            pid: None,
+            request: 1,
+        }
+    }
+
+    #[test]
+    fn each_pause_is_counted() {
+        let recorder = Recorder::default();
+        let end = RequestEnd {
+            outcome: RequestOutcome::TimedOut,
+            waited: Duration::from_secs(2),
+            contended: true,
+            polls: 3,
+            error_kind: None,
+        };
+        record_request_ended(&recorder, &lock(), &end);
+        let level = "lock.label=report lock.mode=shared";
+        recorder.assert(&[
+            (Instrument::Waiting, -1.0, level),
+            (Instrument::Polls, 3.0, "lock.label=report"),
+            (
+                Instrument::AcquireDuration,
+                2.0,
+                "lock.label=report lock.outcome=timed_out lock.mode=shared lock.scope=transaction \
+                 lock.strategy=poll lock.contended=true db.system.name=postgresql",
+            ),
+        ]);
+    }
+
+    /// The observer does not see the end of a lock in a transaction of the caller.
+    #[test]
+    fn unobserved_hold_has_no_duration() {
+        let recorder = Recorder::default();
+        let held = Duration::from_secs(2);
+        let end = |outcome, error_kind| HoldEnd {
+            outcome,
+            held,
+            error_kind,
+        };
+        record_hold_ended(&recorder, &lock(), &end(HoldOutcome::Unobserved, None));
+        let lost = end(HoldOutcome::Lost, Some(LockErrorKind::NotHeld));
+        record_hold_ended(&recorder, &lock(), &lost);
+        let level = "lock.label=report lock.mode=shared";
+        recorder.assert(&[
+            (Instrument::Held, -1.0, level),
+            (Instrument::Held, -1.0, level),
+            (
+                Instrument::Lost,
+                1.0,
+                "lock.label=report error.type=not_held",
+            ),
+            (
+                Instrument::HeldDuration,
+                2.0,
+                "lock.label=report lock.outcome=lost lock.mode=shared lock.scope=transaction \
+                 db.system.name=postgresql",
+            ),
+        ]);
+    }
+}

@@ -109,3 +109,107 @@ fn key_values(attributes: &[Attribute]) -> Vec<KeyValue> {
         .map(|(name, value)| KeyValue::new(*name, *value))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::metrics::MeterProvider;
+    use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+    use opentelemetry_sdk::metrics::{InMemoryMetricExporter, SdkMeterProvider};
+
+    use super::*;
+
+    const DURATIONS: [Instrument; 2] = [Instrument::AcquireDuration, Instrument::HeldDuration];
+
+    const LEVELS_AND_COUNTERS: [Instrument; 5] = [
+        Instrument::Waiting,
+        Instrument::Held,
+        Instrument::Lost,
+        Instrument::Polls,
+        Instrument::Overdue,
+    ];
+
+    /// Returns the values of each point with their attributes.
+    fn points<T: Copy>(data: &MetricData<T>, number: impl Fn(T) -> f64) -> Vec<(String, f64)> {
+        let point = |attributes: Vec<&KeyValue>, value| {
+            let texts = attributes
+                .iter()
+                .map(|it| format!("{}={}", it.key, it.value));
+            (texts.collect::<Vec<_>>().join(","), number(value))
+        };
+        match data {
+            MetricData::Sum(sum) => sum
+                .data_points()
+                .map(|it| point(it.attributes().collect(), it.value()))
+                .collect(),
+            MetricData::Histogram(histogram) => histogram
+                .data_points()
+                .map(|it| point(it.attributes().collect(), it.sum()))
+                .collect(),
+            MetricData::Gauge(_) | MetricData::ExponentialHistogram(_) => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_measurement_has_its_instrument_unit_and_attributes() {
+        let exporter = InMemoryMetricExporter::default();
+        let provider = SdkMeterProvider::builder()
+            .with_periodic_exporter(exporter.clone())
+            .build();
+        let observer = OpenTelemetryObserver::new(&provider.meter("unit test"));
+        // The label is the name of the instrument.
+        let attributes = |it: Instrument| [("lock.label", it.name()), ("error.type", "")];
+        for instrument in DURATIONS {
+            observer.record(instrument, 2.0, &attributes(instrument));
+        }
+        for instrument in LEVELS_AND_COUNTERS {
+            observer.add(instrument, 3, &attributes(instrument));
+        }
+        provider.force_flush().unwrap();
+        let mut found = Vec::new();
+        for resource in exporter.get_finished_metrics().unwrap() {
+            for metric in resource.scope_metrics().flat_map(|scope| scope.metrics()) {
+                let measured = match metric.data() {
+                    AggregatedMetrics::F64(data) => {
+                        if let MetricData::Histogram(histogram) = data {
+                            let long_hold = LONG_HOLD_SECONDS.iter();
+                            let long_hold = long_hold.filter(|_| metric.name().contains("held"));
+                            let bounds = WAIT_SECONDS.iter().chain(long_hold).copied();
+                            assert!(
+                                histogram
+                                    .data_points()
+                                    .all(|it| it.bounds().eq(bounds.clone()))
+                            );
+                        }
+                        points(data, |value| value)
+                    }
+                    AggregatedMetrics::U64(data) => points(data, |value| value as f64),
+                    AggregatedMetrics::I64(data) => points(data, |value| value as f64),
+                };
+                let (name, unit) = (metric.name().to_owned(), metric.unit().to_owned());
+                found.push((name, unit, metric.description().to_owned(), measured));
+            }
+        }
+        found.sort_by(|first, second| first.0.cmp(&second.0));
+        let mut expected = [
+            (Instrument::AcquireDuration, "s", 2.0),
+            (Instrument::HeldDuration, "s", 2.0),
+            (Instrument::Waiting, "{request}", 3.0),
+            (Instrument::Held, "{lock}", 3.0),
+            (Instrument::Lost, "{lock}", 3.0),
+            (Instrument::Polls, "{poll}", 3.0),
+            (Instrument::Overdue, "{lock}", 3.0),
+        ]
+        .map(|(instrument, unit, value)| {
+            let (name, description) = (instrument.name(), instrument.description());
+            let measured = vec![(format!("lock.label={name}"), value)];
+            (
+                name.to_owned(),
+                unit.to_owned(),
+                description.to_owned(),
+                measured,
+            )
+        });
+        expected.sort_by(|first, second| first.0.cmp(&second.0));
+        assert_eq!(found, expected);
+    }
+}

@@ -134,6 +134,10 @@ fn instruments_are_those_of_the_page() {
     for resource in exporter.get_finished_metrics().unwrap() {
         for metric in resource.scope_metrics().flat_map(|scope| scope.metrics()) {
             values.insert(metric.name().to_owned(), value_of(metric.data()));
+            // The attribute distinguishes the lock managers of a process.
+            let of_manager = format!("{:?}", metric.data()).contains("lock.manager");
+            let is_of_manager = metric.name().starts_with("advisory_lock.manager.");
+            assert_eq!(of_manager, is_of_manager, "{metric:?}");
         }
     }
     let names: BTreeSet<_> = values.keys().map(String::as_str).collect();
