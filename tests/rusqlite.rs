@@ -1,6 +1,8 @@
 //! Features of rusqlite only: `Transaction`, `Savepoint` and its error type.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockOptions, OnMissingLock};
@@ -190,4 +192,46 @@ fn a_lock_error_is_the_source_of_rusqlites_error() {
     };
     let error = error.downcast::<LockError>().unwrap();
     assert_eq!(error.kind(), LockErrorKind::NoMutualExclusion);
+}
+
+/// Text of the log.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct WritesLog;
+
+impl io::Write for WritesLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The other tests of this program use `QUIET`.
+#[test]
+fn warnings_end_with_the_64th_key() {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(|| WritesLog)
+        .finish();
+    let mut conn = connect();
+    tracing::subscriber::with_default(subscriber, || {
+        for number in 0..70 {
+            conn.with_advisory_lock(("warned", number), LockOptions::no_wait(), |conn| {
+                write(conn)
+            })
+            .unwrap();
+        }
+    });
+    let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+    let count_of = |text: &str| {
+        let lines = log.lines().filter(|line| line.contains(" WARN "));
+        lines.filter(|line| line.contains(text)).count()
+    };
+    assert_eq!(count_of("running without mutual exclusion"), 64, "{log}");
+    assert_eq!(count_of("no further keys are warned about"), 1, "{log}");
+    assert_eq!(count_of("keys=64"), 1, "{log}");
 }

@@ -127,6 +127,35 @@ fn end_of_a_hold_follows_the_warning_about_it() {
     );
 }
 
+/// The thread of the warnings sleeps until the earliest time that it knows.
+#[cfg(feature = "lock-manager")]
+#[test]
+fn short_warning_time_does_not_wait_for_a_long_one() {
+    struct Warned(mpsc::SyncSender<()>);
+
+    impl LockObserver for Warned {
+        fn overdue(&self, _lock: &ObservedLock, _held: Duration) {
+            self.0.send(()).unwrap();
+        }
+    }
+
+    let (warned, is_warned) = mpsc::sync_channel(1);
+    let observer: &Warned = Box::leak(Box::new(Warned(warned)));
+    let hold = |after| {
+        let (options, scope) = (LockOptions::no_wait().warn_after(after), LockScope::Session);
+        let mut record = RequestRecord::new(&"short".into(), &options, scope, None, Instant::now());
+        record.observe_with(observer);
+        record.granted(None, Instant::now())
+    };
+    let _long = hold(Duration::from_secs(3600));
+    // The thread finds a hold that begins before it sleeps, so one alone would show nothing.
+    for _ in 0..100 {
+        let short = hold(Duration::ZERO);
+        is_warned.recv_timeout(Duration::from_secs(60)).unwrap();
+        drop(short);
+    }
+}
+
 /// A subscriber may release the lock when it receives the warning.
 #[cfg(feature = "lock-manager")]
 #[test]
@@ -193,4 +222,53 @@ fn span_of_a_lock_manager_has_the_database() {
     let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
     assert!(text.contains("advisory_lock.held"), "{text}");
     assert!(text.contains("db.system.name=\"postgresql\""), "{text}");
+}
+
+/// The page docs/events.md lists them.
+#[cfg(feature = "lock-manager")]
+#[test]
+fn spans_have_their_fields() {
+    use tracing_subscriber::fmt::format::FmtSpan;
+
+    let lines: &'static Mutex<Vec<u8>> = Box::leak(Box::default());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_span_events(FmtSpan::NEW)
+        .with_writer(move || Lines(lines))
+        .finish();
+    let options = LockOptions::no_wait().shared().label("nightly-report");
+    let create_spans = || {
+        let (key, now) = ("spans".into(), Instant::now());
+        let backend = Some(crate::backend::Backend::Postgres);
+        let record = RequestRecord::new(&key, &options, LockScope::Session, backend, now);
+        drop(record.span());
+        drop(record.granted(Some(1), now).unwrap().span());
+    };
+    tracing::subscriber::with_default(subscriber, || {
+        create_spans();
+        // A thread without a subscriber disables a span that it creates first.
+        tracing::callsite::rebuild_interest_cache();
+        create_spans();
+    });
+    let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+    for (span, has_kind) in [
+        ("advisory_lock.acquire", true),
+        ("advisory_lock.held", false),
+    ] {
+        let begin = format!("{span}{{");
+        let line = text.lines().rfind(|line| line.contains(&begin)).unwrap();
+        for field in [
+            "lock.key=\"spans\"",
+            "lock.id=",
+            "lock.label=\"nightly-report\"",
+            "lock.scope=\"session\"",
+            "lock.mode=\"shared\"",
+            "lock.request=",
+            "db.system.name=\"postgresql\"",
+        ] {
+            assert!(line.contains(field), "{field}: {line}");
+        }
+        assert_eq!(line.contains("otel.kind=\"client\""), has_kind, "{line}");
+    }
 }

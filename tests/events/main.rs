@@ -9,6 +9,7 @@
 )]
 
 mod observer;
+mod own_fields;
 mod recorder;
 mod subscriber_panics;
 
@@ -307,6 +308,37 @@ fn request_for_too_many_keys_is_logged() {
     keys.sort_by_key(LockKey::raw);
     assert_failed_request(&keys[0], "session", "too many locks");
     assert_eq!(events_of(&keys[1]).len(), 0);
+}
+
+/// The caller receives the error of the body, so the log has that of the release or commit.
+#[test]
+fn failed_release_after_a_failed_body_is_logged() {
+    record();
+    let body = |session: &mut ModelSession| {
+        session.terminate();
+        Err::<(), _>(LockError::new(LockErrorKind::Closed))
+    };
+    let (model, lock) = (Model::default(), LockKey::from("events/both-failed"));
+    let outcome = model.connect().with_advisory_lock(&lock, NO_WAIT, body);
+    assert_eq!(outcome.unwrap_err().kind(), LockErrorKind::Closed);
+    let xact_lock = LockKey::from("events/both-failed-xact");
+    let mut session = model.connect();
+    let outcome = session.with_advisory_xact_lock(&xact_lock, NO_WAIT, body);
+    assert_eq!(outcome.unwrap_err().kind(), LockErrorKind::Closed);
+    for key in [lock, xact_lock] {
+        let events = events_of(&key);
+        let messages: Vec<_> = events.iter().map(Event::message).collect();
+        assert_eq!(
+            messages,
+            [
+                "requesting an advisory lock",
+                "an advisory lock is granted",
+                "an advisory lock was lost",
+                "the release of an advisory lock failed"
+            ]
+        );
+        assert_eq!(events[3].level, tracing::Level::ERROR);
+    }
 }
 
 /// The end of the caller's transaction is not observed, so its locks have no release.
