@@ -427,6 +427,80 @@ mod tests {
         );
     }
 
+    /// Returns the session of a holder, with one column changed.
+    fn holder_with(column: usize, text: Option<&'static str>) -> SessionInfo {
+        let mut row = HOLDER;
+        row[column] = text;
+        let mut reports = LockReport::parse(texts(row)).unwrap();
+        reports.remove(0).holders.remove(0).session
+    }
+
+    #[test]
+    fn details_are_read_from_their_columns() {
+        let session = holder_with(13, Some("60"));
+        let expected = SessionDetails {
+            client_address: Some("10.0.3.7".to_owned()),
+            state: Some("idle".to_owned()),
+            state_age: Some(Duration::from_millis(725_500)),
+            transaction_age: Some(Duration::from_secs(60)),
+            session_age: Some(Duration::from_secs(9000)),
+        };
+        assert_eq!(session.details, Some(expected));
+    }
+
+    /// The clock of the server may have been set back.
+    #[test]
+    fn negative_time_is_zero() {
+        let mut row = hidden_waiter();
+        row[5] = Some("-0.25");
+        let report = LockReport::parse(texts(row)).unwrap().remove(0);
+        assert_eq!(report.waiters[0].waited, Some(Duration::ZERO));
+        let session = holder_with(12, Some("-0.25"));
+        assert_eq!(session.held_at_least(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn only_an_idle_session_shows_how_long_it_holds() {
+        for (state, shown) in [
+            ("active", "active"),
+            ("idle", "idle for at least 12 min"),
+            (
+                "idle in transaction",
+                "idle in transaction for at least 12 min",
+            ),
+        ] {
+            let text = holder_with(11, Some(state)).to_string();
+            assert!(text.ends_with(&format!(", {shown})")), "{text}");
+        }
+    }
+
+    #[test]
+    fn session_without_a_name_shows_its_state() {
+        let mut session = holder_with(9, Some(""));
+        session.user = None;
+        assert_eq!(session.to_string(), "pid 4711 (idle for at least 12 min)");
+        session.details = None;
+        assert_eq!(session.to_string(), "pid 4711");
+    }
+
+    #[test]
+    fn time_is_shown_in_its_largest_whole_unit() {
+        for (millis, shown) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1_000, "1 s"),
+            (119_999, "119 s"),
+            (120_000, "2 min"),
+            (7_199_000, "119 min"),
+            (7_200_000, "2 h"),
+            (172_799_000, "47 h"),
+            (172_800_000, "2 d"),
+        ] {
+            let rounded = Rounded(Duration::from_millis(millis));
+            assert_eq!(rounded.to_string(), shown, "{millis}");
+        }
+    }
+
     #[test]
     fn bytes_of_a_name_are_read() {
         for (escaped, name) in [

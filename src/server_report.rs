@@ -258,6 +258,10 @@ mod tests {
             ),
             ("PostgreSQL 9.2.4 (openGauss 5.0.0)", ServerKind::OpenGauss),
             (
+                "gaussdb (GaussDB Kernel 505.1.0 build 44f4fa53) on x86_64",
+                ServerKind::OpenGauss,
+            ),
+            (
                 "PostgreSQL 17.2 on x86_64-pc-linux-gnu, compiled by emcc",
                 ServerKind::PgLite,
             ),
@@ -284,6 +288,11 @@ mod tests {
                 [postgres, "-", "0", "false", "false", "0", "-"],
                 LockSupport::Unknown,
             ),
+            // Another session holds the lock.
+            (
+                [postgres, "-", "0", "false", "false", "1", "-"],
+                LockSupport::Unknown,
+            ),
             (
                 [postgres, "-", "8", "true", "true", "1", "-"],
                 LockSupport::NodeLocal,
@@ -307,6 +316,15 @@ mod tests {
         ] {
             assert_eq!(support(texts), expected, "{texts:?}");
         }
+    }
+
+    /// Its only session is granted every lock, and `pg_locks` shows it.
+    #[test]
+    fn locks_of_pglite_exclude_no_session() {
+        let version = "PostgreSQL 17.2 on x86_64-pc-linux-gnu, compiled by emcc";
+        let report = read([version, "-", "0", "false", "true", "1", "-"]);
+        let found = (report.session_level, report.transaction_level);
+        assert_eq!(found, (LockSupport::Stub, LockSupport::Stub));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Texts, sources and `Debug` output of errors.
 
 use super::*;
+use crate::lock_mode::LockMode;
+use crate::lock_report::SessionInfo;
 
 const KINDS: [LockErrorKind; 23] = [
     LockErrorKind::Canceled,
@@ -135,6 +137,29 @@ fn message_names_the_next_step() {
         let message = LockError::new(kind).to_string();
         assert!(message.contains(step), "{message}");
     }
+}
+
+#[test]
+fn message_counts_the_other_holders() {
+    let holder = |pid| LockHolder {
+        mode: LockMode::Shared,
+        session: SessionInfo {
+            pid: Some(pid),
+            ..SessionInfo::default()
+        },
+    };
+    let message = |holders: &[i32]| {
+        let holders = holders.iter().copied().map(holder).collect();
+        let error = LockError::new(LockErrorKind::TimedOut).with_holders(holders);
+        let message = error.to_string();
+        message
+            .split_once(", held by ")
+            .map(|(_, named)| named.to_owned())
+    };
+    assert_eq!(message(&[]), None);
+    assert_eq!(message(&[1]).as_deref(), Some("pid 1"));
+    assert_eq!(message(&[1, 2]).as_deref(), Some("pid 1 and 1 more"));
+    assert_eq!(message(&[1, 2, 3]).as_deref(), Some("pid 1 and 2 more"));
 }
 
 #[test]

@@ -186,6 +186,28 @@ fn migrations() {
     check("prisma_migrations", 1, |_| schemes::prisma_migrations());
 }
 
+/// Logs show the text.
+#[test]
+fn text_of_a_key_has_each_value() {
+    let pair = schemes::hashtext_pair("report", "daily").expect("valid texts");
+    for (key, text) in [
+        (pair, "report/daily"),
+        (schemes::pals(Some("app"), "report"), "app.report"),
+        (
+            schemes::sha256_be_joined(["report", "daily"]),
+            "report-daily",
+        ),
+        (
+            schemes::golang_migrate("app", &["public", "migrations"]),
+            r"public\u{0}migrations\u{0}app",
+        ),
+        (schemes::with_advisory_lock("report", Some("7")), "report"),
+        (schemes::with_advisory_lock_number(-7, Some("8")), "-7"),
+    ] {
+        assert_eq!(key.text(), Some(text));
+    }
+}
+
 /// Integers that the other systems use as raw keys.
 #[test]
 fn integers() {
