@@ -232,9 +232,7 @@ fn validate(options: &LockOptions, key: &LockKey) -> Result<(), LockError> {
 
 /// Returns the options of one of several keys, which is requested without waiting.
 fn without_wait(options: &LockOptions) -> LockOptions {
-    LockOptions::no_wait()
-        .mode(options.mode)
-        .on_missing_lock(options.on_missing_lock)
+    LockOptions::no_wait().mode(options.mode)
 }
 
 /// A request that waits for its response. Dropping it cancels the request.

@@ -213,6 +213,19 @@ fn release_that_is_not_polled_frees_the_lock() {
 }
 
 #[test]
+fn several_keys_are_shared() {
+    for backend in [NoLockBackend::NoOp, NoLockBackend::InProcess] {
+        let (manager, _locks) = (manager(backend), TestLocks::enter_exclusive());
+        let all = || manager.acquire_all_blocking(["one", "two"], QUIET.shared());
+        let (first, second) = (all().unwrap(), all().unwrap());
+        let exclusive = manager.try_acquire_all_blocking(["one", "two"], QUIET);
+        assert!(exclusive.unwrap().is_none(), "{backend:?}");
+        first.release_blocking().unwrap();
+        second.release_blocking().unwrap();
+    }
+}
+
+#[test]
 fn guard_dropped_without_release_frees_the_lock() {
     let (manager, locks) = (manager(NoLockBackend::NoOp), TestLocks::enter());
     drop(manager.acquire_blocking("key", QUIET).unwrap());

@@ -1,9 +1,11 @@
 //! The requests of a batch. `tests/lock_manager` runs batches on a server.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::*;
 use crate::driver::asynchronous::tests::{PanickingSession, assert_panics_once};
+use crate::lock_manager::options::LockManagerOptions;
 use crate::options::LockMode;
 use crate::session::{Cell, LockOp, Row, TransactionState};
 
@@ -105,4 +107,94 @@ fn client_that_panics_twice_does_not_abort() {
         panic!("the client panics");
     });
     assert_eq!(session.terminated, 1);
+}
+
+/// Pool, and session, that counts the terminations of its sessions.
+#[derive(Clone)]
+struct Opens {
+    backend: Backend,
+    signs: ServerSigns,
+    terminated: Arc<AtomicU32>,
+}
+
+impl AsyncLockPool for Opens {
+    type Session = Self;
+    type Connection = Box<Self>;
+
+    async fn checkout(&self) -> Result<Box<Self>, SessionError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl AsyncLockSession for Opens {
+    fn session_backend(&mut self) -> Backend {
+        self.backend
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        TransactionState::none()
+    }
+
+    fn session_mark_broken(&mut self) {}
+
+    fn session_start_terminate(&mut self, _pid: Option<i32>) {
+        self.terminated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn session_begin(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_rollback(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn session_query(&mut self, _statement: &Statement) -> Result<Row, SessionError> {
+        let (pid, signs) = (Cell::Number(PID.into()), self.signs.bits());
+        Ok(Row::new([
+            Cell::Null,
+            Cell::Null,
+            pid,
+            Cell::Number(signs.into()),
+        ]))
+    }
+}
+
+/// Otherwise each request would end a session of a server that is refused anyway.
+#[test]
+fn session_in_a_known_state_returns_to_the_pool() {
+    for (backend, signs, refused) in [
+        (Backend::Sqlite, ServerSigns::NONE, None),
+        (
+            Backend::Postgres,
+            ServerSigns::COCKROACH_DB,
+            Some(LockErrorKind::NoMutualExclusion),
+        ),
+        (
+            Backend::Postgres,
+            ServerSigns::STANDBY,
+            Some(LockErrorKind::Standby),
+        ),
+    ] {
+        let shared = Shared::new(LockManagerOptions::new(), false, Box::new(|_, _, _| None));
+        let id = SessionId::IN_PROCESS;
+        let reporter = SessionReporter { shared, id };
+        let terminated = Arc::<AtomicU32>::default();
+        let pool = Opens {
+            backend,
+            signs,
+            terminated: Arc::clone(&terminated),
+        };
+        let opened = pollster::block_on(open(&reporter, &pool, ServerSigns::NONE));
+        assert_eq!(opened.err().map(|error| error.kind()), refused);
+        assert_eq!(
+            terminated.load(Ordering::Relaxed),
+            0,
+            "{backend:?} {signs:?}"
+        );
+    }
 }

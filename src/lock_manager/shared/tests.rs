@@ -59,7 +59,9 @@ fn failed_session_leaves_no_handle_behind() {
     let manager = LockManager::over_blocking_pool(EmptyPool).unwrap();
     for _ in 0..20 {
         let result = manager.acquire_blocking("empty pool", LockOptions::no_wait());
-        assert_eq!(result.unwrap_err().kind(), LockErrorKind::Pool);
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Pool);
+        assert!(error.waited().is_some(), "{error}");
     }
     // The thread of a session ends after its last report.
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -253,4 +255,31 @@ fn closed_session_leaves_no_loss_signal_behind() {
     shared.with_core(|core, _| core.close(sender));
     assert!(shared.state().losses.is_empty());
     assert!(shared.state().sessions.is_empty());
+}
+
+/// A guard may be dropped while its thread panics, where a second panic would abort.
+#[test]
+fn waker_of_the_timer_that_panics_reaches_no_call() {
+    let shared = Shared::new(LockManagerOptions::new(), false, Box::new(|_, _, _| None));
+    shared.state().timer_waker = Some(Arc::new(Panics).into());
+    let (sender, _receiver) = oneshot::channel();
+    let sender = ResponseSender::new(sender);
+    let options = LockOptions::wait_up_to(Duration::from_secs(60));
+    shared.with_core(|core, now| core.request(key(), &options, RequestKind::Plain, sender, now));
+    assert!(shared.state().timer_waker.is_none());
+}
+
+#[test]
+fn event_with_many_commands_leaves_a_small_buffer() {
+    let (shared, _, lock) = granted();
+    let options = LockOptions::no_wait();
+    shared.with_core(|core, now| {
+        for _ in 0..4 * RETAINED_CAPACITY {
+            // The lock is held, so each request is refused.
+            let sender = ResponseSender::new(oneshot::channel().0);
+            core.request(key(), &options, RequestKind::Plain, sender, now);
+        }
+    });
+    assert!(shared.state().commands.capacity() <= RETAINED_CAPACITY);
+    drop(lock);
 }
