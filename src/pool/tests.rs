@@ -288,6 +288,33 @@ mod asynchronous {
     }
 }
 
+/// Pool of one connection. Keeps the limit of the checkout that fails.
+#[derive(Default)]
+struct OneConnection(std::cell::Cell<Option<Duration>>);
+
+impl LockPool for OneConnection {
+    type Session = ContendedSession;
+    type Connection = Checked;
+
+    fn checkout(&self) -> Result<Checked, SessionError> {
+        Ok(Checked(ContendedSession::default()))
+    }
+
+    fn checkout_within(&self, limit: Duration) -> Result<Checked, SessionError> {
+        self.0.set(Some(limit));
+        Err(SessionError::new("the connection is in use"))
+    }
+}
+
+/// A pool without a timeout of its own would wait for the first connection without end.
+#[test]
+fn pooler_check_limits_the_second_checkout() {
+    let pool = OneConnection::default();
+    let error = pool.detect_pooler().unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Pool);
+    assert_eq!(pool.0.get(), Some(SECOND_CHECKOUT));
+}
+
 #[test]
 fn only_a_limit_that_waits_bounds_the_checkout() {
     let up_to = |limit| checkout_limit(&LockOptions::wait_up_to(limit));
