@@ -125,6 +125,11 @@ impl Acquire {
         }
     }
 
+    /// Returns `true` if a call with this limit waits in the server's queue. One attempt does not.
+    pub(crate) fn blocks(&self, limit: Option<Duration>) -> bool {
+        self.block && limit != Some(Duration::ZERO)
+    }
+
     /// Returns the options of the library. Without a limit the call waits.
     pub(crate) fn options(&self, limit: Option<Duration>) -> LockOptions {
         let options = match limit {

@@ -28,6 +28,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+pub(crate) use self::cancel::Canceller;
 use self::hosts::Host;
 use self::settings::{Settings, SslMode};
 use self::socket::Address;

@@ -42,14 +42,17 @@ fn application_name(doing: &str) -> String {
 }
 
 /// Fails if a transaction pooler or a load balancer is between this program and the server.
+///
+/// `blocks` is `true` if the program waits in the server's queue.
 pub(crate) async fn require_dedicated_session(
     connection: &mut Connection,
     settings: &Settings,
+    blocks: bool,
 ) -> Result<(), Failure> {
     let mode = pooling_mode(connection, settings).await?;
     match mode {
-        // The default is to poll, which such a pooler supports.
-        PoolingMode::Pinned => Ok(()),
+        // Such a pooler supports a program that polls.
+        PoolingMode::Pinned if !blocks => Ok(()),
         mode => mode.require_dedicated_sessions().map_err(Failure::from),
     }
 }

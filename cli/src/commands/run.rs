@@ -28,7 +28,7 @@ use crate::session::{open_with, require_dedicated_session};
 /// Time for the reply to the release.
 const REPLY: Duration = Duration::from_secs(10);
 /// Time for the last messages of a program that a signal ends.
-const LAST_REPLY: Duration = Duration::from_millis(500);
+pub(super) const LAST_REPLY: Duration = Duration::from_millis(500);
 
 /// A granted lock.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +136,8 @@ pub(super) async fn run(arguments: &Run, global: &Global) -> Result<Code, Failur
 async fn open(arguments: &Run, settings: &Settings, doing: &str) -> Result<Connection, Failure> {
     let mut connection = open_with(settings, doing).await?;
     if !arguments.acquire.no_pooler_check {
-        require_dedicated_session(&mut connection, settings).await?;
+        let blocks = arguments.acquire.blocks(arguments.limit());
+        require_dedicated_session(&mut connection, settings, blocks).await?;
     }
     Ok(connection)
 }

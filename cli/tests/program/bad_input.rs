@@ -191,12 +191,23 @@ fn transaction_pooler_is_unfit() {
     }
 }
 
-/// Such a pooler keeps the session of a lock holder, and the program polls.
+/// Such a pooler keeps the session of a lock holder, if the program polls.
 #[test]
-fn pinning_pooler_is_accepted() {
+fn pinning_pooler_is_accepted_without_block() {
     let pooler = PoolingProxy::start(Ability::PinsLockHolders);
     let name = fresh_name();
-    run_on(&pooler.url(), &["run", &name, "--", "true"]).assert_code(0);
+    for options in [&[][..], &["-n", "--block"]] {
+        let arguments = [&["run", &name], options, &["--", "true"]].concat();
+        run_on(&pooler.url(), &arguments).assert_code(0);
+    }
+    for arguments in [
+        &["run", &name, "--block", "--", "true"][..],
+        &["wait", &name, "--block"],
+    ] {
+        run_on(&pooler.url(), arguments)
+            .assert_code(78)
+            .assert_stderr("acquired by polling");
+    }
 }
 
 #[test]

@@ -82,6 +82,22 @@ fn signal_during_the_wait_ends_the_program() {
     }
 }
 
+/// PostgreSQL 13 does not notice by itself that the client has gone.
+#[test]
+fn signal_to_wait_leaves_the_queue() {
+    let (name, mut holder, mut observer) = (fresh_name(), connect(), connect());
+    let key = LockKey::from(&*name);
+    let guard = holder
+        .acquire_advisory_lock(&key, LockOptions::no_wait())
+        .unwrap();
+    let running = Running::start(program(&["wait", &name, "--block"]));
+    observer.wait_until_waiters(&key, 1);
+    running.signal(Signal::TERM);
+    running.wait().assert_code(143);
+    observer.wait_until_waiters(&key, 0);
+    guard.release().unwrap();
+}
+
 /// The lock is granted and the signal arrives at almost the same time.
 #[test]
 fn signal_that_meets_the_grant_leaves_no_orphan() {
