@@ -115,9 +115,12 @@ impl Signals {
 }
 
 /// Unblocks the signals that the caller of the program has blocked. The command starts with an
-/// empty mask, so only this program would not receive them.
+/// empty mask, so only this program would not receive them. Without [`pidfd_open`], CHLD shows the
+/// end of the command.
+///
+/// [`pidfd_open`]: https://man7.org/linux/man-pages/man2/pidfd_open.2.html
 fn unblock() -> std::io::Result<()> {
-    let signals = SIGNALS.into_iter();
+    let signals = SIGNALS.into_iter().chain([Signal::CHILD]);
     let signals = signals.filter_map(|signal| signal.as_raw().try_into().ok());
     SigSet::from_iter(signals).thread_unblock()?;
     Ok(())

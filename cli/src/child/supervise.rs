@@ -1,5 +1,6 @@
 //! Supervision of the command: signals, the session of the lock, the end.
 
+use std::fs::File;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,7 +8,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+use rustix::process::{
+    Pid, Signal, getpgrp, kill_process, kill_process_group, test_kill_process_group,
+};
+use rustix::termios::tcgetpgrp;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -129,8 +133,8 @@ pub(crate) async fn supervise(
                 }
             }
             signal = signals.next() => {
-                // The terminal sends INT to the command itself, which handles it in its own way.
-                let counts = own_group || status.is_some();
+                // The command handles an INT of the terminal in its own way.
+                let counts = status.is_some() || !target.has_it_from_terminal(signal);
                 let is_end = signal == Signal::TERM || (signal == Signal::INT && counts);
                 let is_later = |first: Instant| first.elapsed() >= ONE_REQUEST;
                 let is_second = is_end && end_requested.is_some_and(is_later);
@@ -162,6 +166,13 @@ pub(crate) async fn supervise(
     }
 }
 
+/// Returns `true` if this program is in the group to which its terminal sends INT and QUIT. A job
+/// of cron has no terminal.
+fn is_at_terminal() -> bool {
+    let group = File::open("/dev/tty").map(tcgetpgrp);
+    group.is_ok_and(|group| group == Ok(getpgrp()))
+}
+
 /// The processes that receive signals.
 struct Target {
     /// Process id of the command, also of its group. `None` if it may be that of another process.
@@ -176,6 +187,11 @@ impl Target {
             pid: pid.and_then(Pid::from_raw),
             is_group,
         }
+    }
+
+    /// Returns `true` if the terminal sends the signal to the command itself.
+    fn has_it_from_terminal(&self, signal: Signal) -> bool {
+        !self.is_group && [Signal::INT, Signal::QUIT].contains(&signal) && is_at_terminal()
     }
 
     /// Notes the end of the command. Its number stays that of the group while a process is in it.
@@ -199,8 +215,6 @@ impl Target {
     }
 
     /// Sends a signal. The processes may have ended already.
-    ///
-    /// In the foreground, the terminal sends INT and QUIT to the command itself.
     fn send(&self, signal: Signal) {
         let Some(pid) = self.pid else { return };
         // A stopped process handles a signal only when it goes on.
@@ -209,7 +223,7 @@ impl Target {
         for signal in [Some(signal), then].into_iter().flatten() {
             if self.is_group {
                 let _ = kill_process_group(pid, signal);
-            } else if signal != Signal::INT && signal != Signal::QUIT {
+            } else if !self.has_it_from_terminal(signal) {
                 let _ = kill_process(pid, signal);
             }
         }

@@ -140,6 +140,13 @@ impl Running {
         });
     }
 
+    /// Returns the mask of blocked signals.
+    pub(crate) fn blocked_signals(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        u64::from_str_radix(mask.unwrap().trim(), 16).unwrap()
+    }
+
     /// Waits until the program has noticed the end of its command.
     #[track_caller]
     pub(crate) fn wait_until_childless(&self) {

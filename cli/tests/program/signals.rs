@@ -274,6 +274,23 @@ fn blocked_signal_is_passed_on() {
     running.wait().assert_code(143);
 }
 
+/// Without a pidfd, CHLD shows the end of the command.
+#[test]
+fn blocked_chld_is_unblocked() {
+    let (name, sleep) = (fresh_name(), fresh_sleep());
+    let mut command = std::process::Command::new("env");
+    let program_path = env!("CARGO_BIN_EXE_advisory-lock");
+    command.args(["--block-signal=CHLD", program_path, "run", &name]);
+    command
+        .args(["--", "sleep", &sleep])
+        .env("DATABASE_URL", url());
+    let running = Running::start(command);
+    wait_for_sleep(&sleep);
+    assert_eq!(running.blocked_signals(), 0);
+    running.signal(Signal::TERM);
+    running.wait().assert_code(143);
+}
+
 /// As `nohup` starts a program.
 #[test]
 fn ignored_signal_stays_ignored() {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use advisory_locking::LockKey;
 use rustix::fs::{Mode, OFlags, open};
+use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use testkit::observer::Observe;
 use testkit::proxy::{Direction, Proxy};
@@ -31,10 +32,18 @@ fn terminal() -> (File, OwnedFd) {
 /// Returns a command that has the terminal as its controlling terminal. A shell shows a signal that
 /// ended the program as a code.
 fn at_terminal(terminal: OwnedFd, arguments: &[&str]) -> Command {
+    let shell = ["--ctty", "--wait", "sh", "-c", "trap : INT; \"$@\"", "sh"];
+    let mut command = in_a_session(&shell, arguments);
+    command.stdin(Stdio::from(terminal));
+    command
+}
+
+/// Returns a command in a session of its own, which has no terminal by default.
+fn in_a_session(options: &[&str], arguments: &[&str]) -> Command {
     let program = program(arguments);
     let mut command = Command::new("setsid");
     command
-        .args(["--ctty", "--wait", "sh", "-c", "trap : INT; \"$@\"", "sh"])
+        .args(options)
         .arg(program.get_program())
         .args(program.get_args());
     for (name, value) in program.get_envs() {
@@ -43,7 +52,7 @@ fn at_terminal(terminal: OwnedFd, arguments: &[&str]) -> Command {
             None => command.env_remove(name),
         };
     }
-    command.stdin(Stdio::from(terminal));
+    command.stdin(Stdio::null());
     command
 }
 
@@ -70,6 +79,20 @@ fn interrupt_of_the_terminal_ends_the_command() {
     running.wait().assert_code(130);
     wait_until_none_sleeps(&sleep);
     connect().assert_soon_free(&LockKey::from(&*name), "an interrupt");
+}
+
+/// Without a terminal, only the program can send the signal to the command.
+#[test]
+fn interrupt_without_a_terminal_ends_a_foreground_command() {
+    for signal in [Signal::INT, Signal::QUIT] {
+        let (name, sleep) = (fresh_name(), fresh_sleep());
+        let arguments = ["run", &name, "--foreground", "--", "sleep", &sleep];
+        let running = Running::start(in_a_session(&[], &arguments));
+        wait_for_sleep(&sleep);
+        running.signal(signal);
+        running.wait().assert_code(128 + signal.as_raw());
+        wait_until_none_sleeps(&sleep);
+    }
 }
 
 /// An interactive program, such as `psql`, handles the interrupt and goes on.
