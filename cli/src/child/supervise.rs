@@ -28,6 +28,17 @@ const GROUP_CHECK_PAUSE: Duration = Duration::from_millis(20);
 /// and a surrounding `run` passes it on to this program once more.
 const ONE_REQUEST: Duration = Duration::from_millis(500);
 
+/// Returns `true` if a process is in the group.
+fn has_processes(group: Pid) -> bool {
+    is_of_processes(test_kill_process_group(group))
+}
+
+/// Returns `true` if processes are the reason of this result of a signal. The system refuses a
+/// signal to a process of another user, such as one that `sudo` has started.
+fn is_of_processes(result: rustix::io::Result<()>) -> bool {
+    result != Err(rustix::io::Errno::SRCH)
+}
+
 /// Options of the supervision.
 #[derive(Debug)]
 pub(crate) struct Supervision {
@@ -201,7 +212,8 @@ impl Target {
         }
     }
 
-    /// Returns `true` while a process is left: of the group, or the command in the foreground.
+    /// Returns `true` while a process is left that a signal may end: of the group, or the command
+    /// in the foreground.
     fn lives(&self) -> bool {
         let lives = |pid: Pid| !self.is_group || test_kill_process_group(pid).is_ok();
         self.pid.is_some_and(lives)
@@ -209,7 +221,7 @@ impl Target {
 
     /// Waits for the end of all processes in the group.
     async fn group_end(&self) {
-        while self.lives() {
+        while self.pid.is_some_and(has_processes) {
             sleep(GROUP_CHECK_PAUSE).await;
         }
     }
@@ -226,6 +238,24 @@ impl Target {
             } else if !self.has_it_from_terminal(signal) {
                 let _ = kill_process(pid, signal);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn process_of_another_user_is_awaited() {
+        for (result, expected) in [
+            (Ok(()), true),
+            (Err(Errno::PERM), true),
+            (Err(Errno::SRCH), false),
+        ] {
+            assert_eq!(is_of_processes(result), expected, "{result:?}");
         }
     }
 }
