@@ -81,13 +81,8 @@ impl Program {
         // They have no CLOEXEC, so they stay open until the program has started.
         drop(inherited);
         started.map_err(|error| {
-            let code = if error.kind() == ErrorKind::NotFound {
-                Code::NOT_FOUND
-            } else {
-                Code::NOT_EXECUTABLE
-            };
             let path = printable(&self.path.to_string_lossy());
-            Failure::new(code, format_args!("cannot run {path}: {error}"))
+            Failure::new(code_of(&error), format_args!("cannot run {path}: {error}"))
         })
     }
 }
@@ -97,6 +92,16 @@ impl Program {
 fn is_script_without_interpreter(started: &io::Result<Child>) -> bool {
     let error = started.as_ref().err().and_then(io::Error::raw_os_error);
     error == Some(Errno::NOEXEC.raw_os_error())
+}
+
+/// Returns the exit code for an error of the start.
+fn code_of(error: &io::Error) -> Code {
+    match error.kind() {
+        ErrorKind::NotFound => Code::NOT_FOUND,
+        // The system refuses another process, or has no memory for it.
+        ErrorKind::WouldBlock | ErrorKind::OutOfMemory => Code::OUTPUT,
+        _ => Code::NOT_EXECUTABLE,
+    }
 }
 
 /// Finds a program as `execvp` does.
@@ -139,6 +144,18 @@ fn is_executable(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refused_process_is_no_fault_of_the_command() {
+        for (errno, code) in [
+            (Errno::NOENT, Code::NOT_FOUND),
+            (Errno::ACCESS, Code::NOT_EXECUTABLE),
+            (Errno::AGAIN, Code::OUTPUT),
+            (Errno::NOMEM, Code::OUTPUT),
+        ] {
+            assert_eq!(code_of(&errno.into()), code, "{errno}");
+        }
+    }
 
     #[test]
     fn program_is_searched_as_execvp_does() {
