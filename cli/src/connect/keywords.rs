@@ -80,6 +80,23 @@ pub(super) fn insert(keywords: &mut Keywords, name: &str, value: String) -> Resu
     Ok(())
 }
 
+/// Adds a parameter of a connection string. `is_secret`: its name may be a part of the password.
+fn insert_read(
+    keywords: &mut Keywords,
+    name: &str,
+    value: String,
+    is_secret: bool,
+) -> Result<(), String> {
+    let inserted = insert(keywords, name, value);
+    inserted.map_err(|text| {
+        if is_secret {
+            "a connection parameter is not supported, or a password is not escaped".to_owned()
+        } else {
+            text
+        }
+    })
+}
+
 /// Reads the part of a URL after its scheme.
 fn parse_url(rest: &str) -> Result<Keywords, String> {
     let mut keywords = Keywords::new();
@@ -107,6 +124,8 @@ fn parse_url(rest: &str) -> Result<Keywords, String> {
     add_decoded(&mut keywords, "host", &names)?;
     add_decoded(&mut keywords, "port", &ports)?;
     add_decoded(&mut keywords, "dbname", database.unwrap_or_default())?;
+    // In a password, ? is written %3F. Otherwise its rest is in the query, with the @.
+    let is_secret = query.is_some_and(|query| query.contains('@'));
     for pair in query
         .into_iter()
         .flat_map(|query| query.split('&'))
@@ -118,7 +137,7 @@ fn parse_url(rest: &str) -> Result<Keywords, String> {
         // As JDBC writes it.
         match (name, value) {
             ("ssl", "true") => insert(&mut keywords, "sslmode", "require".to_owned())?,
-            _ => insert(&mut keywords, &decode(name)?, decode(value)?)?,
+            _ => insert_read(&mut keywords, &decode(name)?, decode(value)?, is_secret)?,
         }
     }
     Ok(keywords)
@@ -183,6 +202,7 @@ fn decode(text: &str) -> Result<String, String> {
 fn parse_pairs(text: &str) -> Result<Keywords, String> {
     let mut keywords = Keywords::new();
     let mut chars = text.chars().peekable();
+    let mut is_secret = false;
     loop {
         while chars.next_if(|c| c.is_whitespace()).is_some() {}
         if chars.peek().is_none() {
@@ -212,7 +232,8 @@ fn parse_pairs(text: &str) -> Result<Keywords, String> {
                 None => break,
             }
         }
-        insert(&mut keywords, &name, value)?;
+        insert_read(&mut keywords, &name, value, is_secret)?;
+        is_secret |= name == "password" && !is_quoted;
     }
 }
 

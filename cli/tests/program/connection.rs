@@ -185,7 +185,9 @@ fn failure_never_shows_the_password() {
         "postgres://u:secret%FF@h/d",
         "postgres://u:secret/@h/d",
         "postgres://u:?secret@h/d",
+        "postgres://u:?secret=1@h/d",
         "host=h password=very secret",
+        "host=h password=very secret=1",
     ] {
         let mut command = program(&["ls", "--database-url", url]);
         command.env_remove("DATABASE_URL");
