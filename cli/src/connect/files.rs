@@ -47,14 +47,12 @@ fn service_section(text: &str, service: &str) -> Result<Option<Keywords>, String
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Some(section) = line
-            .strip_prefix('[')
-            .and_then(|line| line.strip_suffix(']'))
-        {
+        if let Some(section) = line.strip_prefix('[') {
             if found.is_some() {
                 break;
             }
-            if section == service {
+            let rest = section.strip_prefix(service);
+            if rest.is_some_and(|rest| rest.starts_with(']')) {
                 found = Some(Keywords::new());
             }
         } else if let Some(keywords) = &mut found {
@@ -66,7 +64,14 @@ fn service_section(text: &str, service: &str) -> Result<Option<Keywords>, String
             let (name, value) = line
                 .split_once('=')
                 .ok_or_else(|| format!("the service {service:?} has a line without ="))?;
-            insert(keywords, name.trim(), value.trim().to_owned())?;
+            let name = name.trim();
+            if name == "service" {
+                return Err(format!("the service {service:?} names another service"));
+            }
+            // As with libpq, the first line counts.
+            if !keywords.contains_key(name) {
+                insert(keywords, name, value.trim().to_owned())?;
+            }
         }
     }
     Ok(found)
@@ -75,7 +80,8 @@ fn service_section(text: &str, service: &str) -> Result<Option<Keywords>, String
 /// Fields of a line of the password file before the password.
 #[derive(Debug)]
 pub(super) struct PasswordFor<'a> {
-    pub(super) host: &'a str,
+    /// Names of the host. A line has one of them.
+    pub(super) hosts: [&'a str; 2],
     pub(super) port: &'a str,
     pub(super) database: &'a str,
     pub(super) user: &'a str,
@@ -83,7 +89,7 @@ pub(super) struct PasswordFor<'a> {
 
 /// Returns the password of the first line that matches. As with libpq, a file that other users may
 /// read is ignored.
-pub(super) fn read_password(file: &Path, wanted: &PasswordFor<'_>) -> Option<String> {
+pub(super) fn read_password(file: &Path, wanted: &PasswordFor<'_>) -> Option<Vec<u8>> {
     let metadata = fs::metadata(file).ok()?;
     if !metadata.is_file() {
         return None;
@@ -95,34 +101,43 @@ pub(super) fn read_password(file: &Path, wanted: &PasswordFor<'_>) -> Option<Str
         ));
         return None;
     }
-    // Its other lines may be in any encoding.
-    password_in(&String::from_utf8_lossy(&fs::read(file).ok()?), wanted)
+    password_in(&fs::read(file).ok()?, wanted)
 }
 
-fn password_in(text: &str, wanted: &PasswordFor<'_>) -> Option<String> {
-    let wanted = [wanted.host, wanted.port, wanted.database, wanted.user];
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
+/// Searches bytes, because the password and the other lines may be in any encoding.
+fn password_in(text: &[u8], wanted: &PasswordFor<'_>) -> Option<Vec<u8>> {
+    let wanted: [&[&str]; 4] = [
+        &wanted.hosts,
+        &[wanted.port],
+        &[wanted.database],
+        &[wanted.user],
+    ];
+    text.split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .filter(|line| !line.starts_with(b"#"))
         .find_map(|line| {
             let mut fields = fields(line).into_iter();
-            let matches = wanted.iter().all(|wanted| {
+            let matches = wanted.iter().all(|names| {
                 let field = fields.next();
-                field.is_some_and(|field| field == "*" || field == *wanted)
+                field.is_some_and(|field| {
+                    field == b"*" || names.iter().any(|name| field == name.as_bytes())
+                })
             });
             let password = fields.next()?;
             matches.then_some(password)
         })
 }
 
-/// Splits a line at its colons. A backslash escapes a colon or a backslash.
-fn fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match (c, fields.last_mut()) {
-            (':', _) => fields.push(String::new()),
-            ('\\', Some(field)) => field.extend(chars.next()),
-            (c, Some(field)) => field.push(c),
+/// Splits a line at its colons. A backslash escapes a colon or a backslash. As in libpq, one at the
+/// end of the line is a part of the password.
+fn fields(line: &[u8]) -> Vec<Vec<u8>> {
+    let mut fields = vec![Vec::new()];
+    let mut bytes = line.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match (byte, fields.last_mut()) {
+            (b':', _) => fields.push(Vec::new()),
+            (b'\\', Some(field)) => field.push(bytes.next().unwrap_or(byte)),
+            (byte, Some(field)) => field.push(byte),
             (_, None) => {}
         }
     }
@@ -135,16 +150,24 @@ mod tests {
 
     #[test]
     fn first_matching_line_of_the_password_file_counts() {
-        let text = "# h:5432:d:u:comment\nother:*:*:*:no\nh:5432:*:u:a\\:b\\\\c\n*:*:*:*:last\n";
+        let text = b"# h:5432:d:u:comment\nother:*:*:*:no\nh:5432:*:u:a\\:b\\\\c\n*:*:*:*:last\n";
         let wanted = |host, port| PasswordFor {
-            host,
+            hosts: [host, "localhost"],
             port,
             database: "d",
             user: "u",
         };
-        assert_eq!(password_in(text, &wanted("h", "5432")).unwrap(), "a:b\\c");
-        assert_eq!(password_in(text, &wanted("h", "1")).unwrap(), "last");
-        assert_eq!(password_in("h:1:d:u", &wanted("h", "1")), None);
+        let password = |text: &[u8], port| password_in(text, &wanted("h", port));
+        assert_eq!(password(text, "5432").unwrap(), b"a:b\\c");
+        assert_eq!(password(text, "1").unwrap(), b"last");
+        assert_eq!(password(b"h:1:d:u", "1"), None);
+        // As in libpq.
+        for text in [
+            &b"localhost:1:d:u:Z\xfcrich\\\r\n"[..],
+            b"h:1:d:u:Z\xfcrich\\",
+        ] {
+            assert_eq!(password(text, "1").unwrap(), b"Z\xfcrich\\");
+        }
     }
 
     #[test]
@@ -153,6 +176,15 @@ mod tests {
         let section = service_section(text, "b").unwrap().unwrap();
         assert_eq!((&*section["host"], &*section["port"]), ("y", "5"));
         assert_eq!(service_section(text, "d"), Ok(None));
-        assert!(service_section("[a]\nnonsense\n", "a").is_err());
+        for section in ["[a]\nnonsense\n", "[a]\nservice=b\n"] {
+            assert!(service_section(section, "a").is_err(), "{section}");
+        }
+    }
+
+    #[test]
+    fn first_line_of_a_keyword_in_a_service_counts() {
+        let text = "[ab]\nhost=no\n[a] # text\nhost=x\nport=5\nhost=y\n";
+        let section = service_section(text, "a").unwrap().unwrap();
+        assert_eq!((&*section["host"], &*section["port"]), ("x", "5"));
     }
 }

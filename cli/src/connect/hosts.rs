@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 /// Address of a server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Host {
-    /// A name, an address, or the directory of a Unix-domain socket.
+    /// A name, an address, or the directory of a Unix-domain socket. As in libpq, `@` begins an
+    /// abstract one.
     pub(crate) name: String,
     /// The address to connect to, instead of the name.
     pub(crate) address: Option<String>,
@@ -14,7 +15,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn is_socket_directory(&self) -> bool {
-        self.address.is_none() && self.name.starts_with('/')
+        self.address.is_none() && self.name.starts_with(['/', '@'])
     }
 }
 
@@ -57,34 +58,32 @@ pub(super) fn hosts(
             None => Ok(5432),
         }
     };
-    if count == 0 {
-        let port = port(0)?;
-        // One directory, as libpq has: the failure of another would hide that of the server.
-        let [first, ..] = SOCKET_DIRECTORIES;
-        let mut directories = SOCKET_DIRECTORIES.into_iter();
-        let has_socket = |directory: &&str| socket_of(directory, port).exists();
-        return Ok(vec![Host {
-            name: directories.find(has_socket).unwrap_or(first).to_owned(),
-            address: None,
-            port,
-        }]);
-    }
-    (0..count)
+    // An entry without a name and an address is the default, and so is no entry.
+    (0..count.max(1))
         .map(|index| {
             let address = addresses
                 .get(index)
                 .filter(|text| !text.is_empty())
                 .cloned();
             let name = names.get(index).filter(|text| !text.is_empty()).cloned();
+            let port = port(index)?;
             Ok(Host {
                 name: name
                     .or_else(|| address.clone())
-                    .unwrap_or_else(|| "localhost".to_owned()),
+                    .unwrap_or_else(|| default_directory(port).to_owned()),
                 address,
-                port: port(index)?,
+                port,
             })
         })
         .collect()
+}
+
+/// Returns one directory, as libpq has: the failure of another would hide that of the server.
+fn default_directory(port: u16) -> &'static str {
+    let [first, ..] = SOCKET_DIRECTORIES;
+    let mut directories = SOCKET_DIRECTORIES.into_iter();
+    let has_socket = |directory: &&str| socket_of(directory, port).exists();
+    directories.find(has_socket).unwrap_or(first)
 }
 
 #[cfg(test)]
@@ -95,16 +94,19 @@ mod tests {
     fn default_host_is_the_directory_with_a_socket() {
         // No server listens there, because the port is privileged.
         let port = 1 + u16::try_from(std::process::id() % 1_000).unwrap();
-        let names = || -> Vec<String> {
-            let hosts = hosts(None, None, Some(&port.to_string())).unwrap();
+        let names_of = |names: Option<&str>| -> Vec<String> {
+            let hosts = hosts(names, None, Some(&port.to_string())).unwrap();
             hosts.into_iter().map(|host| host.name).collect()
         };
+        let names = || names_of(None);
         let socket = socket_of("/tmp", port);
         // That of an earlier run that was killed.
         let _ = std::fs::remove_file(&socket);
         assert_eq!(names(), ["/var/run/postgresql"]);
         std::fs::write(&socket, "").unwrap();
         assert_eq!(names(), ["/tmp"]);
+        // As in libpq, an empty entry, too.
+        assert_eq!(names_of(Some("h,")), ["h", "/tmp"]);
         std::fs::remove_file(socket).unwrap();
     }
 }

@@ -57,12 +57,18 @@ pub(super) fn parse(text: &str) -> Result<Keywords, String> {
         .find_map(|scheme| text.strip_prefix(scheme));
     match url {
         Some(rest) => parse_url(rest),
-        None if text.contains("://") => {
+        None if is_url(text) => {
             Err("the URL of a database begins with postgres:// or postgresql://".to_owned())
         }
         None if text.contains('=') => parse_pairs(text),
         None => Ok(Keywords::from([("dbname".to_owned(), text.to_owned())])),
     }
+}
+
+/// Returns `true` for the URL of another scheme. The value of a keyword may contain a URL.
+fn is_url(text: &str) -> bool {
+    text.split_once("://")
+        .is_some_and(|(scheme, _)| !scheme.contains('='))
 }
 
 /// Adds a parameter. A parameter that the program cannot honour is an error, because it may be one
@@ -159,6 +165,10 @@ fn hosts_and_ports(hosts: &str) -> Result<(String, String), String> {
         let (name, port) = match host.strip_prefix('[') {
             Some(rest) => {
                 let (name, rest) = rest.split_once(']').ok_or("the URL has [ without ]")?;
+                let is_port = rest.is_empty() || rest.starts_with(':');
+                if !is_port {
+                    return Err("the URL has a text after ] that is no port".to_owned());
+                }
                 (name, rest.strip_prefix(':').unwrap_or_default())
             }
             None => host.split_once(':').unwrap_or((host, "")),
@@ -272,6 +282,7 @@ mod tests {
                 "host=h  port = 5 password='a b\\'c'",
                 "host=h password=a b'c port=5",
             ),
+            ("host=h password=a://b", "host=h password=a://b"),
             ("mydb", "dbname=mydb"),
             ("", "dbname="),
         ] {
@@ -283,10 +294,12 @@ mod tests {
     fn malformed_connection_string_is_an_error() {
         for text in [
             "mysql://h/d",
+            "mysql://h/d?a=b",
             "postgres://h/d?requirepeer=postgres",
             "postgres://h/d?sslmode",
             "postgres://%zz/d",
             "postgres://[::1/d",
+            "postgres://[::1]5/d",
             "host='open",
             "host=h nonsense",
             "sslcrl=file",

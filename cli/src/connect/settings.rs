@@ -133,6 +133,9 @@ impl Settings {
         for (name, value) in environment_keywords {
             keywords.entry(name).or_insert(value);
         }
+        // An empty value of a service hides the variable. As in libpq, such a value is none here.
+        let is_none = |name: &str| ["host", "passfile", "password"].contains(&name);
+        keywords.retain(|name, value| !(value.is_empty() && is_none(name)));
         Self::of_keywords(keywords)
     }
 
@@ -174,13 +177,16 @@ impl Settings {
         }
         let number = |name: &str| match text(name) {
             Some(text) => text
-                .parse::<u32>()
+                .parse::<i32>()
                 .map(Some)
                 .map_err(|_| format!("{name} {text:?} is not a number")),
             None => Ok(None),
         };
+        // As in libpq, a negative number is zero.
+        let natural =
+            |name: &str| Ok::<_, String>(number(name)?.map(|number| number.max(0).unsigned_abs()));
         // Zero selects the default of the system.
-        let seconds = |name: &str, default| match number(name)? {
+        let seconds = |name: &str, default| match natural(name)? {
             Some(0) => Ok::<_, String>(None),
             Some(seconds) => Ok(Some(Duration::from_secs(seconds.into()))),
             None => Ok(Some(default)),
@@ -189,7 +195,7 @@ impl Settings {
         let keepalives_idle = seconds("keepalives_idle", DEAD_AFTER)?;
         let keepalives_interval = seconds("keepalives_interval", Duration::from_secs(3))?;
         let keepalives_count =
-            Some(number("keepalives_count")?.unwrap_or(3)).filter(|count| *count > 0);
+            Some(natural("keepalives_count")?.unwrap_or(3)).filter(|count| *count > 0);
         // Linux ignores the count of an idle connection if this time has passed. So with less, one
         // lost packet would end the session.
         let until_dead = match (keepalives_idle, keepalives_interval, keepalives_count) {
@@ -199,7 +205,7 @@ impl Settings {
             // The times of the system are not known here, so its count decides.
             _ => None,
         };
-        let tcp_user_timeout = match number("tcp_user_timeout")? {
+        let tcp_user_timeout = match natural("tcp_user_timeout")? {
             Some(0) => None,
             Some(millis) => Some(Duration::from_millis(millis.into())),
             None if has_keepalives => until_dead
@@ -234,9 +240,9 @@ impl Settings {
     }
 
     /// Returns the password of the settings, or of the password file.
-    pub(crate) fn password(&self, host: &Host) -> Option<String> {
+    pub(crate) fn password(&self, host: &Host) -> Option<Vec<u8>> {
         if let Some(password) = self.get("password") {
-            return Some(password.to_owned());
+            return Some(password.into());
         }
         let file = self
             .get("passfile")
@@ -245,12 +251,14 @@ impl Settings {
         let user = self.user()?;
         let is_default_socket = SOCKET_DIRECTORIES.contains(&&*host.name);
         let port = host.port.to_string();
+        // A build of libpq has one default directory, and matches the name of the other.
+        let other_name = if is_default_socket {
+            "localhost"
+        } else {
+            host.name.as_str()
+        };
         let wanted = PasswordFor {
-            host: if is_default_socket {
-                "localhost"
-            } else {
-                &host.name
-            },
+            hosts: [&host.name, other_name],
             port: &port,
             database: self.get("dbname").unwrap_or(&user),
             user: &user,
@@ -320,11 +328,12 @@ mod tests {
     #[test]
     fn service_comes_before_the_environment() {
         let file = env::temp_dir().join(format!("al_service_{}", std::process::id()));
-        std::fs::write(&file, "[s]\nhost=from-service\nuser=s\n").unwrap();
+        std::fs::write(&file, "[s]\nhost=from-service\nuser=s\npassword=\n").unwrap();
         let file = file.to_str().unwrap().to_owned();
         let environment = [
             ("PGHOST", "env"),
             ("PGDATABASE", "d"),
+            ("PGPASSWORD", "env"),
             ("PGSERVICEFILE", &*file),
             ("PGSERVICE", "s"),
         ];
@@ -333,6 +342,7 @@ mod tests {
             (&*settings.hosts[0].name, settings.get("dbname")),
             ("from-service", Some("d"))
         );
+        assert_eq!(settings.get("password"), None);
         let unknown = [("PGSERVICEFILE", &*file), ("PGSERVICE", "other")];
         assert!(read(None, &unknown).unwrap_err().contains("other"));
         std::fs::remove_file(file).unwrap();
@@ -357,6 +367,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn connect_timeout_that_is_not_positive_is_no_limit() {
+        for (url, seconds) in [
+            ("", Some(30)),
+            ("connect_timeout=7", Some(7)),
+            ("connect_timeout=0", None),
+            ("connect_timeout=-1", None),
+        ] {
+            let settings = read(Some(url), &[]).unwrap();
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(settings.connect_timeout, expected, "{url:?}");
+        }
+    }
+
     /// Linux ends an idle connection after one unanswered packet if the time is shorter.
     #[test]
     fn user_timeout_leaves_time_for_all_keepalives() {
@@ -373,6 +397,9 @@ mod tests {
             ("keepalives_idle=0", None),
             ("keepalives_interval=0", None),
             ("keepalives_count=0", None),
+            ("keepalives_idle=-1", None),
+            ("keepalives_count=-1", None),
+            ("tcp_user_timeout=-1", None),
         ] {
             let settings = read(Some(url), &[]).unwrap();
             let expected = seconds.map(Duration::from_secs);

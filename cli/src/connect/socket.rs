@@ -1,9 +1,11 @@
 //! Sockets, with keep-alives.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::net::sockopt;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
@@ -49,13 +51,27 @@ pub(super) async fn addresses(host: &Host) -> io::Result<Vec<Address>> {
 /// Opens a socket.
 pub(super) async fn open(address: &Address, settings: &Settings) -> io::Result<Stream> {
     match address {
-        Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        Address::Unix(path) => Ok(Stream::Unix(open_unix(path).await?)),
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             keep_alive(&stream, settings)?;
             Ok(Stream::Tcp(stream))
         }
+    }
+}
+
+/// Opens the socket of a path. The name of an [abstract] one begins with a zero byte, for which the
+/// path has an `@`.
+///
+/// [abstract]: https://man7.org/linux/man-pages/man7/unix.7.html
+async fn open_unix(path: &Path) -> io::Result<UnixStream> {
+    match path.as_os_str().as_bytes().strip_prefix(b"@") {
+        Some(name) => {
+            let name = [b"\0", name].concat();
+            UnixStream::connect(OsStr::from_bytes(&name)).await
+        }
+        None => UnixStream::connect(path).await,
     }
 }
 

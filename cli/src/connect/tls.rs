@@ -106,7 +106,9 @@ fn client_certificate(settings: &Settings) -> Result<Option<Identity>, String> {
         let set = settings.get(keyword).map(PathBuf::from);
         set.or_else(|| in_home(default).filter(|file| file.exists()))
     };
-    let Some(certificate) = file("sslcert", ".postgresql/postgresql.crt") else {
+    // As with libpq, a certificate that does not exist is none.
+    let certificate = file("sslcert", ".postgresql/postgresql.crt");
+    let Some(certificate) = certificate.filter(|file| file.exists()) else {
         return Ok(None);
     };
     let key = file("sslkey", ".postgresql/postgresql.key").ok_or("sslcert needs sslkey")?;

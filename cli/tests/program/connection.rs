@@ -2,8 +2,10 @@
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::thread;
 
@@ -25,7 +27,7 @@ fn password_server() -> u16 {
     port
 }
 
-fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
+fn refuse(mut stream: impl Read + Write) -> std::io::Result<()> {
     read_message(&mut stream, 0)?;
     // AuthenticationCleartextPassword.
     stream.write_all(b"R\0\0\0\x08\0\0\0\x03")?;
@@ -39,7 +41,7 @@ fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 /// Reads a message whose type has this number of bytes, and returns its body.
-fn read_message(stream: &mut TcpStream, type_bytes: usize) -> std::io::Result<Vec<u8>> {
+fn read_message(stream: &mut impl Read, type_bytes: usize) -> std::io::Result<Vec<u8>> {
     let mut head = vec![0; type_bytes + 4];
     stream.read_exact(&mut head)?;
     let length = u32::from_be_bytes(head[type_bytes..].try_into().unwrap());
@@ -246,6 +248,21 @@ fn host_after_a_refusal_is_not_tried() {
         "host=127.0.0.1,127.0.0.1 port={port},1 user=u dbname=d password=one sslmode=disable"
     );
     ls(&[("DATABASE_URL", &hosts)])
+        .assert_code(77)
+        .assert_stderr("refused password one");
+}
+
+/// As in libpq, `@` is the zero byte of the socket's name.
+#[test]
+fn socket_may_be_abstract() {
+    let directory = fresh_name();
+    let address = SocketAddr::from_abstract_name(format!("{directory}/.s.PGSQL.1")).unwrap();
+    let listener = UnixListener::bind_addr(&address).unwrap();
+    thread::spawn(move || {
+        let _ = refuse(listener.accept().unwrap().0);
+    });
+    let url = format!("postgres://u:one@:1/d?host=@{directory}");
+    ls(&[("DATABASE_URL", &url)])
         .assert_code(77)
         .assert_stderr("refused password one");
 }

@@ -55,6 +55,8 @@ fn sslmode_selects_encryption_and_verification() {
         .assert_code(64)
         .assert_stderr("sslrootcert");
     connect("localhost", "sslmode=require&sslrootcert=/no/such/file").assert_code(64);
+    connect("localhost", "sslmode=require&sslcert=/no/such/file").assert_code(0);
+    connect("localhost", &format!("sslmode=require&sslcert={root}")).assert_code(64);
 
     // A command inherits the socket below TLS.
     let url = cluster.url().replace("127.0.0.1", "localhost");
