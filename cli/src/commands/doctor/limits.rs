@@ -8,9 +8,9 @@ use crate::failure::Failure;
 
 const SETTINGS: &str = "SELECT name, setting FROM pg_catalog.pg_settings \
     WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY['idle_session_timeout', \
-    'idle_in_transaction_session_timeout', 'statement_timeout', 'lock_timeout', \
-    'transaction_timeout', 'tcp_keepalives_idle', 'tcp_user_timeout', 'max_locks_per_transaction', \
-    'max_connections', 'max_prepared_transactions', 'log_lock_waits', 'deadlock_timeout'])";
+    'idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout', \
+    'tcp_keepalives_idle', 'max_locks_per_transaction', 'max_connections', \
+    'max_prepared_transactions', 'log_lock_waits'])";
 
 const LOCKS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks";
 
