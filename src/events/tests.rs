@@ -200,10 +200,9 @@ impl std::io::Write for Lines {
     }
 }
 
-/// The process has no observer.
+/// Returns the lines of the spans that `create` creates.
 #[cfg(feature = "lock-manager")]
-#[test]
-fn span_of_a_lock_manager_has_the_database() {
+fn lines_of_spans(create: impl Fn()) -> String {
     use tracing_subscriber::fmt::format::FmtSpan;
 
     let lines: &'static Mutex<Vec<u8>> = Box::leak(Box::default());
@@ -214,12 +213,24 @@ fn span_of_a_lock_manager_has_the_database() {
         .with_writer(move || Lines(lines))
         .finish();
     tracing::subscriber::with_default(subscriber, || {
+        create();
+        // A thread without a subscriber disables a span that it creates first.
+        tracing::callsite::rebuild_interest_cache();
+        create();
+    });
+    String::from_utf8(lines.lock().unwrap().clone()).unwrap()
+}
+
+/// The process has no observer.
+#[cfg(feature = "lock-manager")]
+#[test]
+fn span_of_a_lock_manager_has_the_database() {
+    let text = lines_of_spans(|| {
         let (options, scope) = (LockOptions::no_wait(), LockScope::Session);
         let mut record = RequestRecord::new(&"span".into(), &options, scope, None, Instant::now());
         record.set_backend(|| Some(crate::backend::Backend::Postgres));
         drop(record.granted(None, Instant::now()).unwrap().span());
     });
-    let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
     assert!(text.contains("advisory_lock.held"), "{text}");
     assert!(text.contains("db.system.name=\"postgresql\""), "{text}");
 }
@@ -228,30 +239,14 @@ fn span_of_a_lock_manager_has_the_database() {
 #[cfg(feature = "lock-manager")]
 #[test]
 fn spans_have_their_fields() {
-    use tracing_subscriber::fmt::format::FmtSpan;
-
-    let lines: &'static Mutex<Vec<u8>> = Box::leak(Box::default());
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_span_events(FmtSpan::NEW)
-        .with_writer(move || Lines(lines))
-        .finish();
     let options = LockOptions::no_wait().shared().label("nightly-report");
-    let create_spans = || {
+    let text = lines_of_spans(|| {
         let (key, now) = ("spans".into(), Instant::now());
         let backend = Some(crate::backend::Backend::Postgres);
         let record = RequestRecord::new(&key, &options, LockScope::Session, backend, now);
         drop(record.span());
         drop(record.granted(Some(1), now).unwrap().span());
-    };
-    tracing::subscriber::with_default(subscriber, || {
-        create_spans();
-        // A thread without a subscriber disables a span that it creates first.
-        tracing::callsite::rebuild_interest_cache();
-        create_spans();
     });
-    let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
     for (span, has_kind) in [
         ("advisory_lock.acquire", true),
         ("advisory_lock.held", false),

@@ -6,13 +6,13 @@ use std::time::Duration;
 use advisory_locking::session::AsyncLockSession;
 use advisory_locking::{
     AsyncAdvisoryLockGuard, AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockError,
-    LockErrorKind, LockOptions,
+    LockErrorKind, LockKey, LockOptions,
 };
 use testkit::fake_server::{FakeServer, Rule};
 use testkit::observer::Observe;
 use testkit::server::{TIMEOUT, connect as observer, fresh_key, fresh_name, kind_of, url};
-use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls};
 
 use crate::open::{Error, connect, connect_to, deadpool};
 
@@ -60,16 +60,15 @@ async fn guard_learns_of_a_closed_connection() {
     end_session_of(guard.await.unwrap()).await;
 }
 
-#[tokio::test]
-async fn failed_commit_is_the_clients_error() {
-    let (key, table) = (fresh_key(), fresh_name());
-    let mut client = connect().await;
+/// Runs a transaction whose commit violates a constraint, and asserts its error.
+async fn fail_a_commit(client: &mut Client, key: &LockKey) {
+    let table = fresh_name();
     let create = format!(
         "CREATE TEMPORARY TABLE {table} (number int4 UNIQUE DEFERRABLE INITIALLY DEFERRED)"
     );
     client.batch_execute(&create).await.unwrap();
     let failed = client
-        .with_advisory_xact_lock(&key, LockOptions::no_wait(), async |client| {
+        .with_advisory_xact_lock(key, LockOptions::no_wait(), async |client| {
             let insert = format!("INSERT INTO {table} VALUES (1), (1)");
             client
                 .batch_execute(&insert)
@@ -81,6 +80,12 @@ async fn failed_commit_is_the_clients_error() {
     assert_eq!(error.kind(), LockErrorKind::CommitFailed);
     let error = error.into_client_error::<tokio_postgres::Error>().unwrap();
     assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION));
+}
+
+#[tokio::test]
+async fn failed_commit_is_the_clients_error() {
+    let (mut client, key) = (connect().await, fresh_key());
+    fail_a_commit(&mut client, &key).await;
     // The connection stays usable.
     let guard = client.acquire_advisory_lock(&key, LockOptions::no_wait());
     guard.await.unwrap().release().await.unwrap();
@@ -90,25 +95,8 @@ async fn failed_commit_is_the_clients_error() {
 #[tokio::test]
 async fn rejected_commit_on_an_ended_session_is_a_failed_one() {
     let server = FakeServer::start([Rule::end_session_after("COMMIT", "57P01")]);
-    let (key, table) = (fresh_key(), fresh_name());
-    let mut client = connect_to(&server.url()).await;
-    let create = format!(
-        "CREATE TEMPORARY TABLE {table} (number int4 UNIQUE DEFERRABLE INITIALLY DEFERRED)"
-    );
-    client.batch_execute(&create).await.unwrap();
-    let failed = client
-        .with_advisory_xact_lock(&key, LockOptions::no_wait(), async |client| {
-            let insert = format!("INSERT INTO {table} VALUES (1), (1)");
-            client
-                .batch_execute(&insert)
-                .await
-                .map_err(|error| LockError::new(LockErrorKind::Database).with_source(error))
-        })
-        .await;
-    let error = failed.unwrap_err();
-    assert_eq!(error.kind(), LockErrorKind::CommitFailed);
-    let error = error.into_client_error::<tokio_postgres::Error>().unwrap();
-    assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION));
+    let (mut client, key) = (connect_to(&server.url()).await, fresh_key());
+    fail_a_commit(&mut client, &key).await;
     observer().assert_free(&key, "the end of the session").await;
 }
 
@@ -204,7 +192,7 @@ async fn deallocated_statements_affect_no_release() {
     }
 }
 
-async fn pid(client: &tokio_postgres::Client) -> i32 {
+async fn pid(client: &Client) -> i32 {
     let row = client.query_one("SELECT pg_backend_pid()", &[]).await;
     row.unwrap().get(0)
 }
