@@ -140,11 +140,12 @@ impl Running {
         });
     }
 
-    /// Returns the mask of blocked signals.
-    pub(crate) fn blocked_signals(&self) -> u64 {
+    /// Returns `true` if the program blocks a signal. It inherits the mask of the tests.
+    pub(crate) fn blocks(&self, signal: Signal) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-        u64::from_str_radix(mask.unwrap().trim(), 16).unwrap()
+        let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
+        mask & (1 << (signal.as_raw() - 1)) != 0
     }
 
     /// Waits until the program has noticed the end of its command.
