@@ -101,10 +101,10 @@ pub async fn eventually_async(event: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
-/// Number of timeouts that race with the grant in each test: 2,000, or the value of
+/// Number of timeouts that race with the grant in each test: 500, or the value of
 /// `ADVISORY_LOCKING_RACED_TIME_OUTS`.
 pub fn raced_time_outs() -> u32 {
-    number_in("ADVISORY_LOCKING_RACED_TIME_OUTS", 2000)
+    number_in("ADVISORY_LOCKING_RACED_TIME_OUTS", 500)
 }
 
 /// Number of waits that each test drops with their connection: 5, or the value of
