@@ -47,8 +47,7 @@ use super::tokio_postgres::error::session_error;
 use super::tokio_postgres::values;
 use crate::error::LockErrorKind;
 use crate::session::{
-    Backend, LockSession, Row, Script, SessionError, SqlState, Statement, StatementKind,
-    TransactionState,
+    Backend, LockSession, Row, Script, SessionError, Statement, StatementKind, TransactionState,
 };
 
 /// A client or a transaction.
@@ -203,19 +202,21 @@ fn commit<C: Connection>(conn: &mut C, check: Option<&Script>) -> Result<(), Ses
         // only after the error that the server sent before.
         let rolled_back = conn.batch_execute(&rollback_text(savepoint.as_deref()));
         let gone = rolled_back.is_err_and(|error| session_error(error).is_disconnected());
-        commit_error(session_error(error).with_disconnected(gone))
+        commit_error(session_error(error), gone)
     });
     open_transactions::pop(conn);
     result
 }
 
-/// Converts the error of a commit, which may belong to the connection.
+/// Converts the error of a commit, which may belong to the connection. `gone`: the session has
+/// ended since.
 ///
 /// If the server ends the session after the commit, the client may read both replies at once, and
-/// returns the second one only (seen with postgres 0.19.14). So a code that ends the session does
-/// not say whether the transaction was committed.
-fn commit_error(error: SessionError) -> SessionError {
-    if error.code().is_some_and(SqlState::ends_session) {
+/// returns the second one only (seen with postgres 0.19.14). So an error that ends the session does
+/// not say whether the transaction was committed. Any other error of the server shows that nothing
+/// is committed.
+fn commit_error(error: SessionError, gone: bool) -> SessionError {
+    if error.is_disconnected() || (gone && error.code().is_none()) {
         SessionError::new(error.into_source()).with_disconnected(true)
     } else {
         error

@@ -3,14 +3,16 @@
 use std::cell::RefCell;
 
 use advisory_locking::{
-    AdvisoryLocking, LockErrorKind, LockOptions, PooledAdvisoryLockGuard, PooledAdvisoryLocking,
-    PoolingMode, WaitStrategy,
+    AdvisoryLocking, LockError, LockErrorKind, LockOptions, PooledAdvisoryLockGuard,
+    PooledAdvisoryLocking, PoolingMode, WaitStrategy,
 };
+use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 use r2d2_postgres::PostgresConnectionManager;
 use std::time::Duration;
+use testkit::fake_server::{FakeServer, Rule};
 use testkit::observer::Observe;
-use testkit::server::{connect as observer, eventually, fresh_key, kind_of, url};
+use testkit::server::{connect as observer, eventually, fresh_key, fresh_name, kind_of, url};
 use tokio::task::block_in_place;
 
 use crate::open::Error;
@@ -93,6 +95,27 @@ fn blocking_body_in_a_raw_transaction_does_not_run() {
     eventually("the session ends", || observer().is_free(&key));
 }
 
+/// The server rejects the commit. It ends the session when the client then rolls back.
+#[test]
+fn rejected_blocking_commit_on_an_ended_session_failed() {
+    let server = FakeServer::start([Rule::end_session("ROLLBACK", "57P01")]);
+    let (key, table) = (fresh_key(), fresh_name());
+    let mut client = Client::connect(&server.url(), NoTls).unwrap();
+    let create = format!(
+        "CREATE TEMPORARY TABLE {table} (number int4 UNIQUE DEFERRABLE INITIALLY DEFERRED)"
+    );
+    client.batch_execute(&create).unwrap();
+    let failed = client.with_advisory_xact_lock(&key, NO_WAIT, |client| {
+        let inserted = client.batch_execute(&format!("INSERT INTO {table} VALUES (1), (1)"));
+        inserted.map_err(|error| LockError::new(LockErrorKind::Database).with_source(error))
+    });
+    let error = failed.unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::CommitFailed);
+    let error = error.into_client_error::<postgres::Error>().unwrap();
+    assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION));
+    observer().wait_until_free(&key);
+}
+
 #[test]
 fn pool_of_r2d2_replaces_a_terminated_session() {
     let (pool, key, mut observer) = (pool(1), fresh_key(), observer());
@@ -101,7 +124,7 @@ fn pool_of_r2d2_replaces_a_terminated_session() {
         Ok::<_, Error>(())
     });
     let error = left_open.unwrap_err();
-    let kind = advisory_locking::LockError::find(&*error).map(advisory_locking::LockError::kind);
+    let kind = LockError::find(&*error).map(LockError::kind);
     assert_eq!(kind, Some(LockErrorKind::TransactionLeftOpen));
     observer.wait_until_free(&key);
     pool.get().unwrap().batch_execute("SELECT 1").unwrap();
