@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use diesel::QueryResult;
 use diesel::connection::{TransactionDepthChange, TransactionManagerStatus};
+use diesel::result::{DatabaseErrorKind, Error};
 #[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc"))]
 use diesel_async::pooled_connection::PoolableConnection;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
@@ -93,7 +94,8 @@ impl AsyncLockSession for AsyncPgConnection {
                 // the session only after the error that the server sent before.
                 let rolled_back = self.session_rollback().await;
                 let gone = rolled_back.is_err_and(|error| error.is_disconnected());
-                Err(session_error(error).with_disconnected(gone))
+                let is_unknown = gone && !is_rejection(&error);
+                Err(session_error(error).with_disconnected(is_unknown))
             }
         }
     }
@@ -178,6 +180,19 @@ async fn begin_and_query(
         third.batch_execute(&end),
     )
     .await
+}
+
+/// Returns whether the kind of an error shows that the server has rejected the statement.
+///
+/// The end of a session has one of the other kinds, as has an error whose SQLSTATE is hidden.
+const fn is_rejection(error: &Error) -> bool {
+    use DatabaseErrorKind::{ClosedConnection, UnableToSendCommand, Unknown};
+    match error {
+        Error::DatabaseError(kind, _) => {
+            !matches!(kind, Unknown | UnableToSendCommand | ClosedConnection)
+        }
+        _ => false,
+    }
 }
 
 /// Releases a savepoint after the check. If that fails, diesel-async would leave the transaction

@@ -64,7 +64,8 @@ macro_rules! real_faults {
                 network: silence_under_a_holder, silence_under_a_waiter, a_cut_under_a_waiter, a_cut_at_the_release, a_lost_grant,
                     a_lost_release, ended_at_the_release;
                 transactions: ended_by_any_text, a_lost_answer_to_the_commit, a_lost_commit, ended_before_the_commit,
-                    ended_right_after_the_commit, prepared_for_two_phase_commit, held_by_an_idle_body;
+                    ended_right_after_the_commit, ended_right_after_a_rejected_commit, prepared_for_two_phase_commit,
+                    held_by_an_idle_body;
                 processes: a_client_killed_while_it_holds, a_client_killed_while_it_waits, a_client_stopped_while_it_holds,
                     a_client_stopped_and_ended;
             );

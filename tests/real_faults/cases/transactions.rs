@@ -173,6 +173,31 @@ pub(crate) fn ended_right_after_the_commit(adapter: AdapterUnderTest) {
     });
 }
 
+/// The server rejects the commit and then ends the session.
+pub(crate) fn ended_right_after_a_rejected_commit(adapter: AdapterUnderTest) {
+    const VIOLATE: &str = "CREATE TEMPORARY TABLE twice \
+        (number int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO twice VALUES (1), (1)";
+    let server = FakeServer::start([Rule::end_session_after("COMMIT", "57P01")]);
+    let endpoint = Endpoint {
+        actors: server.url(),
+        observer: url(),
+    };
+    adapter.run_at(&endpoint, |fixture| {
+        let key = fixture.key("key");
+        let actor = fixture.actor();
+        actor.enter(LockScope::Transaction, &key);
+        assert_eq!(actor.run_sql(SqlCommand::Run(VIOLATE)), Done);
+        let expected: &[_] = if adapter.name.starts_with("rust_postgres") {
+            // The client may read both messages at once, and returns the second one only.
+            &[Failed(CommitFailed), Failed(CommitUnknown)]
+        } else {
+            &[Failed(CommitFailed)]
+        };
+        assert_any(actor.end_body(BodyEnd::Ok), expected);
+        fixture.assert_soon_free(&key);
+    });
+}
+
 /// The prepared transaction of the body holds the lock.
 pub(crate) fn prepared_for_two_phase_commit(adapter: AdapterUnderTest) {
     let server = ClusterGuard::acquire();
