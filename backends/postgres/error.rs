@@ -149,6 +149,7 @@ impl fmt::Display for SqlState {
 pub struct SessionError {
     code: Option<SqlState>,
     disconnected: bool,
+    before_commit: bool,
     unsupported_backend: bool,
     source: Box<dyn StdError + Send + Sync>,
 }
@@ -160,6 +161,7 @@ impl SessionError {
         Self {
             code: None,
             disconnected: false,
+            before_commit: false,
             unsupported_backend: false,
             source: source.into(),
         }
@@ -191,10 +193,26 @@ impl SessionError {
         self
     }
 
-    /// Returns whether the server may have committed: the session was lost, and the server did not
-    /// report that this was before the commit.
+    /// Adds that the commit was not sent.
+    #[cfg(any(test, feature = "sqlx-postgres"))]
+    #[must_use]
+    pub(crate) fn before_commit(mut self) -> Self {
+        self.before_commit = true;
+        self
+    }
+
+    /// Returns whether the server may have committed: the session was lost, the commit was sent,
+    /// and the server did not report that the loss was before it.
     pub(crate) fn may_be_committed(&self) -> bool {
-        self.disconnected && !self.code.is_some_and(SqlState::precedes_commit)
+        self.disconnected
+            && !self.before_commit
+            && !self.code.is_some_and(SqlState::precedes_commit)
+    }
+
+    /// Returns whether the client lost the session before it sent the commit. The server may still
+    /// have the transaction open.
+    pub(crate) const fn is_lost_before_commit(&self) -> bool {
+        self.disconnected && self.before_commit
     }
 
     /// Returns whether the check before a commit found another transaction than that of the grant.
@@ -311,8 +329,9 @@ mod tests {
         for code in ["57P02", "57P03", "57P04", "08006"] {
             assert!(may_be_committed(code), "{code}");
         }
-        let without_code = SessionError::new("x").with_disconnected(true);
-        assert!(without_code.may_be_committed());
+        let without_code = || SessionError::new("x").with_disconnected(true);
+        assert!(without_code().may_be_committed());
+        assert!(!without_code().before_commit().may_be_committed());
     }
 
     #[test]

@@ -57,7 +57,7 @@ macro_rules! lock_session {
                 &mut self,
                 check: Option<&Script>,
             ) -> Result<(), SessionError> {
-                transactions::commit(self, check).await.map_err(postgres_error)
+                transactions::commit(self, check).await
             }
 
             async fn session_rollback(&mut self) -> Result<(), SessionError> {

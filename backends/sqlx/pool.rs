@@ -201,9 +201,8 @@ impl AsyncLockSession for PooledPgConnection {
     }
 
     async fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
-        let conn = self.drained().await?;
-        let committed = transactions::commit(conn, check).await;
-        committed.map_err(postgres_error)
+        let conn = self.drained().await.map_err(SessionError::before_commit)?;
+        transactions::commit(conn, check).await
     }
 
     async fn session_rollback(&mut self) -> Result<(), SessionError> {

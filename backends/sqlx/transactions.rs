@@ -17,9 +17,10 @@ use ::sqlx::{AssertSqlSafe, Connection, Error, PgConnection, SqlSafeStr};
 use scopeguard::ScopeGuard;
 use sqlx_core::transaction::TransactionManager;
 
+use super::error::postgres_error;
 use super::statements::{drain, send};
 use crate::backends::postgres;
-use crate::session::{Script, TransactionState};
+use crate::session::{Script, SessionError, TransactionState};
 
 /// Returns sqlx's view of the transaction.
 pub(super) fn transaction_state(conn: &PgConnection) -> TransactionState {
@@ -48,7 +49,10 @@ pub(super) async fn begin(conn: &mut PgConnection) -> Result<(), Error> {
 }
 
 /// Commits the innermost transaction or savepoint after a check. If either fails, it rolls back.
-pub(super) async fn commit(conn: &mut PgConnection, check: Option<&Script>) -> Result<(), Error> {
+pub(super) async fn commit(
+    conn: &mut PgConnection,
+    check: Option<&Script>,
+) -> Result<(), SessionError> {
     let mut ending = scopeguard::guard(&mut *conn, PgTransactionManager::start_rollback);
     if let Err(error) = check_and_commit(&mut ending, check).await {
         // sqlx counts the transaction until it has ended. The caller gets the first error.
@@ -60,12 +64,21 @@ pub(super) async fn commit(conn: &mut PgConnection, check: Option<&Script>) -> R
     Ok(())
 }
 
-async fn check_and_commit(conn: &mut PgConnection, check: Option<&Script>) -> Result<(), Error> {
+async fn check_and_commit(
+    conn: &mut PgConnection,
+    check: Option<&Script>,
+) -> Result<(), SessionError> {
+    let checked = run_check(conn, check).await;
+    checked.map_err(|error| postgres_error(error).before_commit())?;
+    let committed = PgTransactionManager::commit(conn).await;
+    committed.map_err(postgres_error)
+}
+
+async fn run_check(conn: &mut PgConnection, check: Option<&Script>) -> Result<(), Error> {
     drain(conn).await?;
     // A bare `COMMIT` of an aborted transaction rolls back and succeeds.
     let check = check.map_or_else(|| "SAVEPOINT advisory_locking".to_owned(), Script::sql);
-    send(conn, &check).await?;
-    PgTransactionManager::commit(conn).await
+    send(conn, &check).await.map(drop)
 }
 
 /// Rolls back the innermost transaction or savepoint.

@@ -21,7 +21,8 @@ pub enum LockErrorKind {
     /// The body succeeded, but the commit of its transaction failed. The work is rolled back and
     /// the transaction-level lock is not held.
     ///
-    /// Either the server rejected the commit, or it ended the session before the commit.
+    /// Either the server rejected the commit, or the session was lost before the commit. After such
+    /// a loss, the lock is not held once the server has noticed it.
     CommitFailed,
     /// The body succeeded, and the session was lost during the commit. The work may be committed or
     /// rolled back. The transaction-level lock is not held once the server has noticed the loss.
@@ -33,8 +34,8 @@ pub enum LockErrorKind {
     ///
     /// This kind is also reported if the server ended the session before the commit, and the commit
     /// received no SQLSTATE. Diesel and diesel-async hide it. The crate postgres may return that of
-    /// an end after the commit. With other clients, a statement of the body may have received it
-    /// instead.
+    /// an end after the commit. With SeaORM and tokio-postgres, a statement of the body may have
+    /// received it instead. sqlx checks the session before it sends the commit.
     CommitUnknown,
     /// The client library or the database failed. The lock is not held. If the release could not be
     /// confirmed, the session was terminated.

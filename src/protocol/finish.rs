@@ -22,6 +22,7 @@
 //! |---|---|---|
 //! | of the check | the body ended the transaction of the lock | `NotHeld`, `TransactionPrepared` |
 //! | the server rejected the commit, or ended the session before it | rolled back | `CommitFailed` |
+//! | the session was lost before the client sent the commit | rolled back | `CommitFailed`; terminate |
 //! | the session was lost | committed or rolled back | `CommitUnknown`; terminate |
 
 use std::time::Instant;
@@ -153,10 +154,15 @@ impl FinishTransaction {
             let unknown = self.error(LockErrorKind::CommitUnknown);
             return self.terminate(unknown.with_source(error.into_source()));
         }
+        let is_lost = error.is_lost_before_commit();
+        let failed = self.error(LockErrorKind::CommitFailed);
+        let failed = failed.with_source(error.into_source());
+        if is_lost {
+            return self.terminate(failed);
+        }
         // The port guarantees that a failed commit ended the transaction, which releases the lock.
         // So there is nothing to roll back or to terminate.
-        let failed = self.error(LockErrorKind::CommitFailed);
-        Action::Done(Err(failed.with_source(error.into_source())))
+        Action::Done(Err(failed))
     }
 }
 
