@@ -26,6 +26,8 @@ pub enum LockErrorKind {
     CommitFailed,
     /// The body succeeded, and the session was lost during the commit. The work may be committed or
     /// rolled back. The transaction-level lock is not held once the server has noticed the loss.
+    /// Inside an outer transaction the kind is [`CommitFailed`](Self::CommitFailed), because only
+    /// the outer commit would keep the work.
     ///
     /// A retry may do the work twice. A body that needs the answer stores the value of
     /// `pg_current_xact_id()` outside the database. Later,

@@ -16,7 +16,7 @@
 //! transaction with that of the grant. If it differs, the check fails, and the message with it:
 //! nothing is committed.
 //!
-//! A failed commit has one of three meanings:
+//! The meanings of a failed commit:
 //!
 //! | error | meaning | kind |
 //! |---|---|---|
@@ -24,6 +24,7 @@
 //! | the server rejected the commit, or ended the session before it | rolled back | `CommitFailed` |
 //! | the session was lost before the client sent the commit | rolled back | `CommitFailed`; terminate |
 //! | the session was lost | committed or rolled back | `CommitUnknown`; terminate |
+//! | the session was lost in a savepoint | rolled back with the outer transaction | `CommitFailed`; terminate |
 
 use std::time::Instant;
 
@@ -150,12 +151,13 @@ impl FinishTransaction {
         if error.is_other_transaction() {
             return self.on_transaction_ended();
         }
-        if error.may_be_committed() {
-            let unknown = self.error(LockErrorKind::CommitUnknown);
-            return self.terminate(unknown.with_source(error.into_source()));
-        }
-        let is_lost = error.is_lost_before_commit();
-        let failed = self.error(LockErrorKind::CommitFailed);
+        let may_be_committed = error.may_be_committed();
+        let is_lost = may_be_committed || error.is_lost_before_commit();
+        let failed = self.error(if may_be_committed && !self.transaction.is_savepoint() {
+            LockErrorKind::CommitUnknown
+        } else {
+            LockErrorKind::CommitFailed
+        });
         let failed = failed.with_source(error.into_source());
         if is_lost {
             return self.terminate(failed);
@@ -253,6 +255,31 @@ mod tests {
             (TransactionState::broken(), LockErrorKind::Lost),
         ] {
             let (mut machine, action) = first_action(None, transaction);
+            assert!(matches!(action, Action::Terminate), "{action:?}");
+            match machine.handle(Event::Ready, Instant::now()) {
+                Action::Done(Err(error)) => assert_eq!(error.kind(), kind),
+                other => unreachable!("{other:?}"),
+            }
+        }
+    }
+
+    /// The transaction around a savepoint ends with the session.
+    #[test]
+    fn session_lost_in_a_savepoint_commits_nothing() {
+        for (depth, kind) in [
+            (1, LockErrorKind::CommitUnknown),
+            (2, LockErrorKind::CommitFailed),
+        ] {
+            let snapshot = SessionSnapshot {
+                transaction: TransactionState::open(depth),
+                ..SessionSnapshot::idle()
+            };
+            let grant = Grant::of_session(Some(PID), depth);
+            let mut machine = FinishTransaction::new(grant, true, snapshot);
+            let action = machine.handle(Event::Ready, Instant::now());
+            assert!(matches!(action, Action::Commit(_)), "{action:?}");
+            let lost = SessionError::new("closed").with_disconnected(true);
+            let action = machine.handle(Event::Ran(Err(lost)), Instant::now());
             assert!(matches!(action, Action::Terminate), "{action:?}");
             match machine.handle(Event::Ready, Instant::now()) {
                 Action::Done(Err(error)) => assert_eq!(error.kind(), kind),
