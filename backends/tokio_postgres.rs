@@ -89,6 +89,10 @@
 //! connection by a statement. bb8 does so by default, and deadpool-postgres with
 //! `RecyclingMethod::Verified`.
 //!
+//! A role without `EXECUTE` on [`pg_terminate_backend`] cannot end its session. The transaction is
+//! then rolled back, and all locks of the session are released. Each further statement of the
+//! `Transaction` fails, and its commit succeeds without effect.
+//!
 //! # Dropped futures
 //!
 //! tokio-postgres does not stop a statement whose future was dropped. If the future of a lock
@@ -125,6 +129,7 @@
 //! error.
 //!
 //! [`Client::transaction`]: ::tokio_postgres::Client::transaction
+//! [`pg_terminate_backend`]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
 //! [`acquire_advisory_xact_lock`]: crate::AsyncAdvisoryLocking::acquire_advisory_xact_lock
 //! [`with_advisory_xact_lock`]: crate::AsyncAdvisoryLocking::with_advisory_xact_lock
 

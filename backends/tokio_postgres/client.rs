@@ -118,7 +118,7 @@ lock_session!(Transaction<'_>,
     outer: 1,
     client: GenericClient::client,
     // The `Client` is borrowed. Its owner sees the end of the session.
-    close: |_: &Self| (),
+    close: |transaction: &Self| reject_statements(transaction.client()),
     query: async |transaction: &Self, statement| query(transaction.client(), statement).await
 );
 
@@ -251,6 +251,16 @@ pub(crate) fn enqueue_terminate(client: &Client, pid: Option<i32>) {
         // A failure shows that the connection is closed, which ends the session as well.
         queue(client, &text);
     }
+}
+
+/// Queues a transaction that is aborted at once, for a session that may not end itself.
+///
+/// The termination has rolled back the transaction of the application. Without another one, the
+/// server would commit each further statement of the application by itself.
+fn reject_statements(client: &Client) {
+    // No server has this setting, so the statement fails.
+    let missing = "SELECT pg_catalog.current_setting('advisory-locking: rolled back')";
+    queue(client, &format!("BEGIN; {missing}"));
 }
 
 /// Queues a message. Returns `false` if the connection is closed.

@@ -187,19 +187,38 @@ async fn commit_after_a_dropped_request_fails_after_set_role() {
     tx.commit().await.unwrap_err();
 }
 
+/// A database in which no role may end a session.
+fn without_termination() -> TempDatabase {
+    let database = TempDatabase::create();
+    let revoke = "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_terminate_backend FROM PUBLIC";
+    database.connect().run(revoke);
+    database
+}
+
+/// The transaction was rolled back and the session goes on, so no statement may be committed alone.
+#[tokio::test]
+async fn transaction_in_a_session_that_goes_on_is_rejected() {
+    let (database, login, key) = (without_termination(), TempRole::create(), fresh_key());
+    let mut client = connect_to(&login.url(&database.url())).await;
+    let mut tx = client.transaction().await.unwrap();
+    let request = tx.acquire_advisory_xact_lock(&key, LockOptions::no_wait());
+    assert!(drop_at(1, request).await.is_none());
+    tx.batch_execute("SELECT 1").await.unwrap_err();
+    assert!(database.connect().is_free(&key));
+    tx.rollback().await.unwrap();
+    client.batch_execute("SELECT 1").await.unwrap();
+}
+
 /// A server that forbids the termination: the session goes on, with the role of the application.
 #[tokio::test]
 async fn session_that_cannot_be_ended_keeps_its_role() {
     let (database, login, role) = (
-        TempDatabase::create(),
+        without_termination(),
         TempRole::create(),
         TempRole::create(),
     );
-    database.connect().run(&format!(
-        "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_terminate_backend FROM PUBLIC; GRANT {} TO {}",
-        role.name(),
-        login.name()
-    ));
+    let grant = format!("GRANT {} TO {}", role.name(), login.name());
+    database.connect().run(&grant);
     let mut client = connect_to(&login.url(&database.url())).await;
     let set_role = format!("SET ROLE {}", role.name());
     client.batch_execute(&set_role).await.unwrap();
