@@ -20,7 +20,7 @@ use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
 use crate::server_report::ServerReport;
-use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, SessionError};
+use crate::session::{AsyncLockBody, AsyncLockPool, AsyncLockSession, Backend, SessionError};
 
 /// Named locks on connections of an async pool. The async counterpart of
 /// [`PooledAdvisoryLocking`](crate::PooledAdvisoryLocking), which documents the required size of
@@ -279,13 +279,13 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
         }
     }
 
-    /// Detects a transaction pooler with two connections of the pool.
+    /// Detects a transaction pooler with two connections of the pool. On SQLite one is enough.
     ///
     /// # Errors
     ///
     /// As [`AdvisoryLocking::detect_pooler`](crate::AdvisoryLocking::detect_pooler), and
-    /// [`Pool`](crate::LockErrorKind::Pool). A pool of one connection returns `Pool` after its own
-    /// timeout, or after 30 s if that is earlier.
+    /// [`Pool`](crate::LockErrorKind::Pool). On PostgreSQL, a pool of one connection returns `Pool`
+    /// after its own timeout, or after 30 s if that is earlier.
     ///
     /// # Cancel safety
     ///
@@ -295,6 +295,10 @@ pub trait AsyncPooledAdvisoryLocking: AsyncLockPool + Sized {
     fn detect_pooler(&self) -> impl Future<Output = Result<PoolingMode, LockError>> + Send {
         async move {
             let mut first = self.checkout().await.map_err(pool_error)?;
+            // A second connection changes nothing, and a pool of SQLite may have one only.
+            if first.session_backend() == Backend::Sqlite {
+                return Ok(PoolingMode::NoLocks);
+            }
             // While `first` is checked out, so that the pool returns another connection.
             let second = checkout_within(self, Some(SECOND_CHECKOUT)).await;
             let mut second = second.map_err(pool_error)?;

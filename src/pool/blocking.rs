@@ -10,7 +10,7 @@ use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::pooling_mode::PoolingMode;
 use crate::server_report::ServerReport;
-use crate::session::{LockPool, LockSession};
+use crate::session::{Backend, LockPool, LockSession};
 
 /// Named locks on connections of a blocking pool. A lock occupies one connection while the caller
 /// waits and while the lock is held.
@@ -173,18 +173,23 @@ pub trait PooledAdvisoryLocking: LockPool + Sized {
         conn.try_with_advisory_xact_lock(key, options, body)
     }
 
-    /// Detects a transaction pooler with two connections of the pool.
+    /// Detects a transaction pooler with two connections of the pool. On SQLite one is enough.
     ///
     /// # Errors
     ///
-    /// As [`AdvisoryLocking::detect_pooler`], and [`Pool`](crate::LockErrorKind::Pool). A pool of
-    /// one connection returns `Pool` after its own timeout, or after 30 s if that is earlier.
+    /// As [`AdvisoryLocking::detect_pooler`], and [`Pool`](crate::LockErrorKind::Pool). On
+    /// PostgreSQL, a pool of one connection returns `Pool` after its own timeout, or after 30 s if
+    /// that is earlier.
     ///
     /// # Examples
     ///
     /// See [`PoolingMode`].
     fn detect_pooler(&self) -> Result<PoolingMode, LockError> {
         let mut first = self.checkout().map_err(pool_error)?;
+        // A second connection changes nothing, and a pool of SQLite may have one only.
+        if first.session_backend() == Backend::Sqlite {
+            return Ok(PoolingMode::NoLocks);
+        }
         // While `first` is checked out, so that the pool returns another connection.
         let second = self.checkout_within(SECOND_CHECKOUT);
         let mut second = second.map_err(pool_error)?;

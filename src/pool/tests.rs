@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::options::WaitStrategy;
+use crate::pooling_mode::PoolingMode;
 use crate::session::{
     Backend, LockPool, LockReply, LockSession, Row, Script, ServerSigns, Statement,
     TransactionState,
@@ -19,9 +20,17 @@ const LIMIT: Duration = Duration::from_secs(100);
 struct ContendedSession {
     /// Limit of the last wait, in milliseconds.
     limit_ms: i32,
+    is_sqlite: bool,
 }
 
 impl ContendedSession {
+    fn new(is_sqlite: bool) -> Self {
+        Self {
+            is_sqlite,
+            ..Self::default()
+        }
+    }
+
     fn reply() -> Result<Row, SessionError> {
         Ok(Row::from(LockReply {
             answer: Some(false),
@@ -41,7 +50,11 @@ impl ContendedSession {
 
 impl LockSession for ContendedSession {
     fn session_backend(&mut self) -> Backend {
-        Backend::Postgres
+        if self.is_sqlite {
+            Backend::Sqlite
+        } else {
+            Backend::Postgres
+        }
     }
 
     fn session_transaction_state(&mut self) -> TransactionState {
@@ -158,7 +171,7 @@ mod asynchronous {
 
     impl AsyncLockSession for AsyncContendedSession {
         fn session_backend(&mut self) -> Backend {
-            Backend::Postgres
+            self.0.session_backend()
         }
 
         fn session_transaction_state(&mut self) -> TransactionState {
@@ -209,11 +222,13 @@ mod asynchronous {
     /// Pool of a number of connections, which are never returned. It is slow.
     struct AsyncPool {
         connections: AtomicUsize,
+        is_sqlite: bool,
     }
 
     fn pool(connections: usize) -> AsyncPool {
         AsyncPool {
             connections: AtomicUsize::new(connections),
+            is_sqlite: false,
         }
     }
 
@@ -227,7 +242,8 @@ mod asynchronous {
                 pending::<()>().await;
             }
             futures_timer::Delay::new(CHECKOUT).await;
-            Ok(AsyncChecked(AsyncContendedSession::default()))
+            let session = ContendedSession::new(self.is_sqlite);
+            Ok(AsyncChecked(AsyncContendedSession(session)))
         }
     }
 
@@ -286,22 +302,33 @@ mod asynchronous {
         let error = block_on(pool(1).detect_pooler()).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Pool);
     }
+
+    #[test]
+    fn async_pooler_check_of_sqlite_needs_one_connection() {
+        let mut pool = pool(1);
+        pool.is_sqlite = true;
+        let mode = block_on(pool.detect_pooler());
+        assert_eq!(mode.unwrap(), PoolingMode::NoLocks);
+    }
 }
 
 /// Pool of one connection. Keeps the limit of the checkout that fails.
 #[derive(Default)]
-struct OneConnection(std::cell::Cell<Option<Duration>>);
+struct OneConnection {
+    limit: std::cell::Cell<Option<Duration>>,
+    is_sqlite: bool,
+}
 
 impl LockPool for OneConnection {
     type Session = ContendedSession;
     type Connection = Checked;
 
     fn checkout(&self) -> Result<Checked, SessionError> {
-        Ok(Checked(ContendedSession::default()))
+        Ok(Checked(ContendedSession::new(self.is_sqlite)))
     }
 
     fn checkout_within(&self, limit: Duration) -> Result<Checked, SessionError> {
-        self.0.set(Some(limit));
+        self.limit.set(Some(limit));
         Err(SessionError::new("the connection is in use"))
     }
 }
@@ -312,7 +339,16 @@ fn pooler_check_limits_the_second_checkout() {
     let pool = OneConnection::default();
     let error = pool.detect_pooler().unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Pool);
-    assert_eq!(pool.0.get(), Some(SECOND_CHECKOUT));
+    assert_eq!(pool.limit.get(), Some(SECOND_CHECKOUT));
+}
+
+#[test]
+fn pooler_check_of_sqlite_needs_one_connection() {
+    let pool = OneConnection {
+        is_sqlite: true,
+        ..OneConnection::default()
+    };
+    assert_eq!(pool.detect_pooler().unwrap(), PoolingMode::NoLocks);
 }
 
 #[test]
