@@ -138,6 +138,13 @@ impl<W> Core<W> {
         failure.is_none_or(|failure| failure.retry_at <= now)
     }
 
+    /// Returns the end of the backoff if no shared session is open or being opened.
+    pub(super) fn reopen_at(&self, now: Instant) -> Option<Instant> {
+        let retry_at = self.open_failure.as_ref()?.retry_at;
+        let has_session = self.shared_sessions().next().is_some();
+        (!has_session && retry_at > now).then_some(retry_at)
+    }
+
     fn shared_sessions(&self) -> impl Iterator<Item = (&SessionId, &SessionState<W>)> + Clone {
         let sessions = self.sessions.iter();
         sessions.filter(|(_, session)| session.dedicated_key.is_none())
@@ -268,8 +275,8 @@ impl<W> Core<W> {
         // Without an earlier session, the error may be one of the configuration, which no retry
         // cures.
         let may_return = self.backend.is_some() && failure.kind == LockErrorKind::Pool;
-        // One attempt for all these keys: their polls are due together, and the first opens a
-        // session.
+        // One attempt for all waiting keys: an earlier poll moves to this time, and the first opens
+        // a session.
         let retry_at = self.schedule_reopen(failure.message.clone(), now);
         for key in self.keys_of(id) {
             let Some(key_state) = self.keys.get_mut(&key) else {

@@ -53,11 +53,17 @@ impl<W> Core<W> {
     }
 
     fn on_poll(&mut self, key: RawLockKey, now: Instant) {
-        if let Some(key_state) = self.keys.get_mut(&key) {
-            key_state.next_poll = None;
-            if key_state.phase() == KeyPhase::NotHeld {
-                self.send_acquire(key, now);
-            }
+        let Some(key_state) = self.keys.get_mut(&key) else {
+            return;
+        };
+        key_state.next_poll = None;
+        if key_state.phase() != KeyPhase::NotHeld {
+            return;
+        }
+        match self.reopen_at(now) {
+            // The next attempt to open a session serves all waiting keys.
+            Some(at) => self.schedule_poll(key, at),
+            None => self.send_acquire(key, now),
         }
     }
 

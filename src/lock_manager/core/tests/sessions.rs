@@ -280,6 +280,24 @@ fn open_is_retried_after_a_former_session() {
     assert!(rest.contains(&"failed ann: Pool".to_owned()), "{rest:?}");
 }
 
+/// Otherwise each waiting key would open a session of its own, also on a server that starts.
+#[test]
+fn keys_that_failed_apart_share_the_next_attempt() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever());
+    harness.disconnect("s1");
+    assert_eq!(harness.advance_to_next_timer(), ["open s2"]);
+    assert_eq!(harness.fail_open("s2"), NO_COMMANDS);
+    harness.advance(millis(1));
+    // A request for another key tries at once.
+    assert_eq!(harness.request("ben", 2, &forever()), ["open s3"]);
+    assert_eq!(harness.fail_open("s3"), NO_COMMANDS);
+    let polled = harness.advance_to_next_timer();
+    assert_eq!(polled, NO_COMMANDS, "the poll of ann moves to that of ben");
+    assert_eq!(harness.advance_to_next_timer(), ["open s4"]);
+    assert_eq!(harness.open("s4"), ["run s4: acquire 1, acquire 2"]);
+}
+
 #[test]
 fn reopened_session_resets_the_backoff() {
     let mut harness = harness();
