@@ -42,8 +42,6 @@ impl<W> Core<W> {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
-        // The next waiter did not cause the failure, so its acquire may share a batch again.
-        key_state.retry_alone = false;
         let first = key_state.queue.front();
         let concerned = first.is_some_and(|first| first.fenced || !op.wants_token());
         let first = concerned.then(|| key_state.queue.pop()).flatten();
@@ -120,8 +118,7 @@ impl<W> Core<W> {
                 LockOpKind::Acquire { .. } => {
                     if let Some(key_state) = self.keys.get_mut(&key) {
                         key_state.apply(KeyEvent::NotGranted);
-                        key_state.retry_alone = true;
-                        self.send_acquire(key, now);
+                        self.send_acquire_with(key, true, now);
                     }
                 }
                 // The session holds the lock, because `Compensate` releases none that the batch
@@ -164,7 +161,6 @@ impl<W> Core<W> {
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
         };
-        key_state.retry_alone = false;
         key_state.apply(KeyEvent::NotGranted);
         for request in key_state.queue.drain() {
             let error = failure.error(&request.key);

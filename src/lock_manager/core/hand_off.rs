@@ -39,7 +39,6 @@ impl<W> Core<W> {
             key_state.hand_offs_since.get_or_insert(now);
             key_state.granted_since_acquire = false;
             key_state.backoff = None;
-            key_state.retry_alone = false;
         }
         self.grant_waiters(key, token, None, now);
     }

@@ -75,8 +75,6 @@ pub(super) struct KeyState<W> {
     /// number. It is 1 after contention by another session. Each such pause doubles it, up to
     /// [`POLL_ALIGNMENT`].
     pub(super) yield_divisor: u32,
-    /// The last acquire was part of a failed batch, so the next one is a batch of its own.
-    pub(super) retry_alone: bool,
 }
 
 /// Phase of a key. See the transition table of the [module](self).
@@ -157,7 +155,6 @@ impl<W> KeyState<W> {
             next_poll: None,
             backoff: None,
             yield_divisor: POLL_ALIGNMENT,
-            retry_alone: false,
         }
     }
 

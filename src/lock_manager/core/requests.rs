@@ -178,6 +178,12 @@ impl<W> Core<W> {
 
     /// Sends an acquire in the mode of the first waiter; removes the key without a waiter.
     pub(super) fn send_acquire(&mut self, key: RawLockKey, now: Instant) {
+        self.send_acquire_with(key, false, now);
+    }
+
+    /// Sends an acquire as [`send_acquire`](Self::send_acquire) does. With `alone`, it is a batch
+    /// of its own.
+    pub(super) fn send_acquire_with(&mut self, key: RawLockKey, alone: bool, now: Instant) {
         self.cancel_poll(key);
         let Some(key_state) = self.keys.get_mut(&key) else {
             return;
@@ -198,7 +204,6 @@ impl<W> Core<W> {
             key_state.apply(KeyEvent::AcquireSent { session });
             key_state.newest_when_sent = newest;
             let op = LockOp::new(LockOpKind::Acquire { with_token: fenced }, key, mode);
-            let alone = key_state.retry_alone;
             self.enqueue_ops(session, &[op], alone);
         }
     }

@@ -78,6 +78,24 @@ fn waiter_behind_a_failed_retry_shares_a_batch() {
     assert_eq!(answer, ["granted cy", "run s1: acquire 4, acquire 1"]);
 }
 
+/// The reply shows that the key did not cause the error.
+#[test]
+fn contended_retry_shares_a_batch_again() {
+    let mut harness = harness();
+    harness.request("zoe", 9, &no_wait());
+    for (who, key) in [("ann", 1), ("ben", 2)] {
+        harness.request(who, key, &forever());
+    }
+    harness.reply("s1", "n");
+    harness.fail_batch("s1");
+    assert_eq!(harness.reply("s1", "nn"), ["run s1: acquire 1"]);
+    assert_eq!(harness.reply("s1", "n"), ["run s1: acquire 2"]);
+    assert_eq!(harness.reply("s1", "n"), NO_COMMANDS);
+    // Both keys are polled.
+    let polled = harness.advance(millis(100));
+    assert_eq!(polled[0].matches("acquire").count(), 2, "{polled:?}");
+}
+
 #[test]
 fn isolated_retry_keeps_order() {
     let mut harness = harness();
