@@ -245,7 +245,6 @@ impl<W> Core<W> {
                 after_loss,
                 strategy: options.wait_strategy(),
                 interval: options.max_interval().min(MAX_INTERVAL),
-                on_missing_lock: options.on_missing_lock,
                 since: now,
                 is_waiting: false,
                 waiter,

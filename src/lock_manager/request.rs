@@ -14,6 +14,7 @@ use super::core::{Core, RequestId, RequestKind};
 use super::guard::OwnedLockGuard;
 use super::release::release_all;
 use super::shared::{Caller, Response, ResponseSender, Shared};
+use crate::backends::sqlite;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::{LockSpan, RequestRecord};
 use crate::key::LockKey;
@@ -64,8 +65,6 @@ impl Handle {
     ) -> PendingRequest {
         let (mut pending, sender) = self.pending(key, options);
         let requested = pending.key.clone();
-        #[cfg(feature = "testing")]
-        let options = &super::simulated::for_core(options);
         // Over a blocking pool, a call that waits leaves its statement to the session's thread.
         let may_block = caller.may_block_on(options);
         pending.request = Some(self.shared.with_core_and_poll(may_block, |core, now| {
@@ -183,8 +182,6 @@ impl Handle {
     ) -> Vec<PendingRequest> {
         let pending = keys.iter().map(|key| self.pending(key.clone(), options));
         let (mut pending, senders): (Vec<_>, Vec<_>) = pending.unzip();
-        #[cfg(feature = "testing")]
-        let options = &super::simulated::for_core(options);
         let may_block = caller.may_block_on(options);
         self.shared.with_core_and_poll(may_block, |core, now| {
             for ((key, pending), sender) in keys.iter().zip(&mut pending).zip(senders) {
@@ -296,6 +293,14 @@ impl PendingRequest {
         self.request = None;
         match response {
             Ok(Response::Granted(lock)) => {
+                if lock.grant.session.is_none() {
+                    #[cfg(feature = "testing")]
+                    let policy = super::simulated::missing_lock_policy(&self.options);
+                    #[cfg(not(feature = "testing"))]
+                    let policy = self.options.on_missing_lock;
+                    // Outside the mutex of the core: the subscriber of a warning may call back.
+                    sqlite::apply_missing_lock_policy(&self.key, policy)?;
+                }
                 let held = OwnedLockGuard::new(lock, self.key.clone(), self.options.mode);
                 #[cfg(feature = "testing")]
                 let held = {

@@ -27,12 +27,12 @@ pub(super) struct SimulatedLock {
     grant: Grant,
 }
 
-/// Returns the options of a request to the core. If the locks of the test exclude, none is missing.
-pub(super) fn for_core(options: &LockOptions) -> LockOptions {
+/// Returns the policy of a request. If the locks of the test exclude, none is missing.
+pub(super) fn missing_lock_policy(options: &LockOptions) -> OnMissingLock {
     if excludes() {
-        options.on_missing_lock(OnMissingLock::Ignore)
+        OnMissingLock::Ignore
     } else {
-        *options
+        options.on_missing_lock
     }
 }
 
@@ -58,7 +58,7 @@ impl SimulatedLock {
         if limited && options.limit().is_none() && times_out(key) {
             return Err(LockError::new(LockErrorKind::HeldElsewhere).with_key(key));
         }
-        // The core has applied the policy, unless these locks exclude.
+        // The caller has applied the policy, unless these locks exclude.
         let options = &options.on_missing_lock(OnMissingLock::Ignore);
         // Boxed, because the address of a session identifies it in the lock table.
         let mut session = Box::new(NoSession { _address: 0 });

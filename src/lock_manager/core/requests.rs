@@ -16,7 +16,6 @@ use super::key_state::{KeyEvent, KeyPhase, KeyState};
 use super::timers::Timer;
 use super::wait_queue::Request;
 use super::{Command, Core, RequestId, SessionId};
-use crate::backends::sqlite;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::RawLockKey;
 use crate::lock_manager::options::NoLockBackend;
@@ -64,15 +63,10 @@ impl<W> Core<W> {
     }
 
     /// Grants a request without a lock: the backend has none, and the lock manager does not exclude
-    /// its own callers either.
+    /// its own callers either. The driver applies the policy of the call.
     pub(super) fn grant_without_lock(&mut self, request: Request<W>) {
-        match sqlite::apply_missing_lock_policy(&request.key, request.on_missing_lock) {
-            Ok(()) => {
-                let token = self.process_token();
-                self.grant(request, None, Some(token));
-            }
-            Err(error) => self.fail_with(request, error),
-        }
+        let token = self.process_token();
+        self.grant(request, None, Some(token));
     }
 
     pub(super) fn is_no_op(&self) -> bool {
@@ -181,8 +175,7 @@ impl<W> Core<W> {
         self.send_acquire_with(key, false, now);
     }
 
-    /// Sends an acquire as [`send_acquire`](Self::send_acquire) does. With `alone`, it is a batch
-    /// of its own.
+    /// Sends it as [`send_acquire`](Self::send_acquire) does; with `alone`, in a batch of its own.
     pub(super) fn send_acquire_with(&mut self, key: RawLockKey, alone: bool, now: Instant) {
         self.cancel_poll(key);
         let Some(key_state) = self.keys.get_mut(&key) else {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::RequestId;
 use crate::error::LockErrorKind;
 use crate::key::LockKey;
-use crate::options::{LockMode, OnMissingLock, WaitStrategy};
+use crate::options::{LockMode, WaitStrategy};
 
 /// Behaviour of a request whose session ended before the reply, or whose session cannot be opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,7 +41,6 @@ pub(super) struct Request<W> {
     pub(super) after_loss: AfterLoss,
     pub(super) strategy: WaitStrategy,
     pub(super) interval: Duration,
-    pub(super) on_missing_lock: OnMissingLock,
     /// Time of the request.
     pub(super) since: Instant,
     /// The driver was told that the request waits.
@@ -217,7 +216,6 @@ mod tests {
             after_loss: AfterLoss::Waits,
             strategy: WaitStrategy::Poll,
             interval: Duration::from_millis(100),
-            on_missing_lock: OnMissingLock::Warn,
             since: Instant::now(),
             is_waiting: false,
             waiter: (),

@@ -1,6 +1,7 @@
 //! Unit tests of the dispatch: nothing is left of a session that has ended.
 
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::lock_manager::LockManager;
 use crate::lock_manager::core::RequestKind;
 use crate::lock_manager::options::LockManagerOptions;
 use crate::lock_manager::request::Handle;
-use crate::options::LockMode;
+use crate::options::{LockMode, OnMissingLock};
 use crate::session::{
     Backend, BatchReply, LockPool, LockSession, Script, ServerSigns, SessionError, TransactionState,
 };
@@ -163,6 +164,68 @@ fn cancelled_request_wakes_its_task_outside_the_mutex() {
             assert!(pin!(call).poll(&mut context).is_pending());
         }
         drop(lock);
+    });
+}
+
+/// Pool, and connection, of a backend without locks.
+struct WithoutLocks;
+
+impl LockSession for WithoutLocks {
+    fn session_backend(&mut self) -> Backend {
+        Backend::Sqlite
+    }
+
+    fn session_transaction_state(&mut self) -> TransactionState {
+        TransactionState::none()
+    }
+
+    fn session_mark_broken(&mut self) {}
+
+    fn session_begin(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    fn session_commit(&mut self, _check: Option<&Script>) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    fn session_rollback(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+}
+
+impl LockPool for WithoutLocks {
+    type Session = Self;
+    type Connection = Box<Self>;
+
+    fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        Ok(Box::new(Self))
+    }
+}
+
+#[test]
+fn missing_lock_is_warned_about_outside_the_mutex() {
+    assert_returns(|| {
+        let manager = LockManager::over_blocking_pool(WithoutLocks).unwrap();
+        // Its session shows the backend.
+        let quiet = LockOptions::no_wait().on_missing_lock(OnMissingLock::Ignore);
+        drop(manager.acquire_blocking("quiet", quiet).unwrap());
+        let (calling, warnings) = (manager.clone(), Arc::<AtomicU32>::default());
+        let counted = Arc::clone(&warnings);
+        let subscriber = tracing_subscriber::fmt().with_writer(move || {
+            drop(calling.snapshot());
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::io::sink()
+        });
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            for key in ["missing lock", "other missing lock"] {
+                let guard = manager.acquire_blocking(key, LockOptions::no_wait());
+                drop(guard.unwrap());
+                // A thread without a subscriber disables an event that it sends first.
+                tracing::callsite::rebuild_interest_cache();
+            }
+        });
+        assert!(warnings.load(Ordering::Relaxed) > 0);
     });
 }
 

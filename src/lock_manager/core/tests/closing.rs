@@ -2,7 +2,7 @@
 
 use super::harness::{CoreHarness, NO_COMMANDS, forever, millis, no_wait};
 use crate::lock_manager::options::{LockManagerOptions, NoLockBackend};
-use crate::options::{LockOptions, OnMissingLock, WaitStrategy};
+use crate::options::{LockOptions, WaitStrategy};
 use crate::session::Backend;
 
 fn close(harness: &mut CoreHarness, who: &'static str) -> Vec<String> {
@@ -232,9 +232,6 @@ fn no_lock_backend_grants_every_request() {
     assert_eq!((harness.key_count(), harness.timer_count()), (0, 0));
     assert_eq!(harness.request("cy", 1, &no_wait()), ["granted cy"]);
     assert_eq!(harness.release("ann"), ["released ann"]);
-    let refuse = no_wait().on_missing_lock(OnMissingLock::Error);
-    let commands = harness.request("dot", 1, &refuse);
-    assert_eq!(commands, ["failed dot: NoMutualExclusion"]);
 }
 
 #[test]
