@@ -11,7 +11,7 @@
 //! |---|---|---|---|---|
 //! | `NotHeld` | `AcquireSent` | `Acquiring` | first request of a key; request that does not wait, without a session; poll timer; after a release or a failure with waiters left | `RunBatch` with `Acquire`; `Open` if a further session is needed |
 //! | `NotHeld` | `Granted` | `Held` | the same, on a backend without locks and with [`NoLockBackend::InProcess`] | grants waiters |
-//! | `NotHeld` | `WaitStarted` | `WaitingOnServer` | contended, or a dedicated session was opened; the first waiter uses [`WaitStrategy::Block`] | `WaitOnServer` |
+//! | `NotHeld` | `WaitStarted` | `WaitingOnServer` | contended, or a dedicated session was opened; the first waiter uses [`WaitStrategy::Block`] | `Failed` for requests that do not wait; `WaitOnServer` |
 //! | `Acquiring` | `Granted` | `Held` | reply to `Acquire` | grants waiters |
 //! | `Acquiring` | `NotGranted` | `NotHeld` | reply to `Acquire`: contended | `Failed` for requests that do not wait; then `WaitStarted`, a poll timer (and `Open` of a dedicated session), or `AcquireSent` for a newer request that does not wait |
 //! | `Acquiring` | `NotGranted` | `NotHeld` | compensated batch; bad sequence; session cannot be opened; backend without locks | `Failed` for the waiters that the error concerns; then `AcquireSent`, `Granted` in the process, or a poll timer |

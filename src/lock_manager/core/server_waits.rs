@@ -77,6 +77,8 @@ impl<W> Core<W> {
         });
         if waits {
             self.cancel_poll(key);
+            // A request may have kept its place without an answer when a session was lost.
+            self.fail_no_wait(key);
             self.wait_on_server(key, session, now);
         }
     }

@@ -354,6 +354,19 @@ fn session_opened_during_a_poll_waits_after_its_reply() {
     assert_eq!(harness.timer_count(), 2, "two health checks, and no poll");
 }
 
+/// A call for several keys holds greater ones meanwhile, and would wait for the end of the wait.
+#[test]
+fn server_wait_after_a_loss_refuses_a_request_of_several() {
+    let mut harness = CoreHarness::opened(LockManagerOptions::new());
+    harness.request("ann", 1, &block());
+    assert_eq!(harness.reply("s1", "n"), ["open s2"]);
+    assert_eq!(harness.advance_to_next_timer(), ["run s1: acquire 1"]);
+    assert_eq!(harness.request_of_several("ben", 1, &block()), NO_COMMANDS);
+    assert_eq!(harness.disconnect("s1"), ["lost s1", "terminate s1"]);
+    let commands = ["failed ben: HeldElsewhere", "wait s2: 1 forever"];
+    assert_eq!(harness.open("s2"), commands);
+}
+
 #[test]
 fn session_opened_during_a_granted_poll_closes() {
     let mut harness = CoreHarness::opened(LockManagerOptions::new());
