@@ -148,8 +148,12 @@ impl Table {
     /// Tries to acquire the lock without waiting.
     pub(super) fn try_acquire(&mut self, request: &LockRequest) -> Result<bool, SessionError> {
         self.check_session(request.owner)?;
-        if let Some(error) = self.take_fault(&request.key, Fault::acquire_error) {
-            return Err(error);
+        // A deadlock ends a wait, so the attempt before it finds the lock contended.
+        let in_deadlock = self.first_of_request(&request.key, false) == Some(Fault::Deadlock);
+        if !in_deadlock {
+            if let Some(error) = self.take_fault(&request.key, Fault::acquire_error) {
+                return Err(error);
+            }
         }
         let holds = self.holds(request);
         if self.excludes && !request.observes_release && !holds {
@@ -159,11 +163,6 @@ impl Table {
                  exclusion needs with_advisory_xact_lock outside a transaction",
             ));
         }
-        // A deadlock ends a wait, so the attempt before it finds the lock contended.
-        let in_deadlock = self
-            .faults
-            .iter()
-            .any(|(key, fault)| *key == request.key && *fault == Fault::Deadlock);
         if in_deadlock || self.refuses_attempt(request) {
             self.found_contended(request);
             return Ok(false);
@@ -183,13 +182,19 @@ impl Table {
         times_out
     }
 
-    /// Returns `true` if no injected error of an attempt precedes a [`Fault::TimedOut`] of this
-    /// key.
+    /// Returns `true` if the limit of the next call for this key passes at once.
     pub(super) fn times_out(&self, key: &LockKey) -> bool {
-        let mut of_key = self.faults.iter().filter(|(planned, _)| planned == key);
-        let first =
-            of_key.find(|(_, fault)| *fault == Fault::TimedOut || fault.acquire_error().is_some());
-        first.is_some_and(|(_, fault)| *fault == Fault::TimedOut)
+        self.first_of_request(key, true) == Some(Fault::TimedOut)
+    }
+
+    /// Returns the first injected fault of this key that ends a request, with or without a limit.
+    fn first_of_request(&self, key: &LockKey, has_limit: bool) -> Option<Fault> {
+        let of_key = self.faults.iter().filter(|(planned, _)| planned == key);
+        of_key.map(|(_, fault)| *fault).find(|fault| match fault {
+            Fault::TimedOut => has_limit,
+            Fault::Deadlock => true,
+            _ => fault.acquire_error().is_some(),
+        })
     }
 
     /// Appends the request to the wait queue. Fails if that closes a cycle of waits.

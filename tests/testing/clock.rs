@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use advisory_locking::testing::{Event, Fault, TestLocks};
-use advisory_locking::{AdvisoryLocking, LockErrorKind};
+use advisory_locking::{AdvisoryLocking, LockErrorKind, WaitStrategy};
 
 use crate::{BOTH, LONG, QUIET, kind, unreachable_body, until_contended, wait};
 
@@ -163,5 +163,20 @@ fn injected_faults_apply_in_order<S: AdvisoryLocking>(connect: fn() -> S) {
             let outcome = conn.acquire_advisory_lock("key", wait(HOUR, strategy));
             assert_eq!(kind(outcome), expected, "{strategy:?}");
         }
+    }
+    // A deadlock needs a wait in the queue, and later faults wait for it.
+    let (mut conn, locks) = (connect(), TestLocks::enter());
+    let faults = [
+        (Fault::Deadlock, LockErrorKind::Deadlock),
+        (Fault::Database, LockErrorKind::Database),
+        (Fault::Deadlock, LockErrorKind::Deadlock),
+        (Fault::TimedOut, LockErrorKind::TimedOut),
+    ];
+    for (fault, _) in faults {
+        locks.inject_fault("key", fault);
+    }
+    for (_, expected) in faults {
+        let outcome = conn.acquire_advisory_lock("key", wait(HOUR, WaitStrategy::Block));
+        assert_eq!(kind(outcome), expected);
     }
 }
