@@ -29,22 +29,23 @@ use crate::options::LockOptions;
 /// [`release_blocking`](Self::release_blocking) report the result.
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct OwnedLockGuard {
+    /// The lock in the lock table of a test. Dropped before `lock`: the core may then grant the
+    /// lock to the next caller.
+    #[cfg(feature = "testing")]
+    simulated: Option<SimulatedLock>,
     lock: LockHandle,
     key: LockKey,
     mode: LockMode,
-    /// The lock in the lock table of a test.
-    #[cfg(feature = "testing")]
-    simulated: Option<SimulatedLock>,
 }
 
 impl OwnedLockGuard {
     pub(super) const fn new(lock: LockHandle, key: LockKey, mode: LockMode) -> Self {
         Self {
+            #[cfg(feature = "testing")]
+            simulated: None,
             lock,
             key,
             mode,
-            #[cfg(feature = "testing")]
-            simulated: None,
         }
     }
 

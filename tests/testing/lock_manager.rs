@@ -1,5 +1,8 @@
 //! Lock managers over SQLite, for async and blocking callers.
 
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use advisory_locking::lock_manager::{LockManager, LockManagerOptions, NoLockBackend};
@@ -233,6 +236,32 @@ fn guard_dropped_without_release_frees_the_lock() {
         locks.events(),
         [Event::acquired("key"), Event::released("key")]
     );
+}
+
+/// Waker of a caller. It notes whether the lock is held when the caller is granted it.
+struct HeldWhenWoken(TestLocks, Mutex<Option<bool>>);
+
+impl Wake for HeldWhenWoken {
+    fn wake(self: Arc<Self>) {
+        *self.1.lock().unwrap() = Some(self.0.is_held("key"));
+    }
+}
+
+/// Otherwise the next caller would find the lock contended.
+#[test]
+fn dropped_guard_frees_the_lock_before_the_next_grant() {
+    let (manager, locks) = (
+        manager(NoLockBackend::InProcess),
+        TestLocks::enter_exclusive(),
+    );
+    let guard = manager.acquire_blocking("key", QUIET).unwrap();
+    let woken = Arc::new(HeldWhenWoken((*locks).clone(), Mutex::default()));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut next = pin!(manager.acquire("key", wait(HOUR, WaitStrategy::Poll)));
+    let polled = next.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    drop(guard);
+    assert_eq!(*woken.1.lock().unwrap(), Some(false));
 }
 
 #[test]
