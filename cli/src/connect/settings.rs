@@ -48,6 +48,19 @@ const VARIABLES: [(&str, &str); 30] = [
     ("PGUSER", "user"),
 ];
 
+/// Keywords whose default also replaces an empty value, as in libpq.
+const DEFAULT_IF_EMPTY: [&str; 9] = [
+    "dbname",
+    "host",
+    "hostaddr",
+    "passfile",
+    "password",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+    "user",
+];
+
 /// Default of `connect_timeout`. libpq has none, so that a job in cron could hang for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default of `keepalives_idle`, and the least default of `tcp_user_timeout`. libpq's are those of
@@ -96,9 +109,9 @@ impl Settings {
         let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
         let url = url
             .map(str::to_owned)
-            .or_else(|| set("DATABASE_URL").cloned());
+            .or_else(|| set("DATABASE_URL").cloned())
+            .filter(|url| !url.is_empty());
         let mut keywords = url.map_or_else(|| Ok(Keywords::new()), |url| parse(&url))?;
-        keywords.retain(|_, value| !value.is_empty());
         let mut environment_keywords = Keywords::new();
         for (variable, keyword) in VARIABLES {
             if let Some(value) = set(variable) {
@@ -133,9 +146,8 @@ impl Settings {
         for (name, value) in environment_keywords {
             keywords.entry(name).or_insert(value);
         }
-        // An empty value of a service hides the variable. As in libpq, such a value is none here.
-        let is_none = |name: &str| ["host", "passfile", "password"].contains(&name);
-        keywords.retain(|name, value| !(value.is_empty() && is_none(name)));
+        // As in libpq, an empty value hides the variable.
+        keywords.retain(|name, value| !(value.is_empty() && DEFAULT_IF_EMPTY.contains(&&**name)));
         Self::of_keywords(keywords)
     }
 
@@ -320,20 +332,25 @@ mod tests {
             (&*settings.hosts[0].name, settings.get("user")),
             ("d", Some("u"))
         );
-        // As in libpq, an empty value is none.
-        let settings = read(Some("host='' dbname=d"), &environment).unwrap();
+        let settings = read(Some(""), &environment).unwrap();
         assert_eq!(settings.hosts[0].name, "env");
+        // As in libpq, an empty value hides the variable.
+        let settings = read(Some("host='' port='' user=''"), &environment).unwrap();
+        let host = &settings.hosts[0];
+        assert!(SOCKET_DIRECTORIES.contains(&&*host.name), "{host:?}");
+        assert_eq!((host.port, settings.get("user")), (5432, None));
     }
 
     #[test]
     fn service_comes_before_the_environment() {
         let file = env::temp_dir().join(format!("al_service_{}", std::process::id()));
-        std::fs::write(&file, "[s]\nhost=from-service\nuser=s\npassword=\n").unwrap();
+        std::fs::write(&file, "[s]\nhost=from-service\nuser=\npassword=\n").unwrap();
         let file = file.to_str().unwrap().to_owned();
         let environment = [
             ("PGHOST", "env"),
             ("PGDATABASE", "d"),
             ("PGPASSWORD", "env"),
+            ("PGUSER", "env"),
             ("PGSERVICEFILE", &*file),
             ("PGSERVICE", "s"),
         ];
@@ -343,6 +360,7 @@ mod tests {
             ("from-service", Some("d"))
         );
         assert_eq!(settings.get("password"), None);
+        assert_eq!(settings.get("user"), None);
         let unknown = [("PGSERVICEFILE", &*file), ("PGSERVICE", "other")];
         assert!(read(None, &unknown).unwrap_err().contains("other"));
         std::fs::remove_file(file).unwrap();
