@@ -14,8 +14,8 @@
 //! If a body exchanges its `Client` for another one, the check before the commit finds that.
 //!
 //! A `Connection` knows whether a transaction is open, but not the number of its savepoints. The
-//! depth names them. If a body ends its transaction with plain SQL, the next begin removes the
-//! entry.
+//! depth names them. If a body ends its transaction with plain SQL, the end of the scope removes
+//! the entry: a `Client` may be at the address later.
 
 use std::collections::BTreeMap;
 use std::ptr;

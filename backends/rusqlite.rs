@@ -45,7 +45,12 @@ fn savepoint(depth: u32) -> String {
 /// SQLite does not tell the number of savepoints. It does show a transaction that was begun as
 /// plain text.
 fn transaction_state(conn: &Connection) -> TransactionState {
-    TransactionState::open(u32::from(!conn.is_autocommit()))
+    let is_open = !conn.is_autocommit();
+    if !is_open {
+        // A body may have ended transactions that are still counted.
+        open_transactions::clear(conn);
+    }
+    TransactionState::open(u32::from(is_open))
 }
 
 fn run(conn: &Connection, sql: &str) -> Result<(), SessionError> {
@@ -54,8 +59,6 @@ fn run(conn: &Connection, sql: &str) -> Result<(), SessionError> {
 
 fn begin(conn: &Connection) -> Result<(), SessionError> {
     let savepoint = if conn.is_autocommit() {
-        // A body may have ended transactions that are still counted.
-        open_transactions::clear(conn);
         OUTERMOST.to_owned()
     } else {
         savepoint(open_transactions::depth(conn).saturating_add(1))
@@ -151,6 +154,25 @@ impl From<LockError> for Error {
         match error.into_client_error::<Self>() {
             Ok(error) => error,
             Err(error) => Self::ToSqlConversionFailure(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::AdvisoryLocking;
+    use crate::options::{LockOptions, OnMissingLock};
+
+    /// Otherwise a `Client` of tokio-postgres at the same address would be in a transaction.
+    #[test]
+    fn transaction_that_its_body_ended_is_not_counted() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        let quiet = LockOptions::no_wait().on_missing_lock(OnMissingLock::Ignore);
+        for end in ["COMMIT", "ROLLBACK"] {
+            let ended = conn.with_advisory_xact_lock("key", quiet, |conn| conn.execute_batch(end));
+            ended.unwrap_err();
+            assert_eq!(open_transactions::depth(&conn), 0, "{end}");
         }
     }
 }
