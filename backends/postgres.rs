@@ -9,8 +9,8 @@
 //! the [`search_path`] is never called instead. The only values are numbers and the name of a
 //! sequence. They are bound in a statement and written out in a script.
 //!
-//! A statement is prepared once per connection. Its text is one of a few constants, selected by the
-//! [number](Statement::id), so no text is built per call.
+//! A statement is prepared once per connection. Its text is one of a few, selected by the
+//! [number](Statement::id), and is built once in the process.
 //!
 //! # Ways to release a lock
 //!

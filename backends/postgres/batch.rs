@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::server_signs::{server_signs, standby_sign, stub_sign};
+use super::server_signs::server_signs;
 use super::{Bind, Binds};
 use crate::key::RawLockKey;
 use crate::options::LockMode;
@@ -202,12 +202,21 @@ impl LockBatch {
         }
     }
 
-    /// The text, and its number among those of batches.
-    pub(super) const fn text(&self) -> (&'static str, u8) {
+    /// The number of the text among those of batches.
+    pub(super) const fn text_id(&self) -> u8 {
         match (self.mode, &self.tokens) {
-            (BatchMode::Execute, TokenSource::TransactionId) => (EXECUTE_WITH_TRANSACTION_ID, 0),
-            (BatchMode::Execute, TokenSource::Sequence(_)) => (EXECUTE_WITH_SEQUENCE, 1),
-            (BatchMode::Compensate, _) => (COMPENSATE, 2),
+            (BatchMode::Execute, TokenSource::TransactionId) => 0,
+            (BatchMode::Execute, TokenSource::Sequence(_)) => 1,
+            (BatchMode::Compensate, _) => 2,
+        }
+    }
+
+    /// Returns the text.
+    pub(super) fn text(&self) -> String {
+        match (self.mode, &self.tokens) {
+            (BatchMode::Execute, TokenSource::TransactionId) => execute_with_transaction_id(),
+            (BatchMode::Execute, TokenSource::Sequence(_)) => execute_with_sequence(),
+            (BatchMode::Compensate, _) => compensate(),
         }
     }
 }
@@ -230,76 +239,42 @@ pub(super) fn binds(batch: &LockBatch) -> Binds {
 }
 
 /// The expected session and the operations.
-macro_rules! ops {
-    () => {
-        "(SELECT $1::pg_catalog.int4 AS pid) AS expected, \
-         ROWS FROM (pg_catalog.unnest($2::pg_catalog.int8[]), pg_catalog.unnest($3::pg_catalog.int8[])) \
-         WITH ORDINALITY AS op (code, number, ordinal)"
-    };
-}
+const OPS: &str = "(SELECT $1::pg_catalog.int4 AS pid) AS expected, \
+     ROWS FROM (pg_catalog.unnest($2::pg_catalog.int8[]), \
+     pg_catalog.unnest($3::pg_catalog.int8[])) WITH ORDINALITY AS op (code, number, ordinal)";
 
 /// The condition that stops any other session.
-macro_rules! pid_matches {
-    () => {
-        "expected.pid OPERATOR(pg_catalog.=) 0 OR expected.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
-    };
-}
+const PID_MATCHES: &str = "expected.pid OPERATOR(pg_catalog.=) 0 \
+     OR expected.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
 
 /// The pair of numbers in `op.number`: its two halves with their signs.
-macro_rules! halves {
-    () => {
-        "(op.number OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4, \
-         ((op.number OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4"
-    };
-}
+const HALVES: &str = "(op.number OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4, \
+     ((op.number OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4";
 
-/// The condition that the bits of an operation's code under `$mask` are `$bits`.
+/// Returns the condition that the bits of an operation's code under `mask` are `bits`.
 ///
 /// `CASE code WHEN bits` would look for its `=` on the `search_path`.
-macro_rules! code_is {
-    ($mask:literal, $bits:literal) => {
-        concat!(
-            "(op.code OPERATOR(pg_catalog.&) ",
-            $mask,
-            ") OPERATOR(pg_catalog.=) ",
-            $bits
-        )
-    };
+fn code_is(mask: u8, bits: u8) -> String {
+    format!("(op.code OPERATOR(pg_catalog.&) {mask}) OPERATOR(pg_catalog.=) {bits}")
 }
 
-/// The four calls of a function, by mode and key space.
-macro_rules! by_code {
-    ($exclusive:literal, $mask:literal, $first:literal, $second:literal, $third:literal, $fourth:literal) => {
-        concat!(
-            "WHEN ",
-            code_is!($mask, $first),
-            " THEN pg_catalog.",
-            $exclusive,
-            "(op.number) ",
-            "WHEN ",
-            code_is!($mask, $second),
-            " THEN pg_catalog.",
-            $exclusive,
-            "_shared(op.number) ",
-            "WHEN ",
-            code_is!($mask, $third),
-            " THEN pg_catalog.",
-            $exclusive,
-            "(",
-            halves!(),
-            ") ",
-            "WHEN ",
-            code_is!($mask, $fourth),
-            " THEN pg_catalog.",
-            $exclusive,
-            "_shared(",
-            halves!(),
-            ") "
-        )
+/// Returns the four calls of a function, by mode and key space. The bits of their codes count from
+/// `first`.
+fn by_code(function: &str, mask: u8, first: u8) -> String {
+    let call = |bits: u8, suffix: &str, key: &str| {
+        let condition = code_is(mask, bits);
+        format!("WHEN {condition} THEN pg_catalog.{function}{suffix}({key}) ")
     };
+    [
+        call(first, "", "op.number"),
+        call(first + 1, "_shared", "op.number"),
+        call(first + 2, "", HALVES),
+        call(first + 3, "_shared", HALVES),
+    ]
+    .concat()
 }
 
-/// The text that runs the operations in order and then issues the tokens.
+/// Returns the text that runs the operations in order and then issues the tokens.
 ///
 /// A transaction gets its id when a statement first asks for it. So the text asks after the last
 /// grant. If it asked earlier, another session could issue a greater token for a lock and release
@@ -311,83 +286,79 @@ macro_rules! by_code {
 /// ones, and each function is called once per operation.
 ///
 /// [volatile functions]: https://www.postgresql.org/docs/current/xfunc-volatility.html
-macro_rules! execute_batch {
-    ($also:literal, $may_acquire:literal, $from:literal, $number:literal, $second:literal) => {
-        concat!(
-            "SELECT result.answers, result.token, pg_catalog.pg_backend_pid(), ",
-            server_signs!(),
-            " FROM (SELECT ",
-            "pg_catalog.array_agg(CASE WHEN op.granted THEN ",
-            $number,
-            " END ORDER BY op.ordinal) AS answers, ",
-            $second,
-            " FROM (SELECT op.ordinal, op.code OPERATOR(pg_catalog.>=) 16 AS with_token, ",
-            $also,
-            "CASE WHEN op.code OPERATOR(pg_catalog.<) 16 OR ",
-            $may_acquire,
-            " THEN CASE ",
-            by_code!("pg_try_advisory_lock", "15", "0", "1", "2", "3"),
-            by_code!("pg_advisory_unlock", "15", "4", "5", "6", "7"),
-            "ELSE true END END AS granted FROM ",
-            ops!(),
-            $from,
-            " WHERE ",
-            pid_matches!(),
-            ") AS op) AS result"
-        )
-    };
+fn execute_batch(also: &str, may_acquire: &str, from: &str, number: &str, token: &str) -> String {
+    let signs = server_signs();
+    let acquire = by_code("pg_try_advisory_lock", 15, 0);
+    let release = by_code("pg_advisory_unlock", 15, 4);
+    format!(
+        "SELECT result.answers, result.token, pg_catalog.pg_backend_pid(), {signs} \
+         FROM (SELECT \
+         pg_catalog.array_agg(CASE WHEN op.granted THEN {number} END ORDER BY op.ordinal) \
+         AS answers, {token} AS token \
+         FROM (SELECT op.ordinal, op.code OPERATOR(pg_catalog.>=) 16 AS with_token, {also}\
+         CASE WHEN op.code OPERATOR(pg_catalog.<) 16 OR {may_acquire} \
+         THEN CASE {acquire}{release}ELSE true END END AS granted \
+         FROM {OPS}{from} WHERE {PID_MATCHES}) AS op) AS result"
+    )
 }
 
-// Through `text`, because PostgreSQL has no cast from `xid8` to `int8`.
-const EXECUTE_WITH_TRANSACTION_ID: &str = execute_batch!(
-    "",
-    "true",
-    "",
-    "1::pg_catalog.int8",
-    "CASE WHEN pg_catalog.bool_or(op.granted AND op.with_token) \
-     THEN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8 END AS token"
-);
+/// Returns the text with the id of the transaction as the token.
+fn execute_with_transaction_id() -> String {
+    execute_batch(
+        "",
+        "true",
+        "",
+        "1::pg_catalog.int8",
+        // Through `text`, because PostgreSQL has no cast from `xid8` to `int8`.
+        "CASE WHEN pg_catalog.bool_or(op.granted AND op.with_token) \
+         THEN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8 END",
+    )
+}
 
+/// Returns the text with a number of a sequence as the token.
+///
 /// Numbers that a session keeps in a [cache], or that start again, do not grow over all sessions.
 ///
 /// [cache]: https://www.postgresql.org/docs/current/sql-createsequence.html#SQL-CREATESEQUENCE-NOTES
-const EXECUTE_WITH_SEQUENCE: &str = execute_batch!(
-    "seq.sequence, definition.valid, ",
-    "definition.valid",
-    " CROSS JOIN (SELECT $4::pg_catalog.text::pg_catalog.regclass AS sequence) AS seq \
-     LEFT JOIN (SELECT seqrelid, seqcache OPERATOR(pg_catalog.=) 1 AND seqincrement OPERATOR(pg_catalog.>) 0 \
-     AND NOT seqcycle AS valid FROM pg_catalog.pg_sequence) AS definition ON definition.seqrelid OPERATOR(pg_catalog.=) seq.sequence",
-    "CASE WHEN op.with_token THEN pg_catalog.nextval(op.sequence) ELSE 1 END",
-    "pg_catalog.min(CASE WHEN op.valid THEN 1::pg_catalog.int8 ELSE 0 END) AS token"
-);
+fn execute_with_sequence() -> String {
+    execute_batch(
+        "seq.sequence, definition.valid, ",
+        "definition.valid",
+        " CROSS JOIN (SELECT $4::pg_catalog.text::pg_catalog.regclass AS sequence) AS seq \
+         LEFT JOIN (SELECT seqrelid, seqcache OPERATOR(pg_catalog.=) 1 \
+         AND seqincrement OPERATOR(pg_catalog.>) 0 AND NOT seqcycle AS valid \
+         FROM pg_catalog.pg_sequence) AS definition \
+         ON definition.seqrelid OPERATOR(pg_catalog.=) seq.sequence",
+        "CASE WHEN op.with_token THEN pg_catalog.nextval(op.sequence) ELSE 1 END",
+        "pg_catalog.min(CASE WHEN op.valid THEN 1::pg_catalog.int8 ELSE 0 END)",
+    )
+}
 
-/// The text that releases the named locks that [`pg_locks`] shows for this session.
+/// Returns the text that releases the named locks that [`pg_locks`] shows for this session.
 ///
 /// An operation without a row there has a null `held.granted`, so its `CASE` calls nothing.
 /// `classid` and `objid` are unsigned halves of the key. The masks make the halves of a negative
 /// key unsigned, too.
 ///
 /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
-const COMPENSATE: &str = concat!(
-    "SELECT result.answers, NULL::pg_catalog.int8, pg_catalog.pg_backend_pid() FROM (SELECT ",
-    "pg_catalog.array_agg(CASE WHEN op.released THEN 1::pg_catalog.int8 END ORDER BY op.ordinal) AS answers FROM (SELECT op.ordinal, ",
-    "CASE WHEN held.granted THEN CASE ",
-    by_code!("pg_advisory_unlock", "3", "0", "1", "2", "3"),
-    "END END AS released FROM ",
-    ops!(),
-    " LEFT JOIN pg_catalog.pg_locks AS held ON held.locktype OPERATOR(pg_catalog.=) 'advisory' ",
-    "AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() ",
-    "AND held.classid::pg_catalog.int8 OPERATOR(pg_catalog.=) ",
-    "((op.number OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.&) 4294967295) ",
-    "AND held.objid::pg_catalog.int8 OPERATOR(pg_catalog.=) (op.number OPERATOR(pg_catalog.&) 4294967295) ",
-    "AND held.objsubid OPERATOR(pg_catalog.=) ",
-    "CASE WHEN ",
-    code_is!("2", "0"),
-    " THEN 1 ELSE 2 END ",
-    "AND held.mode OPERATOR(pg_catalog.=) ",
-    "CASE WHEN ",
-    code_is!("1", "0"),
-    " THEN 'ExclusiveLock' ELSE 'ShareLock' END WHERE ",
-    pid_matches!(),
-    ") AS op) AS result"
-);
+fn compensate() -> String {
+    let release = by_code("pg_advisory_unlock", 3, 0);
+    let (is_single, is_exclusive) = (code_is(2, 0), code_is(1, 0));
+    format!(
+        "SELECT result.answers, NULL::pg_catalog.int8, pg_catalog.pg_backend_pid() FROM (SELECT \
+         pg_catalog.array_agg(CASE WHEN op.released THEN 1::pg_catalog.int8 END \
+         ORDER BY op.ordinal) AS answers FROM (SELECT op.ordinal, \
+         CASE WHEN held.granted THEN CASE {release}END END AS released FROM {OPS} \
+         LEFT JOIN pg_catalog.pg_locks AS held \
+         ON held.locktype OPERATOR(pg_catalog.=) 'advisory' \
+         AND held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
+         AND held.classid::pg_catalog.int8 OPERATOR(pg_catalog.=) \
+         ((op.number OPERATOR(pg_catalog.>>) 32) OPERATOR(pg_catalog.&) 4294967295) \
+         AND held.objid::pg_catalog.int8 OPERATOR(pg_catalog.=) \
+         (op.number OPERATOR(pg_catalog.&) 4294967295) \
+         AND held.objsubid OPERATOR(pg_catalog.=) CASE WHEN {is_single} THEN 1 ELSE 2 END \
+         AND held.mode OPERATOR(pg_catalog.=) \
+         CASE WHEN {is_exclusive} THEN 'ExclusiveLock' ELSE 'ShareLock' END \
+         WHERE {PID_MATCHES}) AS op) AS result"
+    )
+}

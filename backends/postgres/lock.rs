@@ -1,6 +1,8 @@
 //! The texts about one lock: those of a connection, and single operations of a lock manager.
+//!
+//! Each parameter occurs once and in order, because Diesel numbers parameters itself.
 
-use super::server_signs::{standby_sign, stub_sign};
+use super::server_signs::{STANDBY_SIGN, STUB_SIGN};
 use super::{Bind, Binds, LockOp, NEGATIVE_INFINITY, ServerSigns, StatementKind};
 use crate::key::{PgLocksColumns, RawLockKey};
 use crate::options::{LockMode, LockScope};
@@ -12,60 +14,7 @@ use crate::options::{LockMode, LockScope};
 /// it.
 ///
 /// [`CURRENT_TIMESTAMP`]: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-CURRENT
-macro_rules! session_columns {
-    () => {
-        ", pg_catalog.pg_backend_pid(), CURRENT_TIMESTAMP"
-    };
-}
-
-/// Chooses one of four texts made by `$text!`, whose first argument may be the name of a function.
-///
-/// The mode decides the suffix of the function and the mode in `pg_locks`. The key space decides
-/// the parameters of the key and `objsubid`.
-///
-/// Each parameter occurs once and in order, because Diesel numbers parameters itself.
-macro_rules! by_mode_and_space {
-    ($mode:expr, $key:expr, $text:ident $(($function:literal))?, $single:literal, $pair:literal) => {
-        match ($mode, $key) {
-            (LockMode::Exclusive, RawLockKey::Single(_)) => {
-                $text!($($function,)? "", "ExclusiveLock", $single, "1")
-            }
-            (LockMode::Exclusive, RawLockKey::Pair(..)) => {
-                $text!($($function,)? "", "ExclusiveLock", $pair, "2")
-            }
-            (LockMode::Shared, RawLockKey::Single(_)) => {
-                $text!($($function,)? "_shared", "ShareLock", $single, "1")
-            }
-            (LockMode::Shared, RawLockKey::Pair(..)) => {
-                $text!($($function,)? "_shared", "ShareLock", $pair, "2")
-            }
-        }
-    };
-}
-
-/// The text that calls `$function` unless the server shows a refused sign, which it returns then.
-///
-/// `$1` and `$2` are 0 if the signs of a stub and of a standby are accepted. [`COALESCE`] evaluates
-/// its last argument, the call, only if the others are null.
-///
-/// [`COALESCE`]: https://www.postgresql.org/docs/current/functions-conditional.html#FUNCTIONS-COALESCE-NVL-IFNULL
-macro_rules! unless_refused {
-    ($function:literal, $suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
-        concat!(
-            "SELECT COALESCE(CASE WHEN $1::pg_catalog.int4 OPERATOR(pg_catalog.<>) 0 THEN ",
-            stub_sign!(),
-            " END, CASE WHEN $2::pg_catalog.int4 OPERATOR(pg_catalog.<>) 0 THEN ",
-            standby_sign!(),
-            " END, pg_catalog.",
-            $function,
-            $suffix,
-            "(",
-            $key,
-            ")::pg_catalog.int4)",
-            session_columns!()
-        )
-    };
-}
+const SESSION_COLUMNS: &str = "pg_catalog.pg_backend_pid(), CURRENT_TIMESTAMP";
 
 /// The condition that no transaction with uncommitted work is open, for a grant outside any
 /// transaction.
@@ -74,215 +23,160 @@ macro_rules! unless_refused {
 /// it is null, because a statement that releases a lock writes nothing.
 ///
 /// [`txid_current_if_assigned`]: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
-macro_rules! nothing_uncommitted {
-    () => {
-        "pg_catalog.txid_current_if_assigned() IS NULL"
-    };
-}
-pub(super) use nothing_uncommitted;
+pub(super) const NOTHING_UNCOMMITTED: &str = "pg_catalog.txid_current_if_assigned() IS NULL";
 
-/// The text that releases the lock on the expected session, outside any transaction that the client
-/// does not know of.
+/// Returns the end of a function's name.
+pub(super) const fn suffix(mode: LockMode) -> &'static str {
+    match mode {
+        LockMode::Exclusive => "",
+        LockMode::Shared => "_shared",
+    }
+}
+
+/// Returns a call of a lock function. The parameters of the key have the numbers from `first`.
+fn call(function: &str, key: RawLockKey, mode: LockMode, first: u8) -> String {
+    let (suffix, second) = (suffix(mode), first + 1);
+    match key {
+        RawLockKey::Single(_) => {
+            format!("pg_catalog.{function}{suffix}(${first}::pg_catalog.int8)")
+        }
+        RawLockKey::Pair(..) => format!(
+            "pg_catalog.{function}{suffix}(${first}::pg_catalog.int4, ${second}::pg_catalog.int4)"
+        ),
+    }
+}
+
+/// Returns the text that attempts the lock unless the server shows a refused sign, which it returns
+/// then.
+///
+/// `$1` and `$2` are 0 if the signs of a stub and of a standby are accepted. [`COALESCE`] evaluates
+/// its last argument, the call, only if the others are null.
+///
+/// [`COALESCE`]: https://www.postgresql.org/docs/current/functions-conditional.html#FUNCTIONS-COALESCE-NVL-IFNULL
+fn unless_refused(scope: LockScope, key: RawLockKey, mode: LockMode) -> String {
+    let function = match scope {
+        LockScope::Session => "pg_try_advisory_lock",
+        LockScope::Transaction => "pg_try_advisory_xact_lock",
+    };
+    let attempt = call(function, key, mode, 3);
+    format!(
+        "SELECT COALESCE(\
+         CASE WHEN $1::pg_catalog.int4 OPERATOR(pg_catalog.<>) 0 THEN {STUB_SIGN} END, \
+         CASE WHEN $2::pg_catalog.int4 OPERATOR(pg_catalog.<>) 0 THEN {STANDBY_SIGN} END, \
+         {attempt}::pg_catalog.int4), {SESSION_COLUMNS}"
+    )
+}
+
+/// Returns the text that releases the lock on the expected session, outside any transaction that
+/// the client does not know of.
 ///
 /// [`CASE`] evaluates the call only if the conditions hold. The conditions and the release are in
 /// one statement, so that a pooler cannot send them to two sessions.
 ///
 /// [`CASE`]: https://www.postgresql.org/docs/current/functions-conditional.html#FUNCTIONS-CASE
-macro_rules! release {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, "1") => {
-        release!($suffix, $key, "$3")
+fn release(key: RawLockKey, mode: LockMode) -> String {
+    let unlock = call("pg_advisory_unlock", key, mode, 2);
+    let began = match key {
+        RawLockKey::Single(_) => "$3",
+        RawLockKey::Pair(..) => "$4",
     };
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, "2") => {
-        release!($suffix, $key, "$4")
-    };
-    ($suffix:literal, $key:literal, $began:literal) => {
-        concat!(
-            "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 ",
-            "AND (granted.began OPERATOR(pg_catalog.=) '-infinity'::pg_catalog.timestamptz ",
-            "OR (CURRENT_TIMESTAMP OPERATOR(pg_catalog.<>) granted.began AND ",
-            nothing_uncommitted!(),
-            ")) THEN pg_catalog.pg_advisory_unlock",
-            $suffix,
-            "(",
-            $key,
-            ") END",
-            session_columns!(),
-            // Each parameter occurs once, and the start is needed twice.
-            " FROM (SELECT ",
-            $began,
-            "::pg_catalog.timestamptz AS began) AS granted"
-        )
-    };
+    // Each parameter occurs once, and the start is needed twice.
+    format!(
+        "SELECT CASE \
+         WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 \
+         AND (granted.began OPERATOR(pg_catalog.=) '-infinity'::pg_catalog.timestamptz \
+         OR (CURRENT_TIMESTAMP OPERATOR(pg_catalog.<>) granted.began AND {NOTHING_UNCOMMITTED})) \
+         THEN {unlock} END, {SESSION_COLUMNS} \
+         FROM (SELECT {began}::pg_catalog.timestamptz AS began) AS granted"
+    )
 }
 
-/// The row of [`pg_locks`] for the lock, if this session holds it.
+/// The condition on a row of `pg_locks` that this session holds the lock.
+const BY_SESSION: &str = "held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
+
+/// The condition that a [prepared transaction] of this database holds the lock. It has no process
+/// id.
 ///
-/// A session holds locks of one database only, so the text does not compare the database. Reading
-/// `pg_database`, which all databases share, would need room in the lock table, which may be full.
-/// Nor does it compare `granted`: a session that runs a statement waits for no lock.
+/// [prepared transaction]: https://www.postgresql.org/docs/current/sql-prepare-transaction.html
+const BY_PREPARED_TRANSACTION: &str = "held.pid IS NULL AND held.database \
+     OPERATOR(pg_catalog.=) (SELECT current.oid FROM pg_catalog.pg_database AS current \
+     WHERE current.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())";
+
+/// Returns the clause that finds the row of [`pg_locks`] for the lock, with this holder.
+///
+/// A session holds locks of one database only, so [`BY_SESSION`] does not compare the database.
+/// Reading `pg_database`, which all databases share, would need room in the lock table, which may
+/// be full. Nor does the text compare `granted`: a session that runs a statement waits for no lock.
 ///
 /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
-macro_rules! from_pg_locks {
-    ($pg_locks_mode:literal, $classid:literal, $objid:literal, $objsubid:literal) => {
-        from_pg_locks!(
-            "held.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()",
-            $pg_locks_mode,
-            $classid,
-            $objid,
-            $objsubid
-        )
+fn from_pg_locks(
+    holder: &str,
+    [classid, objid]: [&str; 2],
+    key: RawLockKey,
+    mode: LockMode,
+) -> String {
+    let objsubid = key.pg_locks().objsubid;
+    let mode = match mode {
+        LockMode::Exclusive => "ExclusiveLock",
+        LockMode::Shared => "ShareLock",
     };
-    ($holder:literal, $pg_locks_mode:literal, $classid:literal, $objid:literal, $objsubid:literal) => {
-        concat!(
-            " FROM pg_catalog.pg_locks AS held WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory' AND ",
-            $holder,
-            " AND held.classid OPERATOR(pg_catalog.=) ",
-            $classid,
-            "::pg_catalog.int8::pg_catalog.oid ",
-            "AND held.objid OPERATOR(pg_catalog.=) ",
-            $objid,
-            "::pg_catalog.int8::pg_catalog.oid ",
-            "AND held.objsubid OPERATOR(pg_catalog.=) ",
-            $objsubid,
-            " AND held.mode OPERATOR(pg_catalog.=) '",
-            $pg_locks_mode,
-            "'"
-        )
-    };
+    format!(
+        "FROM pg_catalog.pg_locks AS held WHERE held.locktype OPERATOR(pg_catalog.=) 'advisory' \
+         AND {holder} \
+         AND held.classid OPERATOR(pg_catalog.=) {classid}::pg_catalog.int8::pg_catalog.oid \
+         AND held.objid OPERATOR(pg_catalog.=) {objid}::pg_catalog.int8::pg_catalog.oid \
+         AND held.objsubid OPERATOR(pg_catalog.=) {objsubid} \
+         AND held.mode OPERATOR(pg_catalog.=) '{mode}'"
+    )
 }
 
-/// The text that releases the lock if `pg_locks` shows it for the expected session, or for any if
-/// that is 0.
+/// Returns the text that releases the lock if `pg_locks` shows it for the expected session, or for
+/// any if that is 0.
 ///
 /// The key occurs twice: first as the parameters of the function, then as columns of `pg_locks`.
 /// So the numbers of the later parameters depend on the key space.
-macro_rules! release_if_held {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, "1") => {
-        release_if_held!(
-            $suffix,
-            $key,
-            from_pg_locks!($pg_locks_mode, "$2", "$3", "1"),
-            "$4"
-        )
+fn release_if_held(key: RawLockKey, mode: LockMode) -> String {
+    let unlock = call("pg_advisory_unlock", key, mode, 1);
+    let (columns, pid) = match key {
+        RawLockKey::Single(_) => (["$2", "$3"], "$4"),
+        RawLockKey::Pair(..) => (["$3", "$4"], "$5"),
     };
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, "2") => {
-        release_if_held!(
-            $suffix,
-            $key,
-            from_pg_locks!($pg_locks_mode, "$3", "$4", "2"),
-            "$5"
-        )
-    };
-    ($suffix:literal, $key:literal, $from:expr, $pid:literal) => {
-        concat!(
-            "SELECT (SELECT pg_catalog.pg_advisory_unlock",
-            $suffix,
-            "(",
-            $key,
-            ")",
-            $from,
-            " AND ",
-            $pid,
-            "::pg_catalog.int4 OPERATOR(pg_catalog.=) ANY (ARRAY[0, held.pid]))",
-            session_columns!()
-        )
-    };
+    let from = from_pg_locks(BY_SESSION, columns, key, mode);
+    format!(
+        "SELECT (SELECT {unlock} {from} \
+         AND {pid}::pg_catalog.int4 OPERATOR(pg_catalog.=) ANY (ARRAY[0, held.pid])), \
+         {SESSION_COLUMNS}"
+    )
 }
 
-/// The condition that `pg_locks` shows the lock for this session.
-macro_rules! held_by_session {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:tt) => {
-        concat!(
-            "EXISTS (SELECT",
-            from_pg_locks!($pg_locks_mode, "$1", "$2", $objsubid),
-            ")"
-        )
-    };
+/// Returns the condition that `pg_locks` shows the lock for this holder.
+fn is_held_by(holder: &str, columns: [&str; 2], key: RawLockKey, mode: LockMode) -> String {
+    let from = from_pg_locks(holder, columns, key, mode);
+    format!("EXISTS (SELECT {from})")
 }
 
-/// The text that returns whether `pg_locks` shows the lock.
-macro_rules! is_held {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:tt) => {
-        concat!(
-            "SELECT ",
-            held_by_session!($suffix, $pg_locks_mode, $key, $objsubid),
-            session_columns!()
-        )
-    };
-}
-
-/// The text that returns whether a [prepared transaction] holds the lock, which has no process id.
-///
-/// [prepared transaction]: https://www.postgresql.org/docs/current/sql-prepare-transaction.html
-macro_rules! held_by_prepared_transaction {
-    ($suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:tt) => {
-        concat!(
-            "SELECT EXISTS (SELECT",
-            from_pg_locks!(
-                "held.pid IS NULL AND held.database OPERATOR(pg_catalog.=) (SELECT current.oid \
-                 FROM pg_catalog.pg_database AS current \
-                 WHERE current.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())",
-                $pg_locks_mode,
-                "$1",
-                "$2",
-                $objsubid
-            ),
-            ")",
-            session_columns!()
-        )
-    };
+/// Returns the text that returns whether `pg_locks` shows the lock for this holder.
+fn is_held(holder: &str, key: RawLockKey, mode: LockMode) -> String {
+    let is_held = is_held_by(holder, ["$1", "$2"], key, mode);
+    format!("SELECT {is_held}, {SESSION_COLUMNS}")
 }
 
 /// Returns the condition that `pg_locks` shows the lock for this session, with the key written out.
 pub(super) fn held_by_session(key: RawLockKey, mode: LockMode) -> String {
     let PgLocksColumns { classid, objid, .. } = key.pg_locks();
     // A simple query has no parameters. The values are integers, so the text contains no quote.
-    by_mode_and_space!(mode, key, held_by_session, "", "")
-        .replace("$1", &format!("'{classid}'"))
-        .replace("$2", &format!("'{objid}'"))
+    let [classid, objid] = [classid, objid].map(|column| format!("'{column}'"));
+    is_held_by(BY_SESSION, [&classid, &objid], key, mode)
 }
 
 /// Returns the text of a statement of a connection.
-pub(super) const fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) -> &'static str {
+pub(super) fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) -> String {
     match kind {
-        StatementKind::TryAcquire {
-            scope: LockScope::Session,
-            ..
-        } => by_mode_and_space!(
-            mode,
-            key,
-            unless_refused("pg_try_advisory_lock"),
-            "$3::pg_catalog.int8",
-            "$3::pg_catalog.int4, $4::pg_catalog.int4"
-        ),
-        StatementKind::TryAcquire {
-            scope: LockScope::Transaction,
-            ..
-        } => by_mode_and_space!(
-            mode,
-            key,
-            unless_refused("pg_try_advisory_xact_lock"),
-            "$3::pg_catalog.int8",
-            "$3::pg_catalog.int4, $4::pg_catalog.int4"
-        ),
-        StatementKind::Release { .. } => by_mode_and_space!(
-            mode,
-            key,
-            release,
-            "$2::pg_catalog.int8",
-            "$2::pg_catalog.int4, $3::pg_catalog.int4"
-        ),
-        StatementKind::ReleaseIfHeld { .. } => by_mode_and_space!(
-            mode,
-            key,
-            release_if_held,
-            "$1::pg_catalog.int8",
-            "$1::pg_catalog.int4, $2::pg_catalog.int4"
-        ),
-        StatementKind::IsHeld => by_mode_and_space!(mode, key, is_held, "", ""),
-        StatementKind::IsHeldByPreparedTransaction => {
-            by_mode_and_space!(mode, key, held_by_prepared_transaction, "", "")
-        }
+        StatementKind::TryAcquire { scope, .. } => unless_refused(scope, key, mode),
+        StatementKind::Release { .. } => release(key, mode),
+        StatementKind::ReleaseIfHeld { .. } => release_if_held(key, mode),
+        StatementKind::IsHeld => is_held(BY_SESSION, key, mode),
+        StatementKind::IsHeldByPreparedTransaction => is_held(BY_PREPARED_TRANSACTION, key, mode),
     }
 }
 
@@ -334,40 +228,20 @@ pub(super) const fn key_binds(key: RawLockKey) -> [Option<Bind>; 2] {
     }
 }
 
-/// The text of a single operation. It does nothing on another session than the expected one, and
-/// returns null there. So no lock is acquired on a session that the lock manager does not know.
-///
-/// The operations need no columns of `pg_locks`, which [`by_mode_and_space`] passes to each text.
-macro_rules! if_pid_matches {
-    ($function:literal, $suffix:literal, $pg_locks_mode:literal, $key:literal, $objsubid:literal) => {
-        concat!(
-            "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 THEN pg_catalog.",
-            $function,
-            $suffix,
-            "(",
-            $key,
-            ") END"
-        )
-    };
-}
-
 /// Returns the text of a single operation, which issues no token.
-pub(super) const fn single_op_sql(op: &LockOp) -> &'static str {
-    if op.is_release() {
-        by_mode_and_space!(
-            op.mode(),
-            op.key(),
-            if_pid_matches("pg_advisory_unlock"),
-            "$2::pg_catalog.int8",
-            "$2::pg_catalog.int4, $3::pg_catalog.int4"
-        )
+///
+/// It does nothing on another session than the expected one, and returns null there. So no lock is
+/// acquired on a session that the lock manager does not know.
+pub(super) fn single_op_sql(op: &LockOp) -> String {
+    let function = if op.is_release() {
+        "pg_advisory_unlock"
     } else {
-        by_mode_and_space!(
-            op.mode(),
-            op.key(),
-            if_pid_matches("pg_try_advisory_lock"),
-            "$2::pg_catalog.int8",
-            "$2::pg_catalog.int4, $3::pg_catalog.int4"
-        )
-    }
+        "pg_try_advisory_lock"
+    };
+    let call = call(function, op.key(), op.mode(), 2);
+    format!(
+        "SELECT CASE \
+         WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::pg_catalog.int4 \
+         THEN {call} END"
+    )
 }

@@ -28,87 +28,71 @@ use crate::key::RawLockKey;
 ///
 /// `convert_to` checks the bytes if it has nothing to convert, so it does not get such a name.
 /// `chr(92)` is a backslash, whose literal depends on `standard_conforming_strings`.
-macro_rules! role_name {
-    () => {
-        concat!(
-            "(SELECT pg_catalog.encode(CASE WHEN role.encoding OPERATOR(pg_catalog.=) 'UTF8' ",
-            "OR role.encoding OPERATOR(pg_catalog.=) 'SQL_ASCII' ",
-            "THEN pg_catalog.decode(pg_catalog.replace(role.name, pg_catalog.chr(92), ",
-            "pg_catalog.repeat(pg_catalog.chr(92), 2)), 'escape') ",
-            "ELSE pg_catalog.convert_to(role.name, 'UTF8') END, 'escape') ",
-            "FROM (SELECT pg_catalog.pg_get_userbyid(entry.usesysid)::pg_catalog.text AS name, ",
-            "pg_catalog.getdatabaseencoding()::pg_catalog.text AS encoding) AS role)"
-        )
-    };
-}
+const ROLE_NAME: &str = "(SELECT pg_catalog.encode(\
+     CASE WHEN role.encoding OPERATOR(pg_catalog.=) 'UTF8' \
+     OR role.encoding OPERATOR(pg_catalog.=) 'SQL_ASCII' \
+     THEN pg_catalog.decode(pg_catalog.replace(role.name, pg_catalog.chr(92), \
+     pg_catalog.repeat(pg_catalog.chr(92), 2)), 'escape') \
+     ELSE pg_catalog.convert_to(role.name, 'UTF8') END, 'escape') \
+     FROM (SELECT pg_catalog.pg_get_userbyid(entry.usesysid)::pg_catalog.text AS name, \
+     pg_catalog.getdatabaseencoding()::pg_catalog.text AS encoding) AS role)";
 
-/// A text for the rows that satisfy a further condition.
-macro_rules! report {
-    ($condition:literal) => {
-        concat!(
-            "SELECT pg_catalog.array_agg(field.value ORDER BY entry.position, field.position) FROM (",
-            "SELECT held.*, session.*, pg_catalog.row_number() OVER (",
-            "ORDER BY held.objsubid, held.classid, held.objid, held.granted DESC, ",
-            // Null for an instant after the start of a wait.
-            "held.waited DESC NULLS LAST, ",
-            "held.pid) AS position FROM (",
-            "SELECT locks.*, CASE WHEN NOT locks.granted THEN pg_catalog.clock_timestamp() ",
-            "OPERATOR(pg_catalog.-) (pg_catalog.to_jsonb(locks) OPERATOR(pg_catalog.->>) 'waitstart')",
-            "::pg_catalog.timestamptz END AS waited FROM pg_catalog.pg_locks AS locks ",
-            "WHERE locks.locktype OPERATOR(pg_catalog.=) 'advisory' ",
-            "AND locks.database OPERATOR(pg_catalog.=) (SELECT own.datid ",
-            "FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS own)",
-            $condition,
-            " LIMIT ",
-            "1000", // the greatest number of rows in a report
-            ") AS held LEFT JOIN (SELECT activity.pid AS session_pid, activity.usesysid, ",
-            "activity.application_name, activity.client_addr, activity.state, ",
-            "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) activity.state_change AS state_age, ",
-            "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) activity.xact_start AS xact_age, ",
-            "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) activity.backend_start AS age ",
-            "FROM pg_catalog.pg_stat_get_activity(NULL) AS activity) AS session ",
-            "ON session.session_pid OPERATOR(pg_catalog.=) held.pid) AS entry, ",
-            "LATERAL pg_catalog.unnest(ARRAY[",
-            "entry.classid::pg_catalog.text, entry.objid::pg_catalog.text, ",
-            "entry.objsubid::pg_catalog.text, entry.mode, entry.granted::pg_catalog.text, ",
-            "pg_catalog.date_part('epoch', entry.waited)::pg_catalog.text, ",
-            // For waiters only: the function needs exclusive access to the server's lock manager.
-            // https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SESSION
-            "CASE WHEN NOT entry.granted THEN pg_catalog.array_to_string(",
-            "pg_catalog.pg_blocking_pids(entry.pid), ',') END, ",
-            "entry.pid::pg_catalog.text, ",
-            role_name!(),
-            ", ",
-            "entry.application_name, pg_catalog.host(entry.client_addr), entry.state, ",
-            "pg_catalog.date_part('epoch', entry.state_age)::pg_catalog.text, ",
-            "pg_catalog.date_part('epoch', entry.xact_age)::pg_catalog.text, ",
-            "pg_catalog.date_part('epoch', entry.age)::pg_catalog.text",
-            "]) WITH ORDINALITY AS field(value, position)"
-        )
-    };
-}
+/// The order for every advisory lock of the database: the limit first cuts keys without waiters.
+const ALL: &str = " ORDER BY pg_catalog.bool_and(locks.granted) OVER (\
+     PARTITION BY locks.objsubid, locks.classid, locks.objid)";
 
-/// The text for every advisory lock of the database.
-const ALL: &str = report!(
-    " ORDER BY pg_catalog.bool_and(locks.granted) OVER (\
-     PARTITION BY locks.objsubid, locks.classid, locks.objid)" // the limit cuts other keys first
-);
-
-/// The text for one key.
-const OF_KEY: &str = report!(
-    " AND locks.classid OPERATOR(pg_catalog.=) $1::pg_catalog.int8::pg_catalog.oid \
+/// The condition and the order for one key: the limit cuts waiters only.
+const OF_KEY: &str = " \
+     AND locks.classid OPERATOR(pg_catalog.=) $1::pg_catalog.int8::pg_catalog.oid \
      AND locks.objid OPERATOR(pg_catalog.=) $2::pg_catalog.int8::pg_catalog.oid \
      AND locks.objsubid OPERATOR(pg_catalog.=) $3::pg_catalog.int4 \
      AND (locks.granted OR $4::pg_catalog.int4 OPERATOR(pg_catalog.=) 1) \
-     ORDER BY locks.granted DESC" // the limit cuts waiters only
-);
+     ORDER BY locks.granted DESC";
+
+/// The greatest number of rows in a report.
+const MAX_ROWS: u32 = 1000;
 
 /// Returns the text for one key, or for all.
-pub(super) const fn sql(key: Option<RawLockKey>) -> &'static str {
-    match key {
-        Some(_) => OF_KEY,
-        None => ALL,
-    }
+///
+/// `waited` is null for an instant after the start of a wait. [`pg_blocking_pids`] needs exclusive
+/// access to the server's lock manager, so it is called for waiters only.
+///
+/// [`pg_blocking_pids`]: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SESSION
+pub(super) fn sql(key: Option<RawLockKey>) -> String {
+    let condition = if key.is_some() { OF_KEY } else { ALL };
+    format!(
+        "SELECT pg_catalog.array_agg(field.value ORDER BY entry.position, field.position) FROM (\
+         SELECT held.*, session.*, pg_catalog.row_number() OVER (\
+         ORDER BY held.objsubid, held.classid, held.objid, held.granted DESC, \
+         held.waited DESC NULLS LAST, held.pid) AS position FROM (\
+         SELECT locks.*, CASE WHEN NOT locks.granted THEN pg_catalog.clock_timestamp() \
+         OPERATOR(pg_catalog.-) \
+         (pg_catalog.to_jsonb(locks) OPERATOR(pg_catalog.->>) 'waitstart')\
+         ::pg_catalog.timestamptz END AS waited FROM pg_catalog.pg_locks AS locks \
+         WHERE locks.locktype OPERATOR(pg_catalog.=) 'advisory' \
+         AND locks.database OPERATOR(pg_catalog.=) (SELECT own.datid \
+         FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS own){condition} \
+         LIMIT {MAX_ROWS}) AS held LEFT JOIN (SELECT activity.pid AS session_pid, \
+         activity.usesysid, activity.application_name, activity.client_addr, activity.state, \
+         pg_catalog.clock_timestamp() \
+         OPERATOR(pg_catalog.-) activity.state_change AS state_age, \
+         pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) activity.xact_start AS xact_age, \
+         pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) activity.backend_start AS age \
+         FROM pg_catalog.pg_stat_get_activity(NULL) AS activity) AS session \
+         ON session.session_pid OPERATOR(pg_catalog.=) held.pid) AS entry, \
+         LATERAL pg_catalog.unnest(ARRAY[\
+         entry.classid::pg_catalog.text, entry.objid::pg_catalog.text, \
+         entry.objsubid::pg_catalog.text, entry.mode, entry.granted::pg_catalog.text, \
+         pg_catalog.date_part('epoch', entry.waited)::pg_catalog.text, \
+         CASE WHEN NOT entry.granted THEN pg_catalog.array_to_string(\
+         pg_catalog.pg_blocking_pids(entry.pid), ',') END, \
+         entry.pid::pg_catalog.text, {ROLE_NAME}, \
+         entry.application_name, pg_catalog.host(entry.client_addr), entry.state, \
+         pg_catalog.date_part('epoch', entry.state_age)::pg_catalog.text, \
+         pg_catalog.date_part('epoch', entry.xact_age)::pg_catalog.text, \
+         pg_catalog.date_part('epoch', entry.age)::pg_catalog.text\
+         ]) WITH ORDINALITY AS field(value, position)"
+    )
 }
 
 /// Returns the values to bind.

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::lock::{held_by_session, nothing_uncommitted};
+use super::lock::{NOTHING_UNCOMMITTED, held_by_session, suffix};
 use super::wait::{self, SAVEPOINT};
 use super::{NEGATIVE_INFINITY, SqlState, TerminateStep, rollback_text};
 #[cfg(any(test, feature = "sea-orm"))]
@@ -210,9 +210,8 @@ impl Script {
             } => {
                 let outside_transaction = transaction_began.map_or_else(String::new, |began| {
                     format!(
-                        "WHEN {} OR NOT ({}) THEN '{OPEN_TRANSACTION}' ",
-                        transaction_began_at(began),
-                        nothing_uncommitted!()
+                        "WHEN {} OR NOT ({NOTHING_UNCOMMITTED}) THEN '{OPEN_TRANSACTION}' ",
+                        transaction_began_at(began)
                     )
                 });
                 format!(
@@ -388,10 +387,7 @@ fn with_sqlstate_in_constraint(body: &str) -> String {
 ///
 /// [constant]: https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-CONSTANTS-NUMERIC
 fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
-    let suffix = match mode {
-        LockMode::Exclusive => "",
-        LockMode::Shared => "_shared",
-    };
+    let suffix = suffix(mode);
     match key {
         RawLockKey::Single(number) => {
             format!("pg_catalog.{function}{suffix}('{number}'::pg_catalog.int8)")

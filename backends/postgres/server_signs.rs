@@ -13,29 +13,17 @@
 ///
 /// CockroachDB shows its version in a setting. YugabyteDB without advisory locks refuses them,
 /// unless a setting silences that error. Its newer releases have locks, and a setting for that.
-macro_rules! stub_sign {
-    () => {
-        "CASE WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL THEN 2 \
-         WHEN pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) \
-         OPERATOR(pg_catalog.=) 'on' AND COALESCE(\
-         pg_catalog.current_setting('yb_enable_advisory_locks', true), 'off') \
-         OPERATOR(pg_catalog.<>) 'on' THEN 4 END"
-    };
-}
-pub(super) use stub_sign;
+pub(super) const STUB_SIGN: &str = "CASE \
+     WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL THEN 2 \
+     WHEN pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) \
+     OPERATOR(pg_catalog.=) 'on' AND COALESCE(\
+     pg_catalog.current_setting('yb_enable_advisory_locks', true), 'off') \
+     OPERATOR(pg_catalog.<>) 'on' THEN 4 END";
 
 /// The sign of a standby, as a number in a statement. Null: none.
-macro_rules! standby_sign {
-    () => {
-        "CASE WHEN pg_catalog.pg_is_in_recovery() THEN 8 END"
-    };
-}
-pub(super) use standby_sign;
+pub(super) const STANDBY_SIGN: &str = "CASE WHEN pg_catalog.pg_is_in_recovery() THEN 8 END";
 
-/// The signs as a number, in a statement. 0: none.
-macro_rules! server_signs {
-    () => {
-        concat!("COALESCE(", stub_sign!(), ", ", standby_sign!(), ", 0)")
-    };
+/// Returns the signs as a number, in a statement. 0: none.
+pub(super) fn server_signs() -> String {
+    format!("COALESCE({STUB_SIGN}, {STANDBY_SIGN}, 0)")
 }
-pub(super) use server_signs;

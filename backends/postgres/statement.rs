@@ -1,6 +1,6 @@
 //! Prepared statements: their meaning, the number of the text, and the values to bind.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::ServerSigns;
 use super::batch::{self, LockBatch};
@@ -179,7 +179,7 @@ impl Statement {
                     let release = 4 * u8::from(op.is_release());
                     Self::FIRST_SINGLE + release + variant(op.key(), op.mode())
                 }
-                None => Self::FIRST_BATCH + batch.text().1,
+                None => Self::FIRST_BATCH + batch.text_id(),
             },
             Self::Report { key, .. } => Self::FIRST_REPORT + u8::from(key.is_none()),
             Self::Identity { key } => Self::FIRST_IDENTITY + u8::from(key.is_none()),
@@ -201,15 +201,22 @@ impl Statement {
     /// `timestamptz`, `int8[]` and `text[]`, in the binary format. Each may be null.
     #[must_use]
     pub fn sql(&self) -> &'static str {
+        // An id is less than `COUNT`, so the fallback is never used.
+        let text = TEXTS.get(usize::from(self.id()));
+        text.map_or("", |text| text.get_or_init(|| self.text()).as_str())
+    }
+
+    /// Returns the text, which is built by each call.
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Lock { kind, key, mode } => lock::sql(*kind, *key, *mode),
             Self::Batch(batch) => match batch.single_op() {
                 Some(op) => lock::single_op_sql(op),
-                None => batch.text().0,
+                None => batch.text(),
             },
             Self::Report { key, .. } => report::sql(*key),
-            Self::Identity { key: Some(_) } => server_identity::WITH_LOCK,
-            Self::Identity { key: None } => server_identity::VERSION_ONLY,
+            Self::Identity { key: Some(_) } => server_identity::with_lock(),
+            Self::Identity { key: None } => server_identity::VERSION_ONLY.to_owned(),
         }
     }
 
@@ -284,6 +291,10 @@ impl Statement {
         }
     }
 }
+
+/// The texts by their numbers. Each is built once in the process.
+static TEXTS: [OnceLock<String>; Statement::COUNT as usize] =
+    [const { OnceLock::new() }; Statement::COUNT as usize];
 
 /// The values of a statement. The used slots come first.
 pub(crate) type Binds = [Option<Bind>; 5];
