@@ -64,7 +64,7 @@ use ::diesel::QueryResult;
 use ::diesel::connection::{Instrumentation, TransactionDepthChange, TransactionManagerStatus};
 use ::diesel::result::{DatabaseErrorKind, Error};
 
-use crate::error::{LockError, LockErrorKind, downcast};
+use crate::error::{LockError, downcast};
 use crate::session::{SessionError, SqlState, TransactionState};
 
 /// Instrumentation of a connection whose session is to be terminated.
@@ -159,14 +159,7 @@ pub(crate) fn hidden_cause<'e>(
 /// Diesel's own error.
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
-        if error.kind() != LockErrorKind::CommitFailed {
-            return Self::QueryBuilderError(error.into());
-        }
-        match error.into_client_error::<Self>() {
-            Ok(error) => error,
-            // The failed commit is not Diesel's if the unit-test kit simulates it.
-            Err(error) => Self::QueryBuilderError(error.into()),
-        }
+        error.into_client_error_or(|error| Self::QueryBuilderError(error.into()))
     }
 }
 

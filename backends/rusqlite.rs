@@ -22,7 +22,7 @@
 use ::rusqlite::{Connection, Error, Savepoint, Transaction};
 
 use super::open_transactions;
-use crate::error::{LockError, LockErrorKind};
+use crate::error::LockError;
 use crate::session::{Backend, LockSession, Script, SessionError, SqlState, TransactionState};
 
 /// The savepoint that begins a transaction. Its release commits, and fails in another transaction.
@@ -148,13 +148,7 @@ lock_session!(Connection, Transaction<'_>, Savepoint<'_>);
 /// into rusqlite's own error.
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
-        if error.kind() != LockErrorKind::CommitFailed {
-            return Self::ToSqlConversionFailure(error.into());
-        }
-        match error.into_client_error::<Self>() {
-            Ok(error) => error,
-            Err(error) => Self::ToSqlConversionFailure(error.into()),
-        }
+        error.into_client_error_or(|error| Self::ToSqlConversionFailure(error.into()))
     }
 }
 

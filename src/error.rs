@@ -185,6 +185,22 @@ impl LockError {
             None => Err(self),
         }
     }
+
+    /// Converts a failed commit into the client's own error, and any other error with `wrap`.
+    #[allow(
+        dead_code,
+        reason = "not every client's error can contain a lock error"
+    )]
+    pub(crate) fn into_client_error_or<E: StdError + 'static>(
+        self,
+        wrap: impl FnOnce(Self) -> E,
+    ) -> E {
+        match self.kind() {
+            // The failed commit is not the client's if the unit-test kit simulates it.
+            LockErrorKind::CommitFailed => self.into_client_error().unwrap_or_else(wrap),
+            _ => wrap(self),
+        }
+    }
 }
 
 impl fmt::Display for LockError {

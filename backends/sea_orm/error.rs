@@ -115,14 +115,10 @@ pub(crate) fn hidden_cause<'e>(
 /// SeaORM's own error.
 impl From<LockError> for DbErr {
     fn from(error: LockError) -> Self {
-        let wrap = |error| Self::TryIntoErr {
+        error.into_client_error_or(|error| Self::TryIntoErr {
             from: "advisory_locking::LockError",
             into: "DbErr",
             source: Arc::new(error),
-        };
-        if error.kind() != LockErrorKind::CommitFailed {
-            return wrap(error);
-        }
-        error.into_client_error::<Self>().unwrap_or_else(wrap)
+        })
     }
 }

@@ -5,7 +5,7 @@ use ::sqlx::Error;
 use ::sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 #[cfg(any(feature = "sqlx-postgres", feature = "sqlx-sqlite"))]
-use crate::error::{LockError, LockErrorKind};
+use crate::error::LockError;
 #[cfg(feature = "sqlx-postgres")]
 use crate::session::SessionError;
 #[cfg(feature = "_sqlx-postgres")]
@@ -63,11 +63,6 @@ pub(super) fn postgres_error(error: Error) -> SessionError {
 #[cfg(any(feature = "sqlx-postgres", feature = "sqlx-sqlite"))]
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
-        if error.kind() != LockErrorKind::CommitFailed {
-            return Self::Encode(error.into());
-        }
-        error
-            .into_client_error::<Self>()
-            .unwrap_or_else(|error| Self::Encode(error.into()))
+        error.into_client_error_or(|error| Self::Encode(error.into()))
     }
 }
