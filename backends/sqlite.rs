@@ -1,6 +1,6 @@
 //! SQLite: the policy of a backend without locks. **It provides no mutual exclusion.**
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{LockError, LockErrorKind};
@@ -11,49 +11,23 @@ use crate::options::OnMissingLock;
 /// The number of keys that are warned about, which bounds the memory of the set.
 const MAX_WARNED_KEYS: usize = 64;
 
-/// The warning for a key.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Warning {
-    /// This key, for the first time.
-    Key,
-    /// This key, for the first time; it is the last key that is warned about.
-    LastKey,
-    /// No warning: this key was warned about before, or the limit is reached.
-    None,
-}
-
 /// The keys that were warned about in this process. Bounded, because keys are often derived from
 /// unbounded data.
-#[derive(Debug)]
-struct WarnedKeys {
-    keys: Mutex<Option<HashSet<RawLockKey>>>,
+static WARNED_KEYS: Mutex<BTreeSet<RawLockKey>> = Mutex::new(BTreeSet::new());
+
+/// Adds a key, and returns the number of keys that are warned about then. `None`: there is no
+/// warning, because this key was warned about before, or the limit is reached.
+fn add_warned_key(
+    warned: &Mutex<BTreeSet<RawLockKey>>,
     limit: usize,
+    key: RawLockKey,
+) -> Option<usize> {
+    // No code under the mutex panics, so a poisoned set is consistent.
+    let mut keys = warned.lock().unwrap_or_else(PoisonError::into_inner);
+    // The limit is tested first, so that a full set does not grow.
+    let is_new = keys.len() < limit && keys.insert(key);
+    is_new.then_some(keys.len())
 }
-
-impl WarnedKeys {
-    const fn new(limit: usize) -> Self {
-        Self {
-            keys: Mutex::new(None),
-            limit,
-        }
-    }
-
-    fn insert(&self, key: RawLockKey) -> Warning {
-        // No code under the mutex panics, so a poisoned set is consistent.
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = keys.get_or_insert_default();
-        // The limit is tested first, so that a full set does not grow.
-        if keys.len() >= self.limit || !keys.insert(key) {
-            Warning::None
-        } else if keys.len() == self.limit {
-            Warning::LastKey
-        } else {
-            Warning::Key
-        }
-    }
-}
-
-static WARNED_KEYS: WarnedKeys = WarnedKeys::new(MAX_WARNED_KEYS);
 
 /// Applies the policy of a call on a backend without locks: fails, or lets the call proceed.
 pub(crate) fn apply_missing_lock_policy(
@@ -71,11 +45,11 @@ pub(crate) fn apply_missing_lock_policy(
         }
         OnMissingLock::Ignore => {}
         OnMissingLock::Warn => {
-            let warning = WARNED_KEYS.insert(key.raw());
-            if warning != Warning::None {
+            let count = add_warned_key(&WARNED_KEYS, MAX_WARNED_KEYS, key.raw());
+            if count.is_some() {
                 events::runs_without_exclusion(key);
             }
-            if warning == Warning::LastKey {
+            if count == Some(MAX_WARNED_KEYS) {
                 events::no_more_warnings(MAX_WARNED_KEYS);
             }
         }
@@ -89,12 +63,16 @@ mod tests {
 
     #[test]
     fn key_is_warned_about_once() {
-        let warned = WarnedKeys::new(2);
-        assert_eq!(warned.insert(RawLockKey::Single(1)), Warning::Key);
-        assert_eq!(warned.insert(RawLockKey::Single(1)), Warning::None);
-        assert_eq!(warned.insert(RawLockKey::Pair(0, 1)), Warning::LastKey);
-        assert_eq!(warned.insert(RawLockKey::Single(3)), Warning::None);
-        assert_eq!(warned.insert(RawLockKey::Single(1)), Warning::None);
+        let warned = Mutex::default();
+        for (key, count) in [
+            (RawLockKey::Single(1), Some(1)),
+            (RawLockKey::Single(1), None),
+            (RawLockKey::Pair(0, 1), Some(2)),
+            (RawLockKey::Single(3), None),
+            (RawLockKey::Single(1), None),
+        ] {
+            assert_eq!(add_warned_key(&warned, 2, key), count, "{key}");
+        }
     }
 
     #[test]
