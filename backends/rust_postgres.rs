@@ -50,31 +50,20 @@ use crate::session::{
     Backend, LockSession, Row, Script, SessionError, Statement, StatementKind, TransactionState,
 };
 
-/// A client or a transaction.
-trait Connection: GenericClient {
-    /// Number of transactions that the connection itself stands for.
-    const OUTER: u32;
-
-    fn is_closed(&self) -> bool;
-}
-
+/// Implements the port. `outer` is the number of transactions that the connection itself stands
+/// for.
 macro_rules! lock_session {
     ($($connection:ty, outer: $outer:literal, is_closed: $is_closed:expr;)*) => {$(
-        impl Connection for $connection {
-            const OUTER: u32 = $outer;
-
-            fn is_closed(&self) -> bool {
-                $is_closed(self)
-            }
-        }
-
         impl LockSession for $connection {
             fn session_backend(&mut self) -> Backend {
                 Backend::Postgres
             }
 
             fn session_transaction_state(&mut self) -> TransactionState {
-                transaction_state(self)
+                if $is_closed(self) {
+                    return TransactionState::broken();
+                }
+                TransactionState::open(open_transactions::depth(self).saturating_add($outer))
             }
 
             fn session_begin(&mut self) -> Result<(), SessionError> {
@@ -91,11 +80,11 @@ macro_rules! lock_session {
             }
 
             fn session_commit(&mut self, check: Option<&Script>) -> Result<(), SessionError> {
-                commit(self, check)
+                commit(self, $outer, check)
             }
 
             fn session_rollback(&mut self) -> Result<(), SessionError> {
-                roll_back(self)
+                roll_back(self, $outer)
             }
 
             fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
@@ -149,20 +138,13 @@ fn outside_runtime<T: Send>(
     }
 }
 
-fn transaction_state<C: Connection>(conn: &C) -> TransactionState {
-    if conn.is_closed() {
-        return TransactionState::broken();
-    }
-    TransactionState::open(C::OUTER.saturating_add(open_transactions::depth(conn)))
-}
-
 /// Begins a transaction, or a savepoint in one, and runs a `SELECT` in it, to whose columns this
 /// adds one more. The outer error: an unknown transaction was open before, or an aborted one.
-fn begin<C: Connection>(
+fn begin<C: GenericClient + LockSession>(
     conn: &mut C,
     select: &str,
 ) -> Result<Result<SimpleQueryRow, SessionError>, SessionError> {
-    let depth = transaction_state(conn).depth();
+    let depth = conn.session_transaction_state().depth();
     let begin = begin_text(open_transactions::savepoint(depth).as_deref());
     let script = format!("{begin}; {select} {BEGAN_WITH_THIS_MESSAGE}");
     let replies = conn.simple_query(&script).map_err(session_error);
@@ -183,7 +165,7 @@ fn begin<C: Connection>(
     }
 }
 
-fn begin_and_query<C: Connection>(
+fn begin_and_query<C: GenericClient + LockSession>(
     conn: &mut C,
     statement: &Statement,
 ) -> Result<Result<Row, SessionError>, SessionError> {
@@ -194,8 +176,12 @@ fn begin_and_query<C: Connection>(
     Ok(row.and_then(|row| values::text_row(&row)))
 }
 
-fn commit<C: Connection>(conn: &mut C, check: Option<&Script>) -> Result<(), SessionError> {
-    let savepoint = open_transactions::innermost_savepoint(conn, C::OUTER);
+fn commit<C: GenericClient>(
+    conn: &mut C,
+    outer: u32,
+    check: Option<&Script>,
+) -> Result<(), SessionError> {
+    let savepoint = open_transactions::innermost_savepoint(conn, outer);
     let committed = conn.batch_execute(&commit_text(savepoint.as_deref(), check));
     let result = committed.map_err(|error| {
         // The caller gets the error of the commit. postgres 0.19.14 shows the end of the session
@@ -223,14 +209,14 @@ fn commit_error(error: SessionError, gone: bool) -> SessionError {
     }
 }
 
-fn roll_back<C: Connection>(conn: &mut C) -> Result<(), SessionError> {
-    let savepoint = open_transactions::innermost_savepoint(conn, C::OUTER);
+fn roll_back<C: GenericClient>(conn: &mut C, outer: u32) -> Result<(), SessionError> {
+    let savepoint = open_transactions::innermost_savepoint(conn, outer);
     let rolled_back = conn.batch_execute(&rollback_text(savepoint.as_deref()));
     open_transactions::pop(conn);
     rolled_back.map_err(session_error)
 }
 
-fn execute<C: Connection + Send>(conn: &mut C, script: &Script) -> Result<(), SessionError> {
+fn execute<C: GenericClient + Send>(conn: &mut C, script: &Script) -> Result<(), SessionError> {
     let text = script.plain_sql();
     let mut call = || conn.batch_execute(&text).map_err(session_error);
     match *script {
@@ -241,7 +227,10 @@ fn execute<C: Connection + Send>(conn: &mut C, script: &Script) -> Result<(), Se
 }
 
 /// Runs a statement unprepared, in one round trip.
-fn query<C: Connection + Send>(conn: &mut C, statement: &Statement) -> Result<Row, SessionError> {
+fn query<C>(conn: &mut C, statement: &Statement) -> Result<Row, SessionError>
+where
+    C: GenericClient + Send,
+{
     let binds: Vec<_> = statement.binds().collect();
     let values: Vec<_> = binds.iter().map(values::typed).collect();
     let mut call = || {
