@@ -126,29 +126,14 @@ impl LockReport {
             for column in &mut columns {
                 *column = texts.next()?;
             }
-            let (key, entry) = Entry::parse(columns)?;
-            if reports.last().is_none_or(|report| report.key != key) {
-                reports.push(Self::empty(key));
-            }
-            let report = reports.last_mut()?;
-            match entry {
-                Entry::Holder(holder) => report.holders.push(holder),
-                Entry::Waiter(waiter) => report.waiters.push(waiter),
-            }
+            Self::parse_row(columns, &mut reports)?;
         }
         Some(reports)
     }
-}
 
-/// A row of `pg_locks`.
-enum Entry {
-    Holder(LockHolder),
-    Waiter(LockWaiter),
-}
-
-impl Entry {
-    /// Reads a row, in the order of the columns of the statement.
-    fn parse(columns: [Option<String>; COLUMNS]) -> Option<(RawLockKey, Self)> {
+    /// Reads a row of `pg_locks`, in the order of the columns of the statement, into the report of
+    /// its key, which is the last one.
+    fn parse_row(columns: [Option<String>; COLUMNS], reports: &mut Vec<Self>) -> Option<()> {
         let [
             classid,
             objid,
@@ -190,11 +175,15 @@ impl Entry {
             application,
             details,
         };
-        let entry = if granted?.parse().ok()? {
-            Self::Holder(LockHolder { mode, session })
+        if reports.last().is_none_or(|report| report.key != key) {
+            reports.push(Self::empty(key));
+        }
+        let report = reports.last_mut()?;
+        if granted?.parse().ok()? {
+            report.holders.push(LockHolder { mode, session });
         } else {
             let blocked_by = blocked_by.unwrap_or_default();
-            Self::Waiter(LockWaiter {
+            report.waiters.push(LockWaiter {
                 mode,
                 session,
                 waited: waited.as_deref().and_then(seconds),
@@ -202,9 +191,9 @@ impl Entry {
                     .split(',')
                     .filter_map(|pid| pid.parse().ok())
                     .collect(),
-            })
-        };
-        Some((key, entry))
+            });
+        }
+        Some(())
     }
 }
 
