@@ -21,7 +21,6 @@ use crate::key::LockKey;
 use crate::session::{LockReply, SessionError};
 
 /// Lock table of one test.
-#[derive(Debug)]
 pub(super) struct SharedLockTable {
     table: Mutex<Table>,
     changed: Condvar,
@@ -85,7 +84,7 @@ impl SharedLockTable {
     fn end_sessions(&self, end: impl FnOnce(&mut Table) -> (usize, Vec<LossHook>)) -> usize {
         let (lost, hooks) = self.change(end);
         // Outside the mutex: a hook wakes a holder, which may release its lock.
-        hooks.into_iter().for_each(|hook| (hook.0)());
+        hooks.into_iter().for_each(|hook| hook());
         lost
     }
 
@@ -94,7 +93,7 @@ impl SharedLockTable {
     pub(super) fn on_lost(&self, request: &LockRequest, hook: LossHook) {
         let lost = self.lock().set_loss_hook(request.number, hook);
         if let Some(hook) = lost {
-            (hook.0)();
+            hook();
         }
     }
 

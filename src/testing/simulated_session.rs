@@ -23,8 +23,6 @@ use super::event::not_acquired;
 #[cfg(feature = "_async")]
 use super::shared_table::yield_now;
 use super::shared_table::{LockRequest, Owner, SharedLockTable};
-#[cfg(feature = "lock-manager")]
-use super::table::LossHook;
 use super::table::session_ended;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
@@ -166,7 +164,7 @@ pub(crate) fn is_lost(grant: &Grant) -> bool {
 #[cfg(feature = "lock-manager")]
 pub(crate) fn on_lost(grant: &Grant, hook: impl Fn() + Send + Sync + 'static) {
     if let Some(lock) = SimulatedLock::of(grant) {
-        lock.table.on_lost(&lock.request, LossHook(Arc::new(hook)));
+        lock.table.on_lost(&lock.request, Box::new(hook));
     }
 }
 
@@ -191,7 +189,6 @@ fn current(backend: Backend) -> Option<Arc<SharedLockTable>> {
 }
 
 /// Lock of one acquire call. It is released when this is dropped.
-#[derive(Debug)]
 struct SimulatedLock {
     table: Arc<SharedLockTable>,
     request: LockRequest,

@@ -9,8 +9,6 @@
 mod conflicts;
 
 use std::collections::HashMap;
-use std::fmt;
-use std::sync::Arc;
 use std::task::Waker;
 
 use super::event::{Event, EventKind};
@@ -54,7 +52,6 @@ impl LockRequest {
     }
 }
 
-#[derive(Debug)]
 struct Held {
     by: LockRequest,
     fault: Option<Fault>,
@@ -62,22 +59,14 @@ struct Held {
 }
 
 /// Code of a holder that runs when its lock is lost.
-#[derive(Clone)]
-pub(super) struct LossHook(pub(super) Arc<dyn Fn() + Send + Sync>);
+pub(super) type LossHook = Box<dyn Fn() + Send + Sync>;
 
-impl fmt::Debug for LossHook {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("LossHook").finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug)]
 struct Waiting {
     by: LockRequest,
     waker: Option<Waker>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Table {
     /// `true` if sessions of the test exclude each other.
     excludes: bool,
