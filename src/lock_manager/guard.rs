@@ -16,7 +16,8 @@ use super::shared::{Caller, Response};
 #[cfg(feature = "testing")]
 use super::simulated::SimulatedLock;
 use crate::error::LockError;
-use crate::events::{LockSpan, RequestRecord};
+#[cfg(feature = "testing")]
+use crate::events::RequestRecord;
 use crate::key::LockKey;
 use crate::options::LockMode;
 #[cfg(feature = "testing")]
@@ -33,7 +34,7 @@ pub struct OwnedLockGuard {
     /// lock to the next caller.
     #[cfg(feature = "testing")]
     simulated: Option<SimulatedLock>,
-    lock: LockHandle,
+    pub(super) lock: LockHandle,
     key: LockKey,
     mode: LockMode,
 }
@@ -47,11 +48,6 @@ impl OwnedLockGuard {
             key,
             mode,
         }
-    }
-
-    /// Ends the request with the grant, which begins the hold.
-    pub(super) fn begin(&mut self, request: Option<RequestRecord>) {
-        self.lock.begin(request);
     }
 
     /// Acquires the lock in the lock table of a test, on a backend without locks.
@@ -95,11 +91,6 @@ impl OwnedLockGuard {
             simulated: self.simulated.map_or(Ok(()), SimulatedLock::release),
         };
         ((self.lock, sender), release)
-    }
-
-    /// Returns the span of a body under the lock.
-    pub(super) fn span(&self) -> LockSpan {
-        self.lock.span()
     }
 
     /// Returns the key of the lock.

@@ -267,7 +267,7 @@ impl PendingRequest {
             let record = self.take_record();
             match granted {
                 Ok(mut held) => {
-                    held.begin(record);
+                    held.lock.begin(record);
                     Ok(held)
                 }
                 Err(error) => {

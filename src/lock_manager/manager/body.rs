@@ -63,7 +63,7 @@ impl LockManager {
         body: impl FnOnce(&OwnedLockGuard) -> Result<T, E>,
     ) -> Result<T, E> {
         let guard = self.acquire_blocking(key, options)?;
-        let result = guard.span().in_scope(|| body(&guard));
+        let result = guard.lock.span().in_scope(|| body(&guard));
         combine_results(result, guard.release_blocking())
     }
 
@@ -121,7 +121,7 @@ impl LockManager {
         let Some(guard) = self.try_acquire_blocking(key, options)? else {
             return Ok(None);
         };
-        let result = guard.span().in_scope(|| body(&guard));
+        let result = guard.lock.span().in_scope(|| body(&guard));
         combine_results(result, guard.release_blocking()).map(Some)
     }
 
@@ -198,7 +198,7 @@ where
     E: From<LockError> + Send,
     T: Send,
 {
-    let result = guard.span().run(pin!(body(&guard))).await;
+    let result = guard.lock.span().run(pin!(body(&guard))).await;
     combine_results(result, guard.release().await)
 }
 
@@ -212,7 +212,7 @@ where
     T: Send,
 {
     // The body is polled first, so its result counts if the loss becomes known with it.
-    let span = guard.span();
+    let span = guard.lock.span();
     let result = match select(pin!(span.run(pin!(body(&guard)))), pin!(guard.lost())).await {
         Either::Left((result, _)) => Some(result),
         Either::Right(_) => None,
