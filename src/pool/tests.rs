@@ -166,12 +166,9 @@ mod asynchronous {
     use super::*;
     use crate::session::{AsyncLockPool, AsyncLockSession};
 
-    #[derive(Debug, Default)]
-    struct AsyncContendedSession(ContendedSession);
-
-    impl AsyncLockSession for AsyncContendedSession {
+    impl AsyncLockSession for ContendedSession {
         fn session_backend(&mut self) -> Backend {
-            self.0.session_backend()
+            LockSession::session_backend(self)
         }
 
         fn session_transaction_state(&mut self) -> TransactionState {
@@ -195,27 +192,11 @@ mod asynchronous {
         }
 
         async fn session_query(&mut self, _: &Statement) -> Result<Row, SessionError> {
-            ContendedSession::reply()
+            Self::reply()
         }
 
         async fn session_execute(&mut self, script: &Script) -> Result<(), SessionError> {
-            self.0.run(script)
-        }
-    }
-
-    struct AsyncChecked(AsyncContendedSession);
-
-    impl Deref for AsyncChecked {
-        type Target = AsyncContendedSession;
-
-        fn deref(&self) -> &AsyncContendedSession {
-            &self.0
-        }
-    }
-
-    impl DerefMut for AsyncChecked {
-        fn deref_mut(&mut self) -> &mut AsyncContendedSession {
-            &mut self.0
+            self.run(script)
         }
     }
 
@@ -233,17 +214,16 @@ mod asynchronous {
     }
 
     impl AsyncLockPool for AsyncPool {
-        type Session = AsyncContendedSession;
-        type Connection = AsyncChecked;
+        type Session = ContendedSession;
+        type Connection = Checked;
 
-        async fn checkout(&self) -> Result<AsyncChecked, SessionError> {
+        async fn checkout(&self) -> Result<Checked, SessionError> {
             let taken = self.connections.fetch_sub(1, Ordering::Relaxed);
             if taken == 0 {
                 pending::<()>().await;
             }
             futures_timer::Delay::new(CHECKOUT).await;
-            let session = ContendedSession::new(self.is_sqlite);
-            Ok(AsyncChecked(AsyncContendedSession(session)))
+            Ok(Checked(ContendedSession::new(self.is_sqlite)))
         }
     }
 
@@ -263,19 +243,18 @@ mod asynchronous {
     fn async_wait_gets_the_rest_of_the_limit() {
         let pool = pool(2);
         let guard = block_on(pool.acquire_advisory_lock("rest", options())).unwrap();
-        assert_rest(guard.0.limit_ms);
+        assert_rest(guard.limit_ms);
         let guard = block_on(pool.try_acquire_advisory_lock("rest", options())).unwrap();
-        assert_rest(guard.unwrap().0.limit_ms);
+        assert_rest(guard.unwrap().limit_ms);
     }
 
     #[test]
     fn async_transaction_gets_the_rest_of_the_limit() {
         let pool = pool(2);
-        type Session = AsyncContendedSession;
-        let body = async |conn: &mut Session| Ok::<_, LockError>(conn.0.limit_ms);
+        let body = async |conn: &mut ContendedSession| Ok::<_, LockError>(conn.limit_ms);
         let scope = pool.with_advisory_xact_lock("rest", options(), body);
         assert_rest(block_on(scope).unwrap());
-        let body = async |conn: &mut Session| Ok::<_, LockError>(conn.0.limit_ms);
+        let body = async |conn: &mut ContendedSession| Ok::<_, LockError>(conn.limit_ms);
         let scope = pool.try_with_advisory_xact_lock("rest", options(), body);
         assert_rest(block_on(scope).unwrap().unwrap());
     }
@@ -293,7 +272,8 @@ mod asynchronous {
     #[test]
     fn default_pause_ends_without_a_runtime() {
         let began = Instant::now();
-        block_on(AsyncContendedSession::default().session_sleep(CHECKOUT));
+        let mut session = ContendedSession::default();
+        block_on(AsyncLockSession::session_sleep(&mut session, CHECKOUT));
         assert!(began.elapsed() >= CHECKOUT);
     }
 
