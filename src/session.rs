@@ -32,6 +32,8 @@ pub use crate::server_signs::ServerSigns;
 pub use async_body::{AsyncBody, AsyncLockBody};
 #[cfg(feature = "_async")]
 pub use asynchronous::AsyncLockSession;
+#[cfg(all(feature = "_async", any(feature = "lock-manager", feature = "testing")))]
+pub(crate) use asynchronous::yield_now;
 #[cfg(feature = "_async")]
 pub use pool::AsyncLockPool;
 pub use pool::LockPool;

@@ -12,10 +12,8 @@
 //! reports the end of the loop to the core, also if it is dropped at any point, with its runtime or
 //! by a panic. So no caller waits for a session that has ended.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -30,7 +28,7 @@ use crate::key::LockKey;
 use crate::options::{LockOptions, LockScope};
 use crate::pool::{checkout_within, pool_error};
 use crate::protocol::Acquire;
-use crate::session::{AsyncLockPool, AsyncLockSession};
+use crate::session::{AsyncLockPool, AsyncLockSession, yield_now};
 use crate::session::{
     Backend, BatchMode, BatchReply, LockBatch, LockOpKind, Script, ServerSigns, SessionError,
     Statement, TokenSource,
@@ -159,18 +157,6 @@ async fn next_command(commands: &mut SessionCommands) -> Option<SessionCommand> 
         }
         Err(_) => commands.next().await,
     }
-}
-
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Runs `work` unless a command arrives first. Such a command can only end the session.

@@ -263,3 +263,17 @@ pub trait AsyncLockSession: Send {
         Delay::new(pause)
     }
 }
+
+/// Lets other tasks run once.
+#[cfg(any(feature = "lock-manager", feature = "testing"))]
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}

@@ -150,6 +150,8 @@ impl SharedLockTable {
     ) -> Result<(), SessionError> {
         use std::pin::pin;
 
+        use crate::session::yield_now;
+
         let _slot = self.enqueue_guarded(request)?;
         let mut limit = pin!(async {
             let Some(limit) = limit else {
@@ -216,20 +218,6 @@ impl Drop for QueueSlot<'_> {
         self.table
             .change(|table| table.remove_from_queue(self.request));
     }
-}
-
-/// Lets other tasks run, which may release the lock.
-#[cfg(feature = "_async")]
-pub(super) async fn yield_now() {
-    let mut yielded = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Returns the error of a server whose `lock_timeout` passed, so that the clean-up of the protocol

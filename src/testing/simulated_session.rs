@@ -20,8 +20,6 @@ use std::time::{Duration, Instant};
 
 use super::context;
 use super::event::not_acquired;
-#[cfg(feature = "_async")]
-use super::shared_table::yield_now;
 use super::shared_table::{LockRequest, Owner, SharedLockTable};
 use super::table::session_ended;
 use crate::error::{LockError, LockErrorKind};
@@ -342,7 +340,7 @@ impl<S: LockSession + ?Sized> LockSession for SimulatedSession<'_, S> {
 #[cfg(feature = "_async")]
 mod asynchronous {
     use super::*;
-    use crate::session::AsyncLockSession;
+    use crate::session::{AsyncLockSession, yield_now};
 
     impl<S: AsyncLockSession> AsyncLockSession for SimulatedSession<'_, S> {
         fn session_backend(&mut self) -> Backend {

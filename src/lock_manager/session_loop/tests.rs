@@ -1,6 +1,7 @@
 //! The requests of a batch. `tests/lock_manager` runs batches on a server.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use super::*;
