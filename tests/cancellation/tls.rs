@@ -42,45 +42,55 @@ async fn drop_a_wait<C: AsyncLockSession>(
     }
 }
 
+/// Asserts that a dropped wait leaves the queue, or that it stays there until its grant.
+async fn assert_leaves(observer: &mut PgConnection, key: &LockKey, leaves: bool, what: &str) {
+    if leaves {
+        let alone = |entries: &[LockEntry]| entries.len() == 1;
+        observer.wait_for(key, alone, what).await;
+    } else {
+        assert_eq!(observer.lock_entries(key).len(), 2, "{what}");
+    }
+}
+
 /// The client sends no cancel request without a TLS connector. Then the server notices that the
-/// connection was closed, from PostgreSQL 14 on. With a connector, a wait ends also on an open
-/// connection.
+/// connection was closed: soon since PostgreSQL 14, and at the grant before. With a connector, a
+/// wait ends also on an open connection.
 async fn drop_waits(server: &str, tls: &str, cancels: bool) {
     let (mut holder, mut observer, key) = (connect_to(server), connect_to(server), fresh_key());
-    if !cancels && !notices_disconnects(&mut observer) {
-        return;
-    }
-    let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
-    let guard = guard.unwrap();
-    let alone = |entries: &[LockEntry]| entries.len() == 1;
+    let leaves = cancels || notices_disconnects(&mut observer);
     let mut longest = Duration::ZERO;
     for _ in 0..dropped_waits() {
+        let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
+        let guard = guard.unwrap();
         let mut conn = connect_async(tls).await;
         drop_a_wait(&mut conn, &key, &mut observer).await;
         let open = Some(conn).filter(|_| cancels);
         let dropped = Instant::now();
-        observer.wait_for(&key, alone, "still queued").await;
+        assert_leaves(&mut observer, &key, leaves, "AsyncPgConnection").await;
         longest = longest.max(dropped.elapsed());
         drop(open);
+        guard.release().unwrap();
+        observer.assert_free(&key, "the release").await;
+
+        let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
+        let guard = guard.unwrap();
         let (mut client, connection) = connect_client(tls).await;
         drop_a_wait(&mut client, &key, &mut observer).await;
         // A `Client` that is dropped leaves its connection open until the reply.
         if !cancels {
             connection.abort();
         }
-        observer.wait_for(&key, alone, "still queued").await;
+        assert_leaves(&mut observer, &key, leaves, "Client").await;
+        guard.release().unwrap();
+        observer.assert_free(&key, "the release").await;
     }
     println!("TLS, with cancel requests: {cancels}, at most {longest:?}");
-    guard.release().unwrap();
-    observer.assert_free(&key, "the waits").await;
 }
 
 /// Without a connector, the pool closes the connection of a dropped wait.
 async fn drop_a_wait_of_a_pool<A: Adapter>(server: &str, tls: &str) {
     let (mut holder, mut observer, key) = (connect_to(server), connect_to(server), fresh_key());
-    if !notices_disconnects(&mut observer) {
-        return;
-    }
+    let leaves = notices_disconnects(&mut observer);
     let guard = holder.acquire_advisory_lock(&key, LockOptions::no_wait());
     let guard = guard.unwrap();
     let mut pool = A::open(tls).await;
@@ -90,10 +100,10 @@ async fn drop_a_wait_of_a_pool<A: Adapter>(server: &str, tls: &str) {
         granted = pool.call(Call::Acquire, &key, options) => panic!("{}: {granted:?}", A::NAME),
         () = observer.wait_for(&key, queued, "a waiter") => {}
     }
-    let alone = |entries: &[LockEntry]| entries.len() == 1;
-    observer.wait_for(&key, alone, A::NAME).await;
+    assert_leaves(&mut observer, &key, leaves, A::NAME).await;
     pool.check().await;
     guard.release().unwrap();
+    observer.assert_free(&key, A::NAME).await;
 }
 
 /// The connector that was set also serves connections to servers without TLS.

@@ -295,11 +295,14 @@ pub(crate) fn idle_for_too_long(adapter: AdapterUnderTest) {
                 lost,
             ),
         ] {
-            if scope == LockScope::Session && !has_session_timeout {
-                continue;
-            }
             let actor = fixture.actor();
             actor.enter(scope, &key);
+            if scope == LockScope::Session && !has_session_timeout {
+                let unknown = actor.run_sql(SqlCommand::Run(setting));
+                assert_eq!(unknown, ClientFailed);
+                assert_eq!(actor.end_body(BodyEnd::Ok), BodySucceeded(BODY_VALUE));
+                continue;
+            }
             let idles = pid(&actor);
             assert_eq!(actor.run_sql(SqlCommand::Run(setting)), Done);
             observer.wait_until_ended(idles);
