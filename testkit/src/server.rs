@@ -64,6 +64,18 @@ pub fn fresh_name() -> String {
     format!("al_{}_{}", std::process::id(), fresh_number())
 }
 
+/// Returns a positive integer that no other test uses, and no other run on the same server.
+pub fn fresh_integer() -> i64 {
+    i64::from(std::process::id()) << 20 | i64::from(fresh_number())
+}
+
+/// Returns two integers that no other test uses, and no other run on the same server: the first is
+/// positive, the second negative.
+pub fn fresh_pair() -> (i32, i32) {
+    let process = i32::try_from(std::process::id()).unwrap();
+    (process, i32::MIN + i32::try_from(fresh_number()).unwrap())
+}
+
 pub fn fresh_key() -> LockKey {
     LockKey::from(fresh_name())
 }

@@ -12,7 +12,8 @@ use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use testkit::observer::Observe;
 use testkit::server::{
-    TIMEOUT, block, connect, connect_with, eventually, fresh_key, fresh_number, pool_of, reports,
+    TIMEOUT, block, connect, connect_with, eventually, fresh_integer, fresh_key, fresh_pair,
+    pool_of, reports,
 };
 use testkit::temp::{TempDatabase, TempRole};
 
@@ -24,14 +25,13 @@ fn pid(conn: &mut PgConnection) -> Option<i32> {
 fn report_finds_every_kind_of_key() {
     let mut conn = connect();
     let holder = pid(&mut conn);
-    let number = i64::from(std::process::id()) << 20 | i64::from(fresh_number());
-    let low = i32::try_from(fresh_number()).unwrap();
+    let (number, (first, second)) = (fresh_integer(), fresh_pair());
     let keys = [
         LockKey::from(number),
         LockKey::from(-number),
         LockKey::from(i64::MIN + number),
-        LockKey::from((i32::MIN + low, -1)),
-        LockKey::from((-1, i32::MIN + low)),
+        LockKey::from((first, second)),
+        LockKey::from((second, -first)),
     ];
     for key in keys {
         let same_bits = match key.raw() {

@@ -3,7 +3,7 @@
 use advisory_locking::{AsyncAdvisoryLocking, AsyncPooledAdvisoryLocking, LockKey, schemes};
 use sqlx::Either;
 use sqlx::postgres::{PgAdvisoryLock, PgAdvisoryLockKey};
-use testkit::server::{fresh_name, fresh_number};
+use testkit::server::{fresh_integer, fresh_name, fresh_pair};
 
 use crate::{NO_WAIT, connect, pool_of};
 
@@ -29,13 +29,12 @@ async fn names_of_sqlx_exclude_those_of_the_scheme() {
 
 #[tokio::test]
 async fn integers_of_sqlx_exclude_the_same_integers() {
-    let number = fresh_number();
-    let single = PgAdvisoryLockKey::BigInt(number.into());
-    let own = PgAdvisoryLock::with_key(single);
-    assert_exclusive(&own, &LockKey::from(i64::from(number))).await;
-    let number = i32::try_from(number % 1_000_000).unwrap();
-    let own = PgAdvisoryLock::with_key(PgAdvisoryLockKey::IntPair(number, -7));
-    assert_exclusive(&own, &LockKey::from((number, -7))).await;
+    let number = fresh_integer();
+    let own = PgAdvisoryLock::with_key(PgAdvisoryLockKey::BigInt(number));
+    assert_exclusive(&own, &LockKey::from(number)).await;
+    let (first, second) = fresh_pair();
+    let own = PgAdvisoryLock::with_key(PgAdvisoryLockKey::IntPair(first, second));
+    assert_exclusive(&own, &LockKey::from((first, second))).await;
 }
 
 /// sqlx's lock takes the connection of a body by `AsMut`.

@@ -8,19 +8,20 @@ use diesel::PgConnection;
 use rustix::pipe::{PipeFlags, pipe_with};
 use testkit::cluster::ClusterGuard;
 use testkit::observer::Observe;
-use testkit::server::{connect, connect_with, fresh_name, fresh_number, url};
+use testkit::server::{connect, connect_with, fresh_integer, fresh_name, fresh_pair, url};
 use testkit::temp::TempRole;
 
 use crate::program::{Running, program, run, run_command, run_on, run_until_shown};
 
 #[test]
 fn holders_and_waiters_of_each_kind_of_key_are_shown() {
-    let number = i64::from(std::process::id()) << 16 | i64::from(fresh_number());
-    // Not zero, which has no sign.
-    let half = i32::try_from((number & 0x3fff_ffff) + 1).unwrap();
+    let (number, (first, second)) = (fresh_integer(), fresh_pair());
     let keys = [
         (LockKey::from(-number), format!("--key={}", -number)),
-        (LockKey::from((-half, -7)), format!("--key=-{half},-7")),
+        (
+            LockKey::from((-first, second)),
+            format!("--key=-{first},{second}"),
+        ),
         (
             LockKey::from(i64::MIN + number),
             format!("--key={}", i64::MIN + number),

@@ -9,7 +9,7 @@ use advisory_locking::LockMode::{Exclusive, Shared};
 use advisory_locking::lock_manager::LockManagerOptions;
 use advisory_locking::{LockKey, LockMode, LockOptions};
 use testkit::observer::Observe;
-use testkit::server::{connect_to, fresh_number};
+use testkit::server::{connect_to, fresh_pair};
 
 use super::{block, fresh_key, kind_of, no_wait, poll, unlimited_hand_off};
 use crate::competing_session::CompetingSession;
@@ -127,8 +127,7 @@ pub(crate) async fn manager_excludes_plain_sql(pool_under_test: PoolUnderTest) {
     let mut competitor = CompetingSession::at(&pool_under_test.url);
     for (held, asked) in PAIRS {
         // One key of each key space.
-        let half = i32::try_from(fresh_number()).unwrap();
-        for key in [fresh_key(), LockKey::from((half, i32::MIN))] {
+        for key in [fresh_key(), LockKey::from(fresh_pair())] {
             assert!(competitor.try_lock(&key, held));
             assert_excluded_if_conflicting(&manager, &key, held, asked).await;
             competitor.unlock_in(&key, held);
