@@ -11,22 +11,24 @@
 
 mod python;
 mod schemes;
-mod server;
 
 use std::collections::BTreeSet;
 
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
-use diesel::prelude::*;
+use diesel::PgConnection;
+use testkit::observer::Observe;
+use testkit::temp::TempDatabase;
 
 use python::{Python, Reply};
 use schemes::{KeyForm, Name, Scheme};
-use server::Server;
 
 fn main() {
     let schemes = schemes::all();
     check_programs(&schemes);
+    // The names are constant, and the locks of two databases are distinct.
+    let database = TempDatabase::create();
     for scheme in &schemes {
-        let mut pair = Pair::new(scheme);
+        let mut pair = Pair::new(scheme, &database);
         pair.with_each_name(scheme, Pair::rust_holds);
         let contended = match scheme.request {
             KeyForm::Try => "Python fails",
@@ -77,17 +79,17 @@ struct Pair {
     request: KeyForm,
     rust: PgConnection,
     python: Python,
-    server: Server,
+    observer: PgConnection,
 }
 
 impl Pair {
-    fn new(scheme: &Scheme) -> Self {
+    fn new(scheme: &Scheme, database: &TempDatabase) -> Self {
         Self {
             title: scheme.title,
             request: scheme.request,
-            rust: server::connect(),
-            python: Python::start(scheme.program),
-            server: Server::new(),
+            rust: database.connect(),
+            python: Python::start(scheme.program, &database.url()),
+            observer: database.connect(),
         }
     }
 
@@ -110,13 +112,13 @@ impl Pair {
 
         // Another name is free meanwhile, so only this name is contended.
         self.python.request(&other.parts);
-        assert_held(&mut self.server, &mut self.python, &other.key, &shown);
+        assert_held(&mut self.observer, &mut self.python, &other.key, &shown);
         self.python.release();
 
         self.python.request(&name.parts);
         match self.request {
             KeyForm::Try => assert_eq!(self.python.reply(), Reply::Contended, "{}", shown),
-            KeyForm::Wait => self.server.wait_for_waiter(&name.key, &shown),
+            KeyForm::Wait => self.observer.wait_until_waiters(&name.key, 1),
         }
         guard
             .release()
@@ -124,14 +126,14 @@ impl Pair {
         if self.request == KeyForm::Try {
             self.python.request(&name.parts);
         }
-        assert_held(&mut self.server, &mut self.python, &name.key, &shown);
+        assert_held(&mut self.observer, &mut self.python, &name.key, &shown);
         self.python.release();
     }
 
     fn python_holds(&mut self, name: &Name, other: &Name) {
         let shown = format!("{}, {:?}", self.title, name.parts);
         self.python.request(&name.parts);
-        assert_held(&mut self.server, &mut self.python, &name.key, &shown);
+        assert_held(&mut self.observer, &mut self.python, &name.key, &shown);
 
         assert!(
             granted(&mut self.rust, &other.key),
@@ -153,9 +155,9 @@ fn granted(conn: &mut PgConnection, key: &LockKey) -> bool {
 }
 
 /// Asserts that Python reports the grant and that its session is the only holder.
-fn assert_held(server: &mut Server, python: &mut Python, key: &LockKey, shown: &str) {
+fn assert_held(observer: &mut PgConnection, python: &mut Python, key: &LockKey, shown: &str) {
     match python.reply() {
-        Reply::Granted(pid) => assert_eq!(server.holders(key), [pid], "{shown}: {key}"),
+        Reply::Granted(pid) => assert_eq!(observer.holders(key), [pid], "{shown}: {key}"),
         reply => panic!("{shown}: {reply:?}"),
     }
 }

@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
-use crate::server::TIMEOUT;
+use testkit::server::TIMEOUT;
 
 pub(crate) const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
 
@@ -30,7 +30,7 @@ impl Part {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Reply {
     /// Granted to the session with this process id.
-    Granted(i32),
+    Granted(i64),
     Contended,
     Released,
 }
@@ -44,12 +44,13 @@ pub(crate) struct Python {
 }
 
 impl Python {
-    pub(crate) fn start(program: &'static str) -> Self {
+    pub(crate) fn start(program: &'static str, url: &str) -> Self {
         let python = std::env::var_os("ADVISORY_LOCKING_PYTHON")
             .expect("no ADVISORY_LOCKING_PYTHON: run ./scripts/interop, which sets it");
         let mut child = Command::new(python)
             .arg(program)
             .current_dir(DIRECTORY)
+            .env("DATABASE_URL", url)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONUTF8", "1")
             .stdin(Stdio::piped())

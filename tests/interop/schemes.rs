@@ -32,7 +32,7 @@ pub(crate) struct Scheme {
 
 /// Names whose CRC-32 and `hashtext` are negative for some and positive for others.
 ///
-/// They are constant, so every run tests both signs. Other tests on the server use other names.
+/// They are constant, so every run tests both signs.
 const TEXTS: [&str; 12] = [
     "PR-1234",
     "sync(4)",
