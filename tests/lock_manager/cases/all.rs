@@ -13,6 +13,10 @@ use testkit::server::connect_to;
 use super::{TIMEOUT, fresh_key, no_wait, open_session, within, without_keep_alive};
 use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
+use crate::test_manager::TestManager;
+
+/// Maximum number of calls in a case that a stall of the machine makes inconclusive.
+const MAX_CALLS: u32 = 20;
 
 /// Returns new keys in ascending order of their raw keys, in which they are acquired.
 fn keys(count: usize) -> Vec<LockKey> {
@@ -77,24 +81,40 @@ pub(crate) async fn acquires_none_if_the_limit_elapses(pool_under_test: PoolUnde
     let (keys, mut observer) = (keys(5), connect_to(&pool_under_test.url));
     let _competitor = CompetingSession::holding(&keys[3]);
     for strategy in [WaitStrategy::Poll, WaitStrategy::Block] {
-        // Longer than the attempts on the other keys take on a loaded machine.
         let options = within(Duration::from_secs(1), strategy);
-        let error = manager
-            .acquire_all(keys.clone(), options)
-            .await
-            .unwrap_err();
-        assert_eq!((error.kind(), error.key()), (TimedOut, Some(&keys[3])));
+        // On a stalled machine, the limit may pass before the attempts have a reply.
+        for calls in 1.. {
+            let ended = manager.acquire_all(keys.clone(), options).await;
+            let error = ended.unwrap_err();
+            assert_eq!(error.kind(), TimedOut);
+            if error.key() == Some(&keys[3]) {
+                break;
+            }
+            assert!(calls < MAX_CALLS, "{error}");
+        }
         for key in [0, 1, 2, 4].map(|at| &keys[at]) {
             assert!(observer.is_free(key), "held after the call has returned");
         }
     }
 }
 
-/// The limit does not begin again at each contended key.
+/// The limit does not begin again at each contended key. A call during which the machine stalls
+/// does not show that, so another one follows.
 pub(crate) async fn limit_applies_to_the_whole_call(pool_under_test: PoolUnderTest) {
-    const LIMIT: Duration = Duration::from_secs(6);
     let manager = pool_under_test.manager(without_keep_alive()).await;
     open_session(&manager).await;
+    for _ in 0..MAX_CALLS {
+        if ends_soon_after_the_second_key(&manager).await {
+            return;
+        }
+    }
+    panic!("the limit began again at the second key");
+}
+
+/// Releases the first of two keys after half of the limit of a call. Returns `true` if the call
+/// ended less than a limit later.
+async fn ends_soon_after_the_second_key(manager: &TestManager) -> bool {
+    const LIMIT: Duration = Duration::from_secs(2);
     let keys = keys(2);
     let mut first = CompetingSession::holding(&keys[0]);
     let _second = CompetingSession::holding(&keys[1]);
@@ -111,10 +131,10 @@ pub(crate) async fn limit_applies_to_the_whole_call(pool_under_test: PoolUnderTe
     first.unlock(&keys[0]);
     let (result, ended) = acquiring.await.unwrap();
     let error = result.unwrap_err();
-    assert_eq!((error.kind(), error.key()), (TimedOut, Some(&keys[1])));
-    assert!(ended - began >= LIMIT && ended - released < LIMIT);
-    assert_eq!(error.limit(), Some(LIMIT));
+    assert_eq!((error.kind(), error.limit()), (TimedOut, Some(LIMIT)));
     assert!(error.waited() >= Some(LIMIT), "{error}");
+    assert!(ended - began >= LIMIT, "before its limit");
+    error.key() == Some(&keys[1]) && ended - released < LIMIT
 }
 
 pub(crate) async fn opposite_orders_do_not_deadlock(pool_under_test: PoolUnderTest) {
