@@ -10,7 +10,7 @@ use advisory_locking::{LockKey, RawLockKey};
 
 use crate::server::eventually;
 
-/// Numbers of requests without an end, of holds without an end, and of requests in total.
+/// Numbers of requests without an end, of holds without an end, and of requests and waits in total.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
     /// Requests that have not ended.
@@ -19,6 +19,8 @@ pub struct Counts {
     pub held: i64,
     /// All requests.
     pub requests: u64,
+    /// Requests that have begun to wait for a holder.
+    pub waits: u64,
 }
 
 static COUNTS: Mutex<Option<HashMap<RawLockKey, Counts>>> = Mutex::new(None);
@@ -39,6 +41,10 @@ impl LockObserver for Counter {
             counts.waiting += 1;
             counts.requests += 1;
         });
+    }
+
+    fn waiting(&self, lock: &ObservedLock) {
+        Self::count(lock, |counts| counts.waits += 1);
     }
 
     fn request_ended(&self, lock: &ObservedLock, end: &RequestEnd) {

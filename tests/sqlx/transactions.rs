@@ -7,9 +7,12 @@ use advisory_locking::{
     WaitStrategy,
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use testkit::counts::{self, counts_of};
 use testkit::observer::{LockEntry, Observe};
 use testkit::pending::drop_at;
-use testkit::server::{connect as observer, eventually, fresh_key, fresh_name, kind_of};
+use testkit::server::{
+    connect as observer, eventually, eventually_async, fresh_key, fresh_name, kind_of,
+};
 use testkit::temp::TempRole;
 use tokio::sync::Notify;
 
@@ -114,15 +117,17 @@ async fn dropped_scope_rolls_back_only_itself() {
 /// The pause is in a savepoint of the crate. Only that savepoint is rolled back.
 #[tokio::test]
 async fn scope_dropped_in_a_pause_keeps_the_transaction() {
+    counts::count();
     let ((mut conn, table), mut other, key) = (with_table().await, connect().await, fresh_key());
     let held = other.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let mut tx = conn.begin().await.unwrap();
     insert(&mut tx, &table).await.unwrap();
     let polls = LockOptions::wait_forever().interval(Duration::from_secs(3600));
     let scope = tx.with_advisory_xact_lock(&key, polls, async |_| Ok::<_, LockError>(()));
-    tokio::time::timeout(Duration::from_secs(1), scope)
-        .await
-        .unwrap_err();
+    tokio::select! {
+        ended = scope => panic!("{ended:?}"),
+        () = eventually_async("a pause", || counts_of(&key).waits > 0) => {}
+    }
     tx.commit().await.unwrap();
     assert_eq!(count(&mut conn, &table).await.unwrap(), 1);
     held.release().await.unwrap();
