@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::task::Poll;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use advisory_locking::{AsyncPooledAdvisoryLocking, LockOptions, WaitStrategy};
 use testkit::gate::Gate;
@@ -44,39 +44,18 @@ fn run_watched<F: Future<Output = ()>>(case: impl FnOnce(Proxy) -> F + Send + 's
     }
 }
 
-/// The longest duration of a poll or a drop.
-#[derive(Default)]
-struct MaxDuration(Duration);
-
-impl MaxDuration {
-    fn time<T>(&mut self, act: impl FnOnce() -> T) -> T {
-        let began = Instant::now();
-        let value = act();
-        self.0 = self.0.max(began.elapsed());
-        value
-    }
-
-    fn assert_short(&self, what: &str) {
-        println!("{what}: the longest poll or drop took {:?}", self.0);
-        assert!(self.0 < STALL_LIMIT / 10, "{what}: {:?}", self.0);
-    }
-}
-
 /// Polls a future a few times during the stall, then drops it. Returns `true` if it was ready,
 /// which a reply from before the stall allows.
-async fn poll_and_drop<F: Future>(mut future: Pin<Box<F>>, longest: &mut MaxDuration) -> bool {
+async fn poll_and_drop<F: Future>(mut future: Pin<Box<F>>) -> bool {
     let mut ended = false;
     for _ in 0..4 {
-        ended = poll_fn(|context| {
-            Poll::Ready(longest.time(|| future.as_mut().poll(context)).is_ready())
-        })
-        .await;
+        ended = poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await;
         if ended {
             break;
         }
         tokio::task::yield_now().await;
     }
-    longest.time(|| drop(future));
+    drop(future);
     tasks_run().await;
     ended
 }
@@ -98,7 +77,7 @@ async fn tasks_run() {
 
 /// Every call, stalled at each of its pending points in turn.
 async fn calls<A: Adapter>(proxy: Proxy) {
-    let (mut observer, mut longest) = (connect(), MaxDuration::default());
+    let mut observer = connect();
     for call in CALLS {
         let mut adapter = A::open(&proxy.url()).await;
         for limit in 0.. {
@@ -111,7 +90,7 @@ async fn calls<A: Adapter>(proxy: Proxy) {
                 break;
             }
             let stall = proxy.stall();
-            let ended = poll_and_drop(future, &mut longest).await;
+            let ended = poll_and_drop(future).await;
             assert_waits(limit == 0, ended, &what);
             drop(stall);
             adapter.flush(call).await;
@@ -119,12 +98,11 @@ async fn calls<A: Adapter>(proxy: Proxy) {
             adapter.check().await;
         }
     }
-    longest.assert_short(A::NAME);
 }
 
 /// Every call while another session holds the lock, stalled while the call waits.
 async fn waits<A: Adapter>(proxy: Proxy) {
-    let (mut observer, mut longest) = (connect(), MaxDuration::default());
+    let mut observer = connect();
     let mut gate = Gate::closed();
     let poll = LockOptions::wait_forever().interval(Duration::from_millis(1));
     let block = LockOptions::wait_forever().strategy(WaitStrategy::Block);
@@ -143,7 +121,7 @@ async fn waits<A: Adapter>(proxy: Proxy) {
                 assert!(waiting.is_none(), "granted though it is held");
             }
             let stall = proxy.stall();
-            let ended = poll_and_drop(future, &mut longest).await;
+            let ended = poll_and_drop(future).await;
             assert!(!ended, "{}: {call:?} ended though it is held", A::NAME);
             drop(stall);
             let what = format!("{}: {call:?} is still queued", A::NAME);
@@ -152,12 +130,11 @@ async fn waits<A: Adapter>(proxy: Proxy) {
             adapter.check().await;
         }
     }
-    longest.assert_short(A::NAME);
 }
 
 /// A dropped guard, in and outside a transaction, and a release, stalled at each pending point.
 async fn guards<P: Pool>(proxy: Proxy) {
-    let (mut observer, mut longest) = (connect(), MaxDuration::default());
+    let mut observer = connect();
     let pool = P::open(&proxy.url()).await;
     for transaction in [false, true] {
         let key = fresh_key();
@@ -167,7 +144,7 @@ async fn guards<P: Pool>(proxy: Proxy) {
             begin(&mut guard).await;
         }
         let stall = proxy.stall();
-        longest.time(|| drop(guard));
+        drop(guard);
         tasks_run().await;
         drop(stall);
         observer.assert_free(&key, "a guard dropped").await;
@@ -182,13 +159,12 @@ async fn guards<P: Pool>(proxy: Proxy) {
             break;
         }
         let stall = proxy.stall();
-        let ended = poll_and_drop(release, &mut longest).await;
+        let ended = poll_and_drop(release).await;
         assert_waits(limit == 0, ended, "the release");
         drop(stall);
         observer.assert_free(&key, "a release dropped").await;
         assert_works(&pool).await;
     }
-    longest.assert_short(P::NAME);
 }
 
 macro_rules! for_each_adapter {
