@@ -15,6 +15,14 @@ use crate::recorder::{Call, Event, calls_of, events_of, record};
 
 const SHORT: LockOptions = LockOptions::wait_up_to(Duration::from_secs(1));
 
+/// Limits in ascending order. On a stalled machine, a limit may pass before the wait begins.
+const LIMITS: [LockOptions; 4] = [
+    LockOptions::wait_up_to(Duration::from_millis(100)),
+    LockOptions::wait_up_to(Duration::from_secs(1)),
+    LockOptions::wait_up_to(Duration::from_secs(10)),
+    LockOptions::wait_up_to(Duration::from_secs(100)),
+];
+
 const REQUESTED: &str = "requesting an advisory lock";
 const WAITING: &str = "waiting for an advisory lock";
 const GRANTED: &str = "an advisory lock is granted";
@@ -86,6 +94,12 @@ fn assert_observed(key: &LockKey, expected: &[&str]) {
         }
     }
     assert_eq!((waiting, held), (0, 0), "{calls:?}");
+}
+
+fn has_waited(key: &LockKey) -> bool {
+    events_of(key)
+        .iter()
+        .any(|event| event.message() == WAITING)
 }
 
 /// Waits for the last event, which a task of the client sends.

@@ -14,6 +14,9 @@ use crate::recorder::{Event, events_of, record};
 
 const PAGE: &str = include_str!("../../docs/events.md");
 
+/// Long enough for an attempt on the model, also if the thread loses its processor meanwhile.
+const LIMIT: Duration = Duration::from_secs(1);
+
 const REQUESTED: &str = "requesting an advisory lock";
 const GRANTED: &str = "an advisory lock is granted";
 const RELEASED: &str = "an advisory lock is released";
@@ -50,7 +53,7 @@ fn requests_have_the_fields_of_the_page() {
     let guard = holder.acquire_advisory_lock(&key, NO_WAIT).unwrap();
     let refused = other.try_acquire_advisory_lock(&key, NO_WAIT);
     assert!(refused.unwrap().is_none());
-    let short = LockOptions::wait_up_to(Duration::from_millis(5));
+    let short = LockOptions::wait_up_to(LIMIT);
     other.acquire_advisory_lock(&key, short).unwrap_err();
     other.session_begin().unwrap();
     other.acquire_advisory_lock(&key, NO_WAIT).unwrap_err();

@@ -39,7 +39,8 @@ fn run(exposition: &PrometheusHandle) {
     let guard = conn.acquire_advisory_lock(&key, report).unwrap();
     let refused = other.try_acquire_advisory_lock(&key, report);
     assert!(refused.unwrap().is_none());
-    let wait = LockOptions::wait_up_to(Duration::from_millis(20)).label("nightly-report");
+    // Long enough for the attempt and the first pause on a loaded machine.
+    let wait = LockOptions::wait_up_to(Duration::from_secs(1)).label("nightly-report");
     other.acquire_advisory_lock(&key, wait).unwrap_err();
     guard.release().unwrap();
     // Failed: a session-level lock in a transaction.

@@ -14,9 +14,9 @@ use testkit::observer::Observe;
 use testkit::server::{connect, eventually_async, fresh_key, url};
 
 use super::{
-    CONTENDED, DROPPED, GRANTED, LOST, NOT_RELEASED, OVERDUE, QUEUED, RELEASE_FAILED, RELEASED,
-    REQUESTED, SHORT, TERMINATED, TIMED_OUT, WAITING, assert_events, assert_eventual_events,
-    assert_eventual_warning, assert_scope, assert_spans, run, send_in_body,
+    CONTENDED, DROPPED, GRANTED, LIMITS, LOST, NOT_RELEASED, OVERDUE, QUEUED, RELEASE_FAILED,
+    RELEASED, REQUESTED, TERMINATED, TIMED_OUT, WAITING, assert_events, assert_eventual_events,
+    assert_eventual_warning, assert_scope, assert_spans, has_waited, run, send_in_body,
 };
 use crate::NO_WAIT;
 use crate::recorder::{Event, events_of};
@@ -167,37 +167,44 @@ async fn end_of_a_transaction_is_logged<P: Client>() {
 }
 
 async fn contention_and_limit_are_logged<P: Client>() {
-    let (pool, key) = (P::open().await, fresh_key());
+    let (pool, mut waited) = (P::open().await, false);
+    for limit in LIMITS {
+        let key = fresh_key();
+        let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
+        pool.acquire_advisory_lock(&key, limit).await.unwrap_err();
+        guard.release().await.unwrap();
+        waited = has_waited(&key);
+        if waited {
+            let events = [REQUESTED, GRANTED, REQUESTED, WAITING, TIMED_OUT, RELEASED];
+            assert_events(&key, &events);
+            break;
+        }
+    }
+    assert!(waited, "each limit passed before the wait");
+    let key = fresh_key();
     let guard = pool.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let refused = pool.try_acquire_advisory_lock(&key, NO_WAIT).await;
     assert!(refused.unwrap().is_none());
-    pool.acquire_advisory_lock(&key, SHORT).await.unwrap_err();
     let wait = LockOptions::wait_forever();
     let waiting = pool.acquire_advisory_lock(&key, wait);
     let mut waiting = Box::pin(waiting);
     tokio::select! {
         _ = &mut waiting => panic!("granted"),
-        () = waits(&key, 2) => {}
+        () = waits(&key) => {}
     }
     drop(waiting);
     guard.release().await.unwrap();
     assert_events(
         &key,
         &[
-            REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, WAITING, TIMED_OUT, REQUESTED,
-            WAITING, DROPPED, RELEASED,
+            REQUESTED, GRANTED, REQUESTED, CONTENDED, REQUESTED, WAITING, DROPPED, RELEASED,
         ],
     );
 }
 
-/// Waits until this many requests wait.
-async fn waits(key: &LockKey, count: usize) {
-    let is_waiting = |event: &Event| event.message() == WAITING;
-    eventually_async("the waits", || {
-        let events = events_of(key);
-        events.iter().filter(|event| is_waiting(event)).count() >= count
-    })
-    .await;
+/// Waits until a request waits.
+async fn waits(key: &LockKey) {
+    eventually_async("a wait", || has_waited(key)).await;
 }
 
 async fn body_runs_in_a_span<P: Client>() {
