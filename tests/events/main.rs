@@ -87,7 +87,9 @@ fn integer_keys_have_no_text() {
             .try_acquire_advisory_lock(&key, NO_WAIT);
         assert!(refused.unwrap().is_none());
         drop(guard);
-        for event in events_of(&key) {
+        let events = events_of(&key);
+        assert_eq!(events.len(), 5, "{events:?}");
+        for event in events {
             assert_eq!(event.field("lock.id"), Some(id));
             assert_eq!(event.field("lock.key"), None);
         }
