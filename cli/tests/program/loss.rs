@@ -117,23 +117,22 @@ fn loss_counts_though_the_command_succeeds() {
         .assert_stderr("lock lost");
 }
 
+/// On a stalled machine, a check may fail before the network does. So a file shows that the command
+/// has run: its process may have ended.
 #[test]
 fn silent_network_ends_the_command() {
     let (name, sleep, proxy) = (fresh_name(), fresh_sleep(), Proxy::start());
-    let mut command = program(&[
-        "run",
-        &name,
-        "--check-interval=100ms",
-        "--",
-        "sleep",
-        &sleep,
-    ]);
+    let ready = std::env::temp_dir().join(fresh_name());
+    let script = format!("echo > '{}'; exec sleep {sleep}", ready.display());
+    let options = ["--check-interval=500ms", "-c", &script];
+    let mut command = program(&[&["run", &*name], &options[..]].concat());
     command.env("DATABASE_URL", proxy.url());
     let running = Running::start(command);
-    wait_for_sleep(&sleep);
+    eventually("the command runs", || ready.exists());
     let stall = proxy.stall();
     running.wait().assert_code(79).assert_stderr("lock lost");
     wait_until_none_sleeps(&sleep);
+    std::fs::remove_file(ready).unwrap();
     drop(stall);
     connect().assert_soon_free(&LockKey::from(&*name), "the loss");
 }
