@@ -1,5 +1,6 @@
 //! The fixture of a case, and the [`Harness`] of the adapter under test.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -35,6 +36,10 @@ pub(crate) trait LockTable {
     /// Returns `true` if the last statement of a session ended its snapshot, in an open
     /// transaction.
     fn has_ended_snapshot(&self, pid: i32) -> bool;
+
+    /// Waits until no case of any process reserves the extreme keys, which all of them share.
+    /// Reserves them until the returned value is dropped.
+    fn reserve_extreme_keys(&self) -> Box<dyn Any>;
 }
 
 /// One adapter, and an observer of its database.
@@ -294,6 +299,10 @@ impl Fixture {
 
     pub(crate) fn has_ended_snapshot(&self, pid: i32) -> bool {
         self.server().has_ended_snapshot(pid)
+    }
+
+    pub(crate) fn reserve_extreme_keys(&self) -> Option<Box<dyn Any>> {
+        Some(self.harness.lock_table()?.reserve_extreme_keys())
     }
 
     pub(crate) fn terminate(&self, actor: &Actor) {

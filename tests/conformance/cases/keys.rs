@@ -1,20 +1,15 @@
 //! Keys: every number is a key, and the two key spaces are distinct.
 
-use std::sync::{Mutex, PoisonError};
-
-use advisory_locking::LockKey;
 use advisory_locking::LockMode::Exclusive;
+use advisory_locking::{LockKey, RawLockKey};
 
 use super::{LONG, block, no_wait};
 use crate::actor::Outcome::{Done, Granted, NotGranted};
 use crate::actor::SqlCommand;
 use crate::fixture::Fixture;
 
-/// Serializes the adapters on one server, which share these keys.
-static EXTREME_KEYS: Mutex<()> = Mutex::new(());
-
 pub(crate) fn extreme_keys(fixture: &Fixture) {
-    let _alone = EXTREME_KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+    let _reserved = fixture.reserve_extreme_keys();
     let [first, second] = fixture.actors();
     let numbers = [i64::MIN, i64::MAX, 0, -1, 1, i64::from(i32::MIN), 1 << 32];
     let ends = [i32::MIN, -1, 0, i32::MAX];
@@ -48,11 +43,16 @@ pub(crate) fn pairs(fixture: &Fixture) {
     assert_eq!(second.release(), Done);
 }
 
-/// `(0, 5)` and `5` have the same bits.
+/// A number, and the pair of its halves.
 pub(crate) fn key_spaces_are_distinct(fixture: &Fixture) {
-    let _alone = EXTREME_KEYS.lock().unwrap_or_else(PoisonError::into_inner);
     let [first, second] = fixture.actors();
-    let (number, pair) = (fixture.track_key(5_i64), fixture.track_key((0_i32, 5_i32)));
+    let number = fixture.key("number");
+    let RawLockKey::Single(bits) = number.raw() else {
+        panic!("a name is one number");
+    };
+    let [a, b, c, d, e, f, g, h] = bits.to_be_bytes();
+    let [one, other] = [[a, b, c, d], [e, f, g, h]].map(i32::from_be_bytes);
+    let pair = fixture.track_key((one, other));
     assert_eq!(first.acquire(&number, no_wait()), Granted);
     fixture.assert_free(&pair);
     assert_eq!(second.acquire(&pair, no_wait()), Granted);

@@ -1,5 +1,7 @@
 //! The in-process model: the suite also runs without features and without a database.
 
+use std::any::Any;
+
 use advisory_locking::{LockKey, LockScope};
 
 use crate::actor::{ActorChannel, Outcome, SqlCommand};
@@ -56,6 +58,11 @@ impl LockTable for ModelHarness {
 
     fn cancel(&self, pid: i32) {
         self.model.run(|server| server.cancel(pid));
+    }
+
+    fn reserve_extreme_keys(&self) -> Box<dyn Any> {
+        // No other case uses this model.
+        Box::new(())
     }
 
     // The model has no snapshots, and does not record the statements. A poller is in a transaction

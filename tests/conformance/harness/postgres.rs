@@ -1,9 +1,10 @@
 //! Shared parts of the harnesses on PostgreSQL: the server's address, the observer, plain SQL.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::time::Duration;
 
-use advisory_locking::LockKey;
+use advisory_locking::{LockKey, LockMode};
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use diesel::sql_types::{BigInt, Nullable};
@@ -133,6 +134,14 @@ impl LockTable for Observer {
             pid,
             "query = 'SELECT' AND state = 'idle in transaction' AND backend_xmin IS NULL",
         )
+    }
+
+    fn reserve_extreme_keys(&self) -> Box<dyn Any> {
+        let mut conn = connect_to(&self.url);
+        let key = LockKey::from("conformance/extreme-keys").raw();
+        let lock = lock_call("pg_advisory_lock", key, LockMode::Exclusive);
+        conn.run(&format!("SELECT {lock}"));
+        Box::new(conn)
     }
 }
 
