@@ -28,8 +28,8 @@ use crate::{NO_WAIT, insert, pid, pool_of};
 /// Both hooks run for each lock, and `after_release` runs after the release.
 #[tokio::test]
 async fn hooks_of_the_pool_run() {
-    let counts: [Arc<AtomicUsize>; 2] = Default::default();
-    let [acquired, held] = counts.clone();
+    let counts: [Arc<AtomicUsize>; 3] = Default::default();
+    let [acquired, returned, held] = counts.clone();
     let key = fresh_key();
     let released = key.clone();
     let pool = PgPoolOptions::new()
@@ -41,6 +41,7 @@ async fn hooks_of_the_pool_run() {
         .after_release(move |_, _| {
             let is_held = !observer().is_free(&released);
             held.fetch_add(usize::from(is_held), Ordering::Relaxed);
+            returned.fetch_add(1, Ordering::Relaxed);
             Box::pin(async { Ok(true) })
         })
         .connect(&url())
@@ -51,9 +52,11 @@ async fn hooks_of_the_pool_run() {
         guard.release().await.unwrap();
         drop(pool.acquire().await.unwrap());
     }
-    let [acquired, held] = counts.map(|count| count.load(Ordering::Relaxed));
+    let [acquired, returned, held] = counts.map(|count| count.load(Ordering::Relaxed));
     // The first checkout opens a connection, so its hook does not run.
     assert!(acquired >= 3, "{acquired}");
+    // A checkout waits for the return before it, and none follows the last return.
+    assert!(returned >= 5, "{returned}");
     assert_eq!(held, 0);
 }
 
@@ -109,7 +112,9 @@ async fn locks_leave_no_statement_without_a_cache() {
     // The statements that are sent as text find the same as those with a name.
     let mut other = crate::connect().await;
     let held = other.acquire_advisory_lock(&key, NO_WAIT.shared()).await;
-    let limited = LockOptions::wait_up_to(Duration::from_millis(1)).strategy(WaitStrategy::Block);
+    // Longer than the try, so that a wait and its clean-up follow.
+    let limit = LockOptions::wait_up_to(Duration::from_millis(200));
+    let limited = limit.strategy(WaitStrategy::Block);
     let timed_out = conn.acquire_advisory_lock(&key, limited).await;
     assert_eq!(kind_of(timed_out), Some(LockErrorKind::TimedOut));
     // The reply of a report is an array, which is read in the binary format only.
