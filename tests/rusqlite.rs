@@ -136,6 +136,8 @@ fn a_failed_body_waits_for_no_reader() {
     static WAITS: AtomicU32 = AtomicU32::new(0);
     let name = format!("advisory-locking-{}.sqlite", std::process::id());
     let path = std::env::temp_dir().join(name);
+    // A test that failed may have left the file, with the same process id.
+    let _ = std::fs::remove_file(&path);
     let [mut conn, reader] = [(); 2].map(|()| Connection::open(&path).unwrap());
     conn.execute_batch("CREATE TABLE written (number INTEGER)")
         .unwrap();

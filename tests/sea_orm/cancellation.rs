@@ -394,12 +394,8 @@ async fn a_body_dropped_in_a_stream_frees_the_key() {
 async fn a_call_dropped_anywhere_on_sqlite_leaves_no_transaction() {
     // In a file: sqlx closes a connection whose checkout is dropped, and a database in memory ends
     // with its connection.
-    let file = format!(
-        "{}/dropped-{}.sqlite",
-        env!("CARGO_TARGET_TMPDIR"),
-        std::process::id()
-    );
-    let db = crate::open::connect(format!("sqlite://{file}?mode=rwc"), 1).await;
+    let (file, url) = crate::sqlite::empty_file("dropped");
+    let db = crate::open::connect(url, 1).await;
     db.execute_unprepared("CREATE TABLE written (number INTEGER)")
         .await
         .unwrap();

@@ -24,7 +24,7 @@ async fn with_table(db: DatabaseConnection) -> DatabaseConnection {
 }
 
 /// Returns the path and the URL of a database in a file, which two pools can open.
-fn empty_file(name: &str) -> (String, String) {
+pub(crate) fn empty_file(name: &str) -> (String, String) {
     let process = std::process::id();
     let file = format!("{}/{name}-{process}.sqlite", env!("CARGO_TARGET_TMPDIR"));
     let _ = std::fs::remove_file(&file);
