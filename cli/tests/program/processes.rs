@@ -36,6 +36,18 @@ pub(crate) fn wait_until_none_sleeps(argument: &str) {
     });
 }
 
+/// Returns `true` if a mask of a process, for example `SigIgn:`, contains a signal.
+pub(crate) fn has_in_mask(pid: u32, mask: &str, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix(mask));
+    let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
+    mask & (1 << (signal.as_raw() - 1)) != 0
+}
+
+pub(crate) fn ignores(pid: u32, signal: Signal) -> bool {
+    has_in_mask(pid, "SigIgn:", signal)
+}
+
 /// Sends a signal to a process, which may have ended.
 pub(crate) fn send(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);

@@ -142,10 +142,11 @@ impl Running {
 
     /// Returns `true` if the program blocks a signal. It inherits the mask of the tests.
     pub(crate) fn blocks(&self, signal: Signal) -> bool {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-        let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
-        mask & (1 << (signal.as_raw() - 1)) != 0
+        processes::has_in_mask(self.child.id(), "SigBlk:", signal)
+    }
+
+    pub(crate) fn ignores(&self, signal: Signal) -> bool {
+        processes::ignores(self.child.id(), signal)
     }
 
     /// Waits until the program has noticed the end of its command.
