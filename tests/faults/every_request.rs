@@ -66,6 +66,7 @@ fn without_a_fault(client: Client) {
 
 /// The holder releases between the try and the wait, so a wait can be granted and report a failure.
 fn as_the_lock_becomes_free(client: Client) {
+    let mut cases = 0;
     every_case(client, |case| {
         if case.contention == Contention::None || case.strategy.is_none() {
             return;
@@ -83,10 +84,12 @@ fn as_the_lock_becomes_free(client: Client) {
                         ..case.clone()
                     }
                     .run();
+                    cases += 1;
                 }
             }
         }
     });
+    assert!(cases > 1000, "only {cases} cases");
 }
 
 fn at_any_request(client: Client) {

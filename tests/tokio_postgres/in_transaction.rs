@@ -59,7 +59,7 @@ async fn session_lock_in_a_transaction_is_refused() {
 
 #[tokio::test]
 async fn every_kind_of_transaction_acquires_a_lock() {
-    let key = fresh_key();
+    let (key, mut observer) = (fresh_key(), observer());
     let mut client = connect().await;
     for level in [
         IsolationLevel::ReadCommitted,
@@ -76,7 +76,9 @@ async fn every_kind_of_transaction_acquires_a_lock() {
             let mut tx = tx.await.unwrap();
             let block = testkit::server::block();
             tx.acquire_advisory_xact_lock(&key, block).await.unwrap();
+            assert_eq!(observer.lock_entries(&key).len(), 1, "{level:?}");
             tx.commit().await.unwrap();
+            assert_eq!(observer.lock_entries(&key), []);
         }
     }
 }
