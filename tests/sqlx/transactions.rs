@@ -8,6 +8,7 @@ use advisory_locking::{
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use testkit::counts::{self, counts_of};
+use testkit::gate::Gate;
 use testkit::observer::{LockEntry, Observe};
 use testkit::pending::drop_at;
 use testkit::server::{
@@ -338,12 +339,15 @@ async fn unread_reply_of_a_dropped_body_keeps_the_lock() {
     let (mut conn, key) = (connect().await, fresh_key());
     let mut guard = conn.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
     let pid = guard.session_pid().unwrap();
-    // 100 MB, more than the buffers of the socket.
+    let (mut gate, mut observer) = (Gate::closed(), observer());
+    // 100 MB, more than the buffers of the socket. At the gate the reply has not begun, so no
+    // client reads to its end before the drop.
     let rows = "SELECT repeat('x', 1000) FROM generate_series(1, 100000)";
-    let sent = sqlx::raw_sql(rows).execute(&mut *guard);
-    assert!(drop_at(1, sent).await.is_none());
+    let rows = format!("{}; {rows}", gate.statement());
+    let sent = sqlx::raw_sql(AssertSqlSafe(rows)).execute(&mut *guard);
+    gate.drop_there(&mut observer, sent).await;
     drop(guard);
-    let mut observer = observer();
+    gate.open();
     eventually("the server waits for the client", || {
         observer.session_matches(pid, "wait_event = 'ClientWrite'")
     });
