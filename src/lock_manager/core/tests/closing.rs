@@ -56,6 +56,19 @@ fn close_rejects_waiters_and_keeps_holders() {
     assert_eq!(harness.end_session("s1"), ["closed end"]);
 }
 
+/// The pause is for a waiter, which is rejected.
+#[test]
+fn close_does_not_wait_for_a_yield() {
+    let options = LockManagerOptions::new().hand_off_limit(1, millis(100));
+    let mut harness = CoreHarness::opened(options);
+    harness.request("ann", 1, &forever());
+    harness.reply("s1", "y");
+    harness.request("ben", 1, &forever());
+    assert_eq!(harness.release("ann"), ["run s1: release 1"]);
+    assert_eq!(close(&mut harness, "end"), ["failed ben: Closed"]);
+    assert_eq!(harness.reply("s1", "y"), ["released ann", "close s1"]);
+}
+
 #[test]
 fn close_waits_for_a_reply_that_may_be_a_grant() {
     let mut harness = CoreHarness::opened(LockManagerOptions::new());

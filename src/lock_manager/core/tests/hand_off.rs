@@ -232,6 +232,18 @@ fn no_wait_does_not_overtake_during_a_yield() {
     );
 }
 
+/// The hand-off limit passed while the token was issued.
+#[test]
+fn no_wait_behind_a_token_is_refused_by_a_yield() {
+    let mut harness = held(9);
+    harness.request_with_token("ben", 1, &forever());
+    assert_eq!(harness.drop_guard("ann"), ["run s1: issue token 1"]);
+    assert_eq!(harness.request("cy", 1, &no_wait()), NO_COMMANDS);
+    harness.advance(millis(100));
+    let yields = ["failed cy: HeldElsewhere", "run s1: release 1"];
+    assert_eq!(harness.reply("s1", "y"), yields);
+}
+
 #[test]
 fn yield_ends_with_its_last_waiter() {
     let mut harness = held(1);

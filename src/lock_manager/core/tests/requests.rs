@@ -125,6 +125,14 @@ fn no_wait_does_not_overtake() {
     );
 }
 
+#[test]
+fn contended_reply_refuses_no_wait_behind_a_waiter() {
+    let mut harness = harness();
+    harness.request("ann", 1, &forever());
+    harness.request("ben", 1, &no_wait());
+    assert_eq!(harness.reply("s1", "n"), ["failed ben: HeldElsewhere"]);
+}
+
 /// The holder may have released the lock after the server replied, and may have notified this
 /// caller.
 #[test]
