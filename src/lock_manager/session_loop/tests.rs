@@ -1,14 +1,14 @@
 //! The requests of a batch. `tests/lock_manager` runs batches on a server.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::*;
 use crate::driver::asynchronous::tests::{PanickingSession, assert_panics_once};
 use crate::lock_manager::options::LockManagerOptions;
-use crate::options::LockMode;
-use crate::session::{Cell, LockOp, Row, TransactionState};
+use crate::options::{LockMode, WaitStrategy};
+use crate::session::{Cell, LockOp, LockReply, Row, StatementKind, TransactionState};
 
 const PID: i32 = 7;
 
@@ -110,12 +110,32 @@ fn client_that_panics_twice_does_not_abort() {
     assert_eq!(session.terminated, 1);
 }
 
-/// Pool, and session, that counts the terminations of its sessions.
+/// Pool, and session, that grants every attempt.
 #[derive(Clone)]
 struct Opens {
     backend: Backend,
     signs: ServerSigns,
-    terminated: Arc<AtomicU32>,
+    /// The signs that each attempt refuses.
+    refused: Arc<Mutex<Vec<ServerSigns>>>,
+    /// The process id of each termination.
+    terminated: Arc<Mutex<Vec<Option<i32>>>>,
+}
+
+impl Opens {
+    fn new(backend: Backend, signs: ServerSigns) -> Self {
+        Self {
+            backend,
+            signs,
+            refused: Arc::default(),
+            terminated: Arc::default(),
+        }
+    }
+}
+
+fn reporter() -> SessionReporter {
+    let shared = Shared::new(LockManagerOptions::new(), false, Box::new(|_, _, _| None));
+    let id = SessionId::IN_PROCESS;
+    SessionReporter { shared, id }
 }
 
 impl AsyncLockPool for Opens {
@@ -138,8 +158,8 @@ impl AsyncLockSession for Opens {
 
     fn session_mark_broken(&mut self) {}
 
-    fn session_start_terminate(&mut self, _pid: Option<i32>) {
-        self.terminated.fetch_add(1, Ordering::Relaxed);
+    fn session_start_terminate(&mut self, pid: Option<i32>) {
+        self.terminated.lock().unwrap().push(pid);
     }
 
     async fn session_begin(&mut self) -> Result<(), SessionError> {
@@ -154,7 +174,17 @@ impl AsyncLockSession for Opens {
         Ok(())
     }
 
-    async fn session_query(&mut self, _statement: &Statement) -> Result<Row, SessionError> {
+    async fn session_query(&mut self, statement: &Statement) -> Result<Row, SessionError> {
+        if let Some(StatementKind::TryAcquire { refuses, .. }) = statement.kind() {
+            self.refused.lock().unwrap().push(refuses);
+            let granted = LockReply {
+                answer: Some(true),
+                pid: PID,
+                transaction_began: 1,
+                server_signs: ServerSigns::NONE,
+            };
+            return Ok(granted.into());
+        }
         let (pid, signs) = (Cell::Number(PID.into()), self.signs.bits());
         Ok(Row::new([
             Cell::Null,
@@ -181,21 +211,54 @@ fn session_in_a_known_state_returns_to_the_pool() {
             Some(LockErrorKind::Standby),
         ),
     ] {
-        let shared = Shared::new(LockManagerOptions::new(), false, Box::new(|_, _, _| None));
-        let id = SessionId::IN_PROCESS;
-        let reporter = SessionReporter { shared, id };
-        let terminated = Arc::<AtomicU32>::default();
-        let pool = Opens {
-            backend,
-            signs,
-            terminated: Arc::clone(&terminated),
-        };
-        let opened = pollster::block_on(open(&reporter, &pool, ServerSigns::NONE));
+        let pool = Opens::new(backend, signs);
+        let opened = pollster::block_on(open(&reporter(), &pool, ServerSigns::NONE));
         assert_eq!(opened.err().map(|error| error.kind()), refused);
-        assert_eq!(
-            terminated.load(Ordering::Relaxed),
-            0,
-            "{backend:?} {signs:?}"
-        );
+        let terminated = pool.terminated.lock().unwrap();
+        assert!(terminated.is_empty(), "{backend:?} {signs:?}");
     }
+}
+
+/// Behind a pooler, the termination could end the session of another client.
+#[test]
+fn dropped_session_is_terminated_by_its_process_id() {
+    let pool = Opens::new(Backend::Postgres, ServerSigns::NONE);
+    let opened = pollster::block_on(open(&reporter(), &pool, ServerSigns::NONE));
+    drop(opened.unwrap());
+    assert_eq!(*pool.terminated.lock().unwrap(), [Some(PID)]);
+}
+
+/// A wait begins with an attempt, which refuses servers as the first statement does.
+#[test]
+fn wait_refuses_no_server_that_the_options_accept() {
+    let (sender, commands) = futures_channel::mpsc::unbounded();
+    sender.unbounded_send(SessionCommand::Open).unwrap();
+    let options = LockOptions::wait_forever().strategy(WaitStrategy::Block);
+    let key = LockKey::from(1);
+    let wait = SessionCommand::WaitOnServer { key, options };
+    sender.unbounded_send(wait).unwrap();
+    drop(sender);
+    let pool = Opens::new(Backend::Postgres, ServerSigns::STANDBY);
+    let session = session_loop(reporter(), &pool, ServerSigns::STANDBY, commands);
+    pollster::block_on(session);
+    assert_eq!(*pool.refused.lock().unwrap(), [ServerSigns::STUBS]);
+}
+
+/// Pool that never returns a connection, as deadpool's without a timeout.
+struct Exhausted;
+
+impl AsyncLockPool for Exhausted {
+    type Session = Opens;
+    type Connection = Box<Opens>;
+
+    async fn checkout(&self) -> Result<Box<Opens>, SessionError> {
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn checkout_ends_at_its_limit() {
+    let opened = pollster::block_on(open(&reporter(), &Exhausted, ServerSigns::NONE));
+    let kind = opened.err().map(|error| error.kind());
+    assert_eq!(kind, Some(LockErrorKind::Pool));
 }
