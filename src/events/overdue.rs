@@ -115,3 +115,34 @@ fn watch() {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::LockKey;
+    use crate::observer::ObservedLock;
+    use crate::options::{LockMode, LockScope};
+
+    /// Otherwise the tree would grow with each hold until its warning time.
+    #[test]
+    fn ended_hold_is_no_longer_watched() {
+        let subject = Subject {
+            lock: ObservedLock {
+                key: LockKey::from(1),
+                label: "",
+                scope: LockScope::Session,
+                mode: LockMode::Exclusive,
+                strategy: None,
+                backend: None,
+                pid: None,
+                request: 0,
+            },
+            observer: None,
+        };
+        let watch = OverdueWatch::new(&subject, Duration::from_secs(3_600)).unwrap();
+        let id = watch.0.0;
+        assert!(watcher().holds.contains_key(&id));
+        drop(watch);
+        assert!(!watcher().holds.contains_key(&id));
+    }
+}
