@@ -73,6 +73,40 @@ fn failed_session_leaves_no_handle_behind() {
     }
 }
 
+/// Pool that has no connection. The count of its value shows its drop.
+struct CountedPool {
+    _alive: Arc<()>,
+}
+
+impl LockPool for CountedPool {
+    type Session = NoConnection;
+    type Connection = Box<NoConnection>;
+
+    fn checkout(&self) -> Result<Self::Connection, SessionError> {
+        EmptyPool.checkout()
+    }
+}
+
+/// The timer keeps the pool, and sleeps without a limit while there is nothing to do.
+#[test]
+fn dropped_manager_drops_its_pool() {
+    let alive = Arc::new(());
+    let pool = CountedPool {
+        _alive: Arc::clone(&alive),
+    };
+    let manager = LockManager::over_blocking_pool(pool).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let wait_until = |is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            assert!(Instant::now() < deadline, "the timer is left");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    wait_until(&|| manager.handle.shared.state().timer_waker.is_some());
+    drop(manager);
+    wait_until(&|| Arc::strong_count(&alive) == 1);
+}
+
 /// Answers of a server that grants every request of one session at a time.
 fn grant(shared: &Arc<Shared>, session: SessionId) {
     let reply = BatchReply {
