@@ -29,6 +29,17 @@
 //! drop blocks the task until the reply. If the session has ended, r2d2 drops its `Client` there,
 //! which panics in postgres 0.19: such a guard is better dropped on a thread.
 //!
+//! # A session that ends right behind a reply
+//!
+//! The client may read a reply and the end of the session at once. It then returns the end in place
+//! of the reply (seen with postgres 0.19.14). So a call may fail whose statement succeeded:
+//!
+//! | call | error |
+//! |---|---|
+//! | acquire | [`Database`](LockErrorKind::Database): the lock has ended with the session |
+//! | release | [`Lost`](LockErrorKind::Lost): the lock may have been held until the release |
+//! | commit | [`CommitUnknown`](LockErrorKind::CommitUnknown): the work may be committed |
+//!
 //! # Broken connections
 //!
 //! r2d2 tests a connection at its next checkout, unless `test_on_check_out` is off. So it never

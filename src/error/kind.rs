@@ -74,6 +74,8 @@ pub enum LockErrorKind {
     InvalidOptions,
     /// The session ended before the release. The lock is not held. Another session may have held it
     /// before the body ended.
+    ///
+    /// The crate postgres may also report a session that ended right after the release.
     Lost,
     /// The lock would exclude no other session. The lock is not held. The body did not run.
     ///
