@@ -14,6 +14,15 @@
 //! connection's transaction manager there. This crate sets that to its error state when it
 //! terminates a session. The crate postgres has no such mark: r2d2 tests its connections at the
 //! checkout.
+//!
+//! # Silent networks
+//!
+//! No limit covers that test of an idle connection: neither `connection_timeout` nor that of
+//! [`wait_up_to`](crate::LockOptions::wait_up_to). r2d2 0.8.10 runs it on the thread of the caller.
+//! If the network is silent, the checkout lasts until TCP gives up. The parameter
+//! [`tcp_user_timeout`] in the connection string of the client bounds that time.
+//!
+//! [`tcp_user_timeout`]: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TCP-USER-TIMEOUT
 
 use std::time::Duration;
 
