@@ -68,6 +68,9 @@ pub struct SessionInfo {
     pub pid: Option<i32>,
     /// The role of the session. Its name may contain any character. U+FFFD replaces bytes that are
     /// not UTF-8, if a database of another encoding has named the role.
+    ///
+    /// In a database whose encoding is not `UTF8`, `SQL_ASCII` or `LATIN1`, such bytes may be no
+    /// character of that encoding. The report then fails, with all of its sessions.
     pub user: Option<String>,
     /// The [`application_name`], as its client set it. PostgreSQL replaces all characters but those
     /// of printable ASCII.

@@ -15,7 +15,9 @@
 //! * `LEFT JOIN`, because a prepared transaction has no session.
 //! * All databases of a server share its roles, and each stores a name in [its own encoding]. One
 //!   name that is invalid in another encoding would fail the whole reply. So the text returns the
-//!   bytes of the name, in the [format `escape`].
+//!   bytes of the name, in the [format `escape`]. Of an encoding other than UTF8 and SQL_ASCII, the
+//!   client cannot read the bytes, so the server converts the name. It fails at bytes that are no
+//!   character of its encoding, for which SQL has no test. LATIN1 has no such bytes.
 //!
 //! [its own encoding]: https://www.postgresql.org/docs/current/multibyte.html
 //! [format `escape`]: https://www.postgresql.org/docs/current/functions-binarystring.html#ENCODE-FORMAT-ESCAPE
