@@ -9,7 +9,10 @@
 //! at that address. Every end removes the entry: commit, rollback, termination of the session.
 //!
 //! A future that is leaked ends nothing, so its entry stays. A `Client` at that address later has a
-//! depth that is too great. Its locks are then refused, or its savepoint fails: both are errors.
+//! depth that is too great:
+//!
+//! * A session-level lock is refused. So is a savepoint, by the server.
+//! * A lock by `acquire_advisory_xact_lock` is granted, and ends with its statement.
 //!
 //! If a body exchanges its `Client` for another one, the check before the commit finds that.
 //!
