@@ -32,7 +32,7 @@ pub(crate) struct LockName {
         conflicts_with = "key"
     )]
     scheme: Scheme,
-    /// Application or prefix, in the schemes pals and with-advisory-lock
+    /// Application or prefix, in the schemes pals and with-advisory-lock(-number)
     #[arg(long, value_name = "TEXT", conflicts_with = "key")]
     prefix: Option<String>,
 }
