@@ -6,7 +6,8 @@
 //! | PostgreSQL through sqlx | advisory locks |
 //! | SQLite through sqlx | no-op; the body keeps a connection of the pool |
 //! | a mock or proxy of SQLite | no-op; the body uses the `DatabaseConnection` |
-//! | MySQL; a mock or proxy of another database; `Disconnected` | none: [`Unsupported`](crate::LockErrorKind::Unsupported), before anything is sent |
+//! | a mock or proxy of PostgreSQL, in a test scope of the module `testing` | the same |
+//! | MySQL; any other mock or proxy; `Disconnected` | none: [`Unsupported`](crate::LockErrorKind::Unsupported), before anything is sent |
 //!
 //! A `DatabaseConnection` is a pool, so it has the methods of
 //! [`AsyncPooledAdvisoryLocking`](crate::AsyncPooledAdvisoryLocking). One connection of the pool
