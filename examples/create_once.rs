@@ -79,12 +79,7 @@ fn main() -> Outcome {
     let Err(error) = create_once(&mut conn, 1, || ()) else {
         return check(false, "an acquire outside a transaction fails");
     };
-    let kind = match error {
-        diesel::result::Error::QueryBuilderError(error) => {
-            error.downcast::<LockError>().map(|error| error.kind()).ok()
-        }
-        _ => None,
-    };
+    let kind = LockError::find(&error).map(LockError::kind);
     check(
         kind == Some(LockErrorKind::NotInTransaction),
         "an acquire outside a transaction fails",

@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use advisory_locking::{AdvisoryLocking, LockError, LockOptions, OnMissingLock};
 use diesel::prelude::*;
-use diesel::result::Error;
 use diesel::sql_types::Text;
 
 use support::{AnyConnection, Database, Outcome, check};
@@ -48,9 +47,7 @@ fn write_report(conn: &mut AnyConnection, day: &str, limit: Duration) -> QueryRe
     match written {
         Ok(Some(_)) => Ok(Report::Written),
         Ok(None) => Ok(Report::Contended),
-        Err(Error::QueryBuilderError(error))
-            if error.downcast_ref().is_some_and(LockError::is_lost) =>
-        {
+        Err(error) if LockError::find(&error).is_some_and(LockError::is_lost) => {
             Ok(Report::InDoubt)
         }
         Err(error) => Err(error),
