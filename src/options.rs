@@ -188,8 +188,8 @@ impl LockOptions {
     ///
     /// A call through a pool still waits for a connection, up to the pool's own timeout. The pool
     /// may have to open or check one, so there is no checkout without a wait. To bound that time,
-    /// set the pool's timeout, or use [`wait_up_to`](Self::wait_up_to). `docs/connections.md` lists
-    /// the settings of the pools.
+    /// set the pool's timeout, or use [`wait_up_to`](Self::wait_up_to). The page
+    /// [connections](crate::guide::connections) lists the settings of the pools.
     pub const fn no_wait() -> Self {
         Self::waiting(Wait::No)
     }
@@ -310,7 +310,7 @@ impl LockOptions {
     ///
     /// It applies to bodies, guards and lock managers, blocking or async. A thread of the process
     /// sends the warnings; the first such lock starts it. The body goes on, and the lock stays
-    /// held. `docs/operating.md` shows how to end a holder that hangs.
+    /// held. The page [operating](crate::guide::operating) shows how to end a holder that hangs.
     ///
     /// The end of a transaction of the caller is not observed. So a lock that was acquired in one
     /// has no warning.
