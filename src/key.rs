@@ -61,7 +61,8 @@ pub enum RawLockKey {
 /// | a function of the module `schemes` (a feature) | that of the other system | that of the other system |
 ///
 /// A `u64` or a `u32` alone is no key. Name what the lock protects, `("sync", client_id)`, or
-/// convert the number to `i64`.
+/// convert the number to `i64`. A part of a foreign type, such as a UUID, is its text:
+/// `("order", id.to_string())`.
 ///
 /// # The derivation
 ///
