@@ -57,7 +57,9 @@ use crate::session::{LockSession, Statement};
 ///   There is no upgrade from shared to exclusive: the exclusive request waits for the other
 ///   sessions that share the lock.
 /// * The transaction state is the one that the client library knows. A `BEGIN` sent as plain text
-///   is invisible to Diesel; the release of a lock acquired in it detects it.
+///   is invisible to Diesel and to the crate postgres. The release of a session-level lock that was
+///   acquired in it detects it. [`with_advisory_xact_lock`](Self::with_advisory_xact_lock) fails in
+///   it, and terminates the session.
 ///
 /// Every method that acquires a lock validates its options and the transaction state first, on
 /// every backend. If they are rejected, nothing was sent.
