@@ -201,9 +201,12 @@ impl LockOptions {
     /// if that is shorter, the call fails with [`Pool`](LockErrorKind::Pool). A checkout may take
     /// 100 ms in any case, because the pool may have to open or check a connection.
     ///
+    /// After the limit the call may ask for the holders, which its error then contains: see
+    /// [`report_holders`](Self::report_holders).
+    ///
     /// The limit ends no statement whose reply does not arrive. If the network is silent, the call
-    /// lasts until TCP gives up, and so does the checkout of r2d2. `docs/outages.md` has the
-    /// settings that bound this time.
+    /// lasts until TCP gives up, and so does the checkout of r2d2. The page
+    /// [outages](crate::guide::outages) has the settings that bound this time.
     ///
     /// The first answer of a lock manager has 100 ms in any case, too. A shorter limit bounds only
     /// the wait for other holders.

@@ -102,6 +102,10 @@ fn busy(conn: &mut CountedConnection, key: &LockKey) -> Vec<Line> {
         );
     };
     let (asked, ()) = conn.round_trips(|conn| refused(conn, LockOptions::no_wait()));
+    let (reported, ()) = conn.round_trips(|conn| {
+        let options = LockOptions::no_wait().report_holders(true);
+        assert!(conn.acquire_advisory_lock(key, options).is_err());
+    });
     // On a stalled machine, the limit may pass before the reply to the try, so no wait follows.
     let mut timed_out = 0;
     for seconds in [1, 8, 64] {
@@ -127,6 +131,7 @@ fn busy(conn: &mut CountedConnection, key: &LockKey) -> Vec<Line> {
     });
     vec![
         line("busy, no wait", 1, asked),
+        line("busy, no wait: try, holders", 2, reported),
         line("busy, Block, granted: try, wait", 2, waited),
         line("busy, Block, timed out: try, wait, clean-up", 3, timed_out),
     ]
