@@ -18,11 +18,11 @@
 //! without a TLS connector: see
 #![cfg_attr(
     feature = "diesel-async-postgres",
-    doc = "[`set_cancel_tls`]. So does a proxy that accepts TLS only."
+    doc = "[`set_cancel_tls`]. A proxy that accepts TLS only needs one, too."
 )]
 #![cfg_attr(
     not(feature = "diesel-async-postgres"),
-    doc = "`set_cancel_tls`. So does a proxy that accepts TLS only."
+    doc = "`set_cancel_tls`. A proxy that accepts TLS only needs one, too."
 )]
 //!
 //! A wait that is not cancelled ends within a second after its connection is closed, because the

@@ -105,7 +105,7 @@
 //!
 //! A cancel request uses a connection of its own, by default without encryption. PostgreSQL accepts
 //! it also if it accepts sessions with TLS only. With `sslmode=require` the client sends no request
-//! without a TLS connector: see [`set_cancel_tls`]. So does a proxy that accepts TLS only.
+//! without a TLS connector: see [`set_cancel_tls`]. A proxy that accepts TLS only needs one, too.
 //!
 //! A wait that is not cancelled stays in the server's queue until its turn, or to its limit. Then
 //! its session ends at once, and with it the lock. The wait ends within a second if the task of its
