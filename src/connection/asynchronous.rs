@@ -282,7 +282,7 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
     /// [`with_advisory_xact_lock`][blocking].
     ///
     /// A body that runs no statement has no snapshot in `READ COMMITTED`. With diesel-async, that
-    /// holds from the second call on a connection on.
+    /// holds outside a transaction of the caller, from the second call on a connection on.
     ///
     /// # Errors
     ///
