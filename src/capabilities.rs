@@ -32,8 +32,11 @@ impl Capabilities {
         self.backend
     }
 
-    /// Returns `true` if a granted lock excludes other sessions; `false` on SQLite, where every
-    /// request is granted.
+    /// Returns `true` on PostgreSQL, where a granted lock excludes other sessions; `false` on
+    /// SQLite, where every request is granted.
+    ///
+    /// It sends nothing, so it is `true` also on a server that only resembles PostgreSQL. The call
+    /// [`identify`](crate::AdvisoryLocking::identify) checks the server itself.
     #[must_use]
     pub const fn provides_mutual_exclusion(self) -> bool {
         match self.backend {
