@@ -14,9 +14,9 @@ fn hash(text: &str) -> Result<i32, LockError> {
 /// widened with its sign.
 ///
 /// **Dangerous:** [32 bits collide](super#collisions). PostgreSQL does not document the function,
-/// and changed it between 8.3 and 8.4. It hashes the text in the encoding of the database, and this
-/// the UTF-8 bytes: in a database that is not UTF-8, only ASCII is the same lock. The value differs
-/// on a big-endian server and under a nondeterministic collation.
+/// and changed it between 8.3 and 8.4. The server hashes the text in the encoding of its database,
+/// this function the bytes of UTF-8. In a database that is not UTF-8, only ASCII is the same lock.
+/// The value differs on a big-endian server and under a nondeterministic collation.
 /// `pg_advisory_lock(hashtext(NULL))` locks nothing and reports no error.
 ///
 /// # Shape and units

@@ -13,9 +13,9 @@ use crate::{LockError, LockKey};
 /// `with_advisory_lock` (commit 0615fd9), of PostgresAdvisoryLock (13cbd17) and of good_job
 /// (81db22b). good_job's text is the table's name, `-`, and the job's id: `"good_jobs-0f0c…"`.
 ///
-/// **Dangerous:** the server hashes the text in the encoding of its database, and this the UTF-8
-/// bytes: in a database that is not UTF-8, only ASCII names are the same lock. MD5 is broken: a
-/// user who chooses names can construct two with one key, which costs a needless wait.
+/// **Dangerous:** the server hashes the text in the encoding of its database, this function the
+/// bytes of UTF-8. In a database that is not UTF-8, only ASCII names are the same lock. MD5 is
+/// broken: a user who chooses names can construct two with one key, which costs a needless wait.
 ///
 /// # Shape and units
 ///
