@@ -37,12 +37,19 @@ pub(crate) fn of_lock(report: &LockReport, name: &str, terminal: Terminal) -> St
 
 fn holder_cells(holder: &LockHolder) -> [String; 7] {
     let held = holder.session.held_at_least();
+    // The lock is not older than the session. The checks of `run` keep the least time short.
+    let details = holder.session.details.as_ref();
+    let age = details.and_then(|details| details.session_age);
+    let times = [
+        held.map(|held| format!("at least {}", Shown(held))),
+        age.map(|age| format!("session of {}", Shown(age))),
+    ];
     [
         "HELD".to_owned(),
         pid(&holder.session),
         session_name(&holder.session),
         json::mode(holder.mode).to_owned(),
-        held.map_or_else(String::new, |held| format!("at least {}", Shown(held))),
+        times.into_iter().flatten().collect::<Vec<_>>().join(", "),
         state(&holder.session),
         client(&holder.session),
     ]

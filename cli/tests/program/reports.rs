@@ -39,7 +39,8 @@ fn holders_and_waiters_of_each_kind_of_key_are_shown() {
         let done = run(&["who", &argument]);
         done.assert_code(0)
             .assert_stdout("HELD")
-            .assert_stdout("holder-of-a-lock");
+            .assert_stdout("holder-of-a-lock")
+            .assert_stdout("session of ");
         done.assert_stdout("WAITING")
             .assert_stdout(&format!("behind {pid}"));
         let digits = argument.trim_start_matches("--key=");
