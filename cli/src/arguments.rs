@@ -196,7 +196,7 @@ pub(crate) struct Run {
     pub(crate) token: Option<String>,
     /// Run this text with $SHELL -c
     #[arg(short = 'c', long, value_name = "TEXT", conflicts_with = "command")]
-    pub(crate) shell: Option<String>,
+    pub(crate) shell: Option<OsString>,
     /// Command and its arguments, after --
     #[arg(last = true, required_unless_present = "shell")]
     pub(crate) command: Vec<OsString>,

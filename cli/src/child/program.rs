@@ -36,7 +36,7 @@ impl Program {
                 vec![
                     shell.unwrap_or_else(|| "/bin/sh".into()),
                     "-c".into(),
-                    text.into(),
+                    text.clone(),
                 ]
             }
             None => run.command.clone(),

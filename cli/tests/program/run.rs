@@ -1,6 +1,8 @@
 //! `run`, `try` and `wait`: exit codes, the environment of the command, exclusion.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
@@ -58,6 +60,10 @@ fn text_of_a_command_runs_in_the_shell_of_the_user() {
     let mut command = program(&["run", &name, "-c", "exit 1"]);
     command.env("SHELL", "/bin/echo");
     assert_eq!(run_command(command).assert_code(0).stdout, "-c exit 1\n");
+    // As the arguments of a command, for example a name of a file.
+    let mut command = program(&["run", &name, "-c"]);
+    command.arg(OsStr::from_bytes(b"exit 3 # Z\xfcrich"));
+    run_command(command).assert_code(3);
 }
 
 #[test]
