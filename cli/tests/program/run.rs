@@ -235,6 +235,19 @@ fn nested_run_of_one_lock_is_refused() {
     nested(&["run", &name], &["run", &other]).assert_code(0);
 }
 
+/// Such as a daemon that the command of an earlier `run` has started.
+#[test]
+fn process_that_outlives_its_lock_is_told_the_variable() {
+    let name = fresh_name();
+    let key = run(&["key", &name]).assert_code(0).stdout.trim().to_owned();
+    let mut command = program(&["run", &name, "--", "true"]);
+    command.env("ADVISORY_LOCK_HELD", format!("{key}/exclusive"));
+    run_command(command)
+        .assert_code(64)
+        .assert_stderr("unset ADVISORY_LOCK_HELD")
+        .assert_stderr("was released");
+}
+
 #[test]
 fn nested_wait_for_one_lock_is_refused() {
     let (name, program) = (fresh_name(), env!("CARGO_BIN_EXE_advisory-lock"));

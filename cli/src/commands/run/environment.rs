@@ -27,8 +27,8 @@ pub(in crate::commands) fn held_with(
     });
     if conflicts {
         let text = format!(
-            "this command already runs under the lock {name:?} and would wait for itself; \
-             unset {HELD} if that lock is in another database"
+            "this command was started under the lock {name:?} and would wait for itself; unset \
+             {HELD} if that lock is in another database, or was released since"
         );
         return Err(Failure::usage(text));
     }
