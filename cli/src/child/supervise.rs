@@ -206,10 +206,9 @@ impl Target {
     }
 
     /// Notes the end of the command. Its number stays that of the group while a process is in it.
-    const fn command_ended(&mut self) {
-        if !self.is_group {
-            self.pid = None;
-        }
+    fn command_ended(&mut self) {
+        let is_group = self.is_group;
+        self.pid = self.pid.filter(|pid| is_group && has_processes(*pid));
     }
 
     /// Returns `true` while a process is left that a signal may end: of the group, or the command
@@ -244,9 +243,27 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
     use rustix::io::Errno;
 
     use super::*;
+
+    /// The system may give the number to another group.
+    #[test]
+    fn empty_group_is_sent_no_signal() {
+        let mut command = Command::new("true");
+        let mut child = command.process_group(0).spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let mut target = Target {
+            pid,
+            is_group: true,
+        };
+        assert!(child.wait().unwrap().success());
+        target.command_ended();
+        assert_eq!(target.pid, None);
+    }
 
     #[test]
     fn process_of_another_user_is_awaited() {
