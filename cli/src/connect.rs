@@ -268,9 +268,9 @@ fn refusal(error: &tokio_postgres::Error, config: &Config) -> Refusal {
     }
     Refusal {
         failure: Failure::new(code.map_or(Code::UNAVAILABLE, code_of_sqlstate), text),
-        // The handshake failed, or pg_hba.conf has no line for this encryption.
-        by_encryption: code
-            .is_none_or(|code| *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION),
+        // The handshake failed, pg_hba.conf has no line for this encryption, or PgBouncer requires
+        // TLS.
+        by_encryption: code.is_none_or(|code| ["28000", "08P01"].contains(&code.code())),
     }
 }
 

@@ -164,6 +164,29 @@ fn refusal_after_a_failed_handshake_is_reported() {
         .assert_stderr("refused password one");
 }
 
+/// PgBouncer refuses a client without encryption so, with `client_tls_sslmode=require`.
+#[test]
+fn allow_encrypts_after_a_protocol_violation() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (mut plain, _) = listener.accept().unwrap();
+        read_message(&mut plain, 0).unwrap();
+        let fields = b"SFATAL\0C08P01\0MSSL required\0\0";
+        let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+        let message = [b"E", &length[..], &fields[..]].concat();
+        plain.write_all(&message).unwrap();
+        let (mut encrypted, _) = listener.accept().unwrap();
+        read_message(&mut encrypted, 0).unwrap();
+        encrypted.write_all(b"N").unwrap();
+    });
+    let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=allow");
+    ls(&[("DATABASE_URL", &url)])
+        .assert_code(69)
+        .assert_stderr("SSL required; ")
+        .assert_stderr("does not support TLS");
+}
+
 /// As with libpq, zero is the default of the system.
 #[test]
 fn keepalives_of_zero_are_those_of_the_system() {
