@@ -40,13 +40,15 @@ const KNOWN: [&str; 29] = [
     "user",
 ];
 
-/// Keywords without effect: those of other ways to encrypt, which this program does not use, and
-/// the encoding, which is always UTF-8.
-const IGNORED: [&str; 5] = [
+/// Keywords without effect: those of other ways to encrypt, which this program does not use, the
+/// encoding, which is always UTF-8, and the greatest version of the protocol. That of the program
+/// is 3.0, the least.
+const IGNORED: [&str; 6] = [
     "client_encoding",
     "gssdelegation",
     "gsslib",
     "krbsrvname",
+    "max_protocol_version",
     "sslcompression",
 ];
 
@@ -278,6 +280,7 @@ mod tests {
                 "dbname=d host=/tmp sslmode=disable",
             ),
             ("postgresql://h/?ssl=true", "host=h sslmode=require"),
+            ("postgresql://h/?max_protocol_version=3.0", "host=h"),
             (
                 "host=h  port = 5 password='a b\\'c'",
                 "host=h password=a b'c port=5",

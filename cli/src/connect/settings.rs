@@ -15,7 +15,7 @@ use super::keywords::{Keywords, insert, parse};
 use crate::failure::Failure;
 
 /// Environment variables and their keywords, also those that are not supported.
-const VARIABLES: [(&str, &str); 30] = [
+const VARIABLES: [(&str, &str); 31] = [
     ("PGAPPNAME", "application_name"),
     ("PGCHANNELBINDING", "channel_binding"),
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
@@ -24,6 +24,7 @@ const VARIABLES: [(&str, &str); 30] = [
     ("PGHOST", "host"),
     ("PGHOSTADDR", "hostaddr"),
     ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
+    ("PGMINPROTOCOLVERSION", "min_protocol_version"),
     ("PGOPTIONS", "options"),
     ("PGPASSFILE", "passfile"),
     ("PGPASSWORD", "password"),

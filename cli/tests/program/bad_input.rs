@@ -110,6 +110,7 @@ fn unsupported_parameter_is_a_usage_error() {
             "TLSv1.3",
             "PGSSLMINPROTOCOLVERSION",
         ),
+        ("PGMINPROTOCOLVERSION", "3.2", "PGMINPROTOCOLVERSION"),
         ("PGSSLCERTMODE", "require", "sslcertmode"),
         ("PGGSSENCMODE", "require", "gssencmode"),
     ] {
