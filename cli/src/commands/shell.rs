@@ -38,7 +38,9 @@ pub(super) fn manual(directory: Option<&Path>) -> Result<Code, Failure> {
     });
     for command in subcommands.collect::<Vec<_>>().into_iter().chain([command]) {
         let file = directory.join(format!("{}.1", command.get_name()));
-        fs::write(file, page(command)?)?;
+        fs::write(&file, page(command)?).map_err(|error| {
+            Failure::new(Code::OUTPUT, format_args!("{}: {error}", file.display()))
+        })?;
     }
     Ok(Code::SUCCESS)
 }

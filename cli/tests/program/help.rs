@@ -86,5 +86,9 @@ fn completions_and_manual_need_no_server() {
     ] {
         assert!(directory.join(page).exists(), "{page}");
     }
-    fs::remove_dir_all(directory).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+    let directory = directory.to_str().unwrap();
+    run(&["man", "--directory", directory])
+        .assert_code(74)
+        .assert_stderr(directory);
 }
