@@ -87,6 +87,10 @@ fn roots(settings: &Settings) -> Result<Option<RootCertStore>, String> {
     let Some(file) = file else {
         return Ok(None);
     };
+    // libpq reads this list by default.
+    if in_home(".postgresql/root.crl").is_some_and(|list| list.exists()) {
+        return Err("~/.postgresql/root.crl: revocation lists are not supported".to_owned());
+    }
     let problem =
         |error: &dyn std::fmt::Display| format!("sslrootcert {}: {error}", file.display());
     for certificate in CertificateDer::pem_file_iter(&file).map_err(|error| problem(&error))? {

@@ -1,6 +1,7 @@
 //! TLS, as libpq's `sslmode` selects it.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 
 use advisory_locking::LockKey;
@@ -11,7 +12,7 @@ use testkit::server::fresh_name;
 use testkit::tls::{Authority, accept_tls};
 
 use crate::processes::{fresh_sleep, send, wait_for_sleep};
-use crate::program::{Running, program, run_on};
+use crate::program::{Running, program, run_command, run_on};
 
 fn write(authority: &Authority) -> String {
     let path = std::env::temp_dir().join(fresh_name());
@@ -86,4 +87,28 @@ fn sslmode_selects_encryption_and_verification() {
     for path in [root, other] {
         fs::remove_file(Path::new(&path)).unwrap();
     }
+}
+
+/// libpq reads it if it verifies the certificate. Without it, a revoked certificate would be
+/// accepted.
+#[test]
+fn default_revocation_list_is_an_error() {
+    let home = std::env::temp_dir().join(fresh_name());
+    let list = home.join(".postgresql/root.crl");
+    fs::create_dir_all(home.join(".postgresql")).unwrap();
+    fs::write(list, "").unwrap();
+    let root = write(&Authority::new());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let parameters = format!("sslmode=verify-ca&sslrootcert={root}&connect_timeout=1");
+    let mut command = program(&["ls"]);
+    command.env("HOME", &home).env(
+        "DATABASE_URL",
+        format!("postgres://u@127.0.0.1:{port}/d?{parameters}"),
+    );
+    run_command(command)
+        .assert_code(64)
+        .assert_stderr("root.crl");
+    fs::remove_dir_all(home).unwrap();
+    fs::remove_file(root).unwrap();
 }
