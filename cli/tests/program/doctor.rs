@@ -28,11 +28,17 @@ fn healthy_server_has_no_fault() {
     run(&["doctor", "--json"])
         .assert_code(0)
         .assert_stdout("\"check\":\"pooler\"");
-    let named = with_parameters(&url(), "application_name=service");
-    assert_eq!(
-        grade(&run_on(&named, &["doctor"]).stdout, "application_name"),
-        "ok"
-    );
+    for (parameter, expected) in [
+        ("application_name=service", "ok"),
+        ("application_name=", "warn"),
+    ] {
+        let done = run_on(&with_parameters(&url(), parameter), &["doctor"]);
+        assert_eq!(
+            grade(&done.stdout, "application_name"),
+            expected,
+            "{parameter}"
+        );
+    }
 }
 
 #[test]

@@ -19,7 +19,8 @@ pub(super) async fn check(connection: &Connection, settings: &Settings) -> Vec<F
         Ok(findings) => findings,
         Err(failure) => vec![Finding::unknown("permissions", &failure)],
     };
-    findings.push(match settings.get("application_name") {
+    let name = settings.get("application_name");
+    findings.push(match name.filter(|name| !name.is_empty()) {
         Some(name) => Finding::new(Grade::Ok, "application_name", format!("{name:?}")),
         None => Finding::new(
             Grade::Warn,
