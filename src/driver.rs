@@ -17,7 +17,6 @@
 pub(crate) mod asynchronous;
 pub(crate) mod blocking;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
@@ -25,6 +24,7 @@ use crate::backends::postgres::classify;
 use crate::error::{LockError, LockErrorKind};
 use crate::events::RequestRecord;
 use crate::lock_report::LockReport;
+use crate::observer::contained;
 use crate::options::LockOptions;
 use crate::protocol::{Action, Grant, SessionSnapshot};
 use crate::server_report::{LockSupport, ServerReport};
@@ -34,8 +34,7 @@ use crate::session::{Row, SessionError, TransactionState};
 /// caught then.
 pub(crate) fn run_in_drop(act: impl FnOnce()) {
     if thread::panicking() {
-        // The panic hook has already reported the panic.
-        let _ = catch_unwind(AssertUnwindSafe(act));
+        contained(act);
     } else {
         act();
     }

@@ -157,9 +157,9 @@ impl<A: LockObserver, B: LockObserver> LockObserver for (A, B) {
     }
 }
 
-/// Runs a call of a subscriber, an observer or a waker, and ignores its panic. Events are sent
-/// between a grant and its release, and during a panic, where a second panic would abort the
-/// process.
+/// Runs a call of a subscriber, an observer, a waker or a destructor, and ignores its panic. Events
+/// are sent between a grant and its release, and during a panic, where a second panic would abort
+/// the process.
 pub(crate) fn contained(call: impl FnOnce()) {
     // The panic hook has already reported the panic.
     if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {

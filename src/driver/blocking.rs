@@ -335,7 +335,7 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
 
 #[cfg(test)]
 mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
     use std::time::Duration;
 
     use super::*;
@@ -499,6 +499,32 @@ mod tests {
             terminate(&mut session, None);
             assert_eq!((session.rollbacks, session.is_broken), (rollbacks, true));
         }
+    }
+
+    /// Payload of a panic, whose destructor panics.
+    struct PanickingPayload;
+
+    impl Drop for PanickingPayload {
+        fn drop(&mut self) {
+            panic!("the payload panics");
+        }
+    }
+
+    struct PanickingGuard;
+
+    impl Drop for PanickingGuard {
+        fn drop(&mut self) {
+            run_in_drop(|| panic_any(PanickingPayload));
+        }
+    }
+
+    #[test]
+    fn payload_that_panics_in_a_drop_does_not_abort() {
+        let body: fn() = || {
+            let _guard = PanickingGuard;
+            panic!("the body panics");
+        };
+        assert!(catch_unwind(body).is_err());
     }
 
     #[test]
