@@ -59,7 +59,6 @@ pub use script::Script;
 pub(crate) use script::begin;
 pub(crate) use statement::Binds;
 pub use statement::{Bind, Statement, StatementKind};
-pub(crate) use terminate::TerminateSequence;
 pub use terminate::TerminateStep;
 #[cfg(any(test, feature = "_sqlx-postgres"))]
 pub(crate) use terminate::terminate_if_waiting;

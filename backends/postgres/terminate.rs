@@ -1,6 +1,6 @@
 //! The sequence of scripts that terminates a session.
 
-use super::{Script, SessionError};
+use super::SessionError;
 #[cfg(any(test, feature = "_sqlx-postgres"))]
 use crate::key::{PgLocksColumns, RawLockKey};
 
@@ -28,6 +28,29 @@ impl TerminateStep {
         Self::RollBackAndEndSession,
         Self::ReleaseAllLocks,
     ];
+
+    /// Greatest number of passes, for a server that rejects every statement.
+    ///
+    /// Tests that send cancel requests without a pause need far fewer.
+    const MAX_PASSES: usize = 16;
+
+    /// Returns the steps of all passes, to be sent one after the other until one
+    /// [ends](Self::ends_sequence) the sequence.
+    ///
+    /// A cancel request that was meant for another statement may hit any of them.
+    pub(crate) fn passes() -> impl Iterator<Item = Self> {
+        std::iter::repeat_n(Self::ALL, Self::MAX_PASSES).flatten()
+    }
+
+    /// Returns `true` if the reply to this step shows that the session has ended or holds no lock.
+    pub(crate) fn ends_sequence(self, reply: &Result<(), SessionError>) -> bool {
+        match reply {
+            // The end of a session arrives as an error. So only the success of the last step of a
+            // pass shows that the session holds no lock.
+            Ok(()) => self == Self::ReleaseAllLocks,
+            Err(error) => error.is_disconnected(),
+        }
+    }
 
     /// Returns the text for the session `pid`, or for any session if its process id is unknown.
     ///
@@ -103,63 +126,19 @@ pub(crate) fn terminate_if_waiting(pid: i32, awaited: RawLockKey) -> String {
     )
 }
 
-/// The scripts that terminate a session, to be sent one after the other.
-///
-/// The steps repeat until the client sees that the session has ended, or until the last step of a
-/// pass succeeds. They repeat at most [`MAX_PASSES`](Self::MAX_PASSES) times. A cancel request that
-/// was meant for another statement may hit any of them.
-#[derive(Debug)]
-pub(crate) struct TerminateSequence {
-    pid: Option<i32>,
-    sent: usize,
-}
-
-impl TerminateSequence {
-    /// Greatest number of passes, for a server that rejects every statement.
-    ///
-    /// Tests that send cancel requests without a pause need far fewer.
-    const MAX_PASSES: usize = 16;
-
-    /// Starts the sequence for the session `pid`, or for any session if its process id is unknown.
-    pub(crate) const fn new(pid: Option<i32>) -> Self {
-        Self { pid, sent: 0 }
-    }
-
-    /// Returns the next script, given the reply to the previous one. `None`: the session has ended
-    /// or holds no lock.
-    pub(crate) fn next(&mut self, last: Option<Result<(), SessionError>>) -> Option<Script> {
-        let done = match last {
-            None => false,
-            // The end of a session arrives as an error. So only the success of the last step of a
-            // pass shows that the session holds no lock.
-            Some(Ok(())) => self.sent % TerminateStep::ALL.len() == 0,
-            Some(Err(error)) => error.is_disconnected(),
-        };
-        let steps = TerminateStep::ALL.iter().cycle();
-        let mut steps = steps.take(Self::MAX_PASSES * TerminateStep::ALL.len());
-        let next = steps.nth(self.sent).filter(|_| !done);
-        self.sent += 1;
-        next.map(|step| Script::Terminate {
-            step: *step,
-            pid: self.pid,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// The steps that are sent if each ends like that.
     fn sent_when(mut end: impl FnMut(usize) -> Result<(), SessionError>) -> Vec<TerminateStep> {
-        let (mut sequence, mut last, mut sent) =
-            (TerminateSequence::new(Some(7)), None, Vec::new());
-        while let Some(script) = sequence.next(last) {
-            let Script::Terminate { step, .. } = script else {
-                unreachable!("{script:?}");
-            };
-            last = Some(end(sent.len()));
+        let mut sent = Vec::new();
+        for step in TerminateStep::passes() {
+            let reply = end(sent.len());
             sent.push(step);
+            if step.ends_sequence(&reply) {
+                break;
+            }
         }
         sent
     }

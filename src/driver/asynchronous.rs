@@ -12,7 +12,6 @@ use super::{
     add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
     record_wait, reports_holders, run_in_drop,
 };
-use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
 use crate::events::{GrantRecord, RequestRecord};
@@ -21,7 +20,7 @@ use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::protocol::{Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side};
 use crate::server_report::ServerReport;
-use crate::session::{AsyncLockSession, Backend, LockReply, Statement};
+use crate::session::{AsyncLockSession, Backend, LockReply, Script, Statement, TerminateStep};
 #[cfg(feature = "testing")]
 use crate::testing::SimulatedSession;
 
@@ -418,9 +417,12 @@ async fn terminate<S: AsyncLockSession>(session: &mut S, pid: Option<i32>) {
         // One script after the other, until the client sees the end of the session or the release
         // of all locks succeeds. Some servers forbid a script, and a late cancel request meant for
         // another statement may hit one.
-        let (mut sequence, mut last) = (TerminateSequence::new(pid), None);
-        while let Some(script) = sequence.next(last) {
-            last = Some(session.session_execute(&script).await);
+        for step in TerminateStep::passes() {
+            let script = Script::Terminate { step, pid };
+            let reply = session.session_execute(&script).await;
+            if step.ends_sequence(&reply) {
+                break;
+            }
         }
     } else {
         while session.session_transaction_state().is_open() {

@@ -7,7 +7,6 @@ use super::{
     add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
     record_wait, reports_holders, run_in_drop,
 };
-use crate::backends::postgres::TerminateSequence;
 use crate::capabilities::Capabilities;
 use crate::error::LockError;
 use crate::events::{GrantRecord, RequestRecord};
@@ -16,7 +15,7 @@ use crate::lock_report::LockReport;
 use crate::options::{LockOptions, LockScope};
 use crate::protocol::{Action, Event, Grant, Machine, PoolerCheck, SessionSnapshot, Side};
 use crate::server_report::ServerReport;
-use crate::session::{Backend, LockReply, LockSession, Statement};
+use crate::session::{Backend, LockReply, LockSession, Script, Statement, TerminateStep};
 #[cfg(feature = "testing")]
 use crate::testing::SimulatedSession;
 
@@ -298,9 +297,11 @@ pub(crate) fn terminate<S: LockSession + ?Sized>(session: &mut S, pid: Option<i3
     if session.session_backend() == Backend::Postgres {
         // One script after the other, until the client sees the end of the session or the release
         // of all locks succeeds: some servers forbid a script.
-        let (mut sequence, mut last) = (TerminateSequence::new(pid), None);
-        while let Some(script) = sequence.next(last) {
-            last = Some(session.session_execute(&script));
+        for step in TerminateStep::passes() {
+            let reply = session.session_execute(&Script::Terminate { step, pid });
+            if step.ends_sequence(&reply) {
+                break;
+            }
         }
     } else {
         while session.session_transaction_state().is_open() {
