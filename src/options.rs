@@ -84,7 +84,7 @@ pub enum OnMissingLock {
 
 /// Limit of a wait.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub(crate) enum Wait {
+enum Wait {
     #[default]
     No,
     UpTo(Duration),
@@ -353,13 +353,21 @@ impl LockOptions {
         self
     }
 
-    /// Returns the wait that is left of the limit.
-    pub(crate) fn wait(&self) -> Wait {
+    /// Returns the time that is left to wait after `waited`; `None` without a limit.
+    pub(crate) fn remaining(&self, waited: Duration) -> Option<Duration> {
+        let limit = match self.wait {
+            Wait::No => Duration::ZERO,
+            Wait::UpTo(limit) => limit.saturating_sub(self.elapsed).min(Self::LONGEST_WAIT),
+            Wait::Forever => return None,
+        };
+        Some(limit.saturating_sub(waited))
+    }
+
+    /// Returns the kind of the error if the lock is contended and no time is left to wait.
+    pub(crate) const fn contended_kind(&self) -> LockErrorKind {
         match self.wait {
-            Wait::UpTo(limit) => {
-                Wait::UpTo(limit.saturating_sub(self.elapsed).min(Self::LONGEST_WAIT))
-            }
-            wait @ (Wait::No | Wait::Forever) => wait,
+            Wait::No => LockErrorKind::HeldElsewhere,
+            Wait::UpTo(_) | Wait::Forever => LockErrorKind::TimedOut,
         }
     }
 
@@ -373,11 +381,7 @@ impl LockOptions {
 
     /// Returns `true` if a contended request waits.
     pub(crate) fn waits(&self) -> bool {
-        match self.wait() {
-            Wait::No => false,
-            Wait::UpTo(limit) => !limit.is_zero(),
-            Wait::Forever => true,
-        }
+        self.remaining(Duration::ZERO) != Some(Duration::ZERO)
     }
 
     pub(crate) fn wait_strategy(&self) -> WaitStrategy {

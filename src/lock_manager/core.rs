@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use super::options::LockManagerOptions;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::{LockKey, RawLockKey};
-use crate::options::{LockOptions, Wait};
+use crate::options::LockOptions;
 use crate::protocol::Backoff;
 use crate::session::{Backend, LockBatch};
 
@@ -215,23 +215,13 @@ impl<W> Core<W> {
         now: Instant,
     ) -> RequestId {
         let id = RequestId(self.next_id());
-        let one_of_several = kind == RequestKind::OneOfSeveral;
-        let (no_wait, limit) = match options.wait() {
-            Wait::No => (Some(LockErrorKind::HeldElsewhere), None),
-            // One attempt, as without a wait, but with the error of a limit.
-            Wait::UpTo(Duration::ZERO) => (Some(LockErrorKind::TimedOut), None),
-            wait => (
-                one_of_several.then_some(LockErrorKind::HeldElsewhere),
-                match wait {
-                    Wait::UpTo(limit) => Some(limit),
-                    Wait::No | Wait::Forever => None,
-                },
-            ),
-        };
-        let after_loss = if options.waits() {
-            AfterLoss::Waits
+        let (no_wait, limit, after_loss) = if options.waits() {
+            let one_of_several = kind == RequestKind::OneOfSeveral;
+            let no_wait = one_of_several.then_some(LockErrorKind::HeldElsewhere);
+            let limit = options.remaining(Duration::ZERO);
+            (no_wait, limit, AfterLoss::Waits)
         } else {
-            AfterLoss::RetriesOnce
+            (Some(options.contended_kind()), None, AfterLoss::RetriesOnce)
         };
         self.enqueue(
             Request {

@@ -44,25 +44,25 @@ fn remaining_limit() {
     let left = |options: LockOptions| {
         let rest = options.after(Duration::from_secs(2))?;
         assert_eq!(rest.limit(), options.limit());
-        Some(rest.wait())
+        Some(rest.remaining(Duration::ZERO))
     };
     let of = |seconds| LockOptions::wait_up_to(Duration::from_secs(seconds)).shared();
     assert_eq!(left(LockOptions::no_wait()), None);
-    assert_eq!(left(of(5)), Some(Wait::UpTo(Duration::from_secs(3))));
-    assert_eq!(left(of(1)), Some(Wait::UpTo(Duration::ZERO)));
-    assert_eq!(left(LockOptions::wait_forever()), Some(Wait::Forever));
+    assert_eq!(left(of(5)), Some(Some(Duration::from_secs(3))));
+    assert_eq!(left(of(1)), Some(Some(Duration::ZERO)));
+    assert_eq!(left(LockOptions::wait_forever()), Some(None));
 }
 
 #[test]
 fn elapsed_time_counts_against_the_limit_only() {
     let second = Duration::from_secs(1);
     let rest = |options: LockOptions| options.with_elapsed(second).with_elapsed(second);
-    assert_eq!(rest(LockOptions::no_wait()).wait(), Wait::No);
+    let remaining = |options: LockOptions| rest(options).remaining(second);
+    assert_eq!(remaining(LockOptions::no_wait()), Some(Duration::ZERO));
     assert_eq!(rest(LockOptions::no_wait()).elapsed, 2 * second);
-    assert_eq!(
-        rest(LockOptions::wait_up_to(5 * second)).wait(),
-        Wait::UpTo(3 * second)
-    );
+    let limited = LockOptions::wait_up_to(5 * second);
+    assert_eq!(remaining(limited), Some(2 * second));
+    assert_eq!(remaining(LockOptions::wait_forever()), None);
     assert!(!rest(LockOptions::wait_up_to(2 * second)).waits());
 }
 

@@ -41,7 +41,7 @@ use super::{Action, Event, Grant, Machine, SessionSnapshot};
 use crate::backends::{postgres, sqlite};
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::options::{LockOptions, LockScope, Wait, WaitStrategy};
+use crate::options::{LockOptions, LockScope, WaitStrategy};
 use crate::session::{
     Backend, LockReply, Script, ServerSigns, SessionError, Statement, StatementKind,
     TransactionState,
@@ -179,11 +179,7 @@ impl Acquire {
 
     /// Returns the rest of the limit; `None` without a limit.
     fn remaining(&self) -> Option<Duration> {
-        match self.options.wait() {
-            Wait::No => Some(Duration::ZERO),
-            Wait::Forever => None,
-            Wait::UpTo(limit) => Some(limit.saturating_sub(self.waited)),
-        }
+        self.options.remaining(self.waited)
     }
 
     fn query(&self, kind: StatementKind) -> NextAction {
@@ -275,11 +271,7 @@ impl Acquire {
     fn on_contended(&mut self) -> NextAction {
         let remaining = self.remaining();
         if remaining == Some(Duration::ZERO) {
-            self.state = State::Finished;
-            return Action::Done(Err(match self.options.wait() {
-                Wait::No => self.error(LockErrorKind::HeldElsewhere),
-                Wait::UpTo(_) | Wait::Forever => self.timed_out(),
-            }));
+            return self.fail(self.error(self.options.contended_kind()));
         }
         match self.options.wait_strategy() {
             WaitStrategy::Block => self.wait_on_server(remaining),

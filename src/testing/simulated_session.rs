@@ -24,7 +24,7 @@ use super::shared_table::{LockRequest, Owner, SharedLockTable};
 use super::table::session_ended;
 use crate::error::{LockError, LockErrorKind};
 use crate::key::LockKey;
-use crate::options::{LockOptions, LockScope, Wait};
+use crate::options::{LockOptions, LockScope};
 use crate::protocol::{Grant, SessionSnapshot};
 use crate::session::{
     Backend, LockReply, LockSession, Row, Script, ServerSigns, SessionError, Statement,
@@ -62,10 +62,7 @@ impl<'s, S: ?Sized> SimulatedSession<'s, S> {
         let lock = Arc::new(SimulatedLock {
             table,
             request,
-            limit: match options.wait() {
-                Wait::UpTo(limit) => Some(limit),
-                Wait::No | Wait::Forever => None,
-            },
+            limit: options.limit().and(options.remaining(Duration::ZERO)),
             limit_passed: AtomicBool::new(false),
         });
         Some(Self {

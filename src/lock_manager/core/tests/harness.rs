@@ -9,7 +9,7 @@ use crate::lock_manager::core::{
     Command, Core, LockGrant, RequestId, RequestKind, SessionCommand, SessionId,
 };
 use crate::lock_manager::options::LockManagerOptions;
-use crate::options::{LockMode, LockOptions, Wait};
+use crate::options::{LockMode, LockOptions};
 use crate::session::{
     Backend, BatchMode, BatchReply, LockBatch, LockOpKind, ServerSigns, SessionError, SqlState,
     TokenSource,
@@ -148,10 +148,9 @@ impl CoreHarness {
                 text
             }
             SessionCommand::WaitOnServer { key, options } => {
-                let limit = match options.wait() {
-                    Wait::UpTo(limit) => format!("{limit:?}"),
-                    Wait::Forever => "forever".to_owned(),
-                    Wait::No => unreachable!("a wait waits"),
+                let limit = match options.limit() {
+                    Some(limit) => format!("{limit:?}"),
+                    None => "forever".to_owned(),
                 };
                 let mode = mode(options.mode);
                 let key = number(key.raw());

@@ -2,7 +2,7 @@
 
 use super::{Event, Simulation};
 use crate::lock_manager::core::{Command, SessionCommand, SessionId};
-use crate::options::{LockMode, Wait};
+use crate::options::LockMode;
 
 impl Simulation {
     /// Performs the commands of a core in order. Commands that an event adds meanwhile follow.
@@ -61,7 +61,7 @@ impl Simulation {
                 if self.server.is_alive(pid) {
                     self.server.wait(pid, key.raw(), mode);
                 }
-                if let Wait::UpTo(limit) = options.wait() {
+                if let Some(limit) = options.limit() {
                     self.at(limit, Event::ServerWaitLimit(process, session));
                 }
             }

@@ -6,7 +6,7 @@ use super::{Event, Simulation};
 use crate::error::LockErrorKind;
 use crate::key::{LockKey, RawLockKey};
 use crate::lock_manager::core::{LockGrant, RequestId, RequestKind, SessionId};
-use crate::options::{LockMode, LockOptions, Wait, WaitStrategy};
+use crate::options::{LockMode, LockOptions, WaitStrategy};
 use crate::pool::MIN_CHECKOUT;
 use crate::session::TokenSource;
 
@@ -97,10 +97,10 @@ impl Simulation {
             released: false,
             lost: false,
             held_at_release: false,
-            deadline: match options.wait() {
-                Wait::UpTo(limit) if !limit.is_zero() => Some(self.now + limit),
-                Wait::No | Wait::UpTo(_) | Wait::Forever => None,
-            },
+            deadline: options
+                .remaining(Duration::ZERO)
+                .filter(|limit| !limit.is_zero())
+                .map(|limit| self.now + limit),
             since: self.now,
             is_waiting: false,
             more_keys,
