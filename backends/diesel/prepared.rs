@@ -29,18 +29,23 @@ pub(crate) struct Prepared<const ID: u8> {
 }
 
 impl<const ID: u8> Prepared<ID> {
-    /// `statement` must have this id, and `pieces` must be those of this id.
-    pub(crate) fn new(statement: &Statement, pieces: &'static Pieces) -> Self {
+    /// `statement` must have this id.
+    pub(crate) fn new(statement: &Statement) -> Self {
+        // An id is less than `COUNT`, so the fallback is never used.
+        let pieces = PIECES.get(usize::from(ID));
+        let pieces = pieces.map(|pieces| pieces.get_or_init(|| cut(statement.sql())));
         Self {
-            pieces: pieces.get_or_init(|| cut(statement.sql())),
+            pieces: pieces.map(Vec::as_slice).unwrap_or_default(),
             is_cacheable: statement.is_cacheable(),
             binds: statement.bind_slots(),
         }
     }
 }
 
-/// Pieces of a text, for all of its calls: Diesel walks through a statement several times a call.
-pub(crate) type Pieces = OnceLock<Vec<&'static str>>;
+/// The pieces of each text, by its number. They serve all calls, because Diesel walks through a
+/// statement several times a call.
+static PIECES: [OnceLock<Vec<&'static str>>; Statement::COUNT as usize] =
+    [const { OnceLock::new() }; Statement::COUNT as usize];
 
 /// Cuts a text at its parameters. Diesel writes `$1`, `$2`, … itself, and they are in order.
 fn cut(sql: &'static str) -> Vec<&'static str> {
@@ -68,9 +73,7 @@ macro_rules! with_prepared {
         }
     }};
     (@arm $statement:expr, $prepared:ident => $run:expr, $id:literal) => {{
-        static PIECES: $crate::backends::diesel::prepared::Pieces = std::sync::OnceLock::new();
-        let $prepared =
-            $crate::backends::diesel::prepared::Prepared::<$id>::new($statement, &PIECES);
+        let $prepared = $crate::backends::diesel::prepared::Prepared::<$id>::new($statement);
         $run
     }};
 }
