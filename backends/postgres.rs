@@ -57,7 +57,6 @@ pub use script::Script;
     feature = "_sqlx-postgres"
 ))]
 pub(crate) use script::begin;
-pub(crate) use statement::Binds;
 pub use statement::{Bind, Statement, StatementKind};
 pub use terminate::TerminateStep;
 #[cfg(any(test, feature = "_sqlx-postgres"))]

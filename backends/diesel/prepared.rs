@@ -17,7 +17,6 @@ use diesel::row::{Field, NamedRow, Row as DieselRow};
 use diesel::serialize::{self, Output, ToSql};
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Untyped};
 
-use crate::backends::postgres::Binds;
 use crate::session::{Bind, Cell, Row, Statement};
 
 /// A statement whose id is `ID`. Made by [`with_prepared`].
@@ -25,7 +24,7 @@ pub(crate) struct Prepared<const ID: u8> {
     /// The text, cut at its parameters.
     pieces: &'static [&'static str],
     is_cacheable: bool,
-    binds: Binds,
+    binds: Vec<Bind>,
 }
 
 impl<const ID: u8> Prepared<ID> {
@@ -37,7 +36,7 @@ impl<const ID: u8> Prepared<ID> {
         Self {
             pieces: pieces.map(Vec::as_slice).unwrap_or_default(),
             is_cacheable: statement.is_cacheable(),
-            binds: statement.bind_slots(),
+            binds: statement.binds().collect(),
         }
     }
 }
@@ -95,7 +94,7 @@ impl<const ID: u8> QueryFragment<Pg> for Prepared<ID> {
         }
         let mut pieces = self.pieces.iter();
         pass.push_sql(pieces.next().copied().unwrap_or_default());
-        for (piece, bind) in pieces.zip(self.binds.iter().flatten()) {
+        for (piece, bind) in pieces.zip(&self.binds) {
             // Diesel borrows each value for `'b`, so the arms pass references into `self`.
             match bind {
                 Bind::Int4(number) => pass.push_bind_param::<Integer, _>(number)?,

@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
+use super::Bind;
 use super::server_signs::server_signs;
-use super::{Bind, Binds};
 use crate::key::RawLockKey;
 use crate::options::LockMode;
 
@@ -222,20 +222,18 @@ impl LockBatch {
 }
 
 /// The values to bind: the session, the codes, the keys and the name of the sequence.
-pub(super) fn binds(batch: &LockBatch) -> Binds {
+pub(super) fn binds(batch: &LockBatch) -> Vec<Bind> {
     let codes = batch.ops.iter().map(LockOp::code).collect();
     let numbers = batch.ops.iter().map(LockOp::number).collect();
-    let sequence = match (batch.mode, &batch.tokens) {
-        (BatchMode::Execute, TokenSource::Sequence(name)) => Some(Bind::Text(Arc::clone(name))),
-        (BatchMode::Execute, TokenSource::TransactionId) | (BatchMode::Compensate, _) => None,
-    };
-    [
-        Some(Bind::Int4(batch.pid)),
-        Some(Bind::Int8Array(codes)),
-        Some(Bind::Int8Array(numbers)),
-        sequence,
-        None,
-    ]
+    let mut binds = vec![
+        Bind::Int4(batch.pid),
+        Bind::Int8Array(codes),
+        Bind::Int8Array(numbers),
+    ];
+    if let (BatchMode::Execute, TokenSource::Sequence(name)) = (batch.mode, &batch.tokens) {
+        binds.push(Bind::Text(Arc::clone(name)));
+    }
+    binds
 }
 
 /// The expected session and the operations.

@@ -2,8 +2,10 @@
 //!
 //! Each parameter occurs once and in order, because Diesel numbers parameters itself.
 
+use std::iter;
+
 use super::server_signs::{STANDBY_SIGN, STUB_SIGN};
-use super::{Bind, Binds, LockOp, NEGATIVE_INFINITY, ServerSigns, StatementKind};
+use super::{Bind, LockOp, NEGATIVE_INFINITY, ServerSigns, StatementKind};
 use crate::key::{PgLocksColumns, RawLockKey};
 use crate::options::{LockMode, LockScope};
 
@@ -181,51 +183,40 @@ pub(super) fn sql(kind: StatementKind, key: RawLockKey, mode: LockMode) -> Strin
 }
 
 /// Returns the values of a statement of a connection, in the order of its parameters.
-pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> Binds {
+pub(super) fn binds(kind: StatementKind, key: RawLockKey) -> Vec<Bind> {
     let PgLocksColumns { classid, objid, .. } = key.pg_locks();
-    let columns = || [classid, objid].map(|column| Some(Bind::Int8(column.into())));
-    let [first, second] = key_binds(key);
+    let columns = [classid, objid].map(|column| Bind::Int8(column.into()));
+    let key = key_binds(key);
     match kind {
         StatementKind::TryAcquire { refuses, .. } => {
-            let refused = |signs| Some(Bind::Int4(refuses.intersection(signs).bits()));
-            let [stubs, standby] = [ServerSigns::STUBS, ServerSigns::STANDBY].map(refused);
-            [stubs, standby, first, second, None]
+            let refused = |signs| Bind::Int4(refuses.intersection(signs).bits());
+            let signs = [ServerSigns::STUBS, ServerSigns::STANDBY].map(refused);
+            signs.into_iter().chain(key).collect()
         }
         StatementKind::Release {
             pid,
             transaction_began,
         } => {
-            let pid = Some(Bind::Int4(pid));
+            let pid = iter::once(Bind::Int4(pid));
             let began = Bind::Timestamptz(transaction_began.unwrap_or(NEGATIVE_INFINITY));
-            // A key of one number has one parameter only.
-            match second {
-                Some(_) => [pid, first, second, Some(began), None],
-                None => [pid, first, Some(began), None, None],
-            }
+            pid.chain(key).chain([began]).collect()
         }
         StatementKind::ReleaseIfHeld { pid } => {
-            let [classid, objid] = columns();
             // No session has the process id 0.
-            let pid = Some(Bind::Int4(pid.unwrap_or(0)));
-            // A key of one number has one parameter only.
-            match second {
-                Some(_) => [first, second, classid, objid, pid],
-                None => [first, classid, objid, pid, None],
-            }
+            let pid = Bind::Int4(pid.unwrap_or(0));
+            key.chain(columns).chain([pid]).collect()
         }
-        StatementKind::IsHeld | StatementKind::IsHeldByPreparedTransaction => {
-            let [classid, objid] = columns();
-            [classid, objid, None, None, None]
-        }
+        StatementKind::IsHeld | StatementKind::IsHeldByPreparedTransaction => Vec::from(columns),
     }
 }
 
 /// Returns the key as the lock functions take it: one `int8` or two `int4`.
-pub(super) const fn key_binds(key: RawLockKey) -> [Option<Bind>; 2] {
-    match key {
+pub(super) fn key_binds(key: RawLockKey) -> impl Iterator<Item = Bind> {
+    let binds = match key {
         RawLockKey::Single(number) => [Some(Bind::Int8(number)), None],
         RawLockKey::Pair(first, second) => [Some(Bind::Int4(first)), Some(Bind::Int4(second))],
-    }
+    };
+    binds.into_iter().flatten()
 }
 
 /// Returns the text of a single operation, which issues no token.

@@ -23,7 +23,7 @@
 //! [format `escape`]: https://www.postgresql.org/docs/current/functions-binarystring.html#ENCODE-FORMAT-ESCAPE
 //! [`pg_stat_get_activity`]: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-STATS-FUNCTIONS
 
-use super::{Bind, Binds};
+use super::Bind;
 use crate::key::RawLockKey;
 
 /// The bytes of a role's name as ASCII.
@@ -98,16 +98,15 @@ pub(super) fn sql(key: Option<RawLockKey>) -> String {
 }
 
 /// Returns the values to bind.
-pub(super) fn binds(key: Option<RawLockKey>, with_waiters: bool) -> Binds {
+pub(super) fn binds(key: Option<RawLockKey>, with_waiters: bool) -> Vec<Bind> {
     let Some(key) = key else {
-        return Binds::default();
+        return Vec::new();
     };
     let columns = key.pg_locks();
-    [
-        Some(Bind::Int8(columns.classid.into())),
-        Some(Bind::Int8(columns.objid.into())),
-        Some(Bind::Int4(columns.objsubid.into())),
-        Some(Bind::Int4(with_waiters.into())),
-        None,
+    vec![
+        Bind::Int8(columns.classid.into()),
+        Bind::Int8(columns.objid.into()),
+        Bind::Int4(columns.objsubid.into()),
+        Bind::Int4(with_waiters.into()),
     ]
 }

@@ -1,5 +1,6 @@
 //! Prepared statements: their meaning, the number of the text, and the values to bind.
 
+use std::iter;
 use std::sync::{Arc, OnceLock};
 
 use super::ServerSigns;
@@ -234,23 +235,19 @@ impl Statement {
 
     /// Returns the values to bind, in the order of the parameters.
     pub fn binds(&self) -> impl Iterator<Item = Bind> + use<> {
-        self.bind_slots().into_iter().flatten()
-    }
-
-    /// The values to bind, without an allocation.
-    pub(crate) fn bind_slots(&self) -> Binds {
-        match self {
+        let binds = match self {
             Self::Lock { kind, key, .. } => lock::binds(*kind, *key),
             Self::Batch(batch) => match batch.single_op() {
                 Some(op) => {
-                    let [first, second] = lock::key_binds(op.key());
-                    [Some(Bind::Int4(batch.pid())), first, second, None, None]
+                    let pid = iter::once(Bind::Int4(batch.pid()));
+                    pid.chain(lock::key_binds(op.key())).collect()
                 }
                 None => batch::binds(batch),
             },
             Self::Report { key, with_waiters } => report::binds(*key, *with_waiters),
-            Self::Identity { key } => [key.map(Bind::Int8), None, None, None, None],
-        }
+            Self::Identity { key } => key.map(Bind::Int8).into_iter().collect(),
+        };
+        binds.into_iter()
     }
 
     /// Returns the text of a statement about one lock with the values written out, for a
@@ -295,9 +292,6 @@ impl Statement {
 /// The texts by their numbers. Each is built once in the process.
 static TEXTS: [OnceLock<String>; Statement::COUNT as usize] =
     [const { OnceLock::new() }; Statement::COUNT as usize];
-
-/// The values of a statement. The used slots come first.
-pub(crate) type Binds = [Option<Bind>; 5];
 
 /// A value to bind to a parameter.
 #[expect(
