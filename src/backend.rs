@@ -9,3 +9,13 @@ pub enum Backend {
     /// SQLite, which has no locks; see [`OnMissingLock`](crate::OnMissingLock).
     Sqlite,
 }
+
+impl Backend {
+    /// Returns `true` if a granted lock excludes other sessions.
+    pub(crate) const fn provides_mutual_exclusion(self) -> bool {
+        match self {
+            Self::Postgres => true,
+            Self::Sqlite => false,
+        }
+    }
+}

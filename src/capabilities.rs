@@ -39,9 +39,6 @@ impl Capabilities {
     /// [`identify`](crate::AdvisoryLocking::identify) checks the server itself.
     #[must_use]
     pub const fn provides_mutual_exclusion(self) -> bool {
-        match self.backend {
-            Backend::Postgres => true,
-            Backend::Sqlite => false,
-        }
+        self.backend.provides_mutual_exclusion()
     }
 }

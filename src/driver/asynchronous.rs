@@ -12,7 +12,6 @@ use super::{
     add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
     record_wait, reports_holders, run_in_drop,
 };
-use crate::capabilities::Capabilities;
 use crate::error::LockError;
 use crate::events::{GrantRecord, RequestRecord};
 use crate::key::LockKey;
@@ -440,7 +439,7 @@ pub(crate) fn snapshot<S: AsyncLockSession>(session: &mut S) -> SessionSnapshot 
     let backend = session.session_backend();
     SessionSnapshot {
         backend,
-        provides_exclusion: Capabilities::of(backend).provides_mutual_exclusion(),
+        provides_exclusion: backend.provides_mutual_exclusion(),
         transaction: session.session_transaction_state(),
         max_server_wait: session.session_max_server_wait(),
     }

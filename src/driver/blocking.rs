@@ -7,7 +7,6 @@ use super::{
     add_holders, check_identify, end_request, parse_identity, parse_report, parse_version,
     record_wait, reports_holders, run_in_drop,
 };
-use crate::capabilities::Capabilities;
 use crate::error::LockError;
 use crate::events::{GrantRecord, RequestRecord};
 use crate::key::LockKey;
@@ -327,7 +326,7 @@ pub(crate) fn snapshot<S: LockSession + ?Sized>(session: &mut S) -> SessionSnaps
     let backend = session.session_backend();
     SessionSnapshot {
         backend,
-        provides_exclusion: Capabilities::of(backend).provides_mutual_exclusion(),
+        provides_exclusion: backend.provides_mutual_exclusion(),
         transaction: session.session_transaction_state(),
         // A blocking call lasts until its wait ends, so its waits need no bound.
         max_server_wait: None,
