@@ -197,28 +197,22 @@ struct TerminateOnUnwind<'s, S: LockSession + ?Sized> {
     session: &'s mut S,
     /// Process id of the session, if it is known.
     pid: Option<i32>,
-    armed: bool,
 }
 
 impl<'s, S: LockSession + ?Sized> TerminateOnUnwind<'s, S> {
     const fn new(session: &'s mut S) -> Self {
-        Self {
-            session,
-            pid: None,
-            armed: true,
-        }
+        Self { session, pid: None }
     }
 
-    fn disarm(mut self) {
-        self.armed = false;
+    fn disarm(self) {
+        // Nothing leaks: the guard owns no memory.
+        std::mem::forget(self);
     }
 }
 
 impl<S: LockSession + ?Sized> Drop for TerminateOnUnwind<'_, S> {
     fn drop(&mut self) {
-        if self.armed {
-            run_in_drop(|| terminate(&mut *self.session, self.pid));
-        }
+        run_in_drop(|| terminate(&mut *self.session, self.pid));
     }
 }
 
