@@ -24,16 +24,10 @@ use crate::observer::contained;
 #[derive(Debug, Default)]
 pub(super) struct LossSignal {
     fired: OnceLock<()>,
-    wakers: Mutex<Wakers>,
+    /// Wakers of the waiting tasks, by the number of their wait.
+    wakers: Mutex<BTreeMap<u64, Waker>>,
     /// Signal whose firing is also a loss of this one.
     parent: Option<Arc<Self>>,
-}
-
-/// Wakers of the waiting tasks, by the number of their wait.
-#[derive(Debug, Default)]
-struct Wakers {
-    by_number: BTreeMap<u64, Waker>,
-    last_number: u64,
 }
 
 impl LossSignal {
@@ -51,7 +45,7 @@ impl LossSignal {
         // Before the mutex is locked: a task that stores its waker later sees the flag. It is set
         // already after an earlier loss.
         let _ = self.fired.set(());
-        let wakers = std::mem::take(&mut self.wakers().by_number);
+        let wakers = std::mem::take(&mut *self.wakers());
         for waker in wakers.into_values() {
             contained(|| waker.wake());
         }
@@ -75,7 +69,7 @@ impl LossSignal {
         .await;
     }
 
-    fn wakers(&self) -> MutexGuard<'_, Wakers> {
+    fn wakers(&self) -> MutexGuard<'_, BTreeMap<u64, Waker>> {
         // Each change is one call of the tree, so a panic leaves it whole.
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,11 +97,10 @@ impl<'s> Waiting<'s> {
         if self.signal.fired.get().is_some() {
             return Poll::Ready(());
         }
-        let number = *self.number.get_or_insert_with(|| {
-            wakers.last_number += 1;
-            wakers.last_number
-        });
-        let previous = wakers.by_number.insert(number, waker);
+        // A wait without a waker has ended, so its number is free.
+        let next = || wakers.last_key_value().map_or(0, |(last, _)| last + 1);
+        let number = *self.number.get_or_insert_with(next);
+        let previous = wakers.insert(number, waker);
         drop(wakers);
         drop(previous);
         Poll::Pending
@@ -118,7 +111,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let waker = self
             .number
-            .and_then(|number| self.signal.wakers().by_number.remove(&number));
+            .and_then(|number| self.signal.wakers().remove(&number));
         // Outside the mutex.
         drop(waker);
     }
@@ -141,12 +134,16 @@ mod tests {
             assert!(other.as_mut().poll(&mut context).is_pending());
             // A second poll of one wait replaces its waker.
             assert!(other.as_mut().poll(&mut context).is_pending());
-            assert_eq!(signal.wakers().by_number.len(), 2);
+            assert_eq!(signal.wakers().len(), 2);
         }
-        assert_eq!(signal.wakers().by_number.len(), 1);
+        assert_eq!(signal.wakers().len(), 1);
+        // Its number is not that of a wait in progress.
+        let mut later = pin!(signal.wait());
+        assert!(later.as_mut().poll(&mut context).is_pending());
+        assert_eq!(signal.wakers().len(), 2);
         signal.fire();
         assert!(other.as_mut().poll(&mut context).is_ready());
         assert!(pin!(signal.wait()).poll(&mut context).is_ready());
-        assert_eq!(signal.wakers().by_number.len(), 0);
+        assert_eq!(signal.wakers().len(), 0);
     }
 }
