@@ -45,7 +45,7 @@ pub(super) fn variables(
 ) -> Vec<(&'static str, Option<String>)> {
     let token = grant.token.map(|token| token.to_string());
     vec![
-        ("ADVISORY_LOCK_NAME", Some(name.replace('\0', ""))),
+        ("ADVISORY_LOCK_NAME", Some(name.to_owned())),
         ("ADVISORY_LOCK_KEY", Some(numbers(key.raw()))),
         ("ADVISORY_LOCK_MODE", Some(json::mode(mode).to_owned())),
         ("ADVISORY_LOCK_PID", Some(grant.session.to_string())),
