@@ -461,12 +461,18 @@ async fn a_spawned_task_does_not_keep_the_lock() {
 /// No later statement shows whether that release succeeded.
 #[tokio::test]
 async fn a_queued_release_dropped_in_flight_ends_the_session() {
-    let (db, mut observer) = (postgres(1).await, connect());
+    let (proxy, mut observer) = (Proxy::start(), connect());
+    let db = crate::open::connect(proxy.url(), 1).await;
     for polls in 1..40 {
         let [outer, inner] = [(); 2].map(|()| fresh_key());
         let mut guard = db.acquire_advisory_lock(&outer, NO_WAIT).await.unwrap();
         drop(guard.acquire_advisory_lock(&inner, NO_WAIT).await.unwrap());
+        if polls == 1 {
+            // The reply to the queued release cannot arrive before the drop.
+            proxy.set(Direction::ToClient, Policy::Hold);
+        }
         let next = poll_times(polls, guard.execute_unprepared("SELECT pg_sleep(0)")).await;
+        proxy.forward();
         let released = guard.release().await;
         for key in [&outer, &inner] {
             observer.assert_free(key, "both guards").await;
