@@ -155,7 +155,8 @@ async fn refused_timed_out_and_granted<P: AsyncLockPool>(pool: P) {
     let elsewhere = locks.hold_from_other_session("key");
     let busy = pool.try_with_advisory_lock("key", QUIET, async |_| Ok::<_, LockError>(()));
     assert_eq!(busy.await.unwrap(), None);
-    let limit = Duration::from_millis(30);
+    // The limit bounds the checkout too, which a loaded machine delays.
+    let limit = Duration::from_millis(500);
     for strategy in BOTH {
         let began = Instant::now();
         let refused = pool.acquire_advisory_lock("key", wait(limit, strategy));
