@@ -10,6 +10,7 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement, StreamTrait,
     TransactionTrait,
 };
+use testkit::gate::Gate;
 use testkit::observer::Observe;
 use testkit::server::{TIMEOUT, connect, fresh_key};
 use testkit::temp::TempObject;
@@ -385,11 +386,14 @@ async fn a_leaked_stream_without_end_costs_the_session() {
 async fn a_leaked_statement_does_not_keep_the_lock() {
     let (db, mut observer) = (postgres(2).await, connect());
     for end in ["released", "dropped", "a statement"] {
-        let key = fresh_key();
+        let (key, gate) = (fresh_key(), Gate::closed());
         let guard = db.acquire_advisory_lock(&key, NO_WAIT).await.unwrap();
-        let mut leaked = Box::pin(guard.execute_unprepared("SELECT pg_sleep(0.1)"));
+        // The reply cannot arrive before the future is leaked.
+        let at_the_gate = gate.statement();
+        let mut leaked = Box::pin(guard.execute_unprepared(&at_the_gate));
         assert!(poll_times(1, leaked.as_mut()).await.is_none());
         std::mem::forget(leaked);
+        gate.open();
         match end {
             "released" => {
                 let error = ends(end, guard.release()).await.unwrap_err();
