@@ -76,11 +76,11 @@ async fn run_rounds<A: Adapter>(addresses: Addresses, until: u32) -> Counts {
         if counts.timed_out + counts.dropped >= until {
             break;
         }
-        // Every fourth caller has its own timeout at the same time. `InTransaction` has none:
+        // Every eighth caller has its own timeout at the same time. `InTransaction` has none:
         // SeaORM's own `begin`, dropped in flight, leaves its transaction to the next user.
-        let has_timeout = round % 4 == 3;
+        let has_timeout = round % 8 == 7;
         let call = if has_timeout {
-            WITH_CLIENT_TIMEOUT[round / 4 % WITH_CLIENT_TIMEOUT.len()]
+            WITH_CLIENT_TIMEOUT[round / 8 % WITH_CLIENT_TIMEOUT.len()]
         } else {
             CALLS[round % CALLS.len()]
         };
