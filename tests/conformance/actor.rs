@@ -102,9 +102,9 @@ pub(crate) enum SqlCommand {
         reason = "the conformance suite also runs on the model, which has no SQL"
     )]
     Run(&'static str),
-    /// Inserts a row.
+    /// Inserts a row, or changes a setting that a rollback restores.
     Write,
-    /// Counts this session's rows.
+    /// Counts this session's writes.
     Count,
     /// Sets `lock_timeout` and `statement_timeout` for the session.
     SetSettings,

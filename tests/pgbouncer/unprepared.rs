@@ -29,8 +29,7 @@ pub(crate) fn unprepared(url: &str) -> PgConnection {
     conn
 }
 
-/// A connection with a table of its own: a temporary table would belong to one of the pooler's
-/// sessions.
+/// A connection with a table of its own: a setting would belong to one of the pooler's sessions.
 struct Unprepared<'c> {
     conn: &'c mut PgConnection,
     table: TempObject,
@@ -44,14 +43,19 @@ impl DelegateLockSession for Unprepared<'_> {
 
 impl actor_blocking::Client for Unprepared<'_> {
     fn run_sql(&mut self, command: SqlCommand) -> Outcome {
-        let own = |sql: String| sql.replace("written", &self.table.name);
-        match postgres::sql_text(command) {
+        let table = &self.table.name;
+        let text = match command {
+            SqlCommand::Write => SqlText::Run(format!("INSERT INTO {table} VALUES (1)")),
+            SqlCommand::Count => SqlText::Query(format!("SELECT count(*) AS number FROM {table}")),
+            command => postgres::sql_text(command),
+        };
+        match text {
             SqlText::Run(sql) => {
-                let ran = self.conn.batch_execute(&own(sql));
+                let ran = self.conn.batch_execute(&sql);
                 ran.map_or(Outcome::ClientFailed, |()| Outcome::Done)
             }
             SqlText::Query(sql) => {
-                let answer = sql_query(own(sql)).get_result::<Number>(self.conn);
+                let answer = sql_query(sql).get_result::<Number>(self.conn);
                 answer.map_or(Outcome::ClientFailed, |row| Outcome::Answered(row.number))
             }
         }

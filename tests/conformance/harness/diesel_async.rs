@@ -14,14 +14,6 @@ use super::postgres::{self, Adapter, POOL_LIMIT, SqlText};
 use crate::actor::{Outcome, SqlCommand};
 use crate::actor_async::{self, AsyncClient, on_runtime};
 
-async fn connect(url: &str) -> diesel::ConnectionResult<AsyncPgConnection> {
-    let mut conn = AsyncPgConnection::establish(url).await?;
-    conn.batch_execute(postgres::TABLE)
-        .await
-        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-    Ok(conn)
-}
-
 async fn open(url: &str) -> diesel::ConnectionResult<Sqlite> {
     let mut conn = Sqlite::establish(url).await?;
     conn.batch_execute(no_locks::TABLE)
@@ -31,9 +23,7 @@ async fn open(url: &str) -> diesel::ConnectionResult<Sqlite> {
 }
 
 fn manager(url: &str) -> AsyncDieselConnectionManager<AsyncPgConnection> {
-    let mut config = ManagerConfig::default();
-    config.custom_setup = Box::new(|url| Box::pin(connect(url)));
-    AsyncDieselConnectionManager::new_with_config(url, config)
+    AsyncDieselConnectionManager::new(url)
 }
 
 fn manager_of_sqlite() -> AsyncDieselConnectionManager<Sqlite> {
@@ -44,7 +34,7 @@ fn manager_of_sqlite() -> AsyncDieselConnectionManager<Sqlite> {
 
 /// diesel-async's manager for mobc with a corrected `validate`, which diesel-async 0.9 inverts (see
 /// `tests/cancellation`). A pool of one then keeps its session, as the cases require: they count
-/// rows of a temporary table.
+/// its writes.
 struct FixedMobcManager<C>(AsyncDieselConnectionManager<C>);
 
 #[::mobc::async_trait]
@@ -93,7 +83,7 @@ macro_rules! serve {
 
 pub(crate) const DIESEL_ASYNC: Adapter = Adapter::Async(|url, channel| {
     on_runtime(async {
-        let conn = connect(url).await;
+        let conn = AsyncPgConnection::establish(url).await;
         let mut conn = conn.expect("the server accepts connections");
         actor_async::connection(&mut conn, channel).await;
     });

@@ -2,13 +2,14 @@
 
 use diesel::Connection;
 use diesel::pg::PgConnection;
+use testkit::server::connect_to;
 
 use super::postgres::{self, Adapter};
 use crate::actor::{Outcome, SqlCommand};
 use crate::actor_blocking::{self, Client};
 
 pub(crate) const DIESEL: Adapter = Adapter::Blocking(|url, channel| {
-    actor_blocking::connection(&mut postgres::connect(url), channel);
+    actor_blocking::connection(&mut connect_to(url), channel);
 });
 
 impl Client for PgConnection {

@@ -3,6 +3,7 @@
 use advisory_locking::session::{DelegateLockSession, LockSession};
 use diesel::pg::PgConnection;
 use diesel::sqlite::SqliteConnection;
+use testkit::server::connect_to;
 
 use super::no_locks;
 use super::postgres::{self, Adapter};
@@ -39,6 +40,6 @@ impl Client for AnyConnection {
 }
 
 pub(crate) const MULTI_CONNECTION: Adapter = Adapter::Blocking(|url, channel| {
-    let mut conn = AnyConnection::Postgres(postgres::connect(url));
+    let mut conn = AnyConnection::Postgres(connect_to(url));
     actor_blocking::connection(&mut conn, channel);
 });

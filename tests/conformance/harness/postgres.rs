@@ -8,7 +8,7 @@ use advisory_locking::{LockKey, LockMode};
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use diesel::sql_types::{BigInt, Nullable};
-use diesel::{Connection, QueryResult, QueryableByName, RunQueryDsl, sql_query};
+use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 use testkit::observer::{Observe, lock_call};
 use testkit::server::connect_to;
 pub(crate) use testkit::server::url;
@@ -44,20 +44,11 @@ impl Default for Endpoint {
     }
 }
 
-/// Opens a connection with a temporary table.
-pub(crate) fn connect(url: &str) -> PgConnection {
-    let mut conn = PgConnection::establish(url).expect("the server accepts connections");
-    prepare(&mut conn).expect("a temporary table can be made");
-    conn
-}
-
-/// Creates the table of [`SqlCommand::Write`], except on a standby, which rejects it.
-pub(crate) const TABLE: &str = "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN \
-     CREATE TEMPORARY TABLE IF NOT EXISTS written (number integer); END IF; END $$";
-
-pub(crate) fn prepare(conn: &mut PgConnection) -> QueryResult<()> {
-    conn.batch_execute(TABLE)
-}
+/// The number of a session's writes, a [setting]. A rollback restores it, also one to a savepoint.
+/// A temporary table would change the catalogues.
+///
+/// [setting]: https://www.postgresql.org/docs/current/sql-set.html
+const WRITTEN: &str = "COALESCE(NULLIF(current_setting('conformance.written', true), ''), '0')";
 
 /// An observer that reconnects after a restart of the server.
 pub(crate) struct Observer {
@@ -161,7 +152,7 @@ pub(crate) fn sql_text(command: SqlCommand) -> SqlText {
         SqlCommand::Unlock(key, mode) => {
             format!("{}::int", lock_call("pg_advisory_unlock", key, mode))
         }
-        SqlCommand::Count => "(SELECT count(*) FROM written)".to_owned(),
+        SqlCommand::Count => WRITTEN.to_owned(),
         SqlCommand::Settings => "(SELECT sum(setting::int8) FROM pg_settings \
              WHERE name IN ('lock_timeout', 'statement_timeout'))"
             .to_owned(),
@@ -177,7 +168,13 @@ pub(crate) fn sql_text(command: SqlCommand) -> SqlText {
         }
         SqlCommand::Fail => return SqlText::Run("SELECT 1/0".to_owned()),
         SqlCommand::Run(sql) => return SqlText::Run(sql.to_owned()),
-        SqlCommand::Write => return SqlText::Run("INSERT INTO written VALUES (1)".to_owned()),
+        SqlCommand::Write => {
+            let next = format!("({WRITTEN}::int8 + 1)::text");
+            // As with a row, the transaction gets an id.
+            return SqlText::Run(format!(
+                "SELECT set_config('conformance.written', {next}, false), pg_current_xact_id()"
+            ));
+        }
         SqlCommand::SetSettings => {
             return SqlText::Run(
                 "SET lock_timeout = '7s'; SET statement_timeout = '90s'".to_owned(),

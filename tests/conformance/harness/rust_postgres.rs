@@ -1,7 +1,6 @@
 //! The blocking crate postgres: a client, and a pool of r2d2.
 
-use ::postgres::{Client, Error, NoTls};
-use ::r2d2::CustomizeConnection;
+use ::postgres::{Client, NoTls};
 use ::r2d2_postgres::PostgresConnectionManager;
 
 use super::postgres::{self, Adapter, POOL_LIMIT, SqlText};
@@ -10,8 +9,6 @@ use crate::{actor_blocking, actor_pooled};
 
 pub(crate) const POSTGRES: Adapter = Adapter::Blocking(|url, channel| {
     let mut client = Client::connect(url, NoTls).expect("the server accepts connections");
-    let prepared = client.batch_execute(postgres::TABLE);
-    prepared.expect("a temporary table can be made");
     actor_blocking::connection(&mut client, channel);
 });
 
@@ -20,20 +17,10 @@ pub(crate) const R2D2: Adapter = Adapter::Blocking(|url, channel| {
     let pool = ::r2d2::Pool::builder()
         .max_size(1)
         .connection_timeout(POOL_LIMIT)
-        .connection_customizer(Box::new(Prepare))
         .build(PostgresConnectionManager::new(config, NoTls))
         .expect("the server accepts connections");
     actor_pooled::pool(&pool, channel);
 });
-
-#[derive(Debug)]
-struct Prepare;
-
-impl CustomizeConnection<Client, Error> for Prepare {
-    fn on_acquire(&self, client: &mut Client) -> Result<(), Error> {
-        client.batch_execute(postgres::TABLE)
-    }
-}
 
 impl actor_blocking::Client for Client {
     fn run_sql(&mut self, command: SqlCommand) -> Outcome {

@@ -4,7 +4,6 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, SqlxPostgresConnector,
     Statement,
 };
-use sqlx::Executor;
 use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -27,9 +26,6 @@ async fn connect(url: &str) -> sqlx::Result<DatabaseConnection> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(POOL_LIMIT)
-        .after_connect(|conn, _| {
-            Box::pin(async move { conn.execute(postgres::TABLE).await.map(drop) })
-        })
         .connect(url)
         .await?;
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))

@@ -16,8 +16,6 @@ pub(crate) const SQLX: Adapter = Adapter::AsyncWithRollback(|url, channel| {
     on_runtime(async {
         let conn = PgConnection::connect(url).await;
         let mut conn = conn.expect("the server accepts connections");
-        let prepared = conn.execute(postgres::TABLE).await;
-        prepared.expect("a temporary table can be made");
         actor_async::connection(&mut conn, channel).await;
     });
 });
@@ -27,9 +25,6 @@ pub(crate) const SQLX_POOL: Adapter = Adapter::AsyncWithRollback(|url, channel| 
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(POOL_LIMIT)
-            .after_connect(|conn, _| {
-                Box::pin(async move { conn.execute(postgres::TABLE).await.map(drop) })
-            })
             .connect(url)
             .await;
         actor_async::pool(&pool.expect("the server accepts connections"), channel).await;

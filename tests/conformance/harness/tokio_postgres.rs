@@ -2,7 +2,7 @@
 
 use ::tokio_postgres::{Client, Config, Error, NoTls};
 use bb8_postgres::PostgresConnectionManager;
-use deadpool_postgres::{ClientWrapper, Hook, HookError, Manager, ManagerConfig, RecyclingMethod};
+use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, RecyclingMethod};
 
 use super::postgres::{self, Adapter, POOL_LIMIT, SqlText};
 use crate::actor::{Outcome, SqlCommand};
@@ -11,7 +11,6 @@ use crate::actor_async::{self, AsyncClient, on_runtime};
 async fn connect(url: &str) -> Result<Client, Error> {
     let (client, connection) = ::tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
-    client.batch_execute(postgres::TABLE).await?;
     Ok(client)
 }
 
@@ -27,24 +26,11 @@ pub(crate) const TOKIO_POSTGRES: Adapter = Adapter::Async(|url, channel| {
     });
 });
 
-#[derive(Debug)]
-struct Prepare;
-
-impl bb8::CustomizeConnection<Client, Error> for Prepare {
-    fn on_acquire<'a>(
-        &'a self,
-        client: &'a mut Client,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>> {
-        Box::pin(client.batch_execute(postgres::TABLE))
-    }
-}
-
 pub(crate) const BB8: Adapter = Adapter::Async(|url, channel| {
     on_runtime(async {
         let pool = bb8::Pool::builder()
             .max_size(1)
             .connection_timeout(POOL_LIMIT)
-            .connection_customizer(Box::new(Prepare))
             .build(PostgresConnectionManager::new(config(url), NoTls))
             .await;
         actor_async::pool(&pool.expect("connections can be made"), channel).await;
@@ -53,12 +39,6 @@ pub(crate) const BB8: Adapter = Adapter::Async(|url, channel| {
 
 pub(crate) const DEADPOOL: Adapter = Adapter::Async(|url, channel| {
     on_runtime(async {
-        let prepare = Hook::async_fn(|client: &mut ClientWrapper, _| {
-            Box::pin(async move {
-                let prepared = client.batch_execute(postgres::TABLE).await;
-                prepared.map_err(HookError::Backend)
-            })
-        });
         // The client knows that the server has closed its connection once its task has read that.
         // Before, only a statement finds it.
         let checked = ManagerConfig {
@@ -67,7 +47,6 @@ pub(crate) const DEADPOOL: Adapter = Adapter::Async(|url, channel| {
         let manager = Manager::from_config(config(url), NoTls, checked);
         let pool = deadpool_postgres::Pool::builder(manager)
             .max_size(1)
-            .post_create(prepare)
             .build();
         actor_async::pool(&pool.expect("a pool can be made"), channel).await;
     });
