@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use advisory_locking::{LockKey, LockMode, RawLockKey};
 use diesel::connection::SimpleConnection;
@@ -14,7 +14,7 @@ use diesel::pg::PgConnection;
 use diesel::sql_types::{BigInt, Bool, Text};
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
-use crate::server::{TIMEOUT, connect, eventually};
+use crate::server::{TIMEOUT, connect, eventually, pause};
 
 /// A row of [`pg_locks`](https://www.postgresql.org/docs/current/view-pg-locks.html) for one key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -231,7 +231,7 @@ pub trait Observe {
                 return;
             }
             assert!(began.elapsed() < TIMEOUT, "{event}: {entries:?}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(pause(began)).await;
         }
     }
 

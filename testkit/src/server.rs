@@ -36,7 +36,7 @@ pub fn connect_to(url: &str) -> PgConnection {
             Ok(conn) => return conn,
             Err(error) => assert!(began.elapsed() < TIMEOUT, "{error}"),
         }
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep(pause(began));
     }
 }
 
@@ -94,13 +94,19 @@ pub fn kind_of<T>(result: Result<T, LockError>) -> Option<LockErrorKind> {
     result.err().map(|error| error.kind())
 }
 
+/// Returns the pause before the next check of a condition. It grows with the time since the first
+/// one, so that a long wait does not keep the server busy.
+pub fn pause(began: Instant) -> Duration {
+    (began.elapsed() / 8).clamp(Duration::from_millis(2), Duration::from_millis(50))
+}
+
 /// Blocks until a condition is true.
 #[track_caller]
 pub fn eventually(event: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < TIMEOUT, "never occurred: {event}");
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep(pause(began));
     }
 }
 
@@ -109,7 +115,7 @@ pub async fn eventually_async(event: &str, mut condition: impl FnMut() -> bool) 
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < TIMEOUT, "never occurred: {event}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(pause(began)).await;
     }
 }
 

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use advisory_locking::{KeyNamespace, LockErrorKind, LockKey, LockMode, LockOptions, RawLockKey};
+use testkit::server::pause;
 
 use crate::actor::{Actor, ActorChannel, Command, OUTER_LIMIT, Outcome};
 
@@ -345,7 +346,7 @@ pub(crate) fn until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) ->
         if answer.is_some() || began.elapsed() > limit {
             return answer;
         }
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep(pause(began));
     }
 }
 
