@@ -14,12 +14,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use diesel::Connection;
 use diesel::pg::PgConnection;
 
-use crate::server::TIMEOUT;
+use crate::observer::Observe;
+use crate::server::{TIMEOUT, connect_to, pause, with_database};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/postgres");
 
@@ -94,6 +95,24 @@ impl ClusterGuard {
         PgConnection::establish(&self.url()).unwrap()
     }
 
+    /// Returns the address of a database that lives as long as the server. The first test that
+    /// needs it creates it. A new database is some 300 files.
+    pub fn database(
+        &self,
+        name: &str,
+        options: &str,
+        set_up: impl FnOnce(&mut PgConnection),
+    ) -> String {
+        let url = with_database(&self.url(), name);
+        let mut admin = self.connect();
+        let exists = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
+        if admin.number(&exists) == 0 {
+            admin.run(&format!("CREATE DATABASE {name} {options}"));
+            set_up(&mut connect_to(&url));
+        }
+        url
+    }
+
     /// Runs `pg_ctl`.
     pub fn ctl(&self, arguments: &[&str]) {
         self.cluster().ctl(arguments);
@@ -152,7 +171,7 @@ impl Cluster {
             let began = Instant::now();
             while let Err(refused) = PgConnection::establish(&self.environment[0]) {
                 assert!(began.elapsed() < TIMEOUT, "{refused}");
-                thread::sleep(Duration::from_millis(2));
+                thread::sleep(pause(began));
             }
         }
     }

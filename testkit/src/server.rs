@@ -24,6 +24,13 @@ pub fn with_parameters(url: &str, parameters: &str) -> String {
     format!("{url}{separator}{parameters}")
 }
 
+/// Replaces the database of an address, for clients that do not accept a second database name.
+pub fn with_database(url: &str, name: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let (server, _) = rest.split_once('/').expect("a URL with a database");
+    format!("{scheme}://{server}/{name}")
+}
+
 pub fn connect() -> PgConnection {
     connect_to(&url())
 }

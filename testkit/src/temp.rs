@@ -4,7 +4,9 @@ use advisory_locking::session::TokenSource;
 use diesel::pg::PgConnection;
 
 use crate::observer::Observe;
-use crate::server::{connect, connect_to, connect_with, fresh_name, url, with_parameters};
+use crate::server::{
+    connect, connect_to, connect_with, fresh_name, url, with_database, with_parameters,
+};
 
 /// An object of the test server that is dropped with its value.
 #[derive(Debug)]
@@ -65,10 +67,7 @@ impl TempDatabase {
 
     /// Returns the address for clients that do not accept a second database name.
     pub fn url(&self) -> String {
-        let url = url();
-        let (scheme, rest) = url.split_once("://").expect("a URL");
-        let (server, _) = rest.split_once('/').expect("a URL with a database");
-        format!("{scheme}://{server}/{}", self.0.name)
+        with_database(&url(), &self.0.name)
     }
 
     pub fn connect(&self) -> PgConnection {

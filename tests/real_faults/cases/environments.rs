@@ -9,8 +9,7 @@ use advisory_locking::LockMode::Exclusive;
 use advisory_locking::{AdvisoryLocking, LockKey, LockOptions};
 use testkit::cluster::{ClusterGuard, GERMAN};
 use testkit::observer::Observe;
-use testkit::server::{connect_to, with_parameters};
-use testkit::temp::{TempDatabase, TempRole};
+use testkit::server::{connect_to, fresh_name, with_database, with_parameters};
 
 use super::{LONG, assert_granted_and_released, block, no_wait, poll, queue};
 use crate::actor::Outcome::{self, BodyStarted, ClientFailed, Done, Failed, Granted, NotGranted};
@@ -95,18 +94,17 @@ pub(crate) fn other_formats_and_encodings(adapter: AdapterUnderTest) {
         "array_nulls = off",
         "timezone = 'Australia/Lord_Howe'",
     ];
+    let server = ClusterGuard::acquire();
     for encoding in ["LATIN1", "SQL_ASCII"] {
         let options =
             format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
-        let database = TempDatabase::create_with(&options);
-        for setting in SETTINGS {
-            database.set(setting);
-        }
-        let endpoint = Endpoint {
-            actors: database.url(),
-            observer: database.parameter_url(),
-        };
-        adapter.run_at(&endpoint, |fixture| {
+        let name = format!("in_{}", encoding.to_lowercase());
+        let url = server.database(&name, &options, |admin| {
+            for setting in SETTINGS {
+                admin.run(&format!("ALTER DATABASE {name} SET {setting}"));
+            }
+        });
+        adapter.run_at(&Endpoint::new(&url), |fixture| {
             let key = fixture.key("Prüfung");
             let [first, second] = fixture.actors();
             let old_literals = SqlCommand::Run(
@@ -116,7 +114,7 @@ pub(crate) fn other_formats_and_encodings(adapter: AdapterUnderTest) {
             all_calls(fixture, &first, &second, |options| options);
             assert_eq!(first.acquire(&key, no_wait()), Granted);
             queue(fixture, &second, &key, LONG, 1);
-            let mut observer = database.connect();
+            let mut observer = connect_to(&url);
             let report = AdvisoryLocking::advisory_lock_holders(&mut observer, &key).unwrap();
             assert_eq!((report.holders.len(), report.waiters.len()), (1, 1));
             assert_eq!(first.release(), Done);
@@ -128,9 +126,9 @@ pub(crate) fn other_formats_and_encodings(adapter: AdapterUnderTest) {
 
 /// The same key in two databases is two locks.
 pub(crate) fn another_database(adapter: AdapterUnderTest) {
-    let database = TempDatabase::create();
-    let other = Endpoint::new(database.parameter_url());
-    adapter.run(|here| {
+    let server = ClusterGuard::acquire();
+    let other = Endpoint::new(with_database(&server.url(), "postgres"));
+    adapter.run_at(&Endpoint::new(server.url()), |here| {
         adapter.run_at(&other, |there| {
             let key = here.key("key");
             there.track_key(&key);
@@ -148,20 +146,32 @@ pub(crate) fn another_database(adapter: AdapterUnderTest) {
 
 /// Each function is forbidden in turn: the call is an error, and no lock stays held.
 pub(crate) fn a_role_that_may_not_lock(adapter: AdapterUnderTest) {
-    let database = TempDatabase::create();
-    let role = TempRole::create();
-    let admin = database.parameter_url();
-    let endpoint = Endpoint {
-        actors: with_parameters(&admin, &role.login()),
-        observer: admin.clone(),
-    };
+    const FUNCTIONS: [&str; 5] = [
+        "pg_try_advisory_lock(int8)",
+        "pg_try_advisory_xact_lock(int8)",
+        "pg_advisory_lock(int8)",
+        "pg_advisory_xact_lock(int8)",
+        "pg_advisory_unlock(int8)",
+    ];
+    let server = ClusterGuard::acquire();
+    let admin = server.database("refusing", "", |_| {});
     let mut observer = connect_to(&admin);
+    let role = fresh_name();
+    observer.run(&format!("CREATE ROLE {role} LOGIN"));
+    let endpoint = Endpoint {
+        actors: with_parameters(&admin, &format!("user={role}")),
+        observer: admin,
+    };
     adapter.run_at(&endpoint, |fixture| {
         let mut may = |word: &str, function: &str| {
             let whom = if word == "GRANT" { "TO" } else { "FROM" };
             let function = format!("FUNCTION pg_catalog.{function}");
             observer.run(&format!("{word} EXECUTE ON {function} {whom} PUBLIC"));
         };
+        // Another adapter's test has revoked some.
+        for function in FUNCTIONS {
+            may("GRANT", function);
+        }
         let key = fixture.key("key");
         let [holder, actor] = fixture.actors();
 
@@ -184,10 +194,7 @@ pub(crate) fn a_role_that_may_not_lock(adapter: AdapterUnderTest) {
         assert_eq!(actor.acquire(&key, block(LONG)), Failed(Database));
         assert_eq!(actor.begin(), Done);
         assert_eq!(actor.xact(&key, block(LONG)), Failed(Database));
-        assert_eq!(
-            actor.run_sql(SqlCommand::Count),
-            crate::actor::Outcome::Answered(Some(0))
-        );
+        assert_eq!(actor.run_sql(SqlCommand::Count), Outcome::Answered(Some(0)));
         assert_eq!(actor.commit(), Done);
         assert_eq!(holder.release(), Done);
         fixture.assert_free(&key);
@@ -204,7 +211,6 @@ pub(crate) fn a_role_that_may_not_lock(adapter: AdapterUnderTest) {
         may("GRANT", "pg_advisory_unlock(int8)");
         adapter.assert_recovers(fixture, &actor, &key);
     });
-    drop(observer);
 }
 
 /// A standby is refused. With the option everything works there, and its locks and those of its

@@ -8,9 +8,9 @@ use advisory_locking::LockErrorKind::{
     Canceled, CommitFailed, CommitUnknown, Database, HeldElsewhere, Lost, NotHeld,
 };
 use advisory_locking::LockMode::Exclusive;
+use testkit::cluster::ClusterGuard;
 use testkit::observer::Observe;
 use testkit::server::{connect, connect_to, fresh_name};
-use testkit::temp::TempDatabase;
 
 use super::{LONG, assert_granted_and_released, no_wait, poll, queue};
 use crate::actor::Outcome::{
@@ -252,10 +252,9 @@ const SLOW_RELEASE: &str = "SET allow_system_table_mods = on;
 /// The release is cancelled. Its result is unknown, so the session is terminated, also after a
 /// dropped guard.
 pub(crate) fn cancelled_at_the_release(adapter: AdapterUnderTest) {
-    let database = TempDatabase::create();
-    let endpoint = database.parameter_url();
+    let server = ClusterGuard::acquire();
+    let endpoint = server.database("slow_release", "", |admin| admin.run(SLOW_RELEASE));
     let mut observer = connect_to(&endpoint);
-    observer.run(SLOW_RELEASE);
     adapter.run_at(&Endpoint::new(endpoint), |fixture| {
         let key = fixture.key("key");
         for (end, outcome) in [(Command::Release, Failed(Database)), (Command::DropGuard, Done)] {
@@ -273,7 +272,6 @@ pub(crate) fn cancelled_at_the_release(adapter: AdapterUnderTest) {
             observer.wait_until_ended(session);
         }
     });
-    drop(observer);
 }
 
 /// The server's timeouts for idle sessions. PostgreSQL 13 has none outside a transaction.

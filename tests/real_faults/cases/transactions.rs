@@ -8,7 +8,7 @@ use testkit::cluster::ClusterGuard;
 use testkit::fake_server::{FakeServer, Rule};
 use testkit::observer::{Observe, lock_call};
 use testkit::proxy::{Direction, Policy};
-use testkit::server::{connect, connect_to, fresh_name, url, with_parameters};
+use testkit::server::{connect, connect_to, fresh_name, url, with_database};
 use testkit::temp::TempObject;
 
 use super::network::with_proxy;
@@ -232,13 +232,11 @@ pub(crate) fn prepared_for_two_phase_commit(adapter: AdapterUnderTest) {
         }
         // A transaction that was not prepared is distinguished from one that was. A prepared
         // transaction of another database holds another lock.
-        let database = fresh_name();
-        observer.run(&format!("CREATE DATABASE {database}"));
-        let elsewhere = with_parameters(&server.url(), &format!("dbname={database}"));
-        let mut elsewhere = connect_to(&elsewhere);
+        let identifier = fresh_name();
+        let mut elsewhere = connect_to(&with_database(&server.url(), "postgres"));
         let lock = lock_call("pg_advisory_xact_lock", key.raw(), Exclusive);
         elsewhere.run(&format!(
-            "BEGIN; SELECT {lock}; PREPARE TRANSACTION '{database}'"
+            "BEGIN; SELECT {lock}; PREPARE TRANSACTION '{identifier}'"
         ));
         actor.enter(LockScope::Transaction, &key);
         assert_eq!(actor.run_sql(SqlCommand::Run("COMMIT")), Done);
@@ -246,9 +244,7 @@ pub(crate) fn prepared_for_two_phase_commit(adapter: AdapterUnderTest) {
         assert_eq!(actor.end_body(BodyEnd::Ok), Failed(NotHeld));
         fixture.assert_held(&key, &[Exclusive]);
         assert_eq!(other.release(), Done);
-        elsewhere.run(&format!("ROLLBACK PREPARED '{database}'"));
-        drop(elsewhere);
-        observer.run(&format!("DROP DATABASE {database} WITH (FORCE)"));
+        elsewhere.run(&format!("ROLLBACK PREPARED '{identifier}'"));
     });
 }
 
