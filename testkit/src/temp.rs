@@ -32,17 +32,13 @@ impl TempObject {
 impl Drop for TempObject {
     fn drop(&mut self) {
         let Self { name, kind } = self;
-        let mut admin = connect();
+        // A failed test may leave connections.
         let force = if *kind == "DATABASE" {
-            // A failed test may leave connections.
-            let _ = admin.try_run(&format!(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-            ));
             "WITH (FORCE)"
         } else {
             ""
         };
-        let _ = admin.try_run(&format!("DROP {kind} {name} {force}"));
+        let _ = connect().try_run(&format!("DROP {kind} {name} {force}"));
     }
 }
 
