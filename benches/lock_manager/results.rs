@@ -1,4 +1,4 @@
-//! The results: a table on the terminal, and a file for README.
+//! The results: a table on the terminal, and a file for `docs/lock-manager.md`.
 
 use std::fmt::Write;
 use std::fs;
