@@ -40,6 +40,8 @@ pub(crate) struct HoldInterval {
     pub(crate) key: usize,
     pub(crate) mode: Mode,
     pub(crate) pid: i32,
+    /// True if the lock is transaction-level.
+    pub(crate) transaction_level: bool,
     /// The generation of the lock manager's session that held the lock.
     pub(crate) generation: Option<u64>,
     /// True if another connection saw the lock on that session.
@@ -78,7 +80,11 @@ impl HoldInterval {
             NemesisAction::Terminate { pid } => self.is_on(pid, event),
             NemesisAction::Kill { process } => process == self.process,
             NemesisAction::Restart { .. } => true,
-            NemesisAction::Cancel { .. } | NemesisAction::Stop => false,
+            // The error aborts the transaction, which releases the lock.
+            NemesisAction::Cancel { pid } => {
+                self.transaction_level && !self.is_ok() && self.is_on(pid, event)
+            }
+            NemesisAction::Stop => false,
         };
         hit && event.until >= self.from && event.from <= self.until
     }
@@ -120,6 +126,7 @@ impl History {
                     key,
                     mode,
                     pid,
+                    transaction_level: false,
                     generation: None,
                     seen: true,
                     from: at,
@@ -139,6 +146,7 @@ impl History {
             };
             match event {
                 Event::Granted { .. } => {}
+                Event::TransactionLevel => hold.transaction_level = true,
                 Event::HeldByLockManager { generation } => hold.generation = Some(generation),
                 Event::Writes { number } => hold.writes = Some(number),
                 Event::Wrote { .. } => hold.wrote = true,

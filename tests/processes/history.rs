@@ -58,6 +58,8 @@ pub(crate) enum Event {
         pid: i32,
         at: MonotonicNanos,
     },
+    /// The lock is transaction-level.
+    TransactionLevel,
     /// A lock manager's session of that generation holds the lock.
     HeldByLockManager { generation: u64 },
     /// The number is about to be written to the database.
@@ -111,6 +113,7 @@ impl Recorder {
             Event::Wrote { number } => format!("wrote {number}"),
             Event::Filed { number } => format!("filed {number}"),
             Event::HeldByLockManager { generation } => format!("lock-manager {generation}"),
+            Event::TransactionLevel => "transaction-level".to_owned(),
             Event::Stale => "stale".to_owned(),
             Event::Differed => "differed".to_owned(),
             Event::Until { at } => format!("until {at}"),
@@ -159,6 +162,7 @@ fn parse(line: &str) -> Option<(u64, Event)> {
         "lock-manager" => Event::HeldByLockManager {
             generation: number(2)?,
         },
+        "transaction-level" => Event::TransactionLevel,
         "stale" => Event::Stale,
         "differed" => Event::Differed,
         "until" => Event::Until { at: number(2)? },

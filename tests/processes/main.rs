@@ -23,8 +23,11 @@
 //! A session that ends loses its locks at once, while its holder may continue without knowing. The
 //! client cannot prevent that; therefore the release reports the loss, and storage needs a fencing
 //! token. So a certain interval ends, at the latest, just before the nemesis begins to end the
-//! session, the process or the server. A stopped process (SIGSTOP) keeps its locks. The interval of
-//! a dropped future ends at the earliest time at which it may be dropped.
+//! session, the process or the server. A cancelled statement aborts its transaction, and the server
+//! releases a transaction-level lock before the holder reads the error. So that interval ends, at
+//! the latest, just before the nemesis begins to cancel the statement. A stopped process (SIGSTOP)
+//! keeps its locks. The interval of a dropped future ends at the earliest time at which it may be
+//! dropped.
 //!
 //! Further rules:
 //!

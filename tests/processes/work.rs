@@ -142,6 +142,9 @@ impl<'r> Body<'r> {
         let (pid, at) = (reading.pid, self.granted);
         let PlannedCall { key, mode, .. } = self.plan;
         self.write(Event::Granted { key, mode, pid, at });
+        if self.plan.kind == CallKind::Transaction {
+            self.write(Event::TransactionLevel);
+        }
     }
 
     /// Returns the number to write next, and records it before it is written.

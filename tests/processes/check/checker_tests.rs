@@ -11,6 +11,7 @@ fn hold(mode: Mode, from: MonotonicNanos, until: MonotonicNanos) -> HoldInterval
         key: 0,
         mode,
         pid: i32::try_from(from).unwrap(),
+        transaction_level: false,
         generation: None,
         seen: true,
         from,
@@ -200,6 +201,16 @@ fn test_overlaps() {
     };
     assert_none(&lost(15));
     assert_one(&lost(25), "overlap");
+    // A cancelled statement ends a transaction-level lock only.
+    let cancelled = |transaction_level| {
+        let mut holds = pair(Exclusive, Exclusive);
+        holds[0].ended = Some((Outcome::Failed, 31));
+        holds[0].transaction_level = transaction_level;
+        let cancel = event(NemesisAction::Cancel { pid: 10 }, 15, 16);
+        found(&holds, &[cancel], 0, 0)
+    };
+    assert_none(&cancelled(true));
+    assert_one(&cancelled(false), "overlap");
     let mut holds = pair(Exclusive, Exclusive);
     (holds[0].process, holds[0].ended) = (1, None);
     assert_none(&found(
