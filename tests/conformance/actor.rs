@@ -10,7 +10,7 @@ use std::time::Duration;
 use advisory_locking::{LockError, LockErrorKind, LockKey, LockMode, LockOptions, LockReport};
 
 /// Limit of every wait of a case. Only a case that hangs reaches it.
-pub(crate) const OUTER_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const OUTER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Greatest number of checkouts for one call of a pool.
 #[allow(dead_code, reason = "pools are features")]

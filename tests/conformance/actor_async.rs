@@ -18,7 +18,7 @@ use advisory_locking::{
 
 use crate::actor::{
     AcquireRequest, ActorChannel, BODY_VALUE, BodyEnd, CHECKOUT_LIMIT, CHECKOUTS, Command,
-    LockScope, Outcome, SqlCommand,
+    LockScope, OUTER_LIMIT, Outcome, SqlCommand,
 };
 use crate::actor_blocking::{BodyError, BodyPanic, Exit, client};
 
@@ -63,6 +63,7 @@ pub(crate) async fn pool<P>(pool: &P, channel: &ActorChannel)
 where
     P: AsyncLockPool<Session: AsyncClient>,
 {
+    drop(checkout(pool).await);
     loop {
         let exit = match channel.next() {
             Command::Acquire(AcquireRequest {
@@ -129,6 +130,17 @@ where
     }
 }
 
+/// Checks the connection out. On a loaded machine that may take longer than the pool's limit.
+async fn checkout<P: AsyncLockPool>(pool: &P) -> P::Connection {
+    let began = Instant::now();
+    loop {
+        match pool.checkout().await {
+            Ok(conn) => return conn,
+            Err(error) => assert!(began.elapsed() < OUTER_LIMIT, "no connection: {error:?}"),
+        }
+    }
+}
+
 /// Repeats a call whose checkout failed. On a loaded machine a checkout may take longer than a
 /// short limit.
 async fn retry_checkout<T>(call: impl AsyncFn() -> Result<T, LockError>) -> Result<T, LockError> {
@@ -151,7 +163,7 @@ where
     if matches!(command, Command::Quit) {
         return Some(Exit::Quit);
     }
-    let mut conn = pool.checkout().await.expect("the pool has a connection");
+    let mut conn = checkout(pool).await;
     loop {
         let exit = run_command(&mut *conn, command, channel).await;
         if exit.is_some() || !conn.session_transaction_state().is_open_on_server() {

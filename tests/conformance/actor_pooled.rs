@@ -7,7 +7,8 @@ use advisory_locking::session::LockSession;
 use advisory_locking::{LockError, LockErrorKind, PooledAdvisoryLocking};
 
 use crate::actor::{
-    AcquireRequest, ActorChannel, CHECKOUT_LIMIT, CHECKOUTS, Command, LockScope, Outcome,
+    AcquireRequest, ActorChannel, CHECKOUT_LIMIT, CHECKOUTS, Command, LockScope, OUTER_LIMIT,
+    Outcome,
 };
 use crate::actor_blocking::{
     Client, Exit, body, call_with_body, hold_guard, roll_back_all, run_command,
@@ -18,6 +19,7 @@ pub(crate) fn pool<P>(pool: &P, channel: &ActorChannel)
 where
     P: LockPool<Session: Client>,
 {
+    drop(checkout(pool));
     loop {
         let exit = match channel.next() {
             Command::Acquire(AcquireRequest {
@@ -73,6 +75,17 @@ where
     }
 }
 
+/// Checks the connection out. On a loaded machine that may take longer than the pool's limit.
+fn checkout<P: LockPool>(pool: &P) -> P::Connection {
+    let began = Instant::now();
+    loop {
+        match pool.checkout() {
+            Ok(conn) => return conn,
+            Err(error) => assert!(began.elapsed() < OUTER_LIMIT, "no connection: {error:?}"),
+        }
+    }
+}
+
 /// Repeats a call whose checkout failed. On a loaded machine a checkout may take longer than a
 /// short limit.
 fn retry_checkout<T>(mut call: impl FnMut() -> Result<T, LockError>) -> Result<T, LockError> {
@@ -95,7 +108,7 @@ where
     if matches!(command, Command::Quit) {
         return Some(Exit::Quit);
     }
-    let mut conn = pool.checkout().expect("the pool has a connection");
+    let mut conn = checkout(pool);
     loop {
         let exit = run_command(&mut *conn, command, channel);
         if exit.is_some() || !conn.session_transaction_state().is_open_on_server() {

@@ -10,7 +10,6 @@ pub(crate) const R2D2: Adapter = Adapter::Blocking(|url, channel| {
     let pool = Pool::builder()
         .max_size(1)
         .connection_timeout(POOL_LIMIT)
-        .build(ConnectionManager::<PgConnection>::new(url))
-        .expect("the server accepts connections");
+        .build_unchecked(ConnectionManager::<PgConnection>::new(url));
     actor_pooled::pool(&pool, channel);
 });

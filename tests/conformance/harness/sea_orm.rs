@@ -1,9 +1,6 @@
 //! SeaORM's `DatabaseConnection`, a pool of one connection, on both databases.
 
-use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, SqlxPostgresConnector,
-    Statement,
-};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbErr, SqlxPostgresConnector, Statement};
 use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -17,19 +14,15 @@ use crate::actor_async::{self, AsyncClient, on_runtime};
 
 pub(crate) const SEA_ORM: Adapter = Adapter::Async(|url, channel| {
     on_runtime(async {
-        let db = connect(url).await.expect("the server accepts connections");
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(POOL_LIMIT)
+            .connect_lazy(url);
+        let pool = pool.expect("the address of the server");
+        let db = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
         actor_async::pool(&db, channel).await;
     });
 });
-
-async fn connect(url: &str) -> sqlx::Result<DatabaseConnection> {
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(POOL_LIMIT)
-        .connect(url)
-        .await?;
-    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
-}
 
 pub(crate) const SQLITE: OnSqlite = OnSqlite {
     ends_raw_transactions: true,

@@ -25,9 +25,8 @@ pub(crate) const SQLX_POOL: Adapter = Adapter::AsyncWithRollback(|url, channel| 
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(POOL_LIMIT)
-            .connect(url)
-            .await;
-        actor_async::pool(&pool.expect("the server accepts connections"), channel).await;
+            .connect_lazy(url);
+        actor_async::pool(&pool.expect("the address of the server"), channel).await;
     });
 });
 
