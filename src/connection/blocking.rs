@@ -260,7 +260,10 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// such a transaction is taken by its first statement. If that statement is a lock request
     /// which waits, the snapshot is older than the grant.
     ///
-    /// A rollback to a savepoint that was set before the acquisition releases the lock.
+    /// A rollback to a savepoint that was set before the acquisition releases the lock. A statement
+    /// that fails aborts the transaction, or the savepoint that it is in. The server then [releases
+    /// at once](https://github.com/postgres/postgres/blob/master/src/backend/access/transam/README)
+    /// what was acquired in it, before the client rolls back. So return the error of a statement.
     ///
     /// During a wait the transaction stays open, and the server keeps all that it holds: locks,
     /// row versions, and a session of a transaction pooler. Its
@@ -341,7 +344,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// commits. Rolls back if the body fails or panics.
     ///
     /// Inside an open transaction it begins a savepoint, as the client library's own `transaction`
-    /// does. The lock is then held until the outer transaction ends.
+    /// does. The lock is then held until the outer transaction ends. A statement that fails ends it
+    /// at once, as it does in [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock).
     ///
     /// With [`WaitStrategy::Poll`](crate::WaitStrategy::Poll) it pauses outside the transaction:
     /// each attempt is in a transaction of its own, which is rolled back if the lock is contended.

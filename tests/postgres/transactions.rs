@@ -3,6 +3,7 @@
 use std::thread;
 
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockOptions};
+use diesel::connection::SimpleConnection;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::{Connection, QueryResult};
 use testkit::observer::{Observe, while_waiting};
@@ -84,6 +85,23 @@ fn a_rollback_to_an_earlier_savepoint_frees_the_lock() {
     })
     .unwrap();
     assert!(observer.is_free(&outer));
+}
+
+#[test]
+fn a_failed_statement_frees_the_lock_before_the_rollback() {
+    let (mut conn, mut observer) = (connect(), connect());
+    let pid = conn.pid();
+    let key = fresh_key();
+    let failed = conn.with_advisory_xact_lock(&key, block(), |conn| {
+        assert_eq!(observer.held_modes(&key, pid), "ExclusiveLock");
+        let failed = conn.batch_execute("SELECT 1 / 0");
+        assert!(observer.is_free(&key));
+        failed
+    });
+    assert!(
+        matches!(failed, Err(Error::DatabaseError(..))),
+        "{failed:?}"
+    );
 }
 
 #[test]
