@@ -37,7 +37,7 @@ use crate::session::{AsyncLockBody, AsyncLockSession, Statement};
 /// | in a pause between two polls of [`WaitStrategy::Poll`](crate::WaitStrategy::Poll) | no lock is held, and no place in a queue is lost |
 /// | with a lock statement in flight | the session is terminated, and the pool discards the connection |
 /// | in the body | the lock is released as soon as the statement that the body left in flight has ended |
-/// | in the body, if that leaves a transaction open | the session is terminated |
+/// | in the body, if that leaves a transaction open | the session is terminated; with sqlx and SeaORM, the transaction is rolled back, and then the lock is released |
 /// | in a transaction that this crate began, a pause in its savepoint included | the session is terminated; with sqlx, the transaction is rolled back and the connection stays usable |
 ///
 /// In a transaction of the application, sqlx differs: see the module `backends::sqlx`.
