@@ -26,7 +26,7 @@
 //! | unit tests of the branches "held elsewhere", "timed out" and "lost" | module `testing` |
 //!
 //! Clients: [`diesel`], [`diesel_async`], [`sea_orm`], [`sqlx`], [`tokio_postgres`],
-//! [`rusqlite`]. From PormG, with_advisory_lock, django-pglock or sqlx: [`coming_from`].
+//! [`rusqlite`]. From another library: [`coming_from`].
 
 // A page defines its links at its end, for readers of the repository. In CommonMark the first
 // definition of a label wins, so the files included before the page turn them into links within
