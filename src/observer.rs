@@ -345,9 +345,10 @@ pub struct HoldEnd {
 pub enum HoldOutcome {
     /// The server has confirmed the release, or the transaction has ended.
     Released,
-    /// A guard was dropped, and no task reads the reply to its release.
+    /// A guard, or a release of a lock manager, was dropped, and no task reads the reply. With sqlx
+    /// also: a body in a transaction was dropped.
     ReleaseQueued,
-    /// The session is being terminated: a body in a transaction was dropped, or a release.
+    /// The session is being terminated: any other release, or body in a transaction, was dropped.
     Terminated,
     /// The lock was lost before its release. The error kind says how.
     Lost,
