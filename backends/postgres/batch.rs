@@ -111,6 +111,12 @@ pub enum TokenSource {
     /// The id of the transaction, by [`pg_current_xact_id()`]. It needs no DDL, consumes a
     /// transaction id per batch that issues a token, and is not available on a standby.
     ///
+    /// The batch also writes an empty [message] with the prefix `advisory-locking` to the WAL. So
+    /// its commit waits until the id is on disk, unless [`synchronous_commit`] is off. Otherwise
+    /// the server could assign the id again after a crash.
+    ///
+    /// [message]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION
+    /// [`synchronous_commit`]: https://www.postgresql.org/docs/current/runtime-config-wal.html#GUC-SYNCHRONOUS-COMMIT
     /// [`pg_current_xact_id()`]: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
     #[default]
     TransactionId,
@@ -301,6 +307,13 @@ fn execute_batch(also: &str, may_acquire: &str, from: &str, number: &str, token:
 }
 
 /// Returns the text with the id of the transaction as the token.
+///
+/// A commit waits for the disk, and for a synchronous standby, only if its transaction [wrote] to
+/// the WAL before. An id alone writes nothing, and after a crash the server assigned it again (seen
+/// with 15.18). So the text writes a message. One `CASE` is in the other, because `AND` promises no
+/// order.
+///
+/// [wrote]: https://github.com/postgres/postgres/blob/master/src/backend/access/transam/xact.c
 fn execute_with_transaction_id() -> String {
     execute_batch(
         "",
@@ -309,7 +322,9 @@ fn execute_with_transaction_id() -> String {
         "1::pg_catalog.int8",
         // Through `text`, because PostgreSQL has no cast from `xid8` to `int8`.
         "CASE WHEN pg_catalog.bool_or(op.granted AND op.with_token) \
-         THEN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8 END",
+         THEN CASE WHEN pg_catalog.pg_logical_emit_message(\
+         true, 'advisory-locking'::pg_catalog.text, ''::pg_catalog.text) IS NOT NULL \
+         THEN pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8 END END",
     )
 }
 

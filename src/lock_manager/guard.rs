@@ -117,8 +117,11 @@ impl OwnedLockGuard {
     /// Returns the fencing token, if the lock was acquired with one.
     ///
     /// It is greater than the token of every earlier exclusive grant of this key, by any process,
-    /// also after a loss. After a failover to a standby that lagged behind, tokens repeat. On a
-    /// backend without locks, tokens count within the lock manager.
+    /// also after a loss. After a failover to a standby that lagged behind, tokens repeat. So they
+    /// may after a crash of the server if [`synchronous_commit`] is off. On a backend without
+    /// locks, tokens count within the lock manager.
+    ///
+    /// [`synchronous_commit`]: https://www.postgresql.org/docs/current/runtime-config-wal.html#GUC-SYNCHRONOUS-COMMIT
     ///
     /// Send it with each write, and let the storage reject a write whose token is smaller than one
     /// that it has seen. That protects the storage from a holder that has not yet learned of its

@@ -47,6 +47,7 @@ const FAKES: &str = "
     END $$;
     CREATE FUNCTION fake.unnest(int8[]) RETURNS SETOF int8 LANGUAGE sql AS 'SELECT 0::int8 WHERE false';
     CREATE FUNCTION fake.pg_current_xact_id() RETURNS int8 LANGUAGE sql AS 'SELECT 0::int8';
+    CREATE FUNCTION fake.pg_logical_emit_message(bool, text, text) RETURNS pg_lsn LANGUAGE sql AS 'SELECT NULL::pg_lsn';
     CREATE FUNCTION fake.nextval(regclass) RETURNS int8 LANGUAGE sql AS 'SELECT 0::int8';
     CREATE AGGREGATE fake.array_agg(int8) (SFUNC = pg_catalog.int8larger, STYPE = int8);
     CREATE AGGREGATE fake.min(int8) (SFUNC = pg_catalog.int8larger, STYPE = int8);
