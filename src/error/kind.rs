@@ -29,10 +29,11 @@ pub enum LockErrorKind {
     /// Inside an outer transaction the kind is [`CommitFailed`](Self::CommitFailed), because only
     /// the outer commit would keep the work.
     ///
-    /// A retry may do the work twice. A body that needs the answer stores the value of
-    /// `pg_current_xact_id()` outside the database. Later,
-    /// [`pg_xact_status`](https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT)
-    /// returns whether that transaction was committed.
+    /// A retry may do the work twice. A body that needs the answer inserts a row with an id of the
+    /// caller: later, the row exists if the work was committed. Or it stores the value of
+    /// `pg_current_xact_id()` outside the database, for
+    /// [`pg_xact_status`](https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT).
+    /// After a crash or a failover of the server, that id may be of another transaction.
     ///
     /// This kind is also reported if the server ended the session before the commit, and the commit
     /// received no SQLSTATE. Diesel and diesel-async hide it. The crate postgres may return that of
