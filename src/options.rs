@@ -231,6 +231,15 @@ impl LockOptions {
     }
 
     /// Requests shared mode instead of exclusive mode.
+    ///
+    /// An exclusive waiter in the server's queue [precedes][lmgr] later shared requests. So an
+    /// attempt in shared mode may find the lock contended although all holders share it. A client
+    /// that polls for exclusive mode is in no queue: holders whose locks overlap keep it waiting.
+    ///
+    /// Before PostgreSQL 17, an exclusive holder's own attempt in shared mode is refused while such
+    /// a waiter exists. A nested request that polls then waits for its own lock.
+    ///
+    /// [lmgr]: https://github.com/postgres/postgres/blob/master/src/backend/storage/lmgr/README
     pub const fn shared(mut self) -> Self {
         self.mode = LockMode::Shared;
         self

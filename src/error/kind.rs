@@ -47,8 +47,8 @@ pub enum LockErrorKind {
     /// [deadlock](https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-DEADLOCKS)
     /// and ended this wait. The lock is not held. Locks acquired earlier are still held.
     Deadlock,
-    /// Another session holds the lock in a conflicting mode. The lock is not held. The `try_*`
-    /// methods return `None` or `false` instead.
+    /// Another session holds the lock in a conflicting mode, or waits for that in the server's
+    /// queue. The lock is not held. The `try_*` methods return `None` or `false` instead.
     ///
     /// With a lock manager, another caller of the same process may hold the lock or wait for it.
     HeldElsewhere,
