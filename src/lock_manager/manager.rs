@@ -58,6 +58,9 @@ use crate::session::LockPool;
 ///
 /// * Locks are not re-entrant: a caller that requests a key that it holds waits for itself. (The
 ///   server counts repeated locks of one connection.)
+/// * The lock manager does not see the transactions of a caller. Commit before the release, so that
+///   the next holder reads the data. If a body is dropped, the lock may be released while a
+///   statement or a commit of the body still runs.
 /// * `Ok` from a release is confirmed by the server: the lock was held until then, also if it was
 ///   handed off.
 /// * Dropping the last clone releases all locks in the background. Guards that still exist then
