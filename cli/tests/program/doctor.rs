@@ -1,8 +1,10 @@
 //! `doctor` against servers and poolers.
 
+use testkit::cluster::ClusterGuard;
 use testkit::fake_server::{FakeServer, Rule};
+use testkit::observer::Observe;
 use testkit::pooling_proxy::{Ability, PoolingProxy};
-use testkit::server::{url, with_parameters};
+use testkit::server::{fresh_name, url, with_parameters};
 use testkit::temp::{TempDatabase, TempRole};
 
 use crate::program::{run, run_on};
@@ -87,4 +89,24 @@ fn role_without_privileges_is_told_the_grants() {
         ),
         "warn"
     );
+}
+
+#[test]
+fn predicate_and_fast_path_locks_fill_no_lock_table() {
+    let server = ClusterGuard::acquire();
+    let lock_table = || {
+        let done = run_on(&server.url(), &["doctor", "--no-pooler-check"]);
+        let output = done.assert_code(0).stdout.clone();
+        let line = output.lines().find(|line| line.contains("lock table"));
+        line.expect("the check of the lock table").to_owned()
+    };
+    let (mut session, table) = (server.connect(), fresh_name());
+    session.run(&format!("CREATE TABLE {table} (number int)"));
+    let before = lock_table();
+    session.run("BEGIN ISOLATION LEVEL SERIALIZABLE");
+    session.number(&format!("SELECT count(*) FROM {table}"));
+    let held = "SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND pid = pg_backend_pid()";
+    assert_eq!(session.number(held), 1);
+    assert_eq!(lock_table(), before);
+    session.run(&format!("ROLLBACK; DROP TABLE {table}"));
 }

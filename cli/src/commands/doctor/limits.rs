@@ -12,7 +12,12 @@ const SETTINGS: &str = "SELECT name, setting FROM pg_catalog.pg_settings \
     'tcp_keepalives_idle', 'max_locks_per_transaction', 'max_connections', \
     'max_prepared_transactions', 'log_lock_waits'])";
 
-const LOCKS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks";
+/// The locks in the shared table. [`pg_locks`] also shows those of the fast path, which a session
+/// keeps to itself, and predicate locks, which have a table of their own.
+///
+/// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
+const LOCKS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks \
+    WHERE NOT fastpath AND mode OPERATOR(pg_catalog.<>) 'SIReadLock'";
 
 /// Time-outs of the server, in milliseconds, with their effect on a lock.
 const TIMEOUTS: [(&str, &str); 4] = [
