@@ -26,7 +26,8 @@ use std::borrow::Cow;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a lock's key",
     label = "neither text, nor bytes, nor an integer",
-    note = "for a type of your own, implement `advisory_locking::KeyPart`: hand out the bytes that identify it"
+    note = "for a type of your own, implement `advisory_locking::KeyPart`: hand out the bytes that identify it",
+    note = "for a type of another crate, such as a UUID, use its text: `(\"order\", id.to_string())`"
 )]
 pub trait KeyPart {
     /// Returns the bytes of this part.
