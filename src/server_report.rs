@@ -88,6 +88,7 @@ impl fmt::Display for LockSupport {
 /// # }
 /// ```
 #[non_exhaustive]
+#[must_use = "the report states whether the locks exclude other sessions"]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServerReport {
     /// The program.
