@@ -9,6 +9,7 @@
 //! ```
 mod support;
 
+use std::error::Error;
 use std::fmt;
 
 use advisory_locking::{AdvisoryLocking, LockError, LockErrorKind, LockOptions};
@@ -42,14 +43,23 @@ impl From<diesel::result::Error> for SignupError {
 
 impl fmt::Display for SignupError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Busy(error) | Self::Lock(error) => error.fmt(formatter),
-            Self::Database(error) => error.fmt(formatter),
-        }
+        formatter.write_str(match self {
+            Self::Busy(_) => "another session signs up with this address",
+            Self::Lock(_) => "the address was not locked",
+            Self::Database(_) => "the database failed",
+        })
     }
 }
 
-impl std::error::Error for SignupError {}
+/// With a source, so that a log shows the client's error, and `LockError::find` finds the lock's.
+impl Error for SignupError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Busy(error) | Self::Lock(error) => Some(error),
+            Self::Database(error) => Some(error),
+        }
+    }
+}
 
 /// Locks the address. Must be called in a transaction, whose end releases the lock.
 fn lock_address(conn: &mut AnyConnection, email: &str) -> Result<(), LockError> {
@@ -94,7 +104,7 @@ fn two_sessions(database: &Database) -> Outcome {
         } else {
             check(second.is_ok(), "SQLite does not exclude other sessions")?;
         }
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+        Ok::<_, Box<dyn Error + Send + Sync>>(())
     })?;
 
     // The commit has released the lock.
