@@ -1,5 +1,5 @@
-//! Transactions that this crate has begun on a `Client` of tokio-postgres or postgres, or on a
-//! `Connection` of rusqlite.
+//! Transactions that this crate has begun on a `Client` of tokio-postgres or postgres, and its
+//! savepoints on a `Connection` of rusqlite.
 //!
 //! # Implementation details
 //!
@@ -16,9 +16,9 @@
 //!
 //! If a body exchanges its `Client` for another one, the check before the commit finds that.
 //!
-//! A `Connection` knows whether a transaction is open, but not the number of its savepoints. The
-//! depth names them. If a body ends its transaction with plain SQL, the end of the scope removes
-//! the entry: a `Client` may be at the address later.
+//! A `Connection` knows whether a transaction is open, but not the number of its savepoints. So
+//! only the savepoints of the crate are counted there. If a body ends its transaction with plain
+//! SQL, the end of the scope removes the entry: a `Client` may be at the address later.
 
 use std::collections::BTreeMap;
 use std::ptr;
@@ -65,14 +65,12 @@ pub(crate) fn clear<C>(client: &C) {
 
 /// Returns the name of the savepoint that this crate sets inside `outer` transactions. `None`:
 /// there it begins a transaction.
-#[cfg(feature = "_rust-postgres")]
 pub(crate) fn savepoint(outer: u32) -> Option<String> {
     (outer > 0).then(|| format!("advisory_locking_{outer}"))
 }
 
 /// Returns the name of the innermost savepoint of a connection that stands for `outer`
 /// transactions. `None`: the transaction has no savepoint.
-#[cfg(feature = "_rust-postgres")]
 pub(crate) fn innermost_savepoint<C>(client: &C, outer: u32) -> Option<String> {
     savepoint(outer.saturating_add(depth(client)).saturating_sub(1))
 }
@@ -88,7 +86,6 @@ pub(crate) fn unknown_transaction() -> SessionError {
 mod tests {
     use super::*;
 
-    #[cfg(feature = "_rust-postgres")]
     #[test]
     fn savepoint_is_named_after_the_depth_around_it() {
         assert_eq!(savepoint(0), None);

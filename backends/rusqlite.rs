@@ -32,25 +32,25 @@ use crate::session::{Backend, LockSession, Script, SessionError, SqlState, Trans
 /// [savepoint]: https://www.sqlite.org/lang_savepoint.html
 const OUTERMOST: &str = "advisory_locking_outermost";
 
-/// Returns the name of the savepoint that the crate sets at this depth of its transactions.
-///
-/// Each depth has a name of its own. So the end of a savepoint that the body has rolled back does
-/// not end the one around it.
-fn savepoint(depth: u32) -> String {
-    format!("advisory_locking_{depth}")
-}
-
-/// Returns the state of the transaction, with a depth of 0 or 1.
+/// Returns the state of the transaction. Its depth counts the savepoints of the crate, too.
 ///
 /// SQLite does not tell the number of savepoints. It does show a transaction that was begun as
 /// plain text.
 fn transaction_state(conn: &Connection) -> TransactionState {
-    let is_open = !conn.is_autocommit();
-    if !is_open {
-        // A body may have ended transactions that are still counted.
+    if conn.is_autocommit() {
+        // A body may have ended a transaction whose savepoints are still counted.
         open_transactions::clear(conn);
+        return TransactionState::none();
     }
-    TransactionState::open(u32::from(is_open))
+    TransactionState::open(open_transactions::depth(conn).saturating_add(1))
+}
+
+/// Returns the name of the savepoint that the crate set last in the transaction.
+///
+/// Each depth has a name of its own. So the end of a savepoint that the body has rolled back does
+/// not end the one around it.
+fn innermost_savepoint(conn: &Connection) -> Option<String> {
+    open_transactions::innermost_savepoint(conn, 1)
 }
 
 fn run(conn: &Connection, sql: &str) -> Result<(), SessionError> {
@@ -58,29 +58,20 @@ fn run(conn: &Connection, sql: &str) -> Result<(), SessionError> {
 }
 
 fn begin(conn: &Connection) -> Result<(), SessionError> {
-    let savepoint = if conn.is_autocommit() {
-        OUTERMOST.to_owned()
-    } else {
-        savepoint(open_transactions::depth(conn).saturating_add(1))
-    };
-    run(conn, &format!("SAVEPOINT {savepoint}"))?;
-    open_transactions::push(conn);
+    let outer = transaction_state(conn).depth();
+    let savepoint = open_transactions::savepoint(outer);
+    let name = savepoint.as_deref().unwrap_or(OUTERMOST);
+    run(conn, &format!("SAVEPOINT {name}"))?;
+    if savepoint.is_some() {
+        open_transactions::push(conn);
+    }
     Ok(())
 }
 
 fn commit(conn: &Connection) -> Result<(), SessionError> {
-    let release = |savepoint: &str| run(conn, &format!("RELEASE {savepoint}"));
-    let depth = open_transactions::depth(conn);
-    let (savepoint, released) = if depth > 1 {
-        let savepoint = savepoint(depth);
-        let released = release(&savepoint);
-        (savepoint, released)
-    } else {
-        // A savepoint in a transaction of the caller, or a transaction.
-        let released = release(&savepoint(1)).or_else(|_| release(OUTERMOST));
-        (OUTERMOST.to_owned(), released)
-    };
-    match released {
+    let savepoint = innermost_savepoint(conn);
+    let name = savepoint.as_deref().unwrap_or(OUTERMOST);
+    match run(conn, &format!("RELEASE {name}")) {
         Ok(()) => {
             open_transactions::pop(conn);
             Ok(())
@@ -88,7 +79,7 @@ fn commit(conn: &Connection) -> Result<(), SessionError> {
         Err(error) => {
             // Without its savepoint, the body has exchanged the transaction, or has rolled back to
             // a savepoint around it.
-            let code = run(conn, &format!("ROLLBACK TO {savepoint}"))
+            let code = run(conn, &format!("ROLLBACK TO {name}"))
                 .is_err()
                 .then_some(SqlState::OTHER_TRANSACTION);
             // A commit that fails leaves the transaction open in SQLite. The caller gets the error
@@ -101,15 +92,17 @@ fn commit(conn: &Connection) -> Result<(), SessionError> {
 
 /// Rolls back the savepoint that the crate set last. Without one, rolls back the transaction.
 fn rollback(conn: &Connection) -> Result<(), SessionError> {
-    let savepoint = savepoint(open_transactions::depth(conn).max(1));
-    // `ROLLBACK TO` leaves the savepoint open, so it is released as well. That of a transaction
-    // would be a commit, which may have to wait for other connections.
-    let of_savepoint = format!("ROLLBACK TO {savepoint}; RELEASE {savepoint}");
-    if run(conn, &of_savepoint).is_ok() {
-        open_transactions::pop(conn);
-        return Ok(());
+    if let Some(savepoint) = innermost_savepoint(conn) {
+        // `ROLLBACK TO` leaves the savepoint open, so it is released as well.
+        let of_savepoint = format!("ROLLBACK TO {savepoint}; RELEASE {savepoint}");
+        if run(conn, &of_savepoint).is_ok() {
+            open_transactions::pop(conn);
+            return Ok(());
+        }
+        open_transactions::clear(conn);
     }
-    open_transactions::clear(conn);
+    // Not the release of the outermost savepoint, which would be a commit. That may have to wait
+    // for other connections.
     run(conn, "ROLLBACK")
 }
 
@@ -164,7 +157,9 @@ mod tests {
         let mut conn = Connection::open_in_memory().unwrap();
         let quiet = LockOptions::no_wait().on_missing_lock(OnMissingLock::Ignore);
         for end in ["COMMIT", "ROLLBACK"] {
-            let ended = conn.with_advisory_xact_lock("key", quiet, |conn| conn.execute_batch(end));
+            let ended = conn.with_advisory_xact_lock("outer", quiet, |conn| {
+                conn.with_advisory_xact_lock("inner", quiet, |conn| conn.execute_batch(end))
+            });
             ended.unwrap_err();
             assert_eq!(open_transactions::depth(&conn), 0, "{end}");
         }

@@ -53,11 +53,6 @@ pub(crate) trait Harness {
         None
     }
 
-    /// Returns `true` if the client counts nested savepoints.
-    fn counts_savepoints(&self) -> bool {
-        true
-    }
-
     /// Returns `true` if a pool ends a transaction that plain SQL began on its connection.
     fn ends_raw_transactions(&self) -> bool {
         false
@@ -176,10 +171,6 @@ impl Fixture {
 
     pub(crate) fn excludes(&self) -> bool {
         self.harness.lock_table().is_some()
-    }
-
-    pub(crate) fn counts_savepoints(&self) -> bool {
-        self.harness.counts_savepoints()
     }
 
     pub(crate) fn sees_raw_transactions(&self) -> bool {

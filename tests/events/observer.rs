@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use advisory_locking::observer::{HoldOutcome, LockObserver, RequestOutcome, observe};
-use advisory_locking::{AdvisoryLocking, LockKey, LockMode, LockOptions, LockScope, WaitStrategy};
+use advisory_locking::{
+    AdvisoryLocking, LockError, LockKey, LockMode, LockOptions, LockScope, WaitStrategy,
+};
 use testkit::model::Model;
 
 use crate::recorder::{Call, calls_of, events_of, record};
@@ -95,4 +97,21 @@ fn no_op_on_sqlite_is_observed() {
         assert_eq!(call.lock().db_system_name(), Some("sqlite"));
         assert_eq!((call.lock().label(), call.lock().pid()), ("", None));
     }
+}
+
+/// The transaction of the caller would keep the lock on PostgreSQL.
+#[cfg(feature = "rusqlite")]
+#[test]
+fn savepoint_on_sqlite_reports_no_release() {
+    record();
+    let key = LockKey::from("events/savepoint-on-sqlite");
+    let mut conn = rusqlite::Connection::open_in_memory().unwrap();
+    let mut transaction = conn.transaction().unwrap();
+    transaction
+        .with_advisory_xact_lock(&key, LockOptions::no_wait(), |_| Ok::<_, LockError>(()))
+        .unwrap();
+    let last = calls_of(&key).pop();
+    let is_unobserved = matches!(&last, Some(Call::HoldEnded(_, end))
+        if end.outcome == HoldOutcome::Unobserved);
+    assert!(is_unobserved, "{last:?}");
 }

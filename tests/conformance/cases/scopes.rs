@@ -112,14 +112,8 @@ pub(crate) fn a_scope_left_in_a_savepoint(fixture: &Fixture) {
     let [first, second] = fixture.actors();
     first.enter(LockScope::Transaction, &key);
     assert_eq!(first.run_sql(SqlCommand::Write), Done);
-    if fixture.counts_savepoints() {
-        assert_eq!(first.begin(), Done);
-        assert_eq!(first.end_body(BodyEnd::Ok), Failed(TransactionLeftOpen));
-    } else {
-        assert_eq!(first.run_sql(SqlCommand::Savepoint("left_open")), Done);
-        first.succeed();
-        assert_eq!(first.number(SqlCommand::Count), 1);
-    }
+    assert_eq!(first.begin(), Done);
+    assert_eq!(first.end_body(BodyEnd::Ok), Failed(TransactionLeftOpen));
     fixture.assert_soon_free(&key);
     assert_granted_and_released(&second, &key);
 }

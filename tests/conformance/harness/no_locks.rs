@@ -63,7 +63,6 @@ pub(crate) fn diesel(
 /// An adapter for SQLite.
 pub(crate) struct OnSqlite {
     pub(crate) run: fn(&ActorChannel),
-    pub(crate) counts_savepoints: bool,
     pub(crate) sees_raw_transactions: bool,
     pub(crate) ends_raw_transactions: bool,
     pub(crate) survives_panics: bool,
@@ -73,7 +72,6 @@ impl OnSqlite {
     pub(crate) const fn blocking(run: fn(&ActorChannel)) -> Self {
         Self {
             run,
-            counts_savepoints: true,
             sees_raw_transactions: false,
             ends_raw_transactions: false,
             survives_panics: true,
@@ -92,10 +90,6 @@ impl OnSqlite {
 impl Harness for OnSqlite {
     fn actor(&self) -> Box<dyn FnOnce(&ActorChannel) + Send> {
         Box::new(self.run)
-    }
-
-    fn counts_savepoints(&self) -> bool {
-        self.counts_savepoints
     }
 
     fn sees_raw_transactions(&self) -> bool {

@@ -6,9 +6,7 @@ use super::no_locks::{self, OnSqlite, Sql};
 use crate::actor::{Outcome, SqlCommand};
 use crate::actor_blocking::{self, Client};
 
-/// SQLite reports an open transaction, but not its savepoints.
 pub(crate) const RUSQLITE: OnSqlite = OnSqlite {
-    counts_savepoints: false,
     sees_raw_transactions: true,
     ..OnSqlite::blocking(|channel| {
         let mut conn = Connection::open_in_memory().expect("SQLite opens");
