@@ -368,6 +368,8 @@ pub trait AsyncAdvisoryLocking: AsyncLockSession + Sized {
         other: &mut Self,
     ) -> impl Future<Output = Result<PoolingMode, LockError>> + Send {
         async move {
+            self.session_await_rollbacks().await;
+            other.session_await_rollbacks().await;
             let check = PoolerCheck::new(&snapshot(self), &snapshot(other));
             drive_pair(self, other, check).await
         }

@@ -157,11 +157,13 @@ pub(crate) async fn report<S: AsyncLockSession>(
 pub(crate) async fn identify<S: AsyncLockSession>(
     session: &mut S,
 ) -> Result<ServerReport, LockError> {
+    session.session_await_rollbacks().await;
     let state = snapshot(session);
+    // On every backend, so that tests on SQLite find the mistake.
+    check_identify(&state)?;
     if state.backend != Backend::Postgres {
         return Ok(ServerReport::sqlite());
     }
-    check_identify(&state)?;
     // A random key, so that other clients do not request it.
     let with_lock = Statement::Identity {
         key: Some(fastrand::i64(..)),

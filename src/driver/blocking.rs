@@ -129,10 +129,11 @@ pub(crate) fn identify<S: LockSession + ?Sized>(
     session: &mut S,
 ) -> Result<ServerReport, LockError> {
     let state = snapshot(session);
+    // On every backend, so that tests on SQLite find the mistake.
+    check_identify(&state)?;
     if state.backend != Backend::Postgres {
         return Ok(ServerReport::sqlite());
     }
-    check_identify(&state)?;
     // A random key, so that other clients do not request it.
     let with_lock = Statement::Identity {
         key: Some(fastrand::i64(..)),
@@ -492,6 +493,20 @@ mod tests {
             };
             terminate(&mut session, None);
             assert_eq!((session.rollbacks, session.is_broken), (rollbacks, true));
+        }
+    }
+
+    #[test]
+    fn transaction_without_locks_is_not_identified() {
+        for (depth, refused) in [(0, None), (1, Some(LockErrorKind::InTransaction))] {
+            let mut session = OpenTransactions {
+                depth,
+                rollback_fails: false,
+                rollbacks: 0,
+                is_broken: false,
+            };
+            let identified = identify(&mut session);
+            assert_eq!(identified.err().map(|error| error.kind()), refused);
         }
     }
 

@@ -340,3 +340,20 @@ fn termination_rolls_back_without_locks_and_ends() {
         assert_eq!((session.rollbacks, session.is_broken), (rollbacks, true));
     }
 }
+
+#[test]
+fn transaction_without_locks_is_not_identified() {
+    for (depth, refused) in [(0, None), (1, Some(LockErrorKind::InTransaction))] {
+        let mut session = OpenTransactions {
+            depth,
+            rollback_fails: false,
+            rollbacks: 0,
+            is_broken: false,
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(identified) = pin!(identify(&mut session)).poll(&mut context) else {
+            panic!("nothing is sent");
+        };
+        assert_eq!(identified.err().map(|error| error.kind()), refused);
+    }
+}

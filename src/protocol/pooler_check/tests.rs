@@ -392,6 +392,11 @@ fn sends_nothing_without_postgres() {
         let refused = Err(LockErrorKind::InTransaction);
         assert_eq!(decided(at(open), idle()), refused);
         assert_eq!(decided(idle(), at(open)), refused);
+        let open_on_sqlite = SessionSnapshot {
+            transaction: open,
+            ..sqlite()
+        };
+        assert_eq!(decided(open_on_sqlite, sqlite()), refused);
     }
     let broken = || at(TransactionState::broken());
     assert_eq!(decided(broken(), idle()), Err(LockErrorKind::Database));
