@@ -81,7 +81,7 @@
 //! |---|---|
 //! | A failed request for a transaction-level lock [aborts] the transaction of the caller. | The transaction stays usable, and its commit succeeds. |
 //! | The statements of a session that has ended fail. | Those of the application succeed. The next request, the release or the commit fails. |
-//! | If a body ends its transaction with plain SQL and begins another one, the call returns [`NotHeld`](crate::LockErrorKind::NotHeld). | So it does with rusqlite. Diesel and sqlx commit the other transaction. |
+//! | If a body ends its transaction with plain SQL, the call returns [`NotHeld`](crate::LockErrorKind::NotHeld). | So it does with rusqlite. With the other clients it returns [`CommitFailed`](crate::LockErrorKind::CommitFailed). If the body has begun another transaction, the call commits that one. |
 //! | The lock of a leaked guard ends with its connection. | It stays held. |
 //! | The `snapshot` of a lock manager counts a call that waits for another session as a waiter. | It does not. |
 //!
@@ -369,8 +369,8 @@ impl TestLocks {
     /// Returns the recorded events in order.
     ///
     /// The release of a transaction-level lock in a transaction that was open before its call is
-    /// not recorded. A call whose pool returned no connection records nothing. Nor does a call that
-    /// a lock manager itself refuses.
+    /// not recorded. A call through a pool records nothing if its options are invalid, or if the
+    /// pool returned no connection. Nor does a call that a lock manager itself refuses.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.table.lock().events().to_vec()
