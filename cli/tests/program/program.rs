@@ -59,6 +59,8 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
         // `run -c` starts the user's shell, which may be any.
         .env("SHELL", "/bin/sh")
         .env_remove("ADVISORY_LOCK_HELD")
+        .env_remove("CLICOLOR_FORCE")
+        .env_remove("NO_COLOR")
         .stdin(Stdio::null());
     command
 }
