@@ -5,9 +5,8 @@
 //! Its supervisor is a child process that runs `scripts/postgres`. When this program ends, for
 //! whatever reason, the supervisor reads the end of its input and deletes the server.
 
-use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -142,7 +141,7 @@ impl Cluster {
             .args(["run", "--", "sh", "-c"])
             .arg(format!("{print} exec cat >/dev/null"))
             .env_remove("DATABASE_URL")
-            .env("LOCPATH", locales())
+            .env("LOCPATH", LOCALES)
             // A signal to this program's group must not reach the supervisor.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -156,6 +155,8 @@ impl Cluster {
             let line = lines.next().and_then(Result::ok);
             line.unwrap_or_else(|| panic!("scripts/postgres did not print {name}"))
         });
+        let german = Path::new(&environment[1]).join(GERMAN);
+        symlink(c_locale(), german).expect("a file of the data directory can be made");
         Self {
             environment,
             standby: None,
@@ -182,7 +183,7 @@ fn script(environment: &[String; 4], arguments: &[&str]) -> String {
     let output = Command::new(SCRIPT)
         .args(arguments)
         .envs(ENVIRONMENT.into_iter().zip(environment))
-        .env("LOCPATH", locales())
+        .env("LOCPATH", LOCALES)
         .stdin(Stdio::null())
         .output()
         .expect("scripts/postgres runs");
@@ -195,25 +196,18 @@ fn script(environment: &[String; 4], arguments: &[&str]) -> String {
     printed
 }
 
-/// The locale with the server's German messages.
+/// The locale with the server's German messages: another name of the `C` locale. The server selects
+/// the language of its messages by the name alone.
 pub const GERMAN: &str = "de_DE.UTF-8";
 
-/// Returns a directory that has the `C` locale under the name [`GERMAN`]. The server selects the
-/// language of its messages by the name alone.
-fn locales() -> PathBuf {
-    let installed = ["C.utf8", "C.UTF-8"].map(|name| Path::new("/usr/lib/locale").join(name));
-    let installed = installed.iter().find(|path| path.exists());
-    let installed =
-        installed.expect("a locale named C.utf8 in /usr/lib/locale, where Debian has it");
-    // The server's user must be able to read it.
-    let directory = std::env::temp_dir().join("advisory-locking-locales");
-    std::fs::create_dir_all(&directory).expect("a directory can be made");
-    // Whatever the umask is. The directory of another user's run has these permissions already.
-    let _ = std::fs::set_permissions(&directory, Permissions::from_mode(0o755));
-    let link = directory.join(GERMAN);
-    if std::fs::symlink_metadata(&link).is_err() {
-        // Another run may have created it.
-        let _ = std::os::unix::fs::symlink(installed, &link);
-    }
-    directory
+/// Directory of [`GERMAN`]: the working directory of the server, which is its data directory.
+const LOCALES: &str = ".";
+
+/// Returns the directory of the `C` locale.
+fn c_locale() -> PathBuf {
+    ["C.utf8", "C.UTF-8"]
+        .map(|name| Path::new("/usr/lib/locale").join(name))
+        .into_iter()
+        .find(|path| path.exists())
+        .expect("a locale named C.utf8 in /usr/lib/locale, where Debian has it")
 }
