@@ -62,7 +62,11 @@ fn misuse_does_not_compile() {
             ));
         }
     }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{}\nother messages are no fault with another Rust release than that of feature-matrix.md",
+        failures.join("\n")
+    );
 }
 
 /// Paths of the libraries that cargo has built for this test program.
