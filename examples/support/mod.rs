@@ -82,11 +82,12 @@ impl Database {
     pub(crate) fn connect(&self) -> ConnectionResult<AnyConnection> {
         let setting_failed = ConnectionError::CouldntSetupConfiguration;
         match self {
+            // Not with SET: behind a transaction pooler, it would change a session that other
+            // clients use later.
             Self::Postgres { url, schema } => {
-                let mut conn = PgConnection::establish(url)?;
-                conn.batch_execute(&format!("SET search_path TO {schema}"))
-                    .map_err(setting_failed)?;
-                Ok(AnyConnection::Postgres(conn))
+                let separator = if url.contains('?') { '&' } else { '?' };
+                let url = format!("{url}{separator}options=-csearch_path%3D{schema}");
+                PgConnection::establish(&url).map(AnyConnection::Postgres)
             }
             Self::Sqlite { file } => {
                 let mut conn = SqliteConnection::establish(&file.to_string_lossy())?;
