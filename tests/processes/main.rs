@@ -27,7 +27,8 @@
 //! releases a transaction-level lock before the holder reads the error. So that interval ends, at
 //! the latest, just before the nemesis begins to cancel the statement. A stopped process (SIGSTOP)
 //! keeps its locks. The interval of a dropped future ends at the earliest time at which it may be
-//! dropped.
+//! dropped. The future may read and write until its drop, so for these its session must live until
+//! then.
 //!
 //! Further rules:
 //!

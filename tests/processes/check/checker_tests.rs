@@ -327,5 +327,13 @@ fn test_reports() {
         stale: true,
         ..hold(Mode::Exclusive, 10, 30)
     };
+    // The session of a future is ended between its certain interval and its drop.
+    let dropped = HoldInterval {
+        ended: Some((Outcome::Dropped, 50)),
+        ..stale.clone()
+    };
+    let late = [event(NemesisAction::Terminate { pid: 10 }, 35, 36)];
+    assert_none(&found(std::slice::from_ref(&dropped), &late, 0, 0));
+    assert_one(&found(&[dropped], &[], 0, 0), "a later token");
     assert_one(&found(&[stale], &[], 0, 0), "a later token");
 }
