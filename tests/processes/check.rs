@@ -85,9 +85,11 @@ impl HoldInterval {
             NemesisAction::Terminate { pid } => self.is_on(pid, event),
             NemesisAction::Kill { process } => process == self.process,
             NemesisAction::Restart { .. } => true,
-            // The error aborts the transaction, which releases the lock.
+            // The error aborts the transaction, which releases the lock. A lock manager ends a
+            // session if its compensation fails.
             NemesisAction::Cancel { pid } => {
-                self.transaction_level && !self.is_ok() && self.is_on(pid, event)
+                let may_end = self.transaction_level || self.generation.is_some();
+                may_end && !self.is_ok() && self.is_on(pid, event)
             }
             NemesisAction::Stop => false,
         };

@@ -25,8 +25,10 @@
 //! token. So a certain interval ends, at the latest, just before the nemesis begins to end the
 //! session, the process or the server. A cancelled statement aborts its transaction, and the server
 //! releases a transaction-level lock before the holder reads the error. So that interval ends, at
-//! the latest, just before the nemesis begins to cancel the statement. A stopped process (SIGSTOP)
-//! keeps its locks. The interval of a dropped future ends at the earliest time at which it may be
+//! the latest, just before the nemesis begins to cancel the statement. So does the interval of a
+//! lock manager's lock that is not released successfully: the lock manager compensates a failed
+//! batch, and ends the session if the compensation fails, too. A stopped process (SIGSTOP) keeps
+//! its locks. The interval of a dropped future ends at the earliest time at which it may be
 //! dropped. The future may read and write until its drop, so for these its session must live until
 //! then.
 //!

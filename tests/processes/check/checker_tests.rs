@@ -114,6 +114,14 @@ fn test_lock_managers() {
         let elsewhere = [terminated(8, Some(1))];
         assert_one(&found(&unknown, &elsewhere, 0, 0), "without a cause");
     }
+    // A second cancel may hit the compensation. Then the lock manager ends the session.
+    let ended_at_a_cancel = |outcome| {
+        let holds = vec![proof.clone(), by_lock_manager(5, outcome), other(12)];
+        let cancel = NemesisAction::Cancel { pid: 5 };
+        found(&sessions(holds), &[event(cancel, 11, 11)], 0, 0)
+    };
+    assert_none(&ended_at_a_cancel(Outcome::Lost));
+    assert_one(&ended_at_a_cancel(Outcome::Ok), "overlap");
     let silent = sessions(vec![by_lock_manager(0, Outcome::Ok)]);
     assert_one(&found(&silent, &[], 0, 0), "not seen on its session");
 
