@@ -110,6 +110,11 @@ impl Reading {
     pub(crate) const fn new(pid: i32, number: i64) -> Self {
         Self { pid, number }
     }
+
+    /// Returns true if the query has counted more than one session.
+    pub(crate) const fn is_ambiguous(&self) -> bool {
+        self.number > 1
+    }
 }
 
 /// Recorder of the events of one body. The client runs the statements itself.

@@ -102,8 +102,11 @@ impl Drop for SecondHold<'_> {
     }
 }
 
-/// Returns the query for the session of this process that holds the lock, or 0. A lock manager
-/// holds a key on one session at a time.
+/// Returns the query for the session of this process that holds the lock, or 0.
+///
+/// A lock manager holds a key on one session at a time. A session whose shared wait it has ended
+/// may still be granted the lock, and shows it until its end. So an ambiguous answer is queried
+/// again.
 fn find_session_sql(plan: &PlannedCall, shared: &Shared) -> String {
     let condition = key(plan.key).pg_locks().sql_condition();
     format!(

@@ -163,9 +163,13 @@ async fn find(
     shared: &Shared,
     guard: &OwnedLockGuard,
 ) -> Result<(), Failure> {
-    let session: Reading = sql_query(find_session_sql(plan, shared))
-        .get_result(conn)
-        .await?;
+    let session = loop {
+        let query = sql_query(find_session_sql(plan, shared));
+        let session: Reading = query.get_result(conn).await?;
+        if !session.is_ambiguous() {
+            break session;
+        }
+    };
     body.found(&session, guard.generation());
     Ok(())
 }

@@ -152,7 +152,12 @@ fn find(
     shared: &Shared,
     guard: &OwnedLockGuard,
 ) -> Result<(), Failure> {
-    let session: Reading = sql_query(find_session_sql(plan, shared)).get_result(conn)?;
+    let session = loop {
+        let session: Reading = sql_query(find_session_sql(plan, shared)).get_result(conn)?;
+        if !session.is_ambiguous() {
+            break session;
+        }
+    };
     body.found(&session, guard.generation());
     Ok(())
 }
