@@ -339,7 +339,7 @@ fn check_interval(hold: &HoldInterval, events: &[NemesisEvent], found: &mut Vec<
         ));
     }
     match hold.ended {
-        Some((Outcome::Lost | Outcome::Failed | Outcome::NotAcquired, at)) => {
+        Some((Outcome::Lost | Outcome::Failed | Outcome::NotAcquired | Outcome::TimedOut, at)) => {
             if !events.iter().any(|event| hold.is_failed_by(event, at)) {
                 found.push(format!("failed without a cause: {hold:?}"));
             }
@@ -352,7 +352,7 @@ fn check_interval(hold: &HoldInterval, events: &[NemesisEvent], found: &mut Vec<
                 found.push(format!("not reported lost after {event:?}: {hold:?}"));
             }
         }
-        Some((Outcome::Dropped | Outcome::TimedOut, _)) => {}
+        Some((Outcome::Dropped, _)) => {}
         None => {
             let killed = |event: &NemesisEvent| {
                 event.action

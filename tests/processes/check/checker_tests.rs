@@ -291,7 +291,12 @@ fn test_reports() {
     let here = [event(NemesisAction::Terminate { pid: 10 }, 20, 21)];
     let elsewhere = [event(NemesisAction::Terminate { pid: 11 }, 20, 21)];
     let restart = [event(NemesisAction::Restart { immediate: true }, 20, 25)];
-    for outcome in [Outcome::Lost, Outcome::Failed, Outcome::NotAcquired] {
+    for outcome in [
+        Outcome::Lost,
+        Outcome::Failed,
+        Outcome::NotAcquired,
+        Outcome::TimedOut,
+    ] {
         assert_none(&found(&[ended(outcome)], &here, 0, 0));
         assert_none(&found(&[ended(outcome)], &restart, 0, 0));
         assert_one(
