@@ -119,8 +119,9 @@ fn kill_ends_the_sessions_that_the_role_may_end() {
         .assert_stderr(&format!("pid {}", pids[0]));
     assert_eq!(done.stdout.lines().count(), 1, "{done:?}");
     let mut observer = connect();
-    let lives: Vec<bool> = pids.iter().map(|pid| observer.is_alive(pid)).collect();
-    assert_eq!(lives, [true, false]);
+    // A session releases its locks before it disappears, and `kill` waits for the locks.
+    observer.wait_until_ended(pids[1]);
+    assert!(observer.is_alive(pids[0]));
     let done = run_on(&role.url(&url()), &["kill", &name, "--json"]);
     done.assert_code(77).assert_stdout("\"terminated\":[]");
     drop(guards);
@@ -179,8 +180,10 @@ fn kill_ends_the_holders_of_a_name_only() {
     let done = done.assert_code(0);
     assert_eq!(done.stdout.lines().count(), 2, "{done:?}");
     let mut observer = connect();
-    let lives: Vec<bool> = pids.iter().map(|pid| observer.is_alive(pid)).collect();
-    assert_eq!(lives, [false, false, true]);
+    for ended in &pids[..2] {
+        observer.wait_until_ended(ended);
+    }
+    assert!(observer.is_alive(pids[2]));
     run(&["kill", &name])
         .assert_code(0)
         .assert_stderr("no session holds");
