@@ -344,8 +344,8 @@ pub trait AdvisoryLocking: LockSession + Sized {
     /// commits. Rolls back if the body fails or panics.
     ///
     /// Inside an open transaction it begins a savepoint, as the client library's own `transaction`
-    /// does. The lock is then held until the outer transaction ends. A statement that fails ends it
-    /// at once, as it does in [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock).
+    /// does. The lock is then held until the outer transaction ends. A failed statement may release
+    /// it at once: see [`acquire_advisory_xact_lock`](Self::acquire_advisory_xact_lock).
     ///
     /// With [`WaitStrategy::Poll`](crate::WaitStrategy::Poll) it pauses outside the transaction:
     /// each attempt is in a transaction of its own, which is rolled back if the lock is contended.
