@@ -107,7 +107,10 @@ impl ClusterGuard {
         let exists = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
         if admin.number(&exists) == 0 {
             admin.run(&format!("CREATE DATABASE {name} {options}"));
-            set_up(&mut connect_to(&url));
+            let mut conn = connect_to(&url);
+            // scripts/postgres turns it off, and a later test may crash the server.
+            conn.run("SET synchronous_commit = on");
+            set_up(&mut conn);
         }
         url
     }
@@ -210,4 +213,21 @@ fn c_locale() -> PathBuf {
         .into_iter()
         .find(|path| path.exists())
         .expect("a locale named C.utf8 in /usr/lib/locale, where Debian has it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_a_database_survive_a_crash() {
+        let server = ClusterGuard::acquire();
+        let url = server.database("crashed", "", |conn| {
+            conn.run("ALTER DATABASE crashed SET intervalstyle = 'sql_standard'");
+        });
+        server.ctl(&["-m", "immediate", "-w", "restart"]);
+        let set = "SELECT count(*) FROM pg_settings \
+            WHERE name = 'IntervalStyle' AND setting = 'sql_standard'";
+        assert_eq!(connect_to(&url).number(set), 1);
+    }
 }
