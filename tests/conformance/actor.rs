@@ -12,13 +12,13 @@ use advisory_locking::{LockError, LockErrorKind, LockKey, LockMode, LockOptions,
 /// Limit of every wait of a case. Only a case that hangs reaches it.
 pub(crate) const OUTER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Greatest number of checkouts for one call of a pool.
+/// Greatest number of checkouts for one call of a pool. The shortest checkout takes up to 100 ms.
 #[allow(dead_code, reason = "pools are features")]
-pub(crate) const CHECKOUTS: u32 = 20;
+pub(crate) const CHECKOUTS: u32 = 80;
 
 /// Time of a call after which no further checkout begins.
 #[allow(dead_code, reason = "pools are features")]
-pub(crate) const CHECKOUT_LIMIT: Duration = Duration::from_secs(8);
+pub(crate) const CHECKOUT_LIMIT: Duration = Duration::from_secs(7);
 
 /// Return value of a body that succeeds.
 pub(crate) const BODY_VALUE: i64 = 7;
