@@ -1,5 +1,7 @@
 //! A lock manager over r2d2 with r2d2_postgres, from a thread without a runtime.
 
+use std::time::Duration;
+
 use advisory_locking::LockErrorKind::{HeldElsewhere, Lost};
 use advisory_locking::lock_manager::{LockManager, LockManagerOptions};
 use r2d2_postgres::PostgresConnectionManager;
@@ -11,13 +13,13 @@ use testkit::server::{connect, eventually, url, with_parameters};
 use crate::cases::{SHORT_KEEP_ALIVE, fresh_key, kind_of, no_wait, poll};
 
 fn manager() -> LockManager {
-    manager_at(&url())
+    let options = LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE);
+    manager_at(&url(), options)
 }
 
-fn manager_at(url: &str) -> LockManager {
+fn manager_at(url: &str, options: LockManagerOptions) -> LockManager {
     let connections = PostgresConnectionManager::new(url.parse().unwrap(), NoTls);
     let pool = ::r2d2::Pool::builder().max_size(2).min_idle(Some(0));
-    let options = LockManagerOptions::new().keep_alive(SHORT_KEEP_ALIVE);
     LockManager::over_blocking_pool_with(pool.build_unchecked(connections), options).unwrap()
 }
 
@@ -55,7 +57,7 @@ fn tokens_grow_across_a_crash() {
     let url = with_parameters(&server.url(), "options=-csynchronous_commit%3Don");
     let (key, mut tokens) = (fresh_key(), Vec::new());
     for _ in 0..2 {
-        let manager = manager_at(&url);
+        let manager = manager_at(&url, LockManagerOptions::new().keep_alive(Duration::MAX));
         for _ in 0..3 {
             let guard = manager.acquire_fenced_blocking(key.clone(), no_wait());
             let guard = guard.unwrap();
