@@ -5,6 +5,7 @@
 //!
 //! [simple-query]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
 
+use std::iter;
 use std::time::Duration;
 
 use super::lock::{NOTHING_UNCOMMITTED, held_by_session, suffix};
@@ -195,11 +196,14 @@ impl Script {
                 }
             }
             Self::EndSnapshot => "SELECT".to_owned(),
-            Self::RevealSqlState { key, mode } => with_sqlstate_in_constraint(&format!(
-                "IF {} THEN PERFORM {}; END IF;",
-                call("pg_try_advisory_lock", key, mode),
-                call("pg_advisory_unlock", key, mode)
-            )),
+            Self::RevealSqlState { key, mode } => {
+                let block = with_sqlstate_in_constraint(&format!(
+                    "IF {} THEN PERFORM {}; END IF;",
+                    call_by_settings("pg_try_advisory_lock", key, mode),
+                    call_by_settings("pg_advisory_unlock", key, mode)
+                ));
+                format!("SELECT {}; {block}", set_key(key))
+            }
             Self::DisableStatementTimeout => "SET LOCAL statement_timeout = 0".to_owned(),
             Self::ReleaseOrTerminate {
                 key,
@@ -235,16 +239,21 @@ impl Script {
                     LockScope::Session => "pg_advisory_lock",
                     LockScope::Transaction => "pg_advisory_xact_lock",
                 };
-                let waits = call(function, key, mode);
-                let (statement, visible) = if shows_sqlstate {
-                    (format!("SELECT {waits}"), None)
+                let (statement, columns) = if shows_sqlstate {
+                    (
+                        format!("SELECT {}", call(function, key, mode)),
+                        String::new(),
+                    )
                 } else {
-                    let visible = (scope == LockScope::Session)
-                        .then(|| call("pg_try_advisory_lock", key, mode));
+                    let waits = call_by_settings(function, key, mode);
                     let block = with_sqlstate_in_constraint(&format!("PERFORM {waits};"));
-                    (block, visible)
+                    let visible = match scope {
+                        LockScope::Session => visible_to_poolers(key, mode),
+                        LockScope::Transaction => String::new(),
+                    };
+                    (block, format!(", {}{visible}", set_key(key)))
                 };
-                wait::around(&statement, visible, in_transaction, limit_ms)
+                wait::around(&statement, &columns, in_transaction, limit_ms)
             }
         }
     }
@@ -387,17 +396,69 @@ fn with_sqlstate_in_constraint(body: &str) -> String {
 ///
 /// [constant]: https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-CONSTANTS-NUMERIC
 fn call(function: &str, key: RawLockKey, mode: LockMode) -> String {
-    let suffix = suffix(mode);
-    match key {
-        RawLockKey::Single(number) => {
-            format!("pg_catalog.{function}{suffix}('{number}'::pg_catalog.int8)")
-        }
-        RawLockKey::Pair(first, second) => {
-            format!(
-                "pg_catalog.{function}{suffix}('{first}'::pg_catalog.int4, '{second}'::pg_catalog.int4)"
-            )
-        }
-    }
+    call_with(function, key, mode, |number, _| format!("'{number}'"))
+}
+
+/// Returns a call of a lock function that reads the key from the settings of [`set_key`].
+fn call_by_settings(function: &str, key: RawLockKey, mode: LockMode) -> String {
+    call_with(function, key, mode, |_, setting| {
+        format!("pg_catalog.current_setting('{setting}')")
+    })
+}
+
+fn call_with(
+    function: &str,
+    key: RawLockKey,
+    mode: LockMode,
+    argument: impl Fn(i64, &str) -> String,
+) -> String {
+    let kind = match key {
+        RawLockKey::Single(_) => "int8",
+        RawLockKey::Pair(..) => "int4",
+    };
+    let arguments = settings_of(key)
+        .map(|(number, setting)| format!("{}::pg_catalog.{kind}", argument(number, setting)));
+    let arguments: Vec<_> = arguments.collect();
+    format!(
+        "pg_catalog.{function}{}({})",
+        suffix(mode),
+        arguments.join(", ")
+    )
+}
+
+/// Returns columns that set the key for a block, until the end of the transaction.
+///
+/// A [`DO`] block has no parameters, and [`pg_stat_statements`] keeps one entry for each text of a
+/// block. The constants of a `SELECT` do not count there. So the text of a block has no key, or an
+/// application with many keys would displace its own statements from that view.
+///
+/// [`DO`]: https://www.postgresql.org/docs/current/sql-do.html
+/// [`pg_stat_statements`]: https://www.postgresql.org/docs/current/pgstatstatements.html
+fn set_key(key: RawLockKey) -> String {
+    let columns = settings_of(key)
+        .map(|(number, setting)| format!("pg_catalog.set_config('{setting}', '{number}', true)"));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the numbers of a key, each with the setting for it.
+fn settings_of(key: RawLockKey) -> impl Iterator<Item = (i64, &'static str)> {
+    let (first, second) = match key {
+        RawLockKey::Single(number) => (number, None),
+        RawLockKey::Pair(first, second) => (first.into(), Some(second.into())),
+    };
+    let first = iter::once((first, "advisory_locking.key"));
+    first.chain(second.map(|number| (number, "advisory_locking.second_key")))
+}
+
+/// Returns a column that calls a lock function, and is never evaluated.
+///
+/// Poolers that parse statements do not look into a `DO` block. A pooler that keeps a client on its
+/// session while the session holds an advisory lock must know of the call.
+fn visible_to_poolers(key: RawLockKey, mode: LockMode) -> String {
+    format!(
+        ", CASE WHEN false THEN {} END",
+        call("pg_try_advisory_lock", key, mode)
+    )
 }
 
 #[cfg(test)]

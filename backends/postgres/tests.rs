@@ -381,6 +381,30 @@ fn wait_shows_the_call_of_a_session_level_lock() {
     }
 }
 
+/// `pg_stat_statements` has an entry for each text of a statement that is no query.
+#[test]
+fn key_is_written_into_queries_only() {
+    let others = |key, mode| -> Vec<String> {
+        let texts = scripts(key, mode).into_iter().flat_map(|script| {
+            let mut texts = script.messages();
+            texts.push(script.plain_sql());
+            texts
+        });
+        let statements =
+            texts.flat_map(|text| text.split("; ").map(str::to_owned).collect::<Vec<_>>());
+        let others = statements.filter(|statement| !statement.starts_with("SELECT "));
+        others.collect()
+    };
+    for mode in MODES {
+        for [one, other] in [[1.into(), i64::MIN.into()], [(1, 2).into(), (-3, 4).into()]] {
+            let [one, other]: [LockKey; 2] = [one, other];
+            let texts = others(one.raw(), mode);
+            assert!(texts.iter().any(|text| text.contains("advisory_lock")));
+            assert_eq!(texts, others(other.raw(), mode));
+        }
+    }
+}
+
 #[test]
 fn transaction_texts_name_the_savepoint() {
     let names = [None, Some("a")];

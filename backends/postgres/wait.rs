@@ -70,18 +70,13 @@ const RESTORE_SETTINGS: &str = "SELECT \
 
 /// Returns a statement that waits, with its settings and the savepoint inside a transaction.
 ///
-/// Poolers that parse statements do not look into a `DO` block. A pooler that keeps a client on its
-/// session while the session holds an advisory lock must know of the call. So the settings have a
-/// column with a `visible` call that the server never executes.
+/// `columns` follow the settings in their `SELECT`, each after a comma.
 pub(super) fn around(
     statement: &str,
-    visible: Option<String>,
+    columns: &str,
     in_transaction: bool,
     limit_ms: i32,
 ) -> String {
-    let column = visible.map_or_else(String::new, |call| {
-        format!(", CASE WHEN false THEN {call} END")
-    });
     let settings = format!(
         "SELECT pg_catalog.set_config('statement_timeout', '0', true), \
          pg_catalog.set_config('lock_timeout', '{limit_ms}', true), {}",
@@ -91,10 +86,10 @@ pub(super) fn around(
         // The settings survive the savepoint, so they are restored before its release.
         // `transaction_timeout` stays: it bounds the caller's transaction.
         format!(
-            "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {settings}{column}; {statement}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
+            "SAVEPOINT {SAVEPOINT}; {SAVE_SETTINGS}; {settings}{columns}; {statement}; {RESTORE_SETTINGS}; RELEASE SAVEPOINT {SAVEPOINT}"
         )
     } else {
         // One message is one transaction, so the settings end with it.
-        format!("{settings}, {DISABLE_TRANSACTION_TIMEOUT}{column}; {statement}")
+        format!("{settings}, {DISABLE_TRANSACTION_TIMEOUT}{columns}; {statement}")
     }
 }
