@@ -56,8 +56,9 @@ const MAX_ROWS: u32 = 1000;
 
 /// Returns the text for one key, or for all.
 ///
-/// `waited` is null for an instant after the start of a wait. [`pg_blocking_pids`] needs exclusive
-/// access to the server's lock manager, so it is called for waiters only.
+/// `wait_start` is null for an instant after the start of a wait. The rows are ordered by it, not
+/// by the time since then: the clock may advance between two rows. [`pg_blocking_pids`] needs
+/// exclusive access to the server's lock manager, so it is called for waiters only.
 ///
 /// [`pg_blocking_pids`]: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SESSION
 pub(super) fn sql(key: Option<RawLockKey>) -> String {
@@ -66,11 +67,10 @@ pub(super) fn sql(key: Option<RawLockKey>) -> String {
         "SELECT pg_catalog.array_agg(field.value ORDER BY entry.position, field.position) FROM (\
          SELECT held.*, session.*, pg_catalog.row_number() OVER (\
          ORDER BY held.objsubid, held.classid, held.objid, held.granted DESC, \
-         held.waited DESC NULLS LAST, held.pid) AS position FROM (\
-         SELECT locks.*, CASE WHEN NOT locks.granted THEN pg_catalog.clock_timestamp() \
-         OPERATOR(pg_catalog.-) \
+         held.wait_start NULLS LAST, held.pid) AS position FROM (\
+         SELECT locks.*, CASE WHEN NOT locks.granted THEN \
          (pg_catalog.to_jsonb(locks) OPERATOR(pg_catalog.->>) 'waitstart')\
-         ::pg_catalog.timestamptz END AS waited FROM pg_catalog.pg_locks AS locks \
+         ::pg_catalog.timestamptz END AS wait_start FROM pg_catalog.pg_locks AS locks \
          WHERE locks.locktype OPERATOR(pg_catalog.=) 'advisory' \
          AND locks.database OPERATOR(pg_catalog.=) (SELECT own.datid \
          FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS own){condition} \
@@ -85,7 +85,8 @@ pub(super) fn sql(key: Option<RawLockKey>) -> String {
          LATERAL pg_catalog.unnest(ARRAY[\
          entry.classid::pg_catalog.text, entry.objid::pg_catalog.text, \
          entry.objsubid::pg_catalog.text, entry.mode, entry.granted::pg_catalog.text, \
-         pg_catalog.date_part('epoch', entry.waited)::pg_catalog.text, \
+         pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() \
+         OPERATOR(pg_catalog.-) entry.wait_start)::pg_catalog.text, \
          CASE WHEN NOT entry.granted THEN pg_catalog.array_to_string(\
          pg_catalog.pg_blocking_pids(entry.pid), ',') END, \
          entry.pid::pg_catalog.text, {ROLE_NAME}, \
