@@ -68,8 +68,9 @@ where
 /// Sends [cancel requests] in the background, with or without a runtime.
 ///
 /// One is not enough: a request that overtakes the wait on its way to the server hits nothing. The
-/// last of the eight follows the first after about 2.5 seconds. A request too many does no harm to
-/// other sessions, because no later session has the same secret key.
+/// others follow after 20, 120, 620 and 3,120 milliseconds: the last one after several
+/// retransmissions of a lost packet. Each costs a connection, and the server logs each that hits
+/// nothing. It does no harm to other sessions, because no later session has the same secret key.
 ///
 /// [cancel requests]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
 pub(crate) fn cancel(token: CancelToken) {
@@ -78,11 +79,10 @@ pub(crate) fn cancel(token: CancelToken) {
 }
 
 async fn send_requests(token: CancelToken) {
-    let mut pause = Duration::from_millis(20);
-    for _ in 0..8 {
+    send(token.clone()).await;
+    for pause in [20, 100, 500, 2_500] {
+        futures_timer::Delay::new(Duration::from_millis(pause)).await;
         send(token.clone()).await;
-        futures_timer::Delay::new(pause).await;
-        pause *= 2;
     }
 }
 
