@@ -90,6 +90,11 @@ impl ClusterGuard {
         PathBuf::from(&self.cluster().environment[1])
     }
 
+    /// Returns the file of the server's log. Each line has the name of the session's application.
+    pub fn log(&self) -> PathBuf {
+        PathBuf::from(&self.cluster().environment[2])
+    }
+
     pub fn connect(&self) -> PgConnection {
         PgConnection::establish(&self.url()).unwrap()
     }

@@ -20,6 +20,7 @@ mod no_runtime;
 mod pools;
 mod round_trips;
 mod sea_orm;
+mod server_log;
 mod sessions;
 mod settings;
 mod sqlx;
