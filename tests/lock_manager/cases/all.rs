@@ -76,7 +76,7 @@ pub(crate) async fn acquires_none_if_one_is_contended(pool_under_test: PoolUnder
 }
 
 pub(crate) async fn acquires_none_if_the_limit_elapses(pool_under_test: PoolUnderTest) {
-    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let manager = pool_under_test.manager(without_keep_alive()).await;
     open_session(&manager).await;
     let (keys, mut observer) = (keys(5), connect_to(&pool_under_test.url));
     let _competitor = CompetingSession::holding(&keys[3]);

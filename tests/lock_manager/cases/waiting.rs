@@ -9,14 +9,17 @@ use advisory_locking::{LockError, LockKey, LockOptions};
 use testkit::observer::Observe;
 use testkit::server::{TIMEOUT, connect_to};
 
-use super::{block, fresh_key, kind_of, no_wait, open_session, poll, poll_and_block, within};
+use super::{
+    block, fresh_key, kind_of, no_wait, open_session, poll, poll_and_block, within,
+    without_keep_alive,
+};
 use crate::competing_session::CompetingSession;
 use crate::pool_under_test::PoolUnderTest;
 use crate::test_manager::TestManager;
 
 pub(crate) async fn elapsed_limit_leaves_nothing(pool_under_test: PoolUnderTest) {
     const LIMIT: Duration = Duration::from_millis(60);
-    let manager = pool_under_test.manager(LockManagerOptions::new()).await;
+    let manager = pool_under_test.manager(without_keep_alive()).await;
     // The limit bounds the opening of a session, too.
     open_session(&manager).await;
     let (key, mut observer) = (fresh_key(), connect_to(&pool_under_test.url));
