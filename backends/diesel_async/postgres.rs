@@ -135,20 +135,15 @@ impl AsyncLockSession for AsyncPgConnection {
     }
 
     fn session_start_terminate(&mut self, pid: Option<i32>) {
-        // The caller is a destructor, in which a panic of the instrumentation could abort.
-        self.set_instrumentation(NO_INSTRUMENTATION);
-        for text in TerminateStep::queued(pid) {
-            // A failure shows that the connection is closed, which ends the session as well.
-            super::send_detached(self, &text);
-        }
-        self.session_mark_broken();
+        start_terminate(self, pid, false);
     }
 
     /// The terminate statements are behind the wait, which the cancel request ends. No other
     /// statement is cancelled: tokio-postgres closes the connection of a cancel request at once,
     /// and poolers have crashed at that.
     fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
-        self.session_start_terminate(pid);
+        let in_transaction = self.session_transaction_state().is_open_on_server();
+        start_terminate(self, pid, in_transaction);
         cancel(self.cancel_token());
     }
 
@@ -159,6 +154,17 @@ impl AsyncLockSession for AsyncPgConnection {
             // Stops at the first failure, so that no message runs without those before it.
             .all(|message| super::send_detached(self, message))
     }
+}
+
+/// Queues the statements that terminate the session, and marks the connection as broken.
+fn start_terminate(conn: &mut AsyncPgConnection, pid: Option<i32>, in_transaction: bool) {
+    // The caller is a destructor, in which a panic of the instrumentation could abort.
+    conn.set_instrumentation(NO_INSTRUMENTATION);
+    for text in TerminateStep::queued(pid, in_transaction) {
+        // A failure shows that the connection is closed, which ends the session as well.
+        super::send_detached(conn, &text);
+    }
+    conn.session_mark_broken();
 }
 
 /// Sends the begin, a statement and the end of its snapshot without a pause for the replies.

@@ -83,20 +83,30 @@ impl TerminateStep {
         }
     }
 
-    /// Returns the texts to enqueue if no task waits for the replies.
+    /// Returns the texts to enqueue if no task waits for the replies. `in_transaction` is `true`
+    /// behind a wait in a transaction.
     ///
     /// A late cancel request may hit a statement that is queued behind a wait, so all are queued
-    /// twice. The first is queued once more, so that one of the two ends the session before the
-    /// `ROLLBACK`. Outside a transaction, that would write a warning to the log.
+    /// twice. Another one precedes them, which writes nothing to the server's log:
+    ///
+    /// * Outside a transaction, a `ROLLBACK` would write a warning. One of the two statements
+    ///   before it ends the session.
+    /// * In a transaction, which a cancelled wait has aborted, every statement but a `ROLLBACK`
+    ///   would write an error.
     #[cfg(any(
         test,
         feature = "diesel-async-postgres",
         feature = "sqlx-postgres",
         feature = "tokio-postgres"
     ))]
-    pub(crate) fn queued(pid: Option<i32>) -> impl Iterator<Item = String> {
+    pub(crate) fn queued(pid: Option<i32>, in_transaction: bool) -> impl Iterator<Item = String> {
+        let first = if in_transaction {
+            Self::RollBackAndEndSession
+        } else {
+            Self::EndSession
+        };
         let twice = [Self::ALL, Self::ALL].into_iter().flatten();
-        let steps = std::iter::once(Self::EndSession).chain(twice);
+        let steps = std::iter::once(first).chain(twice);
         steps.map(move |step| step.sql(pid))
     }
 }
@@ -184,10 +194,14 @@ mod tests {
     }
 
     /// Sends the queued texts, of which a cancel request hits one. Returns the state afterwards,
-    /// and the number of needless rollbacks.
-    fn after_queued(mut session: Session, cancelled: Option<usize>) -> (Session, u32) {
-        let mut warnings = 0;
-        for (number, text) in TerminateStep::queued(None).enumerate() {
+    /// and the numbers of needless rollbacks and of rejected statements.
+    fn after_queued(
+        mut session: Session,
+        in_transaction: bool,
+        cancelled: Option<usize>,
+    ) -> (Session, u32, u32) {
+        let (mut warnings, mut errors) = (0, 0);
+        for (number, text) in TerminateStep::queued(None, in_transaction).enumerate() {
             if cancelled == Some(number) || session == Session::Ended {
                 continue;
             }
@@ -195,19 +209,30 @@ mod tests {
                 warnings += u32::from(session == Session::Outside);
                 session = Session::Outside;
             }
+            errors += u32::from(session == Session::Aborted);
             if session == Session::Outside && text.contains("pg_terminate_backend") {
                 session = Session::Ended;
             }
         }
-        (session, warnings)
+        (session, warnings, errors)
     }
 
     #[test]
     fn queued_texts_end_the_session_if_one_is_cancelled() {
-        let count = TerminateStep::queued(None).count();
+        let count = TerminateStep::queued(None, false).count();
         for cancelled in std::iter::once(None).chain((0..count).map(Some)) {
-            assert!(after_queued(Session::Outside, cancelled) == (Session::Ended, 0));
-            assert!(after_queued(Session::Aborted, cancelled) == (Session::Ended, 0));
+            for (session, in_transaction) in [
+                (Session::Outside, false),
+                (Session::Aborted, true),
+                // In a transaction that the client does not know of.
+                (Session::Aborted, false),
+            ] {
+                let (after, warnings, errors) = after_queued(session, in_transaction, cancelled);
+                assert!(after == Session::Ended && warnings == 0);
+                if session == Session::Outside || (in_transaction && cancelled.is_none()) {
+                    assert_eq!(errors, 0);
+                }
+            }
         }
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn start_terminate(conn: &mut PgConnection, pid: Option<i32>) {
         };
         let _ = sent.now_or_never();
     } else {
-        let texts: Vec<String> = TerminateStep::queued(pid).collect();
+        let texts: Vec<String> = TerminateStep::queued(pid, false).collect();
         queue_all(conn, &texts);
     }
 }

@@ -84,7 +84,7 @@ macro_rules! lock_session {
                 }
 
                 fn session_start_terminate(&mut self, pid: Option<i32>) {
-                    client::enqueue_terminate($client(self), pid);
+                    client::enqueue_terminate($client(self), pid, false);
                     self.session_mark_broken();
                 }
 
@@ -93,7 +93,9 @@ macro_rules! lock_session {
                 /// request at once, and poolers have crashed at that.
                 fn session_cancel_and_terminate(&mut self, pid: Option<i32>) {
                     let token = $client(self).cancel_token();
-                    self.session_start_terminate(pid);
+                    let in_transaction = self.session_transaction_state().is_open_on_server();
+                    client::enqueue_terminate($client(self), pid, in_transaction);
+                    self.session_mark_broken();
                     cancel(token);
                 }
 
@@ -246,8 +248,8 @@ pub(crate) fn enqueue(client: &Client, script: &Script) -> bool {
 }
 
 /// Queues the statements that terminate the session.
-pub(crate) fn enqueue_terminate(client: &Client, pid: Option<i32>) {
-    for text in TerminateStep::queued(pid) {
+pub(crate) fn enqueue_terminate(client: &Client, pid: Option<i32>, in_transaction: bool) {
+    for text in TerminateStep::queued(pid, in_transaction) {
         // A failure shows that the connection is closed, which ends the session as well.
         queue(client, &text);
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use advisory_locking::LockErrorKind::{HeldElsewhere, TimedOut};
-use advisory_locking::{AdvisoryLocking, LockError, LockOptions, WaitStrategy};
+use advisory_locking::{AdvisoryLocking, LockError, LockKey, LockOptions, WaitStrategy};
 use diesel::pg::PgConnection;
 use testkit::cluster::ClusterGuard;
 use testkit::observer::{LockEntry, Observe};
@@ -21,6 +21,9 @@ use crate::adapters::{Adapter, Borrowed, CALLS, Call};
 const REACHED_LIMIT: &str = "ERROR:  canceling statement due to lock timeout";
 const CANCELED: &str = "ERROR:  canceling statement due to user request";
 const TERMINATED: &str = "FATAL:  terminating connection due to administrator command";
+
+const IN_AND_OUTSIDE_TRANSACTIONS: [Call; 3] =
+    [Call::Acquire, Call::WithTransaction, Call::InTransaction];
 
 /// A private server, and an address whose sessions have a name of their own in the log.
 struct Log {
@@ -91,7 +94,7 @@ async fn ordinary_calls_write_nothing<A: Adapter>() {
 }
 
 /// One line for a wait that reaches its limit, and those of its session for one that is dropped.
-async fn ended_waits_write_their_reason<A: Adapter>(dropped: &[&str]) {
+async fn ended_waits_write_their_reason<A: Adapter>(calls: &[Call], dropped: &[&str]) {
     let log = Log::new();
     let (mut holder, mut observer) = (connect_to(&log.server.url()), connect_to(&log.server.url()));
     let key = fresh_key();
@@ -99,25 +102,50 @@ async fn ended_waits_write_their_reason<A: Adapter>(dropped: &[&str]) {
     let _guard = guard.unwrap();
     let mut adapter = A::open(&log.url()).await;
     let mut expected = Vec::new();
-    for call in [Call::Acquire, Call::WithTransaction, Call::InTransaction] {
+    for call in IN_AND_OUTSIDE_TRANSACTIONS {
         let ended = adapter.call(call, &key, within(WaitStrategy::Block)).await;
         assert_eq!(kind_of(ended), Some(TimedOut), "{}, {call:?}", A::NAME);
         expected.push(REACHED_LIMIT);
         assert_eq!(log.messages(), expected, "{}, {call:?}", A::NAME);
     }
 
+    for call in calls {
+        let mut messages = drop_wait::<A>(&log, *call, &key, &mut observer).await;
+        // On a stalled machine, the second cancel request hits a statement behind the wait.
+        for _ in 1..10 {
+            if messages.iter().filter(|text| *text == CANCELED).count() <= 1 {
+                break;
+            }
+            messages = drop_wait::<A>(&log, *call, &key, &mut observer).await;
+        }
+        assert_eq!(messages, dropped, "{}, {call:?}", A::NAME);
+    }
+}
+
+/// Drops a wait in the server's queue, and returns the messages of its session.
+async fn drop_wait<A: Adapter>(
+    log: &Log,
+    call: Call,
+    key: &LockKey,
+    observer: &mut PgConnection,
+) -> Vec<String> {
+    let before = log.messages().len();
+    let mut adapter = A::open(&log.url()).await;
     let block = LockOptions::wait_forever().strategy(WaitStrategy::Block);
     let queued = |entries: &[LockEntry]| entries.len() == 2;
     tokio::select! {
-        ended = adapter.call(Call::Acquire, &key, block) => panic!("{}: {ended:?}", A::NAME),
-        () = observer.wait_for(&key, queued, "a waiter") => {}
+        ended = adapter.call(call, key, block) => panic!("{}, {call:?}: {ended:?}", A::NAME),
+        () = observer.wait_for(key, queued, "a waiter") => {}
     }
-    expected.extend(dropped);
-    eventually_async("the end of the session", || {
-        log.messages().len() == expected.len()
+    let mut messages = Vec::new();
+    let ended = format!("{}, {call:?}: the end of the session", A::NAME);
+    eventually_async(&ended, || {
+        messages = log.messages().split_off(before);
+        messages.iter().any(|text| text == TERMINATED)
     })
     .await;
-    assert_eq!(log.messages(), expected, "{}", A::NAME);
+    observer.wait_until_waiters(key, 0);
+    messages
 }
 
 #[test]
@@ -146,7 +174,7 @@ fn diesel_writes_the_ends_of_waits_only() {
 }
 
 macro_rules! on_adapters {
-    ($($name:ident => $adapter:ty, $dropped:expr;)*) => {$(
+    ($($name:ident => $adapter:ty, $calls:expr, $dropped:expr;)*) => {$(
         mod $name {
             use super::*;
 
@@ -157,14 +185,15 @@ macro_rules! on_adapters {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn ended_waits_write_their_reason() {
-                super::ended_waits_write_their_reason::<$adapter>(&$dropped).await;
+                super::ended_waits_write_their_reason::<$adapter>(&$calls, &$dropped).await;
             }
         }
     )*};
 }
+// sqlx waits for a `ROLLBACK` of its own in a transaction.
 on_adapters! {
-    diesel_async => Borrowed, [CANCELED, TERMINATED];
-    sea_orm => crate::sea_orm::SeaOrm, [TERMINATED];
-    sqlx => crate::sqlx::Pooled, [TERMINATED];
-    tokio_postgres => crate::tokio_postgres::Borrowed, [CANCELED, TERMINATED];
+    diesel_async => Borrowed, IN_AND_OUTSIDE_TRANSACTIONS, [CANCELED, TERMINATED];
+    sea_orm => crate::sea_orm::SeaOrm, [Call::Acquire], [TERMINATED];
+    sqlx => crate::sqlx::Pooled, [Call::Acquire], [TERMINATED];
+    tokio_postgres => crate::tokio_postgres::Borrowed, IN_AND_OUTSIDE_TRANSACTIONS, [CANCELED, TERMINATED];
 }
