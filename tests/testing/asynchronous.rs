@@ -349,7 +349,7 @@ async fn dropped_wait_leaves_no_transaction<P: AsyncLockPool>(pool: P) {
         let mut call = pin!(conn.with_advisory_xact_lock("key", options, body));
         poll_fn(|context| {
             assert!(call.as_mut().poll(context).is_pending());
-            if locks.contention_count("key") == 1 {
+            if locks.contention_count("key") > 0 {
                 Poll::Ready(())
             } else {
                 Poll::Pending
@@ -489,7 +489,8 @@ async fn dropped_wait_in_the_queue_loses_the_outer_lock<P: AsyncLockPool>(pool: 
             })
             .await;
         }
-        assert_eq!(locks.contention_count("awaited"), before + 1);
+        // On a stalled machine, the pause of a poll may end before its timer is polled.
+        assert!(locks.contention_count("awaited") > before);
         let outcome = outer.release().await.map_err(|error| error.kind());
         assert_eq!(outcome, released, "{strategy:?}");
     }
